@@ -1,0 +1,177 @@
+"""The client's certificate as a frozen value: parsed once, at the door; past it nothing looks at X.509 again.
+
+Facts
+-----
+* What a handshake proves is possession of the private key, nothing else (RFC 8705 section 2.2: a self-signed certificate has
+  no chain to validate). Everything here but ``der`` and ``thumbprint`` is what the certificate *claims*.
+* OpenSSL does not check the signature of a self-signed certificate, so ``SELF_SIGNED`` means "issuer and subject are the same
+  and nothing else was objected to". A server that compares the whole certificate or its key is safe with that.
+* OpenSSL accepts certificates that ``cryptography`` refuses (version 7, duplicate extensions, BER inside). Such a one is
+  ``UNREADABLE`` and never passed on: two parsers that disagree are an attack's beginning.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+__all__ = ["ClientCertificate", "Flag", "Objection", "Verdict", "unreadable"]
+
+
+class Verdict(enum.Enum):
+    """What OpenSSL said of the certificate's origin, in one word."""
+
+    NONE = "NONE"
+    SELF_SIGNED = "SELF_SIGNED"
+    TRUSTED = "TRUSTED"
+    UNTRUSTED = "UNTRUSTED"
+
+
+class Flag(enum.Enum):
+    """What else is to be said of a certificate."""
+
+    EXPIRED = "EXPIRED"
+    NOT_YET_VALID = "NOT_YET_VALID"
+    WRONG_USAGE = "WRONG_USAGE"
+    WEAK = "WEAK"
+    UNREADABLE = "UNREADABLE"
+
+
+@attrs.frozen
+class Objection:
+    """One complaint of OpenSSL's: ``depth`` 0 is the client's own certificate, ``code`` an ``X509_V_ERR_*`` number."""
+
+    depth: int
+    code: int
+
+
+# X509_V_ERR_*, openssl/x509_vfy.h. Times are judged by our own clock at each request, since a connection may outlive them.
+_SELF_SIGNED = 18  # DEPTH_ZERO_SELF_SIGNED_CERT
+_TIMES = {9, 10}  # CERT_NOT_YET_VALID, CERT_HAS_EXPIRED
+_USAGE = 26  # INVALID_PURPOSE
+_WEAK = {66, 67, 68}  # EE_KEY_TOO_SMALL, CA_KEY_TOO_SMALL, CA_MD_TOO_WEAK
+
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+_RSA_BITS = range(2048, 8193)
+_LARGEST_EXPONENT = 1 << 32
+
+
+@attrs.frozen(kw_only=True)
+class ClientCertificate:
+    """One client's certificate.
+
+    ``der``: the bytes, canonical DER; ``thumbprint``: ``x5t#S256`` of RFC 8705 section 3.1 (SHA-256, base64url, no padding);
+    ``subject``, ``issuer``: RFC 4514 text, the client's own words; ``key``: such as ``EC P-256`` or ``RSA 2048``;
+    ``not_before``, ``not_after``: seconds since the epoch; ``chain``: what else the client sent, DER, unverified unless the
+    verdict is ``TRUSTED``. ``flags`` holds no times: ask :meth:`flags_at`.
+    """
+
+    der: bytes = attrs.field(repr=False)
+    thumbprint: str
+    verdict: Verdict
+    flags: frozenset[Flag] = frozenset()
+    subject: str = ""
+    issuer: str = ""
+    serial: int = 0
+    key: str = ""
+    not_before: float = 0.0
+    not_after: float = 0.0
+    chain: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+
+    @classmethod
+    def from_x509(
+        cls, certificate: x509.Certificate, objections: Iterable[Objection], chain: tuple[bytes, ...] = ()
+    ) -> ClientCertificate:
+        """Parse the certificate of a finished handshake, with what OpenSSL objected to. Never raises: see ``UNREADABLE``."""
+        der = certificate.public_bytes(Encoding.DER)
+        try:
+            return cls._parse(certificate, der, frozenset(objections), chain)
+        except Exception:
+            # cryptography parses lazily and raises ValueError, TypeError, DuplicateExtension, UnsupportedAlgorithm … (L3).
+            return unreadable(der)
+
+    @classmethod
+    def _parse(
+        cls, certificate: x509.Certificate, der: bytes, objections: frozenset[Objection], chain: tuple[bytes, ...]
+    ) -> ClientCertificate:
+        # Read through, or a malformed extension would go unseen here and be seen by the back end.
+        len(certificate.extensions)
+        key, strong = _describe_key(certificate)
+        codes = {objection.code for objection in objections}
+        flags = {flag for flag, found in _flags(codes, strong) if found}
+        return cls(
+            der=der,
+            thumbprint=thumbprint(der),
+            verdict=_verdict(objections, certificate.issuer == certificate.subject),
+            flags=frozenset(flags),
+            subject=certificate.subject.rfc4514_string(),
+            issuer=certificate.issuer.rfc4514_string(),
+            serial=certificate.serial_number,
+            key=key,
+            not_before=certificate.not_valid_before_utc.timestamp(),
+            not_after=certificate.not_valid_after_utc.timestamp(),
+            chain=chain,
+        )
+
+    def flags_at(self, now: float) -> frozenset[Flag]:
+        """The flags at a time (seconds since the epoch): ``flags`` with ``EXPIRED`` or ``NOT_YET_VALID`` if they apply."""
+        if Flag.UNREADABLE in self.flags or self.not_before <= now <= self.not_after:
+            return self.flags
+        return self.flags | {Flag.EXPIRED if now > self.not_after else Flag.NOT_YET_VALID}
+
+
+def thumbprint(der: bytes) -> str:
+    """``x5t#S256``: base64url, without padding, of the SHA-256 of the DER (RFC 8705 section 3.1, RFC 7515 section 4.1.8)."""
+    return urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode("ascii")
+
+
+def unreadable(der: bytes = b"") -> ClientCertificate:
+    """The value for a certificate of which only its presence is known, or its bytes; it is never passed on."""
+    return ClientCertificate(
+        der=der, thumbprint=thumbprint(der), verdict=Verdict.UNTRUSTED, flags=frozenset({Flag.UNREADABLE})
+    )
+
+
+def date(seconds: float) -> str:
+    """A time for people, as RFC 3339 writes it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _flags(codes: set[int], strong: bool) -> Iterable[tuple[Flag, bool]]:
+    yield Flag.WEAK, bool(_WEAK & codes) or not strong
+    yield Flag.WRONG_USAGE, _USAGE in codes
+
+
+def _verdict(objections: frozenset[Objection], same_name: bool) -> Verdict:
+    own = {objection.code for objection in objections if objection.depth == 0}
+    if same_name and _SELF_SIGNED in own:
+        return Verdict.SELF_SIGNED if own <= _TIMES | _WEAK | {_SELF_SIGNED, _USAGE} else Verdict.UNTRUSTED
+    # An expired issuer or a wrong usage is no objection that a chain of trust survives; the leaf's own times are flags.
+    others = {objection for objection in objections if objection.depth or objection.code not in _TIMES | _WEAK}
+    return Verdict.UNTRUSTED if others else Verdict.TRUSTED
+
+
+def _describe_key(certificate: x509.Certificate) -> tuple[str, bool]:
+    """A name for people, and whether the key is of a kind and size that is passed on."""
+    match certificate.public_key():
+        case rsa.RSAPublicKey() as key:
+            return f"RSA {key.key_size}", key.key_size in _RSA_BITS and key.public_numbers().e <= _LARGEST_EXPONENT
+        case ec.EllipticCurvePublicKey() as key:
+            # Explicit curve parameters are re-encoded as a name, so then the encoding is not found in the certificate
+            # (the class of OpenSSL's CVE-2022-0778: parsing alone looped).
+            named = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) in certificate.tbs_certificate_bytes
+            return f"EC {_CURVES.get(key.curve.name, key.curve.name)}", named and key.curve.name in _CURVES
+        case ed25519.Ed25519PublicKey():
+            return "Ed25519", True
+        case ed448.Ed448PublicKey():
+            return "Ed448", True
+        case other:
+            return type(other).__name__.lstrip("_"), False

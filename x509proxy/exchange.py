@@ -1,0 +1,60 @@
+"""One request and its answer, as a frozen record: what the access log, the metrics and an application's observer see."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+import attrs
+
+from x509proxy.certificate import ClientCertificate, Verdict
+
+__all__ = ["Exchange", "Observer", "Outcome"]
+
+
+class Outcome(enum.Enum):
+    """How an exchange ended."""
+
+    ANSWERED = "answered"
+    """The back end's answer was handed on, whole."""
+    REFUSED = "refused"
+    """The proxy itself answered; the back end heard nothing of it, or its answer was not fit to hand on."""
+    ABORTED = "aborted"
+    """The answer was not handed on whole: the client or the back end left before its end."""
+
+
+@attrs.frozen(kw_only=True)
+class Exchange:
+    """One request and its answer.
+
+    ``started``: seconds since the epoch; ``duration``: seconds; ``target``: path without query, which may hold OAuth codes;
+    ``status``: 0 if none was sent; ``bytes_in``, ``bytes_out``: of the bodies; ``forged``: how many fields were removed that
+    pretended to be the certificate header; ``odd_names``: fields dropped for their names; ``reason``: why the proxy itself
+    answered or the exchange was cut short, in words for the operator. ``backend``: the one that answered, if any was asked.
+    """
+
+    started: float
+    duration: float
+    peer: str
+    method: str
+    target: str
+    version: str = "HTTP/1.1"
+    status: int = 0
+    outcome: Outcome
+    reason: str = ""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    tls_version: str = ""
+    certificate: ClientCertificate | None = None
+    forged: int = 0
+    odd_names: int = 0
+    backend: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The certificate's verdict, ``NONE`` without one."""
+        return self.certificate.verdict if self.certificate else Verdict.NONE
+
+
+Observer = Callable[[Exchange], None]
+"""Whatever wants to know of exchanges: called once for each, after its end. It must not raise."""

@@ -1,0 +1,232 @@
+"""The head of a message, validated: what the parser let through and we do not, pairs in, one frozen value out.
+
+Facts
+-----
+llhttp refuses bare LF, folded lines, NUL and most control characters, ``Content-Length`` beside ``Transfer-Encoding``, repeated
+or odd lengths. It lets through, and this module refuses:
+
+* HTTP versions 0.9 and 2.0; ``Transfer-Encoding`` in HTTP/1.0 (RFC 9112 section 6.1 calls it faulty framing), and any coding
+  but ``chunked``;
+* bytes above 0x7E in values, ``#`` in a target, no or two ``Host`` (RFC 9112 section 3.2), an authority that is not the
+  ``Host``; two ``Content-Type`` or ``Authorization``, of which each server would read another one;
+* bodies on methods that give them no meaning (RFC 9110 section 9.3: a means of request smuggling);
+* in answers: control characters in the reason phrase, odd status numbers, lengths with a sign.
+
+Names outside ``[A-Za-z0-9-]`` are dropped and counted: a CGI-like server reads ``x_cert`` and ``x.cert`` as ``X-Cert``
+(Traefik CVE-2026-39858, Caddy CVE-2026-52845, Django CVE-2015-0219); nginx drops them too.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import string
+
+import attrs
+
+from x509proxy.encoding import Pairs
+from x509proxy.refusal import Refusal, Refused
+from x509proxy.settings import ClientSettings, OddNames
+
+__all__ = ["Body", "RequestHead", "ResponseHead", "read_request_head", "read_response_head"]
+
+_NAME_OCTETS = (string.ascii_letters + string.digits + "-").encode()
+_TOKEN_OCTETS = _NAME_OCTETS + b"!#$%&'*+.^_`|~"
+_VALUE_OCTETS = b"\t" + bytes(range(0x20, 0x7F))
+_ANSWER_OCTETS = _VALUE_OCTETS + bytes(range(0x80, 0x100))
+
+_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+_NEVER = frozenset({b"TRACE", b"CONNECT"})
+_SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization"})
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_ORIGIN = re.compile(rb"/[!-\"$-~]*")
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[!-\"$-~]*|\?[!-\"$-~]*)?", re.IGNORECASE)
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+
+class Body(enum.Enum):
+    """How the end of a body is known."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+@attrs.frozen
+class RequestHead:
+    """One request's head. ``target`` is in origin-form or ``*``, byte for byte as sent; ``host`` is empty only in HTTP/1.0.
+
+    ``length``: the body's length if ``body`` is ``LENGTH``; ``odd_names``: how many fields were dropped for their names.
+    """
+
+    method: bytes
+    target: bytes
+    version: str
+    pairs: Pairs
+    host: bytes
+    body: Body
+    length: int = 0
+    expects_continue: bool = False
+    odd_names: int = 0
+
+
+@attrs.frozen
+class ResponseHead:
+    """One answer's head; ``reason`` is printable ASCII; ``length`` is -1 where no ``Content-Length`` was given.
+
+    With ``body`` ``NONE`` a ``length`` is that of the body that a GET would have had (HEAD, 304; RFC 9110 section 8.6).
+    """
+
+    status: int
+    reason: bytes
+    pairs: Pairs
+    body: Body
+    length: int = -1
+
+
+def read_request_head(method: bytes, target: bytes, version: str, pairs: Pairs, settings: ClientSettings) -> RequestHead:
+    """Validate a parsed head.
+
+    :raises Refused: with 400, 405, 413, 414, 417, 431 or 501; nothing of the request may reach the back end.
+    """
+    _check_method(method)
+    if version not in ("1.1", "1.0"):
+        raise _bad(f"HTTP version {version}")
+    if len(pairs) > settings.fields:
+        raise Refused(Refusal(431, f"{len(pairs)} header fields", "Too many header fields"))
+    kept, single = _read_fields(pairs, settings.odd_names)
+    host = _read_host(single.get(b"host"), version)
+    origin, host = _read_target(method, target, host, settings.target_bytes)
+    body, length = _read_framing(method, version, single, settings.body_bytes)
+    return RequestHead(
+        method, origin, version, kept, host, body, length, _expects_continue(single, version), len(pairs) - len(kept)
+    )
+
+
+def _bad(reason: str) -> Refused:
+    return Refused(Refusal(400, reason, "Malformed request"))
+
+
+def _check_method(method: bytes) -> None:
+    if method in _METHODS:
+        return
+    if method in _NEVER:
+        raise Refused(Refusal(405, f"method {method.decode('ascii')}"))
+    raise Refused(Refusal(501, "unknown method"))
+
+
+def _read_fields(pairs: Pairs, odd_names: OddNames) -> tuple[list[tuple[bytes, bytes]], dict[bytes, bytes]]:
+    """The fields that go on, and those that may stand only once, by lower-case name."""
+    kept: list[tuple[bytes, bytes]] = []
+    single: dict[bytes, bytes] = {}
+    for pair in pairs:
+        name, value = pair
+        if name.translate(None, _NAME_OCTETS) or not name:
+            if odd_names is OddNames.REFUSE or not name:
+                raise _bad("header name outside [A-Za-z0-9-]")
+            continue
+        if value.translate(None, _VALUE_OCTETS):
+            raise _bad("header value with control characters or bytes above 0x7E")
+        lower = name.lower()
+        if lower in _SINGLE:
+            if lower in single:
+                raise _bad(f"two {lower.decode('ascii')} fields")
+            single[lower] = value
+        kept.append(pair)
+    return kept, single
+
+
+def _read_host(host: bytes | None, version: str) -> bytes:
+    if host is None:
+        if version == "1.0":
+            return b""
+        raise _bad("no host field")
+    if not _HOST.fullmatch(host):
+        raise _bad("malformed host field")
+    return host
+
+
+def _read_target(method: bytes, target: bytes, host: bytes, limit: int) -> tuple[bytes, bytes]:
+    """The target in origin-form or ``*``, and the host (RFC 9112 sections 3.2.1, 3.2.2 and 3.2.4)."""
+    if len(target) > limit:
+        raise Refused(Refusal(414, f"target of {len(target)} bytes"))
+    if _ORIGIN.fullmatch(target):
+        return target, host
+    if target == b"*" and method == b"OPTIONS":
+        return target, host
+    absolute = _ABSOLUTE.fullmatch(target)
+    if not absolute or not _HOST.fullmatch(absolute[1]):
+        raise _bad("malformed request target")
+    if host and absolute[1].lower() != host.lower():
+        raise _bad("the target's authority is not the host field's")
+    rest = absolute[2] or b""
+    return rest if rest.startswith(b"/") else b"/" + rest, absolute[1]
+
+
+def _read_framing(method: bytes, version: str, single: dict[bytes, bytes], limit: int) -> tuple[Body, int]:
+    """RFC 9112 section 6.3, without the parts that recover from what should not be."""
+    coding, length = single.get(b"transfer-encoding"), single.get(b"content-length")
+    if coding is not None:
+        if length is not None or version == "1.0" or coding.lower() != b"chunked":
+            raise _bad("transfer-encoding other than chunked alone, or in HTTP/1.0")
+        body, size = Body.CHUNKED, 0
+    else:
+        if length is not None and not _LENGTH.fullmatch(length):
+            raise _bad("malformed content-length")
+        size = int(length or b"0")
+        body = Body.LENGTH if size else Body.NONE
+    if body is not Body.NONE and method not in _WITH_BODY:
+        raise _bad(f"body on {method.decode('ascii')}")
+    if size > limit:
+        raise Refused(Refusal(413, f"body of {size} bytes", f"The body may have {limit} bytes"))
+    return body, size
+
+
+def _expects_continue(single: dict[bytes, bytes], version: str) -> bool:
+    """RFC 9110 section 10.1.1: 100-continue is the only expectation there is, and HTTP/1.0 has none."""
+    expect = single.get(b"expect")
+    if expect is None or version == "1.0":
+        return False
+    if expect.lower() != b"100-continue":
+        raise Refused(Refusal(417, "unknown expectation"))
+    return True
+
+
+def read_response_head(status: int, reason: bytes, version: str, pairs: Pairs, method: bytes, fields: int) -> ResponseHead:
+    """Validate a back end's parsed head; ``method`` is the request's, ``fields`` the most fields there may be.
+
+    :raises Refused: with 502; the connection it came on must not be used again.
+    """
+    if version not in ("1.1", "1.0"):
+        raise _bad_answer(f"HTTP version {version}")
+    if not 200 <= status <= 599:
+        raise _bad_answer(f"status {status}")
+    if len(pairs) > fields:
+        raise _bad_answer(f"{len(pairs)} header fields")
+    for name, value in pairs:
+        if not name or name.translate(None, _TOKEN_OCTETS) or value.translate(None, _ANSWER_OCTETS):
+            raise _bad_answer("malformed header field")
+    printable = b"" if reason.translate(None, _VALUE_OCTETS) else reason
+    return ResponseHead(status, printable, pairs, *_answer_framing(status, version, pairs, method))
+
+
+def _bad_answer(reason: str) -> Refused:
+    return Refused(Refusal(502, f"back end's answer: {reason}"))
+
+
+def _answer_framing(status: int, version: str, pairs: Pairs, method: bytes) -> tuple[Body, int]:
+    codings = [value for name, value in pairs if name.lower() == b"transfer-encoding"]
+    lengths = [value for name, value in pairs if name.lower() == b"content-length"]
+    if len(codings) + len(lengths) > 1 or any(not _LENGTH.fullmatch(length) for length in lengths):
+        raise _bad_answer("framing that can be read in two ways")
+    if codings and (version == "1.0" or codings[0].lower() != b"chunked"):
+        raise _bad_answer("transfer-encoding other than chunked, or in HTTP/1.0")
+    length = int(lengths[0]) if lengths else -1
+    if method == b"HEAD" or status in (204, 304):
+        return Body.NONE, -1 if status == 204 else length
+    if codings:
+        return Body.CHUNKED, length
+    return (Body.LENGTH if lengths else Body.CLOSE), length

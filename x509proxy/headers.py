@@ -1,0 +1,188 @@
+"""What may pass between a client and the back end: the rules and their order, pairs in, pairs out.
+
+Facts
+-----
+* RFC 9110 section 7.6.1: a proxy removes ``Connection`` and every field it names. That goes *first* here, and ours is added
+  *last*, so that ``Connection: <our header>`` cannot remove it (it does in Apache httpd, CVE-2022-31813; Traefik's
+  ``X-Forwarded-*``, CVE-2024-45410).
+* Names are compared folded: lower case, everything but letters and digits as ``-``, since CGI, WSGI and servlet glue folds
+  them so. Odd names have been dropped before (:mod:`x509proxy.head`); the fold makes this module right without that.
+* RFC 9440 section 4: failing to remove a field "does not fail safe", since everything keeps working. So the list below is
+  generous: what other proxies send to say "this client had a certificate" never passes, whatever the preset.
+* A back end may repeat the secret name (``Vary``, ``Access-Control-Allow-Headers``, an echo): it is taken out of its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import attrs
+
+from x509proxy.certificate import ClientCertificate
+from x509proxy.encoding import Pairs, encode
+from x509proxy.head import Body, RequestHead
+from x509proxy.presets import HeaderPlan, Preset
+from x509proxy.refusal import Refusal, Refused
+
+__all__ = ["HeaderRules", "Hop", "fold", "forward_request", "forward_response", "identity", "write_head"]
+
+_FOLD = bytes(octet if chr(octet).isalnum() and octet < 0x80 else ord("-") for octet in range(256)).lower()
+
+
+def fold(name: bytes) -> bytes:
+    """A field name as the sloppiest reader sees it."""
+    return name.translate(_FOLD)
+
+
+# RFC 9110 section 7.6.1 and what goes with it; framing is written anew, Expect is answered by the channel, and an upgrade
+# (h2c smuggling) is never asked for.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate",
+        b"te", b"trailer", b"transfer-encoding", b"content-length", b"upgrade", b"http2-settings", b"expect",
+    }
+)  # fmt: skip
+# What others send for a client's certificate: RFC 9440, Envoy, Traefik, nginx and Tomcat recipes, Apache, Azure, AWS ALB,
+# WSO2, Auth0, Gravitee, Janssen, Keycloak, Connect2id (facts with sources: docs/header-contract.rst).
+_CLAIMS = frozenset(
+    {
+        b"client-cert", b"client-cert-chain", b"client-certificate", b"client-certificate-ca-verified", b"cname-api-key",
+        b"x-client-cert", b"x-client-cert-chain", b"x-client-certificate", b"x-clientcert", b"x-arr-clientcert", b"sslcertchain",
+        b"x-wso2-mutual-auth-cert", b"x-gravitee-client-cert", b"x-cert", b"x-tls-client-cert", b"tls-client-cert",
+    }
+)  # fmt: skip
+_CLAIM_PREFIXES = (
+    b"ssl-client-", b"ssl-cipher", b"ssl-session", b"ssl-secure-protocol", b"ssl-server-", b"ssl-protocol", b"x-ssl-",
+    b"x-amzn-mtls-", b"x-client-cert-", b"x-client-verify", b"sec-client-x509-cert",
+)  # fmt: skip
+# The hop before us is the client itself: whatever it says of a hop before it is its own invention.
+_HOPS = frozenset({b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip"})
+_PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
+_NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
+
+
+@attrs.frozen
+class HeaderRules:
+    """The headers that say who the client is. ``plans``: what is sent, every name filled in."""
+
+    plans: tuple[HeaderPlan, ...] = attrs.field(repr=False)
+    folds: frozenset[bytes] = attrs.field(repr=False)
+    secrets: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+
+    @classmethod
+    def for_preset(cls, preset: Preset, name: bytes) -> HeaderRules:
+        """The preset's headers, with the administrator's ``name`` where the preset leaves it open (else ``b""``)."""
+        plans = tuple(attrs.evolve(plan, name=plan.name or name) for plan in preset.plans)
+        return cls(plans, frozenset(fold(plan.name) for plan in plans), (fold(name),) if name else ())
+
+
+@attrs.frozen
+class Hop:
+    """Where the request came from and went to: addresses in text, without brackets; ``scheme`` as the client saw it."""
+
+    peer: str
+    port: int = 443
+    scheme: str = "https"
+
+
+def identity(certificate: ClientCertificate | None, rules: HeaderRules) -> Pairs:
+    """The pairs that tell the back end of the certificate; none without one."""
+    if certificate is None:
+        return ()
+    return tuple(pair for plan in rules.plans for pair in encode(certificate, plan.form, plan.name))
+
+
+def forward_request(head: RequestHead, hop: Hop, rules: HeaderRules, identity_pairs: Pairs) -> tuple[Pairs, int]:
+    """The fields that go to the back end, without framing, and how many forged ones were removed.
+
+    :raises Refused: 400, the ``Connection`` field names one that frames or routes the message.
+    """
+    kept, forged = drop_claims(drop_hop_by_hop(head.pairs), rules)
+    pairs = [(b"Host", head.host), *(pair for pair in kept if pair[0].lower() != b"host")]
+    pairs.extend(forwarded(head.host, hop))
+    pairs.extend(identity_pairs)
+    return pairs, forged
+
+
+def drop_hop_by_hop(pairs: Pairs) -> Pairs:
+    """Without the fields that concern one connection, and those that ``Connection`` says do."""
+    named = _named_by_connection(pairs)
+    if named & _NOT_TO_BE_NAMED:
+        raise Refused(Refusal(400, "connection field names one that frames or routes the message", "Malformed request"))
+    gone = _HOP_BY_HOP | named
+    return [pair for pair in pairs if pair[0].lower() not in gone]
+
+
+def _named_by_connection(pairs: Pairs) -> set[bytes]:
+    values = [value for name, value in pairs if name.lower() == b"connection"]
+    return {token.strip(b" \t").lower() for value in values for token in value.split(b",")} if values else set()
+
+
+def drop_claims(pairs: Pairs, rules: HeaderRules) -> tuple[Pairs, int]:
+    """Without the fields by which a client could pretend to be another, or to come from elsewhere; and how many said to be ours."""
+    kept = []
+    forged = 0
+    for pair in pairs:
+        name = fold(pair[0])
+        if name in rules.folds:
+            forged += 1
+        elif name not in _CLAIMS and name not in _HOPS and not name.startswith(_PREFIXES):
+            kept.append(pair)
+    return kept, forged
+
+
+def forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
+    """``X-Forwarded-*`` as the servers read it, and ``Forwarded`` (RFC 7239): ours alone."""
+    peer, scheme = hop.peer.encode("ascii", "replace"), hop.scheme.encode("ascii")
+    yield b"X-Forwarded-For", peer
+    yield b"X-Forwarded-Proto", scheme
+    yield b"X-Forwarded-Port", b"%d" % hop.port
+    # RFC 7239 section 6: an IPv6 address is bracketed and quoted; section 4: a host with a colon is quoted.
+    node = b'"[%b]"' % peer if b":" in peer else peer
+    if not host:
+        yield b"Forwarded", b"for=%b;proto=%b" % (node, scheme)
+        return
+    yield b"X-Forwarded-Host", host
+    yield b"Forwarded", b'for=%b;host="%b";proto=%b' % (node, host, scheme)
+
+
+def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
+    """The fields that go to the client, without framing, and without a trace of the secret name."""
+    gone = _HOP_BY_HOP | _named_by_connection(pairs)
+    kept = [pair for pair in pairs if pair[0].lower() not in gone]
+    return list(_without_secrets(kept, rules.secrets)) if rules.secrets else kept
+
+
+def _without_secrets(pairs: Pairs, secrets: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    for name, value in pairs:
+        if not _tells(name + b" " + value, secrets):
+            yield name, value
+        elif not _tells(name, secrets):
+            # A list (Vary, Access-Control-Allow-Headers …) loses the one member; what is left empty goes whole.
+            rest = b", ".join(part.strip() for part in value.split(b",") if not _tells(part, secrets))
+            if rest:
+                yield name, rest
+
+
+def _tells(text: bytes, secrets: Sequence[bytes]) -> bool:
+    folded = fold(text)
+    return any(secret in folded for secret in secrets)
+
+
+def write_head(start: bytes, pairs: Iterable[tuple[bytes, bytes]], body: Body, length: int) -> bytes:
+    """A head from scratch, with exactly one framing (law L2): ``start`` line, fields, framing, empty line.
+
+    ``LENGTH`` writes ``Content-Length``, ``CHUNKED`` writes ``Transfer-Encoding``; ``NONE`` and ``CLOSE`` write neither.
+
+    :raises ValueError: a line end inside a field; nothing of it may be sent.
+    """
+    lines = [start, *(b"%b: %b" % pair for pair in pairs)]
+    if body is Body.LENGTH:
+        lines.append(b"Content-Length: %d" % length)
+    elif body is Body.CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked")
+    head = b"\r\n".join(lines) + b"\r\n\r\n"
+    # The last look before the wire: as many line ends as lines, however the pairs came about.
+    if not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n") == len(lines) + 1 or b"\0" in head:
+        raise ValueError("a line end inside a header field")
+    return head

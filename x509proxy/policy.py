@@ -1,0 +1,67 @@
+"""Which certificates are passed on: the verdict and the flags become "pass on", or an answer the client's developer understands.
+
+RFC 8705 section 2.2 leaves the chain to nobody and section 6.1 advises not to verify it; what is refused here is refused
+because no server could mean it (weak, unreadable, too large), or because the administrator says so.
+"""
+
+from __future__ import annotations
+
+from x509proxy.certificate import ClientCertificate, Flag, Verdict, date
+from x509proxy.refusal import Refusal, Refused
+from x509proxy.settings import ClientAuth, PolicySettings, Trust, Validity
+
+__all__ = ["admit"]
+
+_ACCEPTED = {
+    Trust.ANY: frozenset({Verdict.SELF_SIGNED, Verdict.TRUSTED, Verdict.UNTRUSTED}),
+    Trust.SELF_SIGNED: frozenset({Verdict.SELF_SIGNED}),
+    Trust.CA: frozenset({Verdict.TRUSTED}),
+    Trust.EITHER: frozenset({Verdict.SELF_SIGNED, Verdict.TRUSTED}),
+}
+_WANTED = {
+    Trust.SELF_SIGNED: "The client certificate must be self-signed",
+    Trust.CA: "The client certificate must be issued by a certificate authority that this server trusts",
+    Trust.EITHER: "The client certificate must be self-signed, or issued by a certificate authority that this server trusts",
+}
+
+
+def admit(certificate: ClientCertificate | None, settings: PolicySettings, now: float) -> ClientCertificate | None:
+    """The certificate to pass on, or ``None`` for a request that goes on without one. ``now``: seconds since the epoch.
+
+    :raises Refused: 401 ``invalid_client`` (RFC 6749 section 5.2), or 400 for one that is too large.
+    """
+    if settings.client_certificate is ClientAuth.NONE:
+        return None
+    if certificate is None:
+        if settings.client_certificate is ClientAuth.REQUIRED:
+            raise _refused("no client certificate", "A client certificate is required")
+        return None
+    _check_always(certificate, settings)
+    if settings.validity is Validity.ENFORCE:
+        _check_times(certificate, now)
+    if certificate.verdict not in _ACCEPTED[settings.trust]:
+        raise _refused(f"verdict {certificate.verdict.value}", _WANTED[settings.trust])
+    return certificate
+
+
+def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> None:
+    if Flag.UNREADABLE in certificate.flags:
+        raise _refused("unreadable certificate", "The client certificate cannot be read")
+    if Flag.WEAK in certificate.flags:
+        raise _refused(f"weak certificate: {certificate.key}", f"The client certificate is too weak ({certificate.key})")
+    size = len(certificate.der)
+    if size > settings.maximum_der:
+        text = f"The client certificate is too large: {size} bytes, {settings.maximum_der} allowed"
+        raise Refused(Refusal(400, f"certificate of {size} bytes", text, "invalid_client"))
+
+
+def _check_times(certificate: ClientCertificate, now: float) -> None:
+    flags = certificate.flags_at(now)
+    if Flag.EXPIRED in flags:
+        raise _refused("expired certificate", f"The client certificate expired at {date(certificate.not_after)}")
+    if Flag.NOT_YET_VALID in flags:
+        raise _refused("certificate not yet valid", f"The client certificate is not valid before {date(certificate.not_before)}")
+
+
+def _refused(reason: str, description: str) -> Refused:
+    return Refused(Refusal(401, reason, description))
