@@ -64,7 +64,7 @@ _RSA_BITS = range(2048, 8193)
 _LARGEST_EXPONENT = 1 << 32
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class ClientCertificate:
     """One client's certificate.
 

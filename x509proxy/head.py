@@ -59,7 +59,8 @@ class Body(enum.Enum):
 class RequestHead:
     """One request's head. ``target`` is in origin-form or ``*``, byte for byte as sent; ``host`` is empty only in HTTP/1.0.
 
-    ``length``: the body's length if ``body`` is ``LENGTH``; ``odd_names``: how many fields were dropped for their names.
+    ``length``: the body's length if ``body`` is ``LENGTH``; ``odd_names``: how many fields were dropped for their names;
+    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3).
     """
 
     method: bytes
@@ -71,6 +72,7 @@ class RequestHead:
     length: int = 0
     expects_continue: bool = False
     odd_names: int = 0
+    keep_alive: bool = True
 
 
 @attrs.frozen
@@ -87,8 +89,10 @@ class ResponseHead:
     length: int = -1
 
 
-def read_request_head(method: bytes, target: bytes, version: str, pairs: Pairs, settings: ClientSettings) -> RequestHead:
-    """Validate a parsed head.
+def read_request_head(
+    method: bytes, target: bytes, version: str, pairs: Pairs, settings: ClientSettings, keep_alive: bool = True
+) -> RequestHead:
+    """Validate a parsed head; ``pairs`` without white space around the values.
 
     :raises Refused: with 400, 405, 413, 414, 417, 431 or 501; nothing of the request may reach the back end.
     """
@@ -101,8 +105,9 @@ def read_request_head(method: bytes, target: bytes, version: str, pairs: Pairs, 
     host = _read_host(single.get(b"host"), version)
     origin, host = _read_target(method, target, host, settings.target_bytes)
     body, length = _read_framing(method, version, single, settings.body_bytes)
+    expects_continue = _expects_continue(single, version)
     return RequestHead(
-        method, origin, version, kept, host, body, length, _expects_continue(single, version), len(pairs) - len(kept)
+        method, origin, version, kept, host, body, length, expects_continue, len(pairs) - len(kept), keep_alive
     )
 
 

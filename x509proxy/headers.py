@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from functools import lru_cache
+
 import attrs
 
 from x509proxy.certificate import ClientCertificate
@@ -24,7 +26,7 @@ from x509proxy.head import Body, RequestHead
 from x509proxy.presets import HeaderPlan, Preset
 from x509proxy.refusal import Refusal, Refused
 
-__all__ = ["HeaderRules", "Hop", "fold", "forward_request", "forward_response", "identity", "write_head"]
+__all__ = ["HeaderRules", "Hop", "fold", "forward_reason", "forward_request", "forward_response", "identity", "write_head"]
 
 _FOLD = bytes(octet if chr(octet).isalnum() and octet < 0x80 else ord("-") for octet in range(256)).lower()
 
@@ -61,7 +63,7 @@ _PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class HeaderRules:
     """The headers that say who the client is. ``plans``: what is sent, every name filled in."""
 
@@ -85,8 +87,9 @@ class Hop:
     scheme: str = "https"
 
 
+@lru_cache(maxsize=1024)
 def identity(certificate: ClientCertificate | None, rules: HeaderRules) -> Pairs:
-    """The pairs that tell the back end of the certificate; none without one."""
+    """The pairs that tell the back end of the certificate; none without one. Encoded once while a connection lives."""
     if certificate is None:
         return ()
     return tuple(pair for plan in rules.plans for pair in encode(certificate, plan.form, plan.name))
@@ -144,6 +147,11 @@ def forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
         return
     yield b"X-Forwarded-Host", host
     yield b"Forwarded", b'for=%b;host="%b";proto=%b' % (node, host, scheme)
+
+
+def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
+    """The reason phrase, unless it tells the secret name."""
+    return b"" if _tells(reason, rules.secrets) else reason
 
 
 def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:

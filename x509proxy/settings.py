@@ -95,7 +95,6 @@ class TlsSettings(Settings, frozen=True):
     """The handshake with the clients (:mod:`x509proxy.tls`)."""
 
     minimum_version: TlsVersion = TlsVersion.TLS_1_2
-    handshake_timeout: float = 10.0
 
 
 class PolicySettings(Settings, frozen=True):
@@ -114,6 +113,7 @@ class ClientSettings(Settings, frozen=True):
     malformed within it costs the back end not one byte.
     """
 
+    handshake_timeout: float = 10.0
     head_timeout: float = 10.0
     body_timeout: float = 30.0
     idle_timeout: float = 30.0

@@ -1,0 +1,54 @@
+"""From a back end's address to an endpoint that connects to it, verified where it is TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+
+from x509proxy.material import Identity
+from x509proxy.settings import Backend, Scheme, UpstreamSettings
+
+__all__ = ["backend_endpoint"]
+
+
+def backend_endpoint(
+    reactor: Any,
+    backend: Backend,
+    settings: UpstreamSettings,
+    authorities: Sequence[x509.Certificate] | None = None,
+    identity: Identity | None = None,
+) -> IStreamClientEndpoint:
+    """Where to connect to. Over ``https`` chain and name are verified, by ``authorities`` or those of the system.
+
+    ``identity``: the certificate to show to an ``https`` back end.
+    """
+    if backend.scheme is Scheme.UNIX:
+        return UNIXClientEndpoint(reactor, backend.path, timeout=settings.connect_timeout)
+    endpoint = HostnameEndpoint(reactor, backend.host, backend.port, timeout=settings.connect_timeout)
+    if backend.scheme is Scheme.HTTP:
+        return endpoint
+    return wrapClientTLS(_client_options(backend.host, authorities, identity), endpoint)
+
+
+def _client_options(host: str, authorities: Sequence[x509.Certificate] | None, identity: Identity | None) -> Any:
+    trust = platformTrust() if authorities is None else trustRootFromCertificates(map(_twisted_certificate, authorities))
+    extra: dict[str, Any] = {}
+    if identity is not None:
+        # Not by PrivateCertificate: it goes through pyOpenSSL's deprecated types.
+        extra = {
+            "certificate": identity.certificate,
+            "privateKey": identity.private_key,
+            "extraCertChain": list(identity.chain),
+        }
+    return optionsForClientTLS(host, trustRoot=trust, acceptableProtocols=[b"http/1.1"], extraCertificateOptions=extra)
+
+
+def _twisted_certificate(certificate: x509.Certificate) -> Certificate:
+    loaded: Certificate = Certificate.loadPEM(certificate.public_bytes(Encoding.PEM))
+    return loaded

@@ -1,0 +1,348 @@
+"""The client's side of HTTP/1.1: one connection, its requests one after the other, its limits and its deadlines.
+
+Facts
+-----
+* Stock ``HTTPChannel`` goes on serving a request it has answered 400 when the rest comes in later TLS records. Here a refusal is
+  the last thing that is ever done with what a connection sends: the reader is dead, the channel mute (law L3).
+* ``loseConnection`` over TLS sends close_notify and reads on until the client's, which is the lingering close that lets a
+  client read an early answer (RFC 9112 section 9.6); a deadline ends it.
+* A producer registered with a TLS transport keeps ``loseConnection`` waiting: it is unregistered first.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol as Interface
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IHandshakeListener, IPushProducer, ISSLTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from x509proxy.deadline import NEVER, Deadlines
+from x509proxy.exchange import Observer
+from x509proxy.head import Body, RequestHead
+from x509proxy.headers import Hop
+from x509proxy.reader import Mark, RequestEvent, RequestReader, Stage
+from x509proxy.refusal import Refusal
+from x509proxy.request import Request
+from x509proxy.settings import ClientSettings
+from x509proxy.tls import peer_certificate
+
+__all__ = ["Channel", "ProxyFactory", "Serves"]
+
+class Serves(Interface):
+    """Whatever answers requests; ``observe`` is told of each exchange's end."""
+
+    observe: Observer
+
+    def serve(self, request: Request) -> None:
+        """Answer it, now or later, by its methods."""
+
+
+class _Phase(enum.Enum):
+    NEW = "new"
+    HANDSHAKE = "handshake"
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    BACK_END = "back end"
+    SENDING = "sending"
+    CLOSING = "closing"
+
+
+# What stands in for the head of what could not be read.
+_NO_HEAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE, keep_alive=False)
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class Channel(Protocol):
+    """One client connection."""
+
+    factory: ProxyFactory
+    noisy = False
+    _log = Logger()
+
+    def __init__(self, factory: ProxyFactory) -> None:
+        self.factory = factory
+        self.observe = factory.serves.observe
+        self.deadline = NEVER
+        self.hop = Hop("")
+        self.certificate = None
+        self.tls_version = ""
+        self._settings = factory.settings
+        self._clock = factory.deadlines.clock
+        self._phase = _Phase.NEW
+        self._reader = RequestReader(factory.settings)
+        self._queue: deque[Request] = deque()
+        self._receiving: Request | None = None
+        self._current: Request | None = None
+        self._served = 0
+        self._reading = True
+        self.blocked = False
+        self._advancing = False
+
+    # Twisted calls: the connection.
+
+    def connectionMade(self) -> None:
+        if not self.factory.admit(self):
+            self.transport.abortConnection()
+            return
+        self.transport.registerProducer(self, True)
+        self._enter(_Phase.HANDSHAKE, self._settings.handshake_timeout)
+        if not ISSLTransport.providedBy(self.transport):
+            self.handshakeCompleted()
+
+    def handshakeCompleted(self) -> None:
+        self._update()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._phase is _Phase.CLOSING:
+            return
+        if not self.hop.peer:
+            self._identify()
+        for event in self._reader.feed(data):
+            self._take(event)
+        self._advance()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.leave(self)
+        current, self._current = self._current, None
+        self._queue.clear()
+        self._phase = _Phase.CLOSING
+        if current is not None:
+            current.lost("the client left")
+
+    # Twisted calls: the client reads too slowly, or again.
+
+    def pauseProducing(self) -> None:
+        if self._phase is _Phase.CLOSING:
+            return
+        self.blocked = True
+        self._enter(_Phase.SENDING, self._settings.send_timeout)
+        if self._current is not None and self._current.source is not None:
+            self._current.source.pause_answer()
+
+    def resumeProducing(self) -> None:
+        self.blocked = False
+        if self._current is not None and self._current.source is not None:
+            self._current.source.resume_answer()
+        self._update()
+
+    def stopProducing(self) -> None:
+        """The transport is going; ``connectionLost`` does what there is to do."""
+
+    # The deadline's call.
+
+    def expired(self) -> None:
+        """Whatever was waited for does not come."""
+        current = self._current
+        if self._phase is _Phase.SENDING and current is not None:
+            current.abort("the client does not read")
+        elif self._phase is _Phase.BODY and current is not None:
+            current.break_off(Refusal(408, "the body did not come in time"))
+        elif self._phase is _Phase.HEAD:
+            self._take(Refusal(408, "the head did not come in time"))
+            self._advance()
+        elif self._phase is _Phase.IDLE:
+            self._close()
+        else:
+            self.cut()
+
+    # The request's calls.
+
+    def now(self) -> float:
+        return self._clock.seconds()
+
+    def send(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def may_stay_open(self) -> bool:
+        return self._served < self._settings.requests and not self.factory.draining
+
+    def body_moved(self) -> None:
+        """A body is handed on, held up, or asked for again."""
+        if not self._advancing:
+            self._update()
+
+    def answered(self, stays_open: bool) -> None:
+        self._current = None
+        # Whatever is waited for next is waited for from now on.
+        self._phase = _Phase.NEW
+        if stays_open:
+            self._advance()
+        else:
+            self._close()
+
+    def cut(self) -> None:
+        """End at once, so that nobody takes what was sent for whole."""
+        self._phase = _Phase.CLOSING
+        self.deadline = NEVER
+        self.transport.abortConnection()
+
+    def drain(self) -> None:
+        """No more requests than those that have come."""
+        if self._current is None and self._phase is not _Phase.CLOSING:
+            self._close()
+
+    # Inside.
+
+    def _identify(self) -> None:
+        """Once for each connection, when its first bytes come: who is there."""
+        transport = self.transport
+        peer, host = transport.getPeer(), transport.getHost()
+        secure = ISSLTransport.providedBy(transport)
+        scheme = "https" if secure else "http"
+        self.hop = Hop(getattr(peer, "host", "unknown"), getattr(host, "port", 0), scheme)
+        if secure:
+            handle = transport.getHandle()
+            self.certificate = peer_certificate(handle)
+            self.tls_version = handle.get_protocol_version_name()
+
+    def _take(self, event: RequestEvent) -> None:
+        match event:
+            case bytes():
+                assert self._receiving is not None
+                self._receiving.receive(event)
+            case Mark.END:
+                assert self._receiving is not None
+                self._receiving.receive_end()
+                self._receiving = None
+            case RequestHead():
+                self._receiving = Request(event, self, self._settings.hold_bytes)
+                self._queue.append(self._receiving)
+            case Refusal():
+                self._refuse(event)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """What has been received so far is unfit: the request it belongs to, or one of which there is no head."""
+        request, self._receiving = self._receiving, None
+        if request is None:
+            request = Request(_NO_HEAD, self, 0)
+            request.body_complete = True
+            self._queue.append(request)
+        if request is self._current:
+            request.break_off(refusal)
+        else:
+            request.refusal = refusal
+
+    def _advance(self) -> None:
+        """Serve what waits, one at a time; an answer given at once comes back here by ``answered``, and is not nested."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            if self._current is not None:
+                self._guard(self._current, self._current.check_ready)
+            while self._current is None and self._queue and self._phase is not _Phase.CLOSING:
+                self._current = request = self._queue.popleft()
+                self._serve(request)
+        finally:
+            self._advancing = False
+        self._update()
+
+    def _serve(self, request: Request) -> None:
+        self._served += 1
+        if request.refusal is not None:
+            request.answer(request.refusal)
+        else:
+            self._guard(request, lambda: self.factory.serves.serve(request))
+
+    def _guard(self, request: Request, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:
+            # Fail closed (L3). The failure's text is ours or the standard library's, and neither quotes a header.
+            self._log.failure("a request could not be served")
+            request.break_off(Refusal(502, "internal error"))
+
+    def _update(self) -> None:
+        """What is waited for now, for how long, and whether to read on."""
+        if self._phase is _Phase.CLOSING:
+            return
+        current, settings = self._current, self._settings
+        waiting = current if current is not None and not current.body_complete else None
+        self._read_on(not self._queue and (waiting is None or waiting.wants_more))
+        if self.blocked:
+            self._enter(_Phase.SENDING, settings.send_timeout)
+        elif waiting is not None and self._reading:
+            self._phase, self.deadline = _Phase.BODY, self._clock.seconds() + settings.body_timeout
+        elif current is not None:
+            self._enter(_Phase.BACK_END, NEVER)
+        elif self._reader.stage is Stage.HEAD:
+            self._enter(_Phase.HEAD, settings.head_timeout)
+        else:
+            self._enter(_Phase.IDLE, settings.idle_timeout)
+
+    def _enter(self, phase: _Phase, timeout: float) -> None:
+        """A deadline that no byte puts off: it counts from the phase's beginning."""
+        if phase is not self._phase:
+            self._phase, self.deadline = phase, self._clock.seconds() + timeout
+
+    def _read_on(self, wanted: bool) -> None:
+        if wanted is not self._reading:
+            self._reading = wanted
+            if wanted:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _close(self) -> None:
+        """Say no more and listen no more; the client has a moment to read what was said."""
+        self._queue.clear()
+        self._read_on(True)
+        self._phase, self.deadline = _Phase.CLOSING, self._clock.seconds() + self._settings.send_timeout
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+
+class ProxyFactory(Factory):
+    """Makes a channel for each connection, keeps count of them, and drains them at the end."""
+
+    noisy = False
+
+    def __init__(self, serves: Serves, deadlines: Deadlines, settings: ClientSettings = ClientSettings()) -> None:
+        self.serves = serves
+        self.deadlines = deadlines
+        self.settings = settings
+        self.draining = False
+        self._channels: set[Channel] = set()
+        self._drained: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel:
+        return Channel(self)
+
+    def admit(self, channel: Channel) -> bool:
+        """Whether there is room for one more connection."""
+        if self.draining or len(self._channels) >= self.settings.connections:
+            return False
+        self._channels.add(channel)
+        self.deadlines.watch(channel)
+        return True
+
+    def leave(self, channel: Channel) -> None:
+        """The connection has ended."""
+        self._channels.discard(channel)
+        self.deadlines.forget(channel)
+        if not self._channels and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def drain(self) -> Deferred[None]:
+        """Let what is in flight end within ``stop_timeout``; fires when no connection is left."""
+        self.draining = True
+        for channel in tuple(self._channels):
+            channel.drain()
+        if not self._channels:
+            return succeed(None)
+        self._drained = Deferred()
+        cut = self.deadlines.clock.callLater(self.settings.stop_timeout, self._cut_all)
+        return self._drained.addBoth(lambda _: cut.cancel() if cut.active() else None)
+
+    def _cut_all(self) -> None:
+        for channel in tuple(self._channels):
+            channel.cut()

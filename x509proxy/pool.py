@@ -1,0 +1,174 @@
+"""The connections to one back end: decide, then do. LIFO, with a maximum, a bounded wait, and no connection used too old."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from x509proxy.deadline import Deadlines
+from x509proxy.refusal import Refusal
+from x509proxy.settings import Backend, UpstreamSettings
+from x509proxy.upstream import Connection
+
+__all__ = ["Asker", "Pool", "Step", "plan"]
+
+
+class Step(enum.Enum):
+    """What to do for one who asks for a connection."""
+
+    REUSE = "reuse"
+    OPEN = "open"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+def plan(idle: int, connections: int, waiting: int, settings: UpstreamSettings) -> Step:
+    """The next step, by how many connections are idle, exist at all (opening ones included), and are waited for."""
+    if idle:
+        return Step.REUSE
+    if connections < settings.connections:
+        return Step.OPEN
+    return Step.WAIT if waiting < settings.queue else Step.REFUSE
+
+
+class Asker(Protocol):
+    """Who needs a connection, for one exchange."""
+
+    def connected(self, connection: Connection) -> None: ...
+    def not_connected(self, refusal: Refusal) -> None: ...
+
+
+class _Waiting:
+    """One in the queue, with a deadline of its own."""
+
+    def __init__(self, asker: Asker, deadline: float, give_up: Callable[[_Waiting], None]) -> None:
+        self.asker = asker
+        self.deadline = deadline
+        self._give_up = give_up
+
+    def expired(self) -> None:
+        self._give_up(self)
+
+
+class Pool:
+    """The connections to one back end."""
+
+    def __init__(
+        self, backend: Backend, endpoint: IStreamClientEndpoint, deadlines: Deadlines, settings: UpstreamSettings
+    ) -> None:
+        self.backend = backend
+        self.settings = settings
+        self.deadlines = deadlines
+        self._endpoint = endpoint
+        self._idle: list[Connection] = []
+        self._opening: dict[Connection, Asker | None] = {}
+        self._busy: set[Connection] = set()
+        self._waiting: deque[_Waiting] = deque()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self.backend} busy={len(self._busy)} idle={len(self._idle)} "
+            f"opening={len(self._opening)} waiting={len(self._waiting)}>"
+        )
+
+    @property
+    def load(self) -> int:
+        """How many exchanges there are, or wait to be."""
+        return len(self._busy) + len(self._opening) + len(self._waiting)
+
+    def acquire(self, asker: Asker) -> None:
+        """Give ``asker`` a connection, now or later, or the reason why not."""
+        while self._idle and not self._idle[-1].is_alive():
+            self._idle[-1].close()
+        connections = len(self._busy) + len(self._opening) + len(self._idle)
+        match plan(len(self._idle), connections, len(self._waiting), self.settings):
+            case Step.REUSE:
+                self._lend(self._idle.pop(), asker)
+            case Step.OPEN:
+                self._open(asker)
+            case Step.WAIT:
+                deadline = self.deadlines.clock.seconds() + self.settings.queue_timeout
+                waiting = _Waiting(asker, deadline, self._give_up)
+                self._waiting.append(waiting)
+                self.deadlines.watch(waiting)
+            case Step.REFUSE:
+                asker.not_connected(Refusal(503, "the queue for the back end is full"))
+
+    def cancel(self, asker: Asker) -> None:
+        """``asker`` no longer needs one. A connection being opened for it is kept for the next."""
+        for waiting in [waiting for waiting in self._waiting if waiting.asker is asker]:
+            self._leave_queue(waiting)
+        for connection, other in self._opening.items():
+            if other is asker:
+                self._opening[connection] = None
+
+    # A connection reports.
+
+    def opened(self, connection: Connection) -> None:
+        """It can be used."""
+        asker = self._opening.pop(connection)
+        if asker is None:
+            self.release(connection)
+        else:
+            self._lend(connection, asker)
+
+    def failed(self, connection: Connection, refusal: Refusal) -> None:
+        """It could not be opened; not one byte of a request has been sent on it."""
+        asker = self._opening.pop(connection)
+        self._serve_queue()
+        if asker is not None:
+            asker.not_connected(refusal)
+
+    def release(self, connection: Connection) -> None:
+        """Its exchange is over, and it is as it was before."""
+        self._busy.discard(connection)
+        if self._waiting:
+            self._lend(connection, self._next())
+        else:
+            connection.rest()
+            self._idle.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """It has ended, whatever it was doing."""
+        self._busy.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._serve_queue()
+
+    def close(self) -> None:
+        """End the idle connections."""
+        for connection in tuple(self._idle):
+            connection.close()
+
+    # Inside.
+
+    def _lend(self, connection: Connection, asker: Asker) -> None:
+        self._busy.add(connection)
+        asker.connected(connection)
+
+    def _open(self, asker: Asker) -> None:
+        connection = Connection(self, self._endpoint)
+        self._opening[connection] = asker
+        connection.open()
+
+    def _serve_queue(self) -> None:
+        """A place has become free."""
+        if self._waiting and len(self._busy) + len(self._opening) + len(self._idle) < self.settings.connections:
+            self._open(self._next())
+
+    def _next(self) -> Asker:
+        waiting = self._waiting[0]
+        self._leave_queue(waiting)
+        return waiting.asker
+
+    def _leave_queue(self, waiting: _Waiting) -> None:
+        self._waiting.remove(waiting)
+        self.deadlines.forget(waiting)
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        self._leave_queue(waiting)
+        waiting.asker.not_connected(Refusal(503, "no connection to the back end became free in time"))

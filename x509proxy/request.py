@@ -1,0 +1,287 @@
+"""One request on a client's connection: what was asked, its body as it comes, and the way to answer it.
+
+A request's body is held until it is complete, or until so much has come that it has to be streamed (``hold_bytes``): what
+turns out malformed within that has cost the back end not one byte (law L3), and a slow client keeps no back end waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Protocol
+
+from x509proxy.certificate import ClientCertificate
+from x509proxy.encoding import Pairs
+from x509proxy.exchange import Exchange, Observer, Outcome
+from x509proxy.head import Body, RequestHead
+from x509proxy.headers import Hop, write_head
+from x509proxy.refusal import Refusal
+
+__all__ = ["AnswerSource", "BodySink", "Incoming", "Request", "Wire"]
+
+
+class Wire(Protocol):
+    """The connection a request came on, as far as the request needs it."""
+
+    hop: Hop
+    certificate: ClientCertificate | None
+    tls_version: str
+    observe: Observer
+    blocked: bool
+
+    def send(self, data: bytes) -> None: ...
+    def may_stay_open(self) -> bool: ...
+    def body_moved(self) -> None: ...
+    def answered(self, stays_open: bool) -> None: ...
+    def cut(self) -> None: ...
+    def now(self) -> float: ...
+
+
+class BodySink(Protocol):
+    """Where a request's body goes."""
+
+    def body_data(self, data: bytes) -> None: ...
+    def body_end(self) -> None: ...
+
+
+class AnswerSource(Protocol):
+    """Where an answer comes from: it is told when the client reads too slowly, and when it has gone."""
+
+    def pause_answer(self) -> None: ...
+    def resume_answer(self) -> None: ...
+    def client_gone(self) -> None: ...
+
+
+_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode("ascii")
+
+
+class Incoming:
+    """A request as the record sees it. ``forged``, ``backend`` and ``reason`` are for whoever serves it to fill in."""
+
+    __slots__ = (
+        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "certificate", "ended", "forged", "head",
+        "hop", "observe", "reason", "source", "status", "tls_version",
+    )  # fmt: skip
+
+    def __init__(self, head: RequestHead, hop: Hop, observe: Observer, clock: Callable[[], float]) -> None:
+        self.head = head
+        self.hop = hop
+        self.certificate: ClientCertificate | None = None
+        self.tls_version = ""
+        self.observe = observe
+        self.source: AnswerSource | None = None
+        self.begun = False
+        self.ended = False
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.forged = 0
+        self.backend = ""
+        self.reason = ""
+        self._clock = clock
+        self._started = time.time()
+        self._began = clock()
+
+    def record(self, outcome: Outcome) -> None:
+        """It is over: tell the observer, once."""
+        self.ended = True
+        self.observe(
+            Exchange(
+                started=self._started,
+                duration=self._clock() - self._began,
+                peer=self.hop.peer,
+                method=self.head.method.decode("ascii"),
+                target=self.head.target.partition(b"?")[0].decode("ascii"),
+                version=f"HTTP/{self.head.version}",
+                status=self.status,
+                outcome=outcome,
+                reason=self.reason,
+                bytes_in=self.bytes_in,
+                bytes_out=self.bytes_out,
+                tls_version=self.tls_version,
+                certificate=self.certificate,
+                forged=self.forged,
+                odd_names=self.head.odd_names,
+                backend=self.backend,
+            )
+        )
+
+
+class Request(Incoming):
+    """A request on a connection of ours."""
+
+    __slots__ = (
+        "_chunked", "_held", "_held_size", "_hold_bytes", "_paused", "_ready", "_sink", "_stays_open", "_wire", "body_complete",
+        "refusal",
+    )  # fmt: skip
+
+    def __init__(self, head: RequestHead, wire: Wire, hold_bytes: int) -> None:
+        super().__init__(head, wire.hop, wire.observe, wire.now)
+        self.certificate = wire.certificate
+        self.tls_version = wire.tls_version
+        self.refusal: Refusal | None = None
+        self.body_complete = False
+        self._wire = wire
+        self._hold_bytes = hold_bytes
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._paused = False
+        self._ready: Callable[[], None] | None = None
+        self._sink: BodySink | None = None
+        self._chunked = False
+        self._stays_open = False
+
+    # The body, on its way in.
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the body should be read on: not while as much is held as may be, nor while the back end is slow."""
+        return not self._paused and (self._sink is not None or self._held_size < self._hold_bytes)
+
+    def receive(self, data: bytes) -> None:
+        """A piece of the body."""
+        self.bytes_in += len(data)
+        if self._sink is not None:
+            self._sink.body_data(data)
+        else:
+            self._held.append(data)
+            self._held_size += len(data)
+
+    def receive_end(self) -> None:
+        """The body's end."""
+        self.body_complete = True
+        if self._sink is not None:
+            self._sink.body_end()
+
+    def accept(self, ready: Callable[[], None]) -> None:
+        """The head is welcome: ``ready`` is called once the body is complete, or large enough to be streamed."""
+        self._ready = ready
+        if self.head.expects_continue and not self.body_complete and not self._held:
+            self._wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.check_ready()
+
+    def check_ready(self) -> None:
+        """Called after each batch of events, not after each event: a fault in the same batch comes first."""
+        if self._ready is not None and (self.body_complete or self._held_size >= self._hold_bytes):
+            ready, self._ready = self._ready, None
+            ready()
+
+    @property
+    def held(self) -> int:
+        """How many bytes of the body have come and not been handed on."""
+        return self._held_size
+
+    def stream_to(self, sink: BodySink) -> None:
+        """Hand on what is held, and whatever comes from now on."""
+        held, self._held, self._held_size = self._held, [], 0
+        if held:
+            sink.body_data(b"".join(held))
+        if self.body_complete:
+            sink.body_end()
+        else:
+            self._sink = sink
+            self._wire.body_moved()
+
+    def pause_body(self) -> None:
+        """The sink has enough for now."""
+        self._paused = True
+        self._wire.body_moved()
+
+    def resume_body(self) -> None:
+        """The sink can take more."""
+        self._paused = False
+        self._wire.body_moved()
+
+    # The answer, on its way out.
+
+    def answer(self, refusal: Refusal) -> None:
+        """The proxy's own answer, whole."""
+        self.reason = refusal.reason
+        body = refusal.body
+        # A client that sent what is refused is not listened to any more (L3); a back end's failure is not the client's.
+        self._write_head(refusal.status, b"", refusal.pairs, Body.LENGTH, len(body), refusal.status >= 500)
+        if self.head.method != b"HEAD":
+            self._send(body)
+        self._finish(Outcome.REFUSED)
+
+    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None:
+        """The head of a back end's answer; ``pairs`` without framing; ``length`` -1 if unknown."""
+        if body is Body.NONE and length >= 0:
+            body = Body.LENGTH
+        elif body in (Body.CHUNKED, Body.CLOSE):
+            body = Body.CHUNKED if self.head.version == "1.1" else Body.CLOSE
+        self._chunked = body is Body.CHUNKED
+        self._write_head(status, reason, pairs, body, length, body is not Body.CLOSE)
+        if self._wire.blocked and self.source is not None:
+            self.source.pause_answer()
+
+    def write(self, data: bytes) -> None:
+        """A piece of the answer's body, not empty: an empty chunk would be its end."""
+        self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data, len(data))
+
+    def finish(self) -> None:
+        """The answer's end."""
+        if self._chunked:
+            self._send(b"0\r\n\r\n", 0)
+        self._finish(Outcome.ANSWERED)
+
+    def abort(self, reason: str) -> None:
+        """The answer cannot be completed: the client must see that, so the connection is cut."""
+        if not self.ended:
+            self.reason = reason
+            self.record(Outcome.ABORTED)
+            self._wire.cut()
+
+    def lost(self, reason: str) -> None:
+        """The connection has gone: whoever serves the request is told, once."""
+        if not self.ended:
+            self.reason = reason
+            self.record(Outcome.ABORTED)
+            self._leave_source()
+
+    def break_off(self, refusal: Refusal) -> None:
+        """The body turned out unfit, or does not come: refuse the request if that can still be said, else cut it."""
+        if self.ended:
+            return
+        self._leave_source()
+        if self.begun:
+            self.abort(refusal.reason)
+        else:
+            self.answer(refusal)
+
+    def _leave_source(self) -> None:
+        source, self.source, self._sink, self._ready = self.source, None, None, None
+        if source is not None:
+            source.client_gone()
+
+    def _write_head(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int, stays_open: bool) -> None:
+        self._stays_open = stays_open and self.body_complete and self.head.keep_alive and self._wire.may_stay_open()
+        fields = list(pairs)
+        if not any(name.lower() == b"date" for name, _ in fields):
+            fields.append((b"Date", _date(int(time.time()))))
+        if not self._stays_open:
+            fields.append((b"Connection", b"close"))
+        elif self.head.version == "1.0":
+            fields.append((b"Connection", b"keep-alive"))
+        head = write_head(b"HTTP/1.1 %d %b" % (status, reason or _PHRASES.get(status, b"")), fields, body, length)
+        self.begun, self.status = True, status
+        self._send(head, 0)
+
+    def _send(self, data: bytes, counted: int | None = None) -> None:
+        self.bytes_out += len(data) if counted is None else counted
+        if not self.ended:
+            self._wire.send(data)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if not self.ended:
+            self.source = self._sink = self._ready = None
+            self.record(outcome)
+            self._wire.answered(self._stays_open)

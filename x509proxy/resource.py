@@ -1,0 +1,133 @@
+"""The proxy as a Twisted resource: streaming under our own factory, buffered and under the same laws under a stock ``Site``.
+
+Importing this module installs a reactor, since ``twisted.web.proxy`` does: import it late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.proxy import ReverseProxyResource
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.server import Request as StockRequest
+
+from x509proxy.backend import backend_endpoint
+from x509proxy.configuration import Configuration
+from x509proxy.deadline import Deadlines
+from x509proxy.exchange import Exchange, Observer
+from x509proxy.headers import HeaderRules
+from x509proxy.material import check_header_name
+from x509proxy.pool import Pool
+from x509proxy.presets import find_preset
+from x509proxy.refusal import Refused
+from x509proxy.settings import Backend, ClientSettings, PolicySettings, Scheme, UpstreamSettings
+from x509proxy.site import SiteRequest, read_stock_head
+from x509proxy.transfer import Asked, Transfer
+
+__all__ = ["X509ProxyResource"]
+
+
+def _ignore(exchange: Exchange) -> None:
+    """The observer of one who does not observe."""
+
+
+class X509ProxyResource(ReverseProxyResource):
+    """Relays everything below it to a back end, with the client's certificate in the header that this back end trusts.
+
+    ``X509ProxyResource("127.0.0.1", 8080, b"", header="Sec-Client-X509-Cert-…")`` under ``Site``, or under
+    :class:`x509proxy.channel.ProxyFactory`, which streams. The target goes to the back end byte for byte, after ``path``;
+    mounted below a ``Site``'s root it goes without the segments that led here. ``Host`` is kept.
+
+    :param host: the back end's host; :param port: its port; :param path: put before every target, without a trailing slash.
+    :param header: the secret header name, 32 characters or more; ``None`` for presets whose names are fixed.
+    :param preset: which server it is (:mod:`x509proxy.presets`).
+    :param pools: the back ends, if not the one at ``host`` and ``port``.
+    :param observe: called with each :class:`~x509proxy.exchange.Exchange` after its end.
+    :raises SettingsError: the header name is short or guessable, or the preset unknown.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        path: bytes = b"",
+        reactor: Any = None,
+        *,
+        header: str | None = None,
+        preset: str = "connect2id",
+        rules: HeaderRules | None = None,
+        policy: PolicySettings = PolicySettings(),
+        client: ClientSettings = ClientSettings(),
+        upstream: UpstreamSettings = UpstreamSettings(),
+        pools: Sequence[Pool] = (),
+        deadlines: Deadlines | None = None,
+        observe: Observer = _ignore,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        super().__init__(host, port, path, reactor)
+        self.deadlines = deadlines or Deadlines(reactor)
+        self.observe = observe
+        self._rules = rules or _rules(preset, header)
+        self._policy = policy
+        self._client = client
+        self._pools = tuple(pools) or (self._only_pool(upstream),)
+
+    @classmethod
+    def from_configuration(cls, configuration: Configuration, reactor: Any, observe: Observer = _ignore) -> X509ProxyResource:
+        """The resource that a configuration describes."""
+        settings, deadlines = configuration.settings, Deadlines(reactor)
+        pools = [
+            Pool(backend, _endpoint(configuration, backend, reactor), deadlines, settings.upstream)
+            for backend in configuration.backends
+        ]
+        first = configuration.backends[0]
+        return cls(
+            first.host, first.port, first.base, reactor, rules=configuration.rules, policy=settings.policy,
+            client=settings.client, upstream=settings.upstream, pools=pools, deadlines=deadlines, observe=observe,
+        )  # fmt: skip
+
+    def _only_pool(self, settings: UpstreamSettings) -> Pool:
+        backend = Backend(scheme=Scheme.HTTP, host=self.host, port=self.port, base=self.path.rstrip(b"/"))
+        return Pool(backend, backend_endpoint(self.reactor, backend, settings), self.deadlines, settings)
+
+    def serve(self, request: Asked) -> None:
+        """Answer a request of our own channel's."""
+        Transfer(request, self._pools, self._rules, self._policy).start()
+
+    def close(self) -> None:
+        """End the idle connections to the back ends."""
+        for pool in self._pools:
+            pool.close()
+
+    # Twisted calls, under a stock Site.
+
+    def getChild(self, path: bytes, request: StockRequest) -> IResource:
+        # The parent would answer with a ReverseProxyResource, which sanitises nothing (twisted#7806).
+        return self
+
+    def render(self, request: StockRequest) -> int:
+        asked = SiteRequest(request, self.observe, self.reactor.seconds)
+        try:
+            asked.head = read_stock_head(request, self._client)
+        except Refused as refused:
+            asked.answer(refused.refusal)
+        else:
+            self.serve(asked)
+        return NOT_DONE_YET
+
+
+def _rules(preset: str, header: str | None) -> HeaderRules:
+    name = b"" if header is None else check_header_name(header, "header")
+    return HeaderRules.for_preset(find_preset(preset), name)
+
+
+def _endpoint(configuration: Configuration, backend: Backend, reactor: Any) -> IStreamClientEndpoint:
+    return backend_endpoint(
+        reactor, backend, configuration.settings.upstream, configuration.upstream_authorities, configuration.upstream_identity
+    )

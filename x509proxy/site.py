@@ -1,0 +1,166 @@
+"""A request of a stock ``twisted.web.server.Site``, as the proxy sees it: buffered, and under the laws of our own channel.
+
+What this cannot mend is what the stock channel has done before: no deadlines but its one, and the body in memory or on disk.
+What it does mend: the head is validated again, and a request that the stock channel has answered 400 and still renders
+(``threats``: the rest of it came in later TLS records) is not served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from twisted.web.server import Request as StockRequest
+from zope.interface import implementer
+
+from x509proxy.encoding import Pairs
+from x509proxy.exchange import Observer, Outcome
+from x509proxy.head import Body, RequestHead, read_request_head
+from x509proxy.headers import Hop
+from x509proxy.refusal import Refusal, Refused
+from x509proxy.request import BodySink, Incoming
+from x509proxy.settings import ClientSettings
+from x509proxy.tls import client_certificate
+
+__all__ = ["SiteRequest", "read_stock_head"]
+
+_UNREAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE)
+
+
+def read_stock_head(request: StockRequest, settings: ClientSettings) -> RequestHead:
+    """The head, validated anew.
+
+    :raises Refused: as :func:`x509proxy.head.read_request_head`; or 413; or 400, the channel has refused it already.
+    """
+    if getattr(request.channel.transport, "disconnecting", False):
+        raise Refused(Refusal(400, "refused by the stock channel"))
+    pairs = [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+    version = {b"HTTP/1.0": "1.0"}.get(request.clientproto, "1.1")
+    head = read_request_head(request.method, _below_mount(request), version, pairs, settings)
+    size = request.content.seek(0, 2)
+    if size > settings.body_bytes:
+        raise Refused(Refusal(413, f"body of {size} bytes", f"The body may have {settings.body_bytes} bytes"))
+    return head
+
+
+def _below_mount(request: StockRequest) -> bytes:
+    """The target without the path segments that led to the resource, byte for byte otherwise."""
+    depth = len(request.prepath)
+    target: bytes = request.uri
+    if not depth or not target.startswith(b"/"):
+        return target
+    path, mark, query = target.partition(b"?")
+    return b"/" + b"/".join(path[1:].split(b"/")[depth:]) + mark + query
+
+
+@implementer(IPushProducer)
+class SiteRequest(Incoming):
+    """A stock request. Its body is complete before anybody sees it."""
+
+    body_complete = True
+
+    def __init__(self, request: StockRequest, observe: Observer, clock: Callable[[], float]) -> None:
+        super().__init__(_UNREAD, _hop(request), observe, clock)
+        self._request = request
+        self._producing = False
+        self.certificate = client_certificate(request)
+        self.bytes_in = request.content.seek(0, 2)
+        request.notifyFinish().addErrback(self._lost)
+
+    @property
+    def held(self) -> int:
+        return self.bytes_in
+
+    def accept(self, ready: Callable[[], None]) -> None:
+        ready()
+
+    def stream_to(self, sink: BodySink) -> None:
+        self._request.content.seek(0)
+        data = self._request.content.read()
+        if data:
+            sink.body_data(data)
+        sink.body_end()
+
+    def pause_body(self) -> None:
+        """There is nothing to hold up."""
+
+    def resume_body(self) -> None:
+        """There is nothing to hold up."""
+
+    def answer(self, refusal: Refusal) -> None:
+        self.reason = refusal.reason
+        self._write_head(refusal.status, b"", refusal.pairs, len(refusal.body))
+        self.write(refusal.body)
+        self._finish(Outcome.REFUSED)
+
+    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None:
+        self._write_head(status, reason, pairs, length)
+        self._request.registerProducer(self, True)
+        self._producing = True
+
+    def write(self, data: bytes) -> None:
+        if not self.ended:
+            self.bytes_out += len(data)
+            self._request.write(data)
+
+    def finish(self) -> None:
+        self._finish(Outcome.ANSWERED)
+
+    def abort(self, reason: str) -> None:
+        if not self.ended:
+            self.reason = reason
+            self.record(Outcome.ABORTED)
+            # An HTTP/2 stream is reset by its own method; a connection is cut, so that nobody takes the answer for whole.
+            channel = self._request.channel
+            getattr(channel, "abortConnection", channel.transport.abortConnection)()
+
+    # Twisted calls.
+
+    def pauseProducing(self) -> None:
+        if self.source is not None:
+            self.source.pause_answer()
+
+    def resumeProducing(self) -> None:
+        if self.source is not None:
+            self.source.resume_answer()
+
+    def stopProducing(self) -> None:
+        """The client has gone; ``notifyFinish`` says so."""
+
+    # Inside.
+
+    def _write_head(self, status: int, reason: bytes, pairs: Pairs, length: int) -> None:
+        request = self._request
+        request.setResponseCode(status, reason or None)
+        request.defaultContentType = None
+        headers = request.responseHeaders
+        headers.removeHeader(b"Server")
+        for name, _ in pairs:
+            headers.removeHeader(name)
+        for name, value in pairs:
+            headers.addRawHeader(name, value)
+        if length >= 0:
+            headers.setRawHeaders(b"Content-Length", [b"%d" % length])
+        self.begun, self.status = True, status
+
+    def _finish(self, outcome: Outcome) -> None:
+        if not self.ended:
+            self.source = None
+            self.record(outcome)
+            if self._producing:
+                self._request.unregisterProducer()
+            self._request.finish()
+
+    def _lost(self, _: object) -> None:
+        if not self.ended:
+            self.reason = "the client left"
+            self.record(Outcome.ABORTED)
+            source, self.source = self.source, None
+            if source is not None:
+                source.client_gone()
+
+
+def _hop(request: StockRequest) -> Hop:
+    host = getattr(request.getClientAddress(), "host", "unknown")
+    scheme = "https" if ISSLTransport.providedBy(request.channel.transport) or request.isSecure() else "http"
+    return Hop(host, getattr(request.getHost(), "port", 0), scheme)

@@ -1,0 +1,173 @@
+"""The handshake with the client: which context, verification that records and does not refuse, and who came out of it.
+
+Facts
+-----
+* A verify callback that returns True waives everything but possession of the key (RFC 8446 section 4.4.3): whatever OpenSSL
+  objected to is kept beside the connection and judged later (law L5). It is called once for each objection, then once more.
+* Only ``get_peer_certificate`` names the leaf. On a server the chain leaves it out, so its first entry is somebody else's
+  certificate if the client likes (the class of Keycloak's CVE-2023-2422).
+* Resumption skips the callback and takes the certificate from the ticket; to have none takes both ``OP_NO_TICKET`` and
+  ``SESS_CACHE_OFF``, and without a session id context clients that try to resume fail the handshake (law L6).
+* pyOpenSSL refuses changes to a context that has been used: a reload builds a new one and swaps it in.
+* An empty list of authorities in the CertificateRequest means "any": a list makes clients send nothing
+  (kubernetes/ingress-nginx 8813).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from x509proxy.certificate import ClientCertificate, Objection, unreadable
+from x509proxy.material import Identity
+from x509proxy.settings import ClientAuth, TlsSettings, TlsVersion
+
+__all__ = ["ServerConnections", "client_certificate", "make_context", "peer_certificate"]
+
+_VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS1_3_VERSION}
+# TLS 1.2: forward secrecy and AEAD only. TLS 1.3 has nothing else.
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+_OPTIONS = (
+    SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE
+)
+_HTTP_1_1 = b"http/1.1"
+_LONGEST_CHAIN = 4
+
+
+class _Connection(SSL.Connection):
+    """A connection with OpenSSL's objections, and with the certificate once somebody has asked for it.
+
+    Not in its app data: Twisted puts the protocol there.
+    """
+
+    def __init__(self, context: SSL.Context) -> None:
+        super().__init__(context, None)
+        self.objections: set[Objection] = set()
+        self.certificate: ClientCertificate | None = None
+        self.certificate_read = False
+
+
+def _record(connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
+    """The verify callback. It lets the handshake go on, or, where it cannot record, ends it."""
+    try:
+        if not ok:
+            assert isinstance(connection, _Connection)
+            connection.objections.add(Objection(depth, code))
+    except BaseException:
+        return False
+    return True
+
+
+def _choose_http_1_1(_connection: SSL.Connection, offered: list[bytes]) -> bytes | Any:
+    # Without an overlap the handshake goes on without ALPN (RFC 7301 section 3.2 allows it); stock Twisted alerts 80.
+    return _HTTP_1_1 if _HTTP_1_1 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def make_context(
+    identity: Identity,
+    ask: ClientAuth,
+    authorities: Sequence[x509.Certificate] = (),
+    settings: TlsSettings = TlsSettings(),
+    http: bool = True,
+) -> SSL.Context:
+    """A context for one server identity. ``authorities``: who makes a certificate ``TRUSTED``; they are not named to clients.
+
+    ``ask`` ``NONE`` asks for no certificate; ``OPTIONAL`` and ``REQUIRED`` ask alike, since a handshake does not judge.
+    ``http``: whether to settle on ``http/1.1`` by ALPN.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(_VERSIONS[settings.minimum_version])
+    context.set_cipher_list(_CIPHERS)
+    context.set_options(_OPTIONS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_id(b"x509proxy")
+    context.set_verify(SSL.VERIFY_NONE if ask is ClientAuth.NONE else SSL.VERIFY_PEER, _record)
+    _add_identity(context, identity)
+    store = context.get_cert_store()
+    for authority in authorities:
+        store.add_cert(crypto.X509.from_cryptography(authority))
+    if http:
+        context.set_alpn_select_callback(_choose_http_1_1)
+    return context
+
+
+def _add_identity(context: SSL.Context, identity: Identity) -> None:
+    context.use_certificate(identity.certificate)
+    for certificate in identity.chain:
+        context.add_extra_chain_cert(certificate)
+    context.use_privatekey(identity.private_key)
+    context.check_privatekey()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerConnections:
+    """Makes the TLS state of each accepted connection, out of the context of the day."""
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def swap(self, context: SSL.Context) -> None:
+        """Use ``context`` for the connections to come; those that are stay with theirs."""
+        self._context = context
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        return _Connection(self._context)
+
+
+def peer_certificate(connection: SSL.Connection) -> ClientCertificate | None:
+    """The client's certificate of a finished handshake, parsed once for each connection; ``None`` if it showed none.
+
+    It works with other people's TLS contexts too; the verdict is then ``SELF_SIGNED`` or ``UNTRUSTED``, never ``TRUSTED``.
+    """
+    if not isinstance(connection, _Connection):
+        return _read(connection)
+    if not connection.certificate_read:
+        connection.certificate = _read(connection)
+        connection.certificate_read = True
+    return connection.certificate
+
+
+def _read(connection: SSL.Connection) -> ClientCertificate | None:
+    try:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        if certificate is None:
+            return None
+        objections = connection.objections if isinstance(connection, _Connection) else _guess(certificate)
+        return ClientCertificate.from_x509(certificate, objections, _chain(connection))
+    except Exception:
+        # cryptography refuses what OpenSSL took (version 7, BER inside): there is a certificate, and nothing to pass on (L3).
+        return unreadable()
+
+
+# X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
+def _guess(certificate: x509.Certificate) -> set[Objection]:
+    return {Objection(0, 18 if certificate.issuer == certificate.subject else 20)}
+
+
+def _chain(connection: SSL.Connection) -> tuple[bytes, ...]:
+    chain = connection.get_peer_cert_chain(as_cryptography=True) or ()
+    return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain[:_LONGEST_CHAIN])
+
+
+def client_certificate(request: Any) -> ClientCertificate | None:
+    """The certificate of the client that a Twisted web request came from, with no header at all; ``None`` without one.
+
+    For applications served by the ``x509:`` endpoint, or by any other TLS endpoint that asks for certificates. Look at
+    ``verdict`` and ``flags_at(now)`` before you believe a name: the handshake has proved possession of the key, no more.
+
+    :param request: a ``twisted.web.server.Request``, over HTTP/1.1 or HTTP/2.
+    """
+    transport = request.transport
+    if transport is None:
+        # Over HTTP/2 a request has no transport of its own (twisted#9270).
+        transport = request.channel._conn.transport
+    handle = getattr(transport, "getHandle", lambda: None)()
+    return peer_certificate(handle) if isinstance(handle, SSL.Connection) else None

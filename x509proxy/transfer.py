@@ -1,0 +1,178 @@
+"""One request on its way: certificate to policy to header pairs to back end, and the answer back; what can go wrong on each leg.
+
+Everything that may refuse the request is done before a back end hears of it, and the head is written before a connection is
+asked for: any doubt or exception until then is an answer of ours, and not one byte to the back end (law L3).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import attrs
+
+from x509proxy.certificate import ClientCertificate
+from x509proxy.encoding import Pairs
+from x509proxy.head import Body, RequestHead, ResponseHead
+from x509proxy.headers import HeaderRules, Hop, forward_reason, forward_request, forward_response, identity, write_head
+from x509proxy.policy import admit
+from x509proxy.pool import Pool
+from x509proxy.refusal import Refusal, Refused
+from x509proxy.request import AnswerSource, BodySink
+from x509proxy.settings import PolicySettings
+from x509proxy.upstream import Connection
+
+__all__ = ["Asked", "Transfer"]
+
+_WITH_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
+
+
+class Asked(Protocol):
+    """A request, over our channel or over a stock ``Site``, and the way to answer it (:mod:`x509proxy.request`)."""
+
+    head: RequestHead
+    hop: Hop
+    certificate: ClientCertificate | None
+    source: AnswerSource | None
+    body_complete: bool
+    begun: bool
+    forged: int
+    backend: str
+
+    @property
+    def held(self) -> int: ...
+    def accept(self, ready: Callable[[], None]) -> None: ...
+    def stream_to(self, sink: BodySink) -> None: ...
+    def pause_body(self) -> None: ...
+    def resume_body(self) -> None: ...
+    def answer(self, refusal: Refusal) -> None: ...
+    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def finish(self) -> None: ...
+    def abort(self, reason: str) -> None: ...
+
+
+class Transfer:
+    """One exchange: asks a pool for a connection, sends the request on it, hands the answer on."""
+
+    __slots__ = ("_body", "_candidates", "_connection", "_pairs", "_policy", "_pool", "_request", "_rules", "_start")
+
+    def __init__(self, request: Asked, pools: Sequence[Pool], rules: HeaderRules, policy: PolicySettings) -> None:
+        self._request = request
+        self._candidates = deque(sorted(pools, key=lambda pool: pool.load) if len(pools) > 1 else pools)
+        self._rules = rules
+        self._policy = policy
+        self._pairs: Pairs = ()
+        self._pool: Pool | None = None
+        self._connection: Connection | None = None
+        self._body = (Body.NONE, 0)
+        self._start = b""
+
+    def start(self) -> None:
+        """Judge the request; if it may go on, wait for its body."""
+        request = self._request
+        try:
+            self._sanitise()
+        except Refused as refused:
+            request.answer(refused.refusal)
+        else:
+            request.source = self
+            request.accept(self._choose)
+
+    def _sanitise(self) -> None:
+        request = self._request
+        head = request.head if request.head.host else attrs.evolve(request.head, host=self._candidates[0].backend.authority)
+        pairs, request.forged = forward_request(head, request.hop, self._rules, ())
+        admitted = admit(request.certificate, self._policy, time.time())
+        self._pairs = [*pairs, *identity(admitted, self._rules)]
+
+    def _choose(self) -> None:
+        """The body is there, or so much of it that it has to be streamed: ask the next back end."""
+        request = self._request
+        if not request.body_complete:
+            self._body = (request.head.body, request.head.length)
+        elif request.held or request.head.method in _WITH_LENGTH:
+            self._body = (Body.LENGTH, request.held)
+        self._try_next()
+
+    def _try_next(self) -> None:
+        pool = self._pool = self._candidates.popleft()
+        target = self._request.head.target
+        base = b"" if target == b"*" else pool.backend.base
+        line = b"%b %b%b HTTP/1.1" % (self._request.head.method, base, target)
+        self._start = write_head(line, self._pairs, *self._body)
+        pool.acquire(self)
+
+    # The pool's calls.
+
+    def connected(self, connection: Connection) -> None:
+        assert self._pool is not None
+        self._connection = connection
+        self._request.backend = str(self._pool.backend)
+        connection.send(self._request.head.method, self._start, self, self._request.body_complete)
+        self._request.stream_to(self)
+
+    def not_connected(self, refusal: Refusal) -> None:
+        """Not one byte has been sent, so another back end may be asked."""
+        if self._candidates:
+            self._try_next()
+        else:
+            self._pool = None
+            self._request.answer(refusal)
+
+    # The body's way in.
+
+    def body_data(self, data: bytes) -> None:
+        assert self._connection is not None
+        chunked = self._body[0] is Body.CHUNKED
+        self._connection.body_data(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+
+    def body_end(self) -> None:
+        assert self._connection is not None
+        if self._body[0] is Body.CHUNKED:
+            self._connection.body_data(b"0\r\n\r\n")
+        self._connection.body_end()
+
+    def pause_request(self) -> None:
+        self._request.pause_body()
+
+    def resume_request(self) -> None:
+        self._request.resume_body()
+
+    # The answer's way out.
+
+    def answer_head(self, head: ResponseHead) -> None:
+        pairs = forward_response(head.pairs, self._rules)
+        self._request.begin(head.status, forward_reason(head.reason, self._rules), pairs, head.body, head.length)
+
+    def answer_data(self, data: bytes) -> None:
+        self._request.write(data)
+
+    def answer_end(self) -> None:
+        self._connection = None
+        self._request.finish()
+
+    def answer_failed(self, refusal: Refusal) -> None:
+        self._connection = None
+        if self._request.begun:
+            self._request.abort(refusal.reason)
+        else:
+            self._request.answer(refusal)
+
+    # The client's calls.
+
+    def pause_answer(self) -> None:
+        if self._connection is not None:
+            self._connection.pause_answer()
+
+    def resume_answer(self) -> None:
+        if self._connection is not None:
+            self._connection.resume_answer()
+
+    def client_gone(self) -> None:
+        if self._connection is not None:
+            self._connection.cancel()
+        elif self._pool is not None:
+            self._pool.cancel(self)

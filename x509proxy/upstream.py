@@ -1,0 +1,302 @@
+"""The back end's side of HTTP/1.1: one connection, one exchange at a time, deadlines, and back-pressure both ways.
+
+Facts
+-----
+* A pooled connection may have been closed by the back end while it was idle. It is read all the time, and looked at once more
+  before use; a request that has been written is never sent again, since nobody knows what has been done with it.
+* Over TLS the handshake is waited for before a connection is lent: the header must not be written to a server whose
+  certificate has not been verified (RFC 9440 section 4: this hop "needs to be secured").
+* Whatever is odd about an answer costs the connection: bytes after its end, framing of two kinds, ``Connection: close``.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+from typing import TYPE_CHECKING
+from typing import Protocol as Interface
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from x509proxy.deadline import NEVER
+from x509proxy.head import ResponseHead
+from x509proxy.reader import Mark, ResponseReader
+from x509proxy.refusal import Refusal
+
+if TYPE_CHECKING:
+    from x509proxy.pool import Pool
+
+__all__ = ["Connection", "Taker"]
+
+
+class Taker(Interface):
+    """Who has lent the connection: it takes the answer, and is told when the back end takes its request too slowly."""
+
+    def answer_head(self, head: ResponseHead) -> None: ...
+    def answer_data(self, data: bytes) -> None: ...
+    def answer_end(self) -> None: ...
+    def answer_failed(self, refusal: Refusal) -> None: ...
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+
+
+class _State(enum.Enum):
+    OPENING = "opening"
+    IDLE = "idle"
+    SENDING = "sending"
+    AWAITING = "awaiting"
+    ANSWERING = "answering"
+    CLOSED = "closed"
+
+
+class _ForOne(Factory):
+    noisy = False
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return self._connection
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class Connection(Protocol):
+    """One connection to a back end."""
+
+    def __init__(self, pool: Pool, endpoint: IStreamClientEndpoint) -> None:
+        self.deadline = NEVER
+        self._pool = pool
+        self._endpoint = endpoint
+        self._settings = pool.settings
+        self._clock: IReactorTime = pool.deadlines.clock
+        self._state = _State.OPENING
+        self._attempt: Deferred[Protocol] | None = None
+        self._taker: Taker | None = None
+        self._reader: ResponseReader | None = None
+        self._request_ended = False
+        self._producing = False
+        self._answer_paused = False
+
+    # The pool's calls.
+
+    def open(self) -> None:
+        """Connect; the pool's ``opened`` or ``failed`` says how it went, within ``connect_timeout``, TLS included."""
+        self._wait(self._settings.connect_timeout)
+        self._pool.deadlines.watch(self)
+        self._attempt = self._endpoint.connect(_ForOne(self))
+        self._attempt.addErrback(self._not_opened)
+
+    def is_alive(self) -> bool:
+        """Whether the back end has not closed it, as far as the kernel knows."""
+        carrier = getattr(self.transport, "transport", self.transport)
+        handle = getattr(carrier, "getHandle", lambda: None)()
+        if not isinstance(handle, socket.socket):
+            return True
+        try:
+            return handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b"" and carrier is not self.transport
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def rest(self) -> None:
+        """Wait for the next exchange."""
+        self._state = _State.IDLE
+        self._wait(self._settings.idle_timeout)
+
+    def close(self) -> None:
+        """End it, politely, but within ``read_timeout``; the pool forgets it at once."""
+        self._shut()
+        self._wait(self._settings.read_timeout)
+        self.transport.loseConnection()
+
+    # The borrower's calls.
+
+    def send(self, method: bytes, head: bytes, taker: Taker, whole: bool) -> None:
+        """Begin an exchange. ``whole``: no body will follow by :meth:`body_data` that is not written in this turn."""
+        self._taker = taker
+        self._reader = ResponseReader(method, self._settings)
+        self._state = _State.SENDING
+        self._request_ended = False
+        self._wait(NEVER)
+        if not whole:
+            self._producing = True
+            self.transport.registerProducer(self, True)
+        self.transport.write(head)
+
+    def body_data(self, data: bytes) -> None:
+        """A piece of the request's body, framed."""
+        if self._taker is not None:
+            self.transport.write(data)
+
+    def body_end(self) -> None:
+        """The request is complete: from now on its answer is waited for."""
+        self._request_ended = True
+        self._stop_producing()
+        if self._state is _State.SENDING:
+            self._state = _State.AWAITING
+            self._wait(self._settings.response_timeout)
+
+    def pause_answer(self) -> None:
+        """The client reads too slowly."""
+        self._answer_paused = True
+        self._wait(NEVER)
+        self.transport.pauseProducing()
+
+    def resume_answer(self) -> None:
+        """It reads again."""
+        if self._answer_paused:
+            self._answer_paused = False
+            self._wait(self._settings.read_timeout)
+            self.transport.resumeProducing()
+
+    def cancel(self) -> None:
+        """The exchange is off: nobody waits for its answer, and the connection is no good to anybody else."""
+        self._taker = None
+        self._abort()
+
+    # Twisted calls.
+
+    def connectionMade(self) -> None:
+        if self._state is _State.CLOSED:
+            self.transport.abortConnection()
+        elif not ISSLTransport.providedBy(self.transport):
+            self._pool.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        # A certificate that was not accepted ends in failVerification, which has aborted the transport by now.
+        if self._state is _State.OPENING and not self.transport.disconnecting:
+            self._pool.opened(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._state is _State.CLOSED:
+            return
+        if self._reader is None or self._taker is None:
+            # Nobody has asked for anything.
+            self._abort()
+            return
+        if not self._answer_paused:
+            self._wait(self._settings.read_timeout if self._state is _State.ANSWERING else None)
+        for event in self._reader.feed(data):
+            self._take(event)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._state is _State.OPENING:
+            self._not_opened(reason)
+            return
+        reader = self._reader
+        self._shut()
+        self._pool.deadlines.forget(self)
+        if reader is not None:
+            for event in reader.end_of_stream(reason.check(ConnectionDone) is not None):
+                self._take(event)
+
+    def pauseProducing(self) -> None:
+        if self._taker is not None:
+            self._wait(self._settings.read_timeout)
+            self._taker.pause_request()
+
+    def resumeProducing(self) -> None:
+        if self._taker is not None:
+            self._wait(NEVER if self._state is _State.SENDING else None)
+            self._taker.resume_request()
+
+    def stopProducing(self) -> None:
+        """The transport is going; ``connectionLost`` says so."""
+
+    def expired(self) -> None:
+        """Whatever was waited for does not come."""
+        if self._state is _State.OPENING and self._attempt is not None:
+            self._fail_opening(Refusal(504, "the back end could not be connected to in time"))
+            self._attempt.cancel()
+        elif self._state is _State.IDLE:
+            self.close()
+        elif self._state is _State.CLOSED:
+            self.transport.abortConnection()
+        else:
+            self._fail(Refusal(504, "the back end did not go on in time"))
+
+    # Inside.
+
+    def _take(self, event: object) -> None:
+        taker = self._taker
+        if taker is None:
+            return
+        match event:
+            case ResponseHead():
+                self._state = _State.ANSWERING
+                if not self._answer_paused:
+                    self._wait(self._settings.read_timeout)
+                taker.answer_head(event)
+            case bytes():
+                taker.answer_data(event)
+            case Mark.END:
+                self._end_exchange(taker)
+            case Refusal():
+                self._fail(event)
+
+    def _end_exchange(self, taker: Taker) -> None:
+        reusable = self._reader is not None and self._reader.reusable and self._request_ended
+        self._taker = self._reader = None
+        if self._answer_paused:
+            self._answer_paused = False
+            self.transport.resumeProducing()
+        if reusable:
+            self._pool.release(self)
+        elif self._request_ended:
+            self.close()
+        else:
+            # It answered early and may never read the rest of the request.
+            self._abort()
+        taker.answer_end()
+
+    def _fail(self, refusal: Refusal) -> None:
+        taker, self._taker = self._taker, None
+        self._abort()
+        if taker is not None:
+            taker.answer_failed(refusal)
+
+    def _not_opened(self, failure: Failure) -> None:
+        if self._state is _State.OPENING:
+            # Not the failure's text: a library's words about a certificate or an address are not ours to log.
+            self._fail_opening(Refusal(502, f"the back end could not be connected to: {failure.type.__name__}"))
+
+    def _fail_opening(self, refusal: Refusal) -> None:
+        self._state = _State.CLOSED
+        self._pool.deadlines.forget(self)
+        if self.transport is not None:
+            self.transport.abortConnection()
+        self._pool.failed(self, refusal)
+
+    def _abort(self) -> None:
+        self._shut()
+        self._wait(NEVER)
+        self.transport.abortConnection()
+
+    def _shut(self) -> None:
+        if self._state is not _State.CLOSED:
+            self._state = _State.CLOSED
+            self._stop_producing()
+            self._pool.lost(self)
+        self._reader = None
+
+    def _stop_producing(self) -> None:
+        if self._producing:
+            self._producing = False
+            self.transport.unregisterProducer()
+
+    def _wait(self, timeout: float | None) -> None:
+        if timeout is not None:
+            self.deadline = self._clock.seconds() + timeout
