@@ -1,0 +1,47 @@
+"""x509proxy: OAuth 2.0 clients authenticate with an X.509 certificate, in front of a server that trusts one secret header.
+
+``X509ProxyResource`` is imported when it is asked for: its module installs a reactor, which must not happen while ``twistd``
+looks through its plugins (``twistd --reactor=asyncio`` would fail).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from x509proxy.certificate import ClientCertificate, Flag, Verdict
+from x509proxy.exchange import Exchange, Observer, Outcome
+
+if TYPE_CHECKING:
+    from x509proxy.channel import ProxyFactory
+    from x509proxy.resource import X509ProxyResource
+    from x509proxy.tls import ServerConnections, client_certificate, make_context
+
+__all__ = [
+    "ClientCertificate",
+    "Exchange",
+    "Flag",
+    "Observer",
+    "Outcome",
+    "ProxyFactory",
+    "ServerConnections",
+    "Verdict",
+    "X509ProxyResource",
+    "client_certificate",
+    "make_context",
+]
+
+_LATE = {
+    "ProxyFactory": "x509proxy.channel",
+    "ServerConnections": "x509proxy.tls",
+    "X509ProxyResource": "x509proxy.resource",
+    "client_certificate": "x509proxy.tls",
+    "make_context": "x509proxy.tls",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'x509proxy' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATE[name]), name)

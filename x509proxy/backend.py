@@ -7,7 +7,14 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 
@@ -30,10 +37,21 @@ def backend_endpoint(
     """
     if backend.scheme is Scheme.UNIX:
         return UNIXClientEndpoint(reactor, backend.path, timeout=settings.connect_timeout)
-    endpoint = HostnameEndpoint(reactor, backend.host, backend.port, timeout=settings.connect_timeout)
+    endpoint = _tcp_endpoint(reactor, backend, settings.connect_timeout)
     if backend.scheme is Scheme.HTTP:
         return endpoint
     return wrapClientTLS(_client_options(backend.host, authorities, identity), endpoint)
+
+
+def _tcp_endpoint(reactor: Any, backend: Backend, timeout: float) -> IStreamClientEndpoint:
+    """An address is connected to as it is; a name is resolved, in a thread, and by turns, each time."""
+    if isIPAddress(backend.host):
+        return TCP4ClientEndpoint(reactor, backend.host, backend.port, timeout=timeout)
+    if isIPv6Address(backend.host):
+        return TCP6ClientEndpoint(reactor, backend.host, backend.port, timeout=timeout)
+    # Loads the codec now, while files can be read: without it, after -u, a resolution never ends.
+    backend.host.encode("idna")
+    return HostnameEndpoint(reactor, backend.host, backend.port, timeout=timeout)
 
 
 def _client_options(host: str, authorities: Sequence[x509.Certificate] | None, identity: Identity | None) -> Any:

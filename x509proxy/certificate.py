@@ -135,9 +135,7 @@ def thumbprint(der: bytes) -> str:
 
 def unreadable(der: bytes = b"") -> ClientCertificate:
     """The value for a certificate of which only its presence is known, or its bytes; it is never passed on."""
-    return ClientCertificate(
-        der=der, thumbprint=thumbprint(der), verdict=Verdict.UNTRUSTED, flags=frozenset({Flag.UNREADABLE})
-    )
+    return ClientCertificate(der=der, thumbprint=thumbprint(der), verdict=Verdict.UNTRUSTED, flags=frozenset({Flag.UNREADABLE}))
 
 
 def date(seconds: float) -> str:

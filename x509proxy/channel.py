@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from x509proxy.certificate import ClientCertificate
 from x509proxy.deadline import NEVER, Deadlines
 from x509proxy.exchange import Observer
 from x509proxy.head import Body, RequestHead
@@ -34,6 +36,7 @@ from x509proxy.settings import ClientSettings
 from x509proxy.tls import peer_certificate
 
 __all__ = ["Channel", "ProxyFactory", "Serves"]
+
 
 class Serves(Interface):
     """Whatever answers requests; ``observe`` is told of each exchange's end."""
@@ -63,16 +66,16 @@ _NO_HEAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE, keep_alive=False)
 class Channel(Protocol):
     """One client connection."""
 
-    factory: ProxyFactory
-    noisy = False
+    # TCP or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
+    transport: Any
     _log = Logger()
 
     def __init__(self, factory: ProxyFactory) -> None:
-        self.factory = factory
+        self._owner = factory
         self.observe = factory.serves.observe
         self.deadline = NEVER
         self.hop = Hop("")
-        self.certificate = None
+        self.certificate: ClientCertificate | None = None
         self.tls_version = ""
         self._settings = factory.settings
         self._clock = factory.deadlines.clock
@@ -89,10 +92,10 @@ class Channel(Protocol):
     # Twisted calls: the connection.
 
     def connectionMade(self) -> None:
-        if not self.factory.admit(self):
+        if not self._owner.admit(self):
             self.transport.abortConnection()
             return
-        self.transport.registerProducer(self, True)
+        self.transport.registerProducer(self, streaming=True)
         self._enter(_Phase.HANDSHAKE, self._settings.handshake_timeout)
         if not ISSLTransport.providedBy(self.transport):
             self.handshakeCompleted()
@@ -110,7 +113,7 @@ class Channel(Protocol):
         self._advance()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.leave(self)
+        self._owner.leave(self)
         current, self._current = self._current, None
         self._queue.clear()
         self._phase = _Phase.CLOSING
@@ -162,7 +165,7 @@ class Channel(Protocol):
         self.transport.write(data)
 
     def may_stay_open(self) -> bool:
-        return self._served < self._settings.requests and not self.factory.draining
+        return self._served < self._settings.requests and not self._owner.draining
 
     def body_moved(self) -> None:
         """A body is handed on, held up, or asked for again."""
@@ -250,7 +253,7 @@ class Channel(Protocol):
         if request.refusal is not None:
             request.answer(request.refusal)
         else:
-            self._guard(request, lambda: self.factory.serves.serve(request))
+            self._guard(request, lambda: self._owner.serves.serve(request))
 
     def _guard(self, request: Request, step: Callable[[], None]) -> None:
         try:
@@ -266,7 +269,7 @@ class Channel(Protocol):
             return
         current, settings = self._current, self._settings
         waiting = current if current is not None and not current.body_complete else None
-        self._read_on(not self._queue and (waiting is None or waiting.wants_more))
+        self._read_on(wanted=not self._queue and (waiting is None or waiting.wants_more))
         if self.blocked:
             self._enter(_Phase.SENDING, settings.send_timeout)
         elif waiting is not None and self._reading:
@@ -283,7 +286,7 @@ class Channel(Protocol):
         if phase is not self._phase:
             self._phase, self.deadline = phase, self._clock.seconds() + timeout
 
-    def _read_on(self, wanted: bool) -> None:
+    def _read_on(self, *, wanted: bool) -> None:
         if wanted is not self._reading:
             self._reading = wanted
             if wanted:
@@ -294,7 +297,7 @@ class Channel(Protocol):
     def _close(self) -> None:
         """Say no more and listen no more; the client has a moment to read what was said."""
         self._queue.clear()
-        self._read_on(True)
+        self._read_on(wanted=True)
         self._phase, self.deadline = _Phase.CLOSING, self._clock.seconds() + self._settings.send_timeout
         self.transport.unregisterProducer()
         self.transport.loseConnection()

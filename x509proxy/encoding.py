@@ -105,7 +105,7 @@ def _xfcc(certificate: ClientCertificate) -> bytes:
 
 
 def _ascii(text: str) -> bytes:
-    """Printable ASCII for a name of the client's choosing; everything else as ``\\xx`` of its UTF-8 (RFC 4514 section 2.4)."""
+    r"""Printable ASCII for a name of the client's choosing; everything else as ``\xx`` of its UTF-8 (RFC 4514 section 2.4)."""
     octets = text.encode("utf-8", "surrogateescape")
     return b"".join(bytes([octet]) if 0x20 <= octet <= 0x7E else b"\\%02X" % octet for octet in octets)
 

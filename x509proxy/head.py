@@ -106,9 +106,7 @@ def read_request_head(
     origin, host = _read_target(method, target, host, settings.target_bytes)
     body, length = _read_framing(method, version, single, settings.body_bytes)
     expects_continue = _expects_continue(single, version)
-    return RequestHead(
-        method, origin, version, kept, host, body, length, expects_continue, len(pairs) - len(kept), keep_alive
-    )
+    return RequestHead(method, origin, version, kept, host, body, length, expects_continue, len(pairs) - len(kept), keep_alive)
 
 
 def _bad(reason: str) -> Refused:

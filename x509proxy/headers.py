@@ -15,7 +15,6 @@ Facts
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-
 from functools import lru_cache
 
 import attrs
@@ -122,7 +121,7 @@ def _named_by_connection(pairs: Pairs) -> set[bytes]:
 
 
 def drop_claims(pairs: Pairs, rules: HeaderRules) -> tuple[Pairs, int]:
-    """Without the fields by which a client could pretend to be another, or to come from elsewhere; and how many said to be ours."""
+    """Without the fields by which a client could pretend to be another, or to come from elsewhere; and how many were ours."""
     kept = []
     forged = 0
     for pair in pairs:

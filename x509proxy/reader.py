@@ -177,7 +177,7 @@ def _endless(stage: Stage) -> Refusal:
 
 
 class ResponseReader(_Counter):
-    """One answer from a back end. ``reusable`` is meaningful after its ``Mark.END``: whether the connection is as it was before."""
+    """One answer from a back end. ``reusable``, after its ``Mark.END``: the connection is as it was before."""
 
     def __init__(self, method: bytes, settings: UpstreamSettings) -> None:
         super().__init__(settings.head_bytes, settings.fields)
@@ -267,9 +267,7 @@ class ResponseReader(_Counter):
         if self.dead or (100 <= status <= 199 and status != 101 and self._interim < _INTERIM_ANSWERS):
             self._interim += 1
             return
-        head = read_response_head(
-            status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit
-        )
+        head = read_response_head(status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit)
         self._head = head
         self.stage, self._waste = Stage.BODY, 0
         self._events.append(head)

@@ -207,6 +207,9 @@ class Backend(Settings, frozen=True):
 
         :raises SettingsError: it is none of these, or carries credentials, a query or a fragment.
         """
+        if not url.isprintable() or " " in url:
+            # urlsplit drops tabs and line ends without a word.
+            raise _bad_backend(url)
         if url.startswith("unix:"):
             return cls._parse_unix(url)
         try:
@@ -225,7 +228,7 @@ class Backend(Settings, frozen=True):
     @classmethod
     def _parse_unix(cls, url: str) -> Backend:
         path = url.removeprefix("unix:").removeprefix("//")
-        if not path.startswith("/") or "\0" in path:
+        if not path.startswith("/"):
             raise _bad_backend(url)
         return cls(scheme=Scheme.UNIX, path=path)
 
@@ -250,4 +253,4 @@ def _bad_backend(url: str) -> SettingsError:
 
 
 def _without_userinfo(url: str) -> str:
-    return re.sub(r"//.*@", "//…@", url)
+    return re.sub(r"^([a-z]*:)?.*@", r"\1…@", url)

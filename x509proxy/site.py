@@ -2,15 +2,15 @@
 
 What this cannot mend is what the stock channel has done before: no deadlines but its one, and the body in memory or on disk.
 What it does mend: the head is validated again, and a request that the stock channel has answered 400 and still renders
-(``threats``: the rest of it came in later TLS records) is not served.
+(the rest of its head came in later TLS records) is not served.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
-from twisted.web.server import Request as StockRequest
 from zope.interface import implementer
 
 from x509proxy.encoding import Pairs
@@ -27,7 +27,7 @@ __all__ = ["SiteRequest", "read_stock_head"]
 _UNREAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE)
 
 
-def read_stock_head(request: StockRequest, settings: ClientSettings) -> RequestHead:
+def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
     """The head, validated anew.
 
     :raises Refused: as :func:`x509proxy.head.read_request_head`; or 413; or 400, the channel has refused it already.
@@ -43,7 +43,7 @@ def read_stock_head(request: StockRequest, settings: ClientSettings) -> RequestH
     return head
 
 
-def _below_mount(request: StockRequest) -> bytes:
+def _below_mount(request: Any) -> bytes:
     """The target without the path segments that led to the resource, byte for byte otherwise."""
     depth = len(request.prepath)
     target: bytes = request.uri
@@ -59,7 +59,7 @@ class SiteRequest(Incoming):
 
     body_complete = True
 
-    def __init__(self, request: StockRequest, observe: Observer, clock: Callable[[], float]) -> None:
+    def __init__(self, request: Any, observe: Observer, clock: Callable[[], float]) -> None:
         super().__init__(_UNREAD, _hop(request), observe, clock)
         self._request = request
         self._producing = False
@@ -95,7 +95,7 @@ class SiteRequest(Incoming):
 
     def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None:
         self._write_head(status, reason, pairs, length)
-        self._request.registerProducer(self, True)
+        self._request.registerProducer(self, streaming=True)
         self._producing = True
 
     def write(self, data: bytes) -> None:
@@ -111,8 +111,8 @@ class SiteRequest(Incoming):
             self.reason = reason
             self.record(Outcome.ABORTED)
             # An HTTP/2 stream is reset by its own method; a connection is cut, so that nobody takes the answer for whole.
-            channel = self._request.channel
-            getattr(channel, "abortConnection", channel.transport.abortConnection)()
+            channel: Any = self._request.channel
+            (channel if hasattr(channel, "abortConnection") else channel.transport).abortConnection()
 
     # Twisted calls.
 
@@ -160,7 +160,7 @@ class SiteRequest(Incoming):
                 source.client_gone()
 
 
-def _hop(request: StockRequest) -> Hop:
+def _hop(request: Any) -> Hop:
     host = getattr(request.getClientAddress(), "host", "unknown")
     scheme = "https" if ISSLTransport.providedBy(request.channel.transport) or request.isSecure() else "http"
     return Hop(host, getattr(request.getHost(), "port", 0), scheme)

@@ -27,16 +27,14 @@ from zope.interface import implementer
 
 from x509proxy.certificate import ClientCertificate, Objection, unreadable
 from x509proxy.material import Identity
-from x509proxy.settings import ClientAuth, TlsSettings, TlsVersion
+from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
 
-__all__ = ["ServerConnections", "client_certificate", "make_context", "peer_certificate"]
+__all__ = ["ServerConnections", "client_certificate", "make_context", "peer_certificate", "require_certificate"]
 
 _VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS1_3_VERSION}
 # TLS 1.2: forward secrecy and AEAD only. TLS 1.3 has nothing else.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
-_OPTIONS = (
-    SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE
-)
+_OPTIONS = SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE
 _HTTP_1_1 = b"http/1.1"
 _LONGEST_CHAIN = 4
 
@@ -81,6 +79,8 @@ def make_context(
 
     ``ask`` ``NONE`` asks for no certificate; ``OPTIONAL`` and ``REQUIRED`` ask alike, since a handshake does not judge.
     ``http``: whether to settle on ``http/1.1`` by ALPN.
+
+    :raises SettingsError: OpenSSL does not take the certificate or the key.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.minimum_version])
@@ -92,6 +92,7 @@ def make_context(
     context.set_verify(SSL.VERIFY_NONE if ask is ClientAuth.NONE else SSL.VERIFY_PEER, _record)
     _add_identity(context, identity)
     store = context.get_cert_store()
+    assert store is not None
     for authority in authorities:
         store.add_cert(crypto.X509.from_cryptography(authority))
     if http:
@@ -99,12 +100,21 @@ def make_context(
     return context
 
 
+def require_certificate(context: SSL.Context) -> None:
+    """End the handshake of a client that shows none: for servers that have no answer of their own to give."""
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _record)
+
+
 def _add_identity(context: SSL.Context, identity: Identity) -> None:
-    context.use_certificate(identity.certificate)
-    for certificate in identity.chain:
-        context.add_extra_chain_cert(certificate)
-    context.use_privatekey(identity.private_key)
-    context.check_privatekey()
+    try:
+        context.use_certificate(identity.certificate)
+        for certificate in identity.chain:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(identity.private_key)
+        context.check_privatekey()
+    except SSL.Error as error:
+        reason = error.args[0][0][-1] if error.args and error.args[0] else "no reason given"
+        raise SettingsError(f"certificate: OpenSSL does not take it: {reason}") from None
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -168,6 +178,6 @@ def client_certificate(request: Any) -> ClientCertificate | None:
     transport = request.transport
     if transport is None:
         # Over HTTP/2 a request has no transport of its own (twisted#9270).
-        transport = request.channel._conn.transport
+        transport = request.channel._conn.transport  # noqa: SLF001 - nothing public leads there
     handle = getattr(transport, "getHandle", lambda: None)()
     return peer_certificate(handle) if isinstance(handle, SSL.Connection) else None

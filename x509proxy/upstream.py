@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
@@ -75,6 +75,9 @@ class _ForOne(Factory):
 class Connection(Protocol):
     """One connection to a back end."""
 
+    # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
+    transport: Any = None
+
     def __init__(self, pool: Pool, endpoint: IStreamClientEndpoint) -> None:
         self.deadline = NEVER
         self._pool = pool
@@ -82,7 +85,7 @@ class Connection(Protocol):
         self._settings = pool.settings
         self._clock: IReactorTime = pool.deadlines.clock
         self._state = _State.OPENING
-        self._attempt: Deferred[Protocol] | None = None
+        self._attempt: Deferred[Any] | None = None
         self._taker: Taker | None = None
         self._reader: ResponseReader | None = None
         self._request_ended = False
@@ -95,8 +98,8 @@ class Connection(Protocol):
         """Connect; the pool's ``opened`` or ``failed`` says how it went, within ``connect_timeout``, TLS included."""
         self._wait(self._settings.connect_timeout)
         self._pool.deadlines.watch(self)
-        self._attempt = self._endpoint.connect(_ForOne(self))
-        self._attempt.addErrback(self._not_opened)
+        self._attempt = attempt = self._endpoint.connect(_ForOne(self))
+        attempt.addErrback(self._not_opened)
 
     def is_alive(self) -> bool:
         """Whether the back end has not closed it, as far as the kernel knows."""
@@ -133,7 +136,7 @@ class Connection(Protocol):
         self._wait(NEVER)
         if not whole:
             self._producing = True
-            self.transport.registerProducer(self, True)
+            self.transport.registerProducer(self, streaming=True)
         self.transport.write(head)
 
     def body_data(self, data: bytes) -> None:
@@ -271,7 +274,7 @@ class Connection(Protocol):
     def _not_opened(self, failure: Failure) -> None:
         if self._state is _State.OPENING:
             # Not the failure's text: a library's words about a certificate or an address are not ours to log.
-            self._fail_opening(Refusal(502, f"the back end could not be connected to: {failure.type.__name__}"))
+            self._fail_opening(Refusal(502, f"the back end could not be connected to: {type(failure.value).__name__}"))
 
     def _fail_opening(self, refusal: Refusal) -> None:
         self._state = _State.CLOSED

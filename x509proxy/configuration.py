@@ -1,0 +1,269 @@
+"""From a TOML file and the command line to frozen settings, and from those to everything that is read from files.
+
+Facts
+-----
+* msgspec stops at the first problem and says ``Expected `int`, got `str` - at `$.client.requests```; the place is turned into
+  a dotted key here, the Python types into those of TOML. Its texts hold values of enums only, never that of ``header``.
+* tomllib says ``(at line 3, column 5)`` or ``(at end of document)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import ipaddress
+import re
+import time
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+from cryptography import x509
+
+from x509proxy.certificate import date
+from x509proxy.headers import HeaderRules
+from x509proxy.material import (
+    Identity,
+    Source,
+    check_header_name,
+    read_authorities,
+    read_header_name,
+    read_identity,
+    without_secrets,
+)
+from x509proxy.presets import Preset, find_preset
+from x509proxy.settings import Backend, ProxySettings, Scheme, Settings, SettingsError, Trust, UpstreamSettings
+
+__all__ = ["Configuration", "load_configuration", "load_settings", "override"]
+
+_LISTS = ("listen", "backend")
+_FILES = ("certificate", "private_key", "header_file", "ca", "access_log")
+_UPSTREAM_FILES = ("ca", "certificate", "private_key")
+_NAMINGS = ("header", "header-file")
+
+_PLACE = re.compile(r" - at `\$\.?([\w.\[\]-]*)`$")
+_ENUM = re.compile(r"Invalid enum value (.*)", re.DOTALL)
+_TYPE = re.compile(r"Expected `(\w+)[^`]*`, got `(\w+)`")
+_TYPES = {
+    "str": "a string", "int": "an integer", "float": "a number", "bool": "true or false", "array": "an array",
+    "object": "a table", "date": "a date", "datetime": "a date-time", "time": "a time",
+}  # fmt: skip
+_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+_SOON = 14 * 24 * 3600.0
+
+
+@attrs.frozen
+class Configuration:
+    """Everything that a proxy needs, read and checked. ``upstream_authorities``: ``None`` stands for the system's own."""
+
+    settings: ProxySettings
+    identity: Identity
+    backends: tuple[Backend, ...]
+    rules: HeaderRules
+    authorities: tuple[x509.Certificate, ...] = ()
+    upstream_authorities: tuple[x509.Certificate, ...] | None = None
+    upstream_identity: Identity | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def load_settings(path: str) -> ProxySettings:
+    """Read a TOML file. What it says of files is relative to the folder it lies in, and absolute afterwards.
+
+    :raises SettingsError: it cannot be read, is no TOML, or has an unknown key or an unfit value.
+    """
+    source = Source.read(path, "config")
+    where = without_secrets(path)
+    table = _parse(source.data, where)
+    if "header" in table:
+        # The name is as secret here as it is in a header-file.
+        attrs.evolve(source, where=f"{where}: header").require_private()
+    return _resolve(_convert(table, f"{where}: "), Path(path).absolute().parent)
+
+
+def _parse(data: bytes, where: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line, reason = data.count(b"\n", 0, error.start) + 1, "found bytes that are not UTF-8"
+    except (ValueError, RecursionError) as error:
+        place = _LINE.search(str(error))
+        line = int(place[1]) if place and place[1] else len(data.splitlines())
+        reason = without_secrets(_LINE.sub("", str(error)))
+    raise SettingsError(f"{where}: line {line}: {reason}, expected TOML") from None
+
+
+def _resolve(settings: ProxySettings, folder: Path) -> ProxySettings:
+    files = _joined(settings, _FILES, folder)
+    if settings.access_log == "-":
+        del files["access_log"]
+    upstream = msgspec.structs.replace(settings.upstream, **_joined(settings.upstream, _UPSTREAM_FILES, folder))
+    return msgspec.structs.replace(settings, upstream=upstream, **files)
+
+
+def _joined(part: Settings, names: Iterable[str], folder: Path) -> dict[str, str]:
+    values = ((name, getattr(part, name)) for name in names)
+    return {name: str(folder / value) for name, value in values if value is not None}
+
+
+def override(settings: ProxySettings, changes: Mapping[str, object]) -> ProxySettings:
+    """The settings with what the command line says, by field name; values are text, or sequences of it.
+
+    What a command line cannot say (``None``, ``False``, an empty sequence) stands for an option that was not given. The two
+    ways to give the header's name exclude each other, so that either replaces both.
+
+    :raises SettingsError: a value is unfit; the sentence names the option.
+    """
+    given = {name.replace("_", "-"): value for name, value in changes.items() if value or isinstance(value, str)}
+    table = msgspec.to_builtins(settings)
+    if not given.keys().isdisjoint(_NAMINGS):
+        table.update(dict.fromkeys(_NAMINGS))
+    # Not strict: on a command line, numbers are text.
+    return _convert(table | given, "--", strict=False)
+
+
+def _convert(table: Mapping[str, object], prefix: str, *, strict: bool = True) -> ProxySettings:
+    single = {name: [value] for name in _LISTS if isinstance(value := table.get(name), str)}
+    _check_names(table, ProxySettings, prefix)
+    try:
+        return msgspec.convert({**table, **single}, ProxySettings, strict=strict)
+    except msgspec.ValidationError as error:
+        raise SettingsError(prefix + _explain(str(error))) from None
+
+
+def _check_names(table: Mapping[str, object], kind: type[Settings], prefix: str, inside: str = "") -> None:
+    """What msgspec does too, but with an offer; and after this its texts have none but our own names in them."""
+    known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    for name, value in table.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            expected = inside + near[0] if near else _or([*known])
+            raise SettingsError(f"{prefix}{without_secrets(inside + name)}: found an unknown key, expected {expected}")
+        if isinstance(value, dict) and isinstance(known[name], type) and issubclass(known[name], Settings):
+            _check_names(value, known[name], prefix, f"{inside}{name}.")
+
+
+def _explain(text: str) -> str:
+    """A sentence of msgspec's in the words of the person who wrote the file: dotted key, what was found, what was expected."""
+    place = _PLACE.search(text)
+    key, problem = (place[1], text[: place.start()]) if place else ("", text)
+    if invalid := _ENUM.fullmatch(problem):
+        return f"{key}: found {without_secrets(invalid[1])}, expected {_choices(key)}"
+    if kinds := _TYPE.fullmatch(problem):
+        return f"{key}: found {_TYPES.get(kinds[2], kinds[2])}, expected {_choices(key) or _TYPES[kinds[1]]}"
+    return f"{key}.{problem}" if key else problem
+
+
+def _choices(key: str) -> str:
+    """The values that the dotted key's enum has; nothing for a key of another type. ``listen[0]`` counts as ``listen``."""
+    kind: Any = ProxySettings
+    for name in key.partition("[")[0].split("."):
+        kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
+    if not isinstance(kind, enum.EnumMeta):
+        return ""
+    members: Iterable[enum.Enum] = kind
+    return _or([str(member.value) for member in members])
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def load_configuration(settings: ProxySettings, now: float | None = None) -> Configuration:
+    """Read every file that the settings name, and check that all of it fits together. ``now``: seconds since the epoch.
+
+    :raises SettingsError: the first thing that is missing, unfit or contradictory.
+    """
+    if not settings.listen:
+        raise SettingsError("listen: found none, expected at least one endpoint such as tcp:8443")
+    if settings.certificate is None:
+        raise SettingsError("certificate: found none, expected a PEM file with the server's chain")
+    backends = _backends(settings)
+    rules = _rules(settings, find_preset(without_secrets(settings.preset)))
+    identity = read_identity(settings.certificate, settings.private_key)
+    upstream = settings.upstream
+    upstream_identity = _upstream_identity(upstream)
+    return Configuration(
+        settings,
+        identity,
+        backends,
+        rules,
+        _authorities(settings),
+        read_authorities(upstream.ca, "upstream.ca") if upstream.ca is not None else None,
+        upstream_identity,
+        tuple(_warnings(settings, backends, (identity, upstream_identity), time.time() if now is None else now)),
+    )
+
+
+def _backends(settings: ProxySettings) -> tuple[Backend, ...]:
+    if not settings.backend:
+        raise SettingsError("backend: found none, expected at least one URL such as http://127.0.0.1:8080")
+    return tuple(Backend.parse(url) for url in settings.backend)
+
+
+def _rules(settings: ProxySettings, preset: Preset) -> HeaderRules:
+    header, path = settings.header, settings.header_file
+    if not preset.needs_name:
+        if header is not None or path is not None:
+            key = "header" if path is None else "header-file"
+            raise SettingsError(f"{key}: found one, expected none, since preset {preset.name} has fixed header names")
+        return HeaderRules.for_preset(preset, b"")
+    if header is not None and path is not None:
+        raise SettingsError("header-file: found both header-file and header, expected one of them")
+    if path is not None:
+        return HeaderRules.for_preset(preset, read_header_name(path))
+    if header is not None:
+        return HeaderRules.for_preset(preset, check_header_name(header, "header"))
+    raise SettingsError(f"header-file: found none, expected a file with the secret header name that preset {preset.name} needs")
+
+
+def _authorities(settings: ProxySettings) -> tuple[x509.Certificate, ...]:
+    if settings.ca is not None:
+        return read_authorities(settings.ca)
+    if settings.trust in (Trust.CA, Trust.EITHER):
+        raise SettingsError(f"ca: found none, expected a PEM file with authorities, since trust is {settings.trust.value}")
+    return ()
+
+
+def _upstream_identity(upstream: UpstreamSettings) -> Identity | None:
+    if upstream.certificate is not None:
+        return read_identity(upstream.certificate, upstream.private_key, "upstream.certificate")
+    if upstream.private_key is not None:
+        raise SettingsError("upstream.certificate: found none, expected a PEM file, since there is an upstream.private-key")
+    return None
+
+
+def _warnings(
+    settings: ProxySettings, backends: Sequence[Backend], identities: Sequence[Identity | None], now: float
+) -> Iterator[str]:
+    """What is allowed and yet worth a sentence at every start."""
+    if settings.header is not None:
+        yield "header: on a command line other users see the name in the process list; header-file keeps it secret"
+    if settings.ca is not None and settings.trust not in (Trust.CA, Trust.EITHER):
+        yield f"ca: decides nothing while trust is {settings.trust.value}; ca or either pass on what it has issued"
+    for backend in backends:
+        if backend.scheme is Scheme.HTTP and not _is_loopback(backend.host):
+            yield f"backend: {backend} is neither https nor this host; anyone on that network can read or forge the header"
+    for key, identity in zip(("certificate", "upstream.certificate"), identities, strict=True):
+        if identity is not None:
+            yield from _validity_warnings(key, identity.certificate, now)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _validity_warnings(key: str, certificate: x509.Certificate, now: float) -> Iterator[str]:
+    begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+    if now < begin:
+        yield f"{key}: is not valid before {date(begin)}"
+    elif now > end:
+        yield f"{key}: expired at {date(end)}"
+    elif now > end - _SOON:
+        yield f"{key}: expires soon, at {date(end)}"

@@ -1,0 +1,64 @@
+r"""The ``x509:`` endpoint: gives any Twisted server its clients' certificates, self-signed ones included, from a string.
+
+``twist web --listen=x509:tcp\:8443:certificate=server.pem:privateKey=server.key`` and in the application
+:func:`x509proxy.tls.client_certificate`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.endpoints import quoteStringArgument, serverFromString, wrapServerTLS
+from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+__all__ = ["X509EndpointParser", "x509_endpoint"]
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class X509EndpointParser:
+    """Reads ``x509:ENDPOINT:certificate=FILE[:privateKey=FILE][:clientCertificate=optional|required|none][:ca=FILE]``."""
+
+    prefix = "x509"
+
+    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
+        return x509_endpoint(reactor, *args, **kwargs)
+
+
+def x509_endpoint(
+    reactor: Any,
+    *nested: str,
+    certificate: str,
+    privateKey: str | None = None,
+    clientCertificate: str = "optional",
+    ca: str | None = None,
+    **others: str,
+) -> IStreamServerEndpoint:
+    """TLS that asks for certificates, on top of the endpoint that ``nested`` and ``others`` describe (colons escaped or not).
+
+    ``required`` here ends the handshake of a client without a certificate, since there is no proxy that could answer it.
+
+    :raises SettingsError: (a ``ValueError``) a file cannot be read, or does not fit.
+    """
+    # Late, so that a scan of the plugins stays quick.
+    from x509proxy.material import read_authorities, read_identity
+    from x509proxy.settings import ClientAuth, SettingsError
+    from x509proxy.tls import ServerConnections, make_context, require_certificate
+
+    try:
+        ask = ClientAuth(clientCertificate)
+    except ValueError:
+        expected = "optional, required or none"
+        raise SettingsError(f"clientCertificate: found {clientCertificate!r}, expected {expected}") from None
+    identity = read_identity(certificate, privateKey)
+    context = make_context(identity, ask, read_authorities(ca) if ca else (), http=False)
+    if ask is ClientAuth.REQUIRED:
+        require_certificate(context)
+    return wrapServerTLS(ServerConnections(context), serverFromString(reactor, _describe(nested, others)))
+
+
+def _describe(nested: tuple[str, ...], others: dict[str, str]) -> str:
+    """The description of the endpoint within: as it is if it came escaped, else put together again."""
+    head = nested[0] if len(nested) == 1 else ":".join(map(quoteStringArgument, nested))
+    return ":".join([head, *(f"{name}={quoteStringArgument(value)}" for name, value in others.items())])

@@ -1,0 +1,239 @@
+"""What is read from files and must be right before anything starts: keys, certificates, the secret name.
+
+Facts
+-----
+* A path can be another file a moment later, so a file is opened once, and its mode, owner and bytes are asked of that descriptor.
+* People put the secret name in the wrong place, such as the path of the file that should hold it; so every text that comes
+  from outside goes through :func:`without_secrets` before it stands in an error (law L4).
+* Names of header fields are compared without case, so a random part is counted in lower case.
+* ``cryptography`` answers an encrypted key with TypeError, and anything else that it cannot read with ValueError,
+  UnsupportedAlgorithm or, for a certificate of an odd version, InvalidVersion, which is none of these.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+import string
+from pathlib import Path
+
+import attrs
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from x509proxy.settings import SettingsError
+
+__all__ = [
+    "Identity",
+    "PrivateKey",
+    "Source",
+    "check_header_name",
+    "new_header_name",
+    "read_authorities",
+    "read_header_name",
+    "read_identity",
+    "without_secrets",
+]
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+"""The keys that TLS 1.2 and 1.3 sign with."""
+
+_LARGEST = 4 << 20  # bytes; the bundle of all public authorities has 0.3 MiB
+# OpenSSL's security level 2 refuses less when the context is built, in words of its own.
+_RSA_BITS, _EC_BITS = 2048, 224
+_KEY_BLOCK = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+
+_SHORTEST, _LONGEST = 32, 256
+_RANDOM, _DIFFERENT = 16, 8
+_NAME = re.compile(r"[A-Za-z0-9-]+")
+_LONG_RUN = re.compile(rf"[A-Za-z0-9-]{{{_SHORTEST},}}")
+_WORD = re.compile(r"[a-z]{1,15}|[A-Z][a-z]{0,14}|[A-Z]{1,15}")
+# Words that are no less ordinary for the digits in them, in lower case.
+_TERMS = frozenset(
+    {
+        "x509", "x5c", "x5t", "s256", "sha1", "sha256", "sha384", "sha512", "md5", "base64", "pkcs7", "pkcs8", "pkcs12",
+        "tls1", "tls12", "tls13", "ssl3", "http1", "http2", "http3", "oauth1", "oauth2", "oauth20", "rfc8705", "rfc9440",
+        "es256", "rs256", "p256", "v1", "v2", "v3", "connect2id", "c2id", "utf8",
+    }
+)  # fmt: skip
+_PREFIX = "Sec-Client-X509-Cert-"
+_ALPHABET = string.ascii_letters + string.digits
+
+
+@attrs.frozen
+class Source:
+    """One file's bytes, with the mode and the owner that this very file had. ``where``: key and path, for error sentences."""
+
+    where: str
+    data: bytes = attrs.field(repr=False)
+    mode: int
+    owner: int
+
+    @classmethod
+    def read(cls, path: str, what: str) -> Source:
+        """Read the file that the key ``what`` names.
+
+        :raises SettingsError: it cannot be read, or is larger than anything that is meant here.
+        """
+        where = f"{what}: {without_secrets(path)}"
+        try:
+            with Path(path).open("rb") as file:
+                status = os.fstat(file.fileno())
+                data = file.read(_LARGEST + 1)
+        except (OSError, ValueError) as error:
+            # ValueError: a path with NUL in it, which never reaches the system.
+            reason = error.strerror if isinstance(error, OSError) else "Invalid path"
+            raise SettingsError(f"{where}: cannot be read: {reason}") from None
+        if len(data) > _LARGEST:
+            raise SettingsError(f"{where}: found more than {_LARGEST} bytes, expected a text file of {what}")
+        return cls(where, data, stat.S_IMODE(status.st_mode), status.st_uid)
+
+    def require_private(self) -> None:
+        """For a file that holds a secret.
+
+        :raises SettingsError: group or others may do anything with it, or it is another user's.
+        """
+        if self.mode & 0o077:
+            raise SettingsError(f"{self.where}: found mode {self.mode:04o}, expected 0600: nothing for group and others")
+        user = os.geteuid()
+        if self.owner not in (0, user):
+            raise SettingsError(f"{self.where}: found a file of user {self.owner}, expected one of user {user} or of root")
+
+
+@attrs.frozen
+class Identity:
+    """Who one side of TLS is. ``chain``: what goes with the certificate, in the file's order; the leaf is not repeated."""
+
+    certificate: x509.Certificate
+    private_key: PrivateKey = attrs.field(repr=False)
+    chain: tuple[x509.Certificate, ...] = ()
+
+
+def read_identity(certificate_path: str, key_path: str | None, what: str = "certificate") -> Identity:
+    """Read a chain in PEM, leaf first, and its key, from the same file if ``key_path`` is ``None``. ``what``: the key's name.
+
+    Validity is not judged: a server with an expired certificate is better than none, and its administrator is warned.
+
+    :raises SettingsError: a file cannot be read, the key is open to others, encrypted, or not that of the certificate.
+    """
+    source = Source.read(certificate_path, what)
+    leaf, *rest = _certificates(source)
+    key_what = what.replace("certificate", "private-key")
+    if key_path is None:
+        key = _private_key(source, f"one in PEM, or {key_what} to name the file that holds it")
+    else:
+        key = _private_key(Source.read(key_path, key_what), "one in PEM")
+    _check_fit(key, (leaf, *rest), source.where)
+    return Identity(leaf, key, tuple(certificate for certificate in rest if certificate != leaf))
+
+
+def read_authorities(path: str, what: str = "ca") -> tuple[x509.Certificate, ...]:
+    """Read a bundle of certificates in PEM, in the file's order.
+
+    :raises SettingsError: the file cannot be read, or there is no certificate in it.
+    """
+    return _certificates(Source.read(path, what))
+
+
+def _certificates(source: Source) -> tuple[x509.Certificate, ...]:
+    try:
+        return tuple(x509.load_pem_x509_certificates(source.data))
+    except (ValueError, x509.InvalidVersion):
+        raise SettingsError(f"{source.where}: found no certificate that can be read, expected one or more in PEM") from None
+
+
+def _private_key(source: Source, expected: str) -> PrivateKey:
+    blocks = [block[0] for block in _KEY_BLOCK.finditer(source.data)]
+    if len(blocks) != 1:
+        raise SettingsError(f"{source.where}: found {len(blocks) or 'no'} private keys, expected {expected}")
+    source.require_private()
+    found = "a private key that cannot be read"
+    try:
+        match load_pem_private_key(blocks[0], None):
+            case rsa.RSAPrivateKey() as key if key.key_size < _RSA_BITS:
+                found = f"an RSA key of {key.key_size} bits"
+            case ec.EllipticCurvePrivateKey() as key if key.key_size < _EC_BITS:
+                found = f"an EC key of {key.key_size} bits"
+            case (
+                rsa.RSAPrivateKey() | ec.EllipticCurvePrivateKey() | ed25519.Ed25519PrivateKey() | ed448.Ed448PrivateKey() as key
+            ):
+                return key
+            case _:
+                found = "a private key that TLS cannot sign with"
+    except TypeError:
+        found = "an encrypted private key"
+    except (ValueError, UnsupportedAlgorithm):
+        pass
+    expected = f"one without a password: Ed25519, EC from {_EC_BITS} bits, or RSA from {_RSA_BITS} bits"
+    raise SettingsError(f"{source.where}: found {found}, expected {expected}")
+
+
+def _check_fit(key: PrivateKey, certificates: tuple[x509.Certificate, ...], where: str) -> None:
+    """The key is that of the first certificate; and if it is another one's, that is worth saying."""
+    fitting = [place for place, certificate in enumerate(certificates, 1) if _fits(key, certificate)]
+    if not fitting:
+        raise SettingsError(f"{where}: found a certificate with another public key, expected the one of the private key")
+    if fitting[0] != 1:
+        raise SettingsError(f"{where}: found the private key's certificate in place {fitting[0]}, expected it first in the file")
+
+
+def _fits(key: PrivateKey, certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.public_key() == key.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+
+
+def read_header_name(path: str) -> bytes:
+    """Read the secret name: the one line of a file that nobody else may read.
+
+    :raises SettingsError: as the file or the name is unfit; the name is not in the sentence.
+    """
+    source = Source.read(path, "header-file")
+    source.require_private()
+    lines = [line for line in source.data.splitlines() if line]
+    if len(lines) != 1:
+        raise SettingsError(f"{source.where}: found {len(lines) or 'no'} lines, expected one, the header's name")
+    return check_header_name(lines[0].decode("latin-1"), source.where)
+
+
+def check_header_name(name: str, where: str) -> bytes:
+    """The name as it goes on the wire, if nobody can guess it. ``where``: for the sentence.
+
+    :raises SettingsError: other characters than ``[A-Za-z0-9-]``, too short, too long, or without a random part.
+    """
+    if not _NAME.fullmatch(name):
+        found = "with other characters than letters, digits and hyphens"
+    elif not _SHORTEST <= len(name) <= _LONGEST:
+        found = "which is too short" if len(name) < _SHORTEST else "which is too long"
+    elif not _is_random(name):
+        found = "that can be guessed"
+    else:
+        return name.encode("ascii")
+    raise SettingsError(
+        f"{where}: found a header name of {len(name)} characters {found}, "
+        f"expected {_SHORTEST} to {_LONGEST} with a random part of {_RANDOM}, as `x509proxy secret` makes it"
+    )
+
+
+def new_header_name() -> str:
+    """A new secret name: 32 random characters, 190 bits, after a prefix that tells its purpose."""
+    return _PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(32))
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with ``…`` for whatever in it could be a secret name."""
+    return _LONG_RUN.sub(lambda run: "…" if _is_random(run[0]) else run[0], text)
+
+
+def _is_random(name: str) -> bool:
+    """Whether enough is left of a name without its ordinary words. This finds thoughtlessness; it cannot find ill luck."""
+    segments = name.lower().split("-"), name.split("-")
+    rest = "".join(
+        lower for lower, segment in zip(*segments, strict=True) if lower not in _TERMS and not _WORD.fullmatch(segment)
+    )
+    return len(rest) >= _RANDOM and len(set(rest)) >= _DIFFERENT

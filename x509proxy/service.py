@@ -1,0 +1,257 @@
+"""``twistd x509proxy``: from options to a running service, in straight lines.
+
+Everything is read and checked while the options are parsed, so with root's rights if ``twistd`` has them; ports are bound before
+they are dropped (``privilegedStartService``). What is wrong is one sentence on stderr and a non-zero exit.
+"""
+
+from __future__ import annotations
+
+import os
+import resource as limits
+import signal
+import sys
+from typing import Any, ClassVar, TextIO
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString, wrapServerTLS
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from x509proxy.accesslog import access_line
+from x509proxy.configuration import Configuration, load_configuration, load_settings, override
+from x509proxy.exchange import Exchange
+from x509proxy.settings import ProxySettings, SettingsError
+
+__all__ = ["Options", "ProxyService", "makeService"]
+
+
+class Options(usage.Options):
+    """The command line of ``twistd x509proxy``. ``configuration`` holds what came of it; ``None`` with ``--demo``."""
+
+    synopsis = "[options]"
+    longdesc = "A TLS-terminating reverse proxy that passes the client's certificate on in the header its server trusts."
+
+    optParameters: ClassVar[list[list[str | None]]] = [
+        ["config", "c", None, "TOML file with any of these options and all the fine settings; the command line wins."],
+        ["certificate", None, None, "The server's certificate chain, PEM; the key may be in the same file."],
+        ["private-key", None, None, "The server's private key, PEM, readable by nobody else."],
+        ["preset", None, None, "The authorization server: header names and encoding. [default: connect2id]"],
+        ["header-file", None, None, "File with the secret header name, one line, readable by nobody else."],
+        ["header", None, None, "The secret header name itself: for trials, others see it in the process list."],
+        ["client-certificate", None, None, "optional, required or none. [default: optional]"],
+        ["trust", None, None, "Whose certificates are passed on: any, self-signed, ca or either. [default: any]"],
+        ["ca", None, None, "The authorities that make a certificate trusted, PEM."],
+        ["access-log", None, None, "File for one line per exchange, or - for standard output."],
+    ]
+    optFlags: ClassVar[list[list[str | None]]] = [
+        ["demo", None, "Everything embedded and thrown away at the end; prints the curl lines to try."]
+    ]
+    compData = usage.Completions(
+        optActions={
+            "config": usage.CompleteFiles("*.toml"),
+            "client-certificate": usage.CompleteList(["optional", "required", "none"]),
+            "trust": usage.CompleteList(["any", "self-signed", "ca", "either"]),
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+        self["backend"] = []
+        self.settings = ProxySettings()
+        self.configuration: Configuration | None = None
+
+    def opt_listen(self, description: str) -> None:
+        """Where to listen, a Twisted server endpoint; TLS is added on top. Repeatable. [default: tcp:8443]."""
+        self["listen"].append(description)
+
+    def opt_backend(self, url: str) -> None:
+        """Where requests go: http://host:port, https://host:port or unix:/path. Repeatable."""
+        self["backend"].append(url)
+
+    def postOptions(self) -> None:
+        try:
+            self._load()
+        except SettingsError as error:
+            # Not a UsageError: twistd prints two screens of help before its sentence.
+            raise SystemExit(f"x509proxy: {error}") from None
+
+    def _load(self) -> None:
+        config = self["config"]
+        changes = {name.replace("-", "_"): value for name, value in self.items() if name != "config" and value}
+        changes |= {name: tuple(self[name]) for name in ("listen", "backend") if self[name]}
+        changes["demo"] = bool(self["demo"])
+        self.settings = override(load_settings(config) if config else ProxySettings(), changes)
+        if not self.settings.demo:
+            self.configuration = load_configuration(self.settings)
+
+
+def makeService(options: Options) -> IService:
+    """The service that the options describe. The reactor is the one that ``twistd`` has installed by now."""
+    from twisted.internet import reactor
+
+    if options.configuration is None:
+        from x509proxy.demo import DemoService
+
+        return DemoService(options.settings, reactor, sys.stdout)
+    for warning in options.configuration.warnings:
+        sys.stderr.write(f"x509proxy: warning: {warning}\n")
+    return ProxyService(options.configuration, reactor)
+
+
+class ProxyService(Service):
+    """A running proxy. ``addresses``: where it listens, once it does."""
+
+    _log = Logger()
+
+    def __init__(self, configuration: Configuration, reactor: Any) -> None:
+        # Late, since importing the resource installs a reactor.
+        from x509proxy.channel import ProxyFactory
+        from x509proxy.resource import X509ProxyResource
+        from x509proxy.tls import ServerConnections
+
+        self._configuration = configuration
+        self._reactor = reactor
+        self._access_log = _open_log(configuration.settings.access_log)
+        self._resource = X509ProxyResource.from_configuration(configuration, reactor, self._observe)
+        self._factory = ProxyFactory(self._resource, self._resource.deadlines, configuration.settings.client)
+        self._connections = ServerConnections(_context(configuration))
+        self._endpoints = [
+            (description, wrapServerTLS(self._connections, _endpoint(reactor, description)))
+            for description in configuration.settings.listen
+        ]
+        self._ports: list[IListeningPort] | None = None
+        self._old_hangup: Any = None
+
+    @property
+    def addresses(self) -> list[IAddress]:
+        return [port.getHost() for port in self._ports or ()]
+
+    # Twisted calls.
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        super().startService()
+        if self._ports is None:
+            # twist knows no privileged start.
+            self._listen()
+        self._catch_hangup()
+        _raise_file_limit(self._configuration.settings.client.connections)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, let what is in flight end, within the client's ``stop_timeout``."""
+        super().stopService()
+        self._release_hangup()
+        ports, self._ports = self._ports or [], None
+        stopped = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        return stopped.addCallback(lambda _: self._factory.drain()).addCallback(lambda _: self._stopped())
+
+    # Inside.
+
+    def _listen(self) -> None:
+        ports: list[IListeningPort] = []
+        for description, endpoint in self._endpoints:
+            failures: list[Failure] = []
+            endpoint.listen(self._factory).addCallbacks(ports.append, failures.append)
+            if failures:
+                raise _ListenError(_why_not(description, failures[0]))
+        self._ports = ports
+
+    def _stopped(self) -> None:
+        self._resource.close()
+        if self._access_log not in (None, sys.stdout):
+            self._access_log.close()
+
+    def _observe(self, exchange: Exchange) -> None:
+        if self._access_log is not None:
+            self._access_log.write(access_line(exchange) + "\n")
+        if exchange.forged:
+            self._log.warn("{count} forged certificate headers from {peer} removed", count=exchange.forged, peer=exchange.peer)
+
+    def _catch_hangup(self) -> None:
+        try:
+            self._old_hangup = signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        except ValueError:
+            # Embedded in a program whose reactor runs in a thread: signals are that program's business.
+            self._old_hangup = None
+
+    def _release_hangup(self) -> None:
+        if self._old_hangup is not None:
+            signal.signal(signal.SIGHUP, self._old_hangup)
+
+    def reload(self) -> None:
+        """Read certificate, key and authorities again, all of them, then swap; a broken file leaves the old ones serving."""
+        try:
+            configuration = load_configuration(self._configuration.settings)
+            context = _context(configuration)
+        except SettingsError as error:
+            self._log.error("reload: {error}; the old certificate goes on serving", error=str(error))
+        else:
+            self._connections.swap(context)
+            self._log.info("reload: new connections use the certificate as it is now")
+
+
+class _ListenError(SettingsError):
+    """A port cannot be had. ``twistd`` removes its pid file on an exception, and would print a traceback for it."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        sys.excepthook = _say
+
+
+def _say(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    if isinstance(error, _ListenError):
+        print(f"x509proxy: {error}", file=sys.__stderr__)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _why_not(description: str, failure: Failure) -> str:
+    if isinstance(failure.value, CannotListenError):
+        return f"listen: {description}: {failure.value.socketError.strerror or failure.value.socketError}"
+    return f"listen: {description}: {failure.getErrorMessage()}"
+
+
+def _context(configuration: Configuration) -> Any:
+    from x509proxy.tls import make_context
+
+    settings = configuration.settings
+    return make_context(configuration.identity, settings.client_certificate, configuration.authorities, settings.tls)
+
+
+def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except (ValueError, TypeError, KeyError) as error:
+        raise SystemExit(f"x509proxy: listen: found {description!r}, expected a Twisted endpoint: {error}") from None
+    return endpoint
+
+
+def _open_log(path: str | None) -> TextIO | None:
+    """Opened with the rights of whoever starts the daemon, readable by nobody else."""
+    if path is None:
+        return None
+    if path == "-":
+        return sys.stdout
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise SystemExit(f"x509proxy: access-log: {path}: {error.strerror}") from None
+    return os.fdopen(descriptor, "a", buffering=1, encoding="ascii")
+
+
+def _raise_file_limit(connections: int) -> None:
+    """Two files for each connection, as far as the hard limit goes: at 1024, accepting fails long before the limit here."""
+    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
+    wanted = 2 * connections + 256
+    if hard != limits.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != limits.RLIM_INFINITY and soft < wanted:
+        limits.setrlimit(limits.RLIMIT_NOFILE, (wanted, hard))
