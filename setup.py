@@ -1,0 +1,49 @@
+"""The metadata, and where the packages are; the tools are configured in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+setup(
+    name="x509proxy",
+    version="26.11.0",
+    description="A TLS-terminating reverse proxy that passes client certificates on (RFC 8705).",
+    long_description=Path(__file__).with_name("README.rst").read_text(encoding="utf-8"),
+    long_description_content_type="text/x-rst",
+    license="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Framework :: Twisted",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Internet :: Proxy Servers",
+        "Topic :: Security",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    # Both named, not found: find_packages() would take the tests along, and never sees twisted.plugins, which has no __init__.py.
+    packages=["x509proxy", "twisted.plugins"],
+    # With this an editable install is a plain .pth, and twistd finds the plugin; setuptools' import hook would hide it.
+    package_dir={"": "."},
+    package_data={"x509proxy": ["py.typed"]},
+    install_requires=[
+        "twisted[tls]>=26.10",
+        "pyopenssl>=26.2",
+        "service-identity",
+        "cryptography>=49",
+        "attrs",
+        "httptools>=0.9",
+        "msgspec>=0.20",
+    ],
+    extras_require={
+        "test": ["coverage", "hypothesis", "ruff", "mypy", "mypy-zope", "towncrier"],
+    },
+    entry_points={"console_scripts": ["x509proxy = x509proxy.cli:main"]},
+    zip_safe=False,
+)
