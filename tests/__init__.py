@@ -1,0 +1,1 @@
+"""One file for each room, and each covers its room alone."""

@@ -1,0 +1,288 @@
+"""The console script ``x509proxy``: everything that is not a daemon, and the demonstration back end.
+
+Every error that the user can mend is one sentence on standard error and exit code 1; a wrong command line is argparse's, with 2.
+No file is ever overwritten. Cryptography, Twisted and the reactor are imported where they are needed: most commands need them
+not, and ``x509proxy secret`` should answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from x509proxy.settings import Backend, Scheme, SettingsError
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamServerEndpoint
+    from twisted.python.failure import Failure
+
+    from x509proxy.certificate import ClientCertificate
+    from x509proxy.presets import HeaderPlan, Preset
+
+__all__ = ["main"]
+
+_PLACEHOLDER = "<the secret name>"
+_LISTEN = "tcp:8080:interface=127.0.0.1"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command (``sys.argv`` if none is given); the exit code.
+
+    :raises SystemExit: argparse's own, after ``--help``, ``--version`` or a wrong command line.
+    """
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("command")
+    try:
+        command(**arguments)
+    except SettingsError as error:
+        return _fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}")
+    return 0
+
+
+def _fail(sentence: str) -> int:
+    print(f"x509proxy: {sentence}", file=sys.stderr)
+    return 1
+
+
+class _Version(argparse.Action):
+    """``--version``, looked up only when asked for: reading a package's metadata takes longer than most commands."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        """Print it, and leave."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"x509proxy {version('x509proxy')}")
+        except PackageNotFoundError:
+            print("x509proxy, from a checkout that is not installed")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Each command's options are the arguments of its function."""
+    parser = argparse.ArgumentParser(prog="x509proxy", description="Helpers of the proxy. The proxy itself: twistd x509proxy")
+    parser.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and leave")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("secret", help="make a new secret header name")
+    command.add_argument("--preset", default="connect2id", help="the authorization server (connect2id)")
+    command.add_argument("--write", type=Path, metavar="FILE", help="write the name to a new file that only you can read")
+    command.set_defaults(command=_secret)
+
+    command = commands.add_parser("check", help="check a configuration, like nginx -t")
+    command.add_argument("path", metavar="CONFIG.toml")
+    command.set_defaults(command=_check)
+
+    command = commands.add_parser("presets", help="list the authorization servers, or show what one of them is sent")
+    command.add_argument("name", nargs="?", metavar="NAME")
+    command.set_defaults(command=_presets)
+
+    command = commands.add_parser("client-certificate", help="make a key, a self-signed certificate and the JWK set to register")
+    command.add_argument("--kind", default="ec", help="ec, ec-p384, rsa, rsa-4096 or ed25519 (ec)")
+    command.add_argument("--name", default="client", help="the common name (client)")
+    command.add_argument("--days", type=int, default=365, help="how long it is valid (365)")
+    command.add_argument("--out", default="client", metavar="PREFIX", help="beginning of the three files' names (client)")
+    command.set_defaults(command=_client_certificate)
+
+    command = commands.add_parser("echo", help="run the demonstration back end, which shows what it receives")
+    command.add_argument("--listen", default=_LISTEN, metavar="STRPORTS", help=f"Twisted endpoint ({_LISTEN})")
+    command.set_defaults(command=_echo)
+    return parser
+
+
+# Files.
+
+
+@attrs.frozen
+class _File:
+    """One to be made: ``mode`` as for chmod, less what the umask takes away."""
+
+    path: Path
+    data: bytes = attrs.field(repr=False)
+    mode: int = 0o644
+
+
+def _create(*files: _File) -> None:
+    """Make all of them, or none.
+
+    :raises OSError: one of them is there already, or cannot be written.
+    """
+    for file in files:
+        if os.path.lexists(file.path):
+            raise FileExistsError(errno.EEXIST, "exists already, and nothing is overwritten", str(file.path))
+    made: list[Path] = []
+    try:
+        for file in files:
+            # Exclusively: between the look above and here somebody may have been quicker, or laid a symbolic link.
+            descriptor = os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
+            made.append(file.path)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(file.data)
+    except OSError:
+        for path in made:
+            path.unlink()
+        raise
+
+
+# Commands.
+
+
+def _secret(preset: str, write: Path | None) -> None:
+    from x509proxy.material import new_header_name, without_secrets
+    from x509proxy.presets import find_preset
+
+    found = find_preset(without_secrets(preset))
+    if not found.needs_name:
+        raise SettingsError(f"preset: {found.name} has header names of its own, so there is no secret name to make")
+    name = new_header_name()
+    if write:
+        _create(_File(write, f"{name}\n".encode("ascii"), 0o600))
+    else:
+        print(name)
+    if found.server_line:
+        print(found.server_line.format(name=name))
+
+
+def _check(path: str) -> None:
+    from x509proxy.configuration import load_configuration, load_settings
+
+    configuration = load_configuration(load_settings(path))
+    for warning in configuration.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{path}: the configuration is good")
+
+
+def _presets(name: str | None) -> None:
+    from x509proxy.presets import PRESETS, find_preset
+
+    if name:
+        print("\n".join(_example(find_preset(name))))
+        return
+    rows = [_row(preset) for preset in PRESETS.values()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(preset: Preset) -> tuple[str, str, str, str]:
+    forms = ", ".join(plan.form.value for plan in preset.plans)
+    return preset.name, preset.title, ", ".join(map(_header, preset.plans)), forms
+
+
+def _header(plan: HeaderPlan) -> str:
+    return plan.name.decode("ascii") or _PLACEHOLDER
+
+
+def _example(preset: Preset) -> list[str]:
+    """What goes over the wire, shortened, and what goes into the server's configuration."""
+    from x509proxy.encoding import encode
+
+    certificate = _example_certificate()
+    lines = [f"{preset.title}:"]
+    for plan in preset.plans:
+        for _, value in encode(certificate, plan.form, plan.name):
+            lines.append(f"  {_header(plan)}: {_shorten(value.decode('ascii'))}")
+    if preset.server_line:
+        lines += ["In the server's configuration:", f"  {preset.server_line.format(name=_PLACEHOLDER)}"]
+    if preset.needs_name:
+        lines.append(f"x509proxy secret --preset {preset.name} makes {_PLACEHOLDER}.")
+    return lines
+
+
+def _example_certificate() -> ClientCertificate:
+    """With a chain, which a self-signed one cannot have: so that formats for chains have something to show."""
+    from x509proxy.certificate import ClientCertificate
+    from x509proxy.selfsigned import KeyKind, make_self_signed
+
+    leaf, other = (make_self_signed(KeyKind.EC, name).certificate for name in ("client", "issuer"))
+    issuer = ClientCertificate.from_x509(other, ())
+    return ClientCertificate.from_x509(leaf, (), chain=(issuer.der,))
+
+
+def _shorten(value: str) -> str:
+    """Without the middle of any long run of base64, hexadecimal or URL-encoded text."""
+    return re.sub(r"[A-Za-z0-9+/% ]{40,}", lambda run: f"{run[0][:16]}…{run[0][-8:]}", value)
+
+
+def _client_certificate(kind: str, name: str, days: int, out: str) -> None:
+    from x509proxy.certificate import ClientCertificate
+    from x509proxy.selfsigned import KeyKind, jwk_set, make_self_signed
+
+    kinds = {known.value: known for known in KeyKind}
+    if kind not in kinds:
+        raise SettingsError(f"kind: found {kind!r}, expected one of {', '.join(kinds)}")
+    made = make_self_signed(kinds[kind], name, days)
+    key, certificate, jwks = (Path(out + suffix) for suffix in (".key", ".pem", ".jwks.json"))
+    _create(
+        _File(key, made.key_pem, 0o600),
+        _File(certificate, made.certificate_pem),
+        _File(jwks, json.dumps(jwk_set(made.certificate), indent=2).encode("ascii") + b"\n"),
+    )
+    print(f"{key}: the private key, not encrypted; only you can read it")
+    print(f"{certificate}: the certificate")
+    print(f"{jwks}: the JWK set to register with the authorization server")
+    print(f"x5t#S256: {ClientCertificate.from_x509(made.certificate, ()).thumbprint}")
+
+
+def _echo(listen: str) -> None:
+    from twisted.internet import reactor
+
+    _serve(reactor, listen)
+
+
+def _serve(reactor: IReactorCore, listen: str) -> None:
+    """Run the back end until the reactor is stopped, by Ctrl-C above all.
+
+    :raises SettingsError: it cannot listen there.
+    """
+    from x509proxy.echo import echo_site
+
+    problems: list[str] = []
+
+    def failed(failure: Failure) -> None:
+        problems.append(failure.getErrorMessage())
+        reactor.stop()
+
+    endpoint = _endpoint(reactor, listen)
+    site = echo_site(reactor=reactor)  # type: ignore[arg-type]  # every reactor also tells the time
+    # Only once it runs can a reactor be stopped, and a port that is taken is found out at once.
+    reactor.callWhenRunning(lambda: endpoint.listen(site).addCallbacks(_announce, failed))
+    reactor.run()
+    if problems:
+        raise SettingsError(f"listen: {problems[0].rstrip('.')}")
+
+
+def _endpoint(reactor: IReactorCore, listen: str) -> IStreamServerEndpoint:
+    from twisted.internet.endpoints import serverFromString
+
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, listen)
+    except Exception as error:  # each kind of endpoint raises what it likes for a description that it cannot read
+        raise SettingsError(f"listen: found {listen!r}, expected a Twisted server endpoint: {error}") from None
+    return endpoint
+
+
+def _announce(port: IListeningPort) -> None:
+    """In the words of the proxy's own option, ready to be copied."""
+    from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+
+    match port.getHost():
+        case IPv4Address(host=host, port=number) | IPv6Address(host=host, port=number):
+            where = str(Backend(scheme=Scheme.HTTP, host=host, port=number))
+        case UNIXAddress(name=bytes(name)):
+            where = str(Backend(scheme=Scheme.UNIX, path=str(Path(os.fsdecode(name)).absolute())))
+        case other:
+            where = str(other)
+    print(f"listening; for the proxy: --backend {where}", flush=True)
