@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 __all__ = ["ClientCertificate", "Flag", "Objection", "Verdict", "unreadable"]
 
@@ -60,6 +60,8 @@ _USAGE = 26  # INVALID_PURPOSE
 _WEAK = {66, 67, 68}  # EE_KEY_TOO_SMALL, CA_KEY_TOO_SMALL, CA_MD_TOO_WEAK
 
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+# DER of the object identifiers prime-field and characteristic-two-field (ANSI X9.62).
+_EXPLICIT_FIELDS = (bytes.fromhex("06072a8648ce3d0101"), bytes.fromhex("06072a8648ce3d0102"))
 _RSA_BITS = range(2048, 8193)
 _LARGEST_EXPONENT = 1 << 32
 
@@ -163,9 +165,9 @@ def _describe_key(certificate: x509.Certificate) -> tuple[str, bool]:
         case rsa.RSAPublicKey() as key:
             return f"RSA {key.key_size}", key.key_size in _RSA_BITS and key.public_numbers().e <= _LARGEST_EXPONENT
         case ec.EllipticCurvePublicKey() as key:
-            # Explicit curve parameters are re-encoded as a name, so then the encoding is not found in the certificate
-            # (the class of OpenSSL's CVE-2022-0778: parsing alone looped).
-            named = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) in certificate.tbs_certificate_bytes
+            # Explicit curve parameters begin with the kind of their field (the class of OpenSSL's CVE-2022-0778: parsing alone
+            # looped). Wherever these octets stand, the certificate is refused: a decoy must not hide them.
+            named = not any(field in certificate.tbs_certificate_bytes for field in _EXPLICIT_FIELDS)
             return f"EC {_CURVES.get(key.curve.name, key.curve.name)}", named and key.curve.name in _CURVES
         case ed25519.Ed25519PublicKey():
             return "Ed25519", True

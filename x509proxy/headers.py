@@ -2,9 +2,9 @@
 
 Facts
 -----
-* RFC 9110 section 7.6.1: a proxy removes ``Connection`` and every field it names. That goes *first* here, and ours is added
-  *last*, so that ``Connection: <our header>`` cannot remove it (it does in Apache httpd, CVE-2022-31813; Traefik's
-  ``X-Forwarded-*``, CVE-2024-45410).
+* RFC 9110 section 7.6.1: a proxy removes ``Connection`` and every field it names. Ours is added *after* that, so that
+  ``Connection: <our header>`` cannot remove it (it does in Apache httpd, CVE-2022-31813; Traefik's ``X-Forwarded-*``,
+  CVE-2024-45410).
 * Names are compared folded: lower case, everything but letters and digits as ``-``, since CGI, WSGI and servlet glue folds
   them so. Odd names have been dropped before (:mod:`x509proxy.head`); the fold makes this module right without that.
 * RFC 9440 section 4: failing to remove a field "does not fail safe", since everything keeps working. So the list below is
@@ -99,8 +99,8 @@ def forward_request(head: RequestHead, hop: Hop, rules: HeaderRules, identity_pa
 
     :raises Refused: 400, the ``Connection`` field names one that frames or routes the message.
     """
-    kept, forged = drop_claims(drop_hop_by_hop(head.pairs), rules)
-    pairs = [(b"Host", head.host), *(pair for pair in kept if pair[0].lower() != b"host")]
+    kept, forged = drop_claims(head.pairs, rules)
+    pairs = [(b"Host", head.host), *(pair for pair in drop_hop_by_hop(kept) if pair[0].lower() != b"host")]
     pairs.extend(forwarded(head.host, hop))
     pairs.extend(identity_pairs)
     return pairs, forged
@@ -112,12 +112,12 @@ def drop_hop_by_hop(pairs: Pairs) -> Pairs:
     if named & _NOT_TO_BE_NAMED:
         raise Refused(Refusal(400, "connection field names one that frames or routes the message", "Malformed request"))
     gone = _HOP_BY_HOP | named
-    return [pair for pair in pairs if pair[0].lower() not in gone]
+    return [pair for pair in pairs if fold(pair[0]) not in gone]
 
 
 def _named_by_connection(pairs: Pairs) -> set[bytes]:
     values = [value for name, value in pairs if name.lower() == b"connection"]
-    return {token.strip(b" \t").lower() for value in values for token in value.split(b",")} if values else set()
+    return {fold(token.strip(b" \t")) for value in values for token in value.split(b",")} if values else set()
 
 
 def drop_claims(pairs: Pairs, rules: HeaderRules) -> tuple[Pairs, int]:
@@ -156,7 +156,7 @@ def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
 def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
     """The fields that go to the client, without framing, and without a trace of the secret name."""
     gone = _HOP_BY_HOP | _named_by_connection(pairs)
-    kept = [pair for pair in pairs if pair[0].lower() not in gone]
+    kept = [pair for pair in pairs if fold(pair[0]) not in gone]
     return list(_without_secrets(kept, rules.secrets)) if rules.secrets else kept
 
 

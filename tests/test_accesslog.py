@@ -1,0 +1,115 @@
+"""Promises of :mod:`x509proxy.accesslog`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import samples
+from x509proxy.accesslog import access_line
+from x509proxy.exchange import Exchange, Outcome
+
+EXCHANGE = Exchange(
+    started=samples.NOON + 0.25,
+    duration=0.0123,
+    peer="192.0.2.7",
+    method="POST",
+    target="/token",
+    status=200,
+    outcome=Outcome.ANSWERED,
+    bytes_in=29,
+    bytes_out=512,
+    tls_version="TLSv1.3",
+    backend="http://127.0.0.1:8080",
+)
+_FIELD = re.compile(r'([A-Za-z0-9#]+|x5t#S256)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |\Z)')
+
+
+def line(**changes: Any) -> str:
+    return access_line(attrs.evolve(EXCHANGE, **changes))
+
+
+def fields(text: str) -> dict[str, str]:
+    """Read a line as a log's reader would: no quote, space or line end may throw it off."""
+    found, at = {}, 0
+    while at < len(text):
+        match = _FIELD.match(text, at)
+        assert match, text[at:]
+        found[match[1]] = match[2]
+        at = match.end()
+    return found
+
+
+class Line(SynchronousTestCase):
+    def test_without_certificate(self) -> None:
+        """A request without a certificate is one line of plain words, ``-`` where there is nothing to say."""
+        self.assertEqual(
+            "time=2026-07-13T12:00:00.250Z peer=192.0.2.7 method=POST target=/token version=HTTP/1.1 status=200 "
+            "outcome=answered in=29 out=512 ms=12.3 tls=TLSv1.3 verdict=NONE x5t#S256=- subject=- forged=0 "
+            "backend=http://127.0.0.1:8080 reason=-",
+            line(),
+        )
+
+    def test_with_certificate(self) -> None:
+        """A certificate is there by its thumbprint and subject, and nothing else of it (law L4)."""
+        certificate = samples.client("CN=client,O=Example")
+        found = fields(line(certificate=certificate))
+        self.assertEqual("SELF_SIGNED", found["verdict"])
+        self.assertEqual(certificate.thumbprint, found["x5t#S256"])
+        self.assertEqual('"CN=client,O=Example"', found["subject"])
+
+    def test_nothing_was_sent(self) -> None:
+        """An exchange without an answer has no status, not the status 0."""
+        self.assertEqual("-", fields(line(status=0, outcome=Outcome.ABORTED))["status"])
+
+    def test_forged(self) -> None:
+        """Forged headers show in the log, by their number."""
+        self.assertEqual("2", fields(line(forged=2))["forged"])
+
+
+class Escapes(SynchronousTestCase):
+    def expect(self, written: str, value: str) -> None:
+        self.assertEqual(written, fields(line(reason=value))["reason"])
+
+    def test_plain(self) -> None:
+        """What needs no quotes has none."""
+        self.expect("/a?b+c%20d;e", "/a?b+c%20d;e")
+
+    def test_quotes(self) -> None:
+        """Spaces, equals signs, quotes and backslashes make a value quoted; the last two are escaped inside."""
+        self.expect('"a b"', "a b")
+        self.expect('"a=b"', "a=b")
+        self.expect('"a\\"b"', 'a"b')
+        self.expect('"a\\\\b"', "a\\b")
+
+    def test_line_ends(self) -> None:
+        """No line end of any alphabet leaves this room: VT, NEL and LS are escaped like LF, as octets of UTF-8."""
+        self.expect('"a\\x0d\\x0ab"', "a\r\nb")
+        self.expect('"\\x0b\\xc2\\x85\\xe2\\x80\\xa8"', "\x0b\x85\u2028")
+
+    def test_terminal(self) -> None:
+        """The escape character of terminals is escaped, and so is DEL."""
+        self.expect('"\\x1b[2J\\x7f"', "\x1b[2J\x7f")
+
+    def test_other_alphabets(self) -> None:
+        """Other alphabets are written as octets, and so is a byte that is no text at all."""
+        self.expect('"\\xc3\\xa9"', "é")
+        self.expect('"\\xff"', "\udcff")
+
+    @given(st.text(), st.text(), st.text())
+    def test_one_line_that_reads_back(self, target: str, method: str, reason: str) -> None:
+        """Whatever a client chooses, the line is printable ASCII and has the same fields in the same order."""
+        text = line(target=target, method=method, reason=reason)
+        self.assertTrue(text.isascii() and text.isprintable(), text)
+        self.assertEqual(list(fields(line())), list(fields(text)))
+
+    @given(st.text(), st.text())
+    def test_two_values_two_writings(self, one: str, other: str) -> None:
+        """Two different values never look the same, none and ``-`` apart: nobody hides behind another's line."""
+        if one != other and {one, other} != {"", "-"}:
+            self.assertNotEqual(line(reason=one), line(reason=other))

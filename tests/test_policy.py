@@ -1,0 +1,146 @@
+"""Promises of :mod:`x509proxy.policy`."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import samples
+from x509proxy.certificate import ClientCertificate, Flag, Verdict, unreadable
+from x509proxy.policy import admit
+from x509proxy.refusal import Refusal, Refused
+from x509proxy.settings import ClientAuth, PolicySettings, Trust, Validity
+
+
+def with_verdict(verdict: Verdict, *flags: Flag) -> ClientCertificate:
+    return attrs.evolve(samples.client(), verdict=verdict, flags=frozenset(flags))
+
+
+class PolicyTestCase(SynchronousTestCase):
+    def expect_passed(self, certificate: ClientCertificate | None, settings: PolicySettings, now: float = samples.NOON) -> None:
+        self.assertIs(certificate, admit(certificate, settings, now))
+
+    def expect_refused(
+        self, certificate: ClientCertificate | None, settings: PolicySettings, now: float = samples.NOON
+    ) -> Refusal:
+        refusal: Refusal = self.assertRaises(Refused, admit, certificate, settings, now).refusal
+        self.assertEqual("invalid_client", json.loads(refusal.body)["error"])
+        return refusal
+
+
+class Presence(PolicyTestCase):
+    def test_optional(self) -> None:
+        """Where certificates are optional, a request without one goes on without one."""
+        self.expect_passed(None, PolicySettings())
+
+    def test_required(self) -> None:
+        """Where they are required, a request without one is answered 401 in words that say so."""
+        self.assertEqual(
+            Refusal(401, "no client certificate", "A client certificate is required"),
+            self.expect_refused(None, PolicySettings(client_certificate=ClientAuth.REQUIRED)),
+        )
+        self.expect_passed(samples.client(), PolicySettings(client_certificate=ClientAuth.REQUIRED))
+
+    def test_none(self) -> None:
+        """Where none is asked for, one that is there nevertheless is not passed on."""
+        settings = PolicySettings(client_certificate=ClientAuth.NONE)
+        self.assertIs(None, admit(samples.client(), settings, samples.NOON))
+        self.assertIs(None, admit(None, settings, samples.NOON))
+
+
+class Origin(PolicyTestCase):
+    def test_table(self) -> None:
+        """Each word of ``--trust`` passes on its own verdicts, and refuses the others with what was wanted instead."""
+        certified = {Verdict.SELF_SIGNED, Verdict.TRUSTED, Verdict.UNTRUSTED}
+        for trust, verdicts, wanted in (
+            (Trust.ANY, certified, ""),
+            (Trust.SELF_SIGNED, {Verdict.SELF_SIGNED}, "must be self-signed"),
+            (Trust.CA, {Verdict.TRUSTED}, "must be issued by a certificate authority that this server trusts"),
+            (Trust.EITHER, {Verdict.SELF_SIGNED, Verdict.TRUSTED}, "must be self-signed, or issued by"),
+        ):
+            for verdict in verdicts:
+                self.expect_passed(with_verdict(verdict), PolicySettings(trust=trust))
+            for verdict in certified - verdicts:
+                refusal = self.expect_refused(with_verdict(verdict), PolicySettings(trust=trust))
+                self.assertEqual((401, f"verdict {verdict.value}"), (refusal.status, refusal.reason))
+                self.assertIn(wanted, refusal.description)
+
+    def test_a_certificate_without_a_verdict(self) -> None:
+        """A certificate that nobody judged is never passed on, not even where any is accepted."""
+        for trust in Trust:
+            with self.assertRaises((Refused, LookupError)):
+                admit(with_verdict(Verdict.NONE), PolicySettings(trust=trust), samples.NOON)
+
+
+class Always(PolicyTestCase):
+    def test_unreadable(self) -> None:
+        """A certificate that cannot be read is refused."""
+        self.assertEqual(
+            Refusal(401, "unreadable certificate", "The client certificate cannot be read"),
+            self.expect_refused(unreadable(b"odd"), PolicySettings()),
+        )
+
+    def test_weak(self) -> None:
+        """A weak one is refused, and its key named."""
+        self.assertEqual(
+            Refusal(401, "weak certificate: EC P-256", "The client certificate is too weak (EC P-256)"),
+            self.expect_refused(with_verdict(Verdict.TRUSTED, Flag.WEAK), PolicySettings()),
+        )
+
+    def test_size(self) -> None:
+        """One larger than its limit is refused with 400 and both numbers; one that just fits is not."""
+        certificate = samples.client()
+        size = len(certificate.der)
+        self.expect_passed(certificate, PolicySettings(maximum_der=size))
+        text = f"The client certificate is too large: {size} bytes, {size - 1} allowed"
+        self.assertEqual(
+            Refusal(400, f"certificate of {size} bytes", text, "invalid_client"),
+            self.expect_refused(certificate, PolicySettings(maximum_der=size - 1)),
+        )
+
+    @given(
+        st.builds(
+            PolicySettings,
+            client_certificate=st.sampled_from([ClientAuth.OPTIONAL, ClientAuth.REQUIRED]),
+            trust=st.sampled_from(Trust),
+            validity=st.sampled_from(Validity),
+            maximum_der=st.integers(1, 10000),
+        ),
+        st.sampled_from([Flag.WEAK, Flag.UNREADABLE]),
+        st.sampled_from(Verdict),
+        st.floats(0, 4e9),
+    )
+    def test_no_setting_lets_them_pass(self, settings: PolicySettings, flag: Flag, verdict: Verdict, now: float) -> None:
+        """Whatever is set, whatever the time and the verdict, weak and unreadable certificates are never passed on."""
+        self.expect_refused(with_verdict(verdict, flag), settings, now)
+
+
+class Times(PolicyTestCase):
+    def test_expired(self) -> None:
+        """An expired certificate is refused, with the time of its end."""
+        self.assertEqual(
+            Refusal(401, "expired certificate", "The client certificate expired at 2027-01-01T00:00:00Z"),
+            self.expect_refused(samples.client(), PolicySettings(), samples.NOT_AFTER + 1),
+        )
+
+    def test_not_yet_valid(self) -> None:
+        """One that is not valid yet is refused, with the time of its beginning."""
+        text = "The client certificate is not valid before 2026-01-01T00:00:00Z"
+        self.assertEqual(
+            Refusal(401, "certificate not yet valid", text),
+            self.expect_refused(samples.client(), PolicySettings(), samples.NOT_BEFORE - 1),
+        )
+
+    def test_left_to_the_back_end(self) -> None:
+        """Where validity is the back end's affair, both are passed on."""
+        settings = PolicySettings(validity=Validity.IGNORE)
+        self.expect_passed(samples.client(), settings, samples.NOT_AFTER + 1)
+        self.expect_passed(samples.client(), settings, samples.NOT_BEFORE - 1)
+
+    def test_wrong_usage_is_passed_on(self) -> None:
+        """A self-signed certificate with another usage is passed on: no RFC says that it may not authenticate."""
+        self.expect_passed(with_verdict(Verdict.SELF_SIGNED, Flag.WRONG_USAGE), PolicySettings())
