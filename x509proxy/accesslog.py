@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from x509proxy.exchange import Exchange
 
 __all__ = ["access_line"]
+
+
+# Visible ASCII but the quote, the backslash and the sign that separates a name from its value.
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def access_line(exchange: Exchange) -> str:
@@ -38,7 +43,7 @@ def _quote(value: str) -> str:
     """Printable ASCII only: a client chooses its subject and target, and a log is read in terminals and by line."""
     if not value:
         return "-"
-    if value.isascii() and value.isprintable() and not any(mark in value for mark in ' "\\='):
+    if _PLAIN.fullmatch(value):
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(mark if " " <= mark <= "~" else _escape(mark) for mark in escaped) + '"'

@@ -38,6 +38,10 @@ from x509proxy.tls import peer_certificate
 __all__ = ["Channel", "ProxyFactory", "Serves"]
 
 
+# For a client that has nothing to read but the end.
+_LINGER = 2.0
+
+
 class Serves(Interface):
     """Whatever answers requests; ``observe`` is told of each exchange's end."""
 
@@ -152,7 +156,7 @@ class Channel(Protocol):
             self._take(Refusal(408, "the head did not come in time"))
             self._advance()
         elif self._phase is _Phase.IDLE:
-            self._close()
+            self._close(_LINGER)
         else:
             self.cut()
 
@@ -179,7 +183,7 @@ class Channel(Protocol):
         if stays_open:
             self._advance()
         else:
-            self._close()
+            self._close(self._settings.send_timeout)
 
     def cut(self) -> None:
         """End at once, so that nobody takes what was sent for whole."""
@@ -190,7 +194,7 @@ class Channel(Protocol):
     def drain(self) -> None:
         """No more requests than those that have come."""
         if self._current is None and self._phase is not _Phase.CLOSING:
-            self._close()
+            self._close(_LINGER)
 
     # Inside.
 
@@ -294,11 +298,11 @@ class Channel(Protocol):
             else:
                 self.transport.pauseProducing()
 
-    def _close(self) -> None:
-        """Say no more and listen no more; the client has a moment to read what was said."""
+    def _close(self, linger: float) -> None:
+        """Say no more and listen no more; the client has ``linger`` seconds to read what was said."""
         self._queue.clear()
         self._read_on(wanted=True)
-        self._phase, self.deadline = _Phase.CLOSING, self._clock.seconds() + self._settings.send_timeout
+        self._phase, self.deadline = _Phase.CLOSING, self._clock.seconds() + linger
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 

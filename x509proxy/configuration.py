@@ -37,7 +37,7 @@ from x509proxy.material import (
 from x509proxy.presets import Preset, find_preset
 from x509proxy.settings import Backend, ProxySettings, Scheme, Settings, SettingsError, Trust, UpstreamSettings
 
-__all__ = ["Configuration", "load_configuration", "load_settings", "override"]
+__all__ = ["Configuration", "load_configuration", "load_settings", "override", "reload_identity"]
 
 _LISTS = ("listen", "backend")
 _FILES = ("certificate", "private_key", "header_file", "ca", "access_log")
@@ -196,6 +196,17 @@ def load_configuration(settings: ProxySettings, now: float | None = None) -> Con
         upstream_identity,
         tuple(_warnings(settings, backends, (identity, upstream_identity), time.time() if now is None else now)),
     )
+
+
+def reload_identity(configuration: Configuration) -> Configuration:
+    """The same configuration with certificate, key and authorities as they are now: what may change while it runs.
+
+    :raises SettingsError: one of these files is unfit now.
+    """
+    settings = configuration.settings
+    assert settings.certificate is not None
+    identity = read_identity(settings.certificate, settings.private_key)
+    return attrs.evolve(configuration, identity=identity, authorities=_authorities(settings))
 
 
 def _backends(settings: ProxySettings) -> tuple[Backend, ...]:

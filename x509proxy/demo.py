@@ -42,7 +42,7 @@ class DemoService(MultiService):
             shutil.rmtree(self.folder)
             raise
         socket_path = str(self.folder / "echo.sock")
-        echo = StreamServerEndpointService(UNIXServerEndpoint(reactor, socket_path, mode=0o600), echo_site())
+        echo = StreamServerEndpointService(UNIXServerEndpoint(reactor, socket_path, mode=0o600), echo_site(reactor=reactor))
         echo.setServiceParent(self)
         self._proxy = ProxyService(configuration, reactor)
         self._proxy.setServiceParent(self)

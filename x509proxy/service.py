@@ -22,7 +22,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from x509proxy.accesslog import access_line
-from x509proxy.configuration import Configuration, load_configuration, load_settings, override
+from x509proxy.configuration import Configuration, load_configuration, load_settings, override, reload_identity
 from x509proxy.exchange import Exchange
 from x509proxy.settings import ProxySettings, SettingsError
 
@@ -171,9 +171,17 @@ class ProxyService(Service):
 
     def _observe(self, exchange: Exchange) -> None:
         if self._access_log is not None:
-            self._access_log.write(access_line(exchange) + "\n")
+            self._write(self._access_log, access_line(exchange))
         if exchange.forged:
             self._log.warn("{count} forged certificate headers from {peer} removed", count=exchange.forged, peer=exchange.peer)
+
+    def _write(self, access_log: TextIO, line: str) -> None:
+        try:
+            access_log.write(f"{line}\n")
+            access_log.flush()
+        except OSError as error:
+            # A full disk must not cost an exchange.
+            self._log.error("access-log: {error}", error=error.strerror)
 
     def _catch_hangup(self) -> None:
         try:
@@ -189,8 +197,7 @@ class ProxyService(Service):
     def reload(self) -> None:
         """Read certificate, key and authorities again, all of them, then swap; a broken file leaves the old ones serving."""
         try:
-            configuration = load_configuration(self._configuration.settings)
-            context = _context(configuration)
+            context = _context(reload_identity(self._configuration))
         except SettingsError as error:
             self._log.error("reload: {error}; the old certificate goes on serving", error=str(error))
         else:
@@ -214,9 +221,11 @@ def _say(kind: type[BaseException], error: BaseException, traceback: Any) -> Non
 
 
 def _why_not(description: str, failure: Failure) -> str:
-    if isinstance(failure.value, CannotListenError):
-        return f"listen: {description}: {failure.value.socketError.strerror or failure.value.socketError}"
-    return f"listen: {description}: {failure.getErrorMessage()}"
+    reason = failure.value
+    if isinstance(reason, CannotListenError):
+        # An OSError, or text where a lock of a unix socket is somebody else's.
+        reason = reason.socketError
+    return f"listen: {description}: {getattr(reason, 'strerror', None) or reason}"
 
 
 def _context(configuration: Configuration) -> Any:
@@ -229,7 +238,8 @@ def _context(configuration: Configuration) -> Any:
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:
+        # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
         raise SystemExit(f"x509proxy: listen: found {description!r}, expected a Twisted endpoint: {error}") from None
     return endpoint
 

@@ -1,0 +1,284 @@
+"""Test doubles for applications that embed the proxy, and for our own tests: certificates, a back end that remembers, a proxy.
+
+Everything listens on the loopback, at a port of the kernel's choice, and is gone after ``stop``. In a trial test::
+
+    back_end = RecordingBackEnd(reactor)
+    self.addCleanup(back_end.stop)
+    proxy = running_proxy(reactor, back_end.port)
+    self.addCleanup(proxy.stop)
+    client = client_identity()
+    ...  # in a thread: proxy.connect(client), then send and receive
+    self.assertEqual([header_value(client)], back_end.requests[0].values(proxy.header_name))
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import tempfile
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from x509proxy.channel import ProxyFactory
+from x509proxy.encoding import Pairs
+from x509proxy.exchange import Exchange
+from x509proxy.material import Identity, new_header_name
+from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
+from x509proxy.settings import ClientSettings, PolicySettings
+from x509proxy.tls import ServerConnections, make_context
+
+if TYPE_CHECKING:
+    from x509proxy.resource import X509ProxyResource
+
+__all__ = ["Answer", "RecordedRequest", "RecordingBackEnd", "RunningProxy", "ThrowAwayAuthority"]
+__all__ += ["client_identity", "header_value", "running_proxy"]
+
+_LOOPBACK = "127.0.0.1"
+
+
+def client_identity(kind: KeyKind = KeyKind.EC, common_name: str = "client") -> SelfSigned:
+    """A client's key with a self-signed certificate, as ``self_signed_tls_client_auth`` has it (RFC 8705 section 2.2)."""
+    return make_self_signed(kind, common_name)
+
+
+def header_value(client: SelfSigned) -> bytes:
+    """The certificate as preset ``connect2id`` writes it: PEM without white space between the armour lines."""
+    text = b64encode(client.certificate.public_bytes(Encoding.DER))
+    return b"-----BEGIN CERTIFICATE-----" + text + b"-----END CERTIFICATE-----"
+
+
+class ThrowAwayAuthority:
+    """A certificate authority for one test (RFC 8705 section 2.1). What it issues is a ``SelfSigned`` that, for once, is not."""
+
+    def __init__(self, common_name: str = "throw-away authority") -> None:
+        self._own = make_self_signed(KeyKind.EC, common_name)
+        self.certificate = self._sign(self._own, [(x509.BasicConstraints(ca=True, path_length=0), True)])
+
+    def client(self, common_name: str = "client", kind: KeyKind = KeyKind.EC) -> SelfSigned:
+        """A client's key, with a certificate issued by this authority."""
+        return self._reissue(make_self_signed(kind, common_name))
+
+    def server(self, *names: str, kind: KeyKind = KeyKind.EC) -> SelfSigned:
+        """A server's; ``names``: DNS names and addresses, ``localhost`` if none is given."""
+        return self._reissue(make_self_signed(kind, (names or ("localhost",))[0], names=names, server=True))
+
+    def _reissue(self, made: SelfSigned) -> SelfSigned:
+        extensions = [(extension.value, extension.critical) for extension in made.certificate.extensions]
+        return attrs.evolve(made, certificate=self._sign(made, extensions))
+
+    def _sign(self, made: SelfSigned, extensions: Sequence[tuple[x509.ExtensionType, bool]]) -> x509.Certificate:
+        old, issuer = made.certificate, self._own.certificate.subject
+        times = old.not_valid_before_utc, old.not_valid_after_utc
+        builder = x509.CertificateBuilder(issuer, old.subject, old.public_key(), old.serial_number, *times)
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(self._own.private_key, hashes.SHA256())
+
+
+Answer = bytes | Callable[[Any], None]
+"""What a back end does when a request is complete: writes these bytes; or is given its transport, to do anything with it."""
+
+
+@attrs.frozen
+class RecordedRequest:
+    """One request as it came: ``raw``, head and body on the wire; ``pairs``, in order; ``body``, without its framing."""
+
+    raw: bytes
+    start: bytes
+    pairs: Pairs
+    body: bytes
+
+    def values(self, name: str) -> list[bytes]:
+        """All the fields of that name, whatever its case."""
+        return [value for other, value in self.pairs if other.lower() == name.lower().encode("ascii")]
+
+
+class RecordingBackEnd(Factory):
+    """An HTTP/1.1 server that keeps connections alive and remembers everything. It listens as soon as it is made.
+
+    ``requests``: the complete ones, in order; ``received``: every byte of every connection; ``accepted``: how many connections.
+    ``answers`` are used up one for each request, then comes a short 200.
+    """
+
+    noisy = False
+
+    def __init__(self, reactor: Any, *answers: Answer) -> None:
+        self.requests: list[RecordedRequest] = []
+        self.received = bytearray()
+        self.accepted = 0
+        self.connections: set[Any] = set()
+        self.answers = deque(answers)
+        self._reactor = reactor
+        self._awaited: dict[Deferred[None], int] = {}
+        self._listening = reactor.listenTCP(0, self, interface=_LOOPBACK)
+        self.port: int = self._listening.getHost().port
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        self.accepted += 1
+        return _BackEndConnection(self)
+
+    def heard(self, count: int) -> Deferred[None]:
+        """Fires when so many requests have come."""
+        waiting: Deferred[None] = Deferred()
+        self._awaited[waiting] = count
+        self._tell()
+        return waiting
+
+    def stop(self) -> Deferred[None]:
+        """Cut every connection and listen no more."""
+        return Deferred.fromCoroutine(_stop(self._reactor, self._listening, self.connections))
+
+    def take(self, request: RecordedRequest, transport: Any) -> None:
+        """Remember a request, and do what there is to do about it."""
+        self.requests.append(request)
+        answer = self.answers.popleft() if self.answers else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        if isinstance(answer, bytes):
+            transport.write(answer)
+        else:
+            answer(transport)
+        self._tell()
+
+    def _tell(self) -> None:
+        for waiting in [waiting for waiting, count in self._awaited.items() if count <= len(self.requests)]:
+            del self._awaited[waiting]
+            waiting.callback(None)
+
+
+class _BackEndConnection(Protocol):
+    transport: Any
+
+    def __init__(self, back_end: RecordingBackEnd) -> None:
+        self._back_end = back_end
+        self._buffer = b""
+
+    def connectionMade(self) -> None:
+        self._back_end.connections.add(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._back_end.received += data
+        self._buffer += data
+        while request := _first_request(self._buffer):
+            self._buffer = self._buffer[len(request.raw) :]
+            self._back_end.take(request, self.transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._back_end.connections.discard(self.transport)
+
+
+def _first_request(data: bytes) -> RecordedRequest | None:
+    """The request that ``data`` begins with, if it is complete. Not the product's parser: a second pair of eyes."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    start, *lines = head.split(b"\r\n")
+    pairs = [(name, value.strip(b" ")) for name, _, value in (line.partition(b":") for line in lines)]
+    fields = {name.lower(): value for name, value in pairs}
+    if b"transfer-encoding" in fields:
+        body, size = _dechunk(rest)
+    else:
+        size = int(fields.get(b"content-length", b"0"))
+        body = rest[:size]
+    if not end or not 0 <= size <= len(rest):
+        return None
+    return RecordedRequest(data[: len(head) + 4 + size], start, pairs, body)
+
+
+def _dechunk(data: bytes) -> tuple[bytes, int]:
+    """A chunked body and its size on the wire, -1 while it is not complete; there are no trailers."""
+    body, place = b"", 0
+    while (end := data.find(b"\r\n", place)) >= 0:
+        size = int(data[place:end], 16)
+        body += data[end + 2 : end + 2 + size]
+        place = end + 4 + size
+        if size == 0:
+            return body, place
+    return body, -1
+
+
+@attrs.define
+class RunningProxy:
+    """A proxy that runs. ``exchanges``: what has ended so far; ``server_pem``: what its clients have to trust."""
+
+    port: int
+    server_pem: Path
+    header_name: str
+    exchanges: list[Exchange]
+    resource: X509ProxyResource
+    _tls: TLSMemoryBIOFactory
+    _listening: Any
+
+    def connect(self, client: SelfSigned | None = None, timeout: float = 10.0) -> ssl.SSLSocket:
+        """A blocking connection, its handshake done, for raw bytes: to be used in a thread (``deferToThread``)."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.server_pem)
+        if client is not None:
+            with tempfile.NamedTemporaryFile(dir=self.server_pem.parent) as file:
+                file.write(client.certificate_pem + client.key_pem)
+                file.flush()
+                context.load_cert_chain(file.name)
+        plain = socket.create_connection((_LOOPBACK, self.port), timeout)
+        return context.wrap_socket(plain, server_hostname="localhost")
+
+    async def _stop(self) -> None:
+        self.resource.close()
+        await _stop(self.resource.reactor, self._listening, self._tls.protocols)
+        shutil.rmtree(self.server_pem.parent)
+
+    def stop(self) -> Deferred[None]:
+        """Cut every connection, listen no more and remove the files."""
+        return Deferred.fromCoroutine(self._stop())
+
+
+def running_proxy(
+    reactor: Any,
+    back_end: int,
+    factory: Callable[[X509ProxyResource], Any] | None = None,
+    authorities: Sequence[x509.Certificate] = (),
+    **options: Any,
+) -> RunningProxy:
+    """Start a proxy over TLS in front of the port ``back_end`` of the loopback.
+
+    :param factory: what serves the resource, such as ``twisted.web.server.Site``; ours if none is given.
+    :param authorities: who makes a client's certificate ``TRUSTED``.
+    :param options: as for :class:`x509proxy.resource.X509ProxyResource`; ``header`` is a new secret name if it is not given.
+    """
+    # Late: it installs a reactor, and by now the caller has chosen one.
+    from x509proxy.resource import X509ProxyResource
+
+    exchanges: list[Exchange] = []
+    name = options.setdefault("header", new_header_name())
+    resource = X509ProxyResource(_LOOPBACK, back_end, reactor=reactor, observe=exchanges.append, **options)
+    server = make_self_signed(KeyKind.EC, "localhost", server=True)
+    ask = options.get("policy", PolicySettings()).client_certificate
+    context = make_context(Identity(server.certificate, server.private_key), ask, authorities)
+    inner = factory(resource) if factory else ProxyFactory(resource, resource.deadlines, options.get("client", ClientSettings()))
+    tls = TLSMemoryBIOFactory(ServerConnections(context), isClient=False, wrappedFactory=inner)
+    tls.noisy = False
+    listening = reactor.listenTCP(0, tls, interface=_LOOPBACK)
+    server_pem = Path(tempfile.mkdtemp(prefix="x509proxy-testing-")) / "server.pem"
+    server_pem.write_bytes(server.certificate_pem)
+    return RunningProxy(listening.getHost().port, server_pem, name, exchanges, resource, tls, listening)
+
+
+async def _stop(reactor: Any, listening: Any, connections: Any) -> None:
+    """End it all, and let the reactor turn: what has been closed here ends there in later turns."""
+    await maybeDeferred(listening.stopListening)
+    for connection in tuple(connections):
+        connection.abortConnection()
+    turns = 4
+    while turns or connections:
+        turns = max(turns - 1, 0)
+        await deferLater(reactor, 0)
