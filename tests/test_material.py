@@ -152,6 +152,12 @@ class SourceTests(MaterialTests):
         """A file of root's is as good as one's own."""
         Source("private-key: x", b"", 0o400, 0).require_private()
 
+    def test_credential_of_systemd(self) -> None:
+        """What LoadCredential= hands over may be used: root's, readable by root's group, and nobody else's."""
+        Source("k: x", b"", 0o440, 0, 0).require_private()
+        for mode, owner, group in ((0o440, 0, 1), (0o440, 1, 0), (0o444, 0, 0), (0o640, 0, 0)):
+            self.assertRaises(SettingsError, Source("k: x", b"", mode, owner, group).require_private)
+
     def test_modes(self) -> None:
         """Any permission for group or others is one too many."""
         for mode in (0o640, 0o604, 0o620, 0o602, 0o777):

@@ -72,6 +72,7 @@ class Source:
     data: bytes = attrs.field(repr=False)
     mode: int
     owner: int
+    group: int = -1
 
     @classmethod
     def read(cls, path: str, what: str) -> Source:
@@ -90,14 +91,15 @@ class Source:
             raise SettingsError(f"{where}: cannot be read: {reason}") from None
         if len(data) > _LARGEST:
             raise SettingsError(f"{where}: found more than {_LARGEST} bytes, expected a text file of {what}")
-        return cls(where, data, stat.S_IMODE(status.st_mode), status.st_uid)
+        return cls(where, data, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
     def require_private(self) -> None:
         """For a file that holds a secret.
 
         :raises SettingsError: group or others may do anything with it, or it is another user's.
         """
-        if self.mode & 0o077:
+        # 0440 of root and root's group is what systemd's LoadCredential= shows through the mask of its access list.
+        if self.mode & 0o077 and (self.mode, self.owner, self.group) != (0o440, 0, 0):
             raise SettingsError(f"{self.where}: found mode {self.mode:04o}, expected 0600: nothing for group and others")
         user = os.geteuid()
         if self.owner not in (0, user):
