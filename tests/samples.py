@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+from base64 import encodebytes
 from datetime import UTC, datetime
 
+import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x25519
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from x509proxy.certificate import ClientCertificate, Objection
 
 __all__ = [
     "EXPIRED",
     "EXTENSIONS",
+    "KINDS",
     "NOON",
     "NOT_AFTER",
     "NOT_BEFORE",
@@ -24,6 +28,7 @@ __all__ = [
     "SPKI",
     "SUBJECT",
     "VERSION",
+    "Pair",
     "certificate",
     "client",
     "compressed_spki",
@@ -32,6 +37,7 @@ __all__ = [
     "issued",
     "malformed_extension",
     "oid",
+    "pair",
     "rsa_spki",
     "spki",
     "tlv",
@@ -228,3 +234,89 @@ def explicit_spki() -> bytes:
     base = tlv(0x04, b"\x04", g_x.to_bytes(32, "big"), g_y.to_bytes(32, "big"))
     parameters = tlv(0x30, _integer(1), field, curve, base, _integer(order), _integer(1))
     return tlv(0x30, tlv(0x30, oid("1.2.840.10045.2.1"), parameters), tlv(0x03, b"\0\x04", *_p256_point()))
+
+
+# Certificates with their keys, for real handshakes: valid from 2020 to 2100 unless told otherwise.
+
+KINDS = ("EC P-256", "EC P-384", "RSA 2048", "RSA 4096", "RSA-PSS", "Ed25519")
+"""The kinds of keys that clients come with."""
+
+_Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+
+@attrs.frozen(eq=False)
+class Pair:
+    """A certificate, in DER since not everybody can read every one, and its private key in DER of PKCS #8."""
+
+    der: bytes
+    key_der: bytes = attrs.field(repr=False)
+    private_key: _Key = attrs.field(repr=False)
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The certificate as ``cryptography`` reads it."""
+        return x509.load_der_x509_certificate(self.der)
+
+    @property
+    def pem(self) -> bytes:
+        """Certificate and key in one file."""
+        return _armour("CERTIFICATE", self.der) + _armour("PRIVATE KEY", self.key_der)
+
+
+def _armour(label: str, der: bytes) -> bytes:
+    return f"-----BEGIN {label}-----\n{encodebytes(der).decode('ascii')}-----END {label}-----\n".encode("ascii")
+
+
+@functools.cache
+def pair(
+    kind: str = "EC P-256",
+    subject: str = "CN=client",
+    issuer: Pair | None = None,
+    years: tuple[int, int] = (2020, 2100),
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
+    ca: bool = False,
+) -> Pair:
+    """Self-signed, or signed by ``issuer``. ``kind``: one of ``KINDS``, or RSA of another size."""
+    key = _make_key(kind)
+    signer = issuer or Pair(b"", b"", key)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name := x509.Name.from_rfc4514_string(subject))
+        .issuer_name(issuer.certificate.subject if issuer else name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(years[0], 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(years[1], 1, 1, tzinfo=UTC))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    if not ca:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    digest = None if isinstance(signer.private_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH) if kind == "RSA-PSS" else None
+    made = builder.sign(signer.private_key, digest, rsa_padding=pss).public_bytes(Encoding.DER)
+    if pss is not None:
+        return _pss_only(made, key, pss)
+    return Pair(made, key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()), key)
+
+
+def _make_key(kind: str) -> _Key:
+    match kind.split():
+        case ["EC", curve]:
+            return ec.generate_private_key(_CURVES[curve]())
+        case ["RSA", bits]:
+            return rsa.generate_private_key(65537, int(bits))
+        case ["RSA-PSS"]:
+            return rsa.generate_private_key(65537, 2048)
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+def _pss_only(der: bytes, key: _Key, pss: padding.PSS) -> Pair:
+    """The same with a key that says it is for RSASSA-PSS alone (RFC 4055 section 1.2), which ``cryptography`` does not make."""
+    assert isinstance(key, rsa.RSAPrivateKey)
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
+    private = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    algorithm = tlv(0x30, oid("1.2.840.113549.1.1.10"))
+    der = with_part(der, SPKI, tlv(0x30, algorithm, tlv(0x03, b"\0", public)))
+    signed, signed_with, _ = _elements(_content(der))
+    signature = tlv(0x03, b"\0", key.sign(signed, pss, hashes.SHA256()))
+    return Pair(tlv(0x30, signed, signed_with, signature), tlv(0x30, _integer(0), algorithm, tlv(0x04, private)), key)

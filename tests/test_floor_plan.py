@@ -19,9 +19,10 @@ PLUGIN = ROOT / "twisted" / "plugins" / "x509proxy_plugin.py"
 PLAN: dict[str, tuple[str, ...]] = {
     "ground": ("settings", "certificate", "exchange", "refusal", "selfsigned"),
     "first": (
-        "encoding", "presets", "head", "headers", "reader", "policy", "accesslog", "metrics", "material", "configuration",
+        "encoding", "presets", "head", "headers", "reader", "answers", "policy", "accesslog", "metrics", "material",
+        "configuration",
     ),
-    "second": ("deadline", "tls", "backend", "channel", "request", "upstream", "pool", "transfer"),
+    "second": ("deadline", "tls", "request", "channel", "factory", "backend", "upstream", "pool", "transfer"),
     "third": ("site", "resource"),
     "fourth": ("endpoint", "echo", "demo", "service", "cli"),
     "garden": ("testing",),

@@ -12,7 +12,7 @@ from x509proxy.certificate import ClientCertificate, Flag, Verdict
 from x509proxy.exchange import Exchange, Observer, Outcome
 
 if TYPE_CHECKING:
-    from x509proxy.channel import ProxyFactory
+    from x509proxy.factory import ProxyFactory
     from x509proxy.resource import X509ProxyResource
     from x509proxy.tls import ServerConnections, client_certificate, make_context
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _LATE = {
-    "ProxyFactory": "x509proxy.channel",
+    "ProxyFactory": "x509proxy.factory",
     "ServerConnections": "x509proxy.tls",
     "X509ProxyResource": "x509proxy.resource",
     "client_certificate": "x509proxy.tls",

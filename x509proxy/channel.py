@@ -17,9 +17,8 @@ from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IHandshakeListener, IPushProducer, ISSLTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -35,7 +34,7 @@ from x509proxy.request import Request
 from x509proxy.settings import ClientSettings
 from x509proxy.tls import peer_certificate
 
-__all__ = ["Channel", "ProxyFactory", "Serves"]
+__all__ = ["Channel", "Owner", "Serves"]
 
 
 # For a client that has nothing to read but the end.
@@ -49,6 +48,18 @@ class Serves(Interface):
 
     def serve(self, request: Request) -> None:
         """Answer it, now or later, by its methods."""
+
+
+class Owner(Interface):
+    """Whoever made the channel (:mod:`x509proxy.factory`): what all channels share."""
+
+    serves: Serves
+    settings: ClientSettings
+    deadlines: Deadlines
+    draining: bool
+
+    def admit(self, channel: Channel) -> bool: ...
+    def leave(self, channel: Channel) -> None: ...
 
 
 class _Phase(enum.Enum):
@@ -74,17 +85,17 @@ class Channel(Protocol):
     transport: Any
     _log = Logger()
 
-    def __init__(self, factory: ProxyFactory) -> None:
-        self._owner = factory
-        self.observe = factory.serves.observe
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self.observe = owner.serves.observe
         self.deadline = NEVER
         self.hop = Hop("")
         self.certificate: ClientCertificate | None = None
         self.tls_version = ""
-        self._settings = factory.settings
-        self._clock = factory.deadlines.clock
+        self._settings = owner.settings
+        self._clock = owner.deadlines.clock
         self._phase = _Phase.NEW
-        self._reader = RequestReader(factory.settings)
+        self._reader = RequestReader(owner.settings)
         self._queue: deque[Request] = deque()
         self._receiving: Request | None = None
         self._current: Request | None = None
@@ -117,12 +128,12 @@ class Channel(Protocol):
         self._advance()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._owner.leave(self)
         current, self._current = self._current, None
         self._queue.clear()
         self._phase = _Phase.CLOSING
         if current is not None:
             current.lost("the client left")
+        self._owner.leave(self)
 
     # Twisted calls: the client reads too slowly, or again.
 
@@ -138,12 +149,10 @@ class Channel(Protocol):
         self.blocked = False
         if self._current is not None and self._current.source is not None:
             self._current.source.resume_answer()
-        self._update()
+        self._advance()
 
     def stopProducing(self) -> None:
-        """The transport is going; ``connectionLost`` does what there is to do."""
-
-    # The deadline's call.
+        """The transport is going; ``connectionLost`` says so."""
 
     def expired(self) -> None:
         """Whatever was waited for does not come."""
@@ -178,9 +187,12 @@ class Channel(Protocol):
 
     def answered(self, stays_open: bool) -> None:
         self._current = None
-        # Whatever is waited for next is waited for from now on.
-        self._phase = _Phase.NEW
-        if stays_open:
+        if self._phase is _Phase.CLOSING:
+            return
+        if self._phase is not _Phase.SENDING:
+            # Whatever is waited for next is waited for from now on.
+            self._phase = _Phase.NEW
+        if stays_open and (self._queue or not self._owner.draining):
             self._advance()
         else:
             self._close(self._settings.send_timeout)
@@ -193,8 +205,8 @@ class Channel(Protocol):
 
     def drain(self) -> None:
         """No more requests than those that have come."""
-        if self._current is None and self._phase is not _Phase.CLOSING:
-            self._close(_LINGER)
+        if self._current is None and not self._queue and self._phase is not _Phase.CLOSING:
+            self._close(self._settings.send_timeout if self.blocked else _LINGER)
 
     # Inside.
 
@@ -245,7 +257,7 @@ class Channel(Protocol):
         try:
             if self._current is not None:
                 self._guard(self._current, self._current.check_ready)
-            while self._current is None and self._queue and self._phase is not _Phase.CLOSING:
+            while self._current is None and self._queue and not self.blocked and self._phase is not _Phase.CLOSING:
                 self._current = request = self._queue.popleft()
                 self._serve(request)
         finally:
@@ -273,7 +285,7 @@ class Channel(Protocol):
             return
         current, settings = self._current, self._settings
         waiting = current if current is not None and not current.body_complete else None
-        self._read_on(wanted=not self._queue and (waiting is None or waiting.wants_more))
+        self._read_on(wanted=not self._queue and not self.blocked and (waiting is None or waiting.wants_more))
         if self.blocked:
             self._enter(_Phase.SENDING, settings.send_timeout)
         elif waiting is not None and self._reading:
@@ -305,51 +317,3 @@ class Channel(Protocol):
         self._phase, self.deadline = _Phase.CLOSING, self._clock.seconds() + linger
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-
-
-class ProxyFactory(Factory):
-    """Makes a channel for each connection, keeps count of them, and drains them at the end."""
-
-    noisy = False
-
-    def __init__(self, serves: Serves, deadlines: Deadlines, settings: ClientSettings = ClientSettings()) -> None:
-        self.serves = serves
-        self.deadlines = deadlines
-        self.settings = settings
-        self.draining = False
-        self._channels: set[Channel] = set()
-        self._drained: Deferred[None] | None = None
-
-    def buildProtocol(self, addr: IAddress | None) -> Channel:
-        return Channel(self)
-
-    def admit(self, channel: Channel) -> bool:
-        """Whether there is room for one more connection."""
-        if self.draining or len(self._channels) >= self.settings.connections:
-            return False
-        self._channels.add(channel)
-        self.deadlines.watch(channel)
-        return True
-
-    def leave(self, channel: Channel) -> None:
-        """The connection has ended."""
-        self._channels.discard(channel)
-        self.deadlines.forget(channel)
-        if not self._channels and self._drained is not None:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
-
-    def drain(self) -> Deferred[None]:
-        """Let what is in flight end within ``stop_timeout``; fires when no connection is left."""
-        self.draining = True
-        for channel in tuple(self._channels):
-            channel.drain()
-        if not self._channels:
-            return succeed(None)
-        self._drained = Deferred()
-        cut = self.deadlines.clock.callLater(self.settings.stop_timeout, self._cut_all)
-        return self._drained.addBoth(lambda _: cut.cancel() if cut.active() else None)
-
-    def _cut_all(self) -> None:
-        for channel in tuple(self._channels):
-            channel.cut()

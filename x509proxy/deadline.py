@@ -10,6 +10,7 @@ import math
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 __all__ = ["NEVER", "Deadlines", "Waiter"]
 
@@ -27,6 +28,8 @@ class Waiter(Protocol):
 
 class Deadlines:
     """The waiters of one reactor. A deadline is kept to within ``resolution`` seconds, never early."""
+
+    _log = Logger()
 
     def __init__(self, clock: IReactorTime, resolution: float = 0.25) -> None:
         self.clock = clock
@@ -51,4 +54,13 @@ class Deadlines:
         self._call = self.clock.callLater(self._resolution, self._look)
         now = self.clock.seconds()
         for waiter in [waiter for waiter in self._waiters if waiter.deadline <= now]:
+            # Again, since those before it may have forgotten it or put it off.
+            if waiter.deadline <= now and waiter in self._waiters:
+                self._tell(waiter)
+
+    def _tell(self, waiter: Waiter) -> None:
+        try:
             waiter.expired()
+        except Exception:
+            # One that fails must not cost the others their deadlines.
+            self._log.failure("a deadline could not be kept")

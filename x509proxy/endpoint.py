@@ -29,7 +29,7 @@ class X509EndpointParser:
 def x509_endpoint(
     reactor: Any,
     *nested: str,
-    certificate: str,
+    certificate: str | None = None,
     privateKey: str | None = None,
     clientCertificate: str = "optional",
     ca: str | None = None,
@@ -51,14 +51,25 @@ def x509_endpoint(
     except ValueError:
         expected = "optional, required or none"
         raise SettingsError(f"clientCertificate: found {clientCertificate!r}, expected {expected}") from None
+    if certificate is None:
+        raise SettingsError("certificate: found none, expected a file in PEM")
     identity = read_identity(certificate, privateKey)
     context = make_context(identity, ask, read_authorities(ca) if ca else (), http=False)
     if ask is ClientAuth.REQUIRED:
         require_certificate(context)
-    return wrapServerTLS(ServerConnections(context), serverFromString(reactor, _describe(nested, others)))
+    description = _describe(nested, others)
+    try:
+        within = serverFromString(reactor, description)
+    except Exception as error:  # each kind of endpoint raises what it likes for a description that it cannot read
+        raise SettingsError(f"x509: found {description!r}, expected a Twisted server endpoint: {error}") from None
+    return wrapServerTLS(ServerConnections(context), within)
 
 
 def _describe(nested: tuple[str, ...], others: dict[str, str]) -> str:
     """The description of the endpoint within: as it is if it came escaped, else put together again."""
-    head = nested[0] if len(nested) == 1 else ":".join(map(quoteStringArgument, nested))
-    return ":".join([head, *(f"{name}={quoteStringArgument(value)}" for name, value in others.items())])
+    # Twisted, and its quoteStringArgument, leave equals signs alone: an escaped "tcp:0:interface=…" arrives as an argument of
+    # the name "tcp:0:interface".
+    whole = [f"{name}={value}" for name, value in others.items() if ":" in name]
+    parts = [*nested, *whole]
+    head = parts[0] if len(parts) == 1 else ":".join(map(quoteStringArgument, parts))
+    return ":".join([head, *(f"{name}={quoteStringArgument(value)}" for name, value in others.items() if ":" not in name)])

@@ -28,7 +28,7 @@ from x509proxy.encoding import Pairs
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import ClientSettings, OddNames
 
-__all__ = ["Body", "RequestHead", "ResponseHead", "read_request_head", "read_response_head"]
+__all__ = ["Body", "RequestHead", "ResponseHead", "check_request_line", "read_request_head", "read_response_head"]
 
 _NAME_OCTETS = (string.ascii_letters + string.digits + "-").encode()
 _TOKEN_OCTETS = _NAME_OCTETS + b"!#$%&'*+.^_`|~"
@@ -40,6 +40,7 @@ _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _NEVER = frozenset({b"TRACE", b"CONNECT"})
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization"})
 
+_REQUEST_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/1\.[01]")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(rb"/[!-\"$-~]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[!-\"$-~]*|\?[!-\"$-~]*)?", re.IGNORECASE)
@@ -87,6 +88,16 @@ class ResponseHead:
     pairs: Pairs
     body: Body
     length: int = -1
+
+
+def check_request_line(line: bytes) -> None:
+    """Judge a request line before it is parsed, without its line end (RFC 9112 section 3).
+
+    :raises Refused: 400; or 405 or 501, the method is not served.
+    """
+    if not _REQUEST_LINE.fullmatch(line):
+        raise _bad("malformed request line")
+    _check_method(line.partition(b" ")[0])
 
 
 def read_request_head(

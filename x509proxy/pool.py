@@ -68,6 +68,7 @@ class Pool:
         self._opening: dict[Connection, Asker | None] = {}
         self._busy: set[Connection] = set()
         self._waiting: deque[_Waiting] = deque()
+        self._serving = False
 
     def __repr__(self) -> str:
         return (
@@ -156,9 +157,13 @@ class Pool:
         connection.open()
 
     def _serve_queue(self) -> None:
-        """A place has become free."""
-        if self._waiting and len(self._busy) + len(self._opening) + len(self._idle) < self.settings.connections:
+        """A place has become free. What fails at once comes back here by ``failed``, and is not nested."""
+        if self._serving:
+            return
+        self._serving = True
+        while self._waiting and len(self._busy) + len(self._opening) + len(self._idle) < self.settings.connections:
             self._open(self._next())
+        self._serving = False
 
     def _next(self) -> Asker:
         waiting = self._waiting[0]

@@ -1,6 +1,6 @@
-"""Bytes to messages, both ways: llhttp with the limits it leaves open, and no transport. What comes out has been validated.
+"""Bytes to requests: llhttp with the limits it leaves open, and no transport. What comes out has been validated.
 
-Each reader turns what is fed to it into a list of events, in order: a head, pieces of its body, ``Mark.END``; or a
+The reader turns what is fed to it into a list of events, in order: a head, pieces of its body, ``Mark.END``; or a
 :class:`~x509proxy.refusal.Refusal`, after which the reader is dead and whatever is fed to it vanishes (law L3).
 
 Facts
@@ -9,21 +9,22 @@ Facts
   counted here from outside, by the bytes fed while it lasted.
 * A chunked body may be mostly chunk extensions or one-byte chunks (Go CVE-2023-39326): what is not body is bounded by what is.
 * Trailer fields are dropped: merged by a next hop, they become header fields (lighttpd CVE-2025-12642).
-* httptools cannot tell llhttp that an answer is to a HEAD request. So there is a fresh parser for each answer, and one to HEAD
-  ends with its head.
+* llhttp forgives two spaces in a request line, and takes RTSP and ICE for HTTP; it gives up on a method it does not know before
+  there is a word to answer. So the request line is ours: it is waited for, and judged, before the parser sees it.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 
 import httptools
 
-from x509proxy.head import Body, RequestHead, ResponseHead, read_request_head, read_response_head
+from x509proxy.head import Body, RequestHead, check_request_line, read_request_head
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.settings import ClientSettings, UpstreamSettings
+from x509proxy.settings import ClientSettings
 
-__all__ = ["Mark", "RequestEvent", "RequestReader", "ResponseEvent", "ResponseReader", "Stage"]
+__all__ = ["Mark", "MessageCounter", "RequestEvent", "RequestReader", "Stage"]
 
 
 class Mark(enum.Enum):
@@ -41,15 +42,16 @@ class Stage(enum.Enum):
 
 
 RequestEvent = RequestHead | bytes | Mark | Refusal
-ResponseEvent = ResponseHead | bytes | Mark | Refusal
 
 _OVERHEAD = 16384
 _OVERHEAD_PER_BYTE = 8
-_INTERIM_ANSWERS = 16
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
+_PART_OF_LINE = re.compile(rb"[ -~]*\r?")
+_LINE_AROUND_TARGET = 32
 
 
-class _Counter:
-    """What both readers count: the bytes of a head, or of a body's framing, that does not end."""
+class MessageCounter:
+    """What this reader and that of :mod:`x509proxy.answers` count: bytes of a head, or of framing, without end."""
 
     def __init__(self, head_bytes: int, fields: int) -> None:
         self.stage = Stage.IDLE
@@ -59,36 +61,43 @@ class _Counter:
         self._pairs: list[tuple[bytes, bytes]] = []
         self._head_size = 0
         self._body_size = 0
-        self._trailers = 0
         self._waste = 0
+        self._standstill = 0
         self._begun = False
 
     def _begin_message(self) -> None:
         self.stage = Stage.HEAD
         self._begun = True
         self._pairs = []
-        self._head_size = self._body_size = self._trailers = self._waste = 0
+        self._head_size = self._body_size = self._waste = self._standstill = 0
+
+    def _begin_body(self) -> None:
+        self.stage = Stage.BODY
+        self._begun = True
+        self._waste = self._standstill = 0
 
     def _count_field(self, name: bytes, value: bytes) -> bool:
-        """Whether it is a field of the head; a trailer is counted and dropped."""
+        """Whether it is a field of the head; a trailer is dropped."""
         if self.stage is Stage.BODY:
-            self._trailers += 1
             return False
         self._head_size += len(name) + len(value) + 4
         return True
 
     def _is_endless(self, fed: int, body_before: int) -> bool:
         """Whether a message that began in an earlier feed is taking more than its share without getting on."""
-        if self._begun or self.stage is Stage.IDLE:
+        if self.dead or self._begun or self.stage is Stage.IDLE:
             self._begun = False
             return False
-        self._waste += fed - (self._body_size - body_before)
+        body = self._body_size - body_before
+        self._waste += fed - body
+        # A trailer field that does not end is joined anew with each piece, so here the body before it buys nothing.
+        self._standstill = 0 if body else self._standstill + fed
         if self.stage is Stage.HEAD:
             return self._waste > self._head_limit
-        return self._waste > _OVERHEAD + _OVERHEAD_PER_BYTE * self._body_size
+        return self._standstill > self._head_limit or self._waste > _OVERHEAD + _OVERHEAD_PER_BYTE * self._body_size
 
 
-class RequestReader(_Counter):
+class RequestReader(MessageCounter):
     """Requests from one client connection, one after the other."""
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -97,12 +106,19 @@ class RequestReader(_Counter):
         self._parser = httptools.HttpRequestParser(self)
         self._events: list[RequestEvent] = []
         self._target = b""
+        self._line = b""
+        self._raw = b""
 
     def feed(self, data: bytes) -> list[RequestEvent]:
         """What the bytes complete. A refusal is the last event there will ever be."""
         events = self._events = []
         if self.dead:
             return events
+        if self.stage is Stage.IDLE or self._line:
+            data = self._whole_line(data)
+            if not data:
+                return events
+        self._raw = self._raw + data if self.stage is Stage.HEAD else data
         before = self._body_size
         try:
             self._parser.feed_data(data)
@@ -116,12 +132,30 @@ class RequestReader(_Counter):
                 self._die(_endless(self.stage))
         return events
 
+    def _whole_line(self, data: bytes) -> bytes:
+        """What to feed the parser: nothing until a request line is complete, and well formed in our own eyes."""
+        data = self._line + data
+        data = _EMPTY_LINES.sub(b"", data, count=1)
+        line, end, _ = data.partition(b"\r\n")
+        self._line = b""
+        if end:
+            try:
+                check_request_line(line)
+            except Refused as refused:
+                self._die(refused.refusal)
+            return b"" if self.dead else data
+        if not _PART_OF_LINE.fullmatch(data):
+            self._die(Refusal(400, "malformed request line", "Malformed request"))
+        elif len(data) > self._settings.target_bytes + _LINE_AROUND_TARGET:
+            self._die(Refusal(414, "request line too long"))
+        elif data:
+            self.stage, self._line = Stage.HEAD, data
+        return b""
+
     def _refuse(self, error: httptools.HttpParserError) -> None:
         if isinstance(error.__context__, Refused):
             self._die(error.__context__.refusal)
-        elif str(error) == "Data after `Connection: close`":
-            self.dead = True
-        else:
+        elif not self.dead:
             self._die(Refusal(400, f"malformed request: {error}", "Malformed request"))
 
     def _die(self, refusal: Refusal) -> None:
@@ -150,13 +184,19 @@ class RequestReader(_Counter):
 
     def on_headers_complete(self) -> None:
         parser = self._parser
+        method, version = parser.get_method(), parser.get_http_version()
+        if b"%b %b HTTP/%b\r\n" % (method, self._target, version.encode("ascii")) not in self._raw:
+            # One behind another in the same piece has not been looked at before.
+            raise Refused(Refusal(400, "malformed request line", "Malformed request"))
         head = read_request_head(
-            parser.get_method(), self._target, parser.get_http_version(), self._pairs, self._settings,
-            parser.should_keep_alive() and not parser.should_upgrade(),
-        )  # fmt: skip
+            method, self._target, version, self._pairs, self._settings, parser.should_keep_alive() and not parser.should_upgrade()
+        )
         if len(self._target) + self._head_size > self._head_limit:
             raise Refused(Refusal(431, "head too large"))
-        self.stage, self._waste = Stage.BODY, 0
+        if parser.should_upgrade() and head.body is not Body.NONE:
+            # httptools leaves its body out.
+            raise Refused(Refusal(400, "upgrade of a request with a body", "Malformed request"))
+        self._begin_body()
         self._events.append(head)
 
     def on_body(self, piece: bytes) -> None:
@@ -167,6 +207,8 @@ class RequestReader(_Counter):
 
     def on_message_complete(self) -> None:
         self.stage = Stage.IDLE
+        # After its last request a connection has nothing to say.
+        self.dead = not self._parser.should_keep_alive()
         self._events.append(Mark.END)
 
 
@@ -174,113 +216,3 @@ def _endless(stage: Stage) -> Refusal:
     if stage is Stage.HEAD:
         return Refusal(431, "head too large")
     return Refusal(400, "body framing larger than the body", "Malformed request")
-
-
-class ResponseReader(_Counter):
-    """One answer from a back end. ``reusable``, after its ``Mark.END``: the connection is as it was before."""
-
-    def __init__(self, method: bytes, settings: UpstreamSettings) -> None:
-        super().__init__(settings.head_bytes, settings.fields)
-        self._method = method
-        self._parser = httptools.HttpResponseParser(self)
-        self._events: list[ResponseEvent] = []
-        self._reason = b""
-        self._interim = 0
-        self._head: ResponseHead | None = None
-        self.reusable = False
-
-    def feed(self, data: bytes) -> list[ResponseEvent]:
-        """What the bytes complete. After the end, or a refusal, anything more makes the connection unfit for use."""
-        events = self._events = []
-        if self.dead:
-            self.reusable = False
-            return events
-        before = self._body_size
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._refuse(error)
-        else:
-            if self._is_endless(len(data), before):
-                self._die("head or framing without end")
-        return events
-
-    def end_of_stream(self, clean: bool) -> list[ResponseEvent]:
-        """What the connection's end means: the end of a close-delimited body, or an answer cut short."""
-        events = self._events = []
-        if self.dead:
-            return events
-        if clean and self._head is not None and self._head.body is Body.CLOSE:
-            self._end(reusable=False)
-        else:
-            self._die("cut short" if self._begun or self.stage is not Stage.IDLE else "none")
-        return events
-
-    def _refuse(self, error: Exception) -> None:
-        self.reusable = False
-        if self.dead:
-            return
-        if isinstance(error.__context__, Refused):
-            self.dead = True
-            self._events.append(error.__context__.refusal)
-        else:
-            self._die(str(error))
-
-    def _die(self, reason: str) -> None:
-        self.dead = True
-        self._events.append(Refusal(502, f"back end's answer: {reason}"))
-
-    def _end(self, reusable: bool) -> None:
-        self.dead = True
-        self.reusable = reusable
-        self._events.append(Mark.END)
-
-    # Called by httptools.
-
-    def on_message_begin(self) -> None:
-        if self.dead:
-            self.reusable = False
-        elif self._interim == 0:
-            self._begin_message()
-        else:
-            # A flood of interim answers counts as one head.
-            self._pairs = []
-        self._reason = b""
-
-    def on_status(self, piece: bytes) -> None:
-        self._reason += piece
-        self._check_head(len(piece))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._count_field(name, value):
-            self._pairs.append((name, value.strip(b" \t")))
-            self._check_head(0)
-
-    def _check_head(self, more: int) -> None:
-        self._head_size += more
-        if self._head_size > self._head_limit or len(self._pairs) > self._field_limit:
-            raise Refused(Refusal(502, "back end's answer: head too large"))
-
-    def on_headers_complete(self) -> None:
-        parser = self._parser
-        status = parser.get_status_code()
-        if self.dead or (100 <= status <= 199 and status != 101 and self._interim < _INTERIM_ANSWERS):
-            self._interim += 1
-            return
-        head = read_response_head(status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit)
-        self._head = head
-        self.stage, self._waste = Stage.BODY, 0
-        self._events.append(head)
-        if head.body is Body.NONE:
-            self._end(parser.should_keep_alive())
-
-    def on_body(self, piece: bytes) -> None:
-        if self.dead:
-            self.reusable = False
-            return
-        self._body_size += len(piece)
-        self._events.append(piece)
-
-    def on_message_complete(self) -> None:
-        if not self.dead and self._head is not None:
-            self._end(self._parser.should_keep_alive())

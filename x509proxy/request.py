@@ -13,6 +13,8 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
+from twisted.logger import Logger
+
 from x509proxy.certificate import ClientCertificate
 from x509proxy.encoding import Pairs
 from x509proxy.exchange import Exchange, Observer, Outcome
@@ -66,6 +68,8 @@ def _date(second: int) -> bytes:
 class Incoming:
     """A request as the record sees it. ``forged``, ``backend`` and ``reason`` are for whoever serves it to fill in."""
 
+    _log = Logger()
+
     __slots__ = (
         "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "certificate", "ended", "forged", "head",
         "hop", "observe", "reason", "source", "status", "tls_version",
@@ -93,25 +97,30 @@ class Incoming:
     def record(self, outcome: Outcome) -> None:
         """It is over: tell the observer, once."""
         self.ended = True
-        self.observe(
-            Exchange(
-                started=self._started,
-                duration=self._clock() - self._began,
-                peer=self.hop.peer,
-                method=self.head.method.decode("ascii"),
-                target=self.head.target.partition(b"?")[0].decode("ascii"),
-                version=f"HTTP/{self.head.version}",
-                status=self.status,
-                outcome=outcome,
-                reason=self.reason,
-                bytes_in=self.bytes_in,
-                bytes_out=self.bytes_out,
-                tls_version=self.tls_version,
-                certificate=self.certificate,
-                forged=self.forged,
-                odd_names=self.head.odd_names,
-                backend=self.backend,
-            )
+        try:
+            self.observe(self._exchange(outcome))
+        except Exception:
+            # Whoever looks on must not change what happens.
+            self._log.failure("an observer failed")
+
+    def _exchange(self, outcome: Outcome) -> Exchange:
+        return Exchange(
+            started=self._started,
+            duration=self._clock() - self._began,
+            peer=self.hop.peer,
+            method=self.head.method.decode("ascii"),
+            target=self.head.target.partition(b"?")[0].decode("ascii"),
+            version=f"HTTP/{self.head.version}",
+            status=self.status,
+            outcome=outcome,
+            reason=self.reason,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            tls_version=self.tls_version,
+            certificate=self.certificate,
+            forged=self.forged,
+            odd_names=self.head.odd_names,
+            backend=self.backend,
         )
 
 
@@ -238,6 +247,7 @@ class Request(Incoming):
         if not self.ended:
             self.reason = reason
             self.record(Outcome.ABORTED)
+            self._leave_source()
             self._wire.cut()
 
     def lost(self, reason: str) -> None:

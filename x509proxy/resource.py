@@ -38,7 +38,7 @@ class X509ProxyResource(ReverseProxyResource):
     """Relays everything below it to a back end, with the client's certificate in the header that this back end trusts.
 
     ``X509ProxyResource("127.0.0.1", 8080, b"", header="Sec-Client-X509-Cert-…")`` under ``Site``, or under
-    :class:`x509proxy.channel.ProxyFactory`, which streams. The target goes to the back end byte for byte, after ``path``;
+    :class:`x509proxy.factory.ProxyFactory`, which streams. The target goes to the back end byte for byte, after ``path``;
     mounted below a ``Site``'s root it goes without the segments that led here. ``Host`` is kept.
 
     :param host: the back end's host; :param port: its port; :param path: put before every target, without a trailing slash.

@@ -110,7 +110,7 @@ class ProxyService(Service):
 
     def __init__(self, configuration: Configuration, reactor: Any) -> None:
         # Late, since importing the resource installs a reactor.
-        from x509proxy.channel import ProxyFactory
+        from x509proxy.factory import ProxyFactory
         from x509proxy.resource import X509ProxyResource
         from x509proxy.tls import ServerConnections
 

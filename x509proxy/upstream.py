@@ -18,21 +18,14 @@ from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IAddress,
-    IHandshakeListener,
-    IPushProducer,
-    IReactorTime,
-    ISSLTransport,
-    IStreamClientEndpoint,
-)
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from x509proxy.answers import ResponseEvent, ResponseReader
 from x509proxy.deadline import NEVER
 from x509proxy.head import ResponseHead
-from x509proxy.reader import Mark, ResponseReader
 from x509proxy.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -61,14 +54,13 @@ class _State(enum.Enum):
     CLOSED = "closed"
 
 
-class _ForOne(Factory):
-    noisy = False
+_OWN_PATIENCE = {_State.OPENING: "connect_timeout", _State.IDLE: "idle_timeout", _State.CLOSED: "read_timeout"}
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
-        return self._connection
+def _factory_for(connection: Connection) -> Factory:
+    factory: Factory = Factory.forProtocol(lambda: connection)
+    factory.noisy = False
+    return factory
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -83,22 +75,23 @@ class Connection(Protocol):
         self._pool = pool
         self._endpoint = endpoint
         self._settings = pool.settings
-        self._clock: IReactorTime = pool.deadlines.clock
+        self._clock = pool.deadlines.clock
         self._state = _State.OPENING
         self._attempt: Deferred[Any] | None = None
         self._taker: Taker | None = None
         self._reader: ResponseReader | None = None
         self._request_ended = False
         self._producing = False
+        self._request_paused = False
         self._answer_paused = False
 
     # The pool's calls.
 
     def open(self) -> None:
         """Connect; the pool's ``opened`` or ``failed`` says how it went, within ``connect_timeout``, TLS included."""
-        self._wait(self._settings.connect_timeout)
+        self._wait_anew()
         self._pool.deadlines.watch(self)
-        self._attempt = attempt = self._endpoint.connect(_ForOne(self))
+        self._attempt = attempt = self._endpoint.connect(_factory_for(self))
         attempt.addErrback(self._not_opened)
 
     def is_alive(self) -> bool:
@@ -117,12 +110,11 @@ class Connection(Protocol):
     def rest(self) -> None:
         """Wait for the next exchange."""
         self._state = _State.IDLE
-        self._wait(self._settings.idle_timeout)
+        self._wait_anew()
 
     def close(self) -> None:
         """End it, politely, but within ``read_timeout``; the pool forgets it at once."""
         self._shut()
-        self._wait(self._settings.read_timeout)
         self.transport.loseConnection()
 
     # The borrower's calls.
@@ -132,8 +124,8 @@ class Connection(Protocol):
         self._taker = taker
         self._reader = ResponseReader(method, self._settings)
         self._state = _State.SENDING
-        self._request_ended = False
-        self._wait(NEVER)
+        self._request_ended = self._request_paused = self._answer_paused = False
+        self._wait_anew()
         if not whole:
             self._producing = True
             self.transport.registerProducer(self, streaming=True)
@@ -150,19 +142,19 @@ class Connection(Protocol):
         self._stop_producing()
         if self._state is _State.SENDING:
             self._state = _State.AWAITING
-            self._wait(self._settings.response_timeout)
+            self._wait_anew()
 
     def pause_answer(self) -> None:
         """The client reads too slowly."""
         self._answer_paused = True
-        self._wait(NEVER)
+        self._wait_anew()
         self.transport.pauseProducing()
 
     def resume_answer(self) -> None:
         """It reads again."""
         if self._answer_paused:
             self._answer_paused = False
-            self._wait(self._settings.read_timeout)
+            self._wait_anew()
             self.transport.resumeProducing()
 
     def cancel(self) -> None:
@@ -190,10 +182,9 @@ class Connection(Protocol):
             # Nobody has asked for anything.
             self._abort()
             return
-        if not self._answer_paused:
-            self._wait(self._settings.read_timeout if self._state is _State.ANSWERING else None)
-        for event in self._reader.feed(data):
-            self._take(event)
+        if self._state is _State.ANSWERING:
+            self._wait_anew()
+        self._take_all(self._reader, self._reader.feed(data))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._state is _State.OPENING:
@@ -203,17 +194,19 @@ class Connection(Protocol):
         self._shut()
         self._pool.deadlines.forget(self)
         if reader is not None:
-            for event in reader.end_of_stream(reason.check(ConnectionDone) is not None):
-                self._take(event)
+            self._take_all(reader, reader.end_of_stream(clean=reason.check(ConnectionDone) is not None))
+            self._reader = None
 
     def pauseProducing(self) -> None:
         if self._taker is not None:
-            self._wait(self._settings.read_timeout)
+            self._request_paused = True
+            self._wait_anew()
             self._taker.pause_request()
 
     def resumeProducing(self) -> None:
         if self._taker is not None:
-            self._wait(NEVER if self._state is _State.SENDING else None)
+            self._request_paused = False
+            self._wait_anew()
             self._taker.resume_request()
 
     def stopProducing(self) -> None:
@@ -233,22 +226,27 @@ class Connection(Protocol):
 
     # Inside.
 
-    def _take(self, event: object) -> None:
-        taker = self._taker
-        if taker is None:
-            return
+    def _take_all(self, reader: ResponseReader, events: list[ResponseEvent]) -> None:
+        """Hand the events on. After the end somebody else may have been lent the connection: the rest is not for them."""
+        for event in events:
+            taker = self._taker
+            if taker is None or reader is not self._reader:
+                return
+            self._take(event, taker)
+
+    def _take(self, event: ResponseEvent, taker: Taker) -> None:
         match event:
             case ResponseHead():
-                self._state = _State.ANSWERING
-                if not self._answer_paused:
-                    self._wait(self._settings.read_timeout)
+                if self._state is not _State.CLOSED:
+                    self._state = _State.ANSWERING
+                    self._wait_anew()
                 taker.answer_head(event)
             case bytes():
                 taker.answer_data(event)
-            case Mark.END:
-                self._end_exchange(taker)
             case Refusal():
                 self._fail(event)
+            case _:
+                self._end_exchange(taker)
 
     def _end_exchange(self, taker: Taker) -> None:
         reusable = self._reader is not None and self._reader.reusable and self._request_ended
@@ -268,8 +266,8 @@ class Connection(Protocol):
     def _fail(self, refusal: Refusal) -> None:
         taker, self._taker = self._taker, None
         self._abort()
-        if taker is not None:
-            taker.answer_failed(refusal)
+        assert taker is not None
+        taker.answer_failed(refusal)
 
     def _not_opened(self, failure: Failure) -> None:
         if self._state is _State.OPENING:
@@ -285,21 +283,34 @@ class Connection(Protocol):
 
     def _abort(self) -> None:
         self._shut()
-        self._wait(NEVER)
+        self._reader = None
+        self.deadline = NEVER
         self.transport.abortConnection()
 
     def _shut(self) -> None:
+        """No more exchanges; the pool forgets it."""
         if self._state is not _State.CLOSED:
             self._state = _State.CLOSED
+            self._wait_anew()
             self._stop_producing()
             self._pool.lost(self)
-        self._reader = None
 
     def _stop_producing(self) -> None:
         if self._producing:
             self._producing = False
             self.transport.unregisterProducer()
 
-    def _wait(self, timeout: float | None) -> None:
-        if timeout is not None:
-            self.deadline = self._clock.seconds() + timeout
+    def _wait_anew(self) -> None:
+        self.deadline = self._clock.seconds() + self._patience()
+
+    def _patience(self) -> float:
+        """For how long to wait, from now on, for what is waited for."""
+        settings = self._settings
+        if self._state in _OWN_PATIENCE:
+            return float(getattr(settings, _OWN_PATIENCE[self._state]))
+        if self._answer_paused:
+            return NEVER
+        if self._request_paused:
+            return settings.read_timeout
+        # While the request is still being sent, it is the client who is waited for.
+        return {_State.SENDING: NEVER, _State.AWAITING: settings.response_timeout}.get(self._state, settings.read_timeout)

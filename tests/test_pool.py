@@ -1,0 +1,299 @@
+"""Promises of :mod:`x509proxy.pool`: who gets which connection, who waits, for how long, and that no place is ever lost."""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wires import CUT, OK, BackEnd, Borrower
+from x509proxy.deadline import Deadlines
+from x509proxy.pool import Pool, Step, plan
+from x509proxy.settings import Backend, UpstreamSettings
+
+BACKEND = Backend.parse("http://127.0.0.1:8080")
+
+
+class Planning(SynchronousTestCase):
+    """The decision alone."""
+
+    def test_table(self) -> None:
+        """Reuse before opening, open up to the maximum, wait up to the queue's end, else refuse."""
+        settings = UpstreamSettings(connections=3, queue=2)
+        for idle, connections, waiting, expected in (
+            (1, 1, 0, Step.REUSE),
+            (1, 3, 2, Step.REUSE),
+            (0, 0, 0, Step.OPEN),
+            (0, 2, 0, Step.OPEN),
+            (0, 3, 0, Step.WAIT),
+            (0, 3, 1, Step.WAIT),
+            (0, 3, 2, Step.REFUSE),
+            (0, 4, 9, Step.REFUSE),
+        ):
+            self.assertEqual(expected, plan(idle, connections, waiting, settings), (idle, connections, waiting))
+
+
+class PoolTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.back_end = BackEnd(self.clock)
+        self.arrange()
+
+    def arrange(self, settings: UpstreamSettings = UpstreamSettings(connections=2, queue=2, queue_timeout=5)) -> None:
+        self.pool = Pool(BACKEND, self.back_end, Deadlines(self.clock), settings)
+
+    def borrow(self) -> Borrower:
+        """One more who asks, and sends its request as soon as it can."""
+        borrower = Borrower(Borrower.ask)
+        self.pool.acquire(borrower)
+        return borrower
+
+    def idle(self, number: int) -> None:
+        """Let there be so many idle connections."""
+        borrowers = [self.borrow() for _ in range(number)]
+        for borrower in borrowers:
+            borrower.connection.transport.deliver(OK)
+
+    def expect(self, busy: int = 0, idle: int = 0, opening: int = 0, waiting: int = 0) -> None:
+        self.assertEqual(
+            f"<Pool http://127.0.0.1:8080 busy={busy} idle={idle} opening={opening} waiting={waiting}>", repr(self.pool)
+        )
+        self.assertEqual(busy + opening + waiting, self.pool.load)
+
+
+class Lending(PoolTestCase):
+    """A connection serves one exchange at a time."""
+
+    def test_opened(self) -> None:
+        """The first who asks gets a new connection."""
+        self.back_end.at_once = False
+        borrower = self.borrow()
+        self.expect(opening=1)
+        self.back_end.attempts[0].succeed()
+        self.expect(busy=1)
+        self.assertEqual(self.back_end.wire, borrower.connection.transport)
+
+    def test_reused(self) -> None:
+        """A connection whose exchange is over is used again."""
+        first = self.borrow()
+        self.back_end.wire.deliver(OK)
+        self.expect(idle=1)
+        second = self.borrow()
+        self.expect(busy=1)
+        self.assertIs(first.connection, second.connection)
+        self.assertEqual(1, len(self.back_end.attempts))
+
+    def test_newest_first(self) -> None:
+        """Of several idle connections the one that was used last is used next."""
+        first, second = self.borrow(), self.borrow()
+        for borrower in (second, first):
+            borrower.connection.transport.deliver(OK)
+        self.expect(idle=2)
+        self.assertIs(first.connection, self.borrow().connection)
+        self.assertIs(second.connection, self.borrow().connection)
+
+    def test_handed_over(self) -> None:
+        """Who has waited longest gets the connection that becomes free, at once, and its own answer."""
+        first, _, third, fourth = (self.borrow() for _ in range(4))
+        self.expect(busy=2, waiting=2)
+        wire = first.connection.transport
+        wire.deliver(OK)
+        self.assertEqual([200, b"ok", "end"], first.told)
+        self.expect(busy=2, waiting=1)
+        self.assertIs(first.connection, third.connection)
+        self.assertEqual([], third.told)
+        wire.deliver(OK.replace(b"ok", b"no"))
+        self.assertEqual([200, b"no", "end"], third.told)
+        self.assertEqual([], fourth.told)
+
+    def test_not_used_up(self) -> None:
+        """Handing over from one to the next a great many times neither nests nor opens another connection."""
+        self.arrange(UpstreamSettings(connections=1, queue=2000))
+        borrowers = [self.borrow() for _ in range(2000)]
+        for _ in borrowers:
+            self.back_end.wire.deliver(OK)
+        self.assertEqual([[200, b"ok", "end"]] * 2000, [borrower.told for borrower in borrowers])
+        self.expect(idle=1)
+
+    def test_dead(self) -> None:
+        """Idle connections that the back end has closed, as far as the kernel knows, are passed over."""
+        self.arrange(UpstreamSettings(connections=3))
+        self.idle(3)
+        far_ends = []
+        for wire in self.back_end.wires[1:]:
+            near, far = socket.socketpair()
+            far_ends.append(far)
+            self.addCleanup(near.close)
+            self.addCleanup(far.close)
+            wire.getHandle = lambda near=near: near  # type: ignore[attr-defined]
+        for far in far_ends:
+            far.close()
+        borrower = self.borrow()
+        self.assertEqual(self.back_end.wires[0], borrower.connection.transport)
+        self.assertEqual([False, True, True], [wire.disconnecting for wire in self.back_end.wires])
+        self.expect(busy=1)
+
+    def test_all_dead(self) -> None:
+        """If all are dead a new one is opened."""
+        self.idle(1)
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        far.close()
+        self.back_end.wire.getHandle = lambda: near  # type: ignore[attr-defined]
+        self.borrow()
+        self.assertEqual(2, len(self.back_end.attempts))
+        self.expect(busy=1)
+
+
+class Waiting(PoolTestCase):
+    """The queue is bounded in length and in time."""
+
+    def test_full(self) -> None:
+        """Who finds the queue full is told 503."""
+        for _ in range(4):
+            self.borrow()
+        self.assertEqual([503], self.borrow().statuses)
+        self.expect(busy=2, waiting=2)
+
+    def test_too_long(self) -> None:
+        """Who has waited too long is told 503, and its place in the queue is free."""
+        borrowers = [self.borrow() for _ in range(3)]
+        self.clock.advance(4.75)
+        self.assertEqual([], borrowers[2].statuses)
+        self.clock.advance(0.25)
+        self.assertEqual([503], borrowers[2].statuses)
+        self.expect(busy=2)
+        self.back_end.wires[0].deliver(OK)
+        self.expect(busy=1, idle=1)
+
+    def test_served_in_time(self) -> None:
+        """Who has been served is not told later that it has waited too long."""
+        borrowers = [self.borrow() for _ in range(3)]
+        self.back_end.wires[0].deliver(OK)
+        self.clock.advance(10)
+        self.assertEqual([], borrowers[2].statuses)
+
+    def test_served_in_the_last_moment(self) -> None:
+        """Who gets its place from another's deadline, in the same moment in which its own passes, is served, and no error."""
+        self.arrange(UpstreamSettings(connections=1, response_timeout=5, queue_timeout=5))
+        first, second = self.borrow(), self.borrow()
+        self.clock.advance(5)
+        self.assertEqual(([504], []), (first.statuses, second.statuses))
+        self.expect(busy=1)
+
+    def test_cancelled(self) -> None:
+        """Who no longer needs a connection leaves the queue; the others keep their places."""
+        first, _, third, fourth = (self.borrow() for _ in range(4))
+        self.pool.cancel(third)
+        self.expect(busy=2, waiting=1)
+        first.connection.transport.deliver(OK)
+        self.assertEqual(([], 1), (third.connections, len(fourth.connections)))
+
+    def test_stranger(self) -> None:
+        """Who has not asked may cancel nonetheless."""
+        self.borrow()
+        self.pool.cancel(Borrower())
+        self.expect(busy=1)
+
+
+class Opening(PoolTestCase):
+    """A connection that is being opened takes a place, and gives it back."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.back_end.at_once = False
+
+    def test_failed(self) -> None:
+        """Whose connection cannot be opened is told 502, and its place is free."""
+        borrower = self.borrow()
+        self.back_end.attempts[0].fail()
+        self.assertEqual([502], borrower.statuses)
+        self.expect()
+
+    def test_failed_for_the_queue(self) -> None:
+        """A failure gives its place to who waits, with an attempt of its own."""
+        borrowers = [self.borrow() for _ in range(3)]
+        self.back_end.attempts[0].fail()
+        self.expect(opening=2)
+        self.assertEqual(3, len(self.back_end.attempts))
+        self.back_end.attempts[2].succeed()
+        self.assertEqual([[502], [], []], [borrower.statuses for borrower in borrowers])
+        self.assertEqual(1, len(borrowers[2].connections))
+
+    def test_cancelled(self) -> None:
+        """A connection for one who no longer needs it is kept for the next."""
+        borrower = self.borrow()
+        self.pool.cancel(borrower)
+        self.expect(opening=1)
+        self.back_end.attempts[0].succeed()
+        self.expect(idle=1)
+        self.assertEqual([], borrower.connections)
+        self.assertEqual(1, len(self.borrow().connections))
+
+    def test_cancelled_while_another_waits(self) -> None:
+        """A connection for one who no longer needs it goes to who waits."""
+        first, _, third = (self.borrow() for _ in range(3))
+        self.pool.cancel(first)
+        self.back_end.attempts[0].succeed()
+        self.assertEqual(1, len(third.connections))
+
+    def test_cancelled_and_failed(self) -> None:
+        """A connection for one who no longer needs it may fail: nobody is told, and the place is free."""
+        borrower = self.borrow()
+        self.pool.cancel(borrower)
+        self.back_end.attempts[0].fail()
+        self.expect()
+        self.assertEqual([], borrower.statuses)
+
+    def test_failing_at_once(self) -> None:
+        """A great many who wait for a back end that can no longer be connected to, even within the call, are all told 502."""
+        self.arrange(UpstreamSettings(connections=1, queue=1000))
+        borrowers = [self.borrow() for _ in range(1001)]
+        self.back_end.connect = refuse  # type: ignore[assignment]
+        self.back_end.attempts[0].fail()
+        self.assertEqual([[502]] * 1001, [borrower.statuses for borrower in borrowers])
+
+
+def refuse(_: IProtocolFactory) -> Deferred[IProtocol]:
+    """What an end point does that fails within the call, as for unix sockets when there are no files left."""
+    return fail(ConnectError())
+
+
+class Ending(PoolTestCase):
+    """A connection that ends, whatever it was doing, gives its place back."""
+
+    def test_idle(self) -> None:
+        """An idle connection that ends is forgotten."""
+        self.idle(1)
+        self.back_end.wire.lose()
+        self.expect()
+
+    def test_busy(self) -> None:
+        """A busy connection that ends fails its exchange, and who waits gets a new one."""
+        first, _, third = (self.borrow() for _ in range(3))
+        first.connection.transport.lose(CUT)
+        self.assertEqual([502], first.statuses)
+        self.assertEqual(1, len(third.connections))
+        self.expect(busy=2)
+
+    def test_cancelled(self) -> None:
+        """An exchange that is called off costs its connection, and who waits gets a new one."""
+        first, _, third = (self.borrow() for _ in range(3))
+        first.connection.cancel()
+        self.assertTrue(first.connection.transport.aborted)
+        self.assertEqual(1, len(third.connections))
+        self.clock.advance(0)
+        self.expect(busy=2)
+
+    def test_close(self) -> None:
+        """Closing ends the idle connections, and lets the busy ones go on."""
+        self.idle(2)
+        borrower = self.borrow()
+        self.pool.close()
+        self.expect(busy=1)
+        self.assertEqual([True, False], [wire.disconnecting for wire in self.back_end.wires])
+        self.assertEqual([], borrower.refusals)

@@ -1,0 +1,137 @@
+"""Bytes to a back end's answer: llhttp with the limits it leaves open, and no transport. What comes out has been validated.
+
+Facts
+-----
+* httptools cannot tell llhttp that an answer is to a HEAD request. So there is a fresh parser for each answer, and one to HEAD
+  ends with its head.
+* An interim answer (1xx) has no body (RFC 9110 section 15.2). llhttp reads one all the same if it is given a length: it would
+  come out before any head, an answer of the back end's own making.
+"""
+
+from __future__ import annotations
+
+import httptools
+
+from x509proxy.head import Body, ResponseHead, read_response_head
+from x509proxy.reader import Mark, MessageCounter, Stage
+from x509proxy.refusal import Refusal, Refused
+from x509proxy.settings import UpstreamSettings
+
+__all__ = ["ResponseEvent", "ResponseReader"]
+
+ResponseEvent = ResponseHead | bytes | Mark | Refusal
+
+_INTERIM_ANSWERS = 16
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+class ResponseReader(MessageCounter):
+    """One answer from a back end. ``reusable``, after its ``Mark.END``: the connection is as it was before."""
+
+    def __init__(self, method: bytes, settings: UpstreamSettings) -> None:
+        super().__init__(settings.head_bytes, settings.fields)
+        self._method = method
+        self._parser = httptools.HttpResponseParser(self)
+        self._events: list[ResponseEvent] = []
+        self._reason = b""
+        self._interim = 0
+        self._head: ResponseHead | None = None
+        self.reusable = False
+
+    def feed(self, data: bytes) -> list[ResponseEvent]:
+        """What the bytes complete. After the end, or a refusal, anything more makes the connection unfit for use."""
+        events = self._events = []
+        if self.dead:
+            self.reusable = False
+            return events
+        before = self._body_size
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._refuse(error)
+        else:
+            if self._is_endless(len(data), before):
+                self._die("head or framing without end")
+        return events
+
+    def end_of_stream(self, *, clean: bool) -> list[ResponseEvent]:
+        """What the connection's end means: the end of a close-delimited body, or an answer cut short."""
+        events = self._events = []
+        if self.dead:
+            return events
+        if clean and self._head is not None and self._head.body is Body.CLOSE:
+            self._end(reusable=False)
+        else:
+            self._die("cut short" if self._begun or self.stage is not Stage.IDLE else "none")
+        return events
+
+    def _refuse(self, error: Exception) -> None:
+        self.reusable = False
+        if self.dead:
+            return
+        if isinstance(error.__context__, Refused):
+            self.dead = True
+            self._events.append(error.__context__.refusal)
+        else:
+            self._die(str(error))
+
+    def _die(self, reason: str) -> None:
+        self.dead = True
+        self._events.append(Refusal(502, f"back end's answer: {reason}"))
+
+    def _end(self, reusable: bool) -> None:
+        self.dead = True
+        self.reusable = reusable
+        self._events.append(Mark.END)
+
+    # Called by httptools.
+
+    def on_message_begin(self) -> None:
+        if self.dead:
+            self.reusable = False
+        elif self._interim == 0:
+            self._begin_message()
+        else:
+            # A flood of interim answers counts as one head.
+            self._pairs = []
+        self._reason = b""
+
+    def on_status(self, piece: bytes) -> None:
+        self._reason += piece
+        self._check_head(len(piece))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._count_field(name, value):
+            self._pairs.append((name, value.strip(b" \t")))
+            self._check_head(0)
+
+    def _check_head(self, more: int) -> None:
+        self._head_size += more
+        if self._head_size > self._head_limit or len(self._pairs) > self._field_limit:
+            raise Refused(Refusal(502, "back end's answer: head too large"))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        status = parser.get_status_code()
+        if self.dead or (100 <= status <= 199 and status != 101 and self._interim < _INTERIM_ANSWERS):
+            self._interim += 1
+            if not self.dead and any(name.lower() in _FRAMING and value != b"0" for name, value in self._pairs):
+                raise Refused(Refusal(502, "back end's answer: interim answer with a body"))
+            return
+        head = read_response_head(status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit)
+        self._head = head
+        self._begin_body()
+        self._events.append(head)
+        if head.body is Body.NONE:
+            self._end(parser.should_keep_alive())
+
+    def on_body(self, piece: bytes) -> None:
+        if self.dead or self._head is None:
+            self.reusable = False
+            return
+        self._body_size += len(piece)
+        self._events.append(piece)
+
+    def on_message_complete(self) -> None:
+        if not self.dead and self._head is not None:
+            self._end(self._parser.should_keep_alive())
