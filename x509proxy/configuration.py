@@ -37,7 +37,7 @@ from x509proxy.material import (
 from x509proxy.presets import Preset, find_preset
 from x509proxy.settings import Backend, ProxySettings, Scheme, Settings, SettingsError, Trust, UpstreamSettings
 
-__all__ = ["Configuration", "load_configuration", "load_settings", "override", "reload_identity"]
+__all__ = ["Configuration", "load_configuration", "load_settings", "override", "reload_identity", "resolve"]
 
 _LISTS = ("listen", "backend")
 _FILES = ("certificate", "private_key", "header_file", "ca", "access_log")
@@ -81,7 +81,7 @@ def load_settings(path: str) -> ProxySettings:
     if "header" in table:
         # The name is as secret here as it is in a header-file.
         attrs.evolve(source, where=f"{where}: header").require_private()
-    return _resolve(_convert(table, f"{where}: "), Path(path).absolute().parent)
+    return resolve(_convert(table, f"{where}: "), Path(path).absolute().parent)
 
 
 def _parse(data: bytes, where: str) -> dict[str, object]:
@@ -96,7 +96,8 @@ def _parse(data: bytes, where: str) -> dict[str, object]:
     raise SettingsError(f"{where}: line {line}: {reason}, expected TOML") from None
 
 
-def _resolve(settings: ProxySettings, folder: Path) -> ProxySettings:
+def resolve(settings: ProxySettings, folder: Path) -> ProxySettings:
+    """The settings with every file's name absolute, relative ones from ``folder``: a daemon goes elsewhere."""
     files = _joined(settings, _FILES, folder)
     if settings.access_log == "-":
         del files["access_log"]

@@ -19,11 +19,13 @@ from x509proxy.echo import echo_site
 from x509proxy.material import new_header_name
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
 from x509proxy.service import ProxyService
-from x509proxy.settings import ProxySettings
+from x509proxy.settings import ProxySettings, SettingsError
 
 __all__ = ["DemoService"]
 
 _PORT = 8443
+_SOCKET = "echo.sock"
+_LONGEST_SOCKET = 107  # unix(7): sun_path
 _CLIENTS = {"client-ec": KeyKind.EC, "client-rsa": KeyKind.RSA}
 
 
@@ -35,16 +37,13 @@ class DemoService(MultiService):
         self.folder = Path(tempfile.mkdtemp(prefix="x509proxy-demo-"))
         self._out = out
         self._header = new_header_name()
-        self._told = False
         try:
-            configuration = load_configuration(self._prepare(settings))
+            self._proxy = ProxyService(load_configuration(self._prepare(settings)), reactor)
         except BaseException:
             shutil.rmtree(self.folder)
             raise
-        socket_path = str(self.folder / "echo.sock")
-        echo = StreamServerEndpointService(UNIXServerEndpoint(reactor, socket_path, mode=0o600), echo_site(reactor=reactor))
-        echo.setServiceParent(self)
-        self._proxy = ProxyService(configuration, reactor)
+        endpoint = UNIXServerEndpoint(reactor, str(self.folder / _SOCKET), mode=0o600)
+        StreamServerEndpointService(endpoint, echo_site(reactor=reactor)).setServiceParent(self)
         self._proxy.setServiceParent(self)
 
     def startService(self) -> None:
@@ -57,6 +56,8 @@ class DemoService(MultiService):
 
     def _prepare(self, settings: ProxySettings) -> ProxySettings:
         """Write the files; say where they are. What the command line says of policy and listening holds."""
+        if len(str(self.folder / _SOCKET)) > _LONGEST_SOCKET:
+            raise SettingsError(f"demo: found {self.folder}, expected a temporary folder with a shorter name (TMPDIR)")
         names = ["localhost", "127.0.0.1", "::1"]
         self._write("server", make_self_signed(KeyKind.EC, "localhost", names=names, server=True))
         for name, kind in _CLIENTS.items():
@@ -66,7 +67,7 @@ class DemoService(MultiService):
             listen=settings.listen if settings.listen != ProxySettings().listen else (f"tcp:{_free_port()}:interface=127.0.0.1",),
             certificate=str(self.folder / "server.pem"),
             private_key=str(self.folder / "server.key"),
-            backend=(f"unix:{self.folder / 'echo.sock'}",),
+            backend=(f"unix:{self.folder / _SOCKET}",),
             preset="connect2id",
             header_file=self._write_file("header.txt", f"{self._header}\n".encode("ascii")),
             header=None,

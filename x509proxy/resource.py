@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
@@ -19,11 +20,11 @@ from x509proxy.configuration import Configuration
 from x509proxy.deadline import Deadlines
 from x509proxy.exchange import Exchange, Observer
 from x509proxy.headers import HeaderRules
-from x509proxy.material import check_header_name
+from x509proxy.material import check_header_name, without_secrets
 from x509proxy.pool import Pool
 from x509proxy.presets import find_preset
-from x509proxy.refusal import Refused
-from x509proxy.settings import Backend, ClientSettings, PolicySettings, Scheme, UpstreamSettings
+from x509proxy.refusal import Refusal, Refused
+from x509proxy.settings import Backend, ClientSettings, PolicySettings, Scheme, SettingsError, UpstreamSettings
 from x509proxy.site import SiteRequest, read_stock_head
 from x509proxy.transfer import Asked, Transfer
 
@@ -46,10 +47,11 @@ class X509ProxyResource(ReverseProxyResource):
     :param preset: which server it is (:mod:`x509proxy.presets`).
     :param pools: the back ends, if not the one at ``host`` and ``port``.
     :param observe: called with each :class:`~x509proxy.exchange.Exchange` after its end.
-    :raises SettingsError: the header name is short or guessable, or the preset unknown.
+    :raises SettingsError: the header name is missing, short or guessable, the preset unknown, or the address no address.
     """
 
     isLeaf = True
+    _log = Logger()
 
     def __init__(
         self,
@@ -115,16 +117,22 @@ class X509ProxyResource(ReverseProxyResource):
         asked = SiteRequest(request, self.observe, self.reactor.seconds)
         try:
             asked.head = read_stock_head(request, self._client)
+            self.serve(asked)
         except Refused as refused:
             asked.answer(refused.refusal)
-        else:
-            self.serve(asked)
+        except Exception:
+            # Fail closed (L3), as our own channel does.
+            self._log.failure("a request could not be served")
+            asked.break_off(Refusal(502, "internal error"))
         return NOT_DONE_YET
 
 
-def _rules(preset: str, header: str | None) -> HeaderRules:
-    name = b"" if header is None else check_header_name(header, "header")
-    return HeaderRules.for_preset(find_preset(preset), name)
+def _rules(preset_name: str, header: str | None) -> HeaderRules:
+    preset = find_preset(without_secrets(preset_name))
+    if preset.needs_name is (header is None):
+        expected = "one" if header is None else "none"
+        raise SettingsError(f"header: found {'none' if header is None else 'one'}, expected {expected} for preset {preset.name}")
+    return HeaderRules.for_preset(preset, b"" if header is None else check_header_name(header, "header"))
 
 
 def _endpoint(configuration: Configuration, backend: Backend, reactor: Any) -> IStreamClientEndpoint:

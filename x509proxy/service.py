@@ -10,6 +10,7 @@ import os
 import resource as limits
 import signal
 import sys
+from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from twisted.application.service import IService, Service
@@ -22,7 +23,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from x509proxy.accesslog import access_line
-from x509proxy.configuration import Configuration, load_configuration, load_settings, override, reload_identity
+from x509proxy.configuration import Configuration, load_configuration, load_settings, override, reload_identity, resolve
 from x509proxy.exchange import Exchange
 from x509proxy.settings import ProxySettings, SettingsError
 
@@ -81,11 +82,11 @@ class Options(usage.Options):
             raise SystemExit(f"x509proxy: {error}") from None
 
     def _load(self) -> None:
-        config = self["config"]
-        changes = {name.replace("-", "_"): value for name, value in self.items() if name != "config" and value}
-        changes |= {name: tuple(self[name]) for name in ("listen", "backend") if self[name]}
+        changes = {name.replace("-", "_"): value for name, value in self.items()}
         changes["demo"] = bool(self["demo"])
-        self.settings = override(load_settings(config) if config else ProxySettings(), changes)
+        config = changes.pop("config")
+        settings = ProxySettings() if config is None else load_settings(config)
+        self.settings = resolve(override(settings, changes), Path.cwd())
         if not self.settings.demo:
             self.configuration = load_configuration(self.settings)
 
@@ -94,6 +95,13 @@ def makeService(options: Options) -> IService:
     """The service that the options describe. The reactor is the one that ``twistd`` has installed by now."""
     from twisted.internet import reactor
 
+    try:
+        return _make_service(options, reactor)
+    except SettingsError as error:
+        raise SystemExit(f"x509proxy: {error}") from None
+
+
+def _make_service(options: Options, reactor: Any) -> IService:
     if options.configuration is None:
         from x509proxy.demo import DemoService
 
@@ -157,12 +165,12 @@ class ProxyService(Service):
 
     def _listen(self) -> None:
         ports: list[IListeningPort] = []
+        self._ports = ports
         for description, endpoint in self._endpoints:
             failures: list[Failure] = []
             endpoint.listen(self._factory).addCallbacks(ports.append, failures.append)
             if failures:
                 raise _ListenError(_why_not(description, failures[0]))
-        self._ports = ports
 
     def _stopped(self) -> None:
         self._resource.close()

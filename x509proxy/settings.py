@@ -88,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for field in self.__struct_fields__:
             value = getattr(self, field)
             if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
-                raise ValueError(f"{field.replace('_', '-')}: found {value}, expected a number above zero")
+                raise SettingsError(f"{field.replace('_', '-')}: found {value}, expected a number above zero")
 
 
 class TlsSettings(Settings, frozen=True):
@@ -200,6 +200,13 @@ class Backend(Settings, frozen=True):
     port: int = 80
     path: str = ""
     base: bytes = b""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.port > 65535:
+            raise SettingsError(f"port: found {self.port}, expected 1 to 65535")
+        if not _BASE.fullmatch(self.base.decode("latin-1")):
+            raise SettingsError(f"base path: found {self.base!r}, expected none, or one that begins with / and ends without it")
 
     @classmethod
     def parse(cls, url: str) -> Backend:

@@ -20,7 +20,7 @@ from x509proxy.headers import Hop
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.request import BodySink, Incoming
 from x509proxy.settings import ClientSettings
-from x509proxy.tls import client_certificate
+from x509proxy.tls import client_certificate, tls_version
 
 __all__ = ["SiteRequest", "read_stock_head"]
 
@@ -64,6 +64,7 @@ class SiteRequest(Incoming):
         self._request = request
         self._producing = False
         self.certificate = client_certificate(request)
+        self.tls_version = tls_version(request)
         self.bytes_in = request.content.seek(0, 2)
         request.notifyFinish().addErrback(self._lost)
 
@@ -105,6 +106,13 @@ class SiteRequest(Incoming):
 
     def finish(self) -> None:
         self._finish(Outcome.ANSWERED)
+
+    def break_off(self, refusal: Refusal) -> None:
+        """Something failed: refuse the request if that can still be said, else cut it."""
+        if self.begun:
+            self.abort(refusal.reason)
+        elif not self.ended:
+            self.answer(refusal)
 
     def abort(self, reason: str) -> None:
         if not self.ended:

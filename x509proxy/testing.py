@@ -34,9 +34,9 @@ from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from x509proxy.channel import ProxyFactory
 from x509proxy.encoding import Pairs
 from x509proxy.exchange import Exchange
+from x509proxy.factory import ProxyFactory
 from x509proxy.material import Identity, new_header_name
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
 from x509proxy.settings import ClientSettings, PolicySettings
@@ -183,6 +183,8 @@ class _BackEndConnection(Protocol):
 def _first_request(data: bytes) -> RecordedRequest | None:
     """The request that ``data`` begins with, if it is complete. Not the product's parser: a second pair of eyes."""
     head, end, rest = data.partition(b"\r\n\r\n")
+    if not end:
+        return None
     start, *lines = head.split(b"\r\n")
     pairs = [(name, value.strip(b" ")) for name, _, value in (line.partition(b":") for line in lines)]
     fields = {name.lower(): value for name, value in pairs}
@@ -191,7 +193,7 @@ def _first_request(data: bytes) -> RecordedRequest | None:
     else:
         size = int(fields.get(b"content-length", b"0"))
         body = rest[:size]
-    if not end or not 0 <= size <= len(rest):
+    if not 0 <= size <= len(rest):
         return None
     return RecordedRequest(data[: len(head) + 4 + size], start, pairs, body)
 
@@ -235,7 +237,7 @@ class RunningProxy:
     async def _stop(self) -> None:
         self.resource.close()
         await _stop(self.resource.reactor, self._listening, self._tls.protocols)
-        shutil.rmtree(self.server_pem.parent)
+        shutil.rmtree(self.server_pem.parent, ignore_errors=True)
 
     def stop(self) -> Deferred[None]:
         """Cut every connection, listen no more and remove the files."""
@@ -274,11 +276,11 @@ def running_proxy(
 
 
 async def _stop(reactor: Any, listening: Any, connections: Any) -> None:
-    """End it all, and let the reactor turn: what has been closed here ends there in later turns."""
+    """End it all, and let the reactor turn for a while: what has been closed here ends there in later turns."""
     await maybeDeferred(listening.stopListening)
     for connection in tuple(connections):
         connection.abortConnection()
-    turns = 4
-    while turns or connections:
-        turns = max(turns - 1, 0)
+    turn = 0
+    while turn < 4 or (connections and turn < 1000):
+        turn += 1
         await deferLater(reactor, 0)
