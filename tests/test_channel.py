@@ -764,15 +764,17 @@ class Peers(ChannelTestCase):
         """Over TCP, the client's address and our port."""
         self.connect(GET)
         (request,) = self.desk.requests
-        self.assertEqual(("198.51.100.7", 8443, "http"), (request.hop.peer, request.hop.port, request.hop.scheme))
-        self.assertEqual((None, ""), (request.certificate, request.tls_version))
+        self.assertEqual(
+            ("198.51.100.7", 8443, "http"), (request.client.hop.peer, request.client.hop.port, request.client.hop.scheme)
+        )
+        self.assertEqual((None, ""), (request.client.certificate, request.client.tls_version))
 
     def test_unix(self) -> None:
         """Over a unix socket, nothing is known of the client."""
         wire = Wire(self.clock, UNIXAddress("/run/socket"))
         wire.attach(self.factory.buildProtocol(None))
         wire.deliver(GET)
-        self.assertEqual("unknown", self.desk.requests[0].hop.peer)
+        self.assertEqual("unknown", self.desk.requests[0].client.hop.peer)
 
     def test_tls(self) -> None:
         """Over TLS, the certificate too, parsed once for all requests of the connection."""
@@ -781,10 +783,10 @@ class Peers(ChannelTestCase):
         wire.shake().deliver(GET + GET)
         reply(self.desk.requests[0])
         first, second = self.desk.requests
-        assert first.certificate is not None
-        self.assertEqual("CN=client", first.certificate.subject)
-        self.assertIs(first.certificate, second.certificate)
-        self.assertEqual(("https", "TLSv1.3"), (first.hop.scheme, first.tls_version))
+        assert first.client.certificate is not None
+        self.assertEqual("CN=client", first.client.certificate.subject)
+        self.assertIs(first.client.certificate, second.client.certificate)
+        self.assertEqual(("https", "TLSv1.3"), (first.client.hop.scheme, first.client.tls_version))
 
     def test_deferred_is_none(self) -> None:
         """A factory that has never been drained has nobody to tell."""

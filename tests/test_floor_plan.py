@@ -22,9 +22,9 @@ PLAN: dict[str, tuple[str, ...]] = {
         "encoding", "presets", "head", "headers", "reader", "answers", "policy", "accesslog", "metrics", "material",
         "configuration",
     ),
-    "second": ("deadline", "tls", "request", "channel", "factory", "backend", "upstream", "pool", "transfer"),
+    "second": ("limits", "deadline", "tls", "client", "request", "channel", "factory", "backend", "upstream", "pool", "transfer"),
     "third": ("site", "resource"),
-    "fourth": ("endpoint", "echo", "demo", "service", "cli"),
+    "fourth": ("endpoint", "echo", "server", "demo", "service", "cli"),
     "garden": ("testing",),
 }  # fmt: skip
 FLOORS = {room: floor for floor, rooms in enumerate(PLAN.values()) for room in rooms}

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.samples import client
 from tests.wires import Source, undated
-from x509proxy.certificate import ClientCertificate
+from x509proxy.client import Client
 from x509proxy.encoding import Pairs
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.head import Body, RequestHead
@@ -25,9 +25,7 @@ class Line:
     """The connection that a request came on."""
 
     def __init__(self) -> None:
-        self.hop = Hop("198.51.100.7")
-        self.certificate: ClientCertificate | None = client()
-        self.tls_version = "TLSv1.3"
+        self.client = Client(Hop("198.51.100.7"), client(), "TLSv1.3")
         self.exchanges: list[Exchange] = []
         self.observe = self.exchanges.append
         self.blocked = False
@@ -402,7 +400,7 @@ class Recording(RequestTestCase):
         expected = Exchange(
             started=self.exchange.started, duration=2.5, peer="198.51.100.7", method="POST", target="/token", version="HTTP/1.1",
             status=201, outcome=Outcome.ANSWERED, reason="", bytes_in=3, bytes_out=5, tls_version="TLSv1.3",
-            certificate=self.line.certificate, forged=1, odd_names=2, backend="http://127.0.0.1:8080",
+            certificate=self.line.client.certificate, forged=1, odd_names=2, backend="http://127.0.0.1:8080",
         )  # fmt: skip
         self.assertEqual(expected, self.exchange)
         self.assertGreater(self.exchange.started, 1.7e9)

@@ -28,10 +28,11 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.wire import HEADER, Reply, get, read_reply, read_to_end, until
-from x509proxy import service as room
+from x509proxy import server as room
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
-from x509proxy.service import Options, ProxyService, makeService
+from x509proxy.server import ProxyService
+from x509proxy.service import Options, makeService
 from x509proxy.settings import ClientAuth, SettingsError, Trust
 from x509proxy.testing import Answer, RecordingBackEnd, ThrowAwayAuthority, client_identity, header_value
 
@@ -337,7 +338,7 @@ class InMemory(ServiceTestCase):
         with capturedLogs() as events:
             service._resource.observe(self.exchange())
             service._resource.observe(self.exchange(forged=2))
-        [event] = [event for event in events if event.get("log_namespace") == "x509proxy.service.ProxyService"]
+        [event] = [event for event in events if event.get("log_namespace") == "x509proxy.server.ProxyService"]
         self.assertEqual((2, "192.0.2.1", "warn"), (event["count"], event["peer"], event["log_level"].name))
         self.assertNotIn(HEADER, str(event))
 
@@ -427,6 +428,10 @@ class InMemory(ServiceTestCase):
         made = makeService(parse("--demo"))
         assert isinstance(made, DemoService)
         shutil.rmtree(made.folder)
+
+    def test_bad_demo(self) -> None:
+        """A demonstration with something wrong on its command line ends the start with one sentence."""
+        self.expect_sentence(lambda: makeService(parse("--demo", "--trust", "ca")), "ca: found none")
 
 
 class Limits:

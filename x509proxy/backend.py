@@ -1,7 +1,8 @@
-"""From a back end's address to an endpoint that connects to it, verified where it is TLS."""
+"""A back end's address as an endpoint that connects to it, verified where it is TLS; and whether a connection is still good."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust
 from x509proxy.material import Identity
 from x509proxy.settings import Backend, Scheme, UpstreamSettings
 
-__all__ = ["backend_endpoint"]
+__all__ = ["backend_endpoint", "is_open"]
 
 
 def backend_endpoint(
@@ -52,6 +53,21 @@ def _tcp_endpoint(reactor: Any, backend: Backend, timeout: float) -> IStreamClie
     # Loads the codec now, while files can be read: without it, after -u, a resolution never ends.
     backend.host.encode("idna")
     return HostnameEndpoint(reactor, backend.host, backend.port, timeout=timeout)
+
+
+def is_open(transport: Any) -> bool:
+    """Whether a connection that is not in use can be: the back end has not closed it, nor sent what nobody asked for."""
+    carrier = getattr(transport, "transport", transport)
+    handle = getattr(carrier, "getHandle", lambda: None)()
+    if not isinstance(handle, socket.socket):
+        return True
+    try:
+        # Over TLS there may be records that are no data, such as tickets.
+        return handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b"" and carrier is not transport
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def _client_options(host: str, authorities: Sequence[x509.Certificate] | None, identity: Identity | None) -> Any:

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from x509proxy.certificate import ClientCertificate
+from x509proxy.client import Client, client_of, peer_of
 from x509proxy.deadline import NEVER, Deadlines
 from x509proxy.exchange import Observer
 from x509proxy.head import Body, RequestHead
@@ -32,7 +32,6 @@ from x509proxy.reader import Mark, RequestEvent, RequestReader, Stage
 from x509proxy.refusal import Refusal
 from x509proxy.request import Request
 from x509proxy.settings import ClientSettings
-from x509proxy.tls import peer_certificate
 
 __all__ = ["Channel", "Owner", "Serves"]
 
@@ -89,9 +88,7 @@ class Channel(Protocol):
         self._owner = owner
         self.observe = owner.serves.observe
         self.deadline = NEVER
-        self.hop = Hop("")
-        self.certificate: ClientCertificate | None = None
-        self.tls_version = ""
+        self.client = Client(Hop(""))
         self._settings = owner.settings
         self._clock = owner.deadlines.clock
         self._phase = _Phase.NEW
@@ -100,6 +97,7 @@ class Channel(Protocol):
         self._receiving: Request | None = None
         self._current: Request | None = None
         self._served = 0
+        self._body_since = (0.0, 0)
         self._reading = True
         self.blocked = False
         self._advancing = False
@@ -107,6 +105,7 @@ class Channel(Protocol):
     # Twisted calls: the connection.
 
     def connectionMade(self) -> None:
+        self.peer = peer_of(self.transport)
         if not self._owner.admit(self):
             self.transport.abortConnection()
             return
@@ -121,8 +120,8 @@ class Channel(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._phase is _Phase.CLOSING:
             return
-        if not self.hop.peer:
-            self._identify()
+        if not self.client.hop.peer:
+            self.client = client_of(self.transport)
         for event in self._reader.feed(data):
             self._take(event)
         self._advance()
@@ -195,7 +194,8 @@ class Channel(Protocol):
         if stays_open and (self._queue or not self._owner.draining):
             self._advance()
         else:
-            self._close(self._settings.send_timeout)
+            # At the end of all, a client that has been told so and stays is not waited for.
+            self._close(_LINGER if self._owner.draining and not self.blocked else self._settings.send_timeout)
 
     def cut(self) -> None:
         """End at once, so that nobody takes what was sent for whole."""
@@ -209,18 +209,6 @@ class Channel(Protocol):
             self._close(self._settings.send_timeout if self.blocked else _LINGER)
 
     # Inside.
-
-    def _identify(self) -> None:
-        """Once for each connection, when its first bytes come: who is there."""
-        transport = self.transport
-        peer, host = transport.getPeer(), transport.getHost()
-        secure = ISSLTransport.providedBy(transport)
-        scheme = "https" if secure else "http"
-        self.hop = Hop(getattr(peer, "host", "unknown"), getattr(host, "port", 0), scheme)
-        if secure:
-            handle = transport.getHandle()
-            self.certificate = peer_certificate(handle)
-            self.tls_version = handle.get_protocol_version_name()
 
     def _take(self, event: RequestEvent) -> None:
         match event:
@@ -289,13 +277,22 @@ class Channel(Protocol):
         if self.blocked:
             self._enter(_Phase.SENDING, settings.send_timeout)
         elif waiting is not None and self._reading:
-            self._phase, self.deadline = _Phase.BODY, self._clock.seconds() + settings.body_timeout
+            self._await_body(waiting)
         elif current is not None:
             self._enter(_Phase.BACK_END, NEVER)
         elif self._reader.stage is Stage.HEAD:
             self._enter(_Phase.HEAD, settings.head_timeout)
         else:
             self._enter(_Phase.IDLE, settings.idle_timeout)
+
+    def _await_body(self, request: Request) -> None:
+        """Each byte puts the deadline off, but drips do not: they would keep a place, and a back end's connection, for ever."""
+        now, settings = self._clock.seconds(), self._settings
+        if self._phase is not _Phase.BODY:
+            self._body_since = (now, request.bytes_in)
+        since, bytes_then = self._body_since
+        drips = now - since > settings.body_timeout and request.bytes_in - bytes_then < (now - since) * settings.body_rate
+        self._phase, self.deadline = _Phase.BODY, now if drips else now + settings.body_timeout
 
     def _enter(self, phase: _Phase, timeout: float) -> None:
         """A deadline that no byte puts off: it counts from the phase's beginning."""

@@ -8,6 +8,7 @@ from twisted.internet.protocol import Factory
 
 from x509proxy.channel import Channel, Serves
 from x509proxy.deadline import Deadlines
+from x509proxy.limits import AddressLimits
 from x509proxy.settings import ClientSettings
 
 __all__ = ["ProxyFactory"]
@@ -24,6 +25,7 @@ class ProxyFactory(Factory):
         self.settings = settings
         self.draining = False
         self._channels: set[Channel] = set()
+        self._limits = AddressLimits(settings, deadlines.clock.seconds)
         self._drained: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:
@@ -31,7 +33,7 @@ class ProxyFactory(Factory):
 
     def admit(self, channel: Channel) -> bool:
         """Whether there is room for one more connection."""
-        if self.draining or len(self._channels) >= self.settings.connections:
+        if self.draining or len(self._channels) >= self.settings.connections or not self._limits.admit(channel.peer):
             return False
         self._channels.add(channel)
         self.deadlines.watch(channel)
@@ -39,7 +41,9 @@ class ProxyFactory(Factory):
 
     def leave(self, channel: Channel) -> None:
         """The connection has ended."""
-        self._channels.discard(channel)
+        if channel in self._channels:
+            self._channels.remove(channel)
+            self._limits.leave(channel.peer)
         self.deadlines.forget(channel)
         if not self._channels:
             drained, self._drained = self._drained, []

@@ -105,7 +105,7 @@ def read_request_head(
 ) -> RequestHead:
     """Validate a parsed head; ``pairs`` without white space around the values.
 
-    :raises Refused: with 400, 405, 413, 414, 417, 431 or 501; nothing of the request may reach the back end.
+    :raises Refused: with 400, 405, 413, 414, 417, 421, 431 or 501; nothing of the request may reach the back end.
     """
     _check_method(method)
     if version not in ("1.1", "1.0"):
@@ -115,6 +115,7 @@ def read_request_head(
     kept, single = _read_fields(pairs, settings.odd_names)
     host = _read_host(single.get(b"host"), version)
     origin, host = _read_target(method, target, host, settings.target_bytes)
+    _check_served(host, settings.hosts)
     body, length = _read_framing(method, version, single, settings.body_bytes)
     expects_continue = _expects_continue(single, version)
     return RequestHead(method, origin, version, kept, host, body, length, expects_continue, len(pairs) - len(kept), keep_alive)
@@ -178,6 +179,12 @@ def _read_target(method: bytes, target: bytes, host: bytes, limit: int) -> tuple
         raise _bad("the target's authority is not the host field's")
     rest = absolute[2] or b""
     return rest if rest.startswith(b"/") else b"/" + rest, absolute[1]
+
+
+def _check_served(host: bytes, hosts: tuple[str, ...]) -> None:
+    """RFC 9110 section 15.5.20: a request for a name that is not served here was misdirected."""
+    if hosts and re.sub(rb":[0-9]+\Z", b"", host).decode("ascii").lower() not in hosts:
+        raise Refused(Refusal(421, "a host that is not served", "This name is not served here"))
 
 
 def _read_framing(method: bytes, version: str, single: dict[bytes, bytes], limit: int) -> tuple[Body, int]:

@@ -15,11 +15,11 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from x509proxy.certificate import ClientCertificate
+from x509proxy.client import Client
 from x509proxy.encoding import Pairs
 from x509proxy.exchange import Exchange, Observer, Outcome
 from x509proxy.head import Body, RequestHead
-from x509proxy.headers import Hop, write_head
+from x509proxy.headers import write_head
 from x509proxy.refusal import Refusal
 
 __all__ = ["AnswerSource", "BodySink", "Incoming", "Request", "Wire"]
@@ -28,9 +28,7 @@ __all__ = ["AnswerSource", "BodySink", "Incoming", "Request", "Wire"]
 class Wire(Protocol):
     """The connection a request came on, as far as the request needs it."""
 
-    hop: Hop
-    certificate: ClientCertificate | None
-    tls_version: str
+    client: Client
     observe: Observer
     blocked: bool
 
@@ -71,15 +69,13 @@ class Incoming:
     _log = Logger()
 
     __slots__ = (
-        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "certificate", "ended", "forged", "head",
-        "hop", "observe", "reason", "source", "status", "tls_version",
+        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client", "ended", "forged", "head",
+        "observe", "reason", "source", "status",
     )  # fmt: skip
 
-    def __init__(self, head: RequestHead, hop: Hop, observe: Observer, clock: Callable[[], float]) -> None:
+    def __init__(self, head: RequestHead, client: Client, observe: Observer, clock: Callable[[], float]) -> None:
         self.head = head
-        self.hop = hop
-        self.certificate: ClientCertificate | None = None
-        self.tls_version = ""
+        self.client = client
         self.observe = observe
         self.source: AnswerSource | None = None
         self.begun = False
@@ -107,7 +103,7 @@ class Incoming:
         return Exchange(
             started=self._started,
             duration=self._clock() - self._began,
-            peer=self.hop.peer,
+            peer=self.client.hop.peer,
             method=self.head.method.decode("ascii"),
             target=self.head.target.partition(b"?")[0].decode("ascii"),
             version=f"HTTP/{self.head.version}",
@@ -116,8 +112,8 @@ class Incoming:
             reason=self.reason,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
-            tls_version=self.tls_version,
-            certificate=self.certificate,
+            tls_version=self.client.tls_version,
+            certificate=self.client.certificate,
             forged=self.forged,
             odd_names=self.head.odd_names,
             backend=self.backend,
@@ -133,9 +129,7 @@ class Request(Incoming):
     )  # fmt: skip
 
     def __init__(self, head: RequestHead, wire: Wire, hold_bytes: int) -> None:
-        super().__init__(head, wire.hop, wire.observe, wire.now)
-        self.certificate = wire.certificate
-        self.tls_version = wire.tls_version
+        super().__init__(head, wire.client, wire.observe, wire.now)
         self.refusal: Refusal | None = None
         self.body_complete = False
         self._wire = wire

@@ -110,17 +110,22 @@ class ClientSettings(Settings, frozen=True):
     """The client's side of HTTP/1.1 (:mod:`x509proxy.channel`).
 
     ``hold_bytes``: so much of a request's body is gathered before the back end hears of the request; a body that turns out
-    malformed within it costs the back end not one byte.
+    malformed within it costs the back end not one byte. ``body_rate``: bytes a second, on the average, once ``body_timeout``
+    has passed. ``hosts``: the names (without port) that are served; none means any, another one is answered 421.
+    ``connections_per_address`` and ``handshakes_per_address`` (a second, with a burst of two seconds' worth): no limit if none.
     """
 
     handshake_timeout: float = 10.0
     head_timeout: float = 10.0
     body_timeout: float = 30.0
+    body_rate: int = 240
     idle_timeout: float = 30.0
     send_timeout: float = 30.0
     stop_timeout: float = 30.0
     requests: int = 1000
     connections: int = 4096
+    connections_per_address: int | None = None
+    handshakes_per_address: float | None = None
     head_bytes: int = 16384
     line_bytes: int = 8192
     target_bytes: int = 8192
@@ -128,6 +133,7 @@ class ClientSettings(Settings, frozen=True):
     body_bytes: int = 1048576
     hold_bytes: int = 65536
     odd_names: OddNames = OddNames.DROP
+    hosts: tuple[str, ...] = ()
 
 
 class UpstreamSettings(Settings, frozen=True):

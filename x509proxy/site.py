@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from x509proxy.client import client_of
 from x509proxy.encoding import Pairs
 from x509proxy.exchange import Observer, Outcome
 from x509proxy.head import Body, RequestHead, read_request_head
-from x509proxy.headers import Hop
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.request import BodySink, Incoming
 from x509proxy.settings import ClientSettings
-from x509proxy.tls import client_certificate, tls_version
+from x509proxy.tls import transport_of
 
 __all__ = ["SiteRequest", "read_stock_head"]
 
@@ -60,11 +60,9 @@ class SiteRequest(Incoming):
     body_complete = True
 
     def __init__(self, request: Any, observe: Observer, clock: Callable[[], float]) -> None:
-        super().__init__(_UNREAD, _hop(request), observe, clock)
+        super().__init__(_UNREAD, client_of(transport_of(request)), observe, clock)
         self._request = request
         self._producing = False
-        self.certificate = client_certificate(request)
-        self.tls_version = tls_version(request)
         self.bytes_in = request.content.seek(0, 2)
         request.notifyFinish().addErrback(self._lost)
 
@@ -166,9 +164,3 @@ class SiteRequest(Incoming):
             source, self.source = self.source, None
             if source is not None:
                 source.client_gone()
-
-
-def _hop(request: Any) -> Hop:
-    host = getattr(request.getClientAddress(), "host", "unknown")
-    scheme = "https" if ISSLTransport.providedBy(request.channel.transport) or request.isSecure() else "http"
-    return Hop(host, getattr(request.getHost(), "port", 0), scheme)

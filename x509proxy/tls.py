@@ -29,7 +29,15 @@ from x509proxy.certificate import ClientCertificate, Objection, unreadable
 from x509proxy.material import Identity
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
 
-__all__ = ["ServerConnections", "client_certificate", "make_context", "peer_certificate", "require_certificate", "tls_version"]
+__all__ = [
+    "ServerConnections",
+    "client_certificate",
+    "connection_of",
+    "make_context",
+    "peer_certificate",
+    "require_certificate",
+    "transport_of",
+]
 
 _VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS1_3_VERSION}
 # TLS 1.2: forward secrecy and AEAD only. TLS 1.3 has nothing else.
@@ -175,20 +183,19 @@ def client_certificate(request: Any) -> ClientCertificate | None:
 
     :param request: a ``twisted.web.server.Request``, over HTTP/1.1 or HTTP/2.
     """
-    connection = _connection_of(request)
+    connection = connection_of(transport_of(request))
     return None if connection is None else peer_certificate(connection)
 
 
-def tls_version(request: Any) -> str:
-    """The TLS version of the connection that a Twisted web request came on, such as ``TLSv1.3``; empty without TLS."""
-    connection = _connection_of(request)
-    return "" if connection is None else connection.get_protocol_version_name()
-
-
-def _connection_of(request: Any) -> SSL.Connection | None:
-    transport = request.transport
-    if transport is None:
+def transport_of(request: Any) -> Any:
+    """The transport that a Twisted web request came on."""
+    if request.transport is None:
         # Over HTTP/2 a request has no transport of its own (twisted#9270).
-        transport = request.channel._conn.transport  # noqa: SLF001 - nothing public leads there
-    handle = getattr(transport, "getHandle", lambda: None)()
-    return handle if isinstance(handle, SSL.Connection) else None
+        return request.channel._conn.transport  # noqa: SLF001 - nothing public leads there
+    return request.transport
+
+
+def connection_of(transport: Any) -> SSL.Connection | None:
+    """The TLS state of a transport of Twisted's; ``None`` without TLS."""
+    handle: Any = getattr(transport, "getHandle", lambda: None)()
+    return handle if hasattr(handle, "get_peer_certificate") else None

@@ -13,10 +13,10 @@ from typing import Protocol
 
 import attrs
 
-from x509proxy.certificate import ClientCertificate
+from x509proxy.client import Client
 from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead, ResponseHead
-from x509proxy.headers import HeaderRules, Hop, forward_reason, forward_request, forward_response, identity, write_head
+from x509proxy.headers import HeaderRules, forward_reason, forward_request, forward_response, identity, write_head
 from x509proxy.policy import admit
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal, Refused
@@ -33,8 +33,7 @@ class Asked(Protocol):
     """A request, over our channel or over a stock ``Site``, and the way to answer it (:mod:`x509proxy.request`)."""
 
     head: RequestHead
-    hop: Hop
-    certificate: ClientCertificate | None
+    client: Client
     source: AnswerSource | None
     body_complete: bool
     begun: bool
@@ -84,8 +83,8 @@ class Transfer:
     def _sanitise(self) -> None:
         request = self._request
         head = request.head if request.head.host else attrs.evolve(request.head, host=self._candidates[0].backend.authority)
-        pairs, request.forged = forward_request(head, request.hop, self._rules, ())
-        admitted = admit(request.certificate, self._policy, time.time())
+        pairs, request.forged = forward_request(head, request.client.hop, self._rules, ())
+        admitted = admit(request.client.certificate, self._policy, time.time())
         self._pairs = [*pairs, *identity(admitted, self._rules)]
 
     def _choose(self) -> None:

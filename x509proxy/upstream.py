@@ -12,8 +12,7 @@ Facts
 from __future__ import annotations
 
 import enum
-import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
@@ -24,14 +23,25 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from x509proxy.answers import ResponseEvent, ResponseReader
-from x509proxy.deadline import NEVER
+from x509proxy.backend import is_open
+from x509proxy.deadline import NEVER, Deadlines
 from x509proxy.head import ResponseHead
 from x509proxy.refusal import Refusal
+from x509proxy.settings import UpstreamSettings
 
-if TYPE_CHECKING:
-    from x509proxy.pool import Pool
+__all__ = ["Connection", "Keeper", "Taker"]
 
-__all__ = ["Connection", "Taker"]
+
+class Keeper(Interface):
+    """Whose connection it is (:mod:`x509proxy.pool`), and what it wants to hear of it."""
+
+    settings: UpstreamSettings
+    deadlines: Deadlines
+
+    def opened(self, connection: Connection) -> None: ...
+    def failed(self, connection: Connection, refusal: Refusal) -> None: ...
+    def release(self, connection: Connection) -> None: ...
+    def lost(self, connection: Connection) -> None: ...
 
 
 class Taker(Interface):
@@ -70,7 +80,7 @@ class Connection(Protocol):
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any = None
 
-    def __init__(self, pool: Pool, endpoint: IStreamClientEndpoint) -> None:
+    def __init__(self, pool: Keeper, endpoint: IStreamClientEndpoint) -> None:
         self.deadline = NEVER
         self._pool = pool
         self._endpoint = endpoint
@@ -96,16 +106,7 @@ class Connection(Protocol):
 
     def is_alive(self) -> bool:
         """Whether the back end has not closed it, as far as the kernel knows."""
-        carrier = getattr(self.transport, "transport", self.transport)
-        handle = getattr(carrier, "getHandle", lambda: None)()
-        if not isinstance(handle, socket.socket):
-            return True
-        try:
-            return handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b"" and carrier is not self.transport
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        return is_open(self.transport)
 
     def rest(self) -> None:
         """Wait for the next exchange."""
