@@ -320,6 +320,17 @@ class Waiting(ChannelTestCase):
         self.assertEqual((b"408", ["gone"]), (status(wire.sent()), self.source.told))
         self.expect_closing(wire)
 
+    def test_dripping_body(self) -> None:
+        """Drips do not put the end off: once the body's time has passed, its bytes have to come at a rate."""
+        self.arrange(ClientSettings(body_timeout=12, body_rate=2))
+        self.desk.then = self.accept
+        for rate, cut in ((1, True), (3, False)):
+            wire = self.connect(post(b"", length=1000))
+            for _ in range(30):
+                self.wait(1)
+                wire.deliver(b"a" * rate)
+            self.assertEqual(cut, wire.sent().startswith(b"HTTP/1.1 408 "))
+
     def test_slow_body_after_the_answer_began(self) -> None:
         """A body that stops after its answer began gets the connection cut."""
         self.desk.then = self.begin

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.encoding import Pairs
-from x509proxy.head import Body, RequestHead, ResponseHead, read_request_head, read_response_head
+from x509proxy.head import Body, RequestHead, ResponseHead, check_request_line, read_request_head, read_response_head
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import ClientSettings, OddNames
 
@@ -154,6 +154,46 @@ class Fields(HeadTestCase):
         """Every other field may be repeated and keeps its place."""
         pairs = [HOST, (b"Cookie", b"a"), (b"X", b"1"), (b"Cookie", b"b")]
         self.assertEqual(pairs, read(*pairs).pairs)
+
+
+class RequestLine(HeadTestCase):
+    def test_form(self) -> None:
+        """A request line is method, target and version, one space between, and nothing else."""
+        for method in (b"GET", b"OPTIONS"):
+            check_request_line(method + b" /a?b HTTP/1.1")
+        for line in (
+            b"GET  / HTTP/1.1",
+            b"GET / HTTP/1.1 ",
+            b" GET / HTTP/1.1",
+            b"GET /",
+            b"GET / HTTP/2.0",
+            b"GET / RTSP/1.0",
+            b"",
+        ):
+            refused = self.assertRaises(Refused, check_request_line, line)
+            self.assertEqual(400, refused.refusal.status, line)
+
+    def test_methods(self) -> None:
+        """Methods that are not served are answered before anything else is read."""
+        for status, method in ((405, b"TRACE"), (405, b"CONNECT"), (501, b"BREW"), (501, b"get")):
+            refused = self.assertRaises(Refused, check_request_line, method + b" / HTTP/1.1")
+            self.assertEqual(status, refused.refusal.status, method)
+
+
+class Served(HeadTestCase):
+    def test_hosts(self) -> None:
+        """Where names are listed, a request for another one was misdirected; port and case do not matter."""
+        settings = ClientSettings(hosts=("as.example", "[::1]"))
+        for host in (b"as.example", b"AS.example:8443", b"[::1]:8443", b"[::1]"):
+            self.assertEqual(host, read((b"Host", host), settings=settings).host)
+        for host in (b"other.example", b"as.example.evil", b"xas.example", b"[::2]"):
+            refused = self.assertRaises(Refused, read, (b"Host", host), settings=settings)
+            self.assertEqual(421, refused.refusal.status, host)
+
+    def test_no_host(self) -> None:
+        """A request of HTTP/1.0 that names no host is for none of them."""
+        refused = self.assertRaises(Refused, read, version="1.0", settings=ClientSettings(hosts=("as.example",)))
+        self.assertEqual(421, refused.refusal.status)
 
 
 class Host(HeadTestCase):

@@ -386,6 +386,13 @@ class SlowReader(RequestTestCase):
 class Recording(RequestTestCase):
     """Each exchange is told of once, after its end."""
 
+    def test_observer_that_fails(self) -> None:
+        """An observer that fails is logged, and changes nothing."""
+        request = self.request()
+        self.patch(request, "observe", lambda _: 1 / 0)
+        request.answer(Refusal(401, "no client certificate"))
+        self.assertEqual((True, 1), (self.line.sent.startswith(b"HTTP/1.1 401 "), len(self.flushLoggedErrors(ZeroDivisionError))))
+
     def test_answered(self) -> None:
         """A record says who asked what, over which connection, and how it ended; a query is not in it."""
         request = self.request(complete=False, method=b"POST", odd_names=2)

@@ -128,6 +128,11 @@ class Toml(SynchronousTestCase):
 
 
 class BackendUrl(SynchronousTestCase):
+    def test_ports_and_bases(self) -> None:
+        """A back end that is made of parts is checked as one that is read."""
+        for changes in ({"port": 65536}, {"port": 0}, {"base": b"a"}, {"base": b"/a/"}, {"base": b"/a?b"}, {"base": b"/a b"}):
+            self.assertRaises(SettingsError, Backend, scheme=Scheme.HTTP, host="a", **changes)
+
     def test_table(self) -> None:
         """Each form of a back end is read into its parts, and written back as short as it goes."""
         for url, parts, authority, text in (

@@ -275,6 +275,26 @@ class Alone(SiteTestCase):
         self.assertEqual(1, head.count(b"Content-Type: application/json"))
         self.assertIn(b"temporarily_unavailable", body)
 
+    def test_broken_off(self) -> None:
+        """What breaks is refused while nothing has been said, cuts the connection afterwards, and after the end is nothing."""
+        for begun in (False, True):
+            self.serve()
+            request = self.started()
+            if begun:
+                request.begin(200, b"", (), Body.LENGTH, 5)
+            request.break_off(Refusal(502, "broken"))
+            request.break_off(Refusal(502, "broken again"))
+            expected = (Outcome.ABORTED, 200) if begun else (Outcome.REFUSED, 502)
+            self.assertEqual([(*expected, "broken")], [(one.outcome, one.status, one.reason) for one in self.exchanges])
+            self.assertEqual(begun, self.client.disconnected)
+
+    def test_broken_off_after_the_end(self) -> None:
+        """After an end that came before any answer, what breaks is nothing any more."""
+        request = self.started()
+        request.abort("over")
+        request.break_off(Refusal(502, "broken"))
+        self.assertEqual(["over"], [exchange.reason for exchange in self.exchanges])
+
     def test_unknown_length(self) -> None:
         """Without a length the stock channel frames the answer by itself."""
         request = self.started()

@@ -219,11 +219,11 @@ class Channel(Protocol):
                 assert self._receiving is not None
                 self._receiving.receive_end()
                 self._receiving = None
-            case RequestHead():
-                self._receiving = Request(event, self, self._settings.hold_bytes)
-                self._queue.append(self._receiving)
             case Refusal():
                 self._refuse(event)
+            case head:
+                self._receiving = Request(head, self, self._settings.hold_bytes)
+                self._queue.append(self._receiving)
 
     def _refuse(self, refusal: Refusal) -> None:
         """What has been received so far is unfit: the request it belongs to, or one of which there is no head."""

@@ -96,7 +96,7 @@ class Pool:
                 waiting = _Waiting(asker, deadline, self._give_up)
                 self._waiting.append(waiting)
                 self.deadlines.watch(waiting)
-            case Step.REFUSE:
+            case _:
                 asker.not_connected(Refusal(503, "the queue for the back end is full"))
 
     def cancel(self, asker: Asker) -> None:

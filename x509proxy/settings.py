@@ -194,7 +194,7 @@ class ProxySettings(Settings, frozen=True):
 
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
-_BASE = re.compile(r"(/[!-\"$->@-~]+)*")
+_BASE = re.compile(r"(/[!-\"$->@-~]*)?")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -211,7 +211,7 @@ class Backend(Settings, frozen=True):
         super().__post_init__()
         if self.port > 65535:
             raise SettingsError(f"port: found {self.port}, expected 1 to 65535")
-        if not _BASE.fullmatch(self.base.decode("latin-1")):
+        if not _BASE.fullmatch(self.base.decode("latin-1")) or self.base.endswith(b"/"):
             raise SettingsError(f"base path: found {self.base!r}, expected none, or one that begins with / and ends without it")
 
     @classmethod

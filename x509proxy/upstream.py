@@ -238,9 +238,8 @@ class Connection(Protocol):
     def _take(self, event: ResponseEvent, taker: Taker) -> None:
         match event:
             case ResponseHead():
-                if self._state is not _State.CLOSED:
-                    self._state = _State.ANSWERING
-                    self._wait_anew()
+                self._state = _State.ANSWERING
+                self._wait_anew()
                 taker.answer_head(event)
             case bytes():
                 taker.answer_data(event)

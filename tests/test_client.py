@@ -1,0 +1,33 @@
+"""Promises of :mod:`x509proxy.client`: who is there, of whatever transport."""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import samples
+from tests.wires import TlsWire
+from x509proxy.client import Client, client_of, peer_of
+from x509proxy.headers import Hop
+
+
+class Clients(SynchronousTestCase):
+    def test_without_tls(self) -> None:
+        """Without TLS there are addresses and no certificate."""
+        transport = StringTransport(IPv6Address("TCP", "::1", 80), IPv6Address("TCP", "2001:db8::1", 40000))
+        self.assertEqual(Client(Hop("2001:db8::1", 80, "http")), client_of(transport))
+
+    def test_unix(self) -> None:
+        """A unix socket has no addresses worth telling."""
+        transport = StringTransport(UNIXAddress("/run/x"), UNIXAddress(None))
+        self.assertEqual(("unknown", Hop("unknown", 0, "http")), (peer_of(transport), client_of(transport).hop))
+
+    def test_over_tls(self) -> None:
+        """Over TLS there is the certificate of the handshake, if one was shown, and the version."""
+        certificate = samples.certificate("CN=client")
+        client = client_of(TlsWire(Clock(), certificate))
+        assert client.certificate is not None
+        self.assertEqual(("https", "TLSv1.3", "CN=client"), (client.hop.scheme, client.tls_version, client.certificate.subject))
+        self.assertIsNone(client_of(TlsWire(Clock())).certificate)
