@@ -243,6 +243,13 @@ class Mute(ChannelTestCase):
         self.assertIn(b"Connection: close", wire.sent())
         self.expect_closing(wire)
 
+    def test_not_even_read(self) -> None:
+        """What arrives after a refusal is not kept either, though each request of it be good: memory does not grow with it."""
+        self.desk.then = lambda request: request.answer(Refusal(401, "no client certificate"))
+        wire = self.connect(GET)
+        wire.deliver(*[GET] * 100)
+        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._queue)))
+
     def test_back_ends_failure(self) -> None:
         """A back end's failure is not the client's: the connection stays."""
         self.desk.then = lambda request: request.answer(Refusal(502, "no"))

@@ -353,6 +353,14 @@ class Possession(TlsTestCase):
             return b""
 
 
+class Options(TlsTestCase):
+    def test_options(self) -> None:
+        """What OpenSSL does by default today is asked for all the same: no tickets, no renegotiation, no compression."""
+        asked = server_context().set_options(0)
+        for option in (SSL.OP_NO_TICKET, SSL.OP_NO_RENEGOTIATION, SSL.OP_NO_COMPRESSION, SSL.OP_CIPHER_SERVER_PREFERENCE):
+            self.assertTrue(asked & option, option)
+
+
 class Resumption(TlsTestCase):
     def reused(self, context: SSL.Context, version: str) -> bool:
         """Whether a client that asks for it, with all it was given, resumes its session."""

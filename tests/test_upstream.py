@@ -11,8 +11,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wires import CUT, OK, BackEnd, Borrower, TlsWire, Wire
+from x509proxy.answers import ResponseReader
 from x509proxy.deadline import Deadlines
 from x509proxy.pool import Pool
+from x509proxy.refusal import Refusal
 from x509proxy.settings import Backend, UpstreamSettings
 from x509proxy.upstream import Connection
 
@@ -260,6 +262,17 @@ class Exchanging(UpstreamTestCase):
         self.assertEqual([], second.refusals)
         self.wire.deliver(OK)
         self.assertEqual([200, b"ok", "end"], second.told)
+
+    def test_reader_that_goes_on(self) -> None:
+        """Whatever a reader said after an answer's end, whoever is lent the connection next would not hear of it."""
+        self.pool = Pool(self.pool.backend, self.back_end, Deadlines(self.clock), UpstreamSettings(connections=1))
+        first = self.ask()
+        second = Borrower(Borrower.ask)
+        self.pool.acquire(second)
+        feed = ResponseReader.feed
+        self.patch(ResponseReader, "feed", lambda reader, data: [*feed(reader, data), Refusal(502, "too late")])
+        self.wire.deliver(OK)
+        self.assertEqual(([200, b"ok", "end"], [], []), (first.told, first.refusals, second.refusals))
 
 
 class EarlyAnswers(UpstreamTestCase):
