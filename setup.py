@@ -42,7 +42,20 @@ setup(
         "msgspec>=0.20",
     ],
     extras_require={
-        "test": ["coverage", "hypothesis", "ruff", "mypy", "mypy-zope", "towncrier"],
+        # From h11 on: foreign eyes, with which the tests look at what goes over the wire, and at what the documents say.
+        "test": [
+            "coverage",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "mypy-zope",
+            "towncrier",
+            "h11",
+            "waitress",
+            "gunicorn",
+            "tlslite-ng",
+            "docutils",
+        ],
     },
     entry_points={"console_scripts": ["x509proxy = x509proxy.cli:main"]},
     zip_safe=False,

@@ -52,7 +52,13 @@ def single_bytes(data: bytes) -> Iterator[bytes]:
 
 
 def feed(feeds: Iterable[bytes], reader: RequestReader | ResponseReader) -> list[Event]:
-    return [event for data in feeds for event in reader.feed(data)]
+    """All the events, those of requests behind one another in a piece included."""
+    events: list[Event] = []
+    for data in feeds:
+        events += reader.feed(data)
+        while isinstance(reader, RequestReader) and reader.rest:
+            events += reader.feed(b"")
+    return events
 
 
 def shape_of(events: Iterable[Event]) -> str:

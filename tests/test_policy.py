@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import attrs
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,7 +14,7 @@ from tests import samples
 from x509proxy.certificate import ClientCertificate, Flag, Verdict, unreadable
 from x509proxy.policy import admit
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.settings import ClientAuth, PolicySettings, Trust, Validity
+from x509proxy.settings import ClientAuth, KeyType, PolicySettings, ProxySettings, Trust, Validity
 
 
 def with_verdict(verdict: Verdict, *flags: Flag) -> ClientCertificate:
@@ -117,6 +118,47 @@ class Always(PolicyTestCase):
     def test_no_setting_lets_them_pass(self, settings: PolicySettings, flag: Flag, verdict: Verdict, now: float) -> None:
         """Whatever is set, whatever the time and the verdict, weak and unreadable certificates are never passed on."""
         self.expect_refused(with_verdict(verdict, flag), settings, now)
+
+
+class Keys(PolicyTestCase):
+    def with_key(self, key: str) -> ClientCertificate:
+        return attrs.evolve(samples.client(), key=key)
+
+    def test_types(self) -> None:
+        """Each kind of key is passed on where it is among the wanted, and refused by name where it is not."""
+        keys = {KeyType.RSA: "RSA 2048", KeyType.EC: "EC P-256", KeyType.ED25519: "Ed25519", KeyType.ED448: "Ed448"}
+        for key_type, key in keys.items():
+            self.expect_passed(self.with_key(key), PolicySettings())
+            self.expect_passed(self.with_key(key), PolicySettings(key_types=(key_type,)))
+            others = tuple(other for other in KeyType if other is not key_type)
+            refusal = self.expect_refused(self.with_key(key), PolicySettings(key_types=others))
+            self.assertEqual((401, f"unwanted key: {key}"), (refusal.status, refusal.reason))
+            self.assertIn(f"of type {' or '.join(other.value for other in others)}, not {key}", refusal.description)
+
+    def test_rsa_bits(self) -> None:
+        """An RSA key of fewer bits than are wanted is refused with both numbers; other kinds have no such bits."""
+        settings = PolicySettings(minimum_rsa_bits=3072)
+        self.expect_passed(self.with_key("RSA 3072"), settings)
+        self.expect_passed(self.with_key("EC P-256"), settings)
+        text = "The client certificate must have an RSA key of 3072 bits or more, not RSA 3071"
+        self.assertEqual(Refusal(401, "unwanted key: RSA 3071", text), self.expect_refused(self.with_key("RSA 3071"), settings))
+
+    def test_only_more(self) -> None:
+        """Weak keys stay refused: nothing below 2048 bits can be asked for, nor no kind of key at all (law L5)."""
+        for bits in (1, 1024, 2047, 8193):
+            self.assertIn("expected 2048 to 8192", str(self.assertRaises(ValueError, PolicySettings, minimum_rsa_bits=bits)))
+        self.assertIn("key-types: found none", str(self.assertRaises(ValueError, PolicySettings, key_types=())))
+        self.expect_refused(with_verdict(Verdict.TRUSTED, Flag.WEAK), PolicySettings(key_types=(KeyType.EC,)))
+
+    def test_settings(self) -> None:
+        """What the file says is what the policy has."""
+        said = "minimum-rsa-bits = 3072\nkey-types = ['ec', 'rsa']\n"
+        settings = msgspec.toml.decode(said, type=ProxySettings).policy
+        self.assertEqual((3072, (KeyType.EC, KeyType.RSA)), (settings.minimum_rsa_bits, settings.key_types))
+        with self.assertRaises(msgspec.ValidationError):
+            msgspec.toml.decode("key-types = ['dsa']", type=ProxySettings)
+        with self.assertRaises(msgspec.ValidationError):
+            msgspec.toml.decode("minimum-rsa-bits = 1024", type=ProxySettings)
 
 
 class Times(PolicyTestCase):

@@ -215,7 +215,7 @@ class ReaderTestCase(SynchronousTestCase):
     def expect_refused(self, status: int, data: bytes, shape: str = "R", settings: ClientSettings = CLIENT) -> None:
         """Refused so, whole and byte by byte, and whatever comes after it vanishes."""
         reader = RequestReader(settings)
-        events = joined(reader.feed(data))
+        events = joined(feed([data], reader))
         self.assertEqual(shape, shape_of(events), (data[:200], events))
         self.assertEqual(status, getattr(events[-1], "status", None), (data[:200], events[-1]))
         self.assertEqual([[], []], [reader.feed(NEXT), reader.feed(data)])
@@ -323,6 +323,12 @@ class RequestLine(ReaderTestCase):
         for more in (b"\n", b"\r", b"\r\r\n", b" \r\n"):
             self.expect_refused(400, more + request())
 
+    def test_empty_line_in_two_pieces(self) -> None:
+        """An empty line that comes in two pieces does not let the line after it past the judge."""
+        for line in (b"GET  / HTTP/1.1", b"GET / RTSP/1.1"):
+            events = feed([b"\r", b"\n", request(b"X: GET / HTTP/1.1\r\n", line)], RequestReader(ClientSettings()))
+            self.assertEqual("R", shape_of(events), line)
+
     def test_version_is_missing(self) -> None:
         """A request of HTTP/0.9 is refused at the end of its line."""
         self.expect_refused(400, b"GET /\r\n")
@@ -344,6 +350,21 @@ class Forgiven(SynchronousTestCase):
         """Leading zeros in a length or a chunk's size change nothing."""
         self.assertEqual([b"ab", Mark.END], read([post(b"Content-Length: 0002\r\n", b"ab")])[1:])
         self.assertEqual([b"ab", Mark.END], read([chunked(b"0002\r\nab\r\n000\r\n\r\n")])[1:])
+
+
+class OneAtATime(SynchronousTestCase):
+    def test_one_at_a_time(self) -> None:
+        """Of many requests in one piece only the first is read; the others are bytes until they are asked for."""
+        reader = RequestReader(CLIENT)
+        self.assertEqual("HE", shape_of(reader.feed(NEXT * 3)))
+        self.assertEqual(NEXT * 2, reader.rest)
+        self.assertEqual(["HE", "HE", ""], [shape_of(reader.feed(b"")) for _ in range(3)])
+
+    def test_more_comes_meanwhile(self) -> None:
+        """What comes while some is left goes behind it."""
+        reader = RequestReader(CLIENT)
+        reader.feed(NEXT + b"GET /2")
+        self.assertEqual("HE", shape_of(reader.feed(b" HTTP/1.1\r\nHost: as.example\r\n\r\n")))
 
 
 class WellFormed(SynchronousTestCase):
@@ -472,7 +493,7 @@ class HeadLimits(ReaderTestCase):
     def test_endless_after_a_request(self) -> None:
         """The count begins anew with each head, also with one that begins amid a feed."""
         reader = RequestReader(CLIENT)
-        self.assertEqual("HE", shape_of(reader.feed(NEXT + b"GET / HTTP/1.1\r\nX: ")))
+        self.assertEqual("HE", shape_of(feed([NEXT + b"GET / HTTP/1.1\r\nX: "], reader)))
         self.assertLessEqual(taken(self, reader, b"", b"a" * 100, 431), 16384 + 100)
 
     def test_empty_lines(self) -> None:

@@ -394,12 +394,6 @@ class Resumption(TlsTestCase):
             context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
             self.assertTrue(self.reused(context, version))
 
-    def test_no_ticket(self) -> None:
-        """No ticket is handed out in TLS 1.3: after the handshake the server has nothing to say."""
-        shaken = self.shake(server_context(), self.client_context(pair()))
-        with self.assertRaises(SSL.WantReadError):
-            shaken.server.bio_read(LARGEST)
-
     def test_session_of_another_server(self) -> None:
         """A session of another context is no use here either."""
         client = self.client_context(pair(), "TLSv1.2")

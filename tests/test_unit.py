@@ -30,7 +30,7 @@ class Unit(SynchronousTestCase):
         self.assertIn("config=", Options().longOpt)
 
     def test_patience(self) -> None:
-        """systemd waits longer for the end than the proxy does for what is in flight."""
+        """Systemd waits longer for the end than the proxy does for what is in flight."""
         self.assertGreater(int(self.settings["TimeoutStopSec"]), ClientSettings().stop_timeout)
 
     def test_files(self) -> None:

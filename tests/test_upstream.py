@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wires import CUT, OK, BackEnd, Borrower, TlsWire, Wire
 from x509proxy.answers import ResponseReader
+from x509proxy.backend import is_open
 from x509proxy.deadline import Deadlines
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal
@@ -623,28 +624,28 @@ class Alive(UpstreamTestCase):
         """One on which nothing has happened is alive, over TLS too."""
         for tls in (False, True):
             with self.carried(tls=tls) as (connection, _, _):
-                self.assertTrue(connection.is_alive())
+                self.assertTrue(is_open(connection.transport))
 
     def test_closed(self) -> None:
         """One that the back end has closed is not."""
         for tls in (False, True):
             with self.carried(tls=tls) as (connection, _, far):
                 far.close()
-                self.assertFalse(connection.is_alive())
+                self.assertFalse(is_open(connection.transport))
 
     def test_bytes(self) -> None:
         """Bytes that nobody asked for are a bad sign, except over TLS, which has messages of its own."""
         for tls in (False, True):
             with self.carried(tls=tls) as (connection, near, far):
                 far.send(b"H")
-                self.assertEqual(tls, connection.is_alive())
+                self.assertEqual(tls, is_open(connection.transport))
                 self.assertEqual(b"H", near.recv(1))
 
     def test_broken(self) -> None:
         """One that the kernel knows an error of is not."""
         with self.carried() as (connection, near, _):
             near.close()
-            self.assertFalse(connection.is_alive())
+            self.assertFalse(is_open(connection.transport))
 
     def test_reset(self) -> None:
         """One that has been reset is not."""
@@ -656,8 +657,8 @@ class Alive(UpstreamTestCase):
             # To close with a time of zero is to reset.
             far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             far.close()
-            self.assertFalse(connection.is_alive())
+            self.assertFalse(is_open(connection.transport))
 
     def test_unknown(self) -> None:
         """One of which nothing can be known is used."""
-        self.assertTrue(self.acquire().connection.is_alive())
+        self.assertTrue(is_open(self.acquire().connection.transport))

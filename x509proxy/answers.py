@@ -4,11 +4,16 @@ Facts
 -----
 * httptools cannot tell llhttp that an answer is to a HEAD request. So there is a fresh parser for each answer, and one to HEAD
   ends with its head.
+* llhttp takes RTSP and ICE for HTTP. A head stands behind as many empty lines as there were interim answers, so it can be found.
+* 204 and 304 have no body (RFC 9112 section 6.3), whatever they announce; if it comes all the same, it would be the answer to the
+  connection's next request, which may be another client's.
 * An interim answer (1xx) has no body (RFC 9110 section 15.2). llhttp reads one all the same if it is given a length: it would
   come out before any head, an answer of the back end's own making.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import httptools
 
@@ -17,12 +22,23 @@ from x509proxy.reader import Mark, MessageCounter, Stage
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import UpstreamSettings
 
-__all__ = ["ResponseEvent", "ResponseReader"]
+__all__ = ["ResponseEvent", "ResponseReader", "Taker"]
 
 ResponseEvent = ResponseHead | bytes | Mark | Refusal
 
 _INTERIM_ANSWERS = 16
 _FRAMING = (b"content-length", b"transfer-encoding")
+
+
+class Taker(Protocol):
+    """Who has lent a connection: it takes the answer, and is told when the back end takes its request too slowly."""
+
+    def answer_head(self, head: ResponseHead) -> None: ...
+    def answer_data(self, data: bytes) -> None: ...
+    def answer_end(self) -> None: ...
+    def answer_failed(self, refusal: Refusal) -> None: ...
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
 
 
 class ResponseReader(MessageCounter):
@@ -34,6 +50,7 @@ class ResponseReader(MessageCounter):
         self._parser = httptools.HttpResponseParser(self)
         self._events: list[ResponseEvent] = []
         self._reason = b""
+        self._raw = b""
         self._interim = 0
         self._head: ResponseHead | None = None
         self.reusable = False
@@ -44,6 +61,8 @@ class ResponseReader(MessageCounter):
         if self.dead:
             self.reusable = False
             return events
+        if self._head is None:
+            self._raw += data
         before = self._body_size
         try:
             self._parser.feed_data(data)
@@ -113,17 +132,30 @@ class ResponseReader(MessageCounter):
     def on_headers_complete(self) -> None:
         parser = self._parser
         status = parser.get_status_code()
+        if not self.dead and not self._is_http():
+            raise Refused(Refusal(502, "back end's answer: not HTTP"))
         if self.dead or (100 <= status <= 199 and status != 101 and self._interim < _INTERIM_ANSWERS):
             self._interim += 1
             if not self.dead and any(name.lower() in _FRAMING and value != b"0" for name, value in self._pairs):
                 raise Refused(Refusal(502, "back end's answer: interim answer with a body"))
             return
         head = read_response_head(status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit)
-        self._head = head
+        self._head, self._raw = head, b""
         self._begin_body()
         self._events.append(head)
         if head.body is Body.NONE:
-            self._end(parser.should_keep_alive())
+            self._end(parser.should_keep_alive() and not self._announces_body(status))
+
+    def _is_http(self) -> bool:
+        head = self._raw.split(b"\r\n\r\n", self._interim + 1)[self._interim]
+        return head.lstrip(b"\r\n").startswith(b"HTTP/")
+
+    def _announces_body(self, status: int) -> bool:
+        """Whether an answer that has no body says that it has one. A 304 may tell the length of what it stands for."""
+        fields = {name.lower(): value for name, value in self._pairs}
+        return status in (204, 304) and (
+            b"transfer-encoding" in fields or (status == 204 and fields.get(b"content-length", b"").strip(b"0") != b"")
+        )
 
     def on_body(self, piece: bytes) -> None:
         if self.dead or self._head is None:

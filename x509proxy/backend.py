@@ -9,6 +9,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -17,12 +18,13 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 
 from x509proxy.material import Identity
 from x509proxy.settings import Backend, Scheme, UpstreamSettings
 
-__all__ = ["backend_endpoint", "is_open"]
+__all__ = ["LastWords", "backend_endpoint", "connect", "is_open"]
 
 
 def backend_endpoint(
@@ -55,6 +57,13 @@ def _tcp_endpoint(reactor: Any, backend: Backend, timeout: float) -> IStreamClie
     return HostnameEndpoint(reactor, backend.host, backend.port, timeout=timeout)
 
 
+def connect(endpoint: IStreamClientEndpoint, protocol: Protocol) -> Deferred[Any]:
+    """Connect this very ``protocol``."""
+    factory: Factory = Factory.forProtocol(lambda: protocol)
+    factory.noisy = False
+    return endpoint.connect(factory)
+
+
 def is_open(transport: Any) -> bool:
     """Whether a connection that is not in use can be: the back end has not closed it, nor sent what nobody asked for."""
     carrier = getattr(transport, "transport", transport)
@@ -68,6 +77,35 @@ def is_open(transport: Any) -> bool:
         return True
     except OSError:
         return False
+
+
+class LastWords:
+    """A second hold on a plain connection, for what its far end said before it hung up on us.
+
+    A back end that answers early and hangs up with unread bytes resets the connection. Its answer is in the kernel then, but
+    the next write fails, and Twisted closes the socket for that without reading.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        handle = getattr(transport, "getHandle", lambda: None)()
+        self._handle = handle.dup() if isinstance(handle, socket.socket) else None
+
+    def take(self, most: int) -> bytes:
+        """So many bytes at the most of what has not been read; the hold is given up."""
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return b""
+        with handle:
+            try:
+                return handle.recv(most, socket.MSG_DONTWAIT)
+            except OSError:
+                return b""
+
+    def forget(self) -> None:
+        """Give the hold up."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
 
 
 def _client_options(host: str, authorities: Sequence[x509.Certificate] | None, identity: Identity | None) -> Any:

@@ -64,6 +64,7 @@ _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _EXPLICIT_FIELDS = (bytes.fromhex("06072a8648ce3d0101"), bytes.fromhex("06072a8648ce3d0102"))
 _RSA_BITS = range(2048, 8193)
 _LARGEST_EXPONENT = 1 << 32
+_LARGEST_DER = 16384  # no server takes a header of 22 KB; to parse 84 KB of names costs as much as 70 handshakes
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -94,6 +95,8 @@ class ClientCertificate:
     ) -> ClientCertificate:
         """Parse the certificate of a finished handshake, with what OpenSSL objected to. Never raises: see ``UNREADABLE``."""
         der = certificate.public_bytes(Encoding.DER)
+        if len(der) > _LARGEST_DER:
+            return unreadable(der)
         try:
             return cls._parse(certificate, der, frozenset(objections), chain)
         except Exception:

@@ -25,28 +25,18 @@ from zope.interface import implementer
 
 from x509proxy.client import Client, client_of, peer_of
 from x509proxy.deadline import NEVER, Deadlines
-from x509proxy.exchange import Observer
 from x509proxy.head import Body, RequestHead
 from x509proxy.headers import Hop
 from x509proxy.reader import Mark, RequestEvent, RequestReader, Stage
 from x509proxy.refusal import Refusal
-from x509proxy.request import Request
+from x509proxy.request import Request, Serves
 from x509proxy.settings import ClientSettings
 
-__all__ = ["Channel", "Owner", "Serves"]
+__all__ = ["Channel", "Owner"]
 
 
 # For a client that has nothing to read but the end.
 _LINGER = 2.0
-
-
-class Serves(Interface):
-    """Whatever answers requests; ``observe`` is told of each exchange's end."""
-
-    observe: Observer
-
-    def serve(self, request: Request) -> None:
-        """Answer it, now or later, by its methods."""
 
 
 class Owner(Interface):
@@ -191,7 +181,7 @@ class Channel(Protocol):
         if self._phase is not _Phase.SENDING:
             # Whatever is waited for next is waited for from now on.
             self._phase = _Phase.NEW
-        if stays_open and (self._queue or not self._owner.draining):
+        if stays_open and (self._queue or self._reader.rest or not self._owner.draining):
             self._advance()
         else:
             # At the end of all, a client that has been told so and stays is not waited for.
@@ -205,7 +195,7 @@ class Channel(Protocol):
 
     def drain(self) -> None:
         """No more requests than those that have come."""
-        if self._current is None and not self._queue and self._phase is not _Phase.CLOSING:
+        if self._current is None and not self._queue and not self._reader.rest and self._phase is not _Phase.CLOSING:
             self._close(self._settings.send_timeout if self.blocked else _LINGER)
 
     # Inside.
@@ -245,12 +235,19 @@ class Channel(Protocol):
         try:
             if self._current is not None:
                 self._guard(self._current, self._current.check_ready)
-            while self._current is None and self._queue and not self.blocked and self._phase is not _Phase.CLOSING:
+            while self._current is None and not self.blocked and self._phase is not _Phase.CLOSING and self._has_next():
                 self._current = request = self._queue.popleft()
                 self._serve(request)
         finally:
             self._advancing = False
         self._update()
+
+    def _has_next(self) -> bool:
+        """Whether a request waits; one that has come behind another in the same piece is read only now."""
+        if not self._queue and self._reader.rest:
+            for event in self._reader.feed(b""):
+                self._take(event)
+        return bool(self._queue)
 
     def _serve(self, request: Request) -> None:
         self._served += 1
@@ -273,7 +270,8 @@ class Channel(Protocol):
             return
         current, settings = self._current, self._settings
         waiting = current if current is not None and not current.body_complete else None
-        self._read_on(wanted=not self._queue and not self.blocked and (waiting is None or waiting.wants_more))
+        waits = bool(self._queue or self._reader.rest)
+        self._read_on(wanted=not waits and not self.blocked and (waiting is None or waiting.wants_more))
         if self.blocked:
             self._enter(_Phase.SENDING, settings.send_timeout)
         elif waiting is not None and self._reading:

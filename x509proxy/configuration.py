@@ -213,7 +213,10 @@ def reload_identity(configuration: Configuration) -> Configuration:
 def _backends(settings: ProxySettings) -> tuple[Backend, ...]:
     if not settings.backend:
         raise SettingsError("backend: found none, expected at least one URL such as http://127.0.0.1:8080")
-    return tuple(Backend.parse(url) for url in settings.backend)
+    try:
+        return tuple(Backend.parse(url) for url in settings.backend)
+    except SettingsError as error:
+        raise SettingsError(without_secrets(str(error))) from None
 
 
 def _rules(settings: ProxySettings, preset: Preset) -> HeaderRules:

@@ -6,9 +6,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
-from x509proxy.channel import Channel, Serves
+from x509proxy.channel import Channel
 from x509proxy.deadline import Deadlines
 from x509proxy.limits import AddressLimits
+from x509proxy.request import Serves
 from x509proxy.settings import ClientSettings
 
 __all__ = ["ProxyFactory"]

@@ -26,6 +26,7 @@ from x509proxy.presets import HeaderPlan, Preset
 from x509proxy.refusal import Refusal, Refused
 
 __all__ = ["HeaderRules", "Hop", "fold", "forward_reason", "forward_request", "forward_response", "identity", "write_head"]
+__all__ += ["without_names"]
 
 _FOLD = bytes(octet if chr(octet).isalnum() and octet < 0x80 else ord("-") for octet in range(256)).lower()
 
@@ -62,9 +63,21 @@ _PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
+# What everybody knows of a secret name (material.new_header_name); the rest alone is as secret as the whole.
+_KNOWN = b"sec-client-x509-cert-"
+
+
+def _letters(text: bytes) -> bytes:
+    """Letters and digits alone: a name is told however it is spread over a value."""
+    return fold(text).replace(b"-", b"")
+
+
 @attrs.frozen(cache_hash=True)
 class HeaderRules:
-    """The headers that say who the client is. ``plans``: what is sent, every name filled in."""
+    """The headers that say who the client is. ``plans``: what is sent, every name filled in.
+
+    ``secrets``: what nobody may learn of the chosen name, folded.
+    """
 
     plans: tuple[HeaderPlan, ...] = attrs.field(repr=False)
     folds: frozenset[bytes] = attrs.field(repr=False)
@@ -74,7 +87,7 @@ class HeaderRules:
     def for_preset(cls, preset: Preset, name: bytes) -> HeaderRules:
         """The preset's headers, with the administrator's ``name`` where the preset leaves it open (else ``b""``)."""
         plans = tuple(attrs.evolve(plan, name=plan.name or name) for plan in preset.plans)
-        return cls(plans, frozenset(fold(plan.name) for plan in plans), (fold(name),) if name else ())
+        return cls(plans, frozenset(fold(plan.name) for plan in plans), (fold(name).removeprefix(_KNOWN),) if name else ())
 
 
 @attrs.frozen
@@ -167,13 +180,21 @@ def _without_secrets(pairs: Pairs, secrets: Sequence[bytes]) -> Iterable[tuple[b
         elif not _tells(name, secrets):
             # A list (Vary, Access-Control-Allow-Headers …) loses the one member; what is left empty goes whole.
             rest = b", ".join(part.strip() for part in value.split(b",") if not _tells(part, secrets))
-            if rest:
+            if rest and not _tells(name + b" " + rest, secrets):
                 yield name, rest
 
 
 def _tells(text: bytes, secrets: Sequence[bytes]) -> bool:
-    folded = fold(text)
-    return any(secret in folded for secret in secrets)
+    letters = _letters(text)
+    return any(_letters(secret) in letters for secret in secrets)
+
+
+def without_names(text: str, rules: HeaderRules) -> str:
+    """A line for a log, in ASCII, with ``...`` for the secret name in any spelling: what it repeats is of a client's choosing."""
+    for secret in rules.secrets:
+        while (place := fold(text.encode("ascii")).find(secret)) >= 0:
+            text = f"{text[:place]}...{text[place + len(secret) :]}"
+    return text
 
 
 def write_head(start: bytes, pairs: Iterable[tuple[bytes, bytes]], body: Body, length: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from x509proxy.certificate import ClientCertificate, Flag, Verdict, date
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.settings import ClientAuth, PolicySettings, Trust, Validity
+from x509proxy.settings import ClientAuth, KeyType, PolicySettings, Trust, Validity
 
 __all__ = ["admit"]
 
@@ -37,6 +37,7 @@ def admit(certificate: ClientCertificate | None, settings: PolicySettings, now: 
             raise _refused("no client certificate", "A client certificate is required")
         return None
     _check_always(certificate, settings)
+    _check_key(certificate, settings)
     if settings.validity is Validity.ENFORCE:
         _check_times(certificate, now)
     if certificate.verdict not in _ACCEPTED[settings.trust]:
@@ -45,14 +46,15 @@ def admit(certificate: ClientCertificate | None, settings: PolicySettings, now: 
 
 
 def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> None:
-    if Flag.UNREADABLE in certificate.flags:
-        raise _refused("unreadable certificate", "The client certificate cannot be read")
-    if Flag.WEAK in certificate.flags:
-        raise _refused(f"weak certificate: {certificate.key}", f"The client certificate is too weak ({certificate.key})")
+    # The size first: what is far too large has not been read.
     size = len(certificate.der)
     if size > settings.maximum_der:
         text = f"The client certificate is too large: {size} bytes, {settings.maximum_der} allowed"
         raise Refused(Refusal(400, f"certificate of {size} bytes", text, "invalid_client"))
+    if Flag.UNREADABLE in certificate.flags:
+        raise _refused("unreadable certificate", "The client certificate cannot be read")
+    if Flag.WEAK in certificate.flags:
+        raise _refused(f"weak certificate: {certificate.key}", f"The client certificate is too weak ({certificate.key})")
 
 
 def _check_times(certificate: ClientCertificate, now: float) -> None:
@@ -61,6 +63,19 @@ def _check_times(certificate: ClientCertificate, now: float) -> None:
         raise _refused("expired certificate", f"The client certificate expired at {date(certificate.not_after)}")
     if Flag.NOT_YET_VALID in flags:
         raise _refused("certificate not yet valid", f"The client certificate is not valid before {date(certificate.not_before)}")
+
+
+def _check_key(certificate: ClientCertificate, settings: PolicySettings) -> None:
+    """What is not weak can still be less than what is asked for here. ``key`` is such as ``RSA 2048`` or ``Ed25519``."""
+    kind, _, size = certificate.key.lower().partition(" ")
+    allowed = [key_type.value for key_type in settings.key_types]
+    if kind not in allowed:
+        wanted = f"must have a key of type {' or '.join(allowed)}"
+    elif kind == KeyType.RSA.value and int(size) < settings.minimum_rsa_bits:
+        wanted = f"must have an RSA key of {settings.minimum_rsa_bits} bits or more"
+    else:
+        return
+    raise _refused(f"unwanted key: {certificate.key}", f"The client certificate {wanted}, not {certificate.key}")
 
 
 def _refused(reason: str, description: str) -> Refused:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from x509proxy.backend import is_open
 from x509proxy.deadline import Deadlines
 from x509proxy.refusal import Refusal
 from x509proxy.settings import Backend, UpstreamSettings
@@ -83,7 +84,7 @@ class Pool:
 
     def acquire(self, asker: Asker) -> None:
         """Give ``asker`` a connection, now or later, or the reason why not."""
-        while self._idle and not self._idle[-1].is_alive():
+        while self._idle and not is_open(self._idle[-1].transport):
             self._idle[-1].close()
         connections = len(self._busy) + len(self._opening) + len(self._idle)
         match plan(len(self._idle), connections, len(self._waiting), self.settings):
@@ -127,7 +128,10 @@ class Pool:
     def release(self, connection: Connection) -> None:
         """Its exchange is over, and it is as it was before."""
         self._busy.discard(connection)
-        if self._waiting:
+        if self._waiting and not is_open(connection.transport):
+            # Behind the answer there is something that nobody asked for, or the end.
+            connection.close()
+        elif self._waiting:
             self._lend(connection, self._next())
         else:
             connection.rest()

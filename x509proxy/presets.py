@@ -15,7 +15,7 @@ class HeaderPlan:
     """One header to send. An empty ``name`` stands for the name that the administrator chose and keeps secret."""
 
     form: Format
-    name: bytes = b""
+    name: bytes = attrs.field(default=b"", repr=False)
 
 
 @attrs.frozen

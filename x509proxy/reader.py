@@ -107,18 +107,53 @@ class RequestReader(MessageCounter):
         self._events: list[RequestEvent] = []
         self._target = b""
         self._line = b""
-        self._raw = b""
+        self.rest = b""
+        self._tail = b""
+        self._left = 0
+        self._stays_open = True
 
     def feed(self, data: bytes) -> list[RequestEvent]:
-        """What the bytes complete. A refusal is the last event there will ever be."""
+        """What the bytes complete, up to the end of one request; what is behind it stays in ``rest`` until the next call.
+
+        So a piece full of small requests is as many bytes, not as many requests. A refusal is the last event there will ever be.
+        """
         events = self._events = []
-        if self.dead:
-            return events
-        if self.stage is Stage.IDLE or self._line:
-            data = self._whole_line(data)
-            if not data:
-                return events
-        self._raw = self._raw + data if self.stage is Stage.HEAD else data
+        data, place, self.rest = self.rest + data, 0, b""
+        while not self.dead and place < len(data):
+            if events and events[-1] is Mark.END:
+                self.rest = data[place:]
+                break
+            if self.stage is Stage.IDLE or self._line:
+                # A request line is looked at wherever it stands in what was fed: so no message begins within a piece.
+                data, place = self._whole_line(data[place:]), 0
+                self._tail = b""
+            if data:
+                end = self._end_of_piece(data, place)
+                self._feed_piece(data[place:end])
+                place = end
+        return events
+
+    def _end_of_piece(self, data: bytes, place: int) -> int:
+        """Where a message may end: a body of a known length there, anything else only behind an empty line."""
+        if self._left:
+            end = min(len(data), place + self._left)
+            self._left -= end - place
+            return end
+        tail, self._tail = self._tail, data[max(place, len(data) - 3) :]
+        straddling = tail + data[place : place + 3]
+        found = straddling.find(b"\r\n\r\n")
+        if found >= 0:
+            end = place + found + 4 - len(tail)
+        else:
+            found = data.find(b"\r\n\r\n", place)
+            if found < 0:
+                self._tail = (tail + data[place:])[-3:]
+                return len(data)
+            end = found + 4
+        self._tail = b""
+        return end
+
+    def _feed_piece(self, data: bytes) -> None:
         before = self._body_size
         try:
             self._parser.feed_data(data)
@@ -130,10 +165,10 @@ class RequestReader(MessageCounter):
         else:
             if self._is_endless(len(data), before):
                 self._die(_endless(self.stage))
-        return events
 
     def _whole_line(self, data: bytes) -> bytes:
         """What to feed the parser: nothing until a request line is complete, and well formed in our own eyes."""
+        self.stage = Stage.IDLE
         data = self._line + data
         data = _EMPTY_LINES.sub(b"", data, count=1)
         line, end, _ = data.partition(b"\r\n")
@@ -184,13 +219,12 @@ class RequestReader(MessageCounter):
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        method, version = parser.get_method(), parser.get_http_version()
-        if b"%b %b HTTP/%b\r\n" % (method, self._target, version.encode("ascii")) not in self._raw:
-            # One behind another in the same piece has not been looked at before.
-            raise Refused(Refusal(400, "malformed request line", "Malformed request"))
+        self._stays_open = parser.should_keep_alive()
         head = read_request_head(
-            method, self._target, version, self._pairs, self._settings, parser.should_keep_alive() and not parser.should_upgrade()
-        )
+            parser.get_method(), self._target, parser.get_http_version(), self._pairs, self._settings,
+            self._stays_open and not parser.should_upgrade(),
+        )  # fmt: skip
+        self._left = head.length
         if len(self._target) + self._head_size > self._head_limit:
             raise Refused(Refusal(431, "head too large"))
         if parser.should_upgrade() and head.body is not Body.NONE:
@@ -206,6 +240,8 @@ class RequestReader(MessageCounter):
         self._events.append(piece)
 
     def on_message_complete(self) -> None:
+        if self._stays_open and not self._parser.should_keep_alive():
+            raise Refused(Refusal(400, "connection field in a trailer", "Malformed request"))
         self.stage = Stage.IDLE
         # After its last request a connection has nothing to say.
         self.dead = not self._parser.should_keep_alive()

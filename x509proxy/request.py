@@ -22,7 +22,7 @@ from x509proxy.head import Body, RequestHead
 from x509proxy.headers import write_head
 from x509proxy.refusal import Refusal
 
-__all__ = ["AnswerSource", "BodySink", "Incoming", "Request", "Wire"]
+__all__ = ["AnswerSource", "BodySink", "Incoming", "Request", "Serves", "Wire"]
 
 
 class Wire(Protocol):
@@ -124,7 +124,7 @@ class Request(Incoming):
     """A request on a connection of ours."""
 
     __slots__ = (
-        "_chunked", "_held", "_held_size", "_hold_bytes", "_paused", "_ready", "_sink", "_stays_open", "_wire", "body_complete",
+        "_chunked", "_held", "_hold_bytes", "_paused", "_ready", "_sink", "_stays_open", "_wire", "body_complete",
         "refusal",
     )  # fmt: skip
 
@@ -134,8 +134,8 @@ class Request(Incoming):
         self.body_complete = False
         self._wire = wire
         self._hold_bytes = hold_bytes
-        self._held: list[bytes] = []
-        self._held_size = 0
+        # Not a list of pieces: a body may come two bytes at a time, and each piece would take 56.
+        self._held = bytearray()
         self._paused = False
         self._ready: Callable[[], None] | None = None
         self._sink: BodySink | None = None
@@ -147,7 +147,7 @@ class Request(Incoming):
     @property
     def wants_more(self) -> bool:
         """Whether the body should be read on: not while as much is held as may be, nor while the back end is slow."""
-        return not self._paused and (self._sink is not None or self._held_size < self._hold_bytes)
+        return not self._paused and (self._sink is not None or len(self._held) < self._hold_bytes)
 
     def receive(self, data: bytes) -> None:
         """A piece of the body."""
@@ -155,8 +155,7 @@ class Request(Incoming):
         if self._sink is not None:
             self._sink.body_data(data)
         else:
-            self._held.append(data)
-            self._held_size += len(data)
+            self._held += data
 
     def receive_end(self) -> None:
         """The body's end."""
@@ -173,20 +172,20 @@ class Request(Incoming):
 
     def check_ready(self) -> None:
         """Called after each batch of events, not after each event: a fault in the same batch comes first."""
-        if self._ready is not None and (self.body_complete or self._held_size >= self._hold_bytes):
+        if self._ready is not None and (self.body_complete or len(self._held) >= self._hold_bytes):
             ready, self._ready = self._ready, None
             ready()
 
     @property
     def held(self) -> int:
         """How many bytes of the body have come and not been handed on."""
-        return self._held_size
+        return len(self._held)
 
     def stream_to(self, sink: BodySink) -> None:
         """Hand on what is held, and whatever comes from now on."""
-        held, self._held, self._held_size = self._held, [], 0
+        held, self._held = bytes(self._held), bytearray()
         if held:
-            sink.body_data(b"".join(held))
+            sink.body_data(held)
         if self.body_complete:
             sink.body_end()
         else:
@@ -289,3 +288,12 @@ class Request(Incoming):
             self.source = self._sink = self._ready = None
             self.record(outcome)
             self._wire.answered(self._stays_open)
+
+
+class Serves(Protocol):
+    """Whatever answers requests; ``observe`` is told of each exchange's end."""
+
+    observe: Observer
+
+    def serve(self, request: Request) -> None:
+        """Answer it, now or later, by its methods."""

@@ -19,6 +19,8 @@ from twisted.python.failure import Failure
 from x509proxy.accesslog import access_line
 from x509proxy.configuration import Configuration, reload_identity
 from x509proxy.exchange import Exchange
+from x509proxy.headers import without_names
+from x509proxy.material import without_secrets
 from x509proxy.settings import SettingsError
 
 __all__ = ["ProxyService"]
@@ -92,7 +94,7 @@ class ProxyService(Service):
 
     def _observe(self, exchange: Exchange) -> None:
         if self._access_log is not None:
-            self._write(self._access_log, access_line(exchange))
+            self._write(self._access_log, without_names(access_line(exchange), self._configuration.rules))
         if exchange.forged:
             self._log.warn("{count} forged certificate headers from {peer} removed", count=exchange.forged, peer=exchange.peer)
 
@@ -146,7 +148,7 @@ def _why_not(description: str, failure: Failure) -> str:
     if isinstance(reason, CannotListenError):
         # An OSError, or text where a lock of a unix socket is somebody else's.
         reason = reason.socketError
-    return f"listen: {description}: {getattr(reason, 'strerror', None) or reason}"
+    return without_secrets(f"listen: {description}: {getattr(reason, 'strerror', None) or reason}")
 
 
 def _context(configuration: Configuration) -> Any:
@@ -161,7 +163,8 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
         # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
-        raise SystemExit(f"x509proxy: listen: found {description!r}, expected a Twisted endpoint: {error}") from None
+        sentence = without_secrets(f"listen: found {description!r}, expected a Twisted endpoint: {error}")
+        raise SystemExit(f"x509proxy: {sentence}") from None
     return endpoint
 
 
@@ -174,7 +177,7 @@ def _open_log(path: str | None) -> TextIO | None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
-        raise SystemExit(f"x509proxy: access-log: {path}: {error.strerror}") from None
+        raise SystemExit(f"x509proxy: access-log: {without_secrets(path)}: {error.strerror}") from None
     return os.fdopen(descriptor, "a", buffering=1, encoding="ascii")
 
 

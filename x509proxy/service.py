@@ -6,6 +6,7 @@ they are dropped (``privilegedStartService``). What is wrong is one sentence on 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,6 +86,8 @@ def makeService(options: Options) -> IService:
     """The service that the options describe. The reactor is the one that ``twistd`` has installed by now."""
     from twisted.internet import reactor
 
+    # twistd opens its log before it sets its own umask, and under -n sets none: log and pid file would be readable by all.
+    os.umask(os.umask(0o077) | 0o077)
     try:
         return _make_service(options, reactor)
     except SettingsError as error:

@@ -17,6 +17,7 @@ __all__ = [
     "Backend",
     "ClientAuth",
     "ClientSettings",
+    "KeyType",
     "OddNames",
     "PolicySettings",
     "ProxySettings",
@@ -59,6 +60,15 @@ class Validity(enum.Enum):
     IGNORE = "ignore"
 
 
+class KeyType(enum.Enum):
+    """A kind of key that client certificates may have."""
+
+    RSA = "rsa"
+    EC = "ec"
+    ED25519 = "ed25519"
+    ED448 = "ed448"
+
+
 class OddNames(enum.Enum):
     """What happens to a request's header names outside ``[A-Za-z0-9-]``: dropped as nginx does, or answered 400."""
 
@@ -97,6 +107,10 @@ class TlsSettings(Settings, frozen=True):
     minimum_version: TlsVersion = TlsVersion.TLS_1_2
 
 
+# What is weaker or dearer than that no setting lets pass (law L5, :mod:`x509proxy.certificate`).
+_RSA_BITS = range(2048, 8193)
+
+
 class PolicySettings(Settings, frozen=True):
     """Which certificates are passed on (:mod:`x509proxy.policy`)."""
 
@@ -104,6 +118,16 @@ class PolicySettings(Settings, frozen=True):
     trust: Trust = Trust.ANY
     validity: Validity = Validity.ENFORCE
     maximum_der: int = 6144
+    minimum_rsa_bits: int = 2048
+    key_types: tuple[KeyType, ...] = tuple(KeyType)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.minimum_rsa_bits not in _RSA_BITS:
+            expected = f"{_RSA_BITS.start} to {_RSA_BITS.stop - 1}"
+            raise SettingsError(f"minimum-rsa-bits: found {self.minimum_rsa_bits}, expected {expected}")
+        if not self.key_types:
+            raise SettingsError(f"key-types: found none, expected one or more of {', '.join(kind.value for kind in KeyType)}")
 
 
 class ClientSettings(Settings, frozen=True):
@@ -171,12 +195,18 @@ class ProxySettings(Settings, frozen=True):
     trust: Trust = Trust.ANY
     validity: Validity = Validity.ENFORCE
     maximum_der: int = 6144
+    minimum_rsa_bits: int = 2048
+    key_types: tuple[KeyType, ...] = tuple(KeyType)
     ca: str | None = None
     access_log: str | None = None
     demo: bool = False
     tls: TlsSettings = TlsSettings()
     client: ClientSettings = ClientSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.policy
 
     def __repr__(self) -> str:
         # The header's name is a secret (law L4): a settings object in a traceback must not tell it.
@@ -190,6 +220,8 @@ class ProxySettings(Settings, frozen=True):
             trust=self.trust,
             validity=self.validity,
             maximum_der=self.maximum_der,
+            minimum_rsa_bits=self.minimum_rsa_bits,
+            key_types=self.key_types,
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
+from twisted.logger import Logger
 
 from x509proxy.client import Client
 from x509proxy.encoding import Pairs
@@ -55,6 +56,8 @@ class Asked(Protocol):
 
 class Transfer:
     """One exchange: asks a pool for a connection, sends the request on it, hands the answer on."""
+
+    _log = Logger()
 
     __slots__ = ("_body", "_candidates", "_connection", "_pairs", "_policy", "_pool", "_request", "_rules", "_start")
 
@@ -110,8 +113,14 @@ class Transfer:
         assert self._pool is not None
         self._connection = connection
         self._request.backend = str(self._pool.backend)
-        connection.send(self._request.head.method, self._start, self, self._request.body_complete)
-        self._request.stream_to(self)
+        try:
+            connection.send(self._request.head.method, self._start, self, self._request.body_complete)
+            self._request.stream_to(self)
+        except Exception:
+            # Fail closed (L3): whoever opened the connection in a later turn has nobody to tell.
+            self._log.failure("a request could not be sent")
+            connection.cancel()
+            self.answer_failed(Refusal(502, "internal error"))
 
     def not_connected(self, refusal: Refusal) -> None:
         """Not one byte has been sent, so another back end may be asked."""
@@ -155,10 +164,14 @@ class Transfer:
 
     def answer_failed(self, refusal: Refusal) -> None:
         self._connection = None
-        if self._request.begun:
-            self._request.abort(refusal.reason)
-        else:
-            self._request.answer(refusal)
+        try:
+            if self._request.begun:
+                self._request.abort(refusal.reason)
+            else:
+                self._request.answer(refusal)
+        except Exception:
+            self._log.failure("a request could not be refused")
+            self._request.abort("internal error")
 
     # The client's calls.
 

@@ -18,18 +18,21 @@ from typing import Protocol as Interface
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from x509proxy.answers import ResponseEvent, ResponseReader
-from x509proxy.backend import is_open
+from x509proxy.answers import ResponseEvent, ResponseReader, Taker
+from x509proxy.backend import LastWords, connect
 from x509proxy.deadline import NEVER, Deadlines
 from x509proxy.head import ResponseHead
 from x509proxy.refusal import Refusal
 from x509proxy.settings import UpstreamSettings
 
-__all__ = ["Connection", "Keeper", "Taker"]
+__all__ = ["Connection", "Keeper"]
+
+_LAST_WORDS = 262144
 
 
 class Keeper(Interface):
@@ -44,17 +47,6 @@ class Keeper(Interface):
     def lost(self, connection: Connection) -> None: ...
 
 
-class Taker(Interface):
-    """Who has lent the connection: it takes the answer, and is told when the back end takes its request too slowly."""
-
-    def answer_head(self, head: ResponseHead) -> None: ...
-    def answer_data(self, data: bytes) -> None: ...
-    def answer_end(self) -> None: ...
-    def answer_failed(self, refusal: Refusal) -> None: ...
-    def pause_request(self) -> None: ...
-    def resume_request(self) -> None: ...
-
-
 class _State(enum.Enum):
     OPENING = "opening"
     IDLE = "idle"
@@ -67,18 +59,13 @@ class _State(enum.Enum):
 _OWN_PATIENCE = {_State.OPENING: "connect_timeout", _State.IDLE: "idle_timeout", _State.CLOSED: "read_timeout"}
 
 
-def _factory_for(connection: Connection) -> Factory:
-    factory: Factory = Factory.forProtocol(lambda: connection)
-    factory.noisy = False
-    return factory
-
-
 @implementer(IHandshakeListener, IPushProducer)
 class Connection(Protocol):
     """One connection to a back end."""
 
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any = None
+    _log = Logger()
 
     def __init__(self, pool: Keeper, endpoint: IStreamClientEndpoint) -> None:
         self.deadline = NEVER
@@ -92,6 +79,7 @@ class Connection(Protocol):
         self._reader: ResponseReader | None = None
         self._request_ended = False
         self._producing = False
+        self._last_words: LastWords | None = None
         self._request_paused = False
         self._answer_paused = False
 
@@ -101,12 +89,8 @@ class Connection(Protocol):
         """Connect; the pool's ``opened`` or ``failed`` says how it went, within ``connect_timeout``, TLS included."""
         self._wait_anew()
         self._pool.deadlines.watch(self)
-        self._attempt = attempt = self._endpoint.connect(_factory_for(self))
+        self._attempt = attempt = connect(self._endpoint, self)
         attempt.addErrback(self._not_opened)
-
-    def is_alive(self) -> bool:
-        """Whether the back end has not closed it, as far as the kernel knows."""
-        return is_open(self.transport)
 
     def rest(self) -> None:
         """Wait for the next exchange."""
@@ -129,6 +113,7 @@ class Connection(Protocol):
         self._wait_anew()
         if not whole:
             self._producing = True
+            self._last_words = LastWords(self.transport)
             self.transport.registerProducer(self, streaming=True)
         self.transport.write(head)
 
@@ -183,14 +168,14 @@ class Connection(Protocol):
             # Nobody has asked for anything.
             self._abort()
             return
-        if self._state is _State.ANSWERING:
-            self._wait_anew()
-        self._take_all(self._reader, self._reader.feed(data))
+        self._hear(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._state is _State.OPENING:
             self._not_opened(reason)
             return
+        if self._last_words is not None and self._state in (_State.SENDING, _State.ANSWERING):
+            self._hear(self._last_words.take(_LAST_WORDS))
         reader = self._reader
         self._shut()
         self._pool.deadlines.forget(self)
@@ -227,13 +212,28 @@ class Connection(Protocol):
 
     # Inside.
 
+    def _hear(self, data: bytes) -> None:
+        if self._reader is not None and data:
+            if self._state is _State.ANSWERING:
+                self._wait_anew()
+            self._take_all(self._reader, self._reader.feed(data))
+
     def _take_all(self, reader: ResponseReader, events: list[ResponseEvent]) -> None:
         """Hand the events on. After the end somebody else may have been lent the connection: the rest is not for them."""
         for event in events:
             taker = self._taker
             if taker is None or reader is not self._reader:
                 return
-            self._take(event, taker)
+            try:
+                self._take(event, taker)
+            except Exception:
+                # Fail closed (L3): no client waits for the rest. By now another may have been lent the connection.
+                self._log.failure("an answer could not be handed on")
+                if self._taker in (None, taker):
+                    self._taker = None
+                    self._abort()
+                taker.answer_failed(Refusal(502, "internal error"))
+                return
 
     def _take(self, event: ResponseEvent, taker: Taker) -> None:
         match event:
@@ -296,6 +296,9 @@ class Connection(Protocol):
             self._pool.lost(self)
 
     def _stop_producing(self) -> None:
+        if self._last_words is not None:
+            self._last_words.forget()
+            self._last_words = None
         if self._producing:
             self._producing = False
             self.transport.unregisterProducer()

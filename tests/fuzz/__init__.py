@@ -1,0 +1,1 @@
+"""Fuzzing of both directions through a whole proxy: ``python -m tests.fuzz [--seconds N] [--seed S] [--direction D]``."""
