@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.wires import OK, Borrower
-from x509proxy.backend import backend_endpoint
+from x509proxy.backend import LastWords, backend_endpoint
 from x509proxy.certificate import ClientCertificate
 from x509proxy.deadline import Deadlines, Waiter
 from x509proxy.material import Identity
@@ -76,6 +77,48 @@ class Ways(SynchronousTestCase):
         endpoint = backend_endpoint(self.reactor, Backend.parse("http://as.example:8080"), SETTINGS)
         self.assertIsInstance(endpoint, HostnameEndpoint)
         self.assertIn("as.example", str(endpoint))
+
+
+class Held:
+    """A transport over a real socket."""
+
+    def __init__(self, handle: socket.socket) -> None:
+        self._handle = handle
+
+    def getHandle(self) -> socket.socket:
+        return self._handle
+
+
+class Last(SynchronousTestCase):
+    """What a back end said before it hung up."""
+
+    def setUp(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.addCleanup(self.ours.close)
+        self.addCleanup(self.theirs.close)
+
+    def test_taken(self) -> None:
+        """What is in the kernel can be had though the transport has closed its socket, so much and no more."""
+        words = LastWords(Held(self.ours))
+        self.theirs.sendall(b"abc")
+        self.theirs.close()
+        self.ours.close()
+        self.assertEqual((b"ab", b""), (words.take(2), words.take(2)))
+
+    def test_nothing(self) -> None:
+        """Where nothing was said there is nothing to wait for."""
+        self.assertEqual(b"", LastWords(Held(self.ours)).take(10))
+
+    def test_forgotten(self) -> None:
+        """The hold is given up without being used; twice does no harm."""
+        words = LastWords(Held(self.ours))
+        words.forget()
+        words.forget()
+        self.assertEqual(b"", words.take(10))
+
+    def test_no_socket(self) -> None:
+        """Over TLS there is nothing to hold: what it had not decrypted is of no use."""
+        self.assertEqual(b"", LastWords(object()).take(10))
 
 
 class Server(Protocol):

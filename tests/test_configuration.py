@@ -266,7 +266,7 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual((found.identity.certificate, found.identity.chain), (LEAF, (ISSUER,)))
         self.assertEqual(found.backends, (Backend(scheme=Scheme.HTTP, host="127.0.0.1", port=8080),))
         self.assertEqual([(plan.form, plan.name) for plan in found.rules.plans], [(Format.PEM, NAME.encode())])
-        self.assertEqual(found.rules.secrets, (fold(NAME.encode()),))
+        self.assertEqual(found.rules.secrets, (fold(NAME.encode()).removeprefix(b"sec-client-x509-cert-"),))
         self.assertEqual((found.authorities, found.upstream_authorities, found.upstream_identity), ((), None, None))
         self.assertEqual(found.warnings, ())
 

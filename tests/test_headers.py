@@ -27,6 +27,7 @@ from x509proxy.headers import (
     forward_response,
     forwarded,
     identity,
+    without_names,
     write_head,
 )
 from x509proxy.presets import PRESETS, HeaderPlan
@@ -120,6 +121,15 @@ class Identity(SynchronousTestCase):
         other = attrs.evolve(one, der=one.der + b"\0", thumbprint="other")
         for _ in range(2):
             self.assertNotEqual(identity(one, RULES), identity(other, RULES))
+
+
+class LogLines(SynchronousTestCase):
+    def test_names(self) -> None:
+        """A line for a log loses the secret part of the name in whatever spelling, and nothing else."""
+        part = NAME.decode().removeprefix("Sec-Client-X509-Cert-")
+        line = f"target=/{NAME.decode()}/{part.upper()}{part.lower()} peer=x"
+        self.assertEqual("target=/Sec-Client-X509-Cert-.../...... peer=x", without_names(line, RULES))
+        self.assertEqual("target=/ peer=x", without_names("target=/ peer=x", RULES))
 
 
 class Spoofs(SynchronousTestCase):

@@ -152,6 +152,13 @@ class SourceTests(MaterialTests):
         """A file of root's is as good as one's own."""
         Source("private-key: x", b"", 0o400, 0).require_private()
 
+    def test_pasted_key(self) -> None:
+        """A key that was pasted where its file belongs is not repeated, not in part either."""
+        text = without_secrets(
+            "private-key: -----BEGIN PRIVATE KEY-----\nMIGHAgEA+MBMG/ByqG\n-----END PRIVATE KEY-----: cannot be read"
+        )
+        self.assertEqual("private-key: …", text)
+
     def test_credential_of_systemd(self) -> None:
         """What LoadCredential= hands over may be used: root's, readable by root's group, and nobody else's."""
         Source("k: x", b"", 0o440, 0, 0).require_private()

@@ -24,6 +24,7 @@ from tests.feeds import (
     taken,
     told,
 )
+from x509proxy import reader as reader_room
 from x509proxy.head import Body, RequestHead
 from x509proxy.reader import Mark, RequestReader, Stage
 from x509proxy.refusal import Refusal
@@ -329,6 +330,12 @@ class RequestLine(ReaderTestCase):
             events = feed([b"\r", b"\n", request(b"X: GET / HTTP/1.1\r\n", line)], RequestReader(ClientSettings()))
             self.assertEqual("R", shape_of(events), line)
 
+    def test_drips(self) -> None:
+        """Half an empty line begins nothing: a client that drips empty lines has no new deadline with each of them."""
+        reader = RequestReader(CLIENT)
+        for data in (b"\r", b"\n", b"\r", b"\n"):
+            self.assertEqual(([], Stage.IDLE), (reader.feed(data), reader.stage))
+
     def test_version_is_missing(self) -> None:
         """A request of HTTP/0.9 is refused at the end of its line."""
         self.expect_refused(400, b"GET /\r\n")
@@ -350,6 +357,21 @@ class Forgiven(SynchronousTestCase):
         """Leading zeros in a length or a chunk's size change nothing."""
         self.assertEqual([b"ab", Mark.END], read([post(b"Content-Length: 0002\r\n", b"ab")])[1:])
         self.assertEqual([b"ab", Mark.END], read([chunked(b"0002\r\nab\r\n000\r\n\r\n")])[1:])
+
+
+class Faults(SynchronousTestCase):
+    def test_fault(self) -> None:
+        """A fault of our own while a request is read is not called the client's, and ends the reading."""
+        reader = RequestReader(CLIENT)
+        self.patch(reader_room, "read_request_head", lambda *_: 1 / 0)
+        self.assertRaises(ZeroDivisionError, reader.feed, NEXT)
+        self.assertEqual([], reader.feed(NEXT))
+
+
+class Trailers(ReaderTestCase):
+    def test_connection(self) -> None:
+        """A ``Connection`` field in a trailer is refused: the answer would keep the connection open, and nobody would listen."""
+        self.expect_refused(400, chunked(b"1\r\na\r\n0\r\nConnection: close\r\n\r\n"), "HBR")
 
 
 class OneAtATime(SynchronousTestCase):

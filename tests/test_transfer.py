@@ -13,7 +13,9 @@ from x509proxy import transfer
 from x509proxy.certificate import ClientCertificate, Objection
 from x509proxy.encoding import Format, encode
 from x509proxy.exchange import Outcome
+from x509proxy.request import Request
 from x509proxy.settings import ClientAuth, ClientSettings, PolicySettings, UpstreamSettings
+from x509proxy.upstream import Connection
 
 SMALL = ClientSettings(hold_bytes=4)
 TWO = ("http://127.0.0.1:8081", "http://127.0.0.1:8082/base")
@@ -375,6 +377,60 @@ class Answers(TransferTestCase):
 def bodies(answers: bytes) -> tuple[bytes, ...]:
     """The bodies, of two bytes each, of several answers."""
     return tuple(answer[-2:] for answer in answers.split(b"HTTP/1.1 200 OK")[1:])
+
+
+def broken(*_: object, **__: object) -> None:
+    raise ZeroDivisionError
+
+
+class Failing(TransferTestCase):
+    """What fails in a later turn, when nobody is there to catch it, is answered all the same (law L3)."""
+
+    def expect_logged(self) -> None:
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_sending(self) -> None:
+        """If the request cannot be sent, its client is told, and the connection is no good."""
+        self.arrange(at_once=False)
+        client = self.proxy.client(GET)
+        self.patch(Connection, "send", broken)
+        self.proxy.back_end.attempts[0].succeed()
+        self.expect_status(502, client)
+        self.assertTrue(self.back.aborted)
+        self.expect_logged()
+
+    def test_handing_on(self) -> None:
+        """If the answer's head cannot be handed on, its client is told; if its body cannot, the client is cut."""
+        client = self.proxy.client(GET)
+        self.patch(Request, "begin", broken)
+        self.back.deliver(OK)
+        self.expect_status(502, client)
+        self.assertTrue(self.back.aborted)
+        self.expect_logged()
+
+    def test_handing_on_half_way(self) -> None:
+        """If the rest of an answer cannot be handed on, the client is cut."""
+        client = self.proxy.client(GET)
+        self.patch(Request, "write", broken)
+        self.back.deliver(OK)
+        self.assertEqual((True, True), (client.aborted, self.back.aborted))
+        self.expect_logged()
+
+    def test_end(self) -> None:
+        """If only the end fails, when the connection has been handed back already, it is no good to anybody else either."""
+        client = self.proxy.client(GET)
+        self.patch(Request, "finish", broken)
+        self.back.deliver(OK)
+        self.assertEqual((True, True), (client.aborted, self.back.aborted))
+        self.expect_logged()
+
+    def test_refusing(self) -> None:
+        """If not even the refusal can be said, the client is cut."""
+        client = self.proxy.client(GET)
+        self.patch(Request, "answer", broken)
+        self.back.lose()
+        self.assertTrue(client.aborted)
+        self.expect_logged()
 
 
 class BackPressure(TransferTestCase):

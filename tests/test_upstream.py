@@ -264,6 +264,18 @@ class Exchanging(UpstreamTestCase):
         self.wire.deliver(OK)
         self.assertEqual([200, b"ok", "end"], second.told)
 
+    def test_borrower_that_fails_at_the_end(self) -> None:
+        """If somebody's end fails when the connection has been lent on already, the next one does not suffer for it."""
+        self.pool = Pool(self.pool.backend, self.back_end, Deadlines(self.clock), UpstreamSettings(connections=1))
+        first = self.ask()
+        second = Borrower(Borrower.ask)
+        self.pool.acquire(second)
+        self.patch(first, "answer_end", lambda: 1 / 0)
+        self.wire.deliver(OK)
+        self.assertEqual(([502], 1), (first.statuses, len(self.flushLoggedErrors(ZeroDivisionError))))
+        self.wire.deliver(OK)
+        self.assertEqual([200, b"ok", "end"], second.told)
+
     def test_reader_that_goes_on(self) -> None:
         """Whatever a reader said after an answer's end, whoever is lent the connection next would not hear of it."""
         self.pool = Pool(self.pool.backend, self.back_end, Deadlines(self.clock), UpstreamSettings(connections=1))

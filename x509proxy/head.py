@@ -67,7 +67,7 @@ class RequestHead:
     method: bytes
     target: bytes
     version: str
-    pairs: Pairs
+    pairs: Pairs = attrs.field(repr=False)
     host: bytes
     body: Body
     length: int = 0
@@ -85,7 +85,7 @@ class ResponseHead:
 
     status: int
     reason: bytes
-    pairs: Pairs
+    pairs: Pairs = attrs.field(repr=False)
     body: Body
     length: int = -1
 

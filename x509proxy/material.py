@@ -50,6 +50,7 @@ _KEY_BLOCK = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----E
 _SHORTEST, _LONGEST = 32, 256
 _RANDOM, _DIFFERENT = 16, 8
 _NAME = re.compile(r"[A-Za-z0-9-]+")
+_ARMOUR = re.compile(r"-----BEGIN .*", re.DOTALL)
 _LONG_RUN = re.compile(rf"[A-Za-z0-9-]{{{_SHORTEST},}}")
 _WORD = re.compile(r"[a-z]{1,15}|[A-Z][a-z]{0,14}|[A-Z]{1,15}")
 # Words that are no less ordinary for the digits in them, in lower case.
@@ -228,8 +229,8 @@ def new_header_name() -> str:
 
 
 def without_secrets(text: str) -> str:
-    """``text`` with ``…`` for whatever in it could be a secret name."""
-    return _LONG_RUN.sub(lambda run: "…" if _is_random(run[0]) else run[0], text)
+    """``text`` with ``…`` for whatever in it could be a secret name, and for a key that was pasted where its file belongs."""
+    return _LONG_RUN.sub(lambda run: "…" if _is_random(run[0]) else run[0], _ARMOUR.sub("…", text))
 
 
 def _is_random(name: str) -> bool:

@@ -184,13 +184,18 @@ class RequestReader(MessageCounter):
         elif len(data) > self._settings.target_bytes + _LINE_AROUND_TARGET:
             self._die(Refusal(414, "request line too long"))
         elif data:
-            self.stage, self._line = Stage.HEAD, data
+            # Half an empty line begins nothing: a client that drips empty lines would have a new deadline with each of them.
+            self.stage, self._line = Stage.IDLE if data == b"\r" else Stage.HEAD, data
         return b""
 
     def _refuse(self, error: httptools.HttpParserError) -> None:
         if isinstance(error.__context__, Refused):
             self._die(error.__context__.refusal)
-        elif not self.dead:
+        elif error.__context__ is not None:
+            # A fault of ours in a callback is none of the client's; whoever feeds ends the connection for it.
+            self.dead = True
+            raise error.__context__
+        else:
             self._die(Refusal(400, f"malformed request: {error}", "Malformed request"))
 
     def _die(self, refusal: Refusal) -> None:
