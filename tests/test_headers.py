@@ -258,7 +258,15 @@ class HopByHop(SynchronousTestCase):
 class Claims(SynchronousTestCase):
     def test_hops(self) -> None:
         """What a client says of a hop before it never passes: ``Forwarded``, ``X-Forwarded-*``, real and original anything."""
-        for name in (b"Forwarded", b"X-Forwarded-For", b"x_forwarded_proto", b"X-Real-IP", b"True-Client-IP", b"X-Original-URL"):
+        for name in (
+            b"Forwarded",
+            b"X-Forwarded-For",
+            b"x_forwarded_proto",
+            b"X-Real-IP",
+            b"True-Client-IP",
+            b"X-Original-URL",
+            b"Proxy",
+        ):
             self.assertEqual(([HOST], 0), drop_claims([HOST, (name, b"127.0.0.1")], RULES), name)
 
     def test_count(self) -> None:

@@ -57,8 +57,9 @@ _CLAIM_PREFIXES = (
     b"ssl-client-", b"ssl-cipher", b"ssl-session", b"ssl-secure-protocol", b"ssl-server-", b"ssl-protocol", b"x-ssl-",
     b"x-amzn-mtls-", b"x-client-cert-", b"x-client-verify", b"sec-client-x509-cert",
 )  # fmt: skip
-# The hop before us is the client itself: whatever it says of a hop before it is its own invention.
-_HOPS = frozenset({b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip"})
+# The hop before us is the client itself: whatever it says of a hop before it is its own invention. "Proxy" has no meaning, but
+# CGI-like servers take it for the proxy through which they should go (httpoxy, CVE-2016-5385).
+_HOPS = frozenset({b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip", b"proxy"})
 _PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
