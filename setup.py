@@ -55,6 +55,7 @@ setup(
             "gunicorn",
             "tlslite-ng",
             "docutils",
+            "pygments",
         ],
     },
     entry_points={"console_scripts": ["x509proxy = x509proxy.cli:main"]},
