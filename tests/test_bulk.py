@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from twisted.internet.threads import deferToThread
 
+from tests.raw_tls import until
 from tests.test_service import TWISTD, Daemon, DaemonTestCase
-from tests.wire import until
 
 MIB = 1 << 20
 SIZE = 300  # MiB

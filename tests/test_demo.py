@@ -19,8 +19,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.raw_tls import until
 from tests.test_service import ROOT, TWIST, TWISTD
-from tests.wire import until
 from x509proxy import demo as room
 from x509proxy.demo import DemoService
 from x509proxy.settings import ProxySettings, SettingsError, Trust

@@ -25,10 +25,10 @@ from tlslite.utils.python_rsakey import Python_RSAKey  # type: ignore[import-unt
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import samples
+from tests.raw_tls import HEADER
 from tests.samples import EXTENSIONS, SERIAL, SPKI, SUBJECT, VERSION, Pair, oid, pair, tlv, with_part
 from tests.test_tls import accept, pump, server_context
 from tests.test_tls_attacks import VERSIONS, Attack, AttackTestCase, Heard, Key, pem_header, real_key
-from tests.wire import HEADER
 from x509proxy.accesslog import access_line
 from x509proxy.certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange, Outcome

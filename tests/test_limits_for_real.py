@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from tests.raw_tls import ProxyTestCase, Reply, get, read_reply, read_to_end, until
 from tests.test_bulk import _Handler, _Server, high_water
 from tests.test_service import TWISTD, Daemon, DaemonTestCase
-from tests.wire import ProxyTestCase, Reply, get, read_reply, read_to_end, until
 from x509proxy.exchange import Outcome
 from x509proxy.settings import ClientSettings, UpstreamSettings
 from x509proxy.testing import running_proxy

@@ -15,7 +15,7 @@ from twisted.web.proxy import ReverseProxyResource
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from tests.wire import HEADER, ProxyTestCase, get, read_reply, read_to_end, until
+from tests.raw_tls import HEADER, ProxyTestCase, get, read_reply, read_to_end, until
 from x509proxy import transfer
 from x509proxy.configuration import Configuration
 from x509proxy.exchange import Outcome

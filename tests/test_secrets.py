@@ -27,8 +27,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from tests.raw_tls import HEADER, ProxyTestCase, get, read_to_end, until
 from tests.test_service import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase, Files, is_running, parse
-from tests.wire import HEADER, ProxyTestCase, get, read_to_end, until
 from tests.wires import HEADER as NAME
 from tests.wires import OK, Proxy, undated
 from x509proxy import answers, channel, pool, reader, request, transfer, upstream

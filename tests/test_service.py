@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.wire import HEADER, Reply, get, read_reply, read_to_end, until
+from tests.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
 from x509proxy import server as room
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed

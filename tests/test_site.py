@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from tests.wire import HEADER, ProxyTestCase, get
+from tests.raw_tls import HEADER, ProxyTestCase, get
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.head import Body
 from x509proxy.refusal import Refusal

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from twisted.web.server import Site
 
 from tests.naive import NaiveResource, RepairedNaiveResource
-from tests.wire import HEADER, ProxyTestCase
+from tests.raw_tls import HEADER, ProxyTestCase
 from x509proxy.selfsigned import SelfSigned
 from x509proxy.testing import RecordedRequest, client_identity, header_value
 

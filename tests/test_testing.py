@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
-from tests.wire import HEADER, ProxyTestCase, get, read_reply, until
+from tests.raw_tls import HEADER, ProxyTestCase, get, read_reply, until
 from x509proxy.certificate import Verdict
 from x509proxy.exchange import Outcome
 from x509proxy.selfsigned import KeyKind

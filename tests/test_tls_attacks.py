@@ -33,9 +33,9 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.raw_tls import HEADER, ProxyTestCase, get, read_reply
 from tests.samples import Pair, pair
 from tests.test_tls import server_context
-from tests.wire import HEADER, ProxyTestCase, get, read_reply
 from x509proxy import tls as room
 from x509proxy.certificate import ClientCertificate
 from x509proxy.deadline import Deadlines

@@ -12,7 +12,6 @@ Facts
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
@@ -83,7 +82,8 @@ class Channel(Protocol):
         self._clock = owner.deadlines.clock
         self._phase = _Phase.NEW
         self._reader = RequestReader(owner.settings)
-        self._queue: deque[Request] = deque()
+        # One at the most is read ahead, so a list is as good as a deque, and 600 bytes smaller.
+        self._queue: list[Request] = []
         self._receiving: Request | None = None
         self._current: Request | None = None
         self._served = 0
@@ -236,7 +236,7 @@ class Channel(Protocol):
             if self._current is not None:
                 self._guard(self._current, self._current.check_ready)
             while self._current is None and not self.blocked and self._phase is not _Phase.CLOSING and self._has_next():
-                self._current = request = self._queue.popleft()
+                self._current = request = self._queue.pop(0)
                 self._serve(request)
         finally:
             self._advancing = False
