@@ -99,6 +99,14 @@ class Entry:
         return bytearray(self.der)
 
 
+def _ask(connection: Any) -> None:
+    connection.write(get())
+
+
+def _say_nothing(_: Any) -> None:
+    """Wait for what the other end has to say."""
+
+
 @attrs.frozen(kw_only=True)
 class Attack:
     """One client: which certificates it shows, with what it signs, and what else is odd about it."""
@@ -111,7 +119,7 @@ class Attack:
     # Given each message before it is sent: the message, another one, or None for none.
     edit: Callable[[Any], Any] = lambda message: message
     # After the handshake.
-    then: Callable[[Any], None] = lambda connection: connection.write(get())
+    then: Callable[[Any], None] = _ask
 
 
 @attrs.define
@@ -216,7 +224,12 @@ class AttackTestCase(ProxyTestCase):
         self.assertEqual([header_value(self.honest)], self.back_end.requests[-1].values(HEADER))
 
     async def expect_refused(self, attack: Attack, *alerts: str) -> None:
-        """The handshake ends with one of these alerts, and the back end hears nothing."""
+        """The handshake ends with one of these alerts, and the back end hears nothing, with a request behind it or not."""
+        if attack.then is _ask:
+            quiet = await self.attack(attrs.evolve(attack, then=_say_nothing))
+            self.assertIn(quiet.alert, alerts, attack)
+            # In TLS 1.3 the request is on its way by then, and a connection that ends with unread bytes may lose the alert.
+            alerts = (*alerts, "cut")
         heard = await self.attack(attack)
         self.assertIn(heard.alert, alerts, attack)
         self.assertEqual(b"", heard.answer)
