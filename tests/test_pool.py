@@ -249,6 +249,18 @@ class Opening(PoolTestCase):
         self.expect()
         self.assertEqual([], borrower.statuses)
 
+    def test_raising(self) -> None:
+        """An end point that raises in place of failing is a 502 too, for all who wait, and the queue is not stuck."""
+
+        def raising(_: object) -> None:
+            raise ZeroDivisionError
+
+        self.arrange(UpstreamSettings(connections=1))
+        borrowers = [self.borrow() for _ in range(3)]
+        self.patch(self.back_end, "connect", raising)
+        self.back_end.attempts[0].fail()
+        self.assertEqual(([[502]] * 3, False), ([borrower.statuses for borrower in borrowers], self.pool._serving))
+
     def test_failing_at_once(self) -> None:
         """A great many who wait for a back end that can no longer be connected to, even within the call, are all told 502."""
         self.arrange(UpstreamSettings(connections=1, queue=1000))

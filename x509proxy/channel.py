@@ -82,7 +82,7 @@ class Channel(Protocol):
         self._clock = owner.deadlines.clock
         self._phase = _Phase.NEW
         self._reader = RequestReader(owner.settings)
-        # One at the most is read ahead, so a list is as good as a deque, and 600 bytes smaller.
+        # One at the most is read ahead, so a list is as good as a deque, and smaller.
         self._queue: list[Request] = []
         self._receiving: Request | None = None
         self._current: Request | None = None

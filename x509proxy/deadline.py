@@ -1,7 +1,7 @@
 """One coarse timer for everything that waits: whoever has outlived its deadline is told so.
 
 A ``callLater`` for each wait would be made and cancelled at each request; here a wait costs one assignment to ``deadline``, and
-a look at everybody a few times a second costs a fifth of a millisecond for 4096 connections.
+everybody is looked at a few times a second.
 """
 
 from __future__ import annotations

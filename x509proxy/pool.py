@@ -165,9 +165,11 @@ class Pool:
         if self._serving:
             return
         self._serving = True
-        while self._waiting and len(self._busy) + len(self._opening) + len(self._idle) < self.settings.connections:
-            self._open(self._next())
-        self._serving = False
+        try:
+            while self._waiting and len(self._busy) + len(self._opening) + len(self._idle) < self.settings.connections:
+                self._open(self._next())
+        finally:
+            self._serving = False
 
     def _next(self) -> Asker:
         waiting = self._waiting[0]

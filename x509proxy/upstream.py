@@ -15,7 +15,7 @@ import enum
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
@@ -89,7 +89,7 @@ class Connection(Protocol):
         """Connect; the pool's ``opened`` or ``failed`` says how it went, within ``connect_timeout``, TLS included."""
         self._wait_anew()
         self._pool.deadlines.watch(self)
-        self._attempt = attempt = connect(self._endpoint, self)
+        self._attempt = attempt = maybeDeferred(connect, self._endpoint, self)
         attempt.addErrback(self._not_opened)
 
     def rest(self) -> None:
