@@ -29,9 +29,10 @@ from x509proxy.backend import LastWords, backend_endpoint
 from x509proxy.certificate import ClientCertificate
 from x509proxy.deadline import Deadlines, Waiter
 from x509proxy.material import Identity
+from x509proxy.origin import Backend
 from x509proxy.pool import Pool
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
-from x509proxy.settings import Backend, ClientAuth, UpstreamSettings
+from x509proxy.settings import ClientAuth, UpstreamSettings
 from x509proxy.tls import ServerConnections, make_context, peer_certificate
 
 SETTINGS = UpstreamSettings(connect_timeout=7)

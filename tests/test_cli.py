@@ -31,10 +31,10 @@ from twisted.web.server import Site
 
 from x509proxy import cli, material, presets
 from x509proxy.certificate import ClientCertificate
-from x509proxy.encoding import Format
-from x509proxy.material import check_header_name, read_header_name, read_identity
-from x509proxy.presets import PRESETS, HeaderPlan, Preset
+from x509proxy.material import check_header_name, read_header_names, read_identity
+from x509proxy.presets import PRESETS, HeaderPlan, Naming, Preset
 from x509proxy.selfsigned import KeyKind, jwk_set, make_self_signed
+from x509proxy.settings import Format
 
 ROOT = Path(__file__).parent.parent
 NAME = "Sec-Client-X509-Cert-alaeLuL8geiqu3OhOg1Mafa4Ecu9ahsh"
@@ -158,7 +158,7 @@ class Secret(Case):
         """With a file the name goes there, as the proxy reads it, and only the server's line is printed."""
         path = self.path("header.txt")
         result = run("secret", "--write", path)
-        name = read_header_name(path).decode("ascii")
+        name = read_header_names(path)[0].decode("ascii")
         self.assertEqual(Result(0, f"op.tls.clientX509CertHeader = {name}\n", ""), result)
         self.assertEqual(0o600, Path(path).stat().st_mode & 0o777)
 
@@ -189,7 +189,7 @@ class Secret(Case):
 
     def test_no_line(self) -> None:
         """For a server whose configuration we do not know, the name is all."""
-        self.patch(presets, "PRESETS", {"a": Preset("a", "A", (HeaderPlan(Format.PEM),))})
+        self.patch(presets, "PRESETS", {"a": Preset("a", "A", (HeaderPlan(Format.PEM),), (), Naming.SECRET)})
         self.assertEqual(1, len(run("secret", "--preset", "a").out.splitlines()))
 
 
@@ -249,8 +249,18 @@ class Presets(Case):
             result = run("presets", preset.name)
             self.assertEqual((0, ""), (result.code, result.err))
             for plan in preset.plans:
-                self.assertIn(f"  {plan.name.decode('ascii') or '<the secret name>'}: ", result.out)
+                # The example's client sent one certificate besides its own.
+                shown = f"  {plan.name.decode('ascii') or '<the secret name>'}: " in result.out
+                self.assertEqual(plan.place <= 2, shown, preset.name)
             self.assertTrue(all(len(line) < 200 for line in result.out.splitlines()))
+
+    def test_chosen_name(self) -> None:
+        """A preset with a customary name shows that a secret one can be had, and a limit of its own."""
+        self.assertIn(
+            "x509proxy secret --preset aspnet makes a name that nobody knows instead of X-Client-Cert.\n",
+            run("presets", "aspnet").out,
+        )
+        self.assertIn("    (at most 4096 bytes; a larger certificate is answered 400)\n", run("presets", "auth0").out)
 
     def test_fixed_names(self) -> None:
         """A preset that needs neither a secret nor a line in the server's configuration shows the wire alone."""

@@ -11,20 +11,10 @@ from hypothesis import strategies as st
 
 from tests.test_material import ISSUER, KEY, LEAF, NAME, OTHER_KEY, MaterialTests, certificate_for, pem
 from x509proxy.configuration import Configuration, load_configuration, load_settings, override
-from x509proxy.encoding import Format
-from x509proxy.headers import fold
-from x509proxy.settings import (
-    Backend,
-    ClientAuth,
-    ClientSettings,
-    OddNames,
-    ProxySettings,
-    Scheme,
-    SettingsError,
-    TlsVersion,
-    Trust,
-    UpstreamSettings,
-)
+from x509proxy.document import ProxySettings
+from x509proxy.origin import Backend, Scheme
+from x509proxy.rules import fold
+from x509proxy.settings import ClientAuth, ClientSettings, Format, OddNames, SettingsError, TlsVersion, Trust, UpstreamSettings
 
 DAY = 24 * 3600.0
 

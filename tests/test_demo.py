@@ -23,7 +23,8 @@ from tests.raw_tls import until
 from tests.test_service import ROOT, TWIST, TWISTD
 from x509proxy import demo as room
 from x509proxy.demo import DemoService
-from x509proxy.settings import ProxySettings, SettingsError, Trust
+from x509proxy.document import ProxySettings
+from x509proxy.settings import SettingsError, Trust
 
 
 def lines_of(text: str) -> list[str]:

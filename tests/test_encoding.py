@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import samples
-from x509proxy.certificate import ClientCertificate
-from x509proxy.encoding import Format, encode
+from x509proxy.certificate import ClientCertificate, Verdict
+from x509proxy.encoding import encode
+from x509proxy.settings import Format
 
 CLIENT = samples.client()
+FORMATS = [form for form in Format if form is not Format.LITERAL]
 NAME = b"Sec-Client-X509-Cert-0123456789"
 
 
@@ -147,12 +149,13 @@ class Xfcc(SynchronousTestCase):
 
 
 class Every(SynchronousTestCase):
-    @given(st.binary(min_size=1), st.sampled_from(Format), st.text(), st.lists(st.binary(), max_size=3))
+    @given(st.binary(min_size=1), st.sampled_from(FORMATS), st.text(), st.lists(st.binary(), max_size=3))
     def test_is_a_header_value(self, der: bytes, form: Format, subject: str, chain: list[bytes]) -> None:
         """Whatever the certificate, every format yields visible ASCII with single lines, once or not at all."""
         certificate = attrs.evolve(CLIENT, der=der, subject=subject, chain=tuple(chain))
         pairs = encode(certificate, form, NAME)
-        self.assertEqual(0 if form is Format.RFC9440_CHAIN and not chain else 1, len(pairs))
+        nothing = {Format.RFC9440_CHAIN: not chain, Format.SUBJECT: not subject.strip(" ")}
+        self.assertEqual(0 if nothing.get(form) else 1, len(pairs))
         for name, value in pairs:
             self.assertEqual(NAME, name)
             self.assertRegex(value, rb"\A[!-~]([ -~]*[!-~])?\Z")
@@ -168,6 +171,52 @@ class Every(SynchronousTestCase):
         self.assertEqual(b64encode(der), value)
 
     def test_every_format_is_tabled(self) -> None:
-        """No format is without its function."""
-        for form in Format:
+        """No format is without its function, but the literal, which says nothing of a certificate."""
+        for form in FORMATS:
             encode(CLIENT, form, NAME)
+        self.assertRaises(KeyError, encode, CLIENT, Format.LITERAL, NAME)
+
+    def test_without_a_certificate(self) -> None:
+        """Nothing is said of a certificate that is not there, but by the two formats that say so."""
+        said = {form: encode(None, form, NAME) for form in FORMATS}
+        expected = {Format.VERDICT: ((NAME, b"NONE"),), Format.VERIFY: ((NAME, b"NONE"),)}
+        self.assertEqual({form: expected.get(form, ()) for form in FORMATS}, said)
+
+
+class Places(SynchronousTestCase):
+    CHAIN = attrs.evolve(CLIENT, chain=(b"one", b"two"))
+
+    def test_places(self) -> None:
+        """Place 1 is the client's own certificate, the next ones are those it sent after it."""
+        ders = [b64decode(encode(self.CHAIN, Format.BASE64_DER, NAME, place)[0][1]) for place in (1, 2, 3)]
+        self.assertEqual([CLIENT.der, b"one", b"two"], ders)
+
+    def test_nothing_there(self) -> None:
+        """Where there is no certificate, there is no header."""
+        self.assertEqual((), encode(self.CHAIN, Format.PEM, NAME, 4))
+        self.assertEqual((), encode(CLIENT, Format.PEM_SPACES, NAME, 2))
+
+
+class Words(SynchronousTestCase):
+    def test_verdict(self) -> None:
+        """The verdict is its own word."""
+        for verdict in Verdict:
+            self.assertEqual(verdict.value.encode(), write(Format.VERDICT, attrs.evolve(CLIENT, verdict=verdict)))
+
+    def test_verify(self) -> None:
+        """Nginx's words: SUCCESS for a chain to a trusted authority alone, FAILED and a reason for all else."""
+        said = {verdict: write(Format.VERIFY, attrs.evolve(CLIENT, verdict=verdict)) for verdict in Verdict}
+        self.assertEqual(b"SUCCESS", said.pop(Verdict.TRUSTED))
+        self.assertEqual(b"NONE", said.pop(Verdict.NONE))
+        self.assertEqual(b"FAILED:self-signed certificate", said[Verdict.SELF_SIGNED])
+        self.assertTrue(all(word.startswith(b"FAILED:") for word in said.values()))
+
+    def test_parts(self) -> None:
+        """Thumbprint, names and serial number, in ASCII whatever the client chose."""
+        named = attrs.evolve(CLIENT, subject=" CN=\u00e9,O=a\nb ", issuer="CN=x", serial=0xBEEF, thumbprint="abc")
+        forms = (Format.SUBJECT, Format.ISSUER, Format.SERIAL, Format.THUMBPRINT)
+        self.assertEqual([b"CN=\\C3\\A9,O=a\\0Ab", b"CN=x", b"BEEF", b"abc"], [write(form, named) for form in forms])
+
+    def test_no_name(self) -> None:
+        """A certificate may have an empty subject (RFC 5280 section 4.1.2.6); no empty header is sent."""
+        self.assertEqual((), encode(attrs.evolve(CLIENT, subject=""), Format.SUBJECT, NAME))

@@ -17,9 +17,9 @@ from tests.samples import KINDS, pair
 from tests.test_endpoint import TLS_VERSIONS, curl, reactor, server_files, write_private
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.factory import ProxyFactory
-from x509proxy.headers import fold
 from x509proxy.material import new_header_name, read_identity
 from x509proxy.resource import X509ProxyResource
+from x509proxy.rules import fold
 from x509proxy.settings import ClientAuth
 from x509proxy.tls import ServerConnections, make_context
 

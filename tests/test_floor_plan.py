@@ -17,10 +17,10 @@ PLUGIN = ROOT / "twisted" / "plugins" / "x509proxy_plugin.py"
 
 # From the ground up, and on each floor in the order of a first reading. A room that is only planned need not exist.
 PLAN: dict[str, tuple[str, ...]] = {
-    "ground": ("settings", "certificate", "exchange", "refusal", "selfsigned"),
+    "ground": ("settings", "document", "origin", "certificate", "exchange", "refusal", "selfsigned"),
     "first": (
-        "encoding", "presets", "head", "headers", "reader", "answers", "policy", "accesslog", "metrics", "material",
-        "configuration",
+        "encoding", "presets", "material", "rules", "head", "headers", "reader", "answers", "routes", "policy", "discovery",
+        "accesslog", "metrics", "configuration",
     ),
     "second": ("limits", "deadline", "tls", "client", "request", "channel", "factory", "backend", "upstream", "pool", "transfer"),
     "third": ("site", "resource"),

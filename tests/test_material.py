@@ -29,7 +29,7 @@ from x509proxy.material import (
     check_header_name,
     new_header_name,
     read_authorities,
-    read_header_name,
+    read_header_names,
     read_identity,
     without_secrets,
 )
@@ -173,7 +173,7 @@ class SourceTests(MaterialTests):
 
     def test_name_in_place_of_a_path(self) -> None:
         """Whoever gives the name where its file belongs does not find it in the error."""
-        error = self.assertRaises(SettingsError, read_header_name, str(self.folder / NAME))
+        error = self.assertRaises(SettingsError, read_header_names, str(self.folder / NAME))
         self.assertNotIn(NAME, str(error))
         self.assert_sentence(error, f"header-file: {self.folder}/…: cannot be read")
 
@@ -323,23 +323,28 @@ class ReadAuthoritiesTests(MaterialTests):
 
 class ReadHeaderNameTests(MaterialTests):
     def refusal(self, data: bytes | str, mode: int = 0o600) -> SettingsError:
-        error: SettingsError = self.assertRaises(SettingsError, read_header_name, self.write(data, mode))
+        error: SettingsError = self.assertRaises(SettingsError, read_header_names, self.write(data, mode))
         return error
 
     def test_one_line(self) -> None:
         """The name is the one line, whatever ends it."""
         for end in ("", "\n", "\r\n", "\n\n"):
-            self.assertEqual(read_header_name(self.write(NAME + end)), NAME.encode())
+            self.assertEqual(read_header_names(self.write(NAME + end)), (NAME.encode(),))
+
+    def test_two_lines(self) -> None:
+        """Two names, in order, while one takes the other's place."""
+        names = (new_header_name(), new_header_name())
+        self.assertEqual(tuple(name.encode() for name in names), read_header_names(self.write("\n".join(names))))
 
     def test_open(self) -> None:
         """A name that others may read is none."""
         self.assert_sentence(self.refusal(NAME, 0o644), "header-file: ", "found mode 0644")
 
     def test_lines(self) -> None:
-        """No line and two lines are refused."""
+        """No line and three lines are refused."""
         self.assert_sentence(self.refusal("\n"), "header-file: ", "found no lines")
-        error = self.refusal(f"{NAME}\n{NAME}\n")
-        self.assert_sentence(error, "found 2 lines")
+        error = self.refusal(f"{NAME}\n{NAME}\n{NAME}\n")
+        self.assert_sentence(error, "found 3 lines")
         self.assertNotIn(NAME, str(error))
 
     def test_odd_bytes(self) -> None:

@@ -12,9 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import samples
 from x509proxy.certificate import ClientCertificate, Flag, Verdict, unreadable
+from x509proxy.document import ProxySettings
 from x509proxy.policy import admit
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.settings import ClientAuth, KeyType, PolicySettings, ProxySettings, Trust, Validity
+from x509proxy.settings import ClientAuth, KeyType, PolicySettings, Trust, Validity
 
 
 def with_verdict(verdict: Verdict, *flags: Flag) -> ClientCertificate:

@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wires import CUT, OK, BackEnd, Borrower
 from x509proxy.deadline import Deadlines
+from x509proxy.origin import Backend
 from x509proxy.pool import Pool, Step, plan
-from x509proxy.settings import Backend, UpstreamSettings
+from x509proxy.settings import UpstreamSettings
 
 BACKEND = Backend.parse("http://127.0.0.1:8080")
 

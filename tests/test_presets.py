@@ -6,10 +6,10 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.encoding import Format
-from x509proxy.headers import HeaderRules
-from x509proxy.presets import PRESETS, HeaderPlan, Preset, find_preset
-from x509proxy.settings import ProxySettings, SettingsError
+from x509proxy.document import ProxySettings
+from x509proxy.presets import PRESETS, HeaderPlan, Naming, Preset, find_preset
+from x509proxy.rules import HeaderRules
+from x509proxy.settings import Format, SettingsError
 
 
 class Table(SynchronousTestCase):
@@ -33,32 +33,38 @@ class Table(SynchronousTestCase):
         )
 
     def test_names_are_of_plain_characters(self) -> None:
-        """Every name in the table is one that passes this proxy's own rules: letters, digits and hyphens."""
+        """Every name in the table is of letters, digits, hyphens and underscores, which some servers' own manuals write."""
         for preset in PRESETS.values():
             for plan in preset.plans:
-                self.assertTrue(not plan.name or re.fullmatch(rb"[A-Za-z0-9-]+", plan.name), plan)
+                self.assertTrue(not plan.name or re.fullmatch(rb"[A-Za-z0-9_-]+", plan.name), preset.name)
+
+    def test_naming(self) -> None:
+        """The first header alone may be without a name, and is so only where the administrator has to choose one."""
+        for preset in PRESETS.values():
+            unnamed = [not plan.name for plan in preset.plans]
+            self.assertEqual([preset.naming is Naming.SECRET, *[False] * len(unnamed[1:])], unnamed or [False], preset.name)
 
     def test_no_header_twice(self) -> None:
         """No preset sends two headers of the same name (law L1)."""
         for preset in PRESETS.values():
             self.assertEqual(len(preset.plans), len(HeaderRules.for_preset(preset, b"X-Secret").folds))
 
-    def test_server_line(self) -> None:
-        """The line for the server's configuration takes the chosen name; a preset that needs a name has such a line."""
-        self.assertEqual("op.tls.clientX509CertHeader = X-Name", PRESETS["connect2id"].server_line.format(name="X-Name"))
+    def test_server_lines(self) -> None:
+        """The lines for the server's configuration take a name that can be chosen; where it cannot, they do not."""
+        self.assertEqual(("op.tls.clientX509CertHeader = {name}",), PRESETS["connect2id"].server_lines)
         for preset in PRESETS.values():
-            self.assertEqual(preset.needs_name, "{name}" in preset.server_line, preset.name)
+            self.assertEqual(preset.takes_name, "{name}" in " ".join(preset.server_lines), preset.name)
 
 
-class NeedsName(SynchronousTestCase):
-    def test_open_name(self) -> None:
-        """A preset with one name left open needs it."""
-        plans = (HeaderPlan(Format.PEM, b"X-Fixed"), HeaderPlan(Format.PEM))
-        self.assertTrue(Preset("name", "Title", plans).needs_name)
-
-    def test_all_fixed(self) -> None:
-        """A preset whose names are all known needs none."""
-        self.assertFalse(Preset("name", "Title", (HeaderPlan(Format.PEM, b"X-Fixed"),)).needs_name)
+class TheName(SynchronousTestCase):
+    def test_who_chooses(self) -> None:
+        """A secret name has to be chosen, a customary one may be, a fixed one may not."""
+        plans = (HeaderPlan(Format.PEM, b"X-Cert"),)
+        rows = [(Preset("name", "Title", plans, (), naming), naming) for naming in Naming]
+        self.assertEqual(
+            {Naming.SECRET: (True, True), Naming.CHOSEN: (False, True), Naming.FIXED: (False, False)},
+            {naming: (preset.needs_name, preset.takes_name) for preset, naming in rows},
+        )
 
 
 class Unknown(SynchronousTestCase):

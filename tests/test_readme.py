@@ -20,9 +20,10 @@ import msgspec
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from x509proxy.document import ProxySettings
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.service import Options
-from x509proxy.settings import ClientSettings, ProxySettings, Settings, UpstreamSettings
+from x509proxy.settings import ClientSettings, Settings, UpstreamSettings
 
 _README = (Path(__file__).parent.parent / "README.rst").read_text("utf-8")
 _PATIENCE = 20.0

@@ -18,22 +18,15 @@ from twisted.web.server import Site
 from tests.raw_tls import HEADER, ProxyTestCase, get, read_reply, read_to_end, until
 from x509proxy import transfer
 from x509proxy.configuration import Configuration
+from x509proxy.document import ProxySettings
 from x509proxy.exchange import Outcome
-from x509proxy.headers import HeaderRules
 from x509proxy.material import Identity
+from x509proxy.origin import Backend
 from x509proxy.presets import find_preset
 from x509proxy.resource import X509ProxyResource
+from x509proxy.rules import HeaderRules
 from x509proxy.selfsigned import SelfSigned
-from x509proxy.settings import (
-    Backend,
-    ClientAuth,
-    ClientSettings,
-    PolicySettings,
-    ProxySettings,
-    SettingsError,
-    Trust,
-    UpstreamSettings,
-)
+from x509proxy.settings import ClientAuth, ClientSettings, PolicySettings, SettingsError, Trust, UpstreamSettings
 from x509proxy.testing import ThrowAwayAuthority, client_identity, header_value
 
 

@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from x509proxy.document import ProxySettings
+from x509proxy.origin import Backend, Scheme
 from x509proxy.settings import (
-    Backend,
     ClientAuth,
     ClientSettings,
     PolicySettings,
-    ProxySettings,
-    Scheme,
     SettingsError,
     TlsSettings,
     TlsVersion,

@@ -11,10 +11,10 @@ from tests.samples import NOON, certificate
 from tests.wires import CUT, GET, HEADER, OK, RULES, Proxy, Wire, post, undated
 from x509proxy import transfer
 from x509proxy.certificate import ClientCertificate, Objection
-from x509proxy.encoding import Format, encode
+from x509proxy.encoding import encode
 from x509proxy.exchange import Outcome
 from x509proxy.request import Request
-from x509proxy.settings import ClientAuth, ClientSettings, PolicySettings, UpstreamSettings
+from x509proxy.settings import ClientAuth, ClientSettings, Format, PolicySettings, UpstreamSettings
 from x509proxy.upstream import Connection
 
 SMALL = ClientSettings(hold_bytes=4)

@@ -14,9 +14,10 @@ from tests.wires import CUT, OK, BackEnd, Borrower, TlsWire, Wire
 from x509proxy.answers import ResponseReader
 from x509proxy.backend import is_open
 from x509proxy.deadline import Deadlines
+from x509proxy.origin import Backend
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal
-from x509proxy.settings import Backend, UpstreamSettings
+from x509proxy.settings import UpstreamSettings
 from x509proxy.upstream import Connection
 
 HEAD = b"GET / HTTP/1.1\r\nHost: as.example\r\n\r\n"

@@ -21,12 +21,13 @@ from x509proxy.deadline import Deadlines
 from x509proxy.exchange import Exchange
 from x509proxy.factory import ProxyFactory
 from x509proxy.head import Body, ResponseHead
-from x509proxy.headers import HeaderRules
+from x509proxy.origin import Backend
 from x509proxy.pool import Pool
 from x509proxy.presets import find_preset
 from x509proxy.refusal import Refusal
 from x509proxy.request import Request
-from x509proxy.settings import Backend, ClientSettings, PolicySettings, UpstreamSettings
+from x509proxy.rules import HeaderRules
+from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings
 from x509proxy.transfer import Transfer
 from x509proxy.upstream import Connection
 

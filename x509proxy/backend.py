@@ -22,7 +22,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 
 from x509proxy.material import Identity
-from x509proxy.settings import Backend, Scheme, UpstreamSettings
+from x509proxy.origin import Backend, Scheme
+from x509proxy.settings import UpstreamSettings
 
 __all__ = ["LastWords", "backend_endpoint", "connect", "is_open"]
 

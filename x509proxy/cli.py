@@ -13,13 +13,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from x509proxy.settings import Backend, Scheme, SettingsError
+from x509proxy.origin import Backend, Scheme
+from x509proxy.settings import SettingsError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamServerEndpoint
@@ -144,15 +145,15 @@ def _secret(preset: str, write: Path | None) -> None:
     from x509proxy.presets import find_preset
 
     found = find_preset(without_secrets(preset))
-    if not found.needs_name:
+    if not found.takes_name:
         raise SettingsError(f"preset: {found.name} has header names of its own, so there is no secret name to make")
     name = new_header_name()
     if write:
         _create(_File(write, f"{name}\n".encode("ascii"), 0o600))
     else:
         print(name)
-    if found.server_line:
-        print(found.server_line.format(name=name))
+    for line in found.server_lines:
+        print(line.replace("{name}", name))
 
 
 def _check(path: str) -> None:
@@ -177,8 +178,8 @@ def _presets(name: str | None) -> None:
 
 
 def _row(preset: Preset) -> tuple[str, str, str, str]:
-    forms = ", ".join(plan.form.value for plan in preset.plans)
-    return preset.name, preset.title, ", ".join(map(_header, preset.plans)), forms
+    forms = dict.fromkeys(plan.form.value for plan in preset.plans)
+    return preset.name, preset.title, ", ".join(map(_header, preset.plans)), ", ".join(forms)
 
 
 def _header(plan: HeaderPlan) -> str:
@@ -187,18 +188,25 @@ def _header(plan: HeaderPlan) -> str:
 
 def _example(preset: Preset) -> list[str]:
     """What goes over the wire, shortened, and what goes into the server's configuration."""
+    name = "".join(map(_header, preset.plans[:1]))
+    lines = [f"{preset.title}:", *_wire(preset)]
+    if preset.server_lines:
+        lines += ["In the server's configuration:", *(f"  {line.replace('{name}', name)}" for line in preset.server_lines)]
+    if preset.takes_name:
+        makes = f"x509proxy secret --preset {preset.name} makes"
+        lines.append(f"{makes} {_PLACEHOLDER}." if preset.needs_name else f"{makes} a name that nobody knows instead of {name}.")
+    return lines
+
+
+def _wire(preset: Preset) -> Iterator[str]:
     from x509proxy.encoding import encode
 
     certificate = _example_certificate()
-    lines = [f"{preset.title}:"]
     for plan in preset.plans:
-        for _, value in encode(certificate, plan.form, plan.name):
-            lines.append(f"  {_header(plan)}: {_shorten(value.decode('ascii'))}")
-    if preset.server_line:
-        lines += ["In the server's configuration:", f"  {preset.server_line.format(name=_PLACEHOLDER)}"]
-    if preset.needs_name:
-        lines.append(f"x509proxy secret --preset {preset.name} makes {_PLACEHOLDER}.")
-    return lines
+        for _, value in encode(certificate, plan.form, plan.name, plan.place):
+            yield f"  {_header(plan)}: {_shorten(value.decode('ascii'))}"
+        if plan.maximum:
+            yield f"    (at most {plan.maximum} bytes; a larger certificate is answered 400)"
 
 
 def _example_certificate() -> ClientCertificate:

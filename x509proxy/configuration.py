@@ -17,32 +17,33 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 import msgspec
 from cryptography import x509
 
 from x509proxy.certificate import date
-from x509proxy.headers import HeaderRules
+from x509proxy.document import ProxySettings
 from x509proxy.material import (
     Identity,
     Source,
-    check_header_name,
     read_authorities,
-    read_header_name,
     read_identity,
     without_secrets,
 )
-from x509proxy.presets import Preset, find_preset
-from x509proxy.settings import Backend, ProxySettings, Scheme, Settings, SettingsError, Trust, UpstreamSettings
+from x509proxy.origin import Backend, Scheme
+from x509proxy.rules import HeaderRules, read_rules
+from x509proxy.settings import Settings, SettingsError, Trust, UpstreamSettings
 
 __all__ = ["Configuration", "load_configuration", "load_settings", "override", "reload_identity", "resolve"]
 
-_LISTS = ("listen", "backend")
-_FILES = ("certificate", "private_key", "header_file", "ca", "access_log")
-_UPSTREAM_FILES = ("ca", "certificate", "private_key")
+_LISTS = ("listen", "backend", "crl")
+# Every key that names a file, wherever in the document it stands.
+_FILES = frozenset({"certificate", "private_key", "header_file", "ca", "crl", "access_log", "name_file", "value_file"})
 _NAMINGS = ("header", "header-file")
+
+_Part = TypeVar("_Part", bound=Settings)
 
 _PLACE = re.compile(r" - at `\$\.?([\w.\[\]-]*)`$")
 _ENUM = re.compile(r"Invalid enum value (.*)", re.DOTALL)
@@ -98,16 +99,26 @@ def _parse(data: bytes, where: str) -> dict[str, object]:
 
 def resolve(settings: ProxySettings, folder: Path) -> ProxySettings:
     """The settings with every file's name absolute, relative ones from ``folder``: a daemon goes elsewhere."""
-    files = _joined(settings, _FILES, folder)
+    resolved = _resolved(settings, folder)
     if settings.access_log == "-":
-        del files["access_log"]
-    upstream = msgspec.structs.replace(settings.upstream, **_joined(settings.upstream, _UPSTREAM_FILES, folder))
-    return msgspec.structs.replace(settings, upstream=upstream, **files)
+        resolved = msgspec.structs.replace(resolved, access_log="-")
+    return resolved
 
 
-def _joined(part: Settings, names: Iterable[str], folder: Path) -> dict[str, str]:
-    values = ((name, getattr(part, name)) for name in names)
-    return {name: str(folder / value) for name, value in values if value is not None}
+def _resolved(part: _Part, folder: Path) -> _Part:
+    changes = {name: _joined(name, getattr(part, name), folder) for name in part.__struct_fields__}
+    return msgspec.structs.replace(part, **changes)
+
+
+def _joined(name: str, value: Any, folder: Path) -> Any:
+    match value:
+        case Settings():
+            return _resolved(value, folder)
+        case tuple():
+            return tuple(_joined(name, member, folder) for member in value)
+        case str() if name in _FILES:
+            return str(folder / value)
+    return value
 
 
 def override(settings: ProxySettings, changes: Mapping[str, object]) -> ProxySettings:
@@ -143,8 +154,24 @@ def _check_names(table: Mapping[str, object], kind: type[Settings], prefix: str,
             near = difflib.get_close_matches(name, known, 1)
             expected = inside + near[0] if near else _or([*known])
             raise SettingsError(f"{prefix}{without_secrets(inside + name)}: found an unknown key, expected {expected}")
-        if isinstance(value, dict) and isinstance(known[name], type) and issubclass(known[name], Settings):
-            _check_names(value, known[name], prefix, f"{inside}{name}.")
+        below = _table_of(known[name])
+        if below is not None:
+            for place, member in _tables(value, known[name]):
+                _check_names(member, below, prefix, f"{inside}{name}{place}.")
+
+
+def _tables(value: object, kind: Any) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The tables that stand where one, or a list of them, is expected, with their places in the list."""
+    if isinstance(value, dict):
+        yield "", value
+    elif get_origin(kind) is tuple and isinstance(value, list):
+        yield from ((f"[{place}]", member) for place, member in enumerate(value) if isinstance(member, dict))
+
+
+def _table_of(kind: Any) -> type[Settings] | None:
+    """The kind of table that a key holds, be it one, none, or a list of them."""
+    kinds = [kind, *get_args(kind)]
+    return next((part for part in kinds if isinstance(part, type) and issubclass(part, Settings)), None)
 
 
 def _explain(text: str) -> str:
@@ -161,8 +188,10 @@ def _explain(text: str) -> str:
 def _choices(key: str) -> str:
     """The values that the dotted key's enum has; nothing for a key of another type. ``listen[0]`` counts as ``listen``."""
     kind: Any = ProxySettings
-    for name in key.partition("[")[0].split("."):
+    for part in key.split("."):
+        name, _, place = part.partition("[")
         kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
+        kind = _table_of(kind) or (get_args(kind)[0] if place else kind)
     if not isinstance(kind, enum.EnumMeta):
         return ""
     members: Iterable[enum.Enum] = kind
@@ -183,7 +212,7 @@ def load_configuration(settings: ProxySettings, now: float | None = None) -> Con
     if settings.certificate is None:
         raise SettingsError("certificate: found none, expected a PEM file with the server's chain")
     backends = _backends(settings)
-    rules = _rules(settings, find_preset(without_secrets(settings.preset)))
+    rules = read_rules(settings)
     identity = read_identity(settings.certificate, settings.private_key)
     upstream = settings.upstream
     upstream_identity = _upstream_identity(upstream)
@@ -217,22 +246,6 @@ def _backends(settings: ProxySettings) -> tuple[Backend, ...]:
         return tuple(Backend.parse(url) for url in settings.backend)
     except SettingsError as error:
         raise SettingsError(without_secrets(str(error))) from None
-
-
-def _rules(settings: ProxySettings, preset: Preset) -> HeaderRules:
-    header, path = settings.header, settings.header_file
-    if not preset.needs_name:
-        if header is not None or path is not None:
-            key = "header" if path is None else "header-file"
-            raise SettingsError(f"{key}: found one, expected none, since preset {preset.name} has fixed header names")
-        return HeaderRules.for_preset(preset, b"")
-    if header is not None and path is not None:
-        raise SettingsError("header-file: found both header-file and header, expected one of them")
-    if path is not None:
-        return HeaderRules.for_preset(preset, read_header_name(path))
-    if header is not None:
-        return HeaderRules.for_preset(preset, check_header_name(header, "header"))
-    raise SettingsError(f"header-file: found none, expected a file with the secret header name that preset {preset.name} needs")
 
 
 def _authorities(settings: ProxySettings) -> tuple[x509.Certificate, ...]:

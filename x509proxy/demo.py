@@ -15,11 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXServerEndpoint
 
 from x509proxy.configuration import load_configuration
+from x509proxy.document import ProxySettings
 from x509proxy.echo import echo_site
 from x509proxy.material import new_header_name
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
 from x509proxy.server import ProxyService
-from x509proxy.settings import ProxySettings, SettingsError
+from x509proxy.settings import SettingsError
 
 __all__ = ["DemoService"]
 

@@ -22,7 +22,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from x509proxy.certificate import ClientCertificate, Objection, date
-from x509proxy.encoding import Format, Pairs
+from x509proxy.encoding import Pairs
+from x509proxy.settings import Format
 
 __all__ = ["EchoResource", "decode", "describe", "echo_site"]
 

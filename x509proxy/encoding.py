@@ -1,4 +1,4 @@
-"""From the client's certificate to header pairs: one function per wire format, one table.
+"""From the client's certificate to header pairs: one function per wire format, and their tables.
 
 Facts
 -----
@@ -13,16 +13,16 @@ Facts
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
-from x509proxy.certificate import ClientCertificate
+from x509proxy.certificate import ClientCertificate, Verdict
+from x509proxy.settings import Format
 
-__all__ = ["Format", "Pairs", "encode"]
+__all__ = ["Pairs", "encode", "is_value"]
 
 Pairs = Sequence[tuple[bytes, bytes]]
 """Header fields: (name, value) in order, repeats kept."""
@@ -31,39 +31,38 @@ _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _END = b"-----END CERTIFICATE-----"
 
 
-class Format(enum.Enum):
-    """How a certificate is written into a header value."""
+def encode(certificate: ClientCertificate | None, form: Format, name: bytes, place: int = 1) -> Pairs:
+    """The pairs that say ``form`` of a client's certificate in the field ``name``: one, or none where there is nothing to say.
 
-    PEM = "pem"
-    """PEM without any white space between the armour lines: Connect2id."""
-    PEM_SPACES = "pem-spaces"
-    """PEM with a space for each new line: what Apache httpd sends."""
-    PEM_URL = "pem-url"
-    """URL-encoded PEM: nginx's ``$ssl_client_escaped_cert``, byte for byte."""
-    BASE64_DER = "base64-der"
-    """Base64 of the DER: HAProxy, Traefik, ASP.NET Core."""
-    RFC9440 = "rfc9440"
-    """``Client-Cert`` of RFC 9440."""
-    RFC9440_CHAIN = "rfc9440-chain"
-    """``Client-Cert-Chain`` of RFC 9440; no pair at all when the client sent the leaf alone."""
-    XFCC = "xfcc"
-    """``X-Forwarded-Client-Cert`` of Envoy."""
-
-
-def encode(certificate: ClientCertificate, form: Format, name: bytes) -> Pairs:
-    """The pairs that carry ``certificate`` to a server that reads ``form`` in the field ``name``: one, or none (a chain of none).
+    ``place``: which certificate, 1 the client's own, 2 and on what it sent with it; for formats of one certificate only.
 
     :raises ValueError: the value is not visible ASCII with spaces inside (it cannot be otherwise, but nothing else is ever sent).
     """
-    value = _TABLE[form](certificate)
+    value = _value(certificate, form, place)
     if value is None:
         return ()
-    if not _VALUE.fullmatch(value):
+    if not is_value(value):
         raise ValueError("the encoded certificate is no header value")
     return ((name, value),)
 
 
+def _value(certificate: ClientCertificate | None, form: Format, place: int) -> bytes | None:
+    if form in _SAID:
+        return _SAID[form](certificate)
+    if certificate is None:
+        return None
+    if form in _WHOLE:
+        return _WHOLE[form](certificate)
+    ders = (certificate.der, *certificate.chain)
+    return _SINGLE[form](ders[place - 1]) if place <= len(ders) else None
+
+
 _VALUE = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
+
+
+def is_value(value: bytes) -> bool:
+    """Whether this is what a field may hold without any doubt: visible ASCII, with spaces inside."""
+    return _VALUE.fullmatch(value) is not None
 
 
 def _base64_lines(der: bytes) -> list[bytes]:
@@ -71,29 +70,25 @@ def _base64_lines(der: bytes) -> list[bytes]:
     return [text[at : at + 64] for at in range(0, len(text), 64)]
 
 
-def _pem(certificate: ClientCertificate) -> bytes:
-    return _BEGIN + b64encode(certificate.der) + _END
+def _pem(der: bytes) -> bytes:
+    return _BEGIN + b64encode(der) + _END
 
 
-def _pem_spaces(certificate: ClientCertificate) -> bytes:
-    return b" ".join([_BEGIN, *_base64_lines(certificate.der), _END])
+def _pem_spaces(der: bytes) -> bytes:
+    return b" ".join([_BEGIN, *_base64_lines(der), _END])
 
 
-def _pem_url(certificate: ClientCertificate) -> bytes:
-    lines = b"\n".join([_BEGIN, *_base64_lines(certificate.der), _END, b""])
+def _pem_url(der: bytes) -> bytes:
+    lines = b"\n".join([_BEGIN, *_base64_lines(der), _END, b""])
     return quote(lines, safe="").encode("ascii")
 
 
-def _base64_der(certificate: ClientCertificate) -> bytes:
-    return b64encode(certificate.der)
-
-
-def _rfc9440(certificate: ClientCertificate) -> bytes:
-    return b":" + b64encode(certificate.der) + b":"
+def _rfc9440(der: bytes) -> bytes:
+    return b":" + b64encode(der) + b":"
 
 
 def _rfc9440_chain(certificate: ClientCertificate) -> bytes | None:
-    return b", ".join(b":" + b64encode(der) + b":" for der in certificate.chain) or None
+    return b", ".join(map(_rfc9440, certificate.chain)) or None
 
 
 def _xfcc(certificate: ClientCertificate) -> bytes:
@@ -101,7 +96,12 @@ def _xfcc(certificate: ClientCertificate) -> bytes:
     # with a comma, semicolon or equals sign are quoted, and a quote inside is escaped.
     digest = hashlib.sha256(certificate.der).hexdigest().encode("ascii")
     subject = _ascii(certificate.subject).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    return b'Hash=%b;Cert="%b";Subject="%b"' % (digest, _pem_url(certificate), subject)
+    return b'Hash=%b;Cert="%b";Subject="%b"' % (digest, _pem_url(certificate.der), subject)
+
+
+def _name(text: str) -> bytes | None:
+    # A name may be empty, or begin and end with spaces, which a field's value cannot.
+    return _ascii(text).strip() or None
 
 
 def _ascii(text: str) -> bytes:
@@ -110,12 +110,36 @@ def _ascii(text: str) -> bytes:
     return b"".join(bytes([octet]) if 0x20 <= octet <= 0x7E else b"\\%02X" % octet for octet in octets)
 
 
-_TABLE: dict[Format, Callable[[ClientCertificate], bytes | None]] = {
+def _verdict(certificate: ClientCertificate | None) -> Verdict:
+    return Verdict.NONE if certificate is None else certificate.verdict
+
+
+# nginx's $ssl_client_verify, with OpenSSL's words for the codes 18 and 20.
+_VERIFY = {
+    Verdict.NONE: b"NONE",
+    Verdict.TRUSTED: b"SUCCESS",
+    Verdict.SELF_SIGNED: b"FAILED:self-signed certificate",
+    Verdict.UNTRUSTED: b"FAILED:unable to get local issuer certificate",
+}
+# What is said of one certificate …
+_SINGLE: dict[Format, Callable[[bytes], bytes]] = {
     Format.PEM: _pem,
     Format.PEM_SPACES: _pem_spaces,
     Format.PEM_URL: _pem_url,
-    Format.BASE64_DER: _base64_der,
+    Format.BASE64_DER: b64encode,
     Format.RFC9440: _rfc9440,
+}
+# … of the client's own and what came with it …
+_WHOLE: dict[Format, Callable[[ClientCertificate], bytes | None]] = {
     Format.RFC9440_CHAIN: _rfc9440_chain,
     Format.XFCC: _xfcc,
+    Format.THUMBPRINT: lambda certificate: certificate.thumbprint.encode("ascii"),
+    Format.SUBJECT: lambda certificate: _name(certificate.subject),
+    Format.ISSUER: lambda certificate: _name(certificate.issuer),
+    Format.SERIAL: lambda certificate: b"%X" % certificate.serial,
+}
+# … and with or without one. A literal's value is no business of a certificate's.
+_SAID: dict[Format, Callable[[ClientCertificate | None], bytes]] = {
+    Format.VERDICT: lambda certificate: _verdict(certificate).value.encode("ascii"),
+    Format.VERIFY: lambda certificate: _VERIFY[_verdict(certificate)],
 }

@@ -14,27 +14,17 @@ Facts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 
 import attrs
 
-from x509proxy.certificate import ClientCertificate
-from x509proxy.encoding import Pairs, encode
+from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead
-from x509proxy.presets import HeaderPlan, Preset
+from x509proxy.presets import PRESETS
 from x509proxy.refusal import Refusal, Refused
+from x509proxy.rules import HeaderRules, fold, tells
 
-__all__ = ["HeaderRules", "Hop", "fold", "forward_reason", "forward_request", "forward_response", "identity", "write_head"]
-__all__ += ["without_names"]
-
-_FOLD = bytes(octet if chr(octet).isalnum() and octet < 0x80 else ord("-") for octet in range(256)).lower()
-
-
-def fold(name: bytes) -> bytes:
-    """A field name as the sloppiest reader sees it."""
-    return name.translate(_FOLD)
-
+__all__ = ["Hop", "forward_reason", "forward_request", "forward_response", "write_head"]
 
 # RFC 9110 section 7.6.1 and what goes with it; framing is written anew, Expect is answered by the channel, and an upgrade
 # (h2c smuggling) is never asked for.
@@ -48,12 +38,13 @@ _HOP_BY_HOP = frozenset(
 # WSO2, Auth0, Gravitee, Janssen, Keycloak, Connect2id (facts with sources: docs/header-contract.rst).
 _CLAIMS = frozenset(
     {
-        b"client-cert", b"client-cert-chain", b"client-certificate", b"client-certificate-ca-verified", b"cname-api-key",
-        b"x-client-cert", b"x-client-cert-chain", b"x-client-certificate", b"x-clientcert", b"x-arr-clientcert", b"sslcertchain",
-        b"x-wso2-mutual-auth-cert", b"x-gravitee-client-cert", b"x-cert", b"x-tls-client-cert", b"tls-client-cert",
+        *(fold(plan.name) for preset in PRESETS.values() for plan in preset.plans if plan.name),
+        b"client-cert-chain", b"cname-api-key", b"x-client-cert-chain", b"x-client-certificate", b"x-arr-clientcert",
+        b"sslcertchain", b"x-gravitee-client-cert", b"x-cert", b"x-tls-client-cert", b"tls-client-cert",
     }
 )  # fmt: skip
 _CLAIM_PREFIXES = (
+    b"cert-chain-",
     b"ssl-client-", b"ssl-cipher", b"ssl-session", b"ssl-secure-protocol", b"ssl-server-", b"ssl-protocol", b"x-ssl-",
     b"x-amzn-mtls-", b"x-client-cert-", b"x-client-verify", b"sec-client-x509-cert",
 )  # fmt: skip
@@ -64,33 +55,6 @@ _PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
-# What everybody knows of a secret name (material.new_header_name); the rest alone is as secret as the whole.
-_KNOWN = b"sec-client-x509-cert-"
-
-
-def _letters(text: bytes) -> bytes:
-    """Letters and digits alone: a name is told however it is spread over a value."""
-    return fold(text).replace(b"-", b"")
-
-
-@attrs.frozen(cache_hash=True)
-class HeaderRules:
-    """The headers that say who the client is. ``plans``: what is sent, every name filled in.
-
-    ``secrets``: what nobody may learn of the chosen name, folded.
-    """
-
-    plans: tuple[HeaderPlan, ...] = attrs.field(repr=False)
-    folds: frozenset[bytes] = attrs.field(repr=False)
-    secrets: tuple[bytes, ...] = attrs.field(default=(), repr=False)
-
-    @classmethod
-    def for_preset(cls, preset: Preset, name: bytes) -> HeaderRules:
-        """The preset's headers, with the administrator's ``name`` where the preset leaves it open (else ``b""``)."""
-        plans = tuple(attrs.evolve(plan, name=plan.name or name) for plan in preset.plans)
-        return cls(plans, frozenset(fold(plan.name) for plan in plans), (fold(name).removeprefix(_KNOWN),) if name else ())
-
-
 @attrs.frozen
 class Hop:
     """Where the request came from and went to: addresses in text, without brackets; ``scheme`` as the client saw it."""
@@ -98,14 +62,6 @@ class Hop:
     peer: str
     port: int = 443
     scheme: str = "https"
-
-
-@lru_cache(maxsize=1024)
-def identity(certificate: ClientCertificate | None, rules: HeaderRules) -> Pairs:
-    """The pairs that tell the back end of the certificate; none without one. Encoded once while a connection lives."""
-    if certificate is None:
-        return ()
-    return tuple(pair for plan in rules.plans for pair in encode(certificate, plan.form, plan.name))
 
 
 def forward_request(head: RequestHead, hop: Hop, rules: HeaderRules, identity_pairs: Pairs) -> tuple[Pairs, int]:
@@ -164,38 +120,25 @@ def forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
 
 def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
     """The reason phrase, unless it tells the secret name."""
-    return b"" if _tells(reason, rules.secrets) else reason
+    return b"" if tells(reason, rules) else reason
 
 
 def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
     """The fields that go to the client, without framing, and without a trace of the secret name."""
     gone = _HOP_BY_HOP | _named_by_connection(pairs)
     kept = [pair for pair in pairs if fold(pair[0]) not in gone]
-    return list(_without_secrets(kept, rules.secrets)) if rules.secrets else kept
+    return list(_without_secrets(kept, rules)) if rules.secrets else kept
 
 
-def _without_secrets(pairs: Pairs, secrets: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, bytes]]:
     for name, value in pairs:
-        if not _tells(name + b" " + value, secrets):
+        if not tells(name + b" " + value, rules):
             yield name, value
-        elif not _tells(name, secrets):
+        elif not tells(name, rules):
             # A list (Vary, Access-Control-Allow-Headers …) loses the one member; what is left empty goes whole.
-            rest = b", ".join(part.strip() for part in value.split(b",") if not _tells(part, secrets))
-            if rest and not _tells(name + b" " + rest, secrets):
+            rest = b", ".join(part.strip() for part in value.split(b",") if not tells(part, rules))
+            if rest and not tells(name + b" " + rest, rules):
                 yield name, rest
-
-
-def _tells(text: bytes, secrets: Sequence[bytes]) -> bool:
-    letters = _letters(text)
-    return any(_letters(secret) in letters for secret in secrets)
-
-
-def without_names(text: str, rules: HeaderRules) -> str:
-    """A line for a log, in ASCII, with ``...`` for the secret name in any spelling: what it repeats is of a client's choosing."""
-    for secret in rules.secrets:
-        while (place := fold(text.encode("ascii")).find(secret)) >= 0:
-            text = f"{text[:place]}...{text[place + len(secret) :]}"
-    return text
 
 
 def write_head(start: bytes, pairs: Iterable[tuple[bytes, bytes]], body: Body, length: int) -> bytes:

@@ -34,8 +34,9 @@ __all__ = [
     "check_header_name",
     "new_header_name",
     "read_authorities",
-    "read_header_name",
+    "read_header_names",
     "read_identity",
+    "read_line",
     "without_secrets",
 ]
 
@@ -93,6 +94,10 @@ class Source:
         if len(data) > _LARGEST:
             raise SettingsError(f"{where}: found more than {_LARGEST} bytes, expected a text file of {what}")
         return cls(where, data, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+    def lines(self) -> list[str]:
+        """The lines that are not empty; each octet a character."""
+        return [line.decode("latin-1") for line in self.data.splitlines() if line]
 
     def require_private(self) -> None:
         """For a file that holds a secret.
@@ -191,17 +196,30 @@ def _fits(key: PrivateKey, certificate: x509.Certificate) -> bool:
         return False
 
 
-def read_header_name(path: str) -> bytes:
-    """Read the secret name: the one line of a file that nobody else may read.
+def read_header_names(path: str) -> tuple[bytes, ...]:
+    """Read the secret name: the one line of a file that nobody else may read; or two, while one takes the other's place.
 
-    :raises SettingsError: as the file or the name is unfit; the name is not in the sentence.
+    :raises SettingsError: as the file or a name is unfit; no name is in the sentence.
     """
     source = Source.read(path, "header-file")
     source.require_private()
-    lines = [line for line in source.data.splitlines() if line]
+    lines = source.lines()
+    if len(lines) not in (1, 2):
+        raise SettingsError(f"{source.where}: found {len(lines) or 'no'} lines, expected the header's name, or two of them")
+    return tuple(check_header_name(line, source.where) for line in lines)
+
+
+def read_line(path: str, what: str) -> str:
+    """Read a secret: the one line of a file that nobody else may read. ``what``: the key's name.
+
+    :raises SettingsError: as the file is unfit.
+    """
+    source = Source.read(path, what)
+    source.require_private()
+    lines = source.lines()
     if len(lines) != 1:
-        raise SettingsError(f"{source.where}: found {len(lines) or 'no'} lines, expected one, the header's name")
-    return check_header_name(lines[0].decode("latin-1"), source.where)
+        raise SettingsError(f"{source.where}: found {len(lines) or 'no'} lines, expected one")
+    return lines[0]
 
 
 def check_header_name(name: str, where: str) -> bytes:

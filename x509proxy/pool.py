@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from x509proxy.backend import is_open
 from x509proxy.deadline import Deadlines
+from x509proxy.origin import Backend
 from x509proxy.refusal import Refusal
-from x509proxy.settings import Backend, UpstreamSettings
+from x509proxy.settings import UpstreamSettings
 from x509proxy.upstream import Connection
 
 __all__ = ["Asker", "Pool", "Step", "plan"]

@@ -19,12 +19,13 @@ from x509proxy.backend import backend_endpoint
 from x509proxy.configuration import Configuration
 from x509proxy.deadline import Deadlines
 from x509proxy.exchange import Exchange, Observer
-from x509proxy.headers import HeaderRules
 from x509proxy.material import check_header_name, without_secrets
+from x509proxy.origin import Backend, Scheme
 from x509proxy.pool import Pool
 from x509proxy.presets import find_preset
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.settings import Backend, ClientSettings, PolicySettings, Scheme, SettingsError, UpstreamSettings
+from x509proxy.rules import HeaderRules
+from x509proxy.settings import ClientSettings, PolicySettings, SettingsError, UpstreamSettings
 from x509proxy.site import SiteRequest, read_stock_head
 from x509proxy.transfer import Asked, Transfer
 
@@ -129,10 +130,10 @@ class X509ProxyResource(ReverseProxyResource):
 
 def _rules(preset_name: str, header: str | None) -> HeaderRules:
     preset = find_preset(without_secrets(preset_name))
-    if preset.needs_name is (header is None):
+    if preset.needs_name if header is None else not preset.takes_name:
         expected = "one" if header is None else "none"
         raise SettingsError(f"header: found {'none' if header is None else 'one'}, expected {expected} for preset {preset.name}")
-    return HeaderRules.for_preset(preset, b"" if header is None else check_header_name(header, "header"))
+    return HeaderRules.for_preset(preset, *(() if header is None else (check_header_name(header, "header"),)))
 
 
 def _endpoint(configuration: Configuration, backend: Backend, reactor: Any) -> IStreamClientEndpoint:

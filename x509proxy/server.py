@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from x509proxy.accesslog import access_line
 from x509proxy.configuration import Configuration, reload_identity
 from x509proxy.exchange import Exchange
-from x509proxy.headers import without_names
 from x509proxy.material import without_secrets
+from x509proxy.rules import without_names
 from x509proxy.settings import SettingsError
 
 __all__ = ["ProxyService"]

@@ -15,8 +15,9 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from x509proxy.configuration import Configuration, load_configuration, load_settings, override, resolve
+from x509proxy.document import ProxySettings
 from x509proxy.server import ProxyService
-from x509proxy.settings import ProxySettings, SettingsError
+from x509proxy.settings import SettingsError
 
 __all__ = ["Options", "makeService"]
 

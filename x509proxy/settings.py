@@ -1,4 +1,4 @@
-"""What the proxy is told: frozen values, one class per room, complete and checked at construction.
+"""What each room is told: frozen values, one class per room, complete and checked at construction.
 
 Names in TOML are those of the fields with ``-`` for ``_``. Times are seconds, sizes are bytes. Every number is above zero and
 finite: nothing here can be switched off by a zero (law L7, everything is bounded).
@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import enum
 import math
-import re
-from urllib.parse import urlsplit
 
 import msgspec
 
 __all__ = [
-    "Backend",
     "ClientAuth",
     "ClientSettings",
+    "Format",
     "KeyType",
+    "Need",
     "OddNames",
     "PolicySettings",
-    "ProxySettings",
-    "Scheme",
     "Settings",
     "SettingsError",
     "TlsSettings",
@@ -42,6 +39,48 @@ class ClientAuth(enum.Enum):
     NONE = "none"
     OPTIONAL = "optional"
     REQUIRED = "required"
+
+
+class Need(enum.Enum):
+    """What a request needs of its client, by path and server name (:mod:`x509proxy.routes`)."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    IGNORED = "ignored"
+    """Whatever certificate was shown, the request goes on without it: a browser's pages."""
+
+
+class Format(enum.Enum):
+    """What stands in a header's value (:mod:`x509proxy.encoding`)."""
+
+    PEM = "pem"
+    """PEM without any white space between the armour lines: Connect2id."""
+    PEM_SPACES = "pem-spaces"
+    """PEM with a space for each new line: what Apache httpd sends."""
+    PEM_URL = "pem-url"
+    """URL-encoded PEM: nginx's ``$ssl_client_escaped_cert``, byte for byte."""
+    BASE64_DER = "base64-der"
+    """Base64 of the DER: HAProxy, Traefik, ASP.NET Core."""
+    RFC9440 = "rfc9440"
+    """``Client-Cert`` of RFC 9440."""
+    RFC9440_CHAIN = "rfc9440-chain"
+    """``Client-Cert-Chain`` of RFC 9440; no field at all when the client sent the leaf alone."""
+    XFCC = "xfcc"
+    """``X-Forwarded-Client-Cert`` of Envoy."""
+    THUMBPRINT = "thumbprint"
+    """``x5t#S256``: base64url of the SHA-256 of the DER (RFC 8705 section 3.1)."""
+    SUBJECT = "subject"
+    """The subject's name as RFC 4514 writes it, ASCII: the client's own words unless an authority vouches for them."""
+    ISSUER = "issuer"
+    """The issuer's name, likewise."""
+    SERIAL = "serial"
+    """The serial number in upper-case hexadecimal, as nginx's ``$ssl_client_serial``."""
+    VERDICT = "verdict"
+    """``NONE``, ``SELF_SIGNED``, ``TRUSTED`` or ``UNTRUSTED``; sent with every request."""
+    VERIFY = "verify"
+    """The same as nginx says it: ``NONE``, ``SUCCESS`` or ``FAILED:reason``; sent with every request."""
+    LITERAL = "literal"
+    """The text of ``value``, or the one line of ``value-file``; sent with every request."""
 
 
 class Trust(enum.Enum):
@@ -81,14 +120,6 @@ class TlsVersion(enum.Enum):
 
     TLS_1_2 = "1.2"
     TLS_1_3 = "1.3"
-
-
-class Scheme(enum.Enum):
-    """How a back end is reached."""
-
-    HTTP = "http"
-    HTTPS = "https"
-    UNIX = "unix"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -179,123 +210,3 @@ class UpstreamSettings(Settings, frozen=True):
     ca: str | None = None
     certificate: str | None = None
     private_key: str | None = None
-
-
-class ProxySettings(Settings, frozen=True):
-    """One proxy: what the command line and the TOML file can say."""
-
-    listen: tuple[str, ...] = ("tcp:8443",)
-    certificate: str | None = None
-    private_key: str | None = None
-    backend: tuple[str, ...] = ()
-    preset: str = "connect2id"
-    header_file: str | None = None
-    header: str | None = None
-    client_certificate: ClientAuth = ClientAuth.OPTIONAL
-    trust: Trust = Trust.ANY
-    validity: Validity = Validity.ENFORCE
-    maximum_der: int = 6144
-    minimum_rsa_bits: int = 2048
-    key_types: tuple[KeyType, ...] = tuple(KeyType)
-    ca: str | None = None
-    access_log: str | None = None
-    demo: bool = False
-    tls: TlsSettings = TlsSettings()
-    client: ClientSettings = ClientSettings()
-    upstream: UpstreamSettings = UpstreamSettings()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.policy
-
-    def __repr__(self) -> str:
-        # The header's name is a secret (law L4): a settings object in a traceback must not tell it.
-        return f"ProxySettings(listen={self.listen!r}, backend={self.backend!r}, preset={self.preset!r})"
-
-    @property
-    def policy(self) -> PolicySettings:
-        """The part that decides which certificates are passed on."""
-        return PolicySettings(
-            client_certificate=self.client_certificate,
-            trust=self.trust,
-            validity=self.validity,
-            maximum_der=self.maximum_der,
-            minimum_rsa_bits=self.minimum_rsa_bits,
-            key_types=self.key_types,
-        )
-
-
-_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
-_BASE = re.compile(r"(/[!-\"$->@-~]*)?")
-_PORTS = {"http": 80, "https": 443}
-
-
-class Backend(Settings, frozen=True):
-    """Where requests go. ``base`` is put before every target; it is empty or begins with ``/`` and does not end with one."""
-
-    scheme: Scheme
-    host: str = ""
-    port: int = 80
-    path: str = ""
-    base: bytes = b""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.port > 65535:
-            raise SettingsError(f"port: found {self.port}, expected 1 to 65535")
-        if not _BASE.fullmatch(self.base.decode("latin-1")) or self.base.endswith(b"/"):
-            raise SettingsError(f"base path: found {self.base!r}, expected none, or one that begins with / and ends without it")
-
-    @classmethod
-    def parse(cls, url: str) -> Backend:
-        """Read ``http://host[:port][/base]``, ``https://…`` or ``unix:/path``.
-
-        :raises SettingsError: it is none of these, or carries credentials, a query or a fragment.
-        """
-        if not url.isprintable() or " " in url:
-            # urlsplit drops tabs and line ends without a word.
-            raise _bad_backend(url)
-        if url.startswith("unix:"):
-            return cls._parse_unix(url)
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise _bad_backend(url) from None
-        base = parts.path.rstrip("/")
-        host = parts.hostname or ""
-        if parts.scheme not in _PORTS or parts.username is not None or "?" in url or "#" in url or port == 0:
-            raise _bad_backend(url)
-        if not _HOST.fullmatch(host) or not _BASE.fullmatch(base):
-            raise _bad_backend(url)
-        return cls(scheme=Scheme(parts.scheme), host=host, port=port or _PORTS[parts.scheme], base=base.encode("ascii"))
-
-    @classmethod
-    def _parse_unix(cls, url: str) -> Backend:
-        path = url.removeprefix("unix:").removeprefix("//")
-        if not path.startswith("/"):
-            raise _bad_backend(url)
-        return cls(scheme=Scheme.UNIX, path=path)
-
-    @property
-    def authority(self) -> bytes:
-        """``host[:port]`` as a ``Host`` field has it; ``localhost`` for a unix socket."""
-        if self.scheme is Scheme.UNIX:
-            return b"localhost"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return (host if self.port == _PORTS[self.scheme.value] else f"{host}:{self.port}").encode("ascii")
-
-    def __str__(self) -> str:
-        if self.scheme is Scheme.UNIX:
-            return f"unix:{self.path}"
-        return f"{self.scheme.value}://{self.authority.decode()}{self.base.decode()}"
-
-
-def _bad_backend(url: str) -> SettingsError:
-    return SettingsError(
-        f"backend: found {_without_userinfo(url)!r}, expected http://host[:port][/base], https://host[:port][/base] or unix:/path"
-    )
-
-
-def _without_userinfo(url: str) -> str:
-    return re.sub(r"^([a-z]*:)?.*@", r"\1…@", url)

@@ -17,11 +17,12 @@ from twisted.logger import Logger
 from x509proxy.client import Client
 from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead, ResponseHead
-from x509proxy.headers import HeaderRules, forward_reason, forward_request, forward_response, identity, write_head
+from x509proxy.headers import forward_reason, forward_request, forward_response, write_head
 from x509proxy.policy import admit
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.request import AnswerSource, BodySink
+from x509proxy.rules import HeaderRules, identity
 from x509proxy.settings import PolicySettings
 from x509proxy.upstream import Connection
 
