@@ -15,7 +15,9 @@ from x509proxy.certificate import ClientCertificate, Flag, Verdict, unreadable
 from x509proxy.document import ProxySettings
 from x509proxy.policy import admit
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.settings import ClientAuth, KeyType, PolicySettings, Trust, Validity
+from x509proxy.settings import ClientAuth, KeyType, Need, PolicySettings, Trust, Validity
+
+NEEDS = {ClientAuth.NONE: Need.IGNORED, ClientAuth.OPTIONAL: Need.OPTIONAL, ClientAuth.REQUIRED: Need.REQUIRED}
 
 
 def with_verdict(verdict: Verdict, *flags: Flag) -> ClientCertificate:
@@ -24,12 +26,14 @@ def with_verdict(verdict: Verdict, *flags: Flag) -> ClientCertificate:
 
 class PolicyTestCase(SynchronousTestCase):
     def expect_passed(self, certificate: ClientCertificate | None, settings: PolicySettings, now: float = samples.NOON) -> None:
-        self.assertIs(certificate, admit(certificate, settings, now))
+        self.assertIs(certificate, admit(certificate, NEEDS[settings.client_certificate], settings, now))
 
     def expect_refused(
         self, certificate: ClientCertificate | None, settings: PolicySettings, now: float = samples.NOON
     ) -> Refusal:
-        refusal: Refusal = self.assertRaises(Refused, admit, certificate, settings, now).refusal
+        refusal: Refusal = self.assertRaises(
+            Refused, admit, certificate, NEEDS[settings.client_certificate], settings, now
+        ).refusal
         self.assertEqual("invalid_client", json.loads(refusal.body)["error"])
         return refusal
 
@@ -49,9 +53,13 @@ class Presence(PolicyTestCase):
 
     def test_none(self) -> None:
         """Where none is asked for, one that is there nevertheless is not passed on."""
-        settings = PolicySettings(client_certificate=ClientAuth.NONE)
-        self.assertIs(None, admit(samples.client(), settings, samples.NOON))
-        self.assertIs(None, admit(None, settings, samples.NOON))
+        self.assertIs(None, admit(samples.client(), Need.IGNORED, PolicySettings(), samples.NOON))
+        self.assertIs(None, admit(None, Need.IGNORED, PolicySettings(), samples.NOON))
+
+    def test_ignored_is_not_judged(self) -> None:
+        """Where certificates are ignored, an expired or unreadable one keeps nobody out."""
+        for certificate, now in ((samples.client(), samples.NOT_AFTER + 1), (unreadable(b"odd"), samples.NOON)):
+            self.assertIs(None, admit(certificate, Need.IGNORED, PolicySettings(), now))
 
 
 class Origin(PolicyTestCase):
@@ -75,7 +83,7 @@ class Origin(PolicyTestCase):
         """A certificate that nobody judged is never passed on, not even where any is accepted."""
         for trust in Trust:
             with self.assertRaises((Refused, LookupError)):
-                admit(with_verdict(Verdict.NONE), PolicySettings(trust=trust), samples.NOON)
+                admit(with_verdict(Verdict.NONE), Need.OPTIONAL, PolicySettings(trust=trust), samples.NOON)
 
 
 class Always(PolicyTestCase):

@@ -8,6 +8,7 @@ import attrs
 
 from x509proxy.certificate import ClientCertificate
 from x509proxy.headers import Hop
+from x509proxy.settings import ClientAuth
 from x509proxy.tls import connection_of, peer_certificate
 
 __all__ = ["Client", "client_of", "peer_of"]
@@ -15,11 +16,15 @@ __all__ = ["Client", "client_of", "peer_of"]
 
 @attrs.frozen
 class Client:
-    """The client of a connection whose handshake is over. ``tls_version``: such as ``TLSv1.3``; empty without TLS."""
+    """The client of a connection whose handshake is over. ``tls_version``: such as ``TLSv1.3``; empty without TLS.
+
+    ``asked``: what its listener asks for, if that is not what the others do (:class:`x509proxy.document.ListenerSettings`).
+    """
 
     hop: Hop
     certificate: ClientCertificate | None = None
     tls_version: str = ""
+    asked: ClientAuth | None = None
 
 
 def peer_of(transport: Any) -> str:

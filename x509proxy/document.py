@@ -7,8 +7,8 @@ from x509proxy.settings import (
     ClientSettings,
     Format,
     KeyType,
-    Need,
     PolicySettings,
+    RuleSettings,
     Settings,
     TlsSettings,
     Trust,
@@ -22,7 +22,6 @@ __all__ = [
     "HeaderSettings",
     "ListenerSettings",
     "ProxySettings",
-    "RuleSettings",
 ]
 
 
@@ -45,14 +44,6 @@ class HeaderSettings(Settings, frozen=True):
     def __repr__(self) -> str:
         # Name and value may be secrets (law L4).
         return f"HeaderSettings(format={self.format!r})"
-
-
-class RuleSettings(Settings, frozen=True):
-    """What the requests below a path, to one server name or to any, need (:mod:`x509proxy.routes`)."""
-
-    client_certificate: Need
-    path: str = "/"
-    server_name: str | None = None
 
 
 class ListenerSettings(Settings, frozen=True):
@@ -128,4 +119,5 @@ class ProxySettings(Settings, frozen=True):
             maximum_der=self.maximum_der,
             minimum_rsa_bits=self.minimum_rsa_bits,
             key_types=self.key_types,
+            rules=self.rules,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from x509proxy.certificate import ClientCertificate, Flag, Verdict, date
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.settings import ClientAuth, KeyType, PolicySettings, Trust, Validity
+from x509proxy.settings import KeyType, Need, PolicySettings, Trust, Validity
 
 __all__ = ["admit"]
 
@@ -25,15 +25,15 @@ _WANTED = {
 }
 
 
-def admit(certificate: ClientCertificate | None, settings: PolicySettings, now: float) -> ClientCertificate | None:
+def admit(certificate: ClientCertificate | None, need: Need, settings: PolicySettings, now: float) -> ClientCertificate | None:
     """The certificate to pass on, or ``None`` for a request that goes on without one. ``now``: seconds since the epoch.
 
     :raises Refused: 401 ``invalid_client`` (RFC 6749 section 5.2), or 400 for one that is too large.
     """
-    if settings.client_certificate is ClientAuth.NONE:
+    if need is Need.IGNORED:
         return None
     if certificate is None:
-        if settings.client_certificate is ClientAuth.REQUIRED:
+        if need is Need.REQUIRED:
             raise _refused("no client certificate", "A client certificate is required")
         return None
     _check_always(certificate, settings)

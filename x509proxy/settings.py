@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 
 import msgspec
 
@@ -19,6 +20,7 @@ __all__ = [
     "Need",
     "OddNames",
     "PolicySettings",
+    "RuleSettings",
     "Settings",
     "SettingsError",
     "TlsSettings",
@@ -138,6 +140,26 @@ class TlsSettings(Settings, frozen=True):
     minimum_version: TlsVersion = TlsVersion.TLS_1_2
 
 
+_RULE_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)+")
+_SERVER_NAME = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
+
+
+class RuleSettings(Settings, frozen=True):
+    """What the requests below a path need, to one server name or to any (:mod:`x509proxy.routes`)."""
+
+    client_certificate: Need
+    path: str = "/"
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _RULE_PATH.fullmatch(self.path):
+            raise SettingsError(f"rules.path: found {self.path!r}, expected a plain path such as /token, without / at its end")
+        if self.server_name is not None and not _SERVER_NAME.fullmatch(self.server_name):
+            expected = "a host's name in lower case, without a port"
+            raise SettingsError(f"rules.server-name: found {self.server_name!r}, expected {expected}")
+
+
 # What is weaker or dearer than that no setting lets pass (law L5, :mod:`x509proxy.certificate`).
 _RSA_BITS = range(2048, 8193)
 
@@ -151,6 +173,7 @@ class PolicySettings(Settings, frozen=True):
     maximum_der: int = 6144
     minimum_rsa_bits: int = 2048
     key_types: tuple[KeyType, ...] = tuple(KeyType)
+    rules: tuple[RuleSettings, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

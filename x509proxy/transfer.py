@@ -22,6 +22,7 @@ from x509proxy.policy import admit
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.request import AnswerSource, BodySink
+from x509proxy.routes import need_of
 from x509proxy.rules import HeaderRules, identity
 from x509proxy.settings import PolicySettings
 from x509proxy.upstream import Connection
@@ -88,7 +89,8 @@ class Transfer:
         request = self._request
         head = request.head if request.head.host else attrs.evolve(request.head, host=self._candidates[0].backend.authority)
         pairs, request.forged = forward_request(head, request.client.hop, self._rules, ())
-        admitted = admit(request.client.certificate, self._policy, time.time())
+        need = need_of(head, self._policy, request.client.asked)
+        admitted = admit(request.client.certificate, need, self._policy, time.time())
         self._pairs = [*pairs, *identity(admitted, self._rules)]
 
     def _choose(self) -> None:
