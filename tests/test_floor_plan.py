@@ -19,10 +19,13 @@ PLUGIN = ROOT / "twisted" / "plugins" / "x509proxy_plugin.py"
 PLAN: dict[str, tuple[str, ...]] = {
     "ground": ("settings", "document", "origin", "certificate", "exchange", "refusal", "selfsigned"),
     "first": (
-        "encoding", "presets", "material", "rules", "head", "headers", "reader", "answers", "routes", "policy", "discovery",
-        "accesslog", "metrics", "configuration",
+        "encoding", "presets", "material", "trusted", "sni", "rules", "head", "headers", "reader", "answers", "routes", "policy",
+        "discovery", "accesslog", "metrics", "configuration",
     ),
-    "second": ("limits", "deadline", "tls", "client", "request", "channel", "factory", "backend", "upstream", "pool", "transfer"),
+    "second": (
+        "limits", "deadline", "tls", "sender", "stream", "client", "request", "channel", "factory", "backend", "outgoing",
+        "upstream", "pool", "rewriting", "transfer",
+    ),
     "third": ("site", "resource"),
     "fourth": ("endpoint", "echo", "server", "demo", "service", "cli"),
     "garden": ("testing",),

@@ -1,0 +1,82 @@
+"""Bytes to a transport, at once where the kernel has room.
+
+Facts
+-----
+* Twisted's transports wait for the reactor to say that a socket can be written: two ``epoll_ctl`` and a turn of the loop for
+  each answer, and for each request to a back end (measured: docs/performance.rst). Nearly always there is room, so it is tried.
+* What the kernel does not take goes the usual way, and until that is gone everything goes after it: the order is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.internet.tcp import Connection
+from zope.interface import implementer
+
+__all__ = ["Sender"]
+
+
+@implementer(IPullProducer)
+class Sender:
+    """Writes to one transport, of which it is the only writer.
+
+    ``producer`` is paused when the kernel has taken less than it was given, and resumed when it has taken all.
+    """
+
+    __slots__ = ("_behind", "_direct", "_producer", "_transport")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        # TCP and unix sockets, not what wraps them: a wrapper's bytes are others than its socket's.
+        self._direct = isinstance(transport, Connection)
+        self._behind = False
+        self._producer: IPushProducer | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send the bytes now, or as soon as may be."""
+        if not self._direct or self._behind:
+            self._transport.write(data)
+            return
+        sent: Any = self._transport.writeSomeData(data)
+        if isinstance(sent, Exception):
+            # The connection is broken: the transport will find out in its own turn, and say so.
+            sent = 0
+        if sent < len(data):
+            self._fall_behind(data[sent:])
+
+    def _fall_behind(self, rest: bytes) -> None:
+        # A pull producer is asked for more when all has been written; it is also asked at once, and has nothing then.
+        self._transport.registerProducer(self, False)  # noqa: FBT003 - Twisted's argument
+        self._transport.write(rest)
+        self._behind = True
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def register(self, producer: IPushProducer) -> None:
+        """Whom to pause and to resume."""
+        self._producer = producer
+        if not self._direct:
+            self._transport.registerProducer(producer, True)  # noqa: FBT003 - Twisted's argument
+        elif self._behind:
+            producer.pauseProducing()
+
+    def unregister(self) -> None:
+        """Nobody, from now on."""
+        if self._producer is not None:
+            self._producer = None
+            if not self._direct:
+                self._transport.unregisterProducer()
+
+    # The transport calls.
+
+    def resumeProducing(self) -> None:
+        if self._behind:
+            self._behind = False
+            self._transport.unregisterProducer()
+            if self._producer is not None:
+                self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The transport is going; its protocol is told."""
