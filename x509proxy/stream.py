@@ -1,0 +1,290 @@
+"""TLS over a client's connection: what ``twisted.protocols.tls`` does for every protocol, done for one, with less on the way.
+
+Facts
+-----
+* ``TLSMemoryBIOProtocol`` provides its transport's interfaces anew for each connection, wraps the producer, gathers small writes
+  for a timer, and asks OpenSSL for output after every input: half of the time that a fresh connection takes (measured:
+  docs/performance.rst). Here a server's connection, with a protocol of ours on it, has its handshake, its records and its end.
+* ``SSL_shutdown`` answers 1 only when both sides have said close_notify (RFC 8446 section 6.1); then TCP may go.
+* An alert that tells why a handshake failed has to be sent before the connection is closed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IAddress, IHandshakeListener, IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from x509proxy.sender import Sender
+from x509proxy.tls import ServerConnections
+
+__all__ = ["TlsFactory", "TlsStream", "write_and_close"]
+
+_RECORD = 16384  # RFC 8446 section 5.1; a record's content is never longer
+_OUTPUT = 65536
+
+
+@implementer(ISSLTransport)
+class TlsStream(Protocol):
+    """A server's end of one TLS connection, and the transport of the protocol on it."""
+
+    transport: Any
+    disconnecting = False
+    _log = Logger()
+
+    def __init__(self, connections: ServerConnections, protocol: Any, among: set[TlsStream]) -> None:
+        self._connections = connections
+        self._protocol = protocol
+        self._among = among
+        self._shaken = False
+        self._over = False
+        self._paused = False
+        self._reading = False
+        self._producing = False
+
+    # Twisted calls, from below.
+
+    def makeConnection(self, transport: Any) -> None:
+        self.connected = 1
+        self.transport = transport
+        self._tls = self._connections.serverConnectionForTLS(self)
+        self._tls.set_accept_state()
+        self._sender = Sender(transport)
+        if ITCPTransport.providedBy(transport):
+            # A handshake's last word and an answer are two packets, and the second would wait for the first one's receipt.
+            transport.setTcpNoDelay(True)
+        self._protocol.makeConnection(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._tls.bio_write(data)
+        if self._shaken or self._shake():
+            self._read()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.connected = 0
+        self._over = True
+        self._among.discard(self)
+        self._protocol.connectionLost(reason)
+        # A cycle that only the collector would find.
+        del self._protocol
+
+    # The protocol's calls: ISSLTransport.
+
+    def write(self, data: bytes) -> None:
+        if self._encrypt(data):
+            self._flush()
+
+    def write_last(self, data: bytes) -> None:
+        """Write, and say close_notify in the same packet."""
+        self.unregisterProducer()
+        self._encrypt(data)
+        self.loseConnection()
+
+    def writeSequence(self, iovec: Any) -> None:
+        self.write(b"".join(iovec))
+
+    def loseConnection(self) -> None:
+        """Say close_notify, and close TCP when the other side has said it too."""
+        if self.disconnecting or not self.connected:
+            return
+        if not self._shaken:
+            self.abortConnection()
+            return
+        self.disconnecting = True
+        if not self._producing:
+            self._shut()
+
+    def abortConnection(self) -> None:
+        """Close TCP at once: what was sent last may never arrive."""
+        self._over = self.disconnecting = True
+        self.transport.abortConnection()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if not self._over:
+            self.transport.resumeProducing()
+            # What came in the same piece as the last thing that was read waits inside OpenSSL, not in the kernel.
+            self._read()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """Whom to pause; a push producer, since our protocols have no other."""
+        assert streaming
+        self._producing = True
+        self._sender.register(producer)
+
+    def unregisterProducer(self) -> None:
+        if self._producing:
+            self._producing = False
+            self._sender.unregister()
+            if self.disconnecting and not self._over:
+                self._shut()
+
+    def loseWriteConnection(self) -> None:
+        """TLS has no end of one side alone that everybody would understand."""
+        self.loseConnection()
+
+    def getTcpNoDelay(self) -> bool:
+        return bool(self.transport.getTcpNoDelay())
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.transport.setTcpNoDelay(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self.transport.getTcpKeepAlive())
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.transport.setTcpKeepAlive(enabled)
+
+    def getHandle(self) -> SSL.Connection:
+        return self._tls
+
+    def getPeerCertificate(self) -> Any:
+        return self._tls.get_peer_certificate()
+
+    def getPeer(self) -> Any:
+        return self.transport.getPeer()
+
+    def getHost(self) -> Any:
+        return self.transport.getHost()
+
+    # Inside.
+
+    def _encrypt(self, data: bytes) -> bool:
+        """Give OpenSSL the data; whether it has something to send for it."""
+        if self._over or (self.disconnecting and not self._producing):
+            return False
+        try:
+            # pyOpenSSL enables partial writes: one record each.
+            sent = self._tls.send(data)
+            while sent < len(data):
+                sent += self._tls.send(memoryview(data)[sent:])
+        except SSL.Error:
+            # Nothing is written before the handshake, and a memory BIO takes all: TLS itself is broken.
+            self._fail()
+            return False
+        return True
+
+    def _shake(self) -> bool:
+        """Go on with the handshake; whether it is over, and well."""
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            self._flush()
+            return False
+        except SSL.Error:
+            self._fail()
+            return False
+        except Exception:
+            # A callback of ours failed: so does the handshake (L3).
+            self._log.failure("a handshake could not be judged")
+            self._fail()
+            return False
+        self._shaken = True
+        if self._tls.get_protocol_version() != SSL.TLS1_3_VERSION:
+            self._flush()
+        # In TLS 1.3 the client has what it needs; OpenSSL's tickets, which are never honoured, go with the first answer.
+        if IHandshakeListener.providedBy(self._protocol):
+            self._protocol.handshakeCompleted()
+        return True
+
+    def _read(self) -> None:
+        """Hand on what has come, as far as it is wanted. The protocol may pause, close or cut while it is given something."""
+        if self._reading or not self._shaken:
+            return
+        self._reading = True
+        try:
+            while not (self._over or self._paused) and (data := self._record()):
+                self._protocol.dataReceived(data)
+        finally:
+            self._reading = False
+
+    def _record(self) -> bytes:
+        try:
+            return self._tls.recv(_RECORD)
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            self._shut()
+        except SSL.Error:
+            self._fail()
+        return b""
+
+    def _shut(self) -> None:
+        """Say close_notify, or answer it."""
+        try:
+            both = self._tls.shutdown()
+        except SSL.Error:
+            both = False
+        self._flush()
+        if both:
+            self._over = True
+            self.transport.loseConnection()
+
+    def _fail(self) -> None:
+        """TLS cannot go on: OpenSSL's alert is sent, and TCP closed."""
+        self._over = True
+        self._flush()
+        self.transport.loseConnection()
+
+    def _flush(self) -> None:
+        """Send what OpenSSL has to say."""
+        try:
+            while True:
+                data = self._tls.bio_read(_OUTPUT)
+                self._sender.write(data)
+                if len(data) < _OUTPUT:
+                    return
+        except SSL.WantReadError:
+            pass
+
+
+def write_and_close(transport: Any, data: bytes) -> None:
+    """The last that is written to a transport, and its end; in one packet if it is a stream of ours."""
+    if isinstance(transport, TlsStream):
+        transport.write_last(data)
+    else:
+        transport.unregisterProducer()
+        if data:
+            transport.write(data)
+        transport.loseConnection()
+
+
+class TlsFactory(Factory):
+    """Makes a TLS stream for each connection, with a protocol of ``factory``'s on it. ``protocols``: those that are."""
+
+    noisy = False
+
+    def __init__(self, connections: ServerConnections, factory: Factory) -> None:
+        self.protocols: set[TlsStream] = set()
+        self._connections = connections
+        self._factory = factory
+
+    def buildProtocol(self, addr: IAddress | None) -> TlsStream | None:
+        protocol = self._factory.buildProtocol(addr)
+        if protocol is None:
+            return None
+        stream = TlsStream(self._connections, protocol, self.protocols)
+        self.protocols.add(stream)
+        return stream
+
+    def doStart(self) -> None:
+        super().doStart()
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        self._factory.doStop()
+        super().doStop()
