@@ -42,6 +42,9 @@ setup(
         "msgspec>=0.20",
     ],
     extras_require={
+        # For the servers and clients of the proofs; the others come from Debian and npm (.ci/proofs).
+        "proofs": ["authlib", "flask", "gunicorn", "httpx", "requests"],
+        "bench": ["matplotlib"],
         # From h11 on: foreign eyes, with which the tests look at what goes over the wire, and at what the documents say.
         "test": [
             "coverage",

@@ -95,7 +95,7 @@ def issued(subject: str = "CN=client") -> x509.Certificate:
 
 def client(subject: str = "CN=client", *objections: Objection, chain: tuple[bytes, ...] = ()) -> ClientCertificate:
     """The value as it leaves the door: self-signed unless OpenSSL objected to something else."""
-    return ClientCertificate.from_x509(certificate(subject), objections or (SELF_SIGNED,), chain)
+    return attrs.evolve(ClientCertificate.from_x509(certificate(subject), objections or (SELF_SIGNED,)), chain=chain)
 
 
 # Distinguished encoding by hand: only what is needed to exchange a part of a certificate.

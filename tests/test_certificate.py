@@ -23,14 +23,14 @@ class Fields(SynchronousTestCase):
     def test_fields(self) -> None:
         """Every field is what the certificate says, times in seconds, names as RFC 4514 writes them."""
         sample = samples.certificate("CN=client,O=Example", "CN=authority", serial=77)
-        found = ClientCertificate.from_x509(sample, (), (b"other",))
+        found = ClientCertificate.from_x509(sample, ())
         self.assertEqual("CN=client,O=Example", found.subject)
         self.assertEqual("CN=authority", found.issuer)
         self.assertEqual(77, found.serial)
         self.assertEqual("EC P-256", found.key)
         self.assertEqual(1767225600.0, found.not_before)
         self.assertEqual(1798761600.0, found.not_after)
-        self.assertEqual((b"other",), found.chain)
+        self.assertEqual((), found.chain)
         self.assertEqual(sample.public_bytes(Encoding.DER), found.der)
 
     def test_repr_holds_no_certificate(self) -> None:
@@ -78,6 +78,22 @@ class Verdicts(SynchronousTestCase):
     def test_self_signed_with_flags(self) -> None:
         """Time, usage and weakness are flags and leave a self-signed certificate self-signed."""
         self.expect(Verdict.SELF_SIGNED, samples.certificate(), (0, 18), (0, 10), (0, 26), (0, 66))
+
+    def test_self_signed_without_a_list(self) -> None:
+        """That no list of revoked certificates covers it (3) is no wonder where nobody has issued it."""
+        self.expect(Verdict.SELF_SIGNED, samples.certificate(), (0, 18), (0, 3))
+
+    def test_issued_without_a_list(self) -> None:
+        """A missing (3), early (11) or expired (12) list leaves nothing to trust, at whatever depth."""
+        for code in (3, 11, 12):
+            for depth in (0, 1):
+                self.expect(Verdict.UNTRUSTED, samples.issued(), (depth, code))
+
+    def test_revoked(self) -> None:
+        """A revoked certificate, or one with a revoked issuer, is untrusted."""
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (0, 23))
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (1, 23))
+        self.expect(Verdict.UNTRUSTED, samples.certificate(), (0, 18), (0, 23))
 
     def test_self_signed_and_something_else(self) -> None:
         """A self-signed certificate to which OpenSSL objects otherwise (34: unknown critical extension) is untrusted."""
@@ -131,6 +147,11 @@ class Flags(SynchronousTestCase):
     def test_wrong_usage(self) -> None:
         """A certificate not meant for clients says so."""
         self.assertEqual(frozenset({Flag.WRONG_USAGE}), samples.client("CN=client", Objection(0, 26)).flags)
+
+    def test_revoked(self) -> None:
+        """What is revoked says so, and so does what a revoked issuer has signed."""
+        for depth in (0, 1, 4):
+            self.assertEqual(frozenset({Flag.REVOKED}), samples.client("CN=client", Objection(depth, 23)).flags)
 
     def test_times(self) -> None:
         """The times are judged when asked, both ends included, since a connection may outlive its certificate."""

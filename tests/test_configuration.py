@@ -5,16 +5,24 @@ from __future__ import annotations
 import random
 import string
 import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_material import ISSUER, KEY, LEAF, NAME, OTHER_KEY, MaterialTests, certificate_for, pem
-from x509proxy.configuration import Configuration, load_configuration, load_settings, override
+from x509proxy.configuration import Configuration, load_configuration, load_settings, override, read_again
 from x509proxy.document import ProxySettings
 from x509proxy.origin import Backend, Scheme
 from x509proxy.rules import fold
+from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
 from x509proxy.settings import ClientAuth, ClientSettings, Format, OddNames, SettingsError, TlsVersion, Trust, UpstreamSettings
+from x509proxy.trusted import Trusted
 
 DAY = 24 * 3600.0
 
@@ -78,6 +86,21 @@ class LoadSettingsTests(TomlTests):
         )
         upstream = (loaded.upstream.ca, loaded.upstream.certificate, loaded.upstream.private_key)
         self.assertEqual(upstream, (f"{folder}/u.pem", "/u/c.pem", f"{folder}/u.key"))
+
+    def test_relative_paths_in_lists(self) -> None:
+        """Files in lists and in tables of lists are looked for there too; one list needs no brackets."""
+        tables = '[[certificates]]\ncertificate = "a.pem"\n[[certificates]]\ncertificate = "/b.pem"\nprivate-key = "b.key"'
+        loaded, folder = self.load(f'crl = ["a.crl", "/b.crl"]\n{tables}'), self.folder.absolute()
+        self.assertEqual(loaded.crl, (f"{folder}/a.crl", "/b.crl"))
+        found = [(one.certificate, one.private_key) for one in loaded.certificates]
+        self.assertEqual(found, [(f"{folder}/a.pem", None), ("/b.pem", f"{folder}/b.key")])
+        self.assertEqual(self.load('crl = "a.crl"').crl, (f"{folder}/a.crl",))
+
+    def test_depth(self) -> None:
+        """How far a chain is followed has bounds."""
+        self.assertEqual(self.load("ca-depth = 10").ca_depth, 10)
+        self.assertEqual(self.refusal("ca-depth = 11"), "FILE: ca-depth: found 11, expected 1 to 10")
+        self.assertEqual(self.refusal("ca-depth = 0"), "FILE: ca-depth: found 0, expected a number above zero")
 
     def test_standard_output(self) -> None:
         """A hyphen is no file for the access log."""
@@ -257,7 +280,8 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual(found.backends, (Backend(scheme=Scheme.HTTP, host="127.0.0.1", port=8080),))
         self.assertEqual([(plan.form, plan.name) for plan in found.rules.plans], [(Format.PEM, NAME.encode())])
         self.assertEqual(found.rules.secrets, (fold(NAME.encode()).removeprefix(b"sec-client-x509-cert-"),))
-        self.assertEqual((found.authorities, found.upstream_authorities, found.upstream_identity), ((), None, None))
+        self.assertEqual((found.trusted, found.further), (Trusted(), ()))
+        self.assertEqual((found.upstream_authorities, found.upstream_identity), (None, None))
         self.assertEqual(found.warnings, ())
 
     def test_repr_is_silent(self) -> None:
@@ -310,13 +334,75 @@ class LoadConfigurationTests(MaterialTests):
                 self.refusal(trust=trust), f"ca: found none, expected a PEM file with authorities, since trust is {trust}"
             )
             found = self.load(trust=trust, ca=self.bundle)
-            self.assertEqual((found.authorities, found.warnings), ((ISSUER,), ()))
+            self.assertEqual((found.trusted, found.warnings), (Trusted((ISSUER,)), ()))
 
     def test_useless_authorities(self) -> None:
         """Whoever names authorities and passes on everything all the same is told so."""
         found = self.load(ca=self.bundle)
-        self.assertEqual(found.authorities, (ISSUER,))
+        self.assertEqual(found.trusted, Trusted((ISSUER,)))
         self.assertEqual(found.warnings, ("ca: decides nothing while trust is any; ca or either pass on what it has issued",))
+
+    def crl(self, days: int = 1) -> str:
+        """A file with the issuer's revocation list, for so many days from now."""
+        end = datetime.now(UTC) + timedelta(days=days)
+        builder = x509.CertificateRevocationListBuilder(ISSUER.subject, end - timedelta(days=30), end)
+        return self.write(builder.sign(OTHER_KEY, hashes.SHA256()).public_bytes(Encoding.PEM), name="list.pem")
+
+    def test_lists(self) -> None:
+        """Revocation lists are read, and make authorities decide something whatever is trusted."""
+        for trust in ("ca", "any"):
+            found = self.load(trust=trust, ca=self.bundle, crl=(self.crl(),))
+            self.assertEqual((len(found.trusted.crls), found.trusted.authorities, found.warnings), (1, (ISSUER,), ()))
+
+    def test_list_problems(self) -> None:
+        """A list without authorities, or by another, is an error; one that has expired is warned of."""
+        self.assertIn(
+            "ca: found none, expected a PEM file with authorities, since there is a crl", self.refusal(crl=(self.crl(),))
+        )
+        leaf = self.write(pem(LEAF), name="leaf.pem")
+        self.assertIn("list.pem: found a list of 'CN=issuer', expected one of", self.refusal(ca=leaf, crl=(self.crl(),)))
+        (warning,) = self.load(trust="ca", ca=self.bundle, crl=(self.crl(-1),)).warnings
+        self.assertRegex(warning, r"\Acrl: the list of 'CN=issuer' expired at 20")
+
+    def further(self, *made: SelfSigned) -> ProxySettings:
+        """The good settings with further certificates."""
+        tables = [{"certificate": self.write(one.certificate_pem + one.key_pem, name=f"{at}.pem")} for at, one in enumerate(made)]
+        return override(ProxySettings(listen=("tcp:1",)), {**self.good, "certificates": tables})
+
+    def test_further(self) -> None:
+        """Further certificates are read in their order, and their validity is watched."""
+        a, b = (make_self_signed(KeyKind.EC, name, days, server=True) for name, days in (("a.example", 99), ("b.example", 9)))
+        found = load_configuration(self.further(a, b))
+        self.assertEqual([one.certificate for one in found.further], [a.certificate, b.certificate])
+        (warning,) = found.warnings
+        self.assertRegex(warning, r"\Acertificates\[1\]\.certificate: expires soon, at ")
+
+    def test_further_problems(self) -> None:
+        """A name that is there twice, or none, is an error when all is checked, not only at the start."""
+        a, nameless = (make_self_signed(KeyKind.EC, name, server=True) for name in ("a.example", "192.0.2.1"))
+        error = self.assertRaises(SettingsError, load_configuration, self.further(a, a))
+        self.assert_sentence(error, "certificates[1].certificate: found the name 'a.example' of certificates[0].certificate")
+        error = self.assertRaises(SettingsError, load_configuration, self.further(nameless))
+        self.assert_sentence(error, "certificates[0].certificate: found no DNS name in it")
+        settings = self.further(a)
+        Path(settings.certificates[0].certificate).unlink()
+        error = self.assertRaises(SettingsError, load_configuration, settings)
+        self.assert_sentence(error, "certificates[0].certificate: ", "0.pem: cannot be read")
+
+    def test_reload(self) -> None:
+        """A reload reads every one of these files again, and warns by the clock of then."""
+        a, b = (make_self_signed(KeyKind.EC, name, 99, server=True) for name in ("a.example", "b.example"))
+        settings = msgspec.structs.replace(self.further(a), trust=Trust.CA, ca=self.bundle, crl=(self.crl(),))
+        before = load_configuration(settings)
+        self.further(b)
+        self.crl(9)
+        self.write(pem(ISSUER, LEAF), name="ca.pem")
+        after = read_again(before)
+        self.assertEqual([one.certificate for one in after.further], [b.certificate])
+        self.assertEqual(after.trusted.authorities, (ISSUER, LEAF))
+        self.assertNotEqual(after.trusted.crls, before.trusted.crls)
+        self.assertEqual((before.warnings, len(after.warnings)), ((), 1))
+        self.assertEqual(len(read_again(before, time.time() + 10 * DAY).warnings), 2)
 
     def test_upstream(self) -> None:
         """The side towards the back end has authorities and an identity of its own."""

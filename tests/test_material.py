@@ -29,6 +29,7 @@ from x509proxy.material import (
     check_header_name,
     new_header_name,
     read_authorities,
+    read_crls,
     read_header_names,
     read_identity,
     without_secrets,
@@ -307,6 +308,12 @@ class ReadIdentityTests(MaterialTests):
         error = self.assertRaises(SettingsError, read_identity, path, path, "upstream.certificate")
         self.assert_sentence(error, f"upstream.private-key: {path}: ")
 
+    def test_further(self) -> None:
+        """One certificate among others is named by its place."""
+        path = self.write(pem(LEAF))
+        error = self.assertRaises(SettingsError, read_identity, path, path, "certificates[0].certificate")
+        self.assert_sentence(error, f"certificates[0].private-key: {path}: ")
+
 
 class ReadAuthoritiesTests(MaterialTests):
     def test_bundle(self) -> None:
@@ -319,6 +326,36 @@ class ReadAuthoritiesTests(MaterialTests):
         self.assert_sentence(self.assertRaises(SettingsError, read_authorities, path), f"ca: {path}: found no certificate")
         error = self.assertRaises(SettingsError, read_authorities, path, "upstream.ca")
         self.assert_sentence(error, f"upstream.ca: {path}: ")
+
+
+def crl_for(key: ec.EllipticCurvePrivateKey, number: int) -> x509.CertificateRevocationList:
+    """A revocation list with a number."""
+    now = datetime.now(UTC)
+    builder = x509.CertificateRevocationListBuilder(x509.Name([]), now, now + timedelta(days=1))
+    return builder.add_extension(x509.CRLNumber(number), critical=False).sign(key, hashes.SHA256())
+
+
+class ReadCrlsTests(MaterialTests):
+    def test_lists(self) -> None:
+        """Any number of lists in PEM, with text between them, or one in DER."""
+        crls = tuple(crl_for(KEY, number) for number in range(3))
+        data = b"text\n".join(crl.public_bytes(Encoding.PEM) for crl in crls)
+        self.assertEqual(read_crls(self.write(data, 0o644)), crls)
+        self.assertEqual(read_crls(self.write(crls[0].public_bytes(Encoding.DER))), crls[:1])
+
+    def test_none(self) -> None:
+        """A file without one, or with one that is cut off, is named."""
+        whole = crl_for(KEY, 1).public_bytes(Encoding.DER)
+        for data in (b"", pem(LEAF), whole[:-1], b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"):
+            path = self.write(data)
+            error = self.assertRaises(SettingsError, read_crls, path)
+            self.assert_sentence(error, f"crl: {path}: found no revocation list that can be read, expected one or more in PEM")
+
+    def test_size(self) -> None:
+        """A list may be larger than other files, and has an end too."""
+        self.assertEqual(len(read_crls(self.write(crl_for(KEY, 1).public_bytes(Encoding.PEM).ljust(16 << 20)))), 1)
+        error = self.assertRaises(SettingsError, read_crls, self.write(b"x" * ((16 << 20) + 1)))
+        self.assert_sentence(error, "crl: ", "found more than 16777216 bytes")
 
 
 class ReadHeaderNameTests(MaterialTests):

@@ -101,6 +101,12 @@ class Always(PolicyTestCase):
             self.expect_refused(with_verdict(Verdict.TRUSTED, Flag.WEAK), PolicySettings()),
         )
 
+    def test_revoked(self) -> None:
+        """A revoked one is refused, and so is one with a revoked issuer."""
+        text = "The client certificate, or that of one of its issuers, has been revoked"
+        refusal = self.expect_refused(with_verdict(Verdict.UNTRUSTED, Flag.REVOKED), PolicySettings())
+        self.assertEqual(Refusal(401, "revoked certificate", text), refusal)
+
     def test_size(self) -> None:
         """One larger than its limit is refused with 400 and both numbers; one that just fits is not."""
         certificate = samples.client()
@@ -120,12 +126,12 @@ class Always(PolicyTestCase):
             validity=st.sampled_from(Validity),
             maximum_der=st.integers(1, 10000),
         ),
-        st.sampled_from([Flag.WEAK, Flag.UNREADABLE]),
+        st.sampled_from([Flag.WEAK, Flag.REVOKED, Flag.UNREADABLE]),
         st.sampled_from(Verdict),
         st.floats(0, 4e9),
     )
     def test_no_setting_lets_them_pass(self, settings: PolicySettings, flag: Flag, verdict: Verdict, now: float) -> None:
-        """Whatever is set, whatever the time and the verdict, weak and unreadable certificates are never passed on."""
+        """Whatever is set, whatever the time and the verdict, weak, revoked and unreadable certificates are never passed on."""
         self.expect_refused(with_verdict(verdict, flag), settings, now)
 
 

@@ -43,7 +43,8 @@ class Line:
     def body_moved(self) -> None:
         self.told.append("moved")
 
-    def answered(self, stays_open: bool) -> None:
+    def answered(self, rest: bytes, stays_open: bool) -> None:
+        self.sent += rest
         self.told.append(stays_open)
 
     def cut(self) -> None:
@@ -152,6 +153,7 @@ class Framing(RequestTestCase):
         for status, expected in ((404, b"HTTP/1.1 404 Not Found"), (499, b"HTTP/1.1 499 ")):
             request = self.request()
             request.begin(status, b"", (), Body.NONE, -1)
+            request.flush()
             self.assertEqual(expected, self.line.sent.partition(b"\r\n")[0])
             self.line.sent = b""
 
@@ -169,6 +171,7 @@ class Framing(RequestTestCase):
             self.line.many = many
             request = self.request(**parts)
             request.begin(200, b"Word", (), Body.LENGTH, 0)
+            request.flush()
             self.assertEqual(b"HTTP/1.1 200 Word\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", undated(self.line.sent))
             request.finish()
             self.expect_kept(False)
@@ -348,6 +351,7 @@ class BreakingOff(RequestTestCase):
         request = self.request(complete=False)
         request.stream_to(self.sink)
         request.begin(200, b"", (), Body.LENGTH, 4)
+        request.flush()
         request.abort("the back end left")
         self.assertEqual((["gone"], ["moved", "cut"]), (self.source.told, self.line.told))
         request.receive(b"late")

@@ -205,5 +205,6 @@ class Any_(RulesTests):  # noqa: N801 - the word is taken
         self.assertLessEqual(set(names), rules.folds)
 
     def test_plans_are_silent(self) -> None:
-        """Neither names nor values stand in a plan's text."""
+        """Neither names nor values stand in a plan's text, nor in the settings that it was made of."""
+        self.assertNotIn("secret", repr(HeaderSettings(format=Format.LITERAL, name="secret", value="secret")))
         self.assertNotIn("secret", repr(HeaderPlan(Format.LITERAL, b"secret", value=b"secret")))

@@ -614,7 +614,8 @@ class Texts(SynchronousTestCase):
         service = self.service("--client-certificate", "required")
         client = client_identity()
         self.ears.keep_secret(client)
-        certificate = ClientCertificate.from_x509(client.certificate, (), (client.certificate.public_bytes(Encoding.DER),))
+        chain = (client.certificate.public_bytes(Encoding.DER),)
+        certificate = attrs.evolve(ClientCertificate.from_x509(client.certificate, ()), chain=chain)
         found = Exchange(
             started=0.0, duration=0.0, peer="", method="GET", target="/", outcome=Outcome.ANSWERED, certificate=certificate
         )
@@ -662,7 +663,7 @@ class Texts(SynchronousTestCase):
             path.write_bytes(before)
             path.chmod(0o600)
         logged = [text for where, text in self.ears.heard if where == "log"]
-        self.assertEqual([True] * 10, ["the old certificate goes on serving" in text for text in logged])
+        self.assertEqual([True] * 10, ["the old files go on serving" in text for text in logged])
         self.assertEqual([], self.ears.leaks())
 
 

@@ -345,21 +345,21 @@ class InMemory(ServiceTestCase):
     def test_reload(self) -> None:
         """A reload makes a new context of the files as they are then."""
         service = self.make()
-        before = service._connections._context
+        before = service._listeners[0].connections._context
         self.files.renew()
         with capturedLogs() as events:
             service.reload()
-        self.assertIsNot(before, service._connections._context)
+        self.assertIsNot(before, service._listeners[0].connections._context)
         self.assertEqual(["info"], [event["log_level"].name for event in events])
 
     def test_broken_reload(self) -> None:
         """A broken file leaves the old certificate serving, and the log says so."""
         service = self.make()
-        before = service._connections._context
+        before = service._listeners[0].connections._context
         self.files.certificate.write_bytes(b"nothing")
         with capturedLogs() as events:
             service.reload()
-        self.assertIs(before, service._connections._context)
+        self.assertIs(before, service._listeners[0].connections._context)
         [event] = events
         self.assertIn("server.pem", event["error"])
         self.assertEqual("error", event["log_level"].name)
@@ -373,10 +373,10 @@ class InMemory(ServiceTestCase):
         options = parse(*arguments)
         assert options.configuration is not None
         service = ProxyService(options.configuration, self.reactor)
-        before = service._connections._context
+        before = service._listeners[0].connections._context
         os.chdir("/")
         service.reload()
-        self.assertIsNot(before, service._connections._context)
+        self.assertIsNot(before, service._listeners[0].connections._context)
 
     def test_hangup(self) -> None:
         """SIGHUP asks the reactor for a reload while the service runs, and is whose it was before afterwards."""
@@ -743,7 +743,7 @@ class Background(DaemonTestCase):
         daemon.files.renew()
         os.kill(daemon.pid, signal.SIGHUP)
         await until(lambda: "reload: " in daemon.log, pause=0.05)
-        self.assertIn("new connections use the certificate as it is now", daemon.log)
+        self.assertIn("the files are used as they are now", daemon.log)
 
     async def test_user(self) -> None:
         """Started by root with ``-u``, it serves with that user's rights, and goes on writing the log that root opened."""
@@ -779,20 +779,20 @@ class Reload(DaemonTestCase):
         self.addCleanup(connection.close)
         daemon.files.renew()
         os.kill(daemon.pid, signal.SIGHUP)
-        await until(lambda: "reload: new connections" in daemon.log, pause=0.05)
+        await until(lambda: "reload: the files are used" in daemon.log, pause=0.05)
         self.assertNotEqual(first, await self.certificate(daemon, daemon.files.certificate))
         connection.sendall(get())
         self.assertEqual(200, (await deferToThread(read_reply, connection)).status)
 
     async def test_broken_file(self) -> None:
-        """After SIGHUP with a broken file the old certificate goes on serving, and the log says so."""
+        """After SIGHUP with a broken file the old files go on serving, and the log says so."""
         daemon = await self.start()
         old = daemon.files.write("old.pem", daemon.files.server.certificate_pem)
         first = await self.certificate(daemon, old)
         daemon.files.key.write_bytes(b"nothing")
         os.kill(daemon.pid, signal.SIGHUP)
         await until(lambda: "reload: " in daemon.log, pause=0.05)
-        self.assertIn("the old certificate goes on serving", daemon.log)
+        self.assertIn("the old files go on serving", daemon.log)
         self.assertEqual(first, await self.certificate(daemon, old))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,10 +29,14 @@ from zope.interface import implementer
 
 from tests import samples
 from tests.samples import Pair, pair
+from tests.test_trusted import make_crl
 from x509proxy.certificate import ClientCertificate, Flag, Verdict
 from x509proxy.material import Identity
+from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
+from x509proxy.sni import ServerNames
 from x509proxy.tls import ServerConnections, client_certificate, make_context, peer_certificate, require_certificate
+from x509proxy.trusted import NOBODY, Trusted
 
 VERSIONS = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
 LARGEST = 1 << 16
@@ -49,7 +56,8 @@ def server_context(
     settings: TlsSettings = TlsSettings(),
     http: bool = True,
 ) -> SSL.Context:
-    return make_context(identity_of(server_pair()), ask, [authority.certificate for authority in authorities], settings, http)
+    trusted = Trusted(tuple(authority.certificate for authority in authorities))
+    return make_context(identity_of(server_pair()), ask, trusted, settings, http)
 
 
 def accept(connections: ServerConnections) -> SSL.Connection:
@@ -104,6 +112,11 @@ def step(connection: SSL.Connection) -> str:
 def shake(server: SSL.Connection, client: SSL.Connection) -> Shaken:
     server.set_accept_state()
     client.set_connect_state()
+    return carry_on(server, client)
+
+
+def carry_on(server: SSL.Connection, client: SSL.Connection) -> Shaken:
+    """The rest of a handshake that has begun."""
     server_error = client_error = ""
     while True:
         client_error = client_error or step(client)
@@ -230,7 +243,8 @@ class Verdicts(TlsTestCase):
         issued = pair(issuer=between)
         self.expect(Verdict.TRUSTED, set(), issued, [authority], [between])
         self.expect(Verdict.UNTRUSTED, set(), issued, [authority])
-        self.assertEqual((between.der,), self.certificate_of(issued, chain=[between]).chain)
+        self.assertEqual((between.der,), self.certificate_of(issued, authorities=[authority], chain=[between]).chain)
+        self.assertEqual((), self.certificate_of(issued, chain=[between]).chain)
 
     def test_authority_of_the_same_name(self) -> None:
         """An authority's name is not its key: what another one of that name has signed is untrusted."""
@@ -287,8 +301,308 @@ class Verdicts(TlsTestCase):
     def test_anything_goes_wrong(self) -> None:
         """Whatever goes wrong in reading it, there was a certificate, and it is not passed on."""
         shaken = self.shake(server_context(), self.client_context(pair()))
-        self.patch(SSL.Connection, "get_peer_cert_chain", lambda *_, **__: 1 / 0)
+        self.patch(SSL.Connection, "get_peer_certificate", lambda *_, **__: 1 / 0)
         self.assertEqual({Flag.UNREADABLE}, getattr(shaken.certificate, "flags", None))
+
+
+class PkiTestCase(TlsTestCase):
+    def expect_of(
+        self,
+        verdict: Verdict,
+        flags: set[Flag],
+        found: Pair,
+        authorities: Sequence[Pair],
+        crls: Sequence[x509.CertificateRevocationList] = (),
+        chain: Sequence[Pair] = (),
+        depth: int = 4,
+    ) -> None:
+        """This verdict where there are these authorities, with their lists, in both versions of TLS."""
+        trusted = Trusted(tuple(authority.certificate for authority in authorities), tuple(crls), depth)
+        for version in VERSIONS:
+            context = make_context(identity_of(server_pair()), ClientAuth.OPTIONAL, trusted)
+            shaken = self.shake(context, self.client_context(found, version, chain))
+            self.assertEqual(("", ""), (shaken.server_error, shaken.client_error))
+            certificate = shaken.certificate
+            assert certificate is not None
+            self.assertEqual(
+                (found.der, verdict, flags), (certificate.der, certificate.verdict, certificate.flags_at(samples.NOON))
+            )
+
+
+class Revocation(PkiTestCase):
+    def setUp(self) -> None:
+        self.root = pair(subject="CN=root", ca=True)
+        self.between = pair(subject="CN=between", issuer=self.root, ca=True)
+        self.direct = pair(subject="CN=direct", issuer=self.root)
+        self.indirect = pair(subject="CN=indirect", issuer=self.between)
+        self.both = [self.root, self.between]
+        self.lists = [make_crl(self.root), make_crl(self.between)]
+
+    def test_on_the_list(self) -> None:
+        """Who is on the list is revoked, its neighbour is not."""
+        crls = [make_crl(self.root, self.direct)]
+        self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.direct, [self.root], crls)
+        self.expect_of(Verdict.TRUSTED, set(), pair(subject="CN=neighbour", issuer=self.root), [self.root], crls)
+
+    def test_new_list_beside_an_old_one(self) -> None:
+        """Of two lists the newer counts, in any order."""
+        old, new = make_crl(self.root, days=(-3, 3)), make_crl(self.root, self.direct)
+        for crls in ([old, new], [new, old]):
+            self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.direct, [self.root], crls)
+
+    def test_untimely_list(self) -> None:
+        """A list that has expired, or is not yet valid, leaves nobody trusted; who is on it is revoked all the same."""
+        for days in ((-3, -1), (1, 3)):
+            self.expect_of(Verdict.UNTRUSTED, set(), self.direct, [self.root], [make_crl(self.root, days=days)])
+            crls = [make_crl(self.root, self.direct, days=days)]
+            self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.direct, [self.root], crls)
+
+    def test_missing_list(self) -> None:
+        """Once there are lists, an authority without one vouches for nobody."""
+        other = pair(subject="CN=other", ca=True)
+        self.expect_of(Verdict.UNTRUSTED, set(), self.direct, [self.root, other], [make_crl(other)])
+        self.expect_of(Verdict.UNTRUSTED, set(), self.indirect, self.both, self.lists[:1])
+        self.expect_of(Verdict.UNTRUSTED, set(), self.indirect, self.both, self.lists[1:])
+
+    def test_intermediate(self) -> None:
+        """With a list of each authority in it a chain is trusted, whether or not the client sends its intermediate."""
+        for chain in ([], [self.between]):
+            self.expect_of(Verdict.TRUSTED, set(), self.indirect, self.both, self.lists, chain)
+
+    def test_revoked_intermediate(self) -> None:
+        """What a revoked intermediate has issued is revoked with it."""
+        crls = [make_crl(self.root, self.between), make_crl(self.between)]
+        for chain in ([], [self.between]):
+            self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.indirect, self.both, crls, chain)
+
+    def test_nothing_hides_it(self) -> None:
+        """Whoever is on a list is revoked whatever it sends besides: no issuer, a false one, strangers, or too many."""
+        crls = [make_crl(self.root), make_crl(self.between, self.indirect)]
+        false = pair("EC P-384", "CN=between", ca=True)
+        strangers = [pair(subject=f"CN={number}", ca=True) for number in range(5)]
+        for chain in ([], [false], [self.between, self.root], [false, self.between], strangers):
+            for depth in (1, 4):
+                self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.indirect, self.both, crls, chain, depth)
+
+    def test_self_signed(self) -> None:
+        """Lists are nothing to a self-signed certificate, not even if it gives itself an authority's name."""
+        for found in (pair(), pair("RSA 2048"), pair("EC P-384", "CN=root")):
+            self.expect_of(Verdict.SELF_SIGNED, set(), found, [self.root], [make_crl(self.root, self.direct)])
+        late = pair(years=(2020, 2021))
+        self.expect_of(Verdict.SELF_SIGNED, {Flag.EXPIRED}, late, [self.root], [make_crl(self.root)])
+
+    def test_without_lists(self) -> None:
+        """Without lists nobody asks for one."""
+        self.expect_of(Verdict.TRUSTED, set(), self.indirect, self.both)
+
+    def test_unfit(self) -> None:
+        """A list that OpenSSL does not take ends the start with a sentence."""
+
+        def refuse(*_: object) -> None:
+            raise crypto.Error([])
+
+        self.patch(crypto.X509Store, "add_crl", refuse)
+        trusted = Trusted((self.root.certificate,), (make_crl(self.root),))
+        error = self.assertRaises(SettingsError, make_context, identity_of(server_pair()), ClientAuth.OPTIONAL, trusted)
+        self.assertEqual("ca: OpenSSL does not take an authority's certificate, or its revocation list", str(error))
+
+
+class Depth(PkiTestCase):
+    def chain(self, links: int) -> tuple[Pair, Pair, list[Pair]]:
+        """A root, a leaf, and so many certificates between them."""
+        root = issuer = pair(subject="CN=root", ca=True)
+        between: list[Pair] = []
+        for link in range(links):
+            issuer = pair(subject=f"CN=link {link}", issuer=issuer, ca=True)
+            between.insert(0, issuer)
+        return root, pair(subject=f"CN=leaf below {links}", issuer=issuer), between
+
+    def test_depth(self) -> None:
+        """A chain is followed over as many certificates as are set, and not over one more."""
+        for depth in (1, 2, 4, 10):
+            root, leaf, between = self.chain(depth)
+            self.expect_of(Verdict.TRUSTED, set(), leaf, [root], chain=between, depth=depth)
+            root, leaf, between = self.chain(depth + 1)
+            self.expect_of(Verdict.UNTRUSTED, set(), leaf, [root], chain=between, depth=depth)
+
+    def test_chain_is_kept(self) -> None:
+        """What is followed is kept, all of it, and strangers are not: a back end may want to follow it too."""
+        root, leaf, between = self.chain(10)
+        strangers = [pair(subject=f"CN={number}") for number in range(3)]
+        context = make_context(identity_of(server_pair()), ClientAuth.OPTIONAL, Trusted((root.certificate,), (), 10))
+        certificate = self.shake(context, self.client_context(leaf, chain=[*between, *strangers])).certificate
+        assert certificate is not None
+        self.assertEqual(tuple(one.der for one in between), certificate.chain)
+
+
+class ByName(PkiTestCase):
+    """Several certificates, chosen by the name that the client asks for."""
+
+    FIRST, SECOND = (
+        make_self_signed(kind, "common.example", names=names, server=True)
+        for kind, names in ((KeyKind.EC, ["first.example"]), (KeyKind.RSA, ["second.example", "*.wild.example"]))
+    )
+
+    def context(self, trusted: Trusted = NOBODY, ask: ClientAuth = ClientAuth.OPTIONAL) -> SSL.Context:
+        first, second = (Identity(made.certificate, made.private_key) for made in (self.FIRST, self.SECOND))
+        return make_context(first, ask, trusted, further=[second])
+
+    def ask(self, server: SSL.Connection, client: SSL.Context, name: bytes | None) -> Shaken:
+        connection = SSL.Connection(client, None)
+        if name is not None:
+            connection.set_tlsext_host_name(name)
+        return shake(server, connection)
+
+    def shown(self, shaken: Shaken) -> x509.Certificate | None:
+        return shaken.client.get_peer_certificate(as_cryptography=True)
+
+    def test_choice(self) -> None:
+        """Each name gets its certificate, any other the first; who the client is stays the same."""
+        authority = pair(subject="CN=authority", ca=True)
+        issued, revoked = (pair(subject=f"CN={word}", issuer=authority) for word in ("issued", "revoked"))
+        trusted = Trusted((authority.certificate,), (make_crl(authority, revoked),))
+        table = [(b"first.example", self.FIRST), (b"second.example", self.SECOND), (b"SECOND.Example", self.SECOND)]
+        others = [(b"x.wild.example", self.SECOND), (b"unknown.example", self.FIRST), (None, self.FIRST)]
+        for version in VERSIONS:
+            for name, made in [*table, *others]:
+                for found, verdict, flags in (
+                    (pair(), Verdict.SELF_SIGNED, set()),
+                    (pair("RSA 2048"), Verdict.SELF_SIGNED, set()),
+                    (issued, Verdict.TRUSTED, set()),
+                    (revoked, Verdict.UNTRUSTED, {Flag.REVOKED}),
+                ):
+                    server = accept(ServerConnections(self.context(trusted)))
+                    shaken = self.ask(server, self.client_context(found, version), name)
+                    certificate = shaken.certificate
+                    assert certificate is not None
+                    self.assertEqual(("", "", made.certificate), (shaken.server_error, shaken.client_error, self.shown(shaken)))
+                    self.assertEqual((found.der, verdict, flags), (certificate.der, certificate.verdict, certificate.flags))
+
+    def test_not_asked(self) -> None:
+        """Where no certificate is asked for, it is asked for under no name."""
+        for name in (b"first.example", b"second.example"):
+            server = accept(ServerConnections(self.context(ask=ClientAuth.NONE)))
+            self.assertIsNone(self.ask(server, self.client_context(pair()), name).certificate)
+
+    def test_depth(self) -> None:
+        """A chain is followed as far under one name as under the other."""
+        root, leaf, between = Depth.chain(self, 2)  # type: ignore[arg-type]
+        for depth, verdict in ((1, Verdict.UNTRUSTED), (2, Verdict.TRUSTED)):
+            for name in (b"first.example", b"second.example"):
+                server = accept(ServerConnections(self.context(Trusted((root.certificate,), (), depth))))
+                shaken = self.ask(server, self.client_context(leaf, chain=between), name)
+                self.assertEqual(verdict, getattr(shaken.certificate, "verdict", None))
+
+    def test_protocol(self) -> None:
+        """``http/1.1`` is settled on under every name."""
+        for name in (b"first.example", b"second.example"):
+            client = self.client_context()
+            client.set_alpn_protos([b"h2", b"http/1.1"])
+            shaken = self.ask(accept(ServerConnections(self.context())), client, name)
+            self.assertEqual(b"http/1.1", shaken.client.get_alpn_proto_negotiated())
+
+    def test_no_resumption(self) -> None:
+        """A session of one name is resumed under no name, neither that nor another (law L6, nginx CVE-2025-23419)."""
+        names = (b"first.example", b"second.example")
+        for version in VERSIONS:
+            for first, again in ((first, again) for first in names for again in names):
+                self.assertFalse(self.resumes(self.context(), version, first, again), (version, first, again))
+
+    def test_it_could(self) -> None:
+        """With session caches they would be resumed: so the test above tests something."""
+        self.patch(SSL, "SESS_CACHE_OFF", SSL.SESS_CACHE_SERVER)
+        for version in VERSIONS:
+            self.assertTrue(self.resumes(self.context(), version, b"second.example", b"second.example"))
+
+    def resumes(self, context: SSL.Context, version: str, first: bytes, again: bytes) -> bool:
+        client, connections = self.client_context(pair(), version), ServerConnections(context)
+        begun = self.ask(accept(connections), client, first)
+        begun.server.send(b"x")
+        pump(begun.server, begun.client)
+        self.assertEqual(b"x", receive(begun.client))
+        session = begun.client.get_session()
+        assert session is not None
+        connection = SSL.Connection(client, None)
+        connection.set_session(session)
+        connection.set_tlsext_host_name(again)
+        found = shake(accept(connections), connection)
+        self.assertEqual(pair().der, getattr(found.certificate, "der", None))
+        library: Any = SSL
+        return bool(library._lib.SSL_session_reused(found.server._ssl))
+
+    def test_options(self) -> None:
+        """No renegotiation under another name's certificate either."""
+        shaken = self.ask(accept(ServerConnections(self.context())), self.client_context(pair(), "TLSv1.2"), b"second.example")
+        shaken.client.renegotiate()
+        step(shaken.client)
+        pump(shaken.server, shaken.client)
+        self.assertEqual(b"", receive(shaken.server))
+        pump(shaken.server, shaken.client)
+        self.assertIn("no renegotiation", step(shaken.client))
+
+    def test_exceptions(self) -> None:
+        """Whatever goes wrong in the choice ends the handshake: no name is served with another one's certificate by accident."""
+        self.patch(sys, "excepthook", lambda *_: None)
+        for failure in (ValueError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+
+            def fail(*_: object, failure: type[BaseException] = failure) -> None:
+                raise failure
+
+            for version in VERSIONS:
+                server = accept(ServerConnections(self.context()))
+                self.patch(server, "set_context", fail)
+                shaken = self.ask(server, self.client_context(pair(), version), b"second.example")
+                self.assertIn("callback failed", shaken.server_error)
+                self.assertIsNone(self.shown(shaken))
+
+    def test_first_context_is_kept(self) -> None:
+        """A connection keeps its first context: OpenSSL may call its callback again, when a reload has let go of it."""
+        connections = ServerConnections(self.context())
+        first = weakref.ref(connections._context)
+        server = accept(connections)
+        shaken = self.ask(server, self.client_context(pair()), b"second.example")
+        connections.swap(server_context())
+        gc.collect()
+        self.assertIsNotNone(first())
+        self.assertIsNot(first(), server.get_context())
+        del server, shaken
+        gc.collect()
+        self.assertIsNone(first())
+
+    def test_second_hello(self) -> None:
+        """A client that has to say hello twice gets its name's certificate, even if a reload has come in between."""
+        client, library = self.client_context(pair()), SSL
+        # The first group, for which the key share is, is none of the server's.
+        library._lib.SSL_CTX_set1_curves_list(client._context, b"brainpoolP256r1tls13:P-256")  # type: ignore[attr-defined]
+        connection = SSL.Connection(client, None)
+        connection.set_tlsext_host_name(b"second.example")
+        asked: list[bytes | None] = []
+
+        def place(_: ServerNames, name: bytes | None) -> int:
+            asked.append(name)
+            return 1
+
+        self.patch(ServerNames, "place", place)
+        connections = ServerConnections(self.context())
+        server = accept(connections)
+        server.set_accept_state()
+        connection.set_connect_state()
+        step(connection)
+        pump(connection, server)
+        step(server)
+        self.assertEqual([b"second.example"], asked)
+        connections.swap(server_context())
+        gc.collect()
+        shaken = carry_on(server, connection)
+        self.assertEqual(("", "", self.SECOND.certificate), (shaken.server_error, shaken.client_error, self.shown(shaken)))
+        self.assertEqual([b"second.example"] * 2, asked)
+        self.assertEqual(pair().der, getattr(shaken.certificate, "der", None))
+
+    def test_names_clash(self) -> None:
+        """Two certificates with the same name end the start with a sentence."""
+        first = Identity(self.FIRST.certificate, self.FIRST.private_key)
+        error = self.assertRaises(SettingsError, make_context, first, ClientAuth.OPTIONAL, further=[first])
+        self.assertIn("certificates[0].certificate: found the name 'first.example' of certificate", str(error))
 
 
 class Leaf(TlsTestCase):
@@ -297,7 +611,7 @@ class Leaf(TlsTestCase):
         attacker, victim = pair(subject="CN=attacker"), pair("EC P-384", "CN=victim")
         self.expect(Verdict.SELF_SIGNED, set(), attacker, chain=[victim])
         found = self.certificate_of(attacker, chain=[victim])
-        self.assertEqual(("CN=attacker", (victim.der,)), (found.subject, found.chain))
+        self.assertEqual(("CN=attacker", ()), (found.subject, found.chain))
 
     def test_trusted_victim_in_the_chain(self) -> None:
         """A trusted certificate behind an untrusted one lends it nothing."""
@@ -313,10 +627,15 @@ class Leaf(TlsTestCase):
         forged = self.certificate_of(pair(subject="CN=victim", issuer=client), authorities=[authority], chain=[client])
         self.assertEqual(Verdict.UNTRUSTED, forged.verdict)
 
-    def test_chain_is_bounded(self) -> None:
-        """Of a long chain four certificates are kept."""
-        chain = [pair(subject=f"CN={number}") for number in range(9)]
-        self.assertEqual(tuple(other.der for other in chain[:4]), self.certificate_of(pair(), chain=chain).chain)
+    def test_stranger_in_a_trusted_chain(self) -> None:
+        """Of what a trusted client sends, what does not make it trusted is dropped, wherever it stands; the rest is in order."""
+        authority = pair(subject="CN=authority", ca=True)
+        between = pair(subject="CN=between", issuer=authority, ca=True)
+        victim, mallory = pair("EC P-384", "CN=victim", issuer=authority), pair(subject="CN=mallory", issuer=between)
+        for chain in ([victim, between], [between, victim], [victim, between, authority], [between]):
+            found = self.certificate_of(mallory, authorities=[authority], chain=chain)
+            kept = (between.der, authority.der) if authority in chain else (between.der,)
+            self.assertEqual((Verdict.TRUSTED, kept), (found.verdict, found.chain))
 
 
 class Possession(TlsTestCase):

@@ -11,6 +11,7 @@ from tests.samples import NOON, certificate
 from tests.wires import CUT, GET, HEADER, OK, RULES, Proxy, Wire, post, undated
 from x509proxy import transfer
 from x509proxy.certificate import ClientCertificate, Objection
+from x509proxy.document import DiscoverySettings
 from x509proxy.encoding import encode
 from x509proxy.exchange import Outcome
 from x509proxy.request import Request
@@ -59,8 +60,9 @@ class TransferTestCase(SynchronousTestCase):
         policy: PolicySettings = PolicySettings(),
         urls: tuple[str, ...] = ("http://127.0.0.1:8080",),
         at_once: bool = True,
+        discovery: DiscoverySettings | None = None,
     ) -> None:
-        self.proxy = Proxy(client=client, upstream=upstream, policy=policy, urls=urls, at_once=at_once)
+        self.proxy = Proxy(client=client, upstream=upstream, policy=policy, urls=urls, at_once=at_once, discovery=discovery)
 
     @property
     def back(self) -> Wire:

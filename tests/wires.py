@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from x509proxy.deadline import Deadlines
+from x509proxy.document import DiscoverySettings
 from x509proxy.exchange import Exchange
 from x509proxy.factory import ProxyFactory
 from x509proxy.head import Body, ResponseHead
@@ -258,6 +259,9 @@ class Borrower:
     def answer_data(self, data: bytes) -> None:
         self.told.append(data)
 
+    def answer_so_far(self) -> None:
+        """Nothing is kept back here."""
+
     def answer_end(self) -> None:
         self.told.append("end")
         self._finally(self)
@@ -340,6 +344,7 @@ class Proxy:
         urls: Sequence[str] = ("http://127.0.0.1:8080",),
         at_once: bool = True,
         rules: HeaderRules = RULES,
+        discovery: DiscoverySettings | None = None,
     ) -> None:
         self.clock = Clock()
         self.exchanges: list[Exchange] = []
@@ -354,9 +359,10 @@ class Proxy:
         self.factory = ProxyFactory(self, self.deadlines, client)
         self._policy = policy
         self._rules = rules
+        self._discovery = discovery
 
     def serve(self, request: Request) -> None:
-        transfer = Transfer(request, self.pools, self._rules, self._policy)
+        transfer = Transfer(request, self.pools, self._rules, self._policy, self._discovery)
         self.transfers.append(transfer)
         transfer.start()
 

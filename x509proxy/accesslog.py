@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
+from x509proxy.certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange
 
 __all__ = ["access_line"]
@@ -17,27 +19,28 @@ _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 
 def access_line(exchange: Exchange) -> str:
     """One line, without its end: ``name=value`` separated by spaces; a value that needs it is quoted, ``-`` stands for none."""
-    certificate = exchange.certificate
-    fields = (
-        ("time", datetime.fromtimestamp(exchange.started, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")),
-        ("peer", exchange.peer),
-        ("method", exchange.method),
-        ("target", exchange.target),
-        ("version", exchange.version),
-        ("status", str(exchange.status or "")),
-        ("outcome", exchange.outcome.value),
-        ("in", str(exchange.bytes_in)),
-        ("out", str(exchange.bytes_out)),
-        ("ms", f"{exchange.duration * 1000:.1f}"),
-        ("tls", exchange.tls_version),
-        ("verdict", exchange.verdict.value),
-        ("x5t#S256", certificate.thumbprint if certificate else ""),
-        ("subject", _shorten(certificate.subject) if certificate else ""),
-        ("forged", str(exchange.forged)),
-        ("backend", exchange.backend),
-        ("reason", exchange.reason),
+    second, fraction = divmod(exchange.started, 1)
+    # One template: what can only be plain is not looked at, since this is done for each request.
+    return (
+        f"time={_second(int(second))}.{int(fraction * 1000):03}Z peer={_quote(exchange.peer)} method={_quote(exchange.method)}"
+        f" target={_quote(exchange.target)} version={exchange.version} status={exchange.status or '-'}"
+        f" outcome={exchange.outcome.value} in={exchange.bytes_in} out={exchange.bytes_out} ms={exchange.duration * 1000:.1f}"
+        f" tls={exchange.tls_version or '-'} {_who(exchange.certificate)}"
+        f" forged={exchange.forged} backend={_quote(exchange.backend)} reason={_quote(exchange.reason)}"
     )
-    return " ".join(f"{name}={_quote(value)}" for name, value in fields)
+
+
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=1024)
+def _who(certificate: ClientCertificate | None) -> str:
+    if certificate is None:
+        return f"verdict={Verdict.NONE.value} x5t#S256=- subject=-"
+    subject = _quote(_shorten(certificate.subject))
+    return f"verdict={certificate.verdict.value} x5t#S256={certificate.thumbprint} subject={subject}"
 
 
 def _shorten(subject: str) -> str:

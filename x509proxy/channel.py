@@ -30,6 +30,7 @@ from x509proxy.reader import Mark, RequestEvent, RequestReader, Stage
 from x509proxy.refusal import Refusal
 from x509proxy.request import Request, Serves
 from x509proxy.settings import ClientSettings
+from x509proxy.stream import write_and_close
 
 __all__ = ["Channel", "Owner"]
 
@@ -174,18 +175,22 @@ class Channel(Protocol):
         if not self._advancing:
             self._update()
 
-    def answered(self, stays_open: bool) -> None:
+    def answered(self, rest: bytes, stays_open: bool) -> None:
+        """``rest``: what is left to be sent of the answer."""
         self._current = None
         if self._phase is _Phase.CLOSING:
             return
+        lives_on = stays_open and bool(self._queue or self._reader.rest or not self._owner.draining)
+        if rest and lives_on:
+            self.send(rest)
         if self._phase is not _Phase.SENDING:
             # Whatever is waited for next is waited for from now on.
             self._phase = _Phase.NEW
-        if stays_open and (self._queue or self._reader.rest or not self._owner.draining):
+        if lives_on:
             self._advance()
         else:
             # At the end of all, a client that has been told so and stays is not waited for.
-            self._close(_LINGER if self._owner.draining and not self.blocked else self._settings.send_timeout)
+            self._close(_LINGER if self._owner.draining and not self.blocked else self._settings.send_timeout, rest)
 
     def cut(self) -> None:
         """End at once, so that nobody takes what was sent for whole."""
@@ -305,10 +310,9 @@ class Channel(Protocol):
             else:
                 self.transport.pauseProducing()
 
-    def _close(self, linger: float) -> None:
-        """Say no more and listen no more; the client has ``linger`` seconds to read what was said."""
+    def _close(self, linger: float, rest: bytes = b"") -> None:
+        """Say ``rest``, no more, and listen no more; the client has ``linger`` seconds to read what was said."""
         self._queue.clear()
         self._read_on(wanted=True)
         self._phase, self.deadline = _Phase.CLOSING, self._clock.seconds() + linger
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        write_and_close(self.transport, rest)

@@ -216,7 +216,7 @@ def _example_certificate() -> ClientCertificate:
 
     leaf, other = (make_self_signed(KeyKind.EC, name).certificate for name in ("client", "issuer"))
     issuer = ClientCertificate.from_x509(other, ())
-    return ClientCertificate.from_x509(leaf, (), chain=(issuer.der,))
+    return attrs.evolve(ClientCertificate.from_x509(leaf, ()), chain=(issuer.der,))
 
 
 def _shorten(value: str) -> str:

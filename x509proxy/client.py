@@ -9,7 +9,7 @@ import attrs
 from x509proxy.certificate import ClientCertificate
 from x509proxy.headers import Hop
 from x509proxy.settings import ClientAuth
-from x509proxy.tls import connection_of, peer_certificate
+from x509proxy.tls import asked_of, connection_of, peer_certificate
 
 __all__ = ["Client", "client_of", "peer_of"]
 
@@ -39,4 +39,4 @@ def client_of(transport: Any) -> Client:
     hop = Hop(peer_of(transport), getattr(transport.getHost(), "port", 0), scheme)
     if connection is None:
         return Client(hop)
-    return Client(hop, peer_certificate(connection), connection.get_protocol_version_name())
+    return Client(hop, peer_certificate(connection), connection.get_protocol_version_name(), asked_of(connection))

@@ -25,18 +25,14 @@ from cryptography import x509
 
 from x509proxy.certificate import date
 from x509proxy.document import ProxySettings
-from x509proxy.material import (
-    Identity,
-    Source,
-    read_authorities,
-    read_identity,
-    without_secrets,
-)
+from x509proxy.material import Identity, Source, read_authorities, read_identity, without_secrets
 from x509proxy.origin import Backend, Scheme
 from x509proxy.rules import HeaderRules, read_rules
 from x509proxy.settings import Settings, SettingsError, Trust, UpstreamSettings
+from x509proxy.sni import ServerNames
+from x509proxy.trusted import NOBODY, Trusted, crl_warnings, read_trusted
 
-__all__ = ["Configuration", "load_configuration", "load_settings", "override", "reload_identity", "resolve"]
+__all__ = ["Configuration", "load_configuration", "load_settings", "override", "read_again", "resolve"]
 
 _LISTS = ("listen", "backend", "crl")
 # Every key that names a file, wherever in the document it stands.
@@ -59,13 +55,17 @@ _SOON = 14 * 24 * 3600.0
 
 @attrs.frozen
 class Configuration:
-    """Everything that a proxy needs, read and checked. ``upstream_authorities``: ``None`` stands for the system's own."""
+    """Everything that a proxy needs, read and checked. ``upstream_authorities``: ``None`` stands for the system's own.
+
+    ``further``: who the server is to clients that ask for other names than those of ``identity``.
+    """
 
     settings: ProxySettings
     identity: Identity
     backends: tuple[Backend, ...]
     rules: HeaderRules
-    authorities: tuple[x509.Certificate, ...] = ()
+    trusted: Trusted = NOBODY
+    further: tuple[Identity, ...] = ()
     upstream_authorities: tuple[x509.Certificate, ...] | None = None
     upstream_identity: Identity | None = None
     warnings: tuple[str, ...] = ()
@@ -207,36 +207,50 @@ def load_configuration(settings: ProxySettings, now: float | None = None) -> Con
 
     :raises SettingsError: the first thing that is missing, unfit or contradictory.
     """
-    if not settings.listen:
+    if not settings.listen and not settings.listeners:
         raise SettingsError("listen: found none, expected at least one endpoint such as tcp:8443")
     if settings.certificate is None:
         raise SettingsError("certificate: found none, expected a PEM file with the server's chain")
     backends = _backends(settings)
     rules = read_rules(settings)
-    identity = read_identity(settings.certificate, settings.private_key)
-    upstream = settings.upstream
-    upstream_identity = _upstream_identity(upstream)
-    return Configuration(
+    found = Configuration(
         settings,
-        identity,
+        read_identity(settings.certificate, settings.private_key),
         backends,
         rules,
-        _authorities(settings),
-        read_authorities(upstream.ca, "upstream.ca") if upstream.ca is not None else None,
-        upstream_identity,
-        tuple(_warnings(settings, backends, (identity, upstream_identity), time.time() if now is None else now)),
+        read_trusted(settings),
+        _further(settings),
+        read_authorities(settings.upstream.ca, "upstream.ca") if settings.upstream.ca is not None else None,
+        _upstream_identity(settings.upstream),
     )
+    return _checked(found, time.time() if now is None else now)
 
 
-def reload_identity(configuration: Configuration) -> Configuration:
-    """The same configuration with certificate, key and authorities as they are now: what may change while it runs.
+def read_again(configuration: Configuration, now: float | None = None) -> Configuration:
+    """The same configuration with certificates, keys, authorities, their lists and secret names as their files have them now.
 
     :raises SettingsError: one of these files is unfit now.
     """
     settings = configuration.settings
     assert settings.certificate is not None
-    identity = read_identity(settings.certificate, settings.private_key)
-    return attrs.evolve(configuration, identity=identity, authorities=_authorities(settings))
+    identity, rules = read_identity(settings.certificate, settings.private_key), read_rules(settings)
+    trusted, further = read_trusted(settings), _further(settings)
+    found = attrs.evolve(configuration, identity=identity, rules=rules, trusted=trusted, further=further)
+    return _checked(found, time.time() if now is None else now)
+
+
+def _checked(found: Configuration, now: float) -> Configuration:
+    """With what there is to warn of, if its parts fit together."""
+    if found.further:
+        ServerNames.of([identity.certificate for identity in (found.identity, *found.further)])
+    return attrs.evolve(found, warnings=tuple(_warnings(found, now)))
+
+
+def _further(settings: ProxySettings) -> tuple[Identity, ...]:
+    return tuple(
+        read_identity(one.certificate, one.private_key, f"certificates[{place}].certificate")
+        for place, one in enumerate(settings.certificates)
+    )
 
 
 def _backends(settings: ProxySettings) -> tuple[Backend, ...]:
@@ -248,14 +262,6 @@ def _backends(settings: ProxySettings) -> tuple[Backend, ...]:
         raise SettingsError(without_secrets(str(error))) from None
 
 
-def _authorities(settings: ProxySettings) -> tuple[x509.Certificate, ...]:
-    if settings.ca is not None:
-        return read_authorities(settings.ca)
-    if settings.trust in (Trust.CA, Trust.EITHER):
-        raise SettingsError(f"ca: found none, expected a PEM file with authorities, since trust is {settings.trust.value}")
-    return ()
-
-
 def _upstream_identity(upstream: UpstreamSettings) -> Identity | None:
     if upstream.certificate is not None:
         return read_identity(upstream.certificate, upstream.private_key, "upstream.certificate")
@@ -264,20 +270,26 @@ def _upstream_identity(upstream: UpstreamSettings) -> Identity | None:
     return None
 
 
-def _warnings(
-    settings: ProxySettings, backends: Sequence[Backend], identities: Sequence[Identity | None], now: float
-) -> Iterator[str]:
+def _warnings(found: Configuration, now: float) -> Iterator[str]:
     """What is allowed and yet worth a sentence at every start."""
+    settings = found.settings
     if settings.header is not None:
         yield "header: on a command line other users see the name in the process list; header-file keeps it secret"
-    if settings.ca is not None and settings.trust not in (Trust.CA, Trust.EITHER):
+    if settings.ca is not None and not settings.crl and settings.trust not in (Trust.CA, Trust.EITHER):
         yield f"ca: decides nothing while trust is {settings.trust.value}; ca or either pass on what it has issued"
-    for backend in backends:
+    for backend in found.backends:
         if backend.scheme is Scheme.HTTP and not _is_loopback(backend.host):
             yield f"backend: {backend} is neither https nor this host; anyone on that network can read or forge the header"
-    for key, identity in zip(("certificate", "upstream.certificate"), identities, strict=True):
-        if identity is not None:
-            yield from _validity_warnings(key, identity.certificate, now)
+    for key, identity in _identities(found):
+        yield from _validity_warnings(key, identity.certificate, now)
+    yield from crl_warnings(found.trusted, now)
+
+
+def _identities(found: Configuration) -> Iterator[tuple[str, Identity]]:
+    yield "certificate", found.identity
+    yield from ((f"certificates[{place}].certificate", identity) for place, identity in enumerate(found.further))
+    if found.upstream_identity is not None:
+        yield "upstream.certificate", found.upstream_identity
 
 
 def _is_loopback(host: str) -> bool:

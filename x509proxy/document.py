@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from x509proxy.settings import (
     ClientAuth,
     ClientSettings,
@@ -10,6 +12,7 @@ from x509proxy.settings import (
     PolicySettings,
     RuleSettings,
     Settings,
+    SettingsError,
     TlsSettings,
     Trust,
     UpstreamSettings,
@@ -47,7 +50,7 @@ class HeaderSettings(Settings, frozen=True):
 
 
 class ListenerSettings(Settings, frozen=True):
-    """One more place to listen, whose handshake asks for something else: for browsers, ``none`` (RFC 8705 section 6.2)."""
+    """One more place to listen, whose handshake asks for something else: for browsers, ``none`` (RFC 8705 section 5)."""
 
     endpoint: str
     client_certificate: ClientAuth
@@ -60,6 +63,9 @@ class CertificateSettings(Settings, frozen=True):
     private_key: str | None = None
 
 
+_ORIGIN = re.compile(r"https://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+
+
 class DiscoverySettings(Settings, frozen=True):
     """Metadata (RFC 8414) that tells clients where certificates are asked for (:mod:`x509proxy.discovery`).
 
@@ -69,6 +75,17 @@ class DiscoverySettings(Settings, frozen=True):
 
     mtls: str
     body_bytes: int = 65536
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        origin = _ORIGIN.fullmatch(self.mtls)
+        if origin is None or not 0 < int(origin[1] or 443) < 65536:
+            # What was found is not repeated: it may be a secret in the wrong place.
+            raise SettingsError("mtls: found no https origin, expected one such as https://mtls.example.com:8443, without a path")
+
+
+# How many intermediate certificates may stand between a client's and an authority: each can cost 5 ms (x509proxy.tls).
+_CA_DEPTHS = range(1, 11)
 
 
 class ProxySettings(Settings, frozen=True):
@@ -103,6 +120,8 @@ class ProxySettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ca_depth not in _CA_DEPTHS:
+            raise SettingsError(f"ca-depth: found {self.ca_depth}, expected {_CA_DEPTHS.start} to {_CA_DEPTHS.stop - 1}")
         _ = self.policy
 
     def __repr__(self) -> str:

@@ -91,11 +91,16 @@ def _rfc9440_chain(certificate: ClientCertificate) -> bytes | None:
     return b", ".join(map(_rfc9440, certificate.chain)) or None
 
 
+_TROUBLE = re.compile(rb"""\\([^0-9A-Fa-f])|([";])|\\$""")
+
+
 def _xfcc(certificate: ClientCertificate) -> bytes:
     # Envoy's http_conn_man/headers: Hash is the SHA-256 in hex, Cert the URL-encoded PEM, Subject an RFC 2253 name; values
-    # with a comma, semicolon or equals sign are quoted, and a quote inside is escaped.
+    # with a comma, semicolon or equals sign are quoted. A name is of the client's choosing, and readers split at every ";"
+    # (Keycloak's look-up, authentik): a name of "x;Chain=…" made its owner anybody. So what RFC 4514 section 2.4 escapes is
+    # written in its hex pairs, and no quote, comma or semicolon of a client's own stands in the value.
     digest = hashlib.sha256(certificate.der).hexdigest().encode("ascii")
-    subject = _ascii(certificate.subject).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    subject = _TROUBLE.sub(lambda found: b"\\%02X" % ord(found[1] or found[2] or b"\\"), _ascii(certificate.subject))
     return b'Hash=%b;Cert="%b";Subject="%b"' % (digest, _pem_url(certificate.der), subject)
 
 

@@ -45,6 +45,7 @@ def x509_endpoint(
     from x509proxy.material import read_authorities, read_identity
     from x509proxy.settings import ClientAuth, SettingsError
     from x509proxy.tls import ServerConnections, make_context, require_certificate
+    from x509proxy.trusted import Trusted
 
     try:
         ask = ClientAuth(clientCertificate)
@@ -54,7 +55,7 @@ def x509_endpoint(
     if certificate is None:
         raise SettingsError("certificate: found none, expected a file in PEM")
     identity = read_identity(certificate, privateKey)
-    context = make_context(identity, ask, read_authorities(ca) if ca else (), http=False)
+    context = make_context(identity, ask, Trusted(read_authorities(ca) if ca else ()), http=False)
     if ask is ClientAuth.REQUIRED:
         require_certificate(context)
     description = _describe(nested, others)

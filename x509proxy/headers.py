@@ -15,6 +15,7 @@ Facts
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import attrs
 
@@ -39,12 +40,12 @@ _HOP_BY_HOP = frozenset(
 _CLAIMS = frozenset(
     {
         *(fold(plan.name) for preset in PRESETS.values() for plan in preset.plans if plan.name),
-        b"client-cert-chain", b"cname-api-key", b"x-client-cert-chain", b"x-client-certificate", b"x-arr-clientcert",
-        b"sslcertchain", b"x-gravitee-client-cert", b"x-cert", b"x-tls-client-cert", b"tls-client-cert",
+        b"cname-api-key", b"x-client-certificate", b"x-arr-clientcert", b"sslcertchain", b"x-gravitee-client-cert", b"x-cert",
+        b"x-wso2-mtls-cert", b"x-authentik-outpost-certificate", b"x-tls-client-cert", b"tls-client-cert",
     }
 )  # fmt: skip
 _CLAIM_PREFIXES = (
-    b"cert-chain-",
+    b"client-cert", b"cert-chain-", b"x-wso2-client-cert",
     b"ssl-client-", b"ssl-cipher", b"ssl-session", b"ssl-secure-protocol", b"ssl-server-", b"ssl-protocol", b"x-ssl-",
     b"x-amzn-mtls-", b"x-client-cert-", b"x-client-verify", b"sec-client-x509-cert",
 )  # fmt: skip
@@ -55,7 +56,7 @@ _PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Hop:
     """Where the request came from and went to: addresses in text, without brackets; ``scheme`` as the client saw it."""
 
@@ -81,7 +82,7 @@ def drop_hop_by_hop(pairs: Pairs) -> Pairs:
     named = _named_by_connection(pairs)
     if named & _NOT_TO_BE_NAMED:
         raise Refused(Refusal(400, "connection field names one that frames or routes the message", "Malformed request"))
-    gone = _HOP_BY_HOP | named
+    gone = _HOP_BY_HOP | named if named else _HOP_BY_HOP
     return [pair for pair in pairs if fold(pair[0]) not in gone]
 
 
@@ -95,16 +96,26 @@ def drop_claims(pairs: Pairs, rules: HeaderRules) -> tuple[Pairs, int]:
     kept = []
     forged = 0
     for pair in pairs:
-        name = fold(pair[0])
-        if name in rules.folds:
+        if fold(pair[0]) in rules.folds:
             forged += 1
-        elif name not in _CLAIMS and name not in _HOPS and not name.startswith(_PREFIXES):
+        elif not _is_claim(pair[0]):
             kept.append(pair)
     return kept, forged
 
 
-def forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
+@lru_cache(maxsize=4096)
+def _is_claim(name: bytes) -> bool:
+    folded = fold(name)
+    return folded in _CLAIMS or folded in _HOPS or folded.startswith(_PREFIXES)
+
+
+@lru_cache(maxsize=1024)
+def forwarded(host: bytes, hop: Hop) -> Pairs:
     """``X-Forwarded-*`` as the servers read it, and ``Forwarded`` (RFC 7239): ours alone."""
+    return tuple(_forwarded(host, hop))
+
+
+def _forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
     peer, scheme = hop.peer.encode("ascii", "replace"), hop.scheme.encode("ascii")
     yield b"X-Forwarded-For", peer
     yield b"X-Forwarded-Proto", scheme
@@ -125,9 +136,13 @@ def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
 
 def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
     """The fields that go to the client, without framing, and without a trace of the secret name."""
-    gone = _HOP_BY_HOP | _named_by_connection(pairs)
+    named = _named_by_connection(pairs)
+    gone = _HOP_BY_HOP | named if named else _HOP_BY_HOP
     kept = [pair for pair in pairs if fold(pair[0]) not in gone]
-    return list(_without_secrets(kept, rules)) if rules.secrets else kept
+    # All at once first, since nearly always there is nothing to find.
+    if not tells(b" ".join([part for pair in kept for part in pair]), rules):
+        return kept
+    return list(_without_secrets(kept, rules))
 
 
 def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, bytes]]:
@@ -148,7 +163,7 @@ def write_head(start: bytes, pairs: Iterable[tuple[bytes, bytes]], body: Body, l
 
     :raises ValueError: a line end inside a field; nothing of it may be sent.
     """
-    lines = [start, *(b"%b: %b" % pair for pair in pairs)]
+    lines = [start, *[b"%b: %b" % pair for pair in pairs]]
     if body is Body.LENGTH:
         lines.append(b"Content-Length: %d" % length)
     elif body is Body.CHUNKED:

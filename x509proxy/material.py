@@ -34,6 +34,7 @@ __all__ = [
     "check_header_name",
     "new_header_name",
     "read_authorities",
+    "read_crls",
     "read_header_names",
     "read_identity",
     "read_line",
@@ -44,8 +45,10 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 """The keys that TLS 1.2 and 1.3 sign with."""
 
 _LARGEST = 4 << 20  # bytes; the bundle of all public authorities has 0.3 MiB
+_LARGEST_CRL = 16 << 20  # bytes; 38 for each certificate that is revoked, in PEM half as much again
 # OpenSSL's security level 2 refuses less when the context is built, in words of its own.
 _RSA_BITS, _EC_BITS = 2048, 224
+_CRL_BLOCK = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _KEY_BLOCK = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 _SHORTEST, _LONGEST = 32, 256
@@ -77,8 +80,8 @@ class Source:
     group: int = -1
 
     @classmethod
-    def read(cls, path: str, what: str) -> Source:
-        """Read the file that the key ``what`` names.
+    def read(cls, path: str, what: str, largest: int = _LARGEST) -> Source:
+        """Read the file that the key ``what`` names, of ``largest`` bytes at the most.
 
         :raises SettingsError: it cannot be read, or is larger than anything that is meant here.
         """
@@ -86,13 +89,13 @@ class Source:
         try:
             with Path(path).open("rb") as file:
                 status = os.fstat(file.fileno())
-                data = file.read(_LARGEST + 1)
+                data = file.read(largest + 1)
         except (OSError, ValueError) as error:
             # ValueError: a path with NUL in it, which never reaches the system.
             reason = error.strerror if isinstance(error, OSError) else "Invalid path"
             raise SettingsError(f"{where}: cannot be read: {reason}") from None
-        if len(data) > _LARGEST:
-            raise SettingsError(f"{where}: found more than {_LARGEST} bytes, expected a text file of {what}")
+        if len(data) > largest:
+            raise SettingsError(f"{where}: found more than {largest} bytes, expected a text file of {what}")
         return cls(where, data, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
     def lines(self) -> list[str]:
@@ -130,7 +133,7 @@ def read_identity(certificate_path: str, key_path: str | None, what: str = "cert
     """
     source = Source.read(certificate_path, what)
     leaf, *rest = _certificates(source)
-    key_what = what.replace("certificate", "private-key")
+    key_what = what.removesuffix("certificate") + "private-key"
     if key_path is None:
         key = _private_key(source, f"one in PEM, or {key_what} to name the file that holds it")
     else:
@@ -152,6 +155,22 @@ def _certificates(source: Source) -> tuple[x509.Certificate, ...]:
         return tuple(x509.load_pem_x509_certificates(source.data))
     except (ValueError, x509.InvalidVersion):
         raise SettingsError(f"{source.where}: found no certificate that can be read, expected one or more in PEM") from None
+
+
+def read_crls(path: str, what: str = "crl") -> tuple[x509.CertificateRevocationList, ...]:
+    """Read the revocation lists of a file, in its order: one or more in PEM, or one in DER. Whose they are is not asked here.
+
+    :raises SettingsError: the file cannot be read, or there is no list in it, or one that cannot be read.
+    """
+    source = Source.read(path, what, _LARGEST_CRL)
+    blocks = _CRL_BLOCK.findall(source.data)
+    try:
+        if not blocks:
+            return (x509.load_der_x509_crl(source.data),)
+        return tuple(map(x509.load_pem_x509_crl, blocks))
+    except (ValueError, UnsupportedAlgorithm):
+        expected = "one or more in PEM, or one in DER"
+        raise SettingsError(f"{source.where}: found no revocation list that can be read, expected {expected}") from None
 
 
 def _private_key(source: Source, expected: str) -> PrivateKey:

@@ -13,10 +13,10 @@ from x509proxy.settings import KeyType, Need, PolicySettings, Trust, Validity
 __all__ = ["admit"]
 
 _ACCEPTED = {
-    Trust.ANY: frozenset({Verdict.SELF_SIGNED, Verdict.TRUSTED, Verdict.UNTRUSTED}),
-    Trust.SELF_SIGNED: frozenset({Verdict.SELF_SIGNED}),
-    Trust.CA: frozenset({Verdict.TRUSTED}),
-    Trust.EITHER: frozenset({Verdict.SELF_SIGNED, Verdict.TRUSTED}),
+    Trust.ANY: (Verdict.SELF_SIGNED, Verdict.TRUSTED, Verdict.UNTRUSTED),
+    Trust.SELF_SIGNED: (Verdict.SELF_SIGNED,),
+    Trust.CA: (Verdict.TRUSTED,),
+    Trust.EITHER: (Verdict.SELF_SIGNED, Verdict.TRUSTED),
 }
 _WANTED = {
     Trust.SELF_SIGNED: "The client certificate must be self-signed",
@@ -53,6 +53,8 @@ def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> N
         raise Refused(Refusal(400, f"certificate of {size} bytes", text, "invalid_client"))
     if Flag.UNREADABLE in certificate.flags:
         raise _refused("unreadable certificate", "The client certificate cannot be read")
+    if Flag.REVOKED in certificate.flags:
+        raise _refused("revoked certificate", "The client certificate, or that of one of its issuers, has been revoked")
     if Flag.WEAK in certificate.flags:
         raise _refused(f"weak certificate: {certificate.key}", f"The client certificate is too weak ({certificate.key})")
 

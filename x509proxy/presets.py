@@ -79,12 +79,16 @@ _ALL = (
     Preset(
         "connect2id", "Connect2id server", (HeaderPlan(Format.PEM),), ("op.tls.clientX509CertHeader = {name}",), Naming.SECRET
     ),
-    # Both headers of org.apache.catalina.valves.SSLValve; those before Tomcat 9.0.73 and 10.1.7 know the first alone.
+    # Both headers of org.apache.catalina.valves.SSLValve, which prefers the second: 9.0.70 and every 10.1 know it. So a secret
+    # name has to take the place of both, or the second goes on being believed; decoding leaves a value without % as it is.
     Preset(
         "tomcat-sslvalve",
         "Tomcat with the SSLValve",
         (HeaderPlan(Format.PEM_SPACES, b"ssl_client_cert"), HeaderPlan(Format.PEM_URL, b"ssl_client_escaped_cert")),
-        ('<Valve className="org.apache.catalina.valves.SSLValve" sslClientCertHeader="{name}" />',),
+        (
+            '<Valve className="org.apache.catalina.valves.SSLValve"',
+            '       sslClientCertHeader="{name}" sslClientEscapedCertHeader="{name}" />',
+        ),
         Naming.CHOSEN,
     ),
     # With more than one certificate in the chain Keycloak answers an error, unless certificate-chain-length says so.
@@ -139,9 +143,9 @@ _ALL = (
     ),
     Preset(
         "wso2",
-        "WSO2 Identity Server, API Manager",
+        "WSO2 Identity Server",
         (HeaderPlan(Format.PEM_URL, b"x-wso2-mutual-auth-cert"),),
-        ("[apim.mutual_ssl]", 'certificate_header = "{name}"', "client_certificate_encode = true"),
+        ("[oauth.mutualtls]", 'client_certificate_header = "{name}"'),
         Naming.CHOSEN,
     ),
     Preset(

@@ -35,7 +35,7 @@ class Wire(Protocol):
     def send(self, data: bytes) -> None: ...
     def may_stay_open(self) -> bool: ...
     def body_moved(self) -> None: ...
-    def answered(self, stays_open: bool) -> None: ...
+    def answered(self, rest: bytes, stays_open: bool) -> None: ...
     def cut(self) -> None: ...
     def now(self) -> float: ...
 
@@ -124,7 +124,7 @@ class Request(Incoming):
     """A request on a connection of ours."""
 
     __slots__ = (
-        "_chunked", "_held", "_hold_bytes", "_paused", "_ready", "_sink", "_stays_open", "_wire", "body_complete",
+        "_chunked", "_held", "_hold_bytes", "_paused", "_ready", "_sink", "_stays_open", "_unsent", "_wire", "body_complete",
         "refusal",
     )  # fmt: skip
 
@@ -141,6 +141,7 @@ class Request(Incoming):
         self._sink: BodySink | None = None
         self._chunked = False
         self._stays_open = False
+        self._unsent: list[bytes] = []
 
     # The body, on its way in.
 
@@ -226,7 +227,7 @@ class Request(Incoming):
             self.source.pause_answer()
 
     def write(self, data: bytes) -> None:
-        """A piece of the answer's body, not empty: an empty chunk would be its end."""
+        """A piece of the answer's body, not empty: an empty chunk would be its end. It goes out with :meth:`flush`."""
         self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data, len(data))
 
     def finish(self) -> None:
@@ -280,14 +281,23 @@ class Request(Incoming):
 
     def _send(self, data: bytes, counted: int | None = None) -> None:
         self.bytes_out += len(data) if counted is None else counted
-        if not self.ended:
-            self._wire.send(data)
+        self._unsent.append(data)
+
+    def flush(self) -> None:
+        """Send what has been said so far: a head and a short body are one write, one TLS record, one packet."""
+        unsent = self._take_unsent()
+        if unsent and not self.ended:
+            self._wire.send(unsent)
+
+    def _take_unsent(self) -> bytes:
+        unsent, self._unsent = self._unsent, []
+        return b"".join(unsent)
 
     def _finish(self, outcome: Outcome) -> None:
         if not self.ended:
             self.source = self._sink = self._ready = None
             self.record(outcome)
-            self._wire.answered(self._stays_open)
+            self._wire.answered(self._take_unsent(), self._stays_open)
 
 
 class Serves(Protocol):

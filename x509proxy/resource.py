@@ -18,6 +18,7 @@ from twisted.web.server import Request as StockRequest
 from x509proxy.backend import backend_endpoint
 from x509proxy.configuration import Configuration
 from x509proxy.deadline import Deadlines
+from x509proxy.document import DiscoverySettings
 from x509proxy.exchange import Exchange, Observer
 from x509proxy.material import check_header_name, without_secrets
 from x509proxy.origin import Backend, Scheme
@@ -46,6 +47,7 @@ class X509ProxyResource(ReverseProxyResource):
     :param host: the back end's host; :param port: its port; :param path: put before every target, without a trailing slash.
     :param header: the secret header name, 32 characters or more; ``None`` for presets whose names are fixed.
     :param preset: which server it is (:mod:`x509proxy.presets`).
+    :param discovery: where clients with certificates go, to be added to the server's metadata.
     :param pools: the back ends, if not the one at ``host`` and ``port``.
     :param observe: called with each :class:`~x509proxy.exchange.Exchange` after its end.
     :raises SettingsError: the header name is missing, short or guessable, the preset unknown, or the address no address.
@@ -65,6 +67,7 @@ class X509ProxyResource(ReverseProxyResource):
         preset: str = "connect2id",
         rules: HeaderRules | None = None,
         policy: PolicySettings = PolicySettings(),
+        discovery: DiscoverySettings | None = None,
         client: ClientSettings = ClientSettings(),
         upstream: UpstreamSettings = UpstreamSettings(),
         pools: Sequence[Pool] = (),
@@ -78,6 +81,7 @@ class X509ProxyResource(ReverseProxyResource):
         self.observe = observe
         self._rules = rules or _rules(preset, header)
         self._policy = policy
+        self._discovery = discovery
         self._client = client
         self._pools = tuple(pools) or (self._only_pool(upstream),)
 
@@ -92,7 +96,8 @@ class X509ProxyResource(ReverseProxyResource):
         first = configuration.backends[0]
         return cls(
             first.host, first.port, first.base, reactor, rules=configuration.rules, policy=settings.policy,
-            client=settings.client, upstream=settings.upstream, pools=pools, deadlines=deadlines, observe=observe,
+            discovery=settings.discovery, client=settings.client, upstream=settings.upstream, pools=pools, deadlines=deadlines,
+            observe=observe,
         )  # fmt: skip
 
     def _only_pool(self, settings: UpstreamSettings) -> Pool:
@@ -101,7 +106,11 @@ class X509ProxyResource(ReverseProxyResource):
 
     def serve(self, request: Asked) -> None:
         """Answer a request of our own channel's."""
-        Transfer(request, self._pools, self._rules, self._policy).start()
+        Transfer(request, self._pools, self._rules, self._policy, self._discovery).start()
+
+    def use(self, rules: HeaderRules) -> None:
+        """Other headers from the next request on, on open connections too; what is in flight ends with those it began with."""
+        self._rules = rules
 
     def close(self) -> None:
         """End the idle connections to the back ends."""

@@ -6,22 +6,24 @@ import os
 import resource as limits
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString, wrapServerTLS
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from x509proxy.accesslog import access_line
-from x509proxy.configuration import Configuration, reload_identity
+from x509proxy.configuration import Configuration, read_again
+from x509proxy.document import ProxySettings
 from x509proxy.exchange import Exchange
 from x509proxy.material import without_secrets
 from x509proxy.rules import without_names
-from x509proxy.settings import SettingsError
+from x509proxy.settings import ClientAuth, SettingsError
 
 __all__ = ["ProxyService"]
 
@@ -35,18 +37,13 @@ class ProxyService(Service):
         # Late, since importing the resource installs a reactor.
         from x509proxy.factory import ProxyFactory
         from x509proxy.resource import X509ProxyResource
-        from x509proxy.tls import ServerConnections
 
         self._configuration = configuration
         self._reactor = reactor
         self._access_log = _open_log(configuration.settings.access_log)
         self._resource = X509ProxyResource.from_configuration(configuration, reactor, self._observe)
         self._factory = ProxyFactory(self._resource, self._resource.deadlines, configuration.settings.client)
-        self._connections = ServerConnections(_context(configuration))
-        self._endpoints = [
-            (description, wrapServerTLS(self._connections, _endpoint(reactor, description)))
-            for description in configuration.settings.listen
-        ]
+        self._listeners = [_Listener(*one, configuration, self._factory, reactor) for one in _listeners(configuration.settings)]
         self._ports: list[IListeningPort] | None = None
         self._old_hangup: Any = None
 
@@ -81,11 +78,11 @@ class ProxyService(Service):
     def _listen(self) -> None:
         ports: list[IListeningPort] = []
         self._ports = ports
-        for description, endpoint in self._endpoints:
+        for listener in self._listeners:
             failures: list[Failure] = []
-            endpoint.listen(self._factory).addCallbacks(ports.append, failures.append)
+            listener.listen().addCallbacks(ports.append, failures.append)
             if failures:
-                raise _ListenError(_why_not(description, failures[0]))
+                raise _ListenError(_why_not(listener.description, failures[0]))
 
     def _stopped(self) -> None:
         self._resource.close()
@@ -118,14 +115,20 @@ class ProxyService(Service):
             signal.signal(signal.SIGHUP, self._old_hangup)
 
     def reload(self) -> None:
-        """Read certificate, key and authorities again, all of them, then swap; a broken file leaves the old ones serving."""
+        """Read all files that the configuration names again, check all, then swap; a broken file changes nothing."""
         try:
-            context = _context(reload_identity(self._configuration))
+            found = read_again(self._configuration)
+            contexts = [listener.context(found) for listener in self._listeners]
         except SettingsError as error:
-            self._log.error("reload: {error}; the old certificate goes on serving", error=str(error))
+            self._log.error("reload: {error}; the old files go on serving", error=str(error))
         else:
-            self._connections.swap(context)
-            self._log.info("reload: new connections use the certificate as it is now")
+            for listener, context in zip(self._listeners, contexts, strict=True):
+                listener.connections.swap(context)
+            self._resource.use(found.rules)
+            self._configuration = found
+            for warning in found.warnings:
+                self._log.warn("reload: {sentence}", sentence=warning)
+            self._log.info("reload: the files are used as they are now")
 
 
 class _ListenError(SettingsError):
@@ -151,11 +154,39 @@ def _why_not(description: str, failure: Failure) -> str:
     return without_secrets(f"listen: {description}: {getattr(reason, 'strerror', None) or reason}")
 
 
-def _context(configuration: Configuration) -> Any:
-    from x509proxy.tls import make_context
+def _listeners(settings: ProxySettings) -> Iterator[tuple[str, ClientAuth | None]]:
+    """Where to listen, and what is asked for there if that is not what the proxy asks for otherwise."""
+    yield from ((description, None) for description in settings.listen)
+    yield from ((listener.endpoint, listener.client_certificate) for listener in settings.listeners)
 
-    settings = configuration.settings
-    return make_context(configuration.identity, settings.client_certificate, configuration.authorities, settings.tls)
+
+class _Listener:
+    """One place to listen at; all of them share one factory, and so its limits."""
+
+    def __init__(
+        self, description: str, asked: ClientAuth | None, configuration: Configuration, factory: Any, reactor: Any
+    ) -> None:
+        from x509proxy.stream import TlsFactory
+        from x509proxy.tls import ServerConnections
+
+        self.description = description
+        self._asked = asked
+        self._endpoint = _endpoint(reactor, description)
+        self.connections = ServerConnections(self.context(configuration), asked)
+        self._factory = TlsFactory(self.connections, factory)
+
+    def listen(self) -> Deferred[IListeningPort]:
+        listening: Deferred[IListeningPort] = self._endpoint.listen(self._factory)
+        return listening
+
+    def context(self, configuration: Configuration) -> Any:
+        """The TLS context of the day."""
+        from x509proxy.tls import make_context
+
+        settings = configuration.settings
+        ask = settings.client_certificate if self._asked is None else self._asked
+        identity, trusted, further = configuration.identity, configuration.trusted, configuration.further
+        return make_context(identity, ask, trusted, settings.tls, further=further)
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:

@@ -102,6 +102,9 @@ class SiteRequest(Incoming):
             self.bytes_out += len(data)
             self._request.write(data)
 
+    def flush(self) -> None:
+        """What is said is with Twisted already."""
+
     def finish(self) -> None:
         self._finish(Outcome.ANSWERED)
 

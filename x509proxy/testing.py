@@ -40,7 +40,9 @@ from x509proxy.factory import ProxyFactory
 from x509proxy.material import Identity, new_header_name
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
 from x509proxy.settings import ClientSettings, PolicySettings
+from x509proxy.stream import TlsFactory
 from x509proxy.tls import ServerConnections, make_context
+from x509proxy.trusted import Trusted
 
 if TYPE_CHECKING:
     from x509proxy.resource import X509ProxyResource
@@ -219,7 +221,7 @@ class RunningProxy:
     header_name: str
     exchanges: list[Exchange]
     resource: X509ProxyResource
-    _tls: TLSMemoryBIOFactory
+    _tls: Any
     _listening: Any
 
     def connect(self, client: SelfSigned | None = None, timeout: float = 10.0) -> ssl.SSLSocket:
@@ -232,7 +234,8 @@ class RunningProxy:
                 file.flush()
                 context.load_cert_chain(file.name)
         plain = socket.create_connection((_LOOPBACK, self.port), timeout)
-        return context.wrap_socket(plain, server_hostname="localhost")
+        # Python takes a reset for an end, and an end without close_notify too, unless it is told not to.
+        return context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
 
     async def _stop(self) -> None:
         self.resource.close()
@@ -265,10 +268,14 @@ def running_proxy(
     resource = X509ProxyResource(_LOOPBACK, back_end, reactor=reactor, observe=exchanges.append, **options)
     server = make_self_signed(KeyKind.EC, "localhost", server=True)
     ask = options.get("policy", PolicySettings()).client_certificate
-    context = make_context(Identity(server.certificate, server.private_key), ask, authorities)
-    inner = factory(resource) if factory else ProxyFactory(resource, resource.deadlines, options.get("client", ClientSettings()))
-    tls = TLSMemoryBIOFactory(ServerConnections(context), isClient=False, wrappedFactory=inner)
-    tls.noisy = False
+    context = make_context(Identity(server.certificate, server.private_key), ask, Trusted(tuple(authorities)))
+    connections = ServerConnections(context)
+    tls: Any
+    if factory is None:
+        tls = TlsFactory(connections, ProxyFactory(resource, resource.deadlines, options.get("client", ClientSettings())))
+    else:
+        tls = TLSMemoryBIOFactory(connections, isClient=False, wrappedFactory=factory(resource))
+        tls.noisy = False
     listening = reactor.listenTCP(0, tls, interface=_LOOPBACK)
     server_pem = Path(tempfile.mkdtemp(prefix="x509proxy-testing-")) / "server.pem"
     server_pem.write_bytes(server.certificate_pem)

@@ -11,26 +11,35 @@ Facts
 * pyOpenSSL refuses changes to a context that has been used: a reload builds a new one and swaps it in.
 * An empty list of authorities in the CertificateRequest means "any": a list makes clients send nothing
   (kubernetes/ingress-nginx 8813).
+* Several certificates are several contexts that differ in nothing else: after ``set_context`` the certificate, the ALPN callback
+  and the store with authorities and revocation lists are those of the new one, everything else is still the first one's. In
+  TLS 1.3 the first one's servername callback is called again after a HelloRetryRequest.
+* What a servername callback raises ends the handshake if it is an ``Exception``; after a ``BaseException`` the handshake goes on
+  with the first certificate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
-from x509proxy.certificate import ClientCertificate, Objection, unreadable
+from x509proxy.certificate import ClientCertificate, Objection, Verdict, unreadable
 from x509proxy.material import Identity
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
+from x509proxy.sni import ServerNames
+from x509proxy.trusted import NOBODY, Trusted
 
 __all__ = [
     "ServerConnections",
+    "asked_of",
     "client_certificate",
     "connection_of",
     "make_context",
@@ -44,7 +53,7 @@ _VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _OPTIONS = SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE
 _HTTP_1_1 = b"http/1.1"
-_LONGEST_CHAIN = 4
+_CHECK_LISTS = crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
 
 
 class _Connection(SSL.Connection):
@@ -53,8 +62,11 @@ class _Connection(SSL.Connection):
     Not in its app data: Twisted puts the protocol there.
     """
 
-    def __init__(self, context: SSL.Context) -> None:
+    def __init__(self, context: SSL.Context, asked: ClientAuth | None) -> None:
         super().__init__(context, None)
+        self.asked = asked
+        # set_context drops it, a reload too, and OpenSSL may still call its servername callback.
+        self.first_context = context
         self.objections: set[Objection] = set()
         self.certificate: ClientCertificate | None = None
         self.certificate_read = False
@@ -79,17 +91,27 @@ def _choose_http_1_1(_connection: SSL.Connection, offered: list[bytes]) -> bytes
 def make_context(
     identity: Identity,
     ask: ClientAuth,
-    authorities: Sequence[x509.Certificate] = (),
+    trusted: Trusted = NOBODY,
     settings: TlsSettings = TlsSettings(),
     http: bool = True,
+    further: Sequence[Identity] = (),
 ) -> SSL.Context:
-    """A context for one server identity. ``authorities``: who makes a certificate ``TRUSTED``; they are not named to clients.
+    """A context for a server. ``trusted``: who makes a certificate ``TRUSTED``; they are not named to clients.
 
     ``ask`` ``NONE`` asks for no certificate; ``OPTIONAL`` and ``REQUIRED`` ask alike, since a handshake does not judge.
-    ``http``: whether to settle on ``http/1.1`` by ALPN.
+    ``http``: whether to settle on ``http/1.1`` by ALPN. ``further``: who the server is to clients that ask for one of the DNS
+    names in those certificates; to all others it is ``identity``.
 
-    :raises SettingsError: OpenSSL does not take the certificate or the key.
+    :raises SettingsError: OpenSSL does not take a certificate, a key or a list, or two certificates have the same name.
     """
+    context, *others = (_make_one(one, ask, trusted, settings, http) for one in (identity, *further))
+    if others:
+        names = ServerNames.of([one.certificate for one in (identity, *further)])
+        context.set_tlsext_servername_callback(_choose_by_name(names, others))
+    return context
+
+
+def _make_one(identity: Identity, ask: ClientAuth, trusted: Trusted, settings: TlsSettings, http: bool) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.minimum_version])
     context.set_cipher_list(_CIPHERS)
@@ -99,21 +121,44 @@ def make_context(
     context.set_session_id(b"x509proxy")
     context.set_verify(SSL.VERIFY_NONE if ask is ClientAuth.NONE else SSL.VERIFY_PEER, _record)
     _add_identity(context, identity)
-    store = context.get_cert_store()
-    assert store is not None
-    # Of what a client sends as its issuers, no more is looked at than can matter: each costs up to 5 ms (RSA 3072 with an
-    # exponent as long), and 75 of them fit into a handshake. Zero still follows one step.
-    context.set_verify_depth(_LONGEST_CHAIN if authorities else 0)
-    for authority in authorities:
-        store.add_cert(crypto.X509.from_cryptography(authority))
+    _add_trusted(context, trusted)
     if http:
         context.set_alpn_select_callback(_choose_http_1_1)
     return context
 
 
+def _choose_by_name(names: ServerNames, others: Sequence[SSL.Context]) -> Callable[[SSL.Connection], None]:
+    def choose(connection: SSL.Connection) -> None:
+        try:
+            place = names.place(connection.get_servername())
+            if place:
+                connection.set_context(others[place - 1])
+        except BaseException:
+            raise RuntimeError("no certificate could be chosen") from None
+
+    return choose
+
+
 def require_certificate(context: SSL.Context) -> None:
     """End the handshake of a client that shows none: for servers that have no answer of their own to give."""
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _record)
+
+
+def _add_trusted(context: SSL.Context, trusted: Trusted) -> None:
+    store = context.get_cert_store()
+    assert store is not None
+    # Of what a client sends as its issuers, no more is looked at than can matter: each costs up to 5 ms (RSA 3072 with an
+    # exponent as long), and 75 of them fit into a handshake. Zero still follows one step.
+    context.set_verify_depth(trusted.depth if trusted.authorities else 0)
+    try:
+        for authority in trusted.authorities:
+            store.add_cert(crypto.X509.from_cryptography(authority))
+        for crl in trusted.crls:
+            store.add_crl(crl)
+    except crypto.Error:
+        raise SettingsError("ca: OpenSSL does not take an authority's certificate, or its revocation list") from None
+    if trusted.crls:
+        store.set_flags(_CHECK_LISTS)
 
 
 def _add_identity(context: SSL.Context, identity: Identity) -> None:
@@ -130,17 +175,26 @@ def _add_identity(context: SSL.Context, identity: Identity) -> None:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerConnections:
-    """Makes the TLS state of each accepted connection, out of the context of the day."""
+    """Makes the TLS state of each accepted connection, out of the context of the day.
 
-    def __init__(self, context: SSL.Context) -> None:
+    ``asked``: what this listener asks for, if that is not what the others do (:func:`asked_of`).
+    """
+
+    def __init__(self, context: SSL.Context, asked: ClientAuth | None = None) -> None:
         self._context = context
+        self._asked = asked
 
     def swap(self, context: SSL.Context) -> None:
         """Use ``context`` for the connections to come; those that are stay with theirs."""
         self._context = context
 
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return _Connection(self._context)
+    def serverConnectionForTLS(self, tlsProtocol: Protocol) -> SSL.Connection:
+        return _Connection(self._context, self._asked)
+
+
+def asked_of(connection: SSL.Connection) -> ClientAuth | None:
+    """What the connection's listener asks for, if that is not what the others do."""
+    return connection.asked if isinstance(connection, _Connection) else None
 
 
 def peer_certificate(connection: SSL.Connection) -> ClientCertificate | None:
@@ -162,7 +216,8 @@ def _read(connection: SSL.Connection) -> ClientCertificate | None:
         if certificate is None:
             return None
         objections = connection.objections if isinstance(connection, _Connection) else _guess(certificate)
-        return ClientCertificate.from_x509(certificate, objections, _chain(connection))
+        found = ClientCertificate.from_x509(certificate, objections)
+        return attrs.evolve(found, chain=_chain(connection)) if found.verdict is Verdict.TRUSTED else found
     except Exception:
         # cryptography refuses what OpenSSL took (version 7, BER inside): there is a certificate, and nothing to pass on (L3).
         return unreadable()
@@ -174,8 +229,14 @@ def _guess(certificate: x509.Certificate) -> set[Objection]:
 
 
 def _chain(connection: SSL.Connection) -> tuple[bytes, ...]:
-    chain = connection.get_peer_cert_chain(as_cryptography=True) or ()
-    return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain[:_LONGEST_CHAIN])
+    """What the client has sent of its chain of trust, issuer after issuer.
+
+    It may send whatever it likes beside it, such as another client's certificate, and there were servers that let it in by the
+    name of any of them (Keycloak's CVE-2023-2422): so it is only what OpenSSL has followed. RFC 9440 section 2.3 has no other.
+    """
+    sent = set(connection.get_peer_cert_chain(as_cryptography=True) or ())
+    followed = connection.get_verified_chain(as_cryptography=True) or () if sent else ()
+    return tuple(certificate.public_bytes(Encoding.DER) for certificate in followed[1:] if certificate in sent)
 
 
 def client_certificate(request: Any) -> ClientCertificate | None:

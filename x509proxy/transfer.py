@@ -15,6 +15,7 @@ import attrs
 from twisted.logger import Logger
 
 from x509proxy.client import Client
+from x509proxy.document import DiscoverySettings
 from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead, ResponseHead
 from x509proxy.headers import forward_reason, forward_request, forward_response, write_head
@@ -22,6 +23,7 @@ from x509proxy.policy import admit
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.request import AnswerSource, BodySink
+from x509proxy.rewriting import AnswerSink, answer_sink
 from x509proxy.routes import need_of
 from x509proxy.rules import HeaderRules, identity
 from x509proxy.settings import PolicySettings
@@ -32,7 +34,7 @@ __all__ = ["Asked", "Transfer"]
 _WITH_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
-class Asked(Protocol):
+class Asked(AnswerSink, Protocol):
     """A request, over our channel or over a stock ``Site``, and the way to answer it (:mod:`x509proxy.request`)."""
 
     head: RequestHead
@@ -46,13 +48,11 @@ class Asked(Protocol):
     @property
     def held(self) -> int: ...
     def accept(self, ready: Callable[[], None]) -> None: ...
+    def flush(self) -> None: ...
     def stream_to(self, sink: BodySink) -> None: ...
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
     def answer(self, refusal: Refusal) -> None: ...
-    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None: ...
-    def write(self, data: bytes) -> None: ...
-    def finish(self) -> None: ...
     def abort(self, reason: str) -> None: ...
 
 
@@ -61,10 +61,18 @@ class Transfer:
 
     _log = Logger()
 
-    __slots__ = ("_body", "_candidates", "_connection", "_pairs", "_policy", "_pool", "_request", "_rules", "_start")
+    __slots__ = ("_body", "_candidates", "_connection", "_pairs", "_policy", "_pool", "_request", "_rules", "_sink", "_start")
 
-    def __init__(self, request: Asked, pools: Sequence[Pool], rules: HeaderRules, policy: PolicySettings) -> None:
+    def __init__(
+        self,
+        request: Asked,
+        pools: Sequence[Pool],
+        rules: HeaderRules,
+        policy: PolicySettings,
+        discovery: DiscoverySettings | None = None,
+    ) -> None:
         self._request = request
+        self._sink: AnswerSink = request if discovery is None else answer_sink(request, discovery)
         self._candidates = deque(sorted(pools, key=lambda pool: pool.load) if len(pools) > 1 else pools)
         self._rules = rules
         self._policy = policy
@@ -156,14 +164,17 @@ class Transfer:
 
     def answer_head(self, head: ResponseHead) -> None:
         pairs = forward_response(head.pairs, self._rules)
-        self._request.begin(head.status, forward_reason(head.reason, self._rules), pairs, head.body, head.length)
+        self._sink.begin(head.status, forward_reason(head.reason, self._rules), pairs, head.body, head.length)
 
     def answer_data(self, data: bytes) -> None:
-        self._request.write(data)
+        self._sink.write(data)
+
+    def answer_so_far(self) -> None:
+        self._request.flush()
 
     def answer_end(self) -> None:
         self._connection = None
-        self._request.finish()
+        self._sink.finish()
 
     def answer_failed(self, refusal: Refusal) -> None:
         self._connection = None

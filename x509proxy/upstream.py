@@ -24,15 +24,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from x509proxy.answers import ResponseEvent, ResponseReader, Taker
-from x509proxy.backend import LastWords, connect
+from x509proxy.backend import connect
 from x509proxy.deadline import NEVER, Deadlines
 from x509proxy.head import ResponseHead
+from x509proxy.outgoing import Outgoing
 from x509proxy.refusal import Refusal
 from x509proxy.settings import UpstreamSettings
 
 __all__ = ["Connection", "Keeper"]
-
-_LAST_WORDS = 262144
 
 
 class Keeper(Interface):
@@ -56,15 +55,13 @@ class _State(enum.Enum):
     CLOSED = "closed"
 
 
-_OWN_PATIENCE = {_State.OPENING: "connect_timeout", _State.IDLE: "idle_timeout", _State.CLOSED: "read_timeout"}
-
-
 @implementer(IHandshakeListener, IPushProducer)
 class Connection(Protocol):
     """One connection to a back end."""
 
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any = None
+    _outgoing: Outgoing
     _log = Logger()
 
     def __init__(self, pool: Keeper, endpoint: IStreamClientEndpoint) -> None:
@@ -78,8 +75,6 @@ class Connection(Protocol):
         self._taker: Taker | None = None
         self._reader: ResponseReader | None = None
         self._request_ended = False
-        self._producing = False
-        self._last_words: LastWords | None = None
         self._request_paused = False
         self._answer_paused = False
 
@@ -111,21 +106,18 @@ class Connection(Protocol):
         self._state = _State.SENDING
         self._request_ended = self._request_paused = self._answer_paused = False
         self._wait_anew()
-        if not whole:
-            self._producing = True
-            self._last_words = LastWords(self.transport)
-            self.transport.registerProducer(self, streaming=True)
-        self.transport.write(head)
+        self._outgoing.begin(head, None if whole else self)
 
     def body_data(self, data: bytes) -> None:
         """A piece of the request's body, framed."""
         if self._taker is not None:
-            self.transport.write(data)
+            self._outgoing.write(data)
 
     def body_end(self) -> None:
         """The request is complete: from now on its answer is waited for."""
+        self._outgoing.write(b"")
+        self._outgoing.release()
         self._request_ended = True
-        self._stop_producing()
         if self._state is _State.SENDING:
             self._state = _State.AWAITING
             self._wait_anew()
@@ -151,6 +143,7 @@ class Connection(Protocol):
     # Twisted calls.
 
     def connectionMade(self) -> None:
+        self._outgoing = Outgoing(self.transport)
         if self._state is _State.CLOSED:
             self.transport.abortConnection()
         elif not ISSLTransport.providedBy(self.transport):
@@ -174,8 +167,8 @@ class Connection(Protocol):
         if self._state is _State.OPENING:
             self._not_opened(reason)
             return
-        if self._last_words is not None and self._state in (_State.SENDING, _State.ANSWERING):
-            self._hear(self._last_words.take(_LAST_WORDS))
+        if self._state in (_State.SENDING, _State.ANSWERING):
+            self._hear(self._outgoing.last_words())
         reader = self._reader
         self._shut()
         self._pool.deadlines.forget(self)
@@ -234,6 +227,8 @@ class Connection(Protocol):
                     self._abort()
                 taker.answer_failed(Refusal(502, "internal error"))
                 return
+        if reader is self._reader and self._taker is not None:
+            self._taker.answer_so_far()
 
     def _take(self, event: ResponseEvent, taker: Taker) -> None:
         match event:
@@ -292,28 +287,22 @@ class Connection(Protocol):
         if self._state is not _State.CLOSED:
             self._state = _State.CLOSED
             self._wait_anew()
-            self._stop_producing()
+            self._outgoing.release()
             self._pool.lost(self)
-
-    def _stop_producing(self) -> None:
-        if self._last_words is not None:
-            self._last_words.forget()
-            self._last_words = None
-        if self._producing:
-            self._producing = False
-            self.transport.unregisterProducer()
 
     def _wait_anew(self) -> None:
         self.deadline = self._clock.seconds() + self._patience()
 
     def _patience(self) -> float:
         """For how long to wait, from now on, for what is waited for."""
-        settings = self._settings
-        if self._state in _OWN_PATIENCE:
-            return float(getattr(settings, _OWN_PATIENCE[self._state]))
-        if self._answer_paused:
-            return NEVER
-        if self._request_paused:
+        state, settings = self._state, self._settings
+        if state is _State.IDLE:
+            return settings.idle_timeout
+        if state is _State.OPENING:
+            return settings.connect_timeout
+        if state is _State.CLOSED or self._request_paused:
             return settings.read_timeout
-        # While the request is still being sent, it is the client who is waited for.
-        return {_State.SENDING: NEVER, _State.AWAITING: settings.response_timeout}.get(self._state, settings.read_timeout)
+        if self._answer_paused or state is _State.SENDING:
+            # It is the client who is waited for.
+            return NEVER
+        return settings.response_timeout if state is _State.AWAITING else settings.read_timeout

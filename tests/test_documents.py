@@ -1,0 +1,43 @@
+"""What ``docs/configuration.rst`` says of the file, against the code: its blocks are loaded, its lists are complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.test_configuration import TomlTests
+from x509proxy.configuration import load_configuration, override
+from x509proxy.document import ProxySettings
+from x509proxy.material import new_header_name
+from x509proxy.selfsigned import KeyKind, make_self_signed
+from x509proxy.settings import Format
+
+PAGE = (Path(__file__).parent.parent / "docs" / "configuration.rst").read_text()
+_BLOCK = re.compile(r"^\.\. test: (\w+)\n\n\.\. code-block:: toml\n\n((?:    .*\n|\n)+)", re.MULTILINE)
+
+
+class Blocks(TomlTests):
+    def settings(self, block: str) -> ProxySettings:
+        """A block on top of what every configuration needs."""
+        server, other = (make_self_signed(KeyKind.EC, name, server=True) for name in ("a.example", "mtls.example.com"))
+        self.write(server.certificate_pem + server.key_pem, name="server.pem")
+        self.write(other.certificate_pem, name="mtls.pem")
+        self.write(other.key_pem, name="mtls.key")
+        self.write(f"{new_header_name()}\n", name="header.txt")
+        text = re.sub(r"^    ", "", block, flags=re.MULTILINE)
+        loaded = self.load(text)
+        header = {} if loaded.preset == "none" else {"header_file": str(self.folder / "header.txt")}
+        needed = {"certificate": str(self.folder / "server.pem"), "backend": "http://127.0.0.1:1", **header}
+        return override(loaded, needed)
+
+    def test_blocks(self) -> None:
+        """Each block is a configuration, with nothing to warn of."""
+        blocks = dict(_BLOCK.findall(PAGE))
+        self.assertEqual({"headers", "rules", "listeners", "certificates"}, set(blocks))
+        for name, block in blocks.items():
+            self.assertEqual((), load_configuration(self.settings(block)).warnings, name)
+
+    def test_formats(self) -> None:
+        """Every format is in the table, and nothing else."""
+        table = PAGE.partition("``format``  ")[2].partition("\n\n")[0]
+        self.assertEqual([form.value for form in Format], re.findall(r"^``([\w-]+)``", table, re.MULTILINE))
