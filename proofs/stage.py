@@ -41,6 +41,7 @@ class Proxy:
     authority: Path
     header_name: str
     log: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def url(self) -> str:
@@ -85,13 +86,15 @@ class Stage(SynchronousTestCase):
             process.kill()
             process.wait()
 
-    def run_program(self, *command: str, environment: Mapping[str, str] | None = None, seconds: float = 60) -> str:
-        """What a program says on standard output; it has to end well."""
+    def run_program(
+        self, *command: str, environment: Mapping[str, str] | None = None, seconds: float = 60, status: int = 0
+    ) -> str:
+        """What a program says on standard output; it has to end well, or with this ``status``."""
         done = subprocess.run(
             command, cwd=self.folder, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
             capture_output=True, timeout=seconds, check=False,
         )  # fmt: skip
-        self.assertEqual(0, done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace"))
+        self.assertEqual(status, done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace"))
         return done.stdout.decode("utf-8")
 
     def wait_for(self, port: int, process: subprocess.Popen[bytes], name: str) -> None:
@@ -132,9 +135,10 @@ class Stage(SynchronousTestCase):
         """Start ``twistd -n x509proxy``; its configuration names files of :meth:`server_files` and listens on ``port``."""
         path = self.write(f"{name}.toml", toml)
         command = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "x509proxy", "--config", str(path)]
-        self.wait_for(port, self.start(name, command), name)
+        process = self.start(name, command)
+        self.wait_for(port, process, name)
         secret = (self.folder / "header.txt").read_text().split()[0]
-        return Proxy(port, self.folder / "server.pem", secret, self.folder / f"{name}.log")
+        return Proxy(port, self.folder / "server.pem", secret, self.folder / f"{name}.log", process)
 
     def client(self, kind: KeyKind = KeyKind.EC, common_name: str = "client") -> ClientFiles:
         """A new self-signed client certificate, in files."""
