@@ -19,7 +19,7 @@ PLUGIN = ROOT / "twisted" / "plugins" / "x509proxy_plugin.py"
 PLAN: dict[str, tuple[str, ...]] = {
     "ground": ("settings", "document", "origin", "certificate", "exchange", "refusal", "selfsigned"),
     "first": (
-        "encoding", "presets", "material", "trusted", "sni", "rules", "head", "headers", "reader", "answers", "routes", "policy",
+        "encoding", "presets", "material", "trusted", "sni", "rules", "head", "headers", "knownheads", "reader", "answers", "routes", "policy",
         "discovery", "accesslog", "metrics", "configuration",
     ),
     "second": (

@@ -802,7 +802,7 @@ class Faults(AttackTestCase):
             def fail(*_: object, failure: type[Exception] = failure, **__: object) -> Any:
                 raise failure("injected")
 
-            patch = self.patch(ClientCertificate, "from_x509", fail)
+            patch = self.patch(ClientCertificate, "from_der", fail)
             for version in VERSIONS:
                 heard = await self.attack(Attack(shown=[pair().der], key=real_key(pair()), version=version))
                 self.assertEqual(b"HTTP/1.1 401", heard.answer[:12])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography import x509
+from OpenSSL import crypto
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -148,8 +149,8 @@ class _Handle:
     def __init__(self, certificate: x509.Certificate | None) -> None:
         self._certificate = certificate
 
-    def get_peer_certificate(self, *, as_cryptography: bool) -> x509.Certificate | None:
-        return self._certificate
+    def get_peer_certificate(self) -> crypto.X509 | None:
+        return None if self._certificate is None else crypto.X509.from_cryptography(self._certificate)
 
     def get_peer_cert_chain(self, *, as_cryptography: bool) -> None:
         """Nothing but the leaf was sent."""

@@ -18,6 +18,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 import attrs
 from cryptography import x509
@@ -47,8 +48,7 @@ class Flag(enum.Enum):
     UNREADABLE = "UNREADABLE"
 
 
-@attrs.frozen
-class Objection:
+class Objection(NamedTuple):
     """One complaint of OpenSSL's: ``depth`` 0 is the client's own certificate, ``code`` an ``X509_V_ERR_*`` number."""
 
     depth: int
@@ -96,11 +96,13 @@ class ClientCertificate:
 
     @classmethod
     def from_x509(cls, certificate: x509.Certificate, objections: Iterable[Objection]) -> ClientCertificate:
+        """As :meth:`from_der`."""
+        return cls.from_der(certificate.public_bytes(Encoding.DER), objections)
+
+    @classmethod
+    def from_der(cls, der: bytes, objections: Iterable[Objection]) -> ClientCertificate:
         """Parse the certificate of a finished handshake, with what OpenSSL objected to. Never raises: see ``UNREADABLE``."""
-        der = certificate.public_bytes(Encoding.DER)
-        if len(der) > _LARGEST_DER:
-            return unreadable(der)
-        return _parse(der, frozenset(objections))
+        return unreadable(der) if len(der) > _LARGEST_DER else _parse(der, frozenset(objections))
 
     @classmethod
     def _parse(cls, certificate: x509.Certificate, der: bytes, objections: frozenset[Objection]) -> ClientCertificate:

@@ -238,10 +238,14 @@ def _bad_answer(reason: str) -> Refused:
     return Refused(Refusal(502, f"back end's answer: {reason}"))
 
 
+_FRAMING_SIZES = (len(b"transfer-encoding"), len(b"content-length"))
+
+
 def _answer_framing(status: int, version: str, pairs: Pairs, method: bytes) -> tuple[Body, int]:
-    codings = [value for name, value in pairs if name.lower() == b"transfer-encoding"]
-    lengths = [value for name, value in pairs if name.lower() == b"content-length"]
-    if len(codings) + len(lengths) > 1 or any(not _LENGTH.fullmatch(length) for length in lengths):
+    framing = [(name.lower(), value) for name, value in pairs if len(name) in _FRAMING_SIZES]
+    codings = [value for name, value in framing if name == b"transfer-encoding"]
+    lengths = [value for name, value in framing if name == b"content-length"]
+    if len(codings) + len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
         raise _bad_answer("framing that can be read in two ways")
     if codings and (version == "1.0" or codings[0].lower() != b"chunked"):
         raise _bad_answer("transfer-encoding other than chunked, or in HTTP/1.0")

@@ -51,7 +51,12 @@ _CLAIM_PREFIXES = (
 )  # fmt: skip
 # The hop before us is the client itself: whatever it says of a hop before it is its own invention. "Proxy" has no meaning, but
 # CGI-like servers take it for the proxy through which they should go (httpoxy, CVE-2016-5385).
-_HOPS = frozenset({b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip", b"proxy"})
+# A request's name in the back end's logs is not the client's to choose (x509proxy.requestids).
+_HOPS = frozenset(
+    {b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip", b"proxy", b"x-request-id"}
+)
+# The proxy's own id goes to the client (x509proxy.requestids).
+_NOT_ANSWERED = _HOP_BY_HOP | {b"x-request-id"}
 _PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
@@ -70,11 +75,26 @@ def forward_request(head: RequestHead, hop: Hop, rules: HeaderRules, identity_pa
 
     :raises Refused: 400, the ``Connection`` field names one that frames or routes the message.
     """
-    kept, forged = drop_claims(head.pairs, rules)
-    pairs = [(b"Host", head.host), *(pair for pair in drop_hop_by_hop(kept) if pair[0].lower() != b"host")]
-    pairs.extend(forwarded(head.host, hop))
-    pairs.extend(identity_pairs)
-    return pairs, forged
+    kept, forged = _cleaned(head, rules)
+    return [*kept, *forwarded(head.host, hop), *identity_pairs], forged
+
+
+# The same head comes again and again (x509proxy.knownheads). Found by its identity: whoever is in here is alive, so no other
+# head can have its place.
+_CLEANED: dict[int, tuple[RequestHead, HeaderRules, Pairs, int]] = {}
+_MOST_CLEANED = 512
+
+
+def _cleaned(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
+    """The client's fields that pass, ``Host`` first; and how many forged ones were removed."""
+    found = _CLEANED.get(id(head))
+    if found is None or found[0] is not head or found[1] is not rules:
+        kept, forged = drop_claims(head.pairs, rules)
+        pairs = ((b"Host", head.host), *(pair for pair in drop_hop_by_hop(kept) if pair[0].lower() != b"host"))
+        if len(_CLEANED) >= _MOST_CLEANED:
+            _CLEANED.clear()
+        found = _CLEANED[id(head)] = head, rules, pairs, forged
+    return found[2], found[3]
 
 
 def drop_hop_by_hop(pairs: Pairs) -> Pairs:
@@ -137,7 +157,7 @@ def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
 def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
     """The fields that go to the client, without framing, and without a trace of the secret name."""
     named = _named_by_connection(pairs)
-    gone = _HOP_BY_HOP | named if named else _HOP_BY_HOP
+    gone = _NOT_ANSWERED | named if named else _NOT_ANSWERED
     kept = [pair for pair in pairs if fold(pair[0]) not in gone]
     # All at once first, since nearly always there is nothing to find.
     if not tells(b" ".join([part for pair in kept for part in pair]), rules):

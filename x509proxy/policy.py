@@ -18,6 +18,7 @@ _ACCEPTED = {
     Trust.CA: (Verdict.TRUSTED,),
     Trust.EITHER: (Verdict.SELF_SIGNED, Verdict.TRUSTED),
 }
+_ALL_TYPES = [key_type.value for key_type in KeyType]
 _WANTED = {
     Trust.SELF_SIGNED: "The client certificate must be self-signed",
     Trust.CA: "The client certificate must be issued by a certificate authority that this server trusts",
@@ -70,7 +71,7 @@ def _check_times(certificate: ClientCertificate, now: float) -> None:
 def _check_key(certificate: ClientCertificate, settings: PolicySettings) -> None:
     """What is not weak can still be less than what is asked for here. ``key`` is such as ``RSA 2048`` or ``Ed25519``."""
     kind, _, size = certificate.key.lower().partition(" ")
-    allowed = [key_type.value for key_type in settings.key_types]
+    allowed = _ALL_TYPES if len(settings.key_types) == len(_ALL_TYPES) else [key_type.value for key_type in settings.key_types]
     if kind not in allowed:
         wanted = f"must have a key of type {' or '.join(allowed)}"
     elif kind == KeyType.RSA.value and int(size) < settings.minimum_rsa_bits:

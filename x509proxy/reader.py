@@ -21,6 +21,7 @@ import re
 import httptools
 
 from x509proxy.head import Body, RequestHead, check_request_line, read_request_head
+from x509proxy.knownheads import known_heads
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import ClientSettings
 
@@ -111,6 +112,10 @@ class RequestReader(MessageCounter):
         self._tail = b""
         self._left = 0
         self._stays_open = True
+        self._known = known_heads(settings)
+        self._plain: RequestHead | None = None
+        self._whole_head = False
+        self._head_read: RequestHead | None = None
 
     def feed(self, data: bytes) -> list[RequestEvent]:
         """What the bytes complete, up to the end of one request; what is behind it stays in ``rest`` until the next call.
@@ -123,7 +128,15 @@ class RequestReader(MessageCounter):
             if events and events[-1] is Mark.END:
                 self.rest = data[place:]
                 break
+            if self._plain is not None:
+                place = self._plain_body(data, place, self._plain)
+                continue
             if self.stage is Stage.IDLE or self._line:
+                head, end = (None, 0) if self._line else self._known.find(data, place)
+                if head is not None:
+                    self._begin_known(head)
+                    place = end
+                    continue
                 # A request line is looked at wherever it stands in what was fed: so no message begins within a piece.
                 data, place = self._whole_line(data[place:]), 0
                 self._tail = b""
@@ -132,6 +145,30 @@ class RequestReader(MessageCounter):
                 self._feed_piece(data[place:end])
                 place = end
         return events
+
+    def _begin_known(self, head: RequestHead) -> None:
+        """A head that has been read before: the parser, which stands between two messages, need not see it, nor its body."""
+        self._events.append(head)
+        self._left = head.length
+        if self._left:
+            self.stage, self._plain = Stage.BODY, head
+        else:
+            self._end(head.keep_alive)
+
+    def _plain_body(self, data: bytes, place: int, head: RequestHead) -> int:
+        piece = data[place : place + self._left]
+        self._left -= len(piece)
+        self._events.append(piece)
+        if not self._left:
+            self._plain = None
+            self._end(head.keep_alive)
+        return place + len(piece)
+
+    def _end(self, stays_open: bool) -> None:
+        self.stage = Stage.IDLE
+        # After its last request a connection has nothing to say.
+        self.dead = not stays_open
+        self._events.append(Mark.END)
 
     def _end_of_piece(self, data: bytes, place: int) -> int:
         """Where a message may end: a body of a known length there, anything else only behind an empty line."""
@@ -155,6 +192,7 @@ class RequestReader(MessageCounter):
 
     def _feed_piece(self, data: bytes) -> None:
         before = self._body_size
+        self._whole_head, self._head_read = False, None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -165,6 +203,8 @@ class RequestReader(MessageCounter):
         else:
             if self._is_endless(len(data), before):
                 self._die(_endless(self.stage))
+            elif self._head_read is not None:
+                self._known.add(data, self._head_read)
 
     def _whole_line(self, data: bytes) -> bytes:
         """What to feed the parser: nothing until a request line is complete, and well formed in our own eyes."""
@@ -206,6 +246,7 @@ class RequestReader(MessageCounter):
 
     def on_message_begin(self) -> None:
         self._begin_message()
+        self._whole_head = True
         self._target = b""
 
     def on_url(self, piece: bytes) -> None:
@@ -237,6 +278,8 @@ class RequestReader(MessageCounter):
             raise Refused(Refusal(400, "upgrade of a request with a body", "Malformed request"))
         self._begin_body()
         self._events.append(head)
+        # It began in the piece that is being fed, and a piece ends with a head: so the piece is this head.
+        self._head_read = head if self._whole_head else None
 
     def on_body(self, piece: bytes) -> None:
         self._body_size += len(piece)
@@ -247,10 +290,7 @@ class RequestReader(MessageCounter):
     def on_message_complete(self) -> None:
         if self._stays_open and not self._parser.should_keep_alive():
             raise Refused(Refusal(400, "connection field in a trailer", "Malformed request"))
-        self.stage = Stage.IDLE
-        # After its last request a connection has nothing to say.
-        self.dead = not self._parser.should_keep_alive()
-        self._events.append(Mark.END)
+        self._end(self._parser.should_keep_alive())
 
 
 def _endless(stage: Stage) -> Refusal:

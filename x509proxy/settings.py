@@ -180,6 +180,8 @@ class PolicySettings(Settings, frozen=True):
         if self.minimum_rsa_bits not in _RSA_BITS:
             expected = f"{_RSA_BITS.start} to {_RSA_BITS.stop - 1}"
             raise SettingsError(f"minimum-rsa-bits: found {self.minimum_rsa_bits}, expected {expected}")
+        if len(set(self.key_types)) < len(self.key_types):
+            raise SettingsError("key-types: found one twice, expected each once")
         if not self.key_types:
             raise SettingsError(f"key-types: found none, expected one or more of {', '.join(kind.value for kind in KeyType)}")
 

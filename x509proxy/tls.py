@@ -212,11 +212,13 @@ def peer_certificate(connection: SSL.Connection) -> ClientCertificate | None:
 
 def _read(connection: SSL.Connection) -> ClientCertificate | None:
     try:
-        certificate = connection.get_peer_certificate(as_cryptography=True)
+        certificate = connection.get_peer_certificate()
         if certificate is None:
             return None
-        objections = connection.objections if isinstance(connection, _Connection) else _guess(certificate)
-        found = ClientCertificate.from_x509(certificate, objections)
+        # Not as_cryptography: most certificates have been parsed before, and are found by their bytes.
+        der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+        objections = connection.objections if isinstance(connection, _Connection) else _guess(certificate.to_cryptography())
+        found = ClientCertificate.from_der(der, objections)
         return attrs.evolve(found, chain=_chain(connection)) if found.verdict is Verdict.TRUSTED else found
     except Exception:
         # cryptography refuses what OpenSSL took (version 7, BER inside): there is a certificate, and nothing to pass on (L3).

@@ -1,0 +1,41 @@
+"""Heads that have been read before, by their octets: a client sends the same one again and again, and it means the same each time.
+
+Reading a head is a pure function of its octets and of the limits, and costs a fifth of an exchange (docs/performance.rst).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from x509proxy.head import Body, RequestHead
+from x509proxy.settings import ClientSettings
+
+__all__ = ["KnownHeads", "known_heads"]
+
+_LARGEST = 4096  # bytes
+_MOST = 512
+
+
+class KnownHeads:
+    """Only what was read to its end without any objection is kept, and only if its body has a length or none; 2 MiB at most."""
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, RequestHead] = {}
+
+    def find(self, data: bytes, place: int) -> tuple[RequestHead | None, int]:
+        """The head that stands there, complete and known, and the place behind it."""
+        end = data.find(b"\r\n\r\n", place, place + _LARGEST) + 4
+        return (self._heads.get(data[place:end]), end) if end > place else (None, place)
+
+    def add(self, raw: bytes, head: RequestHead) -> None:
+        """Remember it; when there are too many, all are forgotten."""
+        if len(raw) <= _LARGEST and head.body is not Body.CHUNKED:
+            if len(self._heads) >= _MOST:
+                self._heads.clear()
+            self._heads[raw] = head
+
+
+@lru_cache(maxsize=4)
+def known_heads(_: ClientSettings) -> KnownHeads:
+    """Those that were read within these limits."""
+    return KnownHeads()
