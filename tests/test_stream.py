@@ -22,6 +22,8 @@ from x509proxy.settings import ClientAuth
 from x509proxy.stream import TlsFactory, write_and_close
 from x509proxy.tls import ServerConnections, make_context
 
+# Records: more than are given to the protocol at once.
+SEVERAL = (b"1", b"2", b"3", b"4", b"5", b"6")
 SERVER = make_self_signed(KeyKind.EC, "localhost", server=True)
 
 
@@ -117,11 +119,11 @@ class StreamTestCase(SynchronousTestCase):
 
 class Data(StreamTestCase):
     def test_both_ways(self) -> None:
-        """After the handshake each side hears what the other has said, record by record."""
+        """After the handshake each side hears what the other has said; records that came together are one piece."""
         self.shake()
         self.say(b"one", b"two")
         self.stream.writeSequence([b"three", b"four"])
-        self.assertEqual(([b"one", b"two"], b"threefour"), (self.application.told, self.exchange()))
+        self.assertEqual(([b"onetwo"], b"threefour"), (self.application.told, self.exchange()))
 
     def test_larger_than_a_record(self) -> None:
         """What does not fit one record, nor the buffer that is read from OpenSSL, arrives whole, in both directions."""
@@ -176,14 +178,14 @@ class Tls12(StreamTestCase):
 
 
 class Packets(StreamTestCase):
-    def test_nothing_after_the_handshake(self) -> None:
-        """In TLS 1.3 the server has nothing to send when the client is done: tickets go with the first answer."""
+    def test_a_word_after_the_handshake(self) -> None:
+        """When the client is done it hears something at once: with Nagle's algorithm it would wait for it with its request."""
         self.wire.deliver(self.first_flight())
         self.client.bio_write(self.wire.sent())
         self.client.do_handshake()
         self.wire.deliver(self.take())
         self.assertEqual(["shaken"], self.application.told)
-        self.assertEqual(b"", self.wire.sent())
+        self.assertNotEqual(b"", self.wire.sent())
 
     def first_flight(self) -> bytes:
         with contextlib.suppress(SSL.WantReadError):
@@ -269,8 +271,17 @@ class Ends(StreamTestCase):
         """A protocol that cuts while it is given something is given no more, though there is more."""
         self.shake()
         self.application.then = lambda _: self.stream.abortConnection()
-        self.say(b"one", b"two")
-        self.assertEqual([b"one"], self.application.told)
+        self.say(*SEVERAL)
+        self.assertEqual([b"1234"], self.application.told)
+
+    def test_close_behind(self) -> None:
+        """What came before the client's close_notify in the same packet is given before the end is answered."""
+        self.shake()
+        self.application.then = self.stream.write
+        self.client.send(b"one")
+        self.client.shutdown()
+        self.wire.deliver(self.take())
+        self.assertEqual(([b"one"], b"one<close_notify>"), (self.application.told, self.exchange()))
 
     def test_lost(self) -> None:
         """A connection that goes is told once, and forgotten."""
@@ -286,11 +297,11 @@ class Pauses(StreamTestCase):
         """A protocol that has paused gets nothing, and afterwards all that came meanwhile, with what came in the same packet."""
         self.shake()
         self.application.then = lambda _: self.stream.pauseProducing()
-        self.say(b"one", b"two", b"three")
-        self.assertEqual(([b"one"], False), (self.application.told, self.wire.reading))
+        self.say(*SEVERAL)
+        self.assertEqual(([b"1234"], False), (self.application.told, self.wire.reading))
         self.application.then = id
         self.stream.resumeProducing()
-        self.assertEqual(([b"one", b"two", b"three"], True), (self.application.told, self.wire.reading))
+        self.assertEqual(([b"1234", b"56"], True), (self.application.told, self.wire.reading))
 
     def test_resumed_from_within(self) -> None:
         """One that pauses and resumes while it is given something gets each piece once, in order."""
@@ -301,8 +312,8 @@ class Pauses(StreamTestCase):
             self.stream.resumeProducing()
 
         self.application.then = blink
-        self.say(b"one", b"two", b"three")
-        self.assertEqual([b"one", b"two", b"three"], self.application.told)
+        self.say(*SEVERAL)
+        self.assertEqual([b"1234", b"56"], self.application.told)
 
     def test_before_the_handshake(self) -> None:
         """Resuming before the handshake reads nothing."""
