@@ -1,0 +1,126 @@
+"""Before it is measured, each subject proves that it does the job: and what it cannot do is no benchmark of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+from base64 import b64decode
+from binascii import Error
+from contextlib import ExitStack
+from http.client import HTTPException, HTTPSConnection
+from urllib.parse import unquote
+
+from bench.backend import ANSWER
+from bench.stage import BenchError, Files
+from bench.subjects import Subject
+
+__all__ = ["certificate_in", "hold", "prove", "told"]
+
+_PATIENCE = 15.0  # seconds
+_REQUEST = b"GET /token HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_BODY = ANSWER.partition(b"\r\n\r\n")[2]
+
+
+def certificate_in(value: str) -> bytes:
+    """The DER of a header's value, in any of the subjects' encodings: PEM, with or without white space or ``%``, or base64.
+
+    Nothing, and what Apache says for nothing, is no certificate.
+    """
+    text = re.sub(r"-----[A-Z ]+-----|\s", "", unquote(value))
+    try:
+        return b"" if text == "(null)" else b64decode(text, validate=True)
+    except Error:
+        raise BenchError(f"a header of {len(value)} characters holds no certificate") from None
+
+
+def told(fields: list[list[str]], name: str) -> bytes:
+    """The certificate in the one field of that name, in whatever spelling; nothing if there is none or it is empty."""
+    folded = re.sub(r"[^a-z0-9]", "-", name.lower())
+    values = [value for found, value in fields if re.sub(r"[^a-z0-9]", "-", found.lower()) == folded]
+    if len(values) > 1:
+        raise BenchError(f"the back end received {len(values)} certificate headers")
+    return certificate_in(values[0]) if values else b""
+
+
+def _context(files: Files, certificate: bool = True) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=files.server)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if certificate:
+        context.load_cert_chain(files.client, files.client_key)
+    return context
+
+
+def _received(subject: Subject, files: Files, certificate: bool) -> tuple[bytes, bool]:
+    """The certificate that the back end was told, though the request forged one; and whether the connection is kept."""
+    connection = HTTPSConnection("localhost", subject.port, timeout=_PATIENCE, context=_context(files, certificate))
+    try:
+        connection.request("GET", "/headers", headers={files.header_name: "forged"})
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            raise BenchError(f"{subject.name} answers {answer.status}")
+        return told(json.loads(body), files.header_name), not answer.will_close
+    finally:
+        connection.close()
+
+
+def _resumes(subject: Subject, files: Files) -> bool:
+    context = _context(files)
+    with _connect(subject, context) as first:
+        _ask(first)
+        session = first.session
+    with _connect(subject, context, session) as second:
+        return bool(second.session_reused)
+
+
+def prove(subject: Subject, files: Files) -> bool:
+    """That the back end hears the client's certificate and no forged one, and that no session is resumed.
+
+    :returns: whether the subject keeps a connection after an answer.
+    :raises BenchError: it does not do what it has to.
+    """
+    try:
+        certificate, keeps = _received(subject, files, certificate=True)
+        if certificate != files.client_der:
+            raise BenchError(f"{subject.name} does not pass on the client's certificate")
+        if _resumes(subject, files):
+            raise BenchError(f"{subject.name} resumes sessions")
+    except (OSError, HTTPException) as error:
+        raise BenchError(f"{subject.name} does not answer: {error}") from None
+    try:
+        forged, _ = _received(subject, files, certificate=False)
+    except (OSError, HTTPException):
+        forged = b""  # it refuses whoever shows no certificate
+    if forged:
+        raise BenchError(f"{subject.name} passes on what a client without a certificate claims")
+    return keeps
+
+
+def _connect(subject: Subject, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
+    plain = socket.create_connection(("127.0.0.1", subject.port), _PATIENCE)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return context.wrap_socket(plain, server_hostname="localhost", session=session)
+
+
+def _ask(connection: ssl.SSLSocket) -> None:
+    connection.sendall(_REQUEST)
+    answer = b""
+    while not answer.endswith(_BODY):
+        piece = connection.recv(65536)
+        if not piece:
+            raise BenchError("a connection ended before its answer")
+        answer += piece
+
+
+def hold(subject: Subject, files: Files, keeps: bool, count: int, stack: ExitStack) -> None:
+    """Open connections that stay until the stack is closed.
+
+    Each has had one request; or, with a subject that would close it then (``keeps`` is false), its handshake only.
+    """
+    context = _context(files)
+    for _ in range(count):
+        connection = stack.enter_context(_connect(subject, context))
+        if keeps:
+            _ask(connection)

@@ -1,0 +1,160 @@
+"""Where a run takes place: a folder, the files of server and client, and processes; all of it gone when it is over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import attrs
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from bench.measure import descendants, read_stats
+from x509proxy.material import new_header_name
+from x509proxy.selfsigned import KeyKind, make_self_signed
+
+__all__ = ["ROOT", "BenchError", "Files", "Stage", "free_port", "make_files"]
+
+ROOT = Path(__file__).parent.parent
+_PATIENCE = 30.0  # seconds for a program to start, and to end
+_PROGRAMS = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+
+class BenchError(Exception):
+    """One sentence for who runs the benchmark: what cannot be measured, and why."""
+
+
+@attrs.frozen
+class Files:
+    """What server and client need, made for this run. ``…_both``: certificate and key in one file.
+
+    ``header_name``: the header that carries the certificate, the same for all subjects.
+    """
+
+    server: Path
+    server_key: Path
+    server_both: Path
+    client: Path
+    client_key: Path
+    client_both: Path
+    client_der: bytes
+    header: Path
+    header_name: str
+
+
+def make_files(folder: Path) -> Files:
+    """P-256 keys and self-signed certificates for both, and a secret header's name, readable by nobody else."""
+    server = make_self_signed(KeyKind.EC, "localhost", names=("localhost", "127.0.0.1"), server=True)
+    client = make_self_signed(KeyKind.EC, "bench")
+    name = new_header_name()
+
+    def write(file: str, data: bytes) -> Path:
+        path = folder / file
+        path.touch(0o600)
+        path.write_bytes(data)
+        return path
+
+    return Files(
+        server=write("server.pem", server.certificate_pem),
+        server_key=write("server.key", server.key_pem),
+        server_both=write("server-both.pem", server.certificate_pem + server.key_pem),
+        client=write("client.pem", client.certificate_pem),
+        client_key=write("client.key", client.key_pem),
+        client_both=write("client-both.pem", client.certificate_pem + client.key_pem),
+        client_der=client.certificate.public_bytes(Encoding.DER),
+        header=write("header.txt", name.encode() + b"\n"),
+        header_name=name,
+    )
+
+
+def free_port() -> int:
+    """A port of the loopback's that nobody has just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Stage:
+    """A context manager: what was started in it has ended, and what was written is gone, however it was left."""
+
+    def __init__(self) -> None:
+        self._exits = ExitStack()
+        self.folder = Path()
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="x509proxy-bench-"))
+        self._exits.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._exits.close()
+
+    def find(self, program: str) -> str:
+        """The program's path; :raises BenchError: it is not installed."""
+        found = shutil.which(program, path=_PROGRAMS)
+        if found is None:
+            raise BenchError(f"{program} is not installed")
+        return found
+
+    def start(self, name: str, command: Sequence[str], port: int, environment: Mapping[str, str] | None = None) -> int:
+        """Start a program that listens on ``port``, and wait until it does. Its output goes to ``NAME.log``.
+
+        :returns: its process id.
+        :raises BenchError: it has ended, or does not listen in time.
+        """
+        with (self.folder / f"{name}.log").open("wb") as log:
+            # A session of its own: Ctrl-C is for us, who then end it in good order.
+            process = subprocess.Popen(
+                command, cwd=self.folder, env={**os.environ, **(environment or {})}, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self._exits.callback(_end, process)
+        self._wait_for(port, process, name)
+        return process.pid
+
+    def _wait_for(self, port: int, process: subprocess.Popen[bytes], name: str) -> None:
+        end = time.monotonic() + _PATIENCE
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            if process.poll() is not None or time.monotonic() > end:
+                lines = (self.folder / f"{name}.log").read_text("utf-8", "replace").strip().splitlines()
+                raise BenchError(f"{name} does not start: {' / '.join(lines[-3:]) or 'it says nothing'}")
+            time.sleep(0.05)
+
+    def run(self, command: Sequence[str], seconds: float = 60.0, environment: Mapping[str, str] | None = None) -> str:
+        """What a program says; :raises BenchError: it fails, or takes too long."""
+        try:
+            done = subprocess.run(
+                command, cwd=self.folder, env={**os.environ, **(environment or {})}, timeout=seconds, check=False,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{Path(command[0]).name} took more than {seconds:.0f} s") from None
+        said = done.stdout.decode("utf-8", "replace")
+        if done.returncode:
+            raise BenchError(f"{Path(command[0]).name} failed: {' / '.join(said.strip().splitlines()[-3:])}")
+        return said
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    children = descendants(process.pid, read_stats())
+    process.terminate()
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,260 @@
+"""The subjects, each configured for the same job as its manual recommends.
+
+The job: end TLS 1.3 on a port of the loopback's, ask for a client certificate and take any, prove possession afresh with every
+connection (no resumption), remove the certificate header that the client sent, add the genuine one, keep connections to the back
+end open, add ``X-Forwarded-For``, and write a line to an access log in a file. One worker each. None of them closes a connection
+after some number of requests or before a minute without any, so that a keep-alive request costs no share of a handshake.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from bench.stage import ROOT, Files, Stage, free_port
+
+__all__ = ["NAMES", "Place", "Subject", "start_back_end", "start_front", "start_subject"]
+
+
+@attrs.frozen
+class Place:
+    """What a subject is told. ``workers``: for x509proxy, if it shall have more than its one process."""
+
+    folder: Path
+    files: Files
+    port: int
+    back_end: int
+    workers: int | None = None
+
+
+@attrs.frozen
+class Subject:
+    """A subject that runs: its process, its port, and its version in words."""
+
+    name: str
+    version: str
+    port: int
+    pid: int
+
+
+@attrs.frozen
+class _Recipe:
+    """``configuration``: the text of the file ``NAME.conf``; ``command``: from the program's path to the whole line."""
+
+    program: str
+    version: Sequence[str]
+    configuration: Callable[[Place], str]
+    command: Callable[[str, Place], Sequence[str]]
+
+
+def _nginx(place: Place) -> str:
+    # Its workers are "nobody" unless told otherwise, who cannot enter the folder.
+    user = "user root;" if os.geteuid() == 0 else ""
+    return f"""
+daemon off; {user} worker_processes 1; worker_rlimit_nofile 16400;
+pid {place.folder}/nginx.pid; error_log {place.folder}/nginx-error.log;
+events {{ worker_connections 8192; }}
+http {{
+  access_log {place.folder}/nginx-access.log;
+  client_body_temp_path {place.folder}/nginx-body; proxy_temp_path {place.folder}/nginx-proxy;
+  fastcgi_temp_path {place.folder}/nginx-fastcgi; uwsgi_temp_path {place.folder}/nginx-uwsgi;
+  scgi_temp_path {place.folder}/nginx-scgi;
+  upstream back {{ server 127.0.0.1:{place.back_end}; keepalive 64; keepalive_requests 1000000; }}
+  server {{
+    listen 127.0.0.1:{place.port} ssl backlog=1024;
+    ssl_certificate {place.files.server}; ssl_certificate_key {place.files.server_key};
+    ssl_protocols TLSv1.3; ssl_verify_client optional_no_ca; ssl_session_cache off; ssl_session_tickets off;
+    keepalive_requests 1000000; keepalive_timeout 60s; client_max_body_size 0;
+    location / {{
+      proxy_pass http://back; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_headers_hash_bucket_size 128; proxy_request_buffering off; proxy_max_temp_file_size 0;
+      proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header {place.files.header_name} $ssl_client_escaped_cert;
+    }}
+  }}
+}}
+"""
+
+
+def _haproxy(place: Place) -> str:
+    name = place.files.header_name
+    return f"""
+global
+  maxconn 8192
+  nbthread 1
+  tune.ssl.cachesize 0
+  log stdout format raw local0 info
+defaults
+  mode http
+  log global
+  option httplog
+  option forwardfor
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  timeout http-keep-alive 60s
+frontend tls
+  bind 127.0.0.1:{place.port} backlog 1024 ssl crt {place.files.server_both} ssl-min-ver TLSv1.3 no-tls-tickets \
+ca-file {place.files.client} verify optional ca-ignore-err all crt-ignore-err all
+  http-request del-header {name}
+  http-request set-header {name} %[ssl_c_der,base64] if {{ ssl_c_used }}
+  default_backend back
+backend back
+  http-reuse always
+  server one 127.0.0.1:{place.back_end}
+"""
+
+
+def _apache(place: Place) -> str:
+    modules = ("mpm_event", "authz_core", "ssl", "headers", "proxy", "proxy_http")
+    # A thread for each request that is served at a time; idle connections have none, they wait in the listener's poll.
+    user = "User www-data\nGroup www-data" if os.geteuid() == 0 else ""
+    loaded = "\n".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in modules)
+    return f"""
+{loaded}
+{user}
+ServerName localhost
+ServerRoot {place.folder}
+DefaultRuntimeDir {place.folder}
+PidFile {place.folder}/apache.pid
+ErrorLog {place.folder}/apache-error.log
+CustomLog {place.folder}/apache-access.log "%h %l %u %t \\"%r\\" %>s %b"
+Listen 127.0.0.1:{place.port}
+ListenBacklog 1024
+ServerLimit 1
+StartServers 1
+ThreadLimit 1024
+ThreadsPerChild 1024
+MaxRequestWorkers 1024
+AsyncRequestWorkerFactor 8
+KeepAliveTimeout 60
+MaxKeepAliveRequests 0
+SSLSessionCache none
+SSLSessionTickets off
+<VirtualHost 127.0.0.1:{place.port}>
+  SSLEngine on
+  SSLProtocol TLSv1.3
+  SSLCertificateFile {place.files.server}
+  SSLCertificateKeyFile {place.files.server_key}
+  SSLVerifyClient optional_no_ca
+  RequestHeader set {place.files.header_name} "%{{SSL_CLIENT_CERT}}s"
+  ProxyPass / http://127.0.0.1:{place.back_end}/
+</VirtualHost>
+"""
+
+
+def _ours(place: Place) -> str:
+    return f"""
+listen = ["tcp:{place.port}:interface=127.0.0.1:backlog=1024"]
+certificate = "{place.files.server}"
+private-key = "{place.files.server_key}"
+backend = ["http://127.0.0.1:{place.back_end}"]
+preset = "connect2id"
+header-file = "{place.files.header}"
+access-log = "{place.folder}/x509proxy-access.log"
+[tls]
+minimum-version = "1.3"
+[client]
+requests = 1000000
+idle-timeout = 60
+connections = 8192
+body-bytes = 1073741824
+[upstream]
+queue = 4096
+"""
+
+
+def _run_ours(program: str, place: Place) -> Sequence[str]:
+    twistd = str(Path(program).parent / "twistd")
+    line = [twistd, "-n", "--pidfile=", "x509proxy", "--config", str(place.folder / "x509proxy.conf")]
+    return line if place.workers is None else [*line, "--workers", str(place.workers)]
+
+
+_VERSIONS = """
+import platform, twisted
+from OpenSSL import SSL
+print("Python", platform.python_version(), "Twisted", twisted.__version__, SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode())
+"""
+
+_RECIPES: Mapping[str, _Recipe] = {
+    "nginx": _Recipe("nginx", ["-v"], _nginx, lambda program, place: [program, "-c", str(place.folder / "nginx.conf")]),
+    "haproxy": _Recipe(
+        "haproxy", ["-v"], _haproxy, lambda program, place: [program, "-db", "-f", str(place.folder / "haproxy.conf")]
+    ),
+    "apache": _Recipe(
+        "apache2",
+        ["-v"],
+        _apache,
+        lambda program, place: [program, "-DFOREGROUND", "-f", str(place.folder / "apache.conf")],
+    ),
+    "stock": _Recipe(
+        sys.executable,
+        ["-c", _VERSIONS],
+        lambda _place: "",
+        lambda program, place: [
+            program, "-P", str(ROOT / "bench" / "stock.py"), str(place.port), str(place.back_end), str(place.folder),
+        ],
+    ),
+    "x509proxy": _Recipe(
+        sys.executable,
+        ["-c", _VERSIONS],
+        _ours,
+        _run_ours,
+    ),
+}  # fmt: skip
+
+NAMES = tuple(_RECIPES)
+"""The subjects, in the order of the tables. The first is what the others are compared with."""
+
+
+def start_subject(stage: Stage, name: str, files: Files, back_end: int, workers: int | None = None) -> Subject:
+    """:raises BenchError: its program is missing, or does not start."""
+    recipe = _RECIPES[name]
+    program = stage.find(recipe.program)
+    version = stage.run([program, *recipe.version]).strip().splitlines()[0]
+    place = Place(stage.folder, files, free_port(), back_end, workers)
+    path = stage.folder / f"{name}.conf"
+    path.touch(0o600)
+    path.write_text(recipe.configuration(place), "utf-8")
+    # This checkout is measured, installed or not.
+    pid = stage.start(name, recipe.command(program, place), place.port, {"PYTHONPATH": str(ROOT)})
+    return Subject(name, version, place.port, pid)
+
+
+def start_back_end(stage: Stage) -> int:
+    """The port of the back end that they share."""
+    port = free_port()
+    stage.start("back-end", [sys.executable, "-P", str(ROOT / "bench" / "backend.py"), str(port)], port)
+    return port
+
+
+def start_front(stage: Stage, files: Files, subjects: Sequence[Subject]) -> dict[str, int]:
+    """Ports without TLS, one for each subject, from which HAProxy goes on to it with the client's certificate.
+
+    ``wrk`` has no client certificates. Connections are kept and shared (``http-reuse always``), so what arrives at the subject
+    are keep-alive requests.
+    """
+    ports = {subject.name: free_port() for subject in subjects}
+    parts = [
+        f"""
+listen {subject.name}
+  bind 127.0.0.1:{ports[subject.name]} backlog 1024
+  http-reuse always
+  server one 127.0.0.1:{subject.port} ssl verify none crt {files.client_both} ssl-min-ver TLSv1.3 no-ssl-reuse \
+pool-purge-delay 60s
+"""
+        for subject in subjects
+    ]
+    timeouts = "\n".join(f"  timeout {kind} 30s" for kind in ("connect", "client", "server"))
+    # A fifth of the files that it may open is as much as it lets connections without a request have, unless told otherwise.
+    pool = "tune.pool-low-fd-ratio 80\n  tune.pool-high-fd-ratio 90"
+    text = f"global\n  maxconn 8192\n  nbthread 1\n  {pool}\ndefaults\n  mode http\n{timeouts}\n{''.join(parts)}"
+    path = stage.folder / "front.conf"
+    path.write_text(text, "utf-8")
+    program = stage.find("haproxy")
+    stage.start("front", [program, "-db", "-f", str(path)], next(iter(ports.values())))
+    return ports
