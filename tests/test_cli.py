@@ -202,13 +202,22 @@ class Check(Case):
         return self.path("proxy.toml", (text + more).encode("utf-8"))
 
     def test_good(self) -> None:
-        """A good configuration is said to be good."""
-        path = self.configuration()
+        """A good configuration is said to be good, and whoever has thought of everything hears nothing else."""
+        path = self.configuration(more=self.THOUGHTFUL)
         self.assertEqual(Result(0, f"{path}: the configuration is good\n", ""), run("check", path))
+
+    THOUGHTFUL = 'access-log = "-"\nmaximum-der = 2048\nclient.head-bytes = 4096\n'
+
+    def test_notes(self) -> None:
+        """What an auditor would ask is a note, and the configuration is good all the same."""
+        result = run("check", self.configuration())
+        self.assertEqual(0, result.code)
+        notes = [line.split(":")[:2] for line in result.err.splitlines()]
+        self.assertEqual([["note", " client.head-bytes"], ["note", " access-log"]], notes)
 
     def test_warnings(self) -> None:
         """What is allowed and yet worth a sentence goes to standard error, and the configuration is good all the same."""
-        path = self.configuration(days=3)
+        path = self.configuration(days=3, more=self.THOUGHTFUL)
         result = run("check", path)
         self.assertEqual(0, result.code)
         self.assertTrue(result.err.startswith("warning: certificate: expires soon, at "), result.err)

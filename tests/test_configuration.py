@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_material import ISSUER, KEY, LEAF, NAME, OTHER_KEY, MaterialTests, certificate_for, pem
-from x509proxy.configuration import Configuration, load_configuration, load_settings, override, read_again
+from x509proxy.configuration import Configuration, load_configuration, load_settings, override
 from x509proxy.document import ProxySettings
 from x509proxy.origin import Backend, Scheme
 from x509proxy.rules import fold
@@ -101,6 +101,8 @@ class LoadSettingsTests(TomlTests):
         self.assertEqual(self.load("ca-depth = 10").ca_depth, 10)
         self.assertEqual(self.refusal("ca-depth = 11"), "FILE: ca-depth: found 11, expected 1 to 10")
         self.assertEqual(self.refusal("ca-depth = 0"), "FILE: ca-depth: found 0, expected a number above zero")
+        self.assertEqual(self.refusal("workers = 257"), "FILE: workers: found 257, expected 1 to 256")
+        self.assertEqual(self.refusal('key-types = ["ec", "ec"]'), "FILE: key-types: found one twice, expected each once")
 
     def test_standard_output(self) -> None:
         """A hyphen is no file for the access log."""
@@ -397,12 +399,12 @@ class LoadConfigurationTests(MaterialTests):
         self.further(b)
         self.crl(9)
         self.write(pem(ISSUER, LEAF), name="ca.pem")
-        after = read_again(before)
+        after = load_configuration(before.settings)
         self.assertEqual([one.certificate for one in after.further], [b.certificate])
         self.assertEqual(after.trusted.authorities, (ISSUER, LEAF))
         self.assertNotEqual(after.trusted.crls, before.trusted.crls)
         self.assertEqual((before.warnings, len(after.warnings)), ((), 1))
-        self.assertEqual(len(read_again(before, time.time() + 10 * DAY).warnings), 2)
+        self.assertEqual(len(load_configuration(before.settings, time.time() + 10 * DAY).warnings), 2)
 
     def test_upstream(self) -> None:
         """The side towards the back end has authorities and an identity of its own."""

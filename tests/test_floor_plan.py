@@ -19,15 +19,20 @@ PLUGIN = ROOT / "twisted" / "plugins" / "x509proxy_plugin.py"
 PLAN: dict[str, tuple[str, ...]] = {
     "ground": ("settings", "document", "origin", "certificate", "exchange", "refusal", "selfsigned"),
     "first": (
-        "encoding", "presets", "material", "trusted", "sni", "rules", "head", "headers", "knownheads", "reader", "answers", "routes", "policy",
-        "discovery", "accesslog", "metrics", "configuration",
+        "encoding", "presets", "material", "trusted", "sni", "rules", "head", "headers", "knownheads", "reader",
+        "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog", "notify", "reasons",
+        "metrics", "snapshot", "fleet", "history", "exposition", "figures", "markup", "statustiles", "statustables",
+        "statuspage", "loaded", "advice", "configuration", "expiry", "parcel",
     ),
     "second": (
-        "limits", "deadline", "tls", "sender", "stream", "client", "request", "channel", "factory", "backend", "outgoing",
-        "upstream", "pool", "rewriting", "transfer",
+        "limits", "deadline", "tls", "sender", "stream", "client", "request", "channel", "factory", "proxied", "backend",
+        "outgoing", "upstream", "health", "record", "checks", "pool", "view", "balance", "rewriting", "transfer",
     ),
     "third": ("site", "resource"),
-    "fourth": ("endpoint", "echo", "server", "demo", "service", "cli"),
+    "fourth": (
+        "endpoint", "echo", "listening", "reloading", "logs", "admin", "running", "workers", "worker", "server",
+        "demo", "service", "cli",
+    ),
     "garden": ("testing",),
 }  # fmt: skip
 FLOORS = {room: floor for floor, rooms in enumerate(PLAN.values()) for room in rooms}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.document import ProxySettings
+from x509proxy.document import HealthSettings, ProxySettings
 from x509proxy.origin import Backend, Scheme
 from x509proxy.settings import (
     ClientAuth,
@@ -107,6 +107,20 @@ class Toml(SynchronousTestCase):
         """What can be repeated is a list."""
         self.assertEqual(("http://a", "http://b"), self.read(backend=["http://a", "http://b"]).backend)
 
+    def test_back_ends(self) -> None:
+        """What is said of back ends that fail is read; sentences name the key, but not a path, which may hold another."""
+        found = self.read(upstream={"hold-off": 0.5, "longest-hold-off": 300}, health={"path": "/health?full=1", "status": 204})
+        self.assertEqual((0.5, 300), (found.upstream.hold_off, found.upstream.longest_hold_off))
+        self.assertEqual(HealthSettings(path="/health?full=1", status=204), found.health)
+        for table, sentence in (
+            ({"upstream": {"hold-off": 31}}, "hold-off: found 31, expected no more than longest-hold-off, 30"),
+            ({"upstream": {"longest-hold-off": 301}}, "longest-hold-off: found 301, expected 300 or less"),
+            ({"health": {"path": "/", "status": 600}}, "status: found 600, expected 200 to 599"),
+            ({"health": {"path": "/#a"}}, "path: found no path, expected one such as /health, in ASCII and without spaces or #"),
+        ):
+            error = self.assertRaises(msgspec.ValidationError, self.read, **table)
+            self.assertEqual(sentence, str(error).partition(" - at")[0])
+
     def test_wrong(self) -> None:
         """Unknown names, wrong types, unknown words and bad numbers are refused, wherever they stand."""
         tables: tuple[dict[str, Any], ...] = (
@@ -120,6 +134,13 @@ class Toml(SynchronousTestCase):
             {"client": {"head-timeout": "10s"}},
             {"client": {"head-timeout": 0}},
             {"upstream": {"retries": 3}},
+            {"upstream": {"hold-off": 31}},
+            {"upstream": {"longest-hold-off": 301}},
+            {"health": {}},
+            {"health": {"path": "health"}},
+            {"health": {"path": "/a b"}},
+            {"health": {"path": "/", "status": 100}},
+            {"health": {"path": "/", "interval": 0}},
             {"tls": {"minimum-version": "1.1"}},
         )
         for table in tables:

@@ -157,11 +157,14 @@ def _secret(preset: str, write: Path | None) -> None:
 
 
 def _check(path: str) -> None:
+    from x509proxy.advice import advice_for
     from x509proxy.configuration import load_configuration, load_settings
 
     configuration = load_configuration(load_settings(path))
     for warning in configuration.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    for advice in advice_for(configuration):
+        print(f"note: {advice}", file=sys.stderr)
     print(f"{path}: the configuration is good")
 
 

@@ -11,32 +11,32 @@ from __future__ import annotations
 
 import difflib
 import enum
-import ipaddress
 import re
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 import msgspec
-from cryptography import x509
 
-from x509proxy.certificate import date
+from x509proxy.advice import warnings_for
 from x509proxy.document import ProxySettings
+from x509proxy.loaded import Configuration
 from x509proxy.material import Identity, Source, read_authorities, read_identity, without_secrets
-from x509proxy.origin import Backend, Scheme
-from x509proxy.rules import HeaderRules, read_rules
-from x509proxy.settings import Settings, SettingsError, Trust, UpstreamSettings
+from x509proxy.origin import Backend
+from x509proxy.rules import read_rules
+from x509proxy.settings import Settings, SettingsError, UpstreamSettings
 from x509proxy.sni import ServerNames
-from x509proxy.trusted import NOBODY, Trusted, crl_warnings, read_trusted
+from x509proxy.trusted import read_trusted
 
-__all__ = ["Configuration", "load_configuration", "load_settings", "override", "read_again", "resolve"]
+__all__ = ["FILES", "Configuration", "load_configuration", "load_settings", "override", "resolve"]
 
 _LISTS = ("listen", "backend", "crl")
 # Every key that names a file, wherever in the document it stands.
-_FILES = frozenset({"certificate", "private_key", "header_file", "ca", "crl", "access_log", "name_file", "value_file"})
+FILES = frozenset({"certificate", "private_key", "header_file", "ca", "crl", "access_log", "name_file", "value_file"})
 _NAMINGS = ("header", "header-file")
 
 _Part = TypeVar("_Part", bound=Settings)
@@ -49,26 +49,6 @@ _TYPES = {
     "object": "a table", "date": "a date", "datetime": "a date-time", "time": "a time",
 }  # fmt: skip
 _LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
-
-_SOON = 14 * 24 * 3600.0
-
-
-@attrs.frozen
-class Configuration:
-    """Everything that a proxy needs, read and checked. ``upstream_authorities``: ``None`` stands for the system's own.
-
-    ``further``: who the server is to clients that ask for other names than those of ``identity``.
-    """
-
-    settings: ProxySettings
-    identity: Identity
-    backends: tuple[Backend, ...]
-    rules: HeaderRules
-    trusted: Trusted = NOBODY
-    further: tuple[Identity, ...] = ()
-    upstream_authorities: tuple[x509.Certificate, ...] | None = None
-    upstream_identity: Identity | None = None
-    warnings: tuple[str, ...] = ()
 
 
 def load_settings(path: str) -> ProxySettings:
@@ -116,7 +96,7 @@ def _joined(name: str, value: Any, folder: Path) -> Any:
             return _resolved(value, folder)
         case tuple():
             return tuple(_joined(name, member, folder) for member in value)
-        case str() if name in _FILES:
+        case str() if name in FILES:
             return str(folder / value)
     return value
 
@@ -191,7 +171,7 @@ def _choices(key: str) -> str:
     for part in key.split("."):
         name, _, place = part.partition("[")
         kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == name)
-        kind = _table_of(kind) or (get_args(kind)[0] if place else kind)
+        kind = _table_of(kind) or (get_args(kind)[0] if place or isinstance(kind, UnionType) else kind)
     if not isinstance(kind, enum.EnumMeta):
         return ""
     members: Iterable[enum.Enum] = kind
@@ -226,24 +206,11 @@ def load_configuration(settings: ProxySettings, now: float | None = None) -> Con
     return _checked(found, time.time() if now is None else now)
 
 
-def read_again(configuration: Configuration, now: float | None = None) -> Configuration:
-    """The same configuration with certificates, keys, authorities, their lists and secret names as their files have them now.
-
-    :raises SettingsError: one of these files is unfit now.
-    """
-    settings = configuration.settings
-    assert settings.certificate is not None
-    identity, rules = read_identity(settings.certificate, settings.private_key), read_rules(settings)
-    trusted, further = read_trusted(settings), _further(settings)
-    found = attrs.evolve(configuration, identity=identity, rules=rules, trusted=trusted, further=further)
-    return _checked(found, time.time() if now is None else now)
-
-
 def _checked(found: Configuration, now: float) -> Configuration:
     """With what there is to warn of, if its parts fit together."""
     if found.further:
         ServerNames.of([identity.certificate for identity in (found.identity, *found.further)])
-    return attrs.evolve(found, warnings=tuple(_warnings(found, now)))
+    return attrs.evolve(found, warnings=tuple(warnings_for(found, now)))
 
 
 def _further(settings: ProxySettings) -> tuple[Identity, ...]:
@@ -268,42 +235,3 @@ def _upstream_identity(upstream: UpstreamSettings) -> Identity | None:
     if upstream.private_key is not None:
         raise SettingsError("upstream.certificate: found none, expected a PEM file, since there is an upstream.private-key")
     return None
-
-
-def _warnings(found: Configuration, now: float) -> Iterator[str]:
-    """What is allowed and yet worth a sentence at every start."""
-    settings = found.settings
-    if settings.header is not None:
-        yield "header: on a command line other users see the name in the process list; header-file keeps it secret"
-    if settings.ca is not None and not settings.crl and settings.trust not in (Trust.CA, Trust.EITHER):
-        yield f"ca: decides nothing while trust is {settings.trust.value}; ca or either pass on what it has issued"
-    for backend in found.backends:
-        if backend.scheme is Scheme.HTTP and not _is_loopback(backend.host):
-            yield f"backend: {backend} is neither https nor this host; anyone on that network can read or forge the header"
-    for key, identity in _identities(found):
-        yield from _validity_warnings(key, identity.certificate, now)
-    yield from crl_warnings(found.trusted, now)
-
-
-def _identities(found: Configuration) -> Iterator[tuple[str, Identity]]:
-    yield "certificate", found.identity
-    yield from ((f"certificates[{place}].certificate", identity) for place, identity in enumerate(found.further))
-    if found.upstream_identity is not None:
-        yield "upstream.certificate", found.upstream_identity
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _validity_warnings(key: str, certificate: x509.Certificate, now: float) -> Iterator[str]:
-    begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-    if now < begin:
-        yield f"{key}: is not valid before {date(begin)}"
-    elif now > end:
-        yield f"{key}: expired at {date(end)}"
-    elif now > end - _SOON:
-        yield f"{key}: expires soon, at {date(end)}"

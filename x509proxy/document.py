@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from x509proxy.settings import (
@@ -9,7 +10,9 @@ from x509proxy.settings import (
     ClientSettings,
     Format,
     KeyType,
+    LogFormat,
     PolicySettings,
+    ProxyProtocol,
     RuleSettings,
     Settings,
     SettingsError,
@@ -20,9 +23,12 @@ from x509proxy.settings import (
 )
 
 __all__ = [
+    "LOOPBACK",
+    "AdminSettings",
     "CertificateSettings",
     "DiscoverySettings",
     "HeaderSettings",
+    "HealthSettings",
     "ListenerSettings",
     "ProxySettings",
 ]
@@ -49,11 +55,59 @@ class HeaderSettings(Settings, frozen=True):
         return f"HeaderSettings(format={self.format!r})"
 
 
+_HAPROXY = "haproxy:"
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""Whom to believe unless something else is said (:class:`ListenerSettings`)."""
+_HOPS = range(1, 5)
+
+
 class ListenerSettings(Settings, frozen=True):
-    """One more place to listen, whose handshake asks for something else: for browsers, ``none`` (RFC 8705 section 5)."""
+    """One more place to listen.
+
+    ``client_certificate``: what its handshake asks for, if that is something else; for browsers ``none`` (RFC 8705 section 5).
+    ``proxy_protocol`` (:mod:`x509proxy.proxied`): ``required`` where balancers say whose a connection is; an ``endpoint`` that
+    begins with ``haproxy:`` says the same. ``trusted``: the networks whose word is believed, others are cut; ``proxy_hops``:
+    how many balancers' headers there are in a row.
+    """
 
     endpoint: str
-    client_certificate: ClientAuth
+    client_certificate: ClientAuth | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    trusted: tuple[str, ...] = LOOPBACK
+    proxy_hops: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.endpoint.startswith(_HAPROXY) and self.proxy_protocol is ProxyProtocol.NONE:
+            raise SettingsError("proxy-protocol: found none, expected required, since the endpoint begins with haproxy:")
+        if self.description.startswith(_HAPROXY):
+            raise SettingsError("endpoint: found haproxy: twice, expected it once; proxy-hops says how many headers there are")
+        if not self.is_proxied and (self.trusted, self.proxy_hops) != (LOOPBACK, _HOPS.start):
+            raise SettingsError('proxy-protocol: found none, expected "required" where trusted or proxy-hops is given')
+        if self.proxy_hops not in _HOPS:
+            raise SettingsError(f"proxy-hops: found {self.proxy_hops}, expected {_HOPS.start} to {_HOPS.stop - 1}")
+        _check_networks(self.trusted)
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether each connection begins with a header of the PROXY protocol."""
+        return self.proxy_protocol is ProxyProtocol.REQUIRED or self.endpoint.startswith(_HAPROXY)
+
+    @property
+    def description(self) -> str:
+        """The endpoint as Twisted has to hear it: its own parser of such headers drops those that are split."""
+        return self.endpoint.removeprefix(_HAPROXY)
+
+
+def _check_networks(networks: tuple[str, ...]) -> None:
+    if not networks:
+        raise SettingsError("trusted: found none, expected at least one network such as 10.0.0.0/8")
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            expected = "an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix"
+            raise SettingsError(f"trusted: found {network!r}, expected {expected}") from None
 
 
 class CertificateSettings(Settings, frozen=True):
@@ -84,12 +138,90 @@ class DiscoverySettings(Settings, frozen=True):
             raise SettingsError("mtls: found no https origin, expected one such as https://mtls.example.com:8443, without a path")
 
 
+_CHECK_PATH = re.compile(r"/[!-\"$-~]*")
+_CHECK_STATUSES = range(200, 600)
+
+
+class HealthSettings(Settings, frozen=True):
+    """How each back end is asked whether it is well, beside what its exchanges tell (:mod:`x509proxy.checks`).
+
+    ``path``: what is asked for, below the back end's base path; ``status``: what a healthy one answers. It is asked every
+    ``interval``, and has ``timeout`` for all of it; ``fall`` bad answers in a row take it out, ``rise`` good ones bring it back.
+    """
+
+    path: str
+    status: int = 200
+    interval: float = 5.0
+    timeout: float = 2.0
+    rise: int = 2
+    fall: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _CHECK_PATH.fullmatch(self.path):
+            # What was found is not repeated: a query may hold a key.
+            raise SettingsError("path: found no path, expected one such as /health, in ASCII and without spaces or #")
+        if self.status not in _CHECK_STATUSES:
+            expected = f"{_CHECK_STATUSES.start} to {_CHECK_STATUSES.stop - 1}"
+            raise SettingsError(f"status: found {self.status}, expected {expected}")
+
+
+_ENDPOINT_PART = re.compile(r"(?:[^\\:]|\\.)+")
+_NAME = re.compile(r"[a-z0-9._-]+")
+
+
+class AdminSettings(Settings, frozen=True):
+    """Where to look at the proxy while it runs (:mod:`x509proxy.admin`): plain HTTP, without a password.
+
+    ``listen``: a unix socket, or TCP with a loopback ``interface``; any other only if ``open`` says so. ``hosts``: the names by
+    which it is asked, besides ``localhost`` and addresses.
+    """
+
+    listen: str
+    open: bool = False
+    hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.open and not self._is_local:
+            expected = "unix:/path or tcp:9443:interface=127.0.0.1; open = true is for other places, where everybody can read it"
+            raise SettingsError(f"admin.listen: found {self.listen!r}, expected {expected}")
+        for name in self.hosts:
+            if not _NAME.fullmatch(name):
+                raise SettingsError(f"admin.hosts: found {name!r}, expected a host's name in lower case, without a port")
+
+    @property
+    def _is_local(self) -> bool:
+        kind, *parts = _ENDPOINT_PART.findall(self.listen) or [""]
+        interfaces = [part.removeprefix("interface=") for part in parts if part.startswith("interface=")]
+        return kind == "unix" or (kind in ("tcp", "tcp6") and bool(interfaces) and all(map(_is_loopback, interfaces)))
+
+    @property
+    def description(self) -> str:
+        """The endpoint. A unix socket is its owner's alone unless it has a ``mode``; Twisted would let everybody in."""
+        kind, *parts = _ENDPOINT_PART.findall(self.listen) or [""]
+        has_mode = any(part.startswith("mode=") for part in parts)
+        return f"{self.listen}:mode=600" if kind == "unix" and not has_mode else self.listen
+
+
+def _is_loopback(interface: str) -> bool:
+    try:
+        return ipaddress.ip_address(re.sub(r"\\(.)", r"\1", interface)).is_loopback
+    except ValueError:
+        return False
+
+
 # How many intermediate certificates may stand between a client's and an authority: each can cost 5 ms (x509proxy.tls).
 _CA_DEPTHS = range(1, 11)
+_WORKERS = range(1, 257)
 
 
 class ProxySettings(Settings, frozen=True):
-    """One proxy: what the command line and the TOML file can say."""
+    """One proxy: what the command line and the TOML file can say.
+
+    ``workers``: processes that serve; ``reload_on_change``: seconds between two looks at the files, none if it is not given.
+    ``log_refusals``: so many refused and aborted exchanges a second are written to the access log, the rest are counted.
+    """
 
     listen: tuple[str, ...] = ("tcp:8443",)
     certificate: str | None = None
@@ -108,12 +240,18 @@ class ProxySettings(Settings, frozen=True):
     ca_depth: int = 4
     crl: tuple[str, ...] = ()
     access_log: str | None = None
+    log_format: LogFormat = LogFormat.TEXT
+    log_refusals: int = 50
+    workers: int = 1
+    reload_on_change: float | None = None
     demo: bool = False
     headers: tuple[HeaderSettings, ...] = ()
     rules: tuple[RuleSettings, ...] = ()
     listeners: tuple[ListenerSettings, ...] = ()
     certificates: tuple[CertificateSettings, ...] = ()
     discovery: DiscoverySettings | None = None
+    health: HealthSettings | None = None
+    admin: AdminSettings | None = None
     tls: TlsSettings = TlsSettings()
     client: ClientSettings = ClientSettings()
     upstream: UpstreamSettings = UpstreamSettings()
@@ -122,11 +260,18 @@ class ProxySettings(Settings, frozen=True):
         super().__post_init__()
         if self.ca_depth not in _CA_DEPTHS:
             raise SettingsError(f"ca-depth: found {self.ca_depth}, expected {_CA_DEPTHS.start} to {_CA_DEPTHS.stop - 1}")
-        _ = self.policy
+        if self.workers not in _WORKERS:
+            raise SettingsError(f"workers: found {self.workers}, expected {_WORKERS.start} to {_WORKERS.stop - 1}")
+        _ = self.policy, self.places
 
     def __repr__(self) -> str:
         # The header's name is a secret (law L4): a settings object in a traceback must not tell it.
         return f"ProxySettings(listen={self.listen!r}, backend={self.backend!r}, preset={self.preset!r})"
+
+    @property
+    def places(self) -> tuple[ListenerSettings, ...]:
+        """Everywhere it listens: at ``listen``, then at ``listeners``."""
+        return (*(ListenerSettings(endpoint=endpoint) for endpoint in self.listen), *self.listeners)
 
     @property
     def policy(self) -> PolicySettings:

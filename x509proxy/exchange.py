@@ -30,7 +30,8 @@ class Exchange:
     ``started``: seconds since the epoch; ``duration``: seconds; ``target``: path without query, which may hold OAuth codes;
     ``status``: 0 if none was sent; ``bytes_in``, ``bytes_out``: of the bodies; ``forged``: how many fields were removed that
     pretended to be the certificate header; ``odd_names``: fields dropped for their names; ``reason``: why the proxy itself
-    answered or the exchange was cut short, in words for the operator. ``backend``: the one that answered, if any was asked.
+    answered or the exchange was cut short, in words for the operator. ``backend``: the one that answered, if any was asked;
+    ``request_id``: what the client and the back end know it by (:mod:`x509proxy.requestids`).
     """
 
     started: float
@@ -49,6 +50,7 @@ class Exchange:
     forged: int = 0
     odd_names: int = 0
     backend: str = ""
+    request_id: str = ""
 
     @property
     def verdict(self) -> Verdict:

@@ -19,7 +19,8 @@ class Scheme(enum.Enum):
     UNIX = "unix"
 
 
-_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+# Labels as long as a resolver takes them (RFC 1035 section 2.3.4): with others, Python's codec for names fails.
+_HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
 _BASE = re.compile(r"(/[!-\"$->@-~]*)?")
 _PORTS = {"http": 80, "https": 443}
 

@@ -43,13 +43,17 @@ class HeaderPlan:
 
 @attrs.frozen
 class Preset:
-    """One server. ``server_lines``: what its own configuration has to say, with ``{name}`` for the first header's name."""
+    """One server. ``server_lines``: what its own configuration has to say, with ``{name}`` for the first header's name.
+
+    ``head_bytes``: the largest head that it takes as it comes, 0 if that is not known.
+    """
 
     name: str
     title: str
     plans: tuple[HeaderPlan, ...]
     server_lines: tuple[str, ...] = ()
     naming: Naming = Naming.FIXED
+    head_bytes: int = 0
 
     @property
     def needs_name(self) -> bool:
@@ -75,9 +79,17 @@ def _keycloak(provider: str, *lines: str) -> tuple[str, ...]:
     return (_KEYCLOAK.format(provider), *(line.format(provider) for line in lines))
 
 
+_TOMCAT_HEAD = 8192  # maxHttpRequestHeaderSize, measured with 10.1.60
+_NODE_HEAD = 16384  # --max-http-header-size
+
 _ALL = (
     Preset(
-        "connect2id", "Connect2id server", (HeaderPlan(Format.PEM),), ("op.tls.clientX509CertHeader = {name}",), Naming.SECRET
+        "connect2id",
+        "Connect2id server",
+        (HeaderPlan(Format.PEM),),
+        ("op.tls.clientX509CertHeader = {name}",),
+        Naming.SECRET,
+        _TOMCAT_HEAD,
     ),
     # Both headers of org.apache.catalina.valves.SSLValve, which prefers the second: 9.0.70 and every 10.1 know it. So a secret
     # name has to take the place of both, or the second goes on being believed; decoding leaves a value without % as it is.
@@ -90,6 +102,7 @@ _ALL = (
             '       sslClientCertHeader="{name}" sslClientEscapedCertHeader="{name}" />',
         ),
         Naming.CHOSEN,
+        _TOMCAT_HEAD,
     ),
     # With more than one certificate in the chain Keycloak answers an error, unless certificate-chain-length says so.
     Preset(
@@ -126,6 +139,7 @@ _ALL = (
         (HeaderPlan(Format.BASE64_DER, b"Client-Certificate"),),
         ("getCertificate: (ctx) => ctx.get('{name}') && new X509Certificate(Buffer.from(ctx.get('{name}'), 'base64'))",),
         Naming.CHOSEN,
+        _NODE_HEAD,
     ),
     # RFC 9440 section 2.
     Preset(

@@ -17,9 +17,12 @@ __all__ = [
     "ClientSettings",
     "Format",
     "KeyType",
+    "LogFormat",
     "Need",
     "OddNames",
     "PolicySettings",
+    "ProxyProtocol",
+    "RequestIds",
     "RuleSettings",
     "Settings",
     "SettingsError",
@@ -40,6 +43,13 @@ class ClientAuth(enum.Enum):
 
     NONE = "none"
     OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+class ProxyProtocol(enum.Enum):
+    """Whether each connection begins with a header of a balancer's that names the client (:mod:`x509proxy.proxyheader`)."""
+
+    NONE = "none"
     REQUIRED = "required"
 
 
@@ -115,6 +125,22 @@ class OddNames(enum.Enum):
 
     DROP = "drop"
     REFUSE = "refuse"
+
+
+class RequestIds(enum.Enum):
+    """Whose name a request goes by in the logs (:mod:`x509proxy.requestids`)."""
+
+    OWN = "own"
+    """One that the proxy makes."""
+    KEEP = "keep"
+    """The one that came with the request, if it is well formed: for those behind a hop of their own that gives ids."""
+
+
+class LogFormat(enum.Enum):
+    """How the access log is written (:mod:`x509proxy.accesslog`)."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class TlsVersion(enum.Enum):
@@ -213,14 +239,23 @@ class ClientSettings(Settings, frozen=True):
     body_bytes: int = 1048576
     hold_bytes: int = 65536
     odd_names: OddNames = OddNames.DROP
+    request_id: RequestIds = RequestIds.OWN
     hosts: tuple[str, ...] = ()
+
+
+# Nobody's opinion of a back end lasts longer than that without a look at it.
+_HOLD_OFF = 300.0
 
 
 class UpstreamSettings(Settings, frozen=True):
     """The back end's side of HTTP/1.1 (:mod:`x509proxy.upstream`).
 
     ``idle_timeout`` has to be shorter than the back end's own keep-alive timeout (Tomcat: 20 s). ``connections`` and ``queue``
-    are for each back end. ``ca``, ``certificate`` and ``private_key`` are PEM files, for ``https`` back ends.
+    are for each back end. ``ca``, ``certificate`` and ``private_key`` are PEM files, for ``https`` back ends. ``lifetime``: an
+    older connection is not used again, so that a name that has moved is followed.
+
+    A back end that cannot be connected to, or has failed ``faults`` exchanges in a row, is left alone for ``hold_off``, then
+    for twice that each time, up to ``longest_hold_off``; once back, its share grows for ``slow_start`` (:mod:`x509proxy.health`).
     """
 
     connect_timeout: float = 5.0
@@ -232,6 +267,19 @@ class UpstreamSettings(Settings, frozen=True):
     queue: int = 256
     head_bytes: int = 32768
     fields: int = 200
+    lifetime: float = 300.0
+    faults: int = 3
+    hold_off: float = 1.0
+    longest_hold_off: float = 30.0
+    slow_start: float = 10.0
     ca: str | None = None
     certificate: str | None = None
     private_key: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.longest_hold_off > _HOLD_OFF:
+            raise SettingsError(f"longest-hold-off: found {self.longest_hold_off:g}, expected {_HOLD_OFF:g} or less")
+        if self.hold_off > self.longest_hold_off:
+            expected = f"no more than longest-hold-off, {self.longest_hold_off:g}"
+            raise SettingsError(f"hold-off: found {self.hold_off:g}, expected {expected}")
