@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,20 @@ from twisted.internet.endpoints import (
     UNIXServerEndpoint,
     wrapServerTLS,
 )
-from twisted.internet.interfaces import IAddress, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+    IStreamServerEndpoint,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import directlyProvides, implementer
 
 from tests.wires import OK, Borrower
 from x509proxy.backend import LastWords, backend_endpoint
@@ -74,7 +83,7 @@ class Ways(SynchronousTestCase):
         self.assertEqual(("/run/as.sock", 7), (path, timeout))
 
     def test_name(self) -> None:
-        """A name is looked up each time."""
+        """A name is no address."""
         endpoint = backend_endpoint(self.reactor, Backend.parse("http://as.example:8080"), SETTINGS)
         self.assertIsInstance(endpoint, HostnameEndpoint)
         self.assertIn("as.example", str(endpoint))
@@ -152,6 +161,39 @@ class ForOne(Factory):
         return self._only
 
 
+@implementer(IHostnameResolver, IHostResolution)
+class Names:
+    """The reactor, with names in the test's hands."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.nameResolver = self
+        self.name = ""  # of the resolution
+        self.address = ""
+        self.asked: list[str] = []
+        directlyProvides(self, IReactorPluggableNameResolver, IHostnameResolver, IHostResolution)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        self.asked.append(hostName)
+        resolutionReceiver.resolutionBegan(self)
+        resolutionReceiver.addressResolved(IPv4Address("TCP", self.address, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return self
+
+    def cancel(self) -> None:
+        """It is always over."""
+
+
 class Ending(Deadlines):
     """They say when the only connection has ended."""
 
@@ -216,6 +258,27 @@ class Sockets(TestCase):
         host = await self.listen(TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1"))
         await self.ask(f"http://127.0.0.1:{host.port}")
         self.expect_served()
+
+    async def test_moved(self) -> None:
+        """A name is looked up for each connection, and none lives for ever: a name that has moved is followed."""
+        port = (await self.listen(TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1"))).port
+        there = Server()
+        listening = await TCP4ServerEndpoint(self.reactor, port, interface="127.0.0.2").listen(ForOne(there))
+        self.addCleanup(listening.stopListening)
+        names, clock, backend = Names(self.reactor), Clock(), Backend.parse(f"http://as.example:{port}")
+        settings = UpstreamSettings(lifetime=100, idle_timeout=1000)
+        pool = Pool(backend, backend_endpoint(names, backend, settings), Deadlines(clock), settings)
+        for address, wait in (("127.0.0.1", 0), ("127.0.0.2", 101), ("127.0.0.2", 0)):
+            names.address = address
+            over: Deferred[Borrower] = Deferred()
+            pool.acquire(Borrower(Borrower.ask, over.callback))
+            await over
+            clock.advance(wait)
+        self.assertEqual(["as.example"] * 2, names.asked)
+        asked = b"GET / HTTP/1.1\r\n\r\n"
+        self.assertEqual((asked * 2, asked), (self.server.received, there.received))
+        pool.close()
+        await gatherResults([self.server.lost, there.lost])
 
     async def test_unix(self) -> None:
         """A back end behind a unix socket answers."""

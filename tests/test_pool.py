@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectError
@@ -12,6 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wires import CUT, OK, BackEnd, Borrower
 from x509proxy.deadline import Deadlines
+from x509proxy.document import HealthSettings
+from x509proxy.health import State
 from x509proxy.origin import Backend
 from x509proxy.pool import Pool, Step, plan
 from x509proxy.settings import UpstreamSettings
@@ -39,13 +42,15 @@ class Planning(SynchronousTestCase):
 
 
 class PoolTestCase(SynchronousTestCase):
+    health: HealthSettings | None = None
+
     def setUp(self) -> None:
         self.clock = Clock()
         self.back_end = BackEnd(self.clock)
         self.arrange()
 
     def arrange(self, settings: UpstreamSettings = UpstreamSettings(connections=2, queue=2, queue_timeout=5)) -> None:
-        self.pool = Pool(BACKEND, self.back_end, Deadlines(self.clock), settings)
+        self.pool = Pool(BACKEND, self.back_end, Deadlines(self.clock), settings, self.health)
 
     def borrow(self) -> Borrower:
         """One more who asks, and sends its request as soon as it can."""
@@ -310,3 +315,174 @@ class Ending(PoolTestCase):
         self.expect(busy=1)
         self.assertEqual([True, False], [wire.disconnecting for wire in self.back_end.wires])
         self.assertEqual([], borrower.refusals)
+        borrower.connection.transport.deliver(OK)
+        self.assertEqual(([200, b"ok", "end"], True), (borrower.told, borrower.connection.transport.disconnecting))
+        self.expect()
+
+    def test_not_handed_over(self) -> None:
+        """A connection that has been closed behind its answer goes to nobody: who waits gets a new one."""
+        first, _, third = (self.borrow() for _ in range(3))
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        far.close()
+        first.connection.transport.getHandle = lambda: near
+        first.connection.transport.deliver(OK)
+        self.assertIsNot(first.connection, third.connection)
+        self.assertTrue(first.connection.transport.disconnecting)
+        self.expect(busy=2)
+
+
+class Wellness(PoolTestCase):
+    """What exchanges tell of a back end."""
+
+    def arrange(self, settings: UpstreamSettings = UpstreamSettings(connections=3, faults=2, response_timeout=4)) -> None:
+        super().arrange(settings)
+
+    @property
+    def state(self) -> State:
+        return self.pool.status().state
+
+    def refuse(self) -> None:
+        """A connection that is not to be had."""
+        self.back_end.at_once = False
+        self.borrow()
+        self.back_end.attempts[-1].fail()
+        self.back_end.at_once = True
+
+    def test_no_connection(self) -> None:
+        """One connection that fails takes it down; one answer on a later one brings it back."""
+        self.refuse()
+        self.assertEqual((State.DOWN, 1), (self.state, self.pool.status().failures))
+        self.idle(1)
+        self.assertEqual((State.SLOW, 1), (self.state, self.pool.status().exchanges))
+        self.clock.advance(10)
+        self.assertEqual(State.UP, self.state)
+
+    def test_not_verified(self) -> None:
+        """So does a handshake that fails."""
+        self.back_end = BackEnd(self.clock, tls=True)
+        self.arrange()
+        self.borrow()
+        self.back_end.wire.lose(CUT)
+        self.assertEqual(State.DOWN, self.state)
+
+    def test_late_connection(self) -> None:
+        """So does one that takes too long."""
+        self.back_end.at_once = False
+        self.borrow()
+        self.clock.advance(5)
+        self.assertEqual(State.DOWN, self.state)
+
+    def test_late_answers(self) -> None:
+        """Answers that do not come do so if there are enough of them in a row."""
+        self.borrow()
+        self.clock.advance(4)
+        self.assertEqual(State.UP, self.state)
+        self.borrow()
+        self.clock.advance(4)
+        self.assertEqual((State.DOWN, 2), (self.state, self.pool.status().failures))
+        self.assertEqual("the back end did not go on in time", self.pool.status().last_error)
+
+    def test_bad_answers(self) -> None:
+        """Likewise answers that are malformed, or cut short; a good one in between takes the count back."""
+        for bad in (b"SMTP\r\n", OK, b"SMTP\r\n"):
+            self.borrow().connection.transport.deliver(bad)
+        self.assertEqual(State.UP, self.state)
+        self.borrow().connection.transport.lose(CUT)
+        self.assertEqual(State.DOWN, self.state)
+
+    def test_client_that_leaves(self) -> None:
+        """A client that does not wait for its answer says nothing of the back end."""
+        for _ in range(3):
+            self.borrow().connection.cancel()
+        self.clock.advance(0)
+        self.assertEqual((State.UP, 0, 0), (self.state, self.pool.status().failures, self.pool.status().exchanges))
+
+    def test_connections_from_before(self) -> None:
+        """When it goes down the idle connections are closed, and none that was busy is used again, nor says that it is well."""
+        self.back_end.at_once = False
+        self.borrow()
+        self.back_end.at_once = True
+        busy = self.borrow()
+        self.borrow().connection.transport.deliver(OK)
+        self.expect(busy=1, idle=1, opening=1)
+        self.clock.advance(0.25)
+        self.back_end.attempts[0].fail()
+        self.expect(busy=1)
+        self.assertEqual([False, False, True], [wire.disconnecting for wire in self.back_end.wires])
+        busy.connection.transport.deliver(OK)
+        self.assertEqual(([200, b"ok", "end"], True), (busy.told, busy.connection.transport.disconnecting))
+        self.assertEqual(State.DOWN, self.state)
+        self.expect()
+
+    def test_connection_on_its_way(self) -> None:
+        """One that was being opened when it went down serves who asked for it, and nobody else."""
+        self.back_end.at_once = False
+        first, second = self.borrow(), self.borrow()
+        self.clock.advance(0.25)
+        self.back_end.attempts[0].fail()
+        wire = self.back_end.attempts[1].succeed()
+        wire.deliver(OK)
+        self.assertEqual(([502], [200, b"ok", "end"], True), (first.statuses, second.told, wire.disconnecting))
+        self.expect()
+
+    def test_who_waits(self) -> None:
+        """A connection that is not used again makes room for who waits."""
+        self.arrange(UpstreamSettings(connections=1, lifetime=2, read_timeout=60))
+        first, second = self.borrow(), self.borrow()
+        self.clock.advance(3)
+        first.connection.transport.deliver(OK)
+        self.assertEqual((True, 1), (first.connection.transport.disconnecting, len(second.connections)))
+        self.assertIsNot(first.connection, second.connection)
+
+    def test_status(self) -> None:
+        """What it does can be seen."""
+        self.idle(1)
+        self.back_end.at_once = False
+        for _ in range(5):
+            self.borrow()
+        found = self.pool.status(1000)
+        self.assertEqual(("http://127.0.0.1:8080", State.UP, 1000.0), (found.name, found.state, found.since))
+        self.assertEqual((1, 0, 2, 2), (found.busy, found.idle, found.opening, found.waiting))
+        self.assertEqual((1, 0, "", None), (found.exchanges, found.failures, found.last_error, found.last_check))
+
+    def test_time_of_day(self) -> None:
+        """Without being told, it knows the time of day."""
+        self.assertLess(abs(time.time() - self.pool.status().since), 60)
+
+
+class Checked(PoolTestCase):
+    """A back end that is asked whether it is well."""
+
+    health: HealthSettings | None = HealthSettings(path="/health")
+
+    def test_until_closed(self) -> None:
+        """The checks begin with the pool's start, tell of the back end, and end with its close."""
+        self.clock.advance(0)
+        self.assertEqual([], self.back_end.attempts)
+        self.pool.start()
+        self.clock.advance(0)
+        self.back_end.wire.deliver(OK.replace(b"200", b"500"))
+        status = self.pool.status()
+        self.assertEqual((State.DOWN, "check: found status 500, expected 200"), (status.state, status.last_error))
+        self.assertIsNotNone(status.last_check)
+        self.back_end.wire.lose()
+        self.pool.close()
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_connections_from_before(self) -> None:
+        """A check that takes it down closes the idle connections too."""
+        self.idle(1)
+        self.pool.start()
+        self.clock.advance(0)
+        self.back_end.wires[1].deliver(OK.replace(b"200", b"500"))
+        self.assertTrue(self.back_end.wires[0].disconnecting)
+        self.expect()
+
+    def test_none(self) -> None:
+        """Without checks there is nothing to start."""
+        self.health = None
+        self.arrange()
+        self.pool.start()
+        self.clock.advance(60)
+        self.assertEqual([], self.back_end.attempts)

@@ -24,7 +24,7 @@ BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"
 
 
 def asked(line: bytes, *more: bytes, host: bytes = b"as.example", scheme: bytes = b"http") -> bytes:
-    """The head that a back end gets: ``more`` are lines after those of the proxy."""
+    """The head that a back end gets, without its id: ``more`` are lines after those of the proxy."""
     lines = [
         line,
         b"Host: " + host,
@@ -135,7 +135,7 @@ class Heads(TransferTestCase):
 
     def head(self, *pieces: bytes, shown: x509.Certificate | None = None) -> bytes:
         (self.proxy.tls_client(shown, *pieces) if shown else self.proxy.client(*pieces))
-        return self.back.sent()
+        return undated(self.back.sent())
 
     def test_get(self) -> None:
         """A GET has no framing."""
@@ -196,7 +196,7 @@ class Heads(TransferTestCase):
         client.deliver(b"2\r\nef\r\n0\r\n\r\n")
         self.proxy.back_end.attempts[0].succeed()
         expected = asked(b"POST /token HTTP/1.1", b"Transfer-Encoding: chunked") + b"6\r\nabcdef\r\n0\r\n\r\n"
-        self.assertEqual(expected, self.back.sent())
+        self.assertEqual(expected, undated(self.back.sent()))
         self.back.deliver(OK)
         self.assertIn(b"HTTP/1.1 200 OK", client.sent())
 
@@ -232,7 +232,7 @@ class Choosing(TransferTestCase):
         return [len(back_end.attempts) for back_end in self.proxy.back_ends]
 
     def test_least_load(self) -> None:
-        """The one with the least to do is asked; among equals the first."""
+        """The one with the least to do is asked; among equals the one that was asked longest ago."""
         client = self.proxy.client(GET)
         self.assertEqual([1, 0], self.heard())
         self.proxy.client(GET)
@@ -248,7 +248,7 @@ class Choosing(TransferTestCase):
         self.proxy.back_ends[0].attempts[0].fail()
         self.assertEqual([1, 1], self.heard())
         second = self.proxy.back_ends[1].attempts[0].succeed()
-        self.assertEqual(asked(b"GET /base/ HTTP/1.1"), second.sent())
+        self.assertEqual(asked(b"GET /base/ HTTP/1.1"), undated(second.sent()))
         second.deliver(OK)
         self.assertEqual(OK, undated(client.sent()))
         self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[0].backend)
@@ -270,6 +270,41 @@ class Choosing(TransferTestCase):
         self.expect_status(502, client)
         self.assertEqual([1, 0], self.heard())
 
+    def test_down(self) -> None:
+        """One that could not be connected to is left alone; if all are down they are asked all the same."""
+        self.arrange(urls=TWO, at_once=False)
+        self.proxy.client(GET)
+        self.proxy.back_ends[0].attempts[0].fail()
+        self.proxy.client(GET)
+        self.assertEqual([1, 2], self.heard())
+        client = self.proxy.client(GET)
+        for attempt in self.proxy.back_ends[1].attempts:
+            attempt.fail()
+        self.assertEqual([3, 3], self.heard())
+        self.proxy.back_ends[0].attempts[2].succeed().deliver(OK)
+        self.assertEqual(OK, undated(client.sent()))
+
+    def test_not_down_but_full(self) -> None:
+        """A request is not sent to one that is down because the others have enough to do: it is told 503."""
+        self.arrange(urls=TWO, upstream=UpstreamSettings(connections=1, queue=1), at_once=False)
+        self.proxy.client(GET)
+        self.proxy.back_ends[0].attempts[0].fail()
+        self.proxy.client(GET)
+        self.expect_status(503, self.proxy.client(GET))
+        self.assertEqual([1, 1], self.heard())
+
+    def test_trial(self) -> None:
+        """When the hold-off is over one request tries it, and goes on to the next if it fails."""
+        self.arrange(urls=TWO, at_once=False)
+        self.proxy.client(GET)
+        self.proxy.back_ends[0].attempts[0].fail()
+        self.proxy.clock.advance(1)
+        for _ in range(3):
+            self.proxy.client(GET)
+        self.assertEqual([2, 3], self.heard())
+        self.proxy.back_ends[0].attempts[1].fail()
+        self.assertEqual([2, 4], self.heard())
+
     def test_queue(self) -> None:
         """Only where every queue is full it is a 503."""
         self.arrange(urls=TWO, upstream=UpstreamSettings(connections=1, queue=1))
@@ -282,7 +317,7 @@ class Choosing(TransferTestCase):
         self.proxy.client(post(b"abcd", length=6))
         self.proxy.back_ends[0].attempts[0].fail()
         second = self.proxy.back_ends[1].attempts[0].succeed()
-        self.assertEqual(asked(b"POST /base/token HTTP/1.1", b"Content-Length: 6") + b"abcd", second.sent())
+        self.assertEqual(asked(b"POST /base/token HTTP/1.1", b"Content-Length: 6") + b"abcd", undated(second.sent()))
 
 
 class Answers(TransferTestCase):
@@ -524,7 +559,7 @@ class Leaving(TransferTestCase):
         self.back.deliver(OK)
         self.assertEqual(b"", self.back.sent())
         first.deliver(GET)
-        self.assertEqual(asked(b"GET / HTTP/1.1"), self.back.sent())
+        self.assertEqual(asked(b"GET / HTTP/1.1"), undated(self.back.sent()))
 
     def test_while_answered(self) -> None:
         """Its exchange is called off, and the connection with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -502,6 +503,37 @@ class Waiting(UpstreamTestCase):
         self.wire.lose()
         self.expect_forgotten()
 
+    def test_lifetime(self) -> None:
+        """A connection that has lived for nine tenths of its time, or more, is not lent again, however much it is used."""
+        self.patch(random, "uniform", min)
+        self.pool = Pool(self.pool.backend, self.back_end, Deadlines(self.clock), UpstreamSettings(lifetime=100))
+        for _ in range(18):
+            self.ask()
+            self.wait(5)
+            self.wire.deliver(OK)
+        self.assertEqual(1, len(self.back_end.attempts))
+        self.expect_closing()
+        self.ask()
+        self.assertEqual(2, len(self.back_end.attempts))
+
+    def test_lifetime_while_idle(self) -> None:
+        """An idle one is closed at the end of its time."""
+        self.patch(random, "uniform", max)
+        self.pool = Pool(self.pool.backend, self.back_end, Deadlines(self.clock), UpstreamSettings(lifetime=10, idle_timeout=8))
+        self.ask()
+        self.wait(5)
+        self.wire.deliver(OK)
+        self.wait(4.75)
+        self.expect_reusable()
+        self.wait(0.25)
+        self.expect_closing()
+
+    def test_lifetimes(self) -> None:
+        """Those that are opened together are not all closed together."""
+        connections = [self.acquire().connection for _ in range(20)]
+        ends = {connection.expires for connection in connections}
+        self.assertEqual((20, True), (len(ends), all(270 <= end <= 300 for end in ends)))
+
     def test_closing(self) -> None:
         """A connection that is being closed is cut if the back end does not go."""
         self.ask()
@@ -647,11 +679,11 @@ class Alive(UpstreamTestCase):
                 self.assertFalse(is_open(connection.transport))
 
     def test_bytes(self) -> None:
-        """Bytes that nobody asked for are a bad sign, except over TLS, which has messages of its own."""
+        """Bytes that nobody asked for are a bad sign, over TLS too: they may be those that say that it is being closed."""
         for tls in (False, True):
             with self.carried(tls=tls) as (connection, near, far):
                 far.send(b"H")
-                self.assertEqual(tls, is_open(connection.transport))
+                self.assertFalse(is_open(connection.transport))
                 self.assertEqual(b"H", near.recv(1))
 
     def test_broken(self) -> None:

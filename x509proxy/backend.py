@@ -66,18 +66,21 @@ def connect(endpoint: IStreamClientEndpoint, protocol: Protocol) -> Deferred[Any
 
 
 def is_open(transport: Any) -> bool:
-    """Whether a connection that is not in use can be: the back end has not closed it, nor sent what nobody asked for."""
+    """Whether a connection that is not in use can be: the back end has not closed it, nor sent what nobody asked for.
+
+    Over TLS what has come and has not been read may be a harmless record, but also the one that says that it is being closed.
+    """
     carrier = getattr(transport, "transport", transport)
     handle = getattr(carrier, "getHandle", lambda: None)()
     if not isinstance(handle, socket.socket):
         return True
     try:
-        # Over TLS there may be records that are no data, such as tickets.
-        return handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b"" and carrier is not transport
+        handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return True
     except OSError:
         return False
+    return False
 
 
 class LastWords:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import enum
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+import attrs
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from x509proxy.backend import is_open
+from x509proxy.checks import Checks
 from x509proxy.deadline import Deadlines
+from x509proxy.document import HealthSettings
+from x509proxy.health import State
 from x509proxy.origin import Backend
+from x509proxy.record import PoolStatus, Record
 from x509proxy.refusal import Refusal
 from x509proxy.settings import UpstreamSettings
 from x509proxy.upstream import Connection
@@ -57,12 +64,22 @@ class _Waiting:
 
 
 class Pool:
-    """The connections to one back end."""
+    """The connections to one back end, and what is known of it. ``turn``: when it was last chosen among several.
+
+    ``health``: how it is asked whether it is well, from :meth:`start` on.
+    """
 
     def __init__(
-        self, backend: Backend, endpoint: IStreamClientEndpoint, deadlines: Deadlines, settings: UpstreamSettings
+        self,
+        backend: Backend,
+        endpoint: IStreamClientEndpoint,
+        deadlines: Deadlines,
+        settings: UpstreamSettings,
+        health: HealthSettings | None = None,
     ) -> None:
         self.backend = backend
+        self.record = Record(backend, deadlines.clock, settings, health)
+        self.turn = 0
         self.settings = settings
         self.deadlines = deadlines
         self._endpoint = endpoint
@@ -71,6 +88,8 @@ class Pool:
         self._busy: set[Connection] = set()
         self._waiting: deque[_Waiting] = deque()
         self._serving = False
+        self._closed = False
+        self._checks = None if health is None else Checks(backend, endpoint, deadlines, health, self._checked)
 
     def __repr__(self) -> str:
         return (
@@ -82,6 +101,18 @@ class Pool:
     def load(self) -> int:
         """How many exchanges there are, or wait to be."""
         return len(self._busy) + len(self._opening) + len(self._waiting)
+
+    def status(self, wall: float | None = None) -> PoolStatus:
+        """What there is to see of it, now: ``wall`` seconds since the epoch."""
+        return attrs.evolve(
+            self.record.status(time.time() if wall is None else wall),
+            busy=len(self._busy), idle=len(self._idle), opening=len(self._opening), waiting=len(self._waiting),
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Begin the checks, if there are any, until :meth:`close`."""
+        if self._checks is not None:
+            self._checks.start()
 
     def acquire(self, asker: Asker) -> None:
         """Give ``asker`` a connection, now or later, or the reason why not."""
@@ -122,18 +153,33 @@ class Pool:
     def failed(self, connection: Connection, refusal: Refusal) -> None:
         """It could not be opened; not one byte of a request has been sent on it."""
         asker = self._opening.pop(connection)
+        self._judge(self.record.failed, connection.born, refusal.reason)
         self._serve_queue()
         if asker is not None:
             asker.not_connected(refusal)
 
+    def served(self, connection: Connection) -> None:
+        """Its exchange went well."""
+        self.record.exchanges += 1
+        if not self.record.spotless:
+            self.record.served(connection.born)
+
+    def faulted(self, connection: Connection, refusal: Refusal) -> None:
+        """Its exchange failed, for no reason of the client's."""
+        self._judge(self.record.faulted, connection.born, refusal.reason)
+
     def release(self, connection: Connection) -> None:
         """Its exchange is over, and it is as it was before."""
         self._busy.discard(connection)
-        if self._waiting and not is_open(connection.transport):
+        if connection.expires <= self.deadlines.clock.seconds():
+            connection.close()
+        elif self._waiting and not is_open(connection.transport):
             # Behind the answer there is something that nobody asked for, or the end.
             connection.close()
         elif self._waiting:
             self._lend(connection, self._next())
+        elif self._closed:
+            connection.close()
         else:
             connection.rest()
             self._idle.append(connection)
@@ -146,11 +192,27 @@ class Pool:
         self._serve_queue()
 
     def close(self) -> None:
-        """End the idle connections."""
+        """End the checks and the idle connections, and from now on each connection when what it does has ended."""
+        self._closed = True
+        if self._checks is not None:
+            self._checks.stop()
         for connection in tuple(self._idle):
             connection.close()
 
     # Inside.
+
+    def _checked(self, reason: str) -> None:
+        self._judge(self.record.checked, reason)
+
+    def _judge(self, judge: Callable[..., None], *evidence: object) -> None:
+        """If it goes down for this, no connection from before is used after it: they would say nothing of what there is then."""
+        was_down = self.record.health.state is State.DOWN
+        judge(*evidence)
+        if self.record.health.state is State.DOWN and not was_down:
+            for connection in (*self._busy, *self._opening):
+                connection.expires = -math.inf
+            for connection in tuple(self._idle):
+                connection.close()
 
     def _lend(self, connection: Connection, asker: Asker) -> None:
         self._busy.add(connection)

@@ -7,13 +7,13 @@ asked for: any doubt or exception until then is an answer of ours, and not one b
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
 from twisted.logger import Logger
 
+from x509proxy.balance import candidates
 from x509proxy.client import Client
 from x509proxy.document import DiscoverySettings
 from x509proxy.encoding import Pairs
@@ -23,6 +23,7 @@ from x509proxy.policy import admit
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.request import AnswerSource, BodySink
+from x509proxy.requestids import REQUEST_ID
 from x509proxy.rewriting import AnswerSink, answer_sink
 from x509proxy.routes import need_of
 from x509proxy.rules import HeaderRules, identity
@@ -44,6 +45,7 @@ class Asked(AnswerSink, Protocol):
     begun: bool
     forged: int
     backend: str
+    request_id: bytes
 
     @property
     def held(self) -> int: ...
@@ -61,7 +63,9 @@ class Transfer:
 
     _log = Logger()
 
-    __slots__ = ("_body", "_candidates", "_connection", "_pairs", "_policy", "_pool", "_request", "_rules", "_sink", "_start")
+    __slots__ = (
+        "_body", "_candidates", "_connection", "_pairs", "_policy", "_pool", "_pools", "_request", "_rules", "_sink", "_start",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -73,7 +77,8 @@ class Transfer:
     ) -> None:
         self._request = request
         self._sink: AnswerSink = request if discovery is None else answer_sink(request, discovery)
-        self._candidates = deque(sorted(pools, key=lambda pool: pool.load) if len(pools) > 1 else pools)
+        self._pools = pools
+        self._candidates = candidates(pools)
         self._rules = rules
         self._policy = policy
         self._pairs: Pairs = ()
@@ -95,11 +100,11 @@ class Transfer:
 
     def _sanitise(self) -> None:
         request = self._request
-        head = request.head if request.head.host else attrs.evolve(request.head, host=self._candidates[0].backend.authority)
+        head = request.head if request.head.host else attrs.evolve(request.head, host=self._pools[0].backend.authority)
         pairs, request.forged = forward_request(head, request.client.hop, self._rules, ())
         need = need_of(head, self._policy, request.client.asked)
         admitted = admit(request.client.certificate, need, self._policy, time.time())
-        self._pairs = [*pairs, *identity(admitted, self._rules)]
+        self._pairs = [*pairs, (REQUEST_ID, request.request_id), *identity(admitted, self._rules)]
 
     def _choose(self) -> None:
         """The body is there, or so much of it that it has to be streamed: ask the next back end."""
@@ -108,10 +113,10 @@ class Transfer:
             self._body = (request.head.body, request.head.length)
         elif request.held or request.head.method in _WITH_LENGTH:
             self._body = (Body.LENGTH, request.held)
-        self._try_next()
+        self._ask(next(self._candidates))
 
-    def _try_next(self) -> None:
-        pool = self._pool = self._candidates.popleft()
+    def _ask(self, pool: Pool) -> None:
+        self._pool = pool
         target = self._request.head.target
         base = b"" if target == b"*" else pool.backend.base
         line = b"%b %b%b HTTP/1.1" % (self._request.head.method, base, target)
@@ -135,10 +140,10 @@ class Transfer:
 
     def not_connected(self, refusal: Refusal) -> None:
         """Not one byte has been sent, so another back end may be asked."""
-        if self._candidates:
-            self._try_next()
+        self._pool = None
+        if pool := next(self._candidates, None):
+            self._ask(pool)
         else:
-            self._pool = None
             self._request.answer(refusal)
 
     # The body's way in.

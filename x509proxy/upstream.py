@@ -12,6 +12,7 @@ Facts
 from __future__ import annotations
 
 import enum
+import random
 from typing import Any
 from typing import Protocol as Interface
 
@@ -42,6 +43,8 @@ class Keeper(Interface):
 
     def opened(self, connection: Connection) -> None: ...
     def failed(self, connection: Connection, refusal: Refusal) -> None: ...
+    def served(self, connection: Connection) -> None: ...
+    def faulted(self, connection: Connection, refusal: Refusal) -> None: ...
     def release(self, connection: Connection) -> None: ...
     def lost(self, connection: Connection) -> None: ...
 
@@ -57,7 +60,7 @@ class _State(enum.Enum):
 
 @implementer(IHandshakeListener, IPushProducer)
 class Connection(Protocol):
-    """One connection to a back end."""
+    """One connection to a back end. ``born``, ``expires``: when it was begun, and from when on nobody else is lent it."""
 
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any = None
@@ -70,6 +73,9 @@ class Connection(Protocol):
         self._endpoint = endpoint
         self._settings = pool.settings
         self._clock = pool.deadlines.clock
+        self.born = self._clock.seconds()
+        # Not at one time for all those that a burst has opened.
+        self.expires = self.born + self._settings.lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         self._state = _State.OPENING
         self._attempt: Deferred[Any] | None = None
         self._taker: Taker | None = None
@@ -91,6 +97,7 @@ class Connection(Protocol):
         """Wait for the next exchange."""
         self._state = _State.IDLE
         self._wait_anew()
+        self.deadline = min(self.deadline, self.expires)
 
     def close(self) -> None:
         """End it, politely, but within ``read_timeout``; the pool forgets it at once."""
@@ -249,6 +256,7 @@ class Connection(Protocol):
         if self._answer_paused:
             self._answer_paused = False
             self.transport.resumeProducing()
+        self._pool.served(self)
         if reusable:
             self._pool.release(self)
         elif self._request_ended:
@@ -260,6 +268,7 @@ class Connection(Protocol):
 
     def _fail(self, refusal: Refusal) -> None:
         taker, self._taker = self._taker, None
+        self._pool.faulted(self, refusal)
         self._abort()
         assert taker is not None
         taker.answer_failed(refusal)
