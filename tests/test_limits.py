@@ -50,6 +50,12 @@ class Connections(Limits):
         self.assertEqual(1, self.admitted(limits, "2001:db8::ffff%eth0", 5))
         self.assertEqual(2, self.admitted(limits, "2001:db8:0:1::1", 5))
 
+    def test_dual_stack(self) -> None:
+        """IPv4 clients, which a dual-stack socket sees as ``::ffff:192.0.2.1``, are one each, and the same as without it."""
+        limits = self.limits(connections=1)
+        hosts = ("::ffff:192.0.2.1", "::ffff:198.51.100.9", "192.0.2.1")
+        self.assertEqual([True, True, False], [limits.admit(host) for host in hosts])
+
     def test_no_address(self) -> None:
         """What is no address counts as one all the same."""
         self.assertEqual(2, self.admitted(self.limits(connections=2), "no:address", 5))

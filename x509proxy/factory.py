@@ -2,51 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol as Interface
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from x509proxy.channel import Channel
-from x509proxy.deadline import Deadlines
+from x509proxy.deadline import Deadlines, Waiter
 from x509proxy.limits import AddressLimits
+from x509proxy.metrics import UNWATCHED, Watch
 from x509proxy.request import Serves
 from x509proxy.settings import ClientSettings
 
-__all__ = ["ProxyFactory"]
+__all__ = ["Caller", "ProxyFactory"]
+
+
+class Caller(Waiter, Interface):
+    """A connection: a channel, or one whose client is not known yet (:mod:`x509proxy.proxied`)."""
+
+    def drain(self) -> None: ...
+    def cut(self) -> None: ...
 
 
 class ProxyFactory(Factory):
-    """Makes a channel for each connection, keeps count of them, and drains them at the end."""
+    """Makes a channel for each connection, keeps count of them, and drains them at the end.
+
+    ``watch``: who is told of connections that are not taken, since a limit is met.
+    """
 
     noisy = False
 
-    def __init__(self, serves: Serves, deadlines: Deadlines, settings: ClientSettings = ClientSettings()) -> None:
+    def __init__(
+        self, serves: Serves, deadlines: Deadlines, settings: ClientSettings = ClientSettings(), watch: Watch = UNWATCHED
+    ) -> None:
         self.serves = serves
         self.deadlines = deadlines
         self.settings = settings
+        self._watch = watch
         self.draining = False
-        self._channels: set[Channel] = set()
+        # Each with the address that it counts to.
+        self._callers: dict[Caller, str | None] = {}
         self._limits = AddressLimits(settings, deadlines.clock.seconds)
         self._drained: list[Deferred[None]] = []
+
+    def use(self, settings: ClientSettings) -> None:
+        """Other limits for the connections to come; those that are keep theirs."""
+        self.settings = settings
+        self._limits.use(settings)
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:
         return Channel(self)
 
     def admit(self, channel: Channel) -> bool:
         """Whether there is room for one more connection."""
-        if self.draining or len(self._channels) >= self.settings.connections or not self._limits.admit(channel.peer):
+        return self._has_room() and self._may_have_one(channel.peer) and self._keep(channel, channel.peer)
+
+    def hold(self, caller: Caller) -> bool:
+        """Whether there is room for one more whose client is not known yet, and so counts to no address."""
+        return self._has_room() and self._keep(caller, None)
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._callers)
+
+    def _has_room(self) -> bool:
+        if len(self._callers) >= self.settings.connections:
+            self._watch.limited("client.connections")
             return False
-        self._channels.add(channel)
-        self.deadlines.watch(channel)
+        return not self.draining
+
+    def _may_have_one(self, host: str) -> bool:
+        admitted = self._limits.admit(host)
+        if not admitted:
+            self._watch.limited(self._limits.met)
+        return admitted
+
+    def _keep(self, caller: Caller, host: str | None) -> bool:
+        self._callers[caller] = host
+        self.deadlines.watch(caller)
         return True
 
-    def leave(self, channel: Channel) -> None:
+    def hand_over(self, caller: Caller, connect: Callable[[], object]) -> None:
+        """The connection goes on as another caller, which ``connect`` lets in, at the end too; meanwhile that is not there."""
+        self._callers.pop(caller, None)
+        self.deadlines.forget(caller)
+        draining, self.draining = self.draining, False
+        try:
+            connect()
+        finally:
+            self.draining = draining
+        self._end_if_empty()
+
+    def leave(self, caller: Caller) -> None:
         """The connection has ended."""
-        if channel in self._channels:
-            self._channels.remove(channel)
-            self._limits.leave(channel.peer)
-        self.deadlines.forget(channel)
-        if not self._channels:
+        host = self._callers.pop(caller, None)
+        if host is not None:
+            self._limits.leave(host)
+        self.deadlines.forget(caller)
+        self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        if not self._callers:
             drained, self._drained = self._drained, []
             for deferred in drained:
                 deferred.callback(None)
@@ -54,9 +113,9 @@ class ProxyFactory(Factory):
     def drain(self) -> Deferred[None]:
         """Let what is in flight end within ``stop_timeout``; fires when no connection is left."""
         self.draining = True
-        for channel in tuple(self._channels):
-            channel.drain()
-        if not self._channels:
+        for caller in tuple(self._callers):
+            caller.drain()
+        if not self._callers:
             return succeed(None)
         drained: Deferred[None] = Deferred()
         self._drained.append(drained)
@@ -64,5 +123,5 @@ class ProxyFactory(Factory):
         return drained.addBoth(lambda _: cut.cancel() if cut.active() else None)
 
     def _cut_all(self) -> None:
-        for channel in tuple(self._channels):
-            channel.cut()
+        for caller in tuple(self._callers):
+            caller.cut()

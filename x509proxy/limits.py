@@ -15,22 +15,33 @@ _IPV6_PREFIX = 64  # what one subscriber has (RFC 6177)
 
 
 class AddressLimits:
-    """Counts the connections of each address, and how fast they come. ``now``: seconds, of any beginning."""
+    """Counts the connections of each address, and how fast they come. ``now``: seconds, of any beginning.
+
+    ``met``: the setting that the last one who was not admitted came up against.
+    """
+
+    met = ""
 
     def __init__(self, settings: ClientSettings, now: Callable[[], float]) -> None:
-        self._most = settings.connections_per_address
-        self._rate = settings.handshakes_per_address
+        self.use(settings)
         self._now = now
         self._connections: dict[str, int] = {}
         # Tokens left at a time; an address that is not here has all of them.
         self._tokens: dict[str, tuple[float, float]] = {}
 
+    def use(self, settings: ClientSettings) -> None:
+        """Other limits from now on; whoever has more than that keeps it."""
+        self._most = settings.connections_per_address
+        self._rate = settings.handshakes_per_address
+
     def admit(self, host: str) -> bool:
         """Whether ``host`` may have one more connection, which then counts."""
         who = _subscriber(host)
         if self._most is not None and self._connections.get(who, 0) >= self._most:
+            self.met = "client.connections-per-address"
             return False
         if self._rate is not None and not self._take_token(who, self._rate):
+            self.met = "client.handshakes-per-address"
             return False
         self._connections[who] = self._connections.get(who, 0) + 1
         return True
@@ -61,10 +72,13 @@ class AddressLimits:
 
 
 def _subscriber(host: str) -> str:
-    """The address, or for IPv6 the network that one subscriber has."""
+    """The address, or for IPv6 the network that one subscriber has; an IPv4 client of a dual-stack socket is IPv4."""
     if ":" not in host:
         return host
     try:
-        return str(ipaddress.ip_network(f"{host.partition('%')[0]}/{_IPV6_PREFIX}", strict=False))
+        address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))

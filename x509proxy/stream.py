@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from x509proxy.reasons import handshake_reason
 from x509proxy.sender import Sender
 from x509proxy.tls import ServerConnections
 
@@ -61,6 +62,8 @@ class TlsStream(Protocol):
             # A handshake's last word and an answer are two packets, and the second would wait for the first one's receipt.
             transport.setTcpNoDelay(True)
         self._protocol.makeConnection(self)
+        # Why the handshake failed; None for a connection that was not taken at all: whoever did not take it has told.
+        self._why = None if self.disconnecting else ""
 
     def dataReceived(self, data: bytes) -> None:
         if self._over:
@@ -73,6 +76,8 @@ class TlsStream(Protocol):
         self.connected = 0
         self._over = True
         self._among.discard(self)
+        if not self._shaken and self._why is not None:
+            self._connections.watch.not_shaken(self._why or self._how_it_ended())
         self._protocol.connectionLost(reason)
         # A cycle that only the collector would find.
         del self._protocol
@@ -187,21 +192,30 @@ class TlsStream(Protocol):
         except SSL.WantReadError:
             self._flush()
             return False
-        except SSL.Error:
+        except SSL.Error as error:
+            self._why = handshake_reason(error.args)
             self._fail()
             return False
         except Exception:
             # A callback of ours failed: so does the handshake (L3).
             self._log.failure("a handshake could not be judged")
+            self._why = "internal_error"
             self._fail()
             return False
         self._shaken = True
+        self._connections.watch.shaken(self._tls.get_protocol_version())
         # In TLS 1.3 too, where only tickets are left to say that are never honoured: a client with Nagle's algorithm holds its
         # request back until it hears something (40 ms with ApacheBench).
         self._flush()
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()
         return True
+
+    def _how_it_ended(self) -> str:
+        """A handshake of which OpenSSL had nothing to object to. Whoever only looks whether a port is open says nothing."""
+        if self.disconnecting:
+            return "timeout"
+        return "silent" if self._tls.get_state_string() == b"before SSL initialization" else "client_left"
 
     def _read(self) -> None:
         """Hand on what has come, as far as it is wanted. The protocol may pause, close or cut while it is given something."""
@@ -223,7 +237,7 @@ class TlsStream(Protocol):
     def _gather(self) -> tuple[bytes, Callable[[], None] | None]:
         """Several records at once, so that an upload goes on in pieces as large as it came; and what to do when they end."""
         records: list[bytes] = []
-        end: Callable[[], None] | None = None
+        end = None
         try:
             while len(records) < _AT_ONCE:
                 records.append(self._tls.recv(_RECORD))
