@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import samples
-from x509proxy.accesslog import access_line
+from x509proxy.accesslog import WRITERS, access_json, access_line
 from x509proxy.exchange import Exchange, Outcome
+from x509proxy.settings import LogFormat
 
 EXCHANGE = Exchange(
     started=samples.NOON + 0.25,
@@ -26,6 +28,7 @@ EXCHANGE = Exchange(
     bytes_out=512,
     tls_version="TLSv1.3",
     backend="http://127.0.0.1:8080",
+    request_id="00c0ffee",
 )
 _FIELD = re.compile(r'([A-Za-z0-9#]+|x5t#S256)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |\Z)')
 
@@ -49,7 +52,7 @@ class Line(SynchronousTestCase):
     def test_without_certificate(self) -> None:
         """A request without a certificate is one line of plain words, ``-`` where there is nothing to say."""
         self.assertEqual(
-            "time=2026-07-13T12:00:00.250Z peer=192.0.2.7 method=POST target=/token version=HTTP/1.1 status=200 "
+            "time=2026-07-13T12:00:00.250Z id=00c0ffee peer=192.0.2.7 method=POST target=/token version=HTTP/1.1 status=200 "
             "outcome=answered in=29 out=512 ms=12.3 tls=TLSv1.3 verdict=NONE x5t#S256=- subject=- forged=0 "
             "backend=http://127.0.0.1:8080 reason=-",
             line(),
@@ -113,3 +116,57 @@ class Escapes(SynchronousTestCase):
         """Two different values never look the same, none and ``-`` apart: nobody hides behind another's line."""
         if one != other and {one, other} != {"", "-"}:
             self.assertNotEqual(line(reason=one), line(reason=other))
+
+
+class Json(SynchronousTestCase):
+    def read(self, **changes: Any) -> dict[str, Any]:
+        text = access_json(attrs.evolve(EXCHANGE, **changes))
+        self.assertTrue(text.isascii() and text.isprintable(), text)
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def test_formats(self) -> None:
+        """Each format of the settings has its writer."""
+        self.assertEqual({LogFormat.TEXT: access_line, LogFormat.JSON: access_json}, WRITERS)
+
+    def test_without_certificate(self) -> None:
+        """Numbers are numbers, words are words, and ``null`` is where there is nothing to say."""
+        expected = {
+            "time": "2026-07-13T12:00:00.250Z", "id": "00c0ffee", "peer": "192.0.2.7", "method": "POST", "target": "/token",
+            "version": "HTTP/1.1", "status": 200, "outcome": "answered", "in": 29, "out": 512, "ms": 12.3, "tls": "TLSv1.3",
+            "verdict": "NONE", "x5t#S256": None, "subject": None, "forged": 0, "backend": "http://127.0.0.1:8080", "reason": None,
+        }  # fmt: skip
+        self.assertEqual(expected, self.read())
+
+    def test_with_certificate(self) -> None:
+        """A certificate is there by its verdict, thumbprint and subject, and nothing else of it (law L4)."""
+        certificate = samples.client("CN=client,O=Example")
+        found = self.read(certificate=certificate)
+        self.assertEqual(("SELF_SIGNED", certificate.thumbprint), (found["verdict"], found["x5t#S256"]))
+        self.assertEqual("CN=client,O=Example", found["subject"])
+
+    def test_long_subject(self) -> None:
+        """A long subject is cut, as in text."""
+        found = self.read(certificate=attrs.evolve(samples.client(), subject="CN=" + "x" * 6000))
+        self.assertEqual("CN=" + "x" * 253 + "...", found["subject"])
+
+    def test_same_fields(self) -> None:
+        """Both formats have the same fields, in the same order."""
+        self.assertEqual(list(fields(line())), list(self.read()))
+
+    def test_nothing_was_sent(self) -> None:
+        """An exchange without an answer has no status, not the status 0; what is empty is ``null``."""
+        found = self.read(status=0, backend="", request_id="", tls_version="", outcome=Outcome.ABORTED)
+        self.assertEqual([None] * 4, [found[name] for name in ("status", "backend", "id", "tls")])
+
+    @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
+    def test_one_line_that_reads_back(self, target: str, method: str, reason: str) -> None:
+        """Whatever a client chooses, the line is visible ASCII, and reads back as what it was."""
+        found = self.read(target=target, method=method, reason=reason)
+        self.assertEqual([target, method, reason], [found[name] for name in ("target", "method", "reason")])
+
+    def test_escapes(self) -> None:
+        """Quotes, line ends, terminals' escapes, DEL, and what needs two units of UTF-16 are escaped as JSON has it."""
+        self.assertIn(r'"a\u007f"', access_json(attrs.evolve(EXCHANGE, reason="a\x7f")))
+        text = 'a"b\\c\r\n\x1b\x7f\u2028é😀'
+        self.assertIn(r"a\"b\\c\r\n\u001b\u007f\u2028\u00e9\ud83d\ude00", access_json(attrs.evolve(EXCHANGE, reason=text)))

@@ -670,8 +670,9 @@ class Draining(ChannelTestCase):
         self.assertTrue(late.gone)
 
     def test_idle(self) -> None:
-        """Idle connections are closed at once, and so are those in the middle of a head."""
-        wires = [self.connect(), self.connect(GET[:5])]
+        """Idle connections are closed at once."""
+        self.desk.then = reply
+        wires = [self.connect(GET), self.connect(GET)]
         ended = self.drain()
         for wire in wires:
             self.expect_closing(wire)
@@ -679,6 +680,48 @@ class Draining(ChannelTestCase):
             wire.lose()
         self.assertEqual(["ended"], ended)
         self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_just_connected(self) -> None:
+        """Who has connected before the end, and has not come to say anything, is answered: it cannot know of the end."""
+        self.desk.then = reply
+        wire = self.connect()
+        ended = self.drain()
+        self.expect_open(wire)
+        wire.deliver(GET)
+        self.assertEqual(OK_CLOSE, undated(wire.sent()))
+        self.expect_closing(wire)
+        wire.lose()
+        self.assertEqual(["ended"], ended)
+
+    def test_in_the_middle_of_a_head(self) -> None:
+        """So is who has begun to say something, the second time as the first."""
+        self.desk.then = reply
+        for wire in (self.connect(GET[:5]), self.connect(GET + GET[:5])):
+            wire.sent()
+            self.drain()
+            wire.deliver(GET[5:])
+            self.assertEqual(OK_CLOSE, undated(wire.sent()))
+            self.expect_closing(wire)
+            self.factory.draining = False
+
+    def test_says_nothing(self) -> None:
+        """Neither is waited for longer than two seconds, nor is one whose handshake is over only then."""
+        silent, late = self.connect(), TlsWire(self.clock).attach(self.factory.buildProtocol(None))
+        self.drain()
+        self.clock.advance(1)
+        late.protocol.handshakeCompleted()
+        self.clock.advance(1)
+        self.expect_closing(silent)
+        self.expect_open(late)
+        self.clock.advance(1)
+        self.expect_closing(late)
+
+    def test_handshake_without_end(self) -> None:
+        """A handshake that does not end by then is cut."""
+        wire = TlsWire(self.clock).attach(self.factory.buildProtocol(None))
+        self.drain()
+        self.clock.advance(2)
+        self.expect_cut(wire)
 
     def test_in_flight(self) -> None:
         """What is in flight is answered, with ``Connection: close``."""

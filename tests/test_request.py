@@ -162,7 +162,8 @@ class Framing(RequestTestCase):
         dated = self.answer(Body.NONE, -1, pairs=[(b"date", b"then"), (b"X-A", b"b")])
         self.assertEqual(b"HTTP/1.1 200 Word\r\ndate: then\r\nX-A: b\r\n\r\n", dated)
         self.answer(Body.NONE, -1)
-        self.assertRegex(self.line.sent, rb"^HTTP/1\.1 200 Word\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n\r\n$")
+        dated = rb"^HTTP/1\.1 200 Word\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\nX-Request-Id: \w{32}\r\n\r\n$"
+        self.assertRegex(self.line.sent, dated)
 
     def test_closing(self) -> None:
         """``Connection: close`` is said if the client asked for it, at its last request, and while its body is not all there."""
@@ -412,6 +413,7 @@ class Recording(RequestTestCase):
             started=self.exchange.started, duration=2.5, peer="198.51.100.7", method="POST", target="/token", version="HTTP/1.1",
             status=201, outcome=Outcome.ANSWERED, reason="", bytes_in=3, bytes_out=5, tls_version="TLSv1.3",
             certificate=self.line.client.certificate, forged=1, odd_names=2, backend="http://127.0.0.1:8080",
+            request_id=request.request_id.decode(),
         )  # fmt: skip
         self.assertEqual(expected, self.exchange)
         self.assertGreater(self.exchange.started, 1.7e9)

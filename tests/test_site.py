@@ -16,7 +16,7 @@ from x509proxy.exchange import Exchange, Outcome
 from x509proxy.head import Body
 from x509proxy.refusal import Refusal
 from x509proxy.resource import X509ProxyResource
-from x509proxy.settings import ClientSettings, OddNames
+from x509proxy.settings import ClientSettings, OddNames, RequestIds
 from x509proxy.site import SiteRequest
 from x509proxy.testing import client_identity, header_value
 
@@ -180,7 +180,19 @@ class Way(SiteTestCase):
         head, _, body = self.client.value().partition(b"\r\n\r\n")
         start, *lines = head.split(b"\r\n")
         self.assertEqual((b"HTTP/1.1 201 Made So", b"ok"), (start, body))
-        self.assertEqual([b"Content-Length: 2", b"Date: then", b"X: 1", b"X: 2"], sorted(lines))
+        [given] = [line for line in lines if line.startswith(b"X-Request-Id: ")]
+        self.assertEqual([b"Content-Length: 2", b"Date: then", given, b"X: 1", b"X: 2"], sorted(lines))
+
+    def test_id(self) -> None:
+        """Back end, client and record know a request by one id: the proxy's own, or with ``keep`` the client's."""
+        for ids, kept in ((RequestIds.OWN, False), (RequestIds.KEEP, True)):
+            self.serve(client=ClientSettings(request_id=ids))
+            self.receive(REQUEST[:-2] + b"X-Request-Id: mine\r\n\r\n")
+            asked = self.connect().value()
+            self.connection.dataReceived(ANSWER.replace(b"\r\n", b"\r\nX-Request-Id: theirs\r\n", 1))
+            line = b"X-Request-Id: " + self.exchanges[0].request_id.encode() + b"\r\n"
+            self.assertEqual((1, 1), (asked.count(b"X-Request-Id: "), self.client.value().count(b"X-Request-Id: ")))
+            self.assertEqual((True, True, kept), (line in asked, line in self.client.value(), b" mine" in line))
 
     def test_recorded(self) -> None:
         """An exchange is recorded with what went each way, and with the back end that answered."""

@@ -1,4 +1,4 @@
-"""Promises of ``contrib/x509proxy.service``: it starts what there is, hardened."""
+"""Promises of ``contrib/x509proxy.service`` and ``x509proxy.socket``: they start what there is, hardened."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from twisted.internet.endpoints import _SystemdParser
+from twisted.internet.testing import MemoryReactor
+from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from x509proxy.service import Options
@@ -36,6 +39,24 @@ class Unit(SynchronousTestCase):
     def test_files(self) -> None:
         """As many files may be open as the default number of connections needs, two for each."""
         self.assertGreater(int(self.settings["LimitNOFILE"]), 2 * ClientSettings().connections)
+
+    def test_words(self) -> None:
+        """It waits for the proxy's own words, from the process that says them, and long enough for the watchdog's."""
+        self.assertEqual(("notify", "main"), (self.settings["Type"], self.settings["NotifyAccess"]))
+        # A reload of large lists holds the reactor up for seconds.
+        self.assertGreaterEqual(int(self.settings["WatchdogSec"]), 30)
+
+    def test_socket(self) -> None:
+        """The socket's name is the one that the file says to listen at, and Twisted knows the kind of end point."""
+        text = UNIT.with_suffix(".socket").read_text("ascii")
+        settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+        [description] = re.findall(r'^#   listen = "(.*)"$', text, re.MULTILINE)
+        self.assertEqual(f"systemd:domain=INET:name={settings['FileDescriptorName']}", description)
+        self.assertEqual(UNIT.name, settings["Service"])
+        parser = _SystemdParser()
+        self.patch(parser, "_sddaemon", ListenFDs([7], [settings["FileDescriptorName"]]))
+        endpoint = parser.parseStreamServer(MemoryReactor(), **dict(part.split("=") for part in description.split(":")[1:]))
+        self.assertEqual(7, endpoint.fileno)
 
     def test_exposure(self) -> None:
         """The exposure that systemd computes is 2.0 or better."""

@@ -67,8 +67,8 @@ def post(body: bytes, *fields: bytes, length: int | None = None) -> bytes:
 
 
 def undated(answer: bytes) -> bytes:
-    """An answer, or several, without the time of day."""
-    return re.sub(rb"Date: [^\r]+ GMT\r\n", b"", answer)
+    """An answer, or several, or a request, without what no two have in common: the time of day, and the id."""
+    return re.sub(rb"(?:Date: [^\r]+ GMT|X-Request-Id: [0-9a-f]{32})\r\n", b"", answer)
 
 
 class Wire(StringTransport):

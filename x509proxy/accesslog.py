@@ -1,15 +1,22 @@
-"""From an exchange to one line of the access log: pure, and the only place where its fields are escaped."""
+"""From an exchange to one line of the access log: pure, and the only place where its fields are escaped.
+
+``docs/operations/logs.rst`` tells what each field says.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 
+import msgspec
+
 from x509proxy.certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange
+from x509proxy.settings import LogFormat
 
-__all__ = ["access_line"]
+__all__ = ["WRITERS", "access_json", "access_line"]
 
 
 _LONGEST_SUBJECT = 256
@@ -19,15 +26,59 @@ _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 
 def access_line(exchange: Exchange) -> str:
     """One line, without its end: ``name=value`` separated by spaces; a value that needs it is quoted, ``-`` stands for none."""
-    second, fraction = divmod(exchange.started, 1)
     # One template: what can only be plain is not looked at, since this is done for each request.
     return (
-        f"time={_second(int(second))}.{int(fraction * 1000):03}Z peer={_quote(exchange.peer)} method={_quote(exchange.method)}"
-        f" target={_quote(exchange.target)} version={exchange.version} status={exchange.status or '-'}"
-        f" outcome={exchange.outcome.value} in={exchange.bytes_in} out={exchange.bytes_out} ms={exchange.duration * 1000:.1f}"
-        f" tls={exchange.tls_version or '-'} {_who(exchange.certificate)}"
+        f"time={_time(exchange.started)} id={exchange.request_id or '-'} peer={_quote(exchange.peer)}"
+        f" method={_quote(exchange.method)} target={_quote(exchange.target)} version={exchange.version}"
+        f" status={exchange.status or '-'} outcome={exchange.outcome.value} in={exchange.bytes_in} out={exchange.bytes_out}"
+        f" ms={exchange.duration * 1000:.1f} tls={exchange.tls_version or '-'} {_who(exchange.certificate)}"
         f" forged={exchange.forged} backend={_quote(exchange.backend)} reason={_quote(exchange.reason)}"
     )
+
+
+def access_json(exchange: Exchange) -> str:
+    """The same as one JSON object in ASCII, without the line's end: numbers are numbers, ``null`` stands for none."""
+    certificate = exchange.certificate
+    fields = {
+        "time": _time(exchange.started),
+        "id": exchange.request_id or None,
+        "peer": exchange.peer or None,
+        "method": exchange.method or None,
+        "target": exchange.target or None,
+        "version": exchange.version,
+        "status": exchange.status or None,
+        "outcome": exchange.outcome.value,
+        "in": exchange.bytes_in,
+        "out": exchange.bytes_out,
+        "ms": round(exchange.duration * 1000, 1),
+        "tls": exchange.tls_version or None,
+        "verdict": exchange.verdict.value,
+        "x5t#S256": certificate and certificate.thumbprint,
+        "subject": certificate and _shorten(certificate.subject),
+        "forged": exchange.forged,
+        "backend": exchange.backend or None,
+        "reason": exchange.reason or None,
+    }
+    line = _encode(fields).decode("utf-8")
+    # What is no visible ASCII can only stand inside of a string.
+    return line if line.isascii() and line.isprintable() else _ODD.sub(_escape_json, line)
+
+
+WRITERS: dict[LogFormat, Callable[[Exchange], str]] = {LogFormat.TEXT: access_line, LogFormat.JSON: access_json}
+"""How each format is written."""
+
+_encode = msgspec.json.Encoder().encode
+_ODD = re.compile(r"[^ -~]")
+
+
+def _escape_json(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be")
+    return "".join(f"\\u{units[place]:02x}{units[place + 1]:02x}" for place in range(0, len(units), 2))
+
+
+def _time(started: float) -> str:
+    second, fraction = divmod(started, 1)
+    return f"{_second(int(second))}.{int(fraction * 1000):03}Z"
 
 
 @lru_cache(maxsize=4)

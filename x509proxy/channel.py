@@ -34,9 +34,7 @@ from x509proxy.stream import write_and_close
 
 __all__ = ["Channel", "Owner"]
 
-
-# For a client that has nothing to read but the end.
-_LINGER = 2.0
+_LINGER = 2.0  # for a client that has nothing to read but the end, or has just come when the end does
 
 
 class Owner(Interface):
@@ -199,9 +197,12 @@ class Channel(Protocol):
         self.transport.abortConnection()
 
     def drain(self) -> None:
-        """No more requests than those that have come."""
+        """No more requests than those that have come; who has only just connected may still say the first one."""
         if self._current is None and not self._queue and not self._reader.rest and self._phase is not _Phase.CLOSING:
-            self._close(self._settings.send_timeout if self.blocked else _LINGER)
+            if self._served and self._reader.stage is Stage.IDLE:
+                self._close(self._settings.send_timeout if self.blocked else _LINGER)
+            else:
+                self.deadline = min(self.deadline, self._clock.seconds() + _LINGER)
 
     # Inside.
 
@@ -218,6 +219,7 @@ class Channel(Protocol):
                 self._refuse(event)
             case head:
                 self._receiving = Request(head, self, self._settings.hold_bytes)
+                self._receiving.go_by(self._settings.request_id)
                 self._queue.append(self._receiving)
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -286,7 +288,7 @@ class Channel(Protocol):
         elif self._reader.stage is Stage.HEAD:
             self._enter(_Phase.HEAD, settings.head_timeout)
         else:
-            self._enter(_Phase.IDLE, settings.idle_timeout)
+            self._enter(_Phase.IDLE, _LINGER if self._owner.draining else settings.idle_timeout)
 
     def _await_body(self, request: Request) -> None:
         """Each byte puts the deadline off, but drips do not: they would keep a place, and a back end's connection, for ever."""

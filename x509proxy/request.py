@@ -21,6 +21,8 @@ from x509proxy.exchange import Exchange, Observer, Outcome
 from x509proxy.head import Body, RequestHead
 from x509proxy.headers import write_head
 from x509proxy.refusal import Refusal
+from x509proxy.requestids import REQUEST_ID, given_request_id, new_request_id
+from x509proxy.settings import RequestIds
 
 __all__ = ["AnswerSource", "BodySink", "Incoming", "Request", "Serves", "Wire"]
 
@@ -70,7 +72,7 @@ class Incoming:
 
     __slots__ = (
         "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client", "ended", "forged", "head",
-        "observe", "reason", "source", "status",
+        "observe", "reason", "request_id", "source", "status",
     )  # fmt: skip
 
     def __init__(self, head: RequestHead, client: Client, observe: Observer, clock: Callable[[], float]) -> None:
@@ -86,9 +88,15 @@ class Incoming:
         self.forged = 0
         self.backend = ""
         self.reason = ""
+        self.request_id = new_request_id()
         self._clock = clock
         self._started = time.time()
         self._began = clock()
+
+    def go_by(self, ids: RequestIds) -> None:
+        """Whose id it is: ours, unless the one that came with the request is to be kept and is one."""
+        if ids is RequestIds.KEEP:
+            self.request_id = given_request_id(self.head.pairs) or self.request_id
 
     def record(self, outcome: Outcome) -> None:
         """It is over: tell the observer, once."""
@@ -117,6 +125,7 @@ class Incoming:
             forged=self.forged,
             odd_names=self.head.odd_names,
             backend=self.backend,
+            request_id=self.request_id.decode("ascii"),
         )
 
 
@@ -269,8 +278,9 @@ class Request(Incoming):
     def _write_head(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int, stays_open: bool) -> None:
         self._stays_open = stays_open and self.body_complete and self.head.keep_alive and self._wire.may_stay_open()
         fields = list(pairs)
-        if not any(name.lower() == b"date" for name, _ in fields):
+        if b"date" not in [name.lower() for name, _ in pairs]:
             fields.append((b"Date", _date(int(time.time()))))
+        fields.append((REQUEST_ID, self.request_id))
         if not self._stays_open:
             fields.append((b"Connection", b"close"))
         elif self.head.version == "1.0":

@@ -19,6 +19,7 @@ from x509proxy.exchange import Observer, Outcome
 from x509proxy.head import Body, RequestHead, read_request_head
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.request import BodySink, Incoming
+from x509proxy.requestids import REQUEST_ID
 from x509proxy.settings import ClientSettings
 from x509proxy.tls import transport_of
 
@@ -148,6 +149,7 @@ class SiteRequest(Incoming):
             headers.removeHeader(name)
         for name, value in pairs:
             headers.addRawHeader(name, value)
+        headers.setRawHeaders(REQUEST_ID, [self.request_id])
         if length >= 0:
             headers.setRawHeaders(b"Content-Length", [b"%d" % length])
         self.begun, self.status = True, status
