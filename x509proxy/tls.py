@@ -33,6 +33,7 @@ from zope.interface import implementer
 
 from x509proxy.certificate import ClientCertificate, Objection, Verdict, unreadable
 from x509proxy.material import Identity
+from x509proxy.metrics import UNWATCHED, Watch
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
 from x509proxy.sni import ServerNames
 from x509proxy.trusted import NOBODY, Trusted
@@ -177,16 +178,19 @@ def _add_identity(context: SSL.Context, identity: Identity) -> None:
 class ServerConnections:
     """Makes the TLS state of each accepted connection, out of the context of the day.
 
-    ``asked``: what this listener asks for, if that is not what the others do (:func:`asked_of`).
+    ``asked``: what this listener asks for, if that is not what the others do (:func:`asked_of`). ``watch``: who is told of
+    handshakes, by a stream of ours (:mod:`x509proxy.stream`).
     """
 
-    def __init__(self, context: SSL.Context, asked: ClientAuth | None = None) -> None:
+    def __init__(self, context: SSL.Context, asked: ClientAuth | None = None, watch: Watch = UNWATCHED) -> None:
         self._context = context
         self._asked = asked
+        self.watch = watch
 
-    def swap(self, context: SSL.Context) -> None:
-        """Use ``context`` for the connections to come; those that are stay with theirs."""
+    def swap(self, context: SSL.Context, asked: ClientAuth | None = None) -> None:
+        """Use these for the connections to come; those that are stay with theirs."""
         self._context = context
+        self._asked = asked
 
     def serverConnectionForTLS(self, tlsProtocol: Protocol) -> SSL.Connection:
         return _Connection(self._context, self._asked)

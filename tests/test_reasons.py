@@ -1,0 +1,86 @@
+"""Promises of :mod:`x509proxy.reasons`: whatever the log says can be counted by a word of ours."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from x509proxy.reasons import LIMITS, handshake_reason, refusal_reason
+
+HOUSE = Path(__file__).parent.parent / "x509proxy"
+
+
+def literal(node: ast.expr) -> str | None:
+    """A text, or the part of one that is there before anything is put in."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
+            return text
+    return None
+
+
+def refusals() -> Iterator[tuple[str, int, str]]:
+    """Every refusal that is written in the package: room, status, reason as far as it is known there."""
+    for path in HOUSE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refusal":
+                match node.args:
+                    case [ast.Constant(value=int(status)), reason, *_] if text := literal(reason):
+                        yield path.stem, status, text
+
+
+class Refusals(SynchronousTestCase):
+    def test_words(self) -> None:
+        """A reason has its word by how it begins, or else by its status."""
+        for status, reason, word in (
+            (401, "no client certificate", "no_certificate"),
+            (401, "verdict UNTRUSTED", "untrusted"),
+            (400, "certificate of 9000 bytes", "certificate_too_large"),
+            (503, "the queue for the back end is full", "queue_full"),
+            (504, "the back end could not be connected to in time", "connect_timeout"),
+            (502, "the back end could not be connected to: DNSLookupError", "connect_failed"),
+            (400, "malformed request: whatever", "malformed"),
+            (413, "body of 7 bytes", "body_too_large"),
+            (0, "the client left", "client_left"),
+            (0, "", "other"),
+        ):
+            self.assertEqual(word, refusal_reason(status, reason), reason)
+
+    def test_all(self) -> None:
+        """Every refusal in the package has a word of its own."""
+        found = [*refusals()]
+        self.assertGreater(len(found), 30)
+        self.assertEqual([], [one for one in found if refusal_reason(*one[1:]) == "other"])
+
+    def test_limits(self) -> None:
+        """Each word that tells of a limit is one that a refusal can have."""
+        words = {refusal_reason(status, reason) for _, status, reason in refusals()} | {"send_timeout"}
+        self.assertEqual(set(), set(LIMITS) - words)
+
+
+class Handshakes(SynchronousTestCase):
+    def test_words(self) -> None:
+        """OpenSSL's texts, of 3.x and of 4.x, become words."""
+        for text, word in (
+            ("unsupported protocol", "protocol_version"),
+            ("tlsv1 alert protocol version", "protocol_version"),
+            ("no shared cipher", "nothing_in_common"),
+            ("http request", "not_tls"),
+            ("wrong version number", "not_tls"),
+            ("tlsv1 alert unknown ca", "refused_by_client"),
+            ("ssl/tls alert bad certificate", "refused_by_client"),
+            ("bad signature", "bad_proof"),
+            ("unexpected eof while reading", "client_left"),
+            ("something new", "other"),
+        ):
+            self.assertEqual(word, handshake_reason([[("SSL routines", "", text)]]), text)
+
+    def test_none(self) -> None:
+        """An error that says nothing, or something else than a list, is counted too."""
+        odd: tuple[tuple[object, ...], ...] = ((), ([],), (-1, "Unexpected EOF"))
+        for arguments in odd:
+            self.assertEqual("other", handshake_reason(arguments))
