@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests import test_hurting_certificates as hurting
 from tests.raw_tls import HEADER, Reply, get, read_reply, until
 from tests.samples import Pair, pair
+from tests.test_service import context_of
 from tests.test_trusted import make_crl, pem_of
 from x509proxy.configuration import load_configuration, load_settings
 from x509proxy.material import Identity
@@ -201,7 +202,7 @@ class Lists(ListsTestCase):
     async def test_expired_list(self) -> None:
         """With an expired list its authority's clients are refused, and there is a warning at the start; others are served."""
         self.write_lists(days=(-3, -1))
-        [warning] = self.start()._configuration.warnings
+        [warning] = self.start().reloading.configuration.warnings
         self.assertIn("crl: the list of 'CN=between' expired at ", warning)
         await self.refused(Authorities.NO_AUTHORITY, pair(issuer=BETWEEN))
         await self.passes(pair(issuer=ROOT))
@@ -222,9 +223,9 @@ class Reload(ListsTestCase):
         await self.passes(self.CLIENT)
         self.write_lists(root=[self.CLIENT])
         await self.passes(self.CLIENT)
-        before = self.service._listeners[0].connections._context
+        before = context_of(self.service)
         os.kill(os.getpid(), signal.SIGHUP)
-        await until(lambda: self.service._listeners[0].connections._context is not before)
+        await until(lambda: context_of(self.service) is not before)
         await self.refused(self.REVOKED, self.CLIENT)
 
     async def test_open_connection(self) -> None:
@@ -358,7 +359,7 @@ class ServerNames(PkiTestCase):
         """A further certificate's validity is watched like the first one's."""
         late = make_self_signed(KeyKind.EC, "second", 10, names=["second.example"], server=True)
         self.write_server("second", late)
-        [warning] = self.start(self.SECOND)._configuration.warnings
+        [warning] = self.start(self.SECOND).reloading.configuration.warnings
         self.assertRegex(warning, r"\Acertificates\[0\]\.certificate: expires soon, at ")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http.client import HTTPException
 from typing import Any, ClassVar
 
+import attrs
 from twisted.internet import reactor
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
@@ -18,7 +19,7 @@ from twisted.web.server import Site
 from tests.raw_tls import HEADER, ProxyTestCase, get, read_reply, read_to_end, until
 from x509proxy import transfer
 from x509proxy.configuration import Configuration
-from x509proxy.document import ProxySettings
+from x509proxy.document import HealthSettings, ProxySettings
 from x509proxy.exchange import Outcome
 from x509proxy.material import Identity
 from x509proxy.origin import Backend
@@ -466,6 +467,38 @@ class Whole(SynchronousTestCase):
         resource = X509ProxyResource.from_configuration(configuration, MemoryReactorClock())
         self.assertEqual(("127.0.0.1", 8080, b"/as"), (resource.host, resource.port, resource.path))
         resource.close()
+
+    def test_back_ends(self) -> None:
+        """What there is to see of its back ends is a value for each; without checks its start asks nobody."""
+        resource = self.make(header=HEADER)
+        self.assertEqual(["http://127.0.0.1:8080"], [pool.status().name for pool in resource.pools])
+        resource.start()
+        self.assertEqual([], resource.reactor.tcpClients)
+
+    def test_checks(self) -> None:
+        """Its checks begin with its start, also those of back ends that come later, and end with it."""
+        made = client_identity()
+        backends = (Backend.parse("http://127.0.0.1:8080"),)
+        rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
+        settings = ProxySettings(health=HealthSettings(path="/health"))
+        configuration = Configuration(settings, Identity(made.certificate, made.private_key), backends, rules)
+        reactor = MemoryReactorClock()
+        resource = X509ProxyResource.from_configuration(configuration, reactor)
+        reactor.advance(10)
+        self.assertEqual([], reactor.tcpClients)
+        resource.start()
+        reactor.advance(0)
+        again = attrs.evolve(configuration, backends=(*backends, Backend.parse("http://127.0.0.1:8081")))
+        resource.use(again)
+        reactor.advance(0)
+        self.assertEqual([8080, 8081], [port for _, port, *_ in reactor.tcpClients])
+        other = ProxySettings(health=HealthSettings(path="/healthier"))
+        resource.use(attrs.evolve(again, settings=other))
+        reactor.advance(0)
+        self.assertEqual([8080, 8081] * 2, [port for _, port, *_ in reactor.tcpClients])
+        resource.close()
+        reactor.pump([0.25] * 12)
+        self.assertEqual(([], 4), (reactor.getDelayedCalls(), len(reactor.tcpClients)))
 
     def test_upstream_settings(self) -> None:
         """Its own pool heeds the upstream settings."""

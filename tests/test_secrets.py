@@ -28,7 +28,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from tests.raw_tls import HEADER, ProxyTestCase, get, read_to_end, until
-from tests.test_service import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase, Files, is_running, parse
+from tests.test_service import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase, Files, is_running, parse, running_of
 from tests.wires import HEADER as NAME
 from tests.wires import OK, Proxy, undated
 from x509proxy import answers, channel, pool, reader, request, transfer, upstream
@@ -778,8 +778,8 @@ class AccessLog(SynchronousTestCase):
             client = make_self_signed(KeyKind.EC, text)
             certificate = ClientCertificate.from_x509(client.certificate, ())
             base = {"started": 0.0, "duration": 0.0, "peer": "192.0.2.1", "method": "GET", "outcome": Outcome.ANSWERED}
-            service._observe(Exchange(**{**base, "target": f"/{text}/x"}))  # type: ignore[arg-type]
-            service._observe(Exchange(**{**base, "target": "/", "certificate": certificate}))  # type: ignore[arg-type]
+            running_of(service).observe(Exchange(**{**base, "target": f"/{text}/x"}))  # type: ignore[arg-type]
+            running_of(service).observe(Exchange(**{**base, "target": "/", "certificate": certificate}))  # type: ignore[arg-type]
         lines = path.read_text().splitlines()
         self.assertEqual(6, len(lines))
         for line in lines:

@@ -28,8 +28,10 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
+from x509proxy import listening, logs
 from x509proxy import server as room
 from x509proxy.exchange import Exchange, Outcome
+from x509proxy.running import Running
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
 from x509proxy.server import ProxyService
 from x509proxy.service import Options, makeService
@@ -67,6 +69,17 @@ class Files:
         """A complete command line."""
         files = ["--certificate", self.certificate, "--private-key", self.key, "--header-file", self.header]
         return [*map(str, files), "--backend", "http://127.0.0.1:9", *more]
+
+
+def running_of(service: ProxyService) -> Running:
+    """What serves, in this process."""
+    assert isinstance(service.serving, Running)
+    return service.serving
+
+
+def context_of(service: ProxyService) -> object:
+    """The TLS context of the day."""
+    return running_of(service).listeners[0].connections._context
 
 
 def parse(*arguments: str) -> Options:
@@ -240,6 +253,15 @@ class InMemory(ServiceTestCase):
         self.successResultOf(service.stopService())
         self.assertEqual([], service.addresses)
 
+    def test_admin(self) -> None:
+        """The admin listener's port is bound with the others, while there are rights for it; the last to be closed."""
+        config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
+        service = self.make("--listen", "tcp:1", "--config", str(config))
+        service.privilegedStartService()
+        self.assertEqual([1, 9], [server[0] for server in self.reactor.tcpServers])
+        service.startService()
+        self.successResultOf(service.stopService())
+
     def test_stop_unstarted(self) -> None:
         """One that was never started can be stopped."""
         self.successResultOf(self.make().stopService())
@@ -259,7 +281,7 @@ class InMemory(ServiceTestCase):
 
     def test_others_exceptions(self) -> None:
         """An exception of anybody else's is shown as ever, whole."""
-        room._ListenError("")
+        listening._ListenError("")
         shown: list[object] = []
         self.patch(sys, "__excepthook__", lambda *error: shown.append(error))
         error = ValueError("another")
@@ -269,8 +291,8 @@ class InMemory(ServiceTestCase):
     def test_reasons(self) -> None:
         """Whatever a port cannot be had for is said."""
         nameless = CannotListenError("", 1, OSError("no such thing"))
-        self.assertEqual("listen: a: no such thing", room._why_not("a", Failure(nameless)))
-        self.assertEqual("listen: a: other", room._why_not("a", Failure(ValueError("other"))))
+        self.assertEqual("listen: a: no such thing", listening._why_not("a", Failure(nameless)))
+        self.assertEqual("listen: a: other", listening._why_not("a", Failure(ValueError("other"))))
 
     def test_second_port_taken(self) -> None:
         """When the second of two ports cannot be had, the first can be given back by stopping: no port is left bound."""
@@ -310,7 +332,7 @@ class InMemory(ServiceTestCase):
         lines: list[str] = []
         for count in (1, 2):
             service = self.make("--access-log", str(path))
-            service._resource.observe(self.exchange())
+            running_of(service).observe(self.exchange())
             lines = path.read_text().splitlines()
             self.assertEqual(count, len(lines))
             self.successResultOf(service.stopService())
@@ -319,47 +341,49 @@ class InMemory(ServiceTestCase):
 
     def test_standard_output(self) -> None:
         """``-`` is standard output, which is not closed at the end."""
-        out = io.StringIO()
-        self.patch(sys, "stdout", out)
+        read, write = os.pipe()
+        for descriptor in (read, write):
+            self.addCleanup(os.close, descriptor)
+        self.patch(logs, "_STANDARD_OUTPUT", write)
         service = self.make("--access-log", "-")
-        service._resource.observe(self.exchange())
+        running_of(service).observe(self.exchange())
         self.successResultOf(service.stopService())
-        self.assertIn("peer=192.0.2.1", out.getvalue())
+        self.assertIn(b"peer=192.0.2.1", os.read(read, 4096))
 
     def test_full_disk(self) -> None:
         """A log that cannot be written costs log lines and nothing else: the observer does not raise."""
         service = self.make("--access-log", "/dev/full")
-        service._resource.observe(self.exchange())
+        running_of(service).observe(self.exchange())
         self.flushLoggedErrors(OSError)
 
     def test_forged(self) -> None:
         """A forged header is a warning in the log, with its sender and without the name."""
         service = self.make()
         with capturedLogs() as events:
-            service._resource.observe(self.exchange())
-            service._resource.observe(self.exchange(forged=2))
-        [event] = [event for event in events if event.get("log_namespace") == "x509proxy.server.ProxyService"]
+            running_of(service).observe(self.exchange())
+            running_of(service).observe(self.exchange(forged=2))
+        [event] = [event for event in events if event.get("log_namespace") == "x509proxy.logs.AccessLog"]
         self.assertEqual((2, "192.0.2.1", "warn"), (event["count"], event["peer"], event["log_level"].name))
         self.assertNotIn(HEADER, str(event))
 
     def test_reload(self) -> None:
         """A reload makes a new context of the files as they are then."""
         service = self.make()
-        before = service._listeners[0].connections._context
+        before = context_of(service)
         self.files.renew()
         with capturedLogs() as events:
             service.reload()
-        self.assertIsNot(before, service._listeners[0].connections._context)
+        self.assertIsNot(before, context_of(service))
         self.assertEqual(["info"], [event["log_level"].name for event in events])
 
     def test_broken_reload(self) -> None:
         """A broken file leaves the old certificate serving, and the log says so."""
         service = self.make()
-        before = service._listeners[0].connections._context
+        before = context_of(service)
         self.files.certificate.write_bytes(b"nothing")
         with capturedLogs() as events:
             service.reload()
-        self.assertIs(before, service._listeners[0].connections._context)
+        self.assertIs(before, context_of(service))
         [event] = events
         self.assertIn("server.pem", event["error"])
         self.assertEqual("error", event["log_level"].name)
@@ -373,10 +397,10 @@ class InMemory(ServiceTestCase):
         options = parse(*arguments)
         assert options.configuration is not None
         service = ProxyService(options.configuration, self.reactor)
-        before = service._listeners[0].connections._context
+        before = context_of(service)
         os.chdir("/")
         service.reload()
-        self.assertIsNot(before, service._listeners[0].connections._context)
+        self.assertIsNot(before, context_of(service))
 
     def test_hangup(self) -> None:
         """SIGHUP asks the reactor for a reload while the service runs, and is whose it was before afterwards."""
@@ -387,6 +411,20 @@ class InMemory(ServiceTestCase):
         self.assertEqual([service.reload], self.reactor.called)
         self.successResultOf(service.stopService())
         self.assertEqual(before, signal.getsignal(signal.SIGHUP))
+
+    def test_reopen(self) -> None:
+        """SIGUSR1 asks the reactor to open the access log anew; whoever was called by it before still is."""
+        called: list[int] = []
+        self.addCleanup(signal.signal, signal.SIGUSR1, signal.signal(signal.SIGUSR1, lambda number, _: called.append(number)))
+        path = self.files.folder / "access.log"
+        service = self.make("--access-log", str(path))
+        service.startService()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self.assertEqual(([service.reopen_log], [signal.SIGUSR1]), (self.reactor.called, called))
+        path.rename(self.files.folder / "access.log.1")
+        service.reopen_log()
+        self.assertTrue(path.exists())
+        self.successResultOf(service.stopService())
 
     def test_embedded_in_a_thread(self) -> None:
         """In a thread, signals are the program's business: they are left alone, at the start and at the end."""

@@ -1,4 +1,4 @@
-"""Heads that have been read before, by their octets: a client sends the same one again and again, and it means the same each time.
+"""Heads that have been read before, by their octets: clients send the same one again and again, and it means the same.
 
 Reading a head is a pure function of its octets and of the limits, and costs a fifth of an exchange (docs/performance.rst).
 """

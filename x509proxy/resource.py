@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.resource import IResource
@@ -84,36 +83,60 @@ class X509ProxyResource(ReverseProxyResource):
         self._discovery = discovery
         self._client = client
         self._pools = tuple(pools) or (self._only_pool(upstream),)
+        self._behind: object = None
+        self._started = False
 
     @classmethod
     def from_configuration(cls, configuration: Configuration, reactor: Any, observe: Observer = _ignore) -> X509ProxyResource:
         """The resource that a configuration describes."""
         settings, deadlines = configuration.settings, Deadlines(reactor)
-        pools = [
-            Pool(backend, _endpoint(configuration, backend, reactor), deadlines, settings.upstream)
-            for backend in configuration.backends
-        ]
+        pools = _pools(configuration, reactor, deadlines, [])
         first = configuration.backends[0]
-        return cls(
+        made = cls(
             first.host, first.port, first.base, reactor, rules=configuration.rules, policy=settings.policy,
             discovery=settings.discovery, client=settings.client, upstream=settings.upstream, pools=pools, deadlines=deadlines,
             observe=observe,
         )  # fmt: skip
+        made._behind = _behind(configuration)
+        return made
 
     def _only_pool(self, settings: UpstreamSettings) -> Pool:
         backend = Backend(scheme=Scheme.HTTP, host=self.host, port=self.port, base=self.path.rstrip(b"/"))
         return Pool(backend, backend_endpoint(self.reactor, backend, settings), self.deadlines, settings)
 
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The back ends of the day."""
+        return self._pools
+
     def serve(self, request: Asked) -> None:
         """Answer a request of our own channel's."""
         Transfer(request, self._pools, self._rules, self._policy, self._discovery).start()
 
-    def use(self, rules: HeaderRules) -> None:
-        """Other headers from the next request on, on open connections too; what is in flight ends with those it began with."""
-        self._rules = rules
+    def use(self, configuration: Configuration) -> None:
+        """Serve by this from the next request on, on open connections too; what is in flight ends as it began.
+
+        A back end that nothing has changed for keeps its connections; where something has, the old ones end with what they do.
+        """
+        settings, behind = configuration.settings, _behind(configuration)
+        old, kept = self._pools, list(self._pools) if behind == self._behind else []
+        self._pools = _pools(configuration, self.reactor, self.deadlines, kept)
+        if self._started:
+            self.start()
+        self._behind = behind
+        self._rules, self._policy, self._discovery = configuration.rules, settings.policy, settings.discovery
+        self._client = settings.client
+        for pool in set(old).difference(self._pools):
+            pool.close()
+
+    def start(self) -> None:
+        """Begin to check the back ends, if ``[health]`` is configured; without this only their exchanges tell of them."""
+        self._started = True
+        for pool in self._pools:
+            pool.start()
 
     def close(self) -> None:
-        """End the idle connections to the back ends."""
+        """End the checks, and the idle connections to the back ends."""
         for pool in self._pools:
             pool.close()
 
@@ -127,6 +150,7 @@ class X509ProxyResource(ReverseProxyResource):
         asked = SiteRequest(request, self.observe, self.reactor.seconds)
         try:
             asked.head = read_stock_head(request, self._client)
+            asked.go_by(self._client.request_id)
             self.serve(asked)
         except Refused as refused:
             asked.answer(refused.refusal)
@@ -145,7 +169,23 @@ def _rules(preset_name: str, header: str | None) -> HeaderRules:
     return HeaderRules.for_preset(preset, *(() if header is None else (check_header_name(header, "header"),)))
 
 
-def _endpoint(configuration: Configuration, backend: Backend, reactor: Any) -> IStreamClientEndpoint:
-    return backend_endpoint(
-        reactor, backend, configuration.settings.upstream, configuration.upstream_authorities, configuration.upstream_identity
-    )
+def _behind(configuration: Configuration) -> object:
+    """What all connections to back ends have in common. A key read anew is another object, its certificate an equal one."""
+    identity = configuration.upstream_identity
+    shown = None if identity is None else (identity.certificate, identity.chain)
+    return configuration.settings.upstream, configuration.settings.health, configuration.upstream_authorities, shown
+
+
+def _pools(configuration: Configuration, reactor: Any, deadlines: Deadlines, kept: list[Pool]) -> tuple[Pool, ...]:
+    """One for each back end; of those that are ``kept``, each serves one, should there be the same address twice."""
+
+    def pool_for(backend: Backend) -> Pool:
+        for pool in kept:
+            if pool.backend == backend:
+                kept.remove(pool)
+                return pool
+        authorities, identity = configuration.upstream_authorities, configuration.upstream_identity
+        endpoint = backend_endpoint(reactor, backend, configuration.settings.upstream, authorities, identity)
+        return Pool(backend, endpoint, deadlines, configuration.settings.upstream, configuration.settings.health)
+
+    return tuple(map(pool_for, configuration.backends))

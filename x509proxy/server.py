@@ -1,55 +1,65 @@
-"""A running proxy as a Twisted service: listens, reloads, logs, and stops when what is in flight has ended."""
+"""A proxy as a Twisted service: listens, reads its configuration again when it is told to, and stops when all has ended.
+
+It serves in this process, or, with ``workers``, has others serve (:mod:`x509proxy.workers`).
+"""
 
 from __future__ import annotations
 
-import os
 import resource as limits
 import signal
-import sys
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
 
-from x509proxy.accesslog import access_line
-from x509proxy.configuration import Configuration, read_again
-from x509proxy.document import ProxySettings
-from x509proxy.exchange import Exchange
-from x509proxy.material import without_secrets
-from x509proxy.rules import without_names
-from x509proxy.settings import ClientAuth, SettingsError
+from x509proxy.admin import Admin
+from x509proxy.configuration import Configuration, load_configuration
+from x509proxy.listening import Place
+from x509proxy.logs import open_log
+from x509proxy.notify import Notifier
+from x509proxy.reloading import Reloading, Watching, named_files
+from x509proxy.running import Running
+from x509proxy.workers import Crew
 
 __all__ = ["ProxyService"]
 
 
 class ProxyService(Service):
-    """A running proxy, for one run. ``addresses``: where it listens, once it does."""
+    """A proxy, for one run. ``addresses``: where it listens, once it does.
 
-    _log = Logger()
+    ``serving``: who serves, a :class:`Running` or a :class:`Crew`; ``reloading``: the configuration of the day, and how the last
+    reload went. ``read``: how to read everything again, ``config`` the file that says what; without them, the settings stay.
+    """
 
-    def __init__(self, configuration: Configuration, reactor: Any) -> None:
-        # Late, since importing the resource installs a reactor.
-        from x509proxy.factory import ProxyFactory
-        from x509proxy.resource import X509ProxyResource
-
-        self._configuration = configuration
+    def __init__(
+        self,
+        configuration: Configuration,
+        reactor: Any,
+        read: Callable[[], Configuration] | None = None,
+        config: str | None = None,
+    ) -> None:
+        settings = configuration.settings
         self._reactor = reactor
-        self._access_log = _open_log(configuration.settings.access_log)
-        self._resource = X509ProxyResource.from_configuration(configuration, reactor, self._observe)
-        self._factory = ProxyFactory(self._resource, self._resource.deadlines, configuration.settings.client)
-        self._listeners = [_Listener(*one, configuration, self._factory, reactor) for one in _listeners(configuration.settings)]
-        self._ports: list[IListeningPort] | None = None
-        self._old_hangup: Any = None
+        self._config = config
+        self._places = [Place(reactor, place.description) for place in settings.places]
+        kind = Crew if settings.workers > 1 else Running
+        self.serving: Running | Crew = kind(configuration, reactor, open_log(settings.access_log))
+        self.reloading = Reloading(configuration, read or (lambda: load_configuration(settings)), self._use)
+        self.reloading.observe = lambda reload: self.serving.counters.reloaded(reload.error)
+        self.admin = None if settings.admin is None else Admin(settings.admin, self.serving, reactor)
+        self._watching = Watching(reactor, self.reload)
+        self._listening = False
+        self._notifier = Notifier.from_environment()
+        self._old_signals: dict[signal.Signals, Any] = {}
+        if isinstance(self.serving, Crew):
+            self.serving.not_used = self.reloading.failed
+            self.serving.serves = self._tell_ready
 
     @property
     def addresses(self) -> list[IAddress]:
-        return [port.getHost() for port in self._ports or ()]
+        return self.serving.addresses
 
     # Twisted calls.
 
@@ -59,157 +69,80 @@ class ProxyService(Service):
 
     def startService(self) -> None:
         super().startService()
-        if self._ports is None:
+        if not self._listening:
             # twist knows no privileged start.
             self._listen()
-        self._catch_hangup()
-        _raise_file_limit(self._configuration.settings.client.connections)
+        settings = self.reloading.configuration.settings
+        self._catch_signals()
+        _raise_file_limit(settings.client.connections)
+        self._watch(self.reloading.configuration)
+        self._notifier.keep_alive(self._reactor)
+        if isinstance(self.serving, Crew):
+            self.serving.start()
+        else:
+            self._reactor.callWhenRunning(self._tell_ready)
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let what is in flight end, within the client's ``stop_timeout``."""
         super().stopService()
-        self._release_hangup()
-        ports, self._ports = self._ports or [], None
-        stopped = DeferredList([maybeDeferred(port.stopListening) for port in ports])
-        return stopped.addCallback(lambda _: self._factory.drain()).addCallback(lambda _: self._stopped())
+        self._listening = False
+        self._release_signals()
+        self._watching.stop()
+        self._notifier.stopping("what is in flight ends")
+        # The admin listener is the last to go: until then it says that the proxy is draining.
+        stopped = self.serving.stop().addCallback(lambda _: self.admin.stop() if self.admin is not None else None)
+        return stopped.addCallback(lambda _: self._notifier.end())
 
     # Inside.
 
     def _listen(self) -> None:
-        ports: list[IListeningPort] = []
-        self._ports = ports
-        for listener in self._listeners:
-            failures: list[Failure] = []
-            listener.listen().addCallbacks(ports.append, failures.append)
-            if failures:
-                raise _ListenError(_why_not(listener.description, failures[0]))
+        self._listening = True
+        self.serving.listen(self._places)
+        if self.admin is not None:
+            self.admin.listen()
 
-    def _stopped(self) -> None:
-        self._resource.close()
-        if self._access_log not in (None, sys.stdout):
-            self._access_log.close()
+    def _catch_signals(self) -> None:
+        for number, call in ((signal.SIGHUP, self.reload), (signal.SIGUSR1, self.reopen_log)):
+            try:
+                self._old_signals[number] = signal.signal(number, self._caught(call, signal.getsignal(number)))
+            except ValueError:
+                # Embedded in a program whose reactor runs in a thread: signals are that program's business.
+                return
 
-    def _observe(self, exchange: Exchange) -> None:
-        if self._access_log is not None:
-            self._write(self._access_log, without_names(access_line(exchange), self._configuration.rules))
-        if exchange.forged:
-            self._log.warn("{count} forged certificate headers from {peer} removed", count=exchange.forged, peer=exchange.peer)
+    def _caught(self, call: Callable[[], None], before: Any) -> Callable[[int, Any], None]:
+        def caught(number: int, frame: Any) -> None:
+            self._reactor.callFromThread(call)
+            if callable(before):
+                # twistd's own log is rotated by SIGUSR1 too.
+                before(number, frame)
 
-    def _write(self, access_log: TextIO, line: str) -> None:
-        try:
-            access_log.write(f"{line}\n")
-            access_log.flush()
-        except OSError as error:
-            # A full disk must not cost an exchange.
-            self._log.error("access-log: {error}", error=error.strerror)
+        return caught
 
-    def _catch_hangup(self) -> None:
-        try:
-            self._old_hangup = signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        except ValueError:
-            # Embedded in a program whose reactor runs in a thread: signals are that program's business.
-            self._old_hangup = None
+    def _release_signals(self) -> None:
+        while self._old_signals:
+            signal.signal(*self._old_signals.popitem())
 
-    def _release_hangup(self) -> None:
-        if self._old_hangup is not None:
-            signal.signal(signal.SIGHUP, self._old_hangup)
+    def reopen_log(self) -> None:
+        """Go on in the access log's new file; the old one has another name by now (logrotate)."""
+        self.serving.reopen_log()
 
     def reload(self) -> None:
-        """Read all files that the configuration names again, check all, then swap; a broken file changes nothing."""
-        try:
-            found = read_again(self._configuration)
-            contexts = [listener.context(found) for listener in self._listeners]
-        except SettingsError as error:
-            self._log.error("reload: {error}; the old files go on serving", error=str(error))
-        else:
-            for listener, context in zip(self._listeners, contexts, strict=True):
-                listener.connections.swap(context)
-            self._resource.use(found.rules)
-            self._configuration = found
-            for warning in found.warnings:
-                self._log.warn("reload: {sentence}", sentence=warning)
-            self._log.info("reload: the files are used as they are now")
+        """Read all files again, check all, then swap; a broken file changes nothing."""
+        self._notifier.reloading()
+        self.reloading.reload()
+        self._tell_ready()
 
+    def _tell_ready(self) -> None:
+        last = self.reloading.last
+        self._notifier.ready("serving" if last is None or last.ok else f"serving; the last reload failed: {last.error}")
 
-class _ListenError(SettingsError):
-    """A port cannot be had. ``twistd`` removes its pid file on an exception, and would print a traceback for it."""
+    def _use(self, configuration: Configuration) -> None:
+        self.serving.use(configuration)
+        self._watch(configuration)
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-        sys.excepthook = _say
-
-
-def _say(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-    if isinstance(error, _ListenError):
-        print(f"x509proxy: {error}", file=sys.__stderr__)
-    else:
-        sys.__excepthook__(kind, error, traceback)
-
-
-def _why_not(description: str, failure: Failure) -> str:
-    reason = failure.value
-    if isinstance(reason, CannotListenError):
-        # An OSError, or text where a lock of a unix socket is somebody else's.
-        reason = reason.socketError
-    return without_secrets(f"listen: {description}: {getattr(reason, 'strerror', None) or reason}")
-
-
-def _listeners(settings: ProxySettings) -> Iterator[tuple[str, ClientAuth | None]]:
-    """Where to listen, and what is asked for there if that is not what the proxy asks for otherwise."""
-    yield from ((description, None) for description in settings.listen)
-    yield from ((listener.endpoint, listener.client_certificate) for listener in settings.listeners)
-
-
-class _Listener:
-    """One place to listen at; all of them share one factory, and so its limits."""
-
-    def __init__(
-        self, description: str, asked: ClientAuth | None, configuration: Configuration, factory: Any, reactor: Any
-    ) -> None:
-        from x509proxy.stream import TlsFactory
-        from x509proxy.tls import ServerConnections
-
-        self.description = description
-        self._asked = asked
-        self._endpoint = _endpoint(reactor, description)
-        self.connections = ServerConnections(self.context(configuration), asked)
-        self._factory = TlsFactory(self.connections, factory)
-
-    def listen(self) -> Deferred[IListeningPort]:
-        listening: Deferred[IListeningPort] = self._endpoint.listen(self._factory)
-        return listening
-
-    def context(self, configuration: Configuration) -> Any:
-        """The TLS context of the day."""
-        from x509proxy.tls import make_context
-
-        settings = configuration.settings
-        ask = settings.client_certificate if self._asked is None else self._asked
-        identity, trusted, further = configuration.identity, configuration.trusted, configuration.further
-        return make_context(identity, ask, trusted, settings.tls, further=further)
-
-
-def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
-    try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    except Exception as error:
-        # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
-        sentence = without_secrets(f"listen: found {description!r}, expected a Twisted endpoint: {error}")
-        raise SystemExit(f"x509proxy: {sentence}") from None
-    return endpoint
-
-
-def _open_log(path: str | None) -> TextIO | None:
-    """Opened with the rights of whoever starts the daemon, readable by nobody else."""
-    if path is None:
-        return None
-    if path == "-":
-        return sys.stdout
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    except OSError as error:
-        raise SystemExit(f"x509proxy: access-log: {without_secrets(path)}: {error.strerror}") from None
-    return os.fdopen(descriptor, "a", buffering=1, encoding="ascii")
+    def _watch(self, configuration: Configuration) -> None:
+        files = [*named_files(configuration.settings), *([self._config] if self._config is not None else [])]
+        self._watching.use(files, configuration.settings.reload_on_change)
 
 
 def _raise_file_limit(connections: int) -> None:

@@ -38,6 +38,7 @@ class Options(usage.Options):
         ["client-certificate", None, None, "optional, required or none. [default: optional]"],
         ["trust", None, None, "Whose certificates are passed on: any, self-signed, ca or either. [default: any]"],
         ["ca", None, None, "The authorities that make a certificate trusted, PEM."],
+        ["workers", None, None, "Processes that serve. [default: 1]"],
         ["access-log", None, None, "File for one line per exchange, or - for standard output."],
     ]
     optFlags: ClassVar[list[list[str | None]]] = [
@@ -55,6 +56,7 @@ class Options(usage.Options):
         super().__init__()
         self["listen"] = []
         self["backend"] = []
+        self.folder = Path.cwd()
         self.settings = ProxySettings()
         self.configuration: Configuration | None = None
 
@@ -73,14 +75,29 @@ class Options(usage.Options):
             # Not a UsageError: twistd prints two screens of help before its sentence.
             raise SystemExit(f"x509proxy: {error}") from None
 
+    @property
+    def config(self) -> str | None:
+        """The TOML file, wherever a daemon has gone since."""
+        return None if self["config"] is None else str(self.folder / self["config"])
+
+    def read(self) -> Configuration:
+        """Everything that the command line and the files say now.
+
+        :raises SettingsError: something is unfit.
+        """
+        return load_configuration(self._read_settings())
+
     def _load(self) -> None:
-        changes = {name.replace("-", "_"): value for name, value in self.items()}
-        changes["demo"] = bool(self["demo"])
-        config = changes.pop("config")
-        settings = ProxySettings() if config is None else load_settings(config)
-        self.settings = resolve(override(settings, changes), Path.cwd())
+        self.settings = self._read_settings()
         if not self.settings.demo:
             self.configuration = load_configuration(self.settings)
+
+    def _read_settings(self) -> ProxySettings:
+        changes = {name.replace("-", "_"): value for name, value in self.items()}
+        changes["demo"] = bool(self["demo"])
+        del changes["config"]
+        settings = ProxySettings() if self.config is None else load_settings(self.config)
+        return resolve(override(settings, changes), self.folder)
 
 
 def makeService(options: Options) -> IService:
@@ -102,4 +119,4 @@ def _make_service(options: Options, reactor: Any) -> IService:
         return DemoService(options.settings, reactor, sys.stdout)
     for warning in options.configuration.warnings:
         sys.stderr.write(f"x509proxy: warning: {warning}\n")
-    return ProxyService(options.configuration, reactor)
+    return ProxyService(options.configuration, reactor, options.read, options.config)

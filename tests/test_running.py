@@ -1,0 +1,103 @@
+"""Promises of :mod:`x509proxy.running`: everything that serves in one process, made from a configuration and made anew."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import stat
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.raw_tls import get, read_reply
+from tests.samples import Pair, pair
+from tests.test_pki import PkiTestCase
+from tests.test_service import Files, parse
+from tests.test_workers import ParentReactor
+from x509proxy.configuration import Configuration, load_configuration, load_settings
+from x509proxy.running import Running
+from x509proxy.selfsigned import KeyKind, make_self_signed
+from x509proxy.settings import SettingsError
+
+
+class InMemory(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.files = Files(self.mktemp())
+        self.reactor = ParentReactor()
+
+    def configuration(self, *more: str) -> Configuration:
+        configuration = parse(*self.files.arguments("--listen", "tcp:1", *more)).configuration
+        assert configuration is not None
+        return configuration
+
+    def test_whole_or_not_at_all(self) -> None:
+        """What OpenSSL does not take, or what nobody has thought of, leaves everything as it was."""
+        running = Running(self.configuration(), self.reactor)
+        before = self.state(running)
+        other = self.configuration("--client-certificate", "required", "--backend", "http://127.0.0.1:10")
+        tampered = attrs.evolve(other.identity, private_key=make_self_signed(KeyKind.EC, "other").private_key)
+        self.assertRaises(SettingsError, running.use, attrs.evolve(other, identity=tampered))
+        self.assertEqual(before, self.state(running))
+        self.assertRaises(AttributeError, running.use, attrs.evolve(other, backends=(None,)))  # type: ignore[arg-type]
+        self.assertEqual(before, self.state(running))
+        running.use(other)
+        self.assertEqual([True] * len(before), [one != other for one, other in zip(before, self.state(running), strict=True)])
+
+    def state(self, running: Running) -> list[Any]:
+        resource = running.resource
+        return [running.configuration, running.listeners[0].connections._context, resource._pools, resource._policy]
+
+    def test_one_at_a_time(self) -> None:
+        """Of connections that wait at a socket that others have too, it takes one and leaves the next to whoever is free."""
+        running = Running(self.configuration(), self.reactor)
+        running.adopt([(6, 2)])
+        [port] = self.reactor.ports
+        for _ in range(3):
+            port.doRead()
+        self.assertEqual([1, 1, 1], port.accepts)
+        self.successResultOf(running.stop())
+
+    def test_adopted(self) -> None:
+        """At the end it stops reading at sockets that are not its own, and leaves them open."""
+        running = Running(self.configuration(), self.reactor)
+        running.adopt([(6, 2)])
+        self.successResultOf(running.stop())
+        self.assertEqual([(False, True)], [(port.reading, port.listening) for port in self.reactor.ports])
+
+
+class Adopting(PkiTestCase):
+    async def test_unix(self) -> None:
+        """It serves at a unix socket that it was given, and leaves the file where it is at the end."""
+        self.start()
+        running = Running(load_configuration(load_settings(str(self.folder / "proxy.toml"))), reactor)
+        path = Path("/tmp") / f"x509proxy-running-{os.getpid()}.sock"  # noqa: S108 - a longer name would be none of a socket
+        self.addCleanup(path.unlink, missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as held:
+            held.bind(str(path))
+            held.listen()
+            held.setblocking(False)
+            running.adopt([(held.fileno(), socket.AF_UNIX)])
+
+            def ask() -> int:
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.connect(str(path))
+                    with self.context(pair()).wrap_socket(connection) as over:
+                        over.sendall(get())
+                        return read_reply(over).status
+
+            self.assertEqual(401, await deferToThread(ask))
+            await running.stop()
+        self.assertTrue(stat.S_ISSOCK(path.stat().st_mode))
+
+    def context(self, client: Pair) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self.write("client.pem", client.pem)
+        context.load_cert_chain(self.folder / "client.pem")
+        return context

@@ -1,0 +1,298 @@
+"""Several processes that serve the same sockets, and the parent that binds these, starts the processes and starts them again.
+
+Facts
+-----
+* The sockets are bound once and inherited. With ``SO_REUSEPORT`` each worker would have a queue of its own, and what has been
+  connected but not accepted when it dies would be reset; of a shared one, another worker takes it.
+* The parent has the configuration read, with rights that the workers need not have, and hands it down a pipe: not on a command
+  line nor in an environment, which others can read.
+* Whoever holds the other end of a pipe sees it close, however the holder has died: workers end with their parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import InvalidLogLevelError, Logger, LogLevel
+from twisted.python.failure import Failure
+
+from x509proxy.configuration import Configuration
+from x509proxy.fleet import Fleet
+from x509proxy.listening import Place
+from x509proxy.logs import AccessLog, LogFile
+from x509proxy.metrics import Counters
+from x509proxy.parcel import Frames, Message, Task, frame, pack, read_message
+from x509proxy.running import contexts_for
+from x509proxy.snapshot import Snapshot
+from x509proxy.view import View
+
+__all__ = ["FROM_PARENT", "TO_PARENT", "Crew"]
+
+FROM_PARENT, TO_PARENT = 3, 4
+"""The descriptors of a worker's two pipes. After them come the access log and the sockets."""
+_REST = 5
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds, before a worker that has died is started again
+_LONG = 60.0  # seconds; who has lived so long has not died of what is wrong at the start
+_GRACE = 5.0  # seconds, beyond the stop timeout
+_LARGEST_MESSAGE = 1 << 24
+_LONGEST_LINE = 4096
+# What systemd tells one process only.
+_NOT_INHERITED = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+
+
+class Crew:
+    """The parent's side. ``on_message``: called with a worker's number and what it says, if it is nothing that is known here.
+
+    ``not_used``: called with the reason why a worker does not serve by a new configuration; ``serves``: whenever one has begun
+    to serve.
+    """
+
+    _log = Logger()
+
+    def __init__(self, configuration: Configuration, reactor: Any, log_file: LogFile | None = None) -> None:
+        contexts_for(configuration)
+        self.configuration = configuration
+        self.on_message: Callable[[int, Message], None] = lambda *_: None
+        self.not_used: Callable[[str], None] = lambda _: None
+        self.serves: Callable[[], None] = lambda: None
+        self.reactor = reactor
+        self.counters = Counters()
+        self._fleet = Fleet(View(self.counters, lambda: self.configuration).snapshot)
+        self.workers = [_Worker(self, number) for number in range(1, configuration.settings.workers + 1)]
+        self._access_log = AccessLog(log_file, configuration, reactor)
+        self._ports: list[IListeningPort] = []
+        self._stopped: Deferred[None] | None = None
+
+    @property
+    def addresses(self) -> list[IAddress]:
+        return [port.getHost() for port in self._ports]
+
+    def listen(self, places: Sequence[Place]) -> None:
+        """Bind, and accept nothing: that is for the workers to do.
+
+        :raises SettingsError: one of the places cannot be had; the others are given back by :meth:`stop`.
+        """
+        for place in places:
+            port: Any = place.bind(_Nobody())
+            self._ports.append(port)
+            port.stopReading()
+
+    def start(self) -> None:
+        """Start all workers."""
+        for worker in self.workers:
+            worker.start()
+
+    def use(self, configuration: Configuration) -> None:
+        """Serve by another configuration.
+
+        :raises SettingsError: OpenSSL does not take a certificate, a key or a list.
+        """
+        contexts_for(configuration)
+        self.configuration = configuration
+        self._tell_all(frame(pack(configuration)))
+
+    def snapshot(self) -> Snapshot:
+        """What there is to see of all of them, for ``[admin]``."""
+        return self._fleet.snapshot()
+
+    def reopen_log(self) -> None:
+        """Go on in the access log's new file, in all workers."""
+        self._access_log.reopen()
+        self.tell({"kind": "reopen log"})
+
+    def tell(self, message: Message) -> None:
+        """Say something to all workers (:attr:`x509proxy.worker.Worker.on_message`)."""
+        self._tell_all(frame(pack(message)))
+
+    def _tell_all(self, data: bytes) -> None:
+        for worker in self.workers:
+            worker.tell(data)
+
+    def stop(self) -> Deferred[None]:
+        """Have all workers end what is in flight, within ``stop_timeout``, and end."""
+        ports, self._ports = self._ports, []
+        self._stopped = Deferred()
+        closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        for worker in self.workers:
+            worker.stop(self.configuration.settings.client.stop_timeout + _GRACE)
+        self.ended()
+        stopped = self._stopped
+        return closed.addCallback(lambda _: stopped).addCallback(lambda _: self._close())
+
+    def _close(self) -> None:
+        self._access_log.close()
+
+    # The workers' calls.
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nobody is to be started any more."""
+        return self._stopped is not None
+
+    def ended(self) -> None:
+        """Somebody has ended; if it was the last one, so has all."""
+        if self._stopped is not None and not self._stopped.called and not any(worker.pid for worker in self.workers):
+            self._stopped.callback(None)
+
+    def task(self) -> tuple[Task, dict[int, int]]:
+        """What a new worker is to do, and which of our descriptors it needs for it under which numbers."""
+        given: dict[int, int] = {}
+        log: int | None = None
+        if self._access_log.file is not None:
+            log = _REST
+            given[log] = self._access_log.file.fileno()
+        sockets = []
+        for number, port in enumerate(self._ports, _REST + 1):
+            given[number] = port.fileno()  # type: ignore[attr-defined]
+            sockets.append((number, int(port.addressFamily)))  # type: ignore[attr-defined]
+        return Task(self.configuration, tuple(sockets), log), given
+
+    def hear(self, number: int, message: Message) -> None:
+        """A worker says something."""
+        match message:
+            case {"kind": "log", "level": str(level), "namespace": str(namespace), "text": str(text)}:
+                Logger(namespace=namespace).emit(_level(level), "worker {worker}: {text}", worker=number, text=text)
+            case {"kind": "snapshot", "snapshot": table}:
+                self._fleet.heard(number, Snapshot.told(table))
+            case {"kind": "serving"}:
+                self.serves()
+            case {"kind": "not used", "error": str(sentence)}:
+                self.not_used(f"worker {number}: {sentence}")
+            case _:
+                self.on_message(number, message)
+
+
+def _level(name: str) -> Any:
+    try:
+        return LogLevel.levelWithName(name)
+    except InvalidLogLevelError:
+        return LogLevel.error
+
+
+class _Nobody(Factory):
+    """Makes no protocols."""
+
+    noisy = False
+
+
+class _Worker(ProcessProtocol):
+    """One of the crew, from the first of its processes to the last."""
+
+    transport: Any
+
+    def __init__(self, crew: Crew, number: int) -> None:
+        self.pid = 0
+        self.number = number
+        self._crew = crew
+        self._clock = crew.reactor
+        self._log = Logger(namespace=f"{__name__}.Crew")
+        self._deaths = 0
+        self._born = 0.0
+        self._call: IDelayedCall | None = None
+        self._pipe_open = False
+
+    def start(self) -> None:
+        """Start a process. Its task goes through the pipe."""
+        task, given = self._crew.task()
+        self._call = None
+        self._frames, self._errors, self._born = Frames(_LARGEST_MESSAGE), b"", self._clock.seconds()
+        self._pipe_open = True
+        numbers = {0: 0, 1: 1, 2: "r", FROM_PARENT: "w", TO_PARENT: "r", **given}
+        process = self._clock.spawnProcess(self, sys.executable, _command(self._clock), _environment(), childFDs=numbers)
+        self.pid = process.pid
+        self.tell(frame(pack(task)))
+
+    def tell(self, data: bytes) -> None:
+        """Write down its pipe; one that is going hears nothing."""
+        if self._pipe_open:
+            self.transport.writeToChild(FROM_PARENT, data)
+
+    def stop(self, seconds: float) -> None:
+        """Have it end by itself, or after so many seconds at the latest."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        if self.pid:
+            self._pipe_open = False
+            self.transport.closeChildFD(FROM_PARENT)
+            self._call = self._clock.callLater(seconds, self._kill)
+
+    def _kill(self) -> None:
+        self._call = None
+        self._log.error("worker {worker} does not end in time, and is killed", worker=self.number)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessExitedAlready):
+            self.transport.signalProcess(number)
+
+    # Twisted calls.
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        if childFD == TO_PARENT:
+            self._hear(data)
+        else:
+            *lines, self._errors = (self._errors + data).split(b"\n")
+            self._errors = self._errors[-_LONGEST_LINE:]
+            for line in lines:
+                self._log.error("worker {worker}: {text}", worker=self.number, text=line.decode("utf-8", "backslashreplace"))
+
+    def _hear(self, data: bytes) -> None:
+        try:
+            for content in self._frames.feed(data):
+                self._crew.hear(self.number, read_message(content))
+        except ValueError as error:
+            # It is not one of ours any more.
+            sentence = "worker {worker} says what nobody understands, and is killed: {error}"
+            self._log.error(sentence, worker=self.number, error=str(error))
+            self._signal(signal.SIGKILL)
+
+    def childConnectionLost(self, childFD: int) -> None:
+        if childFD == FROM_PARENT:
+            self._pipe_open = False
+
+    def processEnded(self, reason: Failure) -> None:
+        pid, self.pid = self.pid, 0
+        self._pipe_open = False
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        if not self._crew.stopping:
+            self._start_again(pid, reason)
+        self._crew.ended()
+
+    def _start_again(self, pid: int, reason: Failure) -> None:
+        if self._clock.seconds() - self._born >= _LONG:
+            self._deaths = 0
+        pause = _PAUSES[min(self._deaths, len(_PAUSES) - 1)]
+        self._deaths += 1
+        self._log.error(
+            "worker {worker} (process {pid}) has ended, {how}; another is started in {pause:g} s",
+            worker=self.number, pid=pid, how=_how(reason.value), pause=pause,
+        )  # fmt: skip
+        self._call = self._clock.callLater(pause, self.start)
+
+
+def _how(reason: Any) -> str:
+    number = getattr(reason, "signal", None)
+    return f"by signal {number}" if number is not None else f"with exit code {getattr(reason, 'exitCode', None)}"
+
+
+def _command(reactor: Any) -> list[str]:
+    # -P: a daemon's folder is not one to import from.
+    return [sys.executable, "-P", "-m", "x509proxy.worker", type(reactor).__module__]
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with what makes the worker find the modules that we have found."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path.startswith(os.sep))}
