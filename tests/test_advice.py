@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_material import MaterialTests
 from x509proxy.advice import advice_for
@@ -10,6 +14,18 @@ from x509proxy.configuration import load_configuration, override
 from x509proxy.document import ProxySettings
 from x509proxy.material import new_header_name
 from x509proxy.selfsigned import KeyKind, make_self_signed
+
+ROOT = Path(__file__).parent.parent
+
+
+class Page(SynchronousTestCase):
+    def test_all(self) -> None:
+        """The handbook's page names every key that a warning or a note begins with."""
+        source = (ROOT / "x509proxy" / "advice.py").read_text()
+        page = (ROOT / "docs" / "operations" / "check.rst").read_text()
+        keys = set(re.findall(r'f?"([a-z][a-z.-]+): ', source))
+        self.assertLessEqual({"backend", "header", "ca", "admin.open", "access-log", "client.head-bytes"}, keys)
+        self.assertEqual(set(), {key for key in keys if f"``{key}``" not in page})
 
 
 class Advice(MaterialTests):

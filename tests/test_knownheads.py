@@ -44,8 +44,10 @@ class Table(SynchronousTestCase):
         self.assertEqual((None, 7), known.find(b"one\r\n\r\n", 7))
 
     def test_bounds(self) -> None:
-        """Large heads are not kept, chunked ones neither, and of many only so many."""
+        """Large heads are not kept, chunked ones and those with secrets neither, and of many only so many."""
         known = KnownHeads()
+        for name in (b"Authorization", b"cookie", b"DPoP"):
+            known.add(b"secret\r\n\r\n", RequestHead(b"GET", b"/", "1.1", ((name, b"x"),), b"a", Body.NONE))
         known.add(b"x" * 4093 + b"\r\n\r\n", HEAD)
         known.add(b"chunked\r\n\r\n", RequestHead(b"POST", b"/", "1.1", (), b"a", Body.CHUNKED))
         self.assertEqual({}, known._heads)

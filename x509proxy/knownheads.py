@@ -14,10 +14,14 @@ __all__ = ["KnownHeads", "known_heads"]
 
 _LARGEST = 4096  # bytes
 _MOST = 512
+_SECRET = frozenset({b"authorization", b"cookie", b"dpop"})
 
 
 class KnownHeads:
-    """Only what was read to its end without any objection is kept, and only if its body has a length or none; 2 MiB at most."""
+    """Only what was read to its end without any objection is kept, and only if its body has a length or none; 2 MiB at most.
+
+    No passwords, tokens or cookies are kept in memory for this.
+    """
 
     def __init__(self) -> None:
         self._heads: dict[bytes, RequestHead] = {}
@@ -29,7 +33,7 @@ class KnownHeads:
 
     def add(self, raw: bytes, head: RequestHead) -> None:
         """Remember it; when there are too many, all are forgotten."""
-        if len(raw) <= _LARGEST and head.body is not Body.CHUNKED:
+        if len(raw) <= _LARGEST and head.body is not Body.CHUNKED and not any(name.lower() in _SECRET for name, _ in head.pairs):
             if len(self._heads) >= _MOST:
                 self._heads.clear()
             self._heads[raw] = head

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import re
+from functools import cached_property
 
 import httptools
 
@@ -104,7 +105,6 @@ class RequestReader(MessageCounter):
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(settings.head_bytes, settings.fields)
         self._settings = settings
-        self._parser = httptools.HttpRequestParser(self)
         self._events: list[RequestEvent] = []
         self._target = b""
         self._line = b""
@@ -116,6 +116,11 @@ class RequestReader(MessageCounter):
         self._plain: RequestHead | None = None
         self._whole_head = False
         self._head_read: RequestHead | None = None
+
+    @cached_property
+    def _parser(self) -> httptools.HttpRequestParser:
+        # Made when it is needed: a client whose heads are known needs none.
+        return httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes) -> list[RequestEvent]:
         """What the bytes complete, up to the end of one request; what is behind it stays in ``rest`` until the next call.

@@ -29,7 +29,7 @@ __all__ = ["TlsFactory", "TlsStream", "write_and_close"]
 
 _RECORD = 16384  # RFC 8446 section 5.1; a record's content is never longer
 _AT_ONCE = 4  # as much as Twisted reads from a socket
-_OUTPUT = 65536
+_OUTPUT = 69632  # what 64 KiB of an answer become, with what each record adds, in one write
 
 
 @implementer(ISSLTransport)
