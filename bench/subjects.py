@@ -156,6 +156,8 @@ backend = ["http://127.0.0.1:{place.back_end}"]
 preset = "connect2id"
 header-file = "{place.files.header}"
 access-log = "{place.folder}/x509proxy-access.log"
+[admin]
+listen = "unix:{place.folder}/x509proxy-admin.sock"
 [tls]
 minimum-version = "1.3"
 [client]

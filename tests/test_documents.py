@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
+
 from tests.test_configuration import TomlTests
 from x509proxy.configuration import load_configuration, override
 from x509proxy.document import ProxySettings
@@ -33,9 +35,16 @@ class Blocks(TomlTests):
     def test_blocks(self) -> None:
         """Each block is a configuration, with nothing to warn of."""
         blocks = dict(_BLOCK.findall(PAGE))
-        self.assertEqual({"headers", "rules", "listeners", "certificates"}, set(blocks))
+        self.assertEqual({"headers", "rules", "listeners", "certificates", "admin"}, set(blocks))
         for name, block in blocks.items():
             self.assertEqual((), load_configuration(self.settings(block)).warnings, name)
+
+    def test_keys(self) -> None:
+        """Every key of the first level is named here or in the README."""
+        readme = (Path(__file__).parent.parent / "README.rst").read_text()
+        keys = {field.encode_name for field in msgspec.structs.fields(ProxySettings)}
+        unnamed = {key for key in keys if not re.search(rf"(``|--|\[|^    ){key}\b", PAGE + readme, re.MULTILINE)}
+        self.assertEqual(set(), unnamed)
 
     def test_formats(self) -> None:
         """Every format is in the table, and nothing else."""

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "docs" / "threat-model.rst"
-PAGES = [*sorted((ROOT / "docs").glob("*.rst")), ROOT / "README.rst"]
+PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.rst"]
 # Rows of facts/threats.md, by the title of their table; tables may be longer.
 TABLES = {
     "Getting a forged header past the sanitiser": 15,
