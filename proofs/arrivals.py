@@ -171,7 +171,7 @@ class PresetStage(ArrivalStage):
             self.assertEqual((200, self.everybody(Read(der(made)))), (status, self.reads(fields)))
         made = self.authority.client()
         status, fields = self.ask(self.proxy, self.files(made, "issued", above))
-        chain = (above.public_bytes(Encoding.DER),) if self.chained else ()
+        chain = (above.public_bytes(Encoding.DER),) if self.chained and self.issued else ()
         self.assertEqual((200, self.everybody(Read(der(made), chain))), (status, self.reads(fields)))
 
     def test_not_issued(self) -> None:
@@ -209,6 +209,22 @@ class PresetStage(ArrivalStage):
         """Those of the fields that the preset sends, in any spelling."""
         folds = {fold(plan.name) for plan in PRESETS[self.preset].plans}
         return ((name, value) for name, value in fields if fold(name.encode("latin-1")) in folds)
+
+
+class UnverifiedStage(PresetStage):
+    """The page's proxy verifies no chain, and so passes none on."""
+
+    chained = True
+
+    def test_chain_of_a_trusted_client(self) -> None:
+        """With authorities, as the page says, the chain of a client that they vouch for arrives, and a self-signed one too."""
+        trusting = 'trust = "either"\nca = "ca.pem"'
+        toml = filled(recipe(f"servers/{self.preset}", "x509proxy.toml"), {'trust = "any"': trusting})
+        proxy = self.behind(toml, self.backend)
+        above, made, own = self.authority.certificate, self.authority.client(), self.make()
+        fields = self.ask(proxy, self.files(made, "issued", above))[1]
+        self.assertEqual(self.everybody(Read(der(made), (above.public_bytes(Encoding.DER),))), self.reads(fields))
+        self.assertEqual(self.everybody(Read(der(own))), self.reads(self.ask(proxy, self.files(own, "own"))[1]))
 
 
 class ChainedStage(PresetStage):

@@ -74,9 +74,8 @@ class KeycloakHaproxy(arrivals.ChainedStage):
     preset = "keycloak-haproxy"
 
 
-class Rfc9440(arrivals.PresetStage):
+class Rfc9440(arrivals.UnverifiedStage):
     preset = "rfc9440"
-    chained = True
 
 
 class Xfcc(arrivals.PresetStage):
@@ -137,9 +136,8 @@ class Wso2(arrivals.PresetStage):
     preset = "wso2"
 
 
-class Authlete(arrivals.PresetStage):
+class Authlete(arrivals.UnverifiedStage):
     preset = "authlete"
-    chained = True
 
 
 class Janssen(arrivals.PresetStage):

@@ -176,6 +176,16 @@ class Tls12(StreamTestCase):
         self.stream.write(b"two")
         self.assertEqual(([b"one"], b"two"), (self.application.told, self.exchange()))
 
+    def test_renegotiation(self) -> None:
+        """A client that asks for another handshake is told at once that there is none, and is served as before (law L6)."""
+        self.shake()
+        self.client.renegotiate()
+        with contextlib.suppress(SSL.WantReadError):
+            self.client.do_handshake()
+        self.wire.deliver(self.take())
+        self.assertNotEqual(b"", self.wire.sent())
+        self.assertEqual([], self.application.told)
+
 
 class Packets(StreamTestCase):
     def test_a_word_after_the_handshake(self) -> None:

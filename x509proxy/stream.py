@@ -242,7 +242,8 @@ class TlsStream(Protocol):
             while len(records) < _AT_ONCE:
                 records.append(self._tls.recv(_RECORD))
         except SSL.WantReadError:
-            end = self._wait
+            # What was no data may have to be answered: a renegotiation that is refused, for instance.
+            end = self._wait if records else self._flush
         except SSL.ZeroReturnError:
             end = self._shut
         except SSL.Error:
