@@ -150,6 +150,12 @@ def takes(listener: socket.socket, port: int) -> bool:
     return True
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """What did not end when it was told to."""
+    process.kill()
+    process.wait()
+
+
 class Process(TestCase):
     """In a process of its own."""
 
@@ -163,16 +169,11 @@ class Process(TestCase):
         with (self.folder / "out").open("wb") as out:
             command = [*runner, "x509proxy", "--demo"]
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
-        self.addCleanup(self.end)
+        self.addCleanup(end, self.process)
         await until(lambda: len(lines_of(self.said())) == 4 or self.process.poll() is not None, pause=0.05)
 
     def said(self) -> str:
         return (self.folder / "out").read_text()
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
 
     async def interrupt(self) -> None:
         os.kill(self.process.pid, signal.SIGINT)

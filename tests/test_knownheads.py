@@ -46,8 +46,8 @@ class Table(SynchronousTestCase):
     def test_bounds(self) -> None:
         """Large heads are not kept, chunked ones and those with secrets neither, and of many only so many."""
         known = KnownHeads()
-        for name in (b"Authorization", b"cookie", b"DPoP"):
-            known.add(b"secret\r\n\r\n", RequestHead(b"GET", b"/", "1.1", ((name, b"x"),), b"a", Body.NONE))
+        for name in (b"Authorization", b"cookie", b"DPoP", b"proxy-authorization"):
+            known.add(b"GET / HTTP/1.1\r\nHost: a\r\n" + name + b": x\r\n\r\n", HEAD)
         known.add(b"x" * 4093 + b"\r\n\r\n", HEAD)
         known.add(b"chunked\r\n\r\n", RequestHead(b"POST", b"/", "1.1", (), b"a", Body.CHUNKED))
         self.assertEqual({}, known._heads)

@@ -106,7 +106,10 @@ class ReadmeTests(SynchronousTestCase):
             yield
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(_PATIENCE)
+            try:
+                process.wait(_PATIENCE)
+            finally:
+                process.kill()
 
     def in_shell(self, name: str) -> list[str]:
         return ["bash", "-c", f"exec {self.block(name)}"]

@@ -5,6 +5,7 @@ Reading a head is a pure function of its octets and of the limits, and costs a f
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from x509proxy.head import Body, RequestHead
@@ -14,7 +15,7 @@ __all__ = ["KnownHeads", "known_heads"]
 
 _LARGEST = 4096  # bytes
 _MOST = 512
-_SECRET = frozenset({b"authorization", b"cookie", b"dpop"})
+_SECRET = re.compile(rb"\n(?:(?:proxy-)?authorization|cookie|dpop):", re.IGNORECASE)
 
 
 class KnownHeads:
@@ -33,7 +34,7 @@ class KnownHeads:
 
     def add(self, raw: bytes, head: RequestHead) -> None:
         """Remember it; when there are too many, all are forgotten."""
-        if len(raw) <= _LARGEST and head.body is not Body.CHUNKED and not any(name.lower() in _SECRET for name, _ in head.pairs):
+        if len(raw) <= _LARGEST and head.body is not Body.CHUNKED and not _SECRET.search(raw):
             if len(self._heads) >= _MOST:
                 self._heads.clear()
             self._heads[raw] = head
