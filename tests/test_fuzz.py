@@ -11,6 +11,7 @@ from tests.fuzz.mutator import LARGEST, Mutator, read_seeds
 from tests.fuzz.play import cut
 from x509proxy import headers, transfer, upstream
 from x509proxy.encoding import Pairs
+from x509proxy.knownheads import known_heads
 
 SECONDS = 2.5
 
@@ -34,9 +35,9 @@ class GoingRed(SynchronousTestCase):
     """The campaigns find what is to be found."""
 
     def setUp(self) -> None:
-        # What has been cleaned by the right function would hide the wrong one, and what by the wrong one, the right.
-        headers._CLEANED.clear()
-        self.addCleanup(headers._CLEANED.clear)
+        # Heads that the right function has cleaned would hide the wrong one, and those of the wrong one, the right.
+        known_heads.cache_clear()
+        self.addCleanup(known_heads.cache_clear)
 
     def expect_found(self, direction: str, word: str) -> None:
         report = run(direction, 20.0, seed=1, executions=400)

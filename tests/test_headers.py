@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import email.parser
 import email.policy
+import gc
 import http.client
 import io
+import weakref
 
 import attrs
 import httptools
@@ -61,6 +63,27 @@ def forward(*pairs: tuple[bytes, bytes], rules: HeaderRules = RULES, genuine: Pa
 
 
 OURS_ALWAYS = forward(genuine=())[0]
+
+
+class Repeated(SynchronousTestCase):
+    """A head that comes again is cleaned once."""
+
+    def test_other_rules(self) -> None:
+        """Other rules clean it anew, and the first ones again: nothing of one set is taken for another's."""
+        request = head(HOST, (NAME, PEM), (b"Quiet-Harbour-99", PEM))
+        for _ in range(2):
+            for rules, left in ((RULES, b"Quiet-Harbour-99"), (OTHER, None)):
+                pairs, forged = forward_request(request, HOP, rules, ())
+                self.assertEqual((1, left), (forged, dict(pairs).get(b"Quiet-Harbour-99") and left))
+
+    def test_forgotten(self) -> None:
+        """Nothing outlives the head: a password or a token in it is not kept."""
+        request = head(HOST, (b"Authorization", b"Basic c2VjcmV0"))
+        forward_request(request, HOP, RULES, ())
+        gone = weakref.ref(request)
+        del request
+        gc.collect()
+        self.assertIs(None, gone())
 
 
 class Fold(SynchronousTestCase):

@@ -21,6 +21,7 @@ from __future__ import annotations
 import enum
 import re
 import string
+from typing import Any
 
 import attrs
 
@@ -61,7 +62,8 @@ class RequestHead:
     """One request's head. ``target`` is in origin-form or ``*``, byte for byte as sent; ``host`` is empty only in HTTP/1.0.
 
     ``length``: the body's length if ``body`` is ``LENGTH``; ``odd_names``: how many fields were dropped for their names;
-    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3).
+    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3); ``memo``: what has been found out
+    about it last, for :mod:`x509proxy.headers`.
     """
 
     method: bytes
@@ -74,6 +76,7 @@ class RequestHead:
     expects_continue: bool = False
     odd_names: int = 0
     keep_alive: bool = True
+    memo: list[tuple[Any, Pairs, int]] = attrs.field(factory=list, init=False, eq=False, repr=False)
 
 
 @attrs.frozen

@@ -79,22 +79,18 @@ def forward_request(head: RequestHead, hop: Hop, rules: HeaderRules, identity_pa
     return [*kept, *forwarded(head.host, hop), *identity_pairs], forged
 
 
-# The same head comes again and again (x509proxy.knownheads). Found by its identity: whoever is in here is alive, so no other
-# head can have its place.
-_CLEANED: dict[int, tuple[RequestHead, HeaderRules, Pairs, int]] = {}
-_MOST_CLEANED = 512
-
-
 def _cleaned(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
-    """The client's fields that pass, ``Host`` first; and how many forged ones were removed."""
-    found = _CLEANED.get(id(head))
-    if found is None or found[0] is not head or found[1] is not rules:
-        kept, forged = drop_claims(head.pairs, rules)
-        pairs = ((b"Host", head.host), *(pair for pair in drop_hop_by_hop(kept) if pair[0].lower() != b"host"))
-        if len(_CLEANED) >= _MOST_CLEANED:
-            _CLEANED.clear()
-        found = _CLEANED[id(head)] = head, rules, pairs, forged
-    return found[2], found[3]
+    """The client's fields that pass, ``Host`` first; and how many forged ones were removed.
+
+    The head keeps it, since the same one may come again (:mod:`x509proxy.knownheads`): so it lives no longer than the head.
+    """
+    for made_for, pairs, forged in head.memo:
+        if made_for is rules:
+            return pairs, forged
+    kept, forged = drop_claims(head.pairs, rules)
+    pairs = ((b"Host", head.host), *(pair for pair in drop_hop_by_hop(kept) if pair[0].lower() != b"host"))
+    head.memo[:] = [(rules, pairs, forged)]
+    return pairs, forged
 
 
 def drop_hop_by_hop(pairs: Pairs) -> Pairs:
