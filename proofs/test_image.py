@@ -58,6 +58,11 @@ class File(Stage):
         for name in copied:
             self.assertTrue((ROOT / name).exists(), name)
 
+    def test_metrics(self) -> None:
+        """What Prometheus asks for is installed with it (``contrib/kubernetes`` has the service for that)."""
+        (installs,) = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
+        self.assertIn("'.[metrics]'", installs)
+
     def test_command(self) -> None:
         """The command is the proxy's, in the foreground, without a pid file, as the first process, so that SIGTERM arrives."""
         (command,) = [json.loads(rest) for word, rest in instructions() if word == "ENTRYPOINT"]

@@ -36,7 +36,7 @@ _HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 # What others send for a client's certificate: RFC 9440, Envoy, Traefik, nginx and Tomcat recipes, Apache, Azure, AWS ALB,
-# WSO2, Auth0, Gravitee, Janssen, Keycloak, Connect2id (facts with sources: docs/header-contract.rst).
+# WSO2, Auth0, Gravitee, Janssen, Keycloak, Connect2id (sources: docs/servers).
 _CLAIMS = frozenset(
     {
         *(fold(plan.name) for preset in PRESETS.values() for plan in preset.plans if plan.name),

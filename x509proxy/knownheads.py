@@ -1,6 +1,6 @@
 """Heads that have been read before, by their octets: clients send the same one again and again, and it means the same.
 
-Reading a head is a pure function of its octets and of the limits, and costs a fifth of an exchange (docs/performance.rst).
+Reading a head is a pure function of its octets and of the limits; tests/test_costs.py shows what a new one costs.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 Facts
 -----
-* Exchanges are put aside and counted 64 at a time: one by one, each costs 1.6 us in the midst of everything else, and 0.4 where
-  code and tables are still in the processor's cache; so it is less than 1 us for both together. Numbers and dictionaries are all
-  there is; whoever looks at them does the rest of the work (:mod:`x509proxy.snapshot`, :mod:`x509proxy.exposition`).
+* Exchanges are put aside and counted 64 at a time: one by one, code and tables would not be in the processor's cache. Numbers and
+  dictionaries are all there is; whoever looks at them does the rest (:mod:`x509proxy.snapshot`, :mod:`x509proxy.exposition`).
 * No key in here is of a client's choosing: an attacker who could choose one could make a table grow without end. A status is the
   back end's, and has three digits; a back end is the administrator's; everything else is a word of ours.
 """

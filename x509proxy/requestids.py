@@ -4,7 +4,7 @@ Facts
 -----
 * The field is in no RFC, and yet what Heroku, Envoy, HAProxy, Rails and Spring read and write. nginx makes 32 hexadecimal digits.
 * An id that counts tells a client how many requests others make between two of its own. So each has 128 random bits; they are
-  fetched 256 at a time, which costs less than a counter that is written out (measured: 0.1 us each).
+  fetched 256 at a time, which costs less than a counter that is written out.
 * A client that chooses the id writes into the logs of the back end, and can make its request look like another's: its own
   never passes as such, unless a trusted hop in front of the proxy gives ids (``request-id = "keep"``).
 """

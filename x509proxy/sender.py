@@ -3,7 +3,7 @@
 Facts
 -----
 * Twisted's transports wait for the reactor to say that a socket can be written: two ``epoll_ctl`` and a turn of the loop for
-  each answer, and for each request to a back end (measured: docs/performance.rst). Nearly always there is room, so it is tried.
+  each answer, and for each request to a back end. Nearly always there is room, so it is tried.
 * What the kernel does not take goes the usual way, and until that is gone everything goes after it: the order is kept.
 """
 
