@@ -438,6 +438,11 @@ class Whole(SynchronousTestCase):
         self.assertRaises(SettingsError, self.make)
         self.assertRaises(SettingsError, self.make, preset="xfcc", header=HEADER)
 
+    def test_no_header_at_all(self) -> None:
+        """A preset without any header does not make a resource that has none of its own: it would tell nobody anything."""
+        error = self.assertRaises(SettingsError, self.make, preset="none")
+        self.assertIn("headers: found none", str(error))
+
     def test_bad_paths(self) -> None:
         """A path that would change the request line does not make a resource."""
         for path in (b"/a b", b"/a\r\nX: y", b"/a?b", b"a"):

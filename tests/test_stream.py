@@ -213,6 +213,16 @@ class Packets(StreamTestCase):
         self.assertEqual(b"bye", self.client.recv(100))
         self.assertRaises(SSL.ZeroReturnError, self.client.recv, 100)
 
+    def test_nothing_last(self) -> None:
+        """With no last data it is as polite an end: TCP stays until the client has said close_notify."""
+        self.shake()
+        write_and_close(self.stream, b"")
+        self.assertFalse(self.wire.disconnecting)
+        self.assertEqual(b"<close_notify>", self.exchange())
+        self.client.shutdown()
+        self.wire.deliver(self.take())
+        self.assertTrue(self.wire.disconnecting)
+
     def test_last_of_another(self) -> None:
         """Another transport gets the same in its own way."""
         transport = StringTransport()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import runpy
 import signal
@@ -114,7 +115,9 @@ class Port:
 
 
 class ParentReactor(MemoryReactorClock):
-    """A reactor that spawns no processes and binds no ports."""
+    """A reactor that spawns no processes and binds no ports. ``refusals``: how often there is no memory for a process."""
+
+    refusals = 0
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -122,6 +125,9 @@ class ParentReactor(MemoryReactorClock):
         self.ports: list[Port] = []
 
     def spawnProcess(self, protocol: Any, executable: str, args: Any, env: Any, childFDs: Any) -> Process:
+        if self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         process = Process(1000 + len(self.processes), protocol, args, env, childFDs)
         self.processes.append(process)
         protocol.makeConnection(process)
@@ -250,6 +256,24 @@ class Parent(InMemory):
         with capturedLogs() as events:
             process.ends(code=3)
         self.assertEqual(("with exit code 3", 1), (events[0]["how"], events[0]["pause"]))
+
+    def test_not_started(self) -> None:
+        """One that cannot be started, for lack of memory or of processes, is tried again; meanwhile the others are told."""
+        first, second = self.start()
+        self.reactor.refusals = 2
+        with capturedLogs() as events:
+            first.ends(by=9)
+            self.reactor.advance(1)
+        self.assertEqual([1, 2], [event["pause"] for event in events])
+        self.assertEqual("Resource temporarily unavailable", events[1]["how"])
+        self.crew.tell({"kind": "metrics"})
+        self.assertEqual([{"kind": "metrics"}], second.heard[1:])
+        with capturedLogs() as events:
+            self.reactor.advance(2)
+        self.assertEqual([4], [event["pause"] for event in events])
+        self.reactor.advance(4)
+        self.assertEqual(3, len(self.reactor.processes))
+        self.assertEqual(1, len(self.reactor.processes[-1].heard))
 
     def test_tell(self) -> None:
         """A message goes to all that live; one that is going, or waits to be started again, hears nothing."""

@@ -17,15 +17,13 @@ from twisted.web.server import Request as StockRequest
 from x509proxy.backend import backend_endpoint
 from x509proxy.configuration import Configuration
 from x509proxy.deadline import Deadlines
-from x509proxy.document import DiscoverySettings
+from x509proxy.document import DiscoverySettings, ProxySettings
 from x509proxy.exchange import Exchange, Observer
-from x509proxy.material import check_header_name, without_secrets
 from x509proxy.origin import Backend, Scheme
 from x509proxy.pool import Pool
-from x509proxy.presets import find_preset
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.rules import HeaderRules
-from x509proxy.settings import ClientSettings, PolicySettings, SettingsError, UpstreamSettings
+from x509proxy.rules import HeaderRules, read_rules
+from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings
 from x509proxy.site import SiteRequest, read_stock_head
 from x509proxy.transfer import Asked, Transfer
 
@@ -78,7 +76,7 @@ class X509ProxyResource(ReverseProxyResource):
         super().__init__(host, port, path, reactor)
         self.deadlines = deadlines or Deadlines(reactor)
         self.observe = observe
-        self._rules = rules or _rules(preset, header)
+        self._rules = rules or read_rules(ProxySettings(preset=preset, header=header))
         self._policy = policy
         self._discovery = discovery
         self._client = client
@@ -159,14 +157,6 @@ class X509ProxyResource(ReverseProxyResource):
             self._log.failure("a request could not be served")
             asked.break_off(Refusal(502, "internal error"))
         return NOT_DONE_YET
-
-
-def _rules(preset_name: str, header: str | None) -> HeaderRules:
-    preset = find_preset(without_secrets(preset_name))
-    if preset.needs_name if header is None else not preset.takes_name:
-        expected = "one" if header is None else "none"
-        raise SettingsError(f"header: found {'none' if header is None else 'one'}, expected {expected} for preset {preset.name}")
-    return HeaderRules.for_preset(preset, *(() if header is None else (check_header_name(header, "header"),)))
 
 
 def _behind(configuration: Configuration) -> object:

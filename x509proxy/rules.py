@@ -43,12 +43,14 @@ _KNOWN = b"sec-client-x509-cert-"
 class HeaderRules:
     """The headers that say who the client is. ``plans``: what is sent, every name filled in.
 
-    ``secrets``: what nobody may learn of the chosen names, folded.
+    ``secrets``: what nobody may learn of the chosen names, folded; ``folds``: no field of a client's with such a name passes.
     """
 
     plans: tuple[HeaderPlan, ...] = attrs.field(repr=False)
-    folds: frozenset[bytes] = attrs.field(repr=False)
     secrets: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+    folds: frozenset[bytes] = attrs.field(
+        init=False, repr=False, default=attrs.Factory(lambda self: frozenset(fold(p.name) for p in self.plans), takes_self=True)
+    )
     secret_letters: tuple[bytes, ...] = attrs.field(
         init=False, repr=False, default=attrs.Factory(lambda self: tuple(map(letters, self.secrets)), takes_self=True)
     )
@@ -58,13 +60,7 @@ class HeaderRules:
         """The preset's headers; the first of them under the administrator's ``names``, if there are any (:class:`Naming`)."""
         first, rest = preset.plans[:1], preset.plans[1:]
         named = tuple(attrs.evolve(plan, name=name) for plan in first for name in names)
-        return cls.for_plans((*(named or first), *rest), names)
-
-    @classmethod
-    def for_plans(cls, plans: tuple[HeaderPlan, ...], secrets: tuple[bytes, ...] = ()) -> HeaderRules:
-        """These headers, of which ``secrets`` are told to nobody."""
-        known = tuple(fold(secret).removeprefix(_KNOWN) for secret in secrets)
-        return cls(plans, frozenset(fold(plan.name) for plan in plans), known)
+        return cls((*(named or first), *rest), tuple(fold(name).removeprefix(_KNOWN) for name in names))
 
 
 @lru_cache(maxsize=1024)
@@ -122,7 +118,7 @@ def read_rules(settings: ProxySettings) -> HeaderRules:
     taken = {fold(plan.name) for plan in own}
     plans = (*(plan for plan in named.plans if fold(plan.name) not in taken), *own)
     _check_names([plan.name for plan in plans], preset)
-    return HeaderRules(plans, frozenset(map(fold, (plan.name for plan in plans))), (*named.secrets, *_secrets(settings, own)))
+    return HeaderRules(plans, (*named.secrets, *_secrets(settings, own)))
 
 
 def _names(settings: ProxySettings, preset: Preset) -> tuple[bytes, ...]:

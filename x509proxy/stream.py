@@ -172,7 +172,8 @@ class TlsStream(Protocol):
 
     def _encrypt(self, data: bytes) -> bool:
         """Give OpenSSL the data; whether it has something to send for it."""
-        if self._over or (self.disconnecting and not self._producing):
+        # OpenSSL takes nothing for the end of TLS.
+        if not data or self._over or (self.disconnecting and not self._producing):
             return False
         try:
             # pyOpenSSL enables partial writes: one record each.

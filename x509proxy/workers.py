@@ -45,6 +45,8 @@ _LONG = 60.0  # seconds; who has lived so long has not died of what is wrong at 
 _GRACE = 5.0  # seconds, beyond the stop timeout
 _LARGEST_MESSAGE = 1 << 24
 _LONGEST_LINE = 4096
+_ENDED = "worker {worker} (process {pid}) has ended, {how}; another is started in {pause:g} s"
+_NOT_STARTED = "worker {worker} cannot be started: {how}; it is tried again in {pause:g} s"
 # What systemd tells one process only.
 _NOT_INHERITED = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
@@ -205,10 +207,14 @@ class _Worker(ProcessProtocol):
         task, given = self._crew.task()
         self._call = None
         self._frames, self._errors, self._born = Frames(_LARGEST_MESSAGE), b"", self._clock.seconds()
-        self._pipe_open = True
         numbers = {0: 0, 1: 1, 2: "r", FROM_PARENT: "w", TO_PARENT: "r", **given}
-        process = self._clock.spawnProcess(self, sys.executable, _command(self._clock), _environment(), childFDs=numbers)
-        self.pid = process.pid
+        try:
+            process = self._clock.spawnProcess(self, sys.executable, _command(self._clock), _environment(), childFDs=numbers)
+        except OSError as error:
+            # No memory, or too many processes: later there may be room.
+            self._start_later(_NOT_STARTED, 0, os.strerror(error.errno or 0))
+            return
+        self.pid, self._pipe_open = process.pid, True
         self.tell(frame(pack(task)))
 
     def tell(self, data: bytes) -> None:
@@ -267,18 +273,15 @@ class _Worker(ProcessProtocol):
             self._call.cancel()
             self._call = None
         if not self._crew.stopping:
-            self._start_again(pid, reason)
+            self._start_later(_ENDED, pid, _how(reason.value))
         self._crew.ended()
 
-    def _start_again(self, pid: int, reason: Failure) -> None:
+    def _start_later(self, sentence: str, pid: int, how: str) -> None:
         if self._clock.seconds() - self._born >= _LONG:
             self._deaths = 0
         pause = _PAUSES[min(self._deaths, len(_PAUSES) - 1)]
         self._deaths += 1
-        self._log.error(
-            "worker {worker} (process {pid}) has ended, {how}; another is started in {pause:g} s",
-            worker=self.number, pid=pid, how=_how(reason.value), pause=pause,
-        )  # fmt: skip
+        self._log.error(sentence, worker=self.number, pid=pid, how=how, pause=pause)
         self._call = self._clock.callLater(pause, self.start)
 
 
