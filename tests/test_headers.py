@@ -7,6 +7,7 @@ import email.policy
 import gc
 import http.client
 import io
+import tracemalloc
 import weakref
 
 import attrs
@@ -20,6 +21,7 @@ from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead, read_request_head
 from x509proxy.headers import (
     Hop,
+    count_forged,
     drop_claims,
     drop_hop_by_hop,
     forward_reason,
@@ -59,7 +61,8 @@ def head(*pairs: tuple[bytes, bytes], host: bytes = b"as.example") -> RequestHea
 
 
 def forward(*pairs: tuple[bytes, bytes], rules: HeaderRules = RULES, genuine: Pairs = GENUINE) -> tuple[Pairs, int]:
-    return forward_request(head(HOST, *pairs), HOP, rules, genuine)
+    found = head(HOST, *pairs)
+    return forward_request(found, HOP, rules, genuine), count_forged(found, rules)
 
 
 OURS_ALWAYS = forward(genuine=())[0]
@@ -73,7 +76,7 @@ class Repeated(SynchronousTestCase):
         request = head(HOST, (NAME, PEM), (b"Quiet-Harbour-99", PEM))
         for _ in range(2):
             for rules, left in ((RULES, b"Quiet-Harbour-99"), (OTHER, None)):
-                pairs, forged = forward_request(request, HOP, rules, ())
+                pairs, forged = forward_request(request, HOP, rules, ()), count_forged(request, rules)
                 self.assertEqual((1, left), (forged, dict(pairs).get(b"Quiet-Harbour-99") and left))
 
     def test_forgotten(self) -> None:
@@ -84,6 +87,17 @@ class Repeated(SynchronousTestCase):
         del request
         gc.collect()
         self.assertIs(None, gone())
+
+
+class Hoards(SynchronousTestCase):
+    def test_rubbish(self) -> None:
+        """Names and hosts of 8 KiB, no two alike, do not pile up (law L7)."""
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for number in range(2000):
+            rubbish = b"X%d-" % number + b"x" * 8000
+            forward_request(head((rubbish, b""), host=rubbish), HOP, RULES, ())
+        self.assertLess(tracemalloc.get_traced_memory()[0], 20 * 2**20)
 
 
 class Fold(SynchronousTestCase):
@@ -212,7 +226,8 @@ class Spoofs(SynchronousTestCase):
         twins = [(NAME.replace(b"-", bytes([mark])), PEM) for mark in b"_.!#$%&'*+^`|~"]
         found = read_request_head(b"GET", b"/", "1.1", [HOST, *twins, (NAME.lower(), PEM)], ClientSettings())
         self.assertEqual(len(twins), found.odd_names)
-        self.assertEqual(([*OURS_ALWAYS, *GENUINE], 1), forward_request(found, HOP, RULES, GENUINE))
+        self.assertEqual([*OURS_ALWAYS, *GENUINE], forward_request(found, HOP, RULES, GENUINE))
+        self.assertEqual(1, count_forged(found, RULES))
 
     def test_harmless(self) -> None:
         """Names that only look similar pass: nothing is removed that is not a claim."""
@@ -230,7 +245,7 @@ class Spoofs(SynchronousTestCase):
         """Whatever comes in, what goes out has the genuine pair once and no other that folds to it; without one, none at all."""
         genuine = identity(samples.client() if certified else None, rules)
         try:
-            out, _ = forward_request(head(*pairs), HOP, rules, genuine)
+            out = forward_request(head(*pairs), HOP, rules, genuine)
         except Refused as refused:
             self.assertEqual(400, refused.refusal.status)
             return
@@ -240,7 +255,7 @@ class Spoofs(SynchronousTestCase):
     def test_nothing_of_the_connection(self, pairs: Pairs) -> None:
         """Whatever comes in, no framing and no hop-by-hop field of the client's goes out, and one ``Host``."""
         try:
-            out, _ = forward_request(head(HOST, *pairs), HOP, RULES, GENUINE)
+            out = forward_request(head(HOST, *pairs), HOP, RULES, GENUINE)
         except Refused:
             return
         names = [name.lower() for name, _ in out]

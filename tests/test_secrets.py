@@ -329,6 +329,7 @@ class SaidUnderStockSite(Said):
 
 # Where something may break: a room, or a class of one, and its name for it.
 STAGES: list[tuple[Any, str]] = [
+    (transfer, "count_forged"),
     (transfer, "forward_request"),
     (transfer, "admit"),
     (transfer, "identity"),

@@ -25,7 +25,7 @@ from x509proxy.presets import PRESETS
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.rules import HeaderRules, fold, tells
 
-__all__ = ["Hop", "forward_reason", "forward_request", "forward_response", "write_head"]
+__all__ = ["Hop", "count_forged", "forward_reason", "forward_request", "forward_response", "write_head"]
 
 # RFC 9110 section 7.6.1 and what goes with it; framing is written anew, Expect is answered by the channel, and an upgrade
 # (h2c smuggling) is never asked for.
@@ -70,13 +70,20 @@ class Hop:
     scheme: str = "https"
 
 
-def forward_request(head: RequestHead, hop: Hop, rules: HeaderRules, identity_pairs: Pairs) -> tuple[Pairs, int]:
-    """The fields that go to the back end, without framing, and how many forged ones were removed.
+def count_forged(head: RequestHead, rules: HeaderRules) -> int:
+    """How many of the client's fields pretend to be ours.
+
+    :raises Refused: as :func:`forward_request`.
+    """
+    return _cleaned(head, rules)[1]
+
+
+def forward_request(head: RequestHead, hop: Hop, rules: HeaderRules, own: Pairs) -> Pairs:
+    """The fields that go to the back end, without framing: what passes of the client's, where it came from, and our ``own`` last.
 
     :raises Refused: 400, the ``Connection`` field names one that frames or routes the message.
     """
-    kept, forged = _cleaned(head, rules)
-    return [*kept, *forwarded(head.host, hop), *identity_pairs], forged
+    return [*_cleaned(head, rules)[0], *forwarded(head.host, hop), *own]
 
 
 def _cleaned(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
@@ -119,13 +126,13 @@ def drop_claims(pairs: Pairs, rules: HeaderRules) -> tuple[Pairs, int]:
     return kept, forged
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _is_claim(name: bytes) -> bool:
     folded = fold(name)
     return folded in _CLAIMS or folded in _HOPS or folded.startswith(_PREFIXES)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def forwarded(host: bytes, hop: Hop) -> Pairs:
     """``X-Forwarded-*`` as the servers read it, and ``Forwarded`` (RFC 7239): ours alone."""
     return tuple(_forwarded(host, hop))

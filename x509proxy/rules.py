@@ -29,7 +29,8 @@ __all__ = ["HeaderRules", "fold", "identity", "letters", "read_rules", "tells", 
 _FOLD = bytes(octet if chr(octet).isalnum() and octet < 0x80 else ord("-") for octet in range(256)).lower()
 
 
-@lru_cache(maxsize=4096)
+# As many as clients and servers have in use; a name may have 8 KiB, so that no more than 4 MiB of rubbish are kept.
+@lru_cache(maxsize=256)
 def fold(name: bytes) -> bytes:
     """A field name as the sloppiest reader sees it."""
     return name.translate(_FOLD)
