@@ -37,6 +37,7 @@ setup(
         "pyopenssl>=26.2",
         "service-identity",
         "cryptography>=49",
+        "idna",
         "attrs",
         "httptools>=0.9",
         "msgspec>=0.20",

@@ -54,7 +54,7 @@ class Places(SynchronousTestCase):
         )  # fmt: skip
         for listen in places:
             error = self.assertRaises(SettingsError, AdminSettings, listen=listen)
-            self.assertTrue(str(error).startswith("admin.listen: found "), error)
+            self.assertTrue(str(error).startswith("listen: found "), error)
             self.assertEqual(listen, AdminSettings(listen=listen, open=True).description)
 
     def test_mode(self) -> None:
@@ -67,7 +67,7 @@ class Places(SynchronousTestCase):
         """A name is written in lower case and without a port."""
         self.assertEqual(("status.example",), AdminSettings(listen=LOCAL, hosts=("status.example",)).hosts)
         for name in ("Status.example", "a:9443", ""):
-            self.assertIn("admin.hosts", str(self.assertRaises(SettingsError, AdminSettings, listen=LOCAL, hosts=(name,))))
+            self.assertIn("hosts: found", str(self.assertRaises(SettingsError, AdminSettings, listen=LOCAL, hosts=(name,))))
 
 
 class Answers(SynchronousTestCase):

@@ -21,7 +21,18 @@ from x509proxy.document import ProxySettings
 from x509proxy.origin import Backend, Scheme
 from x509proxy.rules import fold
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
-from x509proxy.settings import ClientAuth, ClientSettings, Format, OddNames, SettingsError, TlsVersion, Trust, UpstreamSettings
+from x509proxy.settings import (
+    ClientAuth,
+    ClientSettings,
+    Format,
+    Need,
+    OddNames,
+    RuleSettings,
+    SettingsError,
+    TlsVersion,
+    Trust,
+    UpstreamSettings,
+)
 from x509proxy.trusted import Trusted
 
 DAY = 24 * 3600.0
@@ -308,6 +319,29 @@ class LoadConfigurationTests(MaterialTests):
     def test_bad_backend(self) -> None:
         """A back end that is no URL is named."""
         self.assertIn("backend: found 'ftp://x'", self.refusal(backend=("http://a", "ftp://x")))
+
+    def test_backend_that_cannot_be_verified(self) -> None:
+        """A host's name that no certificate has is one for http alone: with https the start would fail, after a good check."""
+        for host in ("-a.example", "a_b.example", "xn--a.example"):
+            self.assertIn(f"backend: found '{host}' with https", self.refusal(backend=(f"https://{host}",)))
+            self.assertEqual(host, Backend.parse(f"http://{host}").host)
+        for host in ("localhost", "as.example", "192.0.2.1", "[::1]"):
+            Backend.parse(f"https://{host}:8443/base")
+
+    def test_keys_in_a_backend(self) -> None:
+        """A query is not told, nor a fragment, nor who asks: each may hold a key."""
+        for url in ("http://h?token=SECRETKEY", "http://h/#SECRETKEY", "http://me:SECRETKEY@h", "ftp://h/?a\n=SECRETKEY"):
+            self.assertNotIn("SECRETKEY", self.refusal(backend=(url,)))
+
+    def test_long_socket(self) -> None:
+        """A path that is longer than a socket's may be cannot be connected to."""
+        self.assertIn("found a socket's path of 108 bytes", self.refusal(backend=("unix:/" + "x" * 107,)))
+
+    def test_two_rules_for_one(self) -> None:
+        """Two rules for the same requests contradict each other, or one is too many."""
+        rule = RuleSettings(client_certificate=Need.OPTIONAL, path="/a")
+        error = self.assertRaises(SettingsError, ProxySettings, rules=(rule, msgspec.structs.replace(rule)))
+        self.assert_sentence(error, "rules: found two for the same path and server name")
 
     def test_unknown_preset(self) -> None:
         """A preset that there is not is named, unless it is the header's name."""

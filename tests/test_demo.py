@@ -10,11 +10,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -66,6 +68,19 @@ class InMemory(SynchronousTestCase):
         for settings in ({"trust": Trust.CA}, {"listen": ("nothing:1",)}, {"access_log": "/nowhere/access.log"}):
             self.assertRaises((SettingsError, SystemExit), self.make, **settings)
             self.assertEqual([], list(self.folders.iterdir()), settings)
+
+    def test_port_taken(self) -> None:
+        """A start that fails leaves no keys behind."""
+        for start in ("privilegedStartService", "startService"):
+            service = self.make()
+
+            def fail(*_: Any, **__: Any) -> None:
+                raise CannotListenError("127.0.0.1", 8443, OSError(98, "Address already in use"))
+
+            self.patch(service._proxy._reactor, "listenTCP", fail)
+            self.addCleanup(setattr, sys, "excepthook", sys.excepthook)
+            self.assertRaises(SettingsError, getattr(service, start))
+            self.assertEqual([], list(self.folders.iterdir()), start)
 
     def test_long_folder(self) -> None:
         """A temporary folder whose name is too long for the back end's socket is an error, and no demonstration of 502."""

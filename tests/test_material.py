@@ -137,10 +137,21 @@ class SourceTests(MaterialTests):
         error = self.assertRaises(SettingsError, Source.read, "a\0b", "ca")
         self.assert_sentence(error, "cannot be read: Invalid path")
 
+    def test_pipe(self) -> None:
+        """A pipe is not waited for: a reload would stop the proxy."""
+        path = str(self.folder / "pipe")
+        os.mkfifo(path, 0o600)
+        error = self.assertRaises(SettingsError, read_header_names, path)
+        self.assert_sentence(error, "found a pipe or a device, expected a regular file")
+
     def test_endless(self) -> None:
         """A file without an end is given up."""
         error = self.assertRaises(SettingsError, Source.read, "/dev/zero", "ca")
-        self.assert_sentence(error, "ca: /dev/zero: found more than 4194304 bytes")
+        self.assert_sentence(error, "ca: /dev/zero: found a pipe or a device")
+        path = self.write(b"")
+        os.truncate(path, (4 << 20) + 1)
+        error = self.assertRaises(SettingsError, Source.read, path, "ca")
+        self.assert_sentence(error, "found more than 4194304 bytes")
 
     def test_swapped(self) -> None:
         """What is checked is what was read, whatever becomes of the path."""
@@ -441,6 +452,11 @@ class CheckHeaderNameTests(MaterialTests):
         self.assertRegex(name, r"\ASec-Client-X509-Cert-[A-Za-z0-9]{32}\Z")
         self.assertNotEqual(name, new_header_name())
         self.assertEqual(without_secrets(f"/etc/{name}.txt"), "/etc/….txt")
+
+    def test_for_a_terminal(self) -> None:
+        """What a terminal would act on, or a log would show as another line, is spelled out."""
+        told = without_secrets("a\x1b]0;x\x07\nb\x00\u202ec\x9b ä")
+        self.assertEqual(r"a\x1b]0;x\x07\nb\x00\u202ec\x9b ä", told)
 
     @settings(deadline=None)
     @given(st.text(min_size=12) | st.from_regex(r"[A-Za-z0-9-]{12,300}", fullmatch=True))

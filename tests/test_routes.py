@@ -110,11 +110,11 @@ class Mistakes(SynchronousTestCase):
         for path in ("", "token", "/token/", "//", "/a//b", "/a/../b", "/.", "/a?b", "/a;b", "/%74oken", "/a b", "/\u00e9"):
             with self.assertRaises(SettingsError, msg=path) as raised:
                 RuleSettings(path=path, client_certificate=Need.REQUIRED)
-            self.assertIn("rules.path: found ", str(raised.exception))
+            self.assertIn("path: found ", str(raised.exception))
 
     def test_server_name(self) -> None:
         """A name is in lower case, without a port."""
         for name in ("", "A.example", "a:443", "a b", "https://a"):
             with self.assertRaises(SettingsError, msg=name) as raised:
                 RuleSettings(server_name=name, client_certificate=Need.REQUIRED)
-            self.assertIn("rules.server-name: found ", str(raised.exception))
+            self.assertIn("server-name: found ", str(raised.exception))

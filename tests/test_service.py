@@ -291,8 +291,18 @@ class InMemory(ServiceTestCase):
     def test_reasons(self) -> None:
         """Whatever a port cannot be had for is said."""
         nameless = CannotListenError("", 1, OSError("no such thing"))
-        self.assertEqual("listen: a: no such thing", listening._why_not("a", Failure(nameless)))
-        self.assertEqual("listen: a: other", listening._why_not("a", Failure(ValueError("other"))))
+        self.assertEqual("listen: a: no such thing", listening._why_not("listen: a", Failure(nameless)))
+        self.assertEqual("listen: a: other", listening._why_not("listen: a", Failure(ValueError("other"))))
+
+    def test_keys(self) -> None:
+        """The sentence names the place by its key in the document, and says of it what was written there."""
+        for key, table in (
+            ("listeners[0].endpoint", "[[listeners]]\nendpoint"),
+            ("admin.listen", "[admin]\nopen = true\nlisten"),
+        ):
+            config = self.files.write("keys.toml", f'{table} = "nothing:1"\n'.encode())
+            error = self.assertRaises(SystemExit, makeService, parse(*self.files.arguments("--config", str(config))))
+            self.assertEqual(0, str(error).find(f"x509proxy: {key}: found 'nothing:1'"), error)
 
     def test_second_port_taken(self) -> None:
         """When the second of two ports cannot be had, the first can be given back by stopping: no port is left bound."""

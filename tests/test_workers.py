@@ -375,6 +375,13 @@ class WorkerReactor(ParentReactor):
         super().__init__()
         self.stops = 0
 
+    def run(self, *, installSignalHandlers: bool = True) -> None:
+        assert not installSignalHandlers
+        self.hasRun = True
+
+    def callFromThread(self, call: Any) -> None:
+        call()
+
     def stop(self) -> None:
         self.stops += 1
 
@@ -581,8 +588,13 @@ class Child(InMemory):
         self.patch(room_of_worker, "StandardIO", lambda *given: made.append(given))
         self.assertEqual(0, room_of_worker.serve(self.reactor))
         self.assertTrue(self.reactor.hasRun)
-        self.assertEqual({signal.SIGHUP: signal.SIG_IGN, signal.SIGUSR1: signal.SIG_IGN}, ignored)
+        self.assertEqual(4, len(ignored))
+        self.assertEqual([signal.SIG_IGN] * 2, [ignored[number] for number in (signal.SIGHUP, signal.SIGUSR1)])
         [(worker, from_parent, to_parent, used)] = made
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # From Ctrl-C, systemd and the parent it hears the same, in any order.
+            ignored[number](number, None)
+        self.assertEqual(1, self.reactor.stops)
         self.assertEqual((FROM_PARENT, TO_PARENT, self.reactor), (from_parent, to_parent, used))
         self.assertEqual([[worker.log]], begun)
 

@@ -78,7 +78,7 @@ class Admin:
         self.observe: Observer = _ignore
         self._names = frozenset({b"localhost", *(name.encode("ascii") for name in settings.hosts)})
         self._source = source
-        self._place = Place(reactor, settings.description)
+        self._place = Place(reactor, settings.description, "admin.listen")
         self._port: IListeningPort | None = None
         self._factory = ProxyFactory(self, Deadlines(reactor), _CLIENT)
         self._looking = LoopingCall(self._look)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 from typing import Any, TextIO
@@ -38,22 +40,33 @@ class DemoService(MultiService):
         self.folder = Path(tempfile.mkdtemp(prefix="x509proxy-demo-"))
         self._out = out
         self._header = new_header_name()
-        try:
+        with self._kept_only_if_started():
             self._proxy = ProxyService(load_configuration(self._prepare(settings)), reactor)
-        except BaseException:
-            shutil.rmtree(self.folder)
-            raise
         endpoint = UNIXServerEndpoint(reactor, str(self.folder / _SOCKET), mode=0o600)
         StreamServerEndpointService(endpoint, echo_site(reactor=reactor)).setServiceParent(self)
         self._proxy.setServiceParent(self)
 
+    def privilegedStartService(self) -> None:
+        with self._kept_only_if_started():
+            super().privilegedStartService()
+
     def startService(self) -> None:
-        super().startService()
+        with self._kept_only_if_started():
+            super().startService()
         self._tell()
 
     def stopService(self) -> Deferred[Any]:
         stopped: Deferred[Any] = super().stopService()
         return stopped.addBoth(lambda _: shutil.rmtree(self.folder, ignore_errors=True))
+
+    @contextmanager
+    def _kept_only_if_started(self) -> Iterator[None]:
+        """Keys must not be left behind."""
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def _prepare(self, settings: ProxySettings) -> ProxySettings:
         """Write the files; say where they are. What the command line says of policy and listening holds."""

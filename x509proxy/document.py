@@ -185,10 +185,10 @@ class AdminSettings(Settings, frozen=True):
         super().__post_init__()
         if not self.open and not self._is_local:
             expected = "unix:/path or tcp:9443:interface=127.0.0.1; open = true is for other places, where everybody can read it"
-            raise SettingsError(f"admin.listen: found {self.listen!r}, expected {expected}")
+            raise SettingsError(f"listen: found {self.listen!r}, expected {expected}")
         for name in self.hosts:
             if not _NAME.fullmatch(name):
-                raise SettingsError(f"admin.hosts: found {name!r}, expected a host's name in lower case, without a port")
+                raise SettingsError(f"hosts: found {name!r}, expected a host's name in lower case, without a port")
 
     @property
     def _is_local(self) -> bool:
@@ -272,6 +272,11 @@ class ProxySettings(Settings, frozen=True):
     def places(self) -> tuple[ListenerSettings, ...]:
         """Everywhere it listens: at ``listen``, then at ``listeners``."""
         return (*(ListenerSettings(endpoint=endpoint) for endpoint in self.listen), *self.listeners)
+
+    @property
+    def place_keys(self) -> tuple[str, ...]:
+        """What each of the ``places`` is called in the document."""
+        return (*("listen" for _ in self.listen), *(f"listeners[{at}].endpoint" for at in range(len(self.listeners))))
 
     @property
     def policy(self) -> PolicySettings:

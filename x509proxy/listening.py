@@ -19,14 +19,14 @@ __all__ = ["Place"]
 
 
 class Place:
-    """One place to listen at.
+    """One place to listen at. ``key``: what it is called in the document.
 
     :raises SystemExit: Twisted does not understand the description.
     """
 
-    def __init__(self, reactor: Any, description: str) -> None:
-        self._description = description
-        self._endpoint = _endpoint(reactor, description)
+    def __init__(self, reactor: Any, description: str, key: str = "listen") -> None:
+        self._where = f"{key}: {description}"
+        self._endpoint = _endpoint(reactor, description, key)
 
     def bind(self, factory: Factory) -> IListeningPort:
         """Listen.
@@ -38,16 +38,16 @@ class Place:
         listening: Deferred[IListeningPort] = self._endpoint.listen(factory)
         listening.addCallbacks(ports.append, failures.append)
         if failures:
-            raise _ListenError(_why_not(self._description, failures[0]))
+            raise _ListenError(_why_not(self._where, failures[0]))
         return ports[0]
 
 
-def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint:
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except Exception as error:
         # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
-        sentence = without_secrets(f"listen: found {description!r}, expected a Twisted endpoint: {error}")
+        sentence = without_secrets(f"{key}: found {description!r}, expected a Twisted endpoint: {error}")
         raise SystemExit(f"x509proxy: {sentence}") from None
     return endpoint
 
@@ -67,9 +67,9 @@ def _say(kind: type[BaseException], error: BaseException, traceback: Any) -> Non
         sys.__excepthook__(kind, error, traceback)
 
 
-def _why_not(description: str, failure: Failure) -> str:
+def _why_not(where: str, failure: Failure) -> str:
     reason = failure.value
     if isinstance(reason, CannotListenError):
         # An OSError, or text where a lock of a unix socket is somebody else's.
         reason = reason.socketError
-    return without_secrets(f"listen: {description}: {getattr(reason, 'strerror', None) or reason}")
+    return without_secrets(f"{where}: {getattr(reason, 'strerror', None) or reason}")

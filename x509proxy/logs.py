@@ -27,7 +27,8 @@ from x509proxy.rules import without_names
 __all__ = ["AccessLog", "LogFile", "Ration", "open_log"]
 
 _STANDARD_OUTPUT = 1
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+# A pipe that nobody reads is an error, and no reason to wait.
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
 
 
 class LogFile:

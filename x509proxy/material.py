@@ -17,7 +17,6 @@ import re
 import secrets
 import stat
 import string
-from pathlib import Path
 
 import attrs
 from cryptography import x509
@@ -56,6 +55,7 @@ _RANDOM, _DIFFERENT = 16, 8
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 _ARMOUR = re.compile(r"-----BEGIN .*", re.DOTALL)
 _LONG_RUN = re.compile(rf"[A-Za-z0-9-]{{{_SHORTEST},}}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _WORD = re.compile(r"[a-z]{1,15}|[A-Z][a-z]{0,14}|[A-Z]{1,15}")
 # Words that are no less ordinary for the digits in them, in lower case.
 _TERMS = frozenset(
@@ -67,6 +67,11 @@ _TERMS = frozenset(
 )  # fmt: skip
 _PREFIX = "Sec-Client-X509-Cert-"
 _ALPHABET = string.ascii_letters + string.digits
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Who opens a pipe waits for somebody to write into it, and a reload would stop the proxy.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @attrs.frozen
@@ -87,13 +92,15 @@ class Source:
         """
         where = f"{what}: {without_secrets(path)}"
         try:
-            with Path(path).open("rb") as file:
+            with open(path, "rb", opener=_open_at_once) as file:
                 status = os.fstat(file.fileno())
-                data = file.read(largest + 1)
+                data = file.read(largest + 1) if stat.S_ISREG(status.st_mode) else None
         except (OSError, ValueError) as error:
             # ValueError: a path with NUL in it, which never reaches the system.
             reason = error.strerror if isinstance(error, OSError) else "Invalid path"
             raise SettingsError(f"{where}: cannot be read: {reason}") from None
+        if data is None:
+            raise SettingsError(f"{where}: found a pipe or a device, expected a regular file")
         if len(data) > largest:
             raise SettingsError(f"{where}: found more than {largest} bytes, expected a text file of {what}")
         return cls(where, data, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
@@ -266,8 +273,12 @@ def new_header_name() -> str:
 
 
 def without_secrets(text: str) -> str:
-    """``text`` with ``…`` for whatever in it could be a secret name, and for a key that was pasted where its file belongs."""
-    return _LONG_RUN.sub(lambda run: "…" if _is_random(run[0]) else run[0], _ARMOUR.sub("…", text))
+    """``text`` with ``…`` for whatever in it could be a secret name, and for a key that was pasted where its file belongs.
+
+    What a terminal would act on, or take for another line, is written as Python does.
+    """
+    told = _LONG_RUN.sub(lambda run: "…" if _is_random(run[0]) else run[0], _ARMOUR.sub("…", text))
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), told)
 
 
 def _is_random(name: str) -> bool:

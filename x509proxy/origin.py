@@ -6,6 +6,8 @@ import enum
 import re
 from urllib.parse import urlsplit
 
+import idna
+
 from x509proxy.settings import Settings, SettingsError
 
 __all__ = ["Backend", "Scheme"]
@@ -23,6 +25,7 @@ class Scheme(enum.Enum):
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
 _BASE = re.compile(r"(/[!-\"$->@-~]*)?")
 _PORTS = {"http": 80, "https": 443}
+_LONGEST_PATH = 107  # unix(7): sun_path
 
 
 class Backend(Settings, frozen=True):
@@ -63,6 +66,8 @@ class Backend(Settings, frozen=True):
             raise _bad_backend(url)
         if not _HOST.fullmatch(host) or not _BASE.fullmatch(base):
             raise _bad_backend(url)
+        if parts.scheme == "https" and not _may_be_verified(host):
+            raise SettingsError(f"backend: found {host!r} with https, expected a host's name that a certificate can have")
         return cls(scheme=Scheme(parts.scheme), host=host, port=port or _PORTS[parts.scheme], base=base.encode("ascii"))
 
     @classmethod
@@ -70,6 +75,8 @@ class Backend(Settings, frozen=True):
         path = url.removeprefix("unix:").removeprefix("//")
         if not path.startswith("/"):
             raise _bad_backend(url)
+        if len(path.encode()) > _LONGEST_PATH:
+            raise SettingsError(f"backend: found a socket's path of {len(path.encode())} bytes, expected {_LONGEST_PATH} at most")
         return cls(scheme=Scheme.UNIX, path=path)
 
     @property
@@ -86,11 +93,23 @@ class Backend(Settings, frozen=True):
         return f"{self.scheme.value}://{self.authority.decode()}{self.base.decode()}"
 
 
+def _may_be_verified(host: str) -> bool:
+    """Whether Twisted's TLS can ask for it by name: an address, or a name that IDNA takes, so one without underscores."""
+    if ":" in host:
+        return True
+    try:
+        idna.encode(host)
+    except idna.IDNAError:
+        return False
+    return True
+
+
 def _bad_backend(url: str) -> SettingsError:
     return SettingsError(
-        f"backend: found {_without_userinfo(url)!r}, expected http://host[:port][/base], https://host[:port][/base] or unix:/path"
+        f"backend: found {_without_secrets(url)!r}, expected http://host[:port][/base], https://host[:port][/base] or unix:/path"
     )
 
 
-def _without_userinfo(url: str) -> str:
-    return re.sub(r"^([a-z]*:)?.*@", r"\1…@", url)
+def _without_secrets(url: str) -> str:
+    """Without user information, query and fragment, which may hold keys."""
+    return re.sub(r"[?#].*", "?…", re.sub(r"^([a-z]*:)?.*@", r"\1…@", url), flags=re.DOTALL)

@@ -43,7 +43,8 @@ class ProxyService(Service):
         settings = configuration.settings
         self._reactor = reactor
         self._config = config
-        self._places = [Place(reactor, place.description) for place in settings.places]
+        places = zip(settings.places, settings.place_keys, strict=True)
+        self._places = [Place(reactor, place.description, key) for place, key in places]
         kind = Crew if settings.workers > 1 else Running
         self.serving: Running | Crew = kind(configuration, reactor, open_log(settings.access_log))
         self.reloading = Reloading(configuration, read or (lambda: load_configuration(settings)), self._use)

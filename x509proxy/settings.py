@@ -180,10 +180,10 @@ class RuleSettings(Settings, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not _RULE_PATH.fullmatch(self.path):
-            raise SettingsError(f"rules.path: found {self.path!r}, expected a plain path such as /token, without / at its end")
+            raise SettingsError(f"path: found {self.path!r}, expected a plain path such as /token, without / at its end")
         if self.server_name is not None and not _SERVER_NAME.fullmatch(self.server_name):
             expected = "a host's name in lower case, without a port"
-            raise SettingsError(f"rules.server-name: found {self.server_name!r}, expected {expected}")
+            raise SettingsError(f"server-name: found {self.server_name!r}, expected {expected}")
 
 
 # What is weaker or dearer than that no setting lets pass (law L5, :mod:`x509proxy.certificate`).
@@ -210,6 +210,9 @@ class PolicySettings(Settings, frozen=True):
             raise SettingsError("key-types: found one twice, expected each once")
         if not self.key_types:
             raise SettingsError(f"key-types: found none, expected one or more of {', '.join(kind.value for kind in KeyType)}")
+        places = [(rule.path, rule.server_name) for rule in self.rules]
+        if len(set(places)) < len(places):
+            raise SettingsError("rules: found two for the same path and server name, expected one: which of them should count?")
 
 
 class ClientSettings(Settings, frozen=True):

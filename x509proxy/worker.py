@@ -182,10 +182,13 @@ def serve(reactor: Any) -> int:
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     worker = Worker(reactor)
+    # Ctrl-C and systemd tell all processes at once, and so the parent's word comes too: Twisted's own handlers would end twice.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: reactor.callFromThread(worker.end))
     # Twisted's hint names the Windows one.
     StandardIO(worker, FROM_PARENT, TO_PARENT, reactor)  # type: ignore[call-arg]
     globalLogBeginner.beginLoggingTo([worker.log])  # type: ignore[list-item]  # a method is an observer too
-    reactor.run()
+    reactor.run(installSignalHandlers=False)
     return worker.exit_code
 
 
