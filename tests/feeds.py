@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.answers import ResponseReader
 from x509proxy.head import RequestHead, ResponseHead
-from x509proxy.reader import Mark, RequestReader
+from x509proxy.message import Mark
+from x509proxy.reader import RequestReader
 from x509proxy.refusal import Refusal
 
 HOST = b"Host: as.example\r\n"

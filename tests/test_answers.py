@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.feeds import CUTS, STREAMS, Event, feed, joined, pieces, request, shape_of, single_bytes, taken
 from x509proxy.answers import ResponseReader
 from x509proxy.head import Body, ResponseHead
-from x509proxy.reader import Mark
+from x509proxy.message import Mark
 from x509proxy.refusal import Refusal
 from x509proxy.settings import UpstreamSettings
 

@@ -248,7 +248,7 @@ class Mute(ChannelTestCase):
         self.desk.then = lambda request: request.answer(Refusal(401, "no client certificate"))
         wire = self.connect(GET)
         wire.deliver(*[GET] * 100)
-        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._queue)))
+        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
 
     def test_back_ends_failure(self) -> None:
         """A back end's failure is not the client's: the connection stays."""

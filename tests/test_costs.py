@@ -20,10 +20,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import samples
 from tests.wires import GET, OK, Proxy, Wire, post
 from x509proxy.accesslog import access_line
+from x509proxy.factory import TlsFactory
 from x509proxy.material import Identity
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.settings import ClientAuth, ClientSettings
-from x509proxy.stream import TlsFactory
 from x509proxy.tls import ServerConnections, make_context
 
 TOKEN = post(

@@ -19,14 +19,15 @@ PLUGIN = ROOT / "twisted" / "plugins" / "x509proxy_plugin.py"
 PLAN: dict[str, tuple[str, ...]] = {
     "ground": ("settings", "document", "origin", "certificate", "exchange", "refusal", "selfsigned"),
     "first": (
-        "encoding", "presets", "material", "trusted", "sni", "rules", "head", "headers", "knownheads", "reader",
-        "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog", "notify", "reasons",
+        "encoding", "presets", "material", "trusted", "sni", "rules", "head", "headers", "knownheads", "message",
+        "reader", "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog", "notify", "reasons",
         "metrics", "snapshot", "fleet", "history", "exposition", "figures", "markup", "statustiles", "statustables",
         "statuspage", "loaded", "advice", "configuration", "expiry", "parcel",
     ),
     "second": (
-        "limits", "deadline", "tls", "sender", "stream", "client", "request", "channel", "factory", "proxied", "backend",
-        "outgoing", "upstream", "health", "record", "checks", "pool", "view", "balance", "rewriting", "transfer",
+        "limits", "deadline", "tls", "sender", "stream", "client", "incoming", "request", "inbox", "channel", "factory",
+        "proxied", "backend", "outgoing", "patience", "upstream", "health", "record", "checks", "pool", "view", "balance",
+        "rewriting", "transfer",
     ),
     "third": ("site", "resource"),
     "fourth": (
@@ -39,7 +40,7 @@ FLOORS = {room: floor for floor, rooms in enumerate(PLAN.values()) for room in r
 WITHOUT_TWISTED = frozenset(PLAN["ground"] + PLAN["first"])
 # twisted.web.proxy imports the global reactor: whoever wants another one must come first, so these are imported late.
 WITH_REACTOR = frozenset({"resource", "testing", "demo"})
-LONGEST = 320
+LONGEST = 300
 PORCH = "__init__"
 
 

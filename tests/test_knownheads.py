@@ -13,7 +13,8 @@ from tests.feeds import Event, chunked, joined, pieces, post, request
 from x509proxy import reader as room
 from x509proxy.head import Body, RequestHead
 from x509proxy.knownheads import KnownHeads, known_heads
-from x509proxy.reader import RequestReader, Stage
+from x509proxy.message import Stage
+from x509proxy.reader import RequestReader
 from x509proxy.settings import ClientSettings
 
 HEAD = RequestHead(b"GET", b"/", "1.1", (), b"a", Body.NONE)

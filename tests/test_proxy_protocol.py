@@ -25,14 +25,13 @@ from tests.wires import GET, Desk, Wire, reply
 from x509proxy.configuration import load_configuration, load_settings
 from x509proxy.deadline import Deadlines
 from x509proxy.document import ListenerSettings, ProxySettings
-from x509proxy.factory import ProxyFactory
+from x509proxy.factory import ProxyFactory, TlsFactory
 from x509proxy.material import Identity
 from x509proxy.metrics import Counters
 from x509proxy.proxied import ProxiedFactory, stream_factory, use_place
 from x509proxy.proxyheader import End, Ends
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.settings import ClientAuth, ClientSettings, ProxyProtocol, SettingsError
-from x509proxy.stream import TlsFactory
 from x509proxy.tls import ServerConnections, make_context
 
 SERVER = make_self_signed(KeyKind.EC, "localhost", server=True)

@@ -26,7 +26,8 @@ from tests.feeds import (
 )
 from x509proxy import reader as reader_room
 from x509proxy.head import Body, RequestHead
-from x509proxy.reader import Mark, RequestReader, Stage
+from x509proxy.message import Mark, Stage
+from x509proxy.reader import RequestReader
 from x509proxy.refusal import Refusal
 from x509proxy.settings import ClientSettings
 

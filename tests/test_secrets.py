@@ -31,7 +31,7 @@ from tests.raw_tls import HEADER, ProxyTestCase, get, read_to_end, until
 from tests.test_service import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase, Files, is_running, parse, running_of
 from tests.wires import HEADER as NAME
 from tests.wires import OK, Proxy, undated
-from x509proxy import answers, channel, pool, reader, request, transfer, upstream
+from x509proxy import answers, channel, incoming, pool, reader, request, transfer, upstream
 from x509proxy.accesslog import access_line
 from x509proxy.certificate import ClientCertificate
 from x509proxy.exchange import Exchange, Outcome
@@ -329,7 +329,7 @@ class SaidUnderStockSite(Said):
 
 # Where something may break: a room, or a class of one, and its name for it.
 STAGES: list[tuple[Any, str]] = [
-    (transfer, "count_forged"),
+    (transfer, "clean_request"),
     (transfer, "forward_request"),
     (transfer, "admit"),
     (transfer, "identity"),
@@ -357,7 +357,7 @@ STAGES: list[tuple[Any, str]] = [
     (request.Request, "write"),
     (request.Request, "finish"),
     (request.Request, "stream_to"),
-    (request.Incoming, "_exchange"),
+    (incoming.Incoming, "_exchange"),
     (ClientCertificate, "from_x509"),
 ]
 # After these there may be a whole answer: what fails is the record, or what becomes of a connection of which no more is wanted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -200,7 +201,8 @@ class BackendUrl(SynchronousTestCase):
             "unix:/run/\0",
         ):
             raised = self.assertRaises(SettingsError, Backend.parse, url)
-            self.assertIn(f"found {url!r}, expected http://host", str(raised))
+            told = re.sub(r"[?#].*", "?…", url)
+            self.assertIn(f"found {told!r}, expected http://host", str(raised))
 
     def test_credentials(self) -> None:
         """Credentials in the address are refused, and not repeated in the sentence that says so."""

@@ -16,10 +16,11 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.wires import Wire
+from x509proxy.factory import TlsFactory
 from x509proxy.material import Identity
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.settings import ClientAuth
-from x509proxy.stream import TlsFactory, write_and_close
+from x509proxy.stream import write_and_close
 from x509proxy.tls import ServerConnections, make_context
 
 # Records: more than are given to the protocol at once.

@@ -819,6 +819,7 @@ class Faults(AttackTestCase):
             ("x509proxy.client", "asked_of"),
             ("x509proxy.transfer", "admit"),
             ("x509proxy.transfer", "identity"),
+            ("x509proxy.transfer", "clean_request"),
             ("x509proxy.transfer", "forward_request"),
             ("x509proxy.transfer", "write_head"),
         ):

@@ -15,13 +15,13 @@ from tests.test_stream import StreamTestCase
 from tests.test_workers import ParentReactor
 from tests.wires import Desk, Wire
 from x509proxy.deadline import Deadlines
-from x509proxy.factory import ProxyFactory
+from x509proxy.factory import ProxyFactory, TlsFactory
 from x509proxy.metrics import Counters
 from x509proxy.parcel import Frames, Task, frame, pack, read_message
 from x509proxy.running import Running
 from x509proxy.server import ProxyService
 from x509proxy.settings import ClientSettings
-from x509proxy.stream import TlsFactory, TlsStream
+from x509proxy.stream import TlsStream
 from x509proxy.worker import Worker
 from x509proxy.workers import Crew
 

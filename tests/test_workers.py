@@ -229,7 +229,6 @@ class Parent(InMemory):
         """A worker that cannot use it is heard, and the last reload is one that failed."""
         first, _ = self.start()
         self.service.reload()
-        first.says({"kind": "used"})
         assert self.service.reloading.last is not None
         self.assertTrue(self.service.reloading.last.ok)
         with capturedLogs() as events:
@@ -290,13 +289,13 @@ class Parent(InMemory):
         self.assertEqual([{"kind": "reopen log"}], first.heard[1:])
 
     def test_messages(self) -> None:
-        """What a worker says and nobody here knows goes to whoever has asked for it, with the worker's number."""
+        """A worker that says what nobody here knows is another program, and is killed."""
         first, second = self.start()
         first.says({"kind": "serving"})
-        heard: list[tuple[int, Any]] = []
-        self.crew.on_message = lambda number, message: heard.append((number, message))
-        second.says({"kind": "metrics", "counts": [1]})
-        self.assertEqual([(2, {"kind": "metrics", "counts": [1]})], heard)
+        with capturedLogs() as events:
+            second.says({"kind": "nonsense"})
+        self.assertEqual(([], [signal.SIGKILL]), (first.signals, second.signals))
+        self.assertIn("nonsense", str(events[0]["error"]))
 
     def test_log(self) -> None:
         """A worker's log line is in the parent's log, with its number, its level and its place."""
@@ -432,7 +431,7 @@ class Child(InMemory):
         self.hear(self.configuration())
         assert self.worker.running is not None
         self.assertEqual(self.files.server.certificate, self.worker.running.configuration.identity.certificate)
-        self.assertEqual([{"kind": "used"}], self.said()[1:])
+        self.assertEqual([], self.said()[1:])
 
     def test_not_used(self) -> None:
         """One that OpenSSL does not take is not used, and it says why."""
@@ -452,13 +451,11 @@ class Child(InMemory):
         self.assertEqual((1, 0), (len(self.flushLoggedErrors(AttributeError)), self.reactor.stops))
 
     def test_message(self) -> None:
-        """A message that it does not know goes to whoever has asked for it."""
+        """A message that it does not know is of another program: it ends."""
         self.begin()
         self.hear({"kind": "unknown"})
-        heard: list[Any] = []
-        self.worker.on_message = heard.append
-        self.hear({"kind": "metrics"})
-        self.assertEqual([{"kind": "metrics"}], heard)
+        self.assertEqual((1, 1), (len(self.flushLoggedErrors(ValueError)), self.worker.exit_code))
+        self.assertEqual(1, self.reactor.stops)
 
     def test_reopen(self) -> None:
         """It goes on in the access log's new file when it is told to."""

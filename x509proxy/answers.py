@@ -18,7 +18,7 @@ from typing import Protocol
 import httptools
 
 from x509proxy.head import Body, ResponseHead, read_response_head
-from x509proxy.reader import Mark, MessageCounter, Stage
+from x509proxy.message import Mark, MessageCounter, Stage
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import UpstreamSettings
 

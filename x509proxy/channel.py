@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from typing import Protocol as Interface
 
@@ -24,9 +25,9 @@ from zope.interface import implementer
 
 from x509proxy.client import Client, client_of, peer_of
 from x509proxy.deadline import NEVER, Deadlines
-from x509proxy.head import Body, RequestHead
 from x509proxy.headers import Hop
-from x509proxy.reader import Mark, RequestEvent, RequestReader, Stage
+from x509proxy.inbox import Inbox
+from x509proxy.message import Stage
 from x509proxy.refusal import Refusal
 from x509proxy.request import Request, Serves
 from x509proxy.settings import ClientSettings
@@ -60,10 +61,6 @@ class _Phase(enum.Enum):
     CLOSING = "closing"
 
 
-# What stands in for the head of what could not be read.
-_NO_HEAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE, keep_alive=False)
-
-
 @implementer(IHandshakeListener, IPushProducer)
 class Channel(Protocol):
     """One client connection."""
@@ -80,10 +77,7 @@ class Channel(Protocol):
         self._settings = owner.settings
         self._clock = owner.deadlines.clock
         self._phase = _Phase.NEW
-        self._reader = RequestReader(owner.settings)
-        # One at the most is read ahead, so a list is as good as a deque, and smaller.
-        self._queue: list[Request] = []
-        self._receiving: Request | None = None
+        self._inbox = Inbox(self, owner.settings)
         self._current: Request | None = None
         self._served = 0
         self._body_since = (0.0, 0)
@@ -111,13 +105,12 @@ class Channel(Protocol):
             return
         if not self.client.hop.peer:
             self.client = client_of(self.transport)
-        for event in self._reader.feed(data):
-            self._take(event)
+        self._inbox.feed(data)
         self._advance()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         current, self._current = self._current, None
-        self._queue.clear()
+        self._inbox.clear()
         self._phase = _Phase.CLOSING
         if current is not None:
             current.lost("the client left")
@@ -150,7 +143,7 @@ class Channel(Protocol):
         elif self._phase is _Phase.BODY and current is not None:
             current.break_off(Refusal(408, "the body did not come in time"))
         elif self._phase is _Phase.HEAD:
-            self._take(Refusal(408, "the head did not come in time"))
+            self._inbox.refuse(Refusal(408, "the head did not come in time"))
             self._advance()
         elif self._phase is _Phase.IDLE:
             self._close(_LINGER)
@@ -178,7 +171,7 @@ class Channel(Protocol):
         self._current = None
         if self._phase is _Phase.CLOSING:
             return
-        lives_on = stays_open and bool(self._queue or self._reader.rest or not self._owner.draining)
+        lives_on = stays_open and (not self._owner.draining or self._inbox.waits)
         if rest and lives_on:
             self.send(rest)
         if self._phase is not _Phase.SENDING:
@@ -198,41 +191,13 @@ class Channel(Protocol):
 
     def drain(self) -> None:
         """No more requests than those that have come; who has only just connected may still say the first one."""
-        if self._current is None and not self._queue and not self._reader.rest and self._phase is not _Phase.CLOSING:
-            if self._served and self._reader.stage is Stage.IDLE:
+        if self._current is None and not self._inbox.waits and self._phase is not _Phase.CLOSING:
+            if self._served and self._inbox.reader.stage is Stage.IDLE:
                 self._close(self._settings.send_timeout if self.blocked else _LINGER)
             else:
                 self.deadline = min(self.deadline, self._clock.seconds() + _LINGER)
 
     # Inside.
-
-    def _take(self, event: RequestEvent) -> None:
-        match event:
-            case bytes():
-                assert self._receiving is not None
-                self._receiving.receive(event)
-            case Mark.END:
-                assert self._receiving is not None
-                self._receiving.receive_end()
-                self._receiving = None
-            case Refusal():
-                self._refuse(event)
-            case head:
-                self._receiving = Request(head, self, self._settings.hold_bytes)
-                self._receiving.go_by(self._settings.request_id)
-                self._queue.append(self._receiving)
-
-    def _refuse(self, refusal: Refusal) -> None:
-        """What has been received so far is unfit: the request it belongs to, or one of which there is no head."""
-        request, self._receiving = self._receiving, None
-        if request is None:
-            request = Request(_NO_HEAD, self, 0)
-            request.body_complete = True
-            self._queue.append(request)
-        if request is self._current:
-            request.break_off(refusal)
-        else:
-            request.refusal = refusal
 
     def _advance(self) -> None:
         """Serve what waits, one at a time; an answer given at once comes back here by ``answered``, and is not nested."""
@@ -242,26 +207,21 @@ class Channel(Protocol):
         try:
             if self._current is not None:
                 self._guard(self._current, self._current.check_ready)
-            while self._current is None and not self.blocked and self._phase is not _Phase.CLOSING and self._has_next():
-                self._current = request = self._queue.pop(0)
+            while self._current is None and not self.blocked and self._phase is not _Phase.CLOSING:
+                self._current = request = self._inbox.next()
+                if request is None:
+                    break
                 self._serve(request)
         finally:
             self._advancing = False
         self._update()
-
-    def _has_next(self) -> bool:
-        """Whether a request waits; one that has come behind another in the same piece is read only now."""
-        if not self._queue and self._reader.rest:
-            for event in self._reader.feed(b""):
-                self._take(event)
-        return bool(self._queue)
 
     def _serve(self, request: Request) -> None:
         self._served += 1
         if request.refusal is not None:
             request.answer(request.refusal)
         else:
-            self._guard(request, lambda: self._owner.serves.serve(request))
+            self._guard(request, partial(self._owner.serves.serve, request))
 
     def _guard(self, request: Request, step: Callable[[], None]) -> None:
         try:
@@ -277,15 +237,14 @@ class Channel(Protocol):
             return
         current, settings = self._current, self._settings
         waiting = current if current is not None and not current.body_complete else None
-        waits = bool(self._queue or self._reader.rest)
-        self._read_on(wanted=not waits and not self.blocked and (waiting is None or waiting.wants_more))
+        self._read_on(wanted=not self._inbox.waits and not self.blocked and (waiting is None or waiting.wants_more))
         if self.blocked:
             self._enter(_Phase.SENDING, settings.send_timeout)
         elif waiting is not None and self._reading:
             self._await_body(waiting)
         elif current is not None:
             self._enter(_Phase.BACK_END, NEVER)
-        elif self._reader.stage is Stage.HEAD:
+        elif self._inbox.reader.stage is Stage.HEAD:
             self._enter(_Phase.HEAD, settings.head_timeout)
         else:
             self._enter(_Phase.IDLE, _LINGER if self._owner.draining else settings.idle_timeout)
@@ -314,7 +273,7 @@ class Channel(Protocol):
 
     def _close(self, linger: float, rest: bytes = b"") -> None:
         """Say ``rest``, no more, and listen no more; the client has ``linger`` seconds to read what was said."""
-        self._queue.clear()
+        self._inbox.clear()
         self._read_on(wanted=True)
         self._phase, self.deadline = _Phase.CLOSING, self._clock.seconds() + linger
         write_and_close(self.transport, rest)

@@ -1,4 +1,4 @@
-"""The server factory: makes a channel for each connection, keeps count of them, and drains them at the end."""
+"""The server factories: a channel for each connection, counted, and drained at the end; and the TLS stream below it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from x509proxy.limits import AddressLimits
 from x509proxy.metrics import UNWATCHED, Watch
 from x509proxy.request import Serves
 from x509proxy.settings import ClientSettings
+from x509proxy.stream import TlsStream
+from x509proxy.tls import ServerConnections
 
-__all__ = ["Caller", "ProxyFactory"]
+__all__ = ["Caller", "ProxyFactory", "TlsFactory"]
 
 
 class Caller(Waiter, Interface):
@@ -125,3 +127,30 @@ class ProxyFactory(Factory):
     def _cut_all(self) -> None:
         for caller in tuple(self._callers):
             caller.cut()
+
+
+class TlsFactory(Factory):
+    """Makes a TLS stream for each connection, with a protocol of ``factory``'s on it. ``protocols``: those that are."""
+
+    noisy = False
+
+    def __init__(self, connections: ServerConnections, factory: Factory) -> None:
+        self.protocols: set[TlsStream] = set()
+        self._connections = connections
+        self._factory = factory
+
+    def buildProtocol(self, addr: IAddress | None) -> TlsStream | None:
+        protocol = self._factory.buildProtocol(addr)
+        if protocol is None:
+            return None
+        stream = TlsStream(self._connections, protocol, self.protocols)
+        self.protocols.add(stream)
+        return stream
+
+    def doStart(self) -> None:
+        super().doStart()
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        self._factory.doStop()
+        super().doStop()

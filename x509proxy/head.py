@@ -29,7 +29,7 @@ from x509proxy.encoding import Pairs
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import ClientSettings, OddNames
 
-__all__ = ["Body", "RequestHead", "ResponseHead", "check_request_line", "read_request_head", "read_response_head"]
+__all__ = ["NO_HEAD", "Body", "RequestHead", "ResponseHead", "check_request_line", "read_request_head", "read_response_head"]
 
 _NAME_OCTETS = (string.ascii_letters + string.digits + "-").encode()
 _TOKEN_OCTETS = _NAME_OCTETS + b"!#$%&'*+.^_`|~"
@@ -77,6 +77,10 @@ class RequestHead:
     odd_names: int = 0
     keep_alive: bool = True
     memo: list[tuple[Any, Pairs, int]] = attrs.field(factory=list, init=False, eq=False, repr=False)
+
+
+NO_HEAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE, keep_alive=False)
+"""What stands in for the head of what could not be read."""
 
 
 @attrs.frozen

@@ -25,7 +25,7 @@ from x509proxy.presets import PRESETS
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.rules import HeaderRules, fold, tells
 
-__all__ = ["Hop", "count_forged", "forward_reason", "forward_request", "forward_response", "write_head"]
+__all__ = ["Hop", "clean_request", "forward_reason", "forward_request", "forward_response", "write_head"]
 
 # RFC 9110 section 7.6.1 and what goes with it; framing is written anew, Expect is answered by the channel, and an upgrade
 # (h2c smuggling) is never asked for.
@@ -70,26 +70,12 @@ class Hop:
     scheme: str = "https"
 
 
-def count_forged(head: RequestHead, rules: HeaderRules) -> int:
-    """How many of the client's fields pretend to be ours.
-
-    :raises Refused: as :func:`forward_request`.
-    """
-    return _cleaned(head, rules)[1]
-
-
-def forward_request(head: RequestHead, hop: Hop, rules: HeaderRules, own: Pairs) -> Pairs:
-    """The fields that go to the back end, without framing: what passes of the client's, where it came from, and our ``own`` last.
-
-    :raises Refused: 400, the ``Connection`` field names one that frames or routes the message.
-    """
-    return [*_cleaned(head, rules)[0], *forwarded(head.host, hop), *own]
-
-
-def _cleaned(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
+def clean_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
     """The client's fields that pass, ``Host`` first; and how many forged ones were removed.
 
     The head keeps it, since the same one may come again (:mod:`x509proxy.knownheads`): so it lives no longer than the head.
+
+    :raises Refused: 400, the ``Connection`` field names one that frames or routes the message.
     """
     for made_for, pairs, forged in head.memo:
         if made_for is rules:
@@ -98,6 +84,11 @@ def _cleaned(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
     pairs = ((b"Host", head.host), *(pair for pair in drop_hop_by_hop(kept) if pair[0].lower() != b"host"))
     head.memo[:] = [(rules, pairs, forged)]
     return pairs, forged
+
+
+def forward_request(cleaned: Pairs, host: bytes, hop: Hop, own: Pairs) -> Pairs:
+    """The fields that go to the back end, without framing: what passes of the client's, whence it came, and our ``own`` last."""
+    return [*cleaned, *forwarded(host, hop), *own]
 
 
 def drop_hop_by_hop(pairs: Pairs) -> Pairs:

@@ -23,9 +23,9 @@ from twisted.python.failure import Failure
 from x509proxy.channel import Channel
 from x509proxy.deadline import NEVER
 from x509proxy.document import ListenerSettings
-from x509proxy.factory import ProxyFactory
+from x509proxy.factory import ProxyFactory, TlsFactory
 from x509proxy.proxyheader import BadHeader, Believed, End, Ends, Headers
-from x509proxy.stream import TlsFactory, TlsStream
+from x509proxy.stream import TlsStream
 from x509proxy.tls import ServerConnections
 
 __all__ = ["ProxiedFactory", "stream_factory", "use_place"]

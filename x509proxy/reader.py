@@ -5,9 +5,6 @@ The reader turns what is fed to it into a list of events, in order: a head, piec
 
 Facts
 -----
-* httptools joins a field that arrives in pieces without any limit, so a head, or a trailer section, that does not end is
-  counted here from outside, by the bytes fed while it lasted.
-* A chunked body may be mostly chunk extensions or one-byte chunks (Go CVE-2023-39326): what is not body is bounded by what is.
 * Trailer fields are dropped: merged by a next hop, they become header fields (lighttpd CVE-2025-12642).
 * llhttp forgives two spaces in a request line, and takes RTSP and ICE for HTTP; it gives up on a method it does not know before
   there is a word to answer. So the request line is ours: it is waited for, and judged, before the parser sees it.
@@ -15,7 +12,6 @@ Facts
 
 from __future__ import annotations
 
-import enum
 import re
 from functools import cached_property
 
@@ -23,80 +19,18 @@ import httptools
 
 from x509proxy.head import Body, RequestHead, check_request_line, read_request_head
 from x509proxy.knownheads import known_heads
+from x509proxy.message import Mark, MessageCounter, Stage
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import ClientSettings
 
-__all__ = ["Mark", "MessageCounter", "RequestEvent", "RequestReader", "Stage"]
-
-
-class Mark(enum.Enum):
-    """The event that has nothing to carry."""
-
-    END = "end"
-
-
-class Stage(enum.Enum):
-    """Where in a message the reader stands."""
-
-    IDLE = "idle"
-    HEAD = "head"
-    BODY = "body"
+__all__ = ["RequestEvent", "RequestReader"]
 
 
 RequestEvent = RequestHead | bytes | Mark | Refusal
 
-_OVERHEAD = 16384
-_OVERHEAD_PER_BYTE = 8
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _PART_OF_LINE = re.compile(rb"[ -~]*\r?")
 _LINE_AROUND_TARGET = 32
-
-
-class MessageCounter:
-    """What this reader and that of :mod:`x509proxy.answers` count: bytes of a head, or of framing, without end."""
-
-    def __init__(self, head_bytes: int, fields: int) -> None:
-        self.stage = Stage.IDLE
-        self.dead = False
-        self._head_limit = head_bytes
-        self._field_limit = fields
-        self._pairs: list[tuple[bytes, bytes]] = []
-        self._head_size = 0
-        self._body_size = 0
-        self._waste = 0
-        self._standstill = 0
-        self._begun = False
-
-    def _begin_message(self) -> None:
-        self.stage = Stage.HEAD
-        self._begun = True
-        self._pairs = []
-        self._head_size = self._body_size = self._waste = self._standstill = 0
-
-    def _begin_body(self) -> None:
-        self.stage = Stage.BODY
-        self._begun = True
-        self._waste = self._standstill = 0
-
-    def _count_field(self, name: bytes, value: bytes) -> bool:
-        """Whether it is a field of the head; a trailer is dropped."""
-        if self.stage is Stage.BODY:
-            return False
-        self._head_size += len(name) + len(value) + 4
-        return True
-
-    def _is_endless(self, fed: int, body_before: int) -> bool:
-        """Whether a message that began in an earlier feed is taking more than its share without getting on."""
-        if self.dead or self._begun or self.stage is Stage.IDLE:
-            self._begun = False
-            return False
-        body = self._body_size - body_before
-        self._waste += fed - body
-        # A trailer field that does not end is joined anew with each piece, so here the body before it buys nothing.
-        self._standstill = 0 if body else self._standstill + fed
-        if self.stage is Stage.HEAD:
-            return self._waste > self._head_limit
-        return self._standstill > self._head_limit or self._waste > _OVERHEAD + _OVERHEAD_PER_BYTE * self._body_size
 
 
 class RequestReader(MessageCounter):

@@ -13,18 +13,16 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
-from twisted.logger import Logger
-
 from x509proxy.client import Client
 from x509proxy.encoding import Pairs
-from x509proxy.exchange import Exchange, Observer, Outcome
+from x509proxy.exchange import Observer, Outcome
 from x509proxy.head import Body, RequestHead
 from x509proxy.headers import write_head
+from x509proxy.incoming import Incoming
 from x509proxy.refusal import Refusal
-from x509proxy.requestids import REQUEST_ID, given_request_id, new_request_id
-from x509proxy.settings import RequestIds
+from x509proxy.requestids import REQUEST_ID
 
-__all__ = ["AnswerSource", "BodySink", "Incoming", "Request", "Serves", "Wire"]
+__all__ = ["BodySink", "Request", "Serves", "Wire"]
 
 
 class Wire(Protocol):
@@ -49,84 +47,12 @@ class BodySink(Protocol):
     def body_end(self) -> None: ...
 
 
-class AnswerSource(Protocol):
-    """Where an answer comes from: it is told when the client reads too slowly, and when it has gone."""
-
-    def pause_answer(self) -> None: ...
-    def resume_answer(self) -> None: ...
-    def client_gone(self) -> None: ...
-
-
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 
 @lru_cache(maxsize=2)
 def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode("ascii")
-
-
-class Incoming:
-    """A request as the record sees it. ``forged``, ``backend`` and ``reason`` are for whoever serves it to fill in."""
-
-    _log = Logger()
-
-    __slots__ = (
-        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client", "ended", "forged", "head",
-        "observe", "reason", "request_id", "source", "status",
-    )  # fmt: skip
-
-    def __init__(self, head: RequestHead, client: Client, observe: Observer, clock: Callable[[], float]) -> None:
-        self.head = head
-        self.client = client
-        self.observe = observe
-        self.source: AnswerSource | None = None
-        self.begun = False
-        self.ended = False
-        self.status = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.forged = 0
-        self.backend = ""
-        self.reason = ""
-        self.request_id = new_request_id()
-        self._clock = clock
-        self._started = time.time()
-        self._began = clock()
-
-    def go_by(self, ids: RequestIds) -> None:
-        """Whose id it is: ours, unless the one that came with the request is to be kept and is one."""
-        if ids is RequestIds.KEEP:
-            self.request_id = given_request_id(self.head.pairs) or self.request_id
-
-    def record(self, outcome: Outcome) -> None:
-        """It is over: tell the observer, once."""
-        self.ended = True
-        try:
-            self.observe(self._exchange(outcome))
-        except Exception:
-            # Whoever looks on must not change what happens.
-            self._log.failure("an observer failed")
-
-    def _exchange(self, outcome: Outcome) -> Exchange:
-        return Exchange(
-            started=self._started,
-            duration=self._clock() - self._began,
-            peer=self.client.hop.peer,
-            method=self.head.method.decode("ascii"),
-            target=self.head.target.partition(b"?")[0].decode("ascii"),
-            version=f"HTTP/{self.head.version}",
-            status=self.status,
-            outcome=outcome,
-            reason=self.reason,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
-            tls_version=self.client.tls_version,
-            certificate=self.client.certificate,
-            forged=self.forged,
-            odd_names=self.head.odd_names,
-            backend=self.backend,
-            request_id=self.request_id.decode("ascii"),
-        )
 
 
 class Request(Incoming):
@@ -248,17 +174,8 @@ class Request(Incoming):
     def abort(self, reason: str) -> None:
         """The answer cannot be completed: the client must see that, so the connection is cut."""
         if not self.ended:
-            self.reason = reason
-            self.record(Outcome.ABORTED)
-            self._leave_source()
+            self.lost(reason)
             self._wire.cut()
-
-    def lost(self, reason: str) -> None:
-        """The connection has gone: whoever serves the request is told, once."""
-        if not self.ended:
-            self.reason = reason
-            self.record(Outcome.ABORTED)
-            self._leave_source()
 
     def break_off(self, refusal: Refusal) -> None:
         """The body turned out unfit, or does not come: refuse the request if that can still be said, else cut it."""
@@ -271,9 +188,8 @@ class Request(Incoming):
             self.answer(refusal)
 
     def _leave_source(self) -> None:
-        source, self.source, self._sink, self._ready = self.source, None, None, None
-        if source is not None:
-            source.client_gone()
+        self._sink = self._ready = None
+        super()._leave_source()
 
     def _write_head(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int, stays_open: bool) -> None:
         self._stays_open = stays_open and self.body_complete and self.head.keep_alive and self._wire.may_stay_open()

@@ -16,16 +16,15 @@ from zope.interface import implementer
 from x509proxy.client import client_of
 from x509proxy.encoding import Pairs
 from x509proxy.exchange import Observer, Outcome
-from x509proxy.head import Body, RequestHead, read_request_head
+from x509proxy.head import NO_HEAD, Body, RequestHead, read_request_head
+from x509proxy.incoming import Incoming
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.request import BodySink, Incoming
+from x509proxy.request import BodySink
 from x509proxy.requestids import REQUEST_ID
 from x509proxy.settings import ClientSettings
 from x509proxy.tls import transport_of
 
 __all__ = ["SiteRequest", "read_stock_head"]
-
-_UNREAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE)
 
 
 def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
@@ -61,11 +60,11 @@ class SiteRequest(Incoming):
     body_complete = True
 
     def __init__(self, request: Any, observe: Observer, clock: Callable[[], float]) -> None:
-        super().__init__(_UNREAD, client_of(transport_of(request)), observe, clock)
+        super().__init__(NO_HEAD, client_of(transport_of(request)), observe, clock)
         self._request = request
         self._producing = False
         self.bytes_in = request.content.seek(0, 2)
-        request.notifyFinish().addErrback(self._lost)
+        request.notifyFinish().addErrback(lambda _: self.lost("the client left"))
 
     @property
     def held(self) -> int:
@@ -161,11 +160,3 @@ class SiteRequest(Incoming):
             if self._producing:
                 self._request.unregisterProducer()
             self._request.finish()
-
-    def _lost(self, _: object) -> None:
-        if not self.ended:
-            self.reason = "the client left"
-            self.record(Outcome.ABORTED)
-            source, self.source = self.source, None
-            if source is not None:
-                source.client_gone()

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress, IHandshakeListener, IPushProducer, ISSLTransport, ITCPTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -25,7 +25,7 @@ from x509proxy.reasons import handshake_reason
 from x509proxy.sender import Sender
 from x509proxy.tls import ServerConnections
 
-__all__ = ["TlsFactory", "TlsStream", "write_and_close"]
+__all__ = ["TlsStream", "write_and_close"]
 
 _RECORD = 16384  # RFC 8446 section 5.1; a record's content is never longer
 _AT_ONCE = 4  # as much as Twisted reads from a socket
@@ -292,30 +292,3 @@ def write_and_close(transport: Any, data: bytes) -> None:
         if data:
             transport.write(data)
         transport.loseConnection()
-
-
-class TlsFactory(Factory):
-    """Makes a TLS stream for each connection, with a protocol of ``factory``'s on it. ``protocols``: those that are."""
-
-    noisy = False
-
-    def __init__(self, connections: ServerConnections, factory: Factory) -> None:
-        self.protocols: set[TlsStream] = set()
-        self._connections = connections
-        self._factory = factory
-
-    def buildProtocol(self, addr: IAddress | None) -> TlsStream | None:
-        protocol = self._factory.buildProtocol(addr)
-        if protocol is None:
-            return None
-        stream = TlsStream(self._connections, protocol, self.protocols)
-        self.protocols.add(stream)
-        return stream
-
-    def doStart(self) -> None:
-        super().doStart()
-        self._factory.doStart()
-
-    def doStop(self) -> None:
-        self._factory.doStop()
-        super().doStop()

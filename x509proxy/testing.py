@@ -36,11 +36,10 @@ from twisted.python.failure import Failure
 
 from x509proxy.encoding import Pairs
 from x509proxy.exchange import Exchange
-from x509proxy.factory import ProxyFactory
+from x509proxy.factory import ProxyFactory, TlsFactory
 from x509proxy.material import Identity, new_header_name
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
 from x509proxy.settings import ClientSettings, PolicySettings
-from x509proxy.stream import TlsFactory
 from x509proxy.tls import ServerConnections, make_context
 from x509proxy.trusted import Trusted
 

@@ -18,11 +18,12 @@ from x509proxy.client import Client
 from x509proxy.document import DiscoverySettings
 from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead, ResponseHead
-from x509proxy.headers import count_forged, forward_reason, forward_request, forward_response, write_head
+from x509proxy.headers import clean_request, forward_reason, forward_request, forward_response, write_head
+from x509proxy.incoming import AnswerSource
 from x509proxy.policy import admit
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.request import AnswerSource, BodySink
+from x509proxy.request import BodySink
 from x509proxy.requestids import REQUEST_ID
 from x509proxy.rewriting import AnswerSink, answer_sink
 from x509proxy.routes import need_of
@@ -101,11 +102,11 @@ class Transfer:
     def _sanitise(self) -> None:
         request = self._request
         head = request.head if request.head.host else attrs.evolve(request.head, host=self._pools[0].backend.authority)
-        request.forged = count_forged(head, self._rules)
+        cleaned, request.forged = clean_request(head, self._rules)
         need = need_of(head, self._policy, request.client.asked)
         admitted = admit(request.client.certificate, need, self._policy, time.time())
         own = ((REQUEST_ID, request.request_id), *identity(admitted, self._rules))
-        self._pairs = forward_request(head, request.client.hop, self._rules, own)
+        self._pairs = forward_request(cleaned, head.host, request.client.hop, own)
 
     def _choose(self) -> None:
         """The body is there, or so much of it that it has to be streamed: ask the next back end."""

@@ -11,7 +11,6 @@ Facts
 
 from __future__ import annotations
 
-import enum
 import random
 from typing import Any
 from typing import Protocol as Interface
@@ -29,6 +28,7 @@ from x509proxy.backend import connect
 from x509proxy.deadline import NEVER, Deadlines
 from x509proxy.head import ResponseHead
 from x509proxy.outgoing import Outgoing
+from x509proxy.patience import State, patience
 from x509proxy.refusal import Refusal
 from x509proxy.settings import UpstreamSettings
 
@@ -49,15 +49,6 @@ class Keeper(Interface):
     def lost(self, connection: Connection) -> None: ...
 
 
-class _State(enum.Enum):
-    OPENING = "opening"
-    IDLE = "idle"
-    SENDING = "sending"
-    AWAITING = "awaiting"
-    ANSWERING = "answering"
-    CLOSED = "closed"
-
-
 @implementer(IHandshakeListener, IPushProducer)
 class Connection(Protocol):
     """One connection to a back end. ``born``, ``expires``: when it was begun, and from when on nobody else is lent it."""
@@ -76,7 +67,7 @@ class Connection(Protocol):
         self.born = self._clock.seconds()
         # Not at one time for all those that a burst has opened.
         self.expires = self.born + self._settings.lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
-        self._state = _State.OPENING
+        self._state = State.OPENING
         self._attempt: Deferred[Any] | None = None
         self._taker: Taker | None = None
         self._reader: ResponseReader | None = None
@@ -95,7 +86,7 @@ class Connection(Protocol):
 
     def rest(self) -> None:
         """Wait for the next exchange."""
-        self._state = _State.IDLE
+        self._state = State.IDLE
         self._wait_anew()
         self.deadline = min(self.deadline, self.expires)
 
@@ -110,7 +101,7 @@ class Connection(Protocol):
         """Begin an exchange. ``whole``: no body will follow by :meth:`body_data` that is not written in this turn."""
         self._taker = taker
         self._reader = ResponseReader(method, self._settings)
-        self._state = _State.SENDING
+        self._state = State.SENDING
         self._request_ended = self._request_paused = self._answer_paused = False
         self._wait_anew()
         self._outgoing.begin(head, None if whole else self)
@@ -125,8 +116,8 @@ class Connection(Protocol):
         self._outgoing.write(b"")
         self._outgoing.release()
         self._request_ended = True
-        if self._state is _State.SENDING:
-            self._state = _State.AWAITING
+        if self._state is State.SENDING:
+            self._state = State.AWAITING
             self._wait_anew()
 
     def pause_answer(self) -> None:
@@ -151,18 +142,18 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         self._outgoing = Outgoing(self.transport)
-        if self._state is _State.CLOSED:
+        if self._state is State.CLOSED:
             self.transport.abortConnection()
         elif not ISSLTransport.providedBy(self.transport):
             self._pool.opened(self)
 
     def handshakeCompleted(self) -> None:
         # A certificate that was not accepted ends in failVerification, which has aborted the transport by now.
-        if self._state is _State.OPENING and not self.transport.disconnecting:
+        if self._state is State.OPENING and not self.transport.disconnecting:
             self._pool.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._state is _State.CLOSED:
+        if self._state is State.CLOSED:
             return
         if self._reader is None or self._taker is None:
             # Nobody has asked for anything.
@@ -171,10 +162,10 @@ class Connection(Protocol):
         self._hear(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._state is _State.OPENING:
+        if self._state is State.OPENING:
             self._not_opened(reason)
             return
-        if self._state in (_State.SENDING, _State.ANSWERING):
+        if self._state in (State.SENDING, State.ANSWERING):
             self._hear(self._outgoing.last_words())
         reader = self._reader
         self._shut()
@@ -200,12 +191,12 @@ class Connection(Protocol):
 
     def expired(self) -> None:
         """Whatever was waited for does not come."""
-        if self._state is _State.OPENING and self._attempt is not None:
+        if self._state is State.OPENING and self._attempt is not None:
             self._fail_opening(Refusal(504, "the back end could not be connected to in time"))
             self._attempt.cancel()
-        elif self._state is _State.IDLE:
+        elif self._state is State.IDLE:
             self.close()
-        elif self._state is _State.CLOSED:
+        elif self._state is State.CLOSED:
             self.transport.abortConnection()
         else:
             self._fail(Refusal(504, "the back end did not go on in time"))
@@ -214,7 +205,7 @@ class Connection(Protocol):
 
     def _hear(self, data: bytes) -> None:
         if self._reader is not None and data:
-            if self._state is _State.ANSWERING:
+            if self._state is State.ANSWERING:
                 self._wait_anew()
             self._take_all(self._reader, self._reader.feed(data))
 
@@ -240,7 +231,7 @@ class Connection(Protocol):
     def _take(self, event: ResponseEvent, taker: Taker) -> None:
         match event:
             case ResponseHead():
-                self._state = _State.ANSWERING
+                self._state = State.ANSWERING
                 self._wait_anew()
                 taker.answer_head(event)
             case bytes():
@@ -274,12 +265,12 @@ class Connection(Protocol):
         taker.answer_failed(refusal)
 
     def _not_opened(self, failure: Failure) -> None:
-        if self._state is _State.OPENING:
+        if self._state is State.OPENING:
             # Not the failure's text: a library's words about a certificate or an address are not ours to log.
             self._fail_opening(Refusal(502, f"the back end could not be connected to: {type(failure.value).__name__}"))
 
     def _fail_opening(self, refusal: Refusal) -> None:
-        self._state = _State.CLOSED
+        self._state = State.CLOSED
         self._pool.deadlines.forget(self)
         if self.transport is not None:
             self.transport.abortConnection()
@@ -293,25 +284,12 @@ class Connection(Protocol):
 
     def _shut(self) -> None:
         """No more exchanges; the pool forgets it."""
-        if self._state is not _State.CLOSED:
-            self._state = _State.CLOSED
+        if self._state is not State.CLOSED:
+            self._state = State.CLOSED
             self._wait_anew()
             self._outgoing.release()
             self._pool.lost(self)
 
     def _wait_anew(self) -> None:
-        self.deadline = self._clock.seconds() + self._patience()
-
-    def _patience(self) -> float:
-        """For how long to wait, from now on, for what is waited for."""
-        state, settings = self._state, self._settings
-        if state is _State.IDLE:
-            return settings.idle_timeout
-        if state is _State.OPENING:
-            return settings.connect_timeout
-        if state is _State.CLOSED or self._request_paused:
-            return settings.read_timeout
-        if self._answer_paused or state is _State.SENDING:
-            # It is the client who is waited for.
-            return NEVER
-        return settings.response_timeout if state is _State.AWAITING else settings.read_timeout
+        paused = self._request_paused, self._answer_paused
+        self.deadline = self._clock.seconds() + patience(self._state, self._settings, *paused)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -35,7 +34,7 @@ _REPORTS = 1.0  # seconds between two snapshots for the parent's admin listener
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Worker(Protocol):
-    """What its parent says is done. ``on_message``: called with what is no business of this class."""
+    """What its parent says is done."""
 
     transport: Any
     _log = Logger(namespace="x509proxy.worker.Worker")
@@ -44,7 +43,6 @@ class Worker(Protocol):
         from x509proxy.running import Running
 
         self.exit_code = 0
-        self.on_message: Callable[[Message], None] = lambda _: None
         self.running: Running | None = None
         self._reactor = reactor
         self._frames = Frames()
@@ -134,8 +132,8 @@ class Worker(Protocol):
             case {"kind": "reopen log"}:
                 assert self.running is not None
                 self.running.reopen_log()
-            case message:
-                self.on_message(message)
+            case _:
+                raise ValueError("found a message that nobody understands")
 
     def _begin(self, task: Task) -> None:
         from x509proxy.running import Running
@@ -164,8 +162,6 @@ class Worker(Protocol):
             # The old one goes on serving; to end here would be to end everywhere.
             self._log.failure("a new configuration could not be used")
             self.say({"kind": "not used", "error": f"found an error of the kind {type(error).__name__}"})
-        else:
-            self.say({"kind": "used"})
 
 
 def main(reactor_module: str) -> int:

@@ -52,7 +52,7 @@ _NOT_INHERITED = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET",
 
 
 class Crew:
-    """The parent's side. ``on_message``: called with a worker's number and what it says, if it is nothing that is known here.
+    """The parent's side.
 
     ``not_used``: called with the reason why a worker does not serve by a new configuration; ``serves``: whenever one has begun
     to serve.
@@ -63,7 +63,6 @@ class Crew:
     def __init__(self, configuration: Configuration, reactor: Any, log_file: LogFile | None = None) -> None:
         contexts_for(configuration)
         self.configuration = configuration
-        self.on_message: Callable[[int, Message], None] = lambda *_: None
         self.not_used: Callable[[str], None] = lambda _: None
         self.serves: Callable[[], None] = lambda: None
         self.reactor = reactor
@@ -112,7 +111,7 @@ class Crew:
         self.tell({"kind": "reopen log"})
 
     def tell(self, message: Message) -> None:
-        """Say something to all workers (:attr:`x509proxy.worker.Worker.on_message`)."""
+        """Say something to all workers."""
         self._tell_all(frame(pack(message)))
 
     def _tell_all(self, data: bytes) -> None:
@@ -128,10 +127,7 @@ class Crew:
             worker.stop(self.configuration.settings.client.stop_timeout + _GRACE)
         self.ended()
         stopped = self._stopped
-        return closed.addCallback(lambda _: stopped).addCallback(lambda _: self._close())
-
-    def _close(self) -> None:
-        self._access_log.close()
+        return closed.addCallback(lambda _: stopped).addCallback(lambda _: self._access_log.close())
 
     # The workers' calls.
 
@@ -159,7 +155,10 @@ class Crew:
         return Task(self.configuration, tuple(sockets), log), given
 
     def hear(self, number: int, message: Message) -> None:
-        """A worker says something."""
+        """A worker says something.
+
+        :raises ValueError: something that nobody understands.
+        """
         match message:
             case {"kind": "log", "level": str(level), "namespace": str(namespace), "text": str(text)}:
                 Logger(namespace=namespace).emit(_level(level), "worker {worker}: {text}", worker=number, text=text)
@@ -170,7 +169,7 @@ class Crew:
             case {"kind": "not used", "error": str(sentence)}:
                 self.not_used(f"worker {number}: {sentence}")
             case _:
-                self.on_message(number, message)
+                raise ValueError(f"found a message of the kind {message['kind']!r}, expected a known one")
 
 
 def _level(name: str) -> Any:
