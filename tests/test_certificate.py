@@ -33,6 +33,13 @@ class Fields(SynchronousTestCase):
         self.assertEqual((), found.chain)
         self.assertEqual(sample.public_bytes(Encoding.DER), found.der)
 
+    def test_large(self) -> None:
+        """One that no server takes is not parsed at all: it would cost as much as many handshakes."""
+        name = ",".join(f"OU={'x' * 60}" for _ in range(250))
+        sample = samples.certificate(f"CN=client,{name}", "CN=authority").public_bytes(Encoding.DER)
+        self.assertGreater(len(sample), 16384)
+        self.assertEqual({Flag.UNREADABLE}, ClientCertificate.from_der(sample, ()).flags)
+
     def test_repr_holds_no_certificate(self) -> None:
         """Neither the certificate nor its chain is in the text that a log or a traceback shows (law L4)."""
         text = repr(samples.client(chain=(b"chain-bytes",)))

@@ -250,6 +250,14 @@ class Mute(ChannelTestCase):
         wire.deliver(*[GET] * 100)
         self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
 
+    def test_not_kept(self) -> None:
+        """What has come behind a request that is refused is let go while the end is waited for (law L7)."""
+        wire = self.connect(GET)
+        wire.deliver(GET)
+        self.assertEqual((1, 1), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
+        self.desk.requests[0].answer(Refusal(401, "no client certificate"))
+        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
+
     def test_back_ends_failure(self) -> None:
         """A back end's failure is not the client's: the connection stays."""
         self.desk.then = lambda request: request.answer(Refusal(502, "no"))
@@ -595,6 +603,13 @@ class Leaving(ChannelTestCase):
         wire.lose()
         self.assertEqual([Outcome.ANSWERED], [exchange.outcome for exchange in self.desk.exchanges])
         self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_full(self) -> None:
+        """While a client does not read what it is sent, nothing more is read of it (law L7)."""
+        wire = self.connect(GET)
+        wire.protocol.pauseProducing()
+        wire.deliver(GET[:9])
+        self.assertFalse(wire.protocol._reading)
 
     def test_slowly(self) -> None:
         """What the transport still has to say of a connection that is being closed is of no interest."""

@@ -95,6 +95,13 @@ class Alike(SynchronousTestCase):
         self.read([b"GET / HTTP/1.1\r\nHo", b"st: a\r\n\r\n"], pieced)
         self.assertEqual({}, pieced._heads)
 
+    def test_behind_half_a_line(self) -> None:
+        """A head that is known is none of its own where half a request line stands before it."""
+        known = KnownHeads()
+        self.read([request()], known)
+        events, dead, _ = self.read([b"POST /x", request()], known)
+        self.assertEqual(([400], True), ([getattr(event, "status", event) for event in events], dead))
+
     def test_parser_is_spared(self) -> None:
         """The second time, the parser sees nothing of it."""
         known = KnownHeads()

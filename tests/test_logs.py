@@ -20,6 +20,9 @@ from x509proxy.accesslog import access_line
 from x509proxy.document import ProxySettings
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.logs import AccessLog, LogFile, Ration, open_log
+from x509proxy.material import new_header_name
+from x509proxy.presets import PRESETS
+from x509proxy.rules import HeaderRules
 from x509proxy.settings import LogFormat
 
 REFUSED = attrs.evolve(EXCHANGE, outcome=Outcome.REFUSED, status=400)
@@ -198,6 +201,13 @@ class Writing(FileTestCase):
             self.log(log_format=log_format).observe(attrs.evolve(EXCHANGE, target="/" + HEADER.decode().lower()))
         self.assertNotIn(HEADER.decode().lower(), self.path.read_text().lower())
         self.assertEqual("/...", json.loads(self.lines[1])["target"].replace("sec-client-x509-cert-", ""))
+
+    def test_new_secret(self) -> None:
+        """After a reload it is the new name that is not written."""
+        log, name = self.log(), new_header_name()
+        log.use(Given(ProxySettings(), HeaderRules.for_preset(PRESETS["connect2id"], name.encode())))  # type: ignore[arg-type]
+        log.observe(attrs.evolve(EXCHANGE, target="/" + name))
+        self.assertNotIn(name[-32:], self.path.read_text())
 
     def test_flood(self) -> None:
         """Of what was refused or aborted, so many a second are written, and one sentence tells of the rest."""

@@ -359,6 +359,15 @@ class BreakingOff(RequestTestCase):
         request.write(b"late")
         self.assertEqual(([], True), (self.sink.taken, self.line.sent.endswith(b"\r\n\r\n")))
 
+    def test_lost_before_it_is_ready(self) -> None:
+        """Of a request whose client has gone before its body was complete, nobody hears afterwards."""
+        request = self.request(complete=False)
+        request.accept(self.be_ready)
+        request.lost("the client left")
+        request.receive_end()
+        request.check_ready()
+        self.assertEqual(0, self.readied)
+
     def test_lost(self) -> None:
         """A connection that goes leaves a record, and whoever serves is told once."""
         request = self.request()

@@ -96,7 +96,7 @@ class Own(RulesTests):
         name = new_header_name()
         rules = self.rules({"name_file": self.write(name)})
         self.assertEqual([name.encode()], self.names(rules))
-        self.assertTrue(tells(name.encode(), rules))
+        self.assertTrue(tells(name[-32:].encode(), rules))
 
     def test_place(self) -> None:
         """A header for what the client sent after its certificate is there when that is."""
@@ -181,6 +181,10 @@ class Mistakes(RulesTests):
         refusal = self.refusal(literal)
         self.assertTrue(refusal.startswith("headers[0].value-file: found a short secret"), refusal)
         self.assertNotIn("hunter2", refusal)
+        for hollow in ("-" * 16, "a-b-c-d-e-f-g-h-i"):
+            # Letters and digits count: without any, everything would tell it.
+            refusal = self.refusal({**literal, "value_file": self.write(hollow)})
+            self.assertTrue(refusal.startswith("headers[0].value-file: found a short secret"), refusal)
 
     def test_place(self) -> None:
         """Formats of the whole have no place."""

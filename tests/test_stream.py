@@ -295,6 +295,17 @@ class Ends(StreamTestCase):
         self.say(*SEVERAL)
         self.assertEqual([b"1234"], self.application.told)
 
+    def test_cut_before_the_end(self) -> None:
+        """A protocol that cuts when it is given the last data hears and says no more: the client's end is not answered."""
+        self.shake()
+        self.application.then = lambda _: self.stream.abortConnection()
+        answered: list[str] = []
+        self.patch(self.stream, "_shut", lambda: answered.append("shut"))
+        self.client.send(b"one")
+        self.client.shutdown()
+        self.wire.deliver(self.take())
+        self.assertEqual(([b"one"], []), (self.application.told, answered))
+
     def test_close_behind(self) -> None:
         """What came before the client's close_notify in the same packet is given before the end is answered."""
         self.shake()
