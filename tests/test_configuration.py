@@ -146,7 +146,7 @@ class LoadSettingsTests(TomlTests):
             "FILE: client.head_timout: found an unknown key, expected client.head-timeout",
         )
         self.assertIn("FILE: tls.zzz: found an unknown key, expected minimum-version", self.refusal("[tls]\nzzz = 1"))
-        self.assertIn("found an unknown key, expected listen, certificate, ", self.refusal("'a` - at `$.b' = {c = 1}"))
+        self.assertIn("found an unknown key, expected client-certificate, trust, ", self.refusal("'a` - at `$.b' = {c = 1}"))
 
     def test_wrong_type(self) -> None:
         """A value of another type is named by its dotted key, in the words of TOML."""

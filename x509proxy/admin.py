@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from x509proxy.deadline import Deadlines
 from x509proxy.document import AdminSettings
-from x509proxy.exchange import Exchange, Observer
+from x509proxy.exchange import Observer, unobserved
 from x509proxy.exposition import exposition
 from x509proxy.factory import ProxyFactory
 from x509proxy.head import Body
@@ -75,7 +75,7 @@ class Admin:
     def __init__(self, settings: AdminSettings, source: Source, reactor: Any) -> None:
         self.history = History()
         # Whoever looks at the proxy is not one of its clients, and is not counted among them.
-        self.observe: Observer = _ignore
+        self.observe: Observer = unobserved
         self._names = frozenset({b"localhost", *(name.encode("ascii") for name in settings.hosts)})
         self._source = source
         self._place = Place(reactor, settings.description, "admin.listen")
@@ -155,10 +155,6 @@ class Admin:
         if snapshot.ready:
             return _text(200, "ready")
         return _text(503, "draining" if snapshot.draining else "no back end is up")
-
-
-def _ignore(exchange: Exchange) -> None:
-    """Nobody asks."""
 
 
 def _nothing() -> _Answer:

@@ -9,17 +9,13 @@ from x509proxy.settings import (
     ClientAuth,
     ClientSettings,
     Format,
-    KeyType,
     LogFormat,
     PolicySettings,
     ProxyProtocol,
-    RuleSettings,
     Settings,
     SettingsError,
     TlsSettings,
-    Trust,
     UpstreamSettings,
-    Validity,
 )
 
 __all__ = [
@@ -216,8 +212,8 @@ _CA_DEPTHS = range(1, 11)
 _WORKERS = range(1, 257)
 
 
-class ProxySettings(Settings, frozen=True):
-    """One proxy: what the command line and the TOML file can say.
+class ProxySettings(PolicySettings, frozen=True):
+    """One proxy: what the command line and the TOML file can say; of certificates as :class:`PolicySettings`.
 
     ``workers``: processes that serve; ``reload_on_change``: seconds between two looks at the files, none if it is not given.
     ``log_refusals``: so many refused and aborted exchanges a second are written to the access log, the rest are counted.
@@ -230,12 +226,6 @@ class ProxySettings(Settings, frozen=True):
     preset: str = "connect2id"
     header_file: str | None = None
     header: str | None = None
-    client_certificate: ClientAuth = ClientAuth.OPTIONAL
-    trust: Trust = Trust.ANY
-    validity: Validity = Validity.ENFORCE
-    maximum_der: int = 6144
-    minimum_rsa_bits: int = 2048
-    key_types: tuple[KeyType, ...] = tuple(KeyType)
     ca: str | None = None
     ca_depth: int = 4
     crl: tuple[str, ...] = ()
@@ -246,7 +236,6 @@ class ProxySettings(Settings, frozen=True):
     reload_on_change: float | None = None
     demo: bool = False
     headers: tuple[HeaderSettings, ...] = ()
-    rules: tuple[RuleSettings, ...] = ()
     listeners: tuple[ListenerSettings, ...] = ()
     certificates: tuple[CertificateSettings, ...] = ()
     discovery: DiscoverySettings | None = None
@@ -262,7 +251,7 @@ class ProxySettings(Settings, frozen=True):
             raise SettingsError(f"ca-depth: found {self.ca_depth}, expected {_CA_DEPTHS.start} to {_CA_DEPTHS.stop - 1}")
         if self.workers not in _WORKERS:
             raise SettingsError(f"workers: found {self.workers}, expected {_WORKERS.start} to {_WORKERS.stop - 1}")
-        _ = self.policy, self.places
+        _ = self.places
 
     def __repr__(self) -> str:
         # The header's name is a secret (law L4): a settings object in a traceback must not tell it.
@@ -281,12 +270,4 @@ class ProxySettings(Settings, frozen=True):
     @property
     def policy(self) -> PolicySettings:
         """The part that decides which certificates are passed on."""
-        return PolicySettings(
-            client_certificate=self.client_certificate,
-            trust=self.trust,
-            validity=self.validity,
-            maximum_der=self.maximum_der,
-            minimum_rsa_bits=self.minimum_rsa_bits,
-            key_types=self.key_types,
-            rules=self.rules,
-        )
+        return PolicySettings(**{name: getattr(self, name) for name in PolicySettings.__struct_fields__})

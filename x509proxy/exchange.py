@@ -9,7 +9,7 @@ import attrs
 
 from x509proxy.certificate import ClientCertificate, Verdict
 
-__all__ = ["Exchange", "Observer", "Outcome"]
+__all__ = ["Exchange", "Observer", "Outcome", "unobserved"]
 
 
 class Outcome(enum.Enum):
@@ -56,6 +56,10 @@ class Exchange:
     def verdict(self) -> Verdict:
         """The certificate's verdict, ``NONE`` without one."""
         return self.certificate.verdict if self.certificate else Verdict.NONE
+
+
+def unobserved(exchange: Exchange) -> None:
+    """The observer of one who does not observe."""
 
 
 Observer = Callable[[Exchange], None]

@@ -21,6 +21,7 @@ __all__ = ["exposition"]
 
 _STATES = ("up", "slow", "down")
 _OF_CONNECTIONS = ("client.connections", "client.connections-per-address", "client.handshakes-per-address")
+_NONE_MET = dict.fromkeys((*_OF_CONNECTIONS, *LIMITS.values()), 0)
 
 
 def exposition(snapshot: Snapshot) -> tuple[str, bytes]:
@@ -71,14 +72,8 @@ def _clients(snapshot: Snapshot) -> Iterator[Metric]:
     versions = {"TLSv1.2": 0, "TLSv1.3": 0} | counts.handshakes
     yield _counter("handshakes", "Handshakes that went well, by TLS version.", _by("version", versions))
     yield _counter("handshake_failures", "Handshakes that did not, by reason.", _by("reason", counts.handshake_failures))
-    yield _counter("limits", "How often a limit was met, by the setting that has it.", _by("limit", _limits(counts)))
-
-
-def _limits(counts: Counts) -> Mapping[str, int]:
-    met = dict.fromkeys((*_OF_CONNECTIONS, *LIMITS.values()), 0) | counts.limits
-    for word, limit in LIMITS.items():
-        met[limit] += counts.refusals.get(word, 0)
-    return met
+    met = _NONE_MET | counts.limits_met()
+    yield _counter("limits", "How often a limit was met, by the setting that has it.", _by("limit", met))
 
 
 def _exchanges(counts: Counts) -> Iterator[Metric]:

@@ -20,7 +20,7 @@ import msgspec
 
 from x509proxy.certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.reasons import refusal_reason
+from x509proxy.reasons import LIMITS, refusal_reason
 
 __all__ = ["BOUNDS", "UNWATCHED", "Counters", "Counts", "Seen", "Watch"]
 
@@ -91,6 +91,14 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(**{name: _sum(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
+
+    def limits_met(self) -> dict[str, int]:
+        """How often each limit was met, by the setting that has it: connections that were not taken, and refusals."""
+        met = dict(self.limits)
+        for word, limit in LIMITS.items():
+            if count := self.refusals.get(word, 0):
+                met[limit] = met.get(limit, 0) + count
+        return met
 
     def total(self, outcome: str | None = None) -> int:
         """How many exchanges there were, with this outcome or with any."""

@@ -18,7 +18,7 @@ from x509proxy.backend import backend_endpoint
 from x509proxy.configuration import Configuration
 from x509proxy.deadline import Deadlines
 from x509proxy.document import DiscoverySettings, ProxySettings
-from x509proxy.exchange import Exchange, Observer
+from x509proxy.exchange import Observer, unobserved
 from x509proxy.origin import Backend, Scheme
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal, Refused
@@ -28,10 +28,6 @@ from x509proxy.site import SiteRequest, read_stock_head
 from x509proxy.transfer import Asked, Transfer
 
 __all__ = ["X509ProxyResource"]
-
-
-def _ignore(exchange: Exchange) -> None:
-    """The observer of one who does not observe."""
 
 
 class X509ProxyResource(ReverseProxyResource):
@@ -69,7 +65,7 @@ class X509ProxyResource(ReverseProxyResource):
         upstream: UpstreamSettings = UpstreamSettings(),
         pools: Sequence[Pool] = (),
         deadlines: Deadlines | None = None,
-        observe: Observer = _ignore,
+        observe: Observer = unobserved,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
@@ -85,7 +81,7 @@ class X509ProxyResource(ReverseProxyResource):
         self._started = False
 
     @classmethod
-    def from_configuration(cls, configuration: Configuration, reactor: Any, observe: Observer = _ignore) -> X509ProxyResource:
+    def from_configuration(cls, configuration: Configuration, reactor: Any, observe: Observer = unobserved) -> X509ProxyResource:
         """The resource that a configuration describes."""
         settings, deadlines = configuration.settings, Deadlines(reactor)
         pools = _pools(configuration, reactor, deadlines, [])

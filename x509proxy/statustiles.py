@@ -8,7 +8,6 @@ from x509proxy.figures import count, number, rate, seconds, size
 from x509proxy.history import History
 from x509proxy.markup import Markup, graph, join, tag
 from x509proxy.metrics import Counts
-from x509proxy.reasons import LIMITS
 from x509proxy.snapshot import Snapshot
 
 __all__ = ["lists", "tiles"]
@@ -69,7 +68,7 @@ def lists(snapshot: Snapshot) -> Markup:
         ("Certificates", counts.verdicts),
         ("Handshakes", {**counts.handshakes, **_worded(counts.handshake_failures)}),
         ("Not answered", _worded(counts.refusals)),
-        ("Limits and forgeries", {"forged headers": counts.forged, "odd header names": counts.odd_names, **_limits(counts)}),
+        ("Limits and forgeries", {"forged headers": counts.forged, "odd header names": counts.odd_names, **counts.limits_met()}),
     )
     inside = [tag("div", tag("h3", name), _list(rows), class_="list") for name, rows in groups]
     title = tag("h2", "Counters", tag("small", "since the start"))
@@ -95,11 +94,3 @@ def _classes(counts: Counts) -> dict[str, int]:
 def _worded(counts: Mapping[str, int]) -> dict[str, int]:
     """The most frequent first, in words."""
     return {name.replace("_", " "): counts[name] for name in sorted(counts, key=lambda name: -counts[name])}
-
-
-def _limits(counts: Counts) -> dict[str, int]:
-    met = dict(counts.limits)
-    for word, limit in LIMITS.items():
-        if counts.refusals.get(word):
-            met[limit] = met.get(limit, 0) + counts.refusals[word]
-    return met
