@@ -22,7 +22,7 @@ from bench.measure import descendants, read_stats
 from x509proxy.material import new_header_name
 from x509proxy.selfsigned import KeyKind, make_self_signed
 
-__all__ = ["ROOT", "BenchError", "Files", "Stage", "free_port", "make_files"]
+__all__ = ["ROOT", "BenchError", "Files", "Stage", "make_files"]
 
 ROOT = Path(__file__).parent.parent
 _PATIENCE = 30.0  # seconds for a program to start, and to end
@@ -74,14 +74,6 @@ def make_files(folder: Path) -> Files:
         header=write("header.txt", name.encode() + b"\n"),
         header_name=name,
     )
-
-
-def free_port() -> int:
-    """A port of the loopback's that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Stage:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import attrs
 
-from bench.stage import ROOT, Files, Stage, free_port
+from bench.stage import ROOT, Files, Stage
+from tests.ports import free_port
 
 __all__ = ["NAMES", "Place", "Subject", "start_back_end", "start_front", "start_subject"]
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from proofs.consumers import CONSUMERS, Consumer, Fields, Read, Unreadable
 from proofs.recipes import filled, recipe
 from proofs.stage import ClientFiles, Proxy, Stage
+from tests.ports import free_port
 from x509proxy.presets import PRESETS
 from x509proxy.rules import fold
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
@@ -91,7 +92,7 @@ class ArrivalStage(Stage):
 
     def behind(self, toml: str, backend: str = _BACKEND) -> Proxy:
         """The proxy of a page's configuration, in front of the back end here."""
-        port = self.free_port()
+        port = free_port()
         here = {_LISTEN: f'"tcp:{port}:interface=127.0.0.1"', backend: f'"http://127.0.0.1:{self.back_end.port}"'}
         return self.start_proxy(filled(toml, here), port)
 

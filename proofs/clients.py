@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from proofs.recipes import filled, recipe
 from proofs.stage import Proxy, Stage
+from tests.ports import free_port
 from x509proxy.selfsigned import KeyKind
 
 __all__ = ["BIN", "PAGE", "SHELL", "ClientStage", "documents"]
@@ -44,7 +45,7 @@ class ClientStage(Stage):
 
     def start_echo(self) -> int:
         """Start the demonstration back end; its port."""
-        port = self.free_port()
+        port = free_port()
         command = [str(BIN / "x509proxy"), "echo", "--listen", f"tcp:{port}:interface=127.0.0.1"]
         self.wait_for(port, self.start("echo", command), "echo")
         return port

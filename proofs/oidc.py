@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from proofs.recipes import filled, recipe
 from proofs.stage import ClientFiles, Proxy, Stage
+from tests.ports import free_port
 from x509proxy.selfsigned import KeyKind, PrivateKey, SelfSigned
 
 __all__ = ["OidcStage", "Ports", "base64_der", "page", "x5t"]
@@ -78,7 +79,7 @@ class OidcStage(Stage):
         (self.folder / "node_modules").symlink_to(_CACHE / "node_modules")
         for name in ("configuration.mjs", "client.mjs"):
             shutil.copy(_HERE / name, self.folder)
-        self.ports = Ports(self.free_port(), self.free_port(), self.free_port())
+        self.ports = Ports(free_port(), free_port(), free_port())
         self.registered: list[dict[str, Any]] = []
         self.server_files()
 

@@ -109,13 +109,6 @@ class Stage(SynchronousTestCase):
             self.assertLess(time.monotonic(), end, log)
             time.sleep(0.1)
 
-    def free_port(self) -> int:
-        """A port of the loopback's that nobody has just now."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
-
     # The proxy and its clients.
 
     def write(self, name: str, data: str | bytes, mode: int = 0o600) -> Path:

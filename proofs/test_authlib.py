@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from proofs.arrivals import der, spellings
 from proofs.recipes import filled, recipe
 from proofs.stage import ClientFiles, Stage
+from tests.ports import free_port
 from x509proxy.certificate import thumbprint
 from x509proxy.selfsigned import KeyKind, jwk_set
 
@@ -34,9 +35,9 @@ class Authlib(Stage):
         self.ec, self.rsa = self.client(KeyKind.EC, "ec"), self.client(KeyKind.RSA, "rsa")
         clients = {name: jwk_set(files.made.certificate) for name, files in (("ec", self.ec), ("rsa", self.rsa))}
         self.write("clients.json", json.dumps(clients))
-        self.back_end = self.free_port()
+        self.back_end = free_port()
         self.serve()
-        port = self.free_port()
+        port = free_port()
         here = {'"tcp:8443"': f'"tcp:{port}:interface=127.0.0.1"', "127.0.0.1:8080": f"127.0.0.1:{self.back_end}"}
         self.proxy = self.start_proxy(filled(recipe("servers/rfc9440", "x509proxy.toml"), here), port)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import attrs
 
 from proofs.stage import Proxy, Stage
+from tests.ports import free_port
 
 _CLIENTS = 8
 _PAUSE = 0.01  # seconds between two requests of one client
@@ -77,7 +78,7 @@ class Killed(Stage):
 
     def play(self, health: str) -> None:
         """The whole of it; ``health``: a table of the configuration."""
-        ports = a, b, port = self.free_port(), self.free_port(), self.free_port()
+        ports = a, b, port = free_port(), free_port(), free_port()
         assert len(set(ports)) == 3
         self.server_files()
         self.named("a", a)

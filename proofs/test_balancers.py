@@ -14,6 +14,7 @@ from proofs.arrivals import RawBackEnd
 from proofs.consumers import Fields
 from proofs.recipes import filled, recipe
 from proofs.stage import ClientFiles, Proxy, Stage
+from tests.ports import free_port
 from x509proxy.testing import header_value
 
 PAGE = "operations/proxy-protocol"
@@ -44,7 +45,7 @@ class BalancerStage(Stage):
         self.proxy = self.behind(filled(recipe(PAGE, "listener.toml"), {TRUSTED: 'trusted = ["127.0.0.1", "::1"]'}))
 
     def behind(self, listener: str) -> Proxy:
-        port = self.free_port()
+        port = free_port()
         toml = PROXY.format(back_end=self.back_end.port)
         head, table, rest = filled(listener, {"tcp:8443": f"tcp:{port}:interface=127.0.0.1"}).partition("[[listeners]]")
         # Where the page does not say so, there is nothing else to listen at.
@@ -59,7 +60,7 @@ class BalancerStage(Stage):
 
     def balance(self, how: str, bind: str = "127.0.0.1:{}", name: str = "haproxy") -> int:
         """HAProxy by the page's recipe, with another word for the header; its port."""
-        port = self.free_port()
+        port = free_port()
         places = {":443": bind.format(port), NODE: f"127.0.0.1:{self.proxy.port}", "send-proxy-v2 check inter 2s": how}
         self.start_haproxy(filled(recipe(PAGE, "haproxy.cfg"), places), port, name)
         return port
@@ -155,7 +156,7 @@ class HAProxy(BalancerStage):
     def test_health_checks(self) -> None:
         """HAProxy finds it well by its own checks, with either header; they are no requests, and no reason for a word."""
         for place, how in enumerate(("send-proxy", "send-proxy-v2")):
-            port = self.free_port()
+            port = free_port()
             places = {":443": f"127.0.0.1:{port}", NODE: f"127.0.0.1:{self.proxy.port}"}
             places["send-proxy-v2 check inter 2s"] = f"{how} check inter 100ms"
             control = self.folder / f"control-{place}"
@@ -229,7 +230,7 @@ class TwoInARow(BalancerStage):
     def chain(self, near: str, far: str) -> tuple[int, int]:
         """Two of HAProxy, of which the near one hands on what comes; their ports."""
         near_port = self.balance(near, name="near")
-        port = self.free_port()
+        port = free_port()
         places = {":443": f"127.0.0.1:{port}", NODE: f"127.0.0.1:{near_port}", "send-proxy-v2 check inter 2s": far}
         self.start_haproxy(filled(recipe(PAGE, "haproxy.cfg"), places), port, "far")
         return near_port, port
@@ -248,7 +249,7 @@ class Nginx(BalancerStage):
     def test_stream(self) -> None:
         """The stream module of nginx, which writes version 1."""
         self.require("nginx", NGINX_STREAM)
-        port = self.free_port()
+        port = free_port()
         text = filled(
             recipe(PAGE, "nginx.conf"), {NODE: f"127.0.0.1:{self.proxy.port}", "listen 443;": f"listen 127.0.0.1:{port};"}
         )

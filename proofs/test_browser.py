@@ -15,6 +15,7 @@ from typing import Any
 
 from proofs.clients import PAGE, ClientStage, documents
 from proofs.recipes import filled, recipe
+from tests.ports import free_port
 from x509proxy.selfsigned import KeyKind
 
 _PATIENCE = 60.0
@@ -39,7 +40,7 @@ class BrowserStage(ClientStage):
         self.home.mkdir()
         self.environment |= {"HOME": str(self.home)}
         self.make_certificate(KeyKind.EC)
-        port, people = self.free_port(), self.free_port()
+        port, people = free_port(), free_port()
         places = {"tcp:8443": f"tcp:{port}", "8080": str(self.start_echo())}
         if self.toml == "listeners.toml":
             places |= {"tcp:443": f"tcp:{people}", "as.example.com:8443": f"localhost:{port}"}

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proofs.clients import BIN, PAGE, SHELL, ClientStage, documents
 from proofs.recipes import DOCS, filled, recipe
+from tests.ports import free_port
 from x509proxy.selfsigned import KeyKind, make_self_signed
 
 _FORM = "grant_type=client_credentials&client_id=my-client"
@@ -87,7 +88,7 @@ class Clients(ClientStage):
 
     def serve(self) -> None:
         """Start back end, proxy and relay; clients go to the relay."""
-        port, relay = self.free_port(), self.free_port()
+        port, relay = free_port(), free_port()
         self.proxy = self.start_proxy(_TOML.format(port=port, backend=self.start_echo()), port)
         command = [str(BIN / "twistd"), "-n", "--pidfile=", "portforward", "--port", f"tcp:{relay}:interface=127.0.0.1"]
         command += ["--host", "127.0.0.1", "--dest_port", str(port)]

@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 
 from proofs.stage import Proxy, Stage
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 CONTAINERFILE = ROOT / "contrib" / "Containerfile"
@@ -104,7 +105,7 @@ class Image(Stage):
         self.require("buildah", "mmdebstrap", "unshare")
         # Not those of this machine.
         self.stores = ["--storage-driver=vfs", f"--root={self.folder}/images", f"--runroot={self.folder}/running"]
-        self.proxy, self.backend = self.free_port(), self.free_port()
+        self.proxy, self.backend = free_port(), free_port()
 
     def test_runs(self) -> None:
         """It can be built; it serves read-only, by a user without rights, and reads secrets that are root's and its group's."""

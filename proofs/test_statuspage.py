@@ -1,7 +1,6 @@
 """The status page in a browser: headless Chromium shows it, keeps it up to date, and runs nothing that a client has put into it.
 
-Debian's ``chromium curl``. Chromium reaches nobody but ``localhost``, and is steered over its pipe (``--remote-debugging-pipe``):
-messages of JSON, each with a NUL behind it.
+Debian's ``chromium curl``.
 """
 
 from __future__ import annotations
@@ -9,33 +8,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
-from base64 import b64decode
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from proofs.chromium import Browser
 from proofs.recipes import filled, recipe
 from proofs.stage import ClientFiles, Stage
+from tests.ports import free_port
 from x509proxy.selfsigned import KeyKind, make_self_signed
 
 PAGE = "operations/metrics"
 
-_PATIENCE = 60.0
-_FLAGS = (
-    # Root has no sandbox; containers have a small /dev/shm and no graphics.
-    "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe",
-    "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE evil.localhost",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-# Chromium listens at 3 and speaks at 4. By way of others, or one might take the other's place.
-_PLACE_PIPES = 'exec 11<&"$1" 12>&"$2"; exec 3<&11 4>&12 11<&- 12>&-; shift 2; exec "$@"'
 _EVIL = "<img src=x onerror=document.title=1><script>document.title=2</script>"
 _TOML = """
 listen = "tcp:{port}:interface=127.0.0.1"
@@ -52,108 +40,6 @@ client-certificate = "required"
 """
 
 
-class Browser:
-    """A Chromium with one page."""
-
-    def __init__(self, folder: Path) -> None:
-        down, self._write = os.pipe()
-        self._read, up = os.pipe()
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "DBUS_"))}
-        command = [
-            "bash",
-            "-c",
-            _PLACE_PIPES,
-            "-",
-            str(down),
-            str(up),
-            "chromium",
-            *_FLAGS,
-            f"--user-data-dir={folder / 'profile'}",
-        ]
-        self._process = subprocess.Popen(
-            [*command, "about:blank"], cwd=folder, env={**environment, "HOME": str(folder)}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(down, up),
-        )  # fmt: skip
-        os.close(down)
-        os.close(up)
-        self._data = b""
-        self._number = 0
-        self._session: dict[str, str] = {}
-        self.console: list[str] = []
-        targets = self.call("Target.getTargets")["targetInfos"]
-        page = next(target["targetId"] for target in targets if target["type"] == "page")
-        self._session = {"sessionId": self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]}
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-
-    def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for number in (self._read, self._write):
-            os.close(number)
-
-    def call(self, method: str, /, **parameters: Any) -> dict[str, Any]:
-        """Have it do something; what comes of it."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters, **self._session}
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        while True:
-            heard = self._hear()
-            if heard.get("id") == self._number:
-                if "error" in heard:
-                    raise AssertionError(f"{method}: {heard['error']}")
-                result: dict[str, Any] = heard["result"]
-                return result
-            if heard.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
-                self.console.append(json.dumps(heard["params"]))
-
-    def _hear(self) -> dict[str, Any]:
-        while b"\0" not in self._data:
-            if not select.select([self._read], [], [], _PATIENCE)[0]:
-                raise AssertionError("Chromium says nothing")
-            piece = os.read(self._read, 1 << 16)
-            if not piece:
-                raise AssertionError("Chromium has ended")
-            self._data += piece
-        message, _, self._data = self._data.partition(b"\0")
-        heard: dict[str, Any] = json.loads(message)
-        return heard
-
-    def look(self, *, width: int, height: int, dark: bool = False) -> None:
-        """Be so wide and high, of this mood."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-        mood = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[mood])
-
-    def visit(self, url: str) -> None:
-        self.call("Page.navigate", url=url)
-        self.until(lambda: self.run("document.readyState") == "complete" and self.run("location.href") == url)
-
-    def run(self, script: str) -> Any:
-        """The value of an expression, in the page."""
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
-
-    def text(self) -> str:
-        """What a person reads."""
-        found: str = self.run("document.body.innerText")
-        return found
-
-    def until(self, condition: Callable[[], object], seconds: float = _PATIENCE) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end:
-                raise AssertionError("it has not come true")
-            time.sleep(0.1)
-
-    def picture(self) -> bytes:
-        """A screenshot, PNG."""
-        return b64decode(self.call("Page.captureScreenshot", format="png")["data"])
-
-
 class StatusStage(Stage):
     """A proxy with ``[admin]``, an echo behind it, a client with a name that means no good, and a browser."""
 
@@ -163,7 +49,7 @@ class StatusStage(Stage):
         super().setUp()
         self.require("chromium", "curl")
         self.server_files()
-        port, self.admin, echo = self.free_port(), self.free_port(), self.free_port()
+        port, self.admin, echo = free_port(), free_port(), free_port()
         command = [str(Path(sys.executable).parent / "x509proxy"), "echo", "--listen", f"tcp:{echo}:interface=127.0.0.1"]
         process = self.start("echo", command)
         self.wait_for(echo, process, "echo")
@@ -211,6 +97,16 @@ class Shown(StatusStage):
         self.browser.until(lambda: self.browser.run("document.querySelectorAll('.tile .curve').length") == 6)
         self.assertEqual("x509proxy", self.browser.run("String(getSelection())"))
         self.assertIsNone(self.browser.run("document.querySelector('.stale')"))
+
+    def test_beside_others(self) -> None:
+        """A browser is steered whatever numbers the files of this process have: once it was not, with 7 open already."""
+        opened = [os.open(os.devnull, os.O_RDONLY)]
+        while opened[-1] < 6:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+        (self.folder / "beside").mkdir()
+        Browser(self.folder / "beside").close()
+        for number in opened:
+            os.close(number)
 
     def test_stale(self) -> None:
         """When the proxy has gone, the page says so."""

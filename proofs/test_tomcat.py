@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from proofs.recipes import filled, recipe
 from proofs.stage import ClientFiles, Proxy
 from proofs.tomcat import Tomcat, TomcatStage
+from tests.ports import free_port
 from x509proxy.material import new_header_name
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
 from x509proxy.testing import ThrowAwayAuthority
@@ -62,7 +63,7 @@ class ProofTestCase(TomcatStage):
         for text in more:
             keys = re.findall(r"^(\S+) =", text, re.MULTILINE)
             toml = re.sub(rf"^(?:{'|'.join(keys)}) =.*\n", "", toml, flags=re.MULTILINE) + text
-        port = self.free_port()
+        port = free_port()
         places = {"tcp:8443": f"tcp:{port}:interface=127.0.0.1", "127.0.0.1:8080": f"127.0.0.1:{tomcat.port}"}
         return self.start_proxy(filled(toml, places), port)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 
 from proofs.stage import ClientFiles, Proxy, Stage
+from tests.ports import free_port
 
 __all__ = ["Answer", "Fields", "Tomcat", "TomcatStage"]
 
@@ -65,7 +66,7 @@ class TomcatStage(Stage):
 
         ``connector``: with port 8080, which stands for ``port``, or for one that is free.
         """
-        port = port or self.free_port()
+        port = port or free_port()
         base = self._make_base(connector.replace('port="8080"', f'port="{port}"'), valves, properties)
         process = self.start(
             "tomcat",

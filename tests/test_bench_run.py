@@ -19,7 +19,8 @@ from bench import __main__ as command
 from bench import subjects
 from bench.backend import ANSWER, BackEnd
 from bench.run import QUICK, Run
-from bench.stage import ROOT, BenchError, Stage, free_port, make_files
+from bench.stage import ROOT, BenchError, Stage, make_files
+from tests.ports import free_port
 from x509proxy.configuration import load_configuration, load_settings
 
 

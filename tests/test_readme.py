@@ -20,6 +20,7 @@ import msgspec
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.ports import free_port
 from x509proxy.document import ProxySettings
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.service import Options
@@ -36,14 +37,6 @@ def block(name: str) -> str:
     if found is None:
         raise AssertionError(f"README.rst has no block {name}")
     return dedent(found[1]).strip() + "\n"
-
-
-def free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

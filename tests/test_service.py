@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.ports import free_port
 from tests.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
 from x509proxy import listening, logs
 from x509proxy import server as room
@@ -504,13 +505,6 @@ class Limits:
 BIN = Path(sys.executable).parent
 TWISTD = [sys.executable, str(BIN / "twistd")]
 TWIST = [sys.executable, "-m", "twisted"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def is_running(pid: int) -> bool:
