@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.feeds import CUTS, STREAMS, Event, feed, joined, pieces, request, shape_of, single_bytes, taken
 from x509proxy.answers import ResponseReader
 from x509proxy.head import Body, ResponseHead
+from x509proxy.knownheads import KnownHeads
 from x509proxy.message import Mark
 from x509proxy.refusal import Refusal
 from x509proxy.settings import UpstreamSettings
@@ -120,10 +121,15 @@ GOOD_ANSWERS = (
 
 
 def respond(
-    feeds: Iterable[bytes], method: bytes = b"GET", settings: UpstreamSettings = UPSTREAM, *, clean: bool = True
+    feeds: Iterable[bytes],
+    method: bytes = b"GET",
+    settings: UpstreamSettings = UPSTREAM,
+    *,
+    clean: bool = True,
+    known: KnownHeads[ResponseHead] | None = None,
 ) -> tuple[list[Event], bool]:
     """The events until the connection has ended, and whether it could have been used again."""
-    reader = ResponseReader(method, settings)
+    reader = ResponseReader(method, settings, known)
     events = feed(feeds, reader)
     reusable = reader.reusable
     return joined([*events, *reader.end_of_stream(clean=clean)]), reusable

@@ -11,7 +11,7 @@ from tests.fuzz.mutator import LARGEST, Mutator, read_seeds
 from tests.fuzz.play import cut
 from x509proxy import headers, transfer, upstream
 from x509proxy.encoding import Pairs
-from x509proxy.knownheads import known_heads
+from x509proxy.knownheads import known_answers, known_heads
 
 SECONDS = 2.5
 
@@ -36,8 +36,9 @@ class GoingRed(SynchronousTestCase):
 
     def setUp(self) -> None:
         # Heads that the right function has cleaned would hide the wrong one, and those of the wrong one, the right.
-        known_heads.cache_clear()
-        self.addCleanup(known_heads.cache_clear)
+        for known in (known_heads, known_answers):
+            known.cache_clear()
+            self.addCleanup(known.cache_clear)
 
     def expect_found(self, direction: str, word: str) -> None:
         report = run(direction, 20.0, seed=1, executions=400)

@@ -31,7 +31,7 @@ from x509proxy.headers import (
     forwarded,
     write_head,
 )
-from x509proxy.knownheads import known_heads
+from x509proxy.knownheads import known_answers, known_heads
 from x509proxy.presets import PRESETS, HeaderPlan
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.rules import HeaderRules, fold, identity, without_names
@@ -98,7 +98,7 @@ class Repeated(SynchronousTestCase):
 class Hoards(SynchronousTestCase):
     def test_caches(self) -> None:
         """Whatever is remembered, only so much of it is (law L7)."""
-        for cache in (fold, identity, forwarded, headers._is_claim, certificate._parse, known_heads):
+        for cache in (fold, identity, forwarded, headers._is_claim, certificate._parse, known_heads, known_answers):
             self.assertLessEqual(cache.cache_info().maxsize or 10**9, 1024)
 
     def test_shown(self) -> None:

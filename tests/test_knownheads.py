@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import httptools
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import feeds
 from tests.feeds import Event, chunked, joined, pieces, post, request
+from tests.test_answers import GOOD_ANSWERS, HOSTILE_BODIES, HOSTILE_HEADS, TRUNCATED, UPSTREAM, answer, respond
 from x509proxy import reader as room
-from x509proxy.head import Body, RequestHead
-from x509proxy.knownheads import KnownHeads, known_heads
+from x509proxy.answers import ResponseReader
+from x509proxy.head import Body, RequestHead, ResponseHead
+from x509proxy.headers import clean_answer
+from x509proxy.knownheads import KnownHeads, known_answers, known_heads
 from x509proxy.message import Stage
+from x509proxy.presets import PRESETS
 from x509proxy.reader import RequestReader
-from x509proxy.settings import ClientSettings
+from x509proxy.rules import HeaderRules
+from x509proxy.settings import ClientSettings, UpstreamSettings
 
 HEAD = RequestHead(b"GET", b"/", "1.1", (), b"a", Body.NONE)
 REQUESTS = [
@@ -31,14 +37,14 @@ REQUESTS = [
 class Table(SynchronousTestCase):
     def test_found(self) -> None:
         """What was added is found, wherever it stands in the data, with the place behind it."""
-        known = KnownHeads()
+        known: KnownHeads[RequestHead] = KnownHeads()
         known.add(b"one\r\n\r\n", HEAD)
         self.assertEqual((HEAD, 7), known.find(b"one\r\n\r\nrest", 0))
         self.assertEqual((HEAD, 9), known.find(b"xyone\r\n\r\nrest", 2))
 
     def test_not_found(self) -> None:
         """What differs in one octet, or is not complete, is not found."""
-        known = KnownHeads()
+        known: KnownHeads[RequestHead] = KnownHeads()
         known.add(b"one\r\n\r\n", HEAD)
         for data in (b"onE\r\n\r\n", b"one\r\n\r", b"one", b"", b" one\r\n\r\n"):
             self.assertIs(None, known.find(data, 0)[0], data)
@@ -46,8 +52,11 @@ class Table(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """Large heads are not kept, chunked ones and those with secrets neither, and of many only so many."""
-        known = KnownHeads()
-        for name in (b"Authorization", b"cookie", b"DPoP", b"proxy-authorization"):
+        known: KnownHeads[RequestHead] = KnownHeads()
+        for name in (
+            b"Authorization", b"cookie", b"DPoP", b"proxy-authorization", b"Set-Cookie", b"Location", b"content-location",
+            b"Authentication-Info", b"Proxy-Authentication-Info",
+        ):  # fmt: skip
             known.add(b"GET / HTTP/1.1\r\nHost: a\r\n" + name + b": x\r\n\r\n", HEAD)
         known.add(b"x" * 4093 + b"\r\n\r\n", HEAD)
         known.add(b"chunked\r\n\r\n", RequestHead(b"POST", b"/", "1.1", (), b"a", Body.CHUNKED))
@@ -61,10 +70,12 @@ class Table(SynchronousTestCase):
         """Other limits are another table: what was read within some may be too much for others."""
         self.assertIs(known_heads(ClientSettings()), known_heads(ClientSettings()))
         self.assertIsNot(known_heads(ClientSettings()), known_heads(ClientSettings(fields=99)))
+        self.assertIs(known_answers(UpstreamSettings()), known_answers(UpstreamSettings()))
+        self.assertIsNot(known_answers(UpstreamSettings()), known_answers(UpstreamSettings(fields=99)))
 
 
 class Alike(SynchronousTestCase):
-    def read(self, data: list[bytes], known: KnownHeads) -> tuple[list[Event], bool, Stage]:
+    def read(self, data: list[bytes], known: KnownHeads[RequestHead]) -> tuple[list[Event], bool, Stage]:
         """The events, and how the reader stands afterwards."""
         patch: Any = self.patch(room, "known_heads", lambda _: known)
         reader = RequestReader(ClientSettings())
@@ -75,7 +86,7 @@ class Alike(SynchronousTestCase):
     def test_alike(self, requests: list[bytes], cuts: list[int]) -> None:
         """Whatever is sent, however it is cut: with all heads known the events are those of a reader that knows none."""
         data = b"".join(requests)
-        full = KnownHeads()
+        full: KnownHeads[RequestHead] = KnownHeads()
         for one in REQUESTS:
             self.read([one], full)
         expected = self.read(list(pieces(data, cuts)), KnownHeads())
@@ -84,28 +95,103 @@ class Alike(SynchronousTestCase):
 
     def test_what_is_kept(self) -> None:
         """Whole heads alone are kept, without a body, and none that was refused, upgraded, or came in pieces."""
-        full = KnownHeads()
+        full: KnownHeads[RequestHead] = KnownHeads()
         for one in REQUESTS:
             self.read([one], full)
         heads = {one.partition(b"\r\n\r\n")[0].lstrip(b"\r\n") + b"\r\n\r\n" for one in REQUESTS}
         kept = set(full._heads)
         self.assertLessEqual(kept, heads)
         self.assertEqual(9, len(kept), kept)
-        pieced = KnownHeads()
+        pieced: KnownHeads[RequestHead] = KnownHeads()
         self.read([b"GET / HTTP/1.1\r\nHo", b"st: a\r\n\r\n"], pieced)
         self.assertEqual({}, pieced._heads)
 
     def test_behind_half_a_line(self) -> None:
         """A head that is known is none of its own where half a request line stands before it."""
-        known = KnownHeads()
+        known: KnownHeads[RequestHead] = KnownHeads()
         self.read([request()], known)
         events, dead, _ = self.read([b"POST /x", request()], known)
         self.assertEqual(([400], True), ([getattr(event, "status", event) for event in events], dead))
 
     def test_parser_is_spared(self) -> None:
         """The second time, the parser sees nothing of it."""
-        known = KnownHeads()
+        known: KnownHeads[RequestHead] = KnownHeads()
         self.read([REQUESTS[2]], known)
         self.patch(room.RequestReader, "_feed_piece", lambda *_: 1 / 0)
         events, dead, stage = self.read([REQUESTS[2]], known)
         self.assertEqual((3, False, Stage.IDLE), (len(events), dead, stage))
+
+
+LENGTH_3 = b"Content-Length: 3\r\n"
+ANSWERS = [
+    *GOOD_ANSWERS, *HOSTILE_HEADS, *HOSTILE_BODIES, *TRUNCATED, answer(LENGTH_3, body=b"abc"), answer(LENGTH_3, body=b"abcd"),
+    answer(LENGTH_3, body=b"ab"), answer(LENGTH_3 + b"Connection: close\r\n", body=b"abc"), answer(b"Content-Length: 0\r\n"),
+    answer(LENGTH_3, b"HTTP/1.1 304 Not Modified", b"abc"), answer(LENGTH_3, b"HTTP/1.0 200 OK", b"abc"),
+    b"\r\n" + answer(LENGTH_3, body=b"abc"), b"\r\n\r\n" + answer(LENGTH_3, body=b"abc"),
+    answer(line=b"HTTP/1.1 100 Continue") + answer(LENGTH_3, body=b"abc"),
+]  # fmt: skip
+
+
+class AnswersAlike(SynchronousTestCase):
+    def taught(self) -> KnownHeads[ResponseHead]:
+        """A table of all the heads that are kept."""
+        known: KnownHeads[ResponseHead] = KnownHeads()
+        for one in ANSWERS:
+            ResponseReader(b"GET", UPSTREAM, known).feed(one)
+        return known
+
+    @given(
+        st.sampled_from(ANSWERS), st.lists(st.integers(0, 2000), max_size=4), st.sampled_from([b"GET", b"HEAD", b"POST"]),
+        st.booleans(),
+    )  # fmt: skip
+    def test_alike(self, data: bytes, cuts: list[int], method: bytes, clean: bool) -> None:
+        """Whatever is answered, however it is cut: with all heads known it is what a reader that knows none makes of it."""
+        cut = list(pieces(data, cuts))
+        expected = respond(cut, method, clean=clean, known=KnownHeads())
+        self.assertEqual(expected, respond(cut, method, clean=clean, known=self.taught()))
+        self.assertEqual(expected, respond([data], method, clean=clean, known=self.taught()))
+
+    def test_what_is_kept(self) -> None:
+        """Whole heads of answers with a length, none that was refused or stands behind something else, none to HEAD."""
+        kept = self.taught()._heads
+        self.assertEqual({Body.LENGTH}, {head.body for head in kept.values()})
+        for raw in kept:
+            self.assertTrue(raw.startswith(b"HTTP/1."), raw)
+            self.assertEqual(len(raw) - 4, raw.find(b"\r\n\r\n"), raw)
+            self.assertNotIn(b" 304 ", raw)
+        known: KnownHeads[ResponseHead] = KnownHeads()
+        for method, cut in ((b"HEAD", [answer(LENGTH_3)]), (b"GET", [answer(LENGTH_3)[:9], answer(LENGTH_3, body=b"abc")[9:]])):
+            respond(cut, method, known=known)
+        self.assertEqual({}, known._heads)
+
+    def test_parser_is_spared(self) -> None:
+        """The second time, the parser sees nothing of it, nor is there one."""
+        data = answer(LENGTH_3, body=b"abc")
+        known = self.taught()
+        self.patch(httptools, "HttpResponseParser", lambda _: 1 / 0)
+        found, reusable = respond([data[:-2], data[-2:]], known=known)
+        self.assertEqual((3, True), (len(found), reusable))
+
+    def test_in_a_body(self) -> None:
+        """What looks like a head and stands in a body is not kept: it is somebody's text, and would be believed later."""
+        text = answer(LENGTH_3, b"HTTP/1.1 500 Text")
+        known: KnownHeads[ResponseHead] = KnownHeads()
+        head = answer(b"Content-Length: %d\r\n" % len(text))
+        for cut in ([head, text], [head + text[:1], text[1:]], [head[:9], head[9:], text], [head + text]):
+            respond(cut, known=known)
+        self.assertEqual({head}, set(known._heads))
+
+    def test_behind_half_a_head(self) -> None:
+        """A head that is known is none of its own where half another one stands before it."""
+        whole, half = answer(LENGTH_3, body=b"abc"), b"HTTP/1.1 200 OK\r\nX: "
+        found, reusable = respond([half, whole], known=self.taught())
+        self.assertEqual(respond([half + whole], known=KnownHeads()), (found, reusable))
+
+    def test_cleaned_for_each(self) -> None:
+        """The name that one proxy keeps secret is taken out of its answers, whatever another in this process has made of it."""
+        name, other = b"Quiet-Harbour-" + b"9" * 20, b"Quiet-Harbour-" + b"8" * 20
+        head = ResponseHead(200, b"OK", ((b"Vary", name), (b"Vary", other)), Body.LENGTH, 0)
+        for hidden, shown in ((name, other), (other, name), (name, other)):
+            rules = HeaderRules.for_preset(PRESETS["connect2id"], hidden)
+            for _ in range(2):
+                self.assertEqual((b"OK", ((b"Vary", shown),)), clean_answer(head, rules))

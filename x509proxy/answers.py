@@ -13,11 +13,13 @@ Facts
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Protocol
 
 import httptools
 
 from x509proxy.head import Body, ResponseHead, read_response_head
+from x509proxy.knownheads import KnownHeads, known_answers
 from x509proxy.message import Mark, MessageCounter, Stage
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import UpstreamSettings
@@ -43,18 +45,28 @@ class Taker(Protocol):
 
 
 class ResponseReader(MessageCounter):
-    """One answer from a back end. ``reusable``, after its ``Mark.END``: the connection is as it was before."""
+    """One answer from a back end. ``reusable``, after its ``Mark.END``: the connection is as it was before.
 
-    def __init__(self, method: bytes, settings: UpstreamSettings) -> None:
+    ``known``: the heads read within these ``settings``, if whoever makes many readers has looked them up.
+    """
+
+    def __init__(self, method: bytes, settings: UpstreamSettings, known: KnownHeads[ResponseHead] | None = None) -> None:
         super().__init__(settings.head_bytes, settings.fields)
         self._method = method
-        self._parser = httptools.HttpResponseParser(self)
+        self._known = known_answers(settings) if known is None else known
         self._events: list[ResponseEvent] = []
         self._reason = b""
         self._raw = b""
         self._interim = 0
         self._head: ResponseHead | None = None
+        self._is_known = False
+        self._left = 0
         self.reusable = False
+
+    @cached_property
+    def _parser(self) -> httptools.HttpResponseParser:
+        # Made when it is needed: an answer whose head is known needs none.
+        return httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> list[ResponseEvent]:
         """What the bytes complete. After the end, or a refusal, anything more makes the connection unfit for use."""
@@ -62,6 +74,37 @@ class ResponseReader(MessageCounter):
         if self.dead:
             self.reusable = False
             return events
+        is_first = self._head is None and not self._raw
+        if is_first:
+            data = self._begin_known(data)
+        if self._is_known:
+            self._plain_body(data)
+        else:
+            self._parse(data)
+            if is_first:
+                self._learn(data)
+        return events
+
+    def _begin_known(self, data: bytes) -> bytes:
+        """If a head that has been read before stands there, the parser need not see it, nor its body: what is behind it."""
+        head, place = (None, 0) if self._method == b"HEAD" else self._known.find(data, 0)
+        if head is None:
+            return data
+        self._is_known, self._head, self._left = True, head, head.length
+        self.stage = Stage.BODY
+        self._events.append(head)
+        return data[place:]
+
+    def _plain_body(self, data: bytes) -> None:
+        piece = data[: self._left]
+        self._left -= len(piece)
+        if piece:
+            self._events.append(piece)
+        if not self._left:
+            assert self._head is not None
+            self._end(self._head.keep_alive and len(piece) == len(data))
+
+    def _parse(self, data: bytes) -> None:
         if self._head is None:
             self._raw += data
         before = self._body_size
@@ -72,7 +115,12 @@ class ResponseReader(MessageCounter):
         else:
             if self._is_endless(len(data), before):
                 self._die("head or framing without end")
-        return events
+
+    def _learn(self, data: bytes) -> None:
+        """Remember the head of an answer that came with its first piece; not what follows an interim one or an empty line."""
+        head = self._head
+        if head is not None and head.body is Body.LENGTH and not self._interim and data.startswith(b"HTTP/"):
+            self._known.add(data[: data.find(b"\r\n\r\n") + 4], head)
 
     def end_of_stream(self, *, clean: bool) -> list[ResponseEvent]:
         """What the connection's end means: the end of a close-delimited body, or an answer cut short."""
@@ -140,7 +188,10 @@ class ResponseReader(MessageCounter):
             if not self.dead and any(name.lower() in _FRAMING and value != b"0" for name, value in self._pairs):
                 raise Refused(Refusal(502, "back end's answer: interim answer with a body"))
             return
-        head = read_response_head(status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit)
+        head = read_response_head(
+            status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit,
+            parser.should_keep_alive(),
+        )  # fmt: skip
         self._head, self._raw = head, b""
         self._begin_body()
         self._events.append(head)

@@ -88,6 +88,7 @@ class ResponseHead:
     """One answer's head; ``reason`` is printable ASCII; ``length`` is -1 where no ``Content-Length`` was given.
 
     With ``body`` ``NONE`` a ``length`` is that of the body that a GET would have had (HEAD, 304; RFC 9110 section 8.6).
+    ``keep_alive``: whether the back end lets the connection live on; ``memo`` as in :class:`RequestHead`.
     """
 
     status: int
@@ -95,6 +96,8 @@ class ResponseHead:
     pairs: Pairs = attrs.field(repr=False)
     body: Body
     length: int = -1
+    keep_alive: bool = True
+    memo: list[tuple[Any, bytes, Pairs]] = attrs.field(factory=list, init=False, eq=False, repr=False)
 
 
 def check_request_line(line: bytes) -> None:
@@ -223,7 +226,9 @@ def _expects_continue(single: dict[bytes, bytes], version: str) -> bool:
     return True
 
 
-def read_response_head(status: int, reason: bytes, version: str, pairs: Pairs, method: bytes, fields: int) -> ResponseHead:
+def read_response_head(
+    status: int, reason: bytes, version: str, pairs: Pairs, method: bytes, fields: int, keep_alive: bool = True
+) -> ResponseHead:
     """Validate a back end's parsed head; ``method`` is the request's, ``fields`` the most fields there may be.
 
     :raises Refused: with 502; the connection it came on must not be used again.
@@ -238,7 +243,7 @@ def read_response_head(status: int, reason: bytes, version: str, pairs: Pairs, m
         if not name or name.translate(None, _TOKEN_OCTETS) or value.translate(None, _ANSWER_OCTETS):
             raise _bad_answer("malformed header field")
     printable = b"" if reason.translate(None, _VALUE_OCTETS) else reason
-    return ResponseHead(status, printable, pairs, *_answer_framing(status, version, pairs, method))
+    return ResponseHead(status, printable, pairs, *_answer_framing(status, version, pairs, method), keep_alive)
 
 
 def _bad_answer(reason: str) -> Refused:

@@ -20,12 +20,12 @@ from functools import lru_cache
 import attrs
 
 from x509proxy.encoding import Pairs
-from x509proxy.head import Body, RequestHead
+from x509proxy.head import Body, RequestHead, ResponseHead
 from x509proxy.presets import PRESETS
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.rules import HeaderRules, fold, tells
 
-__all__ = ["Hop", "clean_request", "forward_reason", "forward_request", "forward_response", "write_head"]
+__all__ = ["Hop", "clean_answer", "clean_request", "forward_reason", "forward_request", "forward_response", "write_head"]
 
 # RFC 9110 section 7.6.1 and what goes with it; framing is written anew, Expect is answered by the channel, and an upgrade
 # (h2c smuggling) is never asked for.
@@ -141,6 +141,16 @@ def _forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
         return
     yield b"X-Forwarded-Host", host
     yield b"Forwarded", b'for=%b;host="%b";proto=%b' % (node, host, scheme)
+
+
+def clean_answer(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Pairs]:
+    """The reason phrase and the fields that go to the client. The head keeps them, as in :func:`clean_request`."""
+    for made_for, reason, pairs in head.memo:
+        if made_for is rules:
+            return reason, pairs
+    reason, pairs = forward_reason(head.reason, rules), tuple(forward_response(head.pairs, rules))
+    head.memo[:] = [(rules, reason, pairs)]
+    return reason, pairs
 
 
 def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:

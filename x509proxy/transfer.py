@@ -18,7 +18,7 @@ from x509proxy.client import Client
 from x509proxy.document import DiscoverySettings
 from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead, ResponseHead
-from x509proxy.headers import clean_request, forward_reason, forward_request, forward_response, write_head
+from x509proxy.headers import clean_answer, clean_request, forward_request, write_head
 from x509proxy.incoming import AnswerSource
 from x509proxy.policy import admit
 from x509proxy.pool import Pool
@@ -170,8 +170,7 @@ class Transfer:
     # The answer's way out.
 
     def answer_head(self, head: ResponseHead) -> None:
-        pairs = forward_response(head.pairs, self._rules)
-        self._sink.begin(head.status, forward_reason(head.reason, self._rules), pairs, head.body, head.length)
+        self._sink.begin(head.status, *clean_answer(head, self._rules), head.body, head.length)
 
     def answer_data(self, data: bytes) -> None:
         self._sink.write(data)

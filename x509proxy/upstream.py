@@ -27,6 +27,7 @@ from x509proxy.answers import ResponseEvent, ResponseReader, Taker
 from x509proxy.backend import connect
 from x509proxy.deadline import NEVER, Deadlines
 from x509proxy.head import ResponseHead
+from x509proxy.knownheads import known_answers
 from x509proxy.outgoing import Outgoing
 from x509proxy.patience import State, patience
 from x509proxy.refusal import Refusal
@@ -63,6 +64,7 @@ class Connection(Protocol):
         self._pool = pool
         self._endpoint = endpoint
         self._settings = pool.settings
+        self._known = known_answers(pool.settings)
         self._clock = pool.deadlines.clock
         self.born = self._clock.seconds()
         # Not at one time for all those that a burst has opened.
@@ -100,7 +102,7 @@ class Connection(Protocol):
     def send(self, method: bytes, head: bytes, taker: Taker, whole: bool) -> None:
         """Begin an exchange. ``whole``: no body will follow by :meth:`body_data` that is not written in this turn."""
         self._taker = taker
-        self._reader = ResponseReader(method, self._settings)
+        self._reader = ResponseReader(method, self._settings, self._known)
         self._state = State.SENDING
         self._request_ended = self._request_paused = self._answer_paused = False
         self._wait_anew()
