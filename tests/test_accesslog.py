@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import samples
@@ -34,7 +35,7 @@ _FIELD = re.compile(r'([A-Za-z0-9#]+|x5t#S256)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |\Z
 
 
 def line(**changes: Any) -> str:
-    return access_line(attrs.evolve(EXCHANGE, **changes))
+    return access_line(structs.replace(EXCHANGE, **changes))
 
 
 def fields(text: str) -> dict[str, str]:
@@ -120,7 +121,7 @@ class Escapes(SynchronousTestCase):
 
 class Json(SynchronousTestCase):
     def read(self, **changes: Any) -> dict[str, Any]:
-        text = access_json(attrs.evolve(EXCHANGE, **changes))
+        text = access_json(structs.replace(EXCHANGE, **changes))
         self.assertTrue(text.isascii() and text.isprintable(), text)
         found: dict[str, Any] = json.loads(text)
         return found
@@ -167,6 +168,6 @@ class Json(SynchronousTestCase):
 
     def test_escapes(self) -> None:
         """Quotes, line ends, terminals' escapes, DEL, and what needs two units of UTF-16 are escaped as JSON has it."""
-        self.assertIn(r'"a\u007f"', access_json(attrs.evolve(EXCHANGE, reason="a\x7f")))
+        self.assertIn(r'"a\u007f"', access_json(structs.replace(EXCHANGE, reason="a\x7f")))
         text = 'a"b\\c\r\n\x1b\x7f\u2028é😀'
-        self.assertIn(r"a\"b\\c\r\n\u001b\u007f\u2028\u00e9\ud83d\ude00", access_json(attrs.evolve(EXCHANGE, reason=text)))
+        self.assertIn(r"a\"b\\c\r\n\u001b\u007f\u2028\u00e9\ud83d\ude00", access_json(structs.replace(EXCHANGE, reason=text)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from msgspec import structs
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,7 +26,7 @@ from x509proxy.presets import PRESETS
 from x509proxy.rules import HeaderRules
 from x509proxy.settings import LogFormat
 
-REFUSED = attrs.evolve(EXCHANGE, outcome=Outcome.REFUSED, status=400)
+REFUSED = structs.replace(EXCHANGE, outcome=Outcome.REFUSED, status=400)
 
 
 @attrs.frozen
@@ -198,7 +199,7 @@ class Writing(FileTestCase):
     def test_secret(self) -> None:
         """The secret name is in neither, however a client brings it there."""
         for log_format in LogFormat:
-            self.log(log_format=log_format).observe(attrs.evolve(EXCHANGE, target="/" + HEADER.decode().lower()))
+            self.log(log_format=log_format).observe(structs.replace(EXCHANGE, target="/" + HEADER.decode().lower()))
         self.assertNotIn(HEADER.decode().lower(), self.path.read_text().lower())
         self.assertEqual("/...", json.loads(self.lines[1])["target"].replace("sec-client-x509-cert-", ""))
 
@@ -206,12 +207,12 @@ class Writing(FileTestCase):
         """After a reload it is the new name that is not written."""
         log, name = self.log(), new_header_name()
         log.use(Given(ProxySettings(), HeaderRules.for_preset(PRESETS["connect2id"], name.encode())))  # type: ignore[arg-type]
-        log.observe(attrs.evolve(EXCHANGE, target="/" + name))
+        log.observe(structs.replace(EXCHANGE, target="/" + name))
         self.assertNotIn(name[-32:], self.path.read_text())
 
     def test_flood(self) -> None:
         """Of what was refused or aborted, so many a second are written, and one sentence tells of the rest."""
-        aborted = attrs.evolve(REFUSED, outcome=Outcome.ABORTED)
+        aborted = structs.replace(REFUSED, outcome=Outcome.ABORTED)
         said = self.told(self.log(log_refusals=3), *[REFUSED, aborted] * 500)
         self.assertEqual([("warn", "access-log: 997 more refused or aborted exchanges are not in it")], said)
         self.assertEqual(3, len(self.lines))
@@ -231,7 +232,7 @@ class Writing(FileTestCase):
     def test_forged(self) -> None:
         """The first forged headers of each second are told of, with their sender and without the name; then how many more."""
         log = AccessLog(None, Given(ProxySettings()), self.clock)  # type: ignore[arg-type]
-        forged = attrs.evolve(EXCHANGE, forged=2)
+        forged = structs.replace(EXCHANGE, forged=2)
         for _ in range(2):
             said = self.told(log, EXCHANGE, *[forged] * 25)
             self.assertEqual([("warn", "2 forged certificate headers from 192.0.2.7 removed")] * 10, said[:10])
@@ -239,7 +240,7 @@ class Writing(FileTestCase):
 
     def test_forged_in_a_flood(self) -> None:
         """A flood of refusals does not hide a forged header: each kind has a ration of its own."""
-        said = self.told(self.log(log_refusals=1), *[REFUSED] * 50, attrs.evolve(REFUSED, forged=1))
+        said = self.told(self.log(log_refusals=1), *[REFUSED] * 50, structs.replace(REFUSED, forged=1))
         self.assertIn(("warn", "1 forged certificate headers from 192.0.2.7 removed"), said)
 
     def test_full_disk(self) -> None:

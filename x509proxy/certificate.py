@@ -126,7 +126,7 @@ class ClientCertificate:
 
     def flags_at(self, now: float) -> frozenset[Flag]:
         """The flags at a time (seconds since the epoch): ``flags`` with ``EXPIRED`` or ``NOT_YET_VALID`` if they apply."""
-        if Flag.UNREADABLE in self.flags or self.not_before <= now <= self.not_after:
+        if self.not_before <= now <= self.not_after or Flag.UNREADABLE in self.flags:
             return self.flags
         return self.flags | {Flag.EXPIRED if now > self.not_after else Flag.NOT_YET_VALID}
 

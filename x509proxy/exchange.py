@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-import attrs
+import msgspec
 
 from x509proxy.certificate import ClientCertificate, Verdict
 
@@ -23,8 +23,7 @@ class Outcome(enum.Enum):
     """The answer was not handed on whole: the client or the back end left before its end."""
 
 
-@attrs.frozen(kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """One request and its answer.
 
     ``started``: seconds since the epoch; ``duration``: seconds; ``target``: path without query, which may hold OAuth codes;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from x509proxy.head import NO_HEAD
+from x509proxy.head import NO_HEAD, RequestHead
 from x509proxy.message import Mark
 from x509proxy.reader import RequestReader
 from x509proxy.refusal import Refusal
@@ -37,16 +37,16 @@ class Inbox:
                 case bytes():
                     assert self._receiving is not None
                     self._receiving.receive(event)
+                case RequestHead():
+                    self._receiving = Request(event, self._wire, self._settings.hold_bytes)
+                    self._receiving.go_by(self._settings.request_id)
+                    self._queue.append(self._receiving)
                 case Mark.END:
                     assert self._receiving is not None
                     self._receiving.receive_end()
                     self._receiving = None
                 case Refusal():
                     self.refuse(event)
-                case head:
-                    self._receiving = Request(head, self._wire, self._settings.hold_bytes)
-                    self._receiving.go_by(self._settings.request_id)
-                    self._queue.append(self._receiving)
 
     def next(self) -> Request | None:
         """The request whose turn it is; one that has come behind another in the same piece is read only now."""

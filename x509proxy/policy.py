@@ -52,6 +52,8 @@ def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> N
     if size > settings.maximum_der:
         text = f"The client certificate is too large: {size} bytes, {settings.maximum_der} allowed"
         raise Refused(Refusal(400, f"certificate of {size} bytes", text, "invalid_client"))
+    if not certificate.flags:
+        return
     if Flag.UNREADABLE in certificate.flags:
         raise _refused("unreadable certificate", "The client certificate cannot be read")
     if Flag.REVOKED in certificate.flags:
@@ -62,6 +64,8 @@ def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> N
 
 def _check_times(certificate: ClientCertificate, now: float) -> None:
     flags = certificate.flags_at(now)
+    if not flags:
+        return
     if Flag.EXPIRED in flags:
         raise _refused("expired certificate", f"The client certificate expired at {date(certificate.not_after)}")
     if Flag.NOT_YET_VALID in flags:

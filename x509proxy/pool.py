@@ -64,8 +64,9 @@ class _Waiting:
 
 
 class Pool:
-    """The connections to one back end, and what is known of it. ``turn``: when it was last chosen among several.
+    """The connections to one back end, and what is known of it.
 
+    ``turn``: when it was last chosen among several; ``name``: its address, for the record of exchanges.
     ``health``: how it is asked whether it is well, from :meth:`start` on.
     """
 
@@ -78,6 +79,7 @@ class Pool:
         health: HealthSettings | None = None,
     ) -> None:
         self.backend = backend
+        self.name = str(backend)
         self.record = Record(backend, deadlines.clock, settings, health)
         self.turn = 0
         self.settings = settings

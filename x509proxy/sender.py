@@ -9,6 +9,7 @@ Facts
 
 from __future__ import annotations
 
+from socket import socket
 from typing import Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
@@ -25,23 +26,24 @@ class Sender:
     ``producer`` is paused when the kernel has taken less than it was given, and resumed when it has taken all.
     """
 
-    __slots__ = ("_behind", "_direct", "_producer", "_transport")
+    __slots__ = ("_behind", "_producer", "_socket", "_transport")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         # TCP and unix sockets, not what wraps them: a wrapper's bytes are others than its socket's.
-        self._direct = isinstance(transport, Connection)
+        self._socket: socket | None = transport.getHandle() if isinstance(transport, Connection) else None
         self._behind = False
         self._producer: IPushProducer | None = None
 
     def write(self, data: bytes) -> None:
         """Send the bytes now, or as soon as may be."""
-        if not self._direct or self._behind:
+        if self._socket is None or self._behind:
             self._transport.write(data)
             return
-        sent: Any = self._transport.writeSomeData(data)
-        if isinstance(sent, Exception):
-            # The connection is broken: the transport will find out in its own turn, and say so.
+        try:
+            sent = self._socket.send(data)
+        except OSError:
+            # The kernel has no room. Or the connection is broken: the transport will find out in its own turn, and say so.
             sent = 0
         if sent < len(data):
             self._fall_behind(data[sent:])
@@ -57,7 +59,7 @@ class Sender:
     def register(self, producer: IPushProducer) -> None:
         """Whom to pause and to resume."""
         self._producer = producer
-        if not self._direct:
+        if self._socket is None:
             self._transport.registerProducer(producer, True)  # noqa: FBT003 - Twisted's argument
         elif self._behind:
             producer.pauseProducing()
@@ -66,7 +68,7 @@ class Sender:
         """Nobody, from now on."""
         if self._producer is not None:
             self._producer = None
-            if not self._direct:
+            if self._socket is None:
                 self._transport.unregisterProducer()
 
     # The transport calls.

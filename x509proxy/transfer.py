@@ -130,7 +130,7 @@ class Transfer:
     def connected(self, connection: Connection) -> None:
         assert self._pool is not None
         self._connection = connection
-        self._request.backend = str(self._pool.backend)
+        self._request.backend = self._pool.name
         try:
             connection.send(self._request.head.method, self._start, self, self._request.body_complete)
             self._request.stream_to(self)

@@ -105,7 +105,8 @@ class Connection(Protocol):
         self._reader = ResponseReader(method, self._settings, self._known)
         self._state = State.SENDING
         self._request_ended = self._request_paused = self._answer_paused = False
-        self._wait_anew()
+        if not whole:
+            self._wait_anew()
         self._outgoing.begin(head, None if whole else self)
 
     def body_data(self, data: bytes) -> None:
