@@ -22,6 +22,7 @@ from x509proxy.origin import Backend
 from x509proxy.pool import Pool
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
 from x509proxy.settings import ClientAuth, UpstreamSettings
+from x509proxy.sockets import Sockets
 from x509proxy.testing import RecordingBackEnd, client_identity, running_proxy
 from x509proxy.tls import ServerConnections, make_context
 
@@ -122,6 +123,8 @@ class WithoutChecks(SeveralTestCase):
                 connection.loseConnection()
             await self.expect(200, 200)
             self.assertEqual((number + 2, State.UP), (odd.accepted, self.state))
+            # Served by the batch.
+            self.assertIsInstance(self.pools[0]._idle[0].transport.reactor, Sockets)
 
     async def test_closed_and_not_yet_seen(self) -> None:
         """Over TLS too, a connection that is closed is not written to, though we have not read yet that it is."""

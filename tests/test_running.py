@@ -17,12 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.raw_tls import get, read_reply
 from tests.samples import Pair, pair
 from tests.test_pki import PkiTestCase
-from tests.test_service import Files, parse
+from tests.test_service import Files, parse, running_of
 from tests.test_workers import ParentReactor
 from x509proxy.configuration import Configuration, load_configuration, load_settings
 from x509proxy.running import Running
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.settings import SettingsError
+from x509proxy.sockets import Sockets
 
 
 class InMemory(SynchronousTestCase):
@@ -72,7 +73,7 @@ class InMemory(SynchronousTestCase):
 
 class Adopting(PkiTestCase):
     async def test_unix(self) -> None:
-        """It serves at a unix socket that it was given, and leaves the file where it is at the end."""
+        """It serves at a unix socket that it was given, by the batch, and leaves the file where it is at the end."""
         self.start()
         running = Running(load_configuration(load_settings(str(self.folder / "proxy.toml"))), reactor)
         path = Path("/tmp") / f"x509proxy-running-{os.getpid()}.sock"  # noqa: S108 - a longer name would be none of a socket
@@ -82,6 +83,8 @@ class Adopting(PkiTestCase):
             held.listen()
             held.setblocking(False)
             running.adopt([(held.fileno(), socket.AF_UNIX)])
+            own = running_of(self.service)
+            self.assertEqual({Sockets}, {type(port.reactor) for port in (*own._ports, *running._adopted)})  # type: ignore[attr-defined]
 
             def ask() -> int:
                 with socket.socket(socket.AF_UNIX) as connection:

@@ -20,6 +20,7 @@ from x509proxy.listening import Place
 from x509proxy.logs import AccessLog, LogFile
 from x509proxy.metrics import UNWATCHED, Counters, Watch
 from x509proxy.snapshot import Snapshot
+from x509proxy.sockets import join
 from x509proxy.view import View
 
 __all__ = ["Running", "contexts_for"]
@@ -58,12 +59,14 @@ class Running:
         """
         for place, listener in zip(places, self.listeners, strict=True):
             self._ports.append(place.bind(listener.factory))
+            join(self._ports[-1])
         self.resource.start()
 
     def adopt(self, sockets: Iterable[tuple[int, int]]) -> None:
         """Listen at these sockets (number and address family), in the order of the places; the caller's own stay open."""
         for (number, family), listener in zip(sockets, self.listeners, strict=True):
             self._adopted.append(_shared(self._reactor.adoptStreamPort(number, family, listener.factory)))
+            join(self._adopted[-1])
         self.resource.start()
 
     def use(self, configuration: Configuration) -> None:

@@ -32,6 +32,7 @@ from x509proxy.outgoing import Outgoing
 from x509proxy.patience import State, patience
 from x509proxy.refusal import Refusal
 from x509proxy.settings import UpstreamSettings
+from x509proxy.sockets import join
 
 __all__ = ["Connection", "Keeper"]
 
@@ -144,6 +145,7 @@ class Connection(Protocol):
     # Twisted calls.
 
     def connectionMade(self) -> None:
+        join(self.transport)
         self._outgoing = Outgoing(self.transport)
         if self._state is State.CLOSED:
             self.transport.abortConnection()
