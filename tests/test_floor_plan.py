@@ -20,8 +20,8 @@ PLAN: dict[str, tuple[str, ...]] = {
     "ground": ("settings", "document", "origin", "certificate", "exchange", "refusal", "selfsigned"),
     "first": (
         "encoding", "presets", "material", "trusted", "sni", "rules", "head", "headers", "knownheads", "message",
-        "reader", "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog", "notify", "reasons",
-        "metrics", "snapshot", "fleet", "history", "exposition", "figures", "markup", "statustiles", "statustables",
+        "reader", "records", "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog", "notify",
+        "reasons", "metrics", "snapshot", "fleet", "history", "exposition", "figures", "markup", "statustiles", "statustables",
         "statuspage", "loaded", "advice", "configuration", "expiry", "parcel",
     ),
     "second": (

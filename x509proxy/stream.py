@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from x509proxy.reasons import handshake_reason
+from x509proxy.records import Records
 from x509proxy.sender import Sender
 from x509proxy.tls import ServerConnections
 
@@ -44,6 +45,7 @@ class TlsStream(Protocol):
         self._connections = connections
         self._protocol = protocol
         self._among = among
+        self._records = Records()
         self._shaken = False
         self._over = False
         self._paused = False
@@ -68,6 +70,7 @@ class TlsStream(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._over:
             return
+        self._records.feed(data)
         self._tls.bio_write(data)
         if self._shaken or self._shake():
             self._read()
@@ -238,11 +241,13 @@ class TlsStream(Protocol):
     def _gather(self) -> tuple[bytes, Callable[[], None] | None]:
         """Several records at once, so that an upload goes on in pieces as large as it came; and what to do when they end."""
         records: list[bytes] = []
-        end = None
         try:
-            while len(records) < _AT_ONCE:
+            while len(records) < _AT_ONCE and self._records.ready:
+                self._records.ready -= 1
                 records.append(self._tls.recv(_RECORD))
+            end = None if self._records.ready else self._wait
         except SSL.WantReadError:
+            self._records.ready = 0
             # What was no data may have to be answered: a renegotiation that is refused, for instance.
             end = self._wait if records else self._flush
         except SSL.ZeroReturnError:
