@@ -7,12 +7,12 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from tests.wires import Wire
@@ -24,7 +24,7 @@ from x509proxy.stream import write_and_close
 from x509proxy.tls import ServerConnections, make_context
 
 # Records: more than are given to the protocol at once.
-SEVERAL = (b"1", b"2", b"3", b"4", b"5", b"6")
+SEVERAL = tuple(b"%d" % number for number in range(10))
 SERVER = make_self_signed(KeyKind.EC, "localhost", server=True)
 
 
@@ -158,6 +158,16 @@ class Data(StreamTestCase):
             setattr(self.wire, f"get{name}", kept.pop)
             getattr(self.stream, f"set{name}")(True)
             self.assertEqual(([True], True, []), ([*kept], getattr(self.stream, f"get{name}")(), kept))
+
+    def test_over_tcp(self) -> None:
+        """What is small goes out at once, and what is large comes in large pieces."""
+        stream: Any = self.factory.buildProtocol(None)
+        wire = Wire(Clock())
+        directlyProvides(wire, ITCPTransport)
+        kept: list[bool] = []
+        wire.setTcpNoDelay = kept.append  # type: ignore[attr-defined]
+        wire.attach(stream)
+        self.assertEqual(([True], 131072), (kept, wire.bufferSize))  # type: ignore[attr-defined]
 
     def test_no_handshake_listener(self) -> None:
         """A protocol that does not ask for it is not told of the handshake."""
@@ -293,7 +303,7 @@ class Ends(StreamTestCase):
         self.shake()
         self.application.then = lambda _: self.stream.abortConnection()
         self.say(*SEVERAL)
-        self.assertEqual([b"1234"], self.application.told)
+        self.assertEqual([b"01234567"], self.application.told)
 
     def test_cut_before_the_end(self) -> None:
         """A protocol that cuts when it is given the last data hears and says no more: the client's end is not answered."""
@@ -330,10 +340,10 @@ class Pauses(StreamTestCase):
         self.shake()
         self.application.then = lambda _: self.stream.pauseProducing()
         self.say(*SEVERAL)
-        self.assertEqual(([b"1234"], False), (self.application.told, self.wire.reading))
+        self.assertEqual(([b"01234567"], False), (self.application.told, self.wire.reading))
         self.application.then = id
         self.stream.resumeProducing()
-        self.assertEqual(([b"1234", b"56"], True), (self.application.told, self.wire.reading))
+        self.assertEqual(([b"01234567", b"89"], True), (self.application.told, self.wire.reading))
 
     def test_resumed_from_within(self) -> None:
         """One that pauses and resumes while it is given something gets each piece once, in order."""
@@ -345,7 +355,7 @@ class Pauses(StreamTestCase):
 
         self.application.then = blink
         self.say(*SEVERAL)
-        self.assertEqual([b"1234", b"56"], self.application.told)
+        self.assertEqual([b"01234567", b"89"], self.application.told)
 
     def test_before_the_handshake(self) -> None:
         """Resuming before the handshake reads nothing."""

@@ -45,7 +45,7 @@ class Inbox:
                     assert self._receiving is not None
                     self._receiving.receive_end()
                     self._receiving = None
-                case Refusal():
+                case _:
                     self.refuse(event)
 
     def next(self) -> Request | None:
