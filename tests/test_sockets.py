@@ -220,6 +220,18 @@ class Ending(SocketsTestCase):
         self.assertEqual(([ZeroDivisionError], [], b"x"), (failing.lost, other.lost, other.data))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
+    def test_fault_at_the_end(self) -> None:
+        """A protocol that fails when it is told of its end, or all are, is no reason for others to end."""
+        (failing, far), (other, far_too), (last, _) = self.pair(), self.pair(), self.pair()
+        failing.then = last.then = lambda: 1 / 0
+        far.close()
+        far_too.send(b"x")
+        self.turns()
+        self.assertEqual(([ConnectionDone], [], b"x"), (failing.lost, other.lost, other.data))
+        self.sockets.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual([[ConnectionLost]] * 2, [other.lost, last.lost])
+        self.assertEqual(2, len(self.flushLoggedErrors(ZeroDivisionError)))
+
     def test_number_given_again(self) -> None:
         """An event of a connection that has been closed is none of the one that has its number now."""
         (first, far), (second, far_too) = self.pair(), self.pair()

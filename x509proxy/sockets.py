@@ -135,10 +135,14 @@ class Sockets:
     def _disconnect(self, owner: Any, reason: Failure) -> None:
         # The rest is the transports' own: when they are lost they stop reading and writing, and close then.
         self.removeReader(owner)
-        if reason is _DONE and IHalfCloseableDescriptor.providedBy(owner):
-            owner.readConnectionLost(reason)
-        else:
-            owner.connectionLost(reason)
+        try:
+            if reason is _DONE and IHalfCloseableDescriptor.providedBy(owner):
+                owner.readConnectionLost(reason)
+            else:
+                owner.connectionLost(reason)
+        except BaseException:
+            # Were it to reach the reactor, that would give up all of them.
+            self._log.failure("a socket could not be given up")
 
 
 def _failure(why: BaseException) -> Failure:
