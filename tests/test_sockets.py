@@ -29,15 +29,12 @@ class Outer(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.readers: list[Any] = []
-        self.told = 0
 
     def addReader(self, reader: Any) -> None:
-        self.told += 1
         if reader not in self.readers:
             self.readers.append(reader)
 
     def removeReader(self, reader: Any) -> None:
-        self.told += 1
         if reader in self.readers:
             self.readers.remove(reader)
 
@@ -305,11 +302,20 @@ class Joining(SocketsTestCase):
         """A reactor watches the sockets as one, and only while there are any: tests find it clean."""
         self.assertEqual([], self.outer.readers)
         pairs = [self.pair() for _ in range(5)]
-        self.assertEqual(([self.sockets], 1), (self.outer.readers, self.outer.told))
+        self.assertEqual([self.sockets], self.outer.readers)
         for _, far in pairs:
             far.close()
         self.turns()
-        self.assertEqual(([], 2), (self.outer.readers, self.outer.told))
+        self.assertEqual([], self.outer.readers)
+
+    def test_forgotten(self) -> None:
+        """Where somebody has emptied the reactor, as trial does after a test that left something behind, the next is served."""
+        self.pair()
+        self.outer.readers.clear()
+        protocol, far = self.pair()
+        far.send(b"x")
+        self.turns()
+        self.assertEqual(b"x", protocol.data)
 
     def test_port(self) -> None:
         """What a port accepts is served among the others, and so is the port."""

@@ -93,12 +93,12 @@ class Sockets:
 
     def _watch(self, owner: Any, event: int) -> None:
         number = owner.fileno()
-        if not self._owners:
-            # Only now: a reactor with nothing to do is one that tests find clean.
-            self._reactor.addReader(self)
         before = self._events[number] if self._has(number, owner) else 0
         self._owners[number], self._events[number] = owner, before | event
         if not before:
+            # Only while there is something: a reactor with nothing to do is one that tests find clean. And each time: where
+            # they do not, they make it so.
+            self._reactor.addReader(self)
             self._epoll.register(number, event)
         elif not before & event:
             self._epoll.modify(number, before | event)
