@@ -180,6 +180,14 @@ class Ending(SocketsTestCase):
         self.turns()
         self.assertEqual(["no more", ConnectionLost], protocol.lost)
 
+    def test_half_closed_by_us(self) -> None:
+        """Its own close is its end, and no news of the far end."""
+        protocol, far = self.pair(HalfCloseable())
+        protocol.transport.write(b"bye")  # type: ignore[union-attr]
+        protocol.transport.loseConnection()  # type: ignore[union-attr]
+        self.turns()
+        self.assertEqual((b"bye", b"", [ConnectionDone]), (far.recv(99), far.recv(99), protocol.lost))
+
     def test_half_closed_by_reset(self) -> None:
         """What is cut off has not said its last."""
         protocol, far = self.pair(HalfCloseable())

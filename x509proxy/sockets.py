@@ -12,6 +12,7 @@ Facts
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -83,7 +84,7 @@ class Sockets:
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has forgotten all that it watched, since it ends."""
         for owner in [*self._owners.values()]:
-            self._disconnect(owner, reason)
+            self._give_up(owner, owner.connectionLost, reason)
 
     # Inside.
 
@@ -119,27 +120,27 @@ class Sockets:
     def _serve(self, owner: Any, number: int, events: int) -> None:
         """As :class:`twisted.internet.posixbase._PollLikeMixin` does it: what has come is read before the end is."""
         why: Any = None
+        lost = owner.connectionLost
         try:
             if events & select.EPOLLIN:
                 why = owner.doRead()
             elif events & (select.EPOLLERR | select.EPOLLHUP):
                 why = CONNECTION_DONE if self._events[number] & select.EPOLLIN else CONNECTION_LOST
+            if type(why) is ConnectionDone and IHalfCloseableDescriptor.providedBy(owner):
+                lost = owner.readConnectionLost
             if not why and events & select.EPOLLOUT and self._has(number, owner):
                 why = owner.doWrite()
         except BaseException as error:
             self._log.failure("a socket could not be served")
             why = error
         if why:
-            self._disconnect(owner, _failure(why))
+            self._give_up(owner, lost, _failure(why))
 
-    def _disconnect(self, owner: Any, reason: Failure) -> None:
+    def _give_up(self, owner: Any, lost: Callable[[Failure], None], reason: Failure) -> None:
         # The rest is the transports' own: when they are lost they stop reading and writing, and close then.
         self.removeReader(owner)
         try:
-            if reason is _DONE and IHalfCloseableDescriptor.providedBy(owner):
-                owner.readConnectionLost(reason)
-            else:
-                owner.connectionLost(reason)
+            lost(reason)
         except BaseException:
             # Were it to reach the reactor, that would give up all of them.
             self._log.failure("a socket could not be given up")
