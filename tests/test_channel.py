@@ -193,6 +193,15 @@ class Mute(ChannelTestCase):
         (exchange,) = self.desk.exchanges
         self.assertEqual((400, Outcome.REFUSED, "-", "-"), (exchange.status, exchange.outcome, exchange.method, exchange.target))
 
+    def test_body_of_one_that_waits(self) -> None:
+        """A request whose body turns out malformed while it waits for its turn is refused in its turn, and not in another's."""
+        wire = self.connect(GET)
+        wire.deliver(post(b"zz\r\n", length=-1))
+        self.assertEqual((b"", 1), (wire.sent(), len(self.desk.requests)))
+        reply(self.desk.requests[0])
+        self.assertEqual([b"200", b"400"], [status(b"HTTP/1.1 " + answer) for answer in wire.sent().split(b"HTTP/1.1 ")[1:]])
+        self.assertEqual(1, len(self.desk.requests))
+
     def test_second_of_two(self) -> None:
         """A malformed request is refused after the one before it has been answered, and not before."""
         wire = self.connect(GET + BAD + GET)

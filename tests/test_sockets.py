@@ -180,40 +180,24 @@ class Ending(SocketsTestCase):
         self.turns()
         self.assertEqual(["no more", ConnectionLost], protocol.lost)
 
-    def test_half_closed_by_us(self) -> None:
-        """Its own close is its end, and no news of the far end."""
-        protocol, far = self.pair(HalfCloseable())
-        protocol.transport.write(b"bye")  # type: ignore[union-attr]
-        protocol.transport.loseConnection()  # type: ignore[union-attr]
-        self.turns()
-        self.assertEqual((b"bye", b"", [ConnectionDone]), (far.recv(99), far.recv(99), protocol.lost))
-
-    def test_half_closed_by_reset(self) -> None:
-        """What is cut off has not said its last."""
-        protocol, far = self.pair(HalfCloseable())
-        protocol.transport.pauseProducing()  # type: ignore[union-attr]
-        protocol.transport.write(bytes(1 << 22))  # type: ignore[union-attr]
-        far.close()
-        self.turns()
-        self.assertEqual([ConnectionLost], protocol.lost)
-
     def test_near_end(self) -> None:
-        """What was written before a close goes out before it."""
-        protocol, far = self.pair()
-        protocol.transport.write(b"bye")  # type: ignore[union-attr]
-        protocol.transport.loseConnection()  # type: ignore[union-attr]
-        self.turns()
-        self.outer.advance(0)
-        self.assertEqual((b"bye", b"", [ConnectionDone]), (far.recv(99), far.recv(99), protocol.lost))
+        """What was written before a close goes out first; and that is the end, also for who would go on without the far end."""
+        for kind in (Heard, HalfCloseable):
+            protocol, far = self.pair(kind())
+            protocol.transport.write(b"bye")  # type: ignore[union-attr]
+            protocol.transport.loseConnection()  # type: ignore[union-attr]
+            self.turns()
+            self.assertEqual((b"bye", b"", [ConnectionDone]), (far.recv(99), far.recv(99), protocol.lost), kind)
 
     def test_reset(self) -> None:
-        """A connection that is gone while nobody reads from it is found out by whoever writes."""
-        protocol, far = self.pair()
-        protocol.transport.pauseProducing()  # type: ignore[union-attr]
-        protocol.transport.write(bytes(1 << 22))  # type: ignore[union-attr]
-        far.close()
-        self.turns()
-        self.assertEqual([ConnectionLost], protocol.lost)
+        """A connection that is gone while nobody reads from it is found out by whoever writes; it has not said its last."""
+        for kind in (Heard, HalfCloseable):
+            protocol, far = self.pair(kind())
+            protocol.transport.pauseProducing()  # type: ignore[union-attr]
+            protocol.transport.write(bytes(1 << 22))  # type: ignore[union-attr]
+            far.close()
+            self.turns()
+            self.assertEqual([ConnectionLost], protocol.lost, kind)
 
     def test_fault(self) -> None:
         """A protocol that fails loses its own connection, and nobody else's."""
@@ -266,6 +250,16 @@ class Ending(SocketsTestCase):
         far.send(b"x")
         self.turns()
         self.assertEqual((b"x", b""), (protocol.data, silent.data))
+
+    def test_end_found_by_reading(self) -> None:
+        """Who has read the far end's last is at his end, though he could still write."""
+        protocol, far = self.pair()
+        far.shutdown(socket.SHUT_WR)
+        protocol.transport.write(b"x")  # type: ignore[union-attr]
+        number = protocol.transport.fileno()  # type: ignore[union-attr]
+        self.sockets._epoll = _Both(self.sockets._epoll, [(number, select.EPOLLIN | select.EPOLLOUT)])  # type: ignore[assignment]
+        self.sockets.doRead()
+        self.assertEqual([ConnectionDone], protocol.lost)
 
     def test_closed_while_served(self) -> None:
         """Who is closed by what it reads is not written to any more."""

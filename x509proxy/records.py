@@ -3,7 +3,7 @@
 Facts
 -----
 * A record begins with five octets in the clear; the last two are the length of what follows (RFC 8446 section 5.1).
-* To be told that nothing is there costs about as much as to be given a record: pyOpenSSL raises an exception for it.
+* That nothing is there pyOpenSSL tells by an exception, after a buffer has been made for what is not.
 * More may be counted than OpenSSL hands out: an alert or a message of the handshake is no data. Never less.
 """
 

@@ -4,8 +4,8 @@ Facts
 -----
 * An epoll has a descriptor that can itself be waited for (epoll(7)), so this works below every reactor that waits for
   descriptors. Where there is no epoll, the reactor goes on alone.
-* For each event Twisted enters a log context, and between two waits it looks through its timers: of a request of 105 us, 10.
-  Here that is done once for a batch.
+* For each event Twisted enters a log context, and between two waits it looks through its timers. Here that is done once for a
+  batch.
 * A descriptor's number is given again as soon as it is closed: an event that was fetched before is for whoever had it then.
 """
 

@@ -28,7 +28,7 @@ from x509proxy.tls import ServerConnections
 __all__ = ["TlsStream", "write_and_close"]
 
 _RECORD = 16384  # RFC 8446 section 5.1; a record's content is never longer
-_PIECE = 131072  # bytes read at a time: with half of it an upload costs a sixth more, with twice as many no less
+_PIECE = 131072  # bytes read at a time: twice what Twisted reads, since each piece has to go through all of this
 _AT_ONCE = _PIECE // _RECORD
 _OUTPUT = 69632  # what 64 KiB of an answer become, with what each record adds, in one write
 
