@@ -770,11 +770,22 @@ class Protocols(TlsTestCase):
             self.assertIn("no shared cipher", self.shake(server_context(), client).server_error)
 
     def test_order(self) -> None:
-        """The server's order of suites holds, not the client's."""
-        client = self.client_context(version="TLSv1.2")
-        client.set_cipher_list(b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384")
-        shaken = self.shake(server_context(), client)
-        self.assertEqual("ECDHE-ECDSA-AES256-GCM-SHA384", shaken.server.get_cipher_name())
+        """The server's order of suites holds, not the client's: AES-128, AES-256, ChaCha20."""
+        backwards = (b"ECDHE-ECDSA-CHACHA20-POLY1305", b"ECDHE-ECDSA-AES256-GCM-SHA384", b"ECDHE-ECDSA-AES128-GCM-SHA256")
+        for offered in (backwards, backwards[:2]):
+            client = self.client_context(version="TLSv1.2")
+            client.set_cipher_list(b":".join(offered))
+            shaken = self.shake(server_context(), client)
+            self.assertEqual(offered[-1].decode(), shaken.server.get_cipher_name())
+
+    def test_order_in_tls_1_3(self) -> None:
+        """So it does in TLS 1.3, where each of the three suites can be had."""
+        backwards = (b"TLS_CHACHA20_POLY1305_SHA256", b"TLS_AES_256_GCM_SHA384", b"TLS_AES_128_GCM_SHA256")
+        for count in (3, 2, 1):
+            client = self.client_context(version="TLSv1.3")
+            client.set_tls13_ciphersuites(b":".join(backwards[:count]))
+            shaken = self.shake(server_context(), client)
+            self.assertEqual(backwards[count - 1].decode(), shaken.server.get_cipher_name())
 
     def test_no_authorities_named(self) -> None:
         """The client is not told whose certificates are wanted, or it would keep a self-signed one to itself."""
