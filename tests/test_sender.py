@@ -128,13 +128,34 @@ class Direct(SenderTestCase):
         """A transport that is closed while bytes wait ends when they have been written."""
         data = self.fill()
         self.transport.loseConnection()
-        got = self.read()
+        self.assertEqual(data, self.pump_to_the_end())
+
+    def test_end_of_its_own(self) -> None:
+        """What is ended while bytes wait ends when they have been written, and not before."""
+        data = self.fill()
+        self.sender.end()
+        self.assertEqual([], self.protocol.lost)
+        self.assertEqual(data, self.pump_to_the_end())
+
+    def test_end_of_nothing(self) -> None:
+        """Where the reactor is nobody of ours, an end takes the usual way."""
+        self.sender.write(b"abc")
+        self.sender.end()
+        self.assertEqual((b"abc", []), (self.read(), self.protocol.lost))
+        self.assertEqual([self.transport], list(self.reactor.writers))
+
+    def test_nothing_to_acknowledge(self) -> None:
+        """What is not TCP has no acknowledgements, and says so."""
+        self.assertFalse(self.sender.acknowledge())
+
+    def pump_to_the_end(self) -> bytes:
+        data = self.read()
         while self.transport in self.reactor.writers:
             reason = self.transport.doWrite()
-            got += self.read()
+            data += self.read()
             if reason is not None:
                 break
-        self.assertEqual(data, got)
+        return data
 
     def test_broken(self) -> None:
         """A broken connection is the transport's to find out, in its own turn: nothing is raised here, and it asks to write."""
@@ -161,3 +182,6 @@ class Wrapped(SynchronousTestCase):
         sender.unregister()
         self.assertIs(None, transport.producer)
         sender.unregister()
+        self.assertFalse(sender.acknowledge())
+        sender.end()
+        self.assertTrue(transport.disconnecting)

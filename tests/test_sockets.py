@@ -19,7 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from x509proxy import sockets as room
-from x509proxy.sockets import Sockets, join
+from x509proxy.sender import Sender
+from x509proxy.sockets import Sockets, end, join
 
 
 @implementer(IReactorFDSet)
@@ -87,8 +88,8 @@ class SocketsTestCase(SynchronousTestCase):
         one, far = socket.socketpair()
         self.addCleanup(far.close)
         self.addCleanup(one.close)
-        for end in (one, far):
-            end.setblocking(False)
+        for side in (one, far):
+            side.setblocking(False)
         protocol = protocol or Heard()
         transport: Any = Server(one, protocol, ("127.0.0.1", 1), None, 1, self.sockets)  # type: ignore[arg-type]
         protocol.makeConnection(transport)
@@ -98,6 +99,10 @@ class SocketsTestCase(SynchronousTestCase):
         for _ in range(most):
             if not self.outer.turn():
                 return
+
+
+def lose(transport: Any) -> None:
+    transport.connectionLost(Failure(ConnectionLost()))
 
 
 class Serving(SocketsTestCase):
@@ -188,6 +193,70 @@ class Ending(SocketsTestCase):
             protocol.transport.loseConnection()  # type: ignore[union-attr]
             self.turns()
             self.assertEqual((b"bye", b"", [ConnectionDone]), (far.recv(99), far.recv(99), protocol.lost), kind)
+
+    def test_near_end_at_once(self) -> None:
+        """Who has said all, and ends while it is served, has ended when that is over: in the same turn, and not within."""
+        protocol, far = self.pair()
+        lost_within: list[bool] = []
+
+        def say_and_end() -> None:
+            if not protocol.lost:
+                protocol.transport.socket.send(b"bye")  # type: ignore[union-attr]
+                end(protocol.transport)
+                lost_within.append(bool(protocol.lost))
+
+        protocol.then = say_and_end
+        far.send(b"x")
+        self.assertTrue(self.outer.turn())
+        self.assertEqual(([False], [ConnectionDone], b"bye"), (lost_within, protocol.lost, far.recv(9)))
+        self.assertEqual((b"", []), (far.recv(9), self.outer.readers))
+
+    def test_near_end_after_all(self) -> None:
+        """What the kernel has not taken yet is sent before the end that was asked for while the connection was served."""
+        protocol, far = self.pair()
+        sender, data = Sender(protocol.transport), bytes(range(256)) * 16384
+
+        def say_and_end() -> None:
+            if not protocol.lost:
+                sender.write(data)
+                sender.end()
+
+        protocol.then = say_and_end
+        far.send(b"x")
+        read = b""
+        for _ in range(1000):
+            self.turns(1)
+            with contextlib.suppress(BlockingIOError):
+                read += far.recv(1 << 20)
+        self.assertEqual((len(data), [ConnectionDone]), (len(read), protocol.lost))
+
+    def test_near_end_twice(self) -> None:
+        """Whoever is ended twice, or cut meanwhile, is told once."""
+        for first in (end, lose):
+            protocol, far = self.pair()
+
+            def twice(protocol: Heard = protocol, first: Any = first) -> None:
+                if not protocol.lost:
+                    first(protocol.transport)
+                    end(protocol.transport)
+
+            protocol.then = twice
+            far.send(b"x")
+            self.turns()
+            self.assertEqual(1, len(protocol.lost))
+
+    def test_near_end_of_its_own_accord(self) -> None:
+        """Who ends while nobody is served, at a timer's behest, ends in the next turn; so does who has another reactor."""
+        protocol, far = self.pair()
+        far.send(b"x")
+        self.turns()
+        end(protocol.transport)
+        self.assertEqual([], protocol.lost)
+        self.turns()
+        self.assertEqual(([ConnectionDone], b""), (protocol.lost, far.recv(9)))
+        transport = StringTransport()
+        end(transport)
+        self.assertTrue(transport.disconnecting)
 
     def test_reset(self) -> None:
         """A connection that is gone while nobody reads from it is found out by whoever writes; it has not said its last."""

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import ssl
+import time
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet import reactor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from tests.wires import Wire
+from x509proxy.channel import write_and_close
 from x509proxy.factory import TlsFactory
 from x509proxy.material import Identity
 from x509proxy.selfsigned import KeyKind, make_self_signed
+from x509proxy.sender import Sender
 from x509proxy.settings import ClientAuth
-from x509proxy.stream import write_and_close
 from x509proxy.tls import ServerConnections, make_context
 
 # Records: more than are given to the protocol at once.
@@ -56,6 +62,15 @@ class Application(Protocol):
 
     def stopProducing(self) -> None:
         self.told.append("stop")
+
+
+class Echo(Protocol):
+    """It says what it hears."""
+
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)
 
 
 class Plain(Protocol):
@@ -181,8 +196,12 @@ class Tls12(StreamTestCase):
     VERSION = SSL.TLS1_2_VERSION
 
     def test_both_ways(self) -> None:
-        """In TLS 1.2 the handshake ends with the server's word, which is sent at once."""
-        self.shake()
+        """In TLS 1.2 the handshake ends with the server's word, which is sent at once, whatever TCP can do."""
+        self.patch(Sender, "acknowledge", lambda _: True)
+        said: list[bool] = []
+        self.patch(self.application, "handshakeCompleted", lambda: said.append(bool(self.wire.value())))
+        self.exchange()
+        self.assertEqual([True], said)
         self.say(b"one")
         self.stream.write(b"two")
         self.assertEqual(([b"one"], b"two"), (self.application.told, self.exchange()))
@@ -201,12 +220,26 @@ class Tls12(StreamTestCase):
 class Packets(StreamTestCase):
     def test_a_word_after_the_handshake(self) -> None:
         """When the client is done it hears something at once: with Nagle's algorithm it would wait for it with its request."""
+        self.shake_hands()
+        self.assertNotEqual(b"", self.wire.sent())
+
+    def test_no_word_of_its_own(self) -> None:
+        """Where TCP can acknowledge a handshake's end, tickets are no reason to write: they go out with the first answer."""
+        self.patch(Sender, "acknowledge", lambda _: True)
+        self.shake_hands()
+        self.assertEqual(b"", self.wire.sent())
+        self.say(b"request")
+        self.stream.write(b"answer")
+        self.assertEqual(b"answer", self.exchange())
+        self.assertIsNotNone(self.client.get_session())
+
+    def shake_hands(self) -> None:
+        """Up to the client's last word, with which it is over for both."""
         self.wire.deliver(self.first_flight())
         self.client.bio_write(self.wire.sent())
         self.client.do_handshake()
         self.wire.deliver(self.take())
         self.assertEqual(["shaken"], self.application.told)
-        self.assertNotEqual(b"", self.wire.sent())
 
     def first_flight(self) -> bytes:
         with contextlib.suppress(SSL.WantReadError):
@@ -240,6 +273,30 @@ class Packets(StreamTestCase):
         transport.registerProducer(self.application, True)
         write_and_close(transport, b"bye")
         self.assertEqual((b"bye", True, None), (transport.value(), transport.disconnecting, transport.producer))
+
+
+class Nagle(TestCase):
+    """Over real TCP."""
+
+    async def test_request_does_not_wait(self) -> None:
+        """A client with Nagle's algorithm does not wait for a delayed acknowledgement (40 ms) before it sends its request."""
+        context = make_context(Identity(SERVER.certificate, SERVER.private_key), ClientAuth.OPTIONAL)
+        factory: Any = TlsFactory(ServerConnections(context), Factory.forProtocol(Echo))
+        port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        times = [await deferToThread(self.ask, port.getHost().port) for _ in range(8)]
+        # One of eight is enough, on a machine that has other things to do.
+        self.assertLess(min(times), 0.03)
+
+    def ask(self, port: int) -> float:
+        """Seconds from the handshake's end to the answer."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", port), 10) as plain, context.wrap_socket(plain) as client:
+            begun = time.monotonic()
+            client.sendall(b"request")
+            self.assertEqual(b"request", client.recv(100))
+            return time.monotonic() - begun
 
 
 class Ends(StreamTestCase):

@@ -31,9 +31,9 @@ from x509proxy.message import Stage
 from x509proxy.refusal import Refusal
 from x509proxy.request import Request, Serves
 from x509proxy.settings import ClientSettings
-from x509proxy.stream import write_and_close
+from x509proxy.stream import TlsStream
 
-__all__ = ["Channel", "Owner"]
+__all__ = ["Channel", "Owner", "write_and_close"]
 
 _LINGER = 2.0  # for a client that has nothing to read but the end, or has just come when the end does
 
@@ -277,3 +277,14 @@ class Channel(Protocol):
         self._read_on(wanted=True)
         self._phase, self.deadline = _Phase.CLOSING, self._clock.seconds() + linger
         write_and_close(self.transport, rest)
+
+
+def write_and_close(transport: Any, data: bytes) -> None:
+    """The last that is written to a transport, and its end; in one packet if it is a stream of ours."""
+    if isinstance(transport, TlsStream):
+        transport.write_last(data)
+    else:
+        transport.unregisterProducer()
+        if data:
+            transport.write(data)
+        transport.loseConnection()

@@ -9,12 +9,14 @@ Facts
 
 from __future__ import annotations
 
-from socket import socket
+import socket
 from typing import Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
+
+from x509proxy.sockets import end
 
 __all__ = ["Sender"]
 
@@ -31,7 +33,7 @@ class Sender:
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         # TCP and unix sockets, not what wraps them: a wrapper's bytes are others than its socket's.
-        self._socket: socket | None = transport.getHandle() if isinstance(transport, Connection) else None
+        self._socket: socket.socket | None = transport.getHandle() if isinstance(transport, Connection) else None
         self._behind = False
         self._producer: IPushProducer | None = None
 
@@ -47,6 +49,22 @@ class Sender:
             sent = 0
         if sent < len(data):
             self._fall_behind(data[sent:])
+
+    def acknowledge(self) -> bool:
+        """Have TCP tell the far end at once that what it sent has come; whether that can be done."""
+        try:
+            if self._socket is not None:
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        except OSError:
+            return False  # a unix socket, or one that is gone
+        return self._socket is not None
+
+    def end(self) -> None:
+        """Close the connection when all has been sent; its protocol is told then, in this turn or another."""
+        if self._socket is None or self._behind:
+            self._transport.loseConnection()
+        else:
+            end(self._transport)
 
     def _fall_behind(self, rest: bytes) -> None:
         # A pull producer is asked for more when all has been written; it is also asked at once, and has nothing then.

@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["Sockets", "join"]
+__all__ = ["Sockets", "end", "join"]
 
 # Before timers and the reactor's other descriptors get their turn.
 _AT_ONCE = 128
@@ -44,6 +44,9 @@ class Sockets:
         # By descriptor: who has it, and what it is watched for.
         self._owners: dict[int, Any] = {}
         self._events: dict[int, int] = {}
+        # Who has no more to say, and ends as soon as whoever is being served has been.
+        self._done: list[Any] = []
+        self._serving = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -79,12 +82,23 @@ class Sockets:
             left -= len(ready)
             for owner, number, events in [(self._owners.get(number), number, events) for number, events in ready]:
                 if owner is not None and self._has(number, owner):
+                    self._serving = True
                     self._serve(owner, number, events)
+                    self._serving = False
+                    while self._done:
+                        done = self._done.pop()
+                        self._give_up(done, done.connectionLost, _DONE)
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has forgotten all that it watched, since it ends."""
         for owner in [*self._owners.values()]:
             self._give_up(owner, owner.connectionLost, reason)
+
+    def end(self, owner: Any) -> bool:
+        """End a connection in this turn, if there is one; whether there is. All that was written must have been sent."""
+        if self._serving:
+            self._done.append(owner)
+        return self._serving
 
     # Inside.
 
@@ -155,6 +169,16 @@ def _failure(why: BaseException) -> Failure:
 @lru_cache(maxsize=16)
 def _sockets(reactor: Any) -> Sockets:
     return Sockets(reactor)
+
+
+def end(connection: Any) -> None:
+    """``loseConnection`` for a connection of which all has been sent.
+
+    Twisted would send nothing once more when the socket can be written to: two ``epoll_ctl``, a ``send``, and an event.
+    """
+    sockets = getattr(connection, "reactor", None)
+    if not (isinstance(sockets, Sockets) and sockets.end(connection)):
+        connection.loseConnection()
 
 
 def join(descriptor: Any) -> None:

@@ -25,7 +25,7 @@ from x509proxy.records import Records
 from x509proxy.sender import Sender
 from x509proxy.tls import ServerConnections
 
-__all__ = ["TlsStream", "write_and_close"]
+__all__ = ["TlsStream"]
 
 _RECORD = 16384  # RFC 8446 section 5.1; a record's content is never longer
 _PIECE = 131072  # bytes read at a time: twice what Twisted reads, since each piece has to go through all of this
@@ -46,7 +46,7 @@ class TlsStream(Protocol):
         self._protocol = protocol
         self._among = among
         self._records = Records()
-        self._shaken = False
+        self._shaken = self._is_1_3 = False
         self._over = False
         self._paused = False
         self._reading = False
@@ -208,10 +208,13 @@ class TlsStream(Protocol):
             self._fail()
             return False
         self._shaken = True
-        self._connections.watch.shaken(self._tls.get_protocol_version())
-        # In TLS 1.3 too, where only tickets are left to say that are never honoured: a client with Nagle's algorithm holds its
-        # request back until it hears something (40 ms with ApacheBench).
-        self._flush()
+        version = self._tls.get_protocol_version()
+        self._connections.watch.shaken(version)
+        # In TLS 1.3 only tickets are left to say, which are never honoured: they go out with the first answer. But a client with
+        # Nagle's algorithm holds its request back until it hears something (40 ms with ApacheBench).
+        self._is_1_3 = version == SSL.TLS1_3_VERSION
+        if not (self._is_1_3 and self._sender.acknowledge()):
+            self._flush()
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()
         return True
@@ -249,8 +252,9 @@ class TlsStream(Protocol):
             end = None if self._records.ready else self._wait
         except SSL.WantReadError:
             self._records.ready = 0
-            # What was no data may have to be answered: a renegotiation that is refused, for instance.
-            end = self._wait if records else self._flush
+            # In TLS 1.2 what was no data may have to be answered: a renegotiation that is refused. In 1.3 OpenSSL answers a
+            # key update with whatever is written next.
+            end = self._wait if records or self._is_1_3 else self._flush
         except SSL.ZeroReturnError:
             end = self._shut
         except SSL.Error:
@@ -269,13 +273,13 @@ class TlsStream(Protocol):
         self._flush()
         if both:
             self._over = True
-            self.transport.loseConnection()
+            self._sender.end()
 
     def _fail(self) -> None:
         """TLS cannot go on: OpenSSL's alert is sent, and TCP closed."""
         self._over = True
         self._flush()
-        self.transport.loseConnection()
+        self._sender.end()
 
     def _flush(self) -> None:
         """Send what OpenSSL has to say."""
@@ -287,14 +291,3 @@ class TlsStream(Protocol):
                     return
         except SSL.WantReadError:
             pass
-
-
-def write_and_close(transport: Any, data: bytes) -> None:
-    """The last that is written to a transport, and its end; in one packet if it is a stream of ours."""
-    if isinstance(transport, TlsStream):
-        transport.write_last(data)
-    else:
-        transport.unregisterProducer()
-        if data:
-            transport.write(data)
-        transport.loseConnection()
