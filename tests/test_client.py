@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,3 +31,13 @@ class Clients(SynchronousTestCase):
         assert client.certificate is not None
         self.assertEqual(("https", "TLSv1.3", "CN=client"), (client.hop.scheme, client.tls_version, client.certificate.subject))
         self.assertIsNone(client_of(TlsWire(Clock())).certificate)
+
+    def test_one_of_each(self) -> None:
+        """Who comes again, with the same certificate from the same address, is the same object; any other is another."""
+        one, two = samples.certificate("CN=client"), samples.certificate("CN=other")
+        found = client_of(TlsWire(Clock(), one))
+        self.assertIs(found, client_of(TlsWire(Clock(), one)))
+        elsewhere = TlsWire(Clock(), one)
+        elsewhere.peerAddr = IPv4Address("TCP", "198.51.100.8", 40000)
+        others = [client_of(wire) for wire in (TlsWire(Clock(), two), TlsWire(Clock()), elsewhere)]
+        self.assertEqual(4, len({id(client) for client in (found, *others)}))

@@ -27,7 +27,7 @@ PLAN: dict[str, tuple[str, ...]] = {
     "second": (
         "limits", "deadline", "tls", "sockets", "sender", "stream", "client", "incoming", "request", "inbox", "channel",
         "factory", "proxied", "backend", "outgoing", "patience", "upstream", "health", "record", "checks", "pool", "view",
-        "balance", "rewriting", "transfer",
+        "balance", "rewriting", "forwarding", "transfer",
     ),
     "third": ("site", "resource"),
     "fourth": (

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fuzz.campaign import run
 from tests.fuzz.mutator import LARGEST, Mutator, read_seeds
 from tests.fuzz.play import cut
-from x509proxy import headers, transfer, upstream
+from x509proxy import forwarding, headers, upstream
 from x509proxy.encoding import Pairs
 from x509proxy.knownheads import known_answers, known_heads
 
@@ -51,7 +51,7 @@ class GoingRed(SynchronousTestCase):
 
     def test_missing_header(self) -> None:
         """So is one that forgets the certificate."""
-        self.patch(transfer, "identity", lambda *_: ())
+        self.patch(forwarding, "identity", lambda *_: ())
         self.expect_found("requests", "certificate header")
 
     def test_framing(self) -> None:

@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.raw_tls import HEADER, ProxyTestCase, get, read_reply, read_to_end, until
-from x509proxy import transfer
+from x509proxy import forwarding
 from x509proxy.configuration import Configuration
 from x509proxy.document import HealthSettings, ProxySettings
 from x509proxy.exchange import Outcome
@@ -288,7 +288,7 @@ class Laws(ProxyTestCase):
             raise LookupError
 
         self.serve()
-        self.patch(transfer, "admit", broken)
+        self.patch(forwarding, "admit", broken)
         self.assertIn((await self.ask(get(), client_identity())).status, (500, 502))
         self.assertEqual(1, len(self.flushLoggedErrors(LookupError)))
         self.assertEqual(b"", self.back_end.received)

@@ -31,7 +31,7 @@ from tests.raw_tls import HEADER, ProxyTestCase, get, read_to_end, until
 from tests.test_service import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase, Files, is_running, parse, running_of
 from tests.wires import HEADER as NAME
 from tests.wires import OK, Proxy, undated
-from x509proxy import answers, channel, incoming, pool, reader, request, transfer, upstream
+from x509proxy import answers, channel, forwarding, incoming, pool, reader, request, transfer, upstream
 from x509proxy.accesslog import access_line
 from x509proxy.certificate import ClientCertificate
 from x509proxy.exchange import Exchange, Outcome
@@ -330,9 +330,11 @@ class SaidUnderStockSite(Said):
 # Where something may break: a room, or a class of one, and its name for it.
 STAGES: list[tuple[Any, str]] = [
     (transfer, "clean_request"),
-    (transfer, "forward_request"),
-    (transfer, "admit"),
-    (transfer, "identity"),
+    (forwarding, "forward_request"),
+    (forwarding, "admit"),
+    (forwarding, "identity"),
+    (forwarding, "write_fields"),
+    (transfer, "forward"),
     (transfer, "write_head"),
     (transfer, "clean_answer"),
     (transfer.Transfer, "body_end"),

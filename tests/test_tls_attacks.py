@@ -817,10 +817,11 @@ class Faults(AttackTestCase):
         for target, name in (
             ("x509proxy.tls", "_read"),
             ("x509proxy.client", "asked_of"),
-            ("x509proxy.transfer", "admit"),
-            ("x509proxy.transfer", "identity"),
+            ("x509proxy.forwarding", "admit"),
+            ("x509proxy.forwarding", "identity"),
             ("x509proxy.transfer", "clean_request"),
-            ("x509proxy.transfer", "forward_request"),
+            ("x509proxy.forwarding", "forward_request"),
+            ("x509proxy.forwarding", "write_fields"),
             ("x509proxy.transfer", "write_head"),
         ):
             module = __import__(target, fromlist=["_"])

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.samples import NOON, certificate
 from tests.wires import CUT, GET, HEADER, OK, RULES, Proxy, Wire, post, undated
-from x509proxy import transfer
+from x509proxy import forwarding, transfer
 from x509proxy.certificate import ClientCertificate, Objection
 from x509proxy.document import DiscoverySettings
 from x509proxy.encoding import encode
@@ -107,21 +107,21 @@ class Judging(TransferTestCase):
 
     def test_policy_raises(self) -> None:
         """An exception while a request is judged is a 502, and no back end hears of it."""
-        with patch.object(transfer, "admit", side_effect=ZeroDivisionError):
+        with patch.object(forwarding, "admit", side_effect=ZeroDivisionError):
             self.expect_status(502, self.proxy.client(GET))
         self.expect_unasked()
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_line_end(self) -> None:
         """A line end in what is about to be written is a 502, and no back end gets a byte."""
-        with patch.object(transfer, "identity", return_value=((HEADER, b"x\r\nX-Evil: y"),)):
+        with patch.object(forwarding, "identity", return_value=((HEADER, b"x\r\nX-Evil: y"),)):
             self.expect_status(502, self.proxy.client(GET))
         self.expect_unasked()
         self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
 
     def test_line_end_after_a_body(self) -> None:
         """So it is when that is found once the body has come."""
-        with patch.object(transfer, "identity", return_value=((b"X", b"\n"),)):
+        with patch.object(transfer, "write_head", side_effect=ValueError):
             client = self.proxy.client(post(b"ab", length=3))
             self.assertEqual(b"", client.sent())
             client.deliver(b"c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -35,8 +36,13 @@ def peer_of(transport: Any) -> str:
 def client_of(transport: Any) -> Client:
     """The client behind a transport of Twisted's."""
     connection = connection_of(transport)
-    scheme = "http" if connection is None else "https"
-    hop = Hop(peer_of(transport), getattr(transport.getHost(), "port", 0), scheme)
+    peer, port = peer_of(transport), getattr(transport.getHost(), "port", 0)
     if connection is None:
-        return Client(hop)
-    return Client(hop, peer_certificate(connection), connection.get_protocol_version_name(), asked_of(connection))
+        return Client(Hop(peer, port, "http"))
+    return _over_tls(peer, port, peer_certificate(connection), connection.get_protocol_version_name(), asked_of(connection))
+
+
+# One object for all connections of a client: what has been found out for one of them holds for the others.
+@lru_cache(maxsize=1024)
+def _over_tls(peer: str, port: int, certificate: ClientCertificate | None, tls_version: str, asked: ClientAuth | None) -> Client:
+    return Client(Hop(peer, port), certificate, tls_version, asked)

@@ -62,8 +62,9 @@ class RequestHead:
     """One request's head. ``target`` is in origin-form or ``*``, byte for byte as sent; ``host`` is empty only in HTTP/1.0.
 
     ``length``: the body's length if ``body`` is ``LENGTH``; ``odd_names``: how many fields were dropped for their names;
-    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3); ``memo``: what has been found out
-    about it last, for :mod:`x509proxy.headers`.
+    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3). ``memo`` and ``told``: what has been
+    found out about it last, for :mod:`x509proxy.headers` and :mod:`x509proxy.forwarding`; ``words``: method, path without query,
+    which may hold OAuth codes, and version, as text for the record.
     """
 
     method: bytes
@@ -77,6 +78,17 @@ class RequestHead:
     odd_names: int = 0
     keep_alive: bool = True
     memo: list[tuple[Any, Pairs, int]] = attrs.field(factory=list, init=False, eq=False, repr=False)
+    told: list[Any] = attrs.field(factory=list, init=False, eq=False, repr=False)
+    words: tuple[str, str, str] = attrs.field(
+        init=False,
+        eq=False,
+        repr=False,
+        default=attrs.Factory(lambda self: _words(self), takes_self=True),  # noqa: PLW0108 - it stands below
+    )
+
+
+def _words(head: RequestHead) -> tuple[str, str, str]:
+    return head.method.decode("ascii"), head.target.partition(b"?")[0].decode("ascii"), f"HTTP/{head.version}"
 
 
 NO_HEAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE, keep_alive=False)
@@ -97,7 +109,7 @@ class ResponseHead:
     body: Body
     length: int = -1
     keep_alive: bool = True
-    memo: list[tuple[Any, bytes, Pairs]] = attrs.field(factory=list, init=False, eq=False, repr=False)
+    memo: list[tuple[Any, bytes, Any]] = attrs.field(factory=list, init=False, eq=False, repr=False)
 
 
 def check_request_line(line: bytes) -> None:

@@ -14,8 +14,8 @@ Facts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
 
 import attrs
 
@@ -25,7 +25,17 @@ from x509proxy.presets import PRESETS
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.rules import HeaderRules, fold, tells
 
-__all__ = ["Hop", "clean_answer", "clean_request", "forward_reason", "forward_request", "forward_response", "write_head"]
+__all__ = [
+    "Fields",
+    "Hop",
+    "clean_answer",
+    "clean_request",
+    "forward_reason",
+    "forward_request",
+    "forward_response",
+    "write_fields",
+    "write_head",
+]
 
 # RFC 9110 section 7.6.1 and what goes with it; framing is written anew, Expect is answered by the channel, and an upgrade
 # (h2c smuggling) is never asked for.
@@ -58,6 +68,8 @@ _HOPS = frozenset(
 # The proxy's own id goes to the client (x509proxy.requestids).
 _NOT_ANSWERED = _HOP_BY_HOP | {b"x-request-id"}
 _PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
+# A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
+_LENGTH, _CHUNKED = Body.LENGTH, Body.CHUNKED
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
@@ -68,6 +80,20 @@ class Hop:
     peer: str
     port: int = 443
     scheme: str = "https"
+
+
+class Fields(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - what it remembers needs a dictionary
+    """Pairs that may be written many times, and remember how."""
+
+    @cached_property
+    def written(self) -> bytes:
+        """As :func:`write_fields` does it; :raises ValueError: as there."""
+        return write_fields(self)
+
+    @cached_property
+    def has_date(self) -> bool:
+        """Whether a ``Date`` is among them."""
+        return b"date" in [name.lower() for name, _ in self]
 
 
 def clean_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
@@ -143,12 +169,12 @@ def _forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
     yield b"Forwarded", b'for=%b;host="%b";proto=%b' % (node, host, scheme)
 
 
-def clean_answer(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Pairs]:
+def clean_answer(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Fields]:
     """The reason phrase and the fields that go to the client. The head keeps them, as in :func:`clean_request`."""
     for made_for, reason, pairs in head.memo:
         if made_for is rules:
             return reason, pairs
-    reason, pairs = forward_reason(head.reason, rules), tuple(forward_response(head.pairs, rules))
+    reason, pairs = forward_reason(head.reason, rules), Fields(forward_response(head.pairs, rules))
     head.memo[:] = [(rules, reason, pairs)]
     return reason, pairs
 
@@ -180,20 +206,35 @@ def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, 
                 yield name, rest
 
 
-def write_head(start: bytes, pairs: Iterable[tuple[bytes, bytes]], body: Body, length: int) -> bytes:
-    """A head from scratch, with exactly one framing (law L2): ``start`` line, fields, framing, empty line.
-
-    ``LENGTH`` writes ``Content-Length``, ``CHUNKED`` writes ``Transfer-Encoding``; ``NONE`` and ``CLOSE`` write neither.
+def write_fields(pairs: Pairs) -> bytes:
+    """Fields, each with its line end.
 
     :raises ValueError: a line end inside a field; nothing of it may be sent.
     """
-    lines = [start, *[b"%b: %b" % pair for pair in pairs]]
-    if body is Body.LENGTH:
-        lines.append(b"Content-Length: %d" % length)
-    elif body is Body.CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked")
-    head = b"\r\n".join(lines) + b"\r\n\r\n"
-    # The last look before the wire: as many line ends as lines, however the pairs came about.
-    if not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n") == len(lines) + 1 or b"\0" in head:
+    return _lines([b"%b: %b\r\n" % pair for pair in pairs])
+
+
+def write_head(start: bytes, pairs: Pairs, body: Body, length: int, written: bytes = b"") -> bytes:
+    """A head from scratch, with exactly one framing (law L2): ``start`` line, fields, framing, empty line.
+
+    ``LENGTH`` writes ``Content-Length``, ``CHUNKED`` writes ``Transfer-Encoding``; ``NONE`` and ``CLOSE`` write neither.
+    ``written``: what :func:`write_fields` has written; it goes before ``pairs``.
+
+    :raises ValueError: a line end inside the start line or a field; nothing of it may be sent.
+    """
+    lines = [start + b"\r\n", *[b"%b: %b\r\n" % pair for pair in pairs]]
+    if body is _LENGTH:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    elif body is _CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    lines.append(b"\r\n")
+    ours = _lines(lines)
+    return ours[: len(start) + 2] + written + ours[len(start) + 2 :] if written else ours
+
+
+def _lines(lines: Sequence[bytes]) -> bytes:
+    """The last look before the wire: as many line ends as lines, however the pairs came about."""
+    text = b"".join(lines)
+    if not text.count(b"\n") == text.count(b"\r") == text.count(b"\r\n") == len(lines) or b"\0" in text:
         raise ValueError("a line end inside a header field")
-    return head
+    return text

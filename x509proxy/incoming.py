@@ -80,13 +80,14 @@ class Incoming:
             source.client_gone()
 
     def _exchange(self, outcome: Outcome) -> Exchange:
+        method, path, version = self.head.words
         return Exchange(
             started=self._started,
             duration=self._clock() - self._began,
             peer=self.client.hop.peer,
-            method=self.head.method.decode("ascii"),
-            target=self.head.target.partition(b"?")[0].decode("ascii"),
-            version=f"HTTP/{self.head.version}",
+            method=method,
+            target=path,
+            version=version,
             status=self.status,
             outcome=outcome,
             reason=self.reason,

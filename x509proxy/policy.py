@@ -10,7 +10,7 @@ from x509proxy.certificate import ClientCertificate, Flag, Verdict, date
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import KeyType, Need, PolicySettings, Trust, Validity
 
-__all__ = ["admit"]
+__all__ = ["admit", "check_times"]
 
 _ACCEPTED = {
     Trust.ANY: (Verdict.SELF_SIGNED, Verdict.TRUSTED, Verdict.UNTRUSTED),
@@ -18,6 +18,7 @@ _ACCEPTED = {
     Trust.CA: (Verdict.TRUSTED,),
     Trust.EITHER: (Verdict.SELF_SIGNED, Verdict.TRUSTED),
 }
+_ENFORCE = Validity.ENFORCE
 _ALL_TYPES = [key_type.value for key_type in KeyType]
 _WANTED = {
     Trust.SELF_SIGNED: "The client certificate must be self-signed",
@@ -39,8 +40,7 @@ def admit(certificate: ClientCertificate | None, need: Need, settings: PolicySet
         return None
     _check_always(certificate, settings)
     _check_key(certificate, settings)
-    if settings.validity is Validity.ENFORCE:
-        _check_times(certificate, now)
+    check_times(certificate, settings, now)
     if certificate.verdict not in _ACCEPTED[settings.trust]:
         raise _refused(f"verdict {certificate.verdict.value}", _WANTED[settings.trust])
     return certificate
@@ -62,8 +62,12 @@ def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> N
         raise _refused(f"weak certificate: {certificate.key}", f"The client certificate is too weak ({certificate.key})")
 
 
-def _check_times(certificate: ClientCertificate, now: float) -> None:
-    flags = certificate.flags_at(now)
+def check_times(certificate: ClientCertificate, settings: PolicySettings, now: float) -> None:
+    """What of :func:`admit`'s judgement may be another one a second later.
+
+    :raises Refused: as there.
+    """
+    flags = certificate.flags_at(now) if settings.validity is _ENFORCE else ()
     if not flags:
         return
     if Flag.EXPIRED in flags:

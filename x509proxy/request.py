@@ -17,7 +17,7 @@ from x509proxy.client import Client
 from x509proxy.encoding import Pairs
 from x509proxy.exchange import Observer, Outcome
 from x509proxy.head import Body, RequestHead
-from x509proxy.headers import write_head
+from x509proxy.headers import Fields, write_head
 from x509proxy.incoming import Incoming
 from x509proxy.refusal import Refusal
 from x509proxy.requestids import REQUEST_ID
@@ -193,15 +193,15 @@ class Request(Incoming):
 
     def _write_head(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int, stays_open: bool) -> None:
         self._stays_open = stays_open and self.body_complete and self.head.keep_alive and self._wire.may_stay_open()
-        fields = list(pairs)
-        if b"date" not in [name.lower() for name, _ in pairs]:
-            fields.append((b"Date", _date(int(time.time()))))
-        fields.append((REQUEST_ID, self.request_id))
+        fields = pairs if isinstance(pairs, Fields) else Fields(pairs)
+        ours = [] if fields.has_date else [(b"Date", _date(int(time.time())))]
+        ours.append((REQUEST_ID, self.request_id))
         if not self._stays_open:
-            fields.append((b"Connection", b"close"))
+            ours.append((b"Connection", b"close"))
         elif self.head.version == "1.0":
-            fields.append((b"Connection", b"keep-alive"))
-        head = write_head(b"HTTP/1.1 %d %b" % (status, reason or _PHRASES.get(status, b"")), fields, body, length)
+            ours.append((b"Connection", b"keep-alive"))
+        start = b"HTTP/1.1 %d %b" % (status, reason or _PHRASES.get(status, b""))
+        head = write_head(start, ours, body, length, fields.written)
         self.begun, self.status = True, status
         self._send(head, 0)
 

@@ -16,18 +16,16 @@ from twisted.logger import Logger
 from x509proxy.balance import candidates
 from x509proxy.client import Client
 from x509proxy.document import DiscoverySettings
-from x509proxy.encoding import Pairs
+from x509proxy.forwarding import forward
 from x509proxy.head import Body, RequestHead, ResponseHead
-from x509proxy.headers import clean_answer, clean_request, forward_request, write_head
+from x509proxy.headers import clean_answer, clean_request, write_head
 from x509proxy.incoming import AnswerSource
-from x509proxy.policy import admit
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.request import BodySink
 from x509proxy.requestids import REQUEST_ID
 from x509proxy.rewriting import AnswerSink, answer_sink
-from x509proxy.routes import need_of
-from x509proxy.rules import HeaderRules, identity
+from x509proxy.rules import HeaderRules
 from x509proxy.settings import PolicySettings
 from x509proxy.upstream import Connection
 
@@ -65,7 +63,7 @@ class Transfer:
     _log = Logger()
 
     __slots__ = (
-        "_body", "_candidates", "_connection", "_pairs", "_policy", "_pool", "_pools", "_request", "_rules", "_sink", "_start",
+        "_body", "_candidates", "_connection", "_fields", "_policy", "_pool", "_pools", "_request", "_rules", "_sink", "_start",
     )  # fmt: skip
 
     def __init__(
@@ -82,7 +80,7 @@ class Transfer:
         self._candidates = candidates(pools)
         self._rules = rules
         self._policy = policy
-        self._pairs: Pairs = ()
+        self._fields = b""
         self._pool: Pool | None = None
         self._connection: Connection | None = None
         self._body = (Body.NONE, 0)
@@ -103,10 +101,7 @@ class Transfer:
         request = self._request
         head = request.head if request.head.host else attrs.evolve(request.head, host=self._pools[0].backend.authority)
         cleaned, request.forged = clean_request(head, self._rules)
-        need = need_of(head, self._policy, request.client.asked)
-        admitted = admit(request.client.certificate, need, self._policy, time.time())
-        own = ((REQUEST_ID, request.request_id), *identity(admitted, self._rules))
-        self._pairs = forward_request(cleaned, head.host, request.client.hop, own)
+        self._fields = forward(cleaned, head, request.client, self._rules, self._policy, time.time())
 
     def _choose(self) -> None:
         """The body is there, or so much of it that it has to be streamed: ask the next back end."""
@@ -122,7 +117,7 @@ class Transfer:
         target = self._request.head.target
         base = b"" if target == b"*" else pool.backend.base
         line = b"%b %b%b HTTP/1.1" % (self._request.head.method, base, target)
-        self._start = write_head(line, self._pairs, *self._body)
+        self._start = write_head(line, ((REQUEST_ID, self._request.request_id),), *self._body, self._fields)
         pool.acquire(self)
 
     # The pool's calls.
