@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -71,16 +72,16 @@ def is_open(transport: Any) -> bool:
     Over TLS what has come and has not been read may be a harmless record, but also the one that says that it is being closed.
     """
     carrier = getattr(transport, "transport", transport)
-    handle = getattr(carrier, "getHandle", lambda: None)()
+    handle = carrier.getHandle() if hasattr(carrier, "getHandle") else None
     if not isinstance(handle, socket.socket):
         return True
+    # Not a look with MSG_PEEK: that there is nothing it would tell by an exception, which costs three times as much.
+    look = select.poll()
     try:
-        handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+        look.register(handle, select.POLLIN)
+    except ValueError:
+        return False  # it is closed
+    return not look.poll(0)
 
 
 class LastWords:

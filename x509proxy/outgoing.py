@@ -33,17 +33,22 @@ class Outgoing:
             self._sender.register(producer)
 
     def write(self, data: bytes) -> None:
-        """A piece of the body, or its end, which is empty: a short request is one write."""
+        """A piece of the body: a short request is one write."""
         head, self._head = self._head, b""
-        if head or data:
-            self._sender.write(head + data)
+        self._sender.write(head + data if head else data)
+
+    def end(self) -> None:
+        """The request is complete."""
+        if self._head:
+            self.write(b"")
+        self.release()
 
     def release(self) -> None:
-        """The request is complete, or off: nobody is paused any more."""
+        """It is complete, or off: nobody is paused any more."""
         if self._last_words is not None:
             self._last_words.forget()
             self._last_words = None
-        self._sender.unregister()
+            self._sender.unregister()
 
     def last_words(self) -> bytes:
         """What has come from the back end and has not been read, while a body was being sent."""

@@ -127,8 +127,13 @@ class Transfer:
         self._connection = connection
         self._request.backend = self._pool.name
         try:
-            connection.send(self._request.head.method, self._start, self, self._request.body_complete)
-            self._request.stream_to(self)
+            request = self._request
+            connection.send(request.head.method, self._start, self, request.body_complete)
+            if request.held:
+                request.stream_to(self)
+            else:
+                # It was to be complete, or to have begun: so it is, and has no body.
+                self.body_end()
         except Exception:
             # Fail closed (L3): whoever opened the connection in a later turn has nobody to tell.
             self._log.failure("a request could not be sent")

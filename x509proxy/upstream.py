@@ -117,8 +117,7 @@ class Connection(Protocol):
 
     def body_end(self) -> None:
         """The request is complete: from now on its answer is waited for."""
-        self._outgoing.write(b"")
-        self._outgoing.release()
+        self._outgoing.end()
         self._request_ended = True
         if self._state is State.SENDING:
             self._state = State.AWAITING
@@ -210,8 +209,6 @@ class Connection(Protocol):
 
     def _hear(self, data: bytes) -> None:
         if self._reader is not None and data:
-            if self._state is State.ANSWERING:
-                self._wait_anew()
             self._take_all(self._reader, self._reader.feed(data))
 
     def _take_all(self, reader: ResponseReader, events: list[ResponseEvent]) -> None:
@@ -231,13 +228,14 @@ class Connection(Protocol):
                 taker.answer_failed(Refusal(502, "internal error"))
                 return
         if reader is self._reader and self._taker is not None:
+            if self._state is State.ANSWERING:
+                self._wait_anew()
             self._taker.answer_so_far()
 
     def _take(self, event: ResponseEvent, taker: Taker) -> None:
         match event:
             case ResponseHead():
                 self._state = State.ANSWERING
-                self._wait_anew()
                 taker.answer_head(event)
             case bytes():
                 taker.answer_data(event)
@@ -296,5 +294,5 @@ class Connection(Protocol):
             self._pool.lost(self)
 
     def _wait_anew(self) -> None:
-        paused = self._request_paused, self._answer_paused
-        self.deadline = self._clock.seconds() + patience(self._state, self._settings, *paused)
+        seconds = patience(self._state, self._settings, self._request_paused, self._answer_paused)
+        self.deadline = self._clock.seconds() + seconds
