@@ -13,12 +13,13 @@ from functools import lru_cache
 import msgspec
 
 from x509proxy.certificate import ClientCertificate, Verdict
-from x509proxy.exchange import Exchange
+from x509proxy.exchange import Exchange, Outcome
 from x509proxy.settings import LogFormat
 
 __all__ = ["WRITERS", "access_json", "access_line"]
 
 
+_ANSWERED = Outcome.ANSWERED
 _LONGEST_SUBJECT = 256
 # Visible ASCII but the quote, the backslash and the sign that separates a name from its value.
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
@@ -26,13 +27,15 @@ _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 
 def access_line(exchange: Exchange) -> str:
     """One line, without its end: ``name=value`` separated by spaces; a value that needs it is quoted, ``-`` stands for none."""
-    # One template: what can only be plain is not looked at, since this is done for each request.
+    # One template: what can only be plain is not looked at, and what comes again is not written again, since this is done for
+    # each request.
+    outcome = "answered" if exchange.outcome is _ANSWERED else exchange.outcome.value
     return (
-        f"time={_time(exchange.started)} id={exchange.request_id or '-'} peer={_quote(exchange.peer)}"
-        f" method={_quote(exchange.method)} target={_quote(exchange.target)} version={exchange.version}"
-        f" status={exchange.status or '-'} outcome={exchange.outcome.value} in={exchange.bytes_in} out={exchange.bytes_out}"
+        f"time={_time(exchange.started)} id={exchange.request_id or '-'}"
+        f" {_what(exchange.peer, exchange.method, exchange.target, exchange.version)}"
+        f" status={exchange.status or '-'} outcome={outcome} in={exchange.bytes_in} out={exchange.bytes_out}"
         f" ms={exchange.duration * 1000:.1f} tls={exchange.tls_version or '-'} {_who(exchange.certificate)}"
-        f" forged={exchange.forged} backend={_quote(exchange.backend)} reason={_quote(exchange.reason)}"
+        f" forged={exchange.forged} {_why(exchange.backend, exchange.reason)}"
     )
 
 
@@ -77,13 +80,23 @@ def _escape_json(match: re.Match[str]) -> str:
 
 
 def _time(started: float) -> str:
-    second, fraction = divmod(started, 1)
-    return f"{_second(int(second))}.{int(fraction * 1000):03}Z"
+    return f"{_second(int(started))}.{int(started % 1 * 1000):03}Z"
 
 
 @lru_cache(maxsize=4)
 def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+# A target may have 8 KB, and twice as many when it is escaped.
+@lru_cache(maxsize=128)
+def _what(peer: str, method: str, target: str, version: str) -> str:
+    return f"peer={_quote(peer)} method={_quote(method)} target={_quote(target)} version={version}"
+
+
+@lru_cache(maxsize=128)
+def _why(backend: str, reason: str) -> str:
+    return f"backend={_quote(backend)} reason={_quote(reason)}"
 
 
 @lru_cache(maxsize=1024)

@@ -61,6 +61,10 @@ class _Phase(enum.Enum):
     CLOSING = "closing"
 
 
+# A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
+_NEW, _HANDSHAKE, _IDLE, _HEAD, _BODY, _BACK_END, _SENDING, _CLOSING = _Phase
+
+
 @implementer(IHandshakeListener, IPushProducer)
 class Channel(Protocol):
     """One client connection."""
@@ -76,7 +80,7 @@ class Channel(Protocol):
         self.client = Client(Hop(""))
         self._settings = owner.settings
         self._clock = owner.deadlines.clock
-        self._phase = _Phase.NEW
+        self._phase = _NEW
         self._inbox = Inbox(self, owner.settings)
         self._current: Request | None = None
         self._served = 0
@@ -93,7 +97,7 @@ class Channel(Protocol):
             self.transport.abortConnection()
             return
         self.transport.registerProducer(self, streaming=True)
-        self._enter(_Phase.HANDSHAKE, self._settings.handshake_timeout)
+        self._enter(_HANDSHAKE, self._settings.handshake_timeout)
         if not ISSLTransport.providedBy(self.transport):
             self.handshakeCompleted()
 
@@ -101,7 +105,7 @@ class Channel(Protocol):
         self._update()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._phase is _Phase.CLOSING:
+        if self._phase is _CLOSING:
             return
         if not self.client.hop.peer:
             self.client = client_of(self.transport)
@@ -111,7 +115,7 @@ class Channel(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         current, self._current = self._current, None
         self._inbox.clear()
-        self._phase = _Phase.CLOSING
+        self._phase = _CLOSING
         if current is not None:
             current.lost("the client left")
         self._owner.leave(self)
@@ -119,10 +123,10 @@ class Channel(Protocol):
     # Twisted calls: the client reads too slowly, or again.
 
     def pauseProducing(self) -> None:
-        if self._phase is _Phase.CLOSING:
+        if self._phase is _CLOSING:
             return
         self.blocked = True
-        self._enter(_Phase.SENDING, self._settings.send_timeout)
+        self._enter(_SENDING, self._settings.send_timeout)
         if self._current is not None and self._current.source is not None:
             self._current.source.pause_answer()
 
@@ -138,14 +142,14 @@ class Channel(Protocol):
     def expired(self) -> None:
         """Whatever was waited for does not come."""
         current = self._current
-        if self._phase is _Phase.SENDING and current is not None:
+        if self._phase is _SENDING and current is not None:
             current.abort("the client does not read")
-        elif self._phase is _Phase.BODY and current is not None:
+        elif self._phase is _BODY and current is not None:
             current.break_off(Refusal(408, "the body did not come in time"))
-        elif self._phase is _Phase.HEAD:
+        elif self._phase is _HEAD:
             self._inbox.refuse(Refusal(408, "the head did not come in time"))
             self._advance()
-        elif self._phase is _Phase.IDLE:
+        elif self._phase is _IDLE:
             self._close(_LINGER)
         else:
             self.cut()
@@ -169,14 +173,14 @@ class Channel(Protocol):
     def answered(self, rest: bytes, stays_open: bool) -> None:
         """``rest``: what is left to be sent of the answer."""
         self._current = None
-        if self._phase is _Phase.CLOSING:
+        if self._phase is _CLOSING:
             return
         lives_on = stays_open and (not self._owner.draining or self._inbox.waits)
         if rest and lives_on:
             self.send(rest)
-        if self._phase is not _Phase.SENDING:
+        if self._phase is not _SENDING:
             # Whatever is waited for next is waited for from now on.
-            self._phase = _Phase.NEW
+            self._phase = _NEW
         if lives_on:
             self._advance()
         else:
@@ -185,13 +189,13 @@ class Channel(Protocol):
 
     def cut(self) -> None:
         """End at once, so that nobody takes what was sent for whole."""
-        self._phase = _Phase.CLOSING
+        self._phase = _CLOSING
         self.deadline = NEVER
         self.transport.abortConnection()
 
     def drain(self) -> None:
         """No more requests than those that have come; who has only just connected may still say the first one."""
-        if self._current is None and not self._inbox.waits and self._phase is not _Phase.CLOSING:
+        if self._current is None and not self._inbox.waits and self._phase is not _CLOSING:
             if self._served and self._inbox.reader.stage is Stage.IDLE:
                 self._close(self._settings.send_timeout if self.blocked else _LINGER)
             else:
@@ -207,7 +211,7 @@ class Channel(Protocol):
         try:
             if self._current is not None:
                 self._guard(self._current, self._current.check_ready)
-            while self._current is None and not self.blocked and self._phase is not _Phase.CLOSING:
+            while self._current is None and not self.blocked and self._phase is not _CLOSING:
                 self._current = request = self._inbox.next()
                 if request is None:
                     break
@@ -233,30 +237,32 @@ class Channel(Protocol):
 
     def _update(self) -> None:
         """What is waited for now, for how long, and whether to read on."""
-        if self._phase is _Phase.CLOSING:
+        if self._phase is _CLOSING:
             return
         current, settings = self._current, self._settings
         waiting = current if current is not None and not current.body_complete else None
-        self._read_on(wanted=not self._inbox.waits and not self.blocked and (waiting is None or waiting.wants_more))
+        wanted = not self.blocked and not self._inbox.waits and (waiting is None or waiting.wants_more)
+        if wanted is not self._reading:
+            self._read_on(wanted=wanted)
         if self.blocked:
-            self._enter(_Phase.SENDING, settings.send_timeout)
+            self._enter(_SENDING, settings.send_timeout)
         elif waiting is not None and self._reading:
             self._await_body(waiting)
         elif current is not None:
-            self._enter(_Phase.BACK_END, NEVER)
+            self._enter(_BACK_END, NEVER)
         elif self._inbox.reader.stage is Stage.HEAD:
-            self._enter(_Phase.HEAD, settings.head_timeout)
+            self._enter(_HEAD, settings.head_timeout)
         else:
-            self._enter(_Phase.IDLE, _LINGER if self._owner.draining else settings.idle_timeout)
+            self._enter(_IDLE, _LINGER if self._owner.draining else settings.idle_timeout)
 
     def _await_body(self, request: Request) -> None:
         """Each byte puts the deadline off, but drips do not: they would keep a place, and a back end's connection, for ever."""
         now, settings = self._clock.seconds(), self._settings
-        if self._phase is not _Phase.BODY:
+        if self._phase is not _BODY:
             self._body_since = (now, request.bytes_in)
         since, bytes_then = self._body_since
         drips = now - since > settings.body_timeout and request.bytes_in - bytes_then < (now - since) * settings.body_rate
-        self._phase, self.deadline = _Phase.BODY, now if drips else now + settings.body_timeout
+        self._phase, self.deadline = _BODY, now if drips else now + settings.body_timeout
 
     def _enter(self, phase: _Phase, timeout: float) -> None:
         """A deadline that no byte puts off: it counts from the phase's beginning."""
@@ -264,18 +270,18 @@ class Channel(Protocol):
             self._phase, self.deadline = phase, self._clock.seconds() + timeout
 
     def _read_on(self, *, wanted: bool) -> None:
-        if wanted is not self._reading:
-            self._reading = wanted
-            if wanted:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
+        self._reading = wanted
+        if wanted:
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
 
     def _close(self, linger: float, rest: bytes = b"") -> None:
         """Say ``rest``, no more, and listen no more; the client has ``linger`` seconds to read what was said."""
         self._inbox.clear()
-        self._read_on(wanted=True)
-        self._phase, self.deadline = _Phase.CLOSING, self._clock.seconds() + linger
+        if not self._reading:
+            self._read_on(wanted=True)
+        self._phase, self.deadline = _CLOSING, self._clock.seconds() + linger
         write_and_close(self.transport, rest)
 
 
