@@ -26,19 +26,17 @@ class Planning(SynchronousTestCase):
     """The decision alone."""
 
     def test_table(self) -> None:
-        """Reuse before opening, open up to the maximum, wait up to the queue's end, else refuse."""
+        """Open up to the maximum, wait up to the queue's end, else refuse."""
         settings = UpstreamSettings(connections=3, queue=2)
-        for idle, connections, waiting, expected in (
-            (1, 1, 0, Step.REUSE),
-            (1, 3, 2, Step.REUSE),
-            (0, 0, 0, Step.OPEN),
-            (0, 2, 0, Step.OPEN),
-            (0, 3, 0, Step.WAIT),
-            (0, 3, 1, Step.WAIT),
-            (0, 3, 2, Step.REFUSE),
-            (0, 4, 9, Step.REFUSE),
+        for connections, waiting, expected in (
+            (0, 0, Step.OPEN),
+            (2, 0, Step.OPEN),
+            (3, 0, Step.WAIT),
+            (3, 1, Step.WAIT),
+            (3, 2, Step.REFUSE),
+            (4, 9, Step.REFUSE),
         ):
-            self.assertEqual(expected, plan(idle, connections, waiting, settings), (idle, connections, waiting))
+            self.assertEqual(expected, plan(connections, waiting, settings), (connections, waiting))
 
 
 class PoolTestCase(SynchronousTestCase):

@@ -20,7 +20,7 @@ import httptools
 
 from x509proxy.head import Body, ResponseHead, read_response_head
 from x509proxy.knownheads import KnownHeads, known_answers
-from x509proxy.message import Mark, MessageCounter, Stage
+from x509proxy.message import BODY, END, IDLE, Mark, MessageCounter
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import UpstreamSettings
 
@@ -91,7 +91,7 @@ class ResponseReader(MessageCounter):
         if head is None:
             return data
         self._is_known, self._head, self._left = True, head, head.length
-        self.stage = Stage.BODY
+        self.stage = BODY
         self._events.append(head)
         return data[place:]
 
@@ -130,7 +130,7 @@ class ResponseReader(MessageCounter):
         if clean and self._head is not None and self._head.body is Body.CLOSE:
             self._end(reusable=False)
         else:
-            self._die("cut short" if self._begun or self.stage is not Stage.IDLE else "none")
+            self._die("cut short" if self._begun or self.stage is not IDLE else "none")
         return events
 
     def _refuse(self, error: Exception) -> None:
@@ -150,7 +150,7 @@ class ResponseReader(MessageCounter):
     def _end(self, reusable: bool) -> None:
         self.dead = True
         self.reusable = reusable
-        self._events.append(Mark.END)
+        self._events.append(END)
 
     # Called by httptools.
 

@@ -27,7 +27,7 @@ from x509proxy.client import Client, client_of, peer_of
 from x509proxy.deadline import NEVER, Deadlines
 from x509proxy.headers import Hop
 from x509proxy.inbox import Inbox
-from x509proxy.message import Stage
+from x509proxy.message import HEAD, IDLE
 from x509proxy.refusal import Refusal
 from x509proxy.request import Request, Serves
 from x509proxy.settings import ClientSettings
@@ -35,6 +35,7 @@ from x509proxy.stream import TlsStream
 
 __all__ = ["Channel", "Owner", "write_and_close"]
 
+_NOBODY = Client(Hop(""))
 _LINGER = 2.0  # for a client that has nothing to read but the end, or has just come when the end does
 
 
@@ -77,7 +78,7 @@ class Channel(Protocol):
         self._owner = owner
         self.observe = owner.serves.observe
         self.deadline = NEVER
-        self.client = Client(Hop(""))
+        self.client = _NOBODY
         self._settings = owner.settings
         self._clock = owner.deadlines.clock
         self._phase = _NEW
@@ -196,7 +197,7 @@ class Channel(Protocol):
     def drain(self) -> None:
         """No more requests than those that have come; who has only just connected may still say the first one."""
         if self._current is None and not self._inbox.waits and self._phase is not _CLOSING:
-            if self._served and self._inbox.reader.stage is Stage.IDLE:
+            if self._served and self._inbox.reader.stage is IDLE:
                 self._close(self._settings.send_timeout if self.blocked else _LINGER)
             else:
                 self.deadline = min(self.deadline, self._clock.seconds() + _LINGER)
@@ -250,7 +251,7 @@ class Channel(Protocol):
             self._await_body(waiting)
         elif current is not None:
             self._enter(_BACK_END, NEVER)
-        elif self._inbox.reader.stage is Stage.HEAD:
+        elif self._inbox.reader.stage is HEAD:
             self._enter(_HEAD, settings.head_timeout)
         else:
             self._enter(_IDLE, _LINGER if self._owner.draining else settings.idle_timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from x509proxy.head import NO_HEAD, RequestHead
-from x509proxy.message import Mark
+from x509proxy.message import END
 from x509proxy.reader import RequestReader
 from x509proxy.refusal import Refusal
 from x509proxy.request import Request, Wire
@@ -33,20 +33,19 @@ class Inbox:
     def feed(self, data: bytes) -> None:
         """What has come."""
         for event in self.reader.feed(data):
-            match event:
-                case bytes():
-                    assert self._receiving is not None
-                    self._receiving.receive(event)
-                case RequestHead():
-                    self._receiving = Request(event, self._wire, self._settings.hold_bytes)
-                    self._receiving.go_by(self._settings.request_id)
-                    self._queue.append(self._receiving)
-                case Mark.END:
-                    assert self._receiving is not None
-                    self._receiving.receive_end()
-                    self._receiving = None
-                case _:
-                    self.refuse(event)
+            if isinstance(event, RequestHead):
+                self._receiving = Request(event, self._wire, self._settings.hold_bytes)
+                self._receiving.go_by(self._settings.request_id)
+                self._queue.append(self._receiving)
+            elif isinstance(event, bytes):
+                assert self._receiving is not None
+                self._receiving.receive(event)
+            elif event is END:
+                assert self._receiving is not None
+                self._receiving.receive_end()
+                self._receiving = None
+            else:
+                self.refuse(event)
 
     def next(self) -> Request | None:
         """The request whose turn it is; one that has come behind another in the same piece is read only now."""

@@ -7,7 +7,7 @@ import enum
 from x509proxy.deadline import NEVER
 from x509proxy.settings import UpstreamSettings
 
-__all__ = ["State", "patience"]
+__all__ = ["ANSWERING", "AWAITING", "CLOSED", "IDLE", "OPENING", "SENDING", "State", "patience"]
 
 
 class State(enum.Enum):
@@ -21,15 +21,19 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
+# A look into an enumeration takes four times as long as one at a module's name (Python 3.11).
+OPENING, IDLE, SENDING, AWAITING, ANSWERING, CLOSED = State
+
+
 def patience(state: State, settings: UpstreamSettings, request_paused: bool, answer_paused: bool) -> float:
     """Seconds, from now on. ``request_paused``: the back end reads too slowly; ``answer_paused``: the client does."""
-    if state is State.IDLE:
+    if state is IDLE:
         return settings.idle_timeout
-    if state is State.OPENING:
+    if state is OPENING:
         return settings.connect_timeout
-    if state is State.CLOSED or request_paused:
+    if state is CLOSED or request_paused:
         return settings.read_timeout
-    if answer_paused or state is State.SENDING:
+    if answer_paused or state is SENDING:
         # It is the client who is waited for.
         return NEVER
-    return settings.response_timeout if state is State.AWAITING else settings.read_timeout
+    return settings.response_timeout if state is AWAITING else settings.read_timeout

@@ -27,18 +27,15 @@ __all__ = ["Asker", "Pool", "Step", "plan"]
 
 
 class Step(enum.Enum):
-    """What to do for one who asks for a connection."""
+    """What to do for one who asks for a connection, where none is idle."""
 
-    REUSE = "reuse"
     OPEN = "open"
     WAIT = "wait"
     REFUSE = "refuse"
 
 
-def plan(idle: int, connections: int, waiting: int, settings: UpstreamSettings) -> Step:
-    """The next step, by how many connections are idle, exist at all (opening ones included), and are waited for."""
-    if idle:
-        return Step.REUSE
+def plan(connections: int, waiting: int, settings: UpstreamSettings) -> Step:
+    """The next step, by how many connections there are (opening ones included), and how many are waited for."""
     if connections < settings.connections:
         return Step.OPEN
     return Step.WAIT if waiting < settings.queue else Step.REFUSE
@@ -118,19 +115,16 @@ class Pool:
 
     def acquire(self, asker: Asker) -> None:
         """Give ``asker`` a connection, now or later, or the reason why not."""
-        while self._idle and not is_open(self._idle[-1].transport):
-            self._idle[-1].close()
-        connections = len(self._busy) + len(self._opening) + len(self._idle)
-        match plan(len(self._idle), connections, len(self._waiting), self.settings):
-            case Step.REUSE:
+        while self._idle:
+            if is_open(self._idle[-1].transport):
                 self._lend(self._idle.pop(), asker)
+                return
+            self._idle[-1].close()
+        match plan(len(self._busy) + len(self._opening), len(self._waiting), self.settings):
             case Step.OPEN:
                 self._open(asker)
             case Step.WAIT:
-                deadline = self.deadlines.clock.seconds() + self.settings.queue_timeout
-                waiting = _Waiting(asker, deadline, self._give_up)
-                self._waiting.append(waiting)
-                self.deadlines.watch(waiting)
+                self._wait(asker)
             case _:
                 asker.not_connected(Refusal(503, "the queue for the back end is full"))
 
@@ -224,6 +218,12 @@ class Pool:
         connection = Connection(self, self._endpoint)
         self._opening[connection] = asker
         connection.open()
+
+    def _wait(self, asker: Asker) -> None:
+        deadline = self.deadlines.clock.seconds() + self.settings.queue_timeout
+        waiting = _Waiting(asker, deadline, self._give_up)
+        self._waiting.append(waiting)
+        self.deadlines.watch(waiting)
 
     def _serve_queue(self) -> None:
         """A place has become free. What fails at once comes back here by ``failed``, and is not nested."""

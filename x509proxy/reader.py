@@ -19,7 +19,7 @@ import httptools
 
 from x509proxy.head import Body, RequestHead, check_request_line, read_request_head
 from x509proxy.knownheads import known_heads
-from x509proxy.message import Mark, MessageCounter, Stage
+from x509proxy.message import BODY, END, HEAD, IDLE, Mark, MessageCounter, Stage
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import ClientSettings
 
@@ -64,13 +64,13 @@ class RequestReader(MessageCounter):
         events = self._events = []
         data, place, self.rest = self.rest + data, 0, b""
         while not self.dead and place < len(data):
-            if events and events[-1] is Mark.END:
+            if events and events[-1] is END:
                 self.rest = data[place:]
                 break
             if self._plain is not None:
                 place = self._plain_body(data, place, self._plain)
                 continue
-            if self.stage is Stage.IDLE or self._line:
+            if self.stage is IDLE or self._line:
                 head, end = (None, 0) if self._line else self._known.find(data, place)
                 if head is not None:
                     self._begin_known(head)
@@ -90,7 +90,7 @@ class RequestReader(MessageCounter):
         self._events.append(head)
         self._left = head.length
         if self._left:
-            self.stage, self._plain = Stage.BODY, head
+            self.stage, self._plain = BODY, head
         else:
             self._end(head.keep_alive)
 
@@ -104,10 +104,10 @@ class RequestReader(MessageCounter):
         return place + len(piece)
 
     def _end(self, stays_open: bool) -> None:
-        self.stage = Stage.IDLE
+        self.stage = IDLE
         # After its last request a connection has nothing to say.
         self.dead = not stays_open
-        self._events.append(Mark.END)
+        self._events.append(END)
 
     def _end_of_piece(self, data: bytes, place: int) -> int:
         """Where a message may end: a body of a known length there, anything else only behind an empty line."""
@@ -147,7 +147,7 @@ class RequestReader(MessageCounter):
 
     def _whole_line(self, data: bytes) -> bytes:
         """What to feed the parser: nothing until a request line is complete, and well formed in our own eyes."""
-        self.stage = Stage.IDLE
+        self.stage = IDLE
         data = self._line + data
         data = _EMPTY_LINES.sub(b"", data, count=1)
         line, end, _ = data.partition(b"\r\n")
@@ -164,7 +164,7 @@ class RequestReader(MessageCounter):
             self._die(Refusal(414, "request line too long"))
         elif data:
             # Half an empty line begins nothing: a client that drips empty lines would have a new deadline with each of them.
-            self.stage, self._line = Stage.IDLE if data == b"\r" else Stage.HEAD, data
+            self.stage, self._line = IDLE if data == b"\r" else HEAD, data
         return b""
 
     def _refuse(self, error: httptools.HttpParserError) -> None:
@@ -233,6 +233,6 @@ class RequestReader(MessageCounter):
 
 
 def _endless(stage: Stage) -> Refusal:
-    if stage is Stage.HEAD:
+    if stage is HEAD:
         return Refusal(431, "head too large")
     return Refusal(400, "body framing larger than the body", "Malformed request")

@@ -81,7 +81,7 @@ class Sockets:
         while left > 0 and (ready := self._epoll.poll(0, left)):
             left -= len(ready)
             for owner, number, events in [(self._owners.get(number), number, events) for number, events in ready]:
-                if owner is not None and self._has(number, owner):
+                if owner is not None and self._owners.get(number) is owner:
                     self._serving = True
                     self._serve(owner, number, events)
                     self._serving = False

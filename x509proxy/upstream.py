@@ -28,8 +28,9 @@ from x509proxy.backend import connect
 from x509proxy.deadline import NEVER, Deadlines
 from x509proxy.head import ResponseHead
 from x509proxy.knownheads import known_answers
+from x509proxy.message import END
 from x509proxy.outgoing import Outgoing
-from x509proxy.patience import State, patience
+from x509proxy.patience import ANSWERING, AWAITING, CLOSED, IDLE, OPENING, SENDING, patience
 from x509proxy.refusal import Refusal
 from x509proxy.settings import UpstreamSettings
 from x509proxy.sockets import join
@@ -70,7 +71,7 @@ class Connection(Protocol):
         self.born = self._clock.seconds()
         # Not at one time for all those that a burst has opened.
         self.expires = self.born + self._settings.lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
-        self._state = State.OPENING
+        self._state = OPENING
         self._attempt: Deferred[Any] | None = None
         self._taker: Taker | None = None
         self._reader: ResponseReader | None = None
@@ -89,7 +90,7 @@ class Connection(Protocol):
 
     def rest(self) -> None:
         """Wait for the next exchange."""
-        self._state = State.IDLE
+        self._state = IDLE
         self._wait_anew()
         self.deadline = min(self.deadline, self.expires)
 
@@ -104,7 +105,7 @@ class Connection(Protocol):
         """Begin an exchange. ``whole``: no body will follow by :meth:`body_data` that is not written in this turn."""
         self._taker = taker
         self._reader = ResponseReader(method, self._settings, self._known)
-        self._state = State.SENDING
+        self._state = SENDING
         self._request_ended = self._request_paused = self._answer_paused = False
         if not whole:
             self._wait_anew()
@@ -119,8 +120,8 @@ class Connection(Protocol):
         """The request is complete: from now on its answer is waited for."""
         self._outgoing.end()
         self._request_ended = True
-        if self._state is State.SENDING:
-            self._state = State.AWAITING
+        if self._state is SENDING:
+            self._state = AWAITING
             self._wait_anew()
 
     def pause_answer(self) -> None:
@@ -146,18 +147,18 @@ class Connection(Protocol):
     def connectionMade(self) -> None:
         join(self.transport)
         self._outgoing = Outgoing(self.transport)
-        if self._state is State.CLOSED:
+        if self._state is CLOSED:
             self.transport.abortConnection()
         elif not ISSLTransport.providedBy(self.transport):
             self._pool.opened(self)
 
     def handshakeCompleted(self) -> None:
         # A certificate that was not accepted ends in failVerification, which has aborted the transport by now.
-        if self._state is State.OPENING and not self.transport.disconnecting:
+        if self._state is OPENING and not self.transport.disconnecting:
             self._pool.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._state is State.CLOSED:
+        if self._state is CLOSED:
             return
         if self._reader is None or self._taker is None:
             # Nobody has asked for anything.
@@ -166,10 +167,10 @@ class Connection(Protocol):
         self._hear(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._state is State.OPENING:
+        if self._state is OPENING:
             self._not_opened(reason)
             return
-        if self._state in (State.SENDING, State.ANSWERING):
+        if self._state in (SENDING, ANSWERING):
             self._hear(self._outgoing.last_words())
         reader = self._reader
         self._shut()
@@ -195,12 +196,12 @@ class Connection(Protocol):
 
     def expired(self) -> None:
         """Whatever was waited for does not come."""
-        if self._state is State.OPENING and self._attempt is not None:
+        if self._state is OPENING and self._attempt is not None:
             self._fail_opening(Refusal(504, "the back end could not be connected to in time"))
             self._attempt.cancel()
-        elif self._state is State.IDLE:
+        elif self._state is IDLE:
             self.close()
-        elif self._state is State.CLOSED:
+        elif self._state is CLOSED:
             self.transport.abortConnection()
         else:
             self._fail(Refusal(504, "the back end did not go on in time"))
@@ -228,21 +229,20 @@ class Connection(Protocol):
                 taker.answer_failed(Refusal(502, "internal error"))
                 return
         if reader is self._reader and self._taker is not None:
-            if self._state is State.ANSWERING:
+            if self._state is ANSWERING:
                 self._wait_anew()
             self._taker.answer_so_far()
 
     def _take(self, event: ResponseEvent, taker: Taker) -> None:
-        match event:
-            case ResponseHead():
-                self._state = State.ANSWERING
-                taker.answer_head(event)
-            case bytes():
-                taker.answer_data(event)
-            case Refusal():
-                self._fail(event)
-            case _:
-                self._end_exchange(taker)
+        if isinstance(event, bytes):
+            taker.answer_data(event)
+        elif isinstance(event, ResponseHead):
+            self._state = ANSWERING
+            taker.answer_head(event)
+        elif event is END:
+            self._end_exchange(taker)
+        else:
+            self._fail(event)
 
     def _end_exchange(self, taker: Taker) -> None:
         reusable = self._reader is not None and self._reader.reusable and self._request_ended
@@ -268,12 +268,12 @@ class Connection(Protocol):
         taker.answer_failed(refusal)
 
     def _not_opened(self, failure: Failure) -> None:
-        if self._state is State.OPENING:
+        if self._state is OPENING:
             # Not the failure's text: a library's words about a certificate or an address are not ours to log.
             self._fail_opening(Refusal(502, f"the back end could not be connected to: {type(failure.value).__name__}"))
 
     def _fail_opening(self, refusal: Refusal) -> None:
-        self._state = State.CLOSED
+        self._state = CLOSED
         self._pool.deadlines.forget(self)
         if self.transport is not None:
             self.transport.abortConnection()
@@ -287,8 +287,8 @@ class Connection(Protocol):
 
     def _shut(self) -> None:
         """No more exchanges; the pool forgets it."""
-        if self._state is not State.CLOSED:
-            self._state = State.CLOSED
+        if self._state is not CLOSED:
+            self._state = CLOSED
             self._wait_anew()
             self._outgoing.release()
             self._pool.lost(self)
