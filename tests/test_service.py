@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shutil
@@ -262,6 +263,17 @@ class InMemory(ServiceTestCase):
         self.assertEqual([1, 9], [server[0] for server in self.reactor.tcpServers])
         service.startService()
         self.successResultOf(service.stopService())
+
+    def test_collector(self) -> None:
+        """What is there once the reactor runs is no business of the garbage collector's, until the end."""
+        self.addCleanup(gc.unfreeze)
+        service = self.make("--listen", "tcp:1")
+        service.startService()
+        self.assertEqual(0, gc.get_freeze_count())
+        self.reactor.run()
+        self.assertGreater(gc.get_freeze_count(), 1000)
+        self.successResultOf(service.stopService())
+        self.assertEqual(0, gc.get_freeze_count())
 
     def test_stop_unstarted(self) -> None:
         """One that was never started can be stopped."""

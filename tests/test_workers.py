@@ -397,6 +397,8 @@ class Child(InMemory):
         super().setUp()
         self.reactor = WorkerReactor()
         self.pipe = StringTransport()
+        self.relaxed: list[int] = []
+        self.patch(room_of_worker, "relax_collector", lambda: self.relaxed.append(len(self.reactor.ports)))
         self.worker = Worker(self.reactor)
         self.worker.makeConnection(self.pipe)  # type: ignore[no-untyped-call]
 
@@ -423,6 +425,11 @@ class Child(InMemory):
         self.assertEqual([6, 7], [port.number for port in self.reactor.ports])
         assert self.worker.running is not None
         self.assertEqual([6, 7], self.worker.running.addresses)
+
+    def test_collector(self) -> None:
+        """What is there once it serves is no business of the garbage collector's."""
+        self.begin()
+        self.assertEqual([2], self.relaxed)
 
     def test_use(self) -> None:
         """Another configuration is used, and it says so."""

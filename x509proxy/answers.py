@@ -83,6 +83,8 @@ class ResponseReader(MessageCounter):
             self._parse(data)
             if is_first:
                 self._learn(data)
+            if self.dead:
+                self.let_go()
         return events
 
     def _begin_known(self, data: bytes) -> bytes:
@@ -131,6 +133,7 @@ class ResponseReader(MessageCounter):
             self._end(reusable=False)
         else:
             self._die("cut short" if self._begun or self.stage is not IDLE else "none")
+        self.let_go()
         return events
 
     def _refuse(self, error: Exception) -> None:

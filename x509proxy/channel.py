@@ -115,11 +115,11 @@ class Channel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         current, self._current = self._current, None
-        self._inbox.clear()
         self._phase = _CLOSING
         if current is not None:
             current.lost("the client left")
         self._owner.leave(self)
+        self._inbox.end()
 
     # Twisted calls: the client reads too slowly, or again.
 

@@ -57,6 +57,13 @@ class Inbox:
         """What waits is not served any more."""
         self._queue.clear()
 
+    def end(self) -> None:
+        """The connection has gone. Whatever holds on to it, and is held by it, only the collector would find."""
+        self.clear()
+        self.reader.let_go()
+        self._receiving = None
+        del self._wire
+
     def refuse(self, refusal: Refusal) -> None:
         """What has been received so far is unfit: the request it belongs to, or one of which there is no head."""
         request, self._receiving = self._receiving, None

@@ -52,6 +52,10 @@ class MessageCounter:
         self._standstill = 0
         self._begun = False
 
+    def let_go(self) -> None:
+        """Nothing more is fed. A parser and its reader are a cycle that only the collector would find."""
+        self.__dict__.pop("_parser", None)
+
     def _begin_message(self) -> None:
         self.stage = HEAD
         self._begun = True

@@ -89,6 +89,10 @@ class Sender:
             if self._socket is None:
                 self._transport.unregisterProducer()
 
+    def forget(self) -> None:
+        """The connection has gone, and with it whoever was to be paused."""
+        self._producer = None
+
     # The transport calls.
 
     def resumeProducing(self) -> None:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 
 from x509proxy.admin import Admin
+from x509proxy.collector import relax_collector, restore_collector
 from x509proxy.configuration import Configuration, load_configuration
 from x509proxy.listening import Place
 from x509proxy.logs import open_log
@@ -78,6 +79,7 @@ class ProxyService(Service):
         _raise_file_limit(settings.client.connections)
         self._watch(self.reloading.configuration)
         self._notifier.keep_alive(self._reactor)
+        self._reactor.callWhenRunning(relax_collector)
         if isinstance(self.serving, Crew):
             self.serving.start()
         else:
@@ -88,6 +90,7 @@ class ProxyService(Service):
         super().stopService()
         self._listening = False
         self._release_signals()
+        restore_collector()
         self._watching.stop()
         self._notifier.stopping("what is in flight ends")
         # The admin listener is the last to go: until then it says that the proxy is draining.

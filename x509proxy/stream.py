@@ -83,8 +83,9 @@ class TlsStream(Protocol):
         if not self._shaken and self._why is not None:
             self._connections.watch.not_shaken(self._why or self._how_it_ended())
         self._protocol.connectionLost(reason)
-        # A cycle that only the collector would find.
+        # Cycles that only the collector would find.
         del self._protocol
+        self._sender.forget()
 
     # The protocol's calls: ISSLTransport.
 

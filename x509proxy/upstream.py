@@ -75,9 +75,7 @@ class Connection(Protocol):
         self._attempt: Deferred[Any] | None = None
         self._taker: Taker | None = None
         self._reader: ResponseReader | None = None
-        self._request_ended = False
-        self._request_paused = False
-        self._answer_paused = False
+        self._request_ended = self._request_paused = self._answer_paused = False
 
     # The pool's calls.
 
@@ -86,7 +84,8 @@ class Connection(Protocol):
         self._wait_anew()
         self._pool.deadlines.watch(self)
         self._attempt = attempt = maybeDeferred(connect, self._endpoint, self)
-        attempt.addErrback(self._not_opened)
+        # It results in this connection: a cycle, were it kept.
+        attempt.addCallbacks(lambda _: None, self._not_opened)
 
     def rest(self) -> None:
         """Wait for the next exchange."""
@@ -281,7 +280,9 @@ class Connection(Protocol):
 
     def _abort(self) -> None:
         self._shut()
-        self._reader = None
+        if self._reader is not None:
+            self._reader.let_go()
+            self._reader = None
         self.deadline = NEVER
         self.transport.abortConnection()
 

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
+from x509proxy.collector import relax_collector
 from x509proxy.configuration import Configuration
 from x509proxy.logs import LogFile
 from x509proxy.parcel import Frames, Message, Task, frame, unpack, write_message
@@ -142,6 +143,7 @@ class Worker(Protocol):
         log = LogFile(path, task.access_log) if path is not None else None
         self.running = Running(task.configuration, self._reactor, log)
         self.running.adopt(task.sockets)
+        relax_collector()
         self.say({"kind": "serving"})
         if task.configuration.settings.admin is not None:
             reporting = LoopingCall(self._report)
