@@ -78,16 +78,16 @@ class KeepAlive(SynchronousTestCase):
 
     def test_get(self) -> None:
         """A GET with a short answer."""
-        self.assertLessEqual(self.exchange_calls(*[GET] * 20), 222)
+        self.assertLessEqual(self.exchange_calls(*[GET] * 20), 187)
 
     def test_token_request(self) -> None:
         """A token request as OAuth clients send it, with an answer as authorization servers give it."""
-        self.assertLessEqual(self.exchange_calls(*[TOKEN] * 20, answer=ANSWER), 238)
+        self.assertLessEqual(self.exchange_calls(*[TOKEN] * 20, answer=ANSWER), 203)
 
     def test_unknown_heads(self) -> None:
         """Each further field of a head that has not been seen before costs the same: nothing grows faster than its input."""
         few, many, more = (self.exchange_calls(*self.heads(count)) for count in (10, 40, 70))
-        self.assertLessEqual(many - few, 30 * 16)
+        self.assertLessEqual(many - few, 30 * 15)
         self.assertLessEqual(abs((more - many) - (many - few)), 30)
 
     def heads(self, count: int) -> list[bytes]:
@@ -106,9 +106,11 @@ class Fresh(SynchronousTestCase):
         proxy.observe = access_line  # type: ignore[assignment]
         connections = ServerConnections(make_context(Identity(server.certificate, server.private_key), ClientAuth.OPTIONAL))
         factory = TlsFactory(connections, proxy.factory)
-        first, second, third = (self.connection_calls(proxy, factory, context) for _ in range(3))
-        self.assertEqual(second, third)
-        self.assertLessEqual(second, 526, first)
+        first, *others = (self.connection_calls(proxy, factory, context) for _ in range(4))
+        # All alike, but in a new second, whose name has to be made for the log.
+        least, same, _ = sorted(others)
+        self.assertEqual(least, same)
+        self.assertLessEqual(least, 500, first)
 
     def connection_calls(self, proxy: Proxy, factory: TlsFactory, context: SSL.Context) -> int:
         client = SSL.Connection(context, None)
