@@ -25,9 +25,9 @@ PLAN: dict[str, tuple[str, ...]] = {
         "statuspage", "loaded", "advice", "configuration", "expiry", "parcel", "collector",
     ),
     "second": (
-        "limits", "deadline", "tls", "sockets", "sender", "stream", "client", "incoming", "request", "inbox", "channel",
-        "factory", "proxied", "backend", "outgoing", "patience", "upstream", "health", "record", "checks", "pool", "view",
-        "balance", "rewriting", "forwarding", "transfer",
+        "limits", "deadline", "tls", "accepted", "sockets", "sender", "stream", "client", "incoming", "request", "inbox",
+        "channel", "factory", "proxied", "backend", "outgoing", "patience", "upstream", "health", "record", "checks", "pool",
+        "view", "balance", "rewriting", "forwarding", "transfer",
     ),
     "third": ("site", "resource"),
     "fourth": (

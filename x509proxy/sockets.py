@@ -24,6 +24,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from x509proxy.accepted import take_for
+
 __all__ = ["Sockets", "end", "join"]
 
 # Before timers and the reactor's other descriptors get their turn.
@@ -189,4 +191,6 @@ def join(descriptor: Any) -> None:
     if IReactorFDSet.providedBy(moved.reactor):
         moved.stopReading()
         moved.reactor = _sockets(moved.reactor)
+        if isinstance(moved, Port):
+            take_for(moved)
         moved.startReading()
