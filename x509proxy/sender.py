@@ -51,7 +51,7 @@ class Sender:
             self._fall_behind(data[sent:])
 
     def acknowledge(self) -> bool:
-        """Have TCP tell the far end at once that what it sent has come; whether that can be done."""
+        """Have TCP acknowledge at once what comes from now on, until more is written; whether that can be done."""
         try:
             if self._socket is not None:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -46,7 +46,7 @@ class TlsStream(Protocol):
         self._protocol = protocol
         self._among = among
         self._records = Records()
-        self._shaken = self._is_1_3 = False
+        self._shaken = self._is_1_3 = self._is_prompt = False
         self._over = False
         self._paused = False
         self._reading = False
@@ -197,6 +197,8 @@ class TlsStream(Protocol):
             self._tls.do_handshake()
         except SSL.WantReadError:
             self._flush()
+            # Now, and not when it has come: the kernel acknowledges it before we have done our part of the handshake.
+            self._is_prompt = self._sender.acknowledge()
             return False
         except SSL.Error as error:
             self._why = handshake_reason(error.args)
@@ -214,7 +216,7 @@ class TlsStream(Protocol):
         # In TLS 1.3 only tickets are left to say, which are never honoured: they go out with the first answer. But a client with
         # Nagle's algorithm holds its request back until it hears something (40 ms with ApacheBench).
         self._is_1_3 = version == SSL.TLS1_3_VERSION
-        if not (self._is_1_3 and self._sender.acknowledge()):
+        if not (self._is_1_3 and self._is_prompt):
             self._flush()
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()
