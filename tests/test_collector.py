@@ -21,6 +21,8 @@ from tests.wires import Proxy
 from x509proxy.collector import relax_collector, restore_collector
 from x509proxy.selfsigned import KeyKind, make_self_signed
 
+# Objects: Python 3.12 freezes some hundred that are immortal, of its own accord.
+MANY = 10_000
 OURS = ("x509proxy.", "OpenSSL.")
 KEEP = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Number: %d\r\n\r\n"
 POST = b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
@@ -42,19 +44,21 @@ class Settings(SynchronousTestCase):
     def test_relaxed(self) -> None:
         """What is there is looked at no more, and what is new less often; at the end all is as it was."""
         relax_collector()
-        self.assertGreater(gc.get_freeze_count(), 1000)
+        self.assertGreater(gc.get_freeze_count(), MANY)
         self.assertGreater(gc.get_threshold()[0], self.usual[0])
         restore_collector()
-        self.assertEqual((0, self.usual), (gc.get_freeze_count(), gc.get_threshold()))
+        self.assertEqual(self.usual, gc.get_threshold())
+        self.assertLess(gc.get_freeze_count(), MANY)
 
     def test_not_ours(self) -> None:
         """Where somebody has settings of his own, they are left alone, at the start and at the end."""
         gc.set_threshold(123, 4, 5)
         relax_collector()
-        self.assertEqual((0, (123, 4, 5)), (gc.get_freeze_count(), gc.get_threshold()))
+        self.assertEqual((123, 4, 5), gc.get_threshold())
+        self.assertLess(gc.get_freeze_count(), MANY)
         gc.freeze()
         restore_collector()
-        self.assertGreater(gc.get_freeze_count(), 1000)
+        self.assertGreater(gc.get_freeze_count(), MANY)
 
 
 class Waiting(SynchronousTestCase):

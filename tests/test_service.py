@@ -30,6 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.ports import free_port
 from tests.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
+from tests.test_collector import MANY
 from x509proxy import listening, logs
 from x509proxy import server as room
 from x509proxy.exchange import Exchange, Outcome
@@ -269,11 +270,11 @@ class InMemory(ServiceTestCase):
         self.addCleanup(gc.unfreeze)
         service = self.make("--listen", "tcp:1")
         service.startService()
-        self.assertEqual(0, gc.get_freeze_count())
+        self.assertLess(gc.get_freeze_count(), MANY)
         self.reactor.run()
-        self.assertGreater(gc.get_freeze_count(), 1000)
+        self.assertGreater(gc.get_freeze_count(), MANY)
         self.successResultOf(service.stopService())
-        self.assertEqual(0, gc.get_freeze_count())
+        self.assertLess(gc.get_freeze_count(), MANY)
 
     def test_stop_unstarted(self) -> None:
         """One that was never started can be stopped."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -19,8 +20,6 @@ from twisted.internet.interfaces import IProtocol
 from twisted.internet.tcp import Port, Server
 
 __all__ = ["Accepted", "take_for"]
-
-_ANY = "0.0.0.0"  # noqa: S104 - read, not bound
 
 
 class Accepted(Server):
@@ -68,4 +67,4 @@ def take_for(port: Any) -> None:
     if port.transport is Server and port.addressFamily == socket.AF_INET:
         port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host = port.getHost()
-        port.transport = partial(Accepted, None if host.host == _ANY else host)
+        port.transport = partial(Accepted, None if ip_address(host.host).is_unspecified else host)
