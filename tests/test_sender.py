@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from x509proxy import sender as room
 from x509proxy.sender import Sender
 
 
@@ -145,7 +146,9 @@ class Direct(SenderTestCase):
         self.assertEqual([self.transport], list(self.reactor.writers))
 
     def test_nothing_to_acknowledge(self) -> None:
-        """What is not TCP has no acknowledgements, and says so."""
+        """What is not TCP has no acknowledgements, and says so; nor can they be asked for where there is no Linux."""
+        self.assertFalse(self.sender.acknowledge())
+        self.patch(room, "_QUICKACK", None)
         self.assertFalse(self.sender.acknowledge())
 
     def pump_to_the_end(self) -> bytes:

@@ -96,6 +96,15 @@ class SocketsTestCase(SynchronousTestCase):
         protocol.makeConnection(transport)
         return protocol, far
 
+    def read_in_turns(self, far: socket.socket) -> bytes:
+        """All that comes at the far end while a thousand turns are taken."""
+        read = b""
+        for _ in range(1000):
+            self.turns(1)
+            with contextlib.suppress(BlockingIOError):
+                read += far.recv(1 << 20)
+        return read
+
     def turns(self, most: int = 20) -> None:
         for _ in range(most):
             if not self.outer.turn():
@@ -137,11 +146,7 @@ class Serving(SocketsTestCase):
         data = bytes(range(256)) * 16384
         protocol.transport.write(data)  # type: ignore[union-attr]
         far.send(b"meanwhile")
-        read = b""
-        for _ in range(1000):
-            self.turns(1)
-            with contextlib.suppress(BlockingIOError):
-                read += far.recv(1 << 20)
+        read = self.read_in_turns(far)
         self.assertEqual((data, b"meanwhile"), (read, protocol.data))
         self.turns()
         self.assertFalse(self.outer.turn(), "a writer that has nothing to write")
@@ -224,11 +229,7 @@ class Ending(SocketsTestCase):
 
         protocol.then = say_and_end
         far.send(b"x")
-        read = b""
-        for _ in range(1000):
-            self.turns(1)
-            with contextlib.suppress(BlockingIOError):
-                read += far.recv(1 << 20)
+        read = self.read_in_turns(far)
         self.assertEqual((len(data), [ConnectionDone]), (len(read), protocol.lost))
 
     def test_near_end_twice(self) -> None:

@@ -4,7 +4,7 @@ Facts
 -----
 * ``Server`` makes two texts for logs of each connection, asks the protocol for its name for them, and asks the kernel and makes
   an address whenever it is asked who is where.
-* What a socket is accepted by gives it ``TCP_NODELAY`` (Linux: ``tcp_create_openreq_child`` copies it; the BSDs do so too).
+* What a socket is accepted by gives it ``TCP_NODELAY`` (tests/test_accepted.py looks).
 """
 
 from __future__ import annotations

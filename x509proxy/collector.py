@@ -4,8 +4,8 @@ Facts
 -----
 * What the proxy makes for a connection and for a request has no cycles (``tests/test_collector.py``), so reference counting frees
   it at once, and the collector only walks over what is in use: every 700 objects (Python 3.11), and now and then all of them.
-* With nothing left for it, what is there frozen, and its rounds rarer, a fresh connection costs 4 % less CPU; and no request
-  waits while all that was imported is looked through.
+* With what is there frozen, and its rounds rarer, connections cost less, and no request waits while all that was imported is
+  looked through.
 """
 
 from __future__ import annotations

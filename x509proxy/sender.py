@@ -20,6 +20,9 @@ from x509proxy.sockets import end
 
 __all__ = ["Sender"]
 
+# Linux alone has it.
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
 
 @implementer(IPullProducer)
 class Sender:
@@ -53,11 +56,12 @@ class Sender:
     def acknowledge(self) -> bool:
         """Have TCP acknowledge at once what comes from now on, until more is written; whether that can be done."""
         try:
-            if self._socket is not None:
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if self._socket is None or _QUICKACK is None:
+                return False
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         except OSError:
             return False  # a unix socket, or one that is gone
-        return self._socket is not None
+        return True
 
     def end(self) -> None:
         """Close the connection when all has been sent; its protocol is told then, in this turn or another."""

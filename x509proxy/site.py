@@ -75,9 +75,7 @@ class SiteRequest(Incoming):
 
     def stream_to(self, sink: BodySink) -> None:
         self._request.content.seek(0)
-        data = self._request.content.read()
-        if data:
-            sink.body_data(data)
+        sink.body_data(self._request.content.read())
         sink.body_end()
 
     def pause_body(self) -> None:
