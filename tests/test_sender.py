@@ -36,7 +36,11 @@ class Told:
 
 class Listener(Protocol):
     def __init__(self) -> None:
+        self.heard: list[bytes] = []
         self.lost: list[Failure] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard.append(data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.lost.append(reason)
@@ -144,6 +148,22 @@ class Direct(SenderTestCase):
         self.sender.end()
         self.assertEqual((b"abc", []), (self.read(), self.protocol.lost))
         self.assertEqual([self.transport], list(self.reactor.writers))
+
+    def test_end_of_one_half(self) -> None:
+        """Whoever says no more is told on: the far end hears all, and the end, and what it says then still comes."""
+        self.sender.write(b"abc")
+        self.sender.end_half()
+        self.assertEqual(b"abc", self.pump_to_the_end())
+        self.assertEqual(b"", self.far.recv(1))
+        self.far.send(b"late")
+        self.transport.doRead()
+        self.assertEqual(([b"late"], []), (self.protocol.heard, self.protocol.lost))
+
+    def test_end_of_one_half_while_bytes_wait(self) -> None:
+        """While bytes wait both halves end, when they have been written."""
+        data = self.fill()
+        self.sender.end_half()
+        self.assertEqual(data, self.pump_to_the_end())
 
     def test_nothing_to_acknowledge(self) -> None:
         """What is not TCP has no acknowledgements, and says so; nor can they be asked for where there is no Linux."""

@@ -276,6 +276,15 @@ class InMemory(ServiceTestCase):
         self.successResultOf(service.stopService())
         self.assertLess(gc.get_freeze_count(), MANY)
 
+    def test_relaxed_too_late(self) -> None:
+        """A service that has been stopped before the reactor runs does nothing to the garbage collector any more."""
+        usual = gc.get_threshold()
+        service = self.make()
+        service.startService()
+        self.successResultOf(service.stopService())
+        self.reactor.run()
+        self.assertEqual(usual, gc.get_threshold())
+
     def test_stop_unstarted(self) -> None:
         """One that was never started can be stopped."""
         self.successResultOf(self.make().stopService())

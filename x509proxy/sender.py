@@ -70,6 +70,13 @@ class Sender:
         else:
             end(self._transport)
 
+    def end_half(self) -> None:
+        """Say no more; what comes is still read. Where there is no such half, or bytes wait, the connection is closed."""
+        if self._socket is None or self._behind:
+            self._transport.loseConnection()
+        else:
+            self._transport.loseWriteConnection()
+
     def _fall_behind(self, rest: bytes) -> None:
         # A pull producer is asked for more when all has been written; it is also asked at once, and has nothing then.
         self._transport.registerProducer(self, False)  # noqa: FBT003 - Twisted's argument

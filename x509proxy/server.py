@@ -79,7 +79,8 @@ class ProxyService(Service):
         _raise_file_limit(settings.client.connections)
         self._watch(self.reloading.configuration)
         self._notifier.keep_alive(self._reactor)
-        self._reactor.callWhenRunning(relax_collector)
+        # It may have been stopped again by then.
+        self._reactor.callWhenRunning(lambda: relax_collector() if self.running else None)
         if isinstance(self.serving, Crew):
             self.serving.start()
         else:

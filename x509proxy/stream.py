@@ -47,10 +47,7 @@ class TlsStream(Protocol):
         self._among = among
         self._records = Records()
         self._shaken = self._is_1_3 = self._is_prompt = False
-        self._over = False
-        self._paused = False
-        self._reading = False
-        self._producing = False
+        self._over = self._paused = self._reading = self._producing = False
 
     # Twisted calls, from below.
 
@@ -65,8 +62,7 @@ class TlsStream(Protocol):
             transport.setTcpNoDelay(True)
             self.transport.bufferSize = _PIECE
         self._protocol.makeConnection(self)
-        # Why the handshake failed; None for a connection that was not taken at all: whoever did not take it has told.
-        self._why = None if self.disconnecting else ""
+        self._told = self.disconnecting  # by whoever has not taken the connection
 
     def dataReceived(self, data: bytes) -> None:
         if self._over:
@@ -80,8 +76,8 @@ class TlsStream(Protocol):
         self.connected = 0
         self._over = True
         self._among.discard(self)
-        if not self._shaken and self._why is not None:
-            self._connections.watch.not_shaken(self._why or self._how_it_ended())
+        if not (self._shaken or self._told):
+            self._connections.watch.not_shaken(self._how_it_ended())
         self._protocol.connectionLost(reason)
         # Cycles that only the collector would find.
         del self._protocol
@@ -201,14 +197,12 @@ class TlsStream(Protocol):
             self._is_prompt = self._sender.acknowledge()
             return False
         except SSL.Error as error:
-            self._why = handshake_reason(error.args)
-            self._fail()
+            self._refuse(handshake_reason(error.args))
             return False
         except Exception:
             # A callback of ours failed: so does the handshake (L3).
             self._log.failure("a handshake could not be judged")
-            self._why = "internal_error"
-            self._fail()
+            self._refuse("internal_error")
             return False
         self._shaken = True
         version = self._tls.get_protocol_version()
@@ -283,6 +277,16 @@ class TlsStream(Protocol):
         self._over = True
         self._flush()
         self._sender.end()
+
+    def _refuse(self, why: str) -> None:
+        """No handshake: OpenSSL's alert is sent, and the client closes TCP, or the protocol when its time is up.
+
+        To close with octets unread, such as a request behind the handshake, would reset it, and lose the alert (RFC 9112, 9.6).
+        """
+        self._over = self._told = True
+        self._connections.watch.not_shaken(why)
+        self._flush()
+        self._sender.end_half()
 
     def _flush(self) -> None:
         """Send what OpenSSL has to say."""
