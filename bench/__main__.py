@@ -18,6 +18,7 @@ from bench import report
 from bench.growth import growth, tail
 from bench.plot import draw
 from bench.run import FULL, QUICK, Run
+from bench.scale import scale
 from bench.stage import BenchError, Stage
 from bench.subjects import NAMES
 
@@ -30,6 +31,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--idle", type=int, metavar="N", help=f"idle connections (default {FULL.idle})")
     parser.add_argument("--latency", action="store_true", help="latency at half load, too")
     parser.add_argument("--linear", action="store_true", help="how cost grows with connections, fields and bodies, too")
+    parser.add_argument("--scale", action="store_true", help="what two processes of ours carry beside one, too (as root)")
     parser.add_argument("--our-workers", type=int, metavar="N", help="start x509proxy with --workers N")
     parser.add_argument("--plot", type=Path, default=Path("bench.svg"), metavar="FILE", help="default %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure of every round")
@@ -59,6 +61,8 @@ def _run(arguments: argparse.Namespace, stage: Stage) -> None:
     print(report.machine(platform.platform(), [f"{subject.name}: {subject.version}" for subject in run.subjects]))
     results = run.measure()
     print(report.table(results))
+    if arguments.scale:
+        print(report.scale(scale(_say)))
     if arguments.latency:
         print(report.latency(tail(run)))
     curves = growth(run) if arguments.linear else []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from bench.growth import Curve, Tail
 from bench.results import Results
+from bench.scale import Scale
 
-__all__ = ["grid", "growth", "latency", "machine", "table"]
+__all__ = ["grid", "growth", "latency", "machine", "scale", "table"]
 
 _NONE = "—"
 
@@ -51,6 +53,15 @@ def latency(tail: Tail) -> str:
     rows = [[name, f"{tail.got[name]:.0f}", f"{p99:.2f}"] for name, p99 in tail.p99.items()]
     head = ["subject", "requests a second", "p99, ms"]
     return "\n".join([f"Half load: {tail.rate:.0f} requests a second were asked for.", "", grid([head, *rows])])
+
+
+def scale(found: Sequence[Scale]) -> str:
+    """What several processes carry, each with a fifth of a core, and in brackets how many times as much as the first."""
+    rows = []
+    for one in found:
+        fresh, kept = one.times(found[0])
+        rows.append([f"{one.workers}", f"{median(one.fresh):.0f} ({fresh:.2f})", f"{median(one.kept):.0f} ({kept:.2f})"])
+    return grid([["workers", "fresh connections a second", "kept requests a second"], *rows])
 
 
 def growth(curves: Sequence[Curve]) -> str:

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench import load, measure, plot, proof, report
 from bench.growth import Curve, Tail
 from bench.results import Column, Results
+from bench.scale import Scale, Shares
 from bench.stage import BenchError
 
 _STAT = "{pid} ({name}) S {parent} 1 1 0 -1 4194560 9 0 0 0 {times} 20 0 1 0 8315 2 2 3\n"
@@ -220,3 +221,43 @@ class Tables(SynchronousTestCase):
         with mock.patch.dict(sys.modules, {"matplotlib": None, "matplotlib.figure": None}):
             self.assertIn("not installed", plot.draw(Path("never.svg"), results(), []))
         self.assertFalse(Path("never.svg").exists())
+
+
+class Sharing(SynchronousTestCase):
+    def give(self, version_2: bool) -> dict[str, str]:
+        """What is written for process 7, and where."""
+        cgroups = Path(self.mktemp())
+        (cgroups / "cpu").mkdir(parents=True)
+        if version_2:
+            (cgroups / "cgroup.controllers").touch()
+        with Shares(cgroups) as shares:
+            shares.give(7)
+            (folder,) = cgroups.rglob("x509proxy-bench-7")
+            written = {str(path.relative_to(cgroups)): path.read_text("utf-8") for path in folder.iterdir()}
+            # The kernel's vanish with their folder.
+            for path in folder.iterdir():
+                path.unlink()
+        self.assertFalse(folder.exists())
+        return written
+
+    def test_version_1(self) -> None:
+        """A fifth of a core, as cgroups of version 1 have it; and nothing of it stays."""
+        folder = "cpu/x509proxy-bench-7"
+        wanted = {"cpu.cfs_period_us": "10000", "cpu.cfs_quota_us": "2000", "cgroup.procs": "7"}
+        self.assertEqual({f"{folder}/{name}": text for name, text in wanted.items()}, self.give(version_2=False))
+
+    def test_version_2(self) -> None:
+        """And as those of version 2 have it."""
+        folder = "x509proxy-bench-7"
+        self.assertEqual({f"{folder}/cpu.max": "2000 10000", f"{folder}/cgroup.procs": "7"}, self.give(version_2=True))
+
+    def test_not_ours(self) -> None:
+        """Where there are no cgroups, or no right to make any, it is one sentence."""
+        with self.assertRaisesRegex(BenchError, "takes root and cgroups: .*No such file"), Shares(Path("/nowhere")) as shares:
+            shares.give(7)
+
+    def test_table(self) -> None:
+        """Medians of the rounds, and in brackets the median of their ratios to the first."""
+        text = report.scale([Scale(1, [100, 200, 90], [1000, 900, 1100]), Scale(2, [190, 400, 189], [2100, 1800, 1100])])
+        self.assertIn("1        100 (1.00)                  1000 (1.00)", text)
+        self.assertIn("2        190 (2.00)                  1800 (2.00)", text)
