@@ -243,11 +243,9 @@ class Channel(Protocol):
         current, settings = self._current, self._settings
         waiting = current if current is not None and not current.body_complete else None
         wanted = not self.blocked and not self._inbox.waits and (waiting is None or waiting.wants_more)
-        if wanted is not self._reading:
-            self._read_on(wanted=wanted)
         if self.blocked:
             self._enter(_SENDING, settings.send_timeout)
-        elif waiting is not None and self._reading:
+        elif waiting is not None and wanted:
             self._await_body(waiting)
         elif current is not None:
             self._enter(_BACK_END, NEVER)
@@ -255,6 +253,9 @@ class Channel(Protocol):
             self._enter(_HEAD, settings.head_timeout)
         else:
             self._enter(_IDLE, _LINGER if self._owner.draining else settings.idle_timeout)
+        # Last: what waits inside OpenSSL comes while it is at it, and all of the above is out of date then.
+        if wanted is not self._reading:
+            self._read_on(wanted=wanted)
 
     def _await_body(self, request: Request) -> None:
         """Each byte puts the deadline off, but drips do not: they would keep a place, and a back end's connection, for ever."""
@@ -280,10 +281,10 @@ class Channel(Protocol):
     def _close(self, linger: float, rest: bytes = b"") -> None:
         """Say ``rest``, no more, and listen no more; the client has ``linger`` seconds to read what was said."""
         self._inbox.clear()
-        if not self._reading:
-            self._read_on(wanted=True)
         self._phase, self.deadline = _CLOSING, self._clock.seconds() + linger
         write_and_close(self.transport, rest)
+        if not self._reading:
+            self._read_on(wanted=True)
 
 
 def write_and_close(transport: Any, data: bytes) -> None:

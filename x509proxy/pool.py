@@ -101,10 +101,10 @@ class Pool:
         """How many exchanges there are, or wait to be."""
         return len(self._busy) + len(self._opening) + len(self._waiting)
 
-    def status(self, wall: float | None = None) -> PoolStatus:
-        """What there is to see of it, now: ``wall`` seconds since the epoch."""
+    def status(self) -> PoolStatus:
+        """What there is to see of it, now."""
         return attrs.evolve(
-            self.record.status(time.time() if wall is None else wall),
+            self.record.status(time.time()),
             busy=len(self._busy), idle=len(self._idle), opening=len(self._opening), waiting=len(self._waiting),
         )  # fmt: skip
 
