@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from base64 import urlsafe_b64decode
 
 from cryptography import x509
@@ -265,6 +267,14 @@ class Unreadable(SynchronousTestCase):
         subject = samples.tlv(0x30, samples.tlv(0x31, name))
         self.expect_unreadable(samples.with_part(samples.client().der, samples.SUBJECT, subject))
 
+    def test_endless_names(self) -> None:
+        """Names that nobody can have make it unreadable: as text they take up to twelve times the memory that they take here."""
+        within, beyond = (samples.tlv(0x0C, b"\0" * count) for count in (1360, 1370))
+        for text, readable in ((within, True), (beyond, False)):
+            name = samples.tlv(0x30, samples.tlv(0x31, samples.tlv(0x30, samples.oid("2.5.4.3"), text)))
+            der = samples.with_part(samples.client().der, samples.SUBJECT, name)
+            self.assertEqual(readable, Flag.UNREADABLE not in read(der).flags)
+
     def test_rsa_exponents_that_do_not_encrypt(self) -> None:
         """An RSA exponent of one or an even one, with which anybody can sign or nobody, makes a certificate unreadable."""
         self.expect_unreadable(samples.with_spki(samples.rsa_spki(2048, 1)))
@@ -293,6 +303,14 @@ class Unreadable(SynchronousTestCase):
 
 
 class Odd(SynchronousTestCase):
+    def test_no_warning(self) -> None:
+        """A client's odd names are not written into our log: ``cryptography`` warns of each length that it has not seen."""
+        name = samples.tlv(0x30, samples.oid("2.5.4.6"), samples.tlv(0x0C, b"a country"))
+        der = samples.with_part(samples.client().der, samples.SUBJECT, samples.tlv(0x30, samples.tlv(0x31, name)))
+        lines = f"from x509proxy.certificate import ClientCertificate as C; print(C.from_der({der!r}, ()).subject)"
+        done = subprocess.run([sys.executable, "-W", "always", "-c", lines], capture_output=True, text=True, check=True)
+        self.assertEqual(("C=a country\n", ""), (done.stdout, done.stderr))
+
     def test_odd_and_harmless(self) -> None:
         """A serial number of 40 bytes, an empty subject and line ends inside a name are the client's own affair."""
         der = samples.client().der

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import warnings
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -26,6 +27,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 __all__ = ["ClientCertificate", "Flag", "Objection", "Verdict", "unreadable"]
+
+# Of each length of a name's part that it has not seen: a client could write thousands of lines into our log.
+warnings.filterwarnings("ignore", "Attribute's length", UserWarning, __name__.replace(".", r"\."))
 
 
 class Verdict(enum.Enum):
@@ -69,6 +73,7 @@ _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _EXPLICIT_FIELDS = (bytes.fromhex("06072a8648ce3d0101"), bytes.fromhex("06072a8648ce3d0102"))
 _RSA_BITS = range(2048, 8193)
 _LARGEST_EXPONENT = 1 << 32
+_LONGEST_NAMES = 4096  # characters of subject and issuer together; real ones have some hundred
 _LARGEST_DER = 16384  # no server takes a header of 22 KB; to parse 84 KB of names costs as much as 60 handshakes
 
 
@@ -111,13 +116,16 @@ class ClientCertificate:
         key, strong = _describe_key(certificate)
         codes = {objection.code for objection in objections}
         flags = {flag for flag, found in _flags(codes, strong) if found}
+        subject, issuer = certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
+        if len(subject) + len(issuer) > _LONGEST_NAMES:
+            raise ValueError("names of that length are nobody's")
         return cls(
             der=der,
             thumbprint=thumbprint(der),
             verdict=_verdict(objections, certificate.issuer == certificate.subject),
             flags=frozenset(flags),
-            subject=certificate.subject.rfc4514_string(),
-            issuer=certificate.issuer.rfc4514_string(),
+            subject=subject,
+            issuer=issuer,
             serial=certificate.serial_number,
             key=key,
             not_before=certificate.not_valid_before_utc.timestamp(),
@@ -132,7 +140,7 @@ class ClientCertificate:
 
 
 # A client comes back with the same certificate, and what is said of it depends on these two alone: 80 us of a connection's 500
-# (docs/performance.rst). At most 16 MiB are kept.
+# (docs/performance.rst). Each takes 32 KiB at the worst, with a text of four bytes a letter, and some KiB as a rule.
 @lru_cache(maxsize=1024)
 def _parse(der: bytes, objections: frozenset[Objection]) -> ClientCertificate:
     try:
