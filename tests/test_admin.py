@@ -165,12 +165,13 @@ class Answers(SynchronousTestCase):
             "[::1]:9443",
             "[2001:db8::1]",
             "status.example:80",
+            "status.example.",
         ):
             self.assertEqual(200, self.page("/", host).status, host)
 
     def test_no_host(self) -> None:
-        """HTTP/1.0 without a Host is not ours either: a proxy in between may have lost it."""
-        self.assertEqual(421, self.ask("GET / HTTP/1.0").status)
+        """Whoever names no host, as HAProxy's checks do in HTTP/1.0, is answered: no browser can be led to that."""
+        self.assertEqual(200, self.ask("GET /readyz HTTP/1.0").status)
 
     def test_broken(self) -> None:
         """A fault of ours is an answer, and the next request is served."""

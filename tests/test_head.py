@@ -182,9 +182,9 @@ class RequestLine(HeadTestCase):
 
 class Served(HeadTestCase):
     def test_hosts(self) -> None:
-        """Where names are listed, a request for another one was misdirected; port and case do not matter."""
+        """Where names are listed, a request for another one was misdirected; port, case and a last dot do not matter."""
         settings = ClientSettings(hosts=("as.example", "[::1]"))
-        for host in (b"as.example", b"AS.example:8443", b"[::1]:8443", b"[::1]"):
+        for host in (b"as.example", b"AS.example:8443", b"as.example.", b"as.example.:8443", b"[::1]:8443", b"[::1]"):
             self.assertEqual(host, read((b"Host", host), settings=settings).host)
         for host in (b"other.example", b"as.example.evil", b"xas.example", b"[::2]"):
             refused = self.assertRaises(Refused, read, (b"Host", host), settings=settings)

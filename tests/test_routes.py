@@ -47,10 +47,10 @@ class Rules(SynchronousTestCase):
         self.assertIs(Need.IGNORED, need("/login", everything, LOGIN))
 
     def test_server_name(self) -> None:
-        """A rule for a name holds for that name, whatever its case and port; of two with the same path it comes first."""
+        """A rule for a name holds whatever its case, port and last dot; of two with the same path it comes first."""
         named = RuleSettings(server_name="mtls.example.com", client_certificate=Need.REQUIRED)
         general = RuleSettings(client_certificate=Need.IGNORED)
-        for host in ("mtls.example.com", "MTLS.example.com:8443"):
+        for host in ("mtls.example.com", "MTLS.example.com:8443", "mtls.example.com.", "mtls.example.com.:8443"):
             self.assertIs(Need.REQUIRED, need("/", named, general, host=host))
             self.assertIs(Need.REQUIRED, need("/", general, named, host=host))
         for host in ("as.example.com", "mtls.example.com.evil.example", "xmtls.example.com", ""):

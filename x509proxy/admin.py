@@ -11,7 +11,6 @@ addresses, which nobody can have point elsewhere.
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,7 @@ from x509proxy.document import AdminSettings
 from x509proxy.exchange import Observer, unobserved
 from x509proxy.exposition import exposition
 from x509proxy.factory import ProxyFactory
-from x509proxy.head import Body
+from x509proxy.head import Body, host_name
 from x509proxy.history import History
 from x509proxy.listening import Place
 from x509proxy.refusal import Refusal
@@ -43,7 +42,6 @@ _CLIENT = ClientSettings(
     connections=64, head_bytes=8192, line_bytes=4096, target_bytes=1024, fields=50, body_bytes=1, hold_bytes=1,
 )  # fmt: skip
 _EVERY = 2.0  # seconds between two samples for the graphs
-_PORT = re.compile(rb":[0-9]*\Z")
 _FIELDS = (
     (b"Cache-Control", b"no-store"),
     (b"Content-Security-Policy", CONTENT_SECURITY_POLICY.encode("ascii")),
@@ -76,7 +74,7 @@ class Admin:
         self.history = History()
         # Whoever looks at the proxy is not one of its clients, and is not counted among them.
         self.observe: Observer = unobserved
-        self._names = frozenset({b"localhost", *(name.encode("ascii") for name in settings.hosts)})
+        self._names = frozenset({"localhost", *settings.hosts})
         self._source = source
         self._place = Place(reactor, settings.description, "admin.listen")
         self._port: IListeningPort | None = None
@@ -130,8 +128,9 @@ class Admin:
             _send(request, self._pages.get(head.target.partition(b"?")[0], _nothing)())
 
     def _is_ours(self, host: bytes) -> bool:
-        name = _PORT.sub(b"", host).lower()
-        return name in self._names or _is_address(name)
+        # HAProxy's checks name none unless told to; a browser, which others may lead here, always does.
+        name = host_name(host)
+        return not name or name in self._names or _is_address(name)
 
     # The pages.
 
@@ -169,9 +168,9 @@ def _send(request: Request, answer: _Answer) -> None:
     request.finish()
 
 
-def _is_address(name: bytes) -> bool:
+def _is_address(name: str) -> bool:
     try:
-        ipaddress.ip_address(name.decode("ascii").removeprefix("[").removesuffix("]"))
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
     return True

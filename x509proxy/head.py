@@ -29,7 +29,16 @@ from x509proxy.encoding import Pairs
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import ClientSettings, OddNames
 
-__all__ = ["NO_HEAD", "Body", "RequestHead", "ResponseHead", "check_request_line", "read_request_head", "read_response_head"]
+__all__ = [
+    "NO_HEAD",
+    "Body",
+    "RequestHead",
+    "ResponseHead",
+    "check_request_line",
+    "host_name",
+    "read_request_head",
+    "read_response_head",
+]
 
 _NAME_OCTETS = (string.ascii_letters + string.digits + "-").encode()
 _TOKEN_OCTETS = _NAME_OCTETS + b"!#$%&'*+.^_`|~"
@@ -43,6 +52,7 @@ _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"
 
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/1\.[01]")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_PORT = re.compile(rb":[0-9]*\Z")
 _ORIGIN = re.compile(rb"/[!-\"$-~]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[!-\"$-~]*|\?[!-\"$-~]*)?", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -203,9 +213,14 @@ def _read_target(method: bytes, target: bytes, host: bytes, limit: int) -> tuple
     return rest if rest.startswith(b"/") else b"/" + rest, absolute[1]
 
 
+def host_name(host: bytes) -> str:
+    """A host as names are compared: in lower case, without its port, and without the dot that only makes it absolute."""
+    return _PORT.sub(b"", host).decode("ascii").lower().rstrip(".")
+
+
 def _check_served(host: bytes, hosts: tuple[str, ...]) -> None:
     """RFC 9110 section 15.5.20: a request for a name that is not served here was misdirected."""
-    if hosts and re.sub(rb":[0-9]+\Z", b"", host).decode("ascii").lower() not in hosts:
+    if hosts and host_name(host) not in hosts:
         raise Refused(Refusal(421, "a host that is not served", "This name is not served here"))
 
 

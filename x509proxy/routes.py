@@ -10,23 +10,21 @@ Facts
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from x509proxy.head import RequestHead
+from x509proxy.head import RequestHead, host_name
 from x509proxy.settings import ClientAuth, Need, PolicySettings, RuleSettings
 
 __all__ = ["kindest_path", "need_of"]
 
 _ASKED = {ClientAuth.NONE: Need.IGNORED, ClientAuth.OPTIONAL: Need.OPTIONAL, ClientAuth.REQUIRED: Need.REQUIRED}
-_PORT = re.compile(r":[0-9]*\Z")
 
 
 def need_of(head: RequestHead, settings: PolicySettings, asked: ClientAuth | None = None) -> Need:
     """What this request needs. ``asked``: what its listener's handshake asks for, if that is not what all the others do."""
     if settings.rules:
-        path, name = kindest_path(head.target), _PORT.sub("", head.host.decode("latin-1")).lower()
+        path, name = kindest_path(head.target), host_name(head.host)
         for prefix, server_name, need in _longest_first(settings.rules):
             if server_name in (None, name) and (path + "/").startswith(prefix):
                 return need
