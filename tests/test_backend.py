@@ -6,10 +6,15 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL, crypto
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import (
@@ -305,6 +310,22 @@ class Sockets(TestCase):
     async def test_wrong_name(self) -> None:
         """One with another's name gets nothing, be its authority the right one."""
         made = server("other.example")
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made)
+        self.expect_not_served()
+
+    async def test_no_name(self) -> None:
+        """One without any name gets nothing: Twisted takes that for an error of its own, logs it, and goes on (26.10)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]), datetime.now(UTC)
+        builder = x509.CertificateBuilder(subject, subject, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+        made = SelfSigned(builder.sign(key, hashes.SHA256()), key)
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made)
+        self.expect_not_served()
+
+    async def test_unreadable(self) -> None:
+        """One whose certificate is not to be read by us gets nothing."""
+        self.patch(crypto.X509, "to_cryptography", lambda _: 1 / 0)
+        made = server("localhost")
         await self.ask(f"https://localhost:{await self.listen_tls(made)}", made)
         self.expect_not_served()
 
