@@ -249,21 +249,24 @@ class Answers(AnswerTestCase):
     def test_no_body(self) -> None:
         """204, 304 and every answer to HEAD end with their head, whatever length they tell."""
         self.expect("HE", answer(line=b"HTTP/1.1 204 No Content"), reusable=True)
+        self.expect("HE", answer(line=b"HTTP/1.1 304 Not Modified"), reusable=True)
+        self.expect("HE", answer(b"Content-Length: 0\r\n"), b"HEAD", reusable=True)
         for data, method, length in (
             (answer(LENGTH, b"HTTP/1.1 304 Not Modified"), b"GET", 2),
             (answer(LENGTH), b"HEAD", 2),
             (answer(CHUNKED), b"HEAD", -1),
             (answer(LENGTH, b"HTTP/1.1 404 Not Found"), b"HEAD", 2),
         ):
-            head = self.expect("HE", data, method, reusable=True)[0]
+            head = self.expect("HE", data, method, reusable=False)[0]
             assert isinstance(head, ResponseHead)
             self.assertEqual((Body.NONE, length), (head.body, length), data)
         self.expect("HE", answer(), b"HEAD", reusable=False)
 
     def test_announced_body(self) -> None:
-        """A 204 or 304 that announces a body costs the connection: the body might come as the next client's answer."""
-        for fields, line in ((LENGTH, b"204 No Content"), (CHUNKED, b"204 No Content"), (CHUNKED, b"304 Not Modified")):
-            self.expect("HE", answer(fields, b"HTTP/1.1 " + line), reusable=False)
+        """One that announces a body costs the connection: it might come, a little later, as the next client's answer."""
+        for fields in (LENGTH, CHUNKED):
+            for line, method in ((b"204 No Content", b"GET"), (b"304 Not Modified", b"GET"), (b"200 OK", b"HEAD")):
+                self.expect("HE", answer(fields, b"HTTP/1.1 " + line), method, reusable=False)
 
     def test_body_that_must_not_be(self) -> None:
         """A body after such a head never comes out, and costs the connection."""

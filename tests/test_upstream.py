@@ -15,6 +15,7 @@ from tests.wires import CUT, OK, BackEnd, Borrower, TlsWire, Wire
 from x509proxy.answers import ResponseReader
 from x509proxy.backend import is_open
 from x509proxy.deadline import Deadlines
+from x509proxy.health import State
 from x509proxy.origin import Backend
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal
@@ -260,7 +261,7 @@ class Exchanging(UpstreamTestCase):
         second = Borrower(Borrower.ask)
         self.pool.acquire(second)
         # A long head in two pieces: the reader used to find, after the end, that it was endless.
-        self.wire.deliver(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", b"X-Long: " + b"a" * 20000 + b"\r\n\r\n")
+        self.wire.deliver(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", b"X-Long: " + b"a" * 20000 + b"\r\n\r\n")
         self.assertEqual(([200, "end"], []), (first.told, first.refusals))
         self.assertEqual([], second.refusals)
         self.wire.deliver(OK)
@@ -344,6 +345,22 @@ class CutShort(UpstreamTestCase):
         self.wire.lose(CUT)
         self.assertEqual([502], borrower.statuses)
         self.expect()
+
+    def test_out_of_patience(self) -> None:
+        """One that goes while the client's next piece is waited for is not at fault, or whoever stalls would take it out."""
+        for _ in range(2 * SETTINGS.faults):
+            self.upload()
+            self.wire.lose()
+        self.assertEqual((State.UP, 0), (self.pool.status().state, self.pool.status().failures))
+
+    def test_at_fault(self) -> None:
+        """One that goes when it has the whole request is, and one that is sent no more since it reads too slowly."""
+        self.ask()
+        self.wire.lose()
+        self.upload()
+        self.wire.fill()
+        self.wire.lose()
+        self.assertEqual(2, self.pool.status().failures)
 
     def test_in_the_head(self) -> None:
         """A head that is cut short is a 502."""

@@ -199,18 +199,16 @@ class ResponseReader(MessageCounter):
         self._begin_body()
         self._events.append(head)
         if head.body is Body.NONE:
-            self._end(parser.should_keep_alive() and not self._announces_body(status))
+            self._end(parser.should_keep_alive() and not self._announces_body())
 
     def _is_http(self) -> bool:
         head = self._raw.split(b"\r\n\r\n", self._interim + 1)[self._interim]
         return head.lstrip(b"\r\n").startswith(b"HTTP/")
 
-    def _announces_body(self, status: int) -> bool:
-        """Whether an answer that has no body says that it has one. A 304 may tell the length of what it stands for."""
+    def _announces_body(self) -> bool:
+        """Whether an answer that has no body speaks of one. It may, to HEAD and with 304; and there are servers that send it."""
         fields = {name.lower(): value for name, value in self._pairs}
-        return status in (204, 304) and (
-            b"transfer-encoding" in fields or (status == 204 and fields.get(b"content-length", b"").strip(b"0") != b"")
-        )
+        return b"transfer-encoding" in fields or fields.get(b"content-length", b"").strip(b"0") != b""
 
     def on_body(self, piece: bytes) -> None:
         if self.dead or self._head is None:

@@ -246,9 +246,7 @@ class Connection(Protocol):
     def _end_exchange(self, taker: Taker) -> None:
         reusable = self._reader is not None and self._reader.reusable and self._request_ended
         self._taker = self._reader = None
-        if self._answer_paused:
-            self._answer_paused = False
-            self.transport.resumeProducing()
+        self.resume_answer()
         self._pool.served(self)
         if reusable:
             self._pool.release(self)
@@ -261,7 +259,9 @@ class Connection(Protocol):
 
     def _fail(self, refusal: Refusal) -> None:
         taker, self._taker = self._taker, None
-        self._pool.faulted(self, refusal)
+        # One that has ended while the client's next piece was waited for may have lost its patience with the client.
+        if self._state is not CLOSED or self._request_ended or self._request_paused:
+            self._pool.faulted(self, refusal)
         self._abort()
         assert taker is not None
         taker.answer_failed(refusal)
