@@ -44,6 +44,9 @@ class Sums(SynchronousTestCase):
         first, second = combine([snapshot(backends=(bad,)), snapshot(backends=(good, DOWN))]).backends
         self.assertEqual(("slow", "", 3, 6, 9.0), (first.state, first.reason, first.busy, first.failures, first.checked))
         self.assertEqual(DOWN, second)
+        due = BackendState(url="http://a", state="down", due=True)
+        for both in ((bad, due), (due, bad)):
+            self.assertTrue(combine([snapshot(backends=(one,)) for one in both]).backends[0].due)
 
     def test_draining(self) -> None:
         """It drains when all do."""

@@ -348,9 +348,13 @@ class Wellness(PoolTestCase):
         self.back_end.at_once = True
 
     def test_no_connection(self) -> None:
-        """One connection that fails takes it down; one answer on a later one brings it back."""
+        """One connection that fails takes it down; after the hold-off it is due, and one answer on a later one brings it back."""
         self.refuse()
         self.assertEqual((State.DOWN, 1), (self.state, self.pool.status().failures))
+        self.clock.advance(UpstreamSettings().hold_off / 2)
+        self.assertFalse(self.pool.status().due)
+        self.clock.advance(UpstreamSettings().hold_off / 2)
+        self.assertEqual((State.DOWN, True), (self.state, self.pool.status().due))
         self.idle(1)
         self.assertEqual((State.SLOW, 1), (self.state, self.pool.status().exchanges))
         self.clock.advance(10)

@@ -24,12 +24,13 @@ def snapshot(**changes: object) -> Snapshot:
 
 class Ready(SynchronousTestCase):
     def test_ready(self) -> None:
-        """It is ready while it listens, does not drain, and one back end at least is not down."""
+        """It is ready while it listens, does not drain, and one back end at least is not down, or only a request can tell."""
         slow = BackendState(url="http://c", state="slow")
         for changes, ready in (
             ({}, True),
             ({"backends": (DOWN, slow)}, True),
             ({"backends": (DOWN,)}, False),
+            ({"backends": (msgspec.structs.replace(DOWN, due=True),)}, True),
             ({"backends": ()}, False),
             ({"draining": True}, False),
             ({"listeners": ()}, False),

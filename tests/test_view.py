@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import samples
 from tests.test_expiry import identity
 from tests.test_metrics import exchange, refused
-from tests.wires import HEADER, RULES, BackEnd, Desk
+from tests.wires import HEADER, RULES, BackEnd, Borrower, Desk
 from x509proxy import view as room
 from x509proxy.configuration import Configuration
 from x509proxy.deadline import Deadlines
@@ -31,9 +31,9 @@ class Views(SynchronousTestCase):
         listener = ListenerSettings(endpoint="tcp:443", client_certificate=ClientAuth.NONE, proxy_protocol=ProxyProtocol.REQUIRED)
         settings = ProxySettings(listeners=(listener,), client_certificate=ClientAuth.REQUIRED)
         self.configuration = Configuration(settings, identity("localhost", "localhost"), (), RULES)
-        clock = Clock()
-        deadlines = Deadlines(clock)
-        self.back_end = BackEnd(clock, at_once=False)
+        self.clock = Clock()
+        deadlines = Deadlines(self.clock)
+        self.back_end = BackEnd(self.clock, at_once=False)
         self.pool = Pool(Backend.parse("http://127.0.0.1:8080"), self.back_end, deadlines, UpstreamSettings(connections=7))
         self.factory = ProxyFactory(Desk(), deadlines)
         self.counters = Counters()
@@ -60,6 +60,14 @@ class Views(SynchronousTestCase):
         [row] = self.view.snapshot().backends
         self.assertEqual(("http://127.0.0.1:8080", "up", 7, 256), (row.url, row.state, row.connections, row.queue))
         self.assertEqual((0, 0, 0, 0, 0, 0.0), (row.busy, row.idle, row.opening, row.waiting, row.failures, row.checked))
+
+    def test_nobody_asks(self) -> None:
+        """One that is down, and has no checks, is not ready until its hold-off is over: then a request has to find out."""
+        self.pool.acquire(Borrower())
+        self.back_end.attempts[0].fail()
+        self.assertFalse(self.view.snapshot().ready)
+        self.clock.advance(UpstreamSettings().hold_off)
+        self.assertEqual((True, "down"), (self.view.snapshot().ready, self.view.snapshot().backends[0].state))
 
     def test_draining(self) -> None:
         """While it drains it says so, and is not ready."""

@@ -51,7 +51,7 @@ def _backends(rows: list[BackendState]) -> tuple[BackendState, ...]:
 
 
 def _backend(same: list[BackendState]) -> BackendState:
-    best = min(same, key=lambda row: _HOPE.index(row.state))
+    best = min(same, key=lambda row: (_HOPE.index(row.state), not row.due))
     numbers = ("busy", "idle", "opening", "waiting", "connections", "queue", "failures")
     checked = max(row.checked for row in same)
     return msgspec.structs.replace(best, checked=checked, **{name: sum(getattr(row, name) for row in same) for name in numbers})

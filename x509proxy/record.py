@@ -20,12 +20,13 @@ class PoolStatus:
 
     ``since`` and ``last_check``: seconds since the epoch; ``last_error``: a sentence, empty if there has been none; ``busy``,
     ``idle``, ``opening``: connections; ``waiting``: requests that have none yet; ``exchanges``: answered whole; ``failures``:
-    connections that could not be had, and exchanges that failed.
+    connections that could not be had, and exchanges that failed; ``due``: it is down, and the next request may try it.
     """
 
     name: str
     state: State
     since: float
+    due: bool = False
     last_error: str = ""
     busy: int = 0
     idle: int = 0
@@ -105,6 +106,7 @@ class Record:
             name=str(self._backend),
             state=self.health.state,
             since=self.health.since + ahead,
+            due=self.due(),
             last_error=self.health.reason,
             exchanges=self.exchanges,
             failures=self.failures,

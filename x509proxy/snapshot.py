@@ -46,14 +46,15 @@ class ListenerState(State, frozen=True):
 class BackendState(State, frozen=True):
     """One back end. ``state``: ``up``, ``slow`` (it has come back, and its share grows) or ``down``, ``since`` when.
 
-    ``busy``, ``idle``, ``opening``: connections; ``waiting``: requests in the queue; ``connections``, ``queue``: how many there
-    may be. ``failures``: connections that could not be had, and exchanges that failed; ``reason``: the last one's; ``checked``:
-    when it was last asked how it is.
+    ``due``: it is down, and nobody but the next request finds out whether it still is. ``busy``, ``idle``, ``opening``:
+    connections; ``waiting``: requests in the queue; ``connections``, ``queue``: how many there may be. ``failures``: connections
+    that could not be had, and exchanges that failed; ``reason``: the last one's; ``checked``: when it was last asked how it is.
     """
 
     url: str
     state: str = "up"
     since: float = 0.0
+    due: bool = False
     reason: str = ""
     busy: int = 0
     idle: int = 0
@@ -141,8 +142,9 @@ class Snapshot(State, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """Whether it should be sent requests: it accepts connections, and a back end can be asked."""
-        return not self.draining and bool(self.listeners) and any(backend.state != "down" for backend in self.backends)
+        """Whether it should be sent requests: it accepts connections, and a back end can be asked, or has to be, to be known."""
+        can_be_asked = any(backend.state != "down" or backend.due for backend in self.backends)
+        return not self.draining and bool(self.listeners) and can_be_asked
 
     @classmethod
     def told(cls, table: object) -> Snapshot:

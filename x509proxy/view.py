@@ -112,6 +112,7 @@ def _backend(pool: _Pool) -> BackendState:
         url=without_secrets(status.name),
         state=status.state.value,
         since=status.since,
+        due=status.due,
         reason=without_secrets(status.last_error),
         busy=status.busy,
         idle=status.idle,
