@@ -69,6 +69,90 @@ class PoolTestCase(SynchronousTestCase):
         self.assertEqual(busy + opening + waiting, self.pool.load)
 
 
+class Uploads(PoolTestCase):
+    """Whoever sends its body slowly keeps a connection for as long: half of them are for the others."""
+
+    def arrange(self, settings: UpstreamSettings = UpstreamSettings(connections=4, queue=4, queue_timeout=5)) -> None:
+        super().arrange(settings)
+
+    def upload(self) -> Borrower:
+        """One more whose body is still to come, when its head has been sent."""
+        borrower = Borrower(
+            lambda self: self.connection.send(b"POST", b"POST / HTTP/1.1\r\n\r\n", self, whole=False), streams=True
+        )
+        self.pool.acquire(borrower)
+        return borrower
+
+    def end(self, upload: Borrower) -> None:
+        """Its request is complete, and is answered."""
+        upload.connection.body_end()
+        upload.connection.transport.deliver(OK)
+
+    def test_half(self) -> None:
+        """Uploads get half of the connections, and whoever has all of its request gets one at once."""
+        uploads = [self.upload() for _ in range(4)]
+        self.assertEqual([1, 1, 0, 0], [len(upload.connections) for upload in uploads])
+        for _ in range(2):
+            self.assertEqual(1, len(self.borrow().connections))
+        self.expect(busy=4, waiting=2)
+
+    def test_opening(self) -> None:
+        """Those that are being opened count; one that fails is no upload any more."""
+        self.back_end.at_once = False
+        uploads = [self.upload() for _ in range(3)]
+        self.expect(opening=2, waiting=1)
+        self.back_end.attempts[0].fail()
+        self.expect(opening=2)
+        self.assertEqual([502], uploads[0].statuses)
+
+    def test_idle(self) -> None:
+        """They are not given an idle one either."""
+        self.idle(4)
+        for _ in range(3):
+            self.upload()
+        self.expect(busy=2, idle=2, waiting=1)
+
+    def test_next(self) -> None:
+        """When one has been answered, the next has its connection."""
+        first, _, third = (self.upload() for _ in range(3))
+        self.end(first)
+        self.assertEqual([first.connection], third.connections)
+        self.expect(busy=2)
+
+    def test_next_on_an_idle_one(self) -> None:
+        """When one is lost, the next has an idle connection, though there are as many as there may be."""
+        self.idle(4)
+        first, _, third = (self.upload() for _ in range(3))
+        self.borrow()
+        first.connection.transport.lose()
+        self.assertEqual(1, len(third.connections))
+        self.expect(busy=3)
+
+    def test_others_pass(self) -> None:
+        """Who waits behind uploads that may not go on does not wait for them."""
+        for _ in range(3):
+            self.upload()
+        first, _, third = (self.borrow() for _ in range(3))
+        self.expect(busy=4, waiting=2)
+        first.connection.transport.deliver(OK)
+        self.assertEqual([first.connection], third.connections)
+        self.expect(busy=4, waiting=1)
+
+    def test_queue(self) -> None:
+        """They take half of the queue too, wait there as long as others, and are refused beyond."""
+        uploads = [self.upload() for _ in range(5)]
+        self.assertEqual([[], [], [], [], [503]], [upload.statuses for upload in uploads])
+        for _ in range(22):
+            self.clock.advance(0.25)
+        self.assertEqual([503], uploads[2].statuses)
+        self.expect(busy=2)
+
+    def test_only_one(self) -> None:
+        """Where there is one connection, an upload may have it."""
+        self.arrange(UpstreamSettings(connections=1))
+        self.assertEqual(1, len(self.upload().connections))
+
+
 class Lending(PoolTestCase):
     """A connection serves one exchange at a time."""
 

@@ -220,6 +220,25 @@ class Heads(TransferTestCase):
         self.assertEqual(asked(b"GET / HTTP/1.1", host=b"127.0.0.1:8080"), self.head(b"GET / HTTP/1.0\r\n\r\n"))
 
 
+class Uploads(TransferTestCase):
+    def test_slow(self) -> None:
+        """However many clients send large bodies as slowly as they may, one who has said all is served."""
+        self.arrange(client=SMALL, upstream=UpstreamSettings(connections=4))
+        for _ in range(4):
+            self.proxy.client(post(b"half of it", length=100))
+        self.assertEqual(2, len(self.proxy.back_end.wires))
+        client = self.proxy.client(GET)
+        self.proxy.back_end.wire.deliver(OK)
+        self.assertIn(b"200 OK", client.sent())
+
+    def test_small(self) -> None:
+        """What is held until it is whole is no such upload."""
+        self.arrange(upstream=UpstreamSettings(connections=4))
+        for _ in range(4):
+            self.proxy.client(post(b"grant_type=client_credentials"))
+        self.assertEqual(4, len(self.proxy.back_end.wires))
+
+
 class Choosing(TransferTestCase):
     """Several back ends."""
 

@@ -217,9 +217,13 @@ class Borrower:
     """One who needs a connection for one exchange: it keeps what it is told.
 
     It does ``at_once`` when it is connected, ``then`` when it gets the answer's head, and ``finally_`` when all is over.
+    ``streams``: its client is still sending the body.
     """
 
-    def __init__(self, at_once: Callable[[Borrower], object] = id, finally_: Callable[[Borrower], object] = id) -> None:
+    def __init__(
+        self, at_once: Callable[[Borrower], object] = id, finally_: Callable[[Borrower], object] = id, *, streams: bool = False
+    ) -> None:
+        self.streams = streams
         self.told: list[object] = []
         self.refusals: list[Refusal] = []
         self.connections: list[Connection] = []

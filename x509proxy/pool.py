@@ -42,8 +42,10 @@ def plan(connections: int, waiting: int, settings: UpstreamSettings) -> Step:
 
 
 class Asker(Protocol):
-    """Who needs a connection, for one exchange."""
+    """Who needs a connection, for one exchange. ``streams``: its client is still sending the body, as slowly as it likes."""
 
+    @property
+    def streams(self) -> bool: ...
     def connected(self, connection: Connection) -> None: ...
     def not_connected(self, refusal: Refusal) -> None: ...
 
@@ -85,6 +87,10 @@ class Pool:
         self._idle: list[Connection] = []
         self._opening: dict[Connection, Asker | None] = {}
         self._busy: set[Connection] = set()
+        # Lent, or being opened, to those who stream. Half of all is for whoever has the whole of its request, or a few clients
+        # that send slowly would be all that a back end sees.
+        self._uploads: set[Connection] = set()
+        self._most_uploads = max(1, settings.connections // 2)
         self._waiting: deque[_Waiting] = deque()
         self._serving = False
         self._closed = False
@@ -115,6 +121,9 @@ class Pool:
 
     def acquire(self, asker: Asker) -> None:
         """Give ``asker`` a connection, now or later, or the reason why not."""
+        if asker.streams and len(self._uploads) >= self._most_uploads:
+            self._hold_up(asker)
+            return
         while self._idle:
             if is_open(self._idle[-1].transport):
                 self._lend(self._idle.pop(), asker)
@@ -149,6 +158,7 @@ class Pool:
     def failed(self, connection: Connection, refusal: Refusal) -> None:
         """It could not be opened; not one byte of a request has been sent on it."""
         asker = self._opening.pop(connection)
+        self._uploads.discard(connection)
         self._judge(self.record.failed, connection.born, refusal.reason)
         self._serve_queue()
         if asker is not None:
@@ -167,13 +177,17 @@ class Pool:
     def release(self, connection: Connection) -> None:
         """Its exchange is over, and it is as it was before."""
         self._busy.discard(connection)
+        if self._uploads:
+            self._uploads.discard(connection)
+        first = self._first() if self._waiting else None
         if connection.expires <= self.deadlines.clock.seconds():
             connection.close()
-        elif self._waiting and not is_open(connection.transport):
+        elif first is not None and not is_open(connection.transport):
             # Behind the answer there is something that nobody asked for, or the end.
             connection.close()
-        elif self._waiting:
-            self._lend(connection, self._next())
+        elif first is not None:
+            self._leave_queue(first)
+            self._lend(connection, first.asker)
         elif self._closed:
             connection.close()
         else:
@@ -183,6 +197,7 @@ class Pool:
     def lost(self, connection: Connection) -> None:
         """It has ended, whatever it was doing."""
         self._busy.discard(connection)
+        self._uploads.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         self._serve_queue()
@@ -212,12 +227,23 @@ class Pool:
 
     def _lend(self, connection: Connection, asker: Asker) -> None:
         self._busy.add(connection)
+        if asker.streams:
+            self._uploads.add(connection)
         asker.connected(connection)
 
     def _open(self, asker: Asker) -> None:
         connection = Connection(self, self._endpoint)
         self._opening[connection] = asker
+        if asker.streams:
+            self._uploads.add(connection)
         connection.open()
+
+    def _hold_up(self, asker: Asker) -> None:
+        """An upload has to wait for another one's end, in half of the queue."""
+        if plan(self.settings.connections, 2 * len(self._waiting), self.settings) is Step.WAIT:
+            self._wait(asker)
+        else:
+            asker.not_connected(Refusal(503, "as many uploads to the back end as there may be"))
 
     def _wait(self, asker: Asker) -> None:
         deadline = self.deadlines.clock.seconds() + self.settings.queue_timeout
@@ -231,15 +257,19 @@ class Pool:
             return
         self._serving = True
         try:
-            while self._waiting and len(self._busy) + len(self._opening) + len(self._idle) < self.settings.connections:
-                self._open(self._next())
+            while (first := self._first()) is not None and (self._idle or self._has_room()):
+                self._leave_queue(first)
+                self.acquire(first.asker)
         finally:
             self._serving = False
 
-    def _next(self) -> Asker:
-        waiting = self._waiting[0]
-        self._leave_queue(waiting)
-        return waiting.asker
+    def _has_room(self) -> bool:
+        return len(self._busy) + len(self._opening) < self.settings.connections
+
+    def _first(self) -> _Waiting | None:
+        """Who has waited longest of those who may have a connection."""
+        may_upload = len(self._uploads) < self._most_uploads
+        return next((waiting for waiting in self._waiting if may_upload or not waiting.asker.streams), None)
 
     def _leave_queue(self, waiting: _Waiting) -> None:
         self._waiting.remove(waiting)

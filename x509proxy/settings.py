@@ -254,7 +254,8 @@ class UpstreamSettings(Settings, frozen=True):
     """The back end's side of HTTP/1.1 (:mod:`x509proxy.upstream`).
 
     ``idle_timeout`` has to be shorter than the back end's own keep-alive timeout (Tomcat: 20 s). ``connections`` and ``queue``
-    are for each back end. ``ca``, ``certificate`` and ``private_key`` are PEM files, for ``https`` back ends. ``lifetime``: an
+    are for each back end; of the connections, half at the most are lent to requests whose bodies are still coming, and longer
+    than ``hold_bytes``. ``ca``, ``certificate`` and ``private_key`` are PEM files, for ``https`` back ends. ``lifetime``: an
     older connection is not used again, so that a name that has moved is followed.
 
     A back end that cannot be connected to, or has failed ``faults`` exchanges in a row, is left alone for ``hold_off``, then

@@ -64,6 +64,7 @@ class Transfer:
 
     __slots__ = (
         "_body", "_candidates", "_connection", "_fields", "_policy", "_pool", "_pools", "_request", "_rules", "_sink", "_start",
+        "streams",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,7 @@ class Transfer:
         self._pool: Pool | None = None
         self._connection: Connection | None = None
         self._body = (Body.NONE, 0)
+        self.streams = False
         self._start = b""
 
     def start(self) -> None:
@@ -108,6 +110,7 @@ class Transfer:
         request = self._request
         if not request.body_complete:
             self._body = (request.head.body, request.head.length)
+            self.streams = True
         elif request.held or request.head.method in _WITH_LENGTH:
             self._body = (Body.LENGTH, request.held)
         self._ask(next(self._candidates))
