@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from x509proxy.deadline import NEVER, Deadlines
 
@@ -55,6 +59,33 @@ class DeadlineTestCase(SynchronousTestCase):
     def advance(self, seconds: float) -> None:
         """In steps much smaller than the resolution."""
         self.clock.pump([1 / 64] * round(seconds * 64))
+
+
+class Reactor(Clock):
+    """A reactor as Twisted's are: what it has is the time of day."""
+
+    seconds = staticmethod(time.time)
+
+
+class TimeOfDay(SynchronousTestCase):
+    def test_steps(self) -> None:
+        """Deadlines go by a clock that nobody sets, though the reactor goes by the time of day."""
+        clock = Deadlines(Reactor()).clock
+        before = time.monotonic()
+        self.assertTrue(before <= clock.seconds() <= time.monotonic())
+
+    def test_timers(self) -> None:
+        """The timers are the reactor's."""
+        reactor = Reactor()
+        clock = Deadlines(reactor).clock
+        verifyObject(IReactorTime, clock)
+        call = clock.callLater(3, self.fail, "not yet")
+        self.assertEqual(([call], [call]), (reactor.getDelayedCalls(), clock.getDelayedCalls()))
+
+    def test_other_clocks(self) -> None:
+        """A clock that goes by something else is left alone."""
+        clock = Clock()
+        self.assertIs(clock, Deadlines(clock).clock)
 
 
 class Resolution(DeadlineTestCase):

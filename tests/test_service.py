@@ -637,7 +637,8 @@ class DaemonTestCase(TestCase):
         assert process is not None
         await until(lambda: process.poll() is not None, pause=0.05)
         self.assertEqual(status, process.returncode, daemon.log)
-        self.assertFalse(daemon.pid_file.exists())
+        # Of a daemon it is the process that started it which has ended; it is told before the file goes.
+        await until(lambda: not daemon.pid_file.exists(), pause=0.05)
 
     async def serves(self, daemon: Daemon) -> None:
         """A client with a certificate is answered, and the back end has seen the certificate."""

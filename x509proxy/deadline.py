@@ -2,15 +2,23 @@
 
 A ``callLater`` for each wait would be made and cancelled at each request; here a wait costs one assignment to ``deadline``, and
 everybody is looked at a few times a second.
+
+Facts
+-----
+* Twisted's reactors go by the time of day, which somebody may set. With it, a step ahead would end all waits at once, and a step
+  back would none for as long. When the looks are due is still the reactor's affair.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from zope.interface import implementer
 
 __all__ = ["NEVER", "Deadlines", "Waiter"]
 
@@ -26,13 +34,34 @@ class Waiter(Protocol):
         """The deadline has passed. It is called again at each look until ``deadline`` is set anew, or the waiter forgotten."""
 
 
+@implementer(IReactorTime)
+class _Steady:
+    """A reactor's timers, and a clock that nobody sets."""
+
+    seconds = staticmethod(time.monotonic)
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def callLater(self, delay: float, callable: Any, *args: object, **kwargs: object) -> IDelayedCall:  # noqa: A002
+        call: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kwargs)
+        return call
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        calls: Sequence[IDelayedCall] = self._reactor.getDelayedCalls()
+        return calls
+
+
 class Deadlines:
-    """The waiters of one reactor. A deadline is kept to within ``resolution`` seconds, never early."""
+    """The waiters of one reactor. A deadline is kept to within ``resolution`` seconds, never early.
+
+    ``clock``: what all who wait go by. Of a reactor that goes by the time of day only the timers are used.
+    """
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime, resolution: float = 0.25) -> None:
-        self.clock = clock
+        self.clock: IReactorTime = _Steady(clock) if clock.seconds is time.time else clock
         self._resolution = resolution
         self._waiters: dict[Waiter, None] = {}
         self._call: IDelayedCall | None = None
