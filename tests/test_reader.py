@@ -390,6 +390,18 @@ class OneAtATime(SynchronousTestCase):
         self.assertEqual("HE", shape_of(reader.feed(b" HTTP/1.1\r\nHost: as.example\r\n\r\n")))
 
 
+class Chunks(SynchronousTestCase):
+    def test_together(self) -> None:
+        """Chunks that come together are handed on as one piece, what comes with the end of a body too, and before a refusal."""
+        for end, last in ((b"0\r\n\r\n", Mark.END), (b"0\r\nX: y\r\n\r\n", Mark.END), (b"x", Refusal)):
+            reader = RequestReader(CLIENT)
+            reader.feed(chunked(b""))
+            self.assertEqual([b"a" * 100], reader.feed(b"1\r\na\r\n" * 100))
+            piece, event = reader.feed(b"1\r\nb\r\n" * 50 + end)
+            self.assertEqual(b"b" * 50, piece)
+            self.assertTrue(event is last or type(event) is last)
+
+
 class WellFormed(SynchronousTestCase):
     def test_literal(self) -> None:
         """A request with a body is its head, validated, its body and its end; the reader is then where it began."""

@@ -40,6 +40,7 @@ class RequestReader(MessageCounter):
         super().__init__(settings.head_bytes, settings.fields)
         self._settings = settings
         self._events: list[RequestEvent] = []
+        self._pieces: list[bytes] = []
         self._target = b""
         self._line = b""
         self.rest = b""
@@ -134,6 +135,7 @@ class RequestReader(MessageCounter):
         self._whole_head, self._head_read = False, None
         try:
             self._parser.feed_data(data)
+            self._hand_on()
         except httptools.HttpParserUpgrade:
             # The request stands, without its upgrade; what follows it would be another protocol's.
             self.dead = True
@@ -178,8 +180,15 @@ class RequestReader(MessageCounter):
             self._die(Refusal(400, f"malformed request: {error}", "Malformed request"))
 
     def _die(self, refusal: Refusal) -> None:
+        self._hand_on()
         self.dead = True
         self._events.append(refusal)
+
+    def _hand_on(self) -> None:
+        """What has come of a body, as one: to send each chunk of an octet on by itself costs a hundred times as much."""
+        if self._pieces:
+            self._events.append(b"".join(self._pieces))
+            self._pieces = []
 
     # Called by httptools.
 
@@ -224,9 +233,10 @@ class RequestReader(MessageCounter):
         self._body_size += len(piece)
         if self._body_size > self._settings.body_bytes:
             raise Refused(Refusal(413, "body too large", f"The body may have {self._settings.body_bytes} bytes"))
-        self._events.append(piece)
+        self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
+        self._hand_on()
         if self._stays_open and not self._parser.should_keep_alive():
             raise Refused(Refusal(400, "connection field in a trailer", "Malformed request"))
         self._end(self._parser.should_keep_alive())
