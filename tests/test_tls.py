@@ -30,7 +30,7 @@ from zope.interface import implementer
 from tests import samples
 from tests.samples import Pair, pair
 from tests.test_trusted import make_crl
-from x509proxy.certificate import ClientCertificate, Flag, Verdict
+from x509proxy.certificate import ClientCertificate, Flag, Verdict, unreadable
 from x509proxy.material import Identity
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
@@ -226,6 +226,14 @@ class EveryKind(TlsTestCase):
 
 
 class Verdicts(TlsTestCase):
+    def test_nobody_has_looked(self) -> None:
+        """A certificate that OpenSSL has not shown to us in this handshake is nobody's, rather than one without objections."""
+        for found, authorities in ((pair(), []), (pair(issuer=(authority := pair(subject="CN=a", ca=True))), [authority])):
+            context = server_context(authorities=authorities)
+            context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+            shaken = self.shake(context, self.client_context(found))
+            self.assertEqual(unreadable(found.der), shaken.certificate)
+
     def test_issued(self) -> None:
         """A certificate of an authority's is trusted where that authority is named, and untrusted anywhere else."""
         authority, other = pair(subject="CN=authority", ca=True), pair(subject="CN=other", ca=True)

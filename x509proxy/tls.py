@@ -70,7 +70,8 @@ class _Connection(SSL.Connection):
         self.asked = asked
         # set_context drops it, a reload too, and OpenSSL may still call its servername callback.
         self.first_context = context
-        self.objections: set[Objection] = set()
+        # None while nobody has looked: that would be another thing than to have none.
+        self.objections: set[Objection] | None = None
         self.certificate: ClientCertificate | None = None
         self.certificate_read = False
 
@@ -78,8 +79,10 @@ class _Connection(SSL.Connection):
 def _record(connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
     """The verify callback. It lets the handshake go on, or, where it cannot record, ends it."""
     try:
+        assert isinstance(connection, _Connection)
+        if connection.objections is None:
+            connection.objections = set()
         if not ok:
-            assert isinstance(connection, _Connection)
             connection.objections.add(Objection(depth, code))
     except BaseException:
         return False
@@ -225,6 +228,8 @@ def _read(connection: SSL.Connection) -> ClientCertificate | None:
         # Not as_cryptography: most certificates have been parsed before, and are found by their bytes.
         der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
         objections = connection.objections if isinstance(connection, _Connection) else _guess(certificate.to_cryptography())
+        if objections is None:
+            return unreadable(der)
         found = ClientCertificate.from_der(der, objections)
         return attrs.evolve(found, chain=_chain(connection)) if found.verdict is Verdict.TRUSTED else found
     except Exception:
