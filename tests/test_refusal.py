@@ -55,6 +55,11 @@ class Fields(SynchronousTestCase):
         saying = [status for status in STATUSES if b"Retry-After" in dict(Refusal(status, "reason").pairs)]
         self.assertEqual([503], saying)
 
+    def test_challenge(self) -> None:
+        """401, and only 401, has a challenge (RFC 9110 section 15.5.2)."""
+        challenging = {status: dict(Refusal(status, "reason").pairs).get(b"WWW-Authenticate") for status in STATUSES}
+        self.assertEqual({401: b"ClientCertificate"}, {status: value for status, value in challenging.items() if value})
+
     def test_allow(self) -> None:
         """405, and only 405, says which methods there are (RFC 9110 section 15.5.6)."""
         allowing = {status: dict(Refusal(status, "reason").pairs).get(b"Allow") for status in STATUSES}

@@ -37,6 +37,9 @@ class Refusal:
     def pairs(self) -> tuple[tuple[bytes, bytes], ...]:
         """The answer's own fields; framing, ``Date`` and ``Connection`` are the channel's business."""
         fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
+        if self.status == 401:
+            # RFC 9110 section 15.5.2 wants a challenge, and there are clients that fail without one; none is registered for TLS.
+            fields.append((b"WWW-Authenticate", b"ClientCertificate"))
         if self.status == 503:
             fields.append((b"Retry-After", b"1"))
         if self.status == 405:
