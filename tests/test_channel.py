@@ -804,6 +804,8 @@ class Draining(ChannelTestCase):
         self.clock.advance(0.25)
         self.expect_cut(wire)
         self.assertEqual((["ended"], ["gone"]), (ended, self.source.told))
+        (exchange,) = self.desk.exchanges
+        self.assertEqual((Outcome.ABORTED, "the proxy ended"), (exchange.outcome, exchange.reason))
 
     def test_record_comes_first(self) -> None:
         """The last exchange has been recorded when the end has come: an access log may be closed then."""

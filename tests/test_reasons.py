@@ -46,6 +46,8 @@ class Refusals(SynchronousTestCase):
             (400, "malformed request: whatever", "malformed"),
             (413, "body of 7 bytes", "body_too_large"),
             (0, "the client left", "client_left"),
+            (0, "the proxy ended", "proxy_ended"),
+            (503, "as many uploads to the back end as there may be", "uploads_full"),
             (0, "", "other"),
         ):
             self.assertEqual(word, refusal_reason(status, reason), reason)

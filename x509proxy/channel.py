@@ -87,8 +87,7 @@ class Channel(Protocol):
         self._served = 0
         self._body_since = (0.0, 0)
         self._reading = True
-        self.blocked = False
-        self._advancing = False
+        self.blocked = self._advancing = False
 
     # Twisted calls: the connection.
 
@@ -114,10 +113,7 @@ class Channel(Protocol):
         self._advance()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        current, self._current = self._current, None
-        self._phase = _CLOSING
-        if current is not None:
-            current.lost("the client left")
+        self._lose("the client left")
         self._owner.leave(self)
         self._inbox.end()
 
@@ -190,8 +186,8 @@ class Channel(Protocol):
 
     def cut(self) -> None:
         """End at once, so that nobody takes what was sent for whole."""
-        self._phase = _CLOSING
         self.deadline = NEVER
+        self._lose("the proxy ended")
         self.transport.abortConnection()
 
     def drain(self) -> None:
@@ -203,6 +199,12 @@ class Channel(Protocol):
                 self.deadline = min(self.deadline, self._clock.seconds() + _LINGER)
 
     # Inside.
+
+    def _lose(self, why: str) -> None:
+        """The request that is being served will not be answered."""
+        self._phase, current, self._current = _CLOSING, self._current, None
+        if current is not None:
+            current.lost(why)
 
     def _advance(self) -> None:
         """Serve what waits, one at a time; an answer given at once comes back here by ``answered``, and is not nested."""

@@ -19,6 +19,7 @@ _REASONS = (
     ("certificate of ", "certificate_too_large"),
     ("certificate header of ", "certificate_too_large"),
     ("the queue for the back end is full", "queue_full"),
+    ("as many uploads", "uploads_full"),
     ("no connection to the back end became free", "queue_timeout"),
     ("the back end could not be connected to in time", "connect_timeout"),
     ("the back end could not be connected to", "connect_failed"),
@@ -28,6 +29,7 @@ _REASONS = (
     ("the body did not come in time", "body_timeout"),
     ("the client does not read", "send_timeout"),
     ("the client left", "client_left"),
+    ("the proxy ended", "proxy_ended"),
     ("internal error", "internal_error"),
 )
 _STATUSES = {
@@ -38,6 +40,7 @@ _STATUSES = {
 LIMITS = {
     "certificate_too_large": "maximum-der",
     "queue_full": "upstream.queue",
+    "uploads_full": "upstream.connections",
     "queue_timeout": "upstream.queue-timeout",
     "connect_timeout": "upstream.connect-timeout",
     "backend_timeout": "upstream.response-timeout",
