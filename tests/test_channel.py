@@ -107,6 +107,20 @@ class KeepAlive(ChannelTestCase):
         self.assertEqual(1, len(self.desk.requests))
         self.expect_closing(wire)
 
+    def test_lifetime(self) -> None:
+        """A connection that is older than it may be is closed with its next answer, however much it is used."""
+        self.arrange(ClientSettings(lifetime=40, handshake_timeout=10))
+        self.desk.then = reply
+        wire = self.connect(GET)
+        for _ in range(2):
+            self.clock.advance(24)
+            wire.sent()
+            wire.deliver(GET)
+            self.assertNotIn(b"Connection: close", wire.sent())
+        self.clock.advance(2)
+        wire.deliver(GET)
+        self.assertIn(b"\r\nConnection: close\r\n", wire.sent())
+
     def test_number_of_requests(self) -> None:
         """The last request of those that one connection may carry is answered with ``Connection: close``."""
         self.arrange(ClientSettings(requests=2))

@@ -98,6 +98,7 @@ class Channel(Protocol):
             return
         self.transport.registerProducer(self, streaming=True)
         self._enter(_HANDSHAKE, self._settings.handshake_timeout)
+        self._old_from = self.deadline + self._settings.lifetime
         if not ISSLTransport.providedBy(self.transport):
             self.handshakeCompleted()
 
@@ -160,7 +161,8 @@ class Channel(Protocol):
         self.transport.write(data)
 
     def may_stay_open(self) -> bool:
-        return self._served < self._settings.requests and not self._owner.draining
+        young = self._served < self._settings.requests and self._clock.seconds() < self._old_from
+        return young and not self._owner.draining
 
     def body_moved(self) -> None:
         """A body is handed on, held up, or asked for again."""
@@ -275,10 +277,8 @@ class Channel(Protocol):
 
     def _read_on(self, *, wanted: bool) -> None:
         self._reading = wanted
-        if wanted:
-            self.transport.resumeProducing()
-        else:
-            self.transport.pauseProducing()
+        step = self.transport.resumeProducing if wanted else self.transport.pauseProducing
+        step()
 
     def _close(self, linger: float, rest: bytes = b"") -> None:
         """Say ``rest``, no more, and listen no more; the client has ``linger`` seconds to read what was said."""

@@ -221,6 +221,7 @@ class ClientSettings(Settings, frozen=True):
     ``hold_bytes``: so much of a request's body is gathered before the back end hears of the request; a body that turns out
     malformed within it costs the back end not one byte. ``body_rate``: bytes a second, on the average, once ``body_timeout``
     has passed. ``hosts``: the names (without port) that are served; none means any, another one is answered 421.
+    ``lifetime``: an older connection is closed with its next answer, so that what has been revoked does not go on for ever.
     ``connections_per_address`` and ``handshakes_per_address`` (a second, with a burst of two seconds' worth): no limit if none.
     """
 
@@ -232,6 +233,7 @@ class ClientSettings(Settings, frozen=True):
     send_timeout: float = 30.0
     stop_timeout: float = 30.0
     requests: int = 1000
+    lifetime: float = 3600.0
     connections: int = 4096
     connections_per_address: int | None = None
     handshakes_per_address: float | None = None
