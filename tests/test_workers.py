@@ -553,6 +553,19 @@ class Child(InMemory):
             crew.hear(number, messages[-1])
         self.assertIsNotNone(crew.snapshot())
 
+    def test_no_snapshot(self) -> None:
+        """A snapshot that cannot be made is one that is missing: the next one is said."""
+        config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
+        self.begin("--config", str(config))
+        assert self.worker.running is not None
+        broken = self.patch(self.worker.running, "snapshot", lambda: 1 / 0)
+        self.reactor.advance(1)
+        broken.restore()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertEqual(1, len(self.said()[1:]))
+        self.reactor.advance(1)
+        self.assertEqual(["snapshot"] * 2, [message["kind"] for message in self.said()[1:]])
+
     def test_both_pipes_at_once(self) -> None:
         """Both pipes may be gone at once."""
         self.worker.connectionLost()

@@ -152,7 +152,11 @@ class Worker(Protocol):
 
     def _report(self) -> None:
         assert self.running is not None
-        self.say({"kind": "snapshot", "snapshot": self.running.snapshot()})
+        try:
+            self.say({"kind": "snapshot", "snapshot": self.running.snapshot()})
+        except Exception:
+            # Or the loop would end with it, and the parent would take this worker for dead.
+            self._log.failure("no snapshot could be made for the parent")
 
     def _use(self, configuration: Configuration) -> None:
         assert self.running is not None
