@@ -66,7 +66,8 @@ class Fleets(SynchronousTestCase):
     def setUp(self) -> None:
         reload = ReloadState(loaded=1.0, failed=2.0, error="broken")
         self.own = snapshot(backends=(), reload=reload, counts=Counts(reloads={"failure": 1}), version="parent")
-        self.fleet = Fleet(lambda: self.own)
+        self.now = 1000.0
+        self.fleet = Fleet(lambda: self.own, lambda: self.now)
 
     def test_nobody(self) -> None:
         """Before anybody has reported there is what the parent knows, and it is not ready."""
@@ -92,15 +93,42 @@ class Fleets(SynchronousTestCase):
         self.assertEqual(3, self.fleet.snapshot().counts.total())
 
     def test_another_process(self) -> None:
-        """When a worker has been started again, what the old one counted stays."""
-        self.fleet.heard(1, worker(11, counts=counts(2)))
-        self.fleet.heard(1, worker(12, counts=counts(1), started=60.0))
-        self.fleet.heard(1, worker(12, counts=counts(2), started=60.0))
+        """When a worker has ended it is no longer among those that serve; what it counted stays, whoever comes after it."""
+        self.fleet.heard(1, worker(11, counts=counts(2), connections=7))
+        self.fleet.ended(1)
+        found = self.fleet.snapshot()
+        self.assertEqual(((), 0, 2, False), (found.workers, found.connections, found.counts.total(), found.ready))
+        self.fleet.heard(1, worker(12, counts=counts(1)))
+        self.fleet.heard(1, worker(12, counts=counts(2)))
         self.assertEqual(4, self.fleet.snapshot().counts.total())
+
+    def test_silent_end(self) -> None:
+        """One can end that has never reported."""
+        self.fleet.ended(1)
+        self.assertEqual(0, self.fleet.snapshot().counts.total())
 
     def test_silent(self) -> None:
         """One that has not reported for ten seconds is not counted among those that serve, what it counted is."""
-        self.fleet.heard(1, worker(11, taken=90.5, counts=counts(2)))
-        self.fleet.heard(2, worker(12, taken=90.0, counts=counts(3), connections=7))
+        self.fleet.heard(2, worker(12, counts=counts(3), connections=7))
+        self.now += 0.5
+        self.fleet.heard(1, worker(11, counts=counts(2)))
+        self.now += 9.5
         found = self.fleet.snapshot()
         self.assertEqual(([11], 0, 5), ([row.pid for row in found.workers], found.connections, found.counts.total()))
+
+    def test_clock_that_is_set(self) -> None:
+        """What a worker's clock says, or the parent's own of the day, makes neither the living dead nor the dead alive."""
+        for taken in (0.0, 1e9):
+            self.fleet.heard(1, worker(11, taken=taken))
+            self.assertTrue(self.fleet.snapshot().ready)
+            self.now += 10.0
+            self.assertFalse(self.fleet.snapshot().ready)
+
+    def test_end(self) -> None:
+        """Once all are told to end it drains, whatever those last said that do not report any more."""
+        self.fleet.heard(1, worker(11))
+        self.fleet.draining = True
+        found = self.fleet.snapshot()
+        self.assertEqual((True, False, [11]), (found.draining, found.ready, [row.pid for row in found.workers]))
+        self.fleet.ended(1)
+        self.assertTrue(self.fleet.snapshot().draining)

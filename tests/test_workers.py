@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 from twisted.internet import reactor
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.task import deferLater
@@ -35,6 +36,7 @@ from tests.test_service import (
     nobody_can_run,
     parse,
 )
+from tests.test_snapshot import snapshot
 from x509proxy import worker as room_of_worker
 from x509proxy.configuration import Configuration
 from x509proxy.logs import LogFile
@@ -42,6 +44,7 @@ from x509proxy.parcel import Frames, Task, frame, pack, read_message, unpack, wr
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.server import ProxyService
 from x509proxy.settings import SettingsError
+from x509proxy.snapshot import WorkerState
 from x509proxy.worker import Worker
 from x509proxy.workers import FROM_PARENT, TO_PARENT, Crew
 
@@ -361,6 +364,24 @@ class Parent(InMemory):
         self.assertEqual([signal.SIGKILL], first.signals)
         first.ends(by=9)
         self.successResultOf(stopped)
+
+    def test_stop_seen(self) -> None:
+        """From the first moment of the end on nobody is told that it is ready, and who has ended is not shown any more."""
+        first, _ = self.start()
+        first.says({"kind": "snapshot", "snapshot": msgspec.to_builtins(snapshot(workers=(WorkerState(pid=1000, started=1.0),)))})
+        self.assertEqual((True, 1), (self.crew.snapshot().ready, len(self.crew.snapshot().workers)))
+        self.service.stopService()
+        self.assertEqual((True, False), (self.crew.snapshot().draining, self.crew.snapshot().ready))
+        first.ends(code=0)
+        self.assertEqual((), self.crew.snapshot().workers)
+
+    def test_death_seen(self) -> None:
+        """One that has died is not among those that serve, from this moment on."""
+        first, _ = self.start()
+        first.says({"kind": "snapshot", "snapshot": msgspec.to_builtins(snapshot())})
+        self.assertTrue(self.crew.snapshot().ready)
+        first.ends(by=9)
+        self.assertEqual((False, False), (self.crew.snapshot().draining, self.crew.snapshot().ready))
 
     def test_unstarted(self) -> None:
         """One that was never started can be stopped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import TypeVar
@@ -76,30 +77,37 @@ _STALE = 10.0  # seconds; a worker reports every one of them
 class Fleet:
     """What the parent of several workers knows of them: the newest snapshot of each, and the counts of those that have ended.
 
-    ``own``: the parent's own snapshot, which has what it alone knows: places, certificates, reloads. Counts of the dead are kept,
-    or a total would shrink, and Prometheus would take the rest for new.
+    ``own``: the parent's own snapshot, which has what it alone knows: places, certificates, reloads. ``draining``: whether all
+    have been told to end. Counts of the dead are kept, or a total would shrink, and Prometheus would take the rest for new.
     """
 
-    def __init__(self, own: Callable[[], Snapshot]) -> None:
+    def __init__(self, own: Callable[[], Snapshot], now: Callable[[], float] = time.monotonic) -> None:
+        self.draining = False
         self._own = own
+        self._now = now
         self._newest: dict[int, Snapshot] = {}
+        # By our own clock, which nobody sets: one that goes wrong must not make the living dead, nor the dead alive.
+        self._heard: dict[int, float] = {}
         self._retired = Counts()
 
     def heard(self, number: int, snapshot: Snapshot) -> None:
-        """Worker ``number`` has reported; it may be another process than before."""
-        before = self._newest.get(number)
-        if before is not None and before.started != snapshot.started:
-            self._retired += before.counts
+        """Worker ``number`` has reported."""
         self._newest[number] = snapshot
+        self._heard[number] = self._now()
+
+    def ended(self, number: int) -> None:
+        """Worker ``number`` is no more. It may be one that has never reported."""
+        if number in self._newest:
+            self._retired += self._newest.pop(number).counts
 
     def snapshot(self) -> Snapshot:
         """All together. While no worker has reported for a while, no back end is known to be up."""
-        own = self._own()
-        fresh = [one for one in self._newest.values() if own.taken - one.taken < _STALE]
+        own, now = self._own(), self._now()
+        fresh = [one for number, one in self._newest.items() if now - self._heard[number] < _STALE]
         them = combine(fresh or [own])
         counts = sum((one.counts for one in self._newest.values()), own.counts + self._retired)
         return msgspec.structs.replace(
             them,
-            taken=own.taken, started=own.started, draining=own.draining or them.draining, listeners=own.listeners,
+            taken=own.taken, started=own.started, draining=self.draining or them.draining, listeners=own.listeners,
             certificates=own.certificates, reload=own.reload, counts=counts,
         )  # fmt: skip

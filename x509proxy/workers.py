@@ -71,7 +71,6 @@ class Crew:
         self.workers = [_Worker(self, number) for number in range(1, configuration.settings.workers + 1)]
         self._access_log = AccessLog(log_file, configuration, reactor)
         self._ports: list[IListeningPort] = []
-        self._stopped: Deferred[None] | None = None
 
     @property
     def addresses(self) -> list[IAddress]:
@@ -99,7 +98,7 @@ class Crew:
         """
         contexts_for(configuration)
         self.configuration = configuration
-        self._tell_all(frame(pack(configuration)))
+        self.tell(configuration)
 
     def snapshot(self) -> Snapshot:
         """What there is to see of all of them, for ``[admin]``."""
@@ -110,36 +109,25 @@ class Crew:
         self._access_log.reopen()
         self.tell({"kind": "reopen log"})
 
-    def tell(self, message: Message) -> None:
+    def tell(self, thing: Configuration | Message) -> None:
         """Say something to all workers."""
-        self._tell_all(frame(pack(message)))
-
-    def _tell_all(self, data: bytes) -> None:
+        data = frame(pack(thing))
         for worker in self.workers:
             worker.tell(data)
 
     def stop(self) -> Deferred[None]:
         """Have all workers end what is in flight, within ``stop_timeout``, and end."""
         ports, self._ports = self._ports, []
-        self._stopped = Deferred()
-        closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
-        for worker in self.workers:
-            worker.stop(self.configuration.settings.client.stop_timeout + _GRACE)
-        self.ended()
-        stopped = self._stopped
-        return closed.addCallback(lambda _: stopped).addCallback(lambda _: self._access_log.close())
+        self._fleet.draining = True
+        ends: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
+        ends += [worker.stop(self.configuration.settings.client.stop_timeout + _GRACE) for worker in self.workers]
+        return DeferredList(ends).addCallback(lambda _: self._access_log.close())
 
     # The workers' calls.
 
-    @property
-    def stopping(self) -> bool:
-        """Whether nobody is to be started any more."""
-        return self._stopped is not None
-
-    def ended(self) -> None:
-        """Somebody has ended; if it was the last one, so has all."""
-        if self._stopped is not None and not self._stopped.called and not any(worker.pid for worker in self.workers):
-            self._stopped.callback(None)
+    def ended(self, number: int) -> None:
+        """A worker has ended."""
+        self._fleet.ended(number)
 
     def task(self) -> tuple[Task, dict[int, int]]:
         """What a new worker is to do, and which of our descriptors it needs for it under which numbers."""
@@ -200,6 +188,7 @@ class _Worker(ProcessProtocol):
         self._born = 0.0
         self._call: IDelayedCall | None = None
         self._pipe_open = False
+        self._stopped: Deferred[None] | None = None
 
     def start(self) -> None:
         """Start a process. Its task goes through the pipe."""
@@ -221,15 +210,22 @@ class _Worker(ProcessProtocol):
         if self._pipe_open:
             self.transport.writeToChild(FROM_PARENT, data)
 
-    def stop(self, seconds: float) -> None:
-        """Have it end by itself, or after so many seconds at the latest."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-        if self.pid:
+    def stop(self, seconds: float) -> Deferred[None]:
+        """Have it end by itself, or after so many seconds at the latest; none is started again."""
+        self._stopped = Deferred()
+        self._cancel()
+        if not self.pid:
+            self._stopped.callback(None)
+        else:
             self._pipe_open = False
             self.transport.closeChildFD(FROM_PARENT)
             self._call = self._clock.callLater(seconds, self._kill)
+        return self._stopped
+
+    def _cancel(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
     def _kill(self) -> None:
         self._call = None
@@ -268,12 +264,12 @@ class _Worker(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         pid, self.pid = self.pid, 0
         self._pipe_open = False
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-        if not self._crew.stopping:
+        self._cancel()
+        self._crew.ended(self.number)
+        if self._stopped is None:
             self._start_later(_ENDED, pid, _how(reason.value))
-        self._crew.ended()
+        else:
+            self._stopped.callback(None)
 
     def _start_later(self, sentence: str, pid: int, how: str) -> None:
         if self._clock.seconds() - self._born >= _LONG:
