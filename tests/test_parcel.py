@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.samples import pair
 from tests.test_service import Files, parse
 from tests.test_trusted import make_crl
+from x509proxy import parcel as room
 from x509proxy.configuration import Configuration
 from x509proxy.material import Identity
 from x509proxy.parcel import Frames, Task, frame, pack, read_message, unpack, write_message
@@ -28,6 +30,12 @@ NOW = datetime.now(UTC)
 def comparable(identity: Identity | None) -> object:
     """What an identity is: a private key that has been made twice is not equal to itself."""
     return identity and (identity.certificate, identity.private_key.private_numbers(), identity.chain)  # type: ignore[union-attr]
+
+
+def asking(module: str, name: str) -> bytes:
+    """A pickle that asks for what a module has under this name, with dots or without."""
+    words = [pickle.SHORT_BINUNICODE + bytes([len(word)]) + word.encode() for word in (module, name)]
+    return pickle.PROTO + b"\x04" + b"".join(words) + pickle.STACK_GLOBAL + pickle.STOP
 
 
 class Configurations(SynchronousTestCase):
@@ -97,9 +105,20 @@ class Configurations(SynchronousTestCase):
         self.assertEqual({"kind": "reopen log"}, unpack(pack({"kind": "reopen log"})))
 
     def test_nothing_else(self) -> None:
-        """Nothing is loaded that is not ours, whatever a pickle asks for."""
-        for thing in (Path("/"), print, NOW):
+        """Nothing is loaded but classes of ours, whatever a pickle asks for: no function, and nothing that our modules import."""
+        for thing in (Path("/"), print, NOW, make_self_signed):
             self.assertRaises(pickle.UnpicklingError, unpack, pickle.dumps(thing))
+        for name in ("os.getpid", "os", "Factory", "Crew.stop", "_how", "FROM_PARENT"):
+            self.assertRaises(pickle.UnpicklingError, unpack, asking("x509proxy.workers", name))
+
+    def test_no_look(self) -> None:
+        """No module of somebody else's is imported to see what it has, and no way is gone that has a dot in it."""
+        self.assertRaises(pickle.UnpicklingError, unpack, asking("this", "s"))
+        self.assertNotIn("this", sys.modules)
+        room.way = room  # type: ignore[attr-defined]
+        self.addCleanup(delattr, room, "way")
+        self.assertIs(Task, unpack(asking("x509proxy.parcel", "Task")))
+        self.assertRaises(pickle.UnpicklingError, unpack, asking("x509proxy.parcel", "way.Task"))
 
 
 class FramesTests(SynchronousTestCase):
