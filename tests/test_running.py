@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
+from twisted.logger import LogLevel, capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.raw_tls import get, read_reply
@@ -19,11 +20,33 @@ from tests.samples import Pair, pair
 from tests.test_pki import PkiTestCase
 from tests.test_service import Files, parse, running_of
 from tests.test_workers import ParentReactor
+from x509proxy import running as room
 from x509proxy.configuration import Configuration, load_configuration, load_settings
+from x509proxy.listening import Place
 from x509proxy.running import Running
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.settings import SettingsError
 from x509proxy.sockets import Sockets
+
+
+class Limits:
+    """The module ``resource`` of a machine with these limits. ``refusal``: what it says when one of them is to be set."""
+
+    RLIM_INFINITY = -1
+    RLIMIT_NOFILE = 7
+
+    def __init__(self, soft: int, hard: int, refusal: Exception | None = None) -> None:
+        self.made: tuple[int, int] | None = None
+        self._now = soft, hard
+        self._refusal = refusal
+
+    def getrlimit(self, _: int) -> tuple[int, int]:
+        return self.made or self._now
+
+    def setrlimit(self, _: int, limits: tuple[int, int]) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        self.made = limits
 
 
 class InMemory(SynchronousTestCase):
@@ -52,6 +75,57 @@ class InMemory(SynchronousTestCase):
     def state(self, running: Running) -> list[Any]:
         resource = running.resource
         return [running.configuration, running.listeners[0].connections._context, resource._pools, resource._policy]
+
+    def limits(self, soft: int, hard: int, refusal: Exception | None = None) -> Limits:
+        limits = Limits(soft, hard, refusal)
+        self.patch(room, "limits", limits)
+        return limits
+
+    def of_connections(self, number: int) -> Configuration:
+        config = self.files.write("connections.toml", f"client.connections = {number}\n".encode())
+        return self.configuration("--config", str(config))
+
+    def test_file_limit(self) -> None:
+        """The limit of open files is raised as far as the connections need it and the hard limit goes, and never lowered."""
+        for soft, hard, wanted in (
+            (1024, 1048576, 8448),
+            (1024, 4096, 4096),
+            (65536, 1048576, None),
+            (1024, Limits.RLIM_INFINITY, 8448),
+            (Limits.RLIM_INFINITY, Limits.RLIM_INFINITY, None),
+        ):
+            for begin in (self.listen, self.adopt):
+                limits = self.limits(soft, hard)
+                begin(Running(self.configuration(), self.reactor))
+                self.assertEqual(None if wanted is None else (wanted, hard), limits.made)
+
+    def listen(self, running: Running) -> None:
+        running.listen([Place(self.reactor, "tcp:1", "listen")])
+
+    def adopt(self, running: Running) -> None:
+        running.adopt([(6, 2)])
+
+    def test_file_limit_after_reload(self) -> None:
+        """More connections by a reload are more files that may be open; fewer of them are no fewer files."""
+        limits = self.limits(1024, 1048576)
+        running = Running(self.configuration(), self.reactor)
+        self.adopt(running)
+        for number in (8192, 100):
+            running.use(self.of_connections(number))
+            self.assertEqual((16640, 1048576), limits.made)
+
+    def test_file_limit_refused(self) -> None:
+        """A kernel that grants less than the hard limit ends neither the start nor a reload: one line says that it stays."""
+        for refusal in (ValueError("current limit exceeds maximum limit"), OSError(22, "Invalid argument")):
+            limits = self.limits(256, Limits.RLIM_INFINITY, refusal)
+            running = Running(self.configuration(), self.reactor)
+            with capturedLogs() as events:
+                self.adopt(running)
+                running.use(self.of_connections(8192))
+            [event] = [event for event in events if event["log_level"] is LogLevel.warn]
+            sentence = f"the limit of open files stays 256, 8448 are wanted for client.connections: {refusal}"
+            self.assertEqual((sentence, None), (eventAsText(event, includeTimestamp=False, includeSystem=False), limits.made))
+            self.assertEqual(8192, running.configuration.settings.client.connections)
 
     def test_one_at_a_time(self) -> None:
         """Of connections that wait at a socket that others have too, it takes one and leaves the next to whoever is free."""

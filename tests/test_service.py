@@ -32,7 +32,6 @@ from tests.ports import free_port
 from tests.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
 from tests.test_collector import MANY
 from x509proxy import listening, logs
-from x509proxy import server as room
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.running import Running
 from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
@@ -469,20 +468,6 @@ class InMemory(ServiceTestCase):
             thread.join()
         self.assertEqual((before, False), (signal.getsignal(signal.SIGHUP), bool(service.running)))
 
-    def test_file_limit(self) -> None:
-        """The limit of open files is raised as far as the connections need it and the hard limit goes, and never lowered."""
-        for soft, hard, wanted in (
-            (1024, 1048576, 8448),
-            (1024, 4096, 4096),
-            (65536, 1048576, None),
-            (1024, Limits.RLIM_INFINITY, 8448),
-            (Limits.RLIM_INFINITY, Limits.RLIM_INFINITY, None),
-        ):
-            limits = Limits(soft, hard)
-            self.patch(room, "limits", limits)
-            room._raise_file_limit(4096)
-            self.assertEqual(None if wanted is None else (wanted, hard), limits.made)
-
     def test_make_service(self) -> None:
         """The service is made of the options; warnings go to standard error, one a line."""
         shown = io.StringIO()
@@ -503,23 +488,6 @@ class InMemory(ServiceTestCase):
     def test_bad_demo(self) -> None:
         """A demonstration with something wrong on its command line ends the start with one sentence."""
         self.expect_sentence(lambda: makeService(parse("--demo", "--trust", "ca")), "ca: found none")
-
-
-class Limits:
-    """The module ``resource`` of a machine with these limits."""
-
-    RLIM_INFINITY = -1
-    RLIMIT_NOFILE = 7
-
-    def __init__(self, soft: int, hard: int) -> None:
-        self.made: tuple[int, int] | None = None
-        self._now = soft, hard
-
-    def getrlimit(self, _: int) -> tuple[int, int]:
-        return self._now
-
-    def setrlimit(self, _: int, limits: tuple[int, int]) -> None:
-        self.made = limits
 
 
 # Real processes.

@@ -6,12 +6,14 @@ context of the day.
 
 from __future__ import annotations
 
+import resource as limits
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.tcp import Port
+from twisted.logger import Logger
 
 from x509proxy.configuration import Configuration
 from x509proxy.document import ListenerSettings
@@ -28,6 +30,8 @@ __all__ = ["Running", "contexts_for"]
 
 class Running:
     """A proxy in one process. ``addresses``: where it listens, once it does."""
+
+    _log = Logger()
 
     def __init__(self, configuration: Configuration, reactor: Any, log_file: LogFile | None = None) -> None:
         # Late, since importing the resource installs a reactor.
@@ -47,6 +51,7 @@ class Running:
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
         self._adopted: list[IListeningPort] = []
+        self._file_limit_told = False
 
     @property
     def addresses(self) -> list[IAddress]:
@@ -60,13 +65,17 @@ class Running:
         for place, listener in zip(places, self.listeners, strict=True):
             self._ports.append(place.bind(listener.factory))
             join(self._ports[-1])
-        self.resource.start()
+        self._start()
 
     def adopt(self, sockets: Iterable[tuple[int, int]]) -> None:
         """Listen at these sockets (number and address family), in the order of the places; the caller's own stay open."""
         for (number, family), listener in zip(sockets, self.listeners, strict=True):
             self._adopted.append(_shared(self._reactor.adoptStreamPort(number, family, listener.factory)))
             join(self._adopted[-1])
+        self._start()
+
+    def _start(self) -> None:
+        self._raise_file_limit()
         self.resource.start()
 
     def use(self, configuration: Configuration) -> None:
@@ -81,6 +90,26 @@ class Running:
         self.factory.use(configuration.settings.client)
         self.access_log.use(configuration)
         self.configuration = configuration
+        self._raise_file_limit()
+
+    def _raise_file_limit(self) -> None:
+        """Two files for each connection, as far as the hard limit goes: at 1024, accepting fails long before the limit here."""
+        soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
+        wanted = 2 * self.configuration.settings.client.connections + 256
+        if hard != limits.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft != limits.RLIM_INFINITY and soft < wanted:
+            try:
+                limits.setrlimit(limits.RLIMIT_NOFILE, (wanted, hard))
+            except (OSError, ValueError) as error:
+                # macOS knows no hard limit, and its kernel grants less all the same.
+                self._tell_file_limit(soft, wanted, error)
+
+    def _tell_file_limit(self, soft: int, wanted: int, error: Exception) -> None:
+        if not self._file_limit_told:
+            self._file_limit_told = True
+            sentence = "the limit of open files stays {soft}, {wanted} are wanted for client.connections: {error}"
+            self._log.warn(sentence, soft=soft, wanted=wanted, error=str(error))
 
     def snapshot(self) -> Snapshot:
         """What there is to see of it, for ``[admin]``."""

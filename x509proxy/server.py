@@ -5,7 +5,6 @@ It serves in this process, or, with ``workers``, has others serve (:mod:`x509pro
 
 from __future__ import annotations
 
-import resource as limits
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -74,9 +73,7 @@ class ProxyService(Service):
         if not self._listening:
             # twist knows no privileged start.
             self._listen()
-        settings = self.reloading.configuration.settings
         self._catch_signals()
-        _raise_file_limit(settings.client.connections)
         self._watch(self.reloading.configuration)
         self._notifier.keep_alive(self._reactor)
         # It may have been stopped again by then.
@@ -148,13 +145,3 @@ class ProxyService(Service):
     def _watch(self, configuration: Configuration) -> None:
         files = [*named_files(configuration.settings), *([self._config] if self._config is not None else [])]
         self._watching.use(files, configuration.settings.reload_on_change)
-
-
-def _raise_file_limit(connections: int) -> None:
-    """Two files for each connection, as far as the hard limit goes: at 1024, accepting fails long before the limit here."""
-    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
-    wanted = 2 * connections + 256
-    if hard != limits.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != limits.RLIM_INFINITY and soft < wanted:
-        limits.setrlimit(limits.RLIMIT_NOFILE, (wanted, hard))
