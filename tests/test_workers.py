@@ -61,6 +61,7 @@ class Process:
     written: bytearray = attrs.Factory(bytearray)
     closed: bool = False
     signals: list[int] = attrs.Factory(list)
+    deaf_to: set[int] = attrs.Factory(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
     def writeToChild(self, number: int, data: bytes) -> None:
         assert number == FROM_PARENT and not self.closed
@@ -199,6 +200,18 @@ class Parent(InMemory):
         self.assertEqual(["A", "PYTHONPATH"], sorted(environment))
         self.assertIn(str(ROOT), environment["PYTHONPATH"].split(os.pathsep))
         self.assertNotIn("", environment["PYTHONPATH"].split(os.pathsep))
+
+    def test_signals(self) -> None:
+        """A worker is started deaf to the parent's signals, and the parent hears as before, also when none could be started."""
+        before = {signal.SIGWINCH}
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_SETMASK, before))
+        first, _ = self.start()
+        self.assertEqual({signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH}, first.deaf_to)
+        self.assertEqual(before, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        self.reactor.refusals = 1
+        first.ends(by=9)
+        self.reactor.advance(1)
+        self.assertEqual(before, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
     def test_bad(self) -> None:
         """What OpenSSL does not take ends the start, with workers as without."""
@@ -707,6 +720,20 @@ class Serving(Real):
         self.assertFalse(is_running(first) or is_running(second))
         self.assertNotIn("Traceback", daemon.log)
         self.assertNotIn("another is started", daemon.log)
+
+    async def test_signals_too_early(self) -> None:
+        """SIGHUP and SIGUSR1 to all processes at once end no worker, not even one that has only just begun to import."""
+        daemon = self.prepare()
+        daemon.spawn([*TWISTD, "-n", "--pidfile", str(daemon.pid_file), *daemon.arguments("--workers", "2")])
+        self.addCleanup(self.end_all, daemon)
+        await until(lambda: len(workers_of(daemon.pid)) == 2, pause=0.002)
+        early = workers_of(daemon.pid)
+        for pid in (daemon.pid, *early):
+            os.kill(pid, signal.SIGHUP)
+            os.kill(pid, signal.SIGUSR1)
+        self.assertEqual(early, await self.ready(daemon))
+        await self.serves(daemon)
+        self.assertNotIn("has ended", daemon.log)
 
     async def test_secrets(self) -> None:
         """Neither a command line nor an environment of a worker has anything that is secret."""

@@ -25,7 +25,7 @@ from x509proxy.configuration import Configuration
 from x509proxy.logs import LogFile
 from x509proxy.parcel import Frames, Message, Task, frame, unpack, write_message
 from x509proxy.settings import SettingsError
-from x509proxy.workers import FROM_PARENT, TO_PARENT
+from x509proxy.workers import FOR_THE_PARENT, FROM_PARENT, TO_PARENT
 
 __all__ = ["Worker", "main"]
 
@@ -180,8 +180,8 @@ def main(reactor_module: str) -> int:
 
 def serve(reactor: Any) -> int:
     """The same, with a reactor that there is."""
-    # Both are for the parent, which tells what is to be done; one sent to all of them must not end a worker.
-    for number in (signal.SIGHUP, signal.SIGUSR1):
+    # The parent holds them back as it starts a worker: those that have come by now go, like those to come.
+    for number in FOR_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
     worker = Worker(reactor)
     # Ctrl-C and systemd tell all processes at once, and so the parent's word comes too: Twisted's own handlers would end twice.

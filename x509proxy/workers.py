@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory, ProcessProtocol
-from twisted.logger import InvalidLogLevelError, Logger, LogLevel
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from x509proxy.configuration import Configuration
@@ -35,10 +35,12 @@ from x509proxy.running import contexts_for
 from x509proxy.snapshot import Snapshot
 from x509proxy.view import View
 
-__all__ = ["FROM_PARENT", "TO_PARENT", "Crew"]
+__all__ = ["FOR_THE_PARENT", "FROM_PARENT", "TO_PARENT", "Crew"]
 
 FROM_PARENT, TO_PARENT = 3, 4
 """The descriptors of a worker's two pipes. After them come the access log and the sockets."""
+FOR_THE_PARENT = (signal.SIGHUP, signal.SIGUSR1)
+"""Signals that it catches, and tells its workers what is to be done; sent to all processes, they must not end a worker."""
 _REST = 5
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds, before a worker that has died is started again
 _LONG = 60.0  # seconds; who has lived so long has not died of what is wrong at the start
@@ -54,8 +56,8 @@ _NOT_INHERITED = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET",
 class Crew:
     """The parent's side.
 
-    ``not_used``: called with the reason why a worker does not serve by a new configuration; ``serves``: whenever one has begun
-    to serve.
+    ``fleet``: what is known of the workers. ``not_used``: called with the reason why one of them does not serve by a new
+    configuration; ``serves``: whenever one has begun to serve.
     """
 
     _log = Logger()
@@ -67,7 +69,7 @@ class Crew:
         self.serves: Callable[[], None] = lambda: None
         self.reactor = reactor
         self.counters = Counters()
-        self._fleet = Fleet(View(self.counters, lambda: self.configuration).snapshot)
+        self.fleet = Fleet(View(self.counters, lambda: self.configuration).snapshot)
         self.workers = [_Worker(self, number) for number in range(1, configuration.settings.workers + 1)]
         self._access_log = AccessLog(log_file, configuration, reactor)
         self._ports: list[IListeningPort] = []
@@ -102,7 +104,7 @@ class Crew:
 
     def snapshot(self) -> Snapshot:
         """What there is to see of all of them, for ``[admin]``."""
-        return self._fleet.snapshot()
+        return self.fleet.snapshot()
 
     def reopen_log(self) -> None:
         """Go on in the access log's new file, in all workers."""
@@ -118,16 +120,12 @@ class Crew:
     def stop(self) -> Deferred[None]:
         """Have all workers end what is in flight, within ``stop_timeout``, and end."""
         ports, self._ports = self._ports, []
-        self._fleet.draining = True
+        self.fleet.draining = True
         ends: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
         ends += [worker.stop(self.configuration.settings.client.stop_timeout + _GRACE) for worker in self.workers]
         return DeferredList(ends).addCallback(lambda _: self._access_log.close())
 
     # The workers' calls.
-
-    def ended(self, number: int) -> None:
-        """A worker has ended."""
-        self._fleet.ended(number)
 
     def task(self) -> tuple[Task, dict[int, int]]:
         """What a new worker is to do, and which of our descriptors it needs for it under which numbers."""
@@ -151,7 +149,7 @@ class Crew:
             case {"kind": "log", "level": str(level), "namespace": str(namespace), "text": str(text)}:
                 Logger(namespace=namespace).emit(_level(level), "worker {worker}: {text}", worker=number, text=text)
             case {"kind": "snapshot", "snapshot": table}:
-                self._fleet.heard(number, Snapshot.told(table))
+                self.fleet.heard(number, Snapshot.told(table))
             case {"kind": "serving"}:
                 self.serves()
             case {"kind": "not used", "error": str(sentence)}:
@@ -161,10 +159,7 @@ class Crew:
 
 
 def _level(name: str) -> Any:
-    try:
-        return LogLevel.levelWithName(name)
-    except InvalidLogLevelError:
-        return LogLevel.error
+    return next((level for level in LogLevel.iterconstants() if level.name == name), LogLevel.error)
 
 
 class _Nobody(Factory):
@@ -195,15 +190,22 @@ class _Worker(ProcessProtocol):
         task, given = self._crew.task()
         self._call = None
         self._frames, self._errors, self._born = Frames(_LARGEST_MESSAGE), b"", self._clock.seconds()
-        numbers = {0: 0, 1: 1, 2: "r", FROM_PARENT: "w", TO_PARENT: "r", **given}
         try:
-            process = self._clock.spawnProcess(self, sys.executable, _command(self._clock), _environment(), childFDs=numbers)
+            process = self._spawn({0: 0, 1: 1, 2: "r", FROM_PARENT: "w", TO_PARENT: "r", **given})
         except OSError as error:
             # No memory, or too many processes: later there may be room.
             self._start_later(_NOT_STARTED, 0, os.strerror(error.errno or 0))
             return
         self.pid, self._pipe_open = process.pid, True
         self.tell(frame(pack(task)))
+
+    def _spawn(self, numbers: dict[int, Any]) -> Any:
+        # What is held back here is held back there from the first moment on; what is only ignored, Twisted sets back.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_PARENT)
+        try:
+            return self._clock.spawnProcess(self, sys.executable, _command(self._clock), _environment(), childFDs=numbers)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def tell(self, data: bytes) -> None:
         """Write down its pipe; one that is going hears nothing."""
@@ -265,7 +267,7 @@ class _Worker(ProcessProtocol):
         pid, self.pid = self.pid, 0
         self._pipe_open = False
         self._cancel()
-        self._crew.ended(self.number)
+        self._crew.fleet.ended(self.number)
         if self._stopped is None:
             self._start_later(_ENDED, pid, _how(reason.value))
         else:
