@@ -56,6 +56,14 @@ class ServiceTestCase(SynchronousTestCase):
         service.startService()
         return service
 
+    def serve_by_workers(self) -> tuple[ProxyService, Crew]:
+        """With two of them, neither of which is there."""
+        self.patch(Crew, "start", lambda _: None)
+        self.patch(Crew, "listen", lambda *_: None)
+        service = self.serve("--config", str(self.files.write("proxy.toml", b"workers = 2\n")))
+        assert isinstance(service.serving, Crew)
+        return service, service.serving
+
     def said(self) -> list[str]:
         """What systemd has heard, the first word of each and the sentence for its status."""
         return [" ".join(filter(None, [next(iter(said)), said.get("STATUS", "")])) for said in self.ear.heard()]
@@ -75,15 +83,24 @@ class Words(ServiceTestCase):
 
     def test_workers(self) -> None:
         """Where others serve, it is ready when the first of them does."""
-        self.patch(Crew, "start", lambda _: None)
-        self.patch(Crew, "listen", lambda *_: None)
-        config = self.files.write("proxy.toml", b"workers = 2\n")
-        service = self.serve("--config", str(config))
+        service, crew = self.serve_by_workers()
         self.assertEqual(["WATCHDOG"], self.said())
-        assert isinstance(service.serving, Crew)
-        service.serving.serves()
+        crew.serves()
         self.assertEqual(["READY serving"], self.said())
+        crew.not_used("worker 1: of another planet")
+        self.assertEqual(["READY serving; the last reload failed: worker 1: of another planet"], self.said())
+        service.reload()
+        self.assertEqual(["RELOADING", "READY serving"], self.said())
         self.successResultOf(service.stopService())
+
+    def test_too_late(self) -> None:
+        """What a worker says while all are told to end takes nothing of that back."""
+        service, crew = self.serve_by_workers()
+        self.successResultOf(service.stopService())
+        self.assertEqual(["WATCHDOG", "STOPPING what is in flight ends"], self.said())
+        crew.serves()
+        crew.not_used("worker 1: of another planet")
+        self.assertEqual([], self.said())
 
     def test_children(self) -> None:
         """The processes that it starts find nothing by which they could speak for it."""

@@ -55,7 +55,7 @@ class ProxyService(Service):
         self._notifier = Notifier.from_environment()
         self._old_signals: dict[signal.Signals, Any] = {}
         if isinstance(self.serving, Crew):
-            self.serving.not_used = self.reloading.failed
+            self.serving.not_used = self._not_used
             self.serving.serves = self._tell_ready
 
     @property
@@ -134,9 +134,15 @@ class ProxyService(Service):
         self.reloading.reload()
         self._tell_ready()
 
+    def _not_used(self, sentence: str) -> None:
+        self.reloading.failed(sentence)
+        self._tell_ready()
+
     def _tell_ready(self) -> None:
         last = self.reloading.last
-        self._notifier.ready("serving" if last is None or last.ok else f"serving; the last reload failed: {last.error}")
+        # A worker may begin to serve when the end has begun.
+        if self.running:
+            self._notifier.ready("serving" if last is None or last.ok else f"serving; the last reload failed: {last.error}")
 
     def _use(self, configuration: Configuration) -> None:
         self.serving.use(configuration)
