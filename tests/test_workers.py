@@ -745,6 +745,20 @@ class Serving(Real):
             for secret in (name, key, b"PRIVATE KEY"):
                 self.assertNotIn(secret, told)
 
+    async def test_log_out_of_reach(self) -> None:
+        """A log that cannot be opened again goes on in the old file, in every process, and each says so once."""
+        folder = self.mktemp()
+        Path(folder).mkdir()
+        daemon = await self.crew("--access-log", str(Path(folder).absolute() / "access.log"))
+        Path(folder).rename(f"{folder}.old")
+        os.kill(daemon.pid, signal.SIGUSR1)
+        await until(lambda: daemon.log.count("No such file or directory; the old file goes on") == 3, pause=0.05)
+        for number in range(5):
+            self.assertEqual(200, (await self.ask(daemon, get(f"/{number}"))).status)
+        await until(lambda: Path(f"{folder}.old", "access.log").read_text().count("target=/") == 5, pause=0.05)
+        self.assertEqual(3, daemon.log.count("the old file goes on"))
+        self.assertNotIn("has ended", daemon.log)
+
     async def test_asyncio(self) -> None:
         """The workers' reactor is of the parent's kind."""
         daemon = await self.crew(options=["--reactor=asyncio"])
