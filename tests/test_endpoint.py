@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,10 @@ class Tells(Resource):
 
     def render_GET(self, request: Request) -> bytes:
         found = client_certificate(request)
-        return f"{found.thumbprint} {found.verdict.value}".encode() if found else b"nobody"
+        if found is None:
+            return b"nobody"
+        flags = sorted(flag.value for flag in found.flags_at(time.time()))
+        return " ".join([found.thumbprint, found.verdict.value, *flags]).encode()
 
 
 class RealSockets(TestCase):
@@ -241,6 +245,13 @@ class RealSockets(TestCase):
         for output, complaint, code in answers:
             self.assertEqual(b"", output)
             self.assertNotEqual(0, code, complaint)
+
+    @inlineCallbacks
+    def test_expired(self) -> Generator[Any, Any, None]:
+        """What is expired arrives, with ``required`` too: it is the application that has to ask for the flags of this time."""
+        port = yield self.listen(":clientCertificate=required")
+        found = pair(years=(2020, 2021))
+        yield self.expect(port, found, f"{thumbprint(found.der)} SELF_SIGNED EXPIRED")
 
     @inlineCallbacks
     def test_authorities(self) -> Generator[Any, Any, None]:

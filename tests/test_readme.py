@@ -13,15 +13,21 @@ import time
 import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
+import attrs
 import msgspec
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.ports import free_port
+from tests.samples import SELF_SIGNED
+from x509proxy.certificate import ClientCertificate, Flag, Verdict
 from x509proxy.document import ProxySettings
+from x509proxy.endpoint import x509_endpoint
 from x509proxy.selfsigned import KeyKind, make_self_signed
 from x509proxy.service import Options
 from x509proxy.settings import ClientSettings, Settings, UpstreamSettings
@@ -105,7 +111,9 @@ class ReadmeTests(SynchronousTestCase):
                 process.kill()
 
     def in_shell(self, name: str) -> list[str]:
-        return ["bash", "-c", f"exec {self.block(name)}"]
+        """The block's last line is what runs on; those before it prepare that."""
+        *before, last = self.block(name).splitlines()
+        return ["bash", "-ec", "\n".join([*before, f"exec {last}"])]
 
 
 class ProductionTests(ReadmeTests):
@@ -143,20 +151,52 @@ class EmbeddingTests(ReadmeTests):
             self.assertIn("CN=my-client", shown)
 
     def test_endpoint(self) -> None:
-        """The README's command serves files over TLS by the ``x509:`` endpoint."""
-        (self.folder / "hello.txt").write_text("hello\n")
+        """The README's command serves a folder over TLS by the ``x509:`` endpoint, to this machine, and no file beside it."""
         with self.running(self.in_shell("endpoint"), self.ports["8443"]):
-            self.assertEqual(self.shell(f"curl --cacert server.pem https://localhost:{self.ports['8443']}/hello.txt"), "hello\n")
+            here = f"https://localhost:{self.ports['8443']}"
+            self.assertEqual(self.shell(f"curl --cacert server.pem {here}/"), "It works.\n")
+            for secret in ("server.key", "../server.key"):
+                fetched = self.shell(f"curl --cacert server.pem --path-as-is -o /dev/null -w '%{{http_code}}' {here}/{secret}")
+                self.assertEqual(fetched, "404", secret)
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", int(self.ports["8443"])), 1).close()
+
+    def who(self, certificate: ClientCertificate | None) -> bytes:
+        """What the README's resource says to the one who has shown this."""
+        names: dict[str, Any] = {}
+        exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
+        names["client_certificate"] = lambda _: certificate
+        said: bytes = names["WhoAmI"]().render_GET(None)
+        return said
 
     def test_application(self) -> None:
-        """The README's resource says nobody of a client without a certificate."""
-        names: dict[str, type] = {}
+        """The README's resource knows a client by its thumbprint, and is not taken in by what only a handshake lets through."""
+        made = make_self_signed(KeyKind.EC, "client").certificate
+        known = ClientCertificate.from_x509(made, (SELF_SIGNED,))
+        self.assertEqual(self.who(known), known.thumbprint.encode())
+        self.assertEqual(self.who(None), b"nobody")
+        for other in (
+            attrs.evolve(known, not_after=time.time() - 1),
+            attrs.evolve(known, flags=frozenset({Flag.WEAK})),
+            attrs.evolve(known, verdict=Verdict.UNTRUSTED),
+        ):
+            self.assertIn(b"somebody whose certificate is", self.who(other))
+
+    def test_application_without_tls(self) -> None:
+        """The README's resource says nobody of a client without TLS."""
+        names: dict[str, Any] = {}
         exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
 
         class PlainRequest:
             transport = StringTransport()
 
         self.assertEqual(names["WhoAmI"]().render_GET(PlainRequest()), b"nobody")
+
+    def test_arguments(self) -> None:
+        """Every argument of the endpoint is in the table, and no other."""
+        table = _README.split("The endpoint within", 1)[1].split("**Here too", 1)[0]
+        options = [one.name for one in signature(x509_endpoint).parameters.values() if one.kind is one.KEYWORD_ONLY]
+        self.assertEqual(re.findall(r"^``(\w+)=``", table, re.MULTILINE), options)
 
 
 class TableTests(unittest.TestCase):

@@ -37,7 +37,8 @@ def x509_endpoint(
 ) -> IStreamServerEndpoint:
     """TLS that asks for certificates, on top of the endpoint that ``nested`` and ``others`` describe (colons escaped or not).
 
-    ``required`` here ends the handshake of a client without a certificate, since there is no proxy that could answer it.
+    ``required`` here ends the handshake of a client without a certificate, since there is no proxy that could answer it. What a
+    certificate is worth (expired, weak, of an unknown authority) the application judges, by ``flags_at`` and ``verdict``.
 
     :raises SettingsError: (a ``ValueError``) a file cannot be read, or does not fit.
     """
