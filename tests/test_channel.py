@@ -201,11 +201,46 @@ class Mute(ChannelTestCase):
         wire.deliver(b"\r\n", GET, GET)
         self.assertEqual((b"", []), (wire.sent(), self.desk.requests))
 
-    def test_record(self) -> None:
-        """A refused head leaves a record, with no method and no target."""
-        self.connect(BAD)
+    def recorded(self, *pieces: bytes) -> tuple[int, Outcome, str, str, str]:
+        """The one record of what is refused."""
+        self.connect(*pieces)
+        self.clock.advance(11)
         (exchange,) = self.desk.exchanges
-        self.assertEqual((400, Outcome.REFUSED, "-", "-"), (exchange.status, exchange.outcome, exchange.method, exchange.target))
+        self.desk.exchanges.clear()
+        return exchange.status, exchange.outcome, exchange.method, exchange.target, exchange.version
+
+    def test_record(self) -> None:
+        """A refused head leaves a record, with what its request line says, without the query, however it comes."""
+        post_to = b"POST /token?code=SECRET HTTP/1.0\r\n"
+        for status, method, lines in (
+            (400, "POST", post_to + b"Bad Name: x\r\n\r\n"),
+            (413, "POST", post_to + b"Content-Length: 99999999\r\n\r\n"),
+            (431, "POST", post_to + b"A: b\r\n" * 101 + b"\r\n"),
+            (408, "POST", post_to),
+            (501, "BREW", post_to.replace(b"POST", b"BREW")),
+        ):
+            for pieces in ((lines,), (lines[:9], lines[9:40], lines[40:])):
+                self.assertEqual((status, Outcome.REFUSED, method, "/token", "HTTP/1.0"), self.recorded(*pieces))
+
+    def test_record_of_what_is_no_request(self) -> None:
+        """What is not even a request line leaves one with no method and no target."""
+        for status, line in ((400, b"GET  / HTTP/1.1\r\n\r\n"), (408, b"GET /to")):
+            self.assertEqual((status, Outcome.REFUSED, "-", "-", "HTTP/1.1"), self.recorded(line))
+
+    def test_record_of_the_second(self) -> None:
+        """What one request's line says is not told of the next one, and what has been served has no say in it."""
+        self.desk.then = reply
+        for second in (b"GET  /", b"\x16\x03"):
+            self.connect(GET + second)
+            self.clock.advance(11)
+            exchange = self.desk.exchanges[-1]
+            self.assertEqual((Outcome.REFUSED, "-", "-"), (exchange.outcome, exchange.method, exchange.target))
+
+    def test_head(self) -> None:
+        """The answer to a refused ``HEAD`` has a length and no body (RFC 9110 section 9.3.2)."""
+        head, _, body = self.connect(BAD.replace(b"GET", b"HEAD")).sent().partition(b"\r\n\r\n")
+        self.assertEqual((b"400", b""), (status(head), body))
+        self.assertIn(b"Content-Length: ", head)
 
     def test_body_of_one_that_waits(self) -> None:
         """A request whose body turns out malformed while it waits for its turn is refused in its turn, and not in another's."""

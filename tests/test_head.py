@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.encoding import Pairs
-from x509proxy.head import Body, RequestHead, ResponseHead, check_request_line, read_request_head, read_response_head
+from x509proxy.head import Body, RequestHead, ResponseHead, read_request_head, read_response_head, refused_head
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.settings import ClientSettings, OddNames
 
@@ -156,28 +156,16 @@ class Fields(HeadTestCase):
         self.assertEqual(pairs, read(*pairs).pairs)
 
 
-class RequestLine(HeadTestCase):
-    def test_form(self) -> None:
-        """A request line is method, target and version, one space between, and nothing else."""
-        for method in (b"GET", b"OPTIONS"):
-            check_request_line(method + b" /a?b HTTP/1.1")
-        for line in (
-            b"GET  / HTTP/1.1",
-            b"GET / HTTP/1.1 ",
-            b" GET / HTTP/1.1",
-            b"GET /",
-            b"GET / HTTP/2.0",
-            b"GET / RTSP/1.0",
-            b"",
-        ):
-            refused = self.assertRaises(Refused, check_request_line, line)
-            self.assertEqual(400, refused.refusal.status, line)
+class RefusedHeads(SynchronousTestCase):
+    def test_words(self) -> None:
+        """What is refused before it has a head is told of by its request line, and the connection ends with it."""
+        head = refused_head(b"POST /token?code=SECRET HTTP/1.0", 8192)
+        self.assertEqual(("POST", "/token", "HTTP/1.0"), head.words)
+        self.assertEqual((Body.NONE, False, ()), (head.body, head.keep_alive, head.pairs))
 
-    def test_methods(self) -> None:
-        """Methods that are not served are answered before anything else is read."""
-        for status, method in ((405, b"TRACE"), (405, b"CONNECT"), (501, b"BREW"), (501, b"get")):
-            refused = self.assertRaises(Refused, check_request_line, method + b" / HTTP/1.1")
-            self.assertEqual(status, refused.refusal.status, method)
+    def test_without_a_line(self) -> None:
+        """Without one there is nothing to be told."""
+        self.assertEqual(("-", "-", "HTTP/1.1"), refused_head(b"", 8192).words)
 
 
 class Served(HeadTestCase):

@@ -6,7 +6,7 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.refusal import Refusal, Refused
+from x509proxy.refusal import Refusal, Refused, malformed
 
 STATUSES = (400, 401, 403, 405, 408, 413, 414, 417, 421, 431, 501, 502, 503, 504)
 
@@ -74,3 +74,8 @@ class Raised(SynchronousTestCase):
         refusal = Refusal(400, "no host field", "Malformed request")
         self.assertIs(refusal, Refused(refusal).refusal)
         self.assertEqual("no host field", str(Refused(refusal)))
+
+    def test_malformed(self) -> None:
+        """What is malformed is 400, and the client is told no more than that."""
+        refusal = malformed("no host field").refusal
+        self.assertEqual((400, "no host field", "Malformed request"), (refusal.status, refusal.reason, refusal.description))

@@ -26,7 +26,8 @@ from typing import Any
 import attrs
 
 from x509proxy.encoding import Pairs
-from x509proxy.refusal import Refusal, Refused
+from x509proxy.refusal import Refusal, Refused, malformed
+from x509proxy.requestline import HOST, check_method, read_target, told
 from x509proxy.settings import ClientSettings, OddNames
 
 __all__ = [
@@ -34,10 +35,10 @@ __all__ = [
     "Body",
     "RequestHead",
     "ResponseHead",
-    "check_request_line",
     "host_name",
     "read_request_head",
     "read_response_head",
+    "refused_head",
 ]
 
 _NAME_OCTETS = (string.ascii_letters + string.digits + "-").encode()
@@ -45,16 +46,10 @@ _TOKEN_OCTETS = _NAME_OCTETS + b"!#$%&'*+.^_`|~"
 _VALUE_OCTETS = b"\t" + bytes(range(0x20, 0x7F))
 _ANSWER_OCTETS = _VALUE_OCTETS + bytes(range(0x80, 0x100))
 
-_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
-_NEVER = frozenset({b"TRACE", b"CONNECT"})
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization"})
 
-_REQUEST_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/1\.[01]")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _PORT = re.compile(rb":[0-9]*\Z")
-_ORIGIN = re.compile(rb"/[!-\"$-~]*")
-_ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[!-\"$-~]*|\?[!-\"$-~]*)?", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
@@ -105,6 +100,14 @@ NO_HEAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE, keep_alive=False)
 """What stands in for the head of what could not be read."""
 
 
+def refused_head(line: bytes, limit: int) -> RequestHead:
+    """What stands in for the head of what is refused before there is one, by its request line, for the record.
+
+    ``line``: empty if it has not come whole; ``limit``: bytes of a target.
+    """
+    return RequestHead(*told(line, limit), (), b"", Body.NONE, keep_alive=False)
+
+
 @attrs.frozen
 class ResponseHead:
     """One answer's head; ``reason`` is printable ASCII; ``length`` is -1 where no ``Content-Length`` was given.
@@ -122,16 +125,6 @@ class ResponseHead:
     memo: list[tuple[Any, bytes, Any]] = attrs.field(factory=list, init=False, eq=False, repr=False)
 
 
-def check_request_line(line: bytes) -> None:
-    """Judge a request line before it is parsed, without its line end (RFC 9112 section 3).
-
-    :raises Refused: 400; or 405 or 501, the method is not served.
-    """
-    if not _REQUEST_LINE.fullmatch(line):
-        raise _bad("malformed request line")
-    _check_method(line.partition(b" ")[0])
-
-
 def read_request_head(
     method: bytes, target: bytes, version: str, pairs: Pairs, settings: ClientSettings, keep_alive: bool = True
 ) -> RequestHead:
@@ -139,30 +132,18 @@ def read_request_head(
 
     :raises Refused: with 400, 405, 413, 414, 417, 421, 431 or 501; nothing of the request may reach the back end.
     """
-    _check_method(method)
+    check_method(method)
     if version not in ("1.1", "1.0"):
-        raise _bad(f"HTTP version {version}")
+        raise malformed(f"HTTP version {version}")
     if len(pairs) > settings.fields:
         raise Refused(Refusal(431, f"{len(pairs)} header fields", "Too many header fields"))
     kept, single = _read_fields(pairs, settings.odd_names)
     host = _read_host(single.get(b"host"), version)
-    origin, host = _read_target(method, target, host, settings.target_bytes)
+    origin, host = read_target(method, target, host, settings.target_bytes)
     _check_served(host, settings.hosts)
     body, length = _read_framing(method, version, single, settings.body_bytes)
     expects_continue = _expects_continue(single, version)
     return RequestHead(method, origin, version, kept, host, body, length, expects_continue, len(pairs) - len(kept), keep_alive)
-
-
-def _bad(reason: str) -> Refused:
-    return Refused(Refusal(400, reason, "Malformed request"))
-
-
-def _check_method(method: bytes) -> None:
-    if method in _METHODS:
-        return
-    if method in _NEVER:
-        raise Refused(Refusal(405, f"method {method.decode('ascii')}"))
-    raise Refused(Refusal(501, "unknown method"))
 
 
 def _read_fields(pairs: Pairs, odd_names: OddNames) -> tuple[list[tuple[bytes, bytes]], dict[bytes, bytes]]:
@@ -173,14 +154,14 @@ def _read_fields(pairs: Pairs, odd_names: OddNames) -> tuple[list[tuple[bytes, b
         name, value = pair
         if name.translate(None, _NAME_OCTETS) or not name:
             if odd_names is OddNames.REFUSE or not name:
-                raise _bad("header name outside [A-Za-z0-9-]")
+                raise malformed("header name outside [A-Za-z0-9-]")
             continue
         if value.translate(None, _VALUE_OCTETS):
-            raise _bad("header value with control characters or bytes above 0x7E")
+            raise malformed("header value with control characters or bytes above 0x7E")
         lower = name.lower()
         if lower in _SINGLE:
             if lower in single:
-                raise _bad(f"two {lower.decode('ascii')} fields")
+                raise malformed(f"two {lower.decode('ascii')} fields")
             single[lower] = value
         kept.append(pair)
     return kept, single
@@ -190,27 +171,10 @@ def _read_host(host: bytes | None, version: str) -> bytes:
     if host is None:
         if version == "1.0":
             return b""
-        raise _bad("no host field")
-    if not _HOST.fullmatch(host):
-        raise _bad("malformed host field")
+        raise malformed("no host field")
+    if not HOST.fullmatch(host):
+        raise malformed("malformed host field")
     return host
-
-
-def _read_target(method: bytes, target: bytes, host: bytes, limit: int) -> tuple[bytes, bytes]:
-    """The target in origin-form or ``*``, and the host (RFC 9112 sections 3.2.1, 3.2.2 and 3.2.4)."""
-    if len(target) > limit:
-        raise Refused(Refusal(414, f"target of {len(target)} bytes"))
-    if _ORIGIN.fullmatch(target):
-        return target, host
-    if target == b"*" and method == b"OPTIONS":
-        return target, host
-    absolute = _ABSOLUTE.fullmatch(target)
-    if not absolute or not _HOST.fullmatch(absolute[1]):
-        raise _bad("malformed request target")
-    if host and absolute[1].lower() != host.lower():
-        raise _bad("the target's authority is not the host field's")
-    rest = absolute[2] or b""
-    return rest if rest.startswith(b"/") else b"/" + rest, absolute[1]
 
 
 def host_name(host: bytes) -> str:
@@ -229,15 +193,15 @@ def _read_framing(method: bytes, version: str, single: dict[bytes, bytes], limit
     coding, length = single.get(b"transfer-encoding"), single.get(b"content-length")
     if coding is not None:
         if length is not None or version == "1.0" or coding.lower() != b"chunked":
-            raise _bad("transfer-encoding other than chunked alone, or in HTTP/1.0")
+            raise malformed("transfer-encoding other than chunked alone, or in HTTP/1.0")
         body, size = Body.CHUNKED, 0
     else:
         if length is not None and not _LENGTH.fullmatch(length):
-            raise _bad("malformed content-length")
+            raise malformed("malformed content-length")
         size = int(length or b"0")
         body = Body.LENGTH if size else Body.NONE
     if body is not Body.NONE and method not in _WITH_BODY:
-        raise _bad(f"body on {method.decode('ascii')}")
+        raise malformed(f"body on {method.decode('ascii')}")
     if size > limit:
         raise Refused(Refusal(413, f"body of {size} bytes", f"The body may have {limit} bytes"))
     return body, size

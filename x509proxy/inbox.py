@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from x509proxy.head import NO_HEAD, RequestHead
+from x509proxy.head import RequestHead, refused_head
 from x509proxy.message import END
 from x509proxy.reader import RequestReader
 from x509proxy.refusal import Refusal
@@ -68,7 +68,7 @@ class Inbox:
         """What has been received so far is unfit: the request it belongs to, or one of which there is no head."""
         request, self._receiving = self._receiving, None
         if request is None:
-            request = Request(NO_HEAD, self._wire, 0)
+            request = Request(refused_head(self.reader.line, self._settings.target_bytes), self._wire, 0)
             request.body_complete = True
             self._queue.append(request)
         if request in self._queue:

@@ -6,8 +6,7 @@ The reader turns what is fed to it into a list of events, in order: a head, piec
 Facts
 -----
 * Trailer fields are dropped: merged by a next hop, they become header fields (lighttpd CVE-2025-12642).
-* llhttp forgives two spaces in a request line, and takes RTSP and ICE for HTTP; it gives up on a method it does not know before
-  there is a word to answer. So the request line is ours: it is waited for, and judged, before the parser sees it.
+* The request line is ours: it is waited for, and judged, before the parser sees it (:mod:`x509proxy.requestline`).
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from functools import cached_property
 
 import httptools
 
-from x509proxy.head import Body, RequestHead, check_request_line, read_request_head
+from x509proxy.head import Body, RequestHead, read_request_head
 from x509proxy.knownheads import known_heads
 from x509proxy.message import BODY, END, HEAD, IDLE, Mark, MessageCounter, Stage
 from x509proxy.refusal import Refusal, Refused
+from x509proxy.requestline import check_request_line
 from x509proxy.settings import ClientSettings
 
 __all__ = ["RequestEvent", "RequestReader"]
@@ -34,7 +34,7 @@ _LINE_AROUND_TARGET = 32
 
 
 class RequestReader(MessageCounter):
-    """Requests from one client connection, one after the other."""
+    """Requests from one client connection, one after the other. ``line``: that of a request whose head is not complete yet."""
 
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(settings.head_bytes, settings.fields)
@@ -43,6 +43,7 @@ class RequestReader(MessageCounter):
         self._pieces: list[bytes] = []
         self._target = b""
         self._line = b""
+        self.line = b""
         self.rest = b""
         self._tail = b""
         self._left = 0
@@ -153,8 +154,9 @@ class RequestReader(MessageCounter):
         data = self._line + data
         data = _EMPTY_LINES.sub(b"", data, count=1)
         line, end, _ = data.partition(b"\r\n")
-        self._line = b""
+        self._line = self.line = b""
         if end:
+            self.line = line
             try:
                 check_request_line(line)
             except Refused as refused:
@@ -225,6 +227,7 @@ class RequestReader(MessageCounter):
             # httptools leaves its body out.
             raise Refused(Refusal(400, "upgrade of a request with a body", "Malformed request"))
         self._begin_body()
+        self.line = b""
         self._events.append(head)
         # It began in the piece that is being fed, and a piece ends with a head: so the piece is this head.
         self._head_read = head if self._whole_head else None

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import attrs
 
-__all__ = ["Refusal", "Refused"]
+__all__ = ["Refusal", "Refused", "malformed"]
 
 # RFC 6749 section 5.2 for the token end point; section 4.1.2.1 has the two for a server that is out of order.
 _ERRORS = {401: "invalid_client", 403: "access_denied", 502: "server_error", 503: "temporarily_unavailable", 504: "server_error"}
@@ -53,3 +53,8 @@ class Refused(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
+
+
+def malformed(reason: str) -> Refused:
+    """To be raised for a request that no reader should have to make sense of."""
+    return Refused(Refusal(400, reason, "Malformed request"))
