@@ -273,13 +273,14 @@ class Choosing(TransferTestCase):
         self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[0].backend)
 
     def test_none_left(self) -> None:
-        """If none can be connected to, the last one's refusal is the answer."""
+        """If none can be connected to, the last one's refusal is the answer, and it is the one on record."""
         self.arrange(urls=TWO, at_once=False)
         client = self.proxy.client(GET)
         self.proxy.back_ends[0].attempts[0].fail()
         self.assertEqual(b"", client.sent())
         self.proxy.clock.advance(5)
         self.expect_status(504, client)
+        self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[0].backend)
         self.expect_quiet()
 
     def test_not_after_the_first_byte(self) -> None:
@@ -311,6 +312,7 @@ class Choosing(TransferTestCase):
         self.proxy.client(GET)
         self.expect_status(503, self.proxy.client(GET))
         self.assertEqual([1, 1], self.heard())
+        self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[-1].backend)
 
     def test_trial(self) -> None:
         """When the hold-off is over one request tries it, and goes on to the next if it fails."""

@@ -29,8 +29,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     ``started``: seconds since the epoch; ``duration``: seconds; ``target``: path without query, which may hold OAuth codes;
     ``status``: 0 if none was sent; ``bytes_in``, ``bytes_out``: of the bodies; ``forged``: how many fields were removed that
     pretended to be the certificate header; ``odd_names``: fields dropped for their names; ``reason``: why the proxy itself
-    answered or the exchange was cut short, in words for the operator. ``backend``: the one that answered, if any was asked;
-    ``request_id``: what the client and the back end know it by (:mod:`x509proxy.requestids`).
+    answered or the exchange was cut short, in words for the operator. ``backend``: the one that was asked last, if any was, be it
+    that it could not be reached; ``request_id``: what the client and the back end know it by (:mod:`x509proxy.requestids`).
     """
 
     started: float

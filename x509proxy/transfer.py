@@ -117,6 +117,7 @@ class Transfer:
 
     def _ask(self, pool: Pool) -> None:
         self._pool = pool
+        self._request.backend = pool.name
         target = self._request.head.target
         base = b"" if target == b"*" else pool.backend.base
         line = b"%b %b%b HTTP/1.1" % (self._request.head.method, base, target)
@@ -126,9 +127,7 @@ class Transfer:
     # The pool's calls.
 
     def connected(self, connection: Connection) -> None:
-        assert self._pool is not None
         self._connection = connection
-        self._request.backend = self._pool.name
         try:
             request = self._request
             connection.send(request.head.method, self._start, self, request.body_complete)
