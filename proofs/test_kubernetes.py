@@ -166,6 +166,7 @@ class Configuration(ManifestStage):
         settings = override(load_settings(str(self.write("x509proxy.toml", text))), files)
         assert settings.admin is not None
         self.assertEqual(("tcp:9443", True), (settings.admin.listen, settings.admin.open))
+        self.assertIsNotNone(settings.health, "a pod that is not ready would never be ready again")
         self.assertEqual([], [warning for warning in load_configuration(settings).warnings if "admin" not in warning])
 
 

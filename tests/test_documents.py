@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import msgspec
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
 
 from tests.test_configuration import TomlTests
 from x509proxy.configuration import load_configuration, override
@@ -38,6 +42,17 @@ class Blocks(TomlTests):
         self.assertEqual({"headers", "rules", "listeners", "certificates", "admin"}, set(blocks))
         for name, block in blocks.items():
             self.assertEqual((), load_configuration(self.settings(block)).warnings, name)
+
+    def test_endpoints(self) -> None:
+        """Each endpoint in the table of those is TOML, in both ways to write it, and Twisted listens there."""
+        table = PAGE.partition("``listen``: where")[2].partition("``[[headers]]``")[0]
+        written = re.findall(r"``([\"'](?:tcp|unix).*?[\"'])``", table)
+        reactor = MemoryReactorClock()
+        for text in written:
+            serverFromString(reactor, tomllib.loads(f"listen = {text}")["listen"]).listen(Factory())
+        address = "2001:db8::1"
+        self.assertEqual(["", "::", "", "192.0.2.1", address, address], [server[3] for server in reactor.tcpServers])
+        self.assertEqual(["/run/x509proxy/proxy.sock"], [server[0] for server in reactor.unixServers])
 
     def test_keys(self) -> None:
         """Every key of the first level is named here or in the README."""

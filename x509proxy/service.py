@@ -33,7 +33,7 @@ class Options(usage.Options):
         ["certificate", None, None, "The server's certificate chain, PEM; the key may be in the same file."],
         ["private-key", None, None, "The server's private key, PEM, readable by nobody else."],
         ["preset", None, None, "The authorization server: header names and encoding. [default: connect2id]"],
-        ["header-file", None, None, "File with the secret header name, one line, readable by nobody else."],
+        ["header-file", None, None, "File with the secret header name (in a second line the next one), readable by nobody else."],
         ["header", None, None, "The secret header name itself: for trials, others see it in the process list."],
         ["client-certificate", None, None, "optional, required or none. [default: optional]"],
         ["trust", None, None, "Whose certificates are passed on: any, self-signed, ca or either. [default: any]"],
