@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +214,51 @@ class WithChecks(SeveralTestCase):
         await until(lambda: self.state is State.UP, pause=0.05)
         await self.expect(200, 200)
         self.assertEqual((2, 6), (self.asked(odd), self.asked(self.well)))
+
+
+class Why(SeveralTestCase):
+    """The operator is told why one cannot be connected to, on the status page as in the log."""
+
+    async def expect_reason(self, url: str, reason: str, authority: SelfSigned | None = None) -> None:
+        """One request, which the other back end answers, and this reason."""
+        self.arrange(url, authority=authority)
+        await self.expect(200, 200)
+        self.assertEqual(f"the back end could not be connected to: {reason}", self.pools[0].status().last_error)
+
+    def over_tls(self, made: SelfSigned) -> str:
+        """One that has this certificate."""
+        odd = RecordingBackEnd(reactor)
+        self.addCleanup(odd.stop)
+        return self.listen_tls(odd, ServerConnections(context(made)))
+
+    async def test_no_socket(self) -> None:
+        """A unix socket that is not there."""
+        await self.expect_reason("unix:/nowhere/as.sock", "No such file or directory")
+
+    async def test_no_tls(self) -> None:
+        """One that speaks plain HTTP where ``https`` is configured."""
+        with socket.create_server(("127.0.0.1", 0)) as plain:
+            answer = threading.Thread(target=self.answer_plainly, args=(plain,), daemon=True)
+            answer.start()
+            await self.expect_reason(f"https://localhost:{plain.getsockname()[1]}", "it does not speak TLS", server("localhost"))
+        answer.join(5)
+
+    @staticmethod
+    def answer_plainly(plain: socket.socket) -> None:
+        """As a server does whose every byte is HTTP."""
+        far, _ = plain.accept()
+        with far:
+            far.recv(4096)
+            far.sendall(BAD)
+
+    async def test_other_name(self) -> None:
+        """One whose certificate is another host's."""
+        made = server("other.example")
+        await self.expect_reason(self.over_tls(made), "its certificate is for another name", made)
+
+    async def test_not_trusted(self) -> None:
+        """One whose certificate nobody has issued whom ``ca`` names, and one whose certificate has expired."""
+        reason = "its certificate is not valid now, or no authority that is trusted here (ca) has issued it"
+        await self.expect_reason(self.over_tls(server("localhost")), reason, server("localhost"))
+        late = make_self_signed(KeyKind.EC, "localhost", server=True, now=datetime(2020, 1, 1, tzinfo=UTC))
+        await self.expect_reason(self.over_tls(late), reason, late)

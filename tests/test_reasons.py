@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from twisted.internet import error as errors
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.reasons import LIMITS, handshake_reason, refusal_reason
+from x509proxy.reasons import LIMITS, connect_reason, handshake_reason, refusal_reason
 
 HOUSE = Path(__file__).parent.parent / "x509proxy"
 
@@ -86,3 +90,52 @@ class Handshakes(SynchronousTestCase):
         odd: tuple[tuple[object, ...], ...] = ((), ([],), (-1, "Unexpected EOF"))
         for arguments in odd:
             self.assertEqual("other", handshake_reason(arguments))
+
+
+def tls(text: str) -> SSL.Error:
+    """What pyOpenSSL raises."""
+    return SSL.Error([("SSL routines", "", text)])
+
+
+class Connecting(SynchronousTestCase):
+    def test_operating_system(self) -> None:
+        """What the operating system says is said in its words: a port that is closed, a unix socket that is not there."""
+        for error, said in (
+            (errors.ConnectionRefusedError(errno.ECONNREFUSED, "SECRET"), "Connection refused"),
+            (errors.ConnectError(errno.ENOENT, "SECRET"), "No such file or directory"),
+            (errors.ConnectError(errno.EACCES, "SECRET"), "Permission denied"),
+            (errors.TCPTimedOutError(errno.ETIMEDOUT, "SECRET"), "Connection timed out"),
+        ):
+            self.assertEqual(said, connect_reason(error))
+
+    def test_twisted(self) -> None:
+        """What Twisted and service-identity raise has a sentence of ours."""
+        ended = "it ended the connection before the TLS handshake was over"
+        for error, said in (
+            (errors.DNSLookupError("SECRET"), "its name cannot be looked up"),
+            (errors.TimeoutError(), "it does not answer"),
+            (errors.ConnectionDone("SECRET"), ended),
+            (errors.ConnectionLost("SECRET"), ended),
+            (VerificationError(errors=[]), "its certificate is for another name"),
+            (CertificateError("SECRET"), "its certificate is for no name that can be read"),
+        ):
+            self.assertEqual(said, connect_reason(error))
+
+    def test_handshakes(self) -> None:
+        """Of OpenSSL's errors each kind has one, and those that are not known are seen to be of the handshake."""
+        for text, part in (
+            ("certificate verify failed", "its certificate is not valid now, or no authority that is trusted here"),
+            ("wrong version number", "it does not speak TLS"),
+            ("tlsv1 alert protocol version", "no version of TLS"),
+            ("no shared cipher", "in common"),
+            ("tls alert handshake failure", "refuses the TLS handshake"),
+            ("bad signature", "not proved"),
+            ("unexpected eof while reading", "ended the connection"),
+            ("SECRET", "the TLS handshake failed"),
+        ):
+            self.assertIn(part, connect_reason(tls(text)))
+        self.assertEqual("the TLS handshake failed", connect_reason(SSL.SysCallError(-1, "SECRET")))
+
+    def test_unknown(self) -> None:
+        """Of any other error its kind is told, and not its text."""
+        self.assertEqual("ZeroDivisionError", connect_reason(ZeroDivisionError("SECRET")))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -98,11 +99,11 @@ class Connecting(UpstreamTestCase):
         self.assertEqual((1, b""), (len(borrower.connections), self.wire.sent()))
 
     def test_refused(self) -> None:
-        """One that is refused is a 502, whose reason names the kind of error and not its text."""
+        """One that is refused is a 502, whose reason says why, and not by the error's text."""
         borrower = self.acquire()
-        self.back_end.attempts[0].fail(ConnectionLost("secret"))
+        self.back_end.attempts[0].fail(ConnectError(errno.ECONNREFUSED, "secret"))
         (refusal,) = borrower.refusals
-        self.assertEqual((502, "the back end could not be connected to: ConnectionLost"), (refusal.status, refusal.reason))
+        self.assertEqual((502, "the back end could not be connected to: Connection refused"), (refusal.status, refusal.reason))
         self.expect()
         self.expect_forgotten()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
-__all__ = ["LIMITS", "handshake_reason", "refusal_reason"]
+from OpenSSL import SSL
+
+__all__ = ["LIMITS", "connect_reason", "handshake_reason", "refusal_reason"]
 
 # How the reason of a refusal begins (x509proxy.refusal), and its word; what is not here goes by its status.
 _REASONS = (
@@ -83,6 +86,50 @@ _HANDSHAKES = (
 
 def handshake_reason(arguments: Sequence[object]) -> str:
     """The word for a failed handshake, by the arguments of an ``OpenSSL.SSL.Error``: a list of (library, function, text)."""
-    errors = arguments[0] if arguments and isinstance(arguments[0], list) else []
-    texts = " ".join(str(error[-1]).lower() for error in errors)
+    texts = _texts(arguments)
     return next((word for part, word in _HANDSHAKES if part in texts), "other")
+
+
+def _texts(arguments: Sequence[object]) -> str:
+    errors = arguments[0] if arguments and isinstance(arguments[0], list) else []
+    return " ".join(str(error[-1]).lower() for error in errors)
+
+
+# What the words above mean where the back end is the other one.
+_BACK_ENDS = {
+    "protocol_version": "it has no version of TLS that is spoken here (1.2 and 1.3)",
+    "not_tls": "it does not speak TLS",
+    "nothing_in_common": "it has no cipher or signature in common with us",
+    "refused_by_client": "it refuses the TLS handshake, as one does that wants another certificate of ours, or one at all",
+    "bad_proof": "it has not proved that it has its certificate's key",
+    "client_left": "it ended the connection before the TLS handshake was over",
+}
+# By their classes' names, since this room knows nothing of Twisted.
+_ERRORS = {
+    "VerificationError": "its certificate is for another name",
+    "CertificateError": "its certificate is for no name that can be read",
+    "DNSLookupError": "its name cannot be looked up",
+    "TimeoutError": "it does not answer",
+    "ConnectionDone": _BACK_ENDS["client_left"],
+    "ConnectionLost": _BACK_ENDS["client_left"],
+}
+
+
+def connect_reason(error: BaseException | None) -> str:
+    """Why a back end could not be connected to, for the operator, in words of ours or of the operating system's.
+
+    Not the error's text: a library's words about a certificate or an address are not ours to log.
+    """
+    number = getattr(error, "osError", None)
+    if isinstance(number, int):
+        return os.strerror(number)
+    if isinstance(error, SSL.Error):
+        return _no_handshake(error)
+    name = type(error).__name__
+    return _ERRORS.get(name, name)
+
+
+def _no_handshake(error: SSL.Error) -> str:
+    if "certificate verify failed" in _texts(error.args):
+        return "its certificate is not valid now, or no authority that is trusted here (ca) has issued it"
+    return _BACK_ENDS.get(handshake_reason(error.args), "the TLS handshake failed")

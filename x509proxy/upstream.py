@@ -31,6 +31,7 @@ from x509proxy.knownheads import known_answers
 from x509proxy.message import END
 from x509proxy.outgoing import Outgoing
 from x509proxy.patience import ANSWERING, AWAITING, CLOSED, IDLE, OPENING, SENDING, patience
+from x509proxy.reasons import connect_reason
 from x509proxy.refusal import Refusal
 from x509proxy.settings import UpstreamSettings
 from x509proxy.sockets import join
@@ -268,8 +269,7 @@ class Connection(Protocol):
 
     def _not_opened(self, failure: Failure) -> None:
         if self._state is OPENING:
-            # Not the failure's text: a library's words about a certificate or an address are not ours to log.
-            self._fail_opening(Refusal(502, f"the back end could not be connected to: {type(failure.value).__name__}"))
+            self._fail_opening(Refusal(502, f"the back end could not be connected to: {connect_reason(failure.value)}"))
 
     def _fail_opening(self, refusal: Refusal) -> None:
         self._state = CLOSED
