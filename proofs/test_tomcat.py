@@ -123,7 +123,7 @@ class Connect2id(ProofTestCase):
         other = make_self_signed(KeyKind.EC, "somebody else")
         self.assert_never_fooled(proxy, self.path, [*_forgeries([self.secret], _values(other)[:2])])
         log = proxy.log.read_text()
-        self.assertIn("1 forged certificate headers", log)
+        self.assertIn("1 forged certificate header from", log)
         self.assertNotIn(self.secret.lower(), log.lower())
         for name in (self.secret, self.secret.upper()):
             answer = self.ask(self.past_the_proxy(tomcat), self.path, [(name, _values(other)[0])])

@@ -241,7 +241,7 @@ class Writing(FileTestCase):
     def test_forged_in_a_flood(self) -> None:
         """A flood of refusals does not hide a forged header: each kind has a ration of its own."""
         said = self.told(self.log(log_refusals=1), *[REFUSED] * 50, structs.replace(REFUSED, forged=1))
-        self.assertIn(("warn", "1 forged certificate headers from 192.0.2.7 removed"), said)
+        self.assertIn(("warn", "1 forged certificate header from 192.0.2.7 removed"), said)
 
     def test_full_disk(self) -> None:
         """A full disk costs log lines, and one sentence a minute: why, and then how many."""

@@ -12,7 +12,7 @@ from service_identity import CertificateError, VerificationError
 from twisted.internet import error as errors
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.reasons import LIMITS, connect_reason, handshake_reason, refusal_reason
+from x509proxy.reasons import LIMITS, connect_reason, counted, handshake_reason, refusal_reason
 
 HOUSE = Path(__file__).parent.parent / "x509proxy"
 
@@ -139,3 +139,9 @@ class Connecting(SynchronousTestCase):
     def test_unknown(self) -> None:
         """Of any other error its kind is told, and not its text."""
         self.assertEqual("ZeroDivisionError", connect_reason(ZeroDivisionError("SECRET")))
+
+
+class Numbers(SynchronousTestCase):
+    def test_counted(self) -> None:
+        """One is one thing, and any other number is of things."""
+        self.assertEqual(["0 headers", "1 header", "2 headers"], [counted(number, "header") for number in range(3)])

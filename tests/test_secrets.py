@@ -841,7 +841,7 @@ class Processes(DaemonTestCase):
         await until(lambda: daemon.process and daemon.process.poll() is not None, pause=0.05)
         ears.hear("log", daemon.log)
         ears.hear("access log", daemon.access_log.read_text())
-        self.assertIn("forged certificate headers from 127.0.0.1 removed", daemon.log)
+        self.assertIn("1 forged certificate header from 127.0.0.1 removed", daemon.log)
         self.assertGreater(len(daemon.access_log.read_text().splitlines()), 30)
         self.assertEqual([], ears.leaks())
 

@@ -664,7 +664,7 @@ class Foreground(DaemonTestCase):
         everything = "".join([cmdline, daemon.log, *(answer.decode("latin-1") for answer in answers)]).lower()
         self.assertNotIn(HEADER.lower(), everything)
         self.assertNotIn("-----begin", everything)
-        self.assertIn("forged certificate headers from 127.0.0.1 removed", everything)
+        self.assertIn("1 forged certificate header from 127.0.0.1 removed", everything)
 
     async def test_bad_option(self) -> None:
         """What is wrong with the options is one sentence on standard error, and exit code 1."""

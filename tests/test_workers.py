@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import runpy
 import signal
 import socket
@@ -692,7 +693,7 @@ class Real(DaemonTestCase):
 
     async def ready(self, daemon: Daemon) -> list[int]:
         """Its workers, when all of them accept."""
-        words = ["worker 1: TlsFactory starting on", "worker 2: TlsFactory starting on"]
+        words = ["worker 1: x509proxy starting on", "worker 2: x509proxy starting on"]
         await until(lambda: daemon.listens() and all(map(daemon.log.__contains__, words)), pause=0.05)
         return workers_of(daemon.pid)
 
@@ -720,6 +721,7 @@ class Serving(Real):
         self.assertFalse(is_running(first) or is_running(second))
         self.assertNotIn("Traceback", daemon.log)
         self.assertNotIn("another is started", daemon.log)
+        self.assertEqual({"x509proxy"}, set(re.findall(r"(\S+) starting on \d", daemon.log)))
 
     async def test_signals_too_early(self) -> None:
         """SIGHUP and SIGUSR1 to all processes at once end no worker, not even one that has only just begun to import."""

@@ -18,7 +18,7 @@ from x509proxy.settings import ClientSettings
 from x509proxy.stream import TlsStream
 from x509proxy.tls import ServerConnections
 
-__all__ = ["Caller", "ProxyFactory", "TlsFactory"]
+__all__ = ["Caller", "Doorplate", "ProxyFactory", "TlsFactory"]
 
 
 class Caller(Waiter, Interface):
@@ -129,10 +129,18 @@ class ProxyFactory(Factory):
             caller.cut()
 
 
-class TlsFactory(Factory):
-    """Makes a TLS stream for each connection, with a protocol of ``factory``'s on it. ``protocols``: those that are."""
+class Doorplate(Factory):
+    """What a port is bound to, by the name that is to stand in the log. By itself it makes no protocols."""
 
     noisy = False
+
+    def logPrefix(self) -> str:
+        # "… starting on 8443", says each port, be its factory noisy or not.
+        return "x509proxy"
+
+
+class TlsFactory(Doorplate):
+    """Makes a TLS stream for each connection, with a protocol of ``factory``'s on it. ``protocols``: those that are."""
 
     def __init__(self, connections: ServerConnections, factory: Factory) -> None:
         self.protocols: set[TlsStream] = set()

@@ -22,6 +22,7 @@ from x509proxy.accesslog import WRITERS
 from x509proxy.configuration import Configuration
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.material import without_secrets
+from x509proxy.reasons import counted
 from x509proxy.rules import without_names
 
 __all__ = ["AccessLog", "LogFile", "Ration", "open_log"]
@@ -148,7 +149,8 @@ class AccessLog:
     def observe(self, exchange: Exchange) -> None:
         """Write down what has happened."""
         if exchange.forged and self._forged.take():
-            self._log.warn("{count} forged certificate headers from {peer} removed", count=exchange.forged, peer=exchange.peer)
+            count, what = exchange.forged, counted(exchange.forged, "forged certificate header")
+            self._log.warn("{what} from {peer} removed", what=what, count=count, peer=exchange.peer)
         if self.file is not None and (exchange.outcome is Outcome.ANSWERED or self._refusals.take()):
             try:
                 self.file.write(without_names(self._write(exchange), self._rules))
@@ -178,7 +180,7 @@ class AccessLog:
         self._log.warn("access-log: {count} more refused or aborted exchanges are not in it", count=count)
 
     def _tell_forged(self, count: int) -> None:
-        self._log.warn("{count} more requests with forged certificate headers", count=count)
+        self._log.warn("{what} with forged certificate headers", what=counted(count, "more request"), count=count)
 
     def _tell_lost(self, count: int) -> None:
         self._log.error("access-log: {count} more lines are lost", count=count)

@@ -23,8 +23,9 @@ from twisted.python.failure import Failure
 from x509proxy.channel import Channel
 from x509proxy.deadline import NEVER
 from x509proxy.document import ListenerSettings
-from x509proxy.factory import ProxyFactory, TlsFactory
+from x509proxy.factory import Doorplate, ProxyFactory, TlsFactory
 from x509proxy.proxyheader import BadHeader, Believed, End, Ends, Headers
+from x509proxy.reasons import counted
 from x509proxy.stream import TlsStream
 from x509proxy.tls import ServerConnections
 
@@ -136,10 +137,9 @@ class _Doorstep(Protocol):
             self._stream.dataReceived(rest)
 
 
-class ProxiedFactory(Factory):
+class ProxiedFactory(Doorplate):
     """Makes a TLS stream for each connection whose headers are as they have to be. ``protocols``: those that are."""
 
-    noisy = False
     _log = Logger()
 
     def __init__(self, connections: ServerConnections, owner: ProxyFactory, believed: Believed) -> None:
@@ -173,5 +173,5 @@ class ProxiedFactory(Factory):
         if now >= self._quiet_until:
             count, self._unsaid, self._quiet_until = self._unsaid, 0, now + _QUIET
             host = getattr(peer, "host", "a unix socket")
-            sentence = "{count} connections cut before TLS, the last one from {peer}: {reason}"
-            self._log.warn(sentence, count=count, peer=host, reason=reason)
+            sentence, what = "{what} cut before TLS, the last one from {peer}: {reason}", counted(count, "connection")
+            self._log.warn(sentence, what=what, count=count, peer=host, reason=reason)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from OpenSSL import SSL
 
-__all__ = ["LIMITS", "connect_reason", "handshake_reason", "refusal_reason"]
+__all__ = ["LIMITS", "connect_reason", "counted", "handshake_reason", "refusal_reason"]
 
 # How the reason of a refusal begins (x509proxy.refusal), and its word; what is not here goes by its status.
 _REASONS = (
@@ -133,3 +133,8 @@ def _no_handshake(error: SSL.Error) -> str:
     if "certificate verify failed" in _texts(error.args):
         return "its certificate is not valid now, or no authority that is trusted here (ca) has issued it"
     return _BACK_ENDS.get(handshake_reason(error.args), "the TLS handshake failed")
+
+
+def counted(count: int, thing: str) -> str:
+    """``1 header``, ``2 headers``: for a sentence of the log."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -21,11 +21,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort
-from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from x509proxy.configuration import Configuration
+from x509proxy.factory import Doorplate
 from x509proxy.fleet import Fleet
 from x509proxy.listening import Place
 from x509proxy.logs import AccessLog, LogFile
@@ -84,7 +85,7 @@ class Crew:
         :raises SettingsError: one of the places cannot be had; the others are given back by :meth:`stop`.
         """
         for place in places:
-            port: Any = place.bind(_Nobody())
+            port: Any = place.bind(Doorplate())
             self._ports.append(port)
             port.stopReading()
 
@@ -160,12 +161,6 @@ class Crew:
 
 def _level(name: str) -> Any:
     return next((level for level in LogLevel.iterconstants() if level.name == name), LogLevel.error)
-
-
-class _Nobody(Factory):
-    """Makes no protocols."""
-
-    noisy = False
 
 
 class _Worker(ProcessProtocol):
