@@ -28,13 +28,21 @@ class Caller(Waiter, Interface):
     def cut(self) -> None: ...
 
 
-class ProxyFactory(Factory):
+class Doorplate(Factory):
+    """What a port is bound to, by the name that is to stand in the log. By itself it makes no protocols."""
+
+    noisy = False
+
+    def logPrefix(self) -> str:
+        # "… starting on 8443", says each port, be its factory noisy or not.
+        return "x509proxy"
+
+
+class ProxyFactory(Doorplate):
     """Makes a channel for each connection, keeps count of them, and drains them at the end.
 
     ``watch``: who is told of connections that are not taken, since a limit is met.
     """
-
-    noisy = False
 
     def __init__(
         self, serves: Serves, deadlines: Deadlines, settings: ClientSettings = ClientSettings(), watch: Watch = UNWATCHED
@@ -127,16 +135,6 @@ class ProxyFactory(Factory):
     def _cut_all(self) -> None:
         for caller in tuple(self._callers):
             caller.cut()
-
-
-class Doorplate(Factory):
-    """What a port is bound to, by the name that is to stand in the log. By itself it makes no protocols."""
-
-    noisy = False
-
-    def logPrefix(self) -> str:
-        # "… starting on 8443", says each port, be its factory noisy or not.
-        return "x509proxy"
 
 
 class TlsFactory(Doorplate):
