@@ -19,10 +19,10 @@ PLUGIN = ROOT / "twisted" / "plugins" / "x509proxy_plugin.py"
 PLAN: dict[str, tuple[str, ...]] = {
     "ground": ("settings", "document", "origin", "certificate", "exchange", "refusal", "selfsigned"),
     "first": (
-        "encoding", "presets", "material", "trusted", "sni", "rules", "requestline", "head", "headers", "knownheads", "message",
-        "reader", "records", "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog", "notify",
-        "reasons", "metrics", "snapshot", "fleet", "history", "exposition", "figures", "markup", "statustiles", "statustables",
-        "statuspage", "loaded", "advice", "configuration", "expiry", "parcel", "collector",
+        "encoding", "presets", "material", "trusted", "sni", "rules", "target", "requestline", "head", "headers", "knownheads",
+        "message", "reader", "records", "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog",
+        "notify", "reasons", "metrics", "snapshot", "fleet", "history", "exposition", "figures", "markup", "statustiles",
+        "statustables", "statuspage", "loaded", "advice", "configuration", "expiry", "parcel", "collector",
     ),
     "second": (
         "limits", "deadline", "tls", "accepted", "sockets", "sender", "stream", "client", "incoming", "request", "inbox",

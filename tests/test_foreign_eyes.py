@@ -66,8 +66,9 @@ class Forgeries(StreamTestCase):
 
     def test_paths(self) -> None:
         """There is no path below which the header is not removed."""
-        lines = [b"GET %b HTTP/1.1" % path for path in (b"/", b"/token", b"/a/b/", b"//", b"/%2e%2e/", b"/a;p=1", b"/?/")]
+        lines = [b"GET %b HTTP/1.1" % path for path in (b"/", b"/token", b"/a/b/", b"//", b"/%2e/", b"/a/../", b"/a;p=1", b"/?/")]
         self.expect_passed(*(request(FORGED, line=line) for line in lines))
+        self.expect_refused(request(FORGED, line=b"GET /%2e%2e/ HTTP/1.1"))
 
     def test_aliases(self) -> None:
         """No name that some glue folds to the header's reaches the back end."""

@@ -204,12 +204,12 @@ class Host(HeadTestCase):
 class Target(HeadTestCase):
     def test_byte_for_byte(self) -> None:
         """An origin-form passes byte for byte: dots, doubled slashes, escapes and all."""
-        for target in (b"/", b"/a/../b", b"//a", b"/%2e%2E/%00", b"/a;p=1?q=/?&%0d%0a", b"/:@!$&'()*+,=[]|^`{}<>\\\""):
+        for target in (b"/", b"/a/../b", b"//a", b"/%2e/%2E/%00", b"/a;p=1?q=/?&%0d%0a", b"/:@!$&'()*+,=[]|^`{}<>\\\""):
             self.assertEqual(target, read(HOST, target=target).target)
 
     def test_malformed(self) -> None:
-        """Spaces, control characters, fragments, bytes above 0x7E and other forms are 400."""
-        for target in (b"", b"token", b"/a b", b"/a\t", b"/a\n", b"/a#b", b"/\x7f", b"/\x80", b"/\xff", b"*", b"as.example:443"):
+        """Spaces, control characters, fragments, bytes above 0x7E, other forms and a way out of the root are 400."""
+        for target in (b"", b"token", b"/a b", b"/a\t", b"/a\n", b"/a#b", b"/\x7f", b"/\x80", b"/\xff", b"*", b"a:443", b"/.."):
             self.expect_refused(400, HOST, target=target)
 
     def test_asterisk(self) -> None:

@@ -80,7 +80,7 @@ class Laws(ProxyTestCase):
     async def test_target(self) -> None:
         """The target goes to the back end byte for byte: nothing is decoded, encoded, merged or resolved."""
         self.serve()
-        targets = ("/", "//", "/a//b/", "/%2e/%2E%2e/", "/a%2Fb;c?x=%20&y=+", "/a:b@c+d", "/token/../x/./", "/?", "/~'()*!|{}")
+        targets = ("/", "//", "/a//b/", "/%2e/%2E/", "/a%2Fb;c?x=%20&y=+", "/a:b@c+d", "/token/../x/./", "/?", "/~'()*!|{}")
         for target in targets:
             await self.ask(get(target))
         starts = [f"GET {target} HTTP/1.1".encode() for target in targets]
@@ -91,6 +91,14 @@ class Laws(ProxyTestCase):
         self.serve(path=b"/as")
         await self.ask(get("/token?a"))
         self.assertEqual(b"GET /as/token?a HTTP/1.1", self.back_end.requests[0].start)
+
+    async def test_out_of_the_path(self) -> None:
+        """Nothing beside the resource's path can be reached, nor what is below it past the rules for it."""
+        self.serve(path=b"/as")
+        for target in ("/../manager/html", "/../as/token", "/x/../../as/token", "/%2e%2e/as/token", "/..;/as/token"):
+            reply = await self.ask(get(target))
+            self.assertEqual(400, reply.status, target)
+        self.assertEqual([], self.back_end.requests)
 
     async def test_host(self) -> None:
         """The client's ``Host`` is kept: issuers and redirects are made of it."""

@@ -27,8 +27,9 @@ import attrs
 
 from x509proxy.encoding import Pairs
 from x509proxy.refusal import Refusal, Refused, malformed
-from x509proxy.requestline import HOST, check_method, read_target, told
+from x509proxy.requestline import check_method, told
 from x509proxy.settings import ClientSettings, OddNames
+from x509proxy.target import is_authority, read_target
 
 __all__ = [
     "NO_HEAD",
@@ -172,7 +173,7 @@ def _read_host(host: bytes | None, version: str) -> bytes:
         if version == "1.0":
             return b""
         raise malformed("no host field")
-    if not HOST.fullmatch(host):
+    if not is_authority(host):
         raise malformed("malformed host field")
     return host
 

@@ -166,7 +166,8 @@ class TlsSettings(Settings, frozen=True):
     minimum_version: TlsVersion = TlsVersion.TLS_1_2
 
 
-_RULE_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)+")
+# No dot at a name's end, and no stream behind it: a target has them taken away before it is compared (x509proxy.target).
+_RULE_PATH = re.compile(r"/|(?!.*:\$)(?:/[A-Za-z0-9._~!$&'()*+,=:@-]*[A-Za-z0-9_~!$&'()*+,=:@-])+")
 _SERVER_NAME = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
