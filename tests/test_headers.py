@@ -230,6 +230,24 @@ class Spoofs(SynchronousTestCase):
         ):  # fmt: skip
             self.expect_gone((name, PEM), (name.swapcase(), PEM), forged=0)
 
+    def test_other_products(self) -> None:
+        """Nor does what any other product or recipe is known to send or to believe, in whatever spelling."""
+        for name in (
+            b"WL-Proxy-Client-Cert", b"WL-Proxy-SSL", b"WL-Proxy-Client-IP", b"Proxy-Auth-Cert", b"Proxy-IP",
+            b"Proxy-User-DN", b"Cf-Client-Cert-Der-Base64", b"Cf-Client-Cert-Sha256", b"Cf-Cert-Presented",
+            b"Cf-Cert-Verified", b"Cf-Cert-Issuer-DN", b"Tls-Client-Certificate", b"TLS-Client-Leaf-Cert",
+            b"X-TLS-Client-Certificate", b"X-Tls-Client-Cert-Pem", b"X-TLS-Verified", b"X-ClientCert-Fingerprint",
+            b"X-ClientCertificate", b"ClientCert", b"SSL-Cert", b"SSL-Verify", b"SSL-Issuer-DN", b"SSLClientCert",
+            b"SSLCertChain", b"X-Cert", b"X-Certificate", b"X-Cert-Chain-1", b"X-Cert-Serial", b"X-Mtls-Client-Cert",
+            b"X-MTLS-Cert", b"Mtls-Client-Cert", b"X-WSO2-MTLS-Cert", b"Client-Verify", b"X-Client-Verify", b"Client-DN",
+            b"X-Client-DN", b"X-Client-S-DN", b"X-Subject-DN", b"X-Issuer-DN", b"X-Gravitee-Client-Cert",
+            b"X-X509-Client-Cert", b"X-Apigee-Tls-Client-Cert", b"X-Fastly-Client-Cert", b"X-Peer-Cert", b"X-User-Cert",
+            b"CNAME-API-Key", b"Cert-Chain-0", b"X-Authentik-Outpost-Certificate", b"X-SSL-Client", b"SSL-Session-Id",
+            b"X-Client-I-DN", b"X-Client-Subject-DN", b"X-Client-Issuer-DN", b"X-SSL-Protocol", b"Cert-Chain-9",
+            b"SSLClientVerify", b"X-Haproxy-SSL-Client-DN",
+        ):  # fmt: skip
+            self.expect_gone((name, PEM), (name.swapcase(), PEM), (name.replace(b"-", b"_"), PEM), forged=0)
+
     def test_siblings_that_are_ours(self) -> None:
         """Where a preset sends one of these itself, a client's own is forged."""
         rules = HeaderRules.for_preset(PRESETS["rfc9440"])
@@ -253,6 +271,19 @@ class Spoofs(SynchronousTestCase):
             (b"Cookie", b"c"),
             (b"X-Sslx", b""),
         ]
+        self.assertEqual([HOST, *pairs, *OURS_ALWAYS[1:], *GENUINE], forward(*pairs)[0])
+
+    def test_needed(self) -> None:
+        """What OAuth, OpenID Connect, browsers and applications send for reasons of their own passes."""
+        names = (
+            b"Authorization", b"DPoP", b"OAuth-Client-Attestation", b"OAuth-Client-Attestation-PoP", b"Signature",
+            b"Signature-Input", b"Content-Digest", b"X-FAPI-Interaction-Id", b"X-FAPI-Auth-Date", b"X-JWS-Signature",
+            b"Cookie", b"Origin", b"Referer", b"Client-Id", b"Client-Secret", b"X-Client-Id", b"X-Client-Version",
+            b"X-Client-Data", b"X-Client-Info", b"X-Client-Serial", b"X-Client-Fingerprint", b"X-Client-Subject",
+            b"Sec-CH-UA", b"Sec-Fetch-Site", b"X-Api-Key", b"X-Auth-Token", b"X-CSRF-Token", b"X-Requested-With",
+            b"traceparent", b"CF-Ray", b"X-User-Id", b"X-Certain", b"Accept", b"TLS-Version",
+        )  # fmt: skip
+        pairs = [(name, b"x") for name in names]
         self.assertEqual([HOST, *pairs, *OURS_ALWAYS[1:], *GENUINE], forward(*pairs)[0])
 
     @given(PAIRS, st.sampled_from([RULES, OTHER, HeaderRules.for_preset(PRESETS["rfc9440"])]), st.booleans())

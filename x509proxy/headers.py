@@ -23,7 +23,7 @@ from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead, ResponseHead
 from x509proxy.presets import PRESETS
 from x509proxy.refusal import Refusal, Refused
-from x509proxy.rules import HeaderRules, fold, tells
+from x509proxy.rules import HeaderRules, fold, letters, tells
 
 __all__ = [
     "Fields",
@@ -46,19 +46,23 @@ _HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 # What others send for a client's certificate: RFC 9440, Envoy, Traefik, nginx and Tomcat recipes, Apache, Azure, AWS ALB,
-# WSO2, Auth0, Gravitee, Janssen, Keycloak, Connect2id (sources: docs/servers).
+# WSO2, Auth0, Gravitee, Janssen, Keycloak, Connect2id (sources: docs/servers); WebLogic, iPlanet and GlassFish, Cloudflare.
 _CLAIMS = frozenset(
     {
         *(fold(plan.name) for preset in PRESETS.values() for plan in preset.plans if plan.name),
-        b"cname-api-key", b"x-client-certificate", b"x-arr-clientcert", b"sslcertchain", b"x-gravitee-client-cert", b"x-cert",
-        b"x-wso2-mtls-cert", b"x-authentik-outpost-certificate", b"x-tls-client-cert", b"tls-client-cert",
+        b"cname-api-key", b"x-authentik-outpost-certificate", b"x-cert", b"x-peer-cert", b"x-user-cert", b"client-verify",
+        b"client-dn", b"x-client-dn", b"x-client-s-dn", b"x-client-i-dn", b"x-client-subject-dn", b"x-client-issuer-dn",
+        b"x-subject-dn", b"x-issuer-dn",
     }
 )  # fmt: skip
+# "client-" and "x-client-" as a whole are not among them: Client-Id, X-Client-Version and the like are an application's own.
+# Of "proxy-" a server behind a proxy has no use: Proxy-Authorization and Proxy-Connection are for the proxy, all others claims.
 _CLAIM_PREFIXES = (
-    b"client-cert", b"cert-chain-", b"x-wso2-client-cert",
-    b"ssl-client-", b"ssl-cipher", b"ssl-session", b"ssl-secure-protocol", b"ssl-server-", b"ssl-protocol", b"x-ssl-",
-    b"x-amzn-mtls-", b"x-client-cert-", b"x-client-verify", b"sec-client-x509-cert",
+    b"ssl-", b"x-ssl-", b"tls-client-", b"x-tls-", b"cert-chain-", b"x-cert-", b"x-certificate", b"wl-proxy-", b"proxy-",
+    b"cf-cert-", b"x-client-verify", b"sec-client-x509-cert",
 )  # fmt: skip
+# Letters and digits alone, wherever in a name they stand: whoever says them together tells of a client's certificate.
+_CLAIM_WORDS = (b"clientcert", b"mtls", b"sslcert", b"sslclient")
 # The hop before us is the client itself: whatever it says of a hop before it is its own invention. "Proxy" has no meaning, but
 # CGI-like servers take it for the proxy through which they should go (httpoxy, CVE-2016-5385).
 # A request's name in the back end's logs is not the client's to choose (x509proxy.requestids).
@@ -146,7 +150,10 @@ def drop_claims(pairs: Pairs, rules: HeaderRules) -> tuple[Pairs, int]:
 @lru_cache(maxsize=256)
 def _is_claim(name: bytes) -> bool:
     folded = fold(name)
-    return folded in _CLAIMS or folded in _HOPS or folded.startswith(_PREFIXES)
+    if folded in _CLAIMS or folded in _HOPS or folded.startswith(_PREFIXES):
+        return True
+    said = letters(folded)
+    return any(word in said for word in _CLAIM_WORDS)
 
 
 @lru_cache(maxsize=256)
