@@ -16,7 +16,7 @@ from x509proxy.exchange import Exchange, Outcome
 from x509proxy.head import Body
 from x509proxy.refusal import Refusal
 from x509proxy.resource import X509ProxyResource
-from x509proxy.settings import ClientSettings, OddNames, RequestIds
+from x509proxy.settings import ClientAuth, ClientSettings, OddNames, PolicySettings, RequestIds
 from x509proxy.site import SiteRequest
 from x509proxy.testing import client_identity, header_value
 
@@ -134,6 +134,64 @@ class Head(SiteTestCase):
         """HTTP/1.0 stays HTTP/1.0 for the rules that differ: ``Host`` may be missing then."""
         self.receive(b"GET / HTTP/1.0\r\n\r\n")
         self.assertIn(b"\r\nHost: 127.0.0.1:8080\r\n", self.connect().value())
+
+
+SECOND = b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Mute(SiteTestCase):
+    """After a refusal of a request nothing that its connection sends is served (law L3)."""
+
+    def expect_mute(self, request: bytes, status: int) -> None:
+        for pieces in ([request + SECOND], [request, SECOND], [request[:-1], request[-1:] + SECOND[:9], SECOND[9:]]):
+            self.serve(client=ClientSettings(body_bytes=5, target_bytes=9, fields=3))
+            for piece in pieces:
+                self.receive(piece)
+            answer = self.client.value()
+            self.assertTrue(answer.startswith(b"HTTP/1.1 %d " % status), answer)
+            self.assertEqual((1, 1), (answer.count(b"HTTP/1.1 "), answer.count(b"\r\nConnection: close\r\n")))
+            self.assertEqual(([], 1), (self.clock.tcpClients, len(self.exchanges)))
+            self.assertTrue(self.client.disconnecting)
+
+    def test_malformed(self) -> None:
+        """Whatever is malformed, misdirected, unknown or too large is the last thing that is read."""
+        for line, fields, body, status in (
+            (b"GET /first", b"Host: a b\r\n", b"", 400),
+            (b"GET /first", b"Host: a\r\nContent-Length: 5\r\n", b"hello", 400),
+            (b"GET /first", b"Host: a\r\nConnection: host\r\n", b"", 400),
+            (b"GET /..", b"Host: a\r\n", b"", 400),
+            (b"POST /first", b"Host: a\r\nTransfer-Encoding: identity\r\nContent-Length: 5\r\n", b"hello", 400),
+            (b"TRACE /first", b"Host: a\r\n", b"", 405),
+            (b"BREW /first", b"Host: a\r\n", b"", 501),
+            (b"POST /first", b"Host: a\r\nContent-Length: 6\r\n", b"hello!", 413),
+            (b"GET /123456789", b"Host: a\r\n", b"", 414),
+            (b"POST /first", b"Host: a\r\nExpect: more\r\n", b"", 417),
+            (b"GET /first", b"Host: a\r\nA: b\r\nC: d\r\nE: f\r\n", b"", 431),
+        ):
+            self.expect_mute(line + b" HTTP/1.1\r\n" + fields + b"\r\n" + body, status)
+
+    def test_unwanted(self) -> None:
+        """So it is for a request that is well formed and lacks a certificate, as on our own channel."""
+        self.serve(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
+        self.receive(REQUEST + SECOND)
+        self.assertEqual((1, []), (self.client.value().count(b"HTTP/1.1 401 "), self.clock.tcpClients))
+        self.assertTrue(self.client.disconnecting)
+
+    def test_failed_back_end(self) -> None:
+        """A back end that fails is not the client's fault: its next request is served."""
+        self.receive(REQUEST + SECOND)
+        self.connect()
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertIn(b"HTTP/1.1 502 ", self.client.value())
+        self.assertIn(b"GET /second ", self.connect().value())
+
+    def test_stream(self) -> None:
+        """Over HTTP/2 the refused stream ends, and the connection with all the others is left alone."""
+        request = self.started()
+        request._request.channel.abortConnection = None
+        request.answer(Refusal(400, "malformed"))
+        self.assertNotIn(b"Connection:", self.client.value())
+        self.assertFalse(self.client.disconnecting)
 
 
 class Target(SiteTestCase):
@@ -299,6 +357,28 @@ class Alone(SiteTestCase):
             expected = (Outcome.ABORTED, 200) if begun else (Outcome.REFUSED, 502)
             self.assertEqual([(*expected, "broken")], [(one.outcome, one.status, one.reason) for one in self.exchanges])
             self.assertEqual(begun, self.client.disconnected)
+            self.assertTrue(self.back_end.disconnected)
+
+    def test_broken_off_before_the_back_end(self) -> None:
+        """What breaks while a connection to the back end is made costs the back end not one byte (law L3)."""
+        serve = self.resource.serve
+
+        def broken(request: Any) -> None:
+            serve(request)
+            raise ZeroDivisionError
+
+        self.patch(self.resource, "serve", broken)
+        self.receive(REQUEST)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertIn(b"HTTP/1.1 502 ", self.client.value())
+        self.assertEqual(b"", self.connect().value())
+
+    def test_aborted(self) -> None:
+        """Who aborts leaves the back end too: nobody reads what it still says."""
+        request = self.started()
+        request.abort("enough")
+        self.assertTrue(self.back_end.disconnected)
+        self.assertIs(None, request.source)
 
     def test_broken_off_after_the_end(self) -> None:
         """After an end that came before any answer, what breaks is nothing any more."""

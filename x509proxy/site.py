@@ -2,7 +2,7 @@
 
 What this cannot mend is what the stock channel has done before: no deadlines but its one, and the body in memory or on disk.
 What it does mend: the head is validated again, and a request that the stock channel has answered 400 and still renders
-(the rest of its head came in later TLS records) is not served.
+(the rest of its head came in later TLS records) is not served; after a refusal of ours the connection ends with the answer.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ class SiteRequest(Incoming):
 
     def answer(self, refusal: Refusal) -> None:
         self.reason = refusal.reason
+        if refusal.status <= 501:
+            self._hear_no_more()
         self._write_head(refusal.status, b"", refusal.pairs, len(refusal.body))
         self.write(refusal.body)
         self._finish(Outcome.REFUSED)
@@ -111,15 +113,15 @@ class SiteRequest(Incoming):
         if self.begun:
             self.abort(refusal.reason)
         elif not self.ended:
+            self._leave_source()
             self.answer(refusal)
 
     def abort(self, reason: str) -> None:
         if not self.ended:
-            self.reason = reason
-            self.record(Outcome.ABORTED)
+            self.lost(reason)
             # An HTTP/2 stream is reset by its own method; a connection is cut, so that nobody takes the answer for whole.
             channel: Any = self._request.channel
-            (channel if hasattr(channel, "abortConnection") else channel.transport).abortConnection()
+            (channel if self._is_stream else channel.transport).abortConnection()
 
     # Twisted calls.
 
@@ -135,6 +137,17 @@ class SiteRequest(Incoming):
         """The client has gone; ``notifyFinish`` says so."""
 
     # Inside.
+
+    @property
+    def _is_stream(self) -> bool:
+        """Whether it came over HTTP/2, where a connection has many requests at once, each with a channel of its own."""
+        return hasattr(self._request.channel, "abortConnection")
+
+    def _hear_no_more(self) -> None:
+        """What was refused is the client's doing, an unknown method (501) too: nothing that it still sends is served (L3)."""
+        if not self._is_stream:
+            self._request.channel.persistent = False
+            self._request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
 
     def _write_head(self, status: int, reason: bytes, pairs: Pairs, length: int) -> None:
         request = self._request
