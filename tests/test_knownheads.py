@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
+import attrs
 import httptools
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,14 +16,16 @@ from tests.feeds import Event, chunked, joined, pieces, post, request
 from tests.test_answers import GOOD_ANSWERS, HOSTILE_BODIES, HOSTILE_HEADS, TRUNCATED, UPSTREAM, answer, respond
 from x509proxy import reader as room
 from x509proxy.answers import ResponseReader
+from x509proxy.client import Client
+from x509proxy.forwarding import forward
 from x509proxy.head import Body, RequestHead, ResponseHead
-from x509proxy.headers import clean_answer
+from x509proxy.headers import Hop, clean_answer, clean_request
 from x509proxy.knownheads import KnownHeads, known_answers, known_heads
 from x509proxy.message import Stage
 from x509proxy.presets import PRESETS
 from x509proxy.reader import RequestReader
 from x509proxy.rules import HeaderRules
-from x509proxy.settings import ClientSettings, UpstreamSettings
+from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings
 
 HEAD = RequestHead(b"GET", b"/", "1.1", (), b"a", Body.NONE)
 REQUESTS = [
@@ -32,6 +36,12 @@ REQUESTS = [
     post(b"Expect: 100-continue\r\nContent-Length: 1\r\n", b"x"), request(b"X_Y: z\r\n"), post(b"Content-Length: 9999999\r\n"),
     b"\r\n" + request(),
 ]  # fmt: skip
+
+
+def largest(start: bytes) -> bytes:
+    """As large a head as is kept, with as many fields, no two alike; so large that what is written for it is still kept."""
+    size = (3800 - len(start)) // 99
+    return start + b"".join(b"X%d: %b\r\n" % (number, b"x" * (size - 7)) for number in range(10, 108)) + b"\r\n"
 
 
 class Table(SynchronousTestCase):
@@ -55,9 +65,13 @@ class Table(SynchronousTestCase):
         known: KnownHeads[RequestHead] = KnownHeads()
         for name in (
             b"Authorization", b"cookie", b"DPoP", b"proxy-authorization", b"Set-Cookie", b"Location", b"content-location",
-            b"Authentication-Info", b"Proxy-Authentication-Info",
+            b"Authentication-Info", b"Proxy-Authentication-Info", b"X-Api-Key", b"X-Auth-Token", b"X-CSRF-Token", b"Referer",
+            b"X-Client-Secret", b"PASSWORD", b"X-Passwd", b"DPoP-Nonce", b"OAuth-Client-Attestation", b"X-Session", b"X-JWT",
         ):  # fmt: skip
-            known.add(b"GET / HTTP/1.1\r\nHost: a\r\n" + name + b": x\r\n\r\n", HEAD)
+            for rest in (b": x\r\n\r\n", b":\r\nA: b\r\n\r\n"):
+                known.add(b"GET / HTTP/1.1\r\nHost: a\r\n" + name + rest, HEAD)
+        for target in (b"/userinfo?access_token=hush", b"/?", b"http://a?code=hush"):
+            known.add(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n", HEAD)
         known.add(b"x" * 4093 + b"\r\n\r\n", HEAD)
         known.add(b"chunked\r\n\r\n", RequestHead(b"POST", b"/", "1.1", (), b"a", Body.CHUNKED))
         self.assertEqual({}, known._heads)
@@ -65,6 +79,57 @@ class Table(SynchronousTestCase):
             known.add(b"%d\r\n\r\n" % number, HEAD)
         self.assertLessEqual(len(known._heads), 512)
         self.assertIs(HEAD, known.find(b"1999\r\n\r\n", 0)[0])
+
+    def test_harmless(self) -> None:
+        """What clients and servers send all the time is kept, and so is what merely quotes such a word."""
+        known: KnownHeads[RequestHead] = KnownHeads()
+        fields = (
+            b"Host: a?b", b"Accept: application/json", b"User-Agent: secret/1.0 (?)", b"Content-Type: text/html",
+            b"Keep-Alive: 5", b"Accept-Encoding: gzip", b"Cache-Control: no-store", b"ETag: token", b"Origin: https://a/?b",
+            b"Vary: Cookie",
+        )  # fmt: skip
+        for line in (b"GET / HTTP/1.1", b"POST /token HTTP/1.1", b"HTTP/1.1 200 What?"):
+            known.add(b"\r\n".join([line, *fields, b"", b""]), HEAD)
+        self.assertEqual(3, len(known._heads))
+
+    def test_fields(self) -> None:
+        """A head of very many small fields is not kept: as values they take many times what they take as octets."""
+        known: KnownHeads[RequestHead] = KnownHeads()
+        for count, kept in ((101, 0), (100, 1)):
+            pairs = ((b"A", b"b"),) * count
+            known.add(b"x%d\r\n\r\n" % count, attrs.evolve(HEAD, pairs=pairs))
+            self.assertEqual(kept, len(known._heads))
+
+    def test_memory(self) -> None:
+        """Full of the largest heads, each with all that is ever found out about it, a table is as large as it says."""
+        known: KnownHeads[RequestHead] = KnownHeads()
+        self.patch(room, "known_heads", lambda _: known)
+        clients = [Client(Hop(f"192.0.2.{number}")) for number in range(9)]
+        rules = HeaderRules.for_preset(PRESETS["connect2id"], b"Quiet-Harbour-" + b"9" * 20)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for number in range(512):
+            [head, *_] = RequestReader(ClientSettings()).feed(largest(b"GET /%d HTTP/1.1\r\nHost: a\r\n" % number))
+            assert isinstance(head, RequestHead)
+            for client in clients:
+                forward(clean_request(head, rules)[0], head, client, rules, PolicySettings(), 0.0)
+            self.assertEqual(4, len(head.told))
+        self.assertEqual(512, len(known._heads))
+        self.assertLess(tracemalloc.get_traced_memory()[0], 24 * 2**20)
+
+    def test_memory_for_answers(self) -> None:
+        """So is one of answers."""
+        known: KnownHeads[ResponseHead] = KnownHeads()
+        rules = HeaderRules.for_preset(PRESETS["connect2id"], b"Quiet-Harbour-" + b"9" * 20)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for number in range(512):
+            start = b"HTTP/1.1 200 OK%d\r\nContent-Length: 0\r\n" % number
+            [head, *_] = ResponseReader(b"GET", UPSTREAM, known).feed(largest(start))
+            assert isinstance(head, ResponseHead)
+            self.assertGreater(len(clean_answer(head, rules)[1].written), 3000)
+        self.assertEqual(512, len(known._heads))
+        self.assertLess(tracemalloc.get_traced_memory()[0], 24 * 2**20)
 
     def test_limits(self) -> None:
         """Other limits are another table: what was read within some may be too much for others."""

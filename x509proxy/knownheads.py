@@ -15,19 +15,23 @@ from x509proxy.settings import ClientSettings, UpstreamSettings
 __all__ = ["KnownHeads", "known_answers", "known_heads"]
 
 _LARGEST = 4096  # bytes
+_MOST_FIELDS = 100  # each of which takes some 150 bytes more as a pair of values than in the head
 _MOST = 512
-# Location: an authorization code, or an ID token, goes to the client in it (RFC 6749 section 4.1.2).
+# A query may hold a token or a code (RFC 6750 section 2.3, RFC 6749 section 4.1.2), and so may what repeats it.
 _SECRET = re.compile(
-    rb"\n(?:(?:proxy-)?authorization|(?:set-)?cookie|dpop|(?:content-)?location|(?:proxy-)?authentication-info):", re.IGNORECASE
+    rb"\A[a-z]+ [^ ?]*\?|\n[^:\n]*(?:auth|cookie|key|secret|token|passw|dpop|csrf|session|jwt|location|referer)[^:\n]*:",
+    re.IGNORECASE,
 )
 
 Head = TypeVar("Head", RequestHead, ResponseHead)
 
 
 class KnownHeads(Generic[Head]):
-    """Only what was read to its end without any objection is kept, and only if its body has a length or none; 2 MiB at most.
+    """Only what was read to its end without any objection is kept, and only if its body has a length or none.
 
-    No passwords, tokens or cookies are kept in memory for this.
+    No query is, nor a field that by its name holds a password, a token, a key or a cookie; what somebody puts into a path, or
+    into a field that does not say so, can be. At the worst a table takes 24 MiB, with all that is found out about its heads
+    (:mod:`x509proxy.forwarding`): 512 heads of 4 KiB that somebody made for this.
     """
 
     def __init__(self) -> None:
@@ -40,7 +44,8 @@ class KnownHeads(Generic[Head]):
 
     def add(self, raw: bytes, head: Head) -> None:
         """Remember it; when there are too many, all are forgotten."""
-        if len(raw) <= _LARGEST and head.body in (Body.LENGTH, Body.NONE) and not _SECRET.search(raw):
+        small = len(raw) <= _LARGEST and len(head.pairs) <= _MOST_FIELDS
+        if small and head.body in (Body.LENGTH, Body.NONE) and not _SECRET.search(raw):
             if len(self._heads) >= _MOST:
                 self._heads.clear()
             self._heads[raw] = head
