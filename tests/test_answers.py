@@ -275,6 +275,9 @@ class Answers(AnswerTestCase):
             (answer(LENGTH, b"HTTP/1.1 304 Not Modified", b"ab"), b"GET"),
             (answer(LENGTH, body=b"ab"), b"HEAD"),
             (answer(CHUNKED, body=CHUNKS), b"HEAD"),
+            (answer(CHUNKED, body=b"2"), b"HEAD"),
+            (answer(CHUNKED, body=b"0\r\n\r\n"), b"HEAD"),
+            (INTERIM + answer(CHUNKED, body=b"2\r"), b"HEAD"),
             (answer(body=b"ab"), b"HEAD"),
         ):
             self.expect("HE", data, method, reusable=False)
