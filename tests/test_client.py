@@ -19,6 +19,15 @@ class Clients(SynchronousTestCase):
         transport = StringTransport(IPv6Address("TCP", "::1", 80), IPv6Address("TCP", "2001:db8::1", 40000))
         self.assertEqual(Client(Hop("2001:db8::1", 80, "http")), client_of(transport))
 
+    def test_plain(self) -> None:
+        """Whoever comes by IPv4 to a dual-stack socket is told of by his IPv4 address, and nobody's address has a zone."""
+        for host, told in (("::ffff:192.0.2.1", "192.0.2.1"), ("fe80::1%eth0", "fe80::1")):
+            transport = StringTransport(IPv6Address("TCP", "::", 80), IPv6Address("TCP", host, 40000))
+            self.assertEqual((told, told), (peer_of(transport), client_of(transport).hop.peer))
+        over_tls = TlsWire(Clock())
+        over_tls.peerAddr = IPv6Address("TCP", "::ffff:192.0.2.1", 40000)
+        self.assertEqual("192.0.2.1", client_of(over_tls).hop.peer)
+
     def test_unix(self) -> None:
         """A unix socket has no addresses worth telling."""
         transport = StringTransport(UNIXAddress("/run/x"), UNIXAddress(None))

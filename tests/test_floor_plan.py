@@ -17,7 +17,7 @@ PLUGIN = ROOT / "twisted" / "plugins" / "x509proxy_plugin.py"
 
 # From the ground up, and on each floor in the order of a first reading. A room that is only planned need not exist.
 PLAN: dict[str, tuple[str, ...]] = {
-    "ground": ("settings", "document", "origin", "certificate", "exchange", "refusal", "selfsigned"),
+    "ground": ("settings", "document", "origin", "address", "certificate", "exchange", "refusal", "selfsigned"),
     "first": (
         "encoding", "presets", "material", "trusted", "sni", "rules", "target", "requestline", "head", "headers", "knownheads",
         "message", "reader", "records", "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog",

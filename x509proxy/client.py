@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from x509proxy.address import plain_address
 from x509proxy.certificate import ClientCertificate
 from x509proxy.headers import Hop
 from x509proxy.settings import ClientAuth
@@ -29,8 +30,8 @@ class Client:
 
 
 def peer_of(transport: Any) -> str:
-    """The address at the other end, in text; ``unknown`` for a unix socket's."""
-    return getattr(transport.getPeer(), "host", "unknown")
+    """The address at the other end, in its plain form (:mod:`x509proxy.address`); ``unknown`` for a unix socket's."""
+    return plain_address(getattr(transport.getPeer(), "host", "unknown"))
 
 
 def client_of(transport: Any) -> Client:

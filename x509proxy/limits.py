@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
+from x509proxy.address import plain_address
 from x509proxy.settings import ClientSettings
 
 __all__ = ["AddressLimits"]
@@ -73,12 +74,10 @@ class AddressLimits:
 
 def _subscriber(host: str) -> str:
     """The address, or for IPv6 the network that one subscriber has; an IPv4 client of a dual-stack socket is IPv4."""
-    if ":" not in host:
-        return host
+    plain = plain_address(host)
+    if ":" not in plain:
+        return plain
     try:
-        address = ipaddress.IPv6Address(host.partition("%")[0])
+        return str(ipaddress.IPv6Network((plain, _IPV6_PREFIX), strict=False))
     except ValueError:
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+        return plain

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from x509proxy.address import Address, unmapped
 from x509proxy.document import ListenerSettings
 
 __all__ = ["BadHeader", "Believed", "End", "Ends", "Headers", "Unnamed", "read_header"]
@@ -101,7 +102,7 @@ def _read_line(line: bytes) -> Ends | Unnamed:
         case [_, b"UNKNOWN", *_]:
             return Unnamed.UNKNOWN
         case [_, b"TCP4", source, destination, source_port, destination_port]:
-            kind: type[_Address] = ipaddress.IPv4Address
+            kind: type[Address] = ipaddress.IPv4Address
         case [_, b"TCP6", source, destination, source_port, destination_port]:
             kind = ipaddress.IPv6Address
         case _:
@@ -109,10 +110,7 @@ def _read_line(line: bytes) -> Ends | Unnamed:
     return Ends(_end(kind, source, source_port), _end(kind, destination, destination_port))
 
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def _end(kind: type[_Address], host: bytes, port: bytes) -> End:
+def _end(kind: type[Address], host: bytes, port: bytes) -> End:
     if not _PORT.fullmatch(port) or int(port) > 65535:
         raise BadHeader("a port that is none")
     try:
@@ -121,12 +119,7 @@ def _end(kind: type[_Address], host: bytes, port: bytes) -> End:
         raise BadHeader("an address that is none") from None
     if getattr(address, "scope_id", None) is not None:
         raise BadHeader("an address with a zone")
-    return End(str(_unmapped(address)), int(port))
-
-
-def _unmapped(address: _Address) -> _Address:
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address if mapped is None else mapped
+    return End(str(unmapped(address)), int(port))
 
 
 # Version 2.
@@ -167,8 +160,8 @@ def _read_block(family: int, whole: bytes) -> Ends | Unnamed:
 def _read_addresses(block: bytes) -> Ends:
     size = (len(block) - 4) // 2
     # Either class takes an address as bytes, of its own size.
-    kind: type[_Address] = ipaddress.IPv4Address if size == 4 else ipaddress.IPv6Address
-    hosts = [str(_unmapped(kind(block[place : place + size]))) for place in (0, size)]
+    kind: type[Address] = ipaddress.IPv4Address if size == 4 else ipaddress.IPv6Address
+    hosts = [str(unmapped(kind(block[place : place + size]))) for place in (0, size)]
     ports = int.from_bytes(block[-4:-2], "big"), int.from_bytes(block[-2:], "big")
     return Ends(*map(End, hosts, ports))
 
@@ -222,7 +215,7 @@ class Believed:
         """``host``: the address of whoever speaks; ``None`` stands for a unix socket, whose own mode says who may."""
         if host is None:
             return True
-        address = _unmapped(ipaddress.ip_address(host))
+        address = unmapped(ipaddress.ip_address(host))
         return any(address in network for network in self.networks)
 
 
