@@ -192,8 +192,18 @@ class Host(HeadTestCase):
 
     def test_malformed(self) -> None:
         """Anything else is 400: credentials, lists, paths, half a port."""
-        for host in (b"", b"a b", b"a,b", b"user@a", b"a/b", b"a:", b"a:123456", b"a:b", b"[::1", b"2001:db8::1", b'a"', b"a;b"):
+        for host in (
+            b"", b"a b", b"a,b", b"user@a", b"a/b", b":1", b"a::", b"a:123456", b"a:b", b"[::1", b"2001:db8::1", b'a"', b"a;b",
+        ):  # fmt: skip
             self.expect_refused(400, (b"Host", host))
+
+    def test_empty_port(self) -> None:
+        """An empty port is none (RFC 3986 section 6.2.3), and nobody behind us has to know that."""
+        for host in (b"as.example", b"[::1]", b"as.example."):
+            for target in (b"/", b"http://" + host + b"/", b"http://" + host + b":/"):
+                found = read((b"Host", host + b":"), target=target, settings=ClientSettings(hosts=("as.example", "[::1]")))
+                self.assertEqual(host, found.host)
+        self.assertEqual(b"as.example", read(HOST, target=b"http://as.example:/").host)
 
     def test_missing(self) -> None:
         """HTTP/1.1 without ``Host`` is 400 (RFC 9112 section 3.2); in HTTP/1.0 there may be none."""
@@ -213,8 +223,11 @@ class Target(HeadTestCase):
             self.expect_refused(400, HOST, target=target)
 
     def test_asterisk(self) -> None:
-        """``*`` is for OPTIONS."""
-        self.assertEqual(b"*", read(HOST, method=b"OPTIONS", target=b"*").target)
+        """``*`` is for OPTIONS, and so is an absolute-form without path and query (RFC 9112 section 3.2.4)."""
+        for target in (b"*", b"https://as.example", b"HTTP://AS.example"):
+            self.assertEqual(b"*", read(HOST, method=b"OPTIONS", target=target).target)
+        for rest, origin in ((b"/", b"/"), (b"?a", b"/?a"), (b"/*", b"/*")):
+            self.assertEqual(origin, read(HOST, method=b"OPTIONS", target=b"https://as.example" + rest).target)
 
     def test_length(self) -> None:
         """A target above its limit is 414; one at it passes."""

@@ -124,7 +124,7 @@ ODD_HOSTS = tuple(
     request(host=host)
     for host in (
         b"", HOST + HOST, HOST + b"hOsT: evil.example\r\n", b"Host: \r\n", b"Host: a b\r\n", b"Host: a,b\r\n", b"Host: a/b\r\n",
-        b"Host: user@a\r\n", b"Host: a:b\r\n", b"Host: a:\r\n", b"Host: a:123456\r\n", b"Host: [::1\r\n", b"Host: ::1\r\n",
+        b"Host: user@a\r\n", b"Host: a:b\r\n", b"Host: a::\r\n", b"Host: a:123456\r\n", b"Host: [::1\r\n", b"Host: ::1\r\n",
         b"Host: a?b\r\n", b"Host: a#b\r\n", b"Host: \xc3\xa9\r\n", b"Host: a\0\r\n", b"Host: a\r\n b\r\n", b"Host : a\r\n",
         b"Host: http://a\r\n",
     )

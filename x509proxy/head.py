@@ -29,7 +29,7 @@ from x509proxy.encoding import Pairs
 from x509proxy.refusal import Refusal, Refused, malformed
 from x509proxy.requestline import check_method, told
 from x509proxy.settings import ClientSettings, OddNames
-from x509proxy.target import is_authority, read_target
+from x509proxy.target import is_authority, read_target, without_empty_port
 
 __all__ = [
     "NO_HEAD",
@@ -175,7 +175,7 @@ def _read_host(host: bytes | None, version: str) -> bytes:
         raise malformed("no host field")
     if not is_authority(host):
         raise malformed("malformed host field")
-    return host
+    return without_empty_port(host)
 
 
 def host_name(host: bytes) -> str:

@@ -18,9 +18,9 @@ import re
 
 from x509proxy.refusal import Refusal, Refused
 
-__all__ = ["is_authority", "read_target", "readings"]
+__all__ = ["is_authority", "read_target", "readings", "without_empty_port"]
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ORIGIN = re.compile(rb"/[!-\"$-~]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[!-\"$-~]*|\?[!-\"$-~]*)?", re.IGNORECASE)
 
@@ -34,8 +34,13 @@ _NOT_PLAIN = re.compile(rb"[%;:\\]|/\.{3,}(?:/|\Z)")
 
 
 def is_authority(text: bytes) -> bool:
-    """Whether it is a name, or an address as a URL has it, with or without a port."""
+    """Whether it is a name, or an address as a URL has it, with a port, an empty one, or none."""
     return _HOST.fullmatch(text) is not None
+
+
+def without_empty_port(authority: bytes) -> bytes:
+    """``host:`` means what ``host`` means (RFC 3986 section 6.2.3), and not every server that is told of it can read it."""
+    return authority.removesuffix(b":")
 
 
 def read_target(method: bytes, target: bytes, host: bytes, limit: int) -> tuple[bytes, bytes]:
@@ -63,10 +68,12 @@ def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
     absolute = _ABSOLUTE.fullmatch(target)
     if not absolute or not is_authority(absolute[1]):
         raise _bad("malformed request target")
-    if host and absolute[1].lower() != host.lower():
+    authority, rest = without_empty_port(absolute[1]), absolute[2] or b""
+    if host and authority.lower() != host.lower():
         raise _bad("the target's authority is not the host field's")
-    rest = absolute[2] or b""
-    return rest if rest.startswith(b"/") else b"/" + rest, absolute[1]
+    if not rest and method == b"OPTIONS":
+        return b"*", authority
+    return rest if rest.startswith(b"/") else b"/" + rest, authority
 
 
 def _strays(target: bytes) -> bool:
