@@ -108,7 +108,7 @@ class Configurations(SynchronousTestCase):
         """Nothing is loaded but classes of ours, whatever a pickle asks for: no function, and nothing that our modules import."""
         for thing in (Path("/"), print, NOW, make_self_signed):
             self.assertRaises(pickle.UnpicklingError, unpack, pickle.dumps(thing))
-        for name in ("os.getpid", "os", "Factory", "Crew.stop", "_how", "FROM_PARENT"):
+        for name in ("os.getpid", "os", "ProcessProtocol", "Crew.stop", "_how", "FROM_PARENT"):
             self.assertRaises(pickle.UnpicklingError, unpack, asking("x509proxy.workers", name))
 
     def test_no_look(self) -> None:

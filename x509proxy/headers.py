@@ -22,7 +22,7 @@ import attrs
 from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead, ResponseHead
 from x509proxy.presets import PRESETS
-from x509proxy.refusal import Refusal, Refused
+from x509proxy.refusal import malformed
 from x509proxy.rules import HeaderRules, fold, letters, tells
 
 __all__ = [
@@ -125,7 +125,7 @@ def drop_hop_by_hop(pairs: Pairs) -> Pairs:
     """Without the fields that concern one connection, and those that ``Connection`` says do."""
     named = _named_by_connection(pairs)
     if named & _NOT_TO_BE_NAMED:
-        raise Refused(Refusal(400, "connection field names one that frames or routes the message", "Malformed request"))
+        raise malformed("connection field names one that frames or routes the message")
     gone = _HOP_BY_HOP | named if named else _HOP_BY_HOP
     return [pair for pair in pairs if fold(pair[0]) not in gone]
 

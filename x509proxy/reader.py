@@ -19,7 +19,7 @@ import httptools
 from x509proxy.head import Body, RequestHead, read_request_head
 from x509proxy.knownheads import known_heads
 from x509proxy.message import BODY, END, HEAD, IDLE, Mark, MessageCounter, Stage
-from x509proxy.refusal import Refusal, Refused
+from x509proxy.refusal import Refusal, Refused, malformed
 from x509proxy.requestline import check_request_line
 from x509proxy.settings import ClientSettings
 
@@ -225,7 +225,7 @@ class RequestReader(MessageCounter):
             raise Refused(Refusal(431, "head too large"))
         if parser.should_upgrade() and head.body is not Body.NONE:
             # httptools leaves its body out.
-            raise Refused(Refusal(400, "upgrade of a request with a body", "Malformed request"))
+            raise malformed("upgrade of a request with a body")
         self._begin_body()
         self.line = b""
         self._events.append(head)
@@ -241,7 +241,7 @@ class RequestReader(MessageCounter):
     def on_message_complete(self) -> None:
         self._hand_on()
         if self._stays_open and not self._parser.should_keep_alive():
-            raise Refused(Refusal(400, "connection field in a trailer", "Malformed request"))
+            raise malformed("connection field in a trailer")
         self._end(self._parser.should_keep_alive())
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from x509proxy.head import RequestHead, host_name
-from x509proxy.refusal import Refusal, Refused
+from x509proxy.refusal import malformed
 from x509proxy.settings import ClientAuth, Need, PolicySettings, RuleSettings
 from x509proxy.target import readings
 
@@ -32,7 +32,7 @@ def need_of(head: RequestHead, settings: PolicySettings, asked: ClientAuth | Non
     name = host_name(head.host)
     needs = {_ruled(path, name, settings.rules) or usual for path in readings(head.target)}
     if Need.REQUIRED in needs and Need.IGNORED in needs:
-        raise Refused(Refusal(400, "a path that rules contradict each other about", "Malformed request"))
+        raise malformed("a path that rules contradict each other about")
     # Of two, one is OPTIONAL.
     return next(iter(needs - {Need.OPTIONAL}), Need.OPTIONAL)
 

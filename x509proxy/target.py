@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 
-from x509proxy.refusal import Refusal, Refused
+from x509proxy.refusal import Refusal, Refused, malformed
 
 __all__ = ["is_authority", "read_target", "readings", "without_empty_port"]
 
@@ -52,12 +52,8 @@ def read_target(method: bytes, target: bytes, host: bytes, limit: int) -> tuple[
         raise Refused(Refusal(414, f"target of {len(target)} bytes"))
     origin, host = _in_origin_form(method, target, host)
     if _strays(origin):
-        raise _bad("a path that leaves the root, or can be read in several ways")
+        raise malformed("a path that leaves the root, or can be read in several ways")
     return origin, host
-
-
-def _bad(reason: str) -> Refused:
-    return Refused(Refusal(400, reason, "Malformed request"))
 
 
 def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
@@ -67,10 +63,10 @@ def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
         return target, host
     absolute = _ABSOLUTE.fullmatch(target)
     if not absolute or not is_authority(absolute[1]):
-        raise _bad("malformed request target")
+        raise malformed("malformed request target")
     authority, rest = without_empty_port(absolute[1]), absolute[2] or b""
     if host and authority.lower() != host.lower():
-        raise _bad("the target's authority is not the host field's")
+        raise malformed("the target's authority is not the host field's")
     if not rest and method == b"OPTIONS":
         return b"*", authority
     return rest if rest.startswith(b"/") else b"/" + rest, authority
