@@ -3,9 +3,6 @@
 Facts
 -----
 * A path can be another file a moment later, so a file is opened once, and its mode, owner and bytes are asked of that descriptor.
-* People put the secret name in the wrong place, such as the path of the file that should hold it; so every text that comes
-  from outside goes through :func:`without_secrets` before it stands in an error (law L4).
-* Names of header fields are compared without case, so a random part is counted in lower case.
 * ``cryptography`` answers an encrypted key with TypeError, and anything else that it cannot read with ValueError,
   UnsupportedAlgorithm or, for a certificate of an odd version, InvalidVersion, which is none of these.
 """
@@ -24,6 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from x509proxy.secrecy import RANDOM, SHORTEST, is_random, without_secrets
 from x509proxy.settings import SettingsError
 
 __all__ = [
@@ -50,21 +48,8 @@ _RSA_BITS, _EC_BITS = 2048, 224
 _CRL_BLOCK = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _KEY_BLOCK = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
-_SHORTEST, _LONGEST = 32, 256
-_RANDOM, _DIFFERENT = 16, 8
+_LONGEST = 256
 _NAME = re.compile(r"[A-Za-z0-9-]+")
-_ARMOUR = re.compile(r"-----BEGIN .*", re.DOTALL)
-_LONG_RUN = re.compile(rf"[A-Za-z0-9-]{{{_SHORTEST},}}")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-_WORD = re.compile(r"[a-z]{1,15}|[A-Z][a-z]{0,14}|[A-Z]{1,15}")
-# Words that are no less ordinary for the digits in them, in lower case.
-_TERMS = frozenset(
-    {
-        "x509", "x5c", "x5t", "s256", "sha1", "sha256", "sha384", "sha512", "md5", "base64", "pkcs7", "pkcs8", "pkcs12",
-        "tls1", "tls12", "tls13", "ssl3", "http1", "http2", "http3", "oauth1", "oauth2", "oauth20", "rfc8705", "rfc9440",
-        "es256", "rs256", "p256", "v1", "v2", "v3", "connect2id", "c2id", "utf8",
-    }
-)  # fmt: skip
 _PREFIX = "Sec-Client-X509-Cert-"
 _ALPHABET = string.ascii_letters + string.digits
 
@@ -255,36 +240,18 @@ def check_header_name(name: str, where: str) -> bytes:
     """
     if not _NAME.fullmatch(name):
         found = "with other characters than letters, digits and hyphens"
-    elif not _SHORTEST <= len(name) <= _LONGEST:
-        found = "which is too short" if len(name) < _SHORTEST else "which is too long"
-    elif not _is_random(name):
+    elif not SHORTEST <= len(name) <= _LONGEST:
+        found = "which is too short" if len(name) < SHORTEST else "which is too long"
+    elif not is_random(name):
         found = "that can be guessed"
     else:
         return name.encode("ascii")
     raise SettingsError(
         f"{where}: found a header name of {len(name)} characters {found}, "
-        f"expected {_SHORTEST} to {_LONGEST} with a random part of {_RANDOM}, as `x509proxy secret` makes it"
+        f"expected {SHORTEST} to {_LONGEST} with a random part of {RANDOM}, as `x509proxy secret` makes it"
     )
 
 
 def new_header_name() -> str:
     """A new secret name: 32 random characters, 190 bits, after a prefix that tells its purpose."""
     return _PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(32))
-
-
-def without_secrets(text: str) -> str:
-    """``text`` with ``…`` for whatever in it could be a secret name, and for a key that was pasted where its file belongs.
-
-    What a terminal would act on, or take for another line, is written as Python does.
-    """
-    told = _LONG_RUN.sub(lambda run: "…" if _is_random(run[0]) else run[0], _ARMOUR.sub("…", text))
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), told)
-
-
-def _is_random(name: str) -> bool:
-    """Whether enough is left of a name without its ordinary words. This finds thoughtlessness; it cannot find ill luck."""
-    segments = name.lower().split("-"), name.split("-")
-    rest = "".join(
-        lower for lower, segment in zip(*segments, strict=True) if lower not in _TERMS and not _WORD.fullmatch(segment)
-    )
-    return len(rest) >= _RANDOM and len(set(rest)) >= _DIFFERENT
