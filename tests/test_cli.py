@@ -232,6 +232,17 @@ class Check(Case):
         path = self.configuration(more='preset = "xfcc"\n')
         self.refuse("header-file: found one, expected none, since preset xfcc has fixed header names", "check", path)
 
+    def test_access_log(self) -> None:
+        """The log must be able to be opened, and be none of the files that are read; the check makes none."""
+        path = self.configuration(more='access-log = "logs/access.log"\n')
+        folder = self.path("logs")
+        found = f"access-log: {folder}/access.log: found no folder {folder}, expected a file that can be written"
+        self.refuse(found, "check", path)
+        for read, key in (("server.pem", "certificate"), ("proxy.toml", "the configuration")):
+            path = self.configuration(more=f'access-log = "{read}"\n')
+            found = f"access-log: {self.path(read)}: found the file of {key}, expected one of its own"
+            self.refuse(found, "check", path)
+
 
 class Presets(Case):
     def test_list(self) -> None:

@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_service import Files, parse
 from x509proxy.configuration import Configuration
-from x509proxy.document import CertificateSettings, HeaderSettings, ListenerSettings, ProxySettings
-from x509proxy.reloading import Reload, Reloading, Watching, named_files
-from x509proxy.settings import ClientAuth, Format, SettingsError, UpstreamSettings
+from x509proxy.document import ListenerSettings
+from x509proxy.reloading import Reload, Reloading, Watching
+from x509proxy.settings import ClientAuth, SettingsError
 
 
 class ReloadingTests(SynchronousTestCase):
@@ -101,19 +101,6 @@ class ReloadingTests(SynchronousTestCase):
         found = self.changed(listeners=(ListenerSettings(endpoint="tcp:1"),))
         self.reload(lambda: found)
         self.assertEqual([found], self.used)
-
-
-class NamedFiles(SynchronousTestCase):
-    def test_all(self) -> None:
-        """Every file that is read is named, wherever in the document; the one that is written is not."""
-        settings = ProxySettings(
-            certificate="1", private_key="2", header_file="3", ca="4", crl=("5", "6"), access_log="no", preset="no",
-            headers=(HeaderSettings(format=Format.LITERAL, name_file="7", value_file="8"),),
-            certificates=(CertificateSettings(certificate="9", private_key="10"),),
-            upstream=UpstreamSettings(ca="11", certificate="12", private_key="13"),
-        )  # fmt: skip
-        self.assertEqual({str(number) for number in range(1, 14)}, set(named_files(settings)))
-        self.assertEqual([], list(named_files(ProxySettings())))
 
 
 class WatchingTests(SynchronousTestCase):

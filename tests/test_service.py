@@ -358,6 +358,19 @@ class InMemory(ServiceTestCase):
         """An access log that cannot be opened ends the start with one sentence."""
         self.expect_sentence(lambda: self.make("--access-log", "/nowhere/access.log"), "access-log", "/nowhere/access.log")
 
+    def test_access_log_that_is_read(self) -> None:
+        """Neither a start nor a reload takes a file for the access log that the proxy reads, such as its key or the TOML."""
+        key = str(self.files.key)
+        before = self.files.key.read_bytes()
+        self.expect_sentence(lambda: self.make("--access-log", key), "access-log", "found the file of private-key")
+        self.assertEqual(before, self.files.key.read_bytes())
+        toml = str(self.files.write("proxy.toml", b""))
+        self.expect_sentence(lambda: self.make("--config", toml, "--access-log", toml), "found the file of the configuration")
+        log = self.files.folder / "log"
+        options = parse(*self.files.arguments("--config", toml, "--access-log", str(log)))
+        log.symlink_to(toml)
+        self.assertIn("found the file of the configuration", str(self.assertRaises(SettingsError, options.read)))
+
     def test_access_log(self) -> None:
         """The access log is its owner's alone and gets a line for each exchange, at once; it is appended to."""
         path = self.files.folder / "access.log"

@@ -157,14 +157,10 @@ def _secret(preset: str, write: Path | None) -> None:
 
 
 def _check(path: str) -> None:
-    from x509proxy.advice import advice_for
-    from x509proxy.configuration import load_configuration, load_settings
+    from x509proxy.review import review
 
-    configuration = load_configuration(load_settings(path))
-    for warning in configuration.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for advice in advice_for(configuration):
-        print(f"note: {advice}", file=sys.stderr)
+    for sentence in review(path):
+        print(sentence, file=sys.stderr)
     print(f"{path}: the configuration is good")
 
 

@@ -24,6 +24,7 @@ import msgspec
 
 from x509proxy.advice import warnings_for
 from x509proxy.document import ProxySettings
+from x509proxy.files import FILES, check_log_apart
 from x509proxy.loaded import Configuration
 from x509proxy.material import Identity, Source, read_authorities, read_identity, without_secrets
 from x509proxy.origin import Backend
@@ -32,11 +33,9 @@ from x509proxy.settings import Settings, SettingsError, UpstreamSettings
 from x509proxy.sni import ServerNames
 from x509proxy.trusted import read_trusted
 
-__all__ = ["FILES", "Configuration", "load_configuration", "load_settings", "override", "resolve"]
+__all__ = ["Configuration", "load_configuration", "load_settings", "override", "resolve"]
 
 _LISTS = ("listen", "backend", "crl")
-# Every key that names a file, wherever in the document it stands.
-FILES = frozenset({"certificate", "private_key", "header_file", "ca", "crl", "access_log", "name_file", "value_file"})
 _NAMINGS = ("header", "header-file")
 
 _Part = TypeVar("_Part", bound=Settings)
@@ -182,8 +181,10 @@ def _or(words: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def load_configuration(settings: ProxySettings, now: float | None = None) -> Configuration:
-    """Read every file that the settings name, and check that all of it fits together. ``now``: seconds since the epoch.
+def load_configuration(settings: ProxySettings, now: float | None = None, config: str | None = None) -> Configuration:
+    """Read every file that the settings name, and check that all of it fits together.
+
+    ``now``: seconds since the epoch; ``config``: the file that the settings come from.
 
     :raises SettingsError: the first thing that is missing, unfit or contradictory.
     """
@@ -191,6 +192,7 @@ def load_configuration(settings: ProxySettings, now: float | None = None) -> Con
         raise SettingsError("listen: found none, expected at least one endpoint such as tcp:8443")
     if settings.certificate is None:
         raise SettingsError("certificate: found none, expected a PEM file with the server's chain")
+    check_log_apart(settings, config)
     backends = _backends(settings)
     rules = read_rules(settings)
     found = Configuration(

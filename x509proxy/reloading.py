@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -20,11 +20,11 @@ import msgspec
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from x509proxy.configuration import FILES, Configuration
+from x509proxy.configuration import Configuration
 from x509proxy.document import LOOPBACK, ProxySettings
-from x509proxy.settings import Settings, SettingsError
+from x509proxy.settings import SettingsError
 
-__all__ = ["Reload", "Reloading", "Watching", "named_files"]
+__all__ = ["Reload", "Reloading", "Watching"]
 
 # Bound, opened or started with rights that are gone by now.
 _FIXED = ("listen", "listeners", "workers", "access_log", "demo", "admin")
@@ -108,24 +108,6 @@ def _fixed(settings: ProxySettings, name: str) -> object:
         # What a handshake asks for is a matter of its context, and whom to believe one of the next connection.
         return [msgspec.structs.replace(place, client_certificate=None, trusted=LOOPBACK) for place in settings.listeners]
     return getattr(settings, name)
-
-
-def named_files(part: Settings) -> Iterator[str]:
-    """The files that settings name, to be read; not the one that is written."""
-    for name in part.__struct_fields__:
-        if name != "access_log":
-            yield from _named(name, getattr(part, name))
-
-
-def _named(name: str, value: object) -> Iterator[str]:
-    match value:
-        case Settings():
-            yield from named_files(value)
-        case tuple():
-            for member in value:
-                yield from _named(name, member)
-        case str() if name in FILES:
-            yield value
 
 
 _Stamp = tuple[int, int, int, int] | None

@@ -16,10 +16,11 @@ from twisted.internet.interfaces import IAddress
 from x509proxy.admin import Admin
 from x509proxy.collector import relax_collector, restore_collector
 from x509proxy.configuration import Configuration, load_configuration
+from x509proxy.files import named_files
 from x509proxy.listening import Place
 from x509proxy.logs import open_log
 from x509proxy.notify import Notifier
-from x509proxy.reloading import Reloading, Watching, named_files
+from x509proxy.reloading import Reloading, Watching
 from x509proxy.running import Running
 from x509proxy.workers import Crew
 

@@ -85,12 +85,12 @@ class Options(usage.Options):
 
         :raises SettingsError: something is unfit.
         """
-        return load_configuration(self._read_settings())
+        return load_configuration(self._read_settings(), config=self.config)
 
     def _load(self) -> None:
         self.settings = self._read_settings()
         if not self.settings.demo:
-            self.configuration = load_configuration(self.settings)
+            self.configuration = load_configuration(self.settings, config=self.config)
 
     def _read_settings(self) -> ProxySettings:
         changes = {name.replace("-", "_"): value for name, value in self.items()}

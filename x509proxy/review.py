@@ -1,0 +1,22 @@
+"""``x509proxy check``: all that can be known of a configuration without starting the proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from x509proxy.advice import advice_for
+from x509proxy.configuration import load_configuration, load_settings
+from x509proxy.files import check_log_place
+
+__all__ = ["review"]
+
+
+def review(path: str) -> Iterator[str]:
+    """What is worth a thought in the configuration that this TOML file is.
+
+    :raises SettingsError: it is not good.
+    """
+    configuration = load_configuration(load_settings(path), config=path)
+    check_log_place(configuration.settings)
+    yield from (f"warning: {warning}" for warning in configuration.warnings)
+    yield from (f"note: {advice}" for advice in advice_for(configuration))
