@@ -66,7 +66,7 @@ class Places(SynchronousTestCase):
     def test_hosts(self) -> None:
         """A name is written in lower case and without a port."""
         self.assertEqual(("status.example",), AdminSettings(listen=LOCAL, hosts=("status.example",)).hosts)
-        for name in ("Status.example", "a:9443", ""):
+        for name in ("Status.example", "a:9443", "", "status.example.", "*.example"):
             self.assertIn("hosts: found", str(self.assertRaises(SettingsError, AdminSettings, listen=LOCAL, hosts=(name,))))
 
 

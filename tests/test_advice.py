@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_material import MaterialTests
 from x509proxy.advice import advice_for
-from x509proxy.configuration import load_configuration, override
+from x509proxy.configuration import Configuration, load_configuration, override
 from x509proxy.document import ProxySettings
 from x509proxy.material import new_header_name
 from x509proxy.selfsigned import KeyKind, make_self_signed
@@ -23,7 +23,7 @@ class Page(SynchronousTestCase):
         """The handbook's page names every key that a warning or a note begins with."""
         source = (ROOT / "x509proxy" / "advice.py").read_text()
         page = (ROOT / "docs" / "operations" / "check.rst").read_text()
-        keys = set(re.findall(r'f?"([a-z][a-z.-]+): ', source))
+        keys = set(re.findall(r'f?"([a-z][a-z.-]+)(?:\[\{\w+\}\][a-z.-]*)?: ', source))
         self.assertLessEqual({"backend", "header", "ca", "admin.open", "access-log", "client.head-bytes"}, keys)
         self.assertEqual(set(), {key for key in keys if f"``{key}``" not in page})
 
@@ -39,9 +39,16 @@ class Advice(MaterialTests):
         self.header = self.write(self.name, name="header.txt")
 
     def advice(self, **settings: Any) -> list[str]:
+        return list(advice_for(self.load(**settings)))
+
+    def warnings(self, **settings: Any) -> list[str]:
+        return [*self.load(**settings).warnings]
+
+    def load(self, **settings: Any) -> Configuration:
         needed = {"certificate": self.pair, "header_file": self.header, "backend": ["http://127.0.0.1:8080"], **self.QUIET}
-        found = override(ProxySettings(), {name: value for name, value in {**needed, **settings}.items() if value is not None})
-        return list(advice_for(load_configuration(found)))
+        told = {name: value for name, value in {**needed, **settings}.items() if value is not None}
+        found = override(ProxySettings(listen=() if settings.get("listen") == [] else ("tcp:8443",)), told)
+        return load_configuration(found)
 
     def test_nothing(self) -> None:
         """Whoever has thought of everything hears nothing."""
@@ -74,6 +81,18 @@ class Advice(MaterialTests):
         (sentence,) = self.advice(admin={"listen": "tcp:9443", "open": True})
         self.assertTrue(sentence.startswith("admin.open: whoever can reach the admin listener can read it"), sentence)
         self.assertEqual([], self.advice(admin={"listen": "tcp:9443:interface=127.0.0.1"}))
+
+    def test_hopeless_rules(self) -> None:
+        """A rule that wants a certificate where no listener asks for one answers everybody 401, so each start warns of it."""
+        rules = [{"path": "/token", "client-certificate": "required"}, {"path": "/a", "client-certificate": "optional"}]
+        listener = {"endpoint": "tcp:1", "client-certificate": "optional"}
+        (sentence,) = self.warnings(rules=rules, client_certificate="none")
+        self.assertTrue(sentence.startswith("rules[0].client-certificate: required, and no listener asks for"), sentence)
+        self.assertTrue(sentence.endswith("so everybody is answered 401 at /token"), sentence)
+        none = {"listeners": [{**listener, "client-certificate": "none"}], "listen": []}
+        self.assertEqual(1, len(self.warnings(rules=rules, **none, client_certificate="required")))
+        self.assertEqual([], self.warnings(rules=rules, listeners=[listener], client_certificate="none"))
+        self.assertEqual([], self.warnings(rules=rules))
 
     def test_no_log(self) -> None:
         """Without an access log nobody knows who was refused."""

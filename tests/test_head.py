@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.test_material import NAME
 from x509proxy.encoding import Pairs
 from x509proxy.head import Body, RequestHead, ResponseHead, read_request_head, read_response_head, refused_head
 from x509proxy.refusal import Refusal, Refused
@@ -177,6 +178,16 @@ class Served(HeadTestCase):
         for host in (b"other.example", b"as.example.evil", b"xas.example", b"[::2]"):
             refused = self.assertRaises(Refused, read, (b"Host", host), settings=settings)
             self.assertEqual(421, refused.refusal.status, host)
+            self.assertEqual(f"a host that is not served: '{host.decode()}'", refused.refusal.reason)
+
+    def test_told(self) -> None:
+        """The log says which name was asked for, in few characters, and not the secret header's; the client is not told."""
+        settings = ClientSettings(hosts=("as.example",))
+        for host in (b"x" * 300, NAME.encode(), b"a" * 75 + NAME.encode()):
+            refusal = self.assertRaises(Refused, read, (b"Host", host), settings=settings).refusal
+            self.assertLess(len(refusal.reason), 120)
+            self.assertNotIn(NAME.lower()[21:], refusal.reason)
+            self.assertNotIn(host, refusal.body)
 
     def test_no_host(self) -> None:
         """A request of HTTP/1.0 that names no host is for none of them."""

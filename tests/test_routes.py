@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.test_material import NAME
 from x509proxy.head import Body, RequestHead
 from x509proxy.refusal import Refused
 from x509proxy.routes import need_of
 from x509proxy.settings import ClientAuth, Need, PolicySettings, RuleSettings, SettingsError
+from x509proxy.target import readings
 
 TOKEN = RuleSettings(path="/token", client_certificate=Need.REQUIRED)
 LOGIN = RuleSettings(path="/login", client_certificate=Need.IGNORED)
@@ -104,7 +108,7 @@ class Detours(SynchronousTestCase):
 class Paths(SynchronousTestCase):
     def test_matched(self) -> None:
         """Whatever path a rule may have, a request for it and one for what is below it are under that rule."""
-        for path in ("/", "/a.b/..c", "/v1/tokens:introspect", "/~me/$x/a:b:", "/A/b'(c)*!+,=@_-&"):
+        for path in ("/", "/a.b/..c", "/v1/tokens:introspect", "/~me/$x/a:b:", "/A/b'(c)!+,=@_-&"):
             rule = RuleSettings(path=path, client_certificate=Need.REQUIRED)
             self.assertIs(Need.REQUIRED, need(path, rule), path)
             self.assertIs(Need.REQUIRED, need(path + "/below", rule), path)
@@ -115,15 +119,33 @@ class Mistakes(SynchronousTestCase):
         """A path that no request could match, or that would not say what it means, is a mistake."""
         for path in (
             "", "token", "/token/", "//", "/a//b", "/a/../b", "/.", "/a?b", "/a;b", "/%74oken", "/a b", "/\u00e9", "/a.", "/a./b",
-            "/...", "/a:$b", "/a/b::$DATA", "/a;",
+            "/...", "/a:$b", "/a/b::$DATA", "/a;", "/token*", "*", "/*", "/token.*", "/a#b", "/a\\b", "/a\n", "/^token", "/(a|b)",
         ):  # fmt: skip
             with self.assertRaises(SettingsError, msg=path) as raised:
                 RuleSettings(path=path, client_certificate=Need.REQUIRED)
             self.assertIn("path: found ", str(raised.exception))
 
+    @given(st.text(alphabet="/token*?#%\\; .~!$&'()+,=:@-_A1\n\u00e9|^", max_size=8) | st.text(max_size=5))
+    def test_every_path_can_match(self, path: str) -> None:
+        """What is taken for a rule's path is what the kindest reader makes of a request for it."""
+        for text in (path, f"/{path}"):
+            try:
+                rule = RuleSettings(path=text, client_certificate=Need.REQUIRED)
+            except SettingsError:
+                continue
+            self.assertEqual(text.lower(), readings(text.encode())[0])
+            self.assertIs(Need.REQUIRED, need(text, rule))
+
+    def test_silent(self) -> None:
+        """A secret name that was pasted where a path or a name belongs is not told."""
+        for mistake in ({"path": NAME}, {"path": f"/{NAME}*"}, {"server_name": NAME}):
+            with self.assertRaises(SettingsError) as raised:
+                RuleSettings(client_certificate=Need.REQUIRED, **mistake)
+            self.assertNotIn(NAME, str(raised.exception))
+
     def test_server_name(self) -> None:
         """A name is in lower case, without a port."""
-        for name in ("", "A.example", "a:443", "a b", "https://a"):
+        for name in ("", "A.example", "a:443", "a b", "https://a", "a.example.", "*.example", ".a", "a..b"):
             with self.assertRaises(SettingsError, msg=name) as raised:
                 RuleSettings(server_name=name, client_certificate=Need.REQUIRED)
             self.assertIn("server-name: found ", str(raised.exception))

@@ -122,6 +122,15 @@ class Toml(SynchronousTestCase):
             error = self.assertRaises(msgspec.ValidationError, self.read, **table)
             self.assertEqual(sentence, str(error).partition(" - at")[0])
 
+    def test_hosts(self) -> None:
+        """A name that is served is written as names are compared; with another one, every request would be misdirected."""
+        hosts = ("localhost", "as.example.com", "127.0.0.1", "[::1]", "xn--a_b")
+        self.assertEqual(hosts, self.read(client={"hosts": hosts}).client.hosts)
+        for name in ("https://localhost", "localhost:18443", "LOCALHOST", "localhost.", "*.example.com", "", "::1", "a\n"):
+            error = self.assertRaises(msgspec.ValidationError, self.read, client={"hosts": ["a", name]})
+            expected = "expected a host's name in lower case, without a port, a final dot or *"
+            self.assertEqual(f"hosts: found {name!r}, {expected}", str(error).partition(" - at")[0].replace("\\\\", "\\"))
+
     def test_wrong(self) -> None:
         """Unknown names, wrong types, unknown words and bad numbers are refused, wherever they stand."""
         tables: tuple[dict[str, Any], ...] = (

@@ -9,12 +9,14 @@ from typing import Any
 from cryptography import x509
 
 from x509proxy.certificate import date
+from x509proxy.document import ProxySettings
 from x509proxy.loaded import Configuration
 from x509proxy.material import Identity
 from x509proxy.origin import Backend, Scheme
 from x509proxy.presets import find_preset
 from x509proxy.rules import tells
-from x509proxy.settings import Settings, Trust
+from x509proxy.secrecy import without_secrets
+from x509proxy.settings import ClientAuth, Need, Settings, Trust
 from x509proxy.trusted import crl_warnings
 
 __all__ = ["advice_for", "warnings_for"]
@@ -29,6 +31,7 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
         yield "header: on a command line other users see the name in the process list; header-file keeps it secret"
     if settings.ca is not None and not settings.crl and settings.trust not in (Trust.CA, Trust.EITHER):
         yield f"ca: decides nothing while trust is {settings.trust.value}; ca or either pass on what it has issued"
+    yield from _hopeless_rules(settings)
     for backend in found.backends:
         if backend.scheme is Scheme.HTTP and not _is_here(backend):
             yield f"backend: {backend} is neither https nor this host; anyone on that network can read or forge the header"
@@ -38,6 +41,17 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
     for key, identity in _identities(found):
         yield from _validity_warnings(key, identity.certificate, now)
     yield from crl_warnings(found.trusted, now)
+
+
+def _hopeless_rules(settings: ProxySettings) -> Iterator[str]:
+    asked = {place.client_certificate or settings.client_certificate for place in settings.places}
+    if asked == {ClientAuth.NONE}:
+        for place, rule in enumerate(settings.rules):
+            if rule.client_certificate is Need.REQUIRED:
+                yield (
+                    f"rules[{place}].client-certificate: required, and no listener asks for a certificate, so everybody is "
+                    f"answered 401 at {without_secrets(rule.path)}"
+                )
 
 
 def advice_for(found: Configuration) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from x509proxy.secrecy import without_secrets
 from x509proxy.settings import (
     ClientAuth,
     ClientSettings,
@@ -16,6 +17,7 @@ from x509proxy.settings import (
     SettingsError,
     TlsSettings,
     UpstreamSettings,
+    check_host_name,
 )
 
 __all__ = [
@@ -103,7 +105,7 @@ def _check_networks(networks: tuple[str, ...]) -> None:
             ipaddress.ip_network(network)
         except ValueError:
             expected = "an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix"
-            raise SettingsError(f"trusted: found {network!r}, expected {expected}") from None
+            raise SettingsError(f"trusted: found {without_secrets(repr(network))}, expected {expected}") from None
 
 
 class CertificateSettings(Settings, frozen=True):
@@ -163,7 +165,6 @@ class HealthSettings(Settings, frozen=True):
 
 
 _ENDPOINT_PART = re.compile(r"(?:[^\\:]|\\.)+")
-_NAME = re.compile(r"[a-z0-9._-]+")
 
 
 class AdminSettings(Settings, frozen=True):
@@ -181,10 +182,9 @@ class AdminSettings(Settings, frozen=True):
         super().__post_init__()
         if not self.open and not self._is_local:
             expected = "unix:/path or tcp:9443:interface=127.0.0.1; open = true is for other places, where everybody can read it"
-            raise SettingsError(f"listen: found {self.listen!r}, expected {expected}")
+            raise SettingsError(f"listen: found {without_secrets(repr(self.listen))}, expected {expected}")
         for name in self.hosts:
-            if not _NAME.fullmatch(name):
-                raise SettingsError(f"hosts: found {name!r}, expected a host's name in lower case, without a port")
+            check_host_name("hosts", name)
 
     @property
     def _is_local(self) -> bool:

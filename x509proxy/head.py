@@ -28,6 +28,7 @@ import attrs
 from x509proxy.encoding import Pairs
 from x509proxy.refusal import Refusal, Refused, malformed
 from x509proxy.requestline import check_method, told
+from x509proxy.secrecy import without_secrets
 from x509proxy.settings import ClientSettings, OddNames
 from x509proxy.target import is_authority, read_target, without_empty_port
 
@@ -51,6 +52,7 @@ _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization"})
 
 _PORT = re.compile(rb":[0-9]*\Z")
+_LONGEST_TOLD = 80
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
@@ -185,8 +187,10 @@ def host_name(host: bytes) -> str:
 
 def _check_served(host: bytes, hosts: tuple[str, ...]) -> None:
     """RFC 9110 section 15.5.20: a request for a name that is not served here was misdirected."""
-    if hosts and host_name(host) not in hosts:
-        raise Refused(Refusal(421, "a host that is not served", "This name is not served here"))
+    if hosts and (name := host_name(host)) not in hosts:
+        # The client's word: of few characters, cut short, and nothing that could be the secret header's.
+        asked = without_secrets(repr(name))[:_LONGEST_TOLD]
+        raise Refused(Refusal(421, f"a host that is not served: {asked}", "This name is not served here"))
 
 
 def _read_framing(method: bytes, version: str, single: dict[bytes, bytes], limit: int) -> tuple[Body, int]:

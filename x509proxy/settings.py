@@ -6,11 +6,25 @@ finite: nothing here can be switched off by a zero (law L7, everything is bounde
 
 from __future__ import annotations
 
-import enum
 import math
 import re
 
 import msgspec
+
+from x509proxy.secrecy import without_secrets
+from x509proxy.words import (
+    ClientAuth,
+    Format,
+    KeyType,
+    LogFormat,
+    Need,
+    OddNames,
+    ProxyProtocol,
+    RequestIds,
+    TlsVersion,
+    Trust,
+    Validity,
+)
 
 __all__ = [
     "ClientAuth",
@@ -31,123 +45,12 @@ __all__ = [
     "Trust",
     "UpstreamSettings",
     "Validity",
+    "check_host_name",
 ]
 
 
 class SettingsError(ValueError):
     """One sentence for the person who configures: where, what was found, what was expected. Never holds a secret."""
-
-
-class ClientAuth(enum.Enum):
-    """What the handshake asks for, and what a request needs."""
-
-    NONE = "none"
-    OPTIONAL = "optional"
-    REQUIRED = "required"
-
-
-class ProxyProtocol(enum.Enum):
-    """Whether each connection begins with a header of a balancer's that names the client (:mod:`x509proxy.proxyheader`)."""
-
-    NONE = "none"
-    REQUIRED = "required"
-
-
-class Need(enum.Enum):
-    """What a request needs of its client, by path and server name (:mod:`x509proxy.routes`)."""
-
-    REQUIRED = "required"
-    OPTIONAL = "optional"
-    IGNORED = "ignored"
-    """Whatever certificate was shown, the request goes on without it: a browser's pages."""
-
-
-class Format(enum.Enum):
-    """What stands in a header's value (:mod:`x509proxy.encoding`)."""
-
-    PEM = "pem"
-    """PEM without any white space between the armour lines: Connect2id."""
-    PEM_SPACES = "pem-spaces"
-    """PEM with a space for each new line: what Apache httpd sends."""
-    PEM_URL = "pem-url"
-    """URL-encoded PEM: nginx's ``$ssl_client_escaped_cert``, byte for byte."""
-    BASE64_DER = "base64-der"
-    """Base64 of the DER: HAProxy, Traefik, ASP.NET Core."""
-    RFC9440 = "rfc9440"
-    """``Client-Cert`` of RFC 9440."""
-    RFC9440_CHAIN = "rfc9440-chain"
-    """``Client-Cert-Chain`` of RFC 9440; no field at all when the client sent the leaf alone."""
-    XFCC = "xfcc"
-    """``X-Forwarded-Client-Cert`` of Envoy."""
-    THUMBPRINT = "thumbprint"
-    """``x5t#S256``: base64url of the SHA-256 of the DER (RFC 8705 section 3.1)."""
-    SUBJECT = "subject"
-    """The subject's name as RFC 4514 writes it, ASCII: the client's own words unless an authority vouches for them."""
-    ISSUER = "issuer"
-    """The issuer's name, likewise."""
-    SERIAL = "serial"
-    """The serial number in upper-case hexadecimal, as nginx's ``$ssl_client_serial``."""
-    VERDICT = "verdict"
-    """``NONE``, ``SELF_SIGNED``, ``TRUSTED`` or ``UNTRUSTED``; sent with every request."""
-    VERIFY = "verify"
-    """The same as nginx says it: ``NONE``, ``SUCCESS`` or ``FAILED:reason``; sent with every request."""
-    LITERAL = "literal"
-    """The text of ``value``, or the one line of ``value-file``; sent with every request."""
-
-
-class Trust(enum.Enum):
-    """Whose certificates are passed on to the back end."""
-
-    ANY = "any"
-    SELF_SIGNED = "self-signed"
-    CA = "ca"
-    EITHER = "either"
-
-
-class Validity(enum.Enum):
-    """Whether a certificate outside its validity period is refused by the proxy, or left to the back end."""
-
-    ENFORCE = "enforce"
-    IGNORE = "ignore"
-
-
-class KeyType(enum.Enum):
-    """A kind of key that client certificates may have."""
-
-    RSA = "rsa"
-    EC = "ec"
-    ED25519 = "ed25519"
-    ED448 = "ed448"
-
-
-class OddNames(enum.Enum):
-    """What happens to a request's header names outside ``[A-Za-z0-9-]``: dropped as nginx does, or answered 400."""
-
-    DROP = "drop"
-    REFUSE = "refuse"
-
-
-class RequestIds(enum.Enum):
-    """Whose name a request goes by in the logs (:mod:`x509proxy.requestids`)."""
-
-    OWN = "own"
-    """One that the proxy makes."""
-    KEEP = "keep"
-    """The one that came with the request, if it is well formed: for those behind a hop of their own that gives ids."""
-
-
-class LogFormat(enum.Enum):
-    """How the access log is written (:mod:`x509proxy.accesslog`)."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class TlsVersion(enum.Enum):
-    """The lowest TLS version that is spoken."""
-
-    TLS_1_2 = "1.2"
-    TLS_1_3 = "1.3"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -166,9 +69,22 @@ class TlsSettings(Settings, frozen=True):
     minimum_version: TlsVersion = TlsVersion.TLS_1_2
 
 
-# No dot at a name's end, and no stream behind it: a target has them taken away before it is compared (x509proxy.target).
-_RULE_PATH = re.compile(r"/|(?!.*:\$)(?:/[A-Za-z0-9._~!$&'()*+,=:@-]*[A-Za-z0-9_~!$&'()*+,=:@-])+")
-_SERVER_NAME = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
+
+
+def check_host_name(key: str, name: str) -> None:
+    """Whether a host can be called that, as names are compared (:func:`x509proxy.head.host_name`).
+
+    :raises SettingsError: it cannot: nothing would ever be for it.
+    """
+    if not _HOST_NAME.fullmatch(name):
+        expected = "a host's name in lower case, without a port, a final dot or *"
+        raise SettingsError(f"{key}: found {without_secrets(repr(name))}, expected {expected}")
+
+
+# Only what a target can become (x509proxy.target): no dot at a name's end, and no stream behind it; and no star: a request may
+# have one, but whoever writes one means more.
+_RULE_PATH = re.compile(r"/|(?!.*:\$)(?:/[A-Za-z0-9._~!$&'()+,=:@-]*[A-Za-z0-9_~!$&'()+,=:@-])+")
 
 
 class RuleSettings(Settings, frozen=True):
@@ -181,10 +97,10 @@ class RuleSettings(Settings, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not _RULE_PATH.fullmatch(self.path):
-            raise SettingsError(f"path: found {self.path!r}, expected a plain path such as /token, without / at its end")
-        if self.server_name is not None and not _SERVER_NAME.fullmatch(self.server_name):
-            expected = "a host's name in lower case, without a port"
-            raise SettingsError(f"server-name: found {self.server_name!r}, expected {expected}")
+            expected = "a plain path such as /token, for itself and all below it, without * and without / at its end"
+            raise SettingsError(f"path: found {without_secrets(repr(self.path))}, expected {expected}")
+        if self.server_name is not None:
+            check_host_name("server-name", self.server_name)
 
 
 # What is weaker or dearer than that no setting lets pass (law L5, :mod:`x509proxy.certificate`).
@@ -247,6 +163,11 @@ class ClientSettings(Settings, frozen=True):
     odd_names: OddNames = OddNames.DROP
     request_id: RequestIds = RequestIds.OWN
     hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.hosts:
+            check_host_name("hosts", name)
 
 
 # Nobody's opinion of a back end lasts longer than that without a look at it.
