@@ -32,6 +32,7 @@ from twisted.web.server import Site
 from x509proxy import cli, material, presets
 from x509proxy.certificate import ClientCertificate
 from x509proxy.material import check_header_name, read_header_names, read_identity
+from x509proxy.places import expected_for
 from x509proxy.presets import PRESETS, HeaderPlan, Naming, Preset
 from x509proxy.selfsigned import KeyKind, jwk_set, make_self_signed
 from x509proxy.settings import Format
@@ -242,6 +243,22 @@ class Check(Case):
             path = self.configuration(more=f'access-log = "{read}"\n')
             found = f"access-log: {self.path(read)}: found the file of {key}, expected one of its own"
             self.refuse(found, "check", path)
+
+    def test_endpoints(self) -> None:
+        """Where it would listen is read, each kind of Twisted's plug-ins too, and nothing is listened at."""
+        for text in ("fd:3", "https://127.0.0.1:8443", "http:8443", "haproxy:nothing:1"):
+            path = self.configuration(more=f'listen = "{text}"\n')
+            told = text.removeprefix("haproxy:")
+            self.refuse(f"listen: found {told!r}, of a kind that there is not, expected {expected_for()}", "check", path)
+        path = self.configuration(more='admin = {listen = "fd:3", open = true}\n')
+        found = f"admin.listen: found 'fd:3', of a kind that there is not, expected {expected_for()}"
+        self.refuse(found, "check", path)
+        path = self.configuration(more='listen = "tcp:abc"\n')
+        self.assertTrue(run("check", path).err.startswith("x509proxy: listen: found 'tcp:abc' with the port 'abc'"))
+        good = 'listen = ["tcp:1", "systemd:domain=INET:name=https", "unix:/nowhere/a"]\n'
+        result = run("check", self.configuration(more=good + self.THOUGHTFUL))
+        warning = "warning: listen: no folder /nowhere is there; the start fails unless RuntimeDirectory= or so makes it\n"
+        self.assertEqual((0, warning), (result.code, result.err))
 
 
 class Presets(Case):

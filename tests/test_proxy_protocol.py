@@ -386,6 +386,16 @@ class Places(SynchronousTestCase):
         for odd in ("10.0.0.1/8", "localhost", "10.0.0.0/33", "", "::1/129", "10.0.0"):
             self.expect(f"trusted: found {odd!r}, expected {expected}", proxy_protocol=required, trusted=(odd,))
 
+    def test_mode(self) -> None:
+        """A unix socket is its owner's alone unless it has a mode: whoever could write to it could name any client's address."""
+        for endpoint, description in (
+            ("haproxy:unix:/a", "unix:/a:mode=600"), ("unix:/a", "unix:/a:mode=600"), ("unix:/a:mode=666", "unix:/a:mode=666"),
+            ("unix:/a:660", "unix:/a:660"), ("unix:address=/a:backlog=5", "unix:address=/a:backlog=5:mode=600"),
+            ("unix:backlog=5:/a", "unix:backlog=5:/a:mode=600"), (r"unix:/a\=b", r"unix:/a\=b:mode=600"),
+            (r"unix:/a\=b:660", r"unix:/a\=b:660"), ("tcp:1", "tcp:1"), ("", ""),
+        ):  # fmt: skip
+            self.assertEqual(description, ListenerSettings(endpoint=endpoint).description)
+
     def test_top_level(self) -> None:
         """An endpoint of ``listen`` is looked at as soon."""
         self.assertRaises(SettingsError, ProxySettings, listen=("haproxy:haproxy:tcp:1",))

@@ -354,6 +354,13 @@ class InMemory(ServiceTestCase):
         for description in ("tcp", "tcp:http:x=y", "nothing:1", "tcp:port=1:a=b"):
             self.expect_sentence(lambda description=description: self.make("--listen", description), "listen")  # type: ignore[misc]
 
+    def test_no_systemd_socket(self) -> None:
+        """A socket that systemd has not handed over is one sentence, without Twisted's words."""
+        for text in ("systemd:domain=INET:name=https", "systemd:domain=INET:index=7"):
+            sentence = self.expect_sentence(lambda text=text: self.make("--listen", text))  # type: ignore[misc]
+            expected = "a socket that is not there, expected one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
+            self.assertEqual(f"x509proxy: listen: found {text!r}, {expected}", sentence)
+
     def test_bad_access_log(self) -> None:
         """An access log that cannot be opened ends the start with one sentence."""
         self.expect_sentence(lambda: self.make("--access-log", "/nowhere/access.log"), "access-log", "/nowhere/access.log")

@@ -28,6 +28,7 @@ from x509proxy.files import FILES, check_log_apart
 from x509proxy.loaded import Configuration
 from x509proxy.material import Identity, Source, read_authorities, read_identity, without_secrets
 from x509proxy.origin import Backend
+from x509proxy.places import check_places
 from x509proxy.rules import read_rules
 from x509proxy.settings import Settings, SettingsError, UpstreamSettings
 from x509proxy.sni import ServerNames
@@ -192,6 +193,7 @@ def load_configuration(settings: ProxySettings, now: float | None = None, config
         raise SettingsError("listen: found none, expected at least one endpoint such as tcp:8443")
     if settings.certificate is None:
         raise SettingsError("certificate: found none, expected a PEM file with the server's chain")
+    check_places(settings)
     check_log_apart(settings, config)
     backends = _backends(settings)
     rules = read_rules(settings)

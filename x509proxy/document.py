@@ -93,8 +93,19 @@ class ListenerSettings(Settings, frozen=True):
 
     @property
     def description(self) -> str:
-        """The endpoint as Twisted has to hear it: its own parser of such headers drops those that are split."""
-        return self.endpoint.removeprefix(_HAPROXY)
+        """The endpoint as Twisted has to hear it: its own parser of PROXY headers drops those that are split."""
+        return _with_mode(self.endpoint.removeprefix(_HAPROXY))
+
+
+_ENDPOINT_PART = re.compile(r"(?:[^\\:]|\\.)+")
+
+
+def _with_mode(description: str) -> str:
+    """A unix socket is its owner's alone unless it has a ``mode``; Twisted would let everybody in."""
+    kind, *parts = _ENDPOINT_PART.findall(description) or [""]
+    positional = [part for part in parts if "=" not in re.sub(r"\\.", "", part)]
+    has_mode = len(positional) > 1 or any(part.startswith("mode=") for part in parts)
+    return f"{description}:mode=600" if kind == "unix" and not has_mode else description
 
 
 def _check_networks(networks: tuple[str, ...]) -> None:
@@ -164,9 +175,6 @@ class HealthSettings(Settings, frozen=True):
             raise SettingsError(f"status: found {self.status}, expected {expected}")
 
 
-_ENDPOINT_PART = re.compile(r"(?:[^\\:]|\\.)+")
-
-
 class AdminSettings(Settings, frozen=True):
     """Where to look at the proxy while it runs (:mod:`x509proxy.admin`): plain HTTP, without a password.
 
@@ -194,10 +202,8 @@ class AdminSettings(Settings, frozen=True):
 
     @property
     def description(self) -> str:
-        """The endpoint. A unix socket is its owner's alone unless it has a ``mode``; Twisted would let everybody in."""
-        kind, *parts = _ENDPOINT_PART.findall(self.listen) or [""]
-        has_mode = any(part.startswith("mode=") for part in parts)
-        return f"{self.listen}:mode=600" if kind == "unix" and not has_mode else self.listen
+        """The endpoint as Twisted has to hear it."""
+        return _with_mode(self.listen)
 
 
 def _is_loopback(interface: str) -> bool:

@@ -8,14 +8,19 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint, IStreamServerEndpointStringParser
 from twisted.internet.protocol import Factory
+from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 
-from x509proxy.material import without_secrets
+from x509proxy.document import ProxySettings
+from x509proxy.places import expected_for
+from x509proxy.secrecy import without_secrets
 from x509proxy.settings import SettingsError
 
-__all__ = ["Place"]
+__all__ = ["Place", "check_kinds"]
+
+_BUILT_IN = {"tcp", "ssl", "unix"}
 
 
 class Place:
@@ -42,9 +47,36 @@ class Place:
         return ports[0]
 
 
+def check_kinds(settings: ProxySettings) -> None:
+    """Whether Twisted knows each kind of endpoint, of itself or by a plug-in. Nothing is opened.
+
+    :raises SettingsError: it does not.
+    """
+    places = [*zip(settings.place_keys, (place.description for place in settings.places), strict=True)]
+    if settings.admin is not None:
+        places.append(("admin.listen", settings.admin.description))
+    for key, description in places:
+        _check_kind(key, description)
+
+
+def _check_kind(key: str, description: str) -> None:
+    kind = description.partition(":")[0]
+    known = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
+    if kind not in known | _BUILT_IN:
+        told = without_secrets(f"found {description!r}")
+        raise SettingsError(f"{key}: {told}, of a kind that there is not, expected {expected_for()}")
+
+
 def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint:
     try:
+        _check_kind(key, description)
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except SettingsError as error:
+        raise SystemExit(f"x509proxy: {error}") from None
+    except LookupError:
+        told = without_secrets(f"found {description!r}")
+        expected = "one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
+        raise SystemExit(f"x509proxy: {key}: {told}, a socket that is not there, expected {expected}") from None
     except Exception as error:
         # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
         sentence = without_secrets(f"{key}: found {description!r}, expected a Twisted endpoint: {error}")

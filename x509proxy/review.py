@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from x509proxy.advice import advice_for
 from x509proxy.configuration import load_configuration, load_settings
 from x509proxy.files import check_log_place
+from x509proxy.listening import check_kinds
+from x509proxy.places import missing_folders
 
 __all__ = ["review"]
 
@@ -18,5 +20,7 @@ def review(path: str) -> Iterator[str]:
     """
     configuration = load_configuration(load_settings(path), config=path)
     check_log_place(configuration.settings)
+    check_kinds(configuration.settings)
     yield from (f"warning: {warning}" for warning in configuration.warnings)
+    yield from (f"warning: {warning}" for warning in missing_folders(configuration.settings))
     yield from (f"note: {advice}" for advice in advice_for(configuration))
