@@ -354,6 +354,17 @@ class InMemory(ServiceTestCase):
         for description in ("tcp", "tcp:http:x=y", "nothing:1", "tcp:port=1:a=b"):
             self.expect_sentence(lambda description=description: self.make("--listen", description), "listen")  # type: ignore[misc]
 
+    def test_bad_kinds(self) -> None:
+        """One that there is not is named at the start too, and what a plug-in objects to is told in its words."""
+        for text, words in (
+            ("tcp:x", "found 'tcp:x' with the port 'x'"),
+            ("nothing:1", "found 'nothing:1', of a kind that there is not, expected tcp:8443, "),
+        ):
+            self.expect_sentence(lambda text=text: self.make("--listen", text), f"listen: {words}")  # type: ignore[misc]
+        for text in ("ssl:1:privateKey=/nowhere", "ssl"):
+            words = f"admin.listen: found {text!r}, expected a Twisted endpoint: "
+            self.expect_sentence(lambda text=text: listening.Place(self.reactor, text, "admin.listen"), words)  # type: ignore[misc]
+
     def test_no_systemd_socket(self) -> None:
         """A socket that systemd has not handed over is one sentence, without Twisted's words."""
         for text in ("systemd:domain=INET:name=https", "systemd:domain=INET:index=7"):

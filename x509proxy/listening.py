@@ -73,13 +73,12 @@ def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except SettingsError as error:
         raise SystemExit(f"x509proxy: {error}") from None
-    except LookupError:
-        told = without_secrets(f"found {description!r}")
-        expected = "one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
-        raise SystemExit(f"x509proxy: {key}: {told}, a socket that is not there, expected {expected}") from None
     except Exception as error:
         # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
-        sentence = without_secrets(f"{key}: found {description!r}, expected a Twisted endpoint: {error}")
+        expected = f"expected a Twisted endpoint: {error}"
+        if description.startswith("systemd:"):
+            expected = "a socket that is not there, expected one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
+        sentence = without_secrets(f"{key}: found {description!r}, {expected}")
         raise SystemExit(f"x509proxy: {sentence}") from None
     return endpoint
 
