@@ -155,8 +155,10 @@ class LoadSettingsTests(TomlTests):
             ("client.head-timeout = true", "client.head-timeout: found true or false, expected a number"),
             ("listen = [1]", "listen[0]: found an integer, expected a string"),
             ("listen = 1", "listen: found an integer, expected an array"),
-            ("client = 1", "client: found an integer, expected a table"),
-            ("[[client]]\nx = 1", "client: found an array, expected a table"),
+            ("client = 1", "client: found an integer, expected a table, written [client]"),
+            ("[[client]]\nx = 1", "client: found an array, expected a table, written [client]"),
+            ("[rules]\npath = '/a'", "rules: found a table, expected an array, written [[rules]]"),
+            ("[[admin]]\nlisten = 'unix:/a'", "admin: found an array, expected a table, written [admin]"),
             ("listen = {}", "listen: found a table, expected an array"),
             ("demo = 'yes'", "demo: found a string, expected true or false"),
             ("ca = 2026-01-01", "ca: found a date, expected a string"),
@@ -189,6 +191,20 @@ class LoadSettingsTests(TomlTests):
         """A file with the name in it is as secret as a header-file."""
         self.assertEqual(self.load(f"header = '{NAME}'", 0o600).header, NAME)
         self.assertIn("FILE: header: found mode 0644, expected 0600", self.refusal(f"header = '{NAME}'", 0o644))
+
+    def test_told_name_is_private(self) -> None:
+        """So is one with something like a secret in its own headers, as a name or as a value."""
+        for key, more in (("name", ""), ("value", 'name = "X-Key"\n')):
+            text = f"[[headers]]\nformat = 'literal'\n{more}{key} = '{NAME}'"
+            self.assertEqual(1, len(self.load(text, 0o600).headers))
+            found = f"FILE: headers[0].{key}: found mode 0644, expected 0600: nothing for group and others"
+            self.assertEqual(found, self.refusal(text, 0o644))
+        self.load(
+            "[[headers]]\nformat = 'literal'\nname = 'X-Client-Certificate-Verification-Result'\nvalue = 'x509proxy'", 0o644
+        )
+        self.assertIn("headers[0]: found an integer", self.refusal("headers = [1]", 0o644))
+        self.assertIn("headers: found an integer", self.refusal("headers = 1", 0o644))
+        self.assertIn("headers[0].name: found an integer", self.refusal("[[headers]]\nname = 1\nformat = 'pem'", 0o644))
 
     @settings(deadline=None)
     @given(st.integers())

@@ -28,7 +28,10 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
     """For each start. ``now``: seconds since the epoch."""
     settings = found.settings
     if settings.header is not None:
-        yield "header: on a command line other users see the name in the process list; header-file keeps it secret"
+        yield (
+            "header: on a command line other users see the name in the process list, and in the TOML whoever is shown it; "
+            "header-file keeps it secret"
+        )
     if settings.ca is not None and not settings.crl and settings.trust not in (Trust.CA, Trust.EITHER):
         yield f"ca: decides nothing while trust is {settings.trust.value}; ca or either pass on what it has issued"
     yield from _hopeless_rules(settings)

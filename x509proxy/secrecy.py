@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["RANDOM", "SHORTEST", "is_random", "without_secrets"]
+__all__ = ["RANDOM", "SHORTEST", "holds_secret", "is_random", "without_secrets"]
 
 SHORTEST = 32
 """Characters that a secret name has at the least,"""
@@ -39,6 +39,11 @@ def without_secrets(text: str) -> str:
     """
     told = _LONG_RUN.sub(lambda run: "…" if is_random(run[0]) else run[0], _ARMOUR.sub("…", text))
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), told)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether there is something in it that could be a secret name."""
+    return any(map(is_random, _LONG_RUN.findall(text)))
 
 
 def is_random(name: str) -> bool:
