@@ -236,6 +236,25 @@ class ReadIdentityTests(MaterialTests):
             path = self.write(data)
             self.assert_sentence(self.refusal(path, key), f"certificate: {path}: found no certificate")
 
+    def test_cut_off(self) -> None:
+        """A block that is cut off at either end is not passed over: the chain would be short, and nobody would know."""
+        key = self.write(pem(KEY), name="key.pem")
+        leaf, issuer = pem(LEAF), pem(ISSUER)
+        end, begin = leaf.index(b"-----END"), leaf.index(b"\n")
+        for data, found in (
+            (leaf + issuer[:-30], "block 2 without its END line"),
+            (leaf[:end] + issuer, "block 1 without its END line"),
+            (leaf[:end] + pem(KEY), "block 1 without its END line"),
+            (leaf + issuer[begin:], "block 2 without its BEGIN line"),
+            (leaf + leaf[begin:] + issuer, "block 2 without its BEGIN line"),
+            (leaf + issuer.replace(b"\nMI", b"\nMA", 1), "no certificate that can be read in block 2"),
+            (leaf.replace(b"BEGIN CERT", b"BEGIN X509 CERT"), "block 1 without its END line"),
+        ):
+            path = self.write(data)
+            self.assertEqual(f"certificate: {path}: found {found}, expected one or more in PEM", str(self.refusal(path, key)))
+        old = leaf.replace(b"CERTIFICATE", b"X509 CERTIFICATE")
+        self.assertEqual(LEAF, read_identity(self.write(old), key).certificate)
+
     def test_no_key(self) -> None:
         """Without a key in the certificate's file one is told of the option, and not to close a public file."""
         path = self.write(pem(LEAF), 0o644)

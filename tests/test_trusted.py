@@ -96,11 +96,17 @@ class Reading(TrustedTests):
 class Refusals(TrustedTests):
     def test_unreadable(self) -> None:
         """A file without a list, or with a broken one behind a good one, is an error that names it."""
-        sentence = "crl: FILE: found no revocation list that can be read, expected one or more in PEM, or one in DER"
+        expected = "expected one or more in PEM, or one in DER"
+        none, cut = f"no revocation list that can be read, {expected}", f"block 1 without its END line, {expected}"
+        second = f"no revocation list that can be read in block 2, {expected}"
         broken = pem_of(make_crl(OTHER)).replace(b"\nMI", b"\nMA", 1)
         der = make_crl(CA).public_bytes(Encoding.DER)
-        for data in (b"", b"nothing", pem_of(make_crl(CA))[:-9], pem_of(make_crl(CA)) + broken, der[:-1], der + b"x"):
-            self.assertEqual(sentence, self.refusal(data))
+        good = pem_of(make_crl(CA))
+        for data, found in (
+            (b"", none), (b"nothing", none), (good[:-9], cut), (good + broken, second), (der[:-1], none), (der + b"x", none),
+            (good[:-30] + good, cut),
+        ):  # fmt: skip
+            self.assertEqual(f"crl: FILE: found {found}", self.refusal(data))
 
     def test_missing(self) -> None:
         """A file that is not there is named."""

@@ -14,6 +14,9 @@ import re
 import secrets
 import stat
 import string
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
+from typing import TypeVar
 
 import attrs
 from cryptography import x509
@@ -41,11 +44,12 @@ __all__ = [
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 """The keys that TLS 1.2 and 1.3 sign with."""
 
+_Loaded = TypeVar("_Loaded")
+
 _LARGEST = 4 << 20  # bytes; the bundle of all public authorities has 0.3 MiB
 _LARGEST_CRL = 16 << 20  # bytes; 38 for each certificate that is revoked, in PEM half as much again
 # OpenSSL's security level 2 refuses less when the context is built, in words of its own.
 _RSA_BITS, _EC_BITS = 2048, 224
-_CRL_BLOCK = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _KEY_BLOCK = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 _LONGEST = 256
@@ -143,10 +147,33 @@ def read_authorities(path: str, what: str = "ca") -> tuple[x509.Certificate, ...
 
 
 def _certificates(source: Source) -> tuple[x509.Certificate, ...]:
-    try:
-        return tuple(x509.load_pem_x509_certificates(source.data))
-    except (ValueError, x509.InvalidVersion):
-        raise SettingsError(f"{source.where}: found no certificate that can be read, expected one or more in PEM") from None
+    expected = "one or more in PEM"
+    blocks = _blocks(source, rb"(?:X509 )?CERTIFICATE", expected)
+    found = tuple(_each(x509.load_pem_x509_certificate, blocks, source, f"certificate that can be read{{}}, expected {expected}"))
+    if not found:
+        raise SettingsError(f"{source.where}: found no certificate that can be read, expected {expected}")
+    return found
+
+
+def _blocks(source: Source, kind: bytes, expected: str) -> list[bytes]:
+    """The blocks of a kind in PEM. One that is cut off is not passed over: what it says would be missed in silence."""
+    marks = [*re.finditer(rb"-----(BEGIN|END) (" + kind + rb")-----", source.data)]
+    blocks: list[bytes] = []
+    for begin, end in zip_longest(marks[::2], marks[1::2]):
+        if end is None or (begin[1], end[1], end[2]) != (b"BEGIN", b"END", begin[2]):
+            missing = "END" if begin[1] == b"BEGIN" else "BEGIN"
+            raise SettingsError(f"{source.where}: found block {len(blocks) + 1} without its {missing} line, expected {expected}")
+        blocks.append(source.data[begin.start() : end.end()])
+    return blocks
+
+
+def _each(load: Callable[[bytes], _Loaded], blocks: list[bytes], source: Source, sentence: str) -> Iterator[_Loaded]:
+    for place, block in enumerate(blocks, 1):
+        try:
+            yield load(block)
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+            which = f" in block {place}" if len(blocks) > 1 else ""
+            raise SettingsError(f"{source.where}: found no {sentence.format(which)}") from None
 
 
 def read_crls(path: str, what: str = "crl") -> tuple[x509.CertificateRevocationList, ...]:
@@ -155,14 +182,10 @@ def read_crls(path: str, what: str = "crl") -> tuple[x509.CertificateRevocationL
     :raises SettingsError: the file cannot be read, or there is no list in it, or one that cannot be read.
     """
     source = Source.read(path, what, _LARGEST_CRL)
-    blocks = _CRL_BLOCK.findall(source.data)
-    try:
-        if not blocks:
-            return (x509.load_der_x509_crl(source.data),)
-        return tuple(map(x509.load_pem_x509_crl, blocks))
-    except (ValueError, UnsupportedAlgorithm):
-        expected = "one or more in PEM, or one in DER"
-        raise SettingsError(f"{source.where}: found no revocation list that can be read, expected {expected}") from None
+    expected = "one or more in PEM, or one in DER"
+    blocks = _blocks(source, b"X509 CRL", expected)
+    load = x509.load_pem_x509_crl if blocks else x509.load_der_x509_crl
+    return tuple(_each(load, blocks or [source.data], source, f"revocation list that can be read{{}}, expected {expected}"))
 
 
 def _private_key(source: Source, expected: str) -> PrivateKey:
