@@ -394,6 +394,29 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual(found.trusted, Trusted((ISSUER,)))
         self.assertEqual(found.warnings, ("ca: decides nothing while trust is any; ca or either pass on what it has issued",))
 
+    def test_warns_of_authorities(self) -> None:
+        """An authority that makes nobody trusted, or is out of date, is warned of where authorities decide."""
+        leaf = self.write(pem(LEAF), name="leaf.pem")
+        for trust in ("ca", "either"):
+            (warning,) = self.load(trust=trust, ca=leaf).warnings
+            self.assertTrue(warning.startswith("ca: 'CN=localhost' is the certificate of no authority"), warning)
+        old = self.write(pem(certificate_for(OTHER_KEY, "old", 0, ca=True)), name="old.pem")
+        (warning,) = self.load(trust="ca", ca=old).warnings
+        self.assertRegex(warning, r"\Aca: 'CN=old' expired at 20")
+        self.assertEqual(1, len(self.load(ca=leaf).warnings))
+        self.assertIn(
+            "ca: 'CN=localhost' is the certificate", str(self.load(ca=self.write(pem(ISSUER, LEAF)), crl=(self.crl(),)).warnings)
+        )
+
+    def test_warns_of_chains(self) -> None:
+        """A chain that is another's is warned of, with the key of its certificate."""
+        (warning,) = self.load(certificate=self.write(pem(certificate_for(KEY), ISSUER), name="foreign.pem")).warnings
+        self.assertTrue(warning.startswith("certificate: the one in place 2 of the file has not issued"), warning)
+        made = certificate_for(KEY, "further.example")
+        further = {"certificate": self.write(pem(made, ISSUER, KEY), name="further.pem")}
+        (warning,) = load_configuration(override(ProxySettings(), {**self.good, "certificates": [further]})).warnings
+        self.assertTrue(warning.startswith("certificates[0].certificate: the one in place 2"), warning)
+
     def crl(self, days: int = 1) -> str:
         """A file with the issuer's revocation list, for so many days from now."""
         end = datetime.now(UTC) + timedelta(days=days)
@@ -448,10 +471,11 @@ class LoadConfigurationTests(MaterialTests):
         before = load_configuration(settings)
         self.further(b)
         self.crl(9)
-        self.write(pem(ISSUER, LEAF), name="ca.pem")
+        other = certificate_for(KEY, "other", ca=True)
+        self.write(pem(ISSUER, other), name="ca.pem")
         after = load_configuration(before.settings)
         self.assertEqual([one.certificate for one in after.further], [b.certificate])
-        self.assertEqual(after.trusted.authorities, (ISSUER, LEAF))
+        self.assertEqual(after.trusted.authorities, (ISSUER, other))
         self.assertNotEqual(after.trusted.crls, before.trusted.crls)
         self.assertEqual((before.warnings, len(after.warnings)), ((), 1))
         self.assertEqual(len(load_configuration(before.settings, time.time() + 10 * DAY).warnings), 2)

@@ -22,7 +22,7 @@ PLAN: dict[str, tuple[str, ...]] = {
         "encoding", "presets", "material", "trusted", "sni", "rules", "target", "requestline", "head", "headers", "knownheads",
         "message", "reader", "records", "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog",
         "notify", "reasons", "metrics", "snapshot", "fleet", "history", "exposition", "figures", "markup", "statustiles",
-        "statustables", "statuspage", "loaded", "mistakes", "advice", "configuration", "expiry", "parcel", "collector",
+        "statustables", "statuspage", "loaded", "chains", "mistakes", "advice", "configuration", "expiry", "parcel", "collector",
     ),
     "second": (
         "limits", "deadline", "tls", "accepted", "sockets", "sender", "stream", "client", "incoming", "request", "inbox",

@@ -42,12 +42,19 @@ OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
 ALIEN = 4711
 
 
-def certificate_for(key: PrivateKey, name: str = "localhost", days: int = 30) -> x509.Certificate:
-    """A self-signed certificate that is valid from yesterday for ``days`` from now."""
+def certificate_for(
+    key: PrivateKey, name: str = "localhost", days: int = 30, *, issuer: x509.Certificate | None = None, ca: bool = False
+) -> x509.Certificate:
+    """A certificate that is valid from yesterday for ``days`` from now: self-signed, or ``issuer``'s, who has ``OTHER_KEY``."""
     now = datetime.now(UTC)
     names = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = x509.CertificateBuilder(names, names, key.public_key(), x509.random_serial_number())
+    builder = x509.CertificateBuilder(issuer.subject if issuer else names, names, key.public_key(), x509.random_serial_number())
     builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=days))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    if ca:
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    if issuer:
+        return builder.sign(OTHER_KEY, hashes.SHA256())
     signs_alone = isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
     return builder.sign(key, None if signs_alone else hashes.SHA256())
 
@@ -68,8 +75,8 @@ def key_pem(
     return key.private_bytes(Encoding.PEM, form, encryption or NoEncryption())
 
 
-LEAF = certificate_for(KEY)
-ISSUER = certificate_for(OTHER_KEY, "issuer")
+ISSUER = certificate_for(OTHER_KEY, "issuer", ca=True)
+LEAF = certificate_for(KEY, issuer=ISSUER)
 
 
 class MaterialTests(SynchronousTestCase):

@@ -9,6 +9,7 @@ from typing import Any
 from cryptography import x509
 
 from x509proxy.certificate import date
+from x509proxy.chains import authority_problems, named, server_problems
 from x509proxy.document import ProxySettings
 from x509proxy.loaded import Configuration
 from x509proxy.material import Identity
@@ -41,9 +42,24 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
     for place in settings.places:
         if any(network.endswith("/0") for network in place.trusted):
             yield f"listeners.trusted: {place.description} believes everybody; whoever can reach it can name any address"
-    for key, identity in _identities(found):
-        yield from _validity_warnings(key, identity.certificate, now)
+    yield from _certificate_warnings(found, now)
+    yield from _authority_warnings(found, now)
     yield from crl_warnings(found.trusted, now)
+
+
+def _certificate_warnings(found: Configuration, now: float) -> Iterator[str]:
+    for key, identity in _servers(found):
+        yield from (f"{key}: {problem}" for problem in server_problems(identity))
+    for key, identity in _identities(found):
+        yield from _validity_warnings(f"{key}:", identity.certificate, now)
+
+
+def _authority_warnings(found: Configuration, now: float) -> Iterator[str]:
+    """Where authorities decide something."""
+    if found.settings.crl or found.settings.trust in (Trust.CA, Trust.EITHER):
+        yield from (f"ca: {problem}" for problem in authority_problems(found.trusted.authorities))
+        for authority in found.trusted.authorities:
+            yield from _validity_warnings(f"ca: {named(authority)}", authority, now)
 
 
 def _hopeless_rules(settings: ProxySettings) -> Iterator[str]:
@@ -109,9 +125,13 @@ def _larger_than_the_server(found: Configuration) -> Iterator[str]:
         )
 
 
-def _identities(found: Configuration) -> Iterator[tuple[str, Identity]]:
+def _servers(found: Configuration) -> Iterator[tuple[str, Identity]]:
     yield "certificate", found.identity
     yield from ((f"certificates[{place}].certificate", identity) for place, identity in enumerate(found.further))
+
+
+def _identities(found: Configuration) -> Iterator[tuple[str, Identity]]:
+    yield from _servers(found)
     if found.upstream_identity is not None:
         yield "upstream.certificate", found.upstream_identity
 
@@ -128,8 +148,8 @@ def _is_here(backend: Backend) -> bool:
 def _validity_warnings(key: str, certificate: x509.Certificate, now: float) -> Iterator[str]:
     begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
     if now < begin:
-        yield f"{key}: is not valid before {date(begin)}"
+        yield f"{key} is not valid before {date(begin)}"
     elif now > end:
-        yield f"{key}: expired at {date(end)}"
+        yield f"{key} expired at {date(end)}"
     elif now > end - _SOON:
-        yield f"{key}: expires soon, at {date(end)}"
+        yield f"{key} expires soon, at {date(end)}"
