@@ -69,7 +69,7 @@ class Authorities(SynchronousTestCase):
 
     def test_crossed(self) -> None:
         """A root that another one has signed too needs that other one no more."""
-        crossed = certificate_for(OTHER_KEY, "issuer", issuer=STRANGER, ca=True)
+        crossed = certificate_for(OTHER_KEY, "issuer", issuer=certificate_for(KEY, "older", ca=True), ca=True)
         self.assertEqual([], self.problems(ISSUER, crossed))
 
     def test_silent(self) -> None:

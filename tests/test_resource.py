@@ -456,6 +456,27 @@ class Whole(SynchronousTestCase):
         for path in (b"/a b", b"/a\r\nX: y", b"/a?b", b"a"):
             self.assertRaises(SettingsError, self.make, header=HEADER, path=path)
 
+    def test_bad_kinds(self) -> None:
+        """Octets for text, or text for octets, are one sentence, without what stands in them."""
+        for name, value, kinds in (
+            ("header", HEADER.encode(), "bytes, expected str"),
+            ("path", "/x", "str, expected bytes"),
+            ("preset", b"xfcc", "bytes, expected str"),
+            ("host", b"127.0.0.1", "bytes, expected str"),
+            ("port", "8080", "str, expected int"),
+        ):
+            arguments: dict[str, Any] = {"host": "a", "port": 1, "reactor": MemoryReactorClock(), "header": HEADER, name: value}
+            error = self.assertRaises(SettingsError, X509ProxyResource, **arguments)
+            self.assertEqual(f"{name}: found {kinds}", str(error))
+
+    def test_bad_hosts(self) -> None:
+        """A host is a name or an address: a URL, a port or a path in its place does not make a resource, nor is it told."""
+        for host in ("http://127.0.0.1", "localhost:8080", "a/b", "key@a", "", "a b", "[::1]", "a?b", "a#b"):
+            error = self.assertRaises(SettingsError, X509ProxyResource, host, 1, reactor=MemoryReactorClock(), header=HEADER)
+            self.assertTrue(str(error).startswith("host: found no host's name or address, expected one such as 127.0.0.1"))
+        for host in ("localhost", "AS.example.com", "127.0.0.1", "::1", "a_b"):
+            X509ProxyResource(host, 1, reactor=MemoryReactorClock(), header=HEADER)
+
     def test_bad_port(self) -> None:
         """A port that there cannot be does not make a resource."""
         self.assertRaises(SettingsError, X509ProxyResource, "127.0.0.1", 0, reactor=MemoryReactorClock(), header=HEADER)

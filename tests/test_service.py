@@ -365,6 +365,19 @@ class InMemory(ServiceTestCase):
             words = f"admin.listen: found {text!r}, expected a Twisted endpoint: "
             self.expect_sentence(lambda text=text: listening.Place(self.reactor, text, "admin.listen"), words)  # type: ignore[misc]
 
+    def parse_below(self, **above: int) -> None:
+        """Parse ``--access-log -`` as ``twistd`` or ``twist`` does, with options of its own."""
+        options: Any = Options()
+        options.parent = above
+        options.parseOptions(self.files.arguments("--access-log", "-"))
+
+    def test_daemon_without_output(self) -> None:
+        """A daemon's standard output goes nowhere, so that its access log needs a file; in the foreground it may go there."""
+        words = ("access-log: found - for a daemon, ", "expected a file, or twistd -n")
+        self.expect_sentence(lambda: self.parse_below(nodaemon=0, debug=0), *words)
+        for above in ({"nodaemon": 1}, {"nodaemon": 0, "debug": 1}, {}):
+            self.parse_below(**above)
+
     def test_no_systemd_socket(self) -> None:
         """A socket that systemd has not handed over is one sentence, without Twisted's words."""
         for text in ("systemd:domain=INET:name=https", "systemd:domain=INET:index=7"):

@@ -23,7 +23,7 @@ from x509proxy.origin import Backend, Scheme
 from x509proxy.pool import Pool
 from x509proxy.refusal import Refusal, Refused
 from x509proxy.rules import HeaderRules, read_rules
-from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings
+from x509proxy.settings import ClientSettings, PolicySettings, SettingsError, UpstreamSettings
 from x509proxy.site import SiteRequest, read_stock_head
 from x509proxy.transfer import Asked, Transfer
 
@@ -69,6 +69,7 @@ class X509ProxyResource(ReverseProxyResource):
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
+        _check_kinds(host=(host, str), port=(port, int), path=(path, bytes), header=(header or "", str), preset=(preset, str))
         super().__init__(host, port, path, reactor)
         self.deadlines = deadlines or Deadlines(reactor)
         self.observe = observe
@@ -95,6 +96,7 @@ class X509ProxyResource(ReverseProxyResource):
         return made
 
     def _only_pool(self, settings: UpstreamSettings) -> Pool:
+        _check_host(self.host)
         backend = Backend(scheme=Scheme.HTTP, host=self.host, port=self.port, base=self.path.rstrip(b"/"))
         return Pool(backend, backend_endpoint(self.reactor, backend, settings), self.deadlines, settings)
 
@@ -153,6 +155,26 @@ class X509ProxyResource(ReverseProxyResource):
             self._log.failure("a request could not be served")
             asked.break_off(Refusal(502, "internal error"))
         return NOT_DONE_YET
+
+
+def _check_kinds(**arguments: tuple[object, type]) -> None:
+    """Text for octets, or the other way round, is an error that names the argument, and not what stands in it."""
+    for name, (value, kind) in arguments.items():
+        if not isinstance(value, kind):
+            raise SettingsError(f"{name}: found {type(value).__name__}, expected {kind.__name__}")
+
+
+def _check_host(host: str) -> None:
+    # What was found is not repeated: a URL may hold a key.
+    wrong = SettingsError(
+        "host: found no host's name or address, expected one such as 127.0.0.1, without a scheme, a port or a path"
+    )
+    try:
+        backend = Backend.parse(f"http://[{host}]" if ":" in host else f"http://{host}")
+    except SettingsError:
+        raise wrong from None
+    if backend.host != host.lower():
+        raise wrong
 
 
 def _behind(configuration: Configuration) -> object:

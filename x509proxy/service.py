@@ -89,8 +89,18 @@ class Options(usage.Options):
 
     def _load(self) -> None:
         self.settings = self._read_settings()
+        if self.settings.access_log == "-" and self._is_daemon:
+            raise SettingsError(
+                "access-log: found - for a daemon, whose standard output goes nowhere, expected a file, or twistd -n"
+            )
         if not self.settings.demo:
             self.configuration = load_configuration(self.settings, config=self.config)
+
+    @property
+    def _is_daemon(self) -> bool:
+        """Whether it is ``twistd`` without ``-n``, or ``-b``, which implies it; ``twist`` makes no daemons."""
+        above: usage.Options | None = getattr(self, "parent", None)
+        return above is not None and not above.get("nodaemon", True) and not above.get("debug", False)
 
     def _read_settings(self) -> ProxySettings:
         changes = {name.replace("-", "_"): value for name, value in self.items()}
