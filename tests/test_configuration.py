@@ -358,6 +358,9 @@ class LoadConfigurationTests(MaterialTests):
         rule = RuleSettings(client_certificate=Need.OPTIONAL, path="/a")
         error = self.assertRaises(SettingsError, ProxySettings, rules=(rule, msgspec.structs.replace(rule)))
         self.assert_sentence(error, "rules: found two for the same path and server name")
+        capitals = RuleSettings(client_certificate=Need.REQUIRED, path="/A")
+        error = self.assertRaises(SettingsError, ProxySettings, rules=(rule, capitals))
+        self.assert_sentence(error, "rules: found two for the same path and server name")
 
     def test_unknown_preset(self) -> None:
         """A preset that there is not is named, unless it is the header's name."""

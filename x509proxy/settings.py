@@ -127,7 +127,7 @@ class PolicySettings(Settings, frozen=True):
             raise SettingsError("key-types: found one twice, expected each once")
         if not self.key_types:
             raise SettingsError(f"key-types: found none, expected one or more of {', '.join(kind.value for kind in KeyType)}")
-        places = [(rule.path, rule.server_name) for rule in self.rules]
+        places = [(rule.path.lower(), rule.server_name) for rule in self.rules]
         if len(set(places)) < len(places):
             raise SettingsError("rules: found two for the same path and server name, expected one: which of them should count?")
 
