@@ -17,12 +17,15 @@ PLUGIN = ROOT / "twisted" / "plugins" / "x509proxy_plugin.py"
 
 # From the ground up, and on each floor in the order of a first reading. A room that is only planned need not exist.
 PLAN: dict[str, tuple[str, ...]] = {
-    "ground": ("settings", "document", "origin", "address", "certificate", "exchange", "refusal", "selfsigned"),
+    "ground": (
+        "secrecy", "words", "settings", "document", "origin", "address", "certificate", "exchange", "refusal", "selfsigned",
+    ),
     "first": (
-        "encoding", "presets", "material", "trusted", "sni", "rules", "target", "requestline", "head", "headers", "knownheads",
-        "message", "reader", "records", "proxyheader", "answers", "routes", "policy", "discovery", "requestids", "accesslog",
-        "notify", "reasons", "metrics", "snapshot", "fleet", "history", "exposition", "figures", "markup", "statustiles",
-        "statustables", "statuspage", "loaded", "chains", "mistakes", "advice", "configuration", "expiry", "parcel", "collector",
+        "encoding", "presets", "material", "files", "places", "trusted", "sni", "rules", "target", "requestline", "head",
+        "headers", "knownheads", "message", "reader", "records", "proxyheader", "answers", "routes", "policy", "discovery",
+        "requestids", "accesslog", "notify", "reasons", "metrics", "snapshot", "fleet", "history", "exposition", "figures",
+        "markup", "statustiles", "statustables", "statuspage", "loaded", "chains", "mistakes", "advice", "configuration",
+        "expiry", "parcel", "collector",
     ),
     "second": (
         "limits", "deadline", "tls", "accepted", "sockets", "sender", "stream", "client", "incoming", "request", "inbox",
@@ -32,7 +35,7 @@ PLAN: dict[str, tuple[str, ...]] = {
     "third": ("site", "resource"),
     "fourth": (
         "endpoint", "echo", "listening", "reloading", "logs", "admin", "running", "workers", "worker", "server",
-        "demo", "service", "cli",
+        "demo", "service", "review", "cli",
     ),
     "garden": ("testing",),
 }  # fmt: skip
