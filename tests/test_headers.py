@@ -402,17 +402,29 @@ class Answers(SynchronousTestCase):
     def test_lists(self) -> None:
         """A list loses the member that tells the name; one of nothing else goes whole."""
         for value, rest in (
-            (b"Accept, " + NAME.lower() + b", Origin", [(b"Vary", b"Accept, Origin")]),
+            (b"Accept, " + NAME.lower() + b", Origin", [(b"X-List", b"Accept, Origin")]),
             (NAME.replace(b"-", b"_"), []),
-            (b"Accept", [(b"Vary", b"Accept")]),
+            (b"Accept", [(b"X-List", b"Accept")]),
         ):
-            self.assertEqual(rest, forward_response([(b"Vary", value)], RULES))
+            self.assertEqual(rest, forward_response([(b"X-List", value)], RULES))
+
+    def test_vary(self) -> None:
+        """An answer that depends on the certificate depends on what no request shows: to a cache that is ``*``."""
+        known = HeaderRules.for_preset(PRESETS["rfc9440"])
+        for value, rules in (
+            (b"Accept, " + NAME.lower(), RULES), (NAME.replace(b"-", b"_"), RULES), (b"Client-Cert", known),
+            (b"Accept,client-cert-chain , Origin", known),
+        ):  # fmt: skip
+            self.assertEqual([(b"vary", b"*")], forward_response([(b"vary", value)], rules), value)
+        for value, rules in ((b"Accept, Origin", RULES), (b"Client-Certain", known), (b"*", known)):
+            self.assertEqual([(b"Vary", value)], forward_response([(b"Vary", value)], rules), value)
 
     def test_pieces(self) -> None:
         """The random part is what is secret, also when it stands in two pieces, or in a name and its value."""
         half, other = NAME[-10:-5], NAME[-5:]
         for mark in (b", ", b".", b"/", b" ", b"_-"):
-            self.assertEqual([], forward_response([(b"Vary", half + mark + other)], RULES), mark)
+            self.assertEqual([], forward_response([(b"X-List", half + mark + other)], RULES), mark)
+            self.assertEqual([(b"Vary", b"*")], forward_response([(b"Vary", half + mark + other)], RULES), mark)
         self.assertEqual([], forward_response([(b"X-" + half, other)], RULES))
         self.assertEqual([], forward_response([(b"X-" + half, other + b", " + half + other)], RULES))
 
@@ -424,7 +436,7 @@ class Answers(SynchronousTestCase):
 
     def test_without_a_secret(self) -> None:
         """Where the names are known to everybody there is nothing to hide."""
-        pairs = [(b"Vary", b"Client-Cert")]
+        pairs = [(b"Access-Control-Allow-Headers", b"Client-Cert")]
         self.assertEqual(pairs, forward_response(pairs, HeaderRules.for_preset(PRESETS["rfc9440"])))
 
     def test_reason(self) -> None:

@@ -361,7 +361,7 @@ class Answers(TransferTestCase):
         self.back.deliver(
             b"HTTP/1.1 200 no " + HEADER + b"\r\n" + HEADER + b": x\r\nVary: Accept, " + HEADER + b"\r\nContent-Length: 0\r\n\r\n"
         )
-        self.assertEqual(b"HTTP/1.1 200 OK\r\nVary: Accept\r\nContent-Length: 0\r\n\r\n", undated(client.sent()))
+        self.assertEqual(b"HTTP/1.1 200 OK\r\nVary: *\r\nContent-Length: 0\r\n\r\n", undated(client.sent()))
 
     def test_one_connection(self) -> None:
         """Clients one after the other share a connection, and each gets its own answer."""

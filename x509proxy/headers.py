@@ -10,6 +10,7 @@ Facts
 * RFC 9440 section 4: failing to remove a field "does not fail safe", since everything keeps working. So the list below is
   generous: what other proxies send to say "this client had a certificate" never passes, whatever the preset.
 * A back end may repeat the secret name (``Vary``, ``Access-Control-Allow-Headers``, an echo): it is taken out of its answers.
+  Were it only taken out of ``Vary``, one client's answer would be everybody's in a cache.
 """
 
 from __future__ import annotations
@@ -195,11 +196,20 @@ def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
     """The fields that go to the client, without framing, and without a trace of the secret name."""
     named = _named_by_connection(pairs)
     gone = _NOT_ANSWERED | named if named else _NOT_ANSWERED
-    kept = [pair for pair in pairs if fold(pair[0]) not in gone]
+    kept = [_varied(pair, rules) for pair in pairs if fold(pair[0]) not in gone]
     # All at once first, since nearly always there is nothing to find.
     if not tells(b" ".join([part for pair in kept for part in pair]), rules):
         return kept
     return list(_without_secrets(kept, rules))
+
+
+def _varied(pair: tuple[bytes, bytes], rules: HeaderRules) -> tuple[bytes, bytes]:
+    """What varies with the certificate varies with what is in no request: that is ``*`` (RFC 9110 section 12.5.5)."""
+    name, value = pair
+    if name.lower() != b"vary":
+        return pair
+    by_certificate = not rules.folds.isdisjoint(fold(part.strip()) for part in value.split(b",")) or tells(value, rules)
+    return (name, b"*") if by_certificate else pair
 
 
 def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, bytes]]:
@@ -207,7 +217,7 @@ def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, 
         if not tells(name + b" " + value, rules):
             yield name, value
         elif not tells(name, rules):
-            # A list (Vary, Access-Control-Allow-Headers …) loses the one member; what is left empty goes whole.
+            # A list (Access-Control-Allow-Headers …) loses the one member; what is left empty goes whole.
             rest = b", ".join(part.strip() for part in value.split(b",") if not tells(part, rules))
             if rest and not tells(name + b" " + rest, rules):
                 yield name, rest
