@@ -6,7 +6,9 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -83,9 +85,10 @@ class BackEnds(SynchronousTestCase):
 
 class Subjects(SynchronousTestCase):
     def place(self, workers: int | None = None) -> subjects.Place:
-        folder = Path(self.mktemp())
-        folder.mkdir()
-        return subjects.Place(folder.resolve(), make_files(folder.resolve()), 8443, 8080, workers)
+        # Not trial's own: a unix socket's path has 107 bytes at the most.
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        return subjects.Place(folder, make_files(folder), 8443, 8080, workers)
 
     def test_ours(self) -> None:
         """The configuration that x509proxy is measured with is one that it takes, with an access log, and TLS 1.3 only."""
