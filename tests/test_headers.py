@@ -411,11 +411,11 @@ class Answers(SynchronousTestCase):
     def test_vary(self) -> None:
         """An answer that depends on the certificate depends on what no request shows: to a cache that is ``*``."""
         known = HeaderRules.for_preset(PRESETS["rfc9440"])
-        for value, rules in (
-            (b"Accept, " + NAME.lower(), RULES), (NAME.replace(b"-", b"_"), RULES), (b"Client-Cert", known),
-            (b"Accept,client-cert-chain , Origin", known),
+        for value, rules, told in (
+            (b"Accept, " + NAME.lower(), RULES, b"Accept, *"), (NAME.replace(b"-", b"_"), RULES, b"*"),
+            (b"Client-Cert", known, b"*"), (b"Accept,client-cert-chain , Client_Cert,Origin", known, b"Accept, *, Origin"),
         ):  # fmt: skip
-            self.assertEqual([(b"vary", b"*")], forward_response([(b"vary", value)], rules), value)
+            self.assertEqual([(b"vary", told)], forward_response([(b"vary", value)], rules), value)
         for value, rules in ((b"Accept, Origin", RULES), (b"Client-Certain", known), (b"*", known)):
             self.assertEqual([(b"Vary", value)], forward_response([(b"Vary", value)], rules), value)
 

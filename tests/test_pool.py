@@ -138,6 +138,20 @@ class Uploads(PoolTestCase):
         self.assertEqual([first.connection], third.connections)
         self.expect(busy=4, waiting=1)
 
+    def test_down(self) -> None:
+        """When one cannot be connected, those that wait are not lent an idle connection that is closed for that at once."""
+        self.idle(2)
+        self.back_end.at_once = False
+        quick = [self.borrow() for _ in range(2)]
+        uploads = [self.upload() for _ in range(3)]
+        for borrower in quick:
+            borrower.connection.transport.deliver(OK)
+        self.expect(idle=2, opening=2, waiting=1)
+        self.back_end.attempts[-2].fail()
+        self.assertEqual([[502], [], []], [upload.statuses for upload in uploads])
+        self.assertEqual([], uploads[2].connections)
+        self.expect(opening=2)
+
     def test_queue(self) -> None:
         """They take half of the queue too, wait there as long as others, and are refused beyond."""
         uploads = [self.upload() for _ in range(5)]

@@ -175,7 +175,7 @@ class Documents(RewritingTestCase):
 
     def test_secret(self) -> None:
         """The secret name that a back end repeats stays here, as with any answer."""
-        client = self.ask(sized(DOCUMENT, HEADER + b": x", b"Vary: " + HEADER, JSON, status=b"200 " + HEADER))
+        client = self.ask(sized(DOCUMENT, HEADER + b": x", b"Allow: " + HEADER, JSON, status=b"200 " + HEADER))
         self.assertEqual(sized(REWRITTEN, JSON), undated(client.sent()))
 
 

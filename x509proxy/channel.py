@@ -172,8 +172,6 @@ class Channel(Protocol):
     def answered(self, rest: bytes, stays_open: bool) -> None:
         """``rest``: what is left to be sent of the answer."""
         self._current = None
-        if self._phase is _CLOSING:
-            return
         lives_on = stays_open and (not self._owner.draining or self._inbox.waits)
         if rest and lives_on:
             self.send(rest)

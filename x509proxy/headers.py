@@ -208,8 +208,11 @@ def _varied(pair: tuple[bytes, bytes], rules: HeaderRules) -> tuple[bytes, bytes
     name, value = pair
     if name.lower() != b"vary":
         return pair
-    by_certificate = not rules.folds.isdisjoint(fold(part.strip()) for part in value.split(b",")) or tells(value, rules)
-    return (name, b"*") if by_certificate else pair
+    members = [b"*" if fold(part) in rules.folds or tells(part, rules) else part for part in map(bytes.strip, value.split(b","))]
+    if b"*" not in members and not tells(value, rules):
+        return pair
+    rest = b", ".join(dict.fromkeys(members))
+    return name, b"*" if tells(rest, rules) else rest
 
 
 def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, bytes]]:

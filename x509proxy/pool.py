@@ -137,6 +137,11 @@ class Pool:
             case _:
                 asker.not_connected(Refusal(503, "the queue for the back end is full"))
 
+    def uploaded(self, connection: Connection) -> None:
+        """The body of who has this connection has come whole: the place is another upload's."""
+        self._uploads.discard(connection)
+        self._serve_queue()
+
     def cancel(self, asker: Asker) -> None:
         """``asker`` no longer needs one. A connection being opened for it is kept for the next."""
         for waiting in [waiting for waiting in self._waiting if waiting.asker is asker]:
@@ -158,8 +163,8 @@ class Pool:
     def failed(self, connection: Connection, refusal: Refusal) -> None:
         """It could not be opened; not one byte of a request has been sent on it."""
         asker = self._opening.pop(connection)
-        self._uploads.discard(connection)
         self._judge(self.record.failed, connection.born, refusal.reason)
+        self._uploads.discard(connection)
         self._serve_queue()
         if asker is not None:
             asker.not_connected(refusal)
@@ -207,8 +212,7 @@ class Pool:
         self._closed = True
         if self._checks is not None:
             self._checks.stop()
-        for connection in tuple(self._idle):
-            connection.close()
+        self._close_idle()
 
     # Inside.
 
@@ -222,8 +226,11 @@ class Pool:
         if self.record.health.state is State.DOWN and not was_down:
             for connection in (*self._busy, *self._opening):
                 connection.expires = -math.inf
-            for connection in tuple(self._idle):
-                connection.close()
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle[-1].close()
 
     def _lend(self, connection: Connection, asker: Asker) -> None:
         self._busy.add(connection)

@@ -162,6 +162,8 @@ class Transfer:
         if self._body[0] is Body.CHUNKED:
             self._connection.body_data(b"0\r\n\r\n")
         self._connection.body_end()
+        if self.streams and self._pool is not None:
+            self._pool.uploaded(self._connection)
 
     def pause_request(self) -> None:
         self._request.pause_body()
