@@ -6,8 +6,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import samples
 from tests.test_material import ISSUER, KEY, LEAF, NAME, OTHER_KEY, certificate_for
-from x509proxy.chains import authority_problems, server_problems
+from x509proxy.chains import authority_problems, named, server_problems
 from x509proxy.material import Identity
 
 INTERMEDIATE = certificate_for(KEY, "intermediate", issuer=ISSUER, ca=True)
@@ -23,6 +24,10 @@ def plain(version_3: bytes | None = None) -> x509.Certificate:
     return builder.sign(OTHER_KEY, hashes.SHA256())
 
 
+# GeneralNames with an ediPartyName, which ``cryptography`` has no type for.
+EDI_PARTY = bytes.fromhex("300a820161a505a1030c0161")
+
+
 class Server(SynchronousTestCase):
     def problems(self, certificate: x509.Certificate, *chain: x509.Certificate) -> list[str]:
         return [*server_problems(Identity(certificate, KEY, chain))]
@@ -34,7 +39,7 @@ class Server(SynchronousTestCase):
 
     def test_no_name(self) -> None:
         """Clients look for the host's name in the subjectAltName alone."""
-        for certificate in (plain(), plain(b"odd")):
+        for certificate in (plain(), plain(b"odd"), plain(EDI_PARTY)):
             (sentence,) = self.problems(certificate)
             self.assertTrue(sentence.startswith("has no subjectAltName"), sentence)
 
@@ -71,6 +76,15 @@ class Authorities(SynchronousTestCase):
         """A root that another one has signed too needs that other one no more."""
         crossed = certificate_for(OTHER_KEY, "issuer", issuer=certificate_for(KEY, "older", ca=True), ca=True)
         self.assertEqual([], self.problems(ISSUER, crossed))
+
+    def test_unreadable(self) -> None:
+        """One whose names cannot be read is told of like any other, and ends nothing."""
+        name = samples.tlv(0x30, samples.oid("2.5.4.3"), samples.tlv(0x0C, b"\xff"))
+        der = samples.with_part(samples.client().der, samples.SUBJECT, samples.tlv(0x30, samples.tlv(0x31, name)))
+        odd = x509.load_der_x509_certificate(der)
+        (sentence,) = self.problems(odd, ISSUER)
+        self.assertTrue(sentence.startswith("'a name that cannot be read' is the certificate of no authority"), sentence)
+        self.assertEqual("'a name that cannot be read'", named(odd))
 
     def test_silent(self) -> None:
         """Something like a secret in a subject is not told."""

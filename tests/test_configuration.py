@@ -267,6 +267,7 @@ class OverrideTests(MaterialTests):
         )
         self.assertEqual(self.refusal(maximum_der="x"), "--maximum-der: found a string, expected an integer")
         self.assertEqual(self.refusal(maximum_der="0"), "--maximum-der: found 0, expected a number above zero")
+        self.assertEqual(self.refusal(maximum_der="16385"), "--maximum-der: found 16385, expected 16384 or less")
         self.assertEqual(self.refusal(ca=object), "--ca: found type, expected a string")
 
     def test_unknown_option(self) -> None:

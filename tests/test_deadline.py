@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
@@ -81,6 +83,20 @@ class TimeOfDay(SynchronousTestCase):
         verifyObject(IReactorTime, clock)
         call = clock.callLater(3, self.fail, "not yet")
         self.assertEqual(([call], [call]), (reactor.getDelayedCalls(), clock.getDelayedCalls()))
+
+    def test_steps_back(self) -> None:
+        """A step back holds the reactor's timers up; the next one who is to be looked after sets them right."""
+        reactor, now = Clock(), [100.0]
+        clock: Any = SimpleNamespace(seconds=lambda: now[0], callLater=reactor.callLater)
+        deadlines = Deadlines(clock)
+        waiter = Waiting(reactor, 101.0)
+        deadlines.watch(waiter)
+        reactor.rightNow -= 3600
+        now[0] = 103.0
+        deadlines.watch(Waiting(reactor))
+        self.assertEqual(1, len(reactor.getDelayedCalls()))
+        reactor.advance(0.25)
+        self.assertEqual(1, len(waiter.told))
 
     def test_other_clocks(self) -> None:
         """A clock that goes by something else is left alone."""

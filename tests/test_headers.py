@@ -279,7 +279,8 @@ class Spoofs(SynchronousTestCase):
             b"Authorization", b"DPoP", b"OAuth-Client-Attestation", b"OAuth-Client-Attestation-PoP", b"Signature",
             b"Signature-Input", b"Content-Digest", b"X-FAPI-Interaction-Id", b"X-FAPI-Auth-Date", b"X-JWS-Signature",
             b"Cookie", b"Origin", b"Referer", b"Client-Id", b"Client-Secret", b"X-Client-Id", b"X-Client-Version",
-            b"X-Client-Data", b"X-Client-Info", b"X-Client-Serial", b"X-Client-Fingerprint", b"X-Client-Subject",
+            b"X-Client-Data", b"X-Platform-Tls", b"X-Client-Info", b"X-Client-Serial", b"X-Client-Fingerprint",
+            b"X-Client-Subject",
             b"Sec-CH-UA", b"Sec-Fetch-Site", b"X-Api-Key", b"X-Auth-Token", b"X-CSRF-Token", b"X-Requested-With",
             b"traceparent", b"CF-Ray", b"X-User-Id", b"X-Certain", b"Accept", b"TLS-Version",
         )  # fmt: skip

@@ -5,6 +5,8 @@ Facts
 * Clients look for a host's name in the subjectAltName alone (RFC 9525 section 6.3).
 * OpenSSL follows a chain up to a root, since it is not told that it may stop earlier (``X509_V_FLAG_PARTIAL_CHAIN``): an
   intermediate authority without its root makes nobody trusted. A self-signed certificate of nobody's is trusted as itself.
+* ``cryptography`` reads names and extensions when they are asked for, and has an error of its own for each kind of oddity. What
+  is only warned of must not end a start.
 """
 
 from __future__ import annotations
@@ -33,25 +35,37 @@ def server_problems(identity: Identity) -> Iterator[str]:
 
 def authority_problems(authorities: tuple[x509.Certificate, ...]) -> Iterator[str]:
     """What keeps an authority from vouching for anybody, each as the rest of a sentence."""
-    roots = {one.subject for one in authorities if one.subject == one.issuer}
-    subjects = {one.subject for one in authorities}
-    for one in authorities:
+    names = {one: _names_of(one) for one in authorities}
+    roots = {subject for subject, issuer in names.values() if subject == issuer}
+    subjects = {subject for subject, _ in names.values()}
+    for one, (subject, issuer) in names.items():
         if not _is_authority(one):
-            yield f"{named(one)} is the certificate of no authority (basicConstraints), so that nobody else is trusted by it"
-        elif one.issuer not in subjects and one.subject not in roots:
-            issuer = without_secrets(repr(one.issuer.rfc4514_string()))
-            yield f"{named(one)} is no root, and its issuer {issuer} is not there, so that nobody is trusted by it"
+            yield f"{_told(subject)} is the certificate of no authority (basicConstraints), so that nobody else is trusted by it"
+        elif issuer not in subjects and subject not in roots:
+            yield f"{_told(subject)} is no root, and its issuer {_told(issuer)} is not there, so that nobody is trusted by it"
 
 
 def named(certificate: x509.Certificate) -> str:
     """Whose it is, for a sentence."""
-    return without_secrets(repr(certificate.subject.rfc4514_string()))
+    return _told(_names_of(certificate)[0])
+
+
+def _told(name: str) -> str:
+    return without_secrets(repr(name))
+
+
+def _names_of(certificate: x509.Certificate) -> tuple[str, str]:
+    """Subject and issuer."""
+    try:
+        return certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
+    except Exception:
+        return "a name that cannot be read", "a name that cannot be read"
 
 
 def _has_names(certificate: x509.Certificate) -> bool:
     try:
         certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
+    except Exception:
         return False
     return True
 
@@ -70,5 +84,5 @@ def _is_authority(certificate: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         # Roots of version 1, which are older than the extension, are taken for authorities by OpenSSL.
         return certificate.version is x509.Version.v1 and certificate.subject == certificate.issuer
-    except ValueError:
+    except Exception:
         return False

@@ -6,7 +6,7 @@ everybody is looked at a few times a second.
 Facts
 -----
 * Twisted's reactors go by the time of day, which somebody may set. With it, a step ahead would end all waits at once, and a step
-  back would none for as long. When the looks are due is still the reactor's affair.
+  back would none for as long. The looks are the reactor's timers, which such a step holds up too: whoever comes sets them right.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from zope.interface import implementer
 __all__ = ["NEVER", "Deadlines", "Waiter"]
 
 NEVER = math.inf
+_LATE = 1.0  # seconds; a reactor that has much to do is late by less
 
 
 class Waiter(Protocol):
@@ -65,12 +66,16 @@ class Deadlines:
         self._resolution = resolution
         self._waiters: dict[Waiter, None] = {}
         self._call: IDelayedCall | None = None
+        self._due = 0.0
 
     def watch(self, waiter: Waiter) -> None:
         """Look after ``waiter`` from now on."""
         self._waiters[waiter] = None
+        if self._call is not None and self.clock.seconds() > self._due + _LATE:
+            self._call.cancel()
+            self._call = None
         if self._call is None:
-            self._call = self.clock.callLater(self._resolution, self._look)
+            self._look_later()
 
     def forget(self, waiter: Waiter) -> None:
         """No longer. A waiter that was not watched is no error: what ends twice is forgotten twice."""
@@ -79,8 +84,12 @@ class Deadlines:
             self._call.cancel()
             self._call = None
 
-    def _look(self) -> None:
+    def _look_later(self) -> None:
+        self._due = self.clock.seconds() + self._resolution
         self._call = self.clock.callLater(self._resolution, self._look)
+
+    def _look(self) -> None:
+        self._look_later()
         now = self.clock.seconds()
         for waiter in [waiter for waiter in self._waiters if waiter.deadline <= now]:
             # Again, since those before it may have forgotten it or put it off.

@@ -63,7 +63,7 @@ _CLAIM_PREFIXES = (
     b"cf-cert-", b"x-client-verify", b"sec-client-x509-cert",
 )  # fmt: skip
 # Letters and digits alone, wherever in a name they stand: whoever says them together tells of a client's certificate.
-_CLAIM_WORDS = (b"clientcert", b"mtls", b"sslcert", b"sslclient")
+_CLAIM_WORDS = (b"clientcert", b"sslcert", b"sslclient")
 # The hop before us is the client itself: whatever it says of a hop before it is its own invention. "Proxy" has no meaning, but
 # CGI-like servers take it for the proxy through which they should go (httpoxy, CVE-2016-5385).
 # A request's name in the back end's logs is not the client's to choose (x509proxy.requestids).
@@ -154,7 +154,7 @@ def _is_claim(name: bytes) -> bool:
     if folded in _CLAIMS or folded in _HOPS or folded.startswith(_PREFIXES):
         return True
     said = letters(folded)
-    return any(word in said for word in _CLAIM_WORDS)
+    return b"mtls" in folded.split(b"-") or any(word in said for word in _CLAIM_WORDS)
 
 
 @lru_cache(maxsize=256)

@@ -103,8 +103,9 @@ class RuleSettings(Settings, frozen=True):
             check_host_name("server-name", self.server_name)
 
 
-# What is weaker or dearer than that no setting lets pass (law L5, :mod:`x509proxy.certificate`).
+# What is weaker, dearer or larger than that no setting lets pass (law L5, :mod:`x509proxy.certificate`).
 _RSA_BITS = range(2048, 8193)
+_LARGEST_DER = 16384
 
 
 class PolicySettings(Settings, frozen=True):
@@ -123,6 +124,8 @@ class PolicySettings(Settings, frozen=True):
         if self.minimum_rsa_bits not in _RSA_BITS:
             expected = f"{_RSA_BITS.start} to {_RSA_BITS.stop - 1}"
             raise SettingsError(f"minimum-rsa-bits: found {self.minimum_rsa_bits}, expected {expected}")
+        if self.maximum_der > _LARGEST_DER:
+            raise SettingsError(f"maximum-der: found {self.maximum_der}, expected {_LARGEST_DER} or less")
         if len(set(self.key_types)) < len(self.key_types):
             raise SettingsError("key-types: found one twice, expected each once")
         if not self.key_types:

@@ -56,6 +56,6 @@ def _dns_names(certificate: x509.Certificate, key: str) -> set[bytes]:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return set()
-    except ValueError:
+    except Exception:  # cryptography has one of its own for each kind of oddity
         raise SettingsError(f"{key}: found an extension that cannot be read, expected none such") from None
     return {name.lower().encode("utf-8") for name in found.get_values_for_type(x509.DNSName)}
