@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.raw_tls import Reply, get, read_reply, read_to_end
+from tests.test_material import NAME
 from tests.test_snapshot import DOWN, snapshot
 from tests.wires import Wire
 from x509proxy.admin import Admin
@@ -62,6 +63,11 @@ class Places(SynchronousTestCase):
         self.assertEqual("unix:/a:mode=600", AdminSettings(listen="unix:/a").description)
         self.assertEqual("unix:/a:mode=660", AdminSettings(listen="unix:/a:mode=660").description)
         self.assertEqual(LOCAL, AdminSettings(listen=LOCAL).description)
+
+    def test_silent(self) -> None:
+        """A secret name that was pasted where the endpoint belongs is not told."""
+        found = str(self.assertRaises(SettingsError, AdminSettings, listen=f"tcp:1:interface={NAME}"))
+        self.assertTrue(found.startswith("listen: found 'tcp:1:interface=…'"), found)
 
     def test_hosts(self) -> None:
         """A name is written in lower case and without a port."""

@@ -89,6 +89,10 @@ class Advice(MaterialTests):
         (sentence,) = self.warnings(rules=rules, client_certificate="none")
         self.assertTrue(sentence.startswith("rules[0].client-certificate: required, and no listener asks for"), sentence)
         self.assertTrue(sentence.endswith("so everybody is answered 401 at /token"), sentence)
+        (sentence,) = self.warnings(
+            rules=[{"path": f"/{self.name}", "client-certificate": "required"}], client_certificate="none"
+        )
+        self.assertTrue(sentence.endswith("answered 401 at /…"), sentence)
         none = {"listeners": [{**listener, "client-certificate": "none"}], "listen": []}
         self.assertEqual(1, len(self.warnings(rules=rules, **none, client_certificate="required")))
         self.assertEqual([], self.warnings(rules=rules, listeners=[listener], client_certificate="none"))

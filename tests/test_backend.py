@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from cryptography import x509
@@ -39,6 +40,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides, implementer
 
 from tests.wires import OK, Borrower
+from x509proxy import backend as room
 from x509proxy.backend import LastWords, backend_endpoint
 from x509proxy.certificate import ClientCertificate
 from x509proxy.deadline import Deadlines, Waiter
@@ -58,6 +60,20 @@ def server(*names: str) -> SelfSigned:
 
 def identity(made: SelfSigned) -> Identity:
     return Identity(made.certificate, made.private_key)
+
+
+class Doubts(SynchronousTestCase):
+    def test_doubt(self) -> None:
+        """Of a certificate whose name is in doubt OpenSSL is told no, and Twisted why; of one that it objects to, no as well."""
+        told: list[Failure] = []
+        connection: Any = SimpleNamespace(get_app_data=lambda: SimpleNamespace(failVerification=told.append))
+        good, other = (crypto.X509.from_cryptography(server(name).certificate) for name in ("localhost", "other.example"))
+        verified = room._Verified(None, "localhost")
+        answers = [
+            verified._verify(connection, *seen)
+            for seen in ((good, 0, 0, 1), (good, 20, 0, 0), (other, 0, 0, 1), (other, 0, 1, 1))
+        ]
+        self.assertEqual(([True, False, False, True], 1), (answers, len(told)))
 
 
 class Ways(SynchronousTestCase):

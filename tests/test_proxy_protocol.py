@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
 from tests.samples import pair
+from tests.test_material import NAME
 from tests.test_pki import PkiTestCase, value_of
 from tests.test_proxyheader import FOUR, LINE, SIX, binary, header, line
 from tests.wires import GET, Desk, Wire, reply
@@ -385,6 +386,8 @@ class Places(SynchronousTestCase):
         expected = "an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix"
         for odd in ("10.0.0.1/8", "localhost", "10.0.0.0/33", "", "::1/129", "10.0.0"):
             self.expect(f"trusted: found {odd!r}, expected {expected}", proxy_protocol=required, trusted=(odd,))
+        # The secret header's name, for one.
+        self.expect(f"trusted: found '…', expected {expected}", proxy_protocol=required, trusted=(NAME,))
 
     def test_mode(self) -> None:
         """A unix socket is its owner's alone unless it has a mode: whoever could write to it could name any client's address."""
