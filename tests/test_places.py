@@ -173,3 +173,16 @@ class AsTwisted(SynchronousTestCase):
                 continue
             if found.kind in ("tcp", "tcp6", "unix"):
                 self.where(text)
+
+    @given(
+        st.text(alphabet="/ab:=\\\\d0m6", max_size=12)
+        | st.sampled_from(["/a:660", "/a:mode=660", "address=/a", "/a=b:600", r"/a\:600"])
+    )
+    def test_mode(self, rest: str) -> None:
+        """A unix socket that has no mode gets ours, and one that has keeps it: whoever reads the description finds one mode."""
+        try:
+            before = Description.parse(f"unix:{rest}").arguments
+        except Fault:
+            return
+        after = Description.parse(ListenerSettings(endpoint=f"unix:{rest}").description).arguments
+        self.assertEqual({"mode": "600", **before}, after)
