@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="x509proxy",
@@ -28,10 +28,13 @@ setup(
     ],
     python_requires=">=3.11",
     # Both named, not found: find_packages() would take the tests along, and never sees twisted.plugins, which has no __init__.py.
-    packages=["x509proxy", "twisted.plugins"],
+    packages=[*find_packages(include=["x509proxy", "x509proxy.*"]), "twisted.plugins"],
     # With this an editable install is a plain .pth, and twistd finds the plugin; setuptools' import hook would hide it.
     package_dir={"": "."},
-    package_data={"x509proxy": ["py.typed", "status.css", "status.js"]},
+    package_data={
+        "x509proxy": ["py.typed"],
+        "x509proxy.monitoring.status_page": ["status.css", "status.js"],
+    },
     install_requires=[
         "twisted[tls]>=26.10",
         "pyopenssl>=26.2",
@@ -45,8 +48,8 @@ setup(
     extras_require={
         # What Prometheus reads (docs/operations/metrics.rst).
         "metrics": ["prometheus-client"],
-        # For the servers and clients of the proofs; the others come from Debian and npm (.ci/proofs).
-        "proofs": [
+        # For the servers and clients of the interop; the others come from Debian and npm (.ci/interop).
+        "interop": [
             "authlib",
             "flask",
             "gunicorn",
@@ -65,6 +68,7 @@ setup(
             "mypy",
             "mypy-zope",
             "towncrier",
+            "import-linter",
             "h11",
             "waitress",
             "gunicorn",

@@ -24,23 +24,49 @@ from bench.subjects import NAMES
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m bench", description="TLS terminators with client certificates, in one run.")
+    parser = argparse.ArgumentParser(
+        "python -m bench", description="TLS terminators with client certificates, in one run."
+    )
     parser.add_argument("--only", metavar="NAMES", help=f"some of {','.join(NAMES)}")
-    parser.add_argument("--quick", action="store_true", help="one short round: a look, no figures to quote")
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"how often everything is measured (default {FULL.rounds})")
-    parser.add_argument("--idle", type=int, metavar="N", help=f"idle connections (default {FULL.idle})")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round: a look, no figures to quote"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help=f"how often everything is measured (default {FULL.rounds})",
+    )
+    parser.add_argument(
+        "--idle", type=int, metavar="N", help=f"idle connections (default {FULL.idle})"
+    )
     parser.add_argument("--latency", action="store_true", help="latency at half load, too")
-    parser.add_argument("--linear", action="store_true", help="how cost grows with connections, fields and bodies, too")
-    parser.add_argument("--scale", action="store_true", help="what two processes of ours carry beside one, too (as root)")
-    parser.add_argument("--our-workers", type=int, metavar="N", help="start x509proxy with --workers N")
-    parser.add_argument("--plot", type=Path, default=Path("bench.svg"), metavar="FILE", help="default %(default)s")
+    parser.add_argument(
+        "--linear",
+        action="store_true",
+        help="how cost grows with connections, fields and bodies, too",
+    )
+    parser.add_argument(
+        "--scale",
+        action="store_true",
+        help="what two processes of ours carry beside one, too (as root)",
+    )
+    parser.add_argument(
+        "--our-workers", type=int, metavar="N", help="start x509proxy with --workers N"
+    )
+    parser.add_argument(
+        "--plot", type=Path, default=Path("bench.svg"), metavar="FILE", help="default %(default)s"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure of every round")
     arguments = parser.parse_args(words)
     wanted = arguments.only.split(",") if arguments.only else NAMES
     arguments.names = [name for name in NAMES if name in wanted]
     if unknown := [name for name in wanted if name not in NAMES]:
         parser.error(f"--only: {', '.join(unknown)} is not one of {', '.join(NAMES)}")
-    if any(number is not None and number < 1 for number in (arguments.rounds, arguments.idle, arguments.our_workers)):
+    if any(
+        number is not None and number < 1
+        for number in (arguments.rounds, arguments.idle, arguments.our_workers)
+    ):
         parser.error("--rounds, --idle and --our-workers: at least 1")
     return arguments
 
@@ -55,10 +81,16 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 def _run(arguments: argparse.Namespace, stage: Stage) -> None:
     plan = QUICK if arguments.quick else FULL
-    plan = attrs.evolve(plan, rounds=arguments.rounds or plan.rounds, idle=arguments.idle or plan.idle)
+    plan = attrs.evolve(
+        plan, rounds=arguments.rounds or plan.rounds, idle=arguments.idle or plan.idle
+    )
     run = Run(stage, plan, _say)
     run.set_up(arguments.names, arguments.our_workers)
-    print(report.machine(platform.platform(), [f"{subject.name}: {subject.version}" for subject in run.subjects]))
+    print(
+        report.machine(
+            platform.platform(), [f"{subject.name}: {subject.version}" for subject in run.subjects]
+        )
+    )
     results = run.measure()
     print(report.table(results))
     if arguments.scale:

@@ -50,7 +50,9 @@ class BackEnd(asyncio.Protocol):
     def _serve(self, head: bytes, begun: int) -> None:
         line, *rest = head.decode("latin-1").split("\r\n")
         _, target, version = line.split(" ")
-        fields = [(name, value.strip()) for name, _, value in (field.partition(":") for field in rest)]
+        fields = [
+            (name, value.strip()) for name, _, value in (field.partition(":") for field in rest)
+        ]
         named = {name.lower(): value for name, value in fields}
         self._last = version == "HTTP/1.0" or named.get("connection", "").lower() == "close"
         self._body = int(named.get("content-length", 0))
@@ -77,7 +79,11 @@ class BackEnd(asyncio.Protocol):
 
     def _told(self, answer: bytes) -> bytes:
         # RFC 9112 section 9.6: who is asked to close says that it will. Stock Twisted asks always, and tells its client so.
-        return answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1) if self._last else answer
+        return (
+            answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+            if self._last
+            else answer
+        )
 
     def _pay(self) -> None:
         while self._owed and self._writable:
@@ -97,7 +103,9 @@ class BackEnd(asyncio.Protocol):
 
 
 async def _serve(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(BackEnd, "127.0.0.1", port, backlog=1024)
+    server = await asyncio.get_running_loop().create_server(
+        BackEnd, "127.0.0.1", port, backlog=1024
+    )
     await server.serve_forever()
 
 

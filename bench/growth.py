@@ -18,7 +18,14 @@ __all__ = ["Curve", "Tail", "growth", "tail"]
 _CONNECTIONS = (10, 100, 1000)
 _FIELDS = (1, 10, 50, 100)
 # 1 KB to 100 MB. So many of each that there is something to measure, and not for long.
-_BODIES = (Bodies(10**3, 8000), Bodies(10**4, 6000), Bodies(10**5, 2000), Bodies(10**6, 200), Bodies(10**7, 24), Bodies(10**8, 4))
+_BODIES = (
+    Bodies(10**3, 8000),
+    Bodies(10**4, 6000),
+    Bodies(10**5, 2000),
+    Bodies(10**6, 200),
+    Bodies(10**7, 24),
+    Bodies(10**8, 4),
+)
 _SECONDS = 3
 
 
@@ -50,19 +57,40 @@ def growth(run: Run) -> list[Curve]:
 
     def bodies(subject: Subject, number: int, up: bool) -> float:
         what = next(what for what in _BODIES if what.size == number)
-        done, cpu = cpu_of([subject.pid], lambda: load.bodies(run.stage, run.files, subject.port, what, up))
+        done, cpu = cpu_of(
+            [subject.pid], lambda: load.bodies(run.stage, run.files, subject.port, what, up)
+        )
         return cpu / done * 1e6
 
     sizes = [what.size for what in _BODIES]
     return [
-        _curve(run, "concurrent connections", _CONNECTIONS, lambda subject, number: run.kept(subject, connections=number)),
-        _curve(run, "header fields", _FIELDS, lambda subject, number: run.kept(subject, fields=number)),
-        _curve(run, "bytes of an answer", sizes, lambda subject, number: bodies(subject, number, up=False)),
-        _curve(run, "bytes of a request", sizes, lambda subject, number: bodies(subject, number, up=True)),
+        _curve(
+            run,
+            "concurrent connections",
+            _CONNECTIONS,
+            lambda subject, number: run.kept(subject, connections=number),
+        ),
+        _curve(
+            run, "header fields", _FIELDS, lambda subject, number: run.kept(subject, fields=number)
+        ),
+        _curve(
+            run,
+            "bytes of an answer",
+            sizes,
+            lambda subject, number: bodies(subject, number, up=False),
+        ),
+        _curve(
+            run,
+            "bytes of a request",
+            sizes,
+            lambda subject, number: bodies(subject, number, up=True),
+        ),
     ]
 
 
-def _curve(run: Run, title: str, steps: Sequence[int], measure: Callable[[Subject, int], float]) -> Curve:
+def _curve(
+    run: Run, title: str, steps: Sequence[int], measure: Callable[[Subject, int], float]
+) -> Curve:
     costs: dict[str, list[float | None]] = {subject.name: [] for subject in _kept(run)}
     for step in steps:
         for subject in _kept(run):
@@ -73,17 +101,30 @@ def _curve(run: Run, title: str, steps: Sequence[int], measure: Callable[[Subjec
                 costs[subject.name].append(None)
             else:
                 costs[subject.name].append(cost)
-        run.say(f"{step} {title}: " + ", ".join(f"{name} {cost[-1] or 0:.0f}" for name, cost in costs.items()))
+        run.say(
+            f"{step} {title}: "
+            + ", ".join(f"{name} {cost[-1] or 0:.0f}" for name, cost in costs.items())
+        )
     return Curve(title, steps, costs)
 
 
 def tail(run: Run) -> Tail:
     """The same load for all: half of what x509proxy carries, or, where it does not take part, the slowest."""
     subjects = _kept(run)
-    most = {subject.name: _rate(load.keep_alive(run.stage, run.fronts[subject.name], _SECONDS, 16)) for subject in subjects}
+    most = {
+        subject.name: _rate(load.keep_alive(run.stage, run.fronts[subject.name], _SECONDS, 16))
+        for subject in subjects
+    }
     rate = most.get("x509proxy", min(most.values())) / 2
-    paced = {subject.name: load.paced(run.stage, run.fronts[subject.name], _SECONDS, rate) for subject in subjects}
-    return Tail(rate, {name: wrk.p99 or 0.0 for name, wrk in paced.items()}, {name: _rate(wrk) for name, wrk in paced.items()})
+    paced = {
+        subject.name: load.paced(run.stage, run.fronts[subject.name], _SECONDS, rate)
+        for subject in subjects
+    }
+    return Tail(
+        rate,
+        {name: wrk.p99 or 0.0 for name, wrk in paced.items()},
+        {name: _rate(wrk) for name, wrk in paced.items()},
+    )
 
 
 def _rate(wrk: Wrk) -> float:

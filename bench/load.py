@@ -15,7 +15,18 @@ import attrs
 
 from bench.stage import BenchError, Files, Stage
 
-__all__ = ["Bodies", "Wrk", "bodies", "download", "fresh", "keep_alive", "paced", "parse_ab", "parse_wrk", "upload"]
+__all__ = [
+    "Bodies",
+    "Wrk",
+    "bodies",
+    "download",
+    "fresh",
+    "keep_alive",
+    "paced",
+    "parse_ab",
+    "parse_wrk",
+    "upload",
+]
 
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
 _CONNECTIONS = 8
@@ -39,10 +50,15 @@ def _number(pattern: str, text: str) -> int:
 
 def parse_ab(text: str) -> int:
     """How many requests were answered; :raises BenchError: one was not, or not with a 2xx."""
-    done, failed = _number(r"^Complete requests: +(\d+)", text), _number(r"^Failed requests: +(\d+)", text)
+    done, failed = (
+        _number(r"^Complete requests: +(\d+)", text),
+        _number(r"^Failed requests: +(\d+)", text),
+    )
     others = _number(r"^Non-2xx responses: +(\d+)", text)
     if failed or others or not done:
-        raise BenchError(f"ab: of {done} requests {failed} failed, {others} were answered with an error")
+        raise BenchError(
+            f"ab: of {done} requests {failed} failed, {others} were answered with an error"
+        )
     return done
 
 
@@ -51,7 +67,9 @@ def parse_wrk(text: str) -> Wrk:
     total = re.search(r"^ *(\d+) requests in ([\d.]+)(us|ms|s|m),", text, re.MULTILINE)
     errors = re.findall(r"^ *(?:Non-2xx or 3xx responses|Socket errors):.*", text, re.MULTILINE)
     if total is None or not int(total[1]) or errors:
-        raise BenchError(f"wrk: {' / '.join(line.strip() for line in errors) or 'no request was answered'}")
+        raise BenchError(
+            f"wrk: {' / '.join(line.strip() for line in errors) or 'no request was answered'}"
+        )
     tail = re.search(r"^ *99% +([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
     p99 = float(tail[1]) * _UNITS[tail[2]] if tail else None
     return Wrk(int(total[1]), float(total[2]) * _UNITS[total[3]] / 1000, p99)
@@ -59,14 +77,39 @@ def parse_wrk(text: str) -> Wrk:
 
 def fresh(stage: Stage, files: Files, port: int, count: int) -> int:
     """``count`` connections with a handshake and one request each, some at a time."""
-    command = [stage.find("ab"), "-q", "-n", str(count), "-c", str(_CONNECTIONS), "-f", "TLS1.3", "-E", str(files.client_both)]
+    command = [
+        stage.find("ab"),
+        "-q",
+        "-n",
+        str(count),
+        "-c",
+        str(_CONNECTIONS),
+        "-f",
+        "TLS1.3",
+        "-E",
+        str(files.client_both),
+    ]
     return parse_ab(stage.run([*command, f"https://127.0.0.1:{port}/token"]))
 
 
-def keep_alive(stage: Stage, front: int, seconds: float, connections: int = _CONNECTIONS, fields: int = 1) -> Wrk:
+def keep_alive(
+    stage: Stage, front: int, seconds: float, connections: int = _CONNECTIONS, fields: int = 1
+) -> Wrk:
     """Requests with so many header fields, ``Host`` included, for so many whole seconds."""
-    further = [part for number in range(1, fields) for part in ("-H", f"X-Field-{number}: some value {number}")]
-    command = [stage.find("wrk"), "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "10s", *further]
+    further = [
+        part
+        for number in range(1, fields)
+        for part in ("-H", f"X-Field-{number}: some value {number}")
+    ]
+    command = [
+        stage.find("wrk"),
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:.0f}s",
+        "--timeout",
+        "10s",
+        *further,
+    ]
     return parse_wrk(stage.run([*command, f"http://127.0.0.1:{front}/token"]))
 
 
@@ -74,9 +117,19 @@ def paced(stage: Stage, front: int, seconds: float, rate: float, connections: in
     """About ``rate`` requests a second: each of the connections waits at random between two, which is not part of the latency."""
     script = stage.folder / "paced.lua"
     script.write_text(_PACED, "utf-8")
-    command = [stage.find("wrk"), "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--latency", "-s", str(script)]
+    command = [
+        stage.find("wrk"),
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:.0f}s",
+        "--latency",
+        "-s",
+        str(script),
+    ]
     mean = f"{connections / rate * 1000:.0f}"
-    return parse_wrk(stage.run([*command, f"http://127.0.0.1:{front}/token"], environment={"BENCH_MEAN": mean}))
+    return parse_wrk(
+        stage.run([*command, f"http://127.0.0.1:{front}/token"], environment={"BENCH_MEAN": mean})
+    )
 
 
 def _curl(stage: Stage, files: Files, port: int, path: str, *further: str) -> None:
@@ -94,7 +147,9 @@ def download(stage: Stage, files: Files, port: int, size: int) -> None:
 
 def upload(stage: Stage, files: Files, port: int, size: int) -> None:
     """One request with a body of ``size`` bytes and its ``Content-Length``."""
-    _curl(stage, files, port, "/token", "-X", "POST", "-T", str(_body(stage, size)), "-H", "Expect:")
+    _curl(
+        stage, files, port, "/token", "-X", "POST", "-T", str(_body(stage, size)), "-H", "Expect:"
+    )
 
 
 def _body(stage: Stage, size: int) -> Path:
@@ -115,7 +170,21 @@ class Bodies:
 
 def bodies(stage: Stage, files: Files, port: int, what: Bodies, up: bool) -> int:
     """Bodies, one after the other on one connection, in requests or in answers."""
-    command = [stage.find("ab"), "-q", "-k", "-n", str(what.count), "-c", "1", "-f", "TLS1.3", "-E", str(files.client_both)]
-    further: Sequence[str] = ["-T", "application/octet-stream", "-p", str(_body(stage, what.size))] if up else []
+    command = [
+        stage.find("ab"),
+        "-q",
+        "-k",
+        "-n",
+        str(what.count),
+        "-c",
+        "1",
+        "-f",
+        "TLS1.3",
+        "-E",
+        str(files.client_both),
+    ]
+    further: Sequence[str] = (
+        ["-T", "application/octet-stream", "-p", str(_body(stage, what.size))] if up else []
+    )
     path = "/token" if up else f"/bytes/{what.size}"
     return parse_ab(stage.run([*command, *further, f"https://127.0.0.1:{port}{path}"]))

@@ -17,7 +17,16 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["Stat", "cpu_of", "cpu_seconds", "descendants", "parse_resident", "parse_stat", "read_stats", "resident_kib"]
+__all__ = [
+    "Stat",
+    "cpu_of",
+    "cpu_seconds",
+    "descendants",
+    "parse_resident",
+    "parse_stat",
+    "read_stats",
+    "resident_kib",
+]
 
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -40,7 +49,9 @@ def parse_stat(text: str) -> Stat:
 
 def parse_resident(text: str) -> int:
     """KiB that are resident, out of ``/proc/PID/status``; 0 for a process that is ending."""
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")), 0)
+    return next(
+        (int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")), 0
+    )
 
 
 def descendants(root: int, stats: Mapping[int, Stat]) -> set[int]:
@@ -57,7 +68,9 @@ def read_stats() -> dict[int, Stat]:
     for folder in _PROC.iterdir():
         if folder.name.isdigit():
             try:
-                stats[int(folder.name)] = parse_stat((folder / "stat").read_text("utf-8", "replace"))
+                stats[int(folder.name)] = parse_stat(
+                    (folder / "stat").read_text("utf-8", "replace")
+                )
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has ended meanwhile
     return stats
@@ -81,7 +94,9 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def cpu_of(roots: Iterable[int], work: Callable[[], float], patience: float = 2.0) -> tuple[float, float]:
+def cpu_of(
+    roots: Iterable[int], work: Callable[[], float], patience: float = 2.0
+) -> tuple[float, float]:
     """Do ``work``, and say what it returned and how many seconds of CPU it has cost these processes, its aftermath included."""
     pids = tuple(roots)
 

@@ -42,20 +42,30 @@ def _bars(axis: Any, results: Results) -> None:
     width = 0.8 / len(results.subjects)
     for place, subject in enumerate(results.subjects):
         ratios = [results.ratio(column.key, subject) or 0.0 for column in results.columns]
-        axis.bar([number + place * width for number in range(len(ratios))], ratios, width, label=subject)
+        axis.bar(
+            [number + place * width for number in range(len(ratios))], ratios, width, label=subject
+        )
     axis.axhline(1.0, color="grey", linewidth=0.8)
     axis.set_xticks([number + 0.4 - width / 2 for number in range(len(results.columns))])
-    axis.set_xticklabels([textwrap.fill(column.title, 16) for column in results.columns], fontsize=8)
+    axis.set_xticklabels(
+        [textwrap.fill(column.title, 16) for column in results.columns], fontsize=8
+    )
     axis.set_ylabel(f"{results.reference} / subject: more is better")
-    axis.legend(fontsize=8, ncols=len(results.subjects), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(
+        fontsize=8, ncols=len(results.subjects), loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
 
 
 def _lines(axis: Any, curve: Curve, subjects: Sequence[str]) -> None:
     for name, costs in curve.costs.items():
-        known = [(step, cost) for step, cost in zip(curve.steps, costs, strict=True) if cost is not None]
+        known = [
+            (step, cost) for step, cost in zip(curve.steps, costs, strict=True) if cost is not None
+        ]
         # The colour that the subject has among the bars.
         colour = f"C{list(subjects).index(name)}"
-        axis.plot([step for step, _ in known], [cost for _, cost in known], marker="o", color=colour)
+        axis.plot(
+            [step for step, _ in known], [cost for _, cost in known], marker="o", color=colour
+        )
     axis.set(xlabel=curve.title, ylabel="µs of CPU for a request")
     if curve.steps[-1] > _FEW * curve.steps[0]:
         axis.set(xscale="log", yscale="log")

@@ -38,7 +38,9 @@ def certificate_in(value: str) -> bytes:
 def told(fields: list[list[str]], name: str) -> bytes:
     """The certificate in the one field of that name, in whatever spelling; nothing if there is none or it is empty."""
     folded = re.sub(r"[^a-z0-9]", "-", name.lower())
-    values = [value for found, value in fields if re.sub(r"[^a-z0-9]", "-", found.lower()) == folded]
+    values = [
+        value for found, value in fields if re.sub(r"[^a-z0-9]", "-", found.lower()) == folded
+    ]
     if len(values) > 1:
         raise BenchError(f"the back end received {len(values)} certificate headers")
     return certificate_in(values[0]) if values else b""
@@ -54,7 +56,9 @@ def _context(files: Files, certificate: bool = True) -> ssl.SSLContext:
 
 def _received(subject: Subject, files: Files, certificate: bool) -> tuple[bytes, bool]:
     """The certificate that the back end was told, though the request forged one; and whether the connection is kept."""
-    connection = HTTPSConnection("localhost", subject.port, timeout=_PATIENCE, context=_context(files, certificate))
+    connection = HTTPSConnection(
+        "localhost", subject.port, timeout=_PATIENCE, context=_context(files, certificate)
+    )
     try:
         connection.request("GET", "/headers", headers={files.header_name: "forged"})
         answer = connection.getresponse()
@@ -98,7 +102,9 @@ def prove(subject: Subject, files: Files) -> bool:
     return keeps
 
 
-def _connect(subject: Subject, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
+def _connect(
+    subject: Subject, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> ssl.SSLSocket:
     plain = socket.create_connection(("127.0.0.1", subject.port), _PATIENCE)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return context.wrap_socket(plain, server_hostname="localhost", session=session)

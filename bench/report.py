@@ -18,7 +18,10 @@ def grid(rows: Sequence[Sequence[str]]) -> str:
     """A simple table; the first row is its head, and the first column is never empty."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join([rule, lines[0], rule, *lines[1:], rule, ""])
 
 
@@ -38,7 +41,10 @@ def machine(system: str, versions: Sequence[str]) -> str:
 def table(results: Results) -> str:
     """Figures, and in brackets the ratio to the reference; below it the spread of the rounds, and what was left out."""
     head = ["subject", *(f"{column.title}, {column.unit}" for column in results.columns)]
-    rows = [[subject, *(_both(results, column.key, subject) for column in results.columns)] for subject in results.subjects]
+    rows = [
+        [subject, *(_both(results, column.key, subject) for column in results.columns)]
+        for subject in results.subjects
+    ]
     legend = f"In brackets: {results.reference} / subject, median of the rounds' ratios; above 1 it needs less."
     return "\n".join([grid([head, *rows]), legend, *results.remarks, ""])
 
@@ -52,7 +58,9 @@ def latency(tail: Tail) -> str:
     """The 99th percentile of each subject, at one rate."""
     rows = [[name, f"{tail.got[name]:.0f}", f"{p99:.2f}"] for name, p99 in tail.p99.items()]
     head = ["subject", "requests a second", "p99, ms"]
-    return "\n".join([f"Half load: {tail.rate:.0f} requests a second were asked for.", "", grid([head, *rows])])
+    return "\n".join(
+        [f"Half load: {tail.rate:.0f} requests a second were asked for.", "", grid([head, *rows])]
+    )
 
 
 def scale(found: Sequence[Scale]) -> str:
@@ -60,7 +68,13 @@ def scale(found: Sequence[Scale]) -> str:
     rows = []
     for one in found:
         fresh, kept = one.times(found[0])
-        rows.append([f"{one.workers}", f"{median(one.fresh):.0f} ({fresh:.2f})", f"{median(one.kept):.0f} ({kept:.2f})"])
+        rows.append(
+            [
+                f"{one.workers}",
+                f"{median(one.fresh):.0f} ({fresh:.2f})",
+                f"{median(one.kept):.0f} ({kept:.2f})",
+            ]
+        )
     return grid([["workers", "fresh connections a second", "kept requests a second"], *rows])
 
 
@@ -70,5 +84,8 @@ def growth(curves: Sequence[Curve]) -> str:
 
 
 def _growth(curve: Curve) -> str:
-    rows = [[f"{step:,}", *(_cell(cost[place]) for cost in curve.costs.values())] for place, step in enumerate(curve.steps)]
+    rows = [
+        [f"{step:,}", *(_cell(cost[place]) for cost in curve.costs.values())]
+        for place, step in enumerate(curve.steps)
+    ]
     return grid([[curve.title, *(f"{name}, µs" for name in curve.costs)], *rows])

@@ -50,13 +50,19 @@ class Results:
 
         Above one, the subject needs less than the reference.
         """
-        pairs = zip(self.figures.get((column, self.reference), []), self.figures.get((column, subject), []), strict=False)
+        pairs = zip(
+            self.figures.get((column, self.reference), []),
+            self.figures.get((column, subject), []),
+            strict=False,
+        )
         return _median([reference / own for reference, own in pairs if reference and own])
 
     def as_json(self) -> Mapping[str, Mapping[str, Sequence[float | None]]]:
         """All figures: by column and subject, a list of rounds."""
         return {
-            column.key: {subject: self.figures.get((column.key, subject), []) for subject in self.subjects}
+            column.key: {
+                subject: self.figures.get((column.key, subject), []) for subject in self.subjects
+            }
             for column in self.columns
         }
 

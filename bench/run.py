@@ -83,19 +83,30 @@ class Run:
 
     def measure(self) -> Results:
         """All rounds, or as many as there is time for."""
-        results = Results(columns(self.plan), [subject.name for subject in self.subjects], self.subjects[0].name)
+        results = Results(
+            columns(self.plan), [subject.name for subject in self.subjects], self.subjects[0].name
+        )
         results.remarks += self.left_out
         end = time.monotonic() + self.plan.limit
         self._take(results, "idle", self.idle)
         for number in range(self.plan.rounds):
             if number and time.monotonic() > end:
-                results.remark(f"Only {number} of {self.plan.rounds} rounds: there was no time for more.")
+                results.remark(
+                    f"Only {number} of {self.plan.rounds} rounds: there was no time for more."
+                )
                 break
-            for key, measure in (("fresh", self.fresh), ("kept", self.kept), ("down", self.down), ("up", self.up)):
+            for key, measure in (
+                ("fresh", self.fresh),
+                ("kept", self.kept),
+                ("down", self.down),
+                ("up", self.up),
+            ):
                 self._take(results, key, measure, first=number)
         return results
 
-    def _take(self, results: Results, key: str, measure: Callable[[Subject], float], first: int = 0) -> None:
+    def _take(
+        self, results: Results, key: str, measure: Callable[[Subject], float], first: int = 0
+    ) -> None:
         # Another one begins each round: nobody always comes after the one who warms the machine up.
         start = first % len(self.subjects)
         figures = []
@@ -114,7 +125,9 @@ class Run:
 
     def fresh(self, subject: Subject) -> float:
         """CPU for a connection with handshake and request, in µs."""
-        done, cpu = cpu_of([subject.pid], lambda: load.fresh(self.stage, self.files, subject.port, self.plan.fresh))
+        done, cpu = cpu_of(
+            [subject.pid], lambda: load.fresh(self.stage, self.files, subject.port, self.plan.fresh)
+        )
         return cpu / done * 1e6
 
     def kept(self, subject: Subject, connections: int = 8, fields: int = 1) -> float:
@@ -123,7 +136,10 @@ class Run:
         # The handshakes of a thousand take seconds, and are not what is looked for.
         load.keep_alive(self.stage, front, 1 + connections // 200, connections, fields)
         done, cpu = cpu_of(
-            [subject.pid], lambda: load.keep_alive(self.stage, front, self.plan.seconds, connections, fields).requests
+            [subject.pid],
+            lambda: (
+                load.keep_alive(self.stage, front, self.plan.seconds, connections, fields).requests
+            ),
         )
         return cpu / done * 1e6
 

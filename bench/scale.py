@@ -71,7 +71,9 @@ class Shares:
                 (folder / name).write_text(text)
             (folder / "cgroup.procs").write_text(str(pid))
         except OSError as error:
-            raise BenchError(f"--scale: no share of a core can be given, which takes root and cgroups: {error}") from None
+            raise BenchError(
+                f"--scale: no share of a core can be given, which takes root and cgroups: {error}"
+            ) from None
 
     def _limits(self) -> Sequence[tuple[str, str]]:
         if self._is_v2:
@@ -85,8 +87,13 @@ def scale(say: Callable[[str], None], counts: Sequence[int] = (1, 2)) -> list[Sc
     for _ in range(_ROUNDS):
         for count in counts:
             rates[count].append(_rates(count))
-            say(f"{count} workers: {rates[count][-1][0]:.0f} fresh connections, {rates[count][-1][1]:.0f} kept requests a second")
-    return [Scale(count, [fresh for fresh, _ in found], [kept for _, kept in found]) for count, found in rates.items()]
+            say(
+                f"{count} workers: {rates[count][-1][0]:.0f} fresh connections, {rates[count][-1][1]:.0f} kept requests a second"
+            )
+    return [
+        Scale(count, [fresh for fresh, _ in found], [kept for _, kept in found])
+        for count, found in rates.items()
+    ]
 
 
 def _rates(count: int) -> tuple[float, float]:

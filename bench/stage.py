@@ -19,8 +19,8 @@ import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from bench.measure import descendants, read_stats
-from x509proxy.material import new_header_name
-from x509proxy.selfsigned import KeyKind, make_self_signed
+from x509proxy.certificates.pem_files import new_header_name
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 
 __all__ = ["ROOT", "BenchError", "Files", "Stage", "make_files"]
 
@@ -53,7 +53,9 @@ class Files:
 
 def make_files(folder: Path) -> Files:
     """P-256 keys and self-signed certificates for both, and a secret header's name, readable by nobody else."""
-    server = make_self_signed(KeyKind.EC, "localhost", names=("localhost", "127.0.0.1"), server=True)
+    server = make_self_signed(
+        KeyKind.EC, "localhost", names=("localhost", "127.0.0.1"), server=True
+    )
     client = make_self_signed(KeyKind.EC, "bench")
     name = new_header_name()
 
@@ -88,7 +90,12 @@ class Stage:
         self._exits.callback(shutil.rmtree, self.folder, ignore_errors=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._exits.close()
 
     def find(self, program: str) -> str:
@@ -98,7 +105,13 @@ class Stage:
             raise BenchError(f"{program} is not installed")
         return found
 
-    def start(self, name: str, command: Sequence[str], port: int, environment: Mapping[str, str] | None = None) -> int:
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        port: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
         """Start a program that listens on ``port``, and wait until it does. Its output goes to ``NAME.log``.
 
         :returns: its process id.
@@ -121,11 +134,20 @@ class Stage:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             if process.poll() is not None or time.monotonic() > end:
-                lines = (self.folder / f"{name}.log").read_text("utf-8", "replace").strip().splitlines()
-                raise BenchError(f"{name} does not start: {' / '.join(lines[-3:]) or 'it says nothing'}")
+                lines = (
+                    (self.folder / f"{name}.log").read_text("utf-8", "replace").strip().splitlines()
+                )
+                raise BenchError(
+                    f"{name} does not start: {' / '.join(lines[-3:]) or 'it says nothing'}"
+                )
             time.sleep(0.05)
 
-    def run(self, command: Sequence[str], seconds: float = 60.0, environment: Mapping[str, str] | None = None) -> str:
+    def run(
+        self,
+        command: Sequence[str],
+        seconds: float = 60.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
         """What a program says; :raises BenchError: it fails, or takes too long."""
         try:
             done = subprocess.run(
@@ -136,7 +158,9 @@ class Stage:
             raise BenchError(f"{Path(command[0]).name} took more than {seconds:.0f} s") from None
         said = done.stdout.decode("utf-8", "replace")
         if done.returncode:
-            raise BenchError(f"{Path(command[0]).name} failed: {' / '.join(said.strip().splitlines()[-3:])}")
+            raise BenchError(
+                f"{Path(command[0]).name} failed: {' / '.join(said.strip().splitlines()[-3:])}"
+            )
         return said
 
 

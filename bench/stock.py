@@ -30,7 +30,9 @@ class Forwarding(ReverseProxyResource):
     def render(self, request: Request) -> int:
         transport = cast("ISSLTransport", request.transport)
         certificate = cast("crypto.X509", transport.getPeerCertificate()).to_cryptography()
-        request.requestHeaders.setRawHeaders(self._name, [b64encode(certificate.public_bytes(Encoding.DER))])
+        request.requestHeaders.setRawHeaders(
+            self._name, [b64encode(certificate.public_bytes(Encoding.DER))]
+        )
         return cast("int", super().render(request))  # type: ignore[no-untyped-call]
 
 

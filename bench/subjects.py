@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 
 from bench.stage import ROOT, Files, Stage
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 __all__ = ["NAMES", "Place", "Subject", "start_back_end", "start_front", "start_subject"]
 
@@ -114,7 +114,9 @@ def _apache(place: Place) -> str:
     modules = ("mpm_event", "authz_core", "ssl", "headers", "proxy", "proxy_http")
     # A thread for each request that is served at a time; idle connections have none, they wait in the listener's poll.
     user = "User www-data\nGroup www-data" if os.geteuid() == 0 else ""
-    loaded = "\n".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in modules)
+    loaded = "\n".join(
+        f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in modules
+    )
     return f"""
 {loaded}
 {user}
@@ -173,7 +175,14 @@ queue = 4096
 
 def _run_ours(program: str, place: Place) -> Sequence[str]:
     twistd = str(Path(program).parent / "twistd")
-    line = [twistd, "-n", "--pidfile=", "x509proxy", "--config", str(place.folder / "x509proxy.conf")]
+    line = [
+        twistd,
+        "-n",
+        "--pidfile=",
+        "x509proxy",
+        "--config",
+        str(place.folder / "x509proxy.conf"),
+    ]
     return line if place.workers is None else [*line, "--workers", str(place.workers)]
 
 
@@ -214,7 +223,9 @@ NAMES = tuple(_RECIPES)
 """The subjects, in the order of the tables. The first is what the others are compared with."""
 
 
-def start_subject(stage: Stage, name: str, files: Files, back_end: int, workers: int | None = None) -> Subject:
+def start_subject(
+    stage: Stage, name: str, files: Files, back_end: int, workers: int | None = None
+) -> Subject:
     """:raises BenchError: its program is missing, or does not start."""
     recipe = _RECIPES[name]
     program = stage.find(recipe.program)
@@ -231,7 +242,9 @@ def start_subject(stage: Stage, name: str, files: Files, back_end: int, workers:
 def start_back_end(stage: Stage) -> int:
     """The port of the back end that they share."""
     port = free_port()
-    stage.start("back-end", [sys.executable, "-P", str(ROOT / "bench" / "backend.py"), str(port)], port)
+    stage.start(
+        "back-end", [sys.executable, "-P", str(ROOT / "bench" / "backend.py"), str(port)], port
+    )
     return port
 
 

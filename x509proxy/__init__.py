@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from x509proxy.certificate import ClientCertificate, Flag, Verdict
+from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict
 from x509proxy.exchange import Exchange, Observer, Outcome
 
 if TYPE_CHECKING:
-    from x509proxy.factory import ProxyFactory
+    from x509proxy.downstream.factory import ProxyFactory
     from x509proxy.resource import X509ProxyResource
-    from x509proxy.tls import ServerConnections, client_certificate, make_context
+    from x509proxy.transport.tls_context import ServerConnections, client_certificate, make_context
 
 __all__ = [
     "ClientCertificate",
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 _LATE = {
-    "ProxyFactory": "x509proxy.factory",
-    "ServerConnections": "x509proxy.tls",
+    "ProxyFactory": "x509proxy.downstream.factory",
+    "ServerConnections": "x509proxy.transport.tls_context",
     "X509ProxyResource": "x509proxy.resource",
-    "client_certificate": "x509proxy.tls",
-    "make_context": "x509proxy.tls",
+    "client_certificate": "x509proxy.transport.tls_context",
+    "make_context": "x509proxy.transport.tls_context",
 }
 
 

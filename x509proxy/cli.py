@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from x509proxy.origin import Backend, Scheme
+from x509proxy.backend_url import Backend, Scheme
 from x509proxy.settings import SettingsError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamServerEndpoint
     from twisted.python.failure import Failure
 
-    from x509proxy.certificate import ClientCertificate
-    from x509proxy.presets import HeaderPlan, Preset
+    from x509proxy.certificates.client_certificate import ClientCertificate
+    from x509proxy.forwarding.presets import HeaderPlan, Preset
 
 __all__ = ["main"]
 
@@ -73,32 +73,61 @@ class _Version(argparse.Action):
 
 def _parser() -> argparse.ArgumentParser:
     """Each command's options are the arguments of its function."""
-    parser = argparse.ArgumentParser(prog="x509proxy", description="Helpers of the proxy. The proxy itself: twistd x509proxy")
-    parser.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and leave")
+    parser = argparse.ArgumentParser(
+        prog="x509proxy", description="Helpers of the proxy. The proxy itself: twistd x509proxy"
+    )
+    parser.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="print the version and leave",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("secret", help="make a new secret header name")
-    command.add_argument("--preset", default="connect2id", help="the authorization server (connect2id)")
-    command.add_argument("--write", type=Path, metavar="FILE", help="write the name to a new file that only you can read")
+    command.add_argument(
+        "--preset", default="connect2id", help="the authorization server (connect2id)"
+    )
+    command.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="write the name to a new file that only you can read",
+    )
     command.set_defaults(command=_secret)
 
     command = commands.add_parser("check", help="check a configuration, like nginx -t")
     command.add_argument("path", metavar="CONFIG.toml")
     command.set_defaults(command=_check)
 
-    command = commands.add_parser("presets", help="list the authorization servers, or show what one of them is sent")
+    command = commands.add_parser(
+        "presets", help="list the authorization servers, or show what one of them is sent"
+    )
     command.add_argument("name", nargs="?", metavar="NAME")
     command.set_defaults(command=_presets)
 
-    command = commands.add_parser("client-certificate", help="make a key, a self-signed certificate and the JWK set to register")
+    command = commands.add_parser(
+        "client-certificate",
+        help="make a key, a self-signed certificate and the JWK set to register",
+    )
     command.add_argument("--kind", default="ec", help="ec, ec-p384, rsa, rsa-4096 or ed25519 (ec)")
     command.add_argument("--name", default="client", help="the common name (client)")
     command.add_argument("--days", type=int, default=365, help="how long it is valid (365)")
-    command.add_argument("--out", default="client", metavar="PREFIX", help="beginning of the three files' names (client)")
+    command.add_argument(
+        "--out",
+        default="client",
+        metavar="PREFIX",
+        help="beginning of the three files' names (client)",
+    )
     command.set_defaults(command=_client_certificate)
 
-    command = commands.add_parser("echo", help="run the demonstration back end, which shows what it receives")
-    command.add_argument("--listen", default=_LISTEN, metavar="STRPORTS", help=f"Twisted endpoint ({_LISTEN})")
+    command = commands.add_parser(
+        "echo", help="run the demonstration back end, which shows what it receives"
+    )
+    command.add_argument(
+        "--listen", default=_LISTEN, metavar="STRPORTS", help=f"Twisted endpoint ({_LISTEN})"
+    )
     command.set_defaults(command=_echo)
     return parser
 
@@ -122,7 +151,9 @@ def _create(*files: _File) -> None:
     """
     for file in files:
         if os.path.lexists(file.path):
-            raise FileExistsError(errno.EEXIST, "exists already, and nothing is overwritten", str(file.path))
+            raise FileExistsError(
+                errno.EEXIST, "exists already, and nothing is overwritten", str(file.path)
+            )
     made: list[Path] = []
     try:
         for file in files:
@@ -141,12 +172,14 @@ def _create(*files: _File) -> None:
 
 
 def _secret(preset: str, write: Path | None) -> None:
-    from x509proxy.material import new_header_name, without_secrets
-    from x509proxy.presets import find_preset
+    from x509proxy.certificates.pem_files import new_header_name, without_secrets
+    from x509proxy.forwarding.presets import find_preset
 
     found = find_preset(without_secrets(preset))
     if not found.takes_name:
-        raise SettingsError(f"preset: {found.name} has header names of its own, so there is no secret name to make")
+        raise SettingsError(
+            f"preset: {found.name} has header names of its own, so there is no secret name to make"
+        )
     name = new_header_name()
     if write:
         _create(_File(write, f"{name}\n".encode("ascii"), 0o600))
@@ -157,7 +190,7 @@ def _secret(preset: str, write: Path | None) -> None:
 
 
 def _check(path: str) -> None:
-    from x509proxy.review import review
+    from x509proxy.service.config_check import review
 
     for sentence in review(path):
         print(sentence, file=sys.stderr)
@@ -165,7 +198,7 @@ def _check(path: str) -> None:
 
 
 def _presets(name: str | None) -> None:
-    from x509proxy.presets import PRESETS, find_preset
+    from x509proxy.forwarding.presets import PRESETS, find_preset
 
     if name:
         print("\n".join(_example(find_preset(name))))
@@ -173,7 +206,9 @@ def _presets(name: str | None) -> None:
     rows = [_row(preset) for preset in PRESETS.values()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def _row(preset: Preset) -> tuple[str, str, str, str]:
@@ -190,15 +225,22 @@ def _example(preset: Preset) -> list[str]:
     name = "".join(map(_header, preset.plans[:1]))
     lines = [f"{preset.title}:", *_wire(preset)]
     if preset.server_lines:
-        lines += ["In the server's configuration:", *(f"  {line.replace('{name}', name)}" for line in preset.server_lines)]
+        lines += [
+            "In the server's configuration:",
+            *(f"  {line.replace('{name}', name)}" for line in preset.server_lines),
+        ]
     if preset.takes_name:
         makes = f"x509proxy secret --preset {preset.name} makes"
-        lines.append(f"{makes} {_PLACEHOLDER}." if preset.needs_name else f"{makes} a name that nobody knows instead of {name}.")
+        lines.append(
+            f"{makes} {_PLACEHOLDER}."
+            if preset.needs_name
+            else f"{makes} a name that nobody knows instead of {name}."
+        )
     return lines
 
 
 def _wire(preset: Preset) -> Iterator[str]:
-    from x509proxy.encoding import encode
+    from x509proxy.forwarding.certificate_formats import encode
 
     certificate = _example_certificate()
     for plan in preset.plans:
@@ -210,8 +252,8 @@ def _wire(preset: Preset) -> Iterator[str]:
 
 def _example_certificate() -> ClientCertificate:
     """With a chain, which a self-signed one cannot have: so that formats for chains have something to show."""
-    from x509proxy.certificate import ClientCertificate
-    from x509proxy.selfsigned import KeyKind, make_self_signed
+    from x509proxy.certificates.client_certificate import ClientCertificate
+    from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 
     leaf, other = (make_self_signed(KeyKind.EC, name).certificate for name in ("client", "issuer"))
     issuer = ClientCertificate.from_x509(other, ())
@@ -224,8 +266,8 @@ def _shorten(value: str) -> str:
 
 
 def _client_certificate(kind: str, name: str, days: int, out: str) -> None:
-    from x509proxy.certificate import ClientCertificate
-    from x509proxy.selfsigned import KeyKind, jwk_set, make_self_signed
+    from x509proxy.certificates.client_certificate import ClientCertificate
+    from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signed
 
     kinds = {known.value: known for known in KeyKind}
     if kind not in kinds:
@@ -254,7 +296,7 @@ def _serve(reactor: IReactorCore, listen: str) -> None:
 
     :raises SettingsError: it cannot listen there.
     """
-    from x509proxy.echo import echo_site
+    from x509proxy.service.echo import echo_site
 
     problems: list[str] = []
 
@@ -276,8 +318,12 @@ def _endpoint(reactor: IReactorCore, listen: str) -> IStreamServerEndpoint:
 
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, listen)
-    except Exception as error:  # each kind of endpoint raises what it likes for a description that it cannot read
-        raise SettingsError(f"listen: found {listen!r}, expected a Twisted server endpoint: {error}") from None
+    except (
+        Exception
+    ) as error:  # each kind of endpoint raises what it likes for a description that it cannot read
+        raise SettingsError(
+            f"listen: found {listen!r}, expected a Twisted server endpoint: {error}"
+        ) from None
     return endpoint
 
 

@@ -1,7 +1,7 @@
 r"""The ``x509:`` endpoint: gives any Twisted server its clients' certificates, self-signed ones included, from a string.
 
 ``twist web --listen=x509:tcp\:8443:certificate=server.pem:privateKey=server.key`` and in the application
-:func:`x509proxy.tls.client_certificate`.
+:func:`x509proxy.transport.tls_context.client_certificate`.
 """
 
 from __future__ import annotations
@@ -43,16 +43,18 @@ def x509_endpoint(
     :raises SettingsError: (a ``ValueError``) a file cannot be read, or does not fit.
     """
     # Late, so that a scan of the plugins stays quick.
-    from x509proxy.material import read_authorities, read_identity
+    from x509proxy.certificates.pem_files import read_authorities, read_identity
+    from x509proxy.certificates.trust_store import Trusted
     from x509proxy.settings import ClientAuth, SettingsError
-    from x509proxy.tls import ServerConnections, make_context, require_certificate
-    from x509proxy.trusted import Trusted
+    from x509proxy.transport.tls_context import ServerConnections, make_context, require_certificate
 
     try:
         ask = ClientAuth(clientCertificate)
     except ValueError:
         expected = "optional, required or none"
-        raise SettingsError(f"clientCertificate: found {clientCertificate!r}, expected {expected}") from None
+        raise SettingsError(
+            f"clientCertificate: found {clientCertificate!r}, expected {expected}"
+        ) from None
     if certificate is None:
         raise SettingsError("certificate: found none, expected a file in PEM")
     identity = read_identity(certificate, privateKey)
@@ -62,8 +64,12 @@ def x509_endpoint(
     description = _describe(nested, others)
     try:
         within = serverFromString(reactor, description)
-    except Exception as error:  # each kind of endpoint raises what it likes for a description that it cannot read
-        raise SettingsError(f"x509: found {description!r}, expected a Twisted server endpoint: {error}") from None
+    except (
+        Exception
+    ) as error:  # each kind of endpoint raises what it likes for a description that it cannot read
+        raise SettingsError(
+            f"x509: found {description!r}, expected a Twisted server endpoint: {error}"
+        ) from None
     return wrapServerTLS(ServerConnections(context), within)
 
 
@@ -74,4 +80,13 @@ def _describe(nested: tuple[str, ...], others: dict[str, str]) -> str:
     whole = [f"{name}={value}" for name, value in others.items() if ":" in name]
     parts = [*nested, *whole]
     head = parts[0] if len(parts) == 1 else ":".join(map(quoteStringArgument, parts))
-    return ":".join([head, *(f"{name}={quoteStringArgument(value)}" for name, value in others.items() if ":" not in name)])
+    return ":".join(
+        [
+            head,
+            *(
+                f"{name}={quoteStringArgument(value)}"
+                for name, value in others.items()
+                if ":" not in name
+            ),
+        ]
+    )

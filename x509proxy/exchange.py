@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from x509proxy.certificate import ClientCertificate, Verdict
+from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
 
 __all__ = ["Exchange", "Observer", "Outcome", "unobserved"]
 
@@ -30,7 +30,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     ``status``: 0 if none was sent; ``bytes_in``, ``bytes_out``: of the bodies; ``forged``: how many fields were removed that
     pretended to be the certificate header; ``odd_names``: fields dropped for their names; ``reason``: why the proxy itself
     answered or the exchange was cut short, in words for the operator. ``backend``: the one that was asked last, if any was, be it
-    that it could not be reached; ``request_id``: what the client and the back end know it by (:mod:`x509proxy.requestids`).
+    that it could not be reached; ``request_id``: what the client and the back end know it by (:mod:`x509proxy.http1.request_id`).
     """
 
     started: float

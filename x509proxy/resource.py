@@ -14,18 +14,18 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Request as StockRequest
 
-from x509proxy.backend import backend_endpoint
-from x509proxy.configuration import Configuration
-from x509proxy.deadline import Deadlines
-from x509proxy.document import DiscoverySettings, ProxySettings
+from x509proxy.backend_url import Backend, Scheme
+from x509proxy.config.loader import Configuration
+from x509proxy.downstream.site_request import SiteRequest, read_stock_head
 from x509proxy.exchange import Observer, unobserved
-from x509proxy.origin import Backend, Scheme
-from x509proxy.pool import Pool
-from x509proxy.refusal import Refusal, Refused
-from x509proxy.rules import HeaderRules, read_rules
+from x509proxy.forwarding.header_rules import HeaderRules, read_rules
+from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.relay import Asked, Transfer
+from x509proxy.schema import DiscoverySettings, ProxySettings
 from x509proxy.settings import ClientSettings, PolicySettings, SettingsError, UpstreamSettings
-from x509proxy.site import SiteRequest, read_stock_head
-from x509proxy.transfer import Asked, Transfer
+from x509proxy.transport.deadlines import Deadlines
+from x509proxy.upstream.endpoints import backend_endpoint
+from x509proxy.upstream.pool import Pool
 
 __all__ = ["X509ProxyResource"]
 
@@ -34,12 +34,12 @@ class X509ProxyResource(ReverseProxyResource):
     """Relays everything below it to a back end, with the client's certificate in the header that this back end trusts.
 
     ``X509ProxyResource("127.0.0.1", 8080, b"", header="Sec-Client-X509-Cert-…")`` under ``Site``, or under
-    :class:`x509proxy.factory.ProxyFactory`, which streams. The target goes to the back end byte for byte, after ``path``;
+    :class:`x509proxy.downstream.factory.ProxyFactory`, which streams. The target goes to the back end byte for byte, after ``path``;
     mounted below a ``Site``'s root it goes without the segments that led here. ``Host`` is kept.
 
     :param host: the back end's host; :param port: its port; :param path: put before every target, without a trailing slash.
     :param header: the secret header name, 32 characters or more; ``None`` for presets whose names are fixed.
-    :param preset: which server it is (:mod:`x509proxy.presets`).
+    :param preset: which server it is (:mod:`x509proxy.forwarding.presets`).
     :param discovery: where clients with certificates go, to be added to the server's metadata.
     :param pools: the back ends, if not the one at ``host`` and ``port``.
     :param observe: called with each :class:`~x509proxy.exchange.Exchange` after its end.
@@ -69,7 +69,13 @@ class X509ProxyResource(ReverseProxyResource):
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
-        _check_kinds(host=(host, str), port=(port, int), path=(path, bytes), header=(header or "", str), preset=(preset, str))
+        _check_kinds(
+            host=(host, str),
+            port=(port, int),
+            path=(path, bytes),
+            header=(header or "", str),
+            preset=(preset, str),
+        )
         super().__init__(host, port, path, reactor)
         self.deadlines = deadlines or Deadlines(reactor)
         self.observe = observe
@@ -82,7 +88,9 @@ class X509ProxyResource(ReverseProxyResource):
         self._started = False
 
     @classmethod
-    def from_configuration(cls, configuration: Configuration, reactor: Any, observe: Observer = unobserved) -> X509ProxyResource:
+    def from_configuration(
+        cls, configuration: Configuration, reactor: Any, observe: Observer = unobserved
+    ) -> X509ProxyResource:
         """The resource that a configuration describes."""
         settings, deadlines = configuration.settings, Deadlines(reactor)
         pools = _pools(configuration, reactor, deadlines, [])
@@ -97,8 +105,12 @@ class X509ProxyResource(ReverseProxyResource):
 
     def _only_pool(self, settings: UpstreamSettings) -> Pool:
         _check_host(self.host)
-        backend = Backend(scheme=Scheme.HTTP, host=self.host, port=self.port, base=self.path.rstrip(b"/"))
-        return Pool(backend, backend_endpoint(self.reactor, backend, settings), self.deadlines, settings)
+        backend = Backend(
+            scheme=Scheme.HTTP, host=self.host, port=self.port, base=self.path.rstrip(b"/")
+        )
+        return Pool(
+            backend, backend_endpoint(self.reactor, backend, settings), self.deadlines, settings
+        )
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -120,7 +132,11 @@ class X509ProxyResource(ReverseProxyResource):
         if self._started:
             self.start()
         self._behind = behind
-        self._rules, self._policy, self._discovery = configuration.rules, settings.policy, settings.discovery
+        self._rules, self._policy, self._discovery = (
+            configuration.rules,
+            settings.policy,
+            settings.discovery,
+        )
         self._client = settings.client
         for pool in set(old).difference(self._pools):
             pool.close()
@@ -181,10 +197,17 @@ def _behind(configuration: Configuration) -> object:
     """What all connections to back ends have in common. A key read anew is another object, its certificate an equal one."""
     identity = configuration.upstream_identity
     shown = None if identity is None else (identity.certificate, identity.chain)
-    return configuration.settings.upstream, configuration.settings.health, configuration.upstream_authorities, shown
+    return (
+        configuration.settings.upstream,
+        configuration.settings.health,
+        configuration.upstream_authorities,
+        shown,
+    )
 
 
-def _pools(configuration: Configuration, reactor: Any, deadlines: Deadlines, kept: list[Pool]) -> tuple[Pool, ...]:
+def _pools(
+    configuration: Configuration, reactor: Any, deadlines: Deadlines, kept: list[Pool]
+) -> tuple[Pool, ...]:
     """One for each back end; of those that are ``kept``, each serves one, should there be the same address twice."""
 
     def pool_for(backend: Backend) -> Pool:
@@ -193,7 +216,15 @@ def _pools(configuration: Configuration, reactor: Any, deadlines: Deadlines, kep
                 kept.remove(pool)
                 return pool
         authorities, identity = configuration.upstream_authorities, configuration.upstream_identity
-        endpoint = backend_endpoint(reactor, backend, configuration.settings.upstream, authorities, identity)
-        return Pool(backend, endpoint, deadlines, configuration.settings.upstream, configuration.settings.health)
+        endpoint = backend_endpoint(
+            reactor, backend, configuration.settings.upstream, authorities, identity
+        )
+        return Pool(
+            backend,
+            endpoint,
+            deadlines,
+            configuration.settings.upstream,
+            configuration.settings.health,
+        )
 
     return tuple(map(pool_for, configuration.backends))

@@ -11,8 +11,7 @@ import re
 
 import msgspec
 
-from x509proxy.secrecy import without_secrets
-from x509proxy.words import (
+from x509proxy.enums import (
     ClientAuth,
     Format,
     KeyType,
@@ -25,6 +24,7 @@ from x509proxy.words import (
     Trust,
     Validity,
 )
+from x509proxy.redaction import without_secrets
 
 __all__ = [
     "ClientAuth",
@@ -53,18 +53,26 @@ class SettingsError(ValueError):
     """One sentence for the person who configures: where, what was found, what was expected. Never holds a secret."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+class Settings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"
+):
     """The base: frozen, hashable, strict about names and types; every number positive and finite."""
 
     def __post_init__(self) -> None:
         for field in self.__struct_fields__:
             value = getattr(self, field)
-            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
-                raise SettingsError(f"{field.replace('_', '-')}: found {value}, expected a number above zero")
+            if (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and not 0 < value < math.inf
+            ):
+                raise SettingsError(
+                    f"{field.replace('_', '-')}: found {value}, expected a number above zero"
+                )
 
 
 class TlsSettings(Settings, frozen=True):
-    """The handshake with the clients (:mod:`x509proxy.tls`)."""
+    """The handshake with the clients (:mod:`x509proxy.transport.tls_context`)."""
 
     minimum_version: TlsVersion = TlsVersion.TLS_1_2
 
@@ -73,7 +81,7 @@ _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
 
 def check_host_name(key: str, name: str) -> None:
-    """Whether a host can be called that, as names are compared (:func:`x509proxy.head.host_name`).
+    """Whether a host can be called that, as names are compared (:func:`x509proxy.http1.messages.host_name`).
 
     :raises SettingsError: it cannot: nothing would ever be for it.
     """
@@ -82,13 +90,13 @@ def check_host_name(key: str, name: str) -> None:
         raise SettingsError(f"{key}: found {without_secrets(repr(name))}, expected {expected}")
 
 
-# Only what a target can become (x509proxy.target): no dot at a name's end, and no stream behind it; and no star: a request may
+# Only what a target can become (x509proxy.http1.request_target): no dot at a name's end, and no stream behind it; and no star: a request may
 # have one, but whoever writes one means more.
 _RULE_PATH = re.compile(r"/|(?!.*:\$)(?:/[A-Za-z0-9._~!$&'()+,=:@-]*[A-Za-z0-9_~!$&'()+,=:@-])+")
 
 
 class RuleSettings(Settings, frozen=True):
-    """What the requests below a path need, to one server name or to any (:mod:`x509proxy.routes`)."""
+    """What the requests below a path need, to one server name or to any (:mod:`x509proxy.forwarding.path_rules`)."""
 
     client_certificate: Need
     path: str = "/"
@@ -98,18 +106,20 @@ class RuleSettings(Settings, frozen=True):
         super().__post_init__()
         if not _RULE_PATH.fullmatch(self.path):
             expected = "a plain path such as /token, for itself and all below it, without * and without / at its end"
-            raise SettingsError(f"path: found {without_secrets(repr(self.path))}, expected {expected}")
+            raise SettingsError(
+                f"path: found {without_secrets(repr(self.path))}, expected {expected}"
+            )
         if self.server_name is not None:
             check_host_name("server-name", self.server_name)
 
 
-# What is weaker, dearer or larger than that no setting lets pass (law L5, :mod:`x509proxy.certificate`).
+# What is weaker, dearer or larger than that no setting lets pass (law L5, :mod:`x509proxy.certificates.client_certificate`).
 _RSA_BITS = range(2048, 8193)
 _LARGEST_DER = 16384
 
 
 class PolicySettings(Settings, frozen=True):
-    """Which certificates are passed on (:mod:`x509proxy.policy`)."""
+    """Which certificates are passed on (:mod:`x509proxy.forwarding.certificate_policy`)."""
 
     client_certificate: ClientAuth = ClientAuth.OPTIONAL
     trust: Trust = Trust.ANY
@@ -123,20 +133,28 @@ class PolicySettings(Settings, frozen=True):
         super().__post_init__()
         if self.minimum_rsa_bits not in _RSA_BITS:
             expected = f"{_RSA_BITS.start} to {_RSA_BITS.stop - 1}"
-            raise SettingsError(f"minimum-rsa-bits: found {self.minimum_rsa_bits}, expected {expected}")
+            raise SettingsError(
+                f"minimum-rsa-bits: found {self.minimum_rsa_bits}, expected {expected}"
+            )
         if self.maximum_der > _LARGEST_DER:
-            raise SettingsError(f"maximum-der: found {self.maximum_der}, expected {_LARGEST_DER} or less")
+            raise SettingsError(
+                f"maximum-der: found {self.maximum_der}, expected {_LARGEST_DER} or less"
+            )
         if len(set(self.key_types)) < len(self.key_types):
             raise SettingsError("key-types: found one twice, expected each once")
         if not self.key_types:
-            raise SettingsError(f"key-types: found none, expected one or more of {', '.join(kind.value for kind in KeyType)}")
+            raise SettingsError(
+                f"key-types: found none, expected one or more of {', '.join(kind.value for kind in KeyType)}"
+            )
         places = [(rule.path.lower(), rule.server_name) for rule in self.rules]
         if len(set(places)) < len(places):
-            raise SettingsError("rules: found two for the same path and server name, expected one: which of them should count?")
+            raise SettingsError(
+                "rules: found two for the same path and server name, expected one: which of them should count?"
+            )
 
 
 class ClientSettings(Settings, frozen=True):
-    """The client's side of HTTP/1.1 (:mod:`x509proxy.channel`).
+    """The client's side of HTTP/1.1 (:mod:`x509proxy.downstream.channel`).
 
     ``hold_bytes``: so much of a request's body is gathered before the back end hears of the request; a body that turns out
     malformed within it costs the back end not one byte. ``body_rate``: bytes a second, on the average, once ``body_timeout``
@@ -178,7 +196,7 @@ _HOLD_OFF = 300.0
 
 
 class UpstreamSettings(Settings, frozen=True):
-    """The back end's side of HTTP/1.1 (:mod:`x509proxy.upstream`).
+    """The back end's side of HTTP/1.1 (:mod:`x509proxy.upstream.connection`).
 
     ``idle_timeout`` has to be shorter than the back end's own keep-alive timeout (Tomcat: 20 s). ``connections`` and ``queue``
     are for each back end; of the connections, half at the most are lent to requests whose bodies are still coming, and longer
@@ -186,7 +204,7 @@ class UpstreamSettings(Settings, frozen=True):
     older connection is not used again, so that a name that has moved is followed.
 
     A back end that cannot be connected to, or has failed ``faults`` exchanges in a row, is left alone for ``hold_off``, then
-    for twice that each time, up to ``longest_hold_off``; once back, its share grows for ``slow_start`` (:mod:`x509proxy.health`).
+    for twice that each time, up to ``longest_hold_off``; once back, its share grows for ``slow_start`` (:mod:`x509proxy.upstream.health`).
     """
 
     connect_timeout: float = 5.0
@@ -210,7 +228,9 @@ class UpstreamSettings(Settings, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.longest_hold_off > _HOLD_OFF:
-            raise SettingsError(f"longest-hold-off: found {self.longest_hold_off:g}, expected {_HOLD_OFF:g} or less")
+            raise SettingsError(
+                f"longest-hold-off: found {self.longest_hold_off:g}, expected {_HOLD_OFF:g} or less"
+            )
         if self.hold_off > self.longest_hold_off:
             expected = f"no more than longest-hold-off, {self.longest_hold_off:g}"
             raise SettingsError(f"hold-off: found {self.hold_off:g}, expected {expected}")

@@ -34,14 +34,14 @@ from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from x509proxy.encoding import Pairs
+from x509proxy.certificates.pem_files import Identity, new_header_name
+from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.certificates.trust_store import Trusted
+from x509proxy.downstream.factory import ProxyFactory, TlsFactory
 from x509proxy.exchange import Exchange
-from x509proxy.factory import ProxyFactory, TlsFactory
-from x509proxy.material import Identity, new_header_name
-from x509proxy.selfsigned import KeyKind, SelfSigned, make_self_signed
+from x509proxy.http1.fields import Pairs
 from x509proxy.settings import ClientSettings, PolicySettings
-from x509proxy.tls import ServerConnections, make_context
-from x509proxy.trusted import Trusted
+from x509proxy.transport.tls_context import ServerConnections, make_context
 
 if TYPE_CHECKING:
     from x509proxy.resource import X509ProxyResource
@@ -68,7 +68,9 @@ class ThrowAwayAuthority:
 
     def __init__(self, common_name: str = "throw-away authority") -> None:
         self._own = make_self_signed(KeyKind.EC, common_name)
-        self.certificate = self._sign(self._own, [(x509.BasicConstraints(ca=True, path_length=0), True)])
+        self.certificate = self._sign(
+            self._own, [(x509.BasicConstraints(ca=True, path_length=0), True)]
+        )
 
     def client(self, common_name: str = "client", kind: KeyKind = KeyKind.EC) -> SelfSigned:
         """A client's key, with a certificate issued by this authority."""
@@ -76,16 +78,24 @@ class ThrowAwayAuthority:
 
     def server(self, *names: str, kind: KeyKind = KeyKind.EC) -> SelfSigned:
         """A server's; ``names``: DNS names and addresses, ``localhost`` if none is given."""
-        return self._reissue(make_self_signed(kind, (names or ("localhost",))[0], names=names, server=True))
+        return self._reissue(
+            make_self_signed(kind, (names or ("localhost",))[0], names=names, server=True)
+        )
 
     def _reissue(self, made: SelfSigned) -> SelfSigned:
-        extensions = [(extension.value, extension.critical) for extension in made.certificate.extensions]
+        extensions = [
+            (extension.value, extension.critical) for extension in made.certificate.extensions
+        ]
         return attrs.evolve(made, certificate=self._sign(made, extensions))
 
-    def _sign(self, made: SelfSigned, extensions: Sequence[tuple[x509.ExtensionType, bool]]) -> x509.Certificate:
+    def _sign(
+        self, made: SelfSigned, extensions: Sequence[tuple[x509.ExtensionType, bool]]
+    ) -> x509.Certificate:
         old, issuer = made.certificate, self._own.certificate.subject
         times = old.not_valid_before_utc, old.not_valid_after_utc
-        builder = x509.CertificateBuilder(issuer, old.subject, old.public_key(), old.serial_number, *times)
+        builder = x509.CertificateBuilder(
+            issuer, old.subject, old.public_key(), old.serial_number, *times
+        )
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical)
         return builder.sign(self._own.private_key, hashes.SHA256())
@@ -106,7 +116,9 @@ class RecordedRequest:
 
     def values(self, name: str) -> list[bytes]:
         """All the fields of that name, whatever its case."""
-        return [value for other, value in self.pairs if other.lower() == name.lower().encode("ascii")]
+        return [
+            value for other, value in self.pairs if other.lower() == name.lower().encode("ascii")
+        ]
 
 
 class RecordingBackEnd(Factory):
@@ -147,7 +159,11 @@ class RecordingBackEnd(Factory):
     def take(self, request: RecordedRequest, transport: Any) -> None:
         """Remember a request, and do what there is to do about it."""
         self.requests.append(request)
-        answer = self.answers.popleft() if self.answers else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        answer = (
+            self.answers.popleft()
+            if self.answers
+            else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        )
         if isinstance(answer, bytes):
             transport.write(answer)
         else:
@@ -155,7 +171,9 @@ class RecordingBackEnd(Factory):
         self._tell()
 
     def _tell(self) -> None:
-        for waiting in [waiting for waiting, count in self._awaited.items() if count <= len(self.requests)]:
+        for waiting in [
+            waiting for waiting, count in self._awaited.items() if count <= len(self.requests)
+        ]:
             del self._awaited[waiting]
             waiting.callback(None)
 
@@ -187,7 +205,9 @@ def _first_request(data: bytes) -> RecordedRequest | None:
     if not end:
         return None
     start, *lines = head.split(b"\r\n")
-    pairs = [(name, value.strip(b" ")) for name, _, value in (line.partition(b":") for line in lines)]
+    pairs = [
+        (name, value.strip(b" ")) for name, _, value in (line.partition(b":") for line in lines)
+    ]
     fields = {name.lower(): value for name, value in pairs}
     if b"transfer-encoding" in fields:
         body, size = _dechunk(rest)
@@ -264,21 +284,30 @@ def running_proxy(
 
     exchanges: list[Exchange] = []
     name = options.setdefault("header", new_header_name())
-    resource = X509ProxyResource(_LOOPBACK, back_end, reactor=reactor, observe=exchanges.append, **options)
+    resource = X509ProxyResource(
+        _LOOPBACK, back_end, reactor=reactor, observe=exchanges.append, **options
+    )
     server = make_self_signed(KeyKind.EC, "localhost", server=True)
     ask = options.get("policy", PolicySettings()).client_certificate
-    context = make_context(Identity(server.certificate, server.private_key), ask, Trusted(tuple(authorities)))
+    context = make_context(
+        Identity(server.certificate, server.private_key), ask, Trusted(tuple(authorities))
+    )
     connections = ServerConnections(context)
     tls: Any
     if factory is None:
-        tls = TlsFactory(connections, ProxyFactory(resource, resource.deadlines, options.get("client", ClientSettings())))
+        tls = TlsFactory(
+            connections,
+            ProxyFactory(resource, resource.deadlines, options.get("client", ClientSettings())),
+        )
     else:
         tls = TLSMemoryBIOFactory(connections, isClient=False, wrappedFactory=factory(resource))
         tls.noisy = False
     listening = reactor.listenTCP(0, tls, interface=_LOOPBACK)
     server_pem = Path(tempfile.mkdtemp(prefix="x509proxy-testing-")) / "server.pem"
     server_pem.write_bytes(server.certificate_pem)
-    return RunningProxy(listening.getHost().port, server_pem, name, exchanges, resource, tls, listening)
+    return RunningProxy(
+        listening.getHost().port, server_pem, name, exchanges, resource, tls, listening
+    )
 
 
 async def _stop(reactor: Any, listening: Any, connections: Any) -> None:

@@ -18,7 +18,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="for each direction (default: 60)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--direction", choices=("requests", "answers", "both"), default="both")
-    parser.add_argument("--findings", type=int, default=1, help="stop after so many (without atheris)")
+    parser.add_argument(
+        "--findings", type=int, default=1, help="stop after so many (without atheris)"
+    )
     parser.add_argument("--chance", action="store_true", help="by chance, even if atheris is there")
     options = parser.parse_args()
     directions = ("requests", "answers") if options.direction == "both" else (options.direction,)
@@ -30,8 +32,17 @@ def main() -> int:
 def _one(direction: str, options: argparse.Namespace) -> int:
     if not options.chance and _has_atheris():
         # It ends the process when it is done.
-        arguments = ("--direction", direction, "--seconds", str(options.seconds), "--seed", str(options.seed))
-        return subprocess.run([sys.executable, "-m", "tests.fuzz", *arguments], check=False).returncode
+        arguments = (
+            "--direction",
+            direction,
+            "--seconds",
+            str(options.seconds),
+            "--seed",
+            str(options.seed),
+        )
+        return subprocess.run(
+            [sys.executable, "-m", "tests.fuzz", *arguments], check=False
+        ).returncode
     from tests.fuzz.campaign import run
 
     report = run(direction, options.seconds, options.seed, most=options.findings)
@@ -58,9 +69,17 @@ def _guided(direction: str, seconds: int, seed: int) -> None:
 
     found = Path(tempfile.mkdtemp(prefix="x509proxy-fuzz-"))
     words = found / "words"
-    words.write_text("".join('"' + "".join(f"\\x{octet:02x}" for octet in word) + '"\n' for word in WORDS), encoding="ascii")
+    words.write_text(
+        "".join('"' + "".join(f"\\x{octet:02x}" for octet in word) + '"\n' for word in WORDS),
+        encoding="ascii",
+    )
     (corpus := found / direction).mkdir()
-    limits = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={LARGEST}", f"-dict={words}"]
+    limits = [
+        f"-max_total_time={seconds}",
+        f"-seed={seed}",
+        f"-max_len={LARGEST}",
+        f"-dict={words}",
+    ]
     places = [f"-artifact_prefix={found}/", str(corpus), str(_SEEDS / direction)]
     sys.stdout.write(f"{direction}: new inputs are kept in {corpus}\n")
     sys.stdout.flush()

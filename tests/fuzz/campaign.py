@@ -13,7 +13,10 @@ from tests.fuzz.play import play_answers, play_requests
 
 __all__ = ["PLAYS", "Finding", "Report", "run"]
 
-PLAYS: dict[str, Callable[[bytes], list[str]]] = {"requests": play_requests, "answers": play_answers}
+PLAYS: dict[str, Callable[[bytes], list[str]]] = {
+    "requests": play_requests,
+    "answers": play_answers,
+}
 """The two directions."""
 
 
@@ -51,7 +54,9 @@ def judge(direction: str, data: bytes) -> tuple[str, ...]:
         return (f"{type(error).__name__}: {error}",)
 
 
-def run(direction: str, seconds: float, seed: int, *, most: int = 1, executions: int = 1 << 62) -> Report:
+def run(
+    direction: str, seconds: float, seed: int, *, most: int = 1, executions: int = 1 << 62
+) -> Report:
     """All seeds, then what the mutator makes of them, until time is over, or ``most`` inputs have gone wrong."""
     seeds = read_seeds(direction)
     mutator = Mutator(seeds, seed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
-from tests.wires import HEADER
+from tests.support.memory import HEADER
 
 __all__ = ["LARGEST", "WORDS", "Mutator", "read_seeds"]
 
@@ -79,7 +79,11 @@ class Mutator:
 
     def _join(self, data: bytes) -> bytes:
         other = self._random.choice(self._corpus)
-        return data + other[1:] if self._random.random() < 0.5 else data[: self._place(data)] + other[self._place(other) :]
+        return (
+            data + other[1:]
+            if self._random.random() < 0.5
+            else data[: self._place(data)] + other[self._place(other) :]
+        )
 
     def _flip(self, data: bytes) -> bytes:
         place = self._place(data)

@@ -16,9 +16,16 @@ import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 
-from tests.foreign import SERVERS, Refused, fold, pointed_requests, read_answers, read_requests
-from tests.samples import certificate
-from tests.wires import CUT, HEADER, OK, Proxy, Wire
+from tests.support.certificates import certificate
+from tests.support.memory import CUT, HEADER, OK, Proxy, Wire
+from tests.support.reference_parsers import (
+    SERVERS,
+    Refused,
+    fold,
+    pointed_requests,
+    read_answers,
+    read_requests,
+)
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings, Validity
 
@@ -36,7 +43,11 @@ SIBLINGS = (
 GOOD = b"GET /good HTTP/1.1\r\nHost: as.example\r\n" + HEADER + b": EVIL\r\n\r\n"
 _POLICY = PolicySettings(validity=Validity.IGNORE)
 _CLIENT = certificate()
-GENUINE = b"-----BEGIN CERTIFICATE-----" + b64encode(_CLIENT.public_bytes(Encoding.DER)) + b"-----END CERTIFICATE-----"
+GENUINE = (
+    b"-----BEGIN CERTIFICATE-----"
+    + b64encode(_CLIENT.public_bytes(Encoding.DER))
+    + b"-----END CERTIFICATE-----"
+)
 
 
 @contextmanager
@@ -111,16 +122,24 @@ class ClientPlay:
     @property
     def targets(self) -> list[bytes]:
         """Those of all complete requests that reached the back end."""
-        return [request.target for data in self.received for request in read_requests(data)[0].requests]
+        return [
+            request.target for data in self.received for request in read_requests(data)[0].requests
+        ]
 
     @property
     def refused(self) -> list[int]:
         """The statuses of what the proxy itself answered."""
-        return [exchange.status for exchange in self.exchanges if exchange.outcome is Outcome.REFUSED]
+        return [
+            exchange.status for exchange in self.exchanges if exchange.outcome is Outcome.REFUSED
+        ]
 
     def faults(self) -> list[str]:
         """Everything that is wrong."""
-        wrong = [fault for data in self.received for fault in pointed_requests(data, HEADER, self.genuine, SIBLINGS)]
+        wrong = [
+            fault
+            for data in self.received
+            for fault in pointed_requests(data, HEADER, self.genuine, SIBLINGS)
+        ]
         wrong.extend(self._count_faults())
         wrong.extend(self._answer_faults())
         wrong.extend(_log_faults(self.log))
@@ -140,14 +159,20 @@ class ClientPlay:
             yield f"bytes after a refusal: {self.late!r}"
 
     def _answer_faults(self) -> Iterator[str]:
-        methods = [b"GET" if one.method == "-" else one.method.encode("ascii") for one in self.exchanges]
+        methods = [
+            b"GET" if one.method == "-" else one.method.encode("ascii") for one in self.exchanges
+        ]
         if fold(HEADER) in fold(self.sent):
             yield "the secret name in an answer"
         if self.sent.startswith(b"HTTP/1.1 100") and not methods:
             return
         answers, wrong = read_answers(self.sent, methods, closed=self.closed)
         yield from wrong
-        statuses = [exchange.status for exchange in self.exchanges if exchange.outcome is not Outcome.ABORTED]
+        statuses = [
+            exchange.status
+            for exchange in self.exchanges
+            if exchange.outcome is not Outcome.ABORTED
+        ]
         if [answer.status for answer in answers] != statuses:
             yield f"answers {[answer.status for answer in answers]} for {statuses}"
 
@@ -175,13 +200,28 @@ def play_client(
         late = _go_on(proxy, client, back_end, more)
         received = list(back_end.received.values())
         exchanges = list(proxy.exchanges)
-        sent, aborted, closed = client.sent(), client.aborted, client.disconnecting and not client.aborted
+        sent, aborted, closed = (
+            client.sent(),
+            client.aborted,
+            client.disconnecting and not client.aborted,
+        )
         # Whatever is still open is not of interest.
         client.lose(CUT)
         proxy.clock.advance(0)
         ended = list(proxy.exchanges)
         afterwards = list(_serves(proxy, shown))
-    return ClientPlay(received, sent, late, exchanges, ended, aborted, closed, GENUINE if shown else None, log, afterwards)
+    return ClientPlay(
+        received,
+        sent,
+        late,
+        exchanges,
+        ended,
+        aborted,
+        closed,
+        GENUINE if shown else None,
+        log,
+        afterwards,
+    )
 
 
 def _go_on(proxy: Proxy, client: Wire, back_end: _Answering, more: bytes) -> bytes:
@@ -231,7 +271,11 @@ class BackEndPlay:
         answers, wrong = read_answers(self.sent, [self.method], closed=self.closed)
         if self.aborted:
             # What is cut need not be whole, but must not be taken for whole either.
-            wrong = [f"cut, and yet whole: {answers}"] if answers and not _is_early_end(self.sent) else []
+            wrong = (
+                [f"cut, and yet whole: {answers}"]
+                if answers and not _is_early_end(self.sent)
+                else []
+            )
         elif len(answers) != 1:
             wrong.append(f"answers: {answers}")
         heads = self.sent.partition(b"\r\n\r\n")[0]
@@ -261,7 +305,9 @@ _REQUESTS = {
 }
 
 
-def play_answer(pieces: Sequence[bytes], method: bytes = b"GET", end: str = "silence") -> BackEndPlay:
+def play_answer(
+    pieces: Sequence[bytes], method: bytes = b"GET", end: str = "silence"
+) -> BackEndPlay:
     """Let a back end answer one request with ``pieces``, and then be silent, ``close`` or ``cut``."""
     with _log() as log:
         proxy = Proxy(policy=_POLICY, upstream=UpstreamSettings(connections=2))
@@ -277,13 +323,19 @@ def play_answer(pieces: Sequence[bytes], method: bytes = b"GET", end: str = "sil
             if proxy.exchanges:
                 break
             proxy.clock.advance(31)
-        sent, aborted, closed = client.sent(), client.aborted, client.disconnecting and not client.aborted
+        sent, aborted, closed = (
+            client.sent(),
+            client.aborted,
+            client.disconnecting and not client.aborted,
+        )
         exchanges = list(proxy.exchanges)
         client.lose(CUT)
         proxy.clock.advance(0)
         afterwards = list(_serves(proxy, _CLIENT))
     sent_method = b"GET" if method == b"OLD" else method
-    return BackEndPlay(b"".join(pieces), sent, sent_method, aborted, closed, exchanges, log, afterwards)
+    return BackEndPlay(
+        b"".join(pieces), sent, sent_method, aborted, closed, exchanges, log, afterwards
+    )
 
 
 # One byte string for each play: how to play, in six bits of the first byte, and what.
@@ -319,4 +371,6 @@ def play_answers(data: bytes) -> list[str]:
     """Back end bytes. Two bits each: the request, the connection's end, the pieces."""
     options, stream = data[0] if data else 0, data[1:]
     method = (b"GET", b"HEAD", b"POST", b"OLD")[options & 3]
-    return play_answer(cut(stream, options >> 4), method, ("silence", "close", "cut", "close")[options >> 2 & 3]).faults()
+    return play_answer(
+        cut(stream, options >> 4), method, ("silence", "close", "cut", "close")[options >> 2 & 3]
+    ).faults()

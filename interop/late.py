@@ -1,0 +1,50 @@
+"""A back end that takes its time: the echo, some milliseconds later, so that requests are in flight when something ends.
+
+``python -m interop.late ADDRESS PORT MILLISECONDS``
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.internet.task import deferLater
+from twisted.web.http import Request
+from twisted.web.server import NOT_DONE_YET, Site
+
+from x509proxy.service.echo import EchoResource
+
+__all__ = ["LateEcho"]
+
+
+class LateEcho(EchoResource):
+    """``seconds``: how long each answer takes."""
+
+    def __init__(self, reactor: Any, seconds: float) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._seconds = seconds
+
+    def render(self, request: Request) -> Any:
+        deferLater(self._reactor, self._seconds, self._answer, request)
+        return NOT_DONE_YET
+
+    def _answer(self, request: Request) -> None:
+        body = super().render(request)
+        if request.channel is not None:
+            request.write(body)
+            request.finish()
+
+
+def main(address: str, port: str, milliseconds: str) -> None:
+    """Serve until the process is told to end."""
+    from twisted.internet import reactor
+
+    site: Any = Site(LateEcho(reactor, int(milliseconds) / 1000))
+    server: Any = reactor
+    server.listenTCP(int(port), site, interface=address, backlog=512)
+    server.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

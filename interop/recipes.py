@@ -1,0 +1,52 @@
+"""What the pages under ``docs`` tell their readers to write, taken from there.
+
+A block that is meant to be run stands behind a comment that names it::
+
+    .. recipe: x509proxy.toml
+
+    .. code-block:: toml
+
+        preset = "connect2id"
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["DOCS", "filled", "recipe"]
+
+DOCS = Path(__file__).parent.parent / "docs"
+_BLOCK = re.compile(
+    r"^\.\. recipe: (?P<name>[^\n]+)\n\n\.\. code-block:: [^\n]+\n\n(?P<text>(?:(?:    [^\n]*)?\n)+)",
+    re.MULTILINE,
+)
+
+
+def recipe(page: str, name: str) -> str:
+    """The block ``name`` of ``docs/PAGE.rst``, without its indentation.
+
+    :raises LookupError: there is none, or more than one.
+    """
+    found = [
+        match["text"]
+        for match in _BLOCK.finditer((DOCS / f"{page}.rst").read_text())
+        if match["name"] == name
+    ]
+    if len(found) != 1:
+        raise LookupError(f"docs/{page}.rst: found {len(found)} recipes {name!r}, expected 1")
+    return textwrap.dedent(found[0]).strip("\n") + "\n"
+
+
+def filled(text: str, places: Mapping[str, str]) -> str:
+    """A recipe with what this machine has in the place of what the page has for its readers: ports, folders, names.
+
+    :raises LookupError: one of the ``places`` is not in the text, so that a changed page is noticed.
+    """
+    for old, new in places.items():
+        if old not in text:
+            raise LookupError(f"{old!r} is not in the recipe")
+        text = text.replace(old, new)
+    return text

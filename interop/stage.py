@@ -1,0 +1,173 @@
+"""Where a proof is played: a folder, processes that end with it, a proxy made from a recipe, and its clients' files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from x509proxy.certificates.pem_files import new_header_name
+from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+
+__all__ = ["ClientFiles", "Proxy", "Stage"]
+
+_PATIENCE = 90.0  # seconds for a server to start; Java on a busy machine needs most of them
+
+
+@attrs.frozen
+class ClientFiles:
+    """A client's certificate and key: in files for foreign programs, and the certificate itself to compare with."""
+
+    certificate: Path
+    key: Path
+    made: SelfSigned
+
+
+@attrs.frozen
+class Proxy:
+    """A running ``twistd x509proxy``. ``header_name``: the secret one, if the recipe has a ``header-file``."""
+
+    port: int
+    authority: Path
+    header_name: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+
+class Stage(SynchronousTestCase):
+    """A proof: whatever it starts has ended, and whatever it wrote is gone, when it is over."""
+
+    timeout = 300
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="x509proxy-proof-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def require(self, *programs: str) -> None:
+        """Skip where a program is missing; but in CI, which installs them all, fail: what is skipped proves nothing."""
+        missing = [
+            program
+            for program in programs
+            if shutil.which(program) is None and not Path(program).exists()
+        ]
+        if missing:
+            reason = f"not installed: {', '.join(missing)}"
+            if os.environ.get("CI"):
+                self.fail(reason)
+            self.skipTest(reason)
+
+    # Processes.
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a program; its output goes to ``NAME.log`` in the folder."""
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self.addCleanup(self._end, process)
+        return process
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def run_program(
+        self,
+        *command: str,
+        environment: Mapping[str, str] | None = None,
+        seconds: float = 60,
+        status: int = 0,
+    ) -> str:
+        """What a program says on standard output; it has to end well, or with this ``status``."""
+        done = subprocess.run(
+            command, cwd=self.folder, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=seconds, check=False,
+        )  # fmt: skip
+        self.assertEqual(
+            status, done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")
+        )
+        return done.stdout.decode("utf-8")
+
+    def wait_for(self, port: int, process: subprocess.Popen[bytes], name: str) -> None:
+        """Until somebody listens on the port; at once a failure if the process has ended."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            log = (self.folder / f"{name}.log").read_text(errors="replace")
+            self.assertIsNone(process.poll(), log)
+            self.assertLess(time.monotonic(), end, log)
+            time.sleep(0.1)
+
+    # The proxy and its clients.
+
+    def write(self, name: str, data: str | bytes, mode: int = 0o600) -> Path:
+        path = self.folder / name
+        path.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        path.chmod(mode)
+        return path
+
+    def server_files(self, *names: str) -> Path:
+        """Make ``server.pem`` and ``server.key``, for ``localhost``, and ``header.txt`` with a new secret name."""
+        made = make_self_signed(
+            KeyKind.EC, "localhost", names=("localhost", "127.0.0.1", *names), server=True
+        )
+        self.write("server.key", made.key_pem)
+        self.write("header.txt", new_header_name() + "\n")
+        return self.write("server.pem", made.certificate_pem)
+
+    def start_proxy(self, toml: str, port: int, name: str = "proxy") -> Proxy:
+        """Start ``twistd -n x509proxy``; its configuration names files of :meth:`server_files` and listens on ``port``."""
+        path = self.write(f"{name}.toml", toml)
+        command = [
+            str(Path(sys.executable).parent / "twistd"),
+            "-n",
+            "--pidfile=",
+            "x509proxy",
+            "--config",
+            str(path),
+        ]
+        process = self.start(name, command)
+        self.wait_for(port, process, name)
+        secret = (self.folder / "header.txt").read_text().split()[0]
+        return Proxy(port, self.folder / "server.pem", secret, self.folder / f"{name}.log", process)
+
+    def client(self, kind: KeyKind = KeyKind.EC, common_name: str = "client") -> ClientFiles:
+        """A new self-signed client certificate, in files."""
+        return self.client_files(make_self_signed(kind, common_name), f"{common_name}-{kind.value}")
+
+    def client_files(self, made: SelfSigned, name: str) -> ClientFiles:
+        return ClientFiles(
+            self.write(f"{name}.pem", made.certificate_pem),
+            self.write(f"{name}.key", made.key_pem),
+            made,
+        )
+
+    def context(self, proxy: Proxy, client: ClientFiles | None = None) -> ssl.SSLContext:
+        """For Python clients: trusts the proxy, shows the client's certificate."""
+        context = ssl.create_default_context(cafile=proxy.authority)
+        if client is not None:
+            context.load_cert_chain(client.certificate, client.key)
+        return context

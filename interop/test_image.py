@@ -1,0 +1,213 @@
+"""Promises of ``contrib/Containerfile``: by hadolint, by the rules of the house, and by building and running it.
+
+No registry of images is needed: the base is made of Debian's packages here, under the name that the file asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from interop.stage import Proxy, Stage
+from tests.support.ports import free_port
+
+ROOT = Path(__file__).parent.parent
+CONTAINERFILE = ROOT / "contrib" / "Containerfile"
+BASE = "debian:trixie-slim"
+USER = 65532
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The file's instructions in order, each on one line, without comments."""
+    lines = re.sub(
+        r"\\\n", " ", re.sub(r"^#.*\n", "", CONTAINERFILE.read_text(), flags=re.MULTILINE)
+    ).splitlines()
+    return [
+        (word, rest.strip())
+        for word, _, rest in (line.partition(" ") for line in lines if line.strip())
+    ]
+
+
+class File(Stage):
+    def test_lint(self) -> None:
+        """Hadolint has nothing to say, but that Debian's packages are not pinned."""
+        hadolint = str(Path(sys.executable).parent / "hadolint")
+        self.require(hadolint)
+        self.assertEqual("", self.run_program(hadolint, "--no-color", str(CONTAINERFILE)))
+
+    def test_instructions(self) -> None:
+        """Images by their short names, nothing from the net but packages, a user by number, no secrets, no health check."""
+        found = instructions()
+        self.assertEqual({BASE}, {rest.split()[0] for word, rest in found if word == "FROM"})
+        self.assertLessEqual(
+            {word for word, _ in found},
+            {"FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT"},
+        )
+        self.assertEqual([f"{USER}:{USER}"], [rest for word, rest in found if word == "USER"])
+        self.assertEqual(
+            [],
+            re.findall(
+                r"https?://|curl|wget|\.key\b|header\.txt", " ".join(rest for _, rest in found)
+            ),
+        )
+
+    def test_sources(self) -> None:
+        """What is copied into the build is there, and is what a package needs; nothing that lies about in a checkout is."""
+        copied = [
+            name
+            for word, rest in instructions()
+            if word == "COPY" and not rest.startswith("--from")
+            for name in rest.split()[:-1]
+        ]
+        self.assertEqual(
+            {
+                "setup.py",
+                "pyproject.toml",
+                "MANIFEST.in",
+                "README.rst",
+                "LICENSE",
+                "twisted",
+                "x509proxy",
+            },
+            set(copied),
+        )
+        for name in copied:
+            self.assertTrue((ROOT / name).exists(), name)
+
+    def test_metrics(self) -> None:
+        """What Prometheus asks for is installed with it (``contrib/kubernetes`` has the service for that)."""
+        (installs,) = [
+            rest for word, rest in instructions() if word == "RUN" and "pip install" in rest
+        ]
+        self.assertIn("'.[metrics]'", installs)
+
+    def test_command(self) -> None:
+        """The command is the proxy's, in the foreground, without a pid file, as the first process, so that SIGTERM arrives."""
+        (command,) = [json.loads(rest) for word, rest in instructions() if word == "ENTRYPOINT"]
+        config = "/etc/x509proxy/x509proxy.toml"
+        self.assertEqual(
+            ["twistd", "--nodaemon", "--pidfile=", "x509proxy", "--config", config], command
+        )
+
+
+# As a container's runtime does it: the image read-only, /etc/x509proxy from outside, no capabilities, no way to get any.
+_RUN = """
+set -e
+root=$1 files=$2
+shift 2
+mount --bind "$root" "$root"
+mount --bind "$files" "$root/etc/x509proxy"
+mount -o remount,bind,ro "$root/etc/x509proxy"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -o remount,bind,ro "$root"
+exec chroot "$root" /usr/bin/setpriv --reuid=65532 --regid=65532 --groups=0 --bounding-set=-all --inh-caps=-all --no-new-privs \
+    /usr/bin/env -i PATH=/opt/x509proxy/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 "$@"
+"""
+_TOML = """
+listen = "tcp:{port}:interface=127.0.0.1"
+certificate = "server.pem"
+private-key = "server.key"
+header-file = "header.txt"
+backend = "http://127.0.0.1:{backend}"
+access-log = "-"
+"""
+
+
+class Image(Stage):
+    timeout = 600
+
+    def setUp(self) -> None:
+        super().setUp()
+        if os.geteuid() != 0:
+            self.skipTest("building an image here needs root")
+        self.require("buildah", "mmdebstrap", "unshare")
+        # Not those of this machine.
+        self.stores = [
+            "--storage-driver=vfs",
+            f"--root={self.folder}/images",
+            f"--runroot={self.folder}/running",
+        ]
+        self.proxy, self.backend = free_port(), free_port()
+
+    def test_runs(self) -> None:
+        """It can be built; it serves read-only, by a user without rights, and reads secrets that are root's and its group's."""
+        self.build()
+        self.start_echo()
+        process = self.start_image()
+        self.wait_for(self.proxy, process, "image")
+        client = self.client()
+        proxy = Proxy(
+            self.proxy, self.folder / "server.pem", "", self.folder / "image.log", process
+        )
+        with urllib.request.urlopen(
+            proxy.url, context=self.context(proxy, client), timeout=20
+        ) as answer:
+            self.assertEqual(
+                ["CN=client"], [found["subject"] for found in json.load(answer)["certificates"]]
+            )
+        status = dict(
+            re.findall(
+                r"^(\w+):\s+(.*?)\s*$",
+                Path(f"/proc/{process.pid}/status").read_text(),
+                re.MULTILINE,
+            )
+        )
+        self.assertEqual(
+            ["\t".join([str(USER)] * 4), "0", "0" * 16, "1"],
+            [status[key] for key in ("Uid", "Groups", "CapEff", "NoNewPrivs")],
+        )
+        log = proxy.log.read_text()
+        self.assertNotRegex(log, "Traceback|Unable to write")
+
+    def build(self) -> None:
+        """The base, of Debian's packages; then the image, with this machine's certificates for pip to trust."""
+        base, pip = (
+            self.folder / "base.tar",
+            self.write("pip.conf", "[global]\ncert = /ca.crt\n", 0o644),
+        )
+        self.run_program(
+            "mmdebstrap", "--quiet", "--variant=minbase", "trixie", str(base), seconds=200
+        )
+        container = self.run_buildah("from", "scratch")
+        self.run_buildah("add", container, str(base), "/")
+        self.run_buildah("commit", container, BASE)
+        self.run_buildah(
+            "build", "--isolation=chroot", "--pull=never", "--network=host", "--volume", f"{pip}:/etc/pip.conf:ro",
+            "--volume", "/etc/ssl/certs/ca-certificates.crt:/ca.crt:ro",
+            "--file", str(CONTAINERFILE), "--tag", "x509proxy", str(ROOT),
+        )  # fmt: skip
+
+    def run_buildah(self, *arguments: str) -> str:
+        return self.run_program("buildah", *self.stores, *arguments, seconds=400).strip()
+
+    def start_echo(self) -> None:
+        where = f"tcp:{self.backend}:interface=127.0.0.1"
+        process = self.start(
+            "echo", [str(Path(sys.executable).parent / "x509proxy"), "echo", "--listen", where]
+        )
+        self.wait_for(self.backend, process, "echo")
+
+    def start_image(self) -> subprocess.Popen[bytes]:
+        """What its ENTRYPOINT says, in its root file system, with the files of ``etc`` in ``/etc/x509proxy``."""
+        root = Path(
+            self.run_buildah("mount", self.run_buildah("from", "--pull=never", "x509proxy"))
+        )
+        self.addCleanup(self.run_buildah, "umount", "--all")
+        (root / "etc" / "x509proxy").mkdir()
+        files = self.folder / "etc"
+        files.mkdir(0o755)
+        self.server_files()
+        for name in ("server.pem", "server.key", "header.txt"):
+            (files / name).write_bytes((self.folder / name).read_bytes())
+            (files / name).chmod(0o440)
+        self.write("etc/x509proxy.toml", _TOML.format(port=self.proxy, backend=self.backend), 0o444)
+        (command,) = [json.loads(rest) for word, rest in instructions() if word == "ENTRYPOINT"]
+        return self.start(
+            "image", ["unshare", "--mount", "sh", "-c", _RUN, "sh", str(root), str(files), *command]
+        )

@@ -1,0 +1,139 @@
+"""Debian's Tomcat 10 in a proof's folder: its own configuration, changed as a page of ours tells the reader to."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import shutil
+import subprocess
+from base64 import b64decode
+from collections.abc import Iterable
+from pathlib import Path
+
+import attrs
+
+from interop.stage import ClientFiles, Proxy, Stage
+from tests.support.ports import free_port
+
+__all__ = ["Answer", "Fields", "Tomcat", "TomcatStage"]
+
+Fields = Iterable[tuple[str, str]]
+
+_HOME = Path("/usr/share/tomcat10")
+_PAGES = Path(__file__).parent / "jsp"
+# The one that is not commented out comes first; the page's takes its place.
+_CONNECTOR = re.compile(r'<Connector port="8080".*?/>', re.DOTALL)
+# A server for a few requests: it starts in half the time without the second compiler.
+_JAVA = "-Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+
+
+@attrs.frozen
+class Answer:
+    """What came back. ``said``: the lines ``name: value`` of a JSP of ours."""
+
+    status: int
+    body: bytes
+
+    @property
+    def said(self) -> dict[str, str]:
+        lines = self.body.decode("utf-8").splitlines()
+        return {
+            name: value for name, found, value in (line.partition(": ") for line in lines) if found
+        }
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The DER of the client's certificate, as the server has it."""
+        text = self.said.get("certificate")
+        return None if text is None else b64decode(text)
+
+
+@attrs.frozen
+class Tomcat:
+    """A running Tomcat, on the loopback."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+
+class TomcatStage(Stage):
+    """A proof with a Tomcat in it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.require(str(_HOME / "bin/catalina.sh"), str(_HOME / "etc/server.xml"), "java")
+
+    def start_tomcat(
+        self, connector: str, valves: str = "", properties: str = "", port: int = 0
+    ) -> Tomcat:
+        """Start Tomcat as Debian configures it, with another ``Connector``, ``Valve`` elements and system properties.
+
+        ``connector``: with port 8080, which stands for ``port``, or for one that is free.
+        """
+        port = port or free_port()
+        base = self._make_base(
+            connector.replace('port="8080"', f'port="{port}"'), valves, properties
+        )
+        process = self.start(
+            "tomcat",
+            ["/bin/sh", str(_HOME / "bin/catalina.sh"), "run"],
+            {"CATALINA_HOME": str(_HOME), "CATALINA_BASE": str(base), "CATALINA_OPTS": _JAVA},
+        )
+        self.wait_for(port, process, "tomcat")
+        return Tomcat(port, process)
+
+    def _make_base(self, connector: str, valves: str, properties: str) -> Path:
+        base = self.folder / "tomcat"
+        shutil.rmtree(base, ignore_errors=True)
+        shutil.copytree(_HOME / "etc", base / "conf")
+        for name in ("logs", "temp", "work", "webapps"):
+            (base / name).mkdir()
+        shutil.copytree(_PAGES, base / "webapps/ROOT")
+        server = base / "conf/server.xml"
+        text, replaced = _CONNECTOR.subn(lambda _: connector, server.read_text(), count=1)
+        self.assertEqual(1, replaced)
+        server.write_text(text.replace("</Engine>", f"{valves}</Engine>"))
+        with (base / "conf/catalina.properties").open("a") as file:
+            file.write(f"\n{properties}")
+        return base
+
+    def stop_tomcat(self, tomcat: Tomcat) -> None:
+        """Before another one takes its port."""
+        tomcat.process.terminate()
+        tomcat.process.wait(30)
+
+    # Its clients.
+
+    def connect(
+        self, proxy: Proxy, client: ClientFiles | None = None
+    ) -> http.client.HTTPSConnection:
+        """To the proxy, closed with the proof."""
+        context = self.context(proxy, client)
+        connection = http.client.HTTPSConnection(
+            "localhost", proxy.port, timeout=60, context=context
+        )
+        self.addCleanup(connection.close)
+        return connection
+
+    def past_the_proxy(self, tomcat: Tomcat) -> http.client.HTTPConnection:
+        """What nobody should be able to do."""
+        connection = http.client.HTTPConnection("127.0.0.1", tomcat.port, timeout=60)
+        self.addCleanup(connection.close)
+        return connection
+
+    def ask(
+        self,
+        connection: http.client.HTTPConnection,
+        path: str,
+        fields: Fields = (),
+        body: bytes | None = None,
+    ) -> Answer:
+        """One request, with fields of any name, as often as they are given."""
+        connection.putrequest("GET" if body is None else "POST", path)
+        for name, value in fields:
+            connection.putheader(name, value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return Answer(response.status, response.read())

@@ -1,0 +1,1 @@
+"""Documentation and contributed files against the code."""

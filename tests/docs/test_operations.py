@@ -1,0 +1,68 @@
+"""What the handbook says of logs and of restarts, against the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.unit.monitoring.test_access_log_format import EXCHANGE, fields
+from x509proxy.config.loader import load_settings
+from x509proxy.exchange import Outcome
+from x509proxy.monitoring.access_log_format import access_json, access_line
+from x509proxy.schema import ProxySettings
+from x509proxy.service.access_log import _FORGED
+
+HANDBOOK = Path(__file__).parents[2] / "docs" / "operations"
+LOGS = (HANDBOOK / "logs.rst").read_text(encoding="utf-8")
+_FIELD = re.compile(r"^``([^ `]+)`` +(string|number) ", re.MULTILINE)
+_BLOCK = re.compile(
+    r"^\.\. test: toml\n\n\.\. code-block:: toml\n\n((?:    .*\n|\n)+)", re.MULTILINE
+)
+
+
+class Blocks(SynchronousTestCase):
+    def test_toml(self) -> None:
+        """Each block of TOML is one that the proxy takes."""
+        for page in ("logs", "drain-and-restart"):
+            found = _BLOCK.findall((HANDBOOK / f"{page}.rst").read_text(encoding="utf-8"))
+            self.assertEqual(1, len(found), page)
+            path = Path(self.mktemp())
+            path.write_text(re.sub(r"^    ", "", found[0], flags=re.MULTILINE))
+            load_settings(str(path))
+
+
+class Fields(SynchronousTestCase):
+    def test_all(self) -> None:
+        """The table has every field of both formats, in their order, and no other."""
+        named = [name for name, _ in _FIELD.findall(LOGS)]
+        self.assertEqual(list(fields(access_line(EXCHANGE))), named)
+        self.assertEqual(list(json.loads(access_json(EXCHANGE))), named)
+
+    def test_kinds(self) -> None:
+        """What it calls a number is one in JSON, and what it calls a string is one, or ``null``."""
+        found = json.loads(access_json(EXCHANGE))
+        for name, kind in _FIELD.findall(LOGS):
+            expected = (int, float) if kind == "number" else (str, type(None))
+            self.assertIsInstance(found[name], expected, name)
+
+    def test_outcomes(self) -> None:
+        """It tells of every outcome."""
+        for outcome in Outcome:
+            self.assertIn(f"``{outcome.value}``:", LOGS)
+
+
+class Numbers(SynchronousTestCase):
+    def test_defaults(self) -> None:
+        """The numbers that it calls the defaults are these."""
+        [block] = _BLOCK.findall(LOGS)
+        told = tomllib.loads(re.sub(r"^    ", "", block, flags=re.MULTILINE))
+        settings = ProxySettings()
+        self.assertEqual(
+            (settings.log_refusals, settings.client.request_id.value),
+            (told["log-refusals"], told["client"]["request-id"]),
+        )
+        self.assertIn(f"the first {_FORGED} in each second", LOGS)

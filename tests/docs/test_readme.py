@@ -1,0 +1,262 @@
+"""The README is run: its commands, its configuration, its code, and its tables against what the code says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import attrs
+import msgspec
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.certificates import SELF_SIGNED
+from tests.support.ports import free_port
+from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.endpoint import x509_endpoint
+from x509proxy.schema import ProxySettings
+from x509proxy.service.options import Options
+from x509proxy.settings import ClientSettings, Settings, UpstreamSettings
+
+_README = (Path(__file__).parents[2] / "README.rst").read_text("utf-8")
+_PATIENCE = 20.0
+_UNITS = {"s": 1, "KiB": 1024, "MiB": 1024 * 1024, "": 1}
+
+
+def block(name: str) -> str:
+    """The indented text behind ``.. test: name``, as a reader would copy it."""
+    found = re.search(
+        rf"^\.\. test: {name}\n\n[^\n]*::[^\n]*\n\n((?:(?:    [^\n]*)?\n)+)", _README, re.MULTILINE
+    )
+    if found is None:
+        raise AssertionError(f"README.rst has no block {name}")
+    return dedent(found[1]).strip() + "\n"
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until somebody listens there, or the process ends, or patience does."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"nobody listens on {port}")
+
+
+class ReadmeTests(SynchronousTestCase):
+    """A folder as an administrator has it, with the README's ports replaced by free ones."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir(mode=0o700)
+        made = make_self_signed(KeyKind.EC, "localhost", names=["localhost"], server=True)
+        for name, content in (("server.pem", made.certificate_pem), ("server.key", made.key_pem)):
+            path = self.folder / name
+            path.touch(mode=0o600)
+            path.write_bytes(content)
+        self.ports = {"8443": str(free_port()), "8080": str(free_port())}
+        self.environ = dict(
+            os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        )
+
+    def block(self, name: str) -> str:
+        """The README's block, with free ports."""
+        return re.sub(r"\b(8443|8080)\b", lambda port: self.ports[port[0]], block(name))
+
+    def shell(self, commands: str) -> str:
+        """What the commands print; each must succeed."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", commands],
+            cwd=self.folder,
+            env=self.environ,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual(
+            (done.returncode, done.stderr.decode() if done.returncode else ""), (0, ""), commands
+        )
+        return done.stdout.decode()
+
+    @contextmanager
+    def running(self, command: list[str], port: str) -> Iterator[None]:
+        """The command in the background while it listens on the port."""
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_for(int(port), process)
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(_PATIENCE)
+            finally:
+                process.kill()
+
+    def in_shell(self, name: str) -> list[str]:
+        """The block's last line is what runs on; those before it prepare that."""
+        *before, last = self.block(name).splitlines()
+        return ["bash", "-ec", "\n".join([*before, f"exec {last}"])]
+
+
+class ProductionTests(ReadmeTests):
+    """In production in ten minutes."""
+
+    def test_walk_through(self) -> None:
+        """The README's steps lead to a proxy that passes a certificate on, and no forged one."""
+        self.assertRegex(
+            self.shell(self.block("secret")),
+            r"^op\.tls\.clientX509CertHeader = Sec-Client-X509-Cert-\w{32}\n$",
+        )
+        (self.folder / "x509proxy.toml").write_text(self.block("toml"))
+        self.assertIn("the configuration is good", self.shell(self.block("check")))
+        with (
+            self.running(self.in_shell("echo"), self.ports["8080"]),
+            self.running(self.in_shell("run"), self.ports["8443"]),
+        ):
+            shown = self.shell(self.block("client"))
+            self.assertIn("CN=my-client", json.loads(shown[shown.index("{") :])["message"])
+            forged = json.loads(self.shell(self.block("forge")))
+            self.assertEqual(forged["message"], "No client certificate arrived.")
+        log = (self.folder / "access.log").read_text()
+        self.assertEqual((log.count("status=200"), log.count("forged=1")), (2, 1))
+
+
+class EmbeddingTests(ReadmeTests):
+    """In a Twisted application."""
+
+    def test_proxy_in_an_application(self) -> None:
+        """The README's program is a proxy."""
+        self.shell(self.block("secret"))
+        program = self.block("embed") + "reactor.run()\n"
+        with (
+            self.running(self.in_shell("echo"), self.ports["8080"]),
+            self.running([sys.executable, "-c", program], self.ports["8443"]),
+        ):
+            shown = self.shell(self.block("client"))
+            self.assertIn("CN=my-client", shown)
+
+    def test_endpoint(self) -> None:
+        """The README's command serves a folder over TLS by the ``x509:`` endpoint, to this machine, and no file beside it."""
+        with self.running(self.in_shell("endpoint"), self.ports["8443"]):
+            here = f"https://localhost:{self.ports['8443']}"
+            self.assertEqual(self.shell(f"curl --cacert server.pem {here}/"), "It works.\n")
+            for secret in ("server.key", "../server.key"):
+                fetched = self.shell(
+                    f"curl --cacert server.pem --path-as-is -o /dev/null -w '%{{http_code}}' {here}/{secret}"
+                )
+                self.assertEqual(fetched, "404", secret)
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", int(self.ports["8443"])), 1).close()
+
+    def who(self, certificate: ClientCertificate | None) -> bytes:
+        """What the README's resource says to the one who has shown this."""
+        names: dict[str, Any] = {}
+        exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
+        names["client_certificate"] = lambda _: certificate
+        said: bytes = names["WhoAmI"]().render_GET(None)
+        return said
+
+    def test_application(self) -> None:
+        """The README's resource knows a client by its thumbprint, and is not taken in by what only a handshake lets through."""
+        made = make_self_signed(KeyKind.EC, "client").certificate
+        known = ClientCertificate.from_x509(made, (SELF_SIGNED,))
+        self.assertEqual(self.who(known), known.thumbprint.encode())
+        self.assertEqual(self.who(None), b"nobody")
+        for other in (
+            attrs.evolve(known, not_after=time.time() - 1),
+            attrs.evolve(known, flags=frozenset({Flag.WEAK})),
+            attrs.evolve(known, verdict=Verdict.UNTRUSTED),
+        ):
+            self.assertIn(b"somebody whose certificate is", self.who(other))
+
+    def test_application_without_tls(self) -> None:
+        """The README's resource says nobody of a client without TLS."""
+        names: dict[str, Any] = {}
+        exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
+
+        class PlainRequest:
+            transport = StringTransport()
+
+        self.assertEqual(names["WhoAmI"]().render_GET(PlainRequest()), b"nobody")
+
+    def test_arguments(self) -> None:
+        """Every argument of the endpoint is in the table, and no other."""
+        table = _README.split("The endpoint within", 1)[1].split("**Here too", 1)[0]
+        options = [
+            one.name
+            for one in signature(x509_endpoint).parameters.values()
+            if one.kind is one.KEYWORD_ONLY
+        ]
+        self.assertEqual(re.findall(r"^``(\w+)=``", table, re.MULTILINE), options)
+
+
+class TableTests(unittest.TestCase):
+    """What the README says in tables."""
+
+    def check(self, table: str, defaults: Settings) -> None:
+        """Every number of the table is the default, and every number of the settings is in the table."""
+        body = _README.split(f"``[{table}]``  ", 1)[1].split("\n\n", 1)[0]
+        rows = dict(re.findall(r"^``([a-z-]+)`` +(\d+(?: \w+)?) ", body, re.MULTILINE))
+        said = {name: _number(value) for name, value in rows.items()}
+        numbers = {
+            name: value
+            for name, value in msgspec.to_builtins(defaults).items()
+            if isinstance(value, int | float)
+        }
+        self.assertEqual(said, numbers)
+
+    def test_client_limits(self) -> None:
+        """The limits of the client's side are those that hold."""
+        self.check("client", ClientSettings())
+
+    def test_upstream_limits(self) -> None:
+        """The limits of the back end's side are those that hold."""
+        self.check("upstream", UpstreamSettings())
+
+    def test_options(self) -> None:
+        """Every option is in the README, and every option in the README exists."""
+        table = _README.split("Command line\n", 1)[1].split("Security in one screen", 1)[0]
+        said = {name for name in re.findall(r"``--([a-z-]+)", table) if name != "help"}
+        options = {name.rstrip("=").replace("_", "-") for name in Options().longOpt} - {
+            "help",
+            "version",
+        }
+        self.assertEqual(said, options)
+
+    def test_options_are_keys(self) -> None:
+        """Every option but the file's own is a key of the file."""
+        options = {name.rstrip("=").replace("_", "-") for name in Options().longOpt} - {
+            "help",
+            "version",
+            "config",
+        }
+        self.assertLessEqual(options, set(msgspec.to_builtins(ProxySettings())))
+
+
+def _number(text: str) -> float:
+    amount, _, unit = text.partition(" ")
+    return int(amount) * _UNITS[unit]

@@ -1,0 +1,131 @@
+"""The documentation is what it says: ``docs/threat-model.rst`` names tests that exist, and every page can be read by docutils."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "docs" / "threat-model.rst"
+PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.rst"]
+# Rows of facts/threats.md, by the title of their table; tables may be longer.
+TABLES = {
+    "Getting a forged header past the sanitiser": 15,
+    "Framing: smuggling, splitting, mixing": 15,
+    "TLS": 15,
+    "Client certificates that hurt": 15,
+    "Secret name, logs, process, host": 15,
+}
+_NAMED = re.compile(r"``tests/([\w/]+)\.py::(\w+)\.(\w+)``")
+_PATH = re.compile(r"``((?:tests|docs|contrib|\.ci|x509proxy)/[\w./-]+)``")
+
+
+def rows(title: str) -> list[list[str]]:
+    """The table under a title: its rows, as the texts of their cells, without the head."""
+    section = re.split(
+        r"\n[^\n]+\n~+\n", MODEL.read_text("utf-8").partition(f"\n{title}\n~")[2], maxsplit=1
+    )[0]
+    return [re.split(r"\n     - ", row) for row in section.split("\n   * - ")[2:]]
+
+
+class Proofs(SynchronousTestCase):
+    """What proves it."""
+
+    def test_exist(self) -> None:
+        """Every test that the threat model names exists, and is one that trial runs."""
+        named = _NAMED.findall(MODEL.read_text("utf-8"))
+        self.assertGreater(len(named), 100)
+        missing = []
+        for module, kind, name in named:
+            try:
+                found: Any = getattr(
+                    importlib.import_module("tests." + module.replace("/", ".")), kind
+                )
+            except (ImportError, AttributeError):
+                missing.append(f"{module}::{kind}")
+                continue
+            if not (
+                name.startswith("test_")
+                and callable(getattr(found, name, None))
+                and hasattr(found, "run")
+            ):
+                missing.append(f"{module}::{kind}.{name}")
+        self.assertEqual([], missing)
+
+    def test_nothing_else_is_named(self) -> None:
+        """Whatever looks like a test's name is written so that the test above reads it."""
+        text = MODEL.read_text("utf-8")
+        self.assertEqual(text.count(".py::"), len(_NAMED.findall(text)))
+
+    def test_files(self) -> None:
+        """Every file that the threat model names is there."""
+        missing = [
+            path for path in _PATH.findall(MODEL.read_text("utf-8")) if not (ROOT / path).exists()
+        ]
+        self.assertEqual([], missing)
+
+
+class Rows(SynchronousTestCase):
+    """What is proved."""
+
+    def test_tables(self) -> None:
+        """Every table of threats is there, with as many rows as there are threats, each complete."""
+        for title, count in TABLES.items():
+            found = rows(title)
+            self.assertGreaterEqual(len(found), count, title)
+            for row in found:
+                self.assertEqual((4, True), (len(row), all(cell.strip() for cell in row)), row)
+
+    def test_every_row_is_proved(self) -> None:
+        """Every row names a test, or says that it does not apply, or where else it is judged."""
+        for title in TABLES:
+            for row in rows(title):
+                self.assertTrue(
+                    _NAMED.search(row[3]) or "does not apply" in row[2] or ".ci/scanners" in row[3],
+                    row,
+                )
+
+    def test_laws(self) -> None:
+        """Each of the seven laws is what some row is answered with."""
+        answers = " ".join(
+            row[2] for title in [*TABLES, "Too much and too slow"] for row in rows(title)
+        )
+        self.assertEqual(
+            [f"L{number}" for number in range(1, 8)], sorted(set(re.findall(r"\bL\d\b", answers)))
+        )
+
+    def test_not_spoken(self) -> None:
+        """HTTP/2 is said not to be spoken."""
+        self.assertIn("HTTP/2 is not spoken", MODEL.read_text("utf-8"))
+
+
+class Pages(SynchronousTestCase):
+    """What people read."""
+
+    def test_parse(self) -> None:
+        """Every page of the documentation, and the README, is read by docutils without a warning."""
+        if importlib.util.find_spec("docutils") is None:
+            raise SkipTest("docutils is not here; it belongs to the extra 'test'")
+        core: Any = importlib.import_module("docutils.core")
+        for page in PAGES:
+            complaints = io.StringIO()
+            settings = {
+                "report_level": 2,
+                "halt_level": 5,
+                "warning_stream": complaints,
+                "_disable_config": True,
+            }
+            html: bytes = core.publish_string(
+                page.read_text("utf-8"),
+                source_path=str(page),
+                writer="html5",
+                settings_overrides=settings,
+            )
+            self.assertEqual("", complaints.getvalue())
+            self.assertGreater(len(html), 1000)

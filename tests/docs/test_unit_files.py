@@ -1,0 +1,74 @@
+"""Promises of ``contrib/x509proxy.service`` and ``x509proxy.socket``: they start what there is, hardened."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from twisted.internet.endpoints import _SystemdParser
+from twisted.internet.testing import MemoryReactor
+from twisted.python.systemd import ListenFDs
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from x509proxy.service.options import Options
+from x509proxy.settings import ClientSettings
+
+UNIT = Path(__file__).parents[2] / "contrib" / "x509proxy.service"
+# Tenths of the exposure that ``systemd-analyze security`` computes; 20 is 2.0.
+EXPOSURE = 20
+
+
+class Unit(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.settings = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text("ascii"), re.MULTILINE))
+
+    def test_command(self) -> None:
+        """The command is the proxy's, in the foreground, without a pid file, and its options exist."""
+        _, *arguments = shlex.split(self.settings["ExecStart"])
+        self.assertEqual(["--nodaemon", "--pidfile=", "x509proxy"], arguments[:3])
+        self.assertLessEqual(
+            {argument[2:] for argument in arguments[3:] if argument.startswith("--")}, {"config"}
+        )
+        self.assertIn("config=", Options().longOpt)
+
+    def test_patience(self) -> None:
+        """Systemd waits longer for the end than the proxy does for what is in flight."""
+        self.assertGreater(int(self.settings["TimeoutStopSec"]), ClientSettings().stop_timeout)
+
+    def test_files(self) -> None:
+        """As many files may be open as the default number of connections needs, two for each."""
+        self.assertGreater(int(self.settings["LimitNOFILE"]), 2 * ClientSettings().connections)
+
+    def test_words(self) -> None:
+        """It waits for the proxy's own words, from the process that says them, and long enough for the watchdog's."""
+        self.assertEqual(("notify", "main"), (self.settings["Type"], self.settings["NotifyAccess"]))
+        # A reload of large lists holds the reactor up for seconds.
+        self.assertGreaterEqual(int(self.settings["WatchdogSec"]), 30)
+
+    def test_socket(self) -> None:
+        """The socket's name is the one that the file says to listen at, and Twisted knows the kind of end point."""
+        text = UNIT.with_suffix(".socket").read_text("ascii")
+        settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+        [description] = re.findall(r'^#   listen = "(.*)"$', text, re.MULTILINE)
+        self.assertEqual(f"systemd:domain=INET:name={settings['FileDescriptorName']}", description)
+        self.assertEqual(UNIT.name, settings["Service"])
+        parser = _SystemdParser()
+        self.patch(parser, "_sddaemon", ListenFDs([7], [settings["FileDescriptorName"]]))
+        endpoint = parser.parseStreamServer(
+            MemoryReactor(), **dict(part.split("=") for part in description.split(":")[1:])
+        )
+        self.assertEqual(7, endpoint.fileno)
+
+    def test_exposure(self) -> None:
+        """The exposure that systemd computes is 2.0 or better."""
+        command = shutil.which("systemd-analyze")
+        if command is None:
+            raise SkipTest("systemd-analyze is not here")
+        done = subprocess.run(
+            [command, "security", "--offline=yes", f"--threshold={EXPOSURE}", "--no-pager", UNIT.name],
+            cwd=UNIT.parent, capture_output=True, timeout=30, check=False,
+        )  # fmt: skip
+        self.assertEqual(0, done.returncode, done.stdout.decode()[-2000:] + done.stderr.decode())

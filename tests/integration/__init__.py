@@ -1,0 +1,1 @@
+"""Several modules together: a whole proxy in memory, or on sockets of this process."""

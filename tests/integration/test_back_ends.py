@@ -1,0 +1,288 @@
+"""Promises about several back ends, over real sockets: whatever one of them does, its requests are the only ones to suffer."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from tests.support.memory import Borrower
+from tests.support.raw_tls import HEADER, ProxyTestCase, get, until
+from x509proxy.backend_url import Backend
+from x509proxy.certificates.pem_files import Identity
+from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.monitoring.backend_status import State
+from x509proxy.schema import HealthSettings
+from x509proxy.settings import ClientAuth, UpstreamSettings
+from x509proxy.testing import RecordingBackEnd, client_identity, running_proxy
+from x509proxy.transport.deadlines import Deadlines
+from x509proxy.transport.epoll import Sockets
+from x509proxy.transport.tls_context import ServerConnections, make_context
+from x509proxy.upstream.endpoints import backend_endpoint, is_open
+from x509proxy.upstream.pool import Pool
+
+_CLOCK: Any = reactor
+QUICK = UpstreamSettings(
+    response_timeout=0.5, faults=2, hold_off=0.2, longest_hold_off=0.2, slow_start=0.1
+)
+CHECKS = HealthSettings(path="/health", interval=0.1, timeout=0.5, rise=1, fall=1)
+BAD = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+
+
+def server(name: str) -> SelfSigned:
+    return make_self_signed(KeyKind.EC, name, names=[name], server=True)
+
+
+def context(made: SelfSigned) -> Any:
+    return make_context(Identity(made.certificate, made.private_key), ClientAuth.NONE)
+
+
+class SeveralTestCase(ProxyTestCase):
+    """Two back ends: the first is the odd one."""
+
+    def arrange(
+        self,
+        odd: str,
+        checks: HealthSettings | None = None,
+        authority: SelfSigned | None = None,
+        settings: UpstreamSettings = QUICK,
+    ) -> None:
+        """A proxy in front of ``odd``, and of one that is always well."""
+        self.well = RecordingBackEnd(reactor)
+        self.addCleanup(self.well.stop)
+        deadlines, trusted = Deadlines(_CLOCK, 0.05), [authority.certificate] if authority else None
+        self.pools = []
+        for url in (odd, f"http://127.0.0.1:{self.well.port}"):
+            backend = Backend.parse(url)
+            endpoint = backend_endpoint(reactor, backend, settings, trusted)
+            self.pools.append(Pool(backend, endpoint, deadlines, settings, checks))
+        self.proxy = running_proxy(
+            reactor, self.well.port, header=HEADER, pools=self.pools, deadlines=deadlines
+        )
+        self.addCleanup(self.proxy.stop)
+        self.addCleanup(self.proxy.resource.close)
+        self.proxy.resource.start()
+
+    def listen_tls(self, back_end: RecordingBackEnd, connections: ServerConnections) -> str:
+        """Let it be reached over TLS, by this URL."""
+        over_tls = TLSMemoryBIOFactory(connections, isClient=False, wrappedFactory=back_end)
+        listening = _CLOCK.listenTCP(0, over_tls, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        return f"https://localhost:{listening.getHost().port}"
+
+    @property
+    def state(self) -> State:
+        """That of the odd one."""
+        return self.pools[0].status().state
+
+    async def expect(self, *statuses: int) -> None:
+        """So many requests, one after the other, with these answers."""
+        self.assertEqual(
+            [*statuses], [(await self.ask(get(), client_identity())).status for _ in statuses]
+        )
+
+    def asked(self, back_end: RecordingBackEnd) -> int:
+        """How many requests it has got that were no checks."""
+        return sum(not request.start.startswith(b"GET /health ") for request in back_end.requests)
+
+
+class WithoutChecks(SeveralTestCase):
+    """Exchanges tell."""
+
+    async def test_refusing(self) -> None:
+        """One that nobody listens for costs no request; as soon as somebody does, it has its share again."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+        self.arrange(f"http://127.0.0.1:{port}")
+        await self.expect(*[200] * 6)
+        self.assertEqual((State.DOWN, 6), (self.state, self.asked(self.well)))
+        late = RecordingBackEnd(reactor)
+        self.addCleanup(late.stop)
+        listening = _CLOCK.listenTCP(port, late, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        await until(self.pools[0].record.due, pause=0.05)
+        await self.expect(*[200] * 6)
+        self.assertIn(self.state, (State.SLOW, State.UP))
+        self.assertGreaterEqual(self.asked(late), 2)
+
+    async def test_never_answering(self) -> None:
+        """One that accepts and never answers costs ``faults`` requests, and then one for each hold-off, if there is one."""
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            self.arrange(
+                f"http://127.0.0.1:{mute.getsockname()[1]}",
+                settings=UpstreamSettings(response_timeout=0.5, faults=2),
+            )
+            await self.expect(504, 200, 504, 200, 200, 200)
+            self.assertEqual((State.DOWN, 2), (self.state, self.pools[0].status().failures))
+
+    async def test_closed_while_idle(self) -> None:
+        """A connection that the back end has closed while it was idle costs no request: not a byte had been written to it."""
+        odd = RecordingBackEnd(reactor)
+        self.addCleanup(odd.stop)
+        self.arrange(f"http://127.0.0.1:{odd.port}")
+        await self.expect(200, 200)
+        for number in range(3):
+            for connection in tuple(odd.connections):
+                connection.loseConnection()
+            await self.expect(200, 200)
+            self.assertEqual((number + 2, State.UP), (odd.accepted, self.state))
+            # Served by the batch.
+            self.assertIsInstance(self.pools[0]._idle[0].transport.reactor, Sockets)
+
+    async def test_closed_and_not_yet_seen(self) -> None:
+        """Over TLS too, a connection that is closed is not written to, though we have not read yet that it is."""
+        made, odd = server("localhost"), RecordingBackEnd(reactor)
+        self.addCleanup(odd.stop)
+        self.arrange(self.listen_tls(odd, ServerConnections(context(made))), authority=made)
+        await self.expect(200)
+        (connection,) = self.pools[0]._idle
+        connection.transport.transport.stopReading()
+        (far,) = odd.connections
+        far.loseConnection()
+        await until(lambda: not is_open(connection.transport))
+        borrower = Borrower(Borrower.ask)
+        self.pools[0].acquire(borrower)
+        await until(lambda: borrower.told)
+        self.assertEqual(
+            ([200, b"ok", "end"], 2, 2), (borrower.told, len(odd.requests), odd.accepted)
+        )
+        connection.transport.transport.startReading()
+        self.proxy.resource.close()
+        await until(lambda: not self.pools[0].deadlines._waiters)
+
+
+class WithChecks(SeveralTestCase):
+    """Checks tell, before a request has to."""
+
+    async def test_never_answering(self) -> None:
+        """One that accepts and never answers costs no request at all, once the first check has had its time."""
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            self.arrange(f"http://127.0.0.1:{mute.getsockname()[1]}", CHECKS)
+            await until(lambda: self.state is State.DOWN)
+            await self.expect(*[200] * 4)
+        self.assertEqual(0, self.pools[0].status().failures)
+
+    async def test_answering_500(self) -> None:
+        """One that answers 500 to its checks gets no request; it does when it answers as it should, and then no check again."""
+        odd = RecordingBackEnd(reactor, *[BAD] * 3)
+        self.addCleanup(odd.stop)
+        self.arrange(f"http://127.0.0.1:{odd.port}", CHECKS)
+        await until(lambda: self.state is State.DOWN)
+        await self.expect(200)
+        self.assertEqual((0, 1), (self.asked(odd), self.asked(self.well)))
+        await until(lambda: self.state is State.UP, pause=0.05)
+        await self.expect(200, 200)
+        self.assertEqual((1, 2), (self.asked(odd), self.asked(self.well)))
+        checks = [request for request in odd.requests if request.start.startswith(b"GET /health ")]
+        self.assertEqual(
+            [{b"host", b"user-agent", b"connection"}],
+            [{name.lower() for name, _ in checks[0].pairs}],
+        )
+        self.proxy.resource.close()
+        asked = len(odd.requests)
+        await until(lambda: not any(pool._checks and pool._checks._call for pool in self.pools))
+        self.assertEqual(asked, len(odd.requests))
+
+    async def test_unix(self) -> None:
+        """One behind a unix socket is checked, and served, like any other; a socket file without a server is no server."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        path = str(Path(folder) / "s")
+        odd = RecordingBackEnd(reactor)
+        self.addCleanup(odd.stop)
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(path)
+        self.arrange(f"unix:{path}", CHECKS)
+        await until(lambda: self.state is State.DOWN)
+        await self.expect(200, 200)
+        Path(path).unlink()
+        listening = _CLOCK.listenUNIX(path, odd)
+        self.addCleanup(listening.stopListening)
+        await until(lambda: self.state is State.UP, pause=0.05)
+        await self.expect(200, 200)
+        self.assertEqual((1, 3), (self.asked(odd), self.asked(self.well)))
+
+    async def test_certificate_that_becomes_invalid(self) -> None:
+        """One whose certificate is not its own any more is down, and not one byte is sent to it, until it is again."""
+        good, bad = server("localhost"), server("other.example")
+        odd, connections = RecordingBackEnd(reactor), ServerConnections(context(good))
+        self.addCleanup(odd.stop)
+        self.arrange(self.listen_tls(odd, connections), CHECKS, good)
+        await until(lambda: self.pools[0].status().last_check)
+        await self.expect(200, 200)
+        self.assertEqual((State.UP, 1), (self.state, self.asked(odd)))
+        connections.swap(context(bad))
+        await until(lambda: self.state is State.DOWN)
+        received = len(odd.received)
+        await self.expect(*[200] * 4)
+        self.assertEqual((received, 5), (len(odd.received), self.asked(self.well)))
+        connections.swap(context(good))
+        await until(lambda: self.state is State.UP, pause=0.05)
+        await self.expect(200, 200)
+        self.assertEqual((2, 6), (self.asked(odd), self.asked(self.well)))
+
+
+class Why(SeveralTestCase):
+    """The operator is told why one cannot be connected to, on the status page as in the log."""
+
+    async def expect_reason(
+        self, url: str, reason: str, authority: SelfSigned | None = None
+    ) -> None:
+        """One request, which the other back end answers, and this reason."""
+        self.arrange(url, authority=authority)
+        await self.expect(200, 200)
+        self.assertEqual(
+            f"the back end could not be connected to: {reason}", self.pools[0].status().last_error
+        )
+
+    def over_tls(self, made: SelfSigned) -> str:
+        """One that has this certificate."""
+        odd = RecordingBackEnd(reactor)
+        self.addCleanup(odd.stop)
+        return self.listen_tls(odd, ServerConnections(context(made)))
+
+    async def test_no_socket(self) -> None:
+        """A unix socket that is not there."""
+        await self.expect_reason("unix:/nowhere/as.sock", "No such file or directory")
+
+    async def test_no_tls(self) -> None:
+        """One that speaks plain HTTP where ``https`` is configured."""
+        with socket.create_server(("127.0.0.1", 0)) as plain:
+            answer = threading.Thread(target=self.answer_plainly, args=(plain,), daemon=True)
+            answer.start()
+            await self.expect_reason(
+                f"https://localhost:{plain.getsockname()[1]}",
+                "it does not speak TLS",
+                server("localhost"),
+            )
+        answer.join(5)
+
+    @staticmethod
+    def answer_plainly(plain: socket.socket) -> None:
+        """As a server does whose every byte is HTTP."""
+        far, _ = plain.accept()
+        with far:
+            far.recv(4096)
+            far.sendall(BAD)
+
+    async def test_other_name(self) -> None:
+        """One whose certificate is another host's."""
+        made = server("other.example")
+        await self.expect_reason(self.over_tls(made), "its certificate is for another name", made)
+
+    async def test_not_trusted(self) -> None:
+        """One whose certificate nobody has issued whom ``ca`` names, and one whose certificate has expired."""
+        reason = "its certificate is not valid now, or no authority that is trusted here (ca) has issued it"
+        await self.expect_reason(self.over_tls(server("localhost")), reason, server("localhost"))
+        late = make_self_signed(
+            KeyKind.EC, "localhost", server=True, now=datetime(2020, 1, 1, tzinfo=UTC)
+        )
+        await self.expect_reason(self.over_tls(late), reason, late)

@@ -1,0 +1,198 @@
+"""Promises of :mod:`x509proxy.downstream.channel` on :mod:`x509proxy.transport.tls_stream`: what waits inside OpenSSL comes as soon as reading goes on.
+
+Up to eight records are given to the channel at once. When it pauses at them and goes on, the ninth comes while it is at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.memory import OK, Proxy, Wire, post, undated
+from x509proxy.certificates.pem_files import Identity
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.downstream.factory import TlsFactory
+from x509proxy.exchange import Outcome
+from x509proxy.settings import ClientAuth, ClientSettings
+from x509proxy.transport.tls_context import ServerConnections, make_context
+
+SERVER = make_self_signed(KeyKind.EC, "localhost", server=True)
+CONNECTIONS = ServerConnections(
+    make_context(Identity(SERVER.certificate, SERVER.private_key), ClientAuth.OPTIONAL)
+)
+
+
+def get(path: bytes) -> bytes:
+    return b"GET " + path + b" HTTP/1.1\r\nHost: as.example\r\n\r\n"
+
+
+def in_pieces(data: bytes, count: int) -> list[bytes]:
+    """The data in so many records."""
+    size = -(-len(data) // count)
+    return [data[place : place + size] for place in range(0, len(data), size)]
+
+
+def cut(data: bytes, sizes: Sequence[int]) -> list[bytes]:
+    """The data in records of these sizes, and one for what is left."""
+    places = list(itertools.accumulate(sizes, initial=0))
+    pieces = [
+        data[begin:end] for begin, end in itertools.pairwise([*places, max(len(data), places[-1])])
+    ]
+    return [piece for piece in pieces if piece]
+
+
+REQUESTS = (
+    get(b"/1"),
+    get(b"/2")[:-2] + b"Connection: close\r\n\r\n",
+    post(b"~" * 1000),
+    post(b"64\r\n" + b"~" * 100 + b"\r\n0\r\n\r\n", length=-1),
+    b"\r\n",
+)
+
+
+class Behind(SynchronousTestCase):
+    def start(self, settings: ClientSettings = ClientSettings()) -> None:
+        self.proxy = Proxy(client=settings, at_once=False)
+        self.wire = Wire(self.proxy.clock).attach(
+            TlsFactory(CONNECTIONS, self.proxy.factory).buildProtocol(None)  # type: ignore[arg-type]
+        )
+        self.client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        self.client.set_connect_state()
+        self.heard = b""
+        for _ in range(2):
+            with contextlib.suppress(SSL.WantReadError):
+                self.client.do_handshake()
+            self.exchange()
+
+    def exchange(self) -> None:
+        """What the client has to say goes to the proxy in one packet, and it hears what the proxy has."""
+        with contextlib.suppress(SSL.WantReadError):
+            self.wire.deliver(self.client.bio_read(1 << 20))
+        if said := self.wire.sent():
+            self.client.bio_write(said)
+
+    def hear(self) -> bytes:
+        """What the client has been told since it asked last."""
+        self.exchange()
+        heard = b""
+        with contextlib.suppress(SSL.WantReadError, SSL.ZeroReturnError):
+            while True:
+                heard += self.client.recv(1 << 16)
+        return heard
+
+    def say(self, *records: bytes) -> None:
+        """Records in one packet, before the back end can be reached; then it can."""
+        for record in records:
+            self.client.send(record)
+        self.exchange()
+        if self.proxy.back_end.attempts:
+            self.proxy.back_end.attempts[-1].succeed()
+
+    def asked(self) -> bytes:
+        """What all back ends have been sent."""
+        return b"".join(wire.value() for wire in self.proxy.back_end.wires)
+
+    def serve(self) -> tuple[list[bytes], int, bytes, list[tuple[str, int, Outcome]], str]:
+        """Answer whatever is asked. Which requests it was, and how much of bodies, what the client heard, and what comes next."""
+        answered = 0
+        while answered < self.asked().count(b" HTTP/1.1\r\n"):
+            answered += 1
+            self.proxy.back_end.wire.deliver(OK)
+        asked, phase = self.asked(), self.wire.protocol._protocol._phase.value
+        return (
+            re.findall(rb"\w+ \S+ HTTP/1.1", asked),
+            asked.count(b"~"),
+            undated(self.hear()),
+            self.outcomes(),
+            phase,
+        )
+
+    @given(
+        st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=4),
+        st.lists(st.integers(1, 700), max_size=30),
+    )
+    def test_any_records(self, requests: list[bytes], sizes: list[int]) -> None:
+        """However a client cuts what it says into records, it comes to the same."""
+        data, found = b"".join(requests), []
+        for records in ([data], cut(data, sizes)):
+            self.start(ClientSettings(hold_bytes=64, requests=3))
+            self.say(*records)
+            found.append(self.serve())
+        self.assertEqual(*found)
+
+    def outcomes(self) -> list[tuple[str, int, Outcome]]:
+        return [
+            (exchange.target, exchange.status, exchange.outcome)
+            for exchange in self.proxy.exchanges
+        ]
+
+    def test_last_request(self) -> None:
+        """What stands behind the last request of a connection is not served, however it came (RFC 9112 section 9.6)."""
+        self.start(ClientSettings(requests=1))
+        self.say(get(b"/1"), *in_pieces(get(b"/2"), 7), get(b"/3"))
+        self.proxy.back_end.wire.deliver(OK)
+        self.assertIn(b"\r\nConnection: close\r\n", self.hear())
+        self.assertEqual(["/1"], [exchange.target for exchange in self.proxy.exchanges])
+        self.assertEqual(1, self.asked().count(b"GET "))
+        self.assertTrue(self.wire.reading)
+
+    def test_drain(self) -> None:
+        """Nor is what stands behind the one that is answered while the proxy ends: that answer is the last."""
+        self.start()
+        self.say(get(b"/1"), *in_pieces(get(b"/2"), 7), get(b"/3"))
+        self.proxy.factory.drain()
+        self.proxy.back_end.wire.deliver(OK)
+        self.assertIn(b"\r\nConnection: close\r\n", self.hear())
+        self.assertEqual(1, self.asked().count(b"GET "))
+
+    def upload(self, settings: ClientSettings) -> None:
+        """A body in many small records, more than is held, whose end comes while reading goes on."""
+        self.start(settings)
+        self.say(*in_pieces(post(b"~" * 100_000), 101))
+        for _ in range(3):
+            self.proxy.clock.advance(1)
+        self.assertEqual(100_000, self.asked().count(b"~"))
+
+    def test_body(self) -> None:
+        """An upload that is whole has no deadline any more but the back end's."""
+        self.upload(ClientSettings(body_timeout=2))
+        self.proxy.back_end.wire.deliver(OK)
+        self.assertIn(b"HTTP/1.1 200 OK\r\n", self.hear())
+
+    def test_body_and_answer(self) -> None:
+        """Nor has its answer one, when it has begun."""
+        self.upload(ClientSettings(body_timeout=6))
+        self.proxy.back_end.wire.deliver(OK[:-2])
+        for _ in range(5):
+            self.proxy.clock.advance(1)
+        self.proxy.back_end.wire.deliver(OK[-2:])
+        self.assertTrue(self.hear().endswith(b"\r\n\r\nok"))
+
+    def test_idle(self) -> None:
+        """A request that is being served is not idle."""
+        self.start(ClientSettings(idle_timeout=2))
+        self.say(get(b"/1"), *[b"\r\n"] * 7, get(b"/2"))
+        self.proxy.back_end.wire.deliver(OK)
+        for _ in range(4):
+            self.proxy.clock.advance(1)
+        self.proxy.back_end.wire.deliver(OK)
+        self.assertEqual(2, self.hear().count(b"HTTP/1.1 200 OK\r\n"))
+
+    def test_refused(self) -> None:
+        """A connection that has been refused stays so, whatever was read meanwhile."""
+        self.start(ClientSettings(body_bytes=80_000))
+        chunk = b"3e8\r\n" + b"y" * 1000 + b"\r\n"
+        self.say(post(b"", length=-1), *[chunk] * 100, b"0\r\n\r\n", get(b"/2"))
+        self.assertTrue(self.hear().startswith(b"HTTP/1.1 413 "))
+        self.assertEqual(0, self.asked().count(b"GET "))
+        for _ in range(3):
+            self.proxy.clock.advance(1)
+        self.assertEqual([("/token", 413, Outcome.REFUSED)], self.outcomes())
+        self.assertEqual("closing", self.wire.protocol._protocol._phase.value)

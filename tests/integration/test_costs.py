@@ -1,0 +1,143 @@
+"""What an exchange costs, counted and not timed: a change that adds work to the hot path goes red here.
+
+Calls of Python and of C functions are the same on every machine. The bounds stand a few per cent above what was measured; who
+lowers a figure lowers its bound, and whoever has to raise one says why in the commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from tests.support.memory import GET, OK, Proxy, Wire, post
+from x509proxy.certificates.pem_files import Identity
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.downstream.factory import TlsFactory
+from x509proxy.monitoring.access_log_format import access_line
+from x509proxy.settings import ClientAuth, ClientSettings
+from x509proxy.transport.tls_context import ServerConnections, make_context
+
+TOKEN = post(
+    b"grant_type=client_credentials", b"User-Agent: client/1.0", b"Accept: application/json",
+    b"Content-Type: application/x-www-form-urlencoded",
+)  # fmt: skip
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\n"
+    b"Content-Length: 60\r\n\r\n" + b"x" * 60
+)
+
+
+def calls(step: Callable[[], object]) -> int:
+    """How many functions are called, Python's and C's together."""
+    count = 0
+
+    def on_event(_: FrameType, event: str, __: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    gc.disable()
+    sys.setprofile(on_event)
+    try:
+        step()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return count
+
+
+class KeepAlive(SynchronousTestCase):
+    def exchange_calls(self, *requests: bytes, answer: bytes = OK) -> float:
+        """Calls for each exchange on a connection that is kept, its access-log line included, once everything is warm."""
+        proxy = Proxy(client=ClientSettings(requests=10**6))
+        proxy.observe = access_line  # type: ignore[assignment]  # its line is thrown away
+        client = proxy.tls_client(samples.certificate(), requests[0])
+        back_end = proxy.back_end.wire
+        back_end.deliver(answer)
+
+        def one(request: bytes) -> None:
+            client.deliver(request)
+            back_end.deliver(answer)
+            client.clear()
+            back_end.clear()
+
+        def all_of(several: Sequence[bytes]) -> None:
+            for request in several:
+                one(request)
+
+        all_of(requests[:3])
+        return calls(partial(all_of, requests)) / len(requests)
+
+    def test_get(self) -> None:
+        """A GET with a short answer."""
+        self.assertLessEqual(self.exchange_calls(*[GET] * 20), 187)
+
+    def test_token_request(self) -> None:
+        """A token request as OAuth clients send it, with an answer as authorization servers give it."""
+        self.assertLessEqual(self.exchange_calls(*[TOKEN] * 20, answer=ANSWER), 203)
+
+    def test_unknown_heads(self) -> None:
+        """Each further field of a head that has not been seen before costs the same: nothing grows faster than its input."""
+        few, many, more = (self.exchange_calls(*self.heads(count)) for count in (10, 40, 70))
+        self.assertLessEqual(many - few, 30 * 15)
+        self.assertLessEqual(abs((more - many) - (many - few)), 30)
+
+    def heads(self, count: int) -> list[bytes]:
+        """Requests with so many fields, no two alike."""
+        return [
+            GET[:-2] + b"X-A: b\r\n" * count + b"X-B: %d-%d\r\n\r\n" % (count, number)
+            for number in range(20)
+        ]
+
+
+class Fresh(SynchronousTestCase):
+    def test_connection(self) -> None:
+        """A connection with a client's certificate, a request and its answer, and the end: the server's side of it."""
+        server, client = (
+            make_self_signed(KeyKind.EC, "localhost", server=True),
+            make_self_signed(KeyKind.EC, "client"),
+        )
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.use_certificate(client.certificate)
+        context.use_privatekey(client.private_key)
+        proxy = Proxy()
+        proxy.observe = access_line  # type: ignore[assignment]
+        connections = ServerConnections(
+            make_context(Identity(server.certificate, server.private_key), ClientAuth.OPTIONAL)
+        )
+        factory = TlsFactory(connections, proxy.factory)
+        first, *others = (self.connection_calls(proxy, factory, context) for _ in range(4))
+        # All alike, but in a new second, whose name has to be made for the log.
+        least, same, _ = sorted(others)
+        self.assertEqual(least, same)
+        self.assertLessEqual(least, 500, first)
+
+    def connection_calls(self, proxy: Proxy, factory: TlsFactory, context: SSL.Context) -> int:
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        wire = Wire(proxy.clock)
+        count = calls(lambda: wire.attach(factory.buildProtocol(None)))  # type: ignore[arg-type]
+        for step in (
+            client.do_handshake,
+            client.do_handshake,
+            lambda: client.send(GET),
+            client.shutdown,
+        ):
+            with contextlib.suppress(SSL.WantReadError):
+                step()
+            said = client.bio_read(1 << 16)
+            count += calls(partial(wire.deliver, said))
+            for back_end in proxy.back_end.wires:
+                if back_end.sent():
+                    count += calls(partial(back_end.deliver, OK))
+            if answer := wire.sent():
+                client.bio_write(answer)
+        return count

@@ -1,0 +1,205 @@
+"""Promises of :mod:`x509proxy.service.gc_tuning`, and the one that it leans on: what ends is freed at once, without the collector."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import socket
+import ssl
+import struct
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.memory import Proxy
+from tests.support.raw_tls import ProxyTestCase, get, read_reply, read_to_end, until
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.service.gc_tuning import relax_collector, restore_collector
+
+# Objects: Python 3.12 freezes some hundred that are immortal, of its own accord.
+MANY = 10_000
+OURS = ("x509proxy.", "OpenSSL.")
+KEEP = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Number: %d\r\n\r\n"
+POST = b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
+CLIENT = make_self_signed(KeyKind.EC, "client")
+# Heads that nobody has seen before: known ones need no parser.
+NUMBERS = itertools.count()
+ANSWER = b"HTTP/1.1 200 OK\r\nX-Number: %d\r\nContent-Length: 2\r\n\r\nok"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+HALF = b"HTTP/1.1 200 OK\r\nX-Half: %d\r\nContent-Length: 10\r\n\r\nhalf"
+LINGER = struct.pack("ii", 1, 0)
+
+
+class Settings(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.usual = gc.get_threshold()
+        self.addCleanup(gc.set_threshold, *self.usual)
+        self.addCleanup(gc.unfreeze)
+
+    def test_relaxed(self) -> None:
+        """What is there is looked at no more, and what is new less often; at the end all is as it was."""
+        relax_collector()
+        self.assertGreater(gc.get_freeze_count(), MANY)
+        self.assertGreater(gc.get_threshold()[0], self.usual[0])
+        restore_collector()
+        self.assertEqual(self.usual, gc.get_threshold())
+        self.assertLess(gc.get_freeze_count(), MANY)
+
+    def test_not_ours(self) -> None:
+        """Where somebody has settings of his own, they are left alone, at the start and at the end."""
+        gc.set_threshold(123, 4, 5)
+        relax_collector()
+        self.assertEqual((123, 4, 5), gc.get_threshold())
+        self.assertLess(gc.get_freeze_count(), MANY)
+        gc.freeze()
+        restore_collector()
+        self.assertGreater(gc.get_freeze_count(), MANY)
+
+
+class Waiting(SynchronousTestCase):
+    def test_in_the_inbox(self) -> None:
+        """A request that waits for its turn, and one of which the body is missing: neither keeps a connection that has gone."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for said in (2 * (KEEP % 0), POST):
+            channel = Proxy().factory.buildProtocol(None)
+            channel._inbox.feed(said)
+            self.assertTrue(channel._inbox.waits)
+            gone = weakref.ref(channel)
+            channel.connectionLost()
+            del channel
+            self.assertIsNone(gone(), said)
+
+
+class Cycles(ProxyTestCase):
+    """Over real sockets: a connection is some 30 KiB of OpenSSL's, and its keys."""
+
+    def setUp(self) -> None:
+        self.start(*[ANSWER % number for number in range(20)])
+
+    async def left_behind(self, step: Callable[[ssl.SSLSocket], object]) -> Counter[str]:
+        """What only the collector would have freed after some connections on which a client does this, by type."""
+
+        def connect() -> None:
+            with self.proxy.connect(CLIENT) as client:
+                step(client)
+
+        return await self.left_behind_by(connect)
+
+    async def left_behind_by(self, connect: Callable[[], object]) -> Counter[str]:
+        await self.some(connect)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await self.some(connect)
+            gc.collect()
+        finally:
+            gc.set_debug(0)
+        kinds = [f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in gc.garbage]
+        gc.garbage.clear()
+        return Counter(kind for kind in kinds if kind.startswith(OURS))
+
+    async def some(self, connect: Callable[[], object]) -> None:
+        for _ in range(3):
+            await deferToThread(connect)
+        await until(lambda: not self.proxy._tls.protocols)
+
+    async def test_answered(self) -> None:
+        """One exchange, and the end that the client has asked for."""
+        self.assertEqual({}, await self.left_behind(answered))
+
+    async def test_chunked(self) -> None:
+        """An answer whose length nobody knows."""
+        self.back_end.answers.extendleft([CHUNKED] * 6)
+        self.assertEqual({}, await self.left_behind(answered))
+
+    async def test_kept(self) -> None:
+        """A connection that could have been used again; the client closes it, or is gone without a word."""
+        for end in (closed, reset):
+            self.assertEqual({}, await self.left_behind(partial(kept, end)), end.__name__)
+
+    async def test_silent(self) -> None:
+        """A client that has nothing to ask."""
+        for end in (closed, reset):
+            self.assertEqual({}, await self.left_behind(end), end.__name__)
+
+    async def test_no_handshake(self) -> None:
+        """A client that speaks no TLS."""
+
+        def connect() -> bytes:
+            with socket.create_connection(("127.0.0.1", self.proxy.port), 10) as plain:
+                plain.sendall(get())
+                return read_to_end(plain)
+
+        self.assertEqual({}, await self.left_behind_by(connect))
+
+    async def test_refused(self) -> None:
+        """A request that nobody understands."""
+        self.assertEqual({}, await self.left_behind(refused))
+
+    async def test_not_whole(self) -> None:
+        """A client that leaves in the middle of a head, of a body, or of an answer."""
+        for said in (b"GET / HTTP/1.1\r\n", POST, POST + b"ab"):
+            self.assertEqual(
+                {}, await self.left_behind(partial(ssl.SSLSocket.sendall, data=said)), said
+            )
+        self.back_end.answers.extendleft([HALF % number for number in range(6)])
+        self.assertEqual({}, await self.left_behind(left))
+
+    async def test_back_end_gone(self) -> None:
+        """A back end that goes before it answers, or in the middle of its answer."""
+        for answer in (cut, half):
+            self.back_end.answers.extendleft([answer] * 6)
+            self.assertEqual({}, await self.left_behind(answered))
+
+
+# What a back end does.
+
+
+def cut(transport: Any) -> None:
+    transport.abortConnection()
+
+
+def half(transport: Any) -> None:
+    transport.write(HALF % next(NUMBERS))
+    transport.loseConnection()
+
+
+# What a client does.
+
+
+def answered(client: ssl.SSLSocket) -> None:
+    client.sendall(get("/", f"X-Number: {next(NUMBERS)}"))
+    read_to_end(client)
+
+
+def closed(client: ssl.SSLSocket) -> None:
+    client.unwrap()
+
+
+def reset(client: ssl.SSLSocket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+
+
+def kept(end: Callable[[ssl.SSLSocket], None], client: ssl.SSLSocket) -> None:
+    for _ in range(2):
+        client.sendall(KEEP % next(NUMBERS))
+        read_reply(client)
+    end(client)
+
+
+def refused(client: ssl.SSLSocket) -> None:
+    client.sendall(b"what?\r\n\r\n")
+    read_to_end(client)
+
+
+def left(client: ssl.SSLSocket) -> None:
+    client.sendall(get())
+    client.recv(1000)

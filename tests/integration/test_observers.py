@@ -1,0 +1,249 @@
+"""Promises of those who tell what happens (:mod:`x509proxy.monitoring.counters`): streams, the factory, and whoever serves."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import msgspec
+from OpenSSL import SSL
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.memory import Desk, Wire
+from tests.system.test_service import Files, parse
+from tests.system.test_workers import ParentReactor
+from tests.unit.transport.test_tls_stream import StreamTestCase
+from x509proxy.downstream.factory import ProxyFactory, TlsFactory
+from x509proxy.monitoring.counters import Counters
+from x509proxy.service.ipc import Frames, Task, frame, pack, read_message
+from x509proxy.service.proxy_service import ProxyService
+from x509proxy.service.server import Running
+from x509proxy.service.supervisor import Crew
+from x509proxy.service.worker import Worker
+from x509proxy.settings import ClientSettings
+from x509proxy.transport.deadlines import Deadlines
+from x509proxy.transport.tls_stream import TlsStream
+
+
+class Handshakes(StreamTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.counters = Counters()
+        self.factory._connections.watch = self.counters
+
+    def failures(self) -> dict[str, int]:
+        """What is counted once the connection has ended."""
+        self.wire.lose()
+        counts = self.counters.counts()
+        self.assertEqual({}, counts.handshakes)
+        return counts.handshake_failures
+
+    def test_done(self) -> None:
+        """A handshake counts once, by its version; the end of such a connection is no failure."""
+        self.shake()
+        self.wire.lose()
+        counts = self.counters.counts()
+        self.assertEqual(({"TLSv1.3": 1}, {}), (counts.handshakes, counts.handshake_failures))
+
+    def test_not_tls(self) -> None:
+        """What is no TLS is a failure of that kind, once."""
+        self.wire.deliver(b"GET / HTTP/1.1\r\n\r\n", b"more")
+        self.assertEqual({"not_tls": 1}, self.failures())
+
+    def test_silent(self) -> None:
+        """Whoever says nothing and leaves looks whether the port is open."""
+        self.assertEqual({"silent": 1}, self.failures())
+
+    def test_left(self) -> None:
+        """Whoever leaves in the middle is counted as that."""
+        with self.assertRaises(SSL.WantReadError):
+            self.client.do_handshake()
+        self.wire.deliver(self.take())
+        self.assertEqual({"client_left": 1}, self.failures())
+
+    def test_cut(self) -> None:
+        """Whom the proxy leaves, because it takes too long, too."""
+        self.stream.abortConnection()
+        self.assertEqual({"timeout": 1}, self.failures())
+
+    def test_refused_by_client(self) -> None:
+        """A client that does not like the server's certificate says so in an alert."""
+        self.client.set_verify(SSL.VERIFY_PEER, lambda *_: False)
+        with self.assertRaises(SSL.Error):
+            self.exchange()
+        self.wire.deliver(self.take())
+        found = self.counters.counts()
+        # In TLS 1.3 the server is not yet done when the client's alert comes.
+        self.assertEqual(({}, {"refused_by_client": 1}), (found.handshakes, self.failures()))
+
+    def test_fault(self) -> None:
+        """A fault of ours is one."""
+
+        def fail() -> None:
+            raise RuntimeError("a callback's fault")
+
+        self.patch(self.stream._tls, "do_handshake", fail)
+        self.wire.deliver(b"anything")
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+        self.assertEqual({"internal_error": 1}, self.failures())
+
+
+class OldHandshakes(StreamTestCase):
+    VERSION = SSL.TLS1_2_VERSION
+
+    def test_version(self) -> None:
+        """TLS 1.2 is told apart."""
+        counters = self.factory._connections.watch = Counters()
+        self.shake()
+        self.assertEqual({"TLSv1.2": 1}, counters.counts().handshakes)
+
+
+class Limits(SynchronousTestCase):
+    def connect(self, settings: ClientSettings, times: int = 2) -> dict[str, int]:
+        clock, counters = Clock(), Counters()
+        factory = ProxyFactory(Desk(), Deadlines(clock), settings, counters)
+        for _ in range(times):
+            self.addCleanup(Wire(clock).attach(factory.buildProtocol(None)).lose)
+        self.assertEqual(1, factory.connections)
+        self.factory = factory
+        return counters.counts().limits
+
+    def test_each(self) -> None:
+        """A connection that is not taken counts by the setting that says so."""
+        for settings, limit in (
+            (ClientSettings(connections=1), "client.connections"),
+            (ClientSettings(connections_per_address=1), "client.connections-per-address"),
+            (ClientSettings(handshakes_per_address=0.5), "client.handshakes-per-address"),
+        ):
+            self.assertEqual({limit: 1}, self.connect(settings))
+
+    def test_draining(self) -> None:
+        """While the proxy drains no limit is met."""
+        counts = self.connect(ClientSettings(), 1)
+        self.factory.draining = True
+        wire = Wire(Clock()).attach(self.factory.buildProtocol(None))
+        self.assertEqual((True, {}), (wire.aborted, counts))
+
+
+class OverTls(StreamTestCase):
+    def test_limit_is_no_failure(self) -> None:
+        """A connection that is not taken is not counted among the handshakes that failed."""
+        counters = Counters()
+        owner = ProxyFactory(Desk(), Deadlines(Clock()), ClientSettings(connections=1), counters)
+        self.connect(owner)
+        self.factory._connections.watch = counters
+        second: Any = TlsFactory(self.factory._connections, owner).buildProtocol(None)
+        assert isinstance(second, TlsStream)
+        Wire(Clock()).attach(second).lose()
+        self.assertEqual(
+            ({"client.connections": 1}, {}),
+            (counters.counts().limits, counters.counts().handshake_failures),
+        )
+        self.wire.lose()
+
+
+class Wired(SynchronousTestCase):
+    """With ``[admin]`` everybody is told; without, nobody."""
+
+    def setUp(self) -> None:
+        self.files = Files(self.mktemp())
+        self.reactor = ParentReactor()
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+
+    def service(
+        self, more: str = "", admin: str = '[admin]\nlisten = "tcp:9443:interface=127.0.0.1"'
+    ) -> ProxyService:
+        text = f"""
+            listen = "tcp:1"
+            certificate = "server.pem"
+            private-key = "server.key"
+            header-file = "header.txt"
+            backend = "http://127.0.0.1:9"
+            {more}
+            {admin}
+        """
+        options = parse("--config", str(self.files.write("proxy.toml", text.encode())))
+        assert options.configuration is not None
+        return ProxyService(options.configuration, self.reactor)
+
+    def test_one_process(self) -> None:
+        """What a process that serves is told is what its admin listener shows; it listens last, and ends last."""
+        service = self.service()
+        service.startService()
+        self.assertEqual([1, 9443], [port.number for port in self.reactor.ports])
+        running = service.serving
+        assert isinstance(running, Running)
+        self.assertIs(running.counters, running.listeners[0].connections.watch)
+        running.listeners[0].connections.watch.shaken(0x0304)
+        service.reload()
+        found = running.snapshot()
+        self.assertEqual(
+            ({"TLSv1.3": 1}, {"success": 1, "failure": 0}),
+            (found.counts.handshakes, found.counts.reloads),
+        )
+        self.successResultOf(service.stopService())
+        self.assertEqual([False, False], [port.listening for port in self.reactor.ports])
+
+    def test_broken_reload(self) -> None:
+        """A reload that fails shows, with its sentence."""
+        service = self.service()
+        self.files.write("server.pem", b"broken")
+        service.reload()
+        self.assertIn("server.pem", service.serving.snapshot().reload.error)
+
+    def test_without(self) -> None:
+        """Without ``[admin]`` nothing is counted, and nobody listens."""
+        service = self.service(admin="")
+        service.startService()
+        running = service.serving
+        assert isinstance(running, Running)
+        running.listeners[0].connections.watch.shaken(0x0304)
+        self.assertEqual(({}, 1), (running.snapshot().counts.handshakes, len(self.reactor.ports)))
+        self.successResultOf(service.stopService())
+
+    def worker(self, service: ProxyService) -> tuple[Worker, Wire]:
+        worker = Worker(self.reactor)
+        pipe = Wire(Clock())
+        pipe.attach(worker)
+        pipe.deliver(frame(pack(Task(service.reloading.configuration, ((7, 2),)))))
+        return worker, pipe
+
+    def said(self, pipe: Wire) -> list[dict[str, Any]]:
+        return [read_message(content) for content in Frames().feed(pipe.sent())]
+
+    def test_workers(self) -> None:
+        """A worker reports each second; its parent shows what all of them have reported."""
+        service = self.service("workers = 2")
+        crew = service.serving
+        assert isinstance(crew, Crew)
+        worker, pipe = self.worker(service)
+        assert worker.running is not None
+        worker.running.counters.shaken(0x0304)
+        self.reactor.advance(1.0)
+        serving, *reports = self.said(pipe)
+        self.assertEqual(
+            ("serving", ["snapshot", "snapshot"]),
+            (serving["kind"], [report["kind"] for report in reports]),
+        )
+        crew.hear(1, reports[-1])
+        found = crew.snapshot()
+        self.assertEqual(
+            ({"TLSv1.3": 1}, True, 1), (found.counts.handshakes, found.ready, len(found.workers))
+        )
+
+    def test_silent_workers(self) -> None:
+        """Where nobody can look, workers report nothing."""
+        _, pipe = self.worker(self.service("workers = 2", admin=""))
+        self.reactor.advance(1.0)
+        self.assertEqual(["serving"], [message["kind"] for message in self.said(pipe)])
+
+    def test_rubbish(self) -> None:
+        """A report that is none is what the parent ends a worker for: a ValueError."""
+        crew = self.service("workers = 2").serving
+        assert isinstance(crew, Crew)
+        self.assertRaises(
+            ValueError, crew.hear, 1, {"kind": "snapshot", "snapshot": {"taken": "now"}}
+        )
+        self.assertTrue(issubclass(msgspec.ValidationError, ValueError))

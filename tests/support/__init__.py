@@ -1,0 +1,1 @@
+"""What the tests share: certificates, in-memory connections, reference parsers."""

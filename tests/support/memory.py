@@ -1,0 +1,401 @@
+"""Connections in memory, for the tests of both HTTP legs: transports that remember, back ends that obey, a whole proxy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import crypto
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    ISSLTransport,
+    IStreamClientEndpoint,
+)
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from x509proxy.backend_url import Backend
+from x509proxy.downstream.factory import ProxyFactory
+from x509proxy.downstream.request import Request
+from x509proxy.exchange import Exchange
+from x509proxy.forwarding.header_rules import HeaderRules
+from x509proxy.forwarding.presets import find_preset
+from x509proxy.http1.errors import Refusal
+from x509proxy.http1.messages import Body, ResponseHead
+from x509proxy.relay import Transfer
+from x509proxy.schema import DiscoverySettings
+from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings
+from x509proxy.transport.deadlines import Deadlines
+from x509proxy.upstream.connection import Connection
+from x509proxy.upstream.pool import Pool
+
+__all__ = [
+    "CUT",
+    "GET",
+    "HEADER",
+    "OK",
+    "RULES",
+    "Attempt",
+    "BackEnd",
+    "Borrower",
+    "Desk",
+    "Proxy",
+    "Source",
+    "TlsWire",
+    "Wire",
+    "post",
+    "reply",
+    "undated",
+]
+
+GET = b"GET / HTTP/1.1\r\nHost: as.example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CUT = ConnectionLost()
+HEADER = b"Sec-Client-X509-Cert-Zq3fJ7sLw0aXn5tRk9vB2yGd8hMc4pUe"
+RULES = HeaderRules.for_preset(find_preset("connect2id"), HEADER)
+
+
+def post(body: bytes, *fields: bytes, length: int | None = None) -> bytes:
+    """A POST; ``length``: what it says of its body, if not the truth; -1 says ``chunked``."""
+    size = len(body) if length is None else length
+    framing = b"Transfer-Encoding: chunked" if size < 0 else b"Content-Length: %d" % size
+    return b"\r\n".join([b"POST /token HTTP/1.1", b"Host: as.example", *fields, framing, b"", body])
+
+
+def undated(answer: bytes) -> bytes:
+    """An answer, or several, or a request, without what no two have in common: the time of day, and the id."""
+    return re.sub(rb"(?:Date: [^\r]+ GMT|X-Request-Id: [0-9a-f]{32})\r\n", b"", answer)
+
+
+class Wire(StringTransport):
+    """One end of a connection, with the other end in the test's hands.
+
+    Like Twisted's own it ends, once aborted, in the reactor's next turn, and takes no byte after its end; ``loseConnection`` is
+    only noted, as over TLS, where the other end has to answer it.
+    """
+
+    def __init__(self, clock: Clock, peer: object = None) -> None:
+        far = peer or IPv4Address("TCP", "198.51.100.7", 40000)
+        StringTransport.__init__(self, IPv4Address("TCP", "192.0.2.1", 8443), far, lenient=True)
+        self.protocol: Any = None
+        self.aborted = False
+        self.gone = False
+        self._clock = clock
+
+    def attach(self, protocol: IProtocol) -> Wire:
+        """Connect it to ``protocol``."""
+        self.protocol = protocol
+        protocol.makeConnection(self)
+        return self
+
+    # The test's calls: the other end.
+
+    def deliver(self, *pieces: bytes) -> None:
+        """Let bytes come from the other end."""
+        for piece in pieces:
+            if not self.aborted and not self.gone:
+                self.protocol.dataReceived(piece)
+
+    def sent(self) -> bytes:
+        """What has been written since the last time this was asked."""
+        value: bytes = self.value()
+        self.clear()
+        return value
+
+    def lose(self, reason: Exception | None = None) -> None:
+        """End it; cleanly if no ``reason`` is given."""
+        if not self.gone:
+            self.gone = True
+            producer, self.producer = self.producer, None
+            if producer is not None:
+                producer.stopProducing()
+            self.protocol.connectionLost(Failure(reason or ConnectionDone()))
+
+    def fill(self) -> None:
+        """The other end does not read: the buffer is full."""
+        if self.producer is not None:
+            self.producer.pauseProducing()
+
+    def drain(self) -> None:
+        """The other end has read everything."""
+        if self.producer is not None:
+            self.producer.resumeProducing()
+
+    @property
+    def reading(self) -> bool:
+        """Whether bytes from the other end are wanted."""
+        return bool(self.producerState == "producing")
+
+    # Twisted's calls.
+
+    def write(self, data: bytes) -> None:
+        if not self.aborted and not self.gone:
+            self.io.write(data)
+
+    def abortConnection(self) -> None:
+        if not self.aborted and not self.gone:
+            self.aborted = self.disconnecting = True
+            self._clock.callLater(0, self.lose, ConnectionAborted())
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+
+class _Handle:
+    def __init__(self, certificate: x509.Certificate | None) -> None:
+        self._certificate = certificate
+
+    def get_peer_certificate(self) -> crypto.X509 | None:
+        return (
+            None if self._certificate is None else crypto.X509.from_cryptography(self._certificate)
+        )
+
+    def get_peer_cert_chain(self, *, as_cryptography: bool) -> None:
+        """Nothing but the leaf was sent."""
+
+    def get_protocol_version_name(self) -> str:
+        return "TLSv1.3"
+
+
+class TlsWire(Wire):
+    """One whose other end has shown ``certificate``, once :meth:`shake` has been called."""
+
+    def __init__(self, clock: Clock, certificate: x509.Certificate | None = None) -> None:
+        super().__init__(clock)
+        alsoProvides(self, ISSLTransport)
+        self._handle = _Handle(certificate)
+
+    def shake(self) -> TlsWire:
+        """End the handshake."""
+        self.protocol.handshakeCompleted()
+        return self
+
+    def getHandle(self) -> _Handle:
+        return self._handle
+
+
+class Source:
+    """Where an answer comes from: it keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pause_answer(self) -> None:
+        self.told.append("pause")
+
+    def resume_answer(self) -> None:
+        self.told.append("resume")
+
+    def client_gone(self) -> None:
+        self.told.append("gone")
+
+
+class Desk:
+    """What stands behind a channel: it keeps the requests, and does ``then`` with each, which is nothing of note at first."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.exchanges: list[Exchange] = []
+        self.observe = self.exchanges.append
+        self.then: Callable[[Request], object] = id
+
+    def serve(self, request: Request) -> None:
+        self.requests.append(request)
+        self.then(request)
+
+
+def reply(request: Request, body: bytes = b"ok") -> None:
+    """Answer at once and whole."""
+    request.begin(200, b"OK", (), Body.LENGTH, len(body))
+    request.write(body)
+    request.finish()
+
+
+class Borrower:
+    """One who needs a connection for one exchange: it keeps what it is told.
+
+    It does ``at_once`` when it is connected, ``then`` when it gets the answer's head, and ``finally_`` when all is over.
+    ``streams``: its client is still sending the body.
+    """
+
+    def __init__(
+        self,
+        at_once: Callable[[Borrower], object] = id,
+        finally_: Callable[[Borrower], object] = id,
+        *,
+        streams: bool = False,
+    ) -> None:
+        self.streams = streams
+        self.told: list[object] = []
+        self.refusals: list[Refusal] = []
+        self.connections: list[Connection] = []
+        self.then: Callable[[Borrower], object] = id
+        self._at_once = at_once
+        self._finally = finally_
+
+    def __repr__(self) -> str:
+        return f"<Borrower {self.told} {self.refusals}>"
+
+    @property
+    def connection(self) -> Connection:
+        """The connection lent, or the newest of them."""
+        return self.connections[-1]
+
+    @property
+    def statuses(self) -> list[int]:
+        """Those of the refusals."""
+        return [refusal.status for refusal in self.refusals]
+
+    def ask(self, method: bytes = b"GET") -> None:
+        """Send a request without a body."""
+        self.connection.send(method, method + b" / HTTP/1.1\r\n\r\n", self, whole=True)
+        self.connection.body_end()
+
+    def connected(self, connection: Connection) -> None:
+        self.connections.append(connection)
+        self._at_once(self)
+
+    def not_connected(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
+        self._finally(self)
+
+    def answer_head(self, head: ResponseHead) -> None:
+        self.told.append(head.status)
+        self.then(self)
+
+    def answer_data(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def answer_so_far(self) -> None:
+        """Nothing is kept back here."""
+
+    def answer_end(self) -> None:
+        self.told.append("end")
+        self._finally(self)
+
+    def answer_failed(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
+        self._finally(self)
+
+    def pause_request(self) -> None:
+        self.told.append("pause")
+
+    def resume_request(self) -> None:
+        self.told.append("resume")
+
+
+class Attempt:
+    """One connection that somebody tries to open."""
+
+    def __init__(self, factory: IProtocolFactory, wire: Wire) -> None:
+        self._factory = factory
+        self.wire = wire
+        self.cancelled = False
+        self.deferred: Deferred[Any] = Deferred(self._cancel)
+
+    def _cancel(self, _: Deferred[Any]) -> None:
+        self.cancelled = True
+
+    def succeed(self) -> Wire:
+        """It is accepted, be it after it has been given up."""
+        protocol = self._factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 8080))
+        assert protocol is not None
+        self.wire.attach(protocol)
+        if not self.cancelled:
+            self.deferred.callback(protocol)
+        return self.wire
+
+    def fail(self, reason: Exception | None = None) -> None:
+        """It is refused."""
+        self.deferred.errback(reason or Refused())
+
+
+@implementer(IStreamClientEndpoint)
+class BackEnd:
+    """An end point whose connections are in the test's hands. ``at_once``: they are accepted without being told."""
+
+    def __init__(self, clock: Clock, *, tls: bool = False, at_once: bool = True) -> None:
+        self._clock = clock
+        self._tls = tls
+        self.at_once = at_once
+        self.attempts: list[Attempt] = []
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        wire = TlsWire(self._clock) if self._tls else Wire(self._clock)
+        attempt = Attempt(protocolFactory, wire)
+        self.attempts.append(attempt)
+        if self.at_once:
+            return succeed(attempt.succeed().protocol)
+        return attempt.deferred
+
+    @property
+    def wire(self) -> Wire:
+        """The newest connection."""
+        return self.attempts[-1].wire
+
+    @property
+    def wires(self) -> list[Wire]:
+        """All connections, those that have ended and those that have only been tried included."""
+        return [attempt.wire for attempt in self.attempts]
+
+
+class Proxy:
+    """A whole proxy in memory: client's wire, channel, transfer, pools, and back ends with their wires."""
+
+    def __init__(
+        self,
+        *,
+        client: ClientSettings = ClientSettings(),
+        upstream: UpstreamSettings = UpstreamSettings(),
+        policy: PolicySettings = PolicySettings(),
+        urls: Sequence[str] = ("http://127.0.0.1:8080",),
+        at_once: bool = True,
+        rules: HeaderRules = RULES,
+        discovery: DiscoverySettings | None = None,
+    ) -> None:
+        self.clock = Clock()
+        self.exchanges: list[Exchange] = []
+        self.observe = self.exchanges.append
+        self.transfers: list[Transfer] = []
+        self.deadlines = Deadlines(self.clock)
+        self.back_ends = [BackEnd(self.clock, at_once=at_once) for _ in urls]
+        self.pools = [
+            Pool(Backend.parse(url), back_end, self.deadlines, upstream)
+            for url, back_end in zip(urls, self.back_ends, strict=True)
+        ]
+        self.factory = ProxyFactory(self, self.deadlines, client)
+        self._policy = policy
+        self._rules = rules
+        self._discovery = discovery
+
+    def serve(self, request: Request) -> None:
+        transfer = Transfer(request, self.pools, self._rules, self._policy, self._discovery)
+        self.transfers.append(transfer)
+        transfer.start()
+
+    @property
+    def back_end(self) -> BackEnd:
+        """The only back end, or the first."""
+        return self.back_ends[0]
+
+    def client(self, *pieces: bytes) -> Wire:
+        """A new client, which sends ``pieces``."""
+        wire = Wire(self.clock).attach(self.factory.buildProtocol(None))
+        wire.deliver(*pieces)
+        return wire
+
+    def tls_client(self, certificate: x509.Certificate | None, *pieces: bytes) -> Wire:
+        """A new client with a certificate, which sends ``pieces``."""
+        wire = TlsWire(self.clock, certificate)
+        wire.attach(self.factory.buildProtocol(None))
+        wire.shake().deliver(*pieces)
+        return wire

@@ -1,0 +1,114 @@
+"""Bytes cut into pieces, and the events that readers make of them: for the tests of both readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from x509proxy.http1.errors import Refusal
+from x509proxy.http1.messages import RequestHead, ResponseHead
+from x509proxy.http1.parser import Mark
+from x509proxy.http1.request_parser import RequestReader
+from x509proxy.http1.response_parser import ResponseReader
+
+HOST = b"Host: as.example\r\n"
+
+
+Event = RequestHead | ResponseHead | bytes | Mark | Refusal
+
+
+def request(
+    fields: bytes = b"", line: bytes = b"GET / HTTP/1.1", body: bytes = b"", host: bytes = HOST
+) -> bytes:
+    return line + b"\r\n" + host + fields + b"\r\n" + body
+
+
+def post(fields: bytes, body: bytes = b"") -> bytes:
+    return request(fields, b"POST / HTTP/1.1", body)
+
+
+def chunked(body: bytes) -> bytes:
+    return post(b"Transfer-Encoding: chunked\r\n", body)
+
+
+def joined(events: Iterable[Event]) -> list[Event]:
+    """The same events with each body in one piece."""
+    whole: list[Event] = []
+    for event in events:
+        if isinstance(event, bytes) and whole and isinstance(whole[-1], bytes):
+            whole[-1] += event
+        else:
+            whole.append(event)
+    return whole
+
+
+def pieces(data: bytes, cuts: Iterable[int]) -> Iterator[bytes]:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return (data[start:end] for start, end in pairwise(places) if start < end)
+
+
+def single_bytes(data: bytes) -> Iterator[bytes]:
+    return pieces(data, range(len(data)))
+
+
+def feed(feeds: Iterable[bytes], reader: RequestReader | ResponseReader) -> list[Event]:
+    """All the events, those of requests behind one another in a piece included."""
+    events: list[Event] = []
+    for data in feeds:
+        events += reader.feed(data)
+        while isinstance(reader, RequestReader) and reader.rest:
+            events += reader.feed(b"")
+    return events
+
+
+def shape_of(events: Iterable[Event]) -> str:
+    """One letter for each event: Head, Body, End, Refusal."""
+    letters = {bytes: "B", RequestHead: "H", ResponseHead: "H", Mark: "E", Refusal: "R"}
+    return "".join(letters[type(event)] for event in events)
+
+
+def told(events: Iterable[Event]) -> list[object]:
+    """The events as a client is told of them: the operator's reason depends on whether parser or reader saw it first."""
+    return [
+        (event.status, event.description) if isinstance(event, Refusal) else event
+        for event in events
+    ]
+
+
+CUTS = st.lists(st.integers(0, 400), max_size=6)
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 199 X\r\n", b"HTTP/1.1 304 X\r\n", b"HTTP/1.0 200 OK\r\n", HOST, b"Content-Length: 2\r\n",
+        b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",
+        b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+        b"X: y\r\n", b"\r\n", b"ab", b"2\r\nab\r\n", b"0\r\n\r\n", b"0\r\n", b"\r", b"\n", b" ", b"\0", request(),
+        chunked(b"2\r\nab\r\n0\r\n\r\n"),
+    ]
+)  # fmt: skip
+
+
+STREAMS = st.lists(FRAGMENTS | st.binary(max_size=8), max_size=12).map(b"".join) | st.binary()
+
+
+def taken(
+    test: SynchronousTestCase,
+    reader: RequestReader | ResponseReader,
+    start: bytes,
+    more: bytes,
+    status: int,
+) -> int:
+    """How many bytes of ``more`` are taken until the refusal."""
+    events = feed([start], reader)
+    size = 0
+    while not events or not isinstance(events[-1], Refusal):
+        events = feed([more], reader)
+        size += len(more)
+        test.assertLess(size, 1 << 20)
+    test.assertEqual(status, events[-1].status)
+    return size

@@ -1,0 +1,235 @@
+"""Promises that need bulk: memory does not grow with a body, and an answer that is cut short is never taken for a whole one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socketserver
+import ssl
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import BinaryIO
+
+from twisted.internet.threads import deferToThread
+
+from tests.support.raw_tls import until
+from tests.system.test_service import TWISTD, Daemon, DaemonTestCase
+
+MIB = 1 << 20
+SIZE = 300  # MiB
+GROWTH = 16  # MiB
+# Not one that a compressor, or a shifted buffer, would leave as it is.
+BLOCK = os.urandom(MIB - 1) + b"\n"
+
+
+def blocks(count: int) -> Iterator[bytes]:
+    return (BLOCK for _ in range(count))
+
+
+def checksum(pieces: Iterator[bytes]) -> tuple[int, int]:
+    """How many bytes, and which."""
+    size = crc = 0
+    for piece in pieces:
+        size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return size, crc
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    """Answers ``POST`` with the checksum of what came, and ``GET /N`` with N blocks, framed by ``Content-Length``."""
+
+    def handle(self) -> None:
+        while line := self.rfile.readline():
+            fields = dict(
+                field.strip().lower().split(b": ", 1)
+                for field in iter(self.rfile.readline, b"\r\n")
+            )
+            method, target, _ = line.split(b" ")
+            if method == b"POST":
+                self.answer_checksum(fields)
+            else:
+                count = int(target[1:])
+                self.wfile.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (count * len(BLOCK))
+                )
+                for block in blocks(count):
+                    self.wfile.write(block)
+
+    def answer_checksum(self, fields: dict[bytes, bytes]) -> None:
+        body = (
+            self.chunks()
+            if b"transfer-encoding" in fields
+            else self.pieces(int(fields[b"content-length"]))
+        )
+        answer = b"%d %d" % checksum(body)
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        while size:
+            piece = self.rfile.read(min(size, 65536))
+            size -= len(piece)
+            yield piece
+
+    def chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield from self.pieces(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+
+# One that never ends an answer, in a process of its own, to be killed.
+_ENDLESS = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+connection, _ = listener.accept()
+head = b""
+while not head.endswith(b"\\r\\n\\r\\n"):
+    head += connection.recv(1)
+if b"GET /chunked" in head:
+    connection.sendall(b"HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
+    while True:
+        connection.sendall(b"400\\r\\n" + b"x" * 1024 + b"\\r\\n")
+connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 67108864\\r\\n\\r\\n")
+while True:
+    connection.sendall(b"x" * 1024)
+"""
+
+
+class BulkTestCase(DaemonTestCase):
+    timeout = 60
+
+    async def proxy(self, back_end: int) -> Daemon:
+        """A proxy in a process of its own, for bodies of any size."""
+        daemon = self.prepare()
+        config = f'client.body-bytes = {SIZE * MIB * 2}\nbackend = "http://127.0.0.1:{back_end}"\n'
+        path = daemon.files.write("proxy.toml", config.encode())
+        arguments = daemon.arguments("--config", str(path))
+        place = arguments.index("--backend")
+        daemon.spawn([*TWISTD, "-n", "--pidfile=", *arguments[:place], *arguments[place + 2 :]])
+        await until(daemon.listens, pause=0.05)
+        return daemon
+
+
+class Memory(BulkTestCase):
+    def setUp(self) -> None:
+        self.server = _Server(("127.0.0.1", 0), _Handler)
+        thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(self.server.server_close)
+        self.addCleanup(self.server.shutdown)
+
+    async def grown(self, step: str) -> int:
+        """By how many MiB the proxy's largest size grows from a small body to a large one; the body arrives as it was."""
+        daemon = await self.proxy(self.server.server_address[1])
+        act = {"up": upload, "up in chunks": upload_chunked, "down": download}[step]
+        sizes = []
+        for count in (4, SIZE):
+            expected = checksum(blocks(count))
+            self.assertEqual(expected, await deferToThread(self.exchange, daemon, act, count))
+            sizes.append(high_water(daemon.pid))
+        return sizes[1] - sizes[0]
+
+    @staticmethod
+    def exchange(daemon: Daemon, act: object, count: int) -> tuple[int, int]:
+        with daemon.connect() as connection, connection.makefile("rwb") as stream:
+            assert callable(act)
+            result: tuple[int, int] = act(connection, stream, count)
+            return result
+
+    async def test_up(self) -> None:
+        """300 MiB to the back end cost the proxy no memory worth speaking of."""
+        self.assertLess(await self.grown("up"), GROWTH)
+
+    async def test_up_in_chunks(self) -> None:
+        """300 MiB of unknown length to the back end cost none either."""
+        self.assertLess(await self.grown("up in chunks"), GROWTH)
+
+    async def test_down(self) -> None:
+        """300 MiB from the back end cost none either."""
+        self.assertLess(await self.grown("down"), GROWTH)
+
+
+def high_water(pid: int) -> int:
+    """The largest resident size that a process has had, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) >> 10
+
+
+def upload(_: ssl.SSLSocket, stream: BinaryIO, count: int) -> tuple[int, int]:
+    stream.write(
+        b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        % (count * len(BLOCK))
+    )
+    stream.writelines(blocks(count))
+    return answered(stream)
+
+
+def upload_chunked(_: ssl.SSLSocket, stream: BinaryIO, count: int) -> tuple[int, int]:
+    stream.write(b"POST /token HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    stream.writelines(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks(count))
+    stream.write(b"0\r\n\r\n")
+    return answered(stream)
+
+
+def answered(stream: BinaryIO) -> tuple[int, int]:
+    """The checksum that the back end answers."""
+    stream.flush()
+    length = 0
+    for line in iter(stream.readline, b"\r\n"):
+        name, _, value = line.partition(b": ")
+        length = int(value) if name.lower() == b"content-length" else length
+    size, crc = stream.read(length).split()
+    return int(size), int(crc)
+
+
+def download(connection: ssl.SSLSocket, stream: BinaryIO, count: int) -> tuple[int, int]:
+    stream.write(b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % count)
+    stream.flush()
+    response = HTTPResponse(connection)
+    response.begin()
+    return checksum(iter(lambda: response.read(65536), b""))
+
+
+class Killed(BulkTestCase):
+    async def expect_failure(self, target: bytes) -> None:
+        command = [sys.executable, "-c", _ENDLESS]
+        back_end = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self.addCleanup(back_end.wait)
+        self.addCleanup(back_end.kill)
+        assert back_end.stdout is not None
+        self.addCleanup(back_end.stdout.close)
+        daemon = await self.proxy(int(back_end.stdout.readline()))
+
+        def run() -> int:
+            with daemon.connect() as connection:
+                connection.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
+                response = HTTPResponse(connection)
+                response.begin()
+                taken = len(response.read(MIB))
+                os.kill(back_end.pid, signal.SIGKILL)
+                return taken + len(response.read())
+
+        error = await self.assertFailure(
+            deferToThread(run), HTTPException, ssl.SSLError, ConnectionError
+        )
+        self.assertNotIsInstance(error, TimeoutError)
+
+    async def test_with_length(self) -> None:
+        """A back end that is killed in the middle of an answer of known length is a failure to the client."""
+        await self.expect_failure(b"/")
+
+    async def test_in_chunks(self) -> None:
+        """So is one that is killed in the middle of an answer in chunks."""
+        await self.expect_failure(b"/chunked")

@@ -1,0 +1,281 @@
+"""Promises of a running proxy towards its keeper: signals, systemd's words, a log that is rotated, an end that loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.raw_tls import get, read_reply, read_to_end, until
+from tests.system.test_service import TWISTD, Daemon, DaemonTestCase, Files, parse
+from tests.unit.service.test_sd_notify import Ear
+from x509proxy.service.proxy_service import ProxyService
+from x509proxy.service.supervisor import Crew
+
+RECIPE = Path(__file__).parents[2] / "contrib" / "logrotate"
+
+
+class _Reactor(MemoryReactorClock):
+    """With the calls that a service makes of a real one; what comes from a signal is done at once."""
+
+    def callFromThread(self, callable: Callable[..., object], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        callable(*args, **kwargs)
+
+    def callWhenRunning(self, callable: Callable[..., object], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        callable(*args, **kwargs)
+
+
+class ServiceTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.files = Files(self.mktemp())
+        self.ear = Ear()
+        self.addCleanup(self.ear.close)
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+
+    def serve(self, *more: str) -> ProxyService:
+        options = parse(*self.files.arguments("--listen", "tcp:1", *more))
+        assert options.configuration is not None
+        environment = patch.dict(
+            os.environ, {"NOTIFY_SOCKET": self.ear.name, "WATCHDOG_USEC": "20000000"}
+        )
+        environment.start()
+        self.addCleanup(environment.stop)
+        self.reactor = _Reactor()
+        service = ProxyService(options.configuration, self.reactor)
+        service.startService()
+        return service
+
+    def serve_by_workers(self) -> tuple[ProxyService, Crew]:
+        """With two of them, neither of which is there."""
+        self.patch(Crew, "start", lambda _: None)
+        self.patch(Crew, "listen", lambda *_: None)
+        service = self.serve("--config", str(self.files.write("proxy.toml", b"workers = 2\n")))
+        assert isinstance(service.serving, Crew)
+        return service, service.serving
+
+    def said(self) -> list[str]:
+        """What systemd has heard, the first word of each and the sentence for its status."""
+        return [
+            " ".join(filter(None, [next(iter(said)), said.get("STATUS", "")]))
+            for said in self.ear.heard()
+        ]
+
+
+class Words(ServiceTestCase):
+    def test_life(self) -> None:
+        """From the start to the end: it lives, it serves, it lives on, it stops; and nothing is left that ticks."""
+        service = self.serve()
+        self.assertEqual(["WATCHDOG", "READY serving"], self.said())
+        self.reactor.advance(10)
+        self.assertEqual(["WATCHDOG"], self.said())
+        self.successResultOf(service.stopService())
+        self.assertEqual(["STOPPING what is in flight ends"], self.said())
+        self.reactor.advance(60)
+        self.assertEqual([], self.said())
+
+    def test_workers(self) -> None:
+        """Where others serve, it is ready when the first of them does."""
+        service, crew = self.serve_by_workers()
+        self.assertEqual(["WATCHDOG"], self.said())
+        crew.serves()
+        self.assertEqual(["READY serving"], self.said())
+        crew.not_used("worker 1: of another planet")
+        self.assertEqual(
+            ["READY serving; the last reload failed: worker 1: of another planet"], self.said()
+        )
+        service.reload()
+        self.assertEqual(["RELOADING", "READY serving"], self.said())
+        self.successResultOf(service.stopService())
+
+    def test_too_late(self) -> None:
+        """What a worker says while all are told to end takes nothing of that back."""
+        service, crew = self.serve_by_workers()
+        self.successResultOf(service.stopService())
+        self.assertEqual(["WATCHDOG", "STOPPING what is in flight ends"], self.said())
+        crew.serves()
+        crew.not_used("worker 1: of another planet")
+        self.assertEqual([], self.said())
+
+    def test_children(self) -> None:
+        """The processes that it starts find nothing by which they could speak for it."""
+        service = self.serve()
+        self.assertEqual(
+            set(), {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(os.environ)
+        )
+        self.successResultOf(service.stopService())
+
+    def test_reload(self) -> None:
+        """A reload begins and ends, and a failed one leaves a sentence in the status until one is well again."""
+        service = self.serve()
+        self.said()
+        content = self.files.certificate.read_bytes()
+        self.files.certificate.write_bytes(b"nothing")
+        os.kill(os.getpid(), signal.SIGHUP)
+        begun, ended = self.said()
+        self.assertEqual("RELOADING", begun)
+        self.assertRegex(ended, "^READY serving; the last reload failed: .*server.pem")
+        self.files.certificate.write_bytes(content)
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(["RELOADING", "READY serving"], self.said())
+        self.successResultOf(service.stopService())
+
+
+class Signals(ServiceTestCase):
+    def test_reopen(self) -> None:
+        """SIGUSR1 opens the access log anew, and whoever had the signal before (twistd, for its own log) gets it too."""
+        seen: list[int] = []
+
+        def before(number: int, _: FrameType | None) -> None:
+            seen.append(number)
+
+        signal.signal(signal.SIGUSR1, before)
+        path = self.files.folder / "access.log"
+        service = self.serve("--access-log", str(path))
+        path.rename(f"{path}.1")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self.assertEqual((True, [signal.SIGUSR1]), (path.exists(), seen))
+        self.successResultOf(service.stopService())
+        self.assertEqual(before, signal.getsignal(signal.SIGUSR1))
+
+
+class Rotation(DaemonTestCase):
+    async def lines(self, daemon: Daemon, path: Path, targets: list[str]) -> None:
+        await until(
+            lambda: path.exists() and len(path.read_text().splitlines()) == len(targets), pause=0.05
+        )
+        self.assertEqual(
+            targets, [json.loads(line)["target"] for line in path.read_text().splitlines()]
+        )
+
+    def toml(self, daemon: Daemon, *lines: str) -> str:
+        return str(
+            daemon.files.write(
+                "proxy.toml", "\n".join(['log-format = "json"', *lines, ""]).encode()
+            )
+        )
+
+    async def test_recipe(self) -> None:
+        """The recipe for logrotate: what was written lies in the old file, what is written from then on in the new one."""
+        program = shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin")
+        if program is None:
+            self.skipTest("logrotate is not here")
+        daemon = self.prepare()
+        more = ("--config", self.toml(daemon), "--access-log", str(daemon.access_log))
+        daemon.spawn([*TWISTD, "-n", "--pidfile=", *daemon.arguments(*more)])
+        await until(daemon.listens, pause=0.05)
+        await self.ask(daemon, get("/before"))
+        await self.lines(daemon, daemon.access_log, ["/before"])
+        self.rotate(program, daemon)
+        await self.ask(daemon, get("/after"))
+        await self.lines(daemon, daemon.access_log, ["/after"])
+        [old] = daemon.files.folder.glob("access.log-*")
+        await self.lines(daemon, old, ["/before"])
+        self.assertEqual(
+            [0o600, 0o600], [path.stat().st_mode & 0o777 for path in (daemon.access_log, old)]
+        )
+
+    def rotate(self, program: str, daemon: Daemon) -> None:
+        """Do what the recipe says, with this daemon's file, and its process where systemd's name for it stands."""
+        text = RECIPE.read_text("ascii").replace(
+            "/var/log/x509proxy/access.log", str(daemon.access_log)
+        )
+        command = "systemctl kill --kill-whom=main --signal=USR1 x509proxy.service"
+        self.assertIn(command, text)
+        recipe = daemon.files.write(
+            "logrotate.conf", text.replace(command, f"kill -USR1 {daemon.pid}").encode()
+        )
+        state = daemon.files.folder / "state"
+        done = subprocess.run(
+            [program, "--force", "--state", state, recipe],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((0, ""), (done.returncode, done.stderr))
+
+    async def test_workers(self) -> None:
+        """So it is with several processes that serve: each goes on in the new file."""
+        daemon = self.prepare()
+        path = daemon.access_log
+        more = ("--config", self.toml(daemon, "workers = 2"), "--access-log", str(path))
+        daemon.spawn([*TWISTD, "-n", "--pidfile=", *daemon.arguments(*more)])
+        await until(daemon.listens, pause=0.05)
+        await self.ask(daemon, get("/before"))
+        await self.lines(daemon, path, ["/before"])
+        path.rename(f"{path}.1")
+        os.kill(daemon.pid, signal.SIGUSR1)
+        await until(path.exists, pause=0.05)
+        await until(lambda: self.holders(daemon, f"{path}.1") == 0, pause=0.05)
+        for _ in range(8):
+            await self.ask(daemon, get("/after"))
+        await self.lines(daemon, path, ["/after"] * 8)
+
+    def holders(self, daemon: Daemon, path: str) -> int:
+        """How many descriptors of the daemon and its workers lead to a file."""
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+        found = [
+            link
+            for pid in [str(daemon.pid), *children]
+            for link in Path(f"/proc/{pid}/fd").iterdir()
+        ]
+        return sum(str(link.readlink()) == path for link in found)
+
+    async def test_own_log(self) -> None:
+        """The own log of ``twistd`` is rotated at the same signal."""
+        daemon = self.prepare()
+        log = daemon.files.folder / "twistd.log"
+        daemon.spawn([*TWISTD, "-n", "--pidfile=", "--logfile", str(log), *daemon.arguments()])
+        await until(daemon.listens, pause=0.05)
+        os.kill(daemon.pid, signal.SIGUSR1)
+        await until(lambda: log.with_name("twistd.log.1").exists(), pause=0.05)
+
+
+class End(DaemonTestCase):
+    async def test_just_connected(self) -> None:
+        """A client that has connected before the end, and speaks only after its beginning, is answered all the same."""
+        held: list[Any] = []
+        daemon = await self.start(answers=[held.append])
+        slow, quiet = [await deferToThread(daemon.connect) for _ in range(2)]
+        for connection in (slow, quiet):
+            self.addCleanup(connection.close)
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await daemon.back_end.heard(1)
+        os.kill(daemon.pid, signal.SIGTERM)
+        await until(lambda: not daemon.listens(), pause=0.05)
+        quiet.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        reply = await deferToThread(read_reply, quiet)
+        self.assertEqual((200, ["close"]), (reply.status, reply.get("Connection")))
+        held[0].write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.assertEqual(200, (await deferToThread(read_reply, slow)).status)
+        for connection in (slow, quiet):
+            connection.close()
+        await self.ends(daemon, -signal.SIGTERM)
+
+    async def test_idle(self) -> None:
+        """An idle connection is closed at the beginning of the end, with TLS's own goodbye."""
+        daemon = await self.start()
+        connection = await deferToThread(daemon.connect)
+        self.addCleanup(connection.close)
+
+        def step(connection: ssl.SSLSocket) -> bytes:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            read_reply(connection)
+            os.kill(daemon.pid, signal.SIGTERM)
+            return read_to_end(connection)
+
+        self.assertEqual(b"", await deferToThread(step, connection))
+        connection.close()
+        await self.ends(daemon, -signal.SIGTERM)

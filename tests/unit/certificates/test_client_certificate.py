@@ -1,0 +1,368 @@
+"""Promises of :mod:`x509proxy.certificates.client_certificate`."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from base64 import urlsafe_b64decode
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from x509proxy.certificates.client_certificate import (
+    ClientCertificate,
+    Flag,
+    Objection,
+    Verdict,
+    date,
+    thumbprint,
+    unreadable,
+)
+
+
+def read(der: bytes, *objections: Objection) -> ClientCertificate:
+    return ClientCertificate.from_x509(
+        x509.load_der_x509_certificate(der), objections or (samples.SELF_SIGNED,)
+    )
+
+
+class Fields(SynchronousTestCase):
+    def test_fields(self) -> None:
+        """Every field is what the certificate says, times in seconds, names as RFC 4514 writes them."""
+        sample = samples.certificate("CN=client,O=Example", "CN=authority", serial=77)
+        found = ClientCertificate.from_x509(sample, ())
+        self.assertEqual("CN=client,O=Example", found.subject)
+        self.assertEqual("CN=authority", found.issuer)
+        self.assertEqual(77, found.serial)
+        self.assertEqual("EC P-256", found.key)
+        self.assertEqual(1767225600.0, found.not_before)
+        self.assertEqual(1798761600.0, found.not_after)
+        self.assertEqual((), found.chain)
+        self.assertEqual(sample.public_bytes(Encoding.DER), found.der)
+
+    def test_large(self) -> None:
+        """One that no server takes is not parsed at all: it would cost as much as many handshakes."""
+        name = ",".join(f"OU={'x' * 60}" for _ in range(250))
+        sample = samples.certificate(f"CN=client,{name}", "CN=authority").public_bytes(Encoding.DER)
+        self.assertGreater(len(sample), 16384)
+        self.assertEqual({Flag.UNREADABLE}, ClientCertificate.from_der(sample, ()).flags)
+
+    def test_repr_holds_no_certificate(self) -> None:
+        """Neither the certificate nor its chain is in the text that a log or a traceback shows (law L4)."""
+        text = repr(samples.client(chain=(b"chain-bytes",)))
+        self.assertNotIn("der=", text)
+        self.assertNotIn("chain", text)
+        self.assertIn("thumbprint", text)
+
+    def test_frozen(self) -> None:
+        """Nothing behind the door can turn one client into another."""
+        found = samples.client()
+        with self.assertRaises(AttributeError):
+            found.thumbprint = ""  # type: ignore[misc]
+
+
+class Thumbprint(SynchronousTestCase):
+    def test_literal(self) -> None:
+        """``x5t#S256`` of no bytes is base64url, unpadded, of the SHA-256 of nothing."""
+        self.assertEqual("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU", thumbprint(b""))
+
+    @given(st.binary())
+    def test_decodes_to_the_digest(self, der: bytes) -> None:
+        """Whatever the bytes, the thumbprint is 43 characters that decode to their SHA-256."""
+        found = thumbprint(der)
+        self.assertEqual(43, len(found))
+        self.assertEqual(hashlib.sha256(der).digest(), urlsafe_b64decode(found + "="))
+
+    def test_of_the_certificate(self) -> None:
+        """The value's thumbprint is that of its own DER, as ``cryptography`` computes the digest."""
+        found = samples.client()
+        digest = hashlib.sha256(samples.certificate().public_bytes(Encoding.DER)).digest()
+        self.assertEqual(digest, urlsafe_b64decode(found.thumbprint + "="))
+
+
+class Verdicts(SynchronousTestCase):
+    def expect(
+        self, verdict: Verdict, certificate: x509.Certificate, *objections: tuple[int, int]
+    ) -> None:
+        found = ClientCertificate.from_x509(
+            certificate, [Objection(*objection) for objection in objections]
+        )
+        self.assertEqual(verdict, found.verdict, objections)
+
+    def test_self_signed(self) -> None:
+        """Issuer and subject the same and nothing else objected to: self-signed."""
+        self.expect(Verdict.SELF_SIGNED, samples.certificate(), (0, 18))
+
+    def test_self_signed_with_flags(self) -> None:
+        """Time, usage and weakness are flags and leave a self-signed certificate self-signed."""
+        self.expect(Verdict.SELF_SIGNED, samples.certificate(), (0, 18), (0, 10), (0, 26), (0, 66))
+
+    def test_self_signed_without_a_list(self) -> None:
+        """That no list of revoked certificates covers it (3) is no wonder where nobody has issued it."""
+        self.expect(Verdict.SELF_SIGNED, samples.certificate(), (0, 18), (0, 3))
+
+    def test_issued_without_a_list(self) -> None:
+        """A missing (3), early (11) or expired (12) list leaves nothing to trust, at whatever depth."""
+        for code in (3, 11, 12):
+            for depth in (0, 1):
+                self.expect(Verdict.UNTRUSTED, samples.issued(), (depth, code))
+
+    def test_revoked(self) -> None:
+        """A revoked certificate, or one with a revoked issuer, is untrusted."""
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (0, 23))
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (1, 23))
+        self.expect(Verdict.UNTRUSTED, samples.certificate(), (0, 18), (0, 23))
+
+    def test_self_signed_and_something_else(self) -> None:
+        """A self-signed certificate to which OpenSSL objects otherwise (34: unknown critical extension) is untrusted."""
+        self.expect(Verdict.UNTRUSTED, samples.certificate(), (0, 18), (0, 34))
+
+    def test_other_issuer_is_never_self_signed(self) -> None:
+        """The word of OpenSSL is not enough: with another issuer's name a certificate is not self-signed."""
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (0, 18))
+
+    def test_self_issued_without_that_objection(self) -> None:
+        """The names are not enough either: the same issuer and subject with an unknown issuer (20) is untrusted."""
+        self.expect(Verdict.UNTRUSTED, samples.certificate(), (0, 20), (0, 21))
+
+    def test_trusted(self) -> None:
+        """No objection at all: issued by an authority that the administrator named."""
+        self.expect(Verdict.TRUSTED, samples.issued())
+
+    def test_trusted_out_of_its_time(self) -> None:
+        """The client's own times are flags, not a matter of trust."""
+        self.expect(Verdict.TRUSTED, samples.issued(), (0, 10))
+        self.expect(Verdict.TRUSTED, samples.issued(), (0, 9))
+
+    def test_unknown_issuer(self) -> None:
+        """An issuer that is not known (20, 21) is not trusted."""
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (0, 20), (0, 21))
+
+    def test_expired_issuer(self) -> None:
+        """A chain does not survive that one of its issuers has expired."""
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (1, 10))
+
+    def test_forged_chain(self) -> None:
+        """A signature in the chain that does not fit (7), or an unknown root (19), is not trusted."""
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (0, 7))
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (1, 19))
+
+    def test_wrong_usage_in_a_chain(self) -> None:
+        """A certificate that its authority did not issue for clients is not trusted."""
+        self.expect(Verdict.UNTRUSTED, samples.issued(), (0, 26))
+
+
+class Flags(SynchronousTestCase):
+    def test_none(self) -> None:
+        """A certificate in order has no flags."""
+        self.assertEqual(frozenset(), samples.client().flags)
+
+    def test_weak_by_openssl(self) -> None:
+        """OpenSSL's objections to keys and digests (66, 67, 68) are never waived, at whatever depth."""
+        for objection in (Objection(0, 66), Objection(1, 67), Objection(0, 68)):
+            self.assertEqual(
+                frozenset({Flag.WEAK}), samples.client("CN=client", objection).flags, objection
+            )
+
+    def test_wrong_usage(self) -> None:
+        """A certificate not meant for clients says so."""
+        self.assertEqual(
+            frozenset({Flag.WRONG_USAGE}), samples.client("CN=client", Objection(0, 26)).flags
+        )
+
+    def test_revoked(self) -> None:
+        """What is revoked says so, and so does what a revoked issuer has signed."""
+        for depth in (0, 1, 4):
+            self.assertEqual(
+                frozenset({Flag.REVOKED}), samples.client("CN=client", Objection(depth, 23)).flags
+            )
+
+    def test_times(self) -> None:
+        """The times are judged when asked, both ends included, since a connection may outlive its certificate."""
+        found = samples.client()
+        for now, flags in (
+            (1767225599.9, {Flag.NOT_YET_VALID}),
+            (1767225600.0, set()),
+            (1798761600.0, set()),
+            (1798761600.1, {Flag.EXPIRED}),
+        ):
+            self.assertEqual(flags, found.flags_at(now), now)
+
+    def test_times_join_other_flags(self) -> None:
+        """What else is to be said of a certificate is still said when it has expired."""
+        found = samples.client("CN=client", Objection(0, 66))
+        self.assertEqual({Flag.WEAK, Flag.EXPIRED}, found.flags_at(samples.NOT_AFTER + 1))
+
+    def test_openssl_times_are_not_stored(self) -> None:
+        """What OpenSSL thought of the time during the handshake is no flag: it may be over."""
+        self.assertEqual(
+            frozenset(),
+            samples.client("CN=client", samples.SELF_SIGNED, samples.NOT_YET_VALID).flags,
+        )
+
+
+class Keys(SynchronousTestCase):
+    def expect(self, name: str, public_key: bytes, *flags: Flag) -> None:
+        found = read(samples.with_spki(public_key))
+        self.assertEqual((name, frozenset(flags)), (found.key, found.flags))
+
+    def test_elliptic_curves(self) -> None:
+        """The three curves of NIST are passed on, by the names that JOSE gives them."""
+        for curve in ("P-256", "P-384", "P-521"):
+            self.expect(f"EC {curve}", samples.spki(curve))
+
+    def test_other_curve(self) -> None:
+        """A curve outside that list is weak, whatever its size."""
+        self.expect("EC secp256k1", samples.spki("secp256k1"), Flag.WEAK)
+
+    def test_explicit_curve(self) -> None:
+        """A curve written out as numbers is weak, even if the numbers are those of P-256 (OpenSSL CVE-2022-0778)."""
+        self.expect("EC P-256", samples.explicit_spki(), Flag.WEAK)
+
+    def test_explicit_curve_with_a_decoy(self) -> None:
+        """A copy of the key with a named curve elsewhere in the certificate does not hide a curve written out as numbers."""
+        decoy = samples.with_extension(
+            samples.with_spki(samples.explicit_spki()), "1.3.6.1.4.1.99999.1", samples.spki("P-256")
+        )
+        self.assertEqual(frozenset({Flag.WEAK}), read(decoy).flags)
+
+    def test_compressed_point(self) -> None:
+        """A compressed point on a named curve is as good as any."""
+        self.expect("EC P-256", samples.compressed_spki())
+
+    def test_rsa(self) -> None:
+        """RSA from 2048 to 8192 bits is passed on."""
+        self.expect("RSA 2048", samples.spki("RSA"))
+        for bits in (2048, 3072, 4096, 8192):
+            self.expect(f"RSA {bits}", samples.rsa_spki(bits))
+
+    def test_rsa_size(self) -> None:
+        """Shorter RSA keys can be broken and longer ones cost too much: both are weak."""
+        for bits in (1024, 2047, 8193, 16384):
+            self.expect(f"RSA {bits}", samples.rsa_spki(bits), Flag.WEAK)
+
+    def test_rsa_exponent(self) -> None:
+        """An RSA exponent above 2^32 is a way to make each handshake dear: weak."""
+        self.expect("RSA 2048", samples.rsa_spki(2048, 3))
+        self.expect("RSA 2048", samples.rsa_spki(2048, (1 << 32) - 1))
+        self.expect("RSA 2048", samples.rsa_spki(2048, (1 << 32) + 1), Flag.WEAK)
+        self.expect("RSA 2048", samples.rsa_spki(2048, (1 << 2040) + 1), Flag.WEAK)
+
+    def test_edwards_curves(self) -> None:
+        """Ed25519 and Ed448 are passed on."""
+        self.expect("Ed25519", samples.spki("Ed25519"))
+        self.expect("Ed448", samples.spki("Ed448"))
+
+    def test_other_kinds(self) -> None:
+        """Any other kind of key is weak: DSA, and keys that cannot sign at all."""
+        self.expect("DSAPublicKey", samples.spki("DSA"), Flag.WEAK)
+        self.expect("X25519PublicKey", samples.spki("X25519"), Flag.WEAK)
+
+
+class Unreadable(SynchronousTestCase):
+    def expect_unreadable(self, der: bytes) -> None:
+        self.assertEqual(unreadable(der), read(der))
+
+    def test_value(self) -> None:
+        """Of a certificate that cannot be read there is its thumbprint, one flag, and no trust."""
+        found = unreadable(b"odd")
+        self.assertEqual((b"odd", thumbprint(b"odd")), (found.der, found.thumbprint))
+        self.assertEqual(
+            (Verdict.UNTRUSTED, frozenset({Flag.UNREADABLE})), (found.verdict, found.flags)
+        )
+
+    def test_no_time_applies(self) -> None:
+        """No time is known of it, so it is neither expired nor early."""
+        self.assertEqual(frozenset({Flag.UNREADABLE}), unreadable().flags_at(samples.NOON))
+
+    def test_duplicate_extension(self) -> None:
+        """The same extension twice, which OpenSSL accepts, makes a certificate unreadable."""
+        self.expect_unreadable(samples.duplicate_extension())
+
+    def test_malformed_extension(self) -> None:
+        """An extension that cannot be parsed makes a certificate unreadable although nobody asks for it."""
+        self.expect_unreadable(samples.malformed_extension())
+
+    def test_subject_in_bad_utf8(self) -> None:
+        """A name that is not the text it says it is makes a certificate unreadable."""
+        name = samples.tlv(0x30, samples.oid("2.5.4.3"), samples.tlv(0x0C, b"\xff"))
+        subject = samples.tlv(0x30, samples.tlv(0x31, name))
+        self.expect_unreadable(samples.with_part(samples.client().der, samples.SUBJECT, subject))
+
+    def test_endless_names(self) -> None:
+        """Names that nobody can have make it unreadable: as text they take up to twelve times the memory that they take here."""
+        within, beyond = (samples.tlv(0x0C, b"\0" * count) for count in (1360, 1370))
+        for text, readable in ((within, True), (beyond, False)):
+            name = samples.tlv(
+                0x30, samples.tlv(0x31, samples.tlv(0x30, samples.oid("2.5.4.3"), text))
+            )
+            der = samples.with_part(samples.client().der, samples.SUBJECT, name)
+            self.assertEqual(readable, Flag.UNREADABLE not in read(der).flags)
+
+    def test_rsa_exponents_that_do_not_encrypt(self) -> None:
+        """An RSA exponent of one or an even one, with which anybody can sign or nobody, makes a certificate unreadable."""
+        self.expect_unreadable(samples.with_spki(samples.rsa_spki(2048, 1)))
+        self.expect_unreadable(samples.with_spki(samples.rsa_spki(2048, 65536)))
+
+    def test_unknown_kind_of_key(self) -> None:
+        """A key of an algorithm that is not known makes a certificate unreadable."""
+        algorithm = samples.tlv(0x30, samples.oid("1.3.6.1.4.1.99999.2"))
+        self.expect_unreadable(
+            samples.with_spki(samples.tlv(0x30, algorithm, samples.tlv(0x03, b"\0key")))
+        )
+
+    def test_version(self) -> None:
+        """A version 7, which OpenSSL accepts, fails before there is a value: the door has to be ready for that."""
+        der = samples.with_part(samples.client().der, samples.VERSION, bytes.fromhex("a003020106"))
+        self.assertRaises(x509.InvalidVersion, x509.load_der_x509_certificate, der)
+
+    @given(st.data())
+    def test_never_raises(self, data: st.DataObject) -> None:
+        """Whatever byte of a certificate is changed: if ``cryptography`` loads it, the door makes a value of it."""
+        der = bytearray(samples.client().der)
+        der[data.draw(st.integers(0, len(der) - 1))] ^= data.draw(st.integers(1, 255))
+        try:
+            sample = x509.load_der_x509_certificate(bytes(der))
+        except (ValueError, x509.InvalidVersion):
+            return
+        self.assertEqual(bytes(der), ClientCertificate.from_x509(sample, ()).der)
+
+
+class Odd(SynchronousTestCase):
+    def test_no_warning(self) -> None:
+        """A client's odd names are not written into our log: ``cryptography`` warns of each length that it has not seen."""
+        name = samples.tlv(0x30, samples.oid("2.5.4.6"), samples.tlv(0x0C, b"a country"))
+        der = samples.with_part(
+            samples.client().der, samples.SUBJECT, samples.tlv(0x30, samples.tlv(0x31, name))
+        )
+        lines = f"from x509proxy.certificates.client_certificate import ClientCertificate as C; print(C.from_der({der!r}, ()).subject)"
+        done = subprocess.run(
+            [sys.executable, "-W", "always", "-c", lines],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self.assertEqual(("C=a country\n", ""), (done.stdout, done.stderr))
+
+    def test_odd_and_harmless(self) -> None:
+        """A serial number of 40 bytes, an empty subject and line ends inside a name are the client's own affair."""
+        der = samples.client().der
+        name = samples.tlv(0x30, samples.oid("2.5.4.3"), samples.tlv(0x0C, b"a\0\r\nb"))
+        for place, part in (
+            (samples.SERIAL, samples.tlv(0x02, b"\x01" * 40)),
+            (samples.SUBJECT, samples.tlv(0x30)),
+            (samples.SUBJECT, samples.tlv(0x30, samples.tlv(0x31, name))),
+        ):
+            self.assertEqual(frozenset(), read(samples.with_part(der, place, part)).flags)
+
+
+class Date(SynchronousTestCase):
+    def test_date(self) -> None:
+        """A time for people is RFC 3339's, in UTC, to the second."""
+        self.assertEqual("2026-07-13T12:00:00Z", date(samples.NOON))
+        self.assertEqual("9999-12-31T23:59:59Z", date(253402300799.0))

@@ -1,0 +1,606 @@
+"""Promises of :mod:`x509proxy.certificates.pem_files`."""
+
+from __future__ import annotations
+
+import os
+from base64 import encodebytes
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from x509proxy.certificates.pem_files import (
+    Identity,
+    PrivateKey,
+    Source,
+    check_header_name,
+    new_header_name,
+    read_authorities,
+    read_crls,
+    read_header_names,
+    read_identity,
+    without_secrets,
+)
+from x509proxy.settings import SettingsError
+
+NAME = "Sec-Client-X509-Cert-alaeLuL8geiqu3OhOg1Mafa4Ecu9ahsh"
+KEY = ec.generate_private_key(ec.SECP256R1())
+OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
+ALIEN = 4711
+
+
+def certificate_for(
+    key: PrivateKey,
+    name: str = "localhost",
+    days: int = 30,
+    *,
+    issuer: x509.Certificate | None = None,
+    ca: bool = False,
+) -> x509.Certificate:
+    """A certificate that is valid from yesterday for ``days`` from now: self-signed, or ``issuer``'s, who has ``OTHER_KEY``."""
+    now = datetime.now(UTC)
+    names = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder(
+        issuer.subject if issuer else names, names, key.public_key(), x509.random_serial_number()
+    )
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
+        now + timedelta(days=days)
+    )
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False
+    )
+    if ca:
+        builder = builder.add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+    if issuer:
+        return builder.sign(OTHER_KEY, hashes.SHA256())
+    signs_alone = isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+    return builder.sign(key, None if signs_alone else hashes.SHA256())
+
+
+def pem(*things: x509.Certificate | PrivateKey) -> bytes:
+    """Certificates and keys in the given order, as one file has them."""
+    return b"".join(
+        thing.public_bytes(Encoding.PEM) if isinstance(thing, x509.Certificate) else key_pem(thing)
+        for thing in things
+    )
+
+
+def key_pem(
+    key: PrivateKey | x25519.X25519PrivateKey,
+    form: PrivateFormat = PrivateFormat.PKCS8,
+    encryption: KeySerializationEncryption | None = None,
+) -> bytes:
+    """A key in PEM."""
+    return key.private_bytes(Encoding.PEM, form, encryption or NoEncryption())
+
+
+ISSUER = certificate_for(OTHER_KEY, "issuer", ca=True)
+LEAF = certificate_for(KEY, issuer=ISSUER)
+
+
+class MaterialTests(SynchronousTestCase):
+    """A folder for each test, and the sentence of each refusal."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir(parents=True)
+
+    def write(self, data: bytes | str, mode: int = 0o600, name: str = "file.pem") -> str:
+        path = self.folder / name
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        path.chmod(mode)
+        return str(path)
+
+    def make_alien(self, path: str) -> None:
+        """Let the file be neither root's nor ours."""
+        if os.geteuid() == 0:
+            os.chown(path, ALIEN, -1)
+        else:
+            self.patch(os, "geteuid", lambda: ALIEN)
+
+    def become_nobody(self) -> None:
+        """Root may read anything, so that it has to be another user for a while."""
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+            self.addCleanup(os.seteuid, 0)
+
+    def assert_sentence(self, error: SettingsError, *parts: str) -> None:
+        text = str(error)
+        self.assertEqual([part for part in parts if part not in text], [], text)
+        self.assertNotIn("\n", text)
+
+
+class SourceTests(MaterialTests):
+    def test_holds_bytes_and_mode(self) -> None:
+        """What is read comes with the mode and owner of the same file."""
+        source = Source.read(self.write(b"secret", 0o640), "ca")
+        self.assertEqual((source.data, source.mode, source.owner), (b"secret", 0o640, os.geteuid()))
+
+    def test_repr_is_silent(self) -> None:
+        """The bytes of a file do not show in a traceback."""
+        self.assertNotIn("hush", repr(Source.read(self.write(b"hush"), "ca")))
+
+    def test_missing(self) -> None:
+        """A missing file is named with its key and the system's reason."""
+        path = str(self.folder / "none.pem")
+        error = self.assertRaises(SettingsError, Source.read, path, "private-key")
+        self.assertEqual(
+            str(error), f"private-key: {path}: cannot be read: No such file or directory"
+        )
+
+    def test_folder(self) -> None:
+        """A folder is no file."""
+        error = self.assertRaises(SettingsError, Source.read, str(self.folder), "ca")
+        self.assert_sentence(error, "ca: ", str(self.folder), "Is a directory")
+
+    def test_forbidden(self) -> None:
+        """A file that the system does not let us read is named with the system's reason."""
+        path = self.write(b"", 0)
+        self.become_nobody()
+        error = self.assertRaises(SettingsError, Source.read, path, "ca")
+        self.assert_sentence(error, "ca: ", path, "Permission denied")
+
+    def test_impossible_path(self) -> None:
+        """A path that no file can have is an error like any other."""
+        error = self.assertRaises(SettingsError, Source.read, "a\0b", "ca")
+        self.assert_sentence(error, "cannot be read: Invalid path")
+
+    def test_pipe(self) -> None:
+        """A pipe is not waited for: a reload would stop the proxy."""
+        path = str(self.folder / "pipe")
+        os.mkfifo(path, 0o600)
+        error = self.assertRaises(SettingsError, read_header_names, path)
+        self.assert_sentence(error, "found a pipe or a device, expected a regular file")
+
+    def test_endless(self) -> None:
+        """A file without an end is given up."""
+        error = self.assertRaises(SettingsError, Source.read, "/dev/zero", "ca")
+        self.assert_sentence(error, "ca: /dev/zero: found a pipe or a device")
+        path = self.write(b"")
+        os.truncate(path, (4 << 20) + 1)
+        error = self.assertRaises(SettingsError, Source.read, path, "ca")
+        self.assert_sentence(error, "found more than 4194304 bytes")
+
+    def test_swapped(self) -> None:
+        """What is checked is what was read, whatever becomes of the path."""
+        source = Source.read(self.write(b"old", 0o644), "private-key")
+        self.write(b"new", 0o600)
+        error = self.assertRaises(SettingsError, source.require_private)
+        self.assert_sentence(error, "mode 0644")
+
+    def test_root_owned(self) -> None:
+        """A file of root's is as good as one's own."""
+        Source("private-key: x", b"", 0o400, 0).require_private()
+
+    def test_pasted_key(self) -> None:
+        """A key that was pasted where its file belongs is not repeated, not in part either."""
+        text = without_secrets(
+            "private-key: -----BEGIN PRIVATE KEY-----\nMIGHAgEA+MBMG/ByqG\n-----END PRIVATE KEY-----: cannot be read"
+        )
+        self.assertEqual("private-key: …", text)
+
+    def test_credential_of_systemd(self) -> None:
+        """What LoadCredential= hands over may be used: root's, readable by root's group, and nobody else's."""
+        Source("k: x", b"", 0o440, 0, 0).require_private()
+        for mode, owner, group in ((0o440, 0, 1), (0o440, 1, 0), (0o444, 0, 0), (0o640, 0, 0)):
+            self.assertRaises(
+                SettingsError, Source("k: x", b"", mode, owner, group).require_private
+            )
+
+    def test_modes(self) -> None:
+        """Any permission for group or others is one too many."""
+        for mode in (0o640, 0o604, 0o620, 0o602, 0o777):
+            error = self.assertRaises(SettingsError, Source("k: x", b"", mode, 0).require_private)
+            self.assert_sentence(error, "k: x: ", f"{mode:04o}", "expected 0600")
+
+    def test_name_in_place_of_a_path(self) -> None:
+        """Whoever gives the name where its file belongs does not find it in the error."""
+        error = self.assertRaises(SettingsError, read_header_names, str(self.folder / NAME))
+        self.assertNotIn(NAME, str(error))
+        self.assert_sentence(error, f"header-file: {self.folder}/…: cannot be read")
+
+
+class ReadIdentityTests(MaterialTests):
+    def refusal(self, certificate: str, key: str | None) -> SettingsError:
+        error: SettingsError = self.assertRaises(SettingsError, read_identity, certificate, key)
+        self.assertNotIn("-----", str(error))
+        return error
+
+    def test_two_files(self) -> None:
+        """The certificate may be readable by all; the chain is in the file's order."""
+        certificate = self.write(pem(LEAF, ISSUER, LEAF), 0o644)
+        identity = read_identity(certificate, self.write(pem(KEY), name="key.pem"))
+        self.assertEqual((identity.certificate, identity.chain), (LEAF, (ISSUER,)))
+        self.assertEqual(identity.private_key.public_key(), KEY.public_key())
+
+    def test_one_file(self) -> None:
+        """The key may be in the same file, before or after the chain."""
+        for data in (pem(LEAF, ISSUER, KEY), pem(KEY, LEAF, ISSUER)):
+            identity = read_identity(self.write(data), None)
+            self.assertEqual((identity.certificate, identity.chain), (LEAF, (ISSUER,)))
+
+    def test_kinds(self) -> None:
+        """Every kind of key that TLS signs with is read, in both of its PEM forms."""
+        rsa_key = rsa.generate_private_key(65537, 2048)
+        for key in (
+            rsa_key,
+            ed25519.Ed25519PrivateKey.generate(),
+            ed448.Ed448PrivateKey.generate(),
+        ):
+            self.assertIsInstance(
+                read_identity(self.write(pem(certificate_for(key), key)), None), Identity
+            )
+        for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
+            data = (
+                b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+                + key_pem(KEY, form)
+            )
+            self.assertIsInstance(read_identity(self.write(pem(LEAF) + data), None), Identity)
+
+    def test_expired(self) -> None:
+        """An expired certificate is read: whether to serve it is not asked here."""
+        expired = certificate_for(KEY, days=0)
+        self.assertEqual(read_identity(self.write(pem(expired, KEY)), None).certificate, expired)
+
+    def test_repr_is_silent(self) -> None:
+        """The key does not show in a traceback."""
+        self.assertNotIn("PrivateKey", repr(read_identity(self.write(pem(LEAF, KEY)), None)))
+
+    def test_no_certificate(self) -> None:
+        """A file without a certificate, or with a broken one, is named."""
+        key = self.write(pem(KEY), name="key.pem")
+        der = LEAF.public_bytes(Encoding.DER).replace(
+            b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x06"
+        )
+        odd_version = (
+            b"-----BEGIN CERTIFICATE-----\n" + encodebytes(der) + b"-----END CERTIFICATE-----\n"
+        )
+        for data in (b"", b"\xff\0", pem(KEY), odd_version):
+            path = self.write(data)
+            self.assert_sentence(
+                self.refusal(path, key), f"certificate: {path}: found no certificate"
+            )
+
+    def test_cut_off(self) -> None:
+        """A block that is cut off at either end is not passed over: the chain would be short, and nobody would know."""
+        key = self.write(pem(KEY), name="key.pem")
+        leaf, issuer = pem(LEAF), pem(ISSUER)
+        end, begin = leaf.index(b"-----END"), leaf.index(b"\n")
+        for data, found in (
+            (leaf + issuer[:-30], "block 2 without its END line"),
+            (leaf[:end] + issuer, "block 1 without its END line"),
+            (leaf[:end] + pem(KEY), "block 1 without its END line"),
+            (leaf + issuer[begin:], "block 2 without its BEGIN line"),
+            (leaf + leaf[begin:] + issuer, "block 2 without its BEGIN line"),
+            (
+                leaf + issuer.replace(b"\nMI", b"\nMA", 1),
+                "no certificate that can be read in block 2",
+            ),
+            (leaf.replace(b"BEGIN CERT", b"BEGIN X509 CERT"), "block 1 without its END line"),
+        ):
+            path = self.write(data)
+            self.assertEqual(
+                f"certificate: {path}: found {found}, expected one or more in PEM",
+                str(self.refusal(path, key)),
+            )
+        old = leaf.replace(b"CERTIFICATE", b"X509 CERTIFICATE")
+        self.assertEqual(LEAF, read_identity(self.write(old), key).certificate)
+
+    def test_no_key(self) -> None:
+        """Without a key in the certificate's file one is told of the option, and not to close a public file."""
+        path = self.write(pem(LEAF), 0o644)
+        error = self.refusal(path, None)
+        self.assert_sentence(
+            error, f"certificate: {path}: found no private keys", "private-key to name the file"
+        )
+
+    def test_two_keys(self) -> None:
+        """Nobody has to guess which of two keys is meant."""
+        key = self.write(pem(KEY, OTHER_KEY), name="key.pem")
+        self.assert_sentence(
+            self.refusal(self.write(pem(LEAF)), key),
+            f"private-key: {key}: found 2 private keys, expected one in PEM",
+        )
+
+    def test_open_key(self) -> None:
+        """A key that others may read is refused, in its own file and in the certificate's."""
+        key = self.write(pem(KEY), 0o640, "key.pem")
+        self.assert_sentence(
+            self.refusal(self.write(pem(LEAF)), key),
+            f"private-key: {key}: found mode 0640, expected 0600",
+        )
+        both = self.write(pem(LEAF, KEY), 0o604)
+        self.assert_sentence(self.refusal(both, None), f"certificate: {both}: found mode 0604")
+
+    def test_alien_key(self) -> None:
+        """A key that another user can change is refused."""
+        key = self.write(pem(KEY), name="key.pem")
+        owner = ALIEN if os.geteuid() == 0 else os.geteuid()
+        self.make_alien(key)
+        self.assert_sentence(
+            self.refusal(self.write(pem(LEAF)), key),
+            f"private-key: {key}: found a file of user {owner}",
+            "root",
+        )
+
+    def test_own_key(self) -> None:
+        """A key of the effective user is accepted, root or not."""
+        key = self.write(pem(KEY), name="key.pem")
+        self.make_alien(key)
+        self.patch(os, "geteuid", lambda: Path(key).stat().st_uid)
+        self.assertIsInstance(read_identity(self.write(pem(LEAF)), key), Identity)
+
+    def test_encrypted_key(self) -> None:
+        """An encrypted key is said to be encrypted."""
+        for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
+            key = self.write(key_pem(KEY, form, BestAvailableEncryption(b"x")), name="key.pem")
+            self.assert_sentence(
+                self.refusal(self.write(pem(LEAF)), key),
+                f"private-key: {key}: found an encrypted private key",
+            )
+
+    def test_broken_key(self) -> None:
+        """What is no key inside its armour is refused."""
+        key = self.write(
+            b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", name="key.pem"
+        )
+        self.assert_sentence(
+            self.refusal(self.write(pem(LEAF)), key), "found a private key that cannot be read"
+        )
+
+    def test_unfit_key(self) -> None:
+        """Keys that TLS cannot sign with, or that OpenSSL finds too short, are refused before it does."""
+        certificate = self.write(pem(LEAF))
+        key = self.write(key_pem(x25519.X25519PrivateKey.generate()), name="key.pem")
+        self.assert_sentence(
+            self.refusal(certificate, key), "a private key that TLS cannot sign with"
+        )
+        key = self.write(pem(rsa.generate_private_key(65537, 1024)), name="key.pem")
+        self.assert_sentence(
+            self.refusal(certificate, key), "an RSA key of 1024 bits", "from 2048 bits"
+        )
+        key = self.write(pem(ec.generate_private_key(ec.SECP192R1())), name="key.pem")
+        self.assert_sentence(
+            self.refusal(certificate, key), "an EC key of 192 bits", "from 224 bits"
+        )
+
+    def test_other_key(self) -> None:
+        """A key that is not the certificate's is refused."""
+        path, key = self.write(pem(LEAF)), self.write(pem(OTHER_KEY), name="key.pem")
+        self.assert_sentence(
+            self.refusal(path, key),
+            f"certificate: {path}: found a certificate with another public key",
+        )
+
+    def test_wrong_order(self) -> None:
+        """A chain that begins with the issuer is told from a wrong key."""
+        error = self.refusal(self.write(pem(ISSUER, LEAF, KEY)), None)
+        self.assert_sentence(
+            error, "found the private key's certificate in place 2, expected it first"
+        )
+
+    def test_unreadable_public_key(self) -> None:
+        """A certificate with a public key that cannot be read fits none."""
+        public = b"\x06\x08*\x86H\xce=\x03\x01\x07"
+        der = LEAF.public_bytes(Encoding.DER).replace(public, public[:-1] + b"\x7f")
+        strange = x509.load_der_x509_certificate(der)
+        error = self.refusal(self.write(pem(strange, KEY)), None)
+        self.assert_sentence(error, "found a certificate with another public key")
+
+    def test_upstream(self) -> None:
+        """Errors name the key that was set, for the side towards the back end too."""
+        path = self.write(pem(LEAF), 0o644)
+        error = self.assertRaises(SettingsError, read_identity, path, None, "upstream.certificate")
+        self.assert_sentence(
+            error, f"upstream.certificate: {path}: ", "upstream.private-key to name"
+        )
+        error = self.assertRaises(SettingsError, read_identity, path, path, "upstream.certificate")
+        self.assert_sentence(error, f"upstream.private-key: {path}: ")
+
+    def test_further(self) -> None:
+        """One certificate among others is named by its place."""
+        path = self.write(pem(LEAF))
+        error = self.assertRaises(
+            SettingsError, read_identity, path, path, "certificates[0].certificate"
+        )
+        self.assert_sentence(error, f"certificates[0].private-key: {path}: ")
+
+
+class ReadAuthoritiesTests(MaterialTests):
+    def test_bundle(self) -> None:
+        """A bundle is read in its order, and may be public."""
+        self.assertEqual(read_authorities(self.write(pem(LEAF, ISSUER), 0o644)), (LEAF, ISSUER))
+
+    def test_empty(self) -> None:
+        """A bundle has one certificate at least."""
+        path = self.write(b"# none\n")
+        self.assert_sentence(
+            self.assertRaises(SettingsError, read_authorities, path),
+            f"ca: {path}: found no certificate",
+        )
+        error = self.assertRaises(SettingsError, read_authorities, path, "upstream.ca")
+        self.assert_sentence(error, f"upstream.ca: {path}: ")
+
+
+def crl_for(key: ec.EllipticCurvePrivateKey, number: int) -> x509.CertificateRevocationList:
+    """A revocation list with a number."""
+    now = datetime.now(UTC)
+    builder = x509.CertificateRevocationListBuilder(x509.Name([]), now, now + timedelta(days=1))
+    return builder.add_extension(x509.CRLNumber(number), critical=False).sign(key, hashes.SHA256())
+
+
+class ReadCrlsTests(MaterialTests):
+    def test_lists(self) -> None:
+        """Any number of lists in PEM, with text between them, or one in DER."""
+        crls = tuple(crl_for(KEY, number) for number in range(3))
+        data = b"text\n".join(crl.public_bytes(Encoding.PEM) for crl in crls)
+        self.assertEqual(read_crls(self.write(data, 0o644)), crls)
+        self.assertEqual(read_crls(self.write(crls[0].public_bytes(Encoding.DER))), crls[:1])
+
+    def test_none(self) -> None:
+        """A file without one, or with one that is cut off, is named."""
+        whole = crl_for(KEY, 1).public_bytes(Encoding.DER)
+        for data in (
+            b"",
+            pem(LEAF),
+            whole[:-1],
+            b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+        ):
+            path = self.write(data)
+            error = self.assertRaises(SettingsError, read_crls, path)
+            self.assert_sentence(
+                error,
+                f"crl: {path}: found no revocation list that can be read, expected one or more in PEM",
+            )
+
+    def test_size(self) -> None:
+        """A list may be larger than other files, and has an end too."""
+        self.assertEqual(
+            len(read_crls(self.write(crl_for(KEY, 1).public_bytes(Encoding.PEM).ljust(16 << 20)))),
+            1,
+        )
+        error = self.assertRaises(SettingsError, read_crls, self.write(b"x" * ((16 << 20) + 1)))
+        self.assert_sentence(error, "crl: ", "found more than 16777216 bytes")
+
+
+class ReadHeaderNameTests(MaterialTests):
+    def refusal(self, data: bytes | str, mode: int = 0o600) -> SettingsError:
+        error: SettingsError = self.assertRaises(
+            SettingsError, read_header_names, self.write(data, mode)
+        )
+        return error
+
+    def test_one_line(self) -> None:
+        """The name is the one line, whatever ends it."""
+        for end in ("", "\n", "\r\n", "\n\n"):
+            self.assertEqual(read_header_names(self.write(NAME + end)), (NAME.encode(),))
+
+    def test_two_lines(self) -> None:
+        """Two names, in order, while one takes the other's place."""
+        names = (new_header_name(), new_header_name())
+        self.assertEqual(
+            tuple(name.encode() for name in names), read_header_names(self.write("\n".join(names)))
+        )
+
+    def test_open(self) -> None:
+        """A name that others may read is none."""
+        self.assert_sentence(self.refusal(NAME, 0o644), "header-file: ", "found mode 0644")
+
+    def test_lines(self) -> None:
+        """No line and three lines are refused."""
+        self.assert_sentence(self.refusal("\n"), "header-file: ", "found no lines")
+        error = self.refusal(f"{NAME}\n{NAME}\n{NAME}\n")
+        self.assert_sentence(error, "found 3 lines")
+        self.assertNotIn(NAME, str(error))
+
+    def test_odd_bytes(self) -> None:
+        """Whatever a file holds, the answer is a sentence."""
+        for data in (
+            b"\xff\xfe" + NAME.encode("utf-16-le"),
+            b"\xef\xbb\xbf" + NAME.encode(),
+            NAME.encode() + b" ",
+        ):
+            self.assert_sentence(
+                self.refusal(data), "with other characters than letters, digits and hyphens"
+            )
+
+
+class CheckHeaderNameTests(MaterialTests):
+    def refusal(self, name: str) -> SettingsError:
+        error: SettingsError = self.assertRaises(SettingsError, check_header_name, name, "header")
+        return error
+
+    def test_good(self) -> None:
+        """A random part is enough, in whatever alphabet."""
+        for name in (
+            NAME,
+            "X-Cert-123e4567-e89b-12d3-a456-426614174000",
+            "0123456789abcdef0123456789abcdef",
+            "X-Client-Certificate-9F86D081884C7D659A2F",
+            "Client-Cert-SHA256-qWeRtYuIoPaSdFgHjKlZ",
+            "x" * 220 + "abcdefghijklmnop",
+        ):
+            self.assertEqual(check_header_name(name, "header"), name.encode())
+
+    def test_guessable(self) -> None:
+        """Words, terms and repetition are no secret, however long."""
+        for name in (
+            "X-Forwarded-Tls-Client-Cert-Info-Header-Name",
+            "Sec-Client-X509-Cert-" + "a" * 28,
+            "x-ssl-client-certificate-sha256-x509-base64-oauth2-TLS13",
+            "X-SSL-CLIENT-CERTIFICATE-SECRET-HEADER-123456",
+            "Sec-Client-X509-Cert-AaAaAaAaBbBbBbBbCcCcCcCc",
+            "-" * 40,
+        ):
+            self.assert_sentence(
+                self.refusal(name),
+                f"found a header name of {len(name)} characters that can be guessed",
+            )
+
+    def test_length(self) -> None:
+        """32 to 256 characters; the sentence tells how many there are and how to get a good name."""
+        self.assert_sentence(
+            self.refusal(NAME[-31:]),
+            "header: found",
+            "of 31 characters which is too short",
+            "`x509proxy secret`",
+        )
+        self.assert_sentence(
+            self.refusal(NAME * 5), f"of {len(NAME) * 5} characters which is too long", "32 to 256"
+        )
+        self.assertEqual(check_header_name(NAME[-32:], "header"), NAME[-32:].encode())
+
+    def test_characters(self) -> None:
+        """Only what every back end reads as it was written."""
+        for name in ("", NAME + "_", NAME + "\n", NAME + ":", "é" * 40, NAME + "\u0131"):
+            self.assert_sentence(
+                self.refusal(name), "with other characters than letters, digits and hyphens"
+            )
+
+    @settings(deadline=None)
+    @given(st.integers())
+    def test_new_names_are_good(self, _: int) -> None:
+        """What we make we accept; two are never the same."""
+        name = new_header_name()
+        self.assertEqual(check_header_name(name, "header"), name.encode())
+        self.assertRegex(name, r"\ASec-Client-X509-Cert-[A-Za-z0-9]{32}\Z")
+        self.assertNotEqual(name, new_header_name())
+        self.assertEqual(without_secrets(f"/etc/{name}.txt"), "/etc/….txt")
+
+    def test_for_a_terminal(self) -> None:
+        """What a terminal would act on, or a log would show as another line, is spelled out."""
+        told = without_secrets("a\x1b]0;x\x07\nb\x00\u202ec\x9b ä")
+        self.assertEqual(r"a\x1b]0;x\x07\nb\x00\u202ec\x9b ä", told)
+
+    @settings(deadline=None)
+    @given(st.text(min_size=12) | st.from_regex(r"[A-Za-z0-9-]{12,300}", fullmatch=True))
+    def test_never_told(self, name: str) -> None:
+        """A name is accepted, or refused in a sentence without it."""
+        try:
+            self.assertEqual(check_header_name(name, "header").decode(), name)
+        except SettingsError as error:
+            self.assertNotIn(name, str(error))
+
+    def test_ordinary_text_stays(self) -> None:
+        """Paths and keys of ordinary length and words are shown as they are."""
+        for text in (
+            "/etc/x509proxy/header.txt",
+            "private-key",
+            "a-rather-long-folder-name-for-certificates",
+        ):
+            self.assertEqual(without_secrets(text), text)

@@ -1,0 +1,245 @@
+"""Promises of :mod:`x509proxy.config.endpoint_strings`: each mistake in a description is found before anything is listened at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.unit.certificates.test_pem_files import NAME
+from x509proxy.config import endpoint_strings as places
+from x509proxy.config.endpoint_strings import (
+    Description,
+    Fault,
+    check_places,
+    expected_for,
+    missing_folders,
+)
+from x509proxy.schema import AdminSettings, ListenerSettings, ProxySettings
+from x509proxy.settings import SettingsError
+
+GOOD = (
+    "tcp:8443", "tcp:0", "tcp:port=8443:interface=127.0.0.1", "tcp:8443:127.0.0.1:5", r"tcp:1:interface=\:\:1", "tcp6:8443",
+    "tcp:1:interface=localhost", "tcp:1:interface=", r"tcp6:1:interface=\:\:1:backlog=5", "unix:/a",
+    "unix:/a:mode=660:lockfile=0", "unix:a:660:50", r"unix:/a\:b\=c", "unix:address=/a=b", "haproxy:tcp:1", "haproxy:unix:/a",
+)  # fmt: skip
+FOREIGN = (
+    "systemd:domain=INET:name=https",
+    "systemd:domain=INET6:index=0",
+    "systemd:UNIX:0",
+    "nothing:1",
+    "onion:80",
+)
+
+
+class Sentences(SynchronousTestCase):
+    def refusal(
+        self, *listen: str, admin: str | None = None, listeners: tuple[str, ...] = ()
+    ) -> str:
+        further = tuple(ListenerSettings(endpoint=one) for one in listeners)
+        shown = None if admin is None else AdminSettings(listen=admin, open=True)
+        settings = ProxySettings(listen=listen, listeners=further, admin=shown)
+        sentence = str(self.assertRaises(SettingsError, check_places, settings))
+        self.assertNotIn("\n", sentence)
+        return sentence
+
+    def test_good(self) -> None:
+        """What Twisted understands, and what its plug-ins have to judge, is taken."""
+        for text in (*GOOD, *FOREIGN):
+            check_places(ProxySettings(listen=(text,)))
+
+    def test_mistakes(self) -> None:
+        """Each mistake has its word, and what is expected is shown."""
+        tcp = ", expected tcp:8443 or tcp:8443:interface=127.0.0.1"
+        unix = ", expected unix:/path or unix:/path:mode=660"
+        systemd = ", expected systemd:domain=INET:name=NAME"
+        colon = r"; a colon within a part is written \:"
+        every = f" without the kind of endpoint that it is, expected {expected_for()}"
+        for text, said in (
+            ("tcp:abc", f" with the port 'abc', which is none from 0 to 65535{tcp}"),
+            ("tcp:99999", f" with the port '99999', which is none from 0 to 65535{tcp}"),
+            ("tcp:-1", f" with the port '-1', which is none from 0 to 65535{tcp}"),
+            ("tcp", f" without a port{tcp}"),
+            ("tcp:", f" without a port{tcp}"),
+            ("8443", every),
+            ("127.0.0.1:8443", every),
+            ("", every),
+            ("[::1]:8443", every + r"; a colon within a part is written \:"),
+            (
+                "tcp:1:interface=::1",
+                rf" with more than one interface{tcp}; a colon within a part is written \:",
+            ),
+            ("tcp:1:interface=[::1]", f" with more than one interface{tcp}{colon}"),
+            ("tcp:1:a:2:b", f" with a part too many{tcp}"),
+            (
+                r"tcp:1:interface=[\:\:1]",
+                f" with the interface '[::1]', which is no address{tcp}{colon}",
+            ),
+            ("tcp:1:iface=a", f" with an unknown argument 'iface'{tcp}"),
+            ("tcp:1:port=2", f" with more than one port{tcp}"),
+            ("tcp:1:backlog=1:backlog=2", f" with more than one backlog{tcp}"),
+            ("tcp:1:backlog=x", f" with the backlog 'x', which is no number{tcp}"),
+            ("tcp:1\\", f" with a backslash at its end{tcp}"),
+            ("tcp:1:backlog=1\\", f" with a backslash at its end{tcp}"),
+            (
+                "tcp6:x",
+                r" with the port 'x', which is none from 0 to 65535, expected tcp6:8443 or tcp6:8443:interface=\:\:1",
+            ),
+            ("unix:", f" with a path of 0 bytes, which a socket's has 1 to 107 of{unix}"),
+            (
+                "unix:/" + "x" * 107,
+                f" with a path of 108 bytes, which a socket's has 1 to 107 of{unix}",
+            ),
+            ("unix:/a:mode=abc", f" with the mode 'abc', which is no octal mode such as 660{unix}"),
+            ("unix:/a:lockfile=no", f" with the lockfile 'no', which is no 0 or 1{unix}"),
+            ("systemd:domain=INET", f" with neither or both of index and name{systemd}"),
+            (
+                "systemd:domain=INET:index=0:name=a",
+                f" with neither or both of index and name{systemd}",
+            ),
+            (
+                "systemd:domain=IP:index=0",
+                f" with the domain 'IP', which is no INET, INET6 or UNIX{systemd}",
+            ),
+            ("systemd:index=0", f" with the domain '', which is no INET, INET6 or UNIX{systemd}"),
+        ):
+            self.assertEqual(f"listen: found {text!r}{said}", self.refusal(text))
+        self.assertIn(
+            "listen: found 'haproxy:tcp:x' with the port 'x'", self.refusal("haproxy:tcp:x")
+        )
+
+    def test_keys(self) -> None:
+        """The sentence begins with the key where it stands."""
+        self.assertTrue(
+            self.refusal("tcp:1", listeners=("tcp:2", "tcp:x")).startswith(
+                "listeners[1].endpoint: found 'tcp:x'"
+            )
+        )
+        self.assertTrue(
+            self.refusal("tcp:1", admin="tcp:x").startswith("admin.listen: found 'tcp:x'")
+        )
+
+    def test_silent(self) -> None:
+        """The secret name is not told where it stands by mistake."""
+        name = NAME[21:]
+        for text in (
+            NAME,
+            f"tcp:{NAME}",
+            f"tcp:1:{NAME}=1",
+            f"tcp:1:interface={NAME}:backlog=x",
+            f"unix:/{NAME}:mode=9",
+        ):
+            self.assertNotIn(name, self.refusal(text))
+        self.assertNotIn(name, self.refusal(f"unix:/{NAME}", f"unix:/{NAME}"))
+        self.assertNotIn(name, self.refusal(f"ssl:{NAME}"))
+
+    def test_tls(self) -> None:
+        """The proxy brings TLS along, so that an endpoint with TLS would have it twice; the admin listener brings none."""
+        for text in ("ssl:8443:privateKey=a", r"x509:tcp\:8443", "haproxy:ssl:1", r"tls:tcp\:1"):
+            self.assertIn(
+                f"listen: found {text!r} with TLS, expected one without, which", self.refusal(text)
+            )
+        check_places(ProxySettings(admin=AdminSettings(listen="ssl:1", open=True)))
+
+    def test_twice(self) -> None:
+        """Two at the same place: the second could not be had."""
+        for one, other in (
+            ("tcp:1", "tcp:1"), ("tcp:1", "tcp:1:interface=127.0.0.1"), ("tcp:1:interface=127.0.0.1", "tcp:port=1"),
+            ("tcp:1:interface=localhost", "tcp:1:interface=127.0.0.1"), ("tcp6:1", r"tcp:1:interface=\:\:1"),
+            ("tcp:1", "haproxy:tcp:1"),
+            ("unix:/a", "unix:/b/../a:mode=660"), ("systemd:INET:0", "systemd:domain=INET:index=0"),
+            ("tcp:1:interface=host", "tcp:1"),
+        ):  # fmt: skip
+            found = f"found {other!r}, expected another place than that of listen, {one!r}"
+            self.assertEqual(f"listen: {found}", self.refusal(one, other))
+            self.assertEqual(
+                f"listeners[0].endpoint: {found}", self.refusal(one, listeners=(other,))
+            )
+        self.assertIn(
+            "admin.listen: found 'tcp:1', expected another place",
+            self.refusal("tcp:1", admin="tcp:1"),
+        )
+
+    def test_apart(self) -> None:
+        """What does not meet may be the same in part: other ports, families or addresses, and any port of the system's choice."""
+        for one, other in (
+            ("tcp:1", "tcp:2"), ("tcp:0", "tcp:0"), ("tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.2"),
+            ("tcp:1", r"tcp6:1:interface=\:\:1"), ("unix:/a", "unix:/b"), ("systemd:INET:0", "systemd:INET:1"),
+            ("unix:/1", "tcp:1"),
+            ("onion:1", "onion:1"),
+        ):  # fmt: skip
+            check_places(ProxySettings(listen=(one, other)))
+
+    def test_both_families(self) -> None:
+        """Where the system gives IPv4 to ``::`` too, the port is taken for both; where it does not, or is silent, it is not."""
+        path = Path(self.mktemp())
+        self.patch(places, "_BIND_V6_ONLY", path)
+        check_places(ProxySettings(listen=("tcp:1", "tcp6:1")))
+        path.write_text("1\n")
+        check_places(ProxySettings(listen=("tcp:1", "tcp6:1")))
+        path.write_text("0\n")
+        for pair in (("tcp:1", "tcp6:1"), ("tcp6:1", "tcp:1:interface=127.0.0.1")):
+            self.assertIn("expected another place", self.refusal(*pair))
+
+    def test_missing_folders(self) -> None:
+        """A socket's folder that is not there is told, and may be made in time."""
+        self.assertEqual(
+            [], [*missing_folders(ProxySettings(listen=("unix:/a", "unix:a", "tcp:1")))]
+        )
+        admin = AdminSettings(listen=f"unix:/run/{NAME}/a")
+        first, second = missing_folders(ProxySettings(listen=("unix:/nowhere/a",), admin=admin))
+        sentence = "listen: no folder /nowhere is there; the start fails unless RuntimeDirectory= or so makes it"
+        self.assertEqual(sentence, first)
+        self.assertTrue(second.startswith("admin.listen: no folder /run/"), second)
+        self.assertNotIn(NAME, second)
+
+
+class AsTwisted(SynchronousTestCase):
+    """What is good here, Twisted's own parser takes too, and for the same."""
+
+    def where(self, text: str) -> Any:
+        reactor: Any = MemoryReactorClock()
+        endpoint: Any = serverFromString(reactor, text)
+        return endpoint
+
+    def test_good(self) -> None:
+        """Each good example is read with the same port, address and interface."""
+        for text in (good.removeprefix("haproxy:") for good in GOOD):
+            arguments, endpoint = Description.parse(text).arguments, self.where(text)
+            if "port" in arguments:
+                self.assertEqual(int(arguments["port"]), endpoint._port)
+                self.assertEqual(
+                    arguments.get("interface", endpoint._interface), endpoint._interface
+                )
+            else:
+                self.assertEqual(arguments["address"], endpoint._address)
+
+    @example("tcp:1:interface=127.0.0.1:backlog=5")
+    @given(st.text(alphabet="tcpunix6:=\\/01 interfacebacklogmode", max_size=24))
+    def test_any(self, rest: str) -> None:
+        """Whatever is taken for one of the common kinds, Twisted takes."""
+        for text in (rest, f"tcp:1:{rest}", f"tcp6:{rest}", f"unix:/a:{rest}"):
+            try:
+                found = Description.parse(text)
+            except Fault:
+                continue
+            if found.kind in ("tcp", "tcp6", "unix"):
+                self.where(text)
+
+    @given(
+        st.text(alphabet="/ab:=\\\\d0m6", max_size=12)
+        | st.sampled_from(["/a:660", "/a:mode=660", "address=/a", "/a=b:600", r"/a\:600"])
+    )
+    def test_mode(self, rest: str) -> None:
+        """A unix socket that has no mode gets ours, and one that has keeps it: whoever reads the description finds one mode."""
+        try:
+            before = Description.parse(f"unix:{rest}").arguments
+        except Fault:
+            return
+        after = Description.parse(ListenerSettings(endpoint=f"unix:{rest}").description).arguments
+        self.assertEqual({"mode": "600", **before}, after)

@@ -1,0 +1,131 @@
+"""Promises of :mod:`x509proxy.config.file_paths`: what is read, and where the access log may lie."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.unit.certificates.test_pem_files import NAME, MaterialTests
+from x509proxy.config.file_paths import check_log_apart, check_log_place, named_files
+from x509proxy.schema import CertificateSettings, HeaderSettings, ProxySettings
+from x509proxy.settings import Format, SettingsError, UpstreamSettings
+
+
+class NamedFiles(SynchronousTestCase):
+    def test_all(self) -> None:
+        """Every file that is read is named, wherever in the document; the one that is written is not."""
+        settings = ProxySettings(
+            certificate="1", private_key="2", header_file="3", ca="4", crl=("5", "6"), access_log="no", preset="no",
+            headers=(HeaderSettings(format=Format.LITERAL, name_file="7", value_file="8"),),
+            certificates=(CertificateSettings(certificate="9", private_key="10"),),
+            upstream=UpstreamSettings(ca="11", certificate="12", private_key="13"),
+        )  # fmt: skip
+        self.assertEqual({str(number) for number in range(1, 14)}, set(named_files(settings)))
+        self.assertEqual([], list(named_files(ProxySettings())))
+
+
+class Apart(MaterialTests):
+    def refusal(self, log: str, config: str | None = None, **read: Any) -> str:
+        settings = ProxySettings(access_log=log, **read)
+        error: SettingsError = self.assertRaises(SettingsError, check_log_apart, settings, config)
+        self.assert_sentence(error)
+        return str(error).replace(log, "LOG")
+
+    def test_read_files(self) -> None:
+        """The log is none of the files that are read: its lines would be appended to the private key."""
+        key = self.write("key", name="server.key")
+        found = "access-log: LOG: found the file of private-key, expected one of its own"
+        self.assertEqual(found, self.refusal(key, private_key=key))
+        settings = ProxySettings(
+            access_log=key, certificates=(CertificateSettings(certificate="none", private_key=key),)
+        )
+        error = self.assertRaises(SettingsError, check_log_apart, settings, None)
+        self.assertIn("found the file of certificates[0].private-key", str(error))
+
+    def test_configuration(self) -> None:
+        """Nor is it the configuration itself."""
+        path = self.write("a = 1")
+        self.assertIn("found the file of the configuration, expected", self.refusal(path, path))
+
+    def test_other_names(self) -> None:
+        """A link does not hide a file, be it soft or hard, nor does a detour."""
+        key = self.write("key", name="server.key")
+        soft, hard = self.folder / "soft.log", self.folder / "hard.log"
+        soft.symlink_to("server.key")
+        hard.hardlink_to(key)
+        for log in (str(soft), str(hard), f"{self.folder}/../{self.folder.name}/server.key"):
+            self.assertIn("found the file of header-file", self.refusal(log, header_file=key))
+
+    def test_silent(self) -> None:
+        """The secret name in the file's name is not told."""
+        path = self.write("key", name=f"{NAME}.log")
+        error = self.assertRaises(
+            SettingsError, check_log_apart, ProxySettings(access_log=path, ca=path), None
+        )
+        self.assertNotIn(NAME, str(error))
+
+    def test_of_its_own(self) -> None:
+        """A file of its own is good, there or not; so is standard output, and none at all."""
+        key = self.write("key", name="server.key")
+        for log in (
+            None,
+            "-",
+            self.write("", name="access.log"),
+            str(self.folder / "new.log"),
+            "a\0b",
+        ):
+            check_log_apart(ProxySettings(access_log=log, private_key=key), key)
+        check_log_apart(ProxySettings(access_log=key), None)
+
+
+class LogPlace(MaterialTests):
+    def refusal(self, path: str) -> str:
+        error: SettingsError = self.assertRaises(
+            SettingsError, check_log_place, ProxySettings(access_log=path)
+        )
+        self.assert_sentence(error)
+        return str(error).replace(str(self.folder), "FOLDER")
+
+    def test_good(self) -> None:
+        """What can be opened is good, and is not made by asking."""
+        for path in (
+            None,
+            "-",
+            "/dev/full",
+            self.write("", name="old.log"),
+            str(self.folder / "new.log"),
+        ):
+            check_log_place(ProxySettings(access_log=path))
+        self.assertFalse((self.folder / "new.log").exists())
+
+    def test_folders(self) -> None:
+        """Its folder has to be there, and it has to be none."""
+        expected = "expected a file that can be written"
+        self.assertEqual(
+            f"access-log: FOLDER: found a folder, {expected}", self.refusal(str(self.folder))
+        )
+        self.assertEqual(
+            f"access-log: FOLDER/no/a.log: found no folder FOLDER/no, {expected}",
+            self.refusal(str(self.folder / "no" / "a.log")),
+        )
+        self.assertEqual(
+            f"access-log: a\\x00b/c: found no folder a\\x00b, {expected}", self.refusal("a\0b/c")
+        )
+        self.assertNotIn(NAME, self.refusal(f"/nowhere/{NAME}/access.log"))
+
+    def test_rights(self) -> None:
+        """Whoever checks has to have the right to write there."""
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        path = self.write("", 0o444, "old.log")
+        self.folder.chmod(0o555)
+        self.become_nobody()
+        self.assertIn("old.log: found no right to write it, expected", self.refusal(path))
+        self.assertIn(
+            "new.log: found no right to write to its folder, expected",
+            self.refusal(str(self.folder / "new.log")),
+        )

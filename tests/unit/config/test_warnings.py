@@ -1,0 +1,144 @@
+"""Promises of :mod:`x509proxy.config.warnings`; the warnings at each start stand in ``test_configuration``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.unit.certificates.test_pem_files import MaterialTests
+from x509proxy.certificates.pem_files import new_header_name
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.config.loader import Configuration, load_configuration, override
+from x509proxy.config.warnings import advice_for
+from x509proxy.schema import ProxySettings
+
+ROOT = Path(__file__).parents[3]
+
+
+class Page(SynchronousTestCase):
+    def test_all(self) -> None:
+        """The handbook's page names every key that a warning or a note begins with."""
+        source = (ROOT / "x509proxy" / "config" / "warnings.py").read_text()
+        page = (ROOT / "docs" / "operations" / "check.rst").read_text()
+        keys = set(re.findall(r'f?"([a-z][a-z.-]+)(?:\[\{\w+\}\][a-z.-]*)?: ', source))
+        self.assertLessEqual(
+            {"backend", "header", "ca", "admin.open", "access-log", "client.head-bytes"}, keys
+        )
+        self.assertEqual(set(), {key for key in keys if f"``{key}``" not in page})
+
+
+class Advice(MaterialTests):
+    QUIET: ClassVar[dict[str, Any]] = {
+        "access_log": "-",
+        "maximum_der": 2048,
+        "client": {"head-bytes": 4096},
+    }
+
+    def setUp(self) -> None:
+        super().setUp()
+        made = make_self_signed(KeyKind.EC, "localhost", server=True)
+        self.pair = self.write(made.certificate_pem + made.key_pem, name="server.pem")
+        self.name = new_header_name()
+        self.header = self.write(self.name, name="header.txt")
+
+    def advice(self, **settings: Any) -> list[str]:
+        return list(advice_for(self.load(**settings)))
+
+    def warnings(self, **settings: Any) -> list[str]:
+        return [*self.load(**settings).warnings]
+
+    def load(self, **settings: Any) -> Configuration:
+        needed = {
+            "certificate": self.pair,
+            "header_file": self.header,
+            "backend": ["http://127.0.0.1:8080"],
+            **self.QUIET,
+        }
+        told = {name: value for name, value in {**needed, **settings}.items() if value is not None}
+        found = override(
+            ProxySettings(listen=() if settings.get("listen") == [] else ("tcp:8443",)), told
+        )
+        return load_configuration(found)
+
+    def test_nothing(self) -> None:
+        """Whoever has thought of everything hears nothing."""
+        self.assertEqual([], self.advice())
+
+    def test_used_elsewhere(self) -> None:
+        """A secret name that also stands where it is logged, in whatever spelling, is worth a sentence, without the name."""
+        for key, value in (
+            ("access_log", f"/var/log/{self.name}.log"),
+            ("backend", [f"http://127.0.0.1/{self.name.lower()}"]),
+        ):
+            (sentence,) = self.advice(**{key: value})
+            self.assertTrue(
+                sentence.startswith(
+                    f"{key.replace('_', '-')}: the secret header name stands there too"
+                ),
+                sentence,
+            )
+            self.assertNotIn(self.name.lower(), sentence.lower())
+
+    def test_public_names(self) -> None:
+        """A name that everybody knows, sent over a network to a server that cannot tell who sends it."""
+        known: dict[str, Any] = {"preset": "rfc9440", "header_file": None}
+        far = "https://192.0.2.1"
+        (sentence,) = self.advice(
+            **known, backend=[far, "http://127.0.0.1:1", "https://localhost", "unix:/run/as.sock"]
+        )
+        self.assertTrue(
+            sentence.startswith(f"backend: {far} is sent a header whose name everybody knows"),
+            sentence,
+        )
+        self.assertEqual(
+            [], self.advice(**known, backend=[far], upstream={"certificate": self.pair})
+        )
+        self.assertEqual([], self.advice(backend=[far]))
+
+    def test_larger_than_the_server(self) -> None:
+        """Heads that this proxy takes and the server does not are counted with the certificate, if the limit is known."""
+        (sentence,) = self.advice(client={"head-bytes": 8192})
+        self.assertIn("a head may have 10922 bytes, and this server takes 8192", sentence)
+        self.assertEqual([], self.advice(client={"head-bytes": 8192}, preset="aspnet"))
+
+    def test_admin(self) -> None:
+        """An admin listener that is open to all."""
+        (sentence,) = self.advice(admin={"listen": "tcp:9443", "open": True})
+        self.assertTrue(
+            sentence.startswith("admin.open: whoever can reach the admin listener can read it"),
+            sentence,
+        )
+        self.assertEqual([], self.advice(admin={"listen": "tcp:9443:interface=127.0.0.1"}))
+
+    def test_hopeless_rules(self) -> None:
+        """A rule that wants a certificate where no listener asks for one answers everybody 401, so each start warns of it."""
+        rules = [
+            {"path": "/token", "client-certificate": "required"},
+            {"path": "/a", "client-certificate": "optional"},
+        ]
+        listener = {"endpoint": "tcp:1", "client-certificate": "optional"}
+        (sentence,) = self.warnings(rules=rules, client_certificate="none")
+        self.assertTrue(
+            sentence.startswith("rules[0].client-certificate: required, and no listener asks for"),
+            sentence,
+        )
+        self.assertTrue(sentence.endswith("so everybody is answered 401 at /token"), sentence)
+        (sentence,) = self.warnings(
+            rules=[{"path": f"/{self.name}", "client-certificate": "required"}],
+            client_certificate="none",
+        )
+        self.assertTrue(sentence.endswith("answered 401 at /…"), sentence)
+        none = {"listeners": [{**listener, "client-certificate": "none"}], "listen": []}
+        self.assertEqual(1, len(self.warnings(rules=rules, **none, client_certificate="required")))
+        self.assertEqual(
+            [], self.warnings(rules=rules, listeners=[listener], client_certificate="none")
+        )
+        self.assertEqual([], self.warnings(rules=rules))
+
+    def test_no_log(self) -> None:
+        """Without an access log nobody knows who was refused."""
+        (sentence,) = self.advice(access_log=None)
+        self.assertTrue(sentence.startswith("access-log: none"), sentence)

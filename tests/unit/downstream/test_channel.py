@@ -1,0 +1,949 @@
+"""Promises of :mod:`x509proxy.downstream.channel`: a client's requests one after the other, its limits, its deadlines, and its silence."""
+
+from __future__ import annotations
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.certificates import certificate
+from tests.support.memory import GET, Desk, Source, TlsWire, Wire, post, reply, undated
+from x509proxy.downstream.factory import ProxyFactory
+from x509proxy.downstream.request import Request
+from x509proxy.exchange import Outcome
+from x509proxy.http1.errors import Refusal
+from x509proxy.http1.messages import Body
+from x509proxy.settings import ClientSettings
+from x509proxy.transport.deadlines import Deadlines
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+OK_CLOSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+BAD = b"GET / HTTP/1.1\r\nHost: as.example\r\nBad Name: x\r\n\r\n"
+
+
+def expecting(body: bytes = b"", length: int = 3) -> bytes:
+    return post(body, b"Expect: 100-continue", length=length)
+
+
+def status(answer: bytes) -> bytes:
+    return answer[9:12]
+
+
+class ChannelTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.desk = Desk()
+        self.source = Source()
+        self.arrange()
+
+    def arrange(self, settings: ClientSettings = ClientSettings()) -> None:
+        self.factory = ProxyFactory(self.desk, Deadlines(self.clock), settings)
+
+    def connect(self, *pieces: bytes) -> Wire:
+        wire = Wire(self.clock).attach(self.factory.buildProtocol(None))
+        wire.deliver(*pieces)
+        return wire
+
+    def accept(self, request: Request) -> None:
+        """Welcome the head, and no more."""
+        request.source = self.source
+        request.accept(lambda: None)
+
+    def begin(self, request: Request) -> None:
+        """Answer the head at once, and leave the answer open."""
+        self.accept(request)
+        request.begin(200, b"OK", (), Body.LENGTH, 9)
+
+    def expect_closing(self, wire: Wire) -> None:
+        """What was said can still be read; nothing else will be done."""
+        self.assertTrue(wire.disconnecting)
+        self.assertFalse(wire.aborted)
+        self.assertIsNone(wire.producer)
+
+    def expect_open(self, wire: Wire) -> None:
+        self.assertFalse(wire.disconnecting)
+
+    def expect_cut(self, wire: Wire) -> None:
+        self.assertTrue(wire.aborted)
+
+
+class KeepAlive(ChannelTestCase):
+    """One connection, one request after the other, as long as both sides like."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.desk.then = reply
+
+    def test_stays(self) -> None:
+        """An HTTP/1.1 connection serves request after request."""
+        wire = self.connect(GET, GET)
+        self.assertEqual(OK + OK, undated(wire.sent()))
+        self.expect_open(wire)
+
+    def test_byte_by_byte(self) -> None:
+        """It makes no difference in how many pieces a request comes."""
+        self.desk.then = lambda request: request.accept(lambda: reply(request))
+        wire = self.connect(*(bytes([octet]) for octet in GET + post(b"abc")))
+        self.assertEqual(OK + OK, undated(wire.sent()))
+
+    def test_old_version(self) -> None:
+        """An HTTP/1.0 connection ends after its request."""
+        wire = self.connect(b"GET / HTTP/1.0\r\n\r\n")
+        self.assertEqual(OK_CLOSE, undated(wire.sent()))
+        self.expect_closing(wire)
+
+    def test_old_version_that_asks(self) -> None:
+        """An HTTP/1.0 connection stays if the client asks for it, and is told so."""
+        wire = self.connect(
+            b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"
+        )
+        kept = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok"
+        self.assertEqual(kept + OK_CLOSE, undated(wire.sent()))
+
+    def test_asked_to_close(self) -> None:
+        """``Connection: close`` is the client's last word: what comes after it is not served."""
+        wire = self.connect(
+            b"GET / HTTP/1.1\r\nHost: as.example\r\nConnection: close\r\n\r\n" + GET, GET
+        )
+        self.assertEqual(OK_CLOSE, undated(wire.sent()))
+        self.assertEqual(1, len(self.desk.requests))
+        self.expect_closing(wire)
+
+    def test_lifetime(self) -> None:
+        """A connection that is older than it may be is closed with its next answer, however much it is used."""
+        self.arrange(ClientSettings(lifetime=40, handshake_timeout=10))
+        self.desk.then = reply
+        wire = self.connect(GET)
+        for _ in range(2):
+            self.clock.advance(24)
+            wire.sent()
+            wire.deliver(GET)
+            self.assertNotIn(b"Connection: close", wire.sent())
+        self.clock.advance(2)
+        wire.deliver(GET)
+        self.assertIn(b"\r\nConnection: close\r\n", wire.sent())
+
+    def test_number_of_requests(self) -> None:
+        """The last request of those that one connection may carry is answered with ``Connection: close``."""
+        self.arrange(ClientSettings(requests=2))
+        wire = self.connect(GET + GET + GET)
+        self.assertEqual(OK + OK_CLOSE, undated(wire.sent()))
+        self.expect_closing(wire)
+
+
+class Pipelining(ChannelTestCase):
+    """Requests that come before the answers to earlier ones."""
+
+    def test_order(self) -> None:
+        """One request is served at a time, and the answers keep the order of the requests."""
+        wire = self.connect(GET + GET)
+        self.assertEqual(1, len(self.desk.requests))
+        reply(self.desk.requests[0], b"1")
+        self.assertEqual(2, len(self.desk.requests))
+        reply(self.desk.requests[1], b"2")
+        self.assertEqual(
+            [b"1", b"2"], [answer[-1:] for answer in wire.sent().split(b"HTTP/1.1 200 OK")[1:]]
+        )
+
+    def test_reading_stops(self) -> None:
+        """While a request waits for its turn nothing more is read."""
+        wire = self.connect(GET)
+        self.assertTrue(wire.reading)
+        wire.deliver(GET)
+        self.assertFalse(wire.reading)
+        reply(self.desk.requests[0])
+        self.assertTrue(wire.reading)
+
+    def test_many_answered_at_once(self) -> None:
+        """A thousand requests in one piece, each answered within the call, do not nest."""
+        self.desk.then = reply
+        wire = self.connect(GET * 999)
+        self.assertEqual(OK * 999, undated(wire.sent()))
+
+    def test_body_of_the_next(self) -> None:
+        """A body that comes before its request's turn waits with it."""
+        wire = self.connect(GET + post(b"abc")[:-1])
+        reply(self.desk.requests[0])
+        second = self.desk.requests[1]
+        self.assertEqual((2, False), (second.held, second.body_complete))
+        wire.deliver(b"c")
+        self.assertEqual((3, True), (second.held, second.body_complete))
+
+    def test_client_that_does_not_read(self) -> None:
+        """A client that reads none of its answers gets no further request served: memory does not grow with its requests."""
+        self.desk.then = reply
+        wire = self.connect(GET)
+        wire.fill()
+        wire.deliver(GET, GET)
+        self.assertEqual(1, len(self.desk.requests))
+        self.assertFalse(wire.reading)
+        wire.drain()
+        self.assertEqual(3, len(self.desk.requests))
+        self.assertTrue(wire.reading)
+
+    def test_client_that_sends_and_does_not_read(self) -> None:
+        """Requests do not put off the end of a client that does not read."""
+        self.arrange(ClientSettings(send_timeout=30))
+        self.desk.then = reply
+        wire = self.connect(GET)
+        wire.fill()
+        self.clock.advance(20)
+        wire.deliver(GET)
+        self.clock.advance(10)
+        self.expect_cut(wire)
+
+
+class Mute(ChannelTestCase):
+    """After a refusal nothing that still arrives is served (law L3)."""
+
+    def test_later_feeds(self) -> None:
+        """The rest of a refused head, and whole requests after it, vanish."""
+        self.desk.then = reply
+        wire = self.connect(b"GET / HTTP/1.1\r\nHost: as.example\r\nBad Name: x\r\n")
+        self.assertEqual(b"400", status(wire.sent()))
+        self.expect_closing(wire)
+        wire.deliver(b"\r\n", GET, GET)
+        self.assertEqual((b"", []), (wire.sent(), self.desk.requests))
+
+    def recorded(self, *pieces: bytes) -> tuple[int, Outcome, str, str, str]:
+        """The one record of what is refused."""
+        self.connect(*pieces)
+        self.clock.advance(11)
+        (exchange,) = self.desk.exchanges
+        self.desk.exchanges.clear()
+        return exchange.status, exchange.outcome, exchange.method, exchange.target, exchange.version
+
+    def test_record(self) -> None:
+        """A refused head leaves a record, with what its request line says, without the query, however it comes."""
+        post_to = b"POST /token?code=SECRET HTTP/1.0\r\n"
+        for status, method, lines in (
+            (400, "POST", post_to + b"Bad Name: x\r\n\r\n"),
+            (413, "POST", post_to + b"Content-Length: 99999999\r\n\r\n"),
+            (431, "POST", post_to + b"A: b\r\n" * 101 + b"\r\n"),
+            (408, "POST", post_to),
+            (501, "BREW", post_to.replace(b"POST", b"BREW")),
+        ):
+            for pieces in ((lines,), (lines[:9], lines[9:40], lines[40:])):
+                self.assertEqual(
+                    (status, Outcome.REFUSED, method, "/token", "HTTP/1.0"), self.recorded(*pieces)
+                )
+
+    def test_record_of_what_is_no_request(self) -> None:
+        """What is not even a request line leaves one with no method and no target."""
+        for status, line in ((400, b"GET  / HTTP/1.1\r\n\r\n"), (408, b"GET /to")):
+            self.assertEqual((status, Outcome.REFUSED, "-", "-", "HTTP/1.1"), self.recorded(line))
+
+    def test_record_of_the_second(self) -> None:
+        """What one request's line says is not told of the next one, and what has been served has no say in it."""
+        self.desk.then = reply
+        for second in (b"GET  /", b"\x16\x03"):
+            self.connect(GET + second)
+            self.clock.advance(11)
+            exchange = self.desk.exchanges[-1]
+            self.assertEqual(
+                (Outcome.REFUSED, "-", "-"), (exchange.outcome, exchange.method, exchange.target)
+            )
+
+    def test_head(self) -> None:
+        """The answer to a refused ``HEAD`` has a length and no body (RFC 9110 section 9.3.2)."""
+        head, _, body = self.connect(BAD.replace(b"GET", b"HEAD")).sent().partition(b"\r\n\r\n")
+        self.assertEqual((b"400", b""), (status(head), body))
+        self.assertIn(b"Content-Length: ", head)
+
+    def test_body_of_one_that_waits(self) -> None:
+        """A request whose body turns out malformed while it waits for its turn is refused in its turn, and not in another's."""
+        wire = self.connect(GET)
+        wire.deliver(post(b"zz\r\n", length=-1))
+        self.assertEqual((b"", 1), (wire.sent(), len(self.desk.requests)))
+        reply(self.desk.requests[0])
+        self.assertEqual(
+            [b"200", b"400"],
+            [status(b"HTTP/1.1 " + answer) for answer in wire.sent().split(b"HTTP/1.1 ")[1:]],
+        )
+        self.assertEqual(1, len(self.desk.requests))
+
+    def test_second_of_two(self) -> None:
+        """A malformed request is refused after the one before it has been answered, and not before."""
+        wire = self.connect(GET + BAD + GET)
+        self.assertEqual(b"", wire.sent())
+        reply(self.desk.requests[0])
+        first, _, second = undated(wire.sent()).partition(b"ok")
+        self.assertEqual((OK[:-2], b"400"), (first, status(second)))
+        self.assertEqual(1, len(self.desk.requests))
+        self.expect_closing(wire)
+
+    def test_second_body_of_two(self) -> None:
+        """A request whose body turns out malformed while it waits for its turn is never served."""
+        wire = self.connect(GET + post(b"3\r\nabcX", length=-1))
+        reply(self.desk.requests[0])
+        self.assertEqual(1, len(self.desk.requests))
+        self.assertIn(b"HTTP/1.1 400 Bad Request", wire.sent())
+        self.expect_closing(wire)
+
+    def test_body_before_the_answer(self) -> None:
+        """A body that turns out malformed gets its request refused, and whoever serves it is told."""
+        self.desk.then = self.accept
+        wire = self.connect(post(b"3\r\nabc\r\n", length=-1))
+        wire.deliver(b"X")
+        self.assertEqual((b"400", ["gone"]), (status(wire.sent()), self.source.told))
+        self.expect_closing(wire)
+
+    def test_body_after_the_answer_began(self) -> None:
+        """A body that turns out malformed after its answer began gets the connection cut."""
+        self.desk.then = self.begin
+        wire = self.connect(post(b"3\r\nabc\r\n", length=-1))
+        wire.deliver(b"X")
+        self.expect_cut(wire)
+        self.assertEqual(["gone"], self.source.told)
+        (exchange,) = self.desk.exchanges
+        self.assertEqual(Outcome.ABORTED, exchange.outcome)
+
+    def test_malformed_in_one_piece(self) -> None:
+        """A body that is malformed within the same piece as its head is refused before anybody is asked."""
+        wire = self.connect(post(b"3\r\nabcX", length=-1))
+        self.assertEqual([], self.desk.requests)
+        self.assertEqual(b"400", status(wire.sent()))
+
+    def test_refused_by_whoever_serves(self) -> None:
+        """A refusal by whoever serves ends the connection too."""
+        self.desk.then = lambda request: request.answer(Refusal(401, "no"))
+        wire = self.connect(GET + GET)
+        self.assertEqual(1, len(self.desk.requests))
+        self.assertIn(b"Connection: close", wire.sent())
+        self.expect_closing(wire)
+
+    def test_not_even_read(self) -> None:
+        """What arrives after a refusal is not kept either, though each request of it be good: memory does not grow with it."""
+        self.desk.then = lambda request: request.answer(Refusal(401, "no client certificate"))
+        wire = self.connect(GET)
+        wire.deliver(*[GET] * 100)
+        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
+
+    def test_not_kept(self) -> None:
+        """What has come behind a request that is refused is let go while the end is waited for (law L7)."""
+        wire = self.connect(GET)
+        wire.deliver(GET)
+        self.assertEqual((1, 1), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
+        self.desk.requests[0].answer(Refusal(401, "no client certificate"))
+        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
+
+    def test_back_ends_failure(self) -> None:
+        """A back end's failure is not the client's: the connection stays."""
+        self.desk.then = lambda request: request.answer(Refusal(502, "no"))
+        wire = self.connect(GET, GET)
+        self.assertEqual(2, wire.sent().count(b"HTTP/1.1 502 Bad Gateway"))
+        self.expect_open(wire)
+
+
+class Waiting(ChannelTestCase):
+    """Nothing is waited for without a deadline, and bytes that lead nowhere put none off."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        settings = ClientSettings(
+            handshake_timeout=10,
+            head_timeout=11,
+            body_timeout=12,
+            idle_timeout=13,
+            send_timeout=14,
+            hold_bytes=8,
+        )
+        self.arrange(settings)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass in the steps of the timer."""
+        for _ in range(round(seconds * 4)):
+            self.clock.advance(0.25)
+
+    def test_handshake(self) -> None:
+        """A handshake that does not end ends the connection."""
+        wire = TlsWire(self.clock)
+        wire.attach(self.factory.buildProtocol(None))
+        self.wait(9.75)
+        self.assertFalse(wire.aborted)
+        self.wait(0.25)
+        self.expect_cut(wire)
+
+    def test_after_the_handshake(self) -> None:
+        """A client that has shaken hands may idle."""
+        wire = TlsWire(self.clock)
+        wire.attach(self.factory.buildProtocol(None))
+        wire.shake()
+        self.wait(12.75)
+        self.expect_open(wire)
+        self.wait(0.25)
+        self.expect_closing(wire)
+
+    def test_slow_head(self) -> None:
+        """A head has its time from its first byte, however many follow; then it is answered 408."""
+        wire = self.connect(GET[:1])
+        for octet in GET[1:11]:
+            self.wait(1)
+            wire.deliver(bytes([octet]))
+        self.expect_open(wire)
+        self.wait(1)
+        self.assertEqual(b"408", status(wire.sent()))
+        self.expect_closing(wire)
+        wire.deliver(GET[11:], GET)
+        self.assertEqual([], self.desk.requests)
+
+    def test_second_head(self) -> None:
+        """A head that began while another request was served has its time from that one's end."""
+        wire = self.connect(GET + GET[:5])
+        self.wait(100)
+        reply(self.desk.requests[0])
+        self.wait(10.75)
+        self.expect_open(wire)
+        self.wait(0.25)
+        self.assertIn(b"HTTP/1.1 408 Request Timeout", wire.sent())
+
+    def test_slow_body(self) -> None:
+        """A body has its time between bytes; then its request is answered 408, and whoever serves it is told."""
+        self.desk.then = self.accept
+        wire = self.connect(post(b"", length=9))
+        self.wait(11)
+        wire.deliver(b"a")
+        self.wait(11.75)
+        self.assertEqual(b"", wire.sent())
+        self.wait(0.25)
+        self.assertEqual((b"408", ["gone"]), (status(wire.sent()), self.source.told))
+        self.expect_closing(wire)
+
+    def test_dripping_body(self) -> None:
+        """Drips do not put the end off: once the body's time has passed, its bytes have to come at a rate."""
+        self.arrange(ClientSettings(body_timeout=12, body_rate=2))
+        self.desk.then = self.accept
+        for rate, cut in ((1, True), (3, False)):
+            wire = self.connect(post(b"", length=1000))
+            for _ in range(30):
+                self.wait(1)
+                wire.deliver(b"a" * rate)
+            self.assertEqual(cut, wire.sent().startswith(b"HTTP/1.1 408 "))
+
+    def test_slow_body_after_the_answer_began(self) -> None:
+        """A body that stops after its answer began gets the connection cut."""
+        self.desk.then = self.begin
+        wire = self.connect(post(b"a", length=9))
+        self.wait(12)
+        self.expect_cut(wire)
+        self.assertEqual(["gone"], self.source.told)
+
+    def test_idle(self) -> None:
+        """An idle connection is closed without a word."""
+        wire = self.connect()
+        self.wait(12.75)
+        self.expect_open(wire)
+        self.wait(0.25)
+        self.expect_closing(wire)
+        self.assertEqual((b"", []), (wire.sent(), self.desk.exchanges))
+
+    def test_idle_again(self) -> None:
+        """Idling counts from the answer before it, and empty lines do not put it off."""
+        self.desk.then = reply
+        wire = self.connect()
+        self.wait(12)
+        wire.deliver(GET)
+        self.wait(12)
+        wire.deliver(b"\r\n")
+        self.wait(0.75)
+        self.expect_open(wire)
+        self.wait(0.25)
+        self.expect_closing(wire)
+
+    def test_back_end(self) -> None:
+        """While a back end is waited for the client has all the time there is: that wait is limited elsewhere."""
+        wire = self.connect(GET)
+        self.wait(1000)
+        self.expect_open(wire)
+
+    def test_held_body(self) -> None:
+        """A client whose body is not read on, since there is enough of it, is not to blame for its slowness."""
+        self.desk.then = self.accept
+        wire = self.connect(post(b"12345678", length=20))
+        self.assertFalse(wire.reading)
+        self.wait(1000)
+        self.expect_open(wire)
+
+    def test_client_that_stops_reading(self) -> None:
+        """A client that does not read its answer is cut, and whoever serves it is told."""
+        self.desk.then = self.begin
+        wire = self.connect(GET)
+        wire.fill()
+        self.wait(13.75)
+        self.assertFalse(wire.aborted)
+        self.wait(0.25)
+        self.expect_cut(wire)
+        self.assertEqual(["pause", "gone"], self.source.told)
+        self.assertEqual([Outcome.ABORTED], [exchange.outcome for exchange in self.desk.exchanges])
+
+    def test_client_that_reads_again(self) -> None:
+        """A client that reads again has its time anew the next time."""
+        self.desk.then = self.begin
+        wire = self.connect(GET)
+        for _ in range(3):
+            wire.fill()
+            self.wait(13.75)
+            wire.drain()
+        self.assertEqual(["pause", "resume"] * 3, self.source.told)
+        self.expect_open(wire)
+
+    def test_client_that_does_not_read_the_last(self) -> None:
+        """A client that does not read an answer which is complete on our side is cut as well."""
+        self.desk.then = reply
+        wire = self.connect(GET)
+        wire.fill()
+        self.wait(14)
+        self.expect_cut(wire)
+
+    def test_answer_that_ends_meanwhile(self) -> None:
+        """That an answer is complete on our side gives no more time to a client that does not read it."""
+        self.desk.then = self.begin
+        wire = self.connect(GET)
+        wire.fill()
+        self.wait(7)
+        self.desk.requests[0].finish()
+        self.wait(6.75)
+        self.assertFalse(wire.aborted)
+        self.wait(0.25)
+        self.expect_cut(wire)
+
+    def test_answer_without_source(self) -> None:
+        """A slow reader of an answer that nobody streams pauses nobody."""
+        wire = self.connect(GET)
+        wire.fill()
+        wire.drain()
+        reply(self.desk.requests[0])
+        self.assertEqual(OK, undated(wire.sent()))
+
+    def test_next_answer_to_a_slow_reader(self) -> None:
+        """A client that sends its body and does not read is still sent to the deadline, not beyond it."""
+        self.desk.then = self.accept
+        wire = self.connect(post(b"", length=9))
+        wire.fill()
+        self.wait(7)
+        wire.deliver(b"a")
+        self.wait(7)
+        self.expect_cut(wire)
+
+    def test_lingering(self) -> None:
+        """A connection that is being closed is cut if the client does not go."""
+        wire = self.connect(BAD)
+        self.wait(13.75)
+        self.expect_closing(wire)
+        self.wait(0.25)
+        self.expect_cut(wire)
+
+    def test_lingering_for_nothing(self) -> None:
+        """One that has had nothing to read is cut sooner, so that the end is not held up."""
+        wire = self.connect()
+        self.wait(13 + 1.75)
+        self.expect_closing(wire)
+        self.wait(0.25)
+        self.expect_cut(wire)
+
+
+class Continue(ChannelTestCase):
+    """``100 Continue`` is said when a head is welcome, its body is not there, and it is its turn."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.desk.then = self.accept
+
+    def test_welcome(self) -> None:
+        """A welcome head is told to go on."""
+        self.assertEqual(CONTINUE, self.connect(expecting()).sent())
+
+    def test_refused(self) -> None:
+        """A refused head is not told to go on."""
+        self.desk.then = lambda request: request.answer(Refusal(401, "no"))
+        wire = self.connect(expecting())
+        self.assertEqual(b"401", status(wire.sent()))
+        self.expect_closing(wire)
+
+    def test_not_yet(self) -> None:
+        """Nobody is told to go on before it is decided that the head is welcome."""
+        self.desk.then = id
+        self.assertEqual(b"", self.connect(expecting()).sent())
+
+    def test_body_is_there(self) -> None:
+        """A client that has sent some of its body is not told to go on."""
+        self.assertEqual(b"", self.connect(expecting(b"a")).sent())
+        self.assertEqual(b"", self.connect(expecting(b"abc")).sent())
+
+    def test_after_earlier_answers(self) -> None:
+        """It is said after the answers to the requests before."""
+        self.desk.then = id
+        wire = self.connect(GET + expecting())
+        self.desk.then = self.accept
+        reply(self.desk.requests[0])
+        self.assertEqual(OK + CONTINUE, undated(wire.sent()))
+
+
+class Streaming(ChannelTestCase):
+    """A body that is more than may be held is read as fast as it is taken."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.arrange(ClientSettings(hold_bytes=4))
+
+    def test_enough(self) -> None:
+        """When as much is held as may be, whoever serves is called, and reading stops until the body is taken."""
+        ready: list[int] = []
+        self.desk.then = lambda request: request.accept(lambda: ready.append(request.held))
+        wire = self.connect(post(b"abc", length=9))
+        self.assertEqual(([], True), (ready, wire.reading))
+        wire.deliver(b"d")
+        self.assertEqual(([4], False), (ready, wire.reading))
+
+    def test_taken(self) -> None:
+        """When the body is taken, reading goes on, and stops whenever whoever takes it says so."""
+        self.desk.then = self.accept
+        wire = self.connect(post(b"abcd", length=9))
+        sink = Sink()
+        (request,) = self.desk.requests
+        request.stream_to(sink)
+        self.assertTrue(wire.reading)
+        request.pause_body()
+        self.assertFalse(wire.reading)
+        request.resume_body()
+        self.assertTrue(wire.reading)
+        wire.deliver(b"efghi")
+        self.assertEqual([b"abcd", b"efghi", b""], sink.taken)
+
+    def test_taken_within_the_call(self) -> None:
+        """It makes no difference if the body is taken, and held up, within the very call that says it is there."""
+        sink = Sink()
+
+        def take(request: Request) -> None:
+            request.accept(lambda: request.stream_to(sink))
+            request.pause_body()
+
+        self.desk.then = take
+        wire = self.connect(post(b"abcd", length=9))
+        self.assertEqual([b"abcd"], sink.taken)
+        self.assertFalse(wire.reading)
+        self.desk.requests[0].resume_body()
+        self.assertTrue(wire.reading)
+
+    def test_early_answer(self) -> None:
+        """An answer that is complete before the body closes the connection, and the rest of the body is read into nothing."""
+        sink = Sink()
+        self.desk.then = lambda request: request.accept(lambda: request.stream_to(sink))
+        wire = self.connect(post(b"abcd", length=9))
+        (request,) = self.desk.requests
+        request.pause_body()
+        reply(request)
+        self.assertEqual(OK_CLOSE, undated(wire.sent()))
+        self.expect_closing(wire)
+        self.assertTrue(wire.reading)
+        wire.deliver(b"efghi", GET)
+        self.assertEqual(([b"abcd"], 1, b""), (sink.taken, len(self.desk.requests), wire.sent()))
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+
+    def body_data(self, data: bytes) -> None:
+        self.taken.append(data)
+
+    def body_end(self) -> None:
+        self.taken.append(b"")
+
+
+class Leaving(ChannelTestCase):
+    """A client that goes takes its requests with it."""
+
+    def test_while_served(self) -> None:
+        """Whoever serves the request is told, once, and what waits behind it is forgotten."""
+        self.desk.then = self.accept
+        wire = self.connect(post(b"", length=9))
+        wire.lose()
+        self.assertEqual(["gone"], self.source.told)
+        (exchange,) = self.desk.exchanges
+        self.assertEqual((Outcome.ABORTED, "the client left"), (exchange.outcome, exchange.reason))
+
+    def test_others_wait(self) -> None:
+        """A request that waited for its turn is never served."""
+        wire = self.connect(GET + GET)
+        wire.lose()
+        reply(self.desk.requests[0])
+        self.assertEqual((1, 1), (len(self.desk.requests), len(self.desk.exchanges)))
+
+    def test_idle(self) -> None:
+        """A client that goes while nothing is asked leaves no trace."""
+        wire = self.connect(GET)
+        reply(self.desk.requests[0])
+        wire.lose()
+        self.assertEqual([Outcome.ANSWERED], [exchange.outcome for exchange in self.desk.exchanges])
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_full(self) -> None:
+        """While a client does not read what it is sent, nothing more is read of it (law L7)."""
+        wire = self.connect(GET)
+        wire.protocol.pauseProducing()
+        wire.deliver(GET[:9])
+        self.assertFalse(wire.protocol._reading)
+
+    def test_slowly(self) -> None:
+        """What the transport still has to say of a connection that is being closed is of no interest."""
+        self.desk.then = reply
+        wire = self.connect(b"GET / HTTP/1.0\r\n\r\n")
+        wire.protocol.pauseProducing()
+        self.clock.advance(29)
+        self.expect_closing(wire)
+
+
+class Failing(ChannelTestCase):
+    """An exception is an answer of ours, and a line in the log (law L3)."""
+
+    def fail(self, request: Request) -> None:  # type: ignore[override]
+        raise ZeroDivisionError
+
+    def test_serve(self) -> None:
+        """An exception while a request is served is answered 502, and the connection serves the next."""
+        self.desk.then = self.fail
+        wire = self.connect(GET)
+        self.assertEqual(b"502", status(wire.sent()))
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.desk.then = reply
+        wire.deliver(GET)
+        self.assertEqual(OK, undated(wire.sent()))
+
+    def test_ready(self) -> None:
+        """An exception when the body is complete is answered 502, and whoever serves is told."""
+
+        def accept(request: Request) -> None:
+            request.source = self.source
+            request.accept(lambda: self.fail(request))
+
+        self.desk.then = accept
+        wire = self.connect(post(b"ab", length=3), b"c")
+        self.assertEqual((b"502", ["gone"]), (status(wire.sent()), self.source.told))
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_after_the_answer_began(self) -> None:
+        """An exception after the answer began gets the connection cut."""
+
+        def begin(request: Request) -> None:
+            self.begin(request)
+            self.fail(request)
+
+        self.desk.then = begin
+        wire = self.connect(GET + GET)
+        self.expect_cut(wire)
+        self.assertEqual((1, ["gone"]), (len(self.desk.requests), self.source.told))
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+
+class Draining(ChannelTestCase):
+    """At the end, what is in flight is answered, and nothing else is begun."""
+
+    def drain(self) -> list[str]:
+        """Begin the end; what is returned says when it has come."""
+        ended: list[str] = []
+        self.factory.drain().addCallback(lambda _: ended.append("ended"))
+        return ended
+
+    def test_nobody(self) -> None:
+        """Without a connection it is over at once."""
+        self.assertEqual(["ended"], self.drain())
+
+    def test_newcomers(self) -> None:
+        """Who comes after the beginning of the end is turned away."""
+        self.connect(GET)
+        self.drain()
+        late = self.connect()
+        self.expect_cut(late)
+        self.clock.advance(0)
+        self.assertTrue(late.gone)
+
+    def test_idle(self) -> None:
+        """Idle connections are closed at once."""
+        self.desk.then = reply
+        wires = [self.connect(GET), self.connect(GET)]
+        ended = self.drain()
+        for wire in wires:
+            self.expect_closing(wire)
+            self.assertEqual([], ended)
+            wire.lose()
+        self.assertEqual(["ended"], ended)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_just_connected(self) -> None:
+        """Who has connected before the end, and has not come to say anything, is answered: it cannot know of the end."""
+        self.desk.then = reply
+        wire = self.connect()
+        ended = self.drain()
+        self.expect_open(wire)
+        wire.deliver(GET)
+        self.assertEqual(OK_CLOSE, undated(wire.sent()))
+        self.expect_closing(wire)
+        wire.lose()
+        self.assertEqual(["ended"], ended)
+
+    def test_in_the_middle_of_a_head(self) -> None:
+        """So is who has begun to say something, the second time as the first."""
+        self.desk.then = reply
+        for wire in (self.connect(GET[:5]), self.connect(GET + GET[:5])):
+            wire.sent()
+            self.drain()
+            wire.deliver(GET[5:])
+            self.assertEqual(OK_CLOSE, undated(wire.sent()))
+            self.expect_closing(wire)
+            self.factory.draining = False
+
+    def test_says_nothing(self) -> None:
+        """Neither is waited for longer than two seconds, nor is one whose handshake is over only then."""
+        silent, late = self.connect(), TlsWire(self.clock).attach(self.factory.buildProtocol(None))
+        self.drain()
+        self.clock.advance(1)
+        late.protocol.handshakeCompleted()
+        self.clock.advance(1)
+        self.expect_closing(silent)
+        self.expect_open(late)
+        self.clock.advance(1)
+        self.expect_closing(late)
+
+    def test_handshake_without_end(self) -> None:
+        """A handshake that does not end by then is cut."""
+        wire = TlsWire(self.clock).attach(self.factory.buildProtocol(None))
+        self.drain()
+        self.clock.advance(2)
+        self.expect_cut(wire)
+
+    def test_in_flight(self) -> None:
+        """What is in flight is answered, with ``Connection: close``."""
+        wire = self.connect(GET)
+        ended = self.drain()
+        self.expect_open(wire)
+        reply(self.desk.requests[0])
+        self.assertEqual(OK_CLOSE, undated(wire.sent()))
+        self.expect_closing(wire)
+        wire.lose()
+        self.assertEqual(["ended"], ended)
+
+    def test_already_closing(self) -> None:
+        """A connection that is being closed is left alone."""
+        wire = self.connect(BAD)
+        self.drain()
+        self.expect_closing(wire)
+
+    def test_answer_had_begun(self) -> None:
+        """A connection whose answer had begun before the end did is closed after that answer."""
+        self.desk.then = self.begin
+        wire = self.connect(GET)
+        self.drain()
+        self.desk.requests[0].finish()
+        self.expect_closing(wire)
+
+    def test_answer_had_begun_and_others_wait(self) -> None:
+        """A request that had come before the end is answered, also if the answer before it had promised more."""
+        self.desk.then = self.begin
+        wire = self.connect(GET + GET)
+        self.drain()
+        self.desk.then = reply
+        self.desk.requests[0].finish()
+        self.assertIn(OK_CLOSE, undated(wire.sent()))
+        self.expect_closing(wire)
+
+    def test_still_reading(self) -> None:
+        """A client that is still reading its last answer may read it to its end, within ``send_timeout``."""
+        self.desk.then = reply
+        wire = self.connect(GET)
+        wire.fill()
+        self.drain()
+        self.clock.advance(29)
+        self.expect_closing(wire)
+        self.clock.advance(1)
+        self.expect_cut(wire)
+
+    def test_too_long(self) -> None:
+        """What is still in flight after ``stop_timeout`` is cut, and whoever serves it is told."""
+        self.arrange(ClientSettings(stop_timeout=5))
+        self.desk.then = self.accept
+        wire = self.connect(GET)
+        ended = self.drain()
+        self.clock.advance(4.75)
+        self.expect_open(wire)
+        self.clock.advance(0.25)
+        self.expect_cut(wire)
+        self.assertEqual((["ended"], ["gone"]), (ended, self.source.told))
+        (exchange,) = self.desk.exchanges
+        self.assertEqual((Outcome.ABORTED, "the proxy ended"), (exchange.outcome, exchange.reason))
+
+    def test_record_comes_first(self) -> None:
+        """The last exchange has been recorded when the end has come: an access log may be closed then."""
+        seen: list[int] = []
+        wire = self.connect(GET)
+        self.factory.drain().addCallback(lambda _: seen.append(len(self.desk.exchanges)))
+        wire.lose()
+        self.assertEqual([1], seen)
+
+    def test_answer_after_the_cut(self) -> None:
+        """An answer that comes after a connection has been cut, and before its end, revives nothing."""
+        self.desk.then = self.begin
+        wire = self.connect(GET + GET)
+        wire.protocol.cut()
+        self.desk.requests[0].finish()
+        self.assertEqual(1, len(self.desk.requests))
+
+    def test_twice(self) -> None:
+        """Whoever asks a second time is told as well."""
+        wire = self.connect(GET)
+        first, second = self.drain(), self.drain()
+        wire.lose()
+        self.assertEqual((["ended"], ["ended"]), (first, second))
+
+
+class Limits(ChannelTestCase):
+    """There may be so many connections, and no more."""
+
+    def test_connections(self) -> None:
+        """One too many is turned away; one that ends makes room."""
+        self.arrange(ClientSettings(connections=2))
+        first, second, third = self.connect(), self.connect(), self.connect()
+        self.assertEqual([False, False, True], [first.aborted, second.aborted, third.aborted])
+        self.clock.advance(0)
+        first.lose()
+        self.assertFalse(self.connect().aborted)
+
+
+class Peers(ChannelTestCase):
+    """Each request knows where it came from."""
+
+    def test_tcp(self) -> None:
+        """Over TCP, the client's address and our port."""
+        self.connect(GET)
+        (request,) = self.desk.requests
+        self.assertEqual(
+            ("198.51.100.7", 8443, "http"),
+            (request.client.hop.peer, request.client.hop.port, request.client.hop.scheme),
+        )
+        self.assertEqual((None, ""), (request.client.certificate, request.client.tls_version))
+
+    def test_unix(self) -> None:
+        """Over a unix socket, nothing is known of the client."""
+        wire = Wire(self.clock, UNIXAddress("/run/socket"))
+        wire.attach(self.factory.buildProtocol(None))
+        wire.deliver(GET)
+        self.assertEqual("unknown", self.desk.requests[0].client.hop.peer)
+
+    def test_tls(self) -> None:
+        """Over TLS, the certificate too, parsed once for all requests of the connection."""
+        wire = TlsWire(self.clock, certificate())
+        wire.attach(self.factory.buildProtocol(None))
+        wire.shake().deliver(GET + GET)
+        reply(self.desk.requests[0])
+        first, second = self.desk.requests
+        assert first.client.certificate is not None
+        self.assertEqual("CN=client", first.client.certificate.subject)
+        self.assertIs(first.client.certificate, second.client.certificate)
+        self.assertEqual(("https", "TLSv1.3"), (first.client.hop.scheme, first.client.tls_version))
+
+    def test_deferred_is_none(self) -> None:
+        """A factory that has never been drained has nobody to tell."""
+        self.connect().lose()
+        self.assertIsInstance(self.factory.drain(), Deferred)

@@ -1,0 +1,468 @@
+"""Promises of :mod:`x509proxy.downstream.request`: how a body is held, how an answer is framed, and that each exchange is told of once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.certificates import client
+from tests.support.memory import Source, undated
+from x509proxy.downstream.request import Request
+from x509proxy.exchange import Exchange, Outcome
+from x509proxy.forwarding.certificate_formats import Pairs
+from x509proxy.forwarding.client import Client, Hop
+from x509proxy.http1.errors import Refusal
+from x509proxy.http1.messages import Body, RequestHead
+
+HEAD = RequestHead(b"GET", b"/token?code=secret", "1.1", (), b"as.example", Body.NONE)
+BUSY = Refusal(503, "busy")
+
+
+class Line:
+    """The connection that a request came on."""
+
+    def __init__(self) -> None:
+        self.client = Client(Hop("198.51.100.7"), client(), "TLSv1.3")
+        self.exchanges: list[Exchange] = []
+        self.observe = self.exchanges.append
+        self.blocked = False
+        self.many = True
+        self.seconds = 5.0
+        self.sent = b""
+        self.told: list[object] = []
+
+    def send(self, data: bytes) -> None:
+        self.sent += data
+
+    def may_stay_open(self) -> bool:
+        return self.many
+
+    def body_moved(self) -> None:
+        self.told.append("moved")
+
+    def answered(self, rest: bytes, stays_open: bool) -> None:
+        self.sent += rest
+        self.told.append(stays_open)
+
+    def cut(self) -> None:
+        self.told.append("cut")
+
+    def now(self) -> float:
+        return self.seconds
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.taken: list[bytes | None] = []
+
+    def body_data(self, data: bytes) -> None:
+        self.taken.append(data)
+
+    def body_end(self) -> None:
+        self.taken.append(None)
+
+
+class RequestTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.line = Line()
+        self.source = Source()
+        self.sink = Sink()
+        self.readied = 0
+
+    def request(self, *, complete: bool = True, hold: int = 4, **parts: Any) -> Request:
+        request = Request(attrs.evolve(HEAD, **parts), self.line, hold)
+        request.source = self.source
+        if complete:
+            request.receive_end()
+        return request
+
+    def be_ready(self) -> None:
+        self.readied += 1
+
+    @property
+    def exchange(self) -> Exchange:
+        (exchange,) = self.line.exchanges
+        return exchange
+
+
+class Framing(RequestTestCase):
+    """The answer's framing is ours, whatever the back end's was."""
+
+    def answer(
+        self,
+        body: Body,
+        length: int,
+        *pieces: bytes,
+        status: int = 200,
+        pairs: Pairs = (),
+        **parts: Any,
+    ) -> bytes:
+        """What is sent; ``parts`` are the request's."""
+        self.line = Line()
+        request = self.request(**parts)
+        request.begin(status, b"Word", pairs, body, length)
+        for piece in pieces:
+            request.write(piece)
+        request.finish()
+        return undated(self.line.sent)
+
+    def expect_kept(self, kept: bool) -> None:
+        self.assertEqual([kept], self.line.told)
+
+    def test_length(self) -> None:
+        """A length is passed on."""
+        expected = b"HTTP/1.1 200 Word\r\nContent-Length: 4\r\n\r\nabcd"
+        self.assertEqual(expected, self.answer(Body.LENGTH, 4, b"ab", b"cd"))
+        self.expect_kept(True)
+
+    def test_length_in_old_version(self) -> None:
+        """A length is passed on to HTTP/1.0 too, and there staying has to be said."""
+        expected = b"HTTP/1.1 200 Word\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nab"
+        self.assertEqual(expected, self.answer(Body.LENGTH, 2, b"ab", version="1.0"))
+        self.expect_kept(True)
+
+    def test_chunks(self) -> None:
+        """A body without a length goes in chunks."""
+        expected = b"HTTP/1.1 200 Word\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
+        for body in (Body.CHUNKED, Body.CLOSE):
+            self.assertEqual(expected, self.answer(body, -1, b"ab", b"0123456789abcdef"))
+            self.expect_kept(True)
+
+    def test_no_chunks_in_old_version(self) -> None:
+        """HTTP/1.0 knows no chunks: a body without a length ends with the connection."""
+        expected = b"HTTP/1.1 200 Word\r\nConnection: close\r\n\r\nab"
+        for body in (Body.CHUNKED, Body.CLOSE):
+            self.assertEqual(expected, self.answer(body, -1, b"ab", version="1.0"))
+            self.expect_kept(False)
+
+    def test_empty_chunked(self) -> None:
+        """An empty body in chunks has its end."""
+        expected = b"HTTP/1.1 200 Word\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        self.assertEqual(expected, self.answer(Body.CHUNKED, -1))
+
+    def test_none(self) -> None:
+        """204 has no framing, and needs none."""
+        self.assertEqual(b"HTTP/1.1 204 Word\r\n\r\n", self.answer(Body.NONE, -1, status=204))
+        self.expect_kept(True)
+
+    def test_length_of_what_is_not_sent(self) -> None:
+        """An answer to HEAD, and 304, tell the length that GET would have had, if it is known."""
+        for status, method in ((200, b"HEAD"), (304, b"GET")):
+            expected = b"HTTP/1.1 %d Word\r\nContent-Length: 7\r\n\r\n" % status
+            self.assertEqual(expected, self.answer(Body.NONE, 7, status=status, method=method))
+            self.assertEqual(
+                b"HTTP/1.1 %d Word\r\n\r\n" % status,
+                self.answer(Body.NONE, -1, status=status, method=method),
+            )
+            self.expect_kept(True)
+
+    def test_reason(self) -> None:
+        """A reason phrase that is missing is ours; a status that nobody knows has none."""
+        for status, expected in ((404, b"HTTP/1.1 404 Not Found"), (499, b"HTTP/1.1 499 ")):
+            request = self.request()
+            request.begin(status, b"", (), Body.NONE, -1)
+            request.flush()
+            self.assertEqual(expected, self.line.sent.partition(b"\r\n")[0])
+            self.line.sent = b""
+
+    def test_date(self) -> None:
+        """The back end's date is passed on; where it gave none there is ours."""
+        dated = self.answer(Body.NONE, -1, pairs=[(b"date", b"then"), (b"X-A", b"b")])
+        self.assertEqual(b"HTTP/1.1 200 Word\r\ndate: then\r\nX-A: b\r\n\r\n", dated)
+        self.answer(Body.NONE, -1)
+        dated = rb"^HTTP/1\.1 200 Word\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\nX-Request-Id: \w{32}\r\n\r\n$"
+        self.assertRegex(self.line.sent, dated)
+
+    def test_closing(self) -> None:
+        """``Connection: close`` is said if the client asked for it, at its last request, and while its body is not all there."""
+        for parts, many in (
+            ({"keep_alive": False}, True),
+            ({}, False),
+            ({"complete": False}, True),
+        ):
+            self.line = Line()
+            self.line.many = many
+            request = self.request(**parts)
+            request.begin(200, b"Word", (), Body.LENGTH, 0)
+            request.flush()
+            self.assertEqual(
+                b"HTTP/1.1 200 Word\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+                undated(self.line.sent),
+            )
+            request.finish()
+            self.expect_kept(False)
+
+
+class OwnAnswers(RequestTestCase):
+    """What the proxy itself answers."""
+
+    def test_literal(self) -> None:
+        """A refusal is JSON with a length; a client that sent what is refused is not listened to any more."""
+        self.request().answer(Refusal(400, "why"))
+        body = b'{"error": "invalid_request", "error_description": "Bad Request"}\n'
+        expected = (
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        self.assertEqual(expected, undated(self.line.sent))
+        self.assertEqual([False], self.line.told)
+        self.assertEqual((400, Outcome.REFUSED, "why", len(body)), self.record())
+
+    def record(self) -> tuple[int, Outcome, str, int]:
+        exchange = self.exchange
+        return exchange.status, exchange.outcome, exchange.reason, exchange.bytes_out
+
+    def test_back_ends_fault(self) -> None:
+        """After a back end's failure the connection stays."""
+        self.request().answer(BUSY)
+        self.assertIn(b"Retry-After: 1\r\n", self.line.sent)
+        self.assertEqual([True], self.line.told)
+
+    def test_head(self) -> None:
+        """HEAD is refused without a body, and with its length."""
+        self.request(method=b"HEAD").answer(BUSY)
+        self.assertTrue(self.line.sent.endswith(b"\r\n\r\n"))
+        self.assertIn(b"Content-Length: %d\r\n" % len(BUSY.body), self.line.sent)
+        self.assertEqual((503, Outcome.REFUSED, "busy", 0), self.record())
+
+    def test_twice(self) -> None:
+        """What has been answered is not answered again, nor refused, nor lost."""
+        request = self.request()
+        request.answer(BUSY)
+        sent = self.line.sent
+        request.answer(BUSY)
+        request.finish()
+        request.break_off(BUSY)
+        request.abort("late")
+        request.lost("late")
+        self.assertEqual((sent, [True], []), (self.line.sent, self.line.told, self.source.told))
+        self.assertEqual("busy", self.exchange.reason)
+
+
+class Holding(RequestTestCase):
+    """A body is held until it is complete, or until there is so much of it that it must be streamed."""
+
+    def post(self, **parts: Any) -> Request:
+        return self.request(complete=False, method=b"POST", body=Body.LENGTH, length=9, **parts)
+
+    def test_complete(self) -> None:
+        """A body that is complete is ready at once."""
+        self.request().accept(self.be_ready)
+        self.assertEqual(1, self.readied)
+
+    def test_completed(self) -> None:
+        """A body is ready once it is complete, and then no more."""
+        request = self.post()
+        request.receive(b"a")
+        request.accept(self.be_ready)
+        request.check_ready()
+        self.assertEqual(0, self.readied)
+        request.receive_end()
+        request.check_ready()
+        request.check_ready()
+        self.assertEqual(1, self.readied)
+
+    def test_large(self) -> None:
+        """A body is ready once as much of it is held as may be; until it is streamed nothing more is wanted."""
+        request = self.post()
+        request.accept(self.be_ready)
+        request.receive(b"abc")
+        request.check_ready()
+        self.assertEqual((0, True, 3), (self.readied, request.wants_more, request.held))
+        request.receive(b"d")
+        request.check_ready()
+        self.assertEqual((1, False, 4), (self.readied, request.wants_more, request.held))
+
+    def test_not_before_it_is_accepted(self) -> None:
+        """Nobody is called before the head is welcome."""
+        request = self.post()
+        request.receive_end()
+        request.check_ready()
+        self.assertEqual(0, self.readied)
+
+    def test_stream_whole(self) -> None:
+        """What is complete goes in one piece, then its end."""
+        request = self.post()
+        request.receive(b"ab")
+        request.receive(b"cd")
+        request.receive_end()
+        request.stream_to(self.sink)
+        self.assertEqual(([b"abcd", None], 0), (self.sink.taken, request.held))
+        self.assertEqual([], self.line.told)
+
+    def test_stream_nothing(self) -> None:
+        """An empty body is an end alone."""
+        self.request().stream_to(self.sink)
+        self.assertEqual([None], self.sink.taken)
+
+    def test_stream(self) -> None:
+        """What is not complete is handed on as it comes, and the connection is told to read on."""
+        request = self.post()
+        request.receive(b"abcd")
+        request.stream_to(self.sink)
+        self.assertEqual(
+            ([b"abcd"], ["moved"], True), (self.sink.taken, self.line.told, request.wants_more)
+        )
+        request.receive(b"e")
+        request.receive_end()
+        self.assertEqual([b"abcd", b"e", None], self.sink.taken)
+
+    def test_pause(self) -> None:
+        """While the sink has enough nothing more is wanted."""
+        request = self.post()
+        request.stream_to(self.sink)
+        request.pause_body()
+        self.assertFalse(request.wants_more)
+        request.resume_body()
+        self.assertTrue(request.wants_more)
+        self.assertEqual(["moved"] * 3, self.line.told)
+
+    def test_continue(self) -> None:
+        """``100 Continue`` is sent if it is expected and nothing of the body is there."""
+        self.post(expects_continue=True).accept(self.be_ready)
+        self.assertEqual(b"HTTP/1.1 100 Continue\r\n\r\n", self.line.sent)
+
+    def test_no_continue(self) -> None:
+        """Otherwise it is not."""
+        for expects, complete, data in (
+            (False, False, b""),
+            (True, False, b"a"),
+            (True, True, b""),
+        ):
+            request = self.request(complete=complete, method=b"POST", expects_continue=expects)
+            if data:
+                request.receive(data)
+            request.accept(self.be_ready)
+        self.assertEqual(b"", self.line.sent)
+
+
+class BreakingOff(RequestTestCase):
+    """A request whose body is no good, or does not come."""
+
+    def test_before(self) -> None:
+        """Before an answer has begun, it is refused, and whoever serves it is told."""
+        request = self.request(complete=False)
+        request.accept(self.be_ready)
+        request.break_off(Refusal(400, "bad"))
+        self.assertIn(b"HTTP/1.1 400 Bad Request\r\n", self.line.sent)
+        self.assertEqual((["gone"], [False]), (self.source.told, self.line.told))
+        request.receive_end()
+        request.check_ready()
+        self.assertEqual(0, self.readied)
+
+    def test_after(self) -> None:
+        """Once an answer has begun, the connection is cut, and whoever serves it is told."""
+        request = self.request(complete=False)
+        request.stream_to(self.sink)
+        request.begin(200, b"", (), Body.LENGTH, 4)
+        request.break_off(Refusal(400, "bad"))
+        self.assertEqual((["gone"], ["moved", "cut"]), (self.source.told, self.line.told))
+        self.assertEqual(
+            (200, Outcome.ABORTED, "bad"),
+            (self.exchange.status, self.exchange.outcome, self.exchange.reason),
+        )
+        request.receive(b"late")
+        self.assertEqual([], self.sink.taken)
+
+    def test_nobody_serves(self) -> None:
+        """Where nobody serves it yet, nobody is told."""
+        request = self.request(complete=False)
+        request.source = None
+        request.break_off(BUSY)
+        self.assertEqual(503, self.exchange.status)
+
+    def test_abort(self) -> None:
+        """An answer that cannot be completed is cut, and neither its source nor its sink hears of it again but for that."""
+        request = self.request(complete=False)
+        request.stream_to(self.sink)
+        request.begin(200, b"", (), Body.LENGTH, 4)
+        request.flush()
+        request.abort("the back end left")
+        self.assertEqual((["gone"], ["moved", "cut"]), (self.source.told, self.line.told))
+        request.receive(b"late")
+        request.write(b"late")
+        self.assertEqual(([], True), (self.sink.taken, self.line.sent.endswith(b"\r\n\r\n")))
+
+    def test_lost_before_it_is_ready(self) -> None:
+        """Of a request whose client has gone before its body was complete, nobody hears afterwards."""
+        request = self.request(complete=False)
+        request.accept(self.be_ready)
+        request.lost("the client left")
+        request.receive_end()
+        request.check_ready()
+        self.assertEqual(0, self.readied)
+
+    def test_lost(self) -> None:
+        """A connection that goes leaves a record, and whoever serves is told once."""
+        request = self.request()
+        request.lost("the client left")
+        request.lost("the client left")
+        self.assertEqual((["gone"], []), (self.source.told, self.line.told))
+        self.assertEqual(
+            (0, Outcome.ABORTED, "the client left"),
+            (self.exchange.status, self.exchange.outcome, self.exchange.reason),
+        )
+
+
+class SlowReader(RequestTestCase):
+    """An answer that begins while the client does not read."""
+
+    def test_begins_paused(self) -> None:
+        """It is held up at once."""
+        self.line.blocked = True
+        self.request().begin(200, b"", (), Body.LENGTH, 4)
+        self.assertEqual(["pause"], self.source.told)
+
+    def test_nobody_to_hold_up(self) -> None:
+        """Where nobody can be held up, it goes on."""
+        self.line.blocked = True
+        request = self.request()
+        request.source = None
+        request.begin(200, b"", (), Body.LENGTH, 4)
+        self.assertEqual([], self.source.told)
+
+
+class Recording(RequestTestCase):
+    """Each exchange is told of once, after its end."""
+
+    def test_observer_that_fails(self) -> None:
+        """An observer that fails is logged, and changes nothing."""
+        request = self.request()
+        self.patch(request, "observe", lambda _: 1 / 0)
+        request.answer(Refusal(401, "no client certificate"))
+        self.assertEqual(
+            (True, 1),
+            (
+                self.line.sent.startswith(b"HTTP/1.1 401 "),
+                len(self.flushLoggedErrors(ZeroDivisionError)),
+            ),
+        )
+
+    def test_answered(self) -> None:
+        """A record says who asked what, over which connection, and how it ended; a query is not in it."""
+        request = self.request(complete=False, method=b"POST", odd_names=2)
+        request.receive(b"abc")
+        request.receive_end()
+        request.forged, request.backend = 1, "http://127.0.0.1:8080"
+        request.begin(201, b"", (), Body.CHUNKED, -1)
+        request.write(b"12345")
+        self.assertEqual([], self.line.exchanges)
+        self.line.seconds = 7.5
+        request.finish()
+        expected = Exchange(
+            started=self.exchange.started, duration=2.5, peer="198.51.100.7", method="POST", target="/token", version="HTTP/1.1",
+            status=201, outcome=Outcome.ANSWERED, reason="", bytes_in=3, bytes_out=5, tls_version="TLSv1.3",
+            certificate=self.line.client.certificate, forged=1, odd_names=2, backend="http://127.0.0.1:8080",
+            request_id=request.request_id.decode(),
+        )  # fmt: skip
+        self.assertEqual(expected, self.exchange)
+        self.assertGreater(self.exchange.started, 1.7e9)
+
+    def test_told_before_the_next(self) -> None:
+        """It is told of before the connection goes on to the next request."""
+        request = self.request()
+        request.observe = lambda exchange: self.line.told.append(exchange.status)
+        request.answer(BUSY)
+        self.assertEqual([503, True], self.line.told)

@@ -1,0 +1,481 @@
+"""Promises of :mod:`x509proxy.downstream.site_request`: what a stock request is made to keep; in memory, and over TLS where TLS is the point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from tests.support.raw_tls import HEADER, ProxyTestCase, get
+from x509proxy.downstream.site_request import SiteRequest
+from x509proxy.exchange import Exchange, Outcome
+from x509proxy.http1.errors import Refusal
+from x509proxy.http1.messages import Body
+from x509proxy.resource import X509ProxyResource
+from x509proxy.settings import ClientAuth, ClientSettings, OddNames, PolicySettings, RequestIds
+from x509proxy.testing import client_identity, header_value
+
+REQUEST = b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class SiteTestCase(SynchronousTestCase):
+    """A stock ``Site`` without sockets: ``client`` and ``back_end`` are the two transports that the proxy writes to."""
+
+    def setUp(self) -> None:
+        self.serve()
+
+    client: Any
+    back_end: Any
+    connection: Any
+
+    def serve(self, mount: bytes | None = None, **options: Any) -> None:
+        self.clock = MemoryReactorClock()
+        self.exchanges: list[Exchange] = []
+        observe = self.exchanges.append
+        self.resource = X509ProxyResource(
+            "127.0.0.1", 8080, reactor=self.clock, header=HEADER, observe=observe, **options
+        )
+        root: Any = self.resource
+        if mount is not None:
+            root = Resource()
+            root.putChild(mount, self.resource)
+        self.channel: Any = Site(root, reactor=self.clock).buildProtocol(None)
+        self.client = StringTransport(lenient=True)
+        self.channel.makeConnection(self.client)
+
+    def receive(self, data: bytes) -> None:
+        self.channel.dataReceived(data)
+
+    def connect(self) -> Any:
+        """The back end accepts; what the proxy sends to it."""
+        factory = self.clock.tcpClients[-1][2]
+        self.connection = factory.buildProtocol(None)
+        self.back_end = StringTransport()
+        self.connection.makeConnection(self.back_end)
+        return self.back_end
+
+    def started(self) -> SiteRequest:
+        """A request that the back end has been sent, before its answer."""
+        made: list[SiteRequest] = []
+        serve = self.resource.serve
+
+        def watched(request: Any) -> None:
+            made.append(request)
+            serve(request)
+
+        self.patch(self.resource, "serve", watched)
+        self.receive(REQUEST)
+        self.connect()
+        return made[0]
+
+    def leave(self) -> None:
+        """The client closes its connection."""
+        self.channel.connectionLost(Failure(ConnectionDone()))
+
+    def expect_refused(self, request: bytes, status: int) -> None:
+        self.receive(request)
+        self.assertTrue(
+            self.client.value().split(b" ", 1)[1].startswith(b"%d " % status), self.client.value()
+        )
+        self.assertEqual([], self.clock.tcpClients)
+        self.assertEqual([Outcome.REFUSED], [exchange.outcome for exchange in self.exchanges])
+
+
+class Head(SiteTestCase):
+    def test_validated_again(self) -> None:
+        """What the stock channel lets through and ours does not is refused, before a back end is connected to."""
+        for bad in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nX: \x0b\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na",
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+            b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ):
+            self.serve()
+            self.expect_refused(bad, 400)
+
+    def test_methods(self) -> None:
+        """TRACE and CONNECT are answered 405, methods that nobody knows 501."""
+        for line, status in ((b"TRACE /", 405), (b"CONNECT a:443", 405), (b"BREW /", 501)):
+            self.serve()
+            self.expect_refused(line + b" HTTP/1.1\r\nHost: a\r\n\r\n", status)
+
+    def test_settings(self) -> None:
+        """The client settings hold: limits of target and fields, and whether odd names are refused."""
+        for settings, line, status in (
+            (ClientSettings(target_bytes=5), b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+            (ClientSettings(fields=1), b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n\r\n", 431),
+            (
+                ClientSettings(odd_names=OddNames.REFUSE),
+                b"GET / HTTP/1.1\r\nHost: a\r\nX_a: a\r\n\r\n",
+                400,
+            ),
+        ):
+            self.serve(client=settings)
+            self.expect_refused(line, status)
+
+    def test_body_limit(self) -> None:
+        """A body above the limit is answered 413, whether its length was told or not."""
+        head = b"POST / HTTP/1.1\r\nHost: a\r\n"
+        for rest in (
+            b"Content-Length: 4\r\n\r\nabcd",
+            b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
+        ):
+            self.serve(client=ClientSettings(body_bytes=3))
+            self.expect_refused(head + rest, 413)
+
+    def test_refused_before(self) -> None:
+        """A request on a connection that the stock channel is closing is not served."""
+        self.client.disconnecting = True
+        for line in REQUEST.splitlines(keepends=True):
+            self.receive(line)
+        self.assertEqual([], self.clock.tcpClients)
+        self.assertEqual(
+            ["refused by the stock channel"], [exchange.reason for exchange in self.exchanges]
+        )
+
+    def test_version(self) -> None:
+        """HTTP/1.0 stays HTTP/1.0 for the rules that differ: ``Host`` may be missing then."""
+        self.receive(b"GET / HTTP/1.0\r\n\r\n")
+        self.assertIn(b"\r\nHost: 127.0.0.1:8080\r\n", self.connect().value())
+
+
+SECOND = b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Mute(SiteTestCase):
+    """After a refusal of a request nothing that its connection sends is served (law L3)."""
+
+    def expect_mute(self, request: bytes, status: int) -> None:
+        for pieces in (
+            [request + SECOND],
+            [request, SECOND],
+            [request[:-1], request[-1:] + SECOND[:9], SECOND[9:]],
+        ):
+            self.serve(client=ClientSettings(body_bytes=5, target_bytes=9, fields=3))
+            for piece in pieces:
+                self.receive(piece)
+            answer = self.client.value()
+            self.assertTrue(answer.startswith(b"HTTP/1.1 %d " % status), answer)
+            self.assertEqual(
+                (1, 1), (answer.count(b"HTTP/1.1 "), answer.count(b"\r\nConnection: close\r\n"))
+            )
+            self.assertEqual(([], 1), (self.clock.tcpClients, len(self.exchanges)))
+            self.assertTrue(self.client.disconnecting)
+
+    def test_malformed(self) -> None:
+        """Whatever is malformed, misdirected, unknown or too large is the last thing that is read."""
+        for line, fields, body, status in (
+            (b"GET /first", b"Host: a b\r\n", b"", 400),
+            (b"GET /first", b"Host: a\r\nContent-Length: 5\r\n", b"hello", 400),
+            (b"GET /first", b"Host: a\r\nConnection: host\r\n", b"", 400),
+            (b"GET /..", b"Host: a\r\n", b"", 400),
+            (
+                b"POST /first",
+                b"Host: a\r\nTransfer-Encoding: identity\r\nContent-Length: 5\r\n",
+                b"hello",
+                400,
+            ),
+            (b"TRACE /first", b"Host: a\r\n", b"", 405),
+            (b"BREW /first", b"Host: a\r\n", b"", 501),
+            (b"POST /first", b"Host: a\r\nContent-Length: 6\r\n", b"hello!", 413),
+            (b"GET /123456789", b"Host: a\r\n", b"", 414),
+            (b"POST /first", b"Host: a\r\nExpect: more\r\n", b"", 417),
+            (b"GET /first", b"Host: a\r\nA: b\r\nC: d\r\nE: f\r\n", b"", 431),
+        ):
+            self.expect_mute(line + b" HTTP/1.1\r\n" + fields + b"\r\n" + body, status)
+
+    def test_unwanted(self) -> None:
+        """So it is for a request that is well formed and lacks a certificate, as on our own channel."""
+        self.serve(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
+        self.receive(REQUEST + SECOND)
+        self.assertEqual(
+            (1, []), (self.client.value().count(b"HTTP/1.1 401 "), self.clock.tcpClients)
+        )
+        self.assertTrue(self.client.disconnecting)
+
+    def test_failed_back_end(self) -> None:
+        """A back end that fails is not the client's fault: its next request is served."""
+        self.receive(REQUEST + SECOND)
+        self.connect()
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertIn(b"HTTP/1.1 502 ", self.client.value())
+        self.assertIn(b"GET /second ", self.connect().value())
+
+    def test_stream(self) -> None:
+        """Over HTTP/2 the refused stream ends, and the connection with all the others is left alone."""
+        request = self.started()
+        request._request.channel.abortConnection = None
+        request.answer(Refusal(400, "malformed"))
+        self.assertNotIn(b"Connection:", self.client.value())
+        self.assertFalse(self.client.disconnecting)
+
+
+class Target(SiteTestCase):
+    def expect(self, target: bytes, expected: bytes, mount: bytes | None = b"token") -> None:
+        self.serve(mount)
+        self.receive(b"OPTIONS %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)
+        self.assertEqual(
+            b"OPTIONS %b HTTP/1.1" % expected, self.connect().value().split(b"\r\n")[0]
+        )
+
+    def test_below_mount(self) -> None:
+        """Below a root, the segments that led here go, and nothing else changes."""
+        self.expect(b"/token/a%2Fb;c?x=%20", b"/a%2Fb;c?x=%20")
+        self.expect(b"/token", b"/")
+        self.expect(b"/token?a/b", b"/?a/b")
+        self.expect(b"/%74oken/token", b"/token")
+
+    def test_at_root(self) -> None:
+        """At the root nothing goes; an absolute target comes out in origin-form, as RFC 9112 section 3.2.1 has it."""
+        self.expect(b"//a//?b", b"//a//?b", None)
+        self.expect(b"http://a/b?c", b"/b?c", None)
+
+    def test_asterisk(self) -> None:
+        """``OPTIONS *`` is about the server, and the stock one answers it: the back end hears nothing."""
+        self.receive(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n%b: EVIL\r\n\r\n" % HEADER.encode())
+        self.assertEqual([], self.clock.tcpClients)
+
+    def test_not_in_origin_form(self) -> None:
+        """Below a root, a target that does not begin with a slash is left as it is, and is then refused."""
+        self.serve(b"token")
+        self.expect_refused(b"GET xtoken/a HTTP/1.1\r\nHost: a\r\n\r\n", 400)
+
+
+class Way(SiteTestCase):
+    def test_body(self) -> None:
+        """The body is handed on whole, framed by its length."""
+        self.receive(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n"
+        )
+        head, _, body = self.connect().value().partition(b"\r\n\r\n")
+        self.assertEqual(b"ab", body)
+        self.assertTrue(head.endswith(b"\r\nContent-Length: 2"), head)
+
+    def test_answer(self) -> None:
+        """The answer is handed on: status, reason, fields, body; neither ``Server`` nor a type is invented."""
+        self.started()
+        self.connection.dataReceived(
+            b"HTTP/1.1 201 Made So\r\nDate: then\r\nX: 1\r\nX: 2\r\nContent-Length: 2\r\n\r\nok"
+        )
+        head, _, body = self.client.value().partition(b"\r\n\r\n")
+        start, *lines = head.split(b"\r\n")
+        self.assertEqual((b"HTTP/1.1 201 Made So", b"ok"), (start, body))
+        [given] = [line for line in lines if line.startswith(b"X-Request-Id: ")]
+        self.assertEqual(
+            [b"Content-Length: 2", b"Date: then", given, b"X: 1", b"X: 2"], sorted(lines)
+        )
+
+    def test_id(self) -> None:
+        """Back end, client and record know a request by one id: the proxy's own, or with ``keep`` the client's."""
+        for ids, kept in ((RequestIds.OWN, False), (RequestIds.KEEP, True)):
+            self.serve(client=ClientSettings(request_id=ids))
+            self.receive(REQUEST[:-2] + b"X-Request-Id: mine\r\n\r\n")
+            asked = self.connect().value()
+            self.connection.dataReceived(
+                ANSWER.replace(b"\r\n", b"\r\nX-Request-Id: theirs\r\n", 1)
+            )
+            line = b"X-Request-Id: " + self.exchanges[0].request_id.encode() + b"\r\n"
+            self.assertEqual(
+                (1, 1),
+                (asked.count(b"X-Request-Id: "), self.client.value().count(b"X-Request-Id: ")),
+            )
+            self.assertEqual(
+                (True, True, kept), (line in asked, line in self.client.value(), b" mine" in line)
+            )
+
+    def test_recorded(self) -> None:
+        """An exchange is recorded with what went each way, and with the back end that answered."""
+        self.receive(b"POST /a?secret HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        self.connect()
+        self.connection.dataReceived(ANSWER)
+        [exchange] = self.exchanges
+        self.assertEqual(
+            ("POST", "/a", "HTTP/1.1", 200),
+            (exchange.method, exchange.target, exchange.version, exchange.status),
+        )
+        self.assertEqual(
+            (3, 2, Outcome.ANSWERED), (exchange.bytes_in, exchange.bytes_out, exchange.outcome)
+        )
+        self.assertEqual(
+            ("192.168.1.1", "http://127.0.0.1:8080"), (exchange.peer, exchange.backend)
+        )
+
+    def test_scheme(self) -> None:
+        """Without TLS, the back end is told ``http``, and there is no certificate."""
+        self.receive(REQUEST)
+        told = self.connect().value()
+        self.assertIn(b"\r\nX-Forwarded-Proto: http\r\n", told)
+        self.assertNotIn(HEADER.encode(), told)
+
+    def test_next_request(self) -> None:
+        """After an answer the stock channel goes on with the next request."""
+        self.receive(REQUEST * 2)
+        self.connect()
+        self.connection.dataReceived(ANSWER)
+        self.connection.dataReceived(ANSWER)
+        self.assertEqual(2, self.client.value().count(b"HTTP/1.1 200 OK"))
+
+    def test_back_pressure(self) -> None:
+        """While the client does not read, neither is the back end read."""
+        self.started()
+        self.connection.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        assert self.client.producer is not None
+        self.client.producer.pauseProducing()
+        self.assertEqual("paused", self.back_end.producerState)
+        self.client.producer.resumeProducing()
+        self.assertEqual("producing", self.back_end.producerState)
+
+    def test_client_leaves(self) -> None:
+        """When the client leaves, the back end's connection is cut and the exchange recorded; what still comes is nobody's."""
+        self.started()
+        self.leave()
+        self.assertTrue(self.back_end.disconnected)
+        self.assertEqual(
+            [(Outcome.ABORTED, "the client left")],
+            [(one.outcome, one.reason) for one in self.exchanges],
+        )
+        self.connection.dataReceived(ANSWER)
+        self.assertEqual(b"", self.client.value())
+
+    def test_cut_short(self) -> None:
+        """An answer that the back end does not finish cuts the client's connection, and is recorded once."""
+        self.started()
+        self.connection.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertTrue(self.client.disconnected)
+        self.leave()
+        self.assertEqual([Outcome.ABORTED], [exchange.outcome for exchange in self.exchanges])
+
+
+class Alone(SiteTestCase):
+    """One request by its methods, in the orders that a back end and a client may bring about."""
+
+    def test_after_the_end(self) -> None:
+        """After its end nothing is written, finished or recorded again."""
+        request = self.started()
+        request.abort("once")
+        before = self.client.value()
+        request.write(b"more")
+        request.finish()
+        request.abort("twice")
+        self.leave()
+        self.assertEqual(
+            (before, ["once"]),
+            (self.client.value(), [exchange.reason for exchange in self.exchanges]),
+        )
+
+    def test_nobody_serves(self) -> None:
+        """A client that leaves before anybody serves its request is recorded, and may come and go unpaused."""
+        request = self.started()
+        request.source = None
+        request.pauseProducing()
+        request.resumeProducing()
+        request.stopProducing()
+        self.leave()
+        self.assertEqual([Outcome.ABORTED], [exchange.outcome for exchange in self.exchanges])
+
+    def test_body_is_there(self) -> None:
+        """A body that is complete cannot be held up, nor asked to go on."""
+        request = self.started()
+        request.pause_body()
+        request.resume_body()
+        self.assertTrue(request.body_complete)
+
+    def test_refusal(self) -> None:
+        """A refusal is JSON with its length, and no type but its own."""
+        self.started().answer(Refusal(503, "busy"))
+        head, _, body = self.client.value().partition(b"\r\n\r\n")
+        self.assertIn(b"\r\nContent-Length: %d" % len(body), head)
+        self.assertEqual(1, head.count(b"Content-Type: application/json"))
+        self.assertIn(b"temporarily_unavailable", body)
+
+    def test_broken_off(self) -> None:
+        """What breaks is refused while nothing has been said, cuts the connection afterwards, and after the end is nothing."""
+        for begun in (False, True):
+            self.serve()
+            request = self.started()
+            if begun:
+                request.begin(200, b"", (), Body.LENGTH, 5)
+            request.break_off(Refusal(502, "broken"))
+            request.break_off(Refusal(502, "broken again"))
+            expected = (Outcome.ABORTED, 200) if begun else (Outcome.REFUSED, 502)
+            self.assertEqual(
+                [(*expected, "broken")],
+                [(one.outcome, one.status, one.reason) for one in self.exchanges],
+            )
+            self.assertEqual(begun, self.client.disconnected)
+            self.assertTrue(self.back_end.disconnected)
+
+    def test_broken_off_before_the_back_end(self) -> None:
+        """What breaks while a connection to the back end is made costs the back end not one byte (law L3)."""
+        serve = self.resource.serve
+
+        def broken(request: Any) -> None:
+            serve(request)
+            raise ZeroDivisionError
+
+        self.patch(self.resource, "serve", broken)
+        self.receive(REQUEST)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertIn(b"HTTP/1.1 502 ", self.client.value())
+        self.assertEqual(b"", self.connect().value())
+
+    def test_aborted(self) -> None:
+        """Who aborts leaves the back end too: nobody reads what it still says."""
+        request = self.started()
+        request.abort("enough")
+        self.assertTrue(self.back_end.disconnected)
+        self.assertIs(None, request.source)
+
+    def test_broken_off_after_the_end(self) -> None:
+        """After an end that came before any answer, what breaks is nothing any more."""
+        request = self.started()
+        request.abort("over")
+        request.break_off(Refusal(502, "broken"))
+        self.assertEqual(["over"], [exchange.reason for exchange in self.exchanges])
+
+    def test_unknown_length(self) -> None:
+        """Without a length the stock channel frames the answer by itself."""
+        request = self.started()
+        request.begin(200, b"", (), Body.CLOSE, -1)
+        request.write(b"ab")
+        request.finish()
+        self.assertTrue(self.client.value().endswith(b"\r\n\r\n2\r\nab\r\n0\r\n\r\n"))
+
+    def test_aborted_stream(self) -> None:
+        """A stream over HTTP/2 is reset by its own method; the connection with all the others is left alone."""
+        request = self.started()
+        aborted: list[str] = []
+        request._request.channel.abortConnection = lambda: aborted.append("stream")
+        request.abort("cut short")
+        self.assertEqual((["stream"], False), (aborted, self.client.disconnected))
+
+
+class OverTls(ProxyTestCase):
+    async def test_certificate(self) -> None:
+        """Over TLS the client's certificate is known, to the back end and in the record."""
+        self.start(factory=Site)
+        client = client_identity()
+        await self.ask(get(), client)
+        [request] = self.back_end.requests
+        self.assertEqual([header_value(client)], request.values(HEADER))
+        self.assertEqual([b"https"], request.values("X-Forwarded-Proto"))
+        self.assertEqual(
+            ["SELF_SIGNED"], [exchange.verdict.value for exchange in self.proxy.exchanges]
+        )
+
+    async def test_tls_version(self) -> None:
+        """The record holds the version of TLS, as it does under our own factory."""
+        self.start(factory=Site)
+        await self.ask(get())
+        self.assertEqual(["TLSv1.3"], [exchange.tls_version for exchange in self.proxy.exchanges])

@@ -1,0 +1,264 @@
+"""Promises of :mod:`x509proxy.forwarding.certificate_policy`."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, unreadable
+from x509proxy.forwarding.certificate_policy import admit
+from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.schema import ProxySettings
+from x509proxy.settings import ClientAuth, KeyType, Need, PolicySettings, Trust, Validity
+
+NEEDS = {
+    ClientAuth.NONE: Need.IGNORED,
+    ClientAuth.OPTIONAL: Need.OPTIONAL,
+    ClientAuth.REQUIRED: Need.REQUIRED,
+}
+
+
+def with_verdict(verdict: Verdict, *flags: Flag) -> ClientCertificate:
+    return attrs.evolve(samples.client(), verdict=verdict, flags=frozenset(flags))
+
+
+class PolicyTestCase(SynchronousTestCase):
+    def expect_passed(
+        self,
+        certificate: ClientCertificate | None,
+        settings: PolicySettings,
+        now: float = samples.NOON,
+    ) -> None:
+        self.assertIs(
+            certificate, admit(certificate, NEEDS[settings.client_certificate], settings, now)
+        )
+
+    def expect_refused(
+        self,
+        certificate: ClientCertificate | None,
+        settings: PolicySettings,
+        now: float = samples.NOON,
+    ) -> Refusal:
+        refusal: Refusal = self.assertRaises(
+            Refused, admit, certificate, NEEDS[settings.client_certificate], settings, now
+        ).refusal
+        self.assertEqual("invalid_client", json.loads(refusal.body)["error"])
+        return refusal
+
+
+class Presence(PolicyTestCase):
+    def test_optional(self) -> None:
+        """Where certificates are optional, a request without one goes on without one."""
+        self.expect_passed(None, PolicySettings())
+
+    def test_required(self) -> None:
+        """Where they are required, a request without one is answered 401 in words that say so."""
+        self.assertEqual(
+            Refusal(401, "no client certificate", "A client certificate is required"),
+            self.expect_refused(None, PolicySettings(client_certificate=ClientAuth.REQUIRED)),
+        )
+        self.expect_passed(samples.client(), PolicySettings(client_certificate=ClientAuth.REQUIRED))
+
+    def test_none(self) -> None:
+        """Where none is asked for, one that is there nevertheless is not passed on."""
+        self.assertIs(None, admit(samples.client(), Need.IGNORED, PolicySettings(), samples.NOON))
+        self.assertIs(None, admit(None, Need.IGNORED, PolicySettings(), samples.NOON))
+
+    def test_ignored_is_not_judged(self) -> None:
+        """Where certificates are ignored, an expired or unreadable one keeps nobody out."""
+        for certificate, now in (
+            (samples.client(), samples.NOT_AFTER + 1),
+            (unreadable(b"odd"), samples.NOON),
+        ):
+            self.assertIs(None, admit(certificate, Need.IGNORED, PolicySettings(), now))
+
+
+class Origin(PolicyTestCase):
+    def test_table(self) -> None:
+        """Each word of ``--trust`` passes on its own verdicts, and refuses the others with what was wanted instead."""
+        certified = {Verdict.SELF_SIGNED, Verdict.TRUSTED, Verdict.UNTRUSTED}
+        for trust, verdicts, wanted in (
+            (Trust.ANY, certified, ""),
+            (Trust.SELF_SIGNED, {Verdict.SELF_SIGNED}, "must be self-signed"),
+            (
+                Trust.CA,
+                {Verdict.TRUSTED},
+                "must be issued by a certificate authority that this server trusts",
+            ),
+            (
+                Trust.EITHER,
+                {Verdict.SELF_SIGNED, Verdict.TRUSTED},
+                "must be self-signed, or issued by",
+            ),
+        ):
+            for verdict in verdicts:
+                self.expect_passed(with_verdict(verdict), PolicySettings(trust=trust))
+            for verdict in certified - verdicts:
+                refusal = self.expect_refused(with_verdict(verdict), PolicySettings(trust=trust))
+                self.assertEqual(
+                    (401, f"verdict {verdict.value}"), (refusal.status, refusal.reason)
+                )
+                self.assertIn(wanted, refusal.description)
+
+    def test_a_certificate_without_a_verdict(self) -> None:
+        """A certificate that nobody judged is never passed on, not even where any is accepted."""
+        for trust in Trust:
+            with self.assertRaises((Refused, LookupError)):
+                admit(
+                    with_verdict(Verdict.NONE),
+                    Need.OPTIONAL,
+                    PolicySettings(trust=trust),
+                    samples.NOON,
+                )
+
+
+class Always(PolicyTestCase):
+    def test_unreadable(self) -> None:
+        """A certificate that cannot be read is refused."""
+        self.assertEqual(
+            Refusal(401, "unreadable certificate", "The client certificate cannot be read"),
+            self.expect_refused(unreadable(b"odd"), PolicySettings()),
+        )
+
+    def test_weak(self) -> None:
+        """A weak one is refused, and its key named."""
+        self.assertEqual(
+            Refusal(
+                401, "weak certificate: EC P-256", "The client certificate is too weak (EC P-256)"
+            ),
+            self.expect_refused(with_verdict(Verdict.TRUSTED, Flag.WEAK), PolicySettings()),
+        )
+
+    def test_revoked(self) -> None:
+        """A revoked one is refused, and so is one with a revoked issuer."""
+        text = "The client certificate, or that of one of its issuers, has been revoked"
+        refusal = self.expect_refused(
+            with_verdict(Verdict.UNTRUSTED, Flag.REVOKED), PolicySettings()
+        )
+        self.assertEqual(Refusal(401, "revoked certificate", text), refusal)
+
+    def test_size(self) -> None:
+        """One larger than its limit is refused with 400 and both numbers; one that just fits is not."""
+        certificate = samples.client()
+        size = len(certificate.der)
+        self.expect_passed(certificate, PolicySettings(maximum_der=size))
+        text = f"The client certificate is too large: {size} bytes, {size - 1} allowed"
+        self.assertEqual(
+            Refusal(400, f"certificate of {size} bytes", text, "invalid_client"),
+            self.expect_refused(certificate, PolicySettings(maximum_der=size - 1)),
+        )
+
+    @given(
+        st.builds(
+            PolicySettings,
+            client_certificate=st.sampled_from([ClientAuth.OPTIONAL, ClientAuth.REQUIRED]),
+            trust=st.sampled_from(Trust),
+            validity=st.sampled_from(Validity),
+            maximum_der=st.integers(1, 10000),
+        ),
+        st.sampled_from([Flag.WEAK, Flag.REVOKED, Flag.UNREADABLE]),
+        st.sampled_from(Verdict),
+        st.floats(0, 4e9),
+    )
+    def test_no_setting_lets_them_pass(
+        self, settings: PolicySettings, flag: Flag, verdict: Verdict, now: float
+    ) -> None:
+        """Whatever is set, whatever the time and the verdict, weak, revoked and unreadable certificates are never passed on."""
+        self.expect_refused(with_verdict(verdict, flag), settings, now)
+
+
+class Keys(PolicyTestCase):
+    def with_key(self, key: str) -> ClientCertificate:
+        return attrs.evolve(samples.client(), key=key)
+
+    def test_types(self) -> None:
+        """Each kind of key is passed on where it is among the wanted, and refused by name where it is not."""
+        keys = {
+            KeyType.RSA: "RSA 2048",
+            KeyType.EC: "EC P-256",
+            KeyType.ED25519: "Ed25519",
+            KeyType.ED448: "Ed448",
+        }
+        for key_type, key in keys.items():
+            self.expect_passed(self.with_key(key), PolicySettings())
+            self.expect_passed(self.with_key(key), PolicySettings(key_types=(key_type,)))
+            others = tuple(other for other in KeyType if other is not key_type)
+            refusal = self.expect_refused(self.with_key(key), PolicySettings(key_types=others))
+            self.assertEqual((401, f"unwanted key: {key}"), (refusal.status, refusal.reason))
+            self.assertIn(
+                f"of type {' or '.join(other.value for other in others)}, not {key}",
+                refusal.description,
+            )
+
+    def test_rsa_bits(self) -> None:
+        """An RSA key of fewer bits than are wanted is refused with both numbers; other kinds have no such bits."""
+        settings = PolicySettings(minimum_rsa_bits=3072)
+        self.expect_passed(self.with_key("RSA 3072"), settings)
+        self.expect_passed(self.with_key("EC P-256"), settings)
+        text = "The client certificate must have an RSA key of 3072 bits or more, not RSA 3071"
+        self.assertEqual(
+            Refusal(401, "unwanted key: RSA 3071", text),
+            self.expect_refused(self.with_key("RSA 3071"), settings),
+        )
+
+    def test_only_more(self) -> None:
+        """Weak keys stay refused: nothing below 2048 bits can be asked for, nor no kind of key at all (law L5)."""
+        for bits in (1, 1024, 2047, 8193):
+            self.assertIn(
+                "expected 2048 to 8192",
+                str(self.assertRaises(ValueError, PolicySettings, minimum_rsa_bits=bits)),
+            )
+        self.assertIn(
+            "key-types: found none",
+            str(self.assertRaises(ValueError, PolicySettings, key_types=())),
+        )
+        self.expect_refused(
+            with_verdict(Verdict.TRUSTED, Flag.WEAK), PolicySettings(key_types=(KeyType.EC,))
+        )
+
+    def test_settings(self) -> None:
+        """What the file says is what the policy has."""
+        said = "minimum-rsa-bits = 3072\nkey-types = ['ec', 'rsa']\n"
+        settings = msgspec.toml.decode(said, type=ProxySettings).policy
+        self.assertEqual(
+            (3072, (KeyType.EC, KeyType.RSA)), (settings.minimum_rsa_bits, settings.key_types)
+        )
+        with self.assertRaises(msgspec.ValidationError):
+            msgspec.toml.decode("key-types = ['dsa']", type=ProxySettings)
+        with self.assertRaises(msgspec.ValidationError):
+            msgspec.toml.decode("minimum-rsa-bits = 1024", type=ProxySettings)
+
+
+class Times(PolicyTestCase):
+    def test_expired(self) -> None:
+        """An expired certificate is refused, with the time of its end."""
+        self.assertEqual(
+            Refusal(
+                401, "expired certificate", "The client certificate expired at 2027-01-01T00:00:00Z"
+            ),
+            self.expect_refused(samples.client(), PolicySettings(), samples.NOT_AFTER + 1),
+        )
+
+    def test_not_yet_valid(self) -> None:
+        """One that is not valid yet is refused, with the time of its beginning."""
+        text = "The client certificate is not valid before 2026-01-01T00:00:00Z"
+        self.assertEqual(
+            Refusal(401, "certificate not yet valid", text),
+            self.expect_refused(samples.client(), PolicySettings(), samples.NOT_BEFORE - 1),
+        )
+
+    def test_left_to_the_back_end(self) -> None:
+        """Where validity is the back end's affair, both are passed on."""
+        settings = PolicySettings(validity=Validity.IGNORE)
+        self.expect_passed(samples.client(), settings, samples.NOT_AFTER + 1)
+        self.expect_passed(samples.client(), settings, samples.NOT_BEFORE - 1)
+
+    def test_wrong_usage_is_passed_on(self) -> None:
+        """A self-signed certificate with another usage is passed on: no RFC says that it may not authenticate."""
+        self.expect_passed(with_verdict(Verdict.SELF_SIGNED, Flag.WRONG_USAGE), PolicySettings())

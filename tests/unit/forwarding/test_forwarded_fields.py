@@ -1,0 +1,108 @@
+"""Promises of :mod:`x509proxy.forwarding.forwarded_fields`."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from tests.support.memory import HEADER, RULES
+from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
+from x509proxy.forwarding import forwarded_fields as forwarding
+from x509proxy.forwarding.client import Client, Hop
+from x509proxy.forwarding.forwarded_fields import forward
+from x509proxy.forwarding.header_rules import HeaderRules
+from x509proxy.forwarding.presets import find_preset
+from x509proxy.forwarding.sanitizer import clean_request
+from x509proxy.http1.errors import Refused
+from x509proxy.http1.messages import Body, RequestHead
+from x509proxy.settings import ClientAuth, Need, PolicySettings, RuleSettings, Trust, Validity
+
+ENFORCED = PolicySettings()
+ONE = samples.client()
+OTHER = attrs.evolve(ONE, der=ONE.der[:-1] + b"\0", verdict=Verdict.TRUSTED)
+
+CLIENTS = [
+    Client(Hop(peer, port), certificate, "TLSv1.3", asked)
+    for peer, port in (("192.0.2.1", 443), ("192.0.2.2", 443), ("192.0.2.1", 8443))
+    for certificate in (ONE, OTHER, None)
+    for asked in (None, ClientAuth.NONE, ClientAuth.REQUIRED)
+]
+ALL_RULES = [
+    RULES,
+    HeaderRules.for_preset(find_preset("connect2id"), HEADER[::-1]),
+    HeaderRules.for_preset(find_preset("traefik")),
+]
+POLICIES = [
+    ENFORCED,
+    PolicySettings(validity=Validity.IGNORE),
+    PolicySettings(trust=Trust.CA),
+    PolicySettings(rules=(RuleSettings(path="/b", client_certificate=Need.IGNORED),)),
+]
+
+
+def head(target: bytes = b"/") -> RequestHead:
+    return RequestHead(
+        b"GET", target, "1.1", [(b"Host", b"as.example"), (b"A", b"b")], b"as.example", Body.NONE
+    )
+
+
+def told(
+    found: RequestHead, client: Client = CLIENTS[0], rules: HeaderRules = RULES, policy: PolicySettings = ENFORCED,
+    now: float = samples.NOON,
+) -> bytes:  # fmt: skip
+    """The fields, or in what words they are refused."""
+    try:
+        return forward(clean_request(found, rules)[0], found, client, rules, policy, now)
+    except Refused as refused:
+        return refused.refusal.reason.encode()
+
+
+class Again(SynchronousTestCase):
+    def test_once(self) -> None:
+        """What does not differ is judged and written once."""
+        found = head()
+        first = told(found)
+        with patch.object(forwarding, "admit", side_effect=ZeroDivisionError):
+            self.assertIs(first, told(found))
+            self.assertRaises(ZeroDivisionError, told, found, CLIENTS[1])
+
+    def test_times(self) -> None:
+        """But a certificate that has expired meanwhile is refused where times matter, and passes if the clock is set back."""
+        found, late = head(), ONE.not_after + 1
+        first = told(found)
+        self.assertIn(HEADER, first)
+        self.assertEqual(b"expired certificate", told(found, now=late))
+        self.assertEqual(first, told(found))
+        kind = PolicySettings(validity=Validity.IGNORE)
+        self.assertEqual(told(found, policy=kind), told(found, policy=kind, now=late))
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([b"/", b"/b"]), st.sampled_from(CLIENTS), st.sampled_from(ALL_RULES), st.sampled_from(POLICIES),
+                st.sampled_from([samples.NOON, ONE.not_after + 1, ONE.not_before - 1]),
+            ),
+            max_size=40,
+        )
+    )  # fmt: skip
+    def test_nobody_elses(
+        self, asked: list[tuple[bytes, Client, HeaderRules, PolicySettings, float]]
+    ) -> None:
+        """Whoever came before with the same head, everybody is told of what is theirs, and judged as if they were the first."""
+        heads = {target: head(target) for target in (b"/", b"/b")}
+        for target, client, rules, policy, now in asked:
+            alone = told(head(target), client, rules, policy, now)
+            self.assertEqual(alone, told(heads[target], client, rules, policy, now))
+            self.assertLessEqual(len(heads[target].told), 4)
+
+    def test_large(self) -> None:
+        """What is large is not kept."""
+        large: ClientCertificate = attrs.evolve(ONE, der=ONE.der * 12)
+        found = head()
+        self.assertGreater(len(told(found, Client(Hop("192.0.2.1"), large))), 4096)
+        self.assertEqual([], found.told)

@@ -1,0 +1,260 @@
+"""Promises of :mod:`x509proxy.forwarding.header_rules`: which headers are sent, and that a document which cannot be meant is one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import certificates as samples
+from tests.unit.certificates.test_pem_files import MaterialTests
+from x509proxy.certificates.client_certificate import Verdict
+from x509proxy.certificates.pem_files import new_header_name
+from x509proxy.forwarding.header_rules import HeaderRules, fold, identity, read_rules, tells
+from x509proxy.forwarding.presets import PRESETS, HeaderPlan
+from x509proxy.forwarding.sanitizer import forward_response
+from x509proxy.http1.errors import Refused
+from x509proxy.schema import HeaderSettings, ProxySettings
+from x509proxy.settings import Format, SettingsError
+
+CLIENT = samples.client()
+
+
+class RulesTests(MaterialTests):
+    def rules(self, *headers: dict[str, Any], **settings: Any) -> HeaderRules:
+        own = tuple(HeaderSettings(**{"format": Format.PEM, **header}) for header in headers)
+        return read_rules(ProxySettings(**{"preset": "none", "headers": own, **settings}))
+
+    def refusal(self, *headers: dict[str, Any], **settings: Any) -> str:
+        with self.assertRaises(SettingsError) as raised:
+            self.rules(*headers, **settings)
+        return str(raised.exception)
+
+    def names(self, rules: HeaderRules) -> list[bytes]:
+        return [plan.name for plan in rules.plans]
+
+
+class Naming(RulesTests):
+    def test_secret(self) -> None:
+        """The administrator's secret name is that of the preset's first header, and is told to nobody."""
+        name = new_header_name()
+        rules = self.rules(preset="connect2id", header_file=self.write(name))
+        self.assertEqual([name.encode()], self.names(rules))
+        self.assertTrue(tells(b"Vary: " + name.lower().encode(), rules))
+        self.assertNotIn(name, repr(rules))
+
+    def test_rotation(self) -> None:
+        """While one secret name takes the other's place both are sent, both are forgeries from a client, and both are secret."""
+        old, new = new_header_name(), new_header_name()
+        rules = self.rules(preset="connect2id", header_file=self.write(f"{new}\n{old}\n"))
+        pairs = identity(CLIENT, rules)
+        self.assertEqual([new.encode(), old.encode()], [name for name, _ in pairs])
+        self.assertEqual(1, len({value for _, value in pairs}))
+        self.assertEqual({fold(old.encode()), fold(new.encode())}, rules.folds)
+        for name in (old, new):
+            self.assertEqual([], forward_response([(b"X-Echo", name.encode())], rules))
+
+    def test_twice_the_same(self) -> None:
+        """One name in two lines, in whatever spelling, is a mistake."""
+        name = new_header_name()
+        refusal = self.refusal(
+            preset="connect2id", header_file=self.write(f"{name}\n{name.upper()}\n")
+        )
+        self.assertTrue(refusal.startswith("headers: found a name twice"), refusal)
+        self.assertNotIn(name, refusal)
+
+    def test_chosen(self) -> None:
+        """A customary name stays unless a secret one is given, which renames the first header alone."""
+        self.assertEqual(
+            [b"ssl-client-cert", b"ssl-client-verify"],
+            self.names(self.rules(preset="keycloak-nginx")),
+        )
+        name = new_header_name()
+        rules = self.rules(preset="keycloak-nginx", header_file=self.write(name))
+        self.assertEqual([name.encode(), b"ssl-client-verify"], self.names(rules))
+
+    def test_both(self) -> None:
+        """A name and a file with a name are one too many."""
+        refusal = self.refusal(preset="connect2id", header=new_header_name(), header_file="x")
+        self.assertEqual(
+            "header-file: found both header-file and header, expected one of them", refusal
+        )
+
+
+class Own(RulesTests):
+    def test_in_place(self) -> None:
+        """A header with the name of one of the preset's takes its place, in any spelling; another one comes in addition."""
+        rules = self.rules(
+            {"name": "SSL_Client_Verify", "format": Format.VERDICT}, {"name": "X-Thumb"}, preset="keycloak-nginx",
+        )  # fmt: skip
+        self.assertEqual([b"ssl-client-cert", b"SSL_Client_Verify", b"X-Thumb"], self.names(rules))
+        self.assertEqual((b"SSL_Client_Verify", b"NONE"), identity(None, rules)[0])
+
+    def test_underscores(self) -> None:
+        """A name with underscores is sent as it is, and its twins are known as forgeries."""
+        rules = self.rules({"name": "ssl_client_cert"})
+        self.assertEqual(b"ssl_client_cert", identity(CLIENT, rules)[0][0])
+        self.assertEqual({b"ssl-client-cert"}, rules.folds)
+
+    def test_secret_name(self) -> None:
+        """The name of an own header can be secret as well."""
+        name = new_header_name()
+        rules = self.rules({"name_file": self.write(name)})
+        self.assertEqual([name.encode()], self.names(rules))
+        self.assertTrue(tells(name[-32:].encode(), rules))
+
+    def test_place(self) -> None:
+        """A header for what the client sent after its certificate is there when that is."""
+        rules = self.rules({"name": "X-Issuer", "place": 2, "format": Format.BASE64_DER})
+        self.assertEqual((), identity(CLIENT, rules))
+        self.assertEqual(
+            ((b"X-Issuer", b"b25l"),), identity(attrs.evolve(CLIENT, chain=(b"one",)), rules)
+        )
+
+    def test_literal(self) -> None:
+        """A literal is sent with every request, as it stands."""
+        rules = self.rules({"name": "X-Edge", "format": Format.LITERAL, "value": "x509proxy 1"})
+        self.assertEqual(((b"X-Edge", b"x509proxy 1"),), identity(None, rules))
+        self.assertEqual(((b"X-Edge", b"x509proxy 1"),), identity(CLIENT, rules))
+
+    def test_secret_literal(self) -> None:
+        """A literal out of a file, such as Auth0's API key, is sent, and told neither to clients nor to logs."""
+        key = "k3y-0123456789abcdef"
+        rules = self.rules(
+            {"name": "cname-api-key", "format": Format.LITERAL, "value_file": self.write(key)},
+            preset="auth0",
+        )
+        self.assertIn((b"cname-api-key", key.encode()), identity(None, rules))
+        self.assertEqual([], forward_response([(b"X-Echo", key.encode())], rules))
+        self.assertNotIn(key, repr(rules))
+
+    def test_maximum(self) -> None:
+        """A certificate whose header would be larger than the server takes is refused, with both sizes; one that fits is not."""
+        size = len(identity(CLIENT, self.rules({"name": "X-Cert"}))[0][1])
+        self.assertEqual(1, len(identity(CLIENT, self.rules({"name": "X-Cert", "maximum": size}))))
+        with self.assertRaises(Refused) as raised:
+            identity(CLIENT, self.rules({"name": "X-Cert", "maximum": size - 1}))
+        refusal = raised.exception.refusal
+        self.assertEqual((400, "invalid_client"), (refusal.status, refusal.error))
+        self.assertIn(f"{size} bytes, {size - 1} allowed", refusal.description)
+
+    def test_verdicts(self) -> None:
+        """A word for the verdict stands beside the certificate, with one and without."""
+        rules = self.rules({"name": "X-Cert"}, {"name": "X-Verdict", "format": Format.VERDICT})
+        trusted = attrs.evolve(CLIENT, verdict=Verdict.TRUSTED)
+        self.assertEqual([b"X-Cert", b"X-Verdict"], [name for name, _ in identity(trusted, rules)])
+        self.assertEqual(((b"X-Verdict", b"NONE"),), identity(None, rules))
+
+
+class Mistakes(RulesTests):
+    def test_none(self) -> None:
+        """A proxy that tells nothing is no proxy of this kind."""
+        self.assertTrue(self.refusal().startswith("headers: found none, expected one or more"))
+
+    def test_name(self) -> None:
+        """A header has one name, be it told or in a file."""
+        self.assertEqual(
+            "headers[0].name: found neither name and name-file, expected one of them",
+            self.refusal({}),
+        )
+        both = self.refusal({"name": "X-Cert"}, {"name": "X-Other", "name_file": "x"})
+        self.assertEqual(
+            "headers[1].name: found both name and name-file, expected one of them", both
+        )
+
+    def test_ordinary(self) -> None:
+        """What a request has for reasons of its own, or the proxy writes, is no name for a certificate, in any spelling."""
+        names = [
+            "Authorization",
+            "HOST",
+            "content_length",
+            "Cookie",
+            "Accept-Encoding",
+            "X-Forwarded-For",
+            "If-Match",
+            "dpop",
+        ]
+        for name in [*names, "", "X Cert", "X-Cert:", "-X", "x\u00e9", "X-Cert\r\nA: b", "X" * 257]:
+            refusal = self.refusal({"name": name})
+            self.assertTrue(refusal.startswith("headers[0].name: found "), refusal)
+            self.assertNotIn("\n", refusal)
+
+    def test_secret_in_the_wrong_place(self) -> None:
+        """A secret name with a typing error in it is not repeated."""
+        name = new_header_name()
+        self.assertNotIn(name, self.refusal({"name": f"{name}:"}))
+
+    def test_twice(self) -> None:
+        """Two headers of one name are a mistake, be it in case or in underscores that they differ."""
+        refusal = self.refusal({"name": "X-Cert"}, {"name": "x_cert"})
+        self.assertTrue(refusal.startswith("headers: found a name twice"), refusal)
+
+    def test_value(self) -> None:
+        """A literal has one value of visible ASCII; nothing else has one."""
+        literal = {"name": "X-Edge", "format": Format.LITERAL}
+        self.assertIn("found neither value and value-file", self.refusal(literal))
+        self.assertIn(
+            "found both value and value-file",
+            self.refusal({**literal, "value": "a", "value_file": "b"}),
+        )
+        for value in ("", " a", "a\r\nb", "\u00e9", "a\0"):
+            self.assertIn("headers[0].value: found ", self.refusal({**literal, "value": value}))
+        for more in ({"value": "a"}, {"value_file": "a"}):
+            self.assertEqual(
+                "headers[0].value: found one, expected none for format pem",
+                self.refusal({"name": "X-A", **more}),
+            )
+
+    def test_short_secret(self) -> None:
+        """A short secret would be found in harmless answers; and it is not repeated."""
+        literal = {
+            "name": "X-Edge",
+            "format": Format.LITERAL,
+            "value_file": self.write("hunter2-hunter2"),
+        }
+        refusal = self.refusal(literal)
+        self.assertTrue(refusal.startswith("headers[0].value-file: found a short secret"), refusal)
+        self.assertNotIn("hunter2", refusal)
+        for hollow in ("-" * 16, "a-b-c-d-e-f-g-h-i"):
+            # Letters and digits count: without any, everything would tell it.
+            refusal = self.refusal({**literal, "value_file": self.write(hollow)})
+            self.assertTrue(
+                refusal.startswith("headers[0].value-file: found a short secret"), refusal
+            )
+
+    def test_place(self) -> None:
+        """Formats of the whole have no place."""
+        refusal = self.refusal({"name": "X-Cert", "format": Format.XFCC, "place": 2})
+        self.assertEqual("headers[0].place: found 2, expected 1 for format xfcc", refusal)
+
+    def test_files(self) -> None:
+        """A file with a secret is private, and has one line."""
+        self.assertIn(
+            "found mode 0644", self.refusal({"name_file": self.write(new_header_name(), 0o644)})
+        )
+        self.assertIn("found no lines", self.refusal({"name_file": self.write("\n")}))
+
+
+class Any_(RulesTests):  # noqa: N801 - the word is taken
+    @given(
+        st.sampled_from(sorted(set(PRESETS) - {"none"})),
+        st.sampled_from([None, CLIENT]),
+        st.booleans(),
+    )
+    def test_one_value_a_name(self, preset: str, certificate: Any, chain: bool) -> None:
+        """Whatever the preset, no two fields of what is sent have one name as the sloppiest reader sees it (law L1)."""
+        rules = HeaderRules.for_preset(PRESETS[preset], b"X-Secret")
+        if certificate is not None and chain:
+            certificate = attrs.evolve(certificate, chain=(b"one", b"two"))
+        names = [fold(name) for name, _ in identity(certificate, rules)]
+        self.assertEqual(len(set(names)), len(names))
+        self.assertLessEqual(set(names), rules.folds)
+
+    def test_plans_are_silent(self) -> None:
+        """Neither names nor values stand in a plan's text, nor in the settings that it was made of."""
+        self.assertNotIn(
+            "secret", repr(HeaderSettings(format=Format.LITERAL, name="secret", value="secret"))
+        )
+        self.assertNotIn("secret", repr(HeaderPlan(Format.LITERAL, b"secret", value=b"secret")))

@@ -1,0 +1,652 @@
+"""Promises of :mod:`x509proxy.forwarding.sanitizer`: one genuine certificate header or none, whatever a client sends (law L1)."""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import gc
+import http.client
+import io
+import tracemalloc
+import weakref
+
+import attrs
+import httptools
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from x509proxy.certificates import client_certificate as certificate
+from x509proxy.forwarding import sanitizer as headers
+from x509proxy.forwarding.certificate_formats import Pairs
+from x509proxy.forwarding.client import Hop
+from x509proxy.forwarding.header_rules import HeaderRules, fold, identity, without_names
+from x509proxy.forwarding.presets import PRESETS, HeaderPlan
+from x509proxy.forwarding.sanitizer import (
+    clean_request,
+    drop_claims,
+    drop_hop_by_hop,
+    forward_reason,
+    forward_request,
+    forward_response,
+    forwarded,
+    write_head,
+)
+from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.http1.head_cache import known_answers, known_heads
+from x509proxy.http1.messages import Body, RequestHead, ResponseHead, read_request_head
+from x509proxy.settings import ClientSettings
+
+NAME = b"Sec-Client-X509-Cert-0aB1cD2eF3"
+RULES = HeaderRules.for_preset(PRESETS["connect2id"], NAME)
+# A name of which nothing is on the list of names that never pass: only the rule for the name itself protects it.
+OTHER = HeaderRules.for_preset(PRESETS["connect2id"], b"Quiet-Harbour-99")
+GENUINE = identity(samples.client(), RULES)
+HOP = Hop("192.0.2.7", 8443)
+HOST = (b"Host", b"as.example")
+PEM = b"-----BEGIN CERTIFICATE-----EVIL-----END CERTIFICATE-----"
+
+# What a request may hold after head.py (plain names) and, for good measure, what it may not.
+FOLDED = st.sampled_from(
+    [NAME, b"Quiet-Harbour-99", b"Client-Cert", b"Connection", b"X-Forwarded-For", b"Cookie"]
+)
+SPOILT = st.builds(
+    lambda name, upper, mark: (
+        name.swapcase().replace(b"-", mark) if upper else name.replace(b"-", mark)
+    ),
+    FOLDED,
+    st.booleans(),
+    st.sampled_from([b"-", b"_", b".", b"~", b"--", b"\xff"]),
+)
+VALUES = (
+    st.sampled_from(
+        [PEM, b"", b"close", NAME, NAME.lower() + b", close", b"Cookie, " + NAME.upper()]
+    )
+    | st.binary()
+)
+PAIRS = st.lists(st.tuples(SPOILT | st.binary(min_size=1), VALUES), max_size=12)
+
+
+def head(*pairs: tuple[bytes, bytes], host: bytes = b"as.example") -> RequestHead:
+    return RequestHead(b"GET", b"/", "1.1", list(pairs), host, Body.NONE)
+
+
+def forward(
+    *pairs: tuple[bytes, bytes], rules: HeaderRules = RULES, genuine: Pairs = GENUINE
+) -> tuple[Pairs, int]:
+    return forward_head(head(HOST, *pairs), rules, genuine)
+
+
+def forward_head(
+    found: RequestHead, rules: HeaderRules = RULES, genuine: Pairs = GENUINE
+) -> tuple[Pairs, int]:
+    cleaned, forged = clean_request(found, rules)
+    return forward_request(cleaned, found.host, HOP, genuine), forged
+
+
+OURS_ALWAYS = forward(genuine=())[0]
+
+
+class Repeated(SynchronousTestCase):
+    """A head that comes again is cleaned once."""
+
+    def test_other_rules(self) -> None:
+        """Other rules clean it anew, and the first ones again: nothing of one set is taken for another's."""
+        request = head(HOST, (NAME, PEM), (b"Quiet-Harbour-99", PEM))
+        for _ in range(2):
+            for rules, passes in ((RULES, True), (OTHER, False)):
+                pairs, forged = forward_head(request, rules, ())
+                self.assertEqual((1, passes), (forged, b"Quiet-Harbour-99" in dict(pairs)))
+
+    def test_forgotten(self) -> None:
+        """Nothing outlives the head: a password or a token in it is not kept."""
+        request = head(HOST, (b"Authorization", b"Basic c2VjcmV0"))
+        forward_head(request)
+        gone = weakref.ref(request)
+        del request
+        gc.collect()
+        self.assertIs(None, gone())
+
+
+class Hoards(SynchronousTestCase):
+    def test_caches(self) -> None:
+        """Whatever is remembered, only so much of it is (law L7)."""
+        for cache in (
+            fold,
+            identity,
+            forwarded,
+            headers._is_claim,
+            certificate._parse,
+            known_heads,
+            known_answers,
+        ):
+            self.assertLessEqual(cache.cache_info().maxsize or 10**9, 1024)
+
+    def test_shown(self) -> None:
+        """A traceback that shows a head shows none of its fields (law L4)."""
+        response = ResponseHead(200, b"OK", ((b"Set-Cookie", b"hush"),), Body.NONE)
+        self.assertNotIn("hush", repr(response) + repr(head((b"Authorization", b"hush"))))
+
+    def test_rubbish(self) -> None:
+        """Names and hosts of 8 KiB, no two alike, do not pile up (law L7)."""
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for number in range(2000):
+            rubbish = b"X%d-" % number + b"x" * 8000
+            forward_head(head((rubbish, b""), host=rubbish))
+        self.assertLess(tracemalloc.get_traced_memory()[0], 20 * 2**20)
+
+
+class Fold(SynchronousTestCase):
+    def test_literals(self) -> None:
+        """Case and everything but letters and digits is folded away."""
+        for name in (
+            b"X-Cert",
+            b"x_cert",
+            b"X.CERT",
+            b"x~cert",
+            b"X\xffCert",
+            b"X Cert",
+            b"x:cert",
+        ):
+            self.assertEqual(b"x-cert", fold(name))
+        self.assertEqual(b"x-cert9", fold(b"X-Cert9"))
+
+    @given(st.binary())
+    def test_one_for_one(self, name: bytes) -> None:
+        """A fold has the length of its name, folds to itself, and is made of lower case, digits and hyphens."""
+        self.assertEqual(len(name), len(fold(name)))
+        self.assertEqual(fold(name), fold(fold(name)))
+        self.assertRegex(fold(name), rb"\A[a-z0-9-]*\Z")
+
+
+class Rules(SynchronousTestCase):
+    def test_chosen_name(self) -> None:
+        """A preset with an open name gets the administrator's, which is a secret then."""
+        self.assertEqual([NAME], [plan.name for plan in RULES.plans])
+        self.assertEqual(frozenset({fold(NAME)}), RULES.folds)
+        self.assertEqual((fold(NAME).removeprefix(b"sec-client-x509-cert-"),), RULES.secrets)
+
+    def test_fixed_names(self) -> None:
+        """A preset with names of its own has no secret."""
+        rules = HeaderRules.for_preset(PRESETS["rfc9440"])
+        self.assertEqual(
+            (frozenset({b"client-cert", b"client-cert-chain"}), ()), (rules.folds, rules.secrets)
+        )
+
+    def test_repr(self) -> None:
+        """The secret name is not in the text that a traceback shows (law L4)."""
+        self.assertEqual("HeaderRules()", repr(RULES))
+
+
+class Identity(SynchronousTestCase):
+    def test_none(self) -> None:
+        """Without a certificate there is no pair, not an empty one."""
+        self.assertEqual((), identity(None, RULES))
+
+    def test_one(self) -> None:
+        """A certificate is one pair under the chosen name."""
+        ((name, value),) = GENUINE
+        self.assertEqual(NAME, name)
+        self.assertTrue(value.startswith(b"-----BEGIN CERTIFICATE-----MII"))
+
+    def test_two(self) -> None:
+        """A preset with two headers has both, in its order."""
+        rules = HeaderRules.for_preset(PRESETS["rfc9440"])
+        certificate = attrs.evolve(samples.client(), chain=(b"one",))
+        self.assertEqual(
+            [b"Client-Cert", b"Client-Cert-Chain"],
+            [name for name, _ in identity(certificate, rules)],
+        )
+
+    def test_each_its_own(self) -> None:
+        """Two clients with the same names and dates get each its own certificate, however often they are asked for."""
+        one = samples.client()
+        other = attrs.evolve(one, der=one.der + b"\0", thumbprint="other")
+        for _ in range(2):
+            self.assertNotEqual(identity(one, RULES), identity(other, RULES))
+
+
+class LogLines(SynchronousTestCase):
+    def test_names(self) -> None:
+        """A line for a log loses the secret part of the name in whatever spelling, and nothing else."""
+        part = NAME.decode().removeprefix("Sec-Client-X509-Cert-")
+        line = f"target=/{NAME.decode()}/{part.upper()}{part.lower()} peer=x"
+        self.assertEqual(
+            "target=/Sec-Client-X509-Cert-.../...... peer=x", without_names(line, RULES)
+        )
+        self.assertEqual("target=/ peer=x", without_names("target=/ peer=x", RULES))
+
+
+class Spoofs(SynchronousTestCase):
+    """Every spelling of ``facts/threats.md`` that reaches this module, with a certificate and without one."""
+
+    def expect_gone(
+        self, *pairs: tuple[bytes, bytes], forged: int, rules: HeaderRules = RULES
+    ) -> None:
+        genuine = identity(samples.client(), rules)
+        self.assertEqual(
+            ([*OURS_ALWAYS, *genuine], forged), forward(*pairs, rules=rules, genuine=genuine)
+        )
+        self.assertEqual((OURS_ALWAYS, forged), forward(*pairs, rules=rules, genuine=()))
+
+    def test_same_name(self) -> None:
+        """The name itself."""
+        self.expect_gone((NAME, PEM), forged=1)
+        self.expect_gone((b"Quiet-Harbour-99", PEM), forged=1, rules=OTHER)
+
+    def test_repeated(self) -> None:
+        """The name any number of times, wherever it stands."""
+        self.expect_gone((NAME, PEM), (NAME, b""), (NAME, PEM), forged=3)
+
+    def test_case(self) -> None:
+        """The name in other case."""
+        self.expect_gone((NAME.lower(), PEM), (NAME.upper(), PEM), (NAME.swapcase(), PEM), forged=3)
+        self.expect_gone((b"qUIET-hARBOUR-99", PEM), forged=1, rules=OTHER)
+
+    def test_twins(self) -> None:
+        """Names that CGI, WSGI, FastCGI or a servlet container folds into it, even if they had passed the head's own rule."""
+        for mark in b"_.!#$%&'*+^`|~ :\x00\x80\xff":
+            twin = b"Quiet" + bytes([mark]) + b"Harbour-99"
+            self.expect_gone((twin, PEM), (twin.upper(), PEM), forged=2, rules=OTHER)
+
+    def test_nominated(self) -> None:
+        """Named by ``Connection`` the forged one goes and the genuine one stays, and it counts as forged all the same."""
+        for value in (NAME, b"close, " + NAME.lower(), b"\t" + NAME + b" ,keep-alive"):
+            self.expect_gone((b"Connection", value), forged=0)
+            self.expect_gone((b"Connection", value), (NAME, PEM), forged=1)
+
+    def test_nominated_under_a_twin(self) -> None:
+        """A twin of the name in ``Connection`` removes nothing of ours either."""
+        self.expect_gone(
+            (b"Connection", NAME.replace(b"-", b"_")), (NAME.replace(b"-", b"_"), PEM), forged=1
+        )
+
+    def test_siblings(self) -> None:
+        """What other proxies send for a certificate never passes, whatever the preset."""
+        for name in (
+            b"Client-Cert", b"Client-Cert-Chain", b"X-Forwarded-Client-Cert", b"X-Forwarded-Tls-Client-Cert",
+            b"X-Forwarded-Tls-Client-Cert-Info", b"SSL-Client-Cert", b"SSL_CLIENT_CERT", b"SSL-Client-Verify", b"SSL-Client-S-DN",
+            b"X-SSL-Cert", b"X-SSL-Client-Cert", b"X-Client-Cert", b"X-ARR-ClientCert", b"X-Amzn-Mtls-Clientcert",
+            b"X-Amzn-Mtls-Clientcert-Leaf", b"x.client.cert", b"Sec-Client-X509-Cert-another",
+        ):  # fmt: skip
+            self.expect_gone((name, PEM), (name.swapcase(), PEM), forged=0)
+
+    def test_other_products(self) -> None:
+        """Nor does what any other product or recipe is known to send or to believe, in whatever spelling."""
+        for name in (
+            b"WL-Proxy-Client-Cert", b"WL-Proxy-SSL", b"WL-Proxy-Client-IP", b"Proxy-Auth-Cert", b"Proxy-IP",
+            b"Proxy-User-DN", b"Cf-Client-Cert-Der-Base64", b"Cf-Client-Cert-Sha256", b"Cf-Cert-Presented",
+            b"Cf-Cert-Verified", b"Cf-Cert-Issuer-DN", b"Tls-Client-Certificate", b"TLS-Client-Leaf-Cert",
+            b"X-TLS-Client-Certificate", b"X-Tls-Client-Cert-Pem", b"X-TLS-Verified", b"X-ClientCert-Fingerprint",
+            b"X-ClientCertificate", b"ClientCert", b"SSL-Cert", b"SSL-Verify", b"SSL-Issuer-DN", b"SSLClientCert",
+            b"SSLCertChain", b"X-Cert", b"X-Certificate", b"X-Cert-Chain-1", b"X-Cert-Serial", b"X-Mtls-Client-Cert",
+            b"X-MTLS-Cert", b"Mtls-Client-Cert", b"X-WSO2-MTLS-Cert", b"Client-Verify", b"X-Client-Verify", b"Client-DN",
+            b"X-Client-DN", b"X-Client-S-DN", b"X-Subject-DN", b"X-Issuer-DN", b"X-Gravitee-Client-Cert",
+            b"X-X509-Client-Cert", b"X-Apigee-Tls-Client-Cert", b"X-Fastly-Client-Cert", b"X-Peer-Cert", b"X-User-Cert",
+            b"CNAME-API-Key", b"Cert-Chain-0", b"X-Authentik-Outpost-Certificate", b"X-SSL-Client", b"SSL-Session-Id",
+            b"X-Client-I-DN", b"X-Client-Subject-DN", b"X-Client-Issuer-DN", b"X-SSL-Protocol", b"Cert-Chain-9",
+            b"SSLClientVerify", b"X-Haproxy-SSL-Client-DN",
+        ):  # fmt: skip
+            self.expect_gone(
+                (name, PEM), (name.swapcase(), PEM), (name.replace(b"-", b"_"), PEM), forged=0
+            )
+
+    def test_siblings_that_are_ours(self) -> None:
+        """Where a preset sends one of these itself, a client's own is forged."""
+        rules = HeaderRules.for_preset(PRESETS["rfc9440"])
+        self.expect_gone((b"client_cert", PEM), (b"CLIENT-CERT-CHAIN", PEM), forged=2, rules=rules)
+        rules = HeaderRules.for_preset(PRESETS["xfcc"])
+        self.expect_gone((b"x-forwarded-client-cert", PEM), forged=1, rules=rules)
+
+    def test_through_the_head(self) -> None:
+        """The twins that the head drops and those that it lets through: nothing of either is left."""
+        twins = [(NAME.replace(b"-", bytes([mark])), PEM) for mark in b"_.!#$%&'*+^`|~"]
+        found = read_request_head(
+            b"GET", b"/", "1.1", [HOST, *twins, (NAME.lower(), PEM)], ClientSettings()
+        )
+        self.assertEqual(len(twins), found.odd_names)
+        self.assertEqual(([*OURS_ALWAYS, *GENUINE], 1), forward_head(found))
+
+    def test_harmless(self) -> None:
+        """Names that only look similar pass: nothing is removed that is not a claim."""
+        pairs = [
+            (NAME[:-1].replace(b"Sec", b"Set"), b"1"),
+            (b"Cookie", b"a"),
+            (b"Client", b"b"),
+            (b"Cookie", b"c"),
+            (b"X-Sslx", b""),
+        ]
+        self.assertEqual([HOST, *pairs, *OURS_ALWAYS[1:], *GENUINE], forward(*pairs)[0])
+
+    def test_needed(self) -> None:
+        """What OAuth, OpenID Connect, browsers and applications send for reasons of their own passes."""
+        names = (
+            b"Authorization", b"DPoP", b"OAuth-Client-Attestation", b"OAuth-Client-Attestation-PoP", b"Signature",
+            b"Signature-Input", b"Content-Digest", b"X-FAPI-Interaction-Id", b"X-FAPI-Auth-Date", b"X-JWS-Signature",
+            b"Cookie", b"Origin", b"Referer", b"Client-Id", b"Client-Secret", b"X-Client-Id", b"X-Client-Version",
+            b"X-Client-Data", b"X-Platform-Tls", b"X-Client-Info", b"X-Client-Serial", b"X-Client-Fingerprint",
+            b"X-Client-Subject",
+            b"Sec-CH-UA", b"Sec-Fetch-Site", b"X-Api-Key", b"X-Auth-Token", b"X-CSRF-Token", b"X-Requested-With",
+            b"traceparent", b"CF-Ray", b"X-User-Id", b"X-Certain", b"Accept", b"TLS-Version",
+        )  # fmt: skip
+        pairs = [(name, b"x") for name in names]
+        self.assertEqual([HOST, *pairs, *OURS_ALWAYS[1:], *GENUINE], forward(*pairs)[0])
+
+    @given(
+        PAIRS,
+        st.sampled_from([RULES, OTHER, HeaderRules.for_preset(PRESETS["rfc9440"])]),
+        st.booleans(),
+    )
+    def test_genuine_once_or_none(self, pairs: Pairs, rules: HeaderRules, certified: bool) -> None:
+        """Whatever comes in, what goes out has the genuine pair once and no other that folds to it; without one, none at all."""
+        genuine = identity(samples.client() if certified else None, rules)
+        try:
+            out, _ = forward_head(head(*pairs), rules, genuine)
+        except Refused as refused:
+            self.assertEqual(400, refused.refusal.status)
+            return
+        self.assertEqual(list(genuine), [pair for pair in out if fold(pair[0]) in rules.folds])
+
+    @given(PAIRS)
+    def test_nothing_of_the_connection(self, pairs: Pairs) -> None:
+        """Whatever comes in, no framing and no hop-by-hop field of the client's goes out, and one ``Host``."""
+        try:
+            out, _ = forward(*pairs)
+        except Refused:
+            return
+        names = [name.lower() for name, _ in out]
+        self.assertEqual(1, names.count(b"host"))
+        for name in (
+            b"connection",
+            b"transfer-encoding",
+            b"content-length",
+            b"te",
+            b"trailer",
+            b"upgrade",
+            b"expect",
+        ):
+            self.assertNotIn(name, names)
+
+
+class HopByHop(SynchronousTestCase):
+    def test_list(self) -> None:
+        """Fields that concern one connection, framing, upgrades and expectations stay behind (RFC 9110 section 7.6.1)."""
+        for name in (
+            b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Proxy-Authorization", b"TE", b"Trailer", b"Transfer-Encoding",
+            b"Content-Length", b"Upgrade", b"HTTP2-Settings", b"Expect",
+        ):  # fmt: skip
+            self.assertEqual(
+                [HOST], drop_hop_by_hop([HOST, (name, b"x"), (name.swapcase(), b"x")]), name
+            )
+
+    def test_named(self) -> None:
+        """So do those that ``Connection`` names, in any case, in several fields, among empty members."""
+        pairs = [
+            (b"Connection", b"close,, x-a"),
+            (b"X-A", b"1"),
+            (b"connection", b"\tX-B "),
+            (b"x-b", b"2"),
+            (b"X-C", b"3"),
+        ]
+        self.assertEqual([(b"X-C", b"3")], drop_hop_by_hop(pairs))
+
+    def test_named_framing(self) -> None:
+        """``Connection`` that names what frames or routes the message is 400 (Akamai CVE-2026-26365)."""
+        for value in (b"Host", b"close, content-length", b"TRANSFER-ENCODING"):
+            refusal: Refusal = self.assertRaises(
+                Refused, drop_hop_by_hop, [(b"Connection", value)]
+            ).refusal
+            self.assertEqual(400, refusal.status)
+
+    def test_twins(self) -> None:
+        """Twins of the framing fields stay behind too: a CGI-like server would frame by them."""
+        pairs = [(b"Transfer_Encoding", b"chunked"), (b"content.length", b"5")]
+        self.assertEqual([], drop_hop_by_hop(pairs))
+
+
+class Claims(SynchronousTestCase):
+    def test_hops(self) -> None:
+        """What a client says of a hop before it never passes: ``Forwarded``, ``X-Forwarded-*``, real and original anything."""
+        for name in (
+            b"Forwarded",
+            b"X-Forwarded-For",
+            b"x_forwarded_proto",
+            b"X-Real-IP",
+            b"True-Client-IP",
+            b"X-Original-URL",
+            b"Proxy",
+        ):
+            self.assertEqual(([HOST], 0), drop_claims([HOST, (name, b"127.0.0.1")], RULES), name)
+
+    def test_count(self) -> None:
+        """Only those that say to be ours count as forged."""
+        self.assertEqual(
+            ([], 2), drop_claims([(NAME, b""), (b"X-SSL-Cert", b""), (NAME.lower(), b"")], RULES)
+        )
+
+
+class Forwarded(SynchronousTestCase):
+    def test_literal(self) -> None:
+        """The back end hears of the client's address, the scheme, the port and the host, twice over."""
+        self.assertEqual(
+            [
+                (b"X-Forwarded-For", b"192.0.2.7"),
+                (b"X-Forwarded-Proto", b"https"),
+                (b"X-Forwarded-Port", b"8443"),
+                (b"X-Forwarded-Host", b"as.example"),
+                (b"Forwarded", b'for=192.0.2.7;host="as.example";proto=https'),
+            ],
+            list(forwarded(b"as.example", HOP)),
+        )
+
+    def test_ipv6(self) -> None:
+        """An IPv6 address is bracketed and quoted in ``Forwarded`` (RFC 7239 section 6), and only there."""
+        pairs = dict(forwarded(b"as.example", Hop("2001:db8::7")))
+        self.assertEqual(b"2001:db8::7", pairs[b"X-Forwarded-For"])
+        self.assertEqual(b'for="[2001:db8::7]";host="as.example";proto=https', pairs[b"Forwarded"])
+
+    def test_no_host(self) -> None:
+        """A client of HTTP/1.0 that named no host has none forwarded."""
+        pairs = dict(forwarded(b"", Hop("192.0.2.7", 80, "http")))
+        self.assertNotIn(b"X-Forwarded-Host", pairs)
+        self.assertEqual(b"for=192.0.2.7;proto=http", pairs[b"Forwarded"])
+
+
+class Answers(SynchronousTestCase):
+    def test_hop_by_hop(self) -> None:
+        """What concerns the back end's connection stays behind, and so does what its ``Connection`` names."""
+        pairs = [
+            (b"Connection", b"x-a"),
+            (b"X-A", b""),
+            (b"Keep-Alive", b""),
+            (b"Content-Length", b"5"),
+            (b"X-B", b""),
+        ]
+        for rules in (RULES, HeaderRules.for_preset(PRESETS["rfc9440"])):
+            self.assertEqual([(b"X-B", b"")], forward_response(pairs, rules))
+
+    def test_repeats(self) -> None:
+        """Repeated fields stay repeated, in order."""
+        pairs = [(b"Set-Cookie", b"a=1, 2"), (b"X", b""), (b"Set-Cookie", b"b")]
+        self.assertEqual(pairs, forward_response(pairs, RULES))
+
+    def test_echo(self) -> None:
+        """A field under the secret name, in any spelling, does not reach the client."""
+        for name in (NAME, NAME.lower(), NAME.replace(b"-", b"_"), b"X-Echo-" + NAME):
+            self.assertEqual([], forward_response([(name, b"x")], RULES))
+
+    def test_lists(self) -> None:
+        """A list loses the member that tells the name; one of nothing else goes whole."""
+        for value, rest in (
+            (b"Accept, " + NAME.lower() + b", Origin", [(b"X-List", b"Accept, Origin")]),
+            (NAME.replace(b"-", b"_"), []),
+            (b"Accept", [(b"X-List", b"Accept")]),
+        ):
+            self.assertEqual(rest, forward_response([(b"X-List", value)], RULES))
+
+    def test_vary(self) -> None:
+        """An answer that depends on the certificate depends on what no request shows: to a cache that is ``*``."""
+        known = HeaderRules.for_preset(PRESETS["rfc9440"])
+        for value, rules, told in (
+            (b"Accept, " + NAME.lower(), RULES, b"Accept, *"), (NAME.replace(b"-", b"_"), RULES, b"*"),
+            (b"Client-Cert", known, b"*"), (b"Accept,client-cert-chain , Client_Cert,Origin", known, b"Accept, *, Origin"),
+        ):  # fmt: skip
+            self.assertEqual([(b"vary", told)], forward_response([(b"vary", value)], rules), value)
+        for value, rules in ((b"Accept, Origin", RULES), (b"Client-Certain", known), (b"*", known)):
+            self.assertEqual([(b"Vary", value)], forward_response([(b"Vary", value)], rules), value)
+
+    def test_pieces(self) -> None:
+        """The random part is what is secret, also when it stands in two pieces, or in a name and its value."""
+        half, other = NAME[-10:-5], NAME[-5:]
+        for mark in (b", ", b".", b"/", b" ", b"_-"):
+            self.assertEqual([], forward_response([(b"X-List", half + mark + other)], RULES), mark)
+            self.assertEqual(
+                [(b"Vary", b"*")], forward_response([(b"Vary", half + mark + other)], RULES), mark
+            )
+        self.assertEqual([], forward_response([(b"X-" + half, other)], RULES))
+        self.assertEqual(
+            [], forward_response([(b"X-" + half, other + b", " + half + other)], RULES)
+        )
+
+    def test_named_in_another_spelling(self) -> None:
+        """What ``Connection`` names is compared folded, both ways."""
+        self.assertEqual(
+            [], forward_response([(b"Connection", b"x_internal"), (b"X-Internal", b"1")], RULES)
+        )
+        with self.assertRaises(Refused):
+            forward((b"Connection", b"content_length"))
+
+    def test_without_a_secret(self) -> None:
+        """Where the names are known to everybody there is nothing to hide."""
+        pairs = [(b"Access-Control-Allow-Headers", b"Client-Cert")]
+        self.assertEqual(pairs, forward_response(pairs, HeaderRules.for_preset(PRESETS["rfc9440"])))
+
+    def test_reason(self) -> None:
+        """A reason phrase that tells the name is dropped, any other kept."""
+        self.assertEqual(b"", forward_reason(b"No " + NAME.lower() + b" here", RULES))
+        self.assertEqual(b"OK", forward_reason(b"OK", RULES))
+
+    @given(PAIRS)
+    def test_never_told(self, pairs: Pairs) -> None:
+        """Whatever a back end sends, no name and no value tells the secret name in any spelling."""
+        for name, value in forward_response(pairs, RULES):
+            self.assertNotIn(fold(NAME), fold(name))
+            self.assertNotIn(fold(NAME), fold(value))
+
+
+class Request:
+    """What llhttp reads in a head."""
+
+    def __init__(self, data: bytes) -> None:
+        self.pairs: list[tuple[bytes, bytes]] = []
+        self.complete = False
+        httptools.HttpRequestParser(self).feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.pairs.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+class Written(SynchronousTestCase):
+    def test_literal(self) -> None:
+        """A head is its start line, its fields, one framing and an empty line."""
+        self.assertEqual(
+            b"POST /token HTTP/1.1\r\nHost: as.example\r\nContent-Length: 5\r\n\r\n",
+            write_head(b"POST /token HTTP/1.1", [HOST], Body.LENGTH, 5),
+        )
+
+    def test_framing(self) -> None:
+        """Each way to end a body has its one field, or none."""
+        for body, field in (
+            (Body.LENGTH, b"Content-Length: 0\r\n"),
+            (Body.CHUNKED, b"Transfer-Encoding: chunked\r\n"),
+            (Body.NONE, b""),
+            (Body.CLOSE, b""),
+        ):
+            self.assertEqual(
+                b"HTTP/1.1 200 OK\r\n" + field + b"\r\n",
+                write_head(b"HTTP/1.1 200 OK", [], body, 0),
+            )
+
+    def test_line_ends(self) -> None:
+        """Any line end, half of one, or a NUL, wherever it stands, is an error and not a head."""
+        for odd in (b"\r\n", b"\n", b"\r", b"\0", b"\r\nX: y", b"\n\r"):
+            for start, pair in (
+                (b"GET /" + odd, HOST),
+                (b"GET /", (b"X" + odd, b"y")),
+                (b"GET /", (b"X", b"y" + odd)),
+            ):
+                self.assertRaises(ValueError, write_head, start, [pair], Body.NONE, 0)
+
+    def parsed(self, pairs: Pairs) -> list[tuple[bytes, bytes]]:
+        """Written, and read by llhttp, by ``http.client`` and by ``email``, which must agree."""
+        data = write_head(b"POST / HTTP/1.1", pairs, Body.LENGTH, 0)
+        request = Request(data)
+        self.assertTrue(request.complete)
+        fields = data.partition(b"\r\n")[2]
+        for message in (
+            http.client.parse_headers(io.BytesIO(fields)),
+            email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(fields),
+        ):
+            self.assertEqual(
+                request.pairs,
+                [(name.encode(), value.encode()) for name, value in message.raw_items()],
+            )
+        return request.pairs
+
+    def test_genuine_reads_back(self) -> None:
+        """A forwarded request is read by three parsers as what was written, with the certificate last before the framing."""
+        pairs, _ = forward((b"Cookie", b"a=b"), (NAME, PEM))
+        found = self.parsed(pairs)
+        self.assertEqual([*pairs, (b"Content-Length", b"0")], found)
+        self.assertEqual(list(GENUINE), found[-2:-1])
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.text("ABCxyz019-", min_size=1).map(str.encode),
+                st.text([chr(octet) for octet in range(0x21, 0x7F)] + [" ", "\t"]).map(
+                    lambda text: text.strip(" \t").encode()
+                ),
+            ),
+            max_size=8,
+        )
+    )
+    def test_reads_back(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """Whatever the head's own rules let through is read by three parsers as what was written: no field more, none less."""
+        pairs = [
+            pair
+            for pair in pairs
+            if pair[0].lower() not in (b"connection", b"upgrade", b"content-length")
+        ]
+        self.assertEqual([*pairs, (b"Content-Length", b"0")], self.parsed(pairs))
+
+    @given(PAIRS)
+    def test_lines(self, pairs: Pairs) -> None:
+        """Whatever the pairs, a head that is written has one line for each, and nothing else."""
+        try:
+            data = write_head(b"GET / HTTP/1.1", pairs, Body.CHUNKED, 0)
+        except ValueError:
+            return
+        lines = [
+            b"GET / HTTP/1.1",
+            *(name + b": " + value for name, value in pairs),
+            b"Transfer-Encoding: chunked",
+            b"",
+            b"",
+        ]
+        self.assertEqual(lines, data.split(b"\r\n"))
+
+
+class Plans(SynchronousTestCase):
+    def test_every_preset_passes_its_own_rules(self) -> None:
+        """Whatever the preset, what it sends is counted as forged when a client sends it."""
+        for preset in PRESETS.values():
+            rules = HeaderRules.for_preset(preset, NAME)
+            for plan in rules.plans:
+                self.assertIsInstance(plan, HeaderPlan)
+                self.assertEqual(([], 1), drop_claims([(plan.name, PEM)], rules))

@@ -1,0 +1,541 @@
+"""Promises of :mod:`x509proxy.http1.messages`: what the parser let through is taken apart once more, and half of it refused."""
+
+from __future__ import annotations
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.unit.certificates.test_pem_files import NAME
+from x509proxy.forwarding.certificate_formats import Pairs
+from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.http1.messages import (
+    Body,
+    RequestHead,
+    ResponseHead,
+    read_request_head,
+    read_response_head,
+    refused_head,
+)
+from x509proxy.settings import ClientSettings, OddNames
+
+HOST = (b"Host", b"as.example")
+SETTINGS = ClientSettings()
+
+METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
+NAMES = (
+    st.sampled_from(
+        [b"Host", b"hOST", b"Content-Length", b"Transfer-Encoding", b"Expect", b"X-A", b"x_a", b""]
+    )
+    | st.binary()
+)
+VALUES = (
+    st.sampled_from([b"as.example", b"5", b"chunked", b"100-continue", b"", b"\x7f", b"\xff"])
+    | st.binary()
+)
+
+
+def read(
+    *pairs: tuple[bytes, bytes],
+    method: bytes = b"GET",
+    target: bytes = b"/",
+    version: str = "1.1",
+    settings: ClientSettings = SETTINGS,
+) -> RequestHead:
+    return read_request_head(method, target, version, pairs, settings)
+
+
+def post(
+    *pairs: tuple[bytes, bytes], version: str = "1.1", settings: ClientSettings = SETTINGS
+) -> RequestHead:
+    return read(HOST, *pairs, method=b"POST", version=version, settings=settings)
+
+
+class HeadTestCase(SynchronousTestCase):
+    def expect_refused(
+        self,
+        status: int,
+        *pairs: tuple[bytes, bytes],
+        method: bytes = b"GET",
+        target: bytes = b"/",
+        version: str = "1.1",
+        settings: ClientSettings = SETTINGS,
+    ) -> Refusal:
+        refusal: Refusal = self.assertRaises(
+            Refused, read, *pairs, method=method, target=target, version=version, settings=settings
+        ).refusal
+        self.assertEqual(status, refusal.status, refusal.reason)
+        return refusal
+
+
+class Whole(HeadTestCase):
+    def test_literal(self) -> None:
+        """A request in order comes out as what was sent, in order, with its framing understood."""
+        pairs = (HOST, (b"Content-Length", b"3"), (b"Cookie", b"a"), (b"Cookie", b"b"))
+        self.assertEqual(
+            RequestHead(
+                b"POST", b"/token?a=%2f", "1.1", list(pairs), b"as.example", Body.LENGTH, 3
+            ),
+            read(*pairs, method=b"POST", target=b"/token?a=%2f"),
+        )
+
+    def test_keep_alive(self) -> None:
+        """What the parser says of the connection is handed on."""
+        self.assertFalse(
+            read_request_head(b"GET", b"/", "1.1", (HOST,), SETTINGS, keep_alive=False).keep_alive
+        )
+        self.assertTrue(read(HOST).keep_alive)
+
+    @given(
+        st.sampled_from([*METHODS, b"TRACE", b"get"]) | st.binary(),
+        st.sampled_from([b"/", b"*", b"http://as.example/"]) | st.binary(),
+        st.sampled_from(["1.1", "1.0", "0.9", "2.0"]),
+        st.lists(st.tuples(NAMES, VALUES), max_size=6),
+    )
+    def test_reads_or_refuses(
+        self, method: bytes, target: bytes, version: str, pairs: Pairs
+    ) -> None:
+        """Whatever comes in, out comes an answer of the design's, or a head of which every part is plain."""
+        try:
+            found = read_request_head(method, target, version, pairs, SETTINGS)
+        except Refused as refused:
+            self.assertIn(refused.refusal.status, (400, 405, 413, 414, 417, 431, 501))
+            self.assertTrue(refused.refusal.reason.isascii())
+            return
+        self.assertIn(found.method, METHODS)
+        self.assertRegex(found.target, rb"\A(/[!-\"$-~]*|\*)\Z")
+        for name, value in found.pairs:
+            self.assertRegex(name, rb"\A[A-Za-z0-9-]+\Z")
+            self.assertRegex(value, rb"\A[\t -~]*\Z")
+
+
+class Method(HeadTestCase):
+    def test_known(self) -> None:
+        """Seven methods pass."""
+        for method in METHODS:
+            self.assertEqual(method, read(HOST, method=method).method)
+
+    def test_never(self) -> None:
+        """TRACE would echo the secret header and CONNECT is no reverse proxy's: 405."""
+        for method in (b"TRACE", b"CONNECT"):
+            self.expect_refused(405, HOST, method=method)
+
+    def test_unknown(self) -> None:
+        """Any other method is 501, and so is a known one in other case."""
+        for method in (b"get", b"PROPFIND", b"PRI", b"", b"GET\n", b"\xff"):
+            self.expect_refused(501, HOST, method=method)
+
+
+class Version(HeadTestCase):
+    def test_others(self) -> None:
+        """Only HTTP/1.1 and 1.0 are spoken here."""
+        for version in ("0.9", "1.2", "2.0", ""):
+            self.expect_refused(400, HOST, version=version)
+
+
+class Fields(HeadTestCase):
+    def test_number(self) -> None:
+        """More fields than the limit are 431; as many as the limit pass."""
+        pairs = [HOST, (b"A", b""), (b"B", b"")]
+        self.assertEqual(3, len(read(*pairs, settings=ClientSettings(fields=3)).pairs))
+        self.expect_refused(431, *pairs, settings=ClientSettings(fields=2))
+
+    def test_odd_names_are_dropped(self) -> None:
+        """Names that a CGI-like server would fold into another are dropped and counted, their values unread."""
+        for name in (
+            b"X_Cert",
+            b"X.Cert",
+            b"X-Cert!",
+            b"X~Cert",
+            b"X'Cert",
+            b"X*Cert",
+            b"X Cert",
+            b"X-Cert\xff",
+            b"X-Cert\0",
+        ):
+            found = read(HOST, (name, b"forged\x0b"))
+            self.assertEqual(([HOST], 1), (found.pairs, found.odd_names), name)
+
+    def test_odd_names_are_refused(self) -> None:
+        """Where the setting says so they are 400."""
+        self.expect_refused(
+            400, HOST, (b"X_Cert", b"forged"), settings=ClientSettings(odd_names=OddNames.REFUSE)
+        )
+
+    def test_no_name(self) -> None:
+        """A field without a name is 400, whatever the setting (HAProxy CVE-2023-25725)."""
+        self.expect_refused(400, HOST, (b"", b"value"))
+        self.expect_refused(
+            400, HOST, (b"", b"value"), settings=ClientSettings(odd_names=OddNames.REFUSE)
+        )
+
+    def test_odd_framing_does_not_frame(self) -> None:
+        """A length or coding under a twin of its name is dropped like any other, and frames nothing."""
+        found = post((b"Content_Length", b"5"), (b"Transfer_Encoding", b"chunked"))
+        self.assertEqual((Body.NONE, 2, [HOST]), (found.body, found.odd_names, found.pairs))
+
+    def test_values(self) -> None:
+        """A value holds tabs and printable ASCII only: no line end of any alphabet, no control character, no other byte."""
+        self.assertEqual(b"a\tb ~", read(HOST, (b"X", b"a\tb ~")).pairs[1][1])
+        for octet in {*range(0x20), *range(0x7F, 0x100)} - {9}:
+            self.expect_refused(400, HOST, (b"X", b"a" + bytes([octet]) + b"b"))
+
+    def test_single(self) -> None:
+        """Fields of which each server would read another one may stand only once, in whatever case, even with equal values."""
+        for name in (
+            b"Host",
+            b"Content-Length",
+            b"Transfer-Encoding",
+            b"Expect",
+            b"Content-Type",
+            b"Authorization",
+        ):
+            pairs = [pair for pair in (HOST,) if name != b"Host"]
+            refusal = self.expect_refused(
+                400, *pairs, (name, b"1"), (name.swapcase(), b"1"), method=b"POST"
+            )
+            self.assertEqual(f"two {name.decode().lower()} fields", refusal.reason)
+
+    def test_repeats(self) -> None:
+        """Every other field may be repeated and keeps its place."""
+        pairs = [HOST, (b"Cookie", b"a"), (b"X", b"1"), (b"Cookie", b"b")]
+        self.assertEqual(pairs, read(*pairs).pairs)
+
+
+class RefusedHeads(SynchronousTestCase):
+    def test_words(self) -> None:
+        """What is refused before it has a head is told of by its request line, and the connection ends with it."""
+        head = refused_head(b"POST /token?code=SECRET HTTP/1.0", 8192)
+        self.assertEqual(("POST", "/token", "HTTP/1.0"), head.words)
+        self.assertEqual((Body.NONE, False, ()), (head.body, head.keep_alive, head.pairs))
+
+    def test_without_a_line(self) -> None:
+        """Without one there is nothing to be told."""
+        self.assertEqual(("-", "-", "HTTP/1.1"), refused_head(b"", 8192).words)
+
+
+class Served(HeadTestCase):
+    def test_hosts(self) -> None:
+        """Where names are listed, a request for another one was misdirected; port, case and a last dot do not matter."""
+        settings = ClientSettings(hosts=("as.example", "[::1]"))
+        for host in (
+            b"as.example",
+            b"AS.example:8443",
+            b"as.example.",
+            b"as.example.:8443",
+            b"[::1]:8443",
+            b"[::1]",
+        ):
+            self.assertEqual(host, read((b"Host", host), settings=settings).host)
+        for host in (b"other.example", b"as.example.evil", b"xas.example", b"[::2]"):
+            refused = self.assertRaises(Refused, read, (b"Host", host), settings=settings)
+            self.assertEqual(421, refused.refusal.status, host)
+            self.assertEqual(
+                f"a host that is not served: '{host.decode()}'", refused.refusal.reason
+            )
+
+    def test_told(self) -> None:
+        """The log says which name was asked for, in few characters, and not the secret header's; the client is not told."""
+        settings = ClientSettings(hosts=("as.example",))
+        for host in (b"x" * 300, NAME.encode(), b"a" * 75 + NAME.encode()):
+            refusal = self.assertRaises(Refused, read, (b"Host", host), settings=settings).refusal
+            self.assertLess(len(refusal.reason), 120)
+            self.assertNotIn(NAME.lower()[21:], refusal.reason)
+            self.assertNotIn(host, refusal.body)
+
+    def test_no_host(self) -> None:
+        """A request of HTTP/1.0 that names no host is for none of them."""
+        refused = self.assertRaises(
+            Refused, read, version="1.0", settings=ClientSettings(hosts=("as.example",))
+        )
+        self.assertEqual(421, refused.refusal.status)
+
+
+class Host(HeadTestCase):
+    def test_valid(self) -> None:
+        """Names, IPv4 and bracketed IPv6 addresses, with or without a port, pass as they are."""
+        for host in (
+            b"as.example",
+            b"AS.Example:8443",
+            b"192.0.2.1",
+            b"[2001:db8::1]:443",
+            b"a_b~c",
+        ):
+            self.assertEqual(host, read((b"Host", host)).host)
+
+    def test_malformed(self) -> None:
+        """Anything else is 400: credentials, lists, paths, half a port."""
+        for host in (
+            b"", b"a b", b"a,b", b"user@a", b"a/b", b":1", b"a::", b"a:123456", b"a:b", b"[::1", b"2001:db8::1", b'a"', b"a;b",
+        ):  # fmt: skip
+            self.expect_refused(400, (b"Host", host))
+
+    def test_empty_port(self) -> None:
+        """An empty port is none (RFC 3986 section 6.2.3), and nobody behind us has to know that."""
+        for host in (b"as.example", b"[::1]", b"as.example."):
+            for target in (b"/", b"http://" + host + b"/", b"http://" + host + b":/"):
+                found = read(
+                    (b"Host", host + b":"),
+                    target=target,
+                    settings=ClientSettings(hosts=("as.example", "[::1]")),
+                )
+                self.assertEqual(host, found.host)
+        self.assertEqual(b"as.example", read(HOST, target=b"http://as.example:/").host)
+
+    def test_missing(self) -> None:
+        """HTTP/1.1 without ``Host`` is 400 (RFC 9112 section 3.2); in HTTP/1.0 there may be none."""
+        self.expect_refused(400)
+        self.assertEqual(b"", read(version="1.0").host)
+
+
+class Target(HeadTestCase):
+    def test_byte_for_byte(self) -> None:
+        """An origin-form passes byte for byte: dots, doubled slashes, escapes and all."""
+        for target in (
+            b"/",
+            b"/a/../b",
+            b"//a",
+            b"/%2e/%2E/%00",
+            b"/a;p=1?q=/?&%0d%0a",
+            b"/:@!$&'()*+,=[]|^`{}<>\\\"",
+        ):
+            self.assertEqual(target, read(HOST, target=target).target)
+
+    def test_malformed(self) -> None:
+        """Spaces, control characters, fragments, bytes above 0x7E, other forms and a way out of the root are 400."""
+        for target in (
+            b"",
+            b"token",
+            b"/a b",
+            b"/a\t",
+            b"/a\n",
+            b"/a#b",
+            b"/\x7f",
+            b"/\x80",
+            b"/\xff",
+            b"*",
+            b"a:443",
+            b"/..",
+        ):
+            self.expect_refused(400, HOST, target=target)
+
+    def test_asterisk(self) -> None:
+        """``*`` is for OPTIONS, and so is an absolute-form without path and query (RFC 9112 section 3.2.4)."""
+        for target in (b"*", b"https://as.example", b"HTTP://AS.example"):
+            self.assertEqual(b"*", read(HOST, method=b"OPTIONS", target=target).target)
+        for rest, origin in ((b"/", b"/"), (b"?a", b"/?a"), (b"/*", b"/*")):
+            self.assertEqual(
+                origin, read(HOST, method=b"OPTIONS", target=b"https://as.example" + rest).target
+            )
+
+    def test_length(self) -> None:
+        """A target above its limit is 414; one at it passes."""
+        self.assertEqual(
+            b"/abc", read(HOST, target=b"/abc", settings=ClientSettings(target_bytes=4)).target
+        )
+        self.expect_refused(414, HOST, target=b"/abcd", settings=ClientSettings(target_bytes=4))
+
+    def test_absolute(self) -> None:
+        """An absolute-form becomes an origin-form, and its authority the host (RFC 9112 section 3.2.2)."""
+        for target, origin in (
+            (b"https://as.example/token?a=b", b"/token?a=b"),
+            (b"HTTP://AS.example", b"/"),
+            (b"http://as.example?a", b"/?a"),
+            (b"http://as.example/", b"/"),
+        ):
+            found = read(HOST, target=target)
+            self.assertEqual((origin, b"as.example"), (found.target, found.host.lower()))
+
+    def test_absolute_without_host(self) -> None:
+        """In HTTP/1.0 the authority is the only host there is."""
+        self.assertEqual(b"as.example", read(target=b"http://as.example/", version="1.0").host)
+
+    def test_absolute_elsewhere(self) -> None:
+        """An authority that is not the ``Host``, or no authority, is 400."""
+        for target in (
+            b"http://evil.example/", b"http://as.example:80/", b"http://user@as.example/", b"http:///", b"ftp://as.example/",
+            b"http://as.example/a#b", b"http://as.example/\xff", b"http://as.example?\x80",
+        ):  # fmt: skip
+            self.expect_refused(400, HOST, target=target)
+
+
+class Framing(HeadTestCase):
+    def test_none(self) -> None:
+        """Without framing, or with a length of zero, there is no body."""
+        self.assertEqual((Body.NONE, 0), (post().body, post().length))
+        self.assertEqual(
+            (Body.NONE, 0),
+            (post((b"Content-Length", b"0")).body, post((b"Content-Length", b"0")).length),
+        )
+        self.assertEqual(Body.NONE, read(HOST, (b"Content-Length", b"0")).body)
+
+    def test_chunked(self) -> None:
+        """``chunked`` alone, in any case, is the one coding."""
+        self.assertEqual((Body.CHUNKED, 0), (post((b"Transfer-Encoding", b"Chunked")).body, 0))
+
+    def test_other_codings(self) -> None:
+        """Any other coding is 400, and so is any beside a length, or in HTTP/1.0."""
+        for coding in (
+            b"identity",
+            b"gzip",
+            b"gzip, chunked",
+            b"chunked, chunked",
+            b"xchunked",
+            b"chunked;a",
+            b"\tchunked",
+            b"",
+        ):
+            self.expect_refused(400, HOST, (b"Transfer-Encoding", coding), method=b"POST")
+        chunked = (b"Transfer-Encoding", b"chunked")
+        self.expect_refused(400, HOST, chunked, (b"Content-Length", b"5"), method=b"POST")
+        self.expect_refused(400, HOST, (b"Content-Length", b"0"), chunked, method=b"POST")
+        self.expect_refused(400, HOST, chunked, method=b"POST", version="1.0")
+
+    def test_malformed_length(self) -> None:
+        """A length is digits, at most eighteen of them."""
+        for length in (
+            b"",
+            b"+2",
+            b"-1",
+            b"0x2",
+            b"2, 2",
+            b"1_0",
+            b" 2",
+            b"2\t",
+            b"1" * 19,
+            b"2.0",
+        ):
+            self.expect_refused(400, HOST, (b"Content-Length", length), method=b"POST")
+
+    def test_body_limit(self) -> None:
+        """A body announced above the limit is 413; one at the limit passes."""
+        settings = ClientSettings(body_bytes=5)
+        self.assertEqual(5, post((b"Content-Length", b"5"), settings=settings).length)
+        self.expect_refused(413, HOST, (b"Content-Length", b"6"), method=b"POST", settings=settings)
+
+    def test_methods_without_a_body(self) -> None:
+        """A body where the method gives it no meaning is 400; POST, PUT and PATCH have one."""
+        for pair, body in (
+            ((b"Content-Length", b"5"), Body.LENGTH),
+            ((b"Transfer-Encoding", b"chunked"), Body.CHUNKED),
+        ):
+            for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
+                self.expect_refused(400, HOST, pair, method=method)
+            for method in (b"POST", b"PUT", b"PATCH"):
+                self.assertEqual(body, read(HOST, pair, method=method).body)
+
+
+class Expectation(HeadTestCase):
+    def test_continue(self) -> None:
+        """``100-continue``, in any case, is understood; HTTP/1.0 has no such thing (RFC 9110 section 10.1.1)."""
+        self.assertTrue(post((b"Expect", b"100-Continue")).expects_continue)
+        self.assertFalse(post((b"Expect", b"100-continue"), version="1.0").expects_continue)
+        self.assertFalse(post().expects_continue)
+
+    def test_others(self) -> None:
+        """Any other expectation is 417."""
+        for value in (b"", b"200-ok", b"100-continue, x"):
+            self.expect_refused(417, HOST, (b"Expect", value), method=b"POST")
+
+
+def answer(
+    *pairs: tuple[bytes, bytes],
+    status: int = 200,
+    reason: bytes = b"OK",
+    version: str = "1.1",
+    method: bytes = b"GET",
+) -> ResponseHead:
+    return read_response_head(status, reason, version, pairs, method, 4)
+
+
+class Answer(SynchronousTestCase):
+    def expect_refused(
+        self, *pairs: tuple[bytes, bytes], status: int = 200, version: str = "1.1"
+    ) -> None:
+        refusal: Refusal = self.assertRaises(
+            Refused, answer, *pairs, status=status, version=version
+        ).refusal
+        self.assertEqual(502, refusal.status)
+
+    def test_literal(self) -> None:
+        """An answer in order comes out as what was sent, with its framing understood."""
+        pairs = ((b"Content-Length", b"5"), (b"X_Odd", b"caf\xe9"))
+        self.assertEqual(ResponseHead(200, b"OK", pairs, Body.LENGTH, 5), answer(*pairs))
+
+    def test_framing(self) -> None:
+        """The end of a body is known by length, by chunks or by the end of the connection (RFC 9112 section 6.3)."""
+        for pair, expected in (
+            ((b"content-length", b"0"), (Body.LENGTH, 0)),
+            ((b"TRANSFER-ENCODING", b"Chunked"), (Body.CHUNKED, -1)),
+            ((b"X", b""), (Body.CLOSE, -1)),
+        ):
+            found = answer(pair)
+            self.assertEqual(expected, (found.body, found.length))
+
+    def test_no_body(self) -> None:
+        """An answer to HEAD, a 204 and a 304 have no body, whatever their fields say; only 204 cannot have a length."""
+        length = (b"Content-Length", b"5")
+        for method, status, expected in ((b"HEAD", 200, 5), (b"GET", 304, 5), (b"GET", 204, -1)):
+            found = answer(length, method=method, status=status)
+            self.assertEqual((Body.NONE, expected), (found.body, found.length))
+        self.assertEqual(Body.NONE, answer((b"Transfer-Encoding", b"chunked"), method=b"HEAD").body)
+
+    def test_two_framings(self) -> None:
+        """Framing that two readers could read in two ways is 502."""
+        length, chunked = (b"Content-Length", b"5"), (b"Transfer-Encoding", b"chunked")
+        for pairs in ((length, chunked), (length, length), (chunked, chunked)):
+            self.expect_refused(*pairs)
+
+    def test_odd_framing(self) -> None:
+        """A length with a sign or another coding is 502, and so is ``chunked`` in HTTP/1.0."""
+        for value in (b"", b"+5", b"-5", b"5, 5", b"0x5", b"1" * 19):
+            self.expect_refused((b"Content-Length", value))
+        for value in (b"identity", b"gzip, chunked", b""):
+            self.expect_refused((b"Transfer-Encoding", value))
+        self.expect_refused((b"Transfer-Encoding", b"chunked"), version="1.0")
+
+    def test_status_and_version(self) -> None:
+        """An interim or unknown status, or another version, is 502."""
+        for status in (0, 100, 101, 103, 199, 600, 999):
+            self.expect_refused(status=status)
+        for version in ("0.9", "2.0"):
+            self.expect_refused(version=version)
+
+    def test_fields(self) -> None:
+        """Too many fields, no name, a space in one, or a control character are 502."""
+        self.expect_refused(*[(b"X", b"")] * 5)
+        for pair in (
+            (b"", b""),
+            (b"X Y", b""),
+            (b"X\xff", b""),
+            (b"X:", b""),
+            (b"X", b"a\nb"),
+            (b"X", b"\0"),
+            (b"X", b"\x7f"),
+        ):
+            self.expect_refused(pair)
+
+    def test_reason(self) -> None:
+        """A reason phrase of printable ASCII is kept, any other is dropped."""
+        self.assertEqual(b"All right", answer(reason=b"All right").reason)
+        for reason in (b"O\nK", b"O\x0bK", b"caf\xe9", b"\x7f"):
+            self.assertEqual(b"", answer(reason=reason).reason)
+
+    @given(
+        st.integers(0, 999),
+        st.binary(),
+        st.lists(st.tuples(NAMES, VALUES), max_size=5),
+        st.sampled_from(METHODS),
+    )
+    def test_reads_or_refuses(
+        self, status: int, reason: bytes, pairs: Pairs, method: bytes
+    ) -> None:
+        """Whatever a back end sends, out comes a head with one framing, or 502."""
+        try:
+            found = read_response_head(status, reason, "1.1", pairs, method, 4)
+        except Refused as refused:
+            self.assertEqual(502, refused.refusal.status)
+            return
+        self.assertEqual(found, attrs.evolve(found, status=status, pairs=pairs))
+        self.assertTrue(found.body is not Body.LENGTH or found.length >= 0)

@@ -1,0 +1,112 @@
+"""Promises of :mod:`x509proxy.http1.request_id`, and of what becomes of an id on its way."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.memory import GET, OK, Proxy
+from x509proxy.http1 import request_id as requestids
+from x509proxy.http1.request_id import given_request_id, new_request_id
+from x509proxy.settings import ClientSettings, RequestIds
+
+_ID = re.compile(rb"\r\nX-Request-Id: ([^\r]*)", re.IGNORECASE)
+
+
+class Own(SynchronousTestCase):
+    def test_form(self) -> None:
+        """An id is 32 hexadecimal digits: 128 bits that nobody can guess."""
+        self.assertRegex(new_request_id(), rb"^[0-9a-f]{32}$")
+
+    def test_once(self) -> None:
+        """None comes twice, over more than one batch."""
+        self.assertEqual(1000, len({new_request_id() for _ in range(1000)}))
+
+    def test_fork(self) -> None:
+        """The child of a fork gives other ids than its parent."""
+        new_request_id()
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:  # pragma: no cover - in another process
+            os.write(write, new_request_id())
+            os._exit(0)
+        os.waitpid(child, 0)
+        found = os.read(read, 32)
+        for descriptor in (read, write):
+            os.close(descriptor)
+        self.assertNotEqual(found, new_request_id())
+
+    def test_renewed(self) -> None:
+        """It does so by throwing away what has been fetched."""
+        first = requestids._ids
+        requestids._renew()
+        self.assertIsNot(first, requestids._ids)
+        self.assertEqual(32, len(new_request_id()))
+
+
+class Given(SynchronousTestCase):
+    def test_well_formed(self) -> None:
+        """Letters, digits and hyphens, 1 to 64 of them, are an id, whatever the case of the field's name."""
+        for name, value in ((b"X-Request-Id", b"a"), (b"x-request-id", b"0123-Ab" * 9)):
+            self.assertEqual(value, given_request_id([(b"X", b"y"), (name, value)]))
+
+    def test_unfit(self) -> None:
+        """Anything else is none, and two are none."""
+        for value in (b"", b"a" * 65, b"a b", b"a=b", b'a"', b"a_b", b"\xe4"):
+            self.assertIsNone(given_request_id([(b"X-Request-Id", value)]), value)
+        self.assertIsNone(given_request_id([(b"X-Request-Id", b"a"), (b"x-request-ID", b"a")]))
+        self.assertIsNone(given_request_id([]))
+
+
+class Way(SynchronousTestCase):
+    def ids(
+        self, request: bytes, answer: bytes = OK, ids: RequestIds = RequestIds.OWN
+    ) -> tuple[list[bytes], list[bytes], bytes]:
+        """Those that the back end got, those that the client got, and the recorded one."""
+        proxy = Proxy(client=ClientSettings(request_id=ids))
+        wire = proxy.client(request)
+        asked = proxy.back_end.wire.sent() if proxy.back_end.attempts else b""
+        if asked:
+            proxy.back_end.wire.deliver(answer)
+        [exchange] = proxy.exchanges
+        return _ID.findall(asked), _ID.findall(wire.sent()), exchange.request_id.encode()
+
+    def asking(self, *values: bytes, name: bytes = b"X-Request-Id") -> bytes:
+        return GET[:-2] + b"".join(name + b": " + value + b"\r\n" for value in values) + b"\r\n"
+
+    def test_everywhere(self) -> None:
+        """Back end, client and record know a request by the same id."""
+        sent, got, recorded = self.ids(GET)
+        self.assertEqual(([recorded], [recorded]), (sent, got))
+        self.assertEqual(32, len(recorded))
+
+    def test_clients_own(self) -> None:
+        """The client's own never passes as such, in no spelling that any server reads so."""
+        for name in (b"X-Request-Id", b"x-request-ID", b"X_Request_Id"):
+            sent, got, recorded = self.ids(self.asking(b"mine", b"too", name=name))
+            self.assertEqual(([recorded], [recorded], 32), (sent, got, len(recorded)))
+
+    def test_back_ends_own(self) -> None:
+        """The back end's own in its answer gives way to the proxy's."""
+        _, got, recorded = self.ids(GET, OK.replace(b"\r\n", b"\r\nX-Request-ID: theirs\r\n", 1))
+        self.assertEqual([recorded], got)
+
+    def test_refused(self) -> None:
+        """A refusal has one too, also where there was no request to speak of."""
+        for request in (GET.replace(b"GET", b"TRACE"), b"nonsense\r\n\r\n"):
+            sent, got, recorded = self.ids(request)
+            self.assertEqual(([], [recorded], 32), (sent, got, len(recorded)))
+
+    def test_kept(self) -> None:
+        """``keep`` lets a well formed one pass, and it is known by that everywhere."""
+        self.assertEqual(
+            ([b"hop-1"], [b"hop-1"], b"hop-1"), self.ids(self.asking(b"hop-1"), ids=RequestIds.KEEP)
+        )
+
+    def test_not_kept(self) -> None:
+        """What is not well formed is replaced all the same; so is what stands there twice, or not at all."""
+        for values in ((), (b"a b",), (b"a", b"a")):
+            sent, got, recorded = self.ids(self.asking(*values), ids=RequestIds.KEEP)
+            self.assertEqual(([recorded], [recorded], 32), (sent, got, len(recorded)))

@@ -1,0 +1,157 @@
+"""Promises of :mod:`x509proxy.http1.request_target`: what leaves the root, or means different things to different servers, is refused."""
+
+from __future__ import annotations
+
+import contextlib
+from urllib.parse import quote
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.test_costs import calls
+from x509proxy.http1.errors import Refused
+from x509proxy.http1.request_target import read_target, readings
+
+# Ways to write a step up, and what makes one name of two, or two of one.
+UP = (
+    "..",
+    "%2e%2e",
+    ".%2E",
+    "%252e%252e",
+    "%25252e.",
+    "..;a",
+    "..%00",
+    "..%20",
+    "..%3bx",
+    "%u002e.",
+    "...",
+    "..:$DATA",
+    ".. .",
+)
+
+
+def read(target: str) -> bytes:
+    return read_target(b"GET", target.replace(" ", "%20").encode(), b"as.example", 8192)[0]
+
+
+class Strays(SynchronousTestCase):
+    def expect_refused(self, target: str) -> None:
+        refusal = self.assertRaises(Refused, read, target).refusal
+        self.assertEqual((400, "Malformed request"), (refusal.status, refusal.description), target)
+
+    def test_above_the_root(self) -> None:
+        """A path that climbs above the root, wherever it comes down again, is 400: before it stands a back end's base path."""
+        for target in (
+            "/..", "/../as/token", "/../manager/html", "/x/../../as/token", "/./../x", "/a/b/../../../c", "/..?a", "/../",
+            "https://as.example/../as/token",
+        ):  # fmt: skip
+            self.expect_refused(target)
+
+    def test_in_disguise(self) -> None:
+        """So is every ``..`` that is written in another way, even where it does not climb: some servers see it, some do not."""
+        for up in UP[1:]:
+            for target in (f"/{up}/as/token", f"/a/{up}/token", f"/a/b/{up}/../c", f"/a/{up}"):
+                self.expect_refused(target)
+
+    def test_two_ways(self) -> None:
+        """So is a detour over what is one name to one server and two, or none, to another."""
+        for target in (
+            "/x%2fy/../token", "/x%2Fy/../../as/token", "/x%252fy/../token", "/x\\y/../token", "/x%5cy/../token", "/a//../token",
+            "/a/b;%2fc/../../d", "/token%00/../login", "/token;/../login", "/a\\..\\b", "/..\\a", "/a%2f../b", "/a/::$DATA/../b",
+            "/a/%20/../b", "/a/.../../b",
+        ):  # fmt: skip
+            self.expect_refused(target)
+
+    def test_plain(self) -> None:
+        """A detour that everybody reads alike goes on byte for byte, and so does what only looks like one."""
+        for target in (
+            "/a/../b", "/a/./../b", "//a/../", "/a/b/../../", "/a/..", "/a..b/..c/d..", "/a?/../..", "/.", "/./", "/.a/x",
+            "/%2e/x", "/a%2fb", "/a//b", "/a...b", "/a;b=..", "/%", "/%zz/%u12", "/a:b",
+        ):  # fmt: skip
+            self.assertEqual(target.encode(), read(target), target)
+
+    @given(
+        st.lists(
+            st.sampled_from(["", ".", "a", "b;c", "x%2fy", "%5c", *UP]), min_size=1, max_size=6
+        )
+    )
+    def test_base_path(self, names: list[str]) -> None:
+        """Behind a base path, whoever resolves what passes, by the standard or in the kindest way, stays below the base."""
+        target = "/" + "/".join(names)
+        try:
+            passed = read(target).decode()
+        except Refused:
+            return
+        way = ["as"]
+        for name in passed[1:].split("/"):
+            if name == "..":
+                way.pop()
+            elif name != ".":
+                way.append(name)
+            self.assertEqual(["as"], way[:1], target)
+        self.assertEqual(
+            readings(passed.encode())[0],
+            readings(b"/as" + passed.encode())[0].removeprefix("/as") or "/",
+        )
+
+    def test_cost(self) -> None:
+        """However much of it there is, a path is read in a time that grows with its length alone."""
+        for piece in ("/", "/..", "%25", "/a/..", ";", ":$", "%2525", "/. ", "%u00", "."):
+            few, many = (self.steps("/" + piece * count) for count in (250, 500))
+            self.assertLessEqual(many, 2.2 * few + 50, piece)
+
+    def steps(self, target: str) -> int:
+        return calls(lambda: self.tried(target))
+
+    def tried(self, target: str) -> None:
+        with contextlib.suppress(Refused):
+            read(target)
+
+
+class Readings(SynchronousTestCase):
+    def test_plain(self) -> None:
+        """A plain path is its own reading, twice; the server as a whole is below the root."""
+        for path in ("/", "/token", "/a/b", "/a:b", "/v1/tokens:introspect", "/a.b/.c"):
+            self.assertEqual((path, path), readings(path.encode()))
+        self.assertEqual(("/*", "/*"), readings(b"*"))
+        self.assertEqual(("/a", "/a"), readings(b"/a?/b"))
+
+    def test_kind(self) -> None:
+        """Whatever some server takes for ``/token`` is read so."""
+        for target in (
+            "/token.", "/token%20", "/token%00", "/token%00x", "/token%09", "/token..", "/token%20.%20.", "/%20token",
+            "/%u0074oken", "/%U0074oken", "/token:$data", "/token::$DATA", "/%2574oken", "/%252574oken", "/token%2500",
+            "/TOKEN/.", "/token/%2e", "/token;x/", "\\token", "/%7ftoken",
+        ):  # fmt: skip
+            self.assertEqual("/token", readings(target.encode())[0], target)
+
+    def test_not_too_kind(self) -> None:
+        """What no server takes for it is not: escapes that are none, a colon without a stream, a dot in the middle."""
+        for target in (
+            "/token%",
+            "/token%zz",
+            "/token:a",
+            "/to.ken",
+            "/token$data",
+            "/to%20ken",
+            "/token%ff",
+        ):
+            self.assertNotEqual("/token", readings(target.encode())[0], target)
+
+    def test_detours(self) -> None:
+        """A detour is resolved in the one, and left in the other."""
+        self.assertEqual(("/b/c", "/a/../b/c"), readings(b"/a/../b/./c"))
+        self.assertEqual(("/b", "/../b"), readings(b"/../b"))
+
+    @given(st.lists(st.sampled_from(["", ".", "a;b", "x", "token", *UP])), st.text(max_size=5))
+    def test_nothing_is_left(self, names: list[str], odd: str) -> None:
+        """Nothing is left that could be read in another way: no empty name, no parameter, and in the first no detour."""
+        resolved, whole = readings(("/" + "/".join([*names, quote(odd, safe="")])).encode())
+        for path in (resolved, whole):
+            self.assertTrue(path.startswith("/"))
+            self.assertNotIn(";", path)
+            self.assertFalse(
+                {"", "."} & set(path.split("/")[1:]) - ({""} if path == "/" else set()), path
+            )
+        self.assertNotIn("..", resolved.split("/"))

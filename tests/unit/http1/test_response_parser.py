@@ -1,0 +1,434 @@
+"""Promises of :mod:`x509proxy.http1.response_parser`: whatever a back end sends, it is one answer, or a 502."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.streams import (
+    CUTS,
+    STREAMS,
+    Event,
+    feed,
+    joined,
+    pieces,
+    request,
+    shape_of,
+    single_bytes,
+    taken,
+)
+from x509proxy.http1.errors import Refusal
+from x509proxy.http1.head_cache import KnownHeads
+from x509proxy.http1.messages import Body, ResponseHead
+from x509proxy.http1.parser import Mark
+from x509proxy.http1.response_parser import ResponseReader
+from x509proxy.settings import UpstreamSettings
+
+UPSTREAM = UpstreamSettings()
+
+
+def answer(fields: bytes = b"", line: bytes = b"HTTP/1.1 200 OK", body: bytes = b"") -> bytes:
+    return line + b"\r\n" + fields + b"\r\n" + body
+
+
+LENGTH = b"Content-Length: 2\r\n"
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+CHUNKS = b"2\r\nab\r\n0\r\n\r\n"
+
+
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+UPGRADE = b"Connection: upgrade\r\nUpgrade: h2c\r\n"
+
+
+PLAIN = answer(LENGTH, body=b"ab")
+
+
+# None of these gets as far as a head.
+HOSTILE_HEADS = (
+    b"garbage", b"\0", b"SSH-2.0-OpenSSH_9.2\r\n", request(), b"\x15\x03\x03\x00\x02\x02\x28", b"ICY 200 OK\r\n\r\n",
+    PLAIN.replace(b"\r\n", b"\n"),
+    b"HTTP/1.1 200 OK\n" + LENGTH + b"\r\nab",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nab",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nab",
+    answer(LENGTH + LENGTH, body=b"ab"),
+    answer(LENGTH + b"Content-Length: 3\r\n", body=b"ab"),
+    *(answer(b"Content-Length: " + value + b"\r\n", body=b"ab") for value in (b"-2", b"+2", b"2, 2", b"0x2", b"", b"9" * 20)),
+    answer(LENGTH + CHUNKED, body=CHUNKS),
+    answer(CHUNKED + LENGTH, body=CHUNKS),
+    answer(CHUNKED, b"HTTP/1.0 200 OK", CHUNKS),
+    *(
+        answer(b"Transfer-Encoding: " + value + b"\r\n", body=CHUNKS)
+        for value in (b"gzip", b"gzip, chunked", b"chunked, chunked", b"identity", b"xchunked", b"", b"\x0bchunked")
+    ),
+    answer(CHUNKED + CHUNKED, body=CHUNKS),
+    answer(line=b"HTTP/1.1 101 Switching Protocols"),
+    answer(UPGRADE, b"HTTP/1.1 101 Switching Protocols", b"anything"),
+    answer(LENGTH, b"HTTP/1.1 101 Switching Protocols", b"ab"),
+    *(
+        answer(LENGTH, b"HTTP/1.1 " + status + b" X", b"ab")
+        for status in (b"000", b"099", b"600", b"999", b"20", b"2000", b"-200", b"+200", b"abc", b"2 0", b"")
+    ),
+    *(answer(LENGTH, version + b" 200 OK", b"ab") for version in (b"HTTP/0.9", b"HTTP/1.2", b"HTTP/2.0", b"http/1.1", b"HTTP/1")),
+    *(
+        answer(field + b"\r\n" + LENGTH, body=b"ab")
+        for field in (
+            b"X: a\0b", b"X: a\x01b", b"X: a\x7fb", b"X\0: a", b"X\x80: a", b"X : a", b" X: a", b"X", b": a", b"X: a\r\n b",
+            b"X: a\rY: b", b"X: a\nY: b",
+        )
+    ),
+    answer(LENGTH, b"HTTP/1.1 200 a\rb", b"ab"),
+    answer(LENGTH, b"HTTP/1.1 200 a\nb", b"ab"),
+    answer(LENGTH, b"HTTP/1.1 200 OK\rSet-Cookie: a", b"ab"),
+    INTERIM * 17 + PLAIN,
+    answer(b"Connection: close\r\n", b"HTTP/1.1 100 Continue") + PLAIN,
+    answer(LENGTH, b"HTTP/1.1 103 Early Hints", b"ab") + PLAIN,
+    answer(CHUNKED, b"HTTP/1.1 103 Early Hints", CHUNKS) + PLAIN,
+)  # fmt: skip
+
+
+# Whatever the number, an interim answer has no body: if it claims one, nobody knows where the next answer begins.
+INTERIM_BODIES = tuple(
+    answer(fields, b"HTTP/1.1 %d X" % status, body)
+    for status in (100, 102, 103, 104, 150, 199)
+    for fields, body in ((LENGTH, b"ab"), (CHUNKED, CHUNKS), (b"Content-Length: 500\r\n", PLAIN))
+)
+
+
+HOSTILE_BODIES = tuple(
+    answer(CHUNKED, body=body)
+    for body in (
+        b"zz\r\n", b"2\nab\r\n0\r\n\r\n", b"0x2\r\nab", b"2\r\nabc\r\n", PLAIN,
+        b"2\r\nab\r\n0\r\nContent-Length: 2\r\n\r\n",
+    )
+)  # fmt: skip
+
+
+# Cut short in each state.
+TRUNCATED = (
+    b"", b"\r\n", b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX: y", answer()[:-1],
+    INTERIM, answer(LENGTH), answer(LENGTH, body=b"a"), answer(CHUNKED), answer(CHUNKED, body=b"2"),
+    answer(CHUNKED, body=b"2\r\na"), answer(CHUNKED, body=b"2\r\nab"), answer(CHUNKED, body=b"2\r\nab\r\n"),
+    answer(CHUNKED, body=b"2\r\nab\r\n0\r\n"),
+    answer(CHUNKED, body=b"2\r\nab\r\n0\r\nX: y\r\n"),
+)  # fmt: skip
+
+
+GOOD_ANSWERS = (
+    PLAIN, answer(CHUNKED, body=CHUNKS), answer(CHUNKED, body=b"2\r\nab\r\n0\r\nX: y\r\n\r\n"), answer(body=b"ab"),
+    INTERIM * 16 + PLAIN, answer(LENGTH, b"HTTP/1.0 200 OK", b"ab"), answer(line=b"HTTP/1.1 204 No Content"),
+    answer(LENGTH, b"HTTP/1.1 304 X"),
+    answer(UPGRADE + LENGTH, body=b"ab"), PLAIN + PLAIN, PLAIN + b"\0", answer(LENGTH, b"HTTP/1.1 204 No Content", b"ab"),
+)  # fmt: skip
+
+
+def respond(
+    feeds: Iterable[bytes],
+    method: bytes = b"GET",
+    settings: UpstreamSettings = UPSTREAM,
+    *,
+    clean: bool = True,
+    known: KnownHeads[ResponseHead] | None = None,
+) -> tuple[list[Event], bool]:
+    """The events until the connection has ended, and whether it could have been used again."""
+    reader = ResponseReader(method, settings, known)
+    events = feed(feeds, reader)
+    reusable = reader.reusable
+    return joined([*events, *reader.end_of_stream(clean=clean)]), reusable
+
+
+class AnswerTestCase(SynchronousTestCase):
+    def expect(
+        self, shape: str, data: bytes, method: bytes = b"GET", *, reusable: bool, clean: bool = True
+    ) -> list[Event]:
+        """These events, whole and byte by byte; a refusal is a 502 and leaves the connection unfit."""
+        found = respond([data], method, clean=clean)
+        self.assertEqual((shape, reusable), (shape_of(found[0]), found[1]), (data[:200], found[0]))
+        self.assertEqual(found, respond(single_bytes(data), method, clean=clean), data[:200])
+        for event in found[0]:
+            if isinstance(event, Refusal):
+                self.assertEqual(502, event.status)
+        return found[0]
+
+
+class HostileAnswers(AnswerTestCase):
+    def test_heads(self) -> None:
+        """An answer that is odd in its head is a 502, and nothing of it comes out."""
+        for data in HOSTILE_HEADS:
+            self.expect("R", data, reusable=False)
+
+    def test_interim_answers_with_bodies(self) -> None:
+        """An interim answer with a body is a 502: a body without a head would be an answer of the back end's own making."""
+        for data in INTERIM_BODIES:
+            for more in (b"", PLAIN):
+                found, reusable = respond([data + more])
+                self.assertEqual(("R", False), (shape_of(found), reusable), data)
+                self.assertEqual("R", shape_of(respond(single_bytes(data + more))[0]), data)
+
+    def test_bodies(self) -> None:
+        """An answer that is odd in its body is cut off there."""
+        for data in HOSTILE_BODIES:
+            whole = shape_of(respond([data])[0])
+            self.assertIn(whole, ("HR", "HBR"))
+            self.expect(whole, data, reusable=False)
+
+    def test_cut_short(self) -> None:
+        """An answer that ends before its end is never taken for whole, be the connection's end clean or not."""
+        for data in TRUNCATED:
+            for clean in (True, False):
+                found = self.expect(shape_of(respond([data])[0]), data, reusable=False, clean=clean)
+                self.assertEqual(1, shape_of(found).count("R"), data)
+                self.assertNotIn(Mark.END, found)
+
+    def test_no_answer(self) -> None:
+        """No answer at all and one cut short are told apart, for the operator."""
+        (none,), _ = respond([])
+        (short,), _ = respond([b"H"])
+        assert isinstance(none, Refusal)
+        assert isinstance(short, Refusal)
+        self.assertIn("none", none.reason)
+        self.assertIn("cut short", short.reason)
+
+    def test_after_a_refusal(self) -> None:
+        """After a refusal nothing comes any more, neither from bytes nor from the end."""
+        reader = ResponseReader(b"GET", UPSTREAM)
+        self.assertEqual("R", shape_of(reader.feed(b"garbage")))
+        self.assertEqual(
+            [[], [], []], [reader.feed(PLAIN), reader.feed(b"x"), reader.end_of_stream(clean=True)]
+        )
+
+    @given(st.sampled_from((*HOSTILE_HEADS, *HOSTILE_BODIES, *TRUNCATED)), CUTS, st.booleans())
+    def test_any_split(self, data: bytes, cuts: Sequence[int], clean: bool) -> None:
+        """Wherever the network cuts a hostile answer, the events are the same."""
+        found = respond(pieces(data, cuts), clean=clean)
+        self.assertEqual(respond([data], clean=clean), found)
+        self.assertTrue(shape_of(found[0]).endswith("R"))
+
+
+class Answers(AnswerTestCase):
+    def test_literal(self) -> None:
+        """An answer is its head, its body and its end, and the connection can be used again."""
+        found = self.expect(
+            "HBE",
+            answer(b"Content-Length: 2\r\nX: \xe9 \r\n", b"HTTP/1.1 404 Not Found", b"ab"),
+            reusable=True,
+        )
+        pairs = [(b"Content-Length", b"2"), (b"X", b"\xe9")]
+        self.assertEqual(
+            [ResponseHead(404, b"Not Found", pairs, Body.LENGTH, 2), b"ab", Mark.END], found
+        )
+
+    def test_chunked(self) -> None:
+        """Chunks come out as a body, without their trailer fields."""
+        found = self.expect(
+            "HBE",
+            answer(CHUNKED, body=b"1\r\na\r\n1;x=y\r\nb\r\n0\r\nX: evil\r\n\r\n"),
+            reusable=True,
+        )
+        self.assertEqual(b"ab", found[1])
+        self.assertNotIn("evil", repr(found))
+
+    def test_until_the_end(self) -> None:
+        """A body without framing ends with the connection, if that ends cleanly, and is cut short if not."""
+        self.expect("HBE", answer(body=b"ab"), reusable=False)
+        self.expect("HE", answer(), reusable=False)
+        self.expect("HBR", answer(body=b"ab"), reusable=False, clean=False)
+
+    def test_interim_answers(self) -> None:
+        """Interim answers vanish, with their fields; sixteen of them are borne."""
+        early = answer(b"Link: x\r\n", b"HTTP/1.1 103 Early Hints")
+        found = self.expect("HBE", INTERIM * 8 + early * 8 + PLAIN, reusable=True)
+        self.assertEqual(
+            ResponseHead(200, b"OK", [(b"Content-Length", b"2")], Body.LENGTH, 2), found[0]
+        )
+        self.expect(
+            "HBE", answer(b"Content-Length: 0\r\n", b"HTTP/1.1 100 X") + PLAIN, reusable=True
+        )
+        self.expect("HBE", answer(UPGRADE, b"HTTP/1.1 100 X") + PLAIN, reusable=True)
+        self.expect("HBE", answer(line=b"HTTP/1.1 199 X") + PLAIN, reusable=True)
+
+    def test_reason(self) -> None:
+        """A reason phrase with control characters or bytes above 0x7E is left out; none is none."""
+        for line, reason in (
+            (b" a\tb", b"a\tb"), (b" a\x01b", b""), (b" a\0b", b""), (b" \xe9", b""), (b"", b""), (b" ", b""),
+        ):  # fmt: skip
+            head = self.expect("HBE", answer(LENGTH, b"HTTP/1.1 200" + line, b"ab"), reusable=True)[
+                0
+            ]
+            assert isinstance(head, ResponseHead)
+            self.assertEqual(reason, head.reason, line)
+
+    def test_connection_ends(self) -> None:
+        """``Connection: close``, and HTTP/1.0 without keep-alive, leave no connection to use again."""
+        self.expect("HBE", answer(LENGTH + b"Connection: close\r\n", body=b"ab"), reusable=False)
+        self.expect("HBE", answer(LENGTH, b"HTTP/1.0 200 OK", b"ab"), reusable=False)
+        self.expect(
+            "HBE",
+            answer(LENGTH + b"Connection: keep-alive\r\n", b"HTTP/1.0 200 OK", b"ab"),
+            reusable=True,
+        )
+
+    def test_upgrade_that_is_none(self) -> None:
+        """An upgrade is agreed upon by 101 alone: in a 200 its fields change nothing."""
+        self.expect("HBE", answer(UPGRADE + LENGTH, body=b"ab"), reusable=True)
+
+    def test_no_body(self) -> None:
+        """204, 304 and every answer to HEAD end with their head, whatever length they tell."""
+        self.expect("HE", answer(line=b"HTTP/1.1 204 No Content"), reusable=True)
+        self.expect("HE", answer(line=b"HTTP/1.1 304 Not Modified"), reusable=True)
+        self.expect("HE", answer(b"Content-Length: 0\r\n"), b"HEAD", reusable=True)
+        for data, method, length in (
+            (answer(LENGTH, b"HTTP/1.1 304 Not Modified"), b"GET", 2),
+            (answer(LENGTH), b"HEAD", 2),
+            (answer(CHUNKED), b"HEAD", -1),
+            (answer(LENGTH, b"HTTP/1.1 404 Not Found"), b"HEAD", 2),
+        ):
+            head = self.expect("HE", data, method, reusable=False)[0]
+            assert isinstance(head, ResponseHead)
+            self.assertEqual((Body.NONE, length), (head.body, length), data)
+        self.expect("HE", answer(), b"HEAD", reusable=False)
+
+    def test_announced_body(self) -> None:
+        """One that announces a body costs the connection: it might come, a little later, as the next client's answer."""
+        for fields in (LENGTH, CHUNKED):
+            for line, method in (
+                (b"204 No Content", b"GET"),
+                (b"304 Not Modified", b"GET"),
+                (b"200 OK", b"HEAD"),
+            ):
+                self.expect("HE", answer(fields, b"HTTP/1.1 " + line), method, reusable=False)
+
+    def test_body_that_must_not_be(self) -> None:
+        """A body after such a head never comes out, and costs the connection."""
+        for data, method in (
+            (answer(LENGTH, b"HTTP/1.1 204 No Content", b"ab"), b"GET"),
+            (answer(LENGTH, b"HTTP/1.1 304 Not Modified", b"ab"), b"GET"),
+            (answer(LENGTH, body=b"ab"), b"HEAD"),
+            (answer(CHUNKED, body=CHUNKS), b"HEAD"),
+            (answer(CHUNKED, body=b"2"), b"HEAD"),
+            (answer(CHUNKED, body=b"0\r\n\r\n"), b"HEAD"),
+            (INTERIM + answer(CHUNKED, body=b"2\r"), b"HEAD"),
+            (answer(body=b"ab"), b"HEAD"),
+        ):
+            self.expect("HE", data, method, reusable=False)
+
+    def test_more_than_an_answer(self) -> None:
+        """Bytes after the end, in the same feed or the next, are no answer to anybody and cost the connection."""
+        for more in (b"x", PLAIN, INTERIM, b"\0", answer(b"X: y\r\n")):
+            self.expect("HBE", PLAIN + more, reusable=False)
+            self.expect("HBE", answer(CHUNKED, body=CHUNKS) + more, reusable=False)
+            self.assertEqual(("HBE", False), self.short(respond([PLAIN, more])))
+
+    def short(self, found: tuple[list[Event], bool]) -> tuple[str, bool]:
+        return shape_of(found[0]), found[1]
+
+    @given(st.sampled_from(GOOD_ANSWERS), st.sampled_from([b"GET", b"HEAD"]), CUTS)
+    def test_any_split(self, data: bytes, method: bytes, cuts: Sequence[int]) -> None:
+        """Wherever the network cuts an answer, it is the same answer."""
+        self.assertEqual(respond([data], method), respond(pieces(data, cuts), method))
+        self.assertEqual(respond([data], method), respond(single_bytes(data), method))
+
+
+class AnswerLimits(SynchronousTestCase):
+    def expect_refused(self, data: bytes, settings: UpstreamSettings = UPSTREAM) -> None:
+        cut: Callable[[bytes], Iterable[bytes]]
+        for cut in (
+            lambda data: [data],
+            single_bytes,
+            lambda data: pieces(data, range(0, len(data), 997)),
+        ):
+            found, reusable = respond(cut(data), settings=settings)
+            self.assertEqual(("R", False), (shape_of(found), reusable))
+            self.assertEqual(502, getattr(found[0], "status", None))
+
+    def test_head(self) -> None:
+        """A head of 40 KB is a 502."""
+        self.expect_refused(answer(b"X: " + b"a" * 40000 + b"\r\n" + LENGTH, body=b"ab"))
+        self.expect_refused(answer(LENGTH, b"HTTP/1.1 200 " + b"a" * 40000, b"ab"))
+
+    def test_head_exactly(self) -> None:
+        """The head may have exactly ``head_bytes``: the reason, and names and values with four bytes for each line."""
+        settings = UpstreamSettings(head_bytes=100)
+        line, fields = b"HTTP/1.1 200 " + b"r" * 10, LENGTH + b"X: "
+        self.assertEqual(
+            "HBE",
+            shape_of(
+                respond([answer(fields + b"a" * 66 + b"\r\n", line, b"ab")], settings=settings)[0]
+            ),
+        )
+        self.expect_refused(answer(fields + b"a" * 67 + b"\r\n", line, b"ab"), settings)
+
+    def test_number_of_fields(self) -> None:
+        """Two hundred fields are read, one more is a 502, and so are 5000."""
+        self.assertEqual(
+            "HBE", shape_of(respond([answer(b"X: a\r\n" * 199 + LENGTH, body=b"ab")])[0])
+        )
+        self.expect_refused(answer(b"X: a\r\n" * 200 + LENGTH, body=b"ab"))
+        self.expect_refused(answer(b"X: a\r\n" * 5000 + LENGTH, body=b"ab"))
+
+    def test_endless_head(self) -> None:
+        """A head that does not end is refused as soon as it exceeds its limit, its interim answers included."""
+        line = b"HTTP/1.1 200 OK\r\n"
+        for start, more in (
+            (line + b"X: ", b"a"),
+            (line, b"a"),
+            (b"HTTP/1.1 200 ", b"a"),
+            (INTERIM + line + b"X: ", b" "),
+        ):
+            self.assertLessEqual(
+                taken(self, ResponseReader(b"GET", UPSTREAM), start, more * 100, 502), 32768 + 100
+            )
+
+    def test_interim_flood(self) -> None:
+        """A flood of interim answers ends after seventeen."""
+        self.assertEqual(
+            17 * len(INTERIM), taken(self, ResponseReader(b"GET", UPSTREAM), b"", INTERIM, 502)
+        )
+
+    def test_large_interim_answers(self) -> None:
+        """Interim answers share the limit of one head."""
+        early = answer(b"X: " + b"a" * 10000 + b"\r\n", b"HTTP/1.1 103 X")
+        self.expect_refused(early * 4 + PLAIN)
+
+    def test_framing(self) -> None:
+        """An answer that is mostly chunk extensions or trailer fields is cut off."""
+        reader = ResponseReader(b"GET", UPSTREAM)
+        self.assertLess(
+            taken(self, reader, answer(CHUNKED), b"1;" + b"x" * 1000 + b"\r\na\r\n", 502), 32768
+        )
+        reader = ResponseReader(b"GET", UPSTREAM)
+        self.assertLess(
+            taken(self, reader, answer(CHUNKED, body=b"0\r\n"), b"X: y\r\n" * 20, 502), 32768
+        )
+
+    def test_endless_trailer_after_a_large_body(self) -> None:
+        """However large the body was, a trailer field is limited as a head is."""
+        reader = ResponseReader(b"GET", UPSTREAM)
+        reader.feed(answer(CHUNKED, body=b"10000\r\n" + b"a" * 65536))
+        self.assertLess(taken(self, reader, b"\r\n0\r\nX: ", b"y" * 100, 502), 65536)
+
+    def test_body_without_limit(self) -> None:
+        """An answer's body has no limit, and nothing of it is kept."""
+        reader = ResponseReader(b"GET", UPSTREAM)
+        reader.feed(answer(b"Content-Length: 100000000\r\n"))
+        for _ in range(99):
+            self.assertEqual("B", shape_of(reader.feed(bytes(1000000))))
+        self.assertEqual("BE", shape_of(reader.feed(bytes(1000000))))
+
+
+class AnyBytes(SynchronousTestCase):
+    @given(STREAMS, CUTS, st.sampled_from([b"GET", b"HEAD"]), st.booleans())
+    def test_answers(self, data: bytes, cuts: Sequence[int], method: bytes, clean: bool) -> None:
+        """Whatever arrives, however cut: one answer, whole or cut off, or one refusal."""
+        found = respond(pieces(data, cuts), method, clean=clean)
+        self.assertTrue(re.fullmatch(r"HB?[ER]|R", shape_of(found[0])), found)
+        self.assertEqual(respond([data], method, clean=clean), found)

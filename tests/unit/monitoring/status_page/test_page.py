@@ -1,0 +1,309 @@
+"""Promises of :mod:`x509proxy.monitoring.status_page.page`, its tables and tiles: everything is on the page, and nothing else can be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from base64 import b64encode
+from typing import Any
+
+import attrs
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from tests.unit.monitoring.status_page.test_html import EVIL, Reader
+from tests.unit.monitoring.test_counters import exchange, refused
+from tests.unit.monitoring.test_snapshot import DOWN, UP, snapshot
+from x509proxy.certificates.client_certificate import Verdict
+from x509proxy.monitoring.counters import Counters
+from x509proxy.monitoring.snapshot import (
+    BackendState,
+    CertificateState,
+    ListenerState,
+    ReloadState,
+    Snapshot,
+    WorkerState,
+    clients_of,
+    refusals_of,
+)
+from x509proxy.monitoring.status_page.history import History
+from x509proxy.monitoring.status_page.page import CONTENT_SECURITY_POLICY, status_json, status_page
+
+_DAY = 86400.0
+NOW = 100 * _DAY
+
+
+def page(found: Snapshot, history: History | None = None) -> str:
+    return status_page(found, history or History()).decode()
+
+
+def cells(document: str, label: str) -> list[str]:
+    """What stands in a column, by its name on a phone."""
+    found = re.findall(f'<td[^>]* data-label="{re.escape(label)}"[^>]*>(.*?)</td>', document)
+    return [re.sub("<[^>]*>", "", cell) for cell in found]
+
+
+def pills(document: str) -> list[tuple[str, str]]:
+    """Each word that is marked, with its mood."""
+    return [
+        (word, mood.strip())
+        for mood, word in re.findall(r'<span class="pill([^"]*)">([^<]*)</span>', document)
+    ]
+
+
+class Document(SynchronousTestCase):
+    def test_policy(self) -> None:
+        """The one style and the one script are those of the policy; there are no others, and no attribute that would need one."""
+        document = page(snapshot())
+        for name in ("style", "script"):
+            [text] = re.findall(f"<{name}>(.*?)</{name}>", document, re.DOTALL)
+            digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            self.assertIn(f"{name}-src 'sha256-{digest}'", CONTENT_SECURITY_POLICY)
+        attributes = {name for _, fields in Reader(document).elements for name in fields}
+        self.assertEqual(
+            set(), {name for name in attributes if name == "style" or name.startswith("on")}
+        )
+        self.assertIn("default-src 'none'", CONTENT_SECURITY_POLICY)
+
+    def test_nothing_from_elsewhere(self) -> None:
+        """Nothing is fetched but the page itself, and every link leads to the listener's own paths."""
+        found = Reader(page(snapshot())).elements
+        self.assertEqual([], [fields for _, fields in found if "src" in fields])
+        links = [fields["href"] for _, fields in found if "href" in fields]
+        self.assertEqual(["/status.json", "/metrics", "/healthz", "/readyz"], links)
+
+    def test_without_script(self) -> None:
+        """Where no script runs, the page loads itself anew."""
+        self.assertIn(
+            '<noscript><meta http-equiv="refresh" content="5"/></noscript>', page(snapshot())
+        )
+
+    def test_state(self) -> None:
+        """The state is a word beside the name."""
+        for changes, expected in (
+            ({}, ("serving", "good")),
+            ({"backends": (UP, DOWN)}, ("serving, 1 back end down", "warn")),
+            ({"backends": (UP, DOWN, DOWN)}, ("serving, 2 back ends down", "warn")),
+            ({"backends": (DOWN,)}, ("no back end is up", "bad")),
+            ({"draining": True}, ("draining", "warn")),
+        ):
+            self.assertEqual(expected, pills(page(snapshot(**changes)))[0])
+
+    def test_reload(self) -> None:
+        """A reload that failed is said at the top, with its sentence, until one succeeds."""
+        failed = ReloadState(loaded=1.0, failed=3600.0, error="ca: <none>")
+        self.assertIn(
+            "The reload at 01:00:00 failed; what was loaded before serves on. ca: &lt;none&gt;",
+            page(snapshot(reload=failed)),
+        )
+        self.assertNotIn(
+            "reload at", page(snapshot(reload=msgspec.structs.replace(failed, error="")))
+        )
+
+
+class Rows(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.counters = Counters()
+
+    def found(self, **changes: Any) -> str:
+        counters = self.counters
+        rows = {
+            "counts": counters.counts(),
+            "refusals": refusals_of(counters),
+            "clients": clients_of(counters),
+        }
+        return page(snapshot(taken=NOW, **{**rows, **changes}))
+
+    def test_back_ends(self) -> None:
+        """A back end's row: state and since when, connections, queue, what it answered, and its last failure."""
+        for status in (200, 200, 404, 500, 502):
+            self.counters.exchange(exchange(backend="http://a", status=status))
+        row = BackendState(
+            url="http://a", state="slow", since=NOW - 61, reason="<it> failed", busy=60, idle=2, opening=1, waiting=3,
+            connections=64, queue=256, failures=9, checked=NOW - 5,
+        )  # fmt: skip
+        document = self.found(backends=(row, DOWN))
+        expected = {
+            "Back end": "http://a", "State": "slow start 1 min", "Busy": "60 of 64", "Idle": "3", "Waiting": "3 of 256",
+            "Requests": "5", "5xx": "2", "Failures": "9", "Checked": "5 s ago", "Last failure": "&lt;it&gt; failed",
+        }  # fmt: skip
+        self.assertEqual(expected, {label: cells(document, label)[0] for label in expected})
+        self.assertEqual(
+            ("0", "–", "–"),
+            tuple(cells(document, label)[1] for label in ("Requests", "Checked", "Last failure")),
+        )
+        self.assertIn('class="bar full"', document)
+
+    def test_listeners(self) -> None:
+        """Each place to listen at, what it asks for, and whether a balancer speaks first."""
+        proxied = ListenerState(endpoint="tcp:443", asks="none", proxy_protocol=True)
+        document = self.found(
+            listeners=(ListenerState(endpoint="tcp:8443", asks="optional"), proxied)
+        )
+        self.assertEqual(
+            (["tcp:8443", "tcp:443"], ["no", "required"]),
+            (cells(document, "Endpoint"), cells(document, "PROXY header")),
+        )
+
+    def test_workers(self) -> None:
+        """Several workers have a table; one has none."""
+        workers = tuple(
+            WorkerState(pid=pid, started=NOW - 60, state=state)
+            for pid, state in ((7, "serving"), (8, "draining"))
+        )
+        self.assertEqual(["7", "8"], cells(self.found(workers=workers), "Process"))
+        self.assertEqual([], cells(self.found(workers=workers[:1]), "Process"))
+
+    def test_expiry(self) -> None:
+        """What ends soon is marked: within 14 days, or the last quarter of a short life; and what has ended."""
+        rows = tuple(
+            CertificateState(
+                use=f"crl[{place}]", name="name", begins=NOW + begins * _DAY, ends=NOW + ends * _DAY
+            )
+            for place, (begins, ends) in enumerate(
+                [(-60, 30), (-300, 13.5), (-1, 6), (-6, 1), (-90, -1)]
+            )
+        )
+        document = self.found(certificates=rows)
+        self.assertEqual(
+            ["in 30 d", "in 13 d 12 h", "in 6 d", "in 24 h 0 min", "24 h 0 min ago"],
+            cells(document, "Ends"),
+        )
+        self.assertEqual(["warn", "warn", "bad"], [mood for word, mood in pills(document)[2:]])
+
+    def test_refusals(self) -> None:
+        """The latest fifteen, and a stroke for what was never read."""
+        for number in range(20):
+            self.counters.exchange(
+                refused(started=float(number), duration=0.0, reason=f"reason {number}")
+            )
+        self.counters.exchange(
+            refused(
+                started=20.0, target="-", method="-", status=503, certificate=samples.client("CN=c")
+            )
+        )
+        document = self.found()
+        self.assertEqual(
+            (15, "no client certificate"),
+            (len(cells(document, "Reason")), cells(document, "Reason")[0]),
+        )
+        self.assertEqual(["–", "POST /token"], cells(document, "Request")[:2])
+        self.assertEqual(["CN=c", "–"], cells(document, "Certificate")[1:3])
+        self.assertIn(("503", "bad"), pills(document))
+
+    def test_clients(self) -> None:
+        """A client's row: subject, verdict, thumbprint, how often, when last."""
+        shown = attrs.evolve(samples.client("CN=c"), verdict=Verdict.TRUSTED)
+        bare = attrs.evolve(samples.client("CN=d"), subject="", key="", not_after=0.0)
+        self.counters.exchange(exchange(started=NOW - 9, certificate=shown))
+        self.counters.exchange(exchange(started=NOW - 10, certificate=bare))
+        document = self.found()
+        self.assertEqual(["CN=c", "(no subject)"], cells(document, "Subject"))
+        self.assertEqual(
+            [shown.thumbprint, bare.thumbprint], cells(document, "Thumbprint (x5t#S256)")
+        )
+        self.assertEqual(
+            (["9 s ago", "10 s ago"], ["EC P-256", "–"]),
+            (cells(document, "Last seen"), cells(document, "Key")),
+        )
+        self.assertIn(("trusted", "good"), pills(document))
+
+    def test_empty(self) -> None:
+        """Where there is nothing yet, the page says so."""
+        self.assertEqual(3, self.found().count("None so far."))
+
+    def test_evil(self) -> None:
+        """A subject, a target, a method, a reason, an address and a back end's error stay what they are: texts."""
+        shown = attrs.evolve(samples.client(), subject=EVIL, key=EVIL)
+        self.counters.exchange(
+            refused(
+                certificate=shown, target=EVIL, method=EVIL, reason=EVIL, peer=EVIL, backend=EVIL
+            )
+        )
+        row = BackendState(url=EVIL, reason=EVIL)
+        certificate = CertificateState(use=EVIL, name=EVIL, ends=0.0)
+        document = self.found(
+            backends=(row,),
+            certificates=(certificate,),
+            version=EVIL,
+            reload=ReloadState(error=EVIL),
+        )
+        elements = [name for name, _ in Reader(document).elements]
+        self.assertEqual((1, 0), (elements.count("script"), elements.count("img")))
+        self.assertNotIn("alert(1)</script>", document)
+
+
+class Figures(SynchronousTestCase):
+    def tiles(self, document: str) -> dict[str, tuple[str, str]]:
+        found = re.findall(
+            r'<div class="tile[^"]*"><h2>(.*?)</h2><div class="value">(.*?)</div><div class="note">(.*?)</div>',
+            document,
+        )
+        return {name: (re.sub("<[^>]*>", " ", value).strip(), note) for name, value, note in found}
+
+    def test_tiles(self) -> None:
+        """Six figures: of the last seconds, of all, and of how many."""
+        history, counters = History(), Counters()
+        history.add(snapshot(taken=100.0))
+        for _ in range(30):
+            counters.exchange(exchange())
+        counters.exchange(refused())
+        counters.shaken(0x0304)
+        counters.not_shaken("silent")
+        found = snapshot(
+            taken=102.0, counts=counters.counts(), connections=5, most_connections=4096
+        )
+        history.add(found)
+        document = page(found, history)
+        self.assertEqual(
+            {
+                "Requests": ("16 /s", "31 in all"),
+                "Refused": ("0.50 /s", "1 in all, 3.2 %"),
+                "Duration, median": ("3.8 ms", "95 % within 4.9 ms"),
+                "Handshakes": ("0.50 /s", "0.50 /s failed"),
+                "Connections": ("5", "of 4,096"),
+                "Bodies sent": ("930 B/s", "450 B/s received"),
+            },
+            self.tiles(document),
+        )
+        self.assertIn("tile alarm", document)
+
+    def test_nothing_yet(self) -> None:
+        """Before anything has happened they are zero, and quiet."""
+        document = page(snapshot())
+        self.assertEqual(
+            (("0 /s", "0 in all, 0 %"), ("–", "95 % within –")),
+            (self.tiles(document)["Refused"], self.tiles(document)["Duration, median"]),
+        )
+        self.assertNotIn("tile alarm", document)
+
+    def test_counters(self) -> None:
+        """What was counted since the start: by class of status, verdict, version, reason and limit."""
+        counters = Counters()
+        for status in (200, 201, 404):
+            counters.exchange(exchange(status=status))
+        counters.exchange(refused(status=503, reason="the queue for the back end is full"))
+        counters.exchange(refused(status=0, reason="the client left"))
+        counters.limited("client.connections")
+        document = page(snapshot(counts=counters.counts()))
+        found = dict(re.findall(r"<dt[^>]*>(.*?)</dt><dd>(.*?)</dd>", document))
+        expected = {
+            "2xx": "2", "4xx": "1", "5xx": "1", "no answer": "1", "NONE": "5", "queue full": "1", "client left": "1",
+            "upstream.queue": "1", "client.connections": "1", "forged headers": "0",
+        }  # fmt: skip
+        self.assertEqual(expected, {name: found.get(name) for name in expected})
+
+
+class Json(SynchronousTestCase):
+    def test_fields(self) -> None:
+        """JSON has every field of the snapshot, whether it is ready, the quantiles and the history."""
+        history = History()
+        history.add(snapshot(taken=99.0))
+        history.add(snapshot())
+        found = json.loads(status_json(snapshot(), history))
+        self.assertEqual(
+            {*Snapshot.__struct_fields__, "ready", "p50", "p95", "history"}, set(found)
+        )
+        self.assertEqual((True, None, 1), (found["ready"], found["p50"], len(found["history"])))

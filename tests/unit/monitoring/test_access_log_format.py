@@ -1,0 +1,182 @@
+"""Promises of :mod:`x509proxy.monitoring.access_log_format`."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from x509proxy.exchange import Exchange, Outcome
+from x509proxy.monitoring.access_log_format import WRITERS, access_json, access_line
+from x509proxy.settings import LogFormat
+
+EXCHANGE = Exchange(
+    started=samples.NOON + 0.25,
+    duration=0.0123,
+    peer="192.0.2.7",
+    method="POST",
+    target="/token",
+    status=200,
+    outcome=Outcome.ANSWERED,
+    bytes_in=29,
+    bytes_out=512,
+    tls_version="TLSv1.3",
+    backend="http://127.0.0.1:8080",
+    request_id="00c0ffee",
+)
+_FIELD = re.compile(r'([A-Za-z0-9#]+|x5t#S256)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |\Z)')
+
+
+def line(**changes: Any) -> str:
+    return access_line(structs.replace(EXCHANGE, **changes))
+
+
+def fields(text: str) -> dict[str, str]:
+    """Read a line as a log's reader would: no quote, space or line end may throw it off."""
+    found, at = {}, 0
+    while at < len(text):
+        match = _FIELD.match(text, at)
+        assert match, text[at:]
+        found[match[1]] = match[2]
+        at = match.end()
+    return found
+
+
+class Line(SynchronousTestCase):
+    def test_without_certificate(self) -> None:
+        """A request without a certificate is one line of plain words, ``-`` where there is nothing to say."""
+        self.assertEqual(
+            "time=2026-07-13T12:00:00.250Z id=00c0ffee peer=192.0.2.7 method=POST target=/token version=HTTP/1.1 status=200 "
+            "outcome=answered in=29 out=512 ms=12.3 tls=TLSv1.3 verdict=NONE x5t#S256=- subject=- forged=0 "
+            "backend=http://127.0.0.1:8080 reason=-",
+            line(),
+        )
+
+    def test_with_certificate(self) -> None:
+        """A certificate is there by its thumbprint and subject, and nothing else of it (law L4)."""
+        certificate = samples.client("CN=client,O=Example")
+        found = fields(line(certificate=certificate))
+        self.assertEqual("SELF_SIGNED", found["verdict"])
+        self.assertEqual(certificate.thumbprint, found["x5t#S256"])
+        self.assertEqual('"CN=client,O=Example"', found["subject"])
+
+    def test_nothing_was_sent(self) -> None:
+        """An exchange without an answer has no status, not the status 0."""
+        self.assertEqual("-", fields(line(status=0, outcome=Outcome.ABORTED))["status"])
+
+    def test_forged(self) -> None:
+        """Forged headers show in the log, by their number."""
+        self.assertEqual("2", fields(line(forged=2))["forged"])
+
+
+class Escapes(SynchronousTestCase):
+    def expect(self, written: str, value: str) -> None:
+        self.assertEqual(written, fields(line(reason=value))["reason"])
+
+    def test_plain(self) -> None:
+        """What needs no quotes has none."""
+        self.expect("/a?b+c%20d;e", "/a?b+c%20d;e")
+
+    def test_quotes(self) -> None:
+        """Spaces, equals signs, quotes and backslashes make a value quoted; the last two are escaped inside."""
+        self.expect('"a b"', "a b")
+        self.expect('"a=b"', "a=b")
+        self.expect('"a\\"b"', 'a"b')
+        self.expect('"a\\\\b"', "a\\b")
+
+    def test_line_ends(self) -> None:
+        """No line end of any alphabet leaves this room: VT, NEL and LS are escaped like LF, as octets of UTF-8."""
+        self.expect('"a\\x0d\\x0ab"', "a\r\nb")
+        self.expect('"\\x0b\\xc2\\x85\\xe2\\x80\\xa8"', "\x0b\x85\u2028")
+
+    def test_terminal(self) -> None:
+        """The escape character of terminals is escaped, and so is DEL."""
+        self.expect('"\\x1b[2J\\x7f"', "\x1b[2J\x7f")
+
+    def test_other_alphabets(self) -> None:
+        """Other alphabets are written as octets, and so is a byte that is no text at all."""
+        self.expect('"\\xc3\\xa9"', "é")
+        self.expect('"\\xff"', "\udcff")
+
+    @given(st.text(), st.text(), st.text())
+    def test_one_line_that_reads_back(self, target: str, method: str, reason: str) -> None:
+        """Whatever a client chooses, the line is printable ASCII and has the same fields in the same order."""
+        text = line(target=target, method=method, reason=reason)
+        self.assertTrue(text.isascii() and text.isprintable(), text)
+        self.assertEqual(list(fields(line())), list(fields(text)))
+
+    @given(st.text(), st.text())
+    def test_two_values_two_writings(self, one: str, other: str) -> None:
+        """Two different values never look the same, none and ``-`` apart: nobody hides behind another's line."""
+        if one != other and {one, other} != {"", "-"}:
+            self.assertNotEqual(line(reason=one), line(reason=other))
+
+
+class Json(SynchronousTestCase):
+    def read(self, **changes: Any) -> dict[str, Any]:
+        text = access_json(structs.replace(EXCHANGE, **changes))
+        self.assertTrue(text.isascii() and text.isprintable(), text)
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def test_formats(self) -> None:
+        """Each format of the settings has its writer."""
+        self.assertEqual({LogFormat.TEXT: access_line, LogFormat.JSON: access_json}, WRITERS)
+
+    def test_without_certificate(self) -> None:
+        """Numbers are numbers, words are words, and ``null`` is where there is nothing to say."""
+        expected = {
+            "time": "2026-07-13T12:00:00.250Z", "id": "00c0ffee", "peer": "192.0.2.7", "method": "POST", "target": "/token",
+            "version": "HTTP/1.1", "status": 200, "outcome": "answered", "in": 29, "out": 512, "ms": 12.3, "tls": "TLSv1.3",
+            "verdict": "NONE", "x5t#S256": None, "subject": None, "forged": 0, "backend": "http://127.0.0.1:8080", "reason": None,
+        }  # fmt: skip
+        self.assertEqual(expected, self.read())
+
+    def test_with_certificate(self) -> None:
+        """A certificate is there by its verdict, thumbprint and subject, and nothing else of it (law L4)."""
+        certificate = samples.client("CN=client,O=Example")
+        found = self.read(certificate=certificate)
+        self.assertEqual(
+            ("SELF_SIGNED", certificate.thumbprint), (found["verdict"], found["x5t#S256"])
+        )
+        self.assertEqual("CN=client,O=Example", found["subject"])
+
+    def test_long_subject(self) -> None:
+        """A long subject is cut, as in text."""
+        found = self.read(certificate=attrs.evolve(samples.client(), subject="CN=" + "x" * 6000))
+        self.assertEqual("CN=" + "x" * 253 + "...", found["subject"])
+
+    def test_same_fields(self) -> None:
+        """Both formats have the same fields, in the same order."""
+        self.assertEqual(list(fields(line())), list(self.read()))
+
+    def test_nothing_was_sent(self) -> None:
+        """An exchange without an answer has no status, not the status 0; what is empty is ``null``."""
+        found = self.read(
+            status=0, backend="", request_id="", tls_version="", outcome=Outcome.ABORTED
+        )
+        self.assertEqual([None] * 4, [found[name] for name in ("status", "backend", "id", "tls")])
+
+    @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
+    def test_one_line_that_reads_back(self, target: str, method: str, reason: str) -> None:
+        """Whatever a client chooses, the line is visible ASCII, and reads back as what it was."""
+        found = self.read(target=target, method=method, reason=reason)
+        self.assertEqual(
+            [target, method, reason], [found[name] for name in ("target", "method", "reason")]
+        )
+
+    def test_escapes(self) -> None:
+        """Quotes, line ends, terminals' escapes, DEL, and what needs two units of UTF-16 are escaped as JSON has it."""
+        self.assertIn(r'"a\u007f"', access_json(structs.replace(EXCHANGE, reason="a\x7f")))
+        text = 'a"b\\c\r\n\x1b\x7f\u2028é😀'
+        self.assertIn(
+            r"a\"b\\c\r\n\u001b\u007f\u2028\u00e9\ud83d\ude00",
+            access_json(structs.replace(EXCHANGE, reason=text)),
+        )

@@ -1,0 +1,216 @@
+"""Promises of :mod:`x509proxy.monitoring.counters`: everything is counted once, nothing grows with an attack, and numbers can be added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
+from x509proxy.exchange import Exchange, Outcome
+from x509proxy.monitoring.counters import BOUNDS, UNWATCHED, Counters, Counts
+
+BACK_END = "http://127.0.0.1:8080"
+
+
+def exchange(**changes: Any) -> Exchange:
+    """One that a back end has answered, but for the changes."""
+    found = {
+        "started": 1000.0, "duration": 0.004, "peer": "192.0.2.7", "method": "POST", "target": "/token", "status": 200,
+        "outcome": Outcome.ANSWERED, "bytes_in": 29, "bytes_out": 60, "backend": BACK_END,
+    }  # fmt: skip
+    return Exchange(**{**found, **changes})
+
+
+def refused(**changes: Any) -> Exchange:
+    """One that the proxy refused, but for the changes."""
+    found = {
+        "status": 401,
+        "outcome": Outcome.REFUSED,
+        "reason": "no client certificate",
+        "backend": "",
+    }
+    return exchange(**{**found, **changes})
+
+
+def certificate(number: int, verdict: Verdict = Verdict.SELF_SIGNED) -> ClientCertificate:
+    return attrs.evolve(
+        samples.client(f"CN=client {number % 3}"),
+        thumbprint=f"thumbprint {number}",
+        verdict=verdict,
+    )
+
+
+class Exchanges(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.counters = Counters()
+
+    def test_answered(self) -> None:
+        """An answered one counts by back end and status; its bytes and seconds are added."""
+        for status in (200, 200, 500):
+            self.counters.exchange(exchange(status=status))
+        counts = self.counters.counts()
+        self.assertEqual({BACK_END: {"answered": {200: 2, 500: 1}}}, counts.exchanges)
+        self.assertEqual((87, 180), (counts.bytes_in, counts.bytes_out))
+        self.assertAlmostEqual(0.012, counts.seconds)
+        self.assertEqual({}, counts.refusals)
+
+    def test_others(self) -> None:
+        """What was refused or broken off counts apart, by a word for its reason, and not among the durations."""
+        self.counters.exchange(refused())
+        self.counters.exchange(
+            refused(outcome=Outcome.ABORTED, status=200, reason="the client left", backend=BACK_END)
+        )
+        counts = self.counters.counts()
+        self.assertEqual(
+            {"": {"refused": {401: 1}}, BACK_END: {"aborted": {200: 1}}}, counts.exchanges
+        )
+        self.assertEqual({"no_certificate": 1, "client_left": 1}, counts.refusals)
+        self.assertEqual(0, sum(counts.durations))
+        self.assertEqual(["no client certificate"], [one.reason for one in self.counters.refused])
+
+    def test_durations(self) -> None:
+        """Each duration is in one bin, whose end it does not exceed; there is one for what takes longest."""
+        for seconds in (0.0, BOUNDS[0], BOUNDS[0] + 1e-9, BOUNDS[-1], 1000.0):
+            self.counters.exchange(exchange(duration=seconds))
+        self.assertEqual((2, 1, *[0] * (len(BOUNDS) - 3), 1, 1), self.counters.counts().durations)
+
+    def test_verdicts(self) -> None:
+        """Each request counts by its certificate's verdict, one without as NONE."""
+        same = certificate(1)
+        for shown in (None, same, same, certificate(2, Verdict.TRUSTED)):
+            self.counters.exchange(exchange(certificate=shown))
+        expected = {"NONE": 1, "SELF_SIGNED": 2, "TRUSTED": 1, "UNTRUSTED": 0}
+        self.assertEqual(expected, self.counters.counts().verdicts)
+
+    def test_fields(self) -> None:
+        """Forged headers and odd names are added up."""
+        self.counters.exchange(exchange(forged=2))
+        self.counters.exchange(exchange(odd_names=3))
+        counts = self.counters.counts()
+        self.assertEqual((2, 3), (counts.forged, counts.odd_names))
+
+
+class Bounds(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.counters = Counters()
+
+    def test_refusals(self) -> None:
+        """The latest fifty refusals are kept."""
+        for number in range(60):
+            self.counters.exchange(refused(started=float(number)))
+        self.assertEqual(
+            [float(number) for number in range(10, 60)],
+            [one.started for one in self.counters.refused],
+        )
+
+    def test_certificates(self) -> None:
+        """Fifty certificates are kept; the one that has not come for longest makes room."""
+        for number in range(50):
+            self.counters.exchange(exchange(started=float(number), certificate=certificate(number)))
+        self.counters.exchange(exchange(started=50.0, certificate=certificate(0)))
+        self.counters.exchange(exchange(started=51.0, certificate=certificate(50)))
+        self.assertEqual(50, len(self.counters.seen))
+        self.assertNotIn("thumbprint 1", self.counters.seen)
+        self.assertEqual(
+            (2, 50.0),
+            (self.counters.seen["thumbprint 0"].requests, self.counters.seen["thumbprint 0"].last),
+        )
+
+    def test_another_verdict(self) -> None:
+        """A certificate that is judged otherwise since a reload keeps its count and shows its new verdict."""
+        self.counters.exchange(exchange(certificate=certificate(1)))
+        self.counters.exchange(exchange(certificate=certificate(1, Verdict.TRUSTED)))
+        self.assertEqual(
+            ("TRUSTED", 2),
+            (
+                self.counters.seen["thumbprint 1"].verdict,
+                self.counters.seen["thumbprint 1"].requests,
+            ),
+        )
+
+    def test_uncounted(self) -> None:
+        """While nobody looks, what is put aside to be counted is counted by itself."""
+        for _ in range(1000):
+            self.counters.exchange(exchange())
+        self.assertLess(len(self.counters._uncounted), 64)
+        self.assertEqual(1000, self.counters.counts().total())
+
+    def test_no_words_of_a_clients(self) -> None:
+        """Whatever a client sends makes no new key, anywhere."""
+        for number in range(200):
+            target, method = f"/{number}", f"M{number}"
+            self.counters.exchange(
+                refused(
+                    target=target,
+                    method=method,
+                    peer=f"peer {number}",
+                    reason=f"body of {number} bytes",
+                    status=413,
+                )
+            )
+        counts = self.counters.counts()
+        self.assertEqual(
+            ({"": {"refused": {413: 200}}}, {"body_too_large": 200}),
+            (counts.exchanges, counts.refusals),
+        )
+
+
+class Connections(SynchronousTestCase):
+    def test_handshakes(self) -> None:
+        """Handshakes count by version, failures and limits by word."""
+        counters = Counters()
+        for version in (0x0304, 0x0304, 0x0303, 0x0305):
+            counters.shaken(version)
+        counters.not_shaken("silent")
+        counters.limited("client.connections")
+        counts = counters.counts()
+        self.assertEqual({"TLSv1.3": 2, "TLSv1.2": 1, "other": 1}, counts.handshakes)
+        self.assertEqual(
+            ({"silent": 1}, {"client.connections": 1}), (counts.handshake_failures, counts.limits)
+        )
+
+    def test_reloads(self) -> None:
+        """A failed reload says why until the next good one, and does not change when the last good one was."""
+        counters = Counters()
+        loaded, counters.loaded_at = counters.loaded_at, 5.0
+        self.assertGreater(loaded, 0)
+        counters.reloaded("certificate: broken")
+        self.assertEqual(("certificate: broken", 5.0), (counters.reload_error, counters.loaded_at))
+        failed = counters.reload_failed_at
+        self.assertGreater(failed, 5.0)
+        counters.reloaded()
+        self.assertEqual(("", failed), (counters.reload_error, counters.reload_failed_at))
+        self.assertGreaterEqual(counters.loaded_at, failed)
+        self.assertEqual({"success": 1, "failure": 1}, counters.counts().reloads)
+
+    def test_nobody(self) -> None:
+        """The twin takes the same calls and says nothing."""
+        UNWATCHED.exchange(exchange())
+        UNWATCHED.shaken(0x0304)
+        UNWATCHED.not_shaken("silent")
+        UNWATCHED.limited("client.connections")
+        UNWATCHED.reloaded()
+
+
+class Sums(SynchronousTestCase):
+    def test_add(self) -> None:
+        """Two processes' numbers are added, key by key and bin by bin."""
+        counters = Counters()
+        counters.exchange(exchange(certificate=certificate(1), forged=1))
+        counters.exchange(refused())
+        counters.shaken(0x0304)
+        one = counters.counts()
+        counters.exchange(exchange(status=500))
+        two = counters.counts()
+        both = one + two
+        self.assertEqual(
+            {BACK_END: {"answered": {200: 2, 500: 1}}, "": {"refused": {401: 2}}}, both.exchanges
+        )
+        self.assertEqual(
+            (2, {"TLSv1.3": 2}, 3), (both.forged, both.handshakes, sum(both.durations))
+        )
+        self.assertEqual(one, one + Counts())
+        self.assertEqual((5, 3, 2), (both.total(), both.total("answered"), both.total("refused")))

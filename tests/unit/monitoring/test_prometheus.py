@@ -1,0 +1,180 @@
+"""Promises of :mod:`x509proxy.monitoring.prometheus`: Prometheus reads it, names and labels are as the handbook and the rules have them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.unit.monitoring.status_page.test_html import EVIL
+from tests.unit.monitoring.test_counters import BACK_END, exchange, refused
+from tests.unit.monitoring.test_snapshot import DOWN, UP, snapshot
+from x509proxy.exchange import Outcome
+from x509proxy.monitoring.counters import BOUNDS, Counters
+from x509proxy.monitoring.prometheus import exposition
+from x509proxy.monitoring.snapshot import CertificateState, ReloadState, Snapshot, WorkerState
+from x509proxy.settings import SettingsError
+
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def read(found: Snapshot) -> Series:
+    """Every series, as somebody else's parser reads it; a series that is there twice is an error."""
+    kind, text = exposition(found)
+    assert kind.startswith("text/plain"), kind
+    series: Series = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in series, key
+            series[key] = sample.value
+    return series
+
+
+def rich() -> Snapshot:
+    """One in which every family has a series."""
+    counters = Counters()
+    counters.exchange(exchange(duration=0.004))
+    counters.exchange(exchange(duration=0.006, forged=2, odd_names=1))
+    counters.exchange(refused(status=503, reason="the queue for the back end is full"))
+    counters.exchange(refused(status=0, reason="the client left", outcome=Outcome.ABORTED))
+    counters.shaken(0x0304)
+    counters.not_shaken("silent")
+    counters.limited("client.connections")
+    counters.reloaded("broken")
+    return snapshot(
+        taken=1000.0, backends=(UP, DOWN), counts=counters.counts(), connections=7, most_connections=4096,
+        certificates=(CertificateState(use="certificate", name="localhost", ends=1000.0 + 43200),),
+        reload=ReloadState(loaded=5.0, error="broken"), workers=(WorkerState(pid=1, started=1.0),),
+    )  # fmt: skip
+
+
+class Text(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.series = read(rich())
+
+    def value(self, name: str, /, **labels: str) -> float:
+        return self.series["x509proxy_" + name, tuple(sorted(labels.items()))]
+
+    def test_exchanges(self) -> None:
+        """Exchanges by back end, outcome and status; refusals by reason."""
+        self.assertEqual(
+            2, self.value("exchanges_total", backend=BACK_END, outcome="answered", code="200")
+        )
+        self.assertEqual(1, self.value("exchanges_total", backend="", outcome="aborted", code="0"))
+        self.assertEqual(1, self.value("refusals_total", reason="queue_full"))
+        self.assertEqual(
+            (2, 1), (self.value("forged_headers_total"), self.value("odd_header_names_total"))
+        )
+        self.assertEqual(
+            (116, 240),
+            (self.value("received_body_bytes_total"), self.value("sent_body_bytes_total")),
+        )
+
+    def test_durations(self) -> None:
+        """The histogram is cumulative, and has the sum and the count."""
+        name = "exchange_duration_seconds"
+        found = [
+            self.value(f"{name}_bucket", le=bound) for bound in ("0.0025", "0.005", "0.01", "+Inf")
+        ]
+        self.assertEqual([0, 1, 2, 2], found)
+        self.assertEqual((2, 0.01), (self.value(f"{name}_count"), self.value(f"{name}_sum")))
+        self.assertEqual(
+            len(BOUNDS) + 1, sum(key[0] == f"x509proxy_{name}_bucket" for key in self.series)
+        )
+
+    def test_clients(self) -> None:
+        """Connections, handshakes, limits: those of connections and those that refuse a request."""
+        self.assertEqual((7, 4096), (self.value("connections"), self.value("connections_limit")))
+        self.assertEqual(
+            (1, 0),
+            (
+                self.value("handshakes_total", version="TLSv1.3"),
+                self.value("handshakes_total", version="TLSv1.2"),
+            ),
+        )
+        self.assertEqual(1, self.value("handshake_failures_total", reason="silent"))
+        found = [
+            self.value("limits_total", limit=limit)
+            for limit in ("client.connections", "upstream.queue", "client.body-bytes")
+        ]
+        self.assertEqual([1, 1, 0], found)
+
+    def test_back_ends(self) -> None:
+        """The state a back end is in is 1, the others 0."""
+        found = [
+            self.value("backend_state", backend=DOWN.url, state=state)
+            for state in ("up", "slow", "down")
+        ]
+        self.assertEqual([0, 0, 1], found)
+
+    def test_files(self) -> None:
+        """When what was read ends, and how the last reload went."""
+        self.assertEqual(
+            44200,
+            self.value("certificate_expiry_time_seconds", use="certificate", name="localhost"),
+        )
+        self.assertEqual(
+            (1, 1), (self.value("reload_failed"), self.value("reloads_total", result="failure"))
+        )
+        self.assertEqual(5, self.value("reload_success_time_seconds"))
+
+    def test_process(self) -> None:
+        """Version, start, readiness, workers."""
+        self.assertEqual(
+            (1, 50, 1),
+            (
+                self.value("build_info", version="1"),
+                self.value("start_time_seconds"),
+                self.value("ready"),
+            ),
+        )
+        self.assertEqual(
+            (1, 0), tuple(self.value("workers", state=state) for state in ("serving", "draining"))
+        )
+
+    def test_zeros(self) -> None:
+        """What can be known beforehand is there before it happens."""
+        empty = {name for name, _ in read(snapshot(counts=Counters().counts()))}
+        unknown = {
+            "exchanges_total",
+            "refusals_total",
+            "handshake_failures_total",
+            "certificate_expiry_time_seconds",
+        }
+        self.assertEqual(
+            {f"x509proxy_{name}" for name in unknown}, {name for name, _ in self.series} - empty
+        )
+
+
+class Names(SynchronousTestCase):
+    def test_labels(self) -> None:
+        """Labels may hold anything that a file or a configuration may hold, and stay what they are."""
+        evil = CertificateState(use="ca[0]", name=f'{EVIL}\n\\"', ends=0.0)
+        series = read(snapshot(certificates=(evil,)))
+        self.assertIn(
+            ("x509proxy_certificate_expiry_time_seconds", (("name", evil.name), ("use", "ca[0]"))),
+            series,
+        )
+
+    def test_conventions(self) -> None:
+        """Counters end in ``_total``, everything in our name, and has a help text."""
+        _, text = exposition(rich())
+        for family in text_string_to_metric_families(text.decode()):
+            self.assertTrue(
+                family.name.startswith("x509proxy_") and family.documentation.endswith("."), family
+            )
+            if family.type == "counter":
+                self.assertEqual(
+                    {f"{family.name}_total"}, {sample.name for sample in family.samples}
+                )
+
+    def test_not_installed(self) -> None:
+        """Without prometheus-client there is one sentence that says what to install."""
+        modules: Any = sys.modules
+        self.addCleanup(modules.update, {"prometheus_client": modules["prometheus_client"]})
+        modules["prometheus_client"] = None
+        error = self.assertRaises(SettingsError, exposition, snapshot())
+        self.assertIn("pip install 'x509proxy[metrics]'", str(error))

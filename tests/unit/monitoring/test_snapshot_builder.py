@@ -1,0 +1,156 @@
+"""Promises of :mod:`x509proxy.monitoring.snapshot_builder`: what a snapshot says is what the parts are."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError
+
+import attrs
+import msgspec
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from tests.support.memory import HEADER, RULES, BackEnd, Borrower, Desk
+from tests.unit.monitoring.test_certificate_expiry import identity
+from tests.unit.monitoring.test_counters import exchange, refused
+from x509proxy.backend_url import Backend
+from x509proxy.config.loader import Configuration
+from x509proxy.downstream.factory import ProxyFactory
+from x509proxy.monitoring import snapshot_builder as room
+from x509proxy.monitoring.counters import Counters
+from x509proxy.monitoring.snapshot_builder import View, installed_version
+from x509proxy.schema import ListenerSettings, ProxySettings
+from x509proxy.settings import ClientAuth, ProxyProtocol, UpstreamSettings
+from x509proxy.transport.deadlines import Deadlines
+from x509proxy.upstream.pool import Pool
+
+
+class Views(SynchronousTestCase):
+    def setUp(self) -> None:
+        listener = ListenerSettings(
+            endpoint="tcp:443",
+            client_certificate=ClientAuth.NONE,
+            proxy_protocol=ProxyProtocol.REQUIRED,
+        )
+        settings = ProxySettings(listeners=(listener,), client_certificate=ClientAuth.REQUIRED)
+        self.configuration = Configuration(settings, identity("localhost", "localhost"), (), RULES)
+        self.clock = Clock()
+        deadlines = Deadlines(self.clock)
+        self.back_end = BackEnd(self.clock, at_once=False)
+        self.pool = Pool(
+            Backend.parse("http://127.0.0.1:8080"),
+            self.back_end,
+            deadlines,
+            UpstreamSettings(connections=7),
+        )
+        self.factory = ProxyFactory(Desk(), deadlines)
+        self.counters = Counters()
+        self.now = 1000.0
+        self.view = View(
+            self.counters,
+            lambda: self.configuration,
+            lambda: [self.pool],
+            self.factory,
+            lambda: self.now,
+        )
+
+    def test_process(self) -> None:
+        """When it was started and looked at, by which process, which version it is."""
+        self.now = 1010.0
+        found = self.view.snapshot()
+        self.assertEqual(
+            (1010.0, 1000.0, installed_version()), (found.taken, found.started, found.version)
+        )
+        [worker] = found.workers
+        self.assertEqual(
+            (os.getpid(), 1000.0, "serving"), (worker.pid, worker.started, worker.state)
+        )
+
+    def test_places(self) -> None:
+        """Where it listens, and what is asked for there."""
+        first, second = self.view.snapshot().listeners
+        self.assertEqual(
+            ("tcp:8443", "required", False), (first.endpoint, first.asks, first.proxy_protocol)
+        )
+        self.assertEqual(
+            ("tcp:443", "none", True), (second.endpoint, second.asks, second.proxy_protocol)
+        )
+
+    def test_back_ends(self) -> None:
+        """A pool's row, with its limits."""
+        self.back_end.at_once = True
+        [row] = self.view.snapshot().backends
+        self.assertEqual(
+            ("http://127.0.0.1:8080", "up", 7, 256),
+            (row.url, row.state, row.connections, row.queue),
+        )
+        self.assertEqual(
+            (0, 0, 0, 0, 0, 0.0),
+            (row.busy, row.idle, row.opening, row.waiting, row.failures, row.checked),
+        )
+
+    def test_nobody_asks(self) -> None:
+        """One that is down, and has no checks, is not ready until its hold-off is over: then a request has to find out."""
+        self.pool.acquire(Borrower())
+        self.back_end.attempts[0].fail()
+        self.assertFalse(self.view.snapshot().ready)
+        self.clock.advance(UpstreamSettings().hold_off)
+        self.assertEqual(
+            (True, "down"), (self.view.snapshot().ready, self.view.snapshot().backends[0].state)
+        )
+
+    def test_draining(self) -> None:
+        """While it drains it says so, and is not ready."""
+        self.assertTrue(self.view.snapshot().ready)
+        self.factory.draining = True
+        found = self.view.snapshot()
+        self.assertEqual(
+            (True, False, "draining"), (found.draining, found.ready, found.workers[0].state)
+        )
+
+    def test_counters(self) -> None:
+        """What was counted, the latest refusals and clients, and how the last reload went."""
+        self.counters.exchange(exchange(certificate=samples.client()))
+        self.counters.exchange(refused())
+        self.counters.reloaded("broken")
+        found = self.view.snapshot()
+        self.assertEqual(
+            (2, 1, 1, "broken"),
+            (found.counts.total(), len(found.refusals), len(found.clients), found.reload.error),
+        )
+        self.assertEqual(2, found.workers[0].exchanges)
+
+    def test_secrets(self) -> None:
+        """The secret name does not come out of a target, a reason or a subject, in any spelling."""
+        secret = HEADER.decode()
+        certificate = attrs.evolve(samples.client(), subject=f"CN={secret.upper()}")
+        self.counters.exchange(
+            refused(
+                target=f"/{secret.replace('-', '_')}",
+                reason=f"about {secret}",
+                certificate=certificate,
+            )
+        )
+        found = msgspec.json.encode(self.view.snapshot()).lower().replace(b"_", b"-")
+        self.assertNotIn(HEADER.lower(), found)
+        self.assertIn(b"about sec-client-x509-cert-...", found)
+
+    def test_parent(self) -> None:
+        """A parent of workers has no connections, no back ends, and is no worker."""
+        found = View(self.counters, lambda: self.configuration).snapshot()
+        self.assertEqual(
+            ((), (), 0, 0),
+            (found.backends, found.workers, found.connections, found.most_connections),
+        )
+
+
+class Versions(SynchronousTestCase):
+    def test_not_installed(self) -> None:
+        """A tree that is not installed has no version."""
+
+        def fail(_: str) -> str:
+            raise PackageNotFoundError
+
+        self.patch(room, "version_of", fail)
+        self.assertEqual("unknown", installed_version())

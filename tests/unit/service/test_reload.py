@@ -1,0 +1,201 @@
+"""Promises of :mod:`x509proxy.service.reload`: read, check, swap; and the files that are looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import msgspec
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.system.test_service import Files, parse
+from x509proxy.config.loader import Configuration
+from x509proxy.schema import ListenerSettings
+from x509proxy.service.reload import Reload, Reloading, Watching
+from x509proxy.settings import ClientAuth, SettingsError
+
+
+class ReloadingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        options = parse(*Files(self.mktemp()).arguments("--backend", "http://192.0.2.1"))
+        assert options.configuration is not None
+        self.first = options.configuration
+        self.used: list[Configuration] = []
+        self.observed: list[Reload] = []
+
+    def reload(
+        self, read: Callable[[], Configuration], use: Callable[[Configuration], None] | None = None
+    ) -> Reloading:
+        reloading = Reloading(self.first, read, use or self.used.append, lambda: 7.0)
+        self.assertIsNone(reloading.last)
+        reloading.observe = self.observed.append
+        with capturedLogs() as self.events:
+            reloading.reload()
+        self.assertEqual([reloading.last], self.observed)
+        return reloading
+
+    def changed(self, **changes: object) -> Configuration:
+        return attrs.evolve(
+            self.first, settings=msgspec.structs.replace(self.first.settings, **changes)
+        )
+
+    def refuse(self, *_: object) -> Configuration:
+        raise SettingsError("certificate: server.pem: found nothing")
+
+    def test_used(self) -> None:
+        """What has been read and checked is used, and what it warns of is in the log."""
+        found = self.changed(preset="none")
+        reloading = self.reload(lambda: found)
+        self.assertEqual(([found], Reload(7.0)), (self.used, reloading.last))
+        self.assertIs(found, reloading.configuration)
+        levels = [event["log_level"].name for event in self.events]
+        self.assertEqual(["warn", "info"], levels)
+        self.assertIn("neither https nor this host", self.events[0]["sentence"])
+        assert reloading.last is not None
+        self.assertTrue(reloading.last.ok)
+
+    def test_not_read(self) -> None:
+        """What cannot be read changes nothing; the sentence that says why is in the log and is kept."""
+        reloading = self.reload(self.refuse)
+        self.assertEqual(
+            ([], Reload(7.0, "certificate: server.pem: found nothing")), (self.used, reloading.last)
+        )
+        self.assertIs(self.first, reloading.configuration)
+        [event] = self.events
+        self.assertEqual(
+            (LogLevel.error, "certificate: server.pem: found nothing"),
+            (event["log_level"], event["error"]),
+        )
+        assert reloading.last is not None
+        self.assertFalse(reloading.last.ok)
+
+    def test_not_used(self) -> None:
+        """What cannot be used changes nothing either."""
+        reloading = self.reload(lambda: self.changed(preset="none"), self.refuse)  # type: ignore[arg-type]
+        self.assertIs(self.first, reloading.configuration)
+        self.assertEqual(Reload(7.0, "certificate: server.pem: found nothing"), reloading.last)
+
+    def test_never_thought_of(self) -> None:
+        """An error that nobody expected ends no process, and its text, which may hold anything, is not kept."""
+
+        def broken() -> Configuration:
+            raise ZeroDivisionError("secret")
+
+        reloading = self.reload(broken)
+        self.assertEqual(
+            Reload(7.0, "found an error of the kind ZeroDivisionError"), reloading.last
+        )
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_needs_a_restart(self) -> None:
+        """What was bound, opened or started with rights that are gone cannot change, and nothing else does then."""
+        place = ListenerSettings(endpoint="tcp:1")
+        for changes, names in (
+            ({"listen": ("tcp:1",)}, "listen"),
+            ({"listeners": (place,)}, "listeners"),
+            ({"workers": 3}, "workers"),
+            ({"access_log": "/tmp/other"}, "access-log"),  # noqa: S108 - nothing is written
+            ({"workers": 3, "listen": ("tcp:1",), "preset": "none"}, "listen and workers"),
+        ):
+            self.observed.clear()
+            reloading = self.reload(lambda changes=changes: self.changed(**changes))  # type: ignore[misc]
+            sentence = (
+                f"{names}: found a change that needs a restart; nothing of what is new is used"
+            )
+            self.assertEqual(([], Reload(7.0, sentence)), (self.used, reloading.last))
+
+    def test_what_a_listener_asks_for(self) -> None:
+        """A listener may ask for something else: that is no change of the place."""
+        self.first = self.changed(
+            listeners=(ListenerSettings(endpoint="tcp:1", client_certificate=ClientAuth.NONE),)
+        )
+        found = self.changed(listeners=(ListenerSettings(endpoint="tcp:1"),))
+        self.reload(lambda: found)
+        self.assertEqual([found], self.used)
+
+
+class WatchingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.path = self.folder / "server.pem"
+        self.path.write_bytes(b"one")
+        self.clock = Clock()
+        self.calls = 0
+        self.watching = Watching(self.clock, self.change)
+        self.watching.use([str(self.path)], 5.0)
+
+    def change(self) -> None:
+        self.calls += 1
+
+    def expect(self, calls: int, seconds: float = 10.0) -> None:
+        self.clock.pump([5.0] * int(seconds / 5.0))
+        self.assertEqual(calls, self.calls)
+
+    def test_content(self) -> None:
+        """A file that is written anew is noticed once."""
+        self.expect(0)
+        self.path.write_bytes(b"three")
+        self.expect(1)
+        self.expect(1, 60.0)
+
+    def test_replaced(self) -> None:
+        """A file that another one takes the place of is noticed, though size and time are the same."""
+        status = self.path.stat()
+        other = self.folder / "other"
+        other.write_bytes(b"two")
+        os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+        other.rename(self.path)
+        self.expect(1)
+
+    def test_link(self) -> None:
+        """A link that is made to point elsewhere is noticed, as certbot leaves it."""
+        link = self.folder / "live.pem"
+        link.symlink_to("server.pem")
+        self.watching.use([str(link)], 5.0)
+        self.expect(0)
+        (self.folder / "server2.pem").write_bytes(b"two")
+        link.unlink()
+        link.symlink_to("server2.pem")
+        self.expect(1)
+
+    def test_gone(self) -> None:
+        """A file that is gone is a change, and so is that it comes back."""
+        self.path.unlink()
+        self.expect(1)
+        self.path.write_bytes(b"back")
+        self.expect(2)
+
+    def test_half_written(self) -> None:
+        """While a file still changes from one look to the next, nothing is read."""
+        for size in range(5):
+            self.path.write_bytes(b"x" * (10 + size))
+            self.expect(0, 5.0)
+        self.expect(1, 5.0)
+
+    def test_never(self) -> None:
+        """Unless it is asked for, nobody looks."""
+        self.watching.use([str(self.path)], None)
+        self.path.write_bytes(b"three")
+        self.expect(0, 100.0)
+        self.assertEqual([], self.clock.getDelayedCalls())
+        self.watching.stop()
+
+    def test_more_files(self) -> None:
+        """What is known of a file stays known when others come to be looked at: a change in between is not missed."""
+        self.path.write_bytes(b"three")
+        other = self.folder / "other"
+        self.watching.use([str(self.path), str(other)], 5.0)
+        self.expect(1)
+        other.write_bytes(b"new")
+        self.expect(2)
+
+    def test_stop(self) -> None:
+        """At the end nobody looks any more."""
+        self.watching.stop()
+        self.path.write_bytes(b"three")
+        self.expect(0)

@@ -1,0 +1,138 @@
+"""Promises of :mod:`x509proxy.service.sd_notify`: what systemd hears, over real datagrams."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from x509proxy.service.sd_notify import Notifier
+
+
+class Ear:
+    """The other end, in a name space of the kernel's own."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name or f"@x509proxy-{secrets.token_hex(8)}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(self.name.replace("@", "\0", 1))
+
+    def heard(self) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = []
+        while True:
+            try:
+                text = self._socket.recv(4096).decode()
+            except BlockingIOError:
+                return found
+            found.append(dict(line.split("=", 1) for line in text.split("\n")))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class NotifyTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.ear = Ear()
+        self.addCleanup(self.ear.close)
+        self.notifier = Notifier(self.ear.name, 10.0)
+
+
+class Words(NotifyTestCase):
+    def test_ready(self) -> None:
+        """It is ready, which process it is, and a sentence on one line."""
+        self.notifier.ready("serving\nREADY=0")
+        self.assertEqual(
+            [{"READY": "1", "MAINPID": str(os.getpid()), "STATUS": "serving READY=0"}],
+            self.ear.heard(),
+        )
+
+    def test_reloading(self) -> None:
+        """A reload has its time on the monotonic clock, in microseconds: systemd takes it for an old one otherwise."""
+        before = time.monotonic() * 1e6
+        self.notifier.reloading()
+        [said] = self.ear.heard()
+        self.assertEqual("1", said["RELOADING"])
+        self.assertTrue(before - 1 <= int(said["MONOTONIC_USEC"]) <= time.monotonic() * 1e6 + 1)
+
+    def test_stopping(self) -> None:
+        """It stops."""
+        self.notifier.stopping("what is in flight ends")
+        self.assertEqual([{"STOPPING": "1", "STATUS": "what is in flight ends"}], self.ear.heard())
+
+    def test_path(self) -> None:
+        """A socket with a path is spoken to as well as an abstract one."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        # A path below trial's own folder may be longer than a socket's may be.
+        here = os.open(folder, os.O_RDONLY)
+        self.addCleanup(os.close, here)
+        ear = Ear(f"/proc/self/fd/{here}/notify")
+        self.addCleanup(ear.close)
+        Notifier(ear.name).ready()
+        self.assertEqual(["1"], [said["READY"] for said in ear.heard()])
+
+    def test_nobody(self) -> None:
+        """Where nobody listens any more, nothing happens; where nobody ever did, nothing is said."""
+        self.ear.close()
+        for notifier in (self.notifier, Notifier()):
+            notifier.ready()
+            notifier.reloading()
+            notifier.stopping()
+
+
+class Life(NotifyTestCase):
+    def test_half(self) -> None:
+        """It says that it lives at once, and then after each half of the time that it is given; at its end no more."""
+        clock = Clock()
+        self.notifier.keep_alive(clock)
+        self.assertEqual([{"WATCHDOG": "1"}], self.ear.heard())
+        clock.advance(4.9)
+        self.assertEqual([], self.ear.heard())
+        clock.pump([0.2, 5.0])
+        self.assertEqual([{"WATCHDOG": "1"}] * 2, self.ear.heard())
+        self.notifier.end()
+        self.assertEqual([], clock.getDelayedCalls())
+        self.notifier.end()
+
+    def test_not_asked_for(self) -> None:
+        """If nobody wants to know, it says nothing of the kind."""
+        clock = Clock()
+        for notifier in (Notifier(self.ear.name), Notifier(None, 10.0)):
+            notifier.keep_alive(clock)
+        self.assertEqual(([], []), (self.ear.heard(), clock.getDelayedCalls()))
+
+
+class Environment(NotifyTestCase):
+    def read(self, **variables: str) -> Notifier:
+        self.environment = {"HOME": "/", **variables}
+        return Notifier.from_environment(self.environment)
+
+    def test_taken_out(self) -> None:
+        """What systemd has put there is used, and is not there for the processes that this one starts."""
+        notifier = self.read(
+            NOTIFY_SOCKET=self.ear.name, WATCHDOG_USEC="30000000", WATCHDOG_PID=str(os.getpid())
+        )
+        notifier.ready()
+        self.assertEqual((30.0, 1), (notifier.watchdog, len(self.ear.heard())))
+        self.assertEqual({"HOME": "/"}, self.environment)
+
+    def test_without(self) -> None:
+        """Without systemd there is nothing to say, and nobody to say it to."""
+        notifier = self.read()
+        notifier.ready()
+        self.assertEqual((0.0, []), (notifier.watchdog, self.ear.heard()))
+
+    def test_another_process(self) -> None:
+        """A watchdog that is meant for another process is not answered; without a process it is meant for this one."""
+        self.assertEqual(0.0, self.read(WATCHDOG_USEC="1000000", WATCHDOG_PID="1").watchdog)
+        self.assertEqual(1.0, self.read(WATCHDOG_USEC="1000000").watchdog)
+
+    def test_nonsense(self) -> None:
+        """A time that is none is no watchdog."""
+        self.assertEqual(0.0, self.read(WATCHDOG_USEC="soon").watchdog)

@@ -1,0 +1,205 @@
+"""Promises of :mod:`x509proxy.service.server`: everything that serves in one process, made from a configuration and made anew."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import stat
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from twisted.logger import LogLevel, capturedLogs, eventAsText
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.test_pki import PkiTestCase
+from tests.support.certificates import Pair, pair
+from tests.support.raw_tls import get, read_reply
+from tests.system.test_service import Files, parse, running_of
+from tests.system.test_workers import ParentReactor
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.config.loader import Configuration, load_configuration, load_settings
+from x509proxy.service import server as room
+from x509proxy.service.listening import Place
+from x509proxy.service.server import Running
+from x509proxy.settings import SettingsError
+from x509proxy.transport.epoll import Sockets
+
+
+class Limits:
+    """The module ``resource`` of a machine with these limits. ``refusal``: what it says when one of them is to be set."""
+
+    RLIM_INFINITY = -1
+    RLIMIT_NOFILE = 7
+
+    def __init__(self, soft: int, hard: int, refusal: Exception | None = None) -> None:
+        self.made: tuple[int, int] | None = None
+        self._now = soft, hard
+        self._refusal = refusal
+
+    def getrlimit(self, _: int) -> tuple[int, int]:
+        return self.made or self._now
+
+    def setrlimit(self, _: int, limits: tuple[int, int]) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        self.made = limits
+
+
+class InMemory(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.files = Files(self.mktemp())
+        self.reactor = ParentReactor()
+
+    def configuration(self, *more: str) -> Configuration:
+        configuration = parse(*self.files.arguments("--listen", "tcp:1", *more)).configuration
+        assert configuration is not None
+        return configuration
+
+    def test_whole_or_not_at_all(self) -> None:
+        """What OpenSSL does not take, or what nobody has thought of, leaves everything as it was."""
+        running = Running(self.configuration(), self.reactor)
+        before = self.state(running)
+        other = self.configuration(
+            "--client-certificate", "required", "--backend", "http://127.0.0.1:10"
+        )
+        tampered = attrs.evolve(
+            other.identity, private_key=make_self_signed(KeyKind.EC, "other").private_key
+        )
+        self.assertRaises(SettingsError, running.use, attrs.evolve(other, identity=tampered))
+        self.assertEqual(before, self.state(running))
+        self.assertRaises(AttributeError, running.use, attrs.evolve(other, backends=(None,)))  # type: ignore[arg-type]
+        self.assertEqual(before, self.state(running))
+        running.use(other)
+        self.assertEqual(
+            [True] * len(before),
+            [one != other for one, other in zip(before, self.state(running), strict=True)],
+        )
+
+    def state(self, running: Running) -> list[Any]:
+        resource = running.resource
+        return [
+            running.configuration,
+            running.listeners[0].connections._context,
+            resource._pools,
+            resource._policy,
+        ]
+
+    def limits(self, soft: int, hard: int, refusal: Exception | None = None) -> Limits:
+        limits = Limits(soft, hard, refusal)
+        self.patch(room, "limits", limits)
+        return limits
+
+    def of_connections(self, number: int) -> Configuration:
+        config = self.files.write("connections.toml", f"client.connections = {number}\n".encode())
+        return self.configuration("--config", str(config))
+
+    def test_file_limit(self) -> None:
+        """The limit of open files is raised as far as the connections need it and the hard limit goes, and never lowered."""
+        for soft, hard, wanted in (
+            (1024, 1048576, 8448),
+            (1024, 4096, 4096),
+            (65536, 1048576, None),
+            (1024, Limits.RLIM_INFINITY, 8448),
+            (Limits.RLIM_INFINITY, Limits.RLIM_INFINITY, None),
+        ):
+            for begin in (self.listen, self.adopt):
+                limits = self.limits(soft, hard)
+                begin(Running(self.configuration(), self.reactor))
+                self.assertEqual(None if wanted is None else (wanted, hard), limits.made)
+
+    def listen(self, running: Running) -> None:
+        running.listen([Place(self.reactor, "tcp:1", "listen")])
+
+    def adopt(self, running: Running) -> None:
+        running.adopt([(6, 2)])
+
+    def test_file_limit_after_reload(self) -> None:
+        """More connections by a reload are more files that may be open; fewer of them are no fewer files."""
+        limits = self.limits(1024, 1048576)
+        running = Running(self.configuration(), self.reactor)
+        self.adopt(running)
+        for number in (8192, 100):
+            running.use(self.of_connections(number))
+            self.assertEqual((16640, 1048576), limits.made)
+
+    def test_file_limit_refused(self) -> None:
+        """A kernel that grants less than the hard limit ends neither the start nor a reload: one line says that it stays."""
+        for refusal in (
+            ValueError("current limit exceeds maximum limit"),
+            OSError(22, "Invalid argument"),
+        ):
+            limits = self.limits(256, Limits.RLIM_INFINITY, refusal)
+            running = Running(self.configuration(), self.reactor)
+            with capturedLogs() as events:
+                self.adopt(running)
+                running.use(self.of_connections(8192))
+            [event] = [event for event in events if event["log_level"] is LogLevel.warn]
+            sentence = f"the limit of open files stays 256, 8448 are wanted for client.connections: {refusal}"
+            self.assertEqual(
+                (sentence, None),
+                (eventAsText(event, includeTimestamp=False, includeSystem=False), limits.made),
+            )
+            self.assertEqual(8192, running.configuration.settings.client.connections)
+
+    def test_one_at_a_time(self) -> None:
+        """Of connections that wait at a socket that others have too, it takes one and leaves the next to whoever is free."""
+        running = Running(self.configuration(), self.reactor)
+        running.adopt([(6, 2)])
+        [port] = self.reactor.ports
+        for _ in range(3):
+            port.doRead()
+        self.assertEqual([1, 1, 1], port.accepts)
+        self.successResultOf(running.stop())
+
+    def test_adopted(self) -> None:
+        """At the end it stops reading at sockets that are not its own, and leaves them open."""
+        running = Running(self.configuration(), self.reactor)
+        running.adopt([(6, 2)])
+        self.successResultOf(running.stop())
+        self.assertEqual(
+            [(False, True)], [(port.reading, port.listening) for port in self.reactor.ports]
+        )
+
+
+class Adopting(PkiTestCase):
+    async def test_unix(self) -> None:
+        """It serves at a unix socket that it was given, by the batch, and leaves the file where it is at the end."""
+        self.start()
+        running = Running(
+            load_configuration(load_settings(str(self.folder / "proxy.toml"))), reactor
+        )
+        path = Path("/tmp") / f"x509proxy-running-{os.getpid()}.sock"  # noqa: S108 - a longer name would be none of a socket
+        self.addCleanup(path.unlink, missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as held:
+            held.bind(str(path))
+            held.listen()
+            held.setblocking(False)
+            running.adopt([(held.fileno(), socket.AF_UNIX)])
+            own = running_of(self.service)
+            self.assertEqual(
+                {Sockets},
+                {type(port.reactor) for port in (*own._ports, *running._adopted)},  # type: ignore[attr-defined]
+            )
+
+            def ask() -> int:
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.connect(str(path))
+                    with self.context(pair()).wrap_socket(connection) as over:
+                        over.sendall(get())
+                        return read_reply(over).status
+
+            self.assertEqual(401, await deferToThread(ask))
+            await running.stop()
+        self.assertTrue(stat.S_ISSOCK(path.stat().st_mode))
+
+    def context(self, client: Pair) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self.write("client.pem", client.pem)
+        context.load_cert_chain(self.folder / "client.pem")
+        return context

@@ -1,0 +1,517 @@
+"""Promises of :mod:`x509proxy.cli`."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from socket import AF_INET, SOCK_STREAM, socket
+from threading import Timer
+from urllib.request import urlopen
+
+import attrs
+import twisted.internet
+import twisted.internet.reactor
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Site
+
+from x509proxy import cli
+from x509proxy.certificates import pem_files as material
+from x509proxy.certificates.client_certificate import ClientCertificate
+from x509proxy.certificates.pem_files import check_header_name, read_header_names, read_identity
+from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signed
+from x509proxy.config.endpoint_strings import expected_for
+from x509proxy.forwarding import presets
+from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset
+from x509proxy.settings import Format
+
+ROOT = Path(__file__).parents[2]
+NAME = "Sec-Client-X509-Cert-alaeLuL8geiqu3OhOg1Mafa4Ecu9ahsh"
+# A shell gives its background jobs an ignored SIGINT, and the tests may run in one.
+START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from x509proxy.cli import main
+sys.exit(main())
+"""
+PATIENCE = 30.0  # seconds
+
+
+@attrs.frozen
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(*arguments: str) -> Result:
+    """One command, in this process."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = cli.main(arguments)
+        except SystemExit as error:
+            code = int(error.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """One command, in a process of its own, which does not outlive the test's patience."""
+    command = [sys.executable, "-c", START, *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        timer = Timer(PATIENCE, process.kill)
+        timer.start()
+        try:
+            yield process
+        finally:
+            timer.cancel()
+            process.kill()
+
+
+class Case(SynchronousTestCase):
+    """A test with a folder of its own."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir(parents=True)
+
+    def path(self, name: str, content: bytes | None = None, mode: int = 0o600) -> str:
+        path = self.folder / name
+        if content is not None:
+            path.write_bytes(content)
+            path.chmod(mode)
+        return str(path)
+
+    def refuse(self, sentence: str, *arguments: str) -> None:
+        """The command fails with one sentence, and says nothing else."""
+        self.assertEqual(Result(1, "", f"x509proxy: {sentence}\n"), run(*arguments))
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+class CommandLine(Case):
+    def test_unknown_command(self) -> None:
+        """A command that there is not, or none at all, is argparse's error: usage, and exit code 2."""
+        for arguments in (["brew"], []):
+            result = run(*arguments)
+            self.assertEqual((2, ""), (result.code, result.out))
+            self.assertTrue(result.err.startswith("usage: x509proxy"))
+
+    def test_help(self) -> None:
+        """The help names every command."""
+        result = run("--help")
+        self.assertEqual(0, result.code)
+        for command in ("secret", "check", "presets", "client-certificate", "echo"):
+            self.assertRegex(result.out, rf"\n +{command}\b")
+
+    def test_version(self) -> None:
+        """The version is that of the installed package."""
+        self.patch(importlib.metadata, "version", lambda name: f"26.1 of {name}")
+        self.assertEqual(Result(0, "x509proxy 26.1 of x509proxy\n", ""), run("--version"))
+
+    def test_version_of_a_checkout(self) -> None:
+        """Where nothing is installed, that is said."""
+
+        def fail(name: str) -> str:
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        self.patch(importlib.metadata, "version", fail)
+        self.assertEqual(
+            Result(0, "x509proxy, from a checkout that is not installed\n", ""), run("--version")
+        )
+
+    def test_error_without_file(self) -> None:
+        """An error of the system that has no file is a sentence as well, and so is one without words."""
+        for error, sentence in (
+            (OSError(errno.ENOSPC, "No space left"), "No space left"),
+            (OSError("odd"), "odd"),
+        ):
+
+            def fail(error: OSError = error) -> str:
+                raise error
+
+            self.patch(material, "new_header_name", fail)
+            self.refuse(sentence, "secret")
+
+
+class Secret(Case):
+    def test_print(self) -> None:
+        """A name that the proxy accepts, and the server's line with the same name; no two are alike."""
+        first, second = run("secret"), run("secret")
+        name, line = first.out.splitlines()
+        self.assertEqual(
+            (0, "", name.encode("ascii")), (first.code, first.err, check_header_name(name, "here"))
+        )
+        self.assertEqual(f"op.tls.clientX509CertHeader = {name}", line)
+        self.assertNotEqual(first.out, second.out)
+
+    def test_write(self) -> None:
+        """With a file the name goes there, as the proxy reads it, and only the server's line is printed."""
+        path = self.path("header.txt")
+        result = run("secret", "--write", path)
+        name = read_header_names(path)[0].decode("ascii")
+        self.assertEqual(Result(0, f"op.tls.clientX509CertHeader = {name}\n", ""), result)
+        self.assertEqual(0o600, Path(path).stat().st_mode & 0o777)
+
+    def test_never_overwrites(self) -> None:
+        """A file that exists keeps its content, and so does one behind a symbolic link."""
+        path = self.path("header.txt", b"old\n")
+        link = self.folder / "link"
+        link.symlink_to(self.folder / "nowhere")
+        for taken in (path, str(link)):
+            self.refuse(
+                f"{taken}: exists already, and nothing is overwritten", "secret", "--write", taken
+            )
+        self.assertEqual(b"old\n", Path(path).read_bytes())
+        self.assertEqual(["header.txt", "link"], self.files())
+
+    def test_unwritable(self) -> None:
+        """A folder that is not there is one sentence."""
+        path = self.path("no/header.txt")
+        self.refuse(f"{path}: No such file or directory", "secret", "--write", path)
+
+    def test_no_secret_needed(self) -> None:
+        """A preset whose headers have names of their own gets no secret one."""
+        self.refuse(
+            "preset: xfcc has header names of its own, so there is no secret name to make",
+            "secret",
+            "--preset",
+            "xfcc",
+        )
+
+    def test_unknown_preset(self) -> None:
+        """A preset that there is not is answered with those there are; a secret name in its place is not repeated."""
+        expected = f"expected one of {', '.join(PRESETS)}"
+        self.refuse(f"preset: found 'brew', {expected}", "secret", "--preset", "brew")
+        self.refuse(f"preset: found '…', {expected}", "secret", "--preset", NAME)
+
+    def test_no_line(self) -> None:
+        """For a server whose configuration we do not know, the name is all."""
+        self.patch(
+            presets,
+            "PRESETS",
+            {"a": Preset("a", "A", (HeaderPlan(Format.PEM),), (), Naming.SECRET)},
+        )
+        self.assertEqual(1, len(run("secret", "--preset", "a").out.splitlines()))
+
+
+class Check(Case):
+    def configuration(self, days: int = 365, more: str = "") -> str:
+        made = make_self_signed(KeyKind.EC, "localhost", days, server=True)
+        self.path("server.pem", made.certificate_pem + made.key_pem)
+        self.path("header.txt", f"{NAME}\n".encode("ascii"))
+        text = 'certificate = "server.pem"\nheader-file = "header.txt"\nbackend = "http://127.0.0.1:8080"\n'
+        return self.path("proxy.toml", (text + more).encode("utf-8"))
+
+    def test_good(self) -> None:
+        """A good configuration is said to be good, and whoever has thought of everything hears nothing else."""
+        path = self.configuration(more=self.THOUGHTFUL)
+        self.assertEqual(Result(0, f"{path}: the configuration is good\n", ""), run("check", path))
+
+    THOUGHTFUL = 'access-log = "-"\nmaximum-der = 2048\nclient.head-bytes = 4096\n'
+
+    def test_notes(self) -> None:
+        """What an auditor would ask is a note, and the configuration is good all the same."""
+        result = run("check", self.configuration())
+        self.assertEqual(0, result.code)
+        notes = [line.split(":")[:2] for line in result.err.splitlines()]
+        self.assertEqual([["note", " client.head-bytes"], ["note", " access-log"]], notes)
+
+    def test_warnings(self) -> None:
+        """What is allowed and yet worth a sentence goes to standard error, and the configuration is good all the same."""
+        path = self.configuration(days=3, more=self.THOUGHTFUL)
+        result = run("check", path)
+        self.assertEqual(0, result.code)
+        self.assertTrue(
+            result.err.startswith("warning: certificate: expires soon, at "), result.err
+        )
+        self.assertEqual(f"{path}: the configuration is good\n", result.out)
+
+    def test_bad(self) -> None:
+        """A bad one is one sentence, whether the file or what it names is wrong."""
+        path = self.configuration(more="brew = 1\n")
+        result = run("check", path)
+        self.assertEqual((1, "", 1), (result.code, result.out, result.err.count("\n")))
+        self.assertTrue(
+            result.err.startswith(f"x509proxy: {path}: brew: found an unknown key"), result.err
+        )
+        path = self.configuration(more='preset = "xfcc"\n')
+        self.refuse(
+            "header-file: found one, expected none, since preset xfcc has fixed header names",
+            "check",
+            path,
+        )
+
+    def test_access_log(self) -> None:
+        """The log must be able to be opened, and be none of the files that are read; the check makes none."""
+        path = self.configuration(more='access-log = "logs/access.log"\n')
+        folder = self.path("logs")
+        found = f"access-log: {folder}/access.log: found no folder {folder}, expected a file that can be written"
+        self.refuse(found, "check", path)
+        for read, key in (("server.pem", "certificate"), ("proxy.toml", "the configuration")):
+            path = self.configuration(more=f'access-log = "{read}"\n')
+            found = (
+                f"access-log: {self.path(read)}: found the file of {key}, expected one of its own"
+            )
+            self.refuse(found, "check", path)
+
+    def test_endpoints(self) -> None:
+        """Where it would listen is read, each kind of Twisted's plug-ins too, and nothing is listened at."""
+        for text in ("fd:3", "https://127.0.0.1:8443", "http:8443", "haproxy:nothing:1"):
+            path = self.configuration(more=f'listen = "{text}"\n')
+            told = text.removeprefix("haproxy:")
+            self.refuse(
+                f"listen: found {told!r}, of a kind that there is not, expected {expected_for()}",
+                "check",
+                path,
+            )
+        path = self.configuration(more='admin = {listen = "fd:3", open = true}\n')
+        found = (
+            f"admin.listen: found 'fd:3', of a kind that there is not, expected {expected_for()}"
+        )
+        self.refuse(found, "check", path)
+        path = self.configuration(more='listen = "tcp:abc"\n')
+        self.assertTrue(
+            run("check", path).err.startswith(
+                "x509proxy: listen: found 'tcp:abc' with the port 'abc'"
+            )
+        )
+        good = 'listen = ["tcp:1", "systemd:domain=INET:name=https", "unix:/nowhere/a"]\n'
+        result = run("check", self.configuration(more=good + self.THOUGHTFUL))
+        warning = "warning: listen: no folder /nowhere is there; the start fails unless RuntimeDirectory= or so makes it\n"
+        self.assertEqual((0, warning), (result.code, result.err))
+
+
+class Presets(Case):
+    def test_list(self) -> None:
+        """Each preset has its line: name, title, headers, formats."""
+        result = run("presets")
+        self.assertEqual((0, ""), (result.code, result.err))
+        rows = [re.split(" {2,}", line) for line in result.out.splitlines()]
+        self.assertEqual(list(PRESETS), [row[0] for row in rows])
+        self.assertEqual(["connect2id", "Connect2id server", "<the secret name>", "pem"], rows[0])
+        self.assertIn(
+            ["Client-Cert, Client-Cert-Chain", "rfc9440, rfc9440-chain"], [row[2:] for row in rows]
+        )
+
+    def test_secret_name(self) -> None:
+        """A preset with a secret name shows the header on the wire, the server's line, and how the name is made."""
+        lines = run("presets", "connect2id").out.splitlines()
+        wire = r"  <the secret name>: -----BEGIN CERTIFICATE-----MII[\w+/]{13}…[\w+/]{8}=*-----END CERTIFICATE-----"
+        self.assertEqual("Connect2id server:", lines[0])
+        self.assertRegex(lines[1], f"^{wire}$")
+        self.assertEqual("  op.tls.clientX509CertHeader = <the secret name>", lines[3])
+        self.assertEqual("x509proxy secret --preset connect2id makes <the secret name>.", lines[4])
+
+    def test_every_preset(self) -> None:
+        """Every preset shows each of its headers, chains too, on a line that can be read at a glance."""
+        for preset in PRESETS.values():
+            result = run("presets", preset.name)
+            self.assertEqual((0, ""), (result.code, result.err))
+            for plan in preset.plans:
+                # The example's client sent one certificate besides its own.
+                shown = f"  {plan.name.decode('ascii') or '<the secret name>'}: " in result.out
+                self.assertEqual(plan.place <= 2, shown, preset.name)
+            self.assertTrue(all(len(line) < 200 for line in result.out.splitlines()))
+
+    def test_chosen_name(self) -> None:
+        """A preset with a customary name shows that a secret one can be had, and a limit of its own."""
+        self.assertIn(
+            "x509proxy secret --preset aspnet makes a name that nobody knows instead of X-Client-Cert.\n",
+            run("presets", "aspnet").out,
+        )
+        self.assertIn(
+            "    (at most 4096 bytes; a larger certificate is answered 400)\n",
+            run("presets", "auth0").out,
+        )
+
+    def test_fixed_names(self) -> None:
+        """A preset that needs neither a secret nor a line in the server's configuration shows the wire alone."""
+        self.assertEqual(3, len(run("presets", "rfc9440").out.splitlines()))
+
+    def test_unknown(self) -> None:
+        """A preset that there is not is one sentence."""
+        self.refuse(
+            f"preset: found 'brew', expected one of {', '.join(PRESETS)}", "presets", "brew"
+        )
+
+
+class Certificates(Case):
+    def test_files(self) -> None:
+        """Key, certificate and JWK set are written, belong together, and only the key is secret."""
+        prefix = self.path("me")
+        result = run("client-certificate", "--name", "one", "--days", "30", "--out", prefix)
+        self.assertEqual((0, ""), (result.code, result.err))
+        self.assertEqual(["me.jwks.json", "me.key", "me.pem"], self.files())
+        identity = read_identity(f"{prefix}.pem", f"{prefix}.key")
+        client = ClientCertificate.from_x509(identity.certificate, ())
+        self.assertEqual(("CN=one", "EC P-256"), (client.subject, client.key))
+        self.assertEqual(30, (client.not_after - client.not_before) // 86400)
+        self.assertEqual(
+            jwk_set(identity.certificate), json.loads(Path(f"{prefix}.jwks.json").read_bytes())
+        )
+        self.assertEqual(0o600, Path(f"{prefix}.key").stat().st_mode & 0o777)
+        self.assertEqual(f"x5t#S256: {client.thumbprint}", result.out.splitlines()[-1])
+        for name in self.files():
+            self.assertIn(f"{self.path(name)}: ", result.out)
+
+    def test_kinds(self) -> None:
+        """Every kind of key can be asked for."""
+        for kind in KeyKind:
+            prefix = self.path(kind.value)
+            self.assertEqual(
+                0, run("client-certificate", "--kind", kind.value, "--out", prefix).code
+            )
+            certificate = x509.load_pem_x509_certificate(Path(f"{prefix}.pem").read_bytes())
+            key = load_pem_private_key(Path(f"{prefix}.key").read_bytes(), None)
+            self.assertEqual(certificate.public_key(), key.public_key())
+
+    def test_never_overwrites(self) -> None:
+        """If any of the three exists, it stays as it is, and none is written."""
+        for suffix in (".key", ".pem", ".jwks.json"):
+            path = self.path(f"me{suffix}", b"old")
+            prefix = self.path("me")
+            self.refuse(
+                f"{path}: exists already, and nothing is overwritten",
+                "client-certificate",
+                "--out",
+                prefix,
+            )
+            self.assertEqual([f"me{suffix}"], self.files())
+            self.assertEqual(b"old", Path(path).read_bytes())
+            Path(path).unlink()
+
+    def test_all_or_none(self) -> None:
+        """If one cannot be written, those before it are removed again; what somebody else made meanwhile stays."""
+        prefix = self.path("me")
+        original = os.open
+
+        def quicker(path: Path, *arguments: int) -> int:
+            if str(path).endswith(".json"):
+                self.path("me.jwks.json", b"somebody else's")
+            return original(path, *arguments)
+
+        self.patch(os, "open", quicker)
+        self.refuse(f"{prefix}.jwks.json: File exists", "client-certificate", "--out", prefix)
+        self.assertEqual(["me.jwks.json"], self.files())
+
+    def test_bad_input(self) -> None:
+        """A kind, a name or a number of days that cannot be is one sentence, and nothing is written."""
+        prefix = self.path("me")
+        for sentence, *arguments in (
+            [
+                "kind: found 'dsa', expected one of ec, ec-p384, rsa, rsa-4096, ed25519",
+                "--kind",
+                "dsa",
+            ],
+            ["days: found 0, expected 1 to 36525", "--days", "0"],
+            ["common name: found '', expected 1 to 64 bytes of printable text", "--name", ""],
+        ):
+            self.refuse(sentence, "client-certificate", "--out", prefix, *arguments)
+        self.assertEqual([], self.files())
+
+
+@attrs.frozen
+class Port:
+    """All that is asked of a listening port."""
+
+    host: IAddress
+
+    def getHost(self) -> IAddress:
+        return self.host
+
+
+class Echo(Case):
+    def test_serves(self) -> None:
+        """The back end is served where it was asked for, until the reactor stops."""
+        reactor = MemoryReactorClock()
+        out = StringIO()
+        with redirect_stdout(out):
+            cli._serve(reactor, "tcp:8080:interface=127.0.0.1")
+        ((port, site, _, interface),) = reactor.tcpServers
+        self.assertEqual((8080, "127.0.0.1", True), (port, interface, reactor.hasRun))
+        self.assertIsInstance(site, Site)
+        self.assertEqual(
+            "listening; for the proxy: --backend http://0.0.0.0:8080\n", out.getvalue()
+        )
+
+    def test_announces_what_the_proxy_takes(self) -> None:
+        """Where it listens is told in the words of the proxy's own option, for every kind of address."""
+        for address, expected in (
+            (IPv4Address("TCP", "127.0.0.1", 8080), "http://127.0.0.1:8080"),
+            (IPv6Address("TCP", "::1", 8080), "http://[::1]:8080"),
+            (UNIXAddress(b"/run/echo"), "unix:/run/echo"),
+            (UNIXAddress("echo"), f"unix:{Path.cwd() / 'echo'}"),
+            (HostnameAddress(b"a", 1), str(HostnameAddress(b"a", 1))),
+        ):
+            out = StringIO()
+            with redirect_stdout(out):
+                cli._announce(Port(address))  # type: ignore[arg-type]
+            self.assertEqual(f"listening; for the proxy: --backend {expected}\n", out.getvalue())
+
+    def test_bad_endpoint(self) -> None:
+        """A description that no endpoint reads is one sentence; the reactor is not started for it."""
+        reactor = MemoryReactorClock()
+        self.patch(twisted.internet, "reactor", reactor)
+        for text, reason in (
+            ("brew:1", "Unknown endpoint type: 'brew'"),
+            ("tcp:x", "invalid literal for int() with base 10: 'x'"),
+        ):
+            sentence = f"listen: found {text!r}, expected a Twisted server endpoint: {reason}"
+            self.refuse(sentence, "echo", "--listen", text)
+        self.assertFalse(reactor.hasRun)
+
+    def test_taken_port_in_process(self) -> None:
+        """A port that cannot be had stops the reactor, and is one sentence."""
+        reactor = MemoryReactorClock()
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+
+        self.patch(reactor, "listenTCP", fail)
+        self.patch(twisted.internet, "reactor", reactor)
+        self.refuse(f"listen: [Errno {errno.EADDRINUSE}] Address already in use", "echo")
+        self.assertTrue(reactor.hasStopped)
+
+    def test_for_real(self) -> None:
+        """In a process of its own it serves a real client, and ends with 0 by Ctrl-C."""
+        with started("echo", "--listen", "tcp:0:interface=127.0.0.1") as process:
+            assert process.stdout is not None
+            url = process.stdout.readline().rpartition(" ")[2].strip()
+            with urlopen(f"{url}/token", timeout=PATIENCE) as answer:  # noqa: S310  (our own process)
+                self.assertEqual("No client certificate arrived.", json.load(answer)["message"])
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate()
+        self.assertEqual((0, "", ""), (process.returncode, out, err))
+
+    def test_taken_port_for_real(self) -> None:
+        """A port that is taken is one sentence and exit code 1."""
+        with socket(AF_INET, SOCK_STREAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            with started("echo", "--listen", f"tcp:{port}:interface=127.0.0.1") as process:
+                out, err = process.communicate()
+        self.assertEqual((1, ""), (process.returncode, out))
+        self.assertRegex(
+            err, rf"^x509proxy: listen: .*127\.0\.0\.1:{port}.*Address already in use\n$"
+        )

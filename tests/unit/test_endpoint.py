@@ -1,0 +1,295 @@
+"""Promises of :mod:`x509proxy.endpoint`: strings in memory first, then real sockets and the ``curl`` command."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.plugin import getPlugins
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from tests.support.certificates import Pair, pair
+from x509proxy.certificates.client_certificate import thumbprint
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.endpoint import X509EndpointParser, x509_endpoint
+from x509proxy.settings import SettingsError
+from x509proxy.transport.tls_context import client_certificate
+
+reactor: Any = installed_reactor
+
+
+def write_private(path: str, content: bytes) -> str:
+    """A file that only we can read; its absolute path."""
+    file = Path(path).absolute()
+    file.touch(mode=0o600)
+    file.write_bytes(content)
+    return str(file)
+
+
+def server_files(certificate: str, key: str) -> None:
+    """A certificate for ``localhost`` and its key."""
+    made = make_self_signed(KeyKind.EC, "localhost", server=True)
+    write_private(certificate, made.certificate_pem)
+    write_private(key, made.key_pem)
+
+
+class EndpointTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.file = write_private(self.mktemp(), pair(subject="CN=localhost").pem)
+
+
+class Descriptions(EndpointTestCase):
+    def listen(self, description: str) -> tuple[Any, tuple[Any, ...]]:
+        """Listen there, in memory: the factory, and port, backlog and interface, or path, mode and so on."""
+        self.reactor = MemoryReactorClock()
+        serverFromString(self.reactor, description).listen(Factory.forProtocol(Protocol))
+        servers: list[tuple[Any, ...]] = [*self.reactor.tcpServers, *self.reactor.unixServers]
+        (server,) = servers
+        address, factory, *rest = server
+        return factory, (address, *rest)
+
+    def where(self, description: str) -> tuple[Any, ...]:
+        """The place alone, with nothing but TLS on it."""
+        factory, place = self.listen(description)
+        self.assertIsInstance(factory, TLSMemoryBIOFactory)
+        return place
+
+    def test_not_escaped(self) -> None:
+        """The endpoint within may be written as it is, its arguments among ours."""
+        self.assertEqual(
+            (8443, 7, "127.0.0.1"),
+            self.where(f"x509:tcp:8443:interface=127.0.0.1:certificate={self.file}:backlog=7"),
+        )
+
+    def test_escaped(self) -> None:
+        """The endpoint within may be escaped, as a value of its own."""
+        self.assertEqual((8443, 50, ""), self.where(rf"x509:tcp\:8443:certificate={self.file}"))
+
+    def test_escaped_with_equals_signs(self) -> None:
+        """An escaped endpoint may have arguments with names, whether their equals signs are escaped or not."""
+        for equals in ("=", r"\="):
+            description = rf"x509:tcp\:8443\:interface{equals}127.0.0.1\:backlog{equals}7:certificate={self.file}"
+            self.assertEqual((8443, 7, "127.0.0.1"), self.where(description))
+
+    def test_quoted(self) -> None:
+        """What ``quoteStringArgument`` makes of an endpoint is taken back as it was."""
+        within = r"tcp6:8443:interface=\:\:1"
+        self.assertEqual(
+            (8443, 50, "::1"),
+            self.where(f"x509:{quoteStringArgument(within)}:certificate={self.file}"),
+        )
+
+    def test_colons_in_values(self) -> None:
+        """Colons in values, ours and those of the endpoint within, survive."""
+        odd = write_private(self.mktemp() + ":1=2", pair(subject="CN=localhost").pem)
+        self.assertEqual(
+            (8443, 50, "::1"),
+            self.where(rf"x509:tcp6:8443:interface=\:\:1:certificate={quoteStringArgument(odd)}"),
+        )
+        (path, *_) = self.where(rf"x509:unix:/run/a\:b:certificate={self.file}")
+        self.assertEqual("/run/a:b", path)
+
+    def test_nested_wrapper(self) -> None:
+        """The endpoint within may itself wrap one, such as ``haproxy:`` for the PROXY protocol: TLS comes on top of it."""
+        for within in (
+            "haproxy:tcp:8443:interface=127.0.0.1",
+            r"haproxy\:tcp\:8443\:interface\=127.0.0.1",
+        ):
+            factory, place = self.listen(f"x509:{within}:certificate={self.file}")
+            self.assertEqual((8443, 50, "127.0.0.1"), place)
+            self.assertNotIsInstance(factory, TLSMemoryBIOFactory)
+            self.assertIsInstance(factory.wrappedFactory, TLSMemoryBIOFactory)
+
+    def test_by_hand(self) -> None:
+        """The function does the same for those who have no string."""
+        x509_endpoint(self.reactor, "tcp", "8443", certificate=self.file).listen(
+            Factory.forProtocol(Protocol)
+        )
+        self.assertEqual(8443, self.reactor.tcpServers[0][0])
+
+
+class BadArguments(EndpointTestCase):
+    def expect(self, description: str, *texts: str) -> None:
+        """One sentence that says so, before anything listens."""
+        error = self.assertRaises(SettingsError, serverFromString, self.reactor, description)
+        for text in texts:
+            self.assertIn(text, str(error))
+        self.assertNotIn("\n", str(error))
+        self.assertEqual([], [*self.reactor.tcpServers, *self.reactor.unixServers])
+
+    def test_files(self) -> None:
+        """A file that cannot be read, or holds something else, is named."""
+        self.expect("x509:tcp:1:certificate=/nowhere", "certificate: /nowhere", "cannot be read")
+        self.expect(
+            f"x509:tcp:1:certificate={self.file}:privateKey=/nowhere", "private-key: /nowhere"
+        )
+        self.expect(f"x509:tcp:1:certificate={self.file}:ca=/nowhere", "ca: /nowhere")
+        self.expect(
+            f"x509:tcp:1:certificate={write_private(self.mktemp(), b'nothing')}", "no certificate"
+        )
+
+    def test_keys(self) -> None:
+        """A key of another certificate, and one that others can read, are refused."""
+        other = write_private(self.mktemp(), pair(subject="CN=other", kind="RSA 2048").pem)
+        self.expect(f"x509:tcp:1:certificate={self.file}:privateKey={other}", "another public key")
+        Path(self.file).chmod(0o644)
+        self.expect(f"x509:tcp:1:certificate={self.file}", "found mode 0644")
+
+    def test_client_certificate(self) -> None:
+        """An unknown word for what is asked of clients is answered with the known ones."""
+        for word in ("maybe", "", "Required"):
+            description = f"x509:tcp:1:certificate={self.file}:clientCertificate={word}"
+            self.expect(description, f"found {word!r}, expected optional, required or none")
+
+    def test_no_certificate(self) -> None:
+        """Without a certificate there is no TLS, and the sentence says what is missing."""
+        self.expect("x509:tcp:1", "certificate")
+
+    def test_no_endpoint(self) -> None:
+        """Without an endpoint there is nothing to listen on."""
+        self.expect(f"x509:certificate={self.file}", "expected")
+        self.expect(f"x509::certificate={self.file}", "expected")
+
+    def test_bad_endpoint(self) -> None:
+        """What is wrong with the endpoint within is said too, an option that nobody knows included."""
+        for within in ("nonsense:1", "tcp", "tcp:x", "tcp:1:clientcertificate=required"):
+            self.expect(
+                f"x509:{within}:certificate={self.file}", within.partition(":")[0], "expected"
+            )
+
+
+class Plugin(SynchronousTestCase):
+    def test_found(self) -> None:
+        """Twisted finds the parser by its prefix, so that every ``--listen`` understands ``x509:``."""
+        parsers = [
+            parser
+            for parser in getPlugins(IStreamServerEndpointStringParser)
+            if parser.prefix == "x509"
+        ]
+        self.assertEqual([X509EndpointParser], [type(parser) for parser in parsers])
+
+
+# Real sockets, and somebody else's TLS.
+
+
+def curl(*arguments: str) -> Deferred[tuple[bytes, bytes, int]]:
+    """Run ``curl``, for twenty seconds at most; its output, its complaints and its exit code."""
+    bounded = ("-q", "--silent", "--show-error", "--max-time", "20", *arguments)
+    run: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
+        "curl", bounded, env={"PATH": os.environ["PATH"]}, reactor=reactor
+    )
+    return run
+
+
+TLS_VERSIONS = {"TLSv1.2": ("--tlsv1.2", "--tls-max", "1.2"), "TLSv1.3": ("--tlsv1.3",)}
+
+
+class Tells(Resource):
+    """Tells each client who it is."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        found = client_certificate(request)
+        if found is None:
+            return b"nobody"
+        flags = sorted(flag.value for flag in found.flags_at(time.time()))
+        return " ".join([found.thumbprint, found.verdict.value, *flags]).encode()
+
+
+class RealSockets(TestCase):
+    def setUp(self) -> None:
+        self.certificate, self.key = self.mktemp(), self.mktemp()
+        server_files(self.certificate, self.key)
+
+    @inlineCallbacks
+    def listen(
+        self, more: str = "", within: str = r"tcp\:0\:interface\=127.0.0.1"
+    ) -> Generator[Any, Any, int]:
+        """A stock Site behind the endpoint; its port."""
+        description = f"x509:{within}:certificate={self.certificate}:privateKey={self.key}{more}"
+        port = yield serverFromString(reactor, description).listen(Site(Tells()))
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
+
+    def ask(
+        self, port: int, found: Pair | None, version: str = "TLSv1.3"
+    ) -> Deferred[tuple[bytes, bytes, int]]:
+        shown: tuple[str, ...] = ()
+        if found is not None:
+            path = write_private(self.mktemp(), found.pem)
+            shown = ("--cert", path, "--key", path)
+        where = (
+            "--resolve",
+            f"localhost:{port}:127.0.0.1",
+            "--cacert",
+            self.certificate,
+            f"https://localhost:{port}/",
+        )
+        return curl(*TLS_VERSIONS[version], *shown, *where)
+
+    @inlineCallbacks
+    def expect(self, port: int, found: Pair | None, said: str) -> Generator[Any, Any, None]:
+        answers = yield gatherResults([self.ask(port, found, version) for version in TLS_VERSIONS])
+        self.assertEqual([(said.encode(), b"", 0)] * 2, answers)
+
+    @inlineCallbacks
+    def test_who(self) -> Generator[Any, Any, None]:
+        """A stock ``Site`` knows its client by its certificate, in TLS 1.2 and 1.3, EC and RSA, and knows one without."""
+        port = yield self.listen()
+        for found in (pair("EC P-256"), pair("RSA 2048")):
+            yield self.expect(port, found, f"{thumbprint(found.der)} SELF_SIGNED")
+        yield self.expect(port, None, "nobody")
+
+    @inlineCallbacks
+    def test_equals_sign_not_escaped(self) -> Generator[Any, Any, None]:
+        r"""The string as people write it, ``tcp\:0\:interface=127.0.0.1``, listens there."""
+        port = yield self.listen(within=r"tcp\:0\:interface=127.0.0.1")
+        yield self.expect(port, pair(), f"{thumbprint(pair().der)} SELF_SIGNED")
+
+    @inlineCallbacks
+    def test_none(self) -> Generator[Any, Any, None]:
+        """With ``none`` nobody is asked."""
+        port = yield self.listen(":clientCertificate=none")
+        yield self.expect(port, pair(), "nobody")
+
+    @inlineCallbacks
+    def test_required(self) -> Generator[Any, Any, None]:
+        """With ``required`` who shows nothing gets no answer at all, and who shows something does."""
+        port = yield self.listen(":clientCertificate=required")
+        yield self.expect(port, pair(), f"{thumbprint(pair().der)} SELF_SIGNED")
+        answers = yield gatherResults([self.ask(port, None, version) for version in TLS_VERSIONS])
+        for output, complaint, code in answers:
+            self.assertEqual(b"", output)
+            self.assertNotEqual(0, code, complaint)
+
+    @inlineCallbacks
+    def test_expired(self) -> Generator[Any, Any, None]:
+        """What is expired arrives, with ``required`` too: it is the application that has to ask for the flags of this time."""
+        port = yield self.listen(":clientCertificate=required")
+        found = pair(years=(2020, 2021))
+        yield self.expect(port, found, f"{thumbprint(found.der)} SELF_SIGNED EXPIRED")
+
+    @inlineCallbacks
+    def test_authorities(self) -> Generator[Any, Any, None]:
+        """With ``ca`` what it has issued is trusted, and what another has issued is not."""
+        authority, other = pair(subject="CN=authority", ca=True), pair(subject="CN=other", ca=True)
+        port = yield self.listen(f":ca={write_private(self.mktemp(), authority.pem)}")
+        for issuer, verdict in ((authority, "TRUSTED"), (other, "UNTRUSTED")):
+            found = pair(issuer=issuer)
+            yield self.expect(port, found, f"{thumbprint(found.der)} {verdict}")

@@ -1,0 +1,51 @@
+"""Promises of :mod:`x509proxy.exchange`."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates as samples
+from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
+from x509proxy.exchange import Exchange, Observer, Outcome
+
+
+def exchange(certificate: ClientCertificate | None = None) -> Exchange:
+    return Exchange(
+        started=0.0,
+        duration=0.0,
+        peer="192.0.2.1",
+        method="GET",
+        target="/",
+        outcome=Outcome.ANSWERED,
+        certificate=certificate,
+    )
+
+
+class Record(SynchronousTestCase):
+    def test_verdict_without_certificate(self) -> None:
+        """A request without a certificate has the verdict ``NONE``."""
+        self.assertEqual(Verdict.NONE, exchange().verdict)
+
+    def test_verdict_of_the_certificate(self) -> None:
+        """The record's verdict is its certificate's."""
+        self.assertEqual(Verdict.SELF_SIGNED, exchange(samples.client()).verdict)
+
+    def test_frozen(self) -> None:
+        """An observer cannot change what the next one sees."""
+        with self.assertRaises(AttributeError):
+            exchange().status = 200  # type: ignore[misc]
+
+    def test_repr_holds_no_certificate(self) -> None:
+        """A record shown in a traceback tells a thumbprint, never the certificate's bytes (law L4)."""
+        self.assertNotIn("der=", repr(exchange(samples.client())))
+
+    def test_a_list_is_an_observer(self) -> None:
+        """``list.append`` is all that it takes to watch a proxy in a test."""
+        seen: list[Exchange] = []
+        observer: Observer = seen.append
+        observer(exchange())
+        self.assertEqual([exchange()], seen)
+
+    def test_outcomes(self) -> None:
+        """The words that reach logs and metrics are these three."""
+        self.assertEqual(["answered", "refused", "aborted"], [outcome.value for outcome in Outcome])

@@ -1,0 +1,690 @@
+"""Promises of :mod:`x509proxy.relay`: what a back end hears of a request, to the byte; and what the client hears of it."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+from cryptography import x509
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.certificates import NOON, certificate
+from tests.support.memory import CUT, GET, HEADER, OK, RULES, Proxy, Wire, post, undated
+from x509proxy import relay as transfer
+from x509proxy.certificates.client_certificate import ClientCertificate, Objection
+from x509proxy.downstream.request import Request
+from x509proxy.exchange import Outcome
+from x509proxy.forwarding import forwarded_fields as forwarding
+from x509proxy.forwarding.certificate_formats import encode
+from x509proxy.schema import DiscoverySettings
+from x509proxy.settings import ClientAuth, ClientSettings, Format, PolicySettings, UpstreamSettings
+from x509proxy.upstream.connection import Connection
+
+SMALL = ClientSettings(hold_bytes=4)
+TWO = ("http://127.0.0.1:8081", "http://127.0.0.1:8082/base")
+BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"
+
+
+def asked(line: bytes, *more: bytes, host: bytes = b"as.example", scheme: bytes = b"http") -> bytes:
+    """The head that a back end gets, without its id: ``more`` are lines after those of the proxy."""
+    lines = [
+        line,
+        b"Host: " + host,
+        b"X-Forwarded-For: 198.51.100.7",
+        b"X-Forwarded-Proto: " + scheme,
+        b"X-Forwarded-Port: 8443",
+        b"X-Forwarded-Host: " + host,
+        b'Forwarded: for=198.51.100.7;host="' + host + b'";proto=' + scheme,
+        *more,
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def identity() -> bytes:
+    client = ClientCertificate.from_x509(certificate(), [Objection(0, 18)])
+    ((name, value),) = encode(client, Format.PEM, HEADER)
+    return name + b": " + value
+
+
+class TransferTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        # The samples' certificates are valid then.
+        clock = patch.object(transfer, "time")
+        clock.start().time.return_value = NOON
+        self.addCleanup(clock.stop)
+        self.arrange()
+
+    def arrange(
+        self,
+        *,
+        client: ClientSettings = ClientSettings(),
+        upstream: UpstreamSettings = UpstreamSettings(),
+        policy: PolicySettings = PolicySettings(),
+        urls: tuple[str, ...] = ("http://127.0.0.1:8080",),
+        at_once: bool = True,
+        discovery: DiscoverySettings | None = None,
+    ) -> None:
+        self.proxy = Proxy(
+            client=client,
+            upstream=upstream,
+            policy=policy,
+            urls=urls,
+            at_once=at_once,
+            discovery=discovery,
+        )
+
+    @property
+    def back(self) -> Wire:
+        return self.proxy.back_end.wire
+
+    def expect_status(self, status: int, client: Wire) -> None:
+        self.assertEqual(str(status).encode(), client.sent()[9:12])
+        (exchange,) = self.proxy.exchanges
+        self.assertEqual((status, Outcome.REFUSED), (exchange.status, exchange.outcome))
+
+    def expect_unasked(self) -> None:
+        """No back end has heard of anything."""
+        self.assertEqual([[]], [back_end.attempts for back_end in self.proxy.back_ends])
+
+    def expect_quiet(self) -> None:
+        """Nothing is in use, and nobody waits."""
+        self.assertEqual([0] * len(self.proxy.pools), [pool.load for pool in self.proxy.pools])
+
+
+class Judging(TransferTestCase):
+    """What is not to go on is refused before a back end hears of it."""
+
+    def test_policy(self) -> None:
+        """A request without the certificate that it needs is a 401, and no connection is asked for."""
+        self.arrange(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
+        self.expect_status(401, self.proxy.client(GET))
+        self.expect_unasked()
+
+    def test_policy_before_the_body(self) -> None:
+        """It is refused at its head: a body is not waited for, nor asked for."""
+        self.arrange(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
+        self.expect_status(401, self.proxy.client(post(b"", b"Expect: 100-continue", length=9)))
+        self.expect_unasked()
+
+    def test_connection_that_names_too_much(self) -> None:
+        """A ``Connection`` field that names one that routes or frames the message is a 400."""
+        for name in (b"Host", b"content-length", b"close, Transfer-Encoding"):
+            self.arrange()
+            client = self.proxy.client(
+                b"GET / HTTP/1.1\r\nHost: as.example\r\nConnection: " + name + b"\r\n\r\n"
+            )
+            self.expect_status(400, client)
+            self.expect_unasked()
+
+    def test_policy_raises(self) -> None:
+        """An exception while a request is judged is a 502, and no back end hears of it."""
+        with patch.object(forwarding, "admit", side_effect=ZeroDivisionError):
+            self.expect_status(502, self.proxy.client(GET))
+        self.expect_unasked()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_line_end(self) -> None:
+        """A line end in what is about to be written is a 502, and no back end gets a byte."""
+        with patch.object(forwarding, "identity", return_value=((HEADER, b"x\r\nX-Evil: y"),)):
+            self.expect_status(502, self.proxy.client(GET))
+        self.expect_unasked()
+        self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
+
+    def test_line_end_after_a_body(self) -> None:
+        """So it is when that is found once the body has come."""
+        with patch.object(transfer, "write_head", side_effect=ValueError):
+            client = self.proxy.client(post(b"ab", length=3))
+            self.assertEqual(b"", client.sent())
+            client.deliver(b"c")
+        self.expect_status(502, client)
+        self.expect_unasked()
+        self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
+
+
+class Heads(TransferTestCase):
+    """The head that a back end gets, byte for byte."""
+
+    def head(self, *pieces: bytes, shown: x509.Certificate | None = None) -> bytes:
+        (self.proxy.tls_client(shown, *pieces) if shown else self.proxy.client(*pieces))
+        return undated(self.back.sent())
+
+    def test_get(self) -> None:
+        """A GET has no framing."""
+        self.assertEqual(asked(b"GET / HTTP/1.1"), self.head(GET))
+
+    def test_fields(self) -> None:
+        """Fields keep their order and their spelling, repeats included; hop-by-hop ones go, and what they name."""
+        sent = (
+            b"GET /a%2Fb;c?d=%20 HTTP/1.1\r\nX-a: 1\r\nHost: AS.example:8443\r\nx-A: 2\r\nConnection: X-Gone, close\r\n"
+            b"X-Gone: 3\r\nTE: trailers\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n"
+        )
+        first, _, rest = asked(b"GET /a%2Fb;c?d=%20 HTTP/1.1", host=b"AS.example:8443").partition(
+            b"X-Forwarded-For"
+        )
+        self.assertEqual(first + b"X-a: 1\r\nx-A: 2\r\nX-Forwarded-For" + rest, self.head(sent))
+
+    def test_certificate(self) -> None:
+        """The certificate of the handshake comes last, once, whatever the client says of itself."""
+        sent = b"GET / HTTP/1.1\r\nHost: as.example\r\n" + HEADER.upper() + b": forged\r\n\r\n"
+        expected = asked(b"GET / HTTP/1.1", identity(), scheme=b"https")
+        self.assertEqual(expected, self.head(sent, shown=certificate()))
+        self.back.deliver(OK)
+        (exchange,) = self.proxy.exchanges
+        self.assertEqual((1, "http://127.0.0.1:8080"), (exchange.forged, exchange.backend))
+
+    def test_no_certificate(self) -> None:
+        """Without one there is no such field."""
+        sent = b"GET / HTTP/1.1\r\nHost: as.example\r\n" + HEADER + b": forged\r\n\r\n"
+        self.assertEqual(asked(b"GET / HTTP/1.1"), self.head(sent))
+
+    def test_length(self) -> None:
+        """A body that is complete goes with its length, however it came."""
+        expected = asked(b"POST /token HTTP/1.1", b"Content-Length: 3") + b"abc"
+        self.assertEqual(expected, self.head(post(b"abc")))
+        self.assertEqual(expected, self.head(post(b"a", length=3), b"bc"))
+        self.assertEqual(expected, self.head(post(b"3\r\nabc\r\n", length=-1), b"0\r\n\r\n"))
+
+    def test_no_body(self) -> None:
+        """A POST without a body says so, since servers ask for a length."""
+        self.assertEqual(asked(b"POST /token HTTP/1.1", b"Content-Length: 0"), self.head(post(b"")))
+
+    def test_streamed_with_length(self) -> None:
+        """A long body with a length goes with it, as it comes."""
+        self.arrange(client=SMALL)
+        expected = asked(b"POST /token HTTP/1.1", b"Content-Length: 9") + b"abcdefghi"
+        self.assertEqual(expected, self.head(post(b"abcd", length=9), b"ef", b"ghi"))
+
+    def test_streamed_in_chunks(self) -> None:
+        """A long body in chunks goes in chunks, which are ours."""
+        self.arrange(client=SMALL)
+        expected = (
+            asked(b"POST /token HTTP/1.1", b"Transfer-Encoding: chunked")
+            + b"4\r\nabcd\r\n2\r\nef\r\n0\r\n\r\n"
+        )
+        self.assertEqual(
+            expected,
+            self.head(
+                post(b"2;x=y\r\nab\r\n2\r\ncd\r\n", length=-1), b"2\r\nef\r\n", b"0\r\nX: y\r\n\r\n"
+            ),
+        )
+
+    def test_completed_while_waiting(self) -> None:
+        """A body that ends after its framing was chosen, and before there is a connection, keeps that framing."""
+        self.arrange(client=SMALL, at_once=False)
+        client = self.proxy.client(post(b"4\r\nabcd\r\n", length=-1))
+        client.deliver(b"2\r\nef\r\n0\r\n\r\n")
+        self.proxy.back_end.attempts[0].succeed()
+        expected = (
+            asked(b"POST /token HTTP/1.1", b"Transfer-Encoding: chunked")
+            + b"6\r\nabcdef\r\n0\r\n\r\n"
+        )
+        self.assertEqual(expected, undated(self.back.sent()))
+        self.back.deliver(OK)
+        self.assertIn(b"HTTP/1.1 200 OK", client.sent())
+
+    def test_base(self) -> None:
+        """A back end's base goes before every target."""
+        self.arrange(urls=("http://127.0.0.1:8080/base",))
+        self.assertEqual(asked(b"GET /base/ HTTP/1.1"), self.head(GET))
+
+    def test_asterisk(self) -> None:
+        """``OPTIONS *`` asks of the server as a whole, wherever its base is."""
+        self.arrange(urls=("http://127.0.0.1:8080/base",))
+        self.assertEqual(
+            asked(b"OPTIONS * HTTP/1.1"),
+            self.head(b"OPTIONS * HTTP/1.1\r\nHost: as.example\r\n\r\n"),
+        )
+
+    def test_absolute(self) -> None:
+        """A target in absolute form goes as the server wants it."""
+        sent = b"GET http://as.example/a?b HTTP/1.1\r\nHost: as.example\r\n\r\n"
+        self.assertEqual(asked(b"GET /a?b HTTP/1.1"), self.head(sent))
+
+    def test_no_host(self) -> None:
+        """HTTP/1.0 without a host gets that of the back end."""
+        self.assertEqual(
+            asked(b"GET / HTTP/1.1", host=b"127.0.0.1:8080"), self.head(b"GET / HTTP/1.0\r\n\r\n")
+        )
+
+
+class Uploads(TransferTestCase):
+    def test_slow(self) -> None:
+        """However many clients send large bodies as slowly as they may, one who has said all is served."""
+        self.arrange(client=SMALL, upstream=UpstreamSettings(connections=4))
+        for _ in range(4):
+            self.proxy.client(post(b"half of it", length=100))
+        self.assertEqual(2, len(self.proxy.back_end.wires))
+        client = self.proxy.client(GET)
+        self.proxy.back_end.wire.deliver(OK)
+        self.assertIn(b"200 OK", client.sent())
+
+    def test_come_whole(self) -> None:
+        """One that has come whole makes place for the next, though the back end takes its time."""
+        self.arrange(client=SMALL, upstream=UpstreamSettings(connections=4))
+        clients = [self.proxy.client(post(b"half of it", length=12)) for _ in range(3)]
+        self.assertEqual(2, len(self.proxy.back_end.wires))
+        clients[0].deliver(b"!!")
+        self.assertEqual(3, len(self.proxy.back_end.wires))
+
+    def test_small(self) -> None:
+        """What is held until it is whole is no such upload."""
+        self.arrange(upstream=UpstreamSettings(connections=4))
+        for _ in range(4):
+            self.proxy.client(post(b"grant_type=client_credentials"))
+        self.assertEqual(4, len(self.proxy.back_end.wires))
+
+
+class Choosing(TransferTestCase):
+    """Several back ends."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.arrange(urls=TWO)
+
+    def heard(self) -> list[int]:
+        """How many connections each has been asked for."""
+        return [len(back_end.attempts) for back_end in self.proxy.back_ends]
+
+    def test_least_load(self) -> None:
+        """The one with the least to do is asked; among equals the one that was asked longest ago."""
+        client = self.proxy.client(GET)
+        self.assertEqual([1, 0], self.heard())
+        self.proxy.client(GET)
+        self.assertEqual([1, 1], self.heard())
+        self.back.deliver(OK)
+        client.deliver(GET)
+        self.assertEqual(2, self.back.sent().count(b"GET / HTTP/1.1"))
+
+    def test_next(self) -> None:
+        """If one cannot be connected to the next is asked, with its own base, and it is the one on record."""
+        self.arrange(urls=TWO, at_once=False)
+        client = self.proxy.client(GET)
+        self.proxy.back_ends[0].attempts[0].fail()
+        self.assertEqual([1, 1], self.heard())
+        second = self.proxy.back_ends[1].attempts[0].succeed()
+        self.assertEqual(asked(b"GET /base/ HTTP/1.1"), undated(second.sent()))
+        second.deliver(OK)
+        self.assertEqual(OK, undated(client.sent()))
+        self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[0].backend)
+
+    def test_none_left(self) -> None:
+        """If none can be connected to, the last one's refusal is the answer, and it is the one on record."""
+        self.arrange(urls=TWO, at_once=False)
+        client = self.proxy.client(GET)
+        self.proxy.back_ends[0].attempts[0].fail()
+        self.assertEqual(b"", client.sent())
+        self.proxy.clock.advance(5)
+        self.expect_status(504, client)
+        self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[0].backend)
+        self.expect_quiet()
+
+    def test_not_after_the_first_byte(self) -> None:
+        """Once a byte has been written no other is asked: nobody knows what has been done with it."""
+        client = self.proxy.client(GET)
+        self.back.lose()
+        self.expect_status(502, client)
+        self.assertEqual([1, 0], self.heard())
+
+    def test_down(self) -> None:
+        """One that could not be connected to is left alone; if all are down they are asked all the same."""
+        self.arrange(urls=TWO, at_once=False)
+        self.proxy.client(GET)
+        self.proxy.back_ends[0].attempts[0].fail()
+        self.proxy.client(GET)
+        self.assertEqual([1, 2], self.heard())
+        client = self.proxy.client(GET)
+        for attempt in self.proxy.back_ends[1].attempts:
+            attempt.fail()
+        self.assertEqual([3, 3], self.heard())
+        self.proxy.back_ends[0].attempts[2].succeed().deliver(OK)
+        self.assertEqual(OK, undated(client.sent()))
+
+    def test_not_down_but_full(self) -> None:
+        """A request is not sent to one that is down because the others have enough to do: it is told 503."""
+        self.arrange(urls=TWO, upstream=UpstreamSettings(connections=1, queue=1), at_once=False)
+        self.proxy.client(GET)
+        self.proxy.back_ends[0].attempts[0].fail()
+        self.proxy.client(GET)
+        self.expect_status(503, self.proxy.client(GET))
+        self.assertEqual([1, 1], self.heard())
+        self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[-1].backend)
+
+    def test_trial(self) -> None:
+        """When the hold-off is over one request tries it, and goes on to the next if it fails."""
+        self.arrange(urls=TWO, at_once=False)
+        self.proxy.client(GET)
+        self.proxy.back_ends[0].attempts[0].fail()
+        self.proxy.clock.advance(1)
+        for _ in range(3):
+            self.proxy.client(GET)
+        self.assertEqual([2, 3], self.heard())
+        self.proxy.back_ends[0].attempts[1].fail()
+        self.assertEqual([2, 4], self.heard())
+
+    def test_queue(self) -> None:
+        """Only where every queue is full it is a 503."""
+        self.arrange(urls=TWO, upstream=UpstreamSettings(connections=1, queue=1))
+        clients = [self.proxy.client(GET) for _ in range(5)]
+        self.expect_status(503, clients[4])
+
+    def test_body_kept(self) -> None:
+        """A body that has come goes to whoever can be connected to in the end."""
+        self.arrange(urls=TWO, at_once=False, client=SMALL)
+        self.proxy.client(post(b"abcd", length=6))
+        self.proxy.back_ends[0].attempts[0].fail()
+        second = self.proxy.back_ends[1].attempts[0].succeed()
+        self.assertEqual(
+            asked(b"POST /base/token HTTP/1.1", b"Content-Length: 6") + b"abcd",
+            undated(second.sent()),
+        )
+
+
+class Answers(TransferTestCase):
+    """The answer's way back."""
+
+    def test_framing(self) -> None:
+        """The answer is framed anew, and loses what concerned one connection only."""
+        client = self.proxy.client(GET)
+        self.back.deliver(
+            b"HTTP/1.1 201 Made\r\nX-A: b\r\nKeep-Alive: timeout=5\r\nConnection: X-Gone\r\nX-Gone: c\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2;x=y\r\nbc\r\n0\r\nX-Trailer: d\r\n\r\n"
+        )
+        expected = b"HTTP/1.1 201 Made\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"
+        self.assertEqual(expected, undated(client.sent()))
+        self.expect_quiet()
+
+    def test_secret(self) -> None:
+        """The secret name that a back end repeats, in its reason or its fields, stays here."""
+        client = self.proxy.client(GET)
+        self.back.deliver(
+            b"HTTP/1.1 200 no "
+            + HEADER
+            + b"\r\n"
+            + HEADER
+            + b": x\r\nVary: Accept, "
+            + HEADER
+            + b"\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.assertEqual(
+            b"HTTP/1.1 200 OK\r\nVary: Accept, *\r\nContent-Length: 0\r\n\r\n",
+            undated(client.sent()),
+        )
+
+    def test_one_connection(self) -> None:
+        """Clients one after the other share a connection, and each gets its own answer."""
+        for word in (b"ab", b"cd", b"ef"):
+            client = self.proxy.client(GET)
+            self.back.deliver(OK.replace(b"ok", word))
+            self.assertEqual(word, client.sent()[-2:])
+        self.assertEqual(1, len(self.proxy.back_end.attempts))
+
+    def test_queued(self) -> None:
+        """Clients that wait for the only connection get their own answers, in turn."""
+        self.arrange(upstream=UpstreamSettings(connections=1))
+        clients = [self.proxy.client(GET + GET) for _ in range(3)]
+        for number in range(6):
+            self.back.deliver(OK.replace(b"ok", b"%02d" % number))
+        self.assertEqual(
+            [(b"00", b"03"), (b"01", b"04"), (b"02", b"05")],
+            [bodies(client.sent()) for client in clients],
+        )
+        self.assertEqual(1, len(self.proxy.back_end.attempts))
+        self.expect_quiet()
+
+    def test_early(self) -> None:
+        """An answer that is complete before the body closes both connections, and the rest of the body goes nowhere."""
+        self.arrange(client=SMALL)
+        client = self.proxy.client(post(b"abcd", length=9))
+        self.back.sent()
+        self.back.deliver(OK)
+        self.assertIn(b"Connection: close\r\n", client.sent())
+        client.deliver(b"efghi")
+        self.assertEqual(
+            (b"", True, True), (self.back.sent(), self.back.aborted, client.disconnecting)
+        )
+        self.assertFalse(client.aborted)
+
+    def test_failed_before(self) -> None:
+        """A failure before the answer began is an answer of ours, and the client's connection stays."""
+        client = self.proxy.client(GET)
+        self.back.lose(CUT)
+        self.expect_status(502, client)
+        client.deliver(GET)
+        self.back.deliver(OK)
+        self.assertEqual(OK, undated(client.sent()))
+
+    def test_failed_after(self) -> None:
+        """A failure after it began cuts the client's connection, so that nobody takes half an answer for a whole one."""
+        client = self.proxy.client(GET)
+        self.back.deliver(BEGUN)
+        self.back.lose(CUT)
+        self.assertTrue(client.aborted)
+        (exchange,) = self.proxy.exchanges
+        self.assertEqual(
+            (Outcome.ABORTED, "back end's answer: cut short"), (exchange.outcome, exchange.reason)
+        )
+        self.proxy.clock.advance(0)
+        self.expect_quiet()
+
+    def test_failed_while_uploading(self) -> None:
+        """A failure while the body is still coming is an answer of ours, and the rest of the body goes nowhere."""
+        self.arrange(client=SMALL)
+        client = self.proxy.client(post(b"abcd", length=9))
+        self.back.lose(CUT)
+        self.expect_status(502, client)
+        client.deliver(b"efghi")
+        self.assertTrue(client.disconnecting)
+
+    def test_failed_half_way_both_ways(self) -> None:
+        """A failure with half a body in and half an answer out cuts the client's connection, and no error."""
+        self.arrange(client=SMALL)
+        client = self.proxy.client(post(b"abcd", length=9))
+        self.back.deliver(BEGUN)
+        self.back.lose(CUT)
+        # What was on its way in nonetheless.
+        client.protocol.dataReceived(b"efghi")
+        self.assertTrue(client.aborted)
+
+
+def bodies(answers: bytes) -> tuple[bytes, ...]:
+    """The bodies, of two bytes each, of several answers."""
+    return tuple(answer[-2:] for answer in answers.split(b"HTTP/1.1 200 OK")[1:])
+
+
+def broken(*_: object, **__: object) -> None:
+    raise ZeroDivisionError
+
+
+class Failing(TransferTestCase):
+    """What fails in a later turn, when nobody is there to catch it, is answered all the same (law L3)."""
+
+    def expect_logged(self) -> None:
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_sending(self) -> None:
+        """If the request cannot be sent, its client is told, and the connection is no good."""
+        self.arrange(at_once=False)
+        client = self.proxy.client(GET)
+        self.patch(Connection, "send", broken)
+        self.proxy.back_end.attempts[0].succeed()
+        self.expect_status(502, client)
+        self.assertTrue(self.back.aborted)
+        self.expect_logged()
+
+    def test_handing_on(self) -> None:
+        """If the answer's head cannot be handed on, its client is told; if its body cannot, the client is cut."""
+        client = self.proxy.client(GET)
+        self.patch(Request, "begin", broken)
+        self.back.deliver(OK)
+        self.expect_status(502, client)
+        self.assertTrue(self.back.aborted)
+        self.expect_logged()
+
+    def test_handing_on_half_way(self) -> None:
+        """If the rest of an answer cannot be handed on, the client is cut."""
+        client = self.proxy.client(GET)
+        self.patch(Request, "write", broken)
+        self.back.deliver(OK)
+        self.assertEqual((True, True), (client.aborted, self.back.aborted))
+        self.expect_logged()
+
+    def test_end(self) -> None:
+        """If only the end fails, when the connection has been handed back already, it is no good to anybody else either."""
+        client = self.proxy.client(GET)
+        self.patch(Request, "finish", broken)
+        self.back.deliver(OK)
+        self.assertEqual((True, True), (client.aborted, self.back.aborted))
+        self.expect_logged()
+
+    def test_refusing(self) -> None:
+        """If not even the refusal can be said, the client is cut."""
+        client = self.proxy.client(GET)
+        self.patch(Request, "answer", broken)
+        self.back.lose()
+        self.assertTrue(client.aborted)
+        self.expect_logged()
+
+
+class BackPressure(TransferTestCase):
+    """Who is slow on one side holds up the other."""
+
+    def test_slow_client(self) -> None:
+        """A client that does not read stops the reading from the back end, until it reads."""
+        client = self.proxy.client(GET)
+        self.back.deliver(BEGUN)
+        client.fill()
+        self.assertFalse(self.back.reading)
+        client.drain()
+        self.assertTrue(self.back.reading)
+        self.back.deliver(b"cd")
+        self.assertEqual(b"abcd", client.sent()[-4:])
+
+    def test_slow_client_that_never_reads(self) -> None:
+        """A client that never reads again is cut, and gives the place at the back end free."""
+        self.arrange(upstream=UpstreamSettings(connections=1))
+        client = self.proxy.client(GET)
+        self.back.deliver(BEGUN)
+        client.fill()
+        self.proxy.clock.advance(30)
+        self.assertTrue(client.aborted)
+        self.assertTrue(self.back.aborted)
+        self.expect_quiet()
+
+    def test_slow_client_before(self) -> None:
+        """A client that does not read as its answer begins stops the reading too."""
+        client = self.proxy.client(GET)
+        client.fill()
+        self.assertFalse(self.back.reading)
+        client.drain()
+        self.assertTrue(self.back.reading)
+
+    def test_slow_client_while_waiting(self) -> None:
+        """A client that stops reading, and starts again, while its request waits for a connection bothers nobody."""
+        self.arrange(at_once=False)
+        client = self.proxy.client(GET)
+        client.fill()
+        client.drain()
+        self.proxy.back_end.attempts[0].succeed().deliver(OK)
+        self.assertEqual(OK, undated(client.sent()))
+
+    def test_slow_back_end(self) -> None:
+        """A back end that does not read stops the reading from the client, until it reads."""
+        self.arrange(client=SMALL)
+        client = self.proxy.client(post(b"abcd", length=9))
+        self.assertTrue(client.reading)
+        self.back.fill()
+        self.assertFalse(client.reading)
+        self.back.drain()
+        self.assertTrue(client.reading)
+
+    def test_slow_back_end_that_never_reads(self) -> None:
+        """A back end that never reads again is a 504."""
+        self.arrange(client=SMALL)
+        client = self.proxy.client(post(b"abcd", length=9))
+        self.back.fill()
+        self.proxy.clock.advance(30)
+        self.expect_status(504, client)
+        self.assertTrue(client.reading)
+
+
+class Leaving(TransferTestCase):
+    """A client that goes frees what it had."""
+
+    def test_while_its_body_comes(self) -> None:
+        """Before its body is there, no back end has heard of it."""
+        client = self.proxy.client(post(b"", length=9))
+        client.lose()
+        self.expect_unasked()
+
+    def test_while_a_connection_is_opened(self) -> None:
+        """A connection that is being opened for it is kept for the next, and nothing is written to it."""
+        self.arrange(at_once=False)
+        client = self.proxy.client(GET)
+        client.lose()
+        self.proxy.back_end.attempts[0].succeed()
+        self.assertEqual((b"", False), (self.back.sent(), self.back.disconnecting))
+        self.expect_quiet()
+
+    def test_in_the_queue(self) -> None:
+        """It leaves the queue."""
+        self.arrange(upstream=UpstreamSettings(connections=1))
+        first, second = self.proxy.client(GET), self.proxy.client(GET)
+        second.lose()
+        self.back.sent()
+        self.back.deliver(OK)
+        self.assertEqual(b"", self.back.sent())
+        first.deliver(GET)
+        self.assertEqual(asked(b"GET / HTTP/1.1"), undated(self.back.sent()))
+
+    def test_while_answered(self) -> None:
+        """Its exchange is called off, and the connection with it."""
+        for answer in (b"", BEGUN):
+            client = self.proxy.client(GET)
+            self.back.deliver(answer)
+            client.lose()
+            self.assertTrue(self.back.aborted)
+            self.expect_quiet()
+        self.assertEqual(
+            [Outcome.ABORTED] * 2, [exchange.outcome for exchange in self.proxy.exchanges]
+        )
+
+    def test_while_uploading(self) -> None:
+        """So it is while its body is sent."""
+        self.arrange(client=SMALL)
+        client = self.proxy.client(post(b"abcd", length=9))
+        client.lose()
+        self.assertTrue(self.back.aborted)
+        self.expect_quiet()
+
+    def test_malformed_while_a_connection_is_opened(self) -> None:
+        """A body that turns out malformed meanwhile costs the back end not one byte."""
+        self.arrange(client=SMALL, at_once=False)
+        client = self.proxy.client(post(b"4\r\nabcd\r\n", length=-1))
+        client.deliver(b"X")
+        self.expect_status(400, client)
+        self.proxy.back_end.attempts[0].succeed()
+        self.assertEqual(b"", self.back.sent())
+
+    def test_malformed_while_uploading(self) -> None:
+        """A body that turns out malformed once some of it has gone gets its connection cut, unfinished."""
+        self.arrange(client=SMALL)
+        client = self.proxy.client(post(b"4\r\nabcd\r\n", length=-1))
+        client.deliver(b"X")
+        self.expect_status(400, client)
+        self.assertEqual((b"4\r\nabcd\r\n", True), (self.back.sent()[-9:], self.back.aborted))
+
+    def test_everybody(self) -> None:
+        """When all have gone nobody looks at a clock any more."""
+        client = self.proxy.client(GET)
+        self.back.deliver(OK)
+        client.lose()
+        self.proxy.pools[0].close()
+        self.back.lose()
+        self.assertEqual([], self.proxy.clock.getDelayedCalls())
+
+
+class Secrets(TransferTestCase):
+    """What is never told."""
+
+    def test_rules(self) -> None:
+        """The rules do not show the name in their text."""
+        self.assertNotIn(HEADER.decode(), repr(RULES))

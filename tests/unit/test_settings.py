@@ -1,0 +1,346 @@
+"""Promises of :mod:`x509proxy.settings`."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from x509proxy.backend_url import Backend, Scheme
+from x509proxy.schema import HealthSettings, ProxySettings
+from x509proxy.settings import (
+    ClientAuth,
+    ClientSettings,
+    PolicySettings,
+    SettingsError,
+    TlsSettings,
+    TlsVersion,
+    Trust,
+    UpstreamSettings,
+    Validity,
+)
+
+ROOMS: tuple[type[Any], ...] = (
+    TlsSettings,
+    PolicySettings,
+    ClientSettings,
+    UpstreamSettings,
+    ProxySettings,
+)
+
+
+def numbers(room: type[Any]) -> list[str]:
+    return [
+        name
+        for name in room.__struct_fields__
+        if isinstance(getattr(room(), name), int | float) and name != "demo"
+    ]
+
+
+class Numbers(SynchronousTestCase):
+    def test_bounded(self) -> None:
+        """No number can be switched off: zero, less than zero, infinity and no number at all are refused (law L7)."""
+        for room in ROOMS:
+            for name in numbers(room):
+                for number in (0, -1, math.inf, -math.inf, math.nan):
+                    raised = self.assertRaises(ValueError, room, **{name: number})
+                    self.assertEqual(
+                        f"{name.replace('_', '-')}: found {number}, expected a number above zero",
+                        str(raised),
+                    )
+
+    def test_booleans_are_no_numbers(self) -> None:
+        """A switch that is off is not a number that is zero."""
+        self.assertFalse(ProxySettings(demo=False).demo)
+
+    @given(st.floats(min_value=0, exclude_min=True, allow_infinity=False))
+    def test_any_other(self, seconds: float) -> None:
+        """Every other number is kept as it is."""
+        self.assertEqual(seconds, ClientSettings(head_timeout=seconds).head_timeout)
+
+
+class Values(SynchronousTestCase):
+    def test_frozen(self) -> None:
+        """Settings do not change after they have been checked."""
+        for room in ROOMS:
+            for name in room.__struct_fields__:
+                self.assertRaises(AttributeError, setattr, room(), name, None)
+
+    def test_hashable(self) -> None:
+        """Equal settings are equal keys."""
+        for room in ROOMS:
+            self.assertEqual(1, len({room(), room()}))
+
+    def test_defaults(self) -> None:
+        """The defaults are those of the design."""
+        client, upstream, proxy = ClientSettings(), UpstreamSettings(), ProxySettings()
+        self.assertEqual(
+            (TlsVersion.TLS_1_2, 10.0), (TlsSettings().minimum_version, client.handshake_timeout)
+        )
+        self.assertEqual(
+            (10.0, 30.0, 30.0, 1000),
+            (client.head_timeout, client.body_timeout, client.idle_timeout, client.requests),
+        )
+        self.assertEqual(
+            (16384, 8192, 100, 8192),
+            (client.head_bytes, client.line_bytes, client.fields, client.target_bytes),
+        )
+        self.assertEqual((1048576, 4096), (client.body_bytes, client.connections))
+        self.assertEqual(
+            (5.0, 30.0, 30.0),
+            (upstream.connect_timeout, upstream.response_timeout, upstream.read_timeout),
+        )
+        self.assertEqual((15.0, 32768), (upstream.idle_timeout, upstream.head_bytes))
+        self.assertEqual(
+            (("tcp:8443",), (), "connect2id"), (proxy.listen, proxy.backend, proxy.preset)
+        )
+        self.assertEqual(
+            (ClientAuth.OPTIONAL, Trust.ANY, 6144),
+            (proxy.client_certificate, proxy.trust, proxy.maximum_der),
+        )
+
+    def test_policy(self) -> None:
+        """The policy's part of a proxy's settings is complete."""
+        proxy = ProxySettings(
+            client_certificate=ClientAuth.REQUIRED,
+            trust=Trust.CA,
+            validity=Validity.IGNORE,
+            maximum_der=1000,
+        )
+        self.assertEqual(
+            PolicySettings(
+                client_certificate=ClientAuth.REQUIRED,
+                trust=Trust.CA,
+                validity=Validity.IGNORE,
+                maximum_der=1000,
+            ),
+            proxy.policy,
+        )
+
+    def test_repr_keeps_the_secret(self) -> None:
+        """The header's name is not in the text that a traceback shows (law L4)."""
+        self.assertEqual(
+            "ProxySettings(listen=('tcp:8443',), backend=('http://a',), preset='connect2id')",
+            repr(ProxySettings(header="Sec-Client-X509-Cert-secret", backend=("http://a",))),
+        )
+
+
+class Toml(SynchronousTestCase):
+    def read(self, **table: Any) -> ProxySettings:
+        return msgspec.convert(table, ProxySettings)
+
+    def test_names(self) -> None:
+        """Names in TOML have hyphens, and rooms are tables."""
+        found = self.read(
+            **{
+                "header-file": "header.txt",
+                "client-certificate": "required",
+                "client": {"head-timeout": 1.5},
+            }
+        )
+        self.assertEqual("header.txt", found.header_file)
+        self.assertEqual(ClientAuth.REQUIRED, found.client_certificate)
+        self.assertEqual(1.5, found.client.head_timeout)
+
+    def test_lists(self) -> None:
+        """What can be repeated is a list."""
+        self.assertEqual(
+            ("http://a", "http://b"), self.read(backend=["http://a", "http://b"]).backend
+        )
+
+    def test_back_ends(self) -> None:
+        """What is said of back ends that fail is read; sentences name the key, but not a path, which may hold another."""
+        found = self.read(
+            upstream={"hold-off": 0.5, "longest-hold-off": 300},
+            health={"path": "/health?full=1", "status": 204},
+        )
+        self.assertEqual((0.5, 300), (found.upstream.hold_off, found.upstream.longest_hold_off))
+        self.assertEqual(HealthSettings(path="/health?full=1", status=204), found.health)
+        for table, sentence in (
+            (
+                {"upstream": {"hold-off": 31}},
+                "hold-off: found 31, expected no more than longest-hold-off, 30",
+            ),
+            (
+                {"upstream": {"longest-hold-off": 301}},
+                "longest-hold-off: found 301, expected 300 or less",
+            ),
+            ({"health": {"path": "/", "status": 600}}, "status: found 600, expected 200 to 599"),
+            (
+                {"health": {"path": "/#a"}},
+                "path: found no path, expected one such as /health, in ASCII and without spaces or #",
+            ),
+        ):
+            error = self.assertRaises(msgspec.ValidationError, self.read, **table)
+            self.assertEqual(sentence, str(error).partition(" - at")[0])
+
+    def test_hosts(self) -> None:
+        """A name that is served is written as names are compared; with another one, every request would be misdirected."""
+        hosts = ("localhost", "as.example.com", "127.0.0.1", "[::1]", "xn--a_b")
+        self.assertEqual(hosts, self.read(client={"hosts": hosts}).client.hosts)
+        for name in (
+            "https://localhost",
+            "localhost:18443",
+            "LOCALHOST",
+            "localhost.",
+            "*.example.com",
+            "",
+            "::1",
+            "a\n",
+        ):
+            error = self.assertRaises(
+                msgspec.ValidationError, self.read, client={"hosts": ["a", name]}
+            )
+            expected = "expected a host's name in lower case, without a port, a final dot or *"
+            self.assertEqual(
+                f"hosts: found {name!r}, {expected}",
+                str(error).partition(" - at")[0].replace("\\\\", "\\"),
+            )
+
+    def test_wrong(self) -> None:
+        """Unknown names, wrong types, unknown words and bad numbers are refused, wherever they stand."""
+        tables: tuple[dict[str, Any], ...] = (
+            {"backends": []},
+            {"header_file": "header.txt"},
+            {"backend": "http://a"},
+            {"trust": "anyone"},
+            {"demo": "yes"},
+            {"maximum-der": 6144.5},
+            {"maximum-der": 0},
+            {"client": {"head-timeout": "10s"}},
+            {"client": {"head-timeout": 0}},
+            {"upstream": {"retries": 3}},
+            {"upstream": {"hold-off": 31}},
+            {"upstream": {"longest-hold-off": 301}},
+            {"health": {}},
+            {"health": {"path": "health"}},
+            {"health": {"path": "/a b"}},
+            {"health": {"path": "/", "status": 100}},
+            {"health": {"path": "/", "interval": 0}},
+            {"tls": {"minimum-version": "1.1"}},
+        )
+        for table in tables:
+            self.assertRaises(msgspec.ValidationError, self.read, **table)
+
+
+class BackendUrl(SynchronousTestCase):
+    def test_ports_and_bases(self) -> None:
+        """A back end that is made of parts is checked as one that is read."""
+        for changes in (
+            {"port": 65536},
+            {"port": 0},
+            {"base": b"a"},
+            {"base": b"/a/"},
+            {"base": b"/a?b"},
+            {"base": b"/a b"},
+        ):
+            self.assertRaises(SettingsError, Backend, scheme=Scheme.HTTP, host="a", **changes)
+
+    def test_table(self) -> None:
+        """Each form of a back end is read into its parts, and written back as short as it goes."""
+        for url, parts, authority, text in (
+            ("http://app", (Scheme.HTTP, "app", 80, "", b""), b"app", "http://app"),
+            ("http://app:80/", (Scheme.HTTP, "app", 80, "", b""), b"app", "http://app"),
+            ("https://app", (Scheme.HTTPS, "app", 443, "", b""), b"app", "https://app"),
+            ("https://app:80", (Scheme.HTTPS, "app", 80, "", b""), b"app:80", "https://app:80"),
+            (
+                "HTTP://App:8080/c2id/",
+                (Scheme.HTTP, "app", 8080, "", b"/c2id"),
+                b"app:8080",
+                "http://app:8080/c2id",
+            ),
+            (
+                "http://127.0.0.1:8080/a/b",
+                (Scheme.HTTP, "127.0.0.1", 8080, "", b"/a/b"),
+                None,
+                None,
+            ),
+            ("http://[::1]", (Scheme.HTTP, "::1", 80, "", b""), b"[::1]", "http://[::1]"),
+            (
+                "http://[2001:db8::1]:81",
+                (Scheme.HTTP, "2001:db8::1", 81, "", b""),
+                b"[2001:db8::1]:81",
+                None,
+            ),
+            (
+                "unix:/run/app.sock",
+                (Scheme.UNIX, "", 80, "/run/app.sock", b""),
+                b"localhost",
+                "unix:/run/app.sock",
+            ),
+            (
+                "unix:///run/app.sock",
+                (Scheme.UNIX, "", 80, "/run/app.sock", b""),
+                b"localhost",
+                "unix:/run/app.sock",
+            ),
+        ):
+            found = Backend.parse(url)
+            self.assertEqual(
+                parts, (found.scheme, found.host, found.port, found.path, found.base), url
+            )
+            self.assertEqual(authority or found.authority, found.authority)
+            self.assertEqual(text or url, str(found))
+
+    def test_wrong(self) -> None:
+        """Anything else is refused, and the sentence says what was found and what was expected."""
+        for url in (
+            "",
+            "app:8080",
+            "ftp://app",
+            "http:app",
+            "http://",
+            "http:///token",
+            "http://app:0",
+            "http://app:65536",
+            "http://app:port",
+            "http://app:-1",
+            "http://app?query",
+            "http://app/?",
+            "http://app/#fragment",
+            "http://app/a b",
+            "http://app/\u00e9",
+            "http://\u00e9",
+            "http://a b",
+            "http://a,b",
+            "http://[::1",
+            "http://[fe80::1%25eth0]",
+            "unix:run/app.sock",
+            "unix:",
+            "unix:/run/\0",
+        ):
+            raised = self.assertRaises(SettingsError, Backend.parse, url)
+            told = re.sub(r"[?#].*", "?…", url)
+            self.assertIn(f"found {told!r}, expected http://host", str(raised))
+
+    def test_credentials(self) -> None:
+        """Credentials in the address are refused, and not repeated in the sentence that says so."""
+        for url in (
+            "http://user:hunter2@app",
+            "http://hunter2@app",
+            "http://:hunter2@app",
+            "http://u:hunter2@a@b",
+            "ftp://u:hunter2@a",
+        ):
+            raised = self.assertRaises(SettingsError, Backend.parse, url)
+            self.assertNotIn("hunter2", str(raised))
+
+    def test_control_characters(self) -> None:
+        """A line end or a tab in an address is refused, not passed over."""
+        for url in ("http://a\npp", "http://app\t", "\x1fhttp://app", "http://app/ba\rse"):
+            self.assertRaises(SettingsError, Backend.parse, url)
+
+    @given(st.text(alphabet="htps:/[]@?#.%aB1- \u00e9\n", max_size=20) | st.text())
+    def test_reads_or_refuses(self, url: str) -> None:
+        """Whatever the text, it is a back end or a sentence, and a back end reads back as itself."""
+        for text in (url, "http://" + url, "unix:" + url):
+            try:
+                found = Backend.parse(text)
+            except SettingsError:
+                continue
+            self.assertEqual(found, Backend.parse(str(found)))

@@ -1,0 +1,196 @@
+"""Promises of :mod:`x509proxy.testing`: what embedders' tests lean on is what it says it is, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509 import BasicConstraints, DNSName, SubjectAlternativeName
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.server import Site
+
+from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_reply, until
+from x509proxy.certificates.client_certificate import Verdict
+from x509proxy.certificates.self_signed import KeyKind
+from x509proxy.exchange import Outcome
+from x509proxy.testing import (
+    RecordingBackEnd,
+    ThrowAwayAuthority,
+    client_identity,
+    header_value,
+    running_proxy,
+)
+
+
+class Certificates(SynchronousTestCase):
+    def test_client_identity(self) -> None:
+        """A client's certificate is self-signed and of the kind that was asked for."""
+        made = client_identity(KeyKind.RSA, "somebody")
+        made.certificate.verify_directly_issued_by(made.certificate)
+        self.assertIsInstance(made.private_key, rsa.RSAPrivateKey)
+        self.assertEqual("CN=somebody", made.certificate.subject.rfc4514_string())
+        self.assertIsInstance(client_identity().private_key, ec.EllipticCurvePrivateKey)
+
+    def test_issued_to_clients(self) -> None:
+        """What the authority issues to a client is issued by it, and carries the client's own key."""
+        authority = ThrowAwayAuthority()
+        made = authority.client("somebody", KeyKind.RSA)
+        made.certificate.verify_directly_issued_by(authority.certificate)
+        self.assertEqual(made.private_key.public_key(), made.certificate.public_key())
+        self.assertEqual("CN=somebody", made.certificate.subject.rfc4514_string())
+
+    def test_issued_to_servers(self) -> None:
+        """A server's certificate holds the names that were asked for, or ``localhost``."""
+        authority = ThrowAwayAuthority()
+        for asked, expected in (
+            ((), ["localhost"]),
+            (("a.example", "b.example"), ["a.example", "b.example"]),
+        ):
+            made = authority.server(*asked)
+            names = made.certificate.extensions.get_extension_for_class(SubjectAlternativeName)
+            self.assertEqual(expected, names.value.get_values_for_type(DNSName))
+
+    def test_authority(self) -> None:
+        """The authority says of itself that it is one, and lets nobody overlook that."""
+        constraints = ThrowAwayAuthority().certificate.extensions.get_extension_for_class(
+            BasicConstraints
+        )
+        self.assertEqual((True, True), (constraints.critical, constraints.value.ca))
+
+    def test_header_value(self) -> None:
+        """The expected header value has the armour lines and no white space between them."""
+        value = header_value(client_identity())
+        self.assertRegex(
+            value, rb"\A-----BEGIN CERTIFICATE-----[A-Za-z0-9+/]+=*-----END CERTIFICATE-----\Z"
+        )
+
+
+class BackEnd(TestCase):
+    timeout = 10
+
+    def setUp(self) -> None:
+        self.back_end = RecordingBackEnd(reactor)
+        self.addCleanup(self.back_end.stop)
+
+    def feed(self, *pieces: bytes) -> list[bytes]:
+        """What is written to a connection that receives these, without a socket."""
+        written: list[bytes] = []
+
+        class Transport:
+            write = staticmethod(written.append)
+            abortConnection = staticmethod(self.back_end.connections.clear)
+
+        connection: Any = self.back_end.buildProtocol(None)
+        connection.makeConnection(Transport())
+        for piece in pieces:
+            connection.dataReceived(piece)
+        return written
+
+    def test_raw(self) -> None:
+        """A request is recorded as it came, byte for byte, however it was cut into pieces."""
+        raw = b"POST /a?b HTTP/1.1\r\nHost: a\r\nx_odd:  1 \r\nContent-Length: 3\r\n\r\nabc"
+        self.feed(*(raw[place : place + 1] for place in range(len(raw))))
+        [request] = self.back_end.requests
+        self.assertEqual(
+            (raw, b"POST /a?b HTTP/1.1", b"abc"), (request.raw, request.start, request.body)
+        )
+        self.assertEqual(
+            [(b"Host", b"a"), (b"x_odd", b"1"), (b"Content-Length", b"3")], request.pairs
+        )
+        self.assertEqual(raw, self.back_end.received)
+
+    def test_chunked(self) -> None:
+        """A chunked body is put together, and its request ends where the body's frame ends."""
+        first = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncd\n\r\n0\r\n\r\n"
+        second = b"GET /b HTTP/1.1\r\n\r\n"
+        for pieces in (
+            [first + second],
+            [(first + second)[place : place + 1] for place in range(len(first + second))],
+        ):
+            self.back_end.requests.clear()
+            self.feed(*pieces)
+            self.assertEqual([first, second], [request.raw for request in self.back_end.requests])
+            self.assertEqual(b"abcd\n", self.back_end.requests[0].body)
+
+    def test_answers(self) -> None:
+        """Scripted answers are used up in order, then there is a short 200; a function is given the transport."""
+        self.back_end.answers.extend([b"one", lambda transport: transport.write(b"two")])
+        written = self.feed(b"GET / HTTP/1.1\r\n\r\n" * 3)
+        self.assertEqual(
+            [b"one", b"two", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"], written
+        )
+
+    def test_values(self) -> None:
+        """All the fields of a name are found, whatever the case."""
+        self.feed(b"GET / HTTP/1.1\r\nA: 1\r\nb: 2\r\na: 3\r\n\r\n")
+        self.assertEqual([b"1", b"3"], self.back_end.requests[0].values("a"))
+
+    def test_heard(self) -> None:
+        """Whoever waits for so many requests is told when they have come, and at once if they have."""
+        waiting: Deferred[None] = self.back_end.heard(2)
+        self.feed(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertNoResult(waiting)
+        self.feed(b"GET / HTTP/1.1\r\n\r\n")
+        self.successResultOf(waiting)
+        self.successResultOf(self.back_end.heard(2))
+
+
+class Proxy(ProxyTestCase):
+    async def test_two_ends(self) -> None:
+        """A request goes in over TLS with a certificate and comes out with it in the header; the exchange is recorded."""
+        self.start()
+        client = client_identity()
+        reply = await self.ask(get("/a"), client)
+        self.assertEqual((200, b"ok"), (reply.status, reply.body))
+        self.assertEqual([header_value(client)], self.back_end.requests[0].values(HEADER))
+        self.assertEqual(
+            [Verdict.SELF_SIGNED], [exchange.verdict for exchange in self.proxy.exchanges]
+        )
+
+    async def test_keep_alive(self) -> None:
+        """The back end keeps its connections: two requests come on one."""
+        self.start()
+        for _ in range(2):
+            await self.ask(get("/a"))
+        self.assertEqual((1, 2), (self.back_end.accepted, len(self.back_end.requests)))
+
+    async def test_authorities(self) -> None:
+        """A certificate of an authority that was named is trusted."""
+        authority = ThrowAwayAuthority()
+        self.start(authorities=[authority.certificate])
+        await self.ask(get(), authority.client())
+        self.assertEqual([Verdict.TRUSTED], [exchange.verdict for exchange in self.proxy.exchanges])
+
+    async def test_stock_site(self) -> None:
+        """It serves under any factory that is given."""
+        self.start(factory=Site)
+        self.assertEqual(200, (await self.ask(get())).status)
+
+    async def test_new_secret(self) -> None:
+        """Two proxies have two secret names."""
+        names = set()
+        for _ in range(2):
+            proxy = running_proxy(reactor, 9)
+            self.addCleanup(proxy.stop)
+            names.add(proxy.header_name)
+        self.assertEqual(2, len(names))
+
+    async def test_nothing_is_left(self) -> None:
+        """Stopping in the middle of an exchange cuts it, and neither a connection nor a file is left."""
+        self.start(lambda _: None)
+        connection = await deferToThread(self.proxy.connect)
+        self.addCleanup(connection.close)
+        connection.sendall(get())
+        await self.back_end.heard(1)
+        await self.proxy.stop()
+        error = await self.assertFailure(
+            deferToThread(read_reply, connection), ssl.SSLError, ConnectionError
+        )
+        self.assertIsInstance(error, Exception)
+        self.assertFalse(self.proxy.server_pem.parent.exists())
+        await until(lambda: not self.back_end.connections)
+        self.assertEqual([Outcome.ABORTED], [exchange.outcome for exchange in self.proxy.exchanges])

@@ -1,0 +1,407 @@
+"""Promises of :mod:`x509proxy.upstream.endpoints`: which way leads to a back end, and that an impostor gets nothing."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL, crypto
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ServerEndpoint,
+    UNIXServerEndpoint,
+    wrapServerTLS,
+)
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import directlyProvides, implementer
+
+from tests.support.memory import OK, Borrower
+from x509proxy.backend_url import Backend
+from x509proxy.certificates.client_certificate import ClientCertificate
+from x509proxy.certificates.pem_files import Identity
+from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.settings import ClientAuth, UpstreamSettings
+from x509proxy.transport.deadlines import Deadlines, Waiter
+from x509proxy.transport.tls_context import ServerConnections, make_context, peer_certificate
+from x509proxy.upstream import endpoints as room
+from x509proxy.upstream.endpoints import LastWords, backend_endpoint
+from x509proxy.upstream.pool import Pool
+
+SETTINGS = UpstreamSettings(connect_timeout=7)
+
+
+def server(*names: str) -> SelfSigned:
+    return make_self_signed(KeyKind.EC, names[0], names=names, server=True)
+
+
+def identity(made: SelfSigned) -> Identity:
+    return Identity(made.certificate, made.private_key)
+
+
+class Doubts(SynchronousTestCase):
+    def test_doubt(self) -> None:
+        """Of a certificate whose name is in doubt OpenSSL is told no, and Twisted why; of one that it objects to, no as well."""
+        told: list[Failure] = []
+        connection: Any = SimpleNamespace(
+            get_app_data=lambda: SimpleNamespace(failVerification=told.append)
+        )
+        good, other = (
+            crypto.X509.from_cryptography(server(name).certificate)
+            for name in ("localhost", "other.example")
+        )
+        verified = room._Verified(None, "localhost")
+        answers = [
+            verified._verify(connection, *seen)
+            for seen in ((good, 0, 0, 1), (good, 20, 0, 0), (other, 0, 0, 1), (other, 0, 1, 1))
+        ]
+        self.assertEqual(([True, False, False, True], 1), (answers, len(told)))
+
+
+class Ways(SynchronousTestCase):
+    """Which way leads where."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+
+    def connect(self, url: str) -> None:
+        backend_endpoint(self.reactor, Backend.parse(url), SETTINGS).connect(
+            Factory.forProtocol(Protocol)
+        )
+
+    def test_address(self) -> None:
+        """An address is connected to as it is, of either version, in the time that there is, with TLS on top or not."""
+        for url, expected in (
+            ("http://192.0.2.1", ("192.0.2.1", 80, 7)),
+            ("http://[2001:db8::1]:8080", ("2001:db8::1", 8080, 7)),
+            ("https://192.0.2.1", ("192.0.2.1", 443, 7)),
+            ("https://[2001:db8::1]:8443", ("2001:db8::1", 8443, 7)),
+        ):
+            self.connect(url)
+            host, port, _, timeout, _ = self.reactor.tcpClients[-1]
+            self.assertEqual(expected, (host, port, timeout))
+
+    def test_unix(self) -> None:
+        """A unix socket is connected to in the time that there is."""
+        self.connect("unix:/run/as.sock")
+        path, _, timeout, _ = self.reactor.unixClients[0]
+        self.assertEqual(("/run/as.sock", 7), (path, timeout))
+
+    def test_name(self) -> None:
+        """A name is no address."""
+        endpoint = backend_endpoint(self.reactor, Backend.parse("http://as.example:8080"), SETTINGS)
+        self.assertIsInstance(endpoint, HostnameEndpoint)
+        self.assertIn("as.example", str(endpoint))
+
+
+class Held:
+    """A transport over a real socket."""
+
+    def __init__(self, handle: socket.socket) -> None:
+        self._handle = handle
+
+    def getHandle(self) -> socket.socket:
+        return self._handle
+
+
+class Last(SynchronousTestCase):
+    """What a back end said before it hung up."""
+
+    def setUp(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.addCleanup(self.ours.close)
+        self.addCleanup(self.theirs.close)
+
+    def test_taken(self) -> None:
+        """What is in the kernel can be had though the transport has closed its socket, so much and no more."""
+        words = LastWords(Held(self.ours))
+        self.theirs.sendall(b"abc")
+        self.theirs.close()
+        self.ours.close()
+        self.assertEqual((b"ab", b""), (words.take(2), words.take(2)))
+
+    def test_nothing(self) -> None:
+        """Where nothing was said there is nothing to wait for."""
+        self.assertEqual(b"", LastWords(Held(self.ours)).take(10))
+
+    def test_forgotten(self) -> None:
+        """The hold is given up without being used; twice does no harm."""
+        words = LastWords(Held(self.ours))
+        words.forget()
+        words.forget()
+        self.assertEqual(b"", words.take(10))
+
+    def test_no_socket(self) -> None:
+        """Over TLS there is nothing to hold: what it had not decrypted is of no use."""
+        self.assertEqual(b"", LastWords(object()).take(10))
+
+
+class Server(Protocol):
+    """A back end that answers whatever it is sent; it keeps that, and who sent it."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.client: ClientCertificate | None = None
+        self.lost: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        assert self.transport is not None
+        handle = getattr(self.transport, "getHandle", lambda: None)()
+        if isinstance(handle, SSL.Connection):
+            self.client = peer_certificate(handle)
+        self.transport.write(OK)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+class ForOne(Factory):
+    noisy = False
+
+    def __init__(self, only: Server) -> None:
+        self._only = only
+
+    def buildProtocol(self, addr: IAddress | None) -> Server:
+        return self._only
+
+
+@implementer(IHostnameResolver, IHostResolution)
+class Names:
+    """The reactor, with names in the test's hands."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.nameResolver = self
+        self.name = ""  # of the resolution
+        self.address = ""
+        self.asked: list[str] = []
+        directlyProvides(self, IReactorPluggableNameResolver, IHostnameResolver, IHostResolution)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        self.asked.append(hostName)
+        resolutionReceiver.resolutionBegan(self)
+        resolutionReceiver.addressResolved(IPv4Address("TCP", self.address, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return self
+
+    def cancel(self) -> None:
+        """It is always over."""
+
+
+class Ending(Deadlines):
+    """They say when the only connection has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(Clock())
+        self.ended: Deferred[None] = Deferred()
+
+    def forget(self, waiter: Waiter) -> None:
+        super().forget(waiter)
+        if not self.ended.called:
+            self.ended.callback(None)
+
+
+class Sockets(TestCase):
+    """Over real sockets."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.server = Server()
+        self.deadlines = Ending()
+        self.borrower = Borrower()
+
+    async def listen(self, endpoint: IStreamServerEndpoint) -> Any:
+        port = await endpoint.listen(ForOne(self.server))
+        self.addCleanup(port.stopListening)
+        return port.getHost()
+
+    async def listen_tls(self, made: SelfSigned) -> int:
+        connections = ServerConnections(make_context(identity(made), ClientAuth.OPTIONAL))
+        host = await self.listen(
+            wrapServerTLS(connections, TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1"))
+        )
+        assert isinstance(host, IPv4Address)
+        return host.port
+
+    async def ask(
+        self, url: str, *authorities: SelfSigned, client: SelfSigned | None = None
+    ) -> None:
+        """Send a request; wait for its end, and for that of the connection."""
+        backend = Backend.parse(url)
+        trusted = [made.certificate for made in authorities]
+        endpoint = backend_endpoint(
+            self.reactor, backend, SETTINGS, trusted, identity(client) if client else None
+        )
+        pool = Pool(backend, endpoint, self.deadlines, SETTINGS)
+        over: Deferred[None] = Deferred()
+        self.borrower = Borrower(Borrower.ask, lambda _: over.callback(None))
+        pool.acquire(self.borrower)
+        await over
+        pool.close()
+        await gatherResults([self.server.lost, self.deadlines.ended])
+
+    def expect_served(self) -> None:
+        self.assertEqual([200, b"ok", "end"], self.borrower.told)
+        self.assertEqual(b"GET / HTTP/1.1\r\n\r\n", self.server.received)
+
+    def expect_not_served(self) -> None:
+        """Not one byte of the request has left, encrypted or not."""
+        self.assertEqual(
+            ([502], [], []), (self.borrower.statuses, self.borrower.told, self.borrower.connections)
+        )
+        self.assertEqual(b"", self.server.received)
+
+    async def test_plain(self) -> None:
+        """A back end over TCP answers."""
+        host = await self.listen(TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1"))
+        await self.ask(f"http://127.0.0.1:{host.port}")
+        self.expect_served()
+
+    async def test_moved(self) -> None:
+        """A name is looked up for each connection, and none lives for ever: a name that has moved is followed."""
+        port = (await self.listen(TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1"))).port
+        there = Server()
+        listening = await TCP4ServerEndpoint(self.reactor, port, interface="127.0.0.2").listen(
+            ForOne(there)
+        )
+        self.addCleanup(listening.stopListening)
+        names, clock, backend = (
+            Names(self.reactor),
+            Clock(),
+            Backend.parse(f"http://as.example:{port}"),
+        )
+        settings = UpstreamSettings(lifetime=100, idle_timeout=1000)
+        pool = Pool(backend, backend_endpoint(names, backend, settings), Deadlines(clock), settings)
+        for address, wait in (("127.0.0.1", 0), ("127.0.0.2", 101), ("127.0.0.2", 0)):
+            names.address = address
+            over: Deferred[Borrower] = Deferred()
+            pool.acquire(Borrower(Borrower.ask, over.callback))
+            await over
+            clock.advance(wait)
+        self.assertEqual(["as.example"] * 2, names.asked)
+        asked = b"GET / HTTP/1.1\r\n\r\n"
+        self.assertEqual((asked * 2, asked), (self.server.received, there.received))
+        pool.close()
+        await gatherResults([self.server.lost, there.lost])
+
+    async def test_unix(self) -> None:
+        """A back end behind a unix socket answers."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        path = str(Path(folder) / "s")
+        await self.listen(UNIXServerEndpoint(self.reactor, path))
+        await self.ask(f"unix:{path}")
+        self.expect_served()
+
+    async def test_name(self) -> None:
+        """A back end with the right name, from an authority that is given, answers, and sees no client certificate."""
+        made = server("localhost")
+        await self.ask(
+            f"https://localhost:{await self.listen_tls(made)}", server("other.example"), made
+        )
+        self.expect_served()
+        self.assertIsNone(self.server.client)
+
+    async def test_address(self) -> None:
+        """So does one with the right address."""
+        made = server("127.0.0.1")
+        await self.ask(f"https://127.0.0.1:{await self.listen_tls(made)}", made)
+        self.expect_served()
+
+    async def test_wrong_name(self) -> None:
+        """One with another's name gets nothing, be its authority the right one."""
+        made = server("other.example")
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made)
+        self.expect_not_served()
+
+    async def test_no_name(self) -> None:
+        """One without any name gets nothing: Twisted takes that for an error of its own, logs it, and goes on (26.10)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject, now = (
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]),
+            datetime.now(UTC),
+        )
+        builder = x509.CertificateBuilder(
+            subject, subject, key.public_key(), 1, now - timedelta(1), now + timedelta(1)
+        )
+        made = SelfSigned(builder.sign(key, hashes.SHA256()), key)
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made)
+        self.expect_not_served()
+
+    async def test_unreadable(self) -> None:
+        """One whose certificate is not to be read by us gets nothing."""
+        self.patch(crypto.X509, "to_cryptography", lambda _: 1 / 0)
+        made = server("localhost")
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made)
+        self.expect_not_served()
+
+    async def test_wrong_address(self) -> None:
+        """One with another's address gets nothing."""
+        made = server("127.0.0.2", "localhost")
+        await self.ask(f"https://127.0.0.1:{await self.listen_tls(made)}", made)
+        self.expect_not_served()
+
+    async def test_unknown_authority(self) -> None:
+        """One from another authority gets nothing, be its name the right one."""
+        await self.ask(
+            f"https://localhost:{await self.listen_tls(server('localhost'))}", server("localhost")
+        )
+        self.expect_not_served()
+
+    async def test_no_authority(self) -> None:
+        """Where no authority is given none is trusted, not even those of the system."""
+        await self.ask(f"https://localhost:{await self.listen_tls(server('localhost'))}")
+        self.expect_not_served()
+
+    async def test_identity(self) -> None:
+        """A back end that asks who the proxy is gets its certificate."""
+        made, ours = server("localhost"), make_self_signed(KeyKind.EC, "the proxy")
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=ours)
+        self.expect_served()
+        assert self.server.client is not None
+        self.assertEqual("CN=the proxy", self.server.client.subject)
+
+    async def test_no_complaints(self) -> None:
+        """Nothing that Twisted or pyOpenSSL are about to remove is used."""
+        made, ours = server("localhost"), make_self_signed(KeyKind.EC, "the proxy")
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=ours)
+        backend_endpoint(self.reactor, Backend.parse("https://as.example"), SETTINGS)
+        self.assertEqual([], [warning["message"] for warning in self.flushWarnings()])

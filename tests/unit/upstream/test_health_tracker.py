@@ -1,0 +1,105 @@
+"""Promises of :mod:`x509proxy.upstream.health_tracker`: what is known of a back end, and what the log says of it."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from x509proxy.backend_url import Backend
+from x509proxy.monitoring.backend_status import PoolStatus, State
+from x509proxy.schema import HealthSettings
+from x509proxy.settings import UpstreamSettings
+from x509proxy.upstream.health_tracker import Record
+
+SETTINGS = UpstreamSettings(faults=2, hold_off=1, slow_start=10)
+BACKEND = Backend.parse("https://as.example/base")
+
+
+class RecordTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(100)
+        self.arrange()
+
+    def arrange(self, checks: HealthSettings | None = None) -> None:
+        self.record = Record(BACKEND, self.clock, SETTINGS, checks)
+
+    def test_log(self) -> None:
+        """One line when it goes down and one when it is back, whatever happens in between and however often."""
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.record.failed(
+                    self.clock.seconds(), "the back end could not be connected to: Refused"
+                )
+            self.clock.advance(1)
+            self.record.tried()
+            self.record.failed(self.clock.seconds(), "refused")
+            self.clock.advance(2.5)
+            for _ in range(3):
+                self.record.served(self.clock.seconds())
+            self.clock.advance(10)
+            self.assertEqual(1.0, self.record.share())
+        expected = [
+            "warn: back end https://as.example/base is down: the back end could not be connected to: Refused",
+            "info: back end https://as.example/base is back after 3.5 s",
+        ]
+        self.assertEqual(
+            expected, [f"{event['log_level'].name}: {formatEvent(event)}" for event in events]
+        )
+
+    def test_share(self) -> None:
+        """Its share is all, none, or in between, and all again, by the clock."""
+        self.assertEqual((True, 1.0), (self.record.spotless, self.record.share()))
+        self.record.failed(100, "refused")
+        self.assertEqual((False, 0.0), (self.record.spotless, self.record.share()))
+        self.clock.advance(1)
+        self.record.served(101)
+        self.clock.advance(5)
+        self.assertEqual((False, 0.5), (self.record.spotless, self.record.share()))
+        self.clock.advance(5)
+        self.assertEqual((1.0, True), (self.record.share(), self.record.spotless))
+
+    def test_trial(self) -> None:
+        """One request may try it when its hold-off is over; where there are checks, none."""
+        for checks, expected in ((None, True), (HealthSettings(path="/"), False)):
+            self.arrange(checks)
+            self.record.failed(self.clock.seconds(), "refused")
+            self.assertFalse(self.record.due())
+            self.clock.advance(1)
+            self.assertEqual(expected, self.record.due())
+        self.arrange()
+        self.record.failed(self.clock.seconds(), "refused")
+        self.clock.advance(1)
+        self.record.tried()
+        self.assertFalse(self.record.due())
+
+    def test_checks(self) -> None:
+        """Checks take it out and bring it back, and say so."""
+        self.arrange(HealthSettings(path="/", rise=1))
+        with capturedLogs() as events:
+            self.record.checked("found status 500, expected 200")
+            self.clock.advance(5)
+            self.record.checked("")
+        expected = [
+            "back end https://as.example/base is down: check: found status 500, expected 200",
+            "back end https://as.example/base is back after 5.0 s",
+        ]
+        self.assertEqual(expected, [formatEvent(event) for event in events])
+
+    def test_status(self) -> None:
+        """What can be seen is a value, in the time of day."""
+        expected = PoolStatus(name="https://as.example/base", state=State.UP, since=1000.0)
+        self.assertEqual(expected, self.record.status(1000.0))
+        self.arrange(HealthSettings(path="/", rise=1))
+        self.record.exchanges += 3
+        self.record.failed(100, "refused")
+        self.record.faulted(100, "late")
+        self.clock.advance(5)
+        self.record.checked("")
+        self.clock.advance(12)
+        expected = PoolStatus(
+            name="https://as.example/base", state=State.UP, since=1015.0, last_error="late", exchanges=3, failures=2,
+            last_check=1005.0,
+        )  # fmt: skip
+        self.assertEqual(expected, self.record.status(1017.0))

@@ -1,0 +1,330 @@
+"""What is read from files and must be right before anything starts: keys, certificates, the secret name.
+
+Facts
+-----
+* A path can be another file a moment later, so a file is opened once, and its mode, owner and bytes are asked of that descriptor.
+* ``cryptography`` answers an encrypted key with TypeError, and anything else that it cannot read with ValueError,
+  UnsupportedAlgorithm or, for a certificate of an odd version, InvalidVersion, which is none of these.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+import string
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
+from typing import TypeVar
+
+import attrs
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from x509proxy.redaction import RANDOM, SHORTEST, is_random, without_secrets
+from x509proxy.settings import SettingsError
+
+__all__ = [
+    "Identity",
+    "PrivateKey",
+    "Source",
+    "check_header_name",
+    "new_header_name",
+    "read_authorities",
+    "read_crls",
+    "read_header_names",
+    "read_identity",
+    "read_line",
+    "without_secrets",
+]
+
+PrivateKey = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+)
+"""The keys that TLS 1.2 and 1.3 sign with."""
+
+_Loaded = TypeVar("_Loaded")
+
+_LARGEST = 4 << 20  # bytes; the bundle of all public authorities has 0.3 MiB
+_LARGEST_CRL = 16 << 20  # bytes; 38 for each certificate that is revoked, in PEM half as much again
+# OpenSSL's security level 2 refuses less when the context is built, in words of its own.
+_RSA_BITS, _EC_BITS = 2048, 224
+_KEY_BLOCK = re.compile(
+    rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
+)
+
+_LONGEST = 256
+_NAME = re.compile(r"[A-Za-z0-9-]+")
+_PREFIX = "Sec-Client-X509-Cert-"
+_ALPHABET = string.ascii_letters + string.digits
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Who opens a pipe waits for somebody to write into it, and a reload would stop the proxy.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@attrs.frozen
+class Source:
+    """One file's bytes, with the mode and the owner that this very file had. ``where``: key and path, for error sentences."""
+
+    where: str
+    data: bytes = attrs.field(repr=False)
+    mode: int
+    owner: int
+    group: int = -1
+
+    @classmethod
+    def read(cls, path: str, what: str, largest: int = _LARGEST) -> Source:
+        """Read the file that the key ``what`` names, of ``largest`` bytes at the most.
+
+        :raises SettingsError: it cannot be read, or is larger than anything that is meant here.
+        """
+        where = f"{what}: {without_secrets(path)}"
+        try:
+            with open(path, "rb", opener=_open_at_once) as file:
+                status = os.fstat(file.fileno())
+                data = file.read(largest + 1) if stat.S_ISREG(status.st_mode) else None
+        except (OSError, ValueError) as error:
+            # ValueError: a path with NUL in it, which never reaches the system.
+            reason = error.strerror if isinstance(error, OSError) else "Invalid path"
+            raise SettingsError(f"{where}: cannot be read: {reason}") from None
+        if data is None:
+            raise SettingsError(f"{where}: found a pipe or a device, expected a regular file")
+        if len(data) > largest:
+            raise SettingsError(
+                f"{where}: found more than {largest} bytes, expected a text file of {what}"
+            )
+        return cls(where, data, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+    def lines(self) -> list[str]:
+        """The lines that are not empty; each octet a character."""
+        return [line.decode("latin-1") for line in self.data.splitlines() if line]
+
+    def require_private(self) -> None:
+        """For a file that holds a secret.
+
+        :raises SettingsError: group or others may do anything with it, or it is another user's.
+        """
+        # 0440 of root and root's group is what systemd's LoadCredential= shows through the mask of its access list.
+        if self.mode & 0o077 and (self.mode, self.owner, self.group) != (0o440, 0, 0):
+            raise SettingsError(
+                f"{self.where}: found mode {self.mode:04o}, expected 0600: nothing for group and others"
+            )
+        user = os.geteuid()
+        if self.owner not in (0, user):
+            raise SettingsError(
+                f"{self.where}: found a file of user {self.owner}, expected one of user {user} or of root"
+            )
+
+
+@attrs.frozen
+class Identity:
+    """Who one side of TLS is. ``chain``: what goes with the certificate, in the file's order; the leaf is not repeated."""
+
+    certificate: x509.Certificate
+    private_key: PrivateKey = attrs.field(repr=False)
+    chain: tuple[x509.Certificate, ...] = ()
+
+
+def read_identity(
+    certificate_path: str, key_path: str | None, what: str = "certificate"
+) -> Identity:
+    """Read a chain in PEM, leaf first, and its key, from the same file if ``key_path`` is ``None``. ``what``: the key's name.
+
+    Validity is not judged: a server with an expired certificate is better than none, and its administrator is warned.
+
+    :raises SettingsError: a file cannot be read, the key is open to others, encrypted, or not that of the certificate.
+    """
+    source = Source.read(certificate_path, what)
+    leaf, *rest = _certificates(source)
+    key_what = what.removesuffix("certificate") + "private-key"
+    if key_path is None:
+        key = _private_key(source, f"one in PEM, or {key_what} to name the file that holds it")
+    else:
+        key = _private_key(Source.read(key_path, key_what), "one in PEM")
+    _check_fit(key, (leaf, *rest), source.where)
+    return Identity(leaf, key, tuple(certificate for certificate in rest if certificate != leaf))
+
+
+def read_authorities(path: str, what: str = "ca") -> tuple[x509.Certificate, ...]:
+    """Read a bundle of certificates in PEM, in the file's order.
+
+    :raises SettingsError: the file cannot be read, or there is no certificate in it.
+    """
+    return _certificates(Source.read(path, what))
+
+
+def _certificates(source: Source) -> tuple[x509.Certificate, ...]:
+    expected = "one or more in PEM"
+    blocks = _blocks(source, rb"(?:X509 )?CERTIFICATE", expected)
+    found = tuple(
+        _each(
+            x509.load_pem_x509_certificate,
+            blocks,
+            source,
+            f"certificate that can be read{{}}, expected {expected}",
+        )
+    )
+    if not found:
+        raise SettingsError(
+            f"{source.where}: found no certificate that can be read, expected {expected}"
+        )
+    return found
+
+
+def _blocks(source: Source, kind: bytes, expected: str) -> list[bytes]:
+    """The blocks of a kind in PEM. One that is cut off is not passed over: what it says would be missed in silence."""
+    marks = [*re.finditer(rb"-----(BEGIN|END) (" + kind + rb")-----", source.data)]
+    blocks: list[bytes] = []
+    for begin, end in zip_longest(marks[::2], marks[1::2]):
+        if end is None or (begin[1], end[1], end[2]) != (b"BEGIN", b"END", begin[2]):
+            missing = "END" if begin[1] == b"BEGIN" else "BEGIN"
+            raise SettingsError(
+                f"{source.where}: found block {len(blocks) + 1} without its {missing} line, expected {expected}"
+            )
+        blocks.append(source.data[begin.start() : end.end()])
+    return blocks
+
+
+def _each(
+    load: Callable[[bytes], _Loaded], blocks: list[bytes], source: Source, sentence: str
+) -> Iterator[_Loaded]:
+    for place, block in enumerate(blocks, 1):
+        try:
+            yield load(block)
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+            which = f" in block {place}" if len(blocks) > 1 else ""
+            raise SettingsError(f"{source.where}: found no {sentence.format(which)}") from None
+
+
+def read_crls(path: str, what: str = "crl") -> tuple[x509.CertificateRevocationList, ...]:
+    """Read the revocation lists of a file, in its order: one or more in PEM, or one in DER. Whose they are is not asked here.
+
+    :raises SettingsError: the file cannot be read, or there is no list in it, or one that cannot be read.
+    """
+    source = Source.read(path, what, _LARGEST_CRL)
+    expected = "one or more in PEM, or one in DER"
+    blocks = _blocks(source, b"X509 CRL", expected)
+    load = x509.load_pem_x509_crl if blocks else x509.load_der_x509_crl
+    return tuple(
+        _each(
+            load,
+            blocks or [source.data],
+            source,
+            f"revocation list that can be read{{}}, expected {expected}",
+        )
+    )
+
+
+def _private_key(source: Source, expected: str) -> PrivateKey:
+    blocks = [block[0] for block in _KEY_BLOCK.finditer(source.data)]
+    if len(blocks) != 1:
+        raise SettingsError(
+            f"{source.where}: found {len(blocks) or 'no'} private keys, expected {expected}"
+        )
+    source.require_private()
+    found = "a private key that cannot be read"
+    try:
+        match load_pem_private_key(blocks[0], None):
+            case rsa.RSAPrivateKey() as key if key.key_size < _RSA_BITS:
+                found = f"an RSA key of {key.key_size} bits"
+            case ec.EllipticCurvePrivateKey() as key if key.key_size < _EC_BITS:
+                found = f"an EC key of {key.key_size} bits"
+            case (
+                rsa.RSAPrivateKey()
+                | ec.EllipticCurvePrivateKey()
+                | ed25519.Ed25519PrivateKey()
+                | ed448.Ed448PrivateKey() as key
+            ):
+                return key
+            case _:
+                found = "a private key that TLS cannot sign with"
+    except TypeError:
+        found = "an encrypted private key"
+    except (ValueError, UnsupportedAlgorithm):
+        pass
+    expected = (
+        f"one without a password: Ed25519, EC from {_EC_BITS} bits, or RSA from {_RSA_BITS} bits"
+    )
+    raise SettingsError(f"{source.where}: found {found}, expected {expected}")
+
+
+def _check_fit(key: PrivateKey, certificates: tuple[x509.Certificate, ...], where: str) -> None:
+    """The key is that of the first certificate; and if it is another one's, that is worth saying."""
+    fitting = [
+        place for place, certificate in enumerate(certificates, 1) if _fits(key, certificate)
+    ]
+    if not fitting:
+        raise SettingsError(
+            f"{where}: found a certificate with another public key, expected the one of the private key"
+        )
+    if fitting[0] != 1:
+        raise SettingsError(
+            f"{where}: found the private key's certificate in place {fitting[0]}, expected it first in the file"
+        )
+
+
+def _fits(key: PrivateKey, certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.public_key() == key.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+
+
+def read_header_names(path: str) -> tuple[bytes, ...]:
+    """Read the secret name: the one line of a file that nobody else may read; or two, while one takes the other's place.
+
+    :raises SettingsError: as the file or a name is unfit; no name is in the sentence.
+    """
+    source = Source.read(path, "header-file")
+    source.require_private()
+    lines = source.lines()
+    if len(lines) not in (1, 2):
+        raise SettingsError(
+            f"{source.where}: found {len(lines) or 'no'} lines, expected the header's name, or two of them"
+        )
+    return tuple(check_header_name(line, source.where) for line in lines)
+
+
+def read_line(path: str, what: str) -> str:
+    """Read a secret: the one line of a file that nobody else may read. ``what``: the key's name.
+
+    :raises SettingsError: as the file is unfit.
+    """
+    source = Source.read(path, what)
+    source.require_private()
+    lines = source.lines()
+    if len(lines) != 1:
+        raise SettingsError(f"{source.where}: found {len(lines) or 'no'} lines, expected one")
+    return lines[0]
+
+
+def check_header_name(name: str, where: str) -> bytes:
+    """The name as it goes on the wire, if nobody can guess it. ``where``: for the sentence.
+
+    :raises SettingsError: other characters than ``[A-Za-z0-9-]``, too short, too long, or without a random part.
+    """
+    if not _NAME.fullmatch(name):
+        found = "with other characters than letters, digits and hyphens"
+    elif not SHORTEST <= len(name) <= _LONGEST:
+        found = "which is too short" if len(name) < SHORTEST else "which is too long"
+    elif not is_random(name):
+        found = "that can be guessed"
+    else:
+        return name.encode("ascii")
+    raise SettingsError(
+        f"{where}: found a header name of {len(name)} characters {found}, "
+        f"expected {SHORTEST} to {_LONGEST} with a random part of {RANDOM}, as `x509proxy secret` makes it"
+    )
+
+
+def new_header_name() -> str:
+    """A new secret name: 32 random characters, 190 bits, after a prefix that tells its purpose."""
+    return _PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(32))

@@ -1,0 +1,226 @@
+"""Keys and self-signed certificates, and the JWK set by which a client registers its certificate.
+
+Facts
+-----
+* RFC 8705 section 2.2.2: with ``self_signed_tls_client_auth`` a client registers its certificates as a JWK set, each in ``x5c``;
+  the server compares the certificate, or its key, with the one of the handshake. So no authority is needed, and none is made:
+  ``CA:FALSE``, no ``keyCertSign``.
+* RFC 7518 section 6.2.1.2: an EC coordinate has the curve's full width, leading zeros too. A coordinate that is written as a
+  number loses them in one key of 128, and the client is then refused for no visible reason.
+* RFC 7517 section 4.7: ``x5c`` is ordinary base64 with padding; everything else here is base64url without.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from x509proxy.certificates.client_certificate import ClientCertificate, thumbprint
+from x509proxy.settings import SettingsError
+
+__all__ = ["KeyKind", "PrivateKey", "SelfSigned", "jwk_set", "make_self_signed"]
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+"""The private keys that are made here."""
+
+
+class KeyKind(enum.Enum):
+    """What sort of key is made."""
+
+    EC = "ec"
+    """NIST P-256: small, quick, and read by every server."""
+    EC_P384 = "ec-p384"
+    RSA = "rsa"
+    """2048 bits."""
+    RSA_4096 = "rsa-4096"
+    ED25519 = "ed25519"
+    """Browsers and Java before 15 do not read it."""
+
+
+@attrs.frozen
+class SelfSigned:
+    """A self-signed certificate and its private key."""
+
+    certificate: x509.Certificate
+    private_key: PrivateKey = attrs.field(repr=False)
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate in PEM, with new lines."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """The private key in PEM: PKCS #8, **not encrypted**."""
+        return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+# Clocks differ: a certificate made on one machine is used on another in the same minute.
+_BEFORE = timedelta(minutes=5)
+_DAYS = range(1, 36526)
+_NAME_OCTETS = range(1, 65)  # RFC 5280 appendix A.1, ub-common-name
+
+_MAKERS: dict[KeyKind, Callable[[], PrivateKey]] = {
+    KeyKind.EC: lambda: ec.generate_private_key(ec.SECP256R1()),
+    KeyKind.EC_P384: lambda: ec.generate_private_key(ec.SECP384R1()),
+    KeyKind.RSA: lambda: rsa.generate_private_key(65537, 2048),
+    KeyKind.RSA_4096: lambda: rsa.generate_private_key(65537, 4096),
+    KeyKind.ED25519: ed25519.Ed25519PrivateKey.generate,
+}
+# Ed25519 hashes by itself (RFC 8410 section 3).
+_HASHES: dict[KeyKind, hashes.SHA256 | hashes.SHA384 | None] = {
+    KeyKind.EC_P384: hashes.SHA384(),
+    KeyKind.ED25519: None,
+}
+
+
+def make_self_signed(
+    kind: KeyKind,
+    common_name: str,
+    days: int = 365,
+    names: Sequence[str] = (),
+    server: bool = False,
+    now: datetime | None = None,
+) -> SelfSigned:
+    """A new key, and a certificate of X.509 version 3 that it signs itself, valid ``days`` from ``now`` (the clock, if none).
+
+    ``names``: DNS names and IP addresses for the SubjectAlternativeName; a ``server`` that gives none has its common name there,
+    since clients look nowhere else (RFC 9525 section 2).
+
+    :raises SettingsError: a name that a certificate cannot hold, or a number of days outside 1 to 36525.
+    """
+    if days not in _DAYS:
+        raise SettingsError(f"days: found {days}, expected {_DAYS.start} to {_DAYS.stop - 1}")
+    subject = _subject(common_name)
+    alternatives = [_general_name(name) for name in names or ((common_name,) if server else ())]
+    key = _MAKERS[kind]()
+    start = now or datetime.now(UTC)
+    builder = x509.CertificateBuilder(
+        issuer_name=subject,
+        subject_name=subject,
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=start - _BEFORE,
+        not_valid_after=start + timedelta(days=days),
+    )
+    for extension, critical in _extensions(key, alternatives, server):
+        builder = builder.add_extension(extension, critical)
+    return SelfSigned(builder.sign(key, _HASHES.get(kind, hashes.SHA256())), key)
+
+
+def _subject(common_name: str) -> x509.Name:
+    # Unprintable includes the lone surrogates that stand for bytes which were no UTF-8 on the command line.
+    if not common_name.isprintable() or len(common_name.encode()) not in _NAME_OCTETS:
+        raise SettingsError(
+            f"common name: found {common_name!r}, expected 1 to 64 bytes of printable text"
+        )
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        pass
+    if not name.isascii() or not name.isprintable() or not name or " " in name:
+        raise SettingsError(f"name: found {name!r}, expected a DNS name in ASCII or an IP address")
+    return x509.DNSName(name)
+
+
+def _extensions(
+    key: PrivateKey, alternatives: Sequence[x509.GeneralName], server: bool
+) -> Iterator[tuple[x509.ExtensionType, bool]]:
+    """What the certificate says beside its name and key, each with its criticality (RFC 5280 section 4.2.1)."""
+    yield x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
+    yield x509.BasicConstraints(ca=False, path_length=None), True
+    yield (
+        x509.KeyUsage(
+            digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+            key_agreement=False, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
+        ),
+        True,
+    )  # fmt: skip
+    yield (
+        x509.ExtendedKeyUsage(
+            [ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH]
+        ),
+        False,
+    )
+    if alternatives:
+        yield x509.SubjectAlternativeName(alternatives), False
+
+
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+
+
+def jwk_set(certificate: x509.Certificate) -> dict[str, object]:
+    """The JWK set (RFC 7517 section 5) that registers a client with this certificate: one public key, ready for ``json.dumps``.
+
+    :raises SettingsError: the key is of a kind that RFC 7518 and RFC 8037 give no JWK for.
+    """
+    der = certificate.public_bytes(Encoding.DER)
+    key: dict[str, object] = {
+        **_jwk_of(certificate),
+        "use": "sig",
+        "kid": thumbprint(der),
+        "x5t#S256": thumbprint(der),
+        "x5c": [b64encode(der).decode("ascii")],
+    }
+    return {"keys": [key]}
+
+
+def _jwk_of(certificate: x509.Certificate) -> dict[str, str]:
+    """The public key alone: RFC 7518 section 6.2 (EC) and 6.3 (RSA), RFC 8037 section 2 (OKP)."""
+    match certificate.public_key():
+        case ec.EllipticCurvePublicKey(curve=curve) as key if curve.name in _CURVES:
+            point, width = key.public_numbers(), (key.key_size + 7) // 8
+            return {
+                "kty": "EC",
+                "crv": _CURVES[curve.name],
+                "x": _number(point.x, width),
+                "y": _number(point.y, width),
+            }
+        case rsa.RSAPublicKey() as key:
+            numbers = key.public_numbers()
+            return {"kty": "RSA", "n": _number(numbers.n), "e": _number(numbers.e)}
+        case ed25519.Ed25519PublicKey() as key:
+            return {
+                "kty": "OKP",
+                "crv": "Ed25519",
+                "x": _base64url(key.public_bytes(Encoding.Raw, PublicFormat.Raw)),
+            }
+        case ed448.Ed448PublicKey() as key:
+            return {
+                "kty": "OKP",
+                "crv": "Ed448",
+                "x": _base64url(key.public_bytes(Encoding.Raw, PublicFormat.Raw)),
+            }
+        case _:
+            found = ClientCertificate.from_x509(certificate, ()).key
+            raise SettingsError(
+                f"certificate: found a key of {found}, expected EC P-256, P-384, P-521, RSA, Ed25519 or Ed448"
+            )
+
+
+def _number(value: int, width: int = 0) -> str:
+    """Base64url of a number, big-endian: ``width`` bytes, or as few as it takes (RFC 7518 section 2)."""
+    return _base64url(value.to_bytes(width or (value.bit_length() + 7) // 8, "big"))
+
+
+def _base64url(octets: bytes) -> str:
+    return urlsafe_b64encode(octets).rstrip(b"=").decode("ascii")

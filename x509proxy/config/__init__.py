@@ -1,0 +1,1 @@
+"""TOML and command line to a validated Configuration."""

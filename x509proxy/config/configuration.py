@@ -1,0 +1,32 @@
+"""A configuration with everything that its files hold, as one frozen value."""
+
+from __future__ import annotations
+
+import attrs
+from cryptography import x509
+
+from x509proxy.backend_url import Backend
+from x509proxy.certificates.pem_files import Identity
+from x509proxy.certificates.trust_store import NOBODY, Trusted
+from x509proxy.forwarding.header_rules import HeaderRules
+from x509proxy.schema import ProxySettings
+
+__all__ = ["Configuration"]
+
+
+@attrs.frozen
+class Configuration:
+    """Everything that a proxy needs, read and checked. ``upstream_authorities``: ``None`` stands for the system's own.
+
+    ``further``: who the server is to clients that ask for other names than those of ``identity``.
+    """
+
+    settings: ProxySettings
+    identity: Identity
+    backends: tuple[Backend, ...]
+    rules: HeaderRules
+    trusted: Trusted = NOBODY
+    further: tuple[Identity, ...] = ()
+    upstream_authorities: tuple[x509.Certificate, ...] | None = None
+    upstream_identity: Identity | None = None
+    warnings: tuple[str, ...] = ()

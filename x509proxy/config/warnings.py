@@ -1,0 +1,165 @@
+"""What is allowed and yet worth a sentence: at each start, and, what an auditor would ask besides, from ``x509proxy check``."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any
+
+from cryptography import x509
+
+from x509proxy.backend_url import Backend, Scheme
+from x509proxy.certificates.chain_checks import authority_problems, named, server_problems
+from x509proxy.certificates.client_certificate import date
+from x509proxy.certificates.pem_files import Identity
+from x509proxy.certificates.trust_store import crl_warnings
+from x509proxy.config.configuration import Configuration
+from x509proxy.forwarding.header_rules import tells
+from x509proxy.forwarding.presets import find_preset
+from x509proxy.redaction import without_secrets
+from x509proxy.schema import ProxySettings
+from x509proxy.settings import ClientAuth, Need, Settings, Trust
+
+__all__ = ["advice_for", "warnings_for"]
+
+_SOON = 14 * 24 * 3600.0
+
+
+def warnings_for(found: Configuration, now: float) -> Iterator[str]:
+    """For each start. ``now``: seconds since the epoch."""
+    settings = found.settings
+    if settings.header is not None:
+        yield (
+            "header: on a command line other users see the name in the process list, and in the TOML whoever is shown it; "
+            "header-file keeps it secret"
+        )
+    if (
+        settings.ca is not None
+        and not settings.crl
+        and settings.trust not in (Trust.CA, Trust.EITHER)
+    ):
+        yield f"ca: decides nothing while trust is {settings.trust.value}; ca or either pass on what it has issued"
+    yield from _hopeless_rules(settings)
+    for backend in found.backends:
+        if backend.scheme is Scheme.HTTP and not _is_here(backend):
+            yield f"backend: {backend} is neither https nor this host; anyone on that network can read or forge the header"
+    for place in settings.places:
+        if any(network.endswith("/0") for network in place.trusted):
+            yield f"listeners.trusted: {place.description} believes everybody; whoever can reach it can name any address"
+    yield from _certificate_warnings(found, now)
+    yield from _authority_warnings(found, now)
+    yield from crl_warnings(found.trusted, now)
+
+
+def _certificate_warnings(found: Configuration, now: float) -> Iterator[str]:
+    for key, identity in _servers(found):
+        yield from (f"{key}: {problem}" for problem in server_problems(identity))
+    for key, identity in _identities(found):
+        yield from _validity_warnings(f"{key}:", identity.certificate, now)
+
+
+def _authority_warnings(found: Configuration, now: float) -> Iterator[str]:
+    """Where authorities decide something."""
+    if found.settings.crl or found.settings.trust in (Trust.CA, Trust.EITHER):
+        yield from (f"ca: {problem}" for problem in authority_problems(found.trusted.authorities))
+        for authority in found.trusted.authorities:
+            yield from _validity_warnings(f"ca: {named(authority)}", authority, now)
+
+
+def _hopeless_rules(settings: ProxySettings) -> Iterator[str]:
+    asked = {place.client_certificate or settings.client_certificate for place in settings.places}
+    if asked == {ClientAuth.NONE}:
+        for place, rule in enumerate(settings.rules):
+            if rule.client_certificate is Need.REQUIRED:
+                yield (
+                    f"rules[{place}].client-certificate: required, and no listener asks for a certificate, so everybody is "
+                    f"answered 401 at {without_secrets(rule.path)}"
+                )
+
+
+def advice_for(found: Configuration) -> Iterator[str]:
+    """For whoever checks a configuration: what is worth a thought, and may well be meant."""
+    yield from _used_elsewhere(found)
+    yield from _public_names(found)
+    yield from _larger_than_the_server(found)
+    if found.settings.admin is not None and found.settings.admin.open:
+        yield "admin.open: whoever can reach the admin listener can read it; let a firewall or a network policy say who that is"
+    if found.settings.access_log is None:
+        yield "access-log: none, so nobody will know who was refused, and why"
+
+
+def _used_elsewhere(found: Configuration) -> Iterator[str]:
+    """A secret that also stands in a name, a path or an address is none: these are logged, and shown in lists of processes."""
+    for key, text in _texts(found.settings):
+        if key not in ("header", "name", "value") and tells(text.encode("utf-8"), found.rules):
+            yield f"{key}: the secret header name stands there too, and what stands there is no secret"
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    match value:
+        case str():
+            yield key, value
+        case tuple():
+            for member in value:
+                yield from _texts(member, key)
+        case Settings():
+            for name in value.__struct_fields__:
+                yield from _texts(getattr(value, name), name.replace("_", "-"))
+
+
+def _public_names(found: Configuration) -> Iterator[str]:
+    """RFC 9440 section 4: a header that everybody knows has to be kept from whoever reaches the back end on another way."""
+    if not found.rules.secrets and found.upstream_identity is None:
+        for backend in found.backends:
+            if not _is_here(backend):
+                yield (
+                    f"backend: {backend} is sent a header whose name everybody knows; whoever else can reach it can be anybody, "
+                    "unless it demands upstream.certificate of this proxy"
+                )
+
+
+def _larger_than_the_server(found: Configuration) -> Iterator[str]:
+    limit = find_preset(found.settings.preset).head_bytes
+    certificate = found.settings.maximum_der * 4 // 3 * len(found.rules.plans)
+    largest = found.settings.client.head_bytes + certificate
+    if 0 < limit < largest:
+        yield (
+            f"client.head-bytes: with the certificate a head may have {largest} bytes, and this server takes {limit} unless it "
+            "has been told otherwise (docs/servers); it answers 400 to more"
+        )
+
+
+def _servers(found: Configuration) -> Iterator[tuple[str, Identity]]:
+    yield "certificate", found.identity
+    yield from (
+        (f"certificates[{place}].certificate", identity)
+        for place, identity in enumerate(found.further)
+    )
+
+
+def _identities(found: Configuration) -> Iterator[tuple[str, Identity]]:
+    yield from _servers(found)
+    if found.upstream_identity is not None:
+        yield "upstream.certificate", found.upstream_identity
+
+
+def _is_here(backend: Backend) -> bool:
+    if backend.scheme is Scheme.UNIX:
+        return True
+    try:
+        return ipaddress.ip_address(backend.host).is_loopback
+    except ValueError:
+        return backend.host == "localhost"
+
+
+def _validity_warnings(key: str, certificate: x509.Certificate, now: float) -> Iterator[str]:
+    begin, end = (
+        certificate.not_valid_before_utc.timestamp(),
+        certificate.not_valid_after_utc.timestamp(),
+    )
+    if now < begin:
+        yield f"{key} is not valid before {date(begin)}"
+    elif now > end:
+        yield f"{key} expired at {date(end)}"
+    elif now > end - _SOON:
+        yield f"{key} expires soon, at {date(end)}"

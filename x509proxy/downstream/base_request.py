@@ -1,0 +1,104 @@
+"""A request as the record sees it, on whatever connection it came: when it began, what became of it, and who answers it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from x509proxy.exchange import Exchange, Observer, Outcome
+from x509proxy.forwarding.client import Client
+from x509proxy.http1.messages import RequestHead
+from x509proxy.http1.request_id import given_request_id, new_request_id
+from x509proxy.settings import RequestIds
+
+__all__ = ["AnswerSource", "Incoming"]
+
+
+class AnswerSource(Protocol):
+    """Where an answer comes from: it is told when the client reads too slowly, and when it has gone."""
+
+    def pause_answer(self) -> None: ...
+    def resume_answer(self) -> None: ...
+    def client_gone(self) -> None: ...
+
+
+class Incoming:
+    """A request as the record sees it. ``forged``, ``backend`` and ``reason`` are for whoever serves it to fill in."""
+
+    _log = Logger()
+
+    __slots__ = (
+        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client", "ended", "forged", "head",
+        "observe", "reason", "request_id", "source", "status",
+    )  # fmt: skip
+
+    def __init__(
+        self, head: RequestHead, client: Client, observe: Observer, clock: Callable[[], float]
+    ) -> None:
+        self.head = head
+        self.client = client
+        self.observe = observe
+        self.source: AnswerSource | None = None
+        self.begun = False
+        self.ended = False
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.forged = 0
+        self.backend = ""
+        self.reason = ""
+        self.request_id = new_request_id()
+        self._clock = clock
+        self._started = time.time()
+        self._began = clock()
+
+    def go_by(self, ids: RequestIds) -> None:
+        """Whose id it is: ours, unless the one that came with the request is to be kept and is one."""
+        if ids is RequestIds.KEEP:
+            self.request_id = given_request_id(self.head.pairs) or self.request_id
+
+    def record(self, outcome: Outcome) -> None:
+        """It is over: tell the observer, once."""
+        self.ended = True
+        try:
+            self.observe(self._exchange(outcome))
+        except Exception:
+            # Whoever looks on must not change what happens.
+            self._log.failure("an observer failed")
+
+    def lost(self, reason: str) -> None:
+        """The connection has gone: whoever serves the request is told, once."""
+        if not self.ended:
+            self.reason = reason
+            self.record(Outcome.ABORTED)
+            self._leave_source()
+
+    def _leave_source(self) -> None:
+        source, self.source = self.source, None
+        if source is not None:
+            source.client_gone()
+
+    def _exchange(self, outcome: Outcome) -> Exchange:
+        method, path, version = self.head.words
+        return Exchange(
+            started=self._started,
+            duration=self._clock() - self._began,
+            peer=self.client.hop.peer,
+            method=method,
+            target=path,
+            version=version,
+            status=self.status,
+            outcome=outcome,
+            reason=self.reason,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            tls_version=self.client.tls_version,
+            certificate=self.client.certificate,
+            forged=self.forged,
+            odd_names=self.head.odd_names,
+            backend=self.backend,
+            request_id=self.request_id.decode("ascii"),
+        )

@@ -1,0 +1,244 @@
+"""One request on a client's connection: what was asked, its body as it comes, and the way to answer it.
+
+A request's body is held until it is complete, or until so much has come that it has to be streamed (``hold_bytes``): what
+turns out malformed within that has cost the back end not one byte (law L3), and a slow client keeps no back end waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Protocol
+
+from x509proxy.downstream.base_request import Incoming
+from x509proxy.exchange import Observer, Outcome
+from x509proxy.forwarding.client import Client
+from x509proxy.forwarding.sanitizer import Fields, write_head
+from x509proxy.http1.errors import Refusal
+from x509proxy.http1.fields import Pairs
+from x509proxy.http1.messages import Body, RequestHead
+from x509proxy.http1.request_id import REQUEST_ID
+
+__all__ = ["BodySink", "Request", "Serves", "Wire"]
+
+
+class Wire(Protocol):
+    """The connection a request came on, as far as the request needs it."""
+
+    client: Client
+    observe: Observer
+    blocked: bool
+
+    def send(self, data: bytes) -> None: ...
+    def may_stay_open(self) -> bool: ...
+    def body_moved(self) -> None: ...
+    def answered(self, rest: bytes, stays_open: bool) -> None: ...
+    def cut(self) -> None: ...
+    def now(self) -> float: ...
+
+
+class BodySink(Protocol):
+    """Where a request's body goes."""
+
+    def body_data(self, data: bytes) -> None: ...
+    def body_end(self) -> None: ...
+
+
+_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode("ascii")
+
+
+class Request(Incoming):
+    """A request on a connection of ours."""
+
+    __slots__ = (
+        "_chunked", "_held", "_hold_bytes", "_paused", "_ready", "_sink", "_stays_open", "_unsent", "_wire", "body_complete",
+        "refusal",
+    )  # fmt: skip
+
+    def __init__(self, head: RequestHead, wire: Wire, hold_bytes: int) -> None:
+        super().__init__(head, wire.client, wire.observe, wire.now)
+        self.refusal: Refusal | None = None
+        self.body_complete = False
+        self._wire = wire
+        self._hold_bytes = hold_bytes
+        # Not a list of pieces: a body may come two bytes at a time, and each piece would take 56.
+        self._held = bytearray()
+        self._paused = False
+        self._ready: Callable[[], None] | None = None
+        self._sink: BodySink | None = None
+        self._chunked = False
+        self._stays_open = False
+        self._unsent: list[bytes] = []
+
+    # The body, on its way in.
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the body should be read on: not while as much is held as may be, nor while the back end is slow."""
+        return not self._paused and (self._sink is not None or len(self._held) < self._hold_bytes)
+
+    def receive(self, data: bytes) -> None:
+        """A piece of the body."""
+        self.bytes_in += len(data)
+        if self._sink is not None:
+            self._sink.body_data(data)
+        else:
+            self._held += data
+
+    def receive_end(self) -> None:
+        """The body's end."""
+        self.body_complete = True
+        if self._sink is not None:
+            self._sink.body_end()
+
+    def accept(self, ready: Callable[[], None]) -> None:
+        """The head is welcome: ``ready`` is called once the body is complete, or large enough to be streamed."""
+        self._ready = ready
+        if self.head.expects_continue and not self.body_complete and not self._held:
+            self._wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.check_ready()
+
+    def check_ready(self) -> None:
+        """Called after each batch of events, not after each event: a fault in the same batch comes first."""
+        if self._ready is not None and (self.body_complete or len(self._held) >= self._hold_bytes):
+            ready, self._ready = self._ready, None
+            ready()
+
+    @property
+    def held(self) -> int:
+        """How many bytes of the body have come and not been handed on."""
+        return len(self._held)
+
+    def stream_to(self, sink: BodySink) -> None:
+        """Hand on what is held, and whatever comes from now on."""
+        held, self._held = bytes(self._held), bytearray()
+        if held:
+            sink.body_data(held)
+        if self.body_complete:
+            sink.body_end()
+        else:
+            self._sink = sink
+            self._wire.body_moved()
+
+    def pause_body(self) -> None:
+        """The sink has enough for now."""
+        self._paused = True
+        self._wire.body_moved()
+
+    def resume_body(self) -> None:
+        """The sink can take more."""
+        self._paused = False
+        self._wire.body_moved()
+
+    # The answer, on its way out.
+
+    def answer(self, refusal: Refusal) -> None:
+        """The proxy's own answer, whole."""
+        self.reason = refusal.reason
+        body = refusal.body
+        # A client that sent what is refused is not listened to any more (L3); a back end's failure is not the client's.
+        self._write_head(
+            refusal.status, b"", refusal.pairs, Body.LENGTH, len(body), refusal.status >= 500
+        )
+        if self.head.method != b"HEAD":
+            self._send(body)
+        self._finish(Outcome.REFUSED)
+
+    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None:
+        """The head of a back end's answer; ``pairs`` without framing; ``length`` -1 if unknown."""
+        if body is Body.NONE and length >= 0:
+            body = Body.LENGTH
+        elif body in (Body.CHUNKED, Body.CLOSE):
+            body = Body.CHUNKED if self.head.version == "1.1" else Body.CLOSE
+        self._chunked = body is Body.CHUNKED
+        self._write_head(status, reason, pairs, body, length, body is not Body.CLOSE)
+        if self._wire.blocked and self.source is not None:
+            self.source.pause_answer()
+
+    def write(self, data: bytes) -> None:
+        """A piece of the answer's body, not empty: an empty chunk would be its end. It goes out with :meth:`flush`."""
+        self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data, len(data))
+
+    def finish(self) -> None:
+        """The answer's end."""
+        if self._chunked:
+            self._send(b"0\r\n\r\n", 0)
+        self._finish(Outcome.ANSWERED)
+
+    def abort(self, reason: str) -> None:
+        """The answer cannot be completed: the client must see that, so the connection is cut."""
+        if not self.ended:
+            self.lost(reason)
+            self._wire.cut()
+
+    def break_off(self, refusal: Refusal) -> None:
+        """The body turned out unfit, or does not come: refuse the request if that can still be said, else cut it."""
+        if self.ended:
+            return
+        self._leave_source()
+        if self.begun:
+            self.abort(refusal.reason)
+        else:
+            self.answer(refusal)
+
+    def _leave_source(self) -> None:
+        self._sink = self._ready = None
+        super()._leave_source()
+
+    def _write_head(
+        self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int, stays_open: bool
+    ) -> None:
+        self._stays_open = (
+            stays_open
+            and self.body_complete
+            and self.head.keep_alive
+            and self._wire.may_stay_open()
+        )
+        fields = pairs if isinstance(pairs, Fields) else Fields(pairs)
+        ours = [] if fields.has_date else [(b"Date", _date(int(time.time())))]
+        ours.append((REQUEST_ID, self.request_id))
+        if not self._stays_open:
+            ours.append((b"Connection", b"close"))
+        elif self.head.version == "1.0":
+            ours.append((b"Connection", b"keep-alive"))
+        start = b"HTTP/1.1 %d %b" % (status, reason or _PHRASES.get(status, b""))
+        head = write_head(start, ours, body, length, fields.written)
+        self.begun, self.status = True, status
+        self._send(head, 0)
+
+    def _send(self, data: bytes, counted: int | None = None) -> None:
+        self.bytes_out += len(data) if counted is None else counted
+        self._unsent.append(data)
+
+    def flush(self) -> None:
+        """Send what has been said so far: a head and a short body are one write, one TLS record, one packet."""
+        unsent = self._take_unsent()
+        if unsent and not self.ended:
+            self._wire.send(unsent)
+
+    def _take_unsent(self) -> bytes:
+        unsent, self._unsent = self._unsent, []
+        return b"".join(unsent)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if not self.ended:
+            self.source = self._sink = self._ready = None
+            self.record(outcome)
+            self._wire.answered(self._take_unsent(), self._stays_open)
+
+
+class Serves(Protocol):
+    """Whatever answers requests; ``observe`` is told of each exchange's end."""
+
+    observe: Observer
+
+    def serve(self, request: Request) -> None:
+        """Answer it, now or later, by its methods."""

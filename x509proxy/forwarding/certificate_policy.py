@@ -1,0 +1,114 @@
+"""Which certificates are passed on: the verdict and the flags become "pass on", or an answer the client's developer understands.
+
+RFC 8705 section 2.2 leaves the chain to nobody and section 6.1 advises not to verify it; what is refused here is refused
+because no server could mean it (weak, unreadable, too large), or because the administrator says so.
+"""
+
+from __future__ import annotations
+
+from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, date
+from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.settings import KeyType, Need, PolicySettings, Trust, Validity
+
+__all__ = ["admit", "check_times"]
+
+_ACCEPTED = {
+    Trust.ANY: (Verdict.SELF_SIGNED, Verdict.TRUSTED, Verdict.UNTRUSTED),
+    Trust.SELF_SIGNED: (Verdict.SELF_SIGNED,),
+    Trust.CA: (Verdict.TRUSTED,),
+    Trust.EITHER: (Verdict.SELF_SIGNED, Verdict.TRUSTED),
+}
+_ENFORCE = Validity.ENFORCE
+_ALL_TYPES = [key_type.value for key_type in KeyType]
+_WANTED = {
+    Trust.SELF_SIGNED: "The client certificate must be self-signed",
+    Trust.CA: "The client certificate must be issued by a certificate authority that this server trusts",
+    Trust.EITHER: "The client certificate must be self-signed, or issued by a certificate authority that this server trusts",
+}
+
+
+def admit(
+    certificate: ClientCertificate | None, need: Need, settings: PolicySettings, now: float
+) -> ClientCertificate | None:
+    """The certificate to pass on, or ``None`` for a request that goes on without one. ``now``: seconds since the epoch.
+
+    :raises Refused: 401 ``invalid_client`` (RFC 6749 section 5.2), or 400 for one that is too large.
+    """
+    if need is Need.IGNORED:
+        return None
+    if certificate is None:
+        if need is Need.REQUIRED:
+            raise _refused("no client certificate", "A client certificate is required")
+        return None
+    _check_always(certificate, settings)
+    _check_key(certificate, settings)
+    check_times(certificate, settings, now)
+    if certificate.verdict not in _ACCEPTED[settings.trust]:
+        raise _refused(f"verdict {certificate.verdict.value}", _WANTED[settings.trust])
+    return certificate
+
+
+def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> None:
+    # The size first: what is far too large has not been read.
+    size = len(certificate.der)
+    if size > settings.maximum_der:
+        text = f"The client certificate is too large: {size} bytes, {settings.maximum_der} allowed"
+        raise Refused(Refusal(400, f"certificate of {size} bytes", text, "invalid_client"))
+    if not certificate.flags:
+        return
+    if Flag.UNREADABLE in certificate.flags:
+        raise _refused("unreadable certificate", "The client certificate cannot be read")
+    if Flag.REVOKED in certificate.flags:
+        raise _refused(
+            "revoked certificate",
+            "The client certificate, or that of one of its issuers, has been revoked",
+        )
+    if Flag.WEAK in certificate.flags:
+        raise _refused(
+            f"weak certificate: {certificate.key}",
+            f"The client certificate is too weak ({certificate.key})",
+        )
+
+
+def check_times(certificate: ClientCertificate, settings: PolicySettings, now: float) -> None:
+    """What of :func:`admit`'s judgement may be another one a second later.
+
+    :raises Refused: as there.
+    """
+    flags = certificate.flags_at(now) if settings.validity is _ENFORCE else ()
+    if not flags:
+        return
+    if Flag.EXPIRED in flags:
+        raise _refused(
+            "expired certificate",
+            f"The client certificate expired at {date(certificate.not_after)}",
+        )
+    if Flag.NOT_YET_VALID in flags:
+        raise _refused(
+            "certificate not yet valid",
+            f"The client certificate is not valid before {date(certificate.not_before)}",
+        )
+
+
+def _check_key(certificate: ClientCertificate, settings: PolicySettings) -> None:
+    """What is not weak can still be less than what is asked for here. ``key`` is such as ``RSA 2048`` or ``Ed25519``."""
+    kind, _, size = certificate.key.lower().partition(" ")
+    allowed = (
+        _ALL_TYPES
+        if len(settings.key_types) == len(_ALL_TYPES)
+        else [key_type.value for key_type in settings.key_types]
+    )
+    if kind not in allowed:
+        wanted = f"must have a key of type {' or '.join(allowed)}"
+    elif kind == KeyType.RSA.value and int(size) < settings.minimum_rsa_bits:
+        wanted = f"must have an RSA key of {settings.minimum_rsa_bits} bits or more"
+    else:
+        return
+    raise _refused(
+        f"unwanted key: {certificate.key}",
+        f"The client certificate {wanted}, not {certificate.key}",
+    )
+
+
+def _refused(reason: str, description: str) -> Refused:
+    return Refused(Refusal(401, reason, description))

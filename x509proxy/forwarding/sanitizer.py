@@ -1,0 +1,270 @@
+"""What may pass between a client and the back end: the rules and their order, pairs in, pairs out.
+
+Facts
+-----
+* RFC 9110 section 7.6.1: a proxy removes ``Connection`` and every field it names. Ours is added *after* that, so that
+  ``Connection: <our header>`` cannot remove it (it does in Apache httpd, CVE-2022-31813; Traefik's ``X-Forwarded-*``,
+  CVE-2024-45410).
+* Names are compared folded: lower case, everything but letters and digits as ``-``, since CGI, WSGI and servlet glue folds
+  them so. Odd names have been dropped before (:mod:`x509proxy.http1.messages`); the fold makes this module right without that.
+* RFC 9440 section 4: failing to remove a field "does not fail safe", since everything keeps working. So the list below is
+  generous: what other proxies send to say "this client had a certificate" never passes, whatever the preset.
+* A back end may repeat the secret name (``Vary``, ``Access-Control-Allow-Headers``, an echo): it is taken out of its answers.
+  Were it only taken out of ``Vary``, one client's answer would be everybody's in a cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
+
+from x509proxy.forwarding.client import Hop
+from x509proxy.forwarding.header_rules import HeaderRules, fold, letters, tells
+from x509proxy.forwarding.presets import PRESETS
+from x509proxy.http1.errors import malformed
+from x509proxy.http1.fields import Pairs
+from x509proxy.http1.messages import Body, RequestHead, ResponseHead
+
+__all__ = [
+    "Fields",
+    "clean_answer",
+    "clean_request",
+    "forward_reason",
+    "forward_request",
+    "forward_response",
+    "write_fields",
+    "write_head",
+]
+
+# RFC 9110 section 7.6.1 and what goes with it; framing is written anew, Expect is answered by the channel, and an upgrade
+# (h2c smuggling) is never asked for.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate",
+        b"te", b"trailer", b"transfer-encoding", b"content-length", b"upgrade", b"http2-settings", b"expect",
+    }
+)  # fmt: skip
+# What others send for a client's certificate: RFC 9440, Envoy, Traefik, nginx and Tomcat recipes, Apache, Azure, AWS ALB,
+# WSO2, Auth0, Gravitee, Janssen, Keycloak, Connect2id (sources: docs/servers); WebLogic, iPlanet and GlassFish, Cloudflare.
+_CLAIMS = frozenset(
+    {
+        *(fold(plan.name) for preset in PRESETS.values() for plan in preset.plans if plan.name),
+        b"cname-api-key", b"x-authentik-outpost-certificate", b"x-cert", b"x-peer-cert", b"x-user-cert", b"client-verify",
+        b"client-dn", b"x-client-dn", b"x-client-s-dn", b"x-client-i-dn", b"x-client-subject-dn", b"x-client-issuer-dn",
+        b"x-subject-dn", b"x-issuer-dn",
+    }
+)  # fmt: skip
+# "client-" and "x-client-" as a whole are not among them: Client-Id, X-Client-Version and the like are an application's own.
+# Of "proxy-" a server behind a proxy has no use: Proxy-Authorization and Proxy-Connection are for the proxy, all others claims.
+_CLAIM_PREFIXES = (
+    b"ssl-", b"x-ssl-", b"tls-client-", b"x-tls-", b"cert-chain-", b"x-cert-", b"x-certificate", b"wl-proxy-", b"proxy-",
+    b"cf-cert-", b"x-client-verify", b"sec-client-x509-cert",
+)  # fmt: skip
+# Letters and digits alone, wherever in a name they stand: whoever says them together tells of a client's certificate.
+_CLAIM_WORDS = (b"clientcert", b"sslcert", b"sslclient")
+# The hop before us is the client itself: whatever it says of a hop before it is its own invention. "Proxy" has no meaning, but
+# CGI-like servers take it for the proxy through which they should go (httpoxy, CVE-2016-5385).
+# A request's name in the back end's logs is not the client's to choose (x509proxy.http1.request_id).
+_HOPS = frozenset(
+    {
+        b"forwarded",
+        b"x-real-ip",
+        b"x-client-ip",
+        b"true-client-ip",
+        b"x-cluster-client-ip",
+        b"proxy",
+        b"x-request-id",
+    }
+)
+# The proxy's own id goes to the client (x509proxy.http1.request_id).
+_NOT_ANSWERED = _HOP_BY_HOP | {b"x-request-id"}
+_PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
+# A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
+_LENGTH, _CHUNKED = Body.LENGTH, Body.CHUNKED
+_NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
+
+
+class Fields(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - what it remembers needs a dictionary
+    """Pairs that may be written many times, and remember how."""
+
+    @cached_property
+    def written(self) -> bytes:
+        """As :func:`write_fields` does it; :raises ValueError: as there."""
+        return write_fields(self)
+
+    @cached_property
+    def has_date(self) -> bool:
+        """Whether a ``Date`` is among them."""
+        return b"date" in [name.lower() for name, _ in self]
+
+
+def clean_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
+    """The client's fields that pass, ``Host`` first; and how many forged ones were removed.
+
+    The head keeps it, since the same one may come again (:mod:`x509proxy.http1.head_cache`): so it lives no longer than the head.
+
+    :raises Refused: 400, the ``Connection`` field names one that frames or routes the message.
+    """
+    for made_for, pairs, forged in head.memo:
+        if made_for is rules:
+            return pairs, forged
+    kept, forged = drop_claims(head.pairs, rules)
+    pairs = (
+        (b"Host", head.host),
+        *(pair for pair in drop_hop_by_hop(kept) if pair[0].lower() != b"host"),
+    )
+    head.memo[:] = [(rules, pairs, forged)]
+    return pairs, forged
+
+
+def forward_request(cleaned: Pairs, host: bytes, hop: Hop, own: Pairs) -> Pairs:
+    """The fields that go to the back end, without framing: what passes of the client's, whence it came, and our ``own`` last."""
+    return [*cleaned, *forwarded(host, hop), *own]
+
+
+def drop_hop_by_hop(pairs: Pairs) -> Pairs:
+    """Without the fields that concern one connection, and those that ``Connection`` says do."""
+    named = _named_by_connection(pairs)
+    if named & _NOT_TO_BE_NAMED:
+        raise malformed("connection field names one that frames or routes the message")
+    gone = _HOP_BY_HOP | named if named else _HOP_BY_HOP
+    return [pair for pair in pairs if fold(pair[0]) not in gone]
+
+
+def _named_by_connection(pairs: Pairs) -> set[bytes]:
+    values = [value for name, value in pairs if name.lower() == b"connection"]
+    return (
+        {fold(token.strip(b" \t")) for value in values for token in value.split(b",")}
+        if values
+        else set()
+    )
+
+
+def drop_claims(pairs: Pairs, rules: HeaderRules) -> tuple[Pairs, int]:
+    """Without the fields by which a client could pretend to be another, or to come from elsewhere; and how many were ours."""
+    kept = []
+    forged = 0
+    for pair in pairs:
+        if fold(pair[0]) in rules.folds:
+            forged += 1
+        elif not _is_claim(pair[0]):
+            kept.append(pair)
+    return kept, forged
+
+
+@lru_cache(maxsize=256)
+def _is_claim(name: bytes) -> bool:
+    folded = fold(name)
+    if folded in _CLAIMS or folded in _HOPS or folded.startswith(_PREFIXES):
+        return True
+    said = letters(folded)
+    return b"mtls" in folded.split(b"-") or any(word in said for word in _CLAIM_WORDS)
+
+
+@lru_cache(maxsize=256)
+def forwarded(host: bytes, hop: Hop) -> Pairs:
+    """``X-Forwarded-*`` as the servers read it, and ``Forwarded`` (RFC 7239): ours alone."""
+    return tuple(_forwarded(host, hop))
+
+
+def _forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
+    peer, scheme = hop.peer.encode("ascii", "replace"), hop.scheme.encode("ascii")
+    yield b"X-Forwarded-For", peer
+    yield b"X-Forwarded-Proto", scheme
+    yield b"X-Forwarded-Port", b"%d" % hop.port
+    # RFC 7239 section 6: an IPv6 address is bracketed and quoted; section 4: a host with a colon is quoted.
+    node = b'"[%b]"' % peer if b":" in peer else peer
+    if not host:
+        yield b"Forwarded", b"for=%b;proto=%b" % (node, scheme)
+        return
+    yield b"X-Forwarded-Host", host
+    yield b"Forwarded", b'for=%b;host="%b";proto=%b' % (node, host, scheme)
+
+
+def clean_answer(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Fields]:
+    """The reason phrase and the fields that go to the client. The head keeps them, as in :func:`clean_request`."""
+    for made_for, reason, pairs in head.memo:
+        if made_for is rules:
+            return reason, pairs
+    reason, pairs = forward_reason(head.reason, rules), Fields(forward_response(head.pairs, rules))
+    head.memo[:] = [(rules, reason, pairs)]
+    return reason, pairs
+
+
+def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
+    """The reason phrase, unless it tells the secret name."""
+    return b"" if tells(reason, rules) else reason
+
+
+def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
+    """The fields that go to the client, without framing, and without a trace of the secret name."""
+    named = _named_by_connection(pairs)
+    gone = _NOT_ANSWERED | named if named else _NOT_ANSWERED
+    kept = [_varied(pair, rules) for pair in pairs if fold(pair[0]) not in gone]
+    # All at once first, since nearly always there is nothing to find.
+    if not tells(b" ".join([part for pair in kept for part in pair]), rules):
+        return kept
+    return list(_without_secrets(kept, rules))
+
+
+def _varied(pair: tuple[bytes, bytes], rules: HeaderRules) -> tuple[bytes, bytes]:
+    """What varies with the certificate varies with what is in no request: that is ``*`` (RFC 9110 section 12.5.5)."""
+    name, value = pair
+    if name.lower() != b"vary":
+        return pair
+    members = [
+        b"*" if fold(part) in rules.folds or tells(part, rules) else part
+        for part in map(bytes.strip, value.split(b","))
+    ]
+    if b"*" not in members and not tells(value, rules):
+        return pair
+    rest = b", ".join(dict.fromkeys(members))
+    return name, b"*" if tells(rest, rules) else rest
+
+
+def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, bytes]]:
+    for name, value in pairs:
+        if not tells(name + b" " + value, rules):
+            yield name, value
+        elif not tells(name, rules):
+            # A list (Access-Control-Allow-Headers …) loses the one member; what is left empty goes whole.
+            rest = b", ".join(part.strip() for part in value.split(b",") if not tells(part, rules))
+            if rest and not tells(name + b" " + rest, rules):
+                yield name, rest
+
+
+def write_fields(pairs: Pairs) -> bytes:
+    """Fields, each with its line end.
+
+    :raises ValueError: a line end inside a field; nothing of it may be sent.
+    """
+    return _lines([b"%b: %b\r\n" % pair for pair in pairs])
+
+
+def write_head(start: bytes, pairs: Pairs, body: Body, length: int, written: bytes = b"") -> bytes:
+    """A head from scratch, with exactly one framing (law L2): ``start`` line, fields, framing, empty line.
+
+    ``LENGTH`` writes ``Content-Length``, ``CHUNKED`` writes ``Transfer-Encoding``; ``NONE`` and ``CLOSE`` write neither.
+    ``written``: what :func:`write_fields` has written; it goes before ``pairs``.
+
+    :raises ValueError: a line end inside the start line or a field; nothing of it may be sent.
+    """
+    lines = [start + b"\r\n", *[b"%b: %b\r\n" % pair for pair in pairs]]
+    if body is _LENGTH:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    elif body is _CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    lines.append(b"\r\n")
+    ours = _lines(lines)
+    return ours[: len(start) + 2] + written + ours[len(start) + 2 :] if written else ours
+
+
+def _lines(lines: Sequence[bytes]) -> bytes:
+    """The last look before the wire: as many line ends as lines, however the pairs came about."""
+    text = b"".join(lines)
+    if (
+        not text.count(b"\n") == text.count(b"\r") == text.count(b"\r\n") == len(lines)
+        or b"\0" in text
+    ):
+        raise ValueError("a line end inside a header field")
+    return text

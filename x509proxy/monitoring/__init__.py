@@ -1,0 +1,1 @@
+"""Counters, access-log format, snapshots, Prometheus, status page."""

@@ -1,0 +1,283 @@
+"""What is counted: one object that is told of everything that happens, its null twin, and its numbers as a frozen value.
+
+Facts
+-----
+* Exchanges are put aside and counted 64 at a time: one by one, code and tables would not be in the processor's cache. Numbers and
+  dictionaries are all there is; whoever looks at them does the rest (:mod:`x509proxy.monitoring.snapshot`, :mod:`x509proxy.monitoring.prometheus`).
+* No key in here is of a client's choosing: an attacker who could choose one could make a table grow without end. A status is the
+  back end's, and has three digits; a back end is the administrator's; everything else is a word of ours.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
+from x509proxy.exchange import Exchange, Outcome
+from x509proxy.monitoring.reason_codes import LIMITS, refusal_reason
+
+__all__ = ["BOUNDS", "UNWATCHED", "Counters", "Counts", "Seen", "Watch"]
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Seconds: where the bins of the durations end, the last one being without an end."""
+_LATEST = 50  # refusals, and certificates
+_BATCH = 64
+# By the numbers that they have on the wire (RFC 8446 section 4.1.2, RFC 5246 appendix E): pyOpenSSL's are the same.
+_TLS_VERSIONS = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+# Looked up here, not at the class: that costs as much as to count.
+_ANSWERED, _REFUSED = Outcome.ANSWERED, Outcome.REFUSED
+
+
+class Watch(Protocol):
+    """Whoever is told of what happens. Nothing in here may raise, or take its time."""
+
+    def exchange(self, exchange: Exchange) -> None:
+        """A request has been answered, or not."""
+
+    def shaken(self, version: int) -> None:
+        """A handshake is over, and well. ``version``: as on the wire."""
+
+    def not_shaken(self, reason: str) -> None:
+        """One has failed. ``reason``: a word of :mod:`x509proxy.monitoring.reason_codes`."""
+
+    def limited(self, limit: str) -> None:
+        """A connection was not taken. ``limit``: the setting that says so."""
+
+    def reloaded(self, error: str = "") -> None:
+        """The configuration was read again. ``error``: why the old one goes on serving."""
+
+
+class _Unwatched:
+    """Nobody looks."""
+
+    def exchange(self, exchange: Exchange) -> None: ...
+    def shaken(self, version: int) -> None: ...
+    def not_shaken(self, reason: str) -> None: ...
+    def limited(self, limit: str) -> None: ...
+    def reloaded(self, error: str = "") -> None: ...
+
+
+UNWATCHED: Watch = _Unwatched()
+"""The twin of the counters that counts nothing."""
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """All numbers at one moment; they only grow, and those of several processes can be added.
+
+    ``exchanges``: by back end (none: ``""``), outcome and status. ``durations``: how many answered exchanges took as long as
+    each bin of :data:`BOUNDS` and no longer, not added up; ``seconds``: all of them together. ``bytes_in``, ``bytes_out``: of
+    bodies. ``limits``: connections that were not taken; ``refusals``: by a word of :mod:`x509proxy.monitoring.reason_codes`.
+    """
+
+    handshakes: dict[str, int] = {}
+    handshake_failures: dict[str, int] = {}
+    limits: dict[str, int] = {}
+    exchanges: dict[str, dict[str, dict[int, int]]] = {}
+    refusals: dict[str, int] = {}
+    verdicts: dict[str, int] = {}
+    forged: int = 0
+    odd_names: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    durations: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    seconds: float = 0.0
+    reloads: dict[str, int] = {}
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            **{
+                name: _sum(getattr(self, name), getattr(other, name))
+                for name in self.__struct_fields__
+            }
+        )
+
+    def limits_met(self) -> dict[str, int]:
+        """How often each limit was met, by the setting that has it: connections that were not taken, and refusals."""
+        met = dict(self.limits)
+        for word, limit in LIMITS.items():
+            if count := self.refusals.get(word, 0):
+                met[limit] = met.get(limit, 0) + count
+        return met
+
+    def total(self, outcome: str | None = None) -> int:
+        """How many exchanges there were, with this outcome or with any."""
+        found = (
+            statuses
+            for each in self.exchanges.values()
+            for name, statuses in each.items()
+            if outcome in (None, name)
+        )
+        return sum(sum(statuses.values()) for statuses in found)
+
+
+def _sum(one: Any, other: Any) -> Any:
+    match one:
+        case dict():
+            both = one.keys() & other.keys()
+            return {**one, **other, **{key: _sum(one[key], other[key]) for key in both}}
+        case tuple():
+            return tuple(map(sum, zip(one, other, strict=True)))
+    return one + other
+
+
+class Seen:
+    """A client's certificate that was shown, how often it came with a request, and when it did last (seconds since the epoch)."""
+
+    __slots__ = ("certificate", "last", "requests", "verdict")
+
+    def __init__(self, certificate: ClientCertificate) -> None:
+        self.certificate = certificate
+        self.verdict = certificate.verdict.value
+        self.requests = 0
+        self.last = 0.0
+
+
+class Counters:
+    """The numbers of one process, the latest refusals, and the certificates that came last."""
+
+    def __init__(self) -> None:
+        self._uncounted: list[Exchange] = []
+        self._refused: deque[Exchange] = deque(maxlen=_LATEST)
+        self._seen: dict[str, Seen] = {}
+        self.reload_error = ""
+        self.reload_failed_at = 0.0
+        self.loaded_at = time.time()
+        self._answered: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self._others: defaultdict[tuple[str, str, int], int] = defaultdict(int)
+        self._durations = [0] * (len(BOUNDS) + 1)
+        self._seconds = 0.0
+        self._bytes_in = self._bytes_out = 0
+        self._forged = self._odd_names = 0
+        self._verdicts = {verdict.value: 0 for verdict in Verdict}
+        self._refusals: defaultdict[str, int] = defaultdict(int)
+        self._versions: defaultdict[int, int] = defaultdict(int)
+        self._failures: defaultdict[str, int] = defaultdict(int)
+        self._limits: defaultdict[str, int] = defaultdict(int)
+        self._reloads = {"success": 0, "failure": 0}
+
+    # What happens.
+
+    def exchange(self, exchange: Exchange) -> None:
+        uncounted = self._uncounted
+        uncounted.append(exchange)
+        if len(uncounted) >= _BATCH:
+            self._count()
+
+    def shaken(self, version: int) -> None:
+        self._versions[version] += 1
+
+    def not_shaken(self, reason: str) -> None:
+        self._failures[reason] += 1
+
+    def limited(self, limit: str) -> None:
+        self._limits[limit] += 1
+
+    def reloaded(self, error: str = "") -> None:
+        self.reload_error = error
+        self._reloads["failure" if error else "success"] += 1
+        if error:
+            self.reload_failed_at = time.time()
+        else:
+            self.loaded_at = time.time()
+
+    # What has happened.
+
+    @property
+    def refused(self) -> deque[Exchange]:
+        """The latest exchanges that were refused, newest last."""
+        self._count()
+        return self._refused
+
+    @property
+    def seen(self) -> dict[str, Seen]:
+        """The certificates that came last, by thumbprint."""
+        self._count()
+        return self._seen
+
+    def counts(self) -> Counts:
+        """The numbers as they are now."""
+        self._count()
+        return Counts(
+            handshakes=_named(self._versions.items()),
+            handshake_failures=dict(self._failures),
+            limits=dict(self._limits),
+            exchanges=self._exchanges(),
+            refusals=dict(self._refusals),
+            verdicts=dict(self._verdicts),
+            forged=self._forged,
+            odd_names=self._odd_names,
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+            durations=tuple(self._durations),
+            seconds=self._seconds,
+            reloads=dict(self._reloads),
+        )
+
+    # Inside.
+
+    def _count(self) -> None:
+        uncounted, self._uncounted = self._uncounted, []
+        answered, durations, verdicts, known = (
+            self._answered,
+            self._durations,
+            self._verdicts,
+            self._seen,
+        )
+        for exchange in uncounted:
+            if exchange.outcome is _ANSWERED:
+                answered[exchange.backend, exchange.status] += 1
+                duration = exchange.duration
+                durations[bisect_left(BOUNDS, duration)] += 1
+                self._seconds += duration
+            else:
+                self._not_answered(exchange)
+            self._bytes_in += exchange.bytes_in
+            self._bytes_out += exchange.bytes_out
+            self._forged += exchange.forged
+            self._odd_names += exchange.odd_names
+            certificate = exchange.certificate
+            if certificate is None:
+                verdicts["NONE"] += 1
+                continue
+            seen = known.get(certificate.thumbprint)
+            if seen is None or seen.certificate is not certificate:
+                seen = self._meet(certificate, seen)
+            seen.requests += 1
+            seen.last = exchange.started
+            verdicts[seen.verdict] += 1
+
+    def _not_answered(self, exchange: Exchange) -> None:
+        self._others[exchange.backend, exchange.outcome.value, exchange.status] += 1
+        self._refusals[refusal_reason(exchange.status, exchange.reason)] += 1
+        if exchange.outcome is _REFUSED:
+            self._refused.append(exchange)
+
+    def _meet(self, certificate: ClientCertificate, known: Seen | None) -> Seen:
+        """A certificate that is not in the table, or has another verdict there; the one not seen for longest makes room."""
+        new = Seen(certificate)
+        if known is not None:
+            new.requests = known.requests
+        elif len(self._seen) >= _LATEST:
+            del self._seen[
+                min(self._seen.values(), key=lambda seen: seen.last).certificate.thumbprint
+            ]
+        self._seen[certificate.thumbprint] = new
+        return new
+
+    def _exchanges(self) -> dict[str, dict[str, dict[int, int]]]:
+        table: dict[str, dict[str, dict[int, int]]] = {}
+        for (backend, status), count in self._answered.items():
+            table.setdefault(backend, {}).setdefault(_ANSWERED.value, {})[status] = count
+        for (backend, outcome, status), count in self._others.items():
+            table.setdefault(backend, {}).setdefault(outcome, {})[status] = count
+        return table
+
+
+def _named(versions: Iterable[tuple[int, int]]) -> dict[str, int]:
+    return {_TLS_VERSIONS.get(version, "other"): count for version, count in versions}

@@ -1,0 +1,146 @@
+"""From the parts of a process that serves to a snapshot of it: who owns the parts makes one of these, and asks it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from typing import Protocol
+
+from x509proxy.certificates.pem_files import without_secrets
+from x509proxy.config.loader import Configuration
+from x509proxy.forwarding.header_rules import without_names
+from x509proxy.monitoring.backend_status import PoolStatus
+from x509proxy.monitoring.certificate_expiry import certificate_states
+from x509proxy.monitoring.counters import Counters
+from x509proxy.monitoring.snapshot import (
+    BackendState,
+    ListenerState,
+    ReloadState,
+    Snapshot,
+    WorkerState,
+    clients_of,
+    refusals_of,
+)
+from x509proxy.schema import ListenerSettings
+from x509proxy.settings import ClientSettings, UpstreamSettings
+
+__all__ = ["View", "installed_version"]
+
+
+def installed_version() -> str:
+    """The package's, as it is installed; ``unknown`` for a tree that is not."""
+    try:
+        return version_of("x509proxy")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class _Pool(Protocol):
+    """A :class:`x509proxy.upstream.pool.Pool`."""
+
+    settings: UpstreamSettings
+
+    def status(self) -> PoolStatus: ...
+
+
+class _Factory(Protocol):
+    """A :class:`x509proxy.downstream.factory.ProxyFactory`."""
+
+    settings: ClientSettings
+    draining: bool
+
+    @property
+    def connections(self) -> int: ...
+
+
+class View:
+    """One process, as it can be seen. ``pools``, ``configuration``: those of the day; ``factory``: of the channels.
+
+    A parent whose workers serve has neither pools nor a factory.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        configuration: Callable[[], Configuration],
+        pools: Callable[[], Sequence[_Pool]] = tuple,
+        factory: _Factory | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._counters = counters
+        self._configuration = configuration
+        self._pools = pools
+        self._factory = factory
+        self._now = now
+        self._version = installed_version()
+        self._started = now()
+
+    def snapshot(self) -> Snapshot:
+        """What there is to see, now."""
+        configuration, counters, factory, now = (
+            self._configuration(),
+            self._counters,
+            self._factory,
+            self._now(),
+        )
+        counts = counters.counts()
+        draining, connections = (factory.draining, factory.connections) if factory else (False, 0)
+        worker = WorkerState(
+            pid=os.getpid(), started=self._started, state="draining" if draining else "serving", connections=connections,
+            exchanges=counts.total(),
+        )  # fmt: skip
+
+        def hide(text: str) -> str:
+            return without_names(text, configuration.rules)
+
+        return Snapshot(
+            taken=now,
+            version=self._version,
+            started=self._started,
+            draining=draining,
+            listeners=tuple(
+                _listener(place, configuration) for place in configuration.settings.places
+            ),
+            backends=tuple(_backend(pool) for pool in self._pools()),
+            connections=connections,
+            most_connections=factory.settings.connections if factory else 0,
+            certificates=certificate_states(configuration),
+            refusals=refusals_of(counters, hide),
+            clients=clients_of(counters, hide),
+            reload=ReloadState(
+                loaded=counters.loaded_at,
+                failed=counters.reload_failed_at,
+                error=counters.reload_error,
+            ),
+            workers=(worker,) if factory else (),
+            counts=counts,
+        )
+
+
+def _listener(place: ListenerSettings, configuration: Configuration) -> ListenerState:
+    asked = place.client_certificate or configuration.settings.client_certificate
+    return ListenerState(
+        endpoint=without_secrets(place.endpoint), asks=asked.value, proxy_protocol=place.is_proxied
+    )
+
+
+def _backend(pool: _Pool) -> BackendState:
+    status = pool.status()
+    return BackendState(
+        url=without_secrets(status.name),
+        state=status.state.value,
+        since=status.since,
+        due=status.due,
+        reason=without_secrets(status.last_error),
+        busy=status.busy,
+        idle=status.idle,
+        opening=status.opening,
+        waiting=status.waiting,
+        connections=pool.settings.connections,
+        queue=pool.settings.queue,
+        failures=status.failures,
+        checked=status.last_check or 0.0,
+    )

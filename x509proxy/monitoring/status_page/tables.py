@@ -1,0 +1,190 @@
+"""The status page's tables: each row a back end, a place to listen at, a certificate, a refusal, a client, or a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from x509proxy.monitoring.snapshot import (
+    BackendState,
+    CertificateState,
+    ClientState,
+    RefusalState,
+    Snapshot,
+    WorkerState,
+)
+from x509proxy.monitoring.status_page.html import Markup, join, tag
+from x509proxy.monitoring.status_page.units import ago, count, span, time_of_day, until
+
+__all__ = ["tables"]
+
+_Head = tuple[str, str]
+"""A column's name and classes: ``main`` is the row's title on a phone, ``clip`` is cut where there is no room."""
+_DAY = 86400.0
+_SOON = 14 * _DAY
+_SHOWN = 15  # rows of what happens often; all there are is in the JSON
+
+
+def tables(snapshot: Snapshot) -> Iterator[Markup]:
+    """All of them, in the order of the page."""
+    now = snapshot.taken
+    yield _section(
+        "Back ends", "", _BACKEND, [_backend(row, snapshot) for row in snapshot.backends], "wide"
+    )
+    listeners = [
+        (row.endpoint, row.asks, "required" if row.proxy_protocol else "no")
+        for row in snapshot.listeners
+    ]
+    yield _section("Listeners", "", _LISTENER, listeners)
+    several = len(snapshot.workers) > 1
+    if several:
+        yield _section("Workers", "", _WORKER, [_worker(row, now) for row in snapshot.workers])
+    yield _section(
+        "Certificates",
+        "",
+        _EXPIRY,
+        [_expiry(row, now) for row in snapshot.certificates],
+        "wide" if several else "",
+    )
+    yield _section(
+        "Latest refusals",
+        "newest first",
+        _REFUSAL,
+        [_refusal(row) for row in snapshot.refusals[:_SHOWN]],
+        "wide",
+    )
+    note = "as clients showed them, latest first"
+    yield _section(
+        "Client certificates",
+        note,
+        _CLIENT,
+        [_client(row, now) for row in snapshot.clients[:_SHOWN]],
+        "wide",
+    )
+
+
+def _section(
+    title: str,
+    note: str,
+    heads: Sequence[_Head],
+    rows: Sequence[Sequence[object]],
+    class_: str = "",
+) -> Markup:
+    heading = tag("h2", title, tag("small", note))
+    if not rows:
+        return tag("section", heading, tag("p", "None so far.", class_="none"), class_=class_)
+    head = tag(
+        "thead", tag("tr", *(tag("th", name, class_=style, scope="col") for name, style in heads))
+    )
+    body = tag("tbody", *(tag("tr", *map(_cell, heads, row)) for row in rows))
+    return tag("section", heading, tag("table", head, body), class_=class_)
+
+
+def _cell(head: _Head, content: object) -> Markup:
+    name, style = head
+    whole = content if "clip" in style and not isinstance(content, Markup) else ""
+    return tag("td", tag("span", content), class_=style, data_label=name, title=whole)
+
+
+def _pill(word: str, mood: str) -> Markup:
+    return tag("span", word, class_=f"pill {mood}".rstrip())
+
+
+def _bar(part: int, whole: int) -> Markup:
+    """How much is used; the number beside it says the same."""
+    share = min(1.0, part / whole) if whole else 0.0
+    drawn = tag("rect", width=round(72 * share, 1), height=6)
+    return tag(
+        "svg",
+        drawn,
+        class_="bar full" if share > 0.8 else "bar",
+        viewBox="0 0 72 6",
+        aria_hidden="true",
+    )
+
+
+_BACKEND = (
+    ("Back end", "main clip fifth"), ("State", "short"), ("Busy", "number"), ("Idle", "number"), ("Waiting", "number"),
+    ("Requests", "number"), ("5xx", "number"), ("Failures", "number"), ("Checked", "short"), ("Last failure", "clip third"),
+)  # fmt: skip
+_STATES = {"up": "good", "slow": "warn", "down": "bad"}
+
+
+def _backend(row: BackendState, snapshot: Snapshot) -> Sequence[object]:
+    answers = snapshot.counts.exchanges.get(row.url, {})
+    statuses = [
+        (status, number) for of_outcome in answers.values() for status, number in of_outcome.items()
+    ]
+    busy = tag("span", f"{count(row.busy)} of {count(row.connections)}", class_="of")
+    word = "slow start" if row.state == "slow" else row.state
+    lasting = tag("span", f" {span(snapshot.taken - row.since)}", class_="since")
+    return (
+        row.url,
+        join((_pill(word, _STATES[row.state]), lasting)),
+        join((_bar(row.busy, row.connections), busy)),
+        count(row.idle + row.opening),
+        f"{count(row.waiting)} of {count(row.queue)}",
+        count(sum(number for _, number in statuses)),
+        count(sum(number for status, number in statuses if status >= 500)),
+        count(row.failures),
+        ago(row.checked, snapshot.taken),
+        row.reason or "–",
+    )
+
+
+_LISTENER = (("Endpoint", "main clip half"), ("Certificate", "short"), ("PROXY header", "short"))
+_EXPIRY = (("Certificate", "main clip half"), ("Setting", "short line"), ("Ends", "short line"))
+
+
+def _expiry(row: CertificateState, now: float) -> Sequence[object]:
+    # A revocation list of a day's life is not old after an hour.
+    soon = min(_SOON, (row.ends - row.begins) / 4)
+    mood = "bad" if row.ends <= now else "warn" if row.ends - now < soon else ""
+    return row.name, row.use, _pill(until(row.ends, now), mood) if mood else until(row.ends, now)
+
+
+_REFUSAL = (
+    ("Time", "short"), ("Status", "short"), ("Reason", "main clip third"), ("Request", "clip third"), ("Client", "short line"),
+    ("Certificate", "clip fifth"),
+)  # fmt: skip
+
+
+def _refusal(row: RefusalState) -> Sequence[object]:
+    asked = "–" if row.target == "-" else f"{row.method} {row.target}"
+    status = _pill(str(row.status), "bad" if row.status >= 500 else "")
+    return (
+        time_of_day(row.at),
+        status,
+        row.reason,
+        asked,
+        row.peer,
+        row.subject or row.thumbprint or "–",
+    )
+
+
+_CLIENT = (
+    ("Subject", "main clip third"), ("Verdict", "short"), ("Key", "short"), ("Thumbprint (x5t#S256)", "clip third"),
+    ("Ends", "short"), ("Requests", "number"), ("Last seen", "short"),
+)  # fmt: skip
+_VERDICTS = {"TRUSTED": "good", "SELF_SIGNED": "", "UNTRUSTED": "warn"}
+
+
+def _client(row: ClientState, now: float) -> Sequence[object]:
+    return (
+        row.subject or "(no subject)", _pill(row.verdict.replace("_", " ").lower(), _VERDICTS.get(row.verdict, "")),
+        row.key or "–", tag("code", row.thumbprint, title=row.thumbprint), until(row.ends, now) if row.ends else "–",
+        count(row.requests), ago(row.last, now),
+    )  # fmt: skip
+
+
+_WORKER = (
+    ("Process", "main short"),
+    ("State", "short"),
+    ("Up for", "short"),
+    ("Connections", "number"),
+    ("Requests", "number"),
+)
+
+
+def _worker(row: WorkerState, now: float) -> Sequence[object]:
+    pill = _pill(row.state, "good" if row.state == "serving" else "warn")
+    return row.pid, pill, span(now - row.started), count(row.connections), count(row.exchanges)

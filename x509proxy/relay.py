@@ -1,0 +1,222 @@
+"""One request on its way: certificate to policy to header pairs to back end, and the answer back; what can go wrong on each leg.
+
+Everything that may refuse the request is done before a back end hears of it, and the head is written before a connection is
+asked for: any doubt or exception until then is an answer of ours, and not one byte to the back end (law L3).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import attrs
+from twisted.logger import Logger
+
+from x509proxy.downstream.base_request import AnswerSource
+from x509proxy.downstream.request import BodySink
+from x509proxy.forwarding.client import Client
+from x509proxy.forwarding.forwarded_fields import forward
+from x509proxy.forwarding.header_rules import HeaderRules
+from x509proxy.forwarding.metadata_rewriter import AnswerSink, answer_sink
+from x509proxy.forwarding.sanitizer import clean_answer, clean_request, write_head
+from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.http1.messages import Body, RequestHead, ResponseHead
+from x509proxy.http1.request_id import REQUEST_ID
+from x509proxy.schema import DiscoverySettings
+from x509proxy.settings import PolicySettings
+from x509proxy.upstream.connection import Connection
+from x509proxy.upstream.load_balancing import candidates
+from x509proxy.upstream.pool import Pool
+
+__all__ = ["Asked", "Transfer"]
+
+_WITH_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
+
+
+class Asked(AnswerSink, Protocol):
+    """A request, over our channel or over a stock ``Site``, and the way to answer it (:mod:`x509proxy.downstream.request`)."""
+
+    head: RequestHead
+    client: Client
+    source: AnswerSource | None
+    body_complete: bool
+    begun: bool
+    forged: int
+    backend: str
+    request_id: bytes
+
+    @property
+    def held(self) -> int: ...
+    def accept(self, ready: Callable[[], None]) -> None: ...
+    def flush(self) -> None: ...
+    def stream_to(self, sink: BodySink) -> None: ...
+    def pause_body(self) -> None: ...
+    def resume_body(self) -> None: ...
+    def answer(self, refusal: Refusal) -> None: ...
+    def abort(self, reason: str) -> None: ...
+
+
+class Transfer:
+    """One exchange: asks a pool for a connection, sends the request on it, hands the answer on."""
+
+    _log = Logger()
+
+    __slots__ = (
+        "_body", "_candidates", "_connection", "_fields", "_policy", "_pool", "_pools", "_request", "_rules", "_sink", "_start",
+        "streams",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: Asked,
+        pools: Sequence[Pool],
+        rules: HeaderRules,
+        policy: PolicySettings,
+        discovery: DiscoverySettings | None = None,
+    ) -> None:
+        self._request = request
+        self._sink: AnswerSink = request if discovery is None else answer_sink(request, discovery)
+        self._pools = pools
+        self._candidates = candidates(pools)
+        self._rules = rules
+        self._policy = policy
+        self._fields = b""
+        self._pool: Pool | None = None
+        self._connection: Connection | None = None
+        self._body = (Body.NONE, 0)
+        self.streams = False
+        self._start = b""
+
+    def start(self) -> None:
+        """Judge the request; if it may go on, wait for its body."""
+        request = self._request
+        try:
+            self._sanitise()
+        except Refused as refused:
+            request.answer(refused.refusal)
+        else:
+            request.source = self
+            request.accept(self._choose)
+
+    def _sanitise(self) -> None:
+        request = self._request
+        head = (
+            request.head
+            if request.head.host
+            else attrs.evolve(request.head, host=self._pools[0].backend.authority)
+        )
+        cleaned, request.forged = clean_request(head, self._rules)
+        self._fields = forward(
+            cleaned, head, request.client, self._rules, self._policy, time.time()
+        )
+
+    def _choose(self) -> None:
+        """The body is there, or so much of it that it has to be streamed: ask the next back end."""
+        request = self._request
+        if not request.body_complete:
+            self._body = (request.head.body, request.head.length)
+            self.streams = True
+        elif request.held or request.head.method in _WITH_LENGTH:
+            self._body = (Body.LENGTH, request.held)
+        self._ask(next(self._candidates))
+
+    def _ask(self, pool: Pool) -> None:
+        self._pool = pool
+        self._request.backend = pool.name
+        target = self._request.head.target
+        base = b"" if target == b"*" else pool.backend.base
+        line = b"%b %b%b HTTP/1.1" % (self._request.head.method, base, target)
+        self._start = write_head(
+            line, ((REQUEST_ID, self._request.request_id),), *self._body, self._fields
+        )
+        pool.acquire(self)
+
+    # The pool's calls.
+
+    def connected(self, connection: Connection) -> None:
+        self._connection = connection
+        try:
+            request = self._request
+            connection.send(request.head.method, self._start, self, request.body_complete)
+            if request.held:
+                request.stream_to(self)
+            else:
+                # It was to be complete, or to have begun: so it is, and has no body.
+                self.body_end()
+        except Exception:
+            # Fail closed (L3): whoever opened the connection in a later turn has nobody to tell.
+            self._log.failure("a request could not be sent")
+            connection.cancel()
+            self.answer_failed(Refusal(502, "internal error"))
+
+    def not_connected(self, refusal: Refusal) -> None:
+        """Not one byte has been sent, so another back end may be asked."""
+        self._pool = None
+        if pool := next(self._candidates, None):
+            self._ask(pool)
+        else:
+            self._request.answer(refusal)
+
+    # The body's way in.
+
+    def body_data(self, data: bytes) -> None:
+        assert self._connection is not None
+        chunked = self._body[0] is Body.CHUNKED
+        self._connection.body_data(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+
+    def body_end(self) -> None:
+        assert self._connection is not None
+        if self._body[0] is Body.CHUNKED:
+            self._connection.body_data(b"0\r\n\r\n")
+        self._connection.body_end()
+        if self.streams and self._pool is not None:
+            self._pool.uploaded(self._connection)
+
+    def pause_request(self) -> None:
+        self._request.pause_body()
+
+    def resume_request(self) -> None:
+        self._request.resume_body()
+
+    # The answer's way out.
+
+    def answer_head(self, head: ResponseHead) -> None:
+        self._sink.begin(head.status, *clean_answer(head, self._rules), head.body, head.length)
+
+    def answer_data(self, data: bytes) -> None:
+        self._sink.write(data)
+
+    def answer_so_far(self) -> None:
+        self._request.flush()
+
+    def answer_end(self) -> None:
+        self._connection = None
+        self._sink.finish()
+
+    def answer_failed(self, refusal: Refusal) -> None:
+        self._connection = None
+        try:
+            if self._request.begun:
+                self._request.abort(refusal.reason)
+            else:
+                self._request.answer(refusal)
+        except Exception:
+            self._log.failure("a request could not be refused")
+            self._request.abort("internal error")
+
+    # The client's calls.
+
+    def pause_answer(self) -> None:
+        if self._connection is not None:
+            self._connection.pause_answer()
+
+    def resume_answer(self) -> None:
+        if self._connection is not None:
+            self._connection.resume_answer()
+
+    def client_gone(self) -> None:
+        if self._connection is not None:
+            self._connection.cancel()
+        elif self._pool is not None:
+            self._pool.cancel(self)

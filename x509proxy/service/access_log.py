@@ -1,0 +1,202 @@
+"""The access log: who writes it, where it lies, and how little of it a flood or a full disk gets.
+
+Facts
+-----
+* One ``write`` to a file opened with ``O_APPEND`` is one piece in it (write(2)), so several processes may share a file.
+* logrotate renames the file, makes a new one with the old one's owner and rights (``create``), and sends SIGUSR1: whoever holds
+  the descriptor goes on writing into the renamed file until it opens the name anew.
+* Whoever is refused can be so ten thousand times a second, at 300 bytes a line. What the back end has answered is written
+  whatever happens: it is what an administrator needs in order to know what clients have done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from x509proxy.certificates.pem_files import without_secrets
+from x509proxy.config.loader import Configuration
+from x509proxy.exchange import Exchange, Outcome
+from x509proxy.forwarding.header_rules import without_names
+from x509proxy.monitoring.access_log_format import WRITERS
+from x509proxy.monitoring.reason_codes import counted
+
+__all__ = ["AccessLog", "LogFile", "Ration", "open_log"]
+
+_STANDARD_OUTPUT = 1
+# A pipe that nobody reads is an error, and no reason to wait.
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+
+
+class LogFile:
+    """A file that lines are appended to, readable by nobody else. ``path``: ``-`` for standard output."""
+
+    def __init__(self, path: str, descriptor: int | None = None) -> None:
+        """``descriptor``: of a file that is open already.
+
+        :raises OSError: it cannot be opened.
+        """
+        self.path = path
+        self._torn = False
+        if descriptor is not None:
+            self._descriptor = descriptor
+        else:
+            self._descriptor = _STANDARD_OUTPUT if path == "-" else os.open(path, _FLAGS, 0o600)
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def write(self, line: str) -> None:
+        """Write a line and its end, in one piece.
+
+        :raises OSError: it could not be written, or not all of it.
+        """
+        data = f"{line}\n".encode("ascii")
+        if self._torn:
+            data = b"\n" + data
+        written = os.write(self._descriptor, data)
+        self._torn = written < len(data)
+        if self._torn:
+            # The next write would say why; a line would hang on to this one's half by then.
+            raise OSError(0, "a line was written in part")
+
+    def reopen(self) -> None:
+        """Go on in whatever bears the file's name now.
+
+        :raises OSError: it cannot be opened, and the old file goes on.
+        """
+        if self.path != "-":
+            before, self._descriptor = self._descriptor, os.open(self.path, _FLAGS, 0o600)
+            self._torn = False
+            os.close(before)
+
+    def close(self) -> None:
+        """Close it, unless it is standard output."""
+        if self.path != "-":
+            os.close(self._descriptor)
+
+
+def open_log(path: str | None) -> LogFile | None:
+    """Opened with the rights of whoever starts the daemon.
+
+    :raises SystemExit: it cannot be opened.
+    """
+    try:
+        return None if path is None else LogFile(path)
+    except OSError as error:
+        raise SystemExit(
+            f"x509proxy: access-log: {without_secrets(path or '')}: {error.strerror}"
+        ) from None
+
+
+class Ration:
+    """So many of a kind in each span of time; what is beyond that is counted, and told at the end of the span.
+
+    ``clock``: has ``callLater``; ``tell`` is called with the count. The first ones of each span always pass.
+    """
+
+    def __init__(self, rate: int, seconds: float, clock: Any, tell: Callable[[int], None]) -> None:
+        self.rate = rate
+        self._seconds = seconds
+        self._clock = clock
+        self._tell = tell
+        self._count = 0
+        self._call: IDelayedCall | None = None
+
+    def take(self) -> bool:
+        """Whether there is something left for this one."""
+        if self._call is None:
+            self._call = self._clock.callLater(self._seconds, self.end)
+        self._count += 1
+        return self._count <= self.rate
+
+    def end(self) -> None:
+        """The span is over, be it early."""
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+        beyond, self._count = self._count - self.rate, 0
+        if beyond > 0:
+            self._tell(beyond)
+
+
+# Sentences a second for forged headers: an attack must be seen, and need not be seen ten thousand times.
+_FORGED = 10
+_COMPLAINTS = 60.0  # seconds
+
+
+class AccessLog:
+    """An observer of exchanges that writes them down, and warns of forged headers. ``file``: ``None`` for warnings only."""
+
+    _log = Logger()
+
+    def __init__(self, file: LogFile | None, configuration: Configuration, clock: Any) -> None:
+        self.file = file
+        self._refusals = Ration(
+            configuration.settings.log_refusals, 1.0, clock, self._tell_refusals
+        )
+        self._forged = Ration(_FORGED, 1.0, clock, self._tell_forged)
+        self._lost = Ration(1, _COMPLAINTS, clock, self._tell_lost)
+        self.use(configuration)
+
+    def use(self, configuration: Configuration) -> None:
+        """Write as this configuration says from now on; the file stays."""
+        self._rules = configuration.rules
+        self._write = WRITERS[configuration.settings.log_format]
+        self._refusals.rate = configuration.settings.log_refusals
+
+    def observe(self, exchange: Exchange) -> None:
+        """Write down what has happened."""
+        if exchange.forged and self._forged.take():
+            count, what = exchange.forged, counted(exchange.forged, "forged certificate header")
+            self._log.warn("{what} from {peer} removed", what=what, count=count, peer=exchange.peer)
+        if self.file is not None and (
+            exchange.outcome is Outcome.ANSWERED or self._refusals.take()
+        ):
+            try:
+                self.file.write(without_names(self._write(exchange), self._rules))
+            except OSError as error:
+                # A full disk must not cost an exchange.
+                if self._lost.take():
+                    self._log.error("access-log: {error}; the line is lost", error=error.strerror)
+
+    def reopen(self) -> None:
+        """Go on in whatever bears the file's name now (SIGUSR1)."""
+        if self.file is not None:
+            try:
+                self.file.reopen()
+            except OSError as error:
+                sentence = (
+                    "access-log: {path} cannot be opened again: {error}; the old file goes on"
+                )
+                self._log.error(
+                    sentence, path=without_secrets(self.file.path), error=error.strerror
+                )
+
+    def close(self) -> None:
+        """Tell what is still to be told, and close the file."""
+        for ration in (self._refusals, self._forged, self._lost):
+            ration.end()
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
+
+    def _tell_refusals(self, count: int) -> None:
+        self._log.warn(
+            "access-log: {count} more refused or aborted exchanges are not in it", count=count
+        )
+
+    def _tell_forged(self, count: int) -> None:
+        self._log.warn(
+            "{what} with forged certificate headers",
+            what=counted(count, "more request"),
+            count=count,
+        )
+
+    def _tell_lost(self, count: int) -> None:
+        self._log.error("access-log: {count} more lines are lost", count=count)

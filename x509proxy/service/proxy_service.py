@@ -1,0 +1,169 @@
+"""A proxy as a Twisted service: listens, reads its configuration again when it is told to, and stops when all has ended.
+
+It serves in this process, or, with ``workers``, has others serve (:mod:`x509proxy.service.supervisor`).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+
+from x509proxy.config.file_paths import named_files
+from x509proxy.config.loader import Configuration, load_configuration
+from x509proxy.service.access_log import open_log
+from x509proxy.service.admin import Admin
+from x509proxy.service.gc_tuning import relax_collector, restore_collector
+from x509proxy.service.listening import Place
+from x509proxy.service.reload import Reloading, Watching
+from x509proxy.service.sd_notify import Notifier
+from x509proxy.service.server import Running
+from x509proxy.service.supervisor import Crew
+
+__all__ = ["ProxyService"]
+
+
+class ProxyService(Service):
+    """A proxy, for one run. ``addresses``: where it listens, once it does.
+
+    ``serving``: who serves, a :class:`Running` or a :class:`Crew`; ``reloading``: the configuration of the day, and how the last
+    reload went. ``read``: how to read everything again, ``config`` the file that says what; without them, the settings stay.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        reactor: Any,
+        read: Callable[[], Configuration] | None = None,
+        config: str | None = None,
+    ) -> None:
+        settings = configuration.settings
+        self._reactor = reactor
+        self._config = config
+        places = zip(settings.places, settings.place_keys, strict=True)
+        self._places = [Place(reactor, place.description, key) for place, key in places]
+        kind = Crew if settings.workers > 1 else Running
+        self.serving: Running | Crew = kind(configuration, reactor, open_log(settings.access_log))
+        self.reloading = Reloading(
+            configuration, read or (lambda: load_configuration(settings)), self._use
+        )
+        self.reloading.observe = lambda reload: self.serving.counters.reloaded(reload.error)
+        self.admin = (
+            None if settings.admin is None else Admin(settings.admin, self.serving, reactor)
+        )
+        self._watching = Watching(reactor, self.reload)
+        self._listening = False
+        self._notifier = Notifier.from_environment()
+        self._old_signals: dict[signal.Signals, Any] = {}
+        if isinstance(self.serving, Crew):
+            self.serving.not_used = self._not_used
+            self.serving.serves = self._tell_ready
+
+    @property
+    def addresses(self) -> list[IAddress]:
+        return self.serving.addresses
+
+    # Twisted calls.
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        super().startService()
+        if not self._listening:
+            # twist knows no privileged start.
+            self._listen()
+        self._catch_signals()
+        self._watch(self.reloading.configuration)
+        self._notifier.keep_alive(self._reactor)
+        # It may have been stopped again by then.
+        self._reactor.callWhenRunning(lambda: relax_collector() if self.running else None)
+        if isinstance(self.serving, Crew):
+            self.serving.start()
+        else:
+            self._reactor.callWhenRunning(self._tell_ready)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, let what is in flight end, within the client's ``stop_timeout``."""
+        super().stopService()
+        self._listening = False
+        self._release_signals()
+        restore_collector()
+        self._watching.stop()
+        self._notifier.stopping("what is in flight ends")
+        # The admin listener is the last to go: until then it says that the proxy is draining.
+        stopped = self.serving.stop().addCallback(
+            lambda _: self.admin.stop() if self.admin is not None else None
+        )
+        return stopped.addCallback(lambda _: self._notifier.end())
+
+    # Inside.
+
+    def _listen(self) -> None:
+        self._listening = True
+        self.serving.listen(self._places)
+        if self.admin is not None:
+            self.admin.listen()
+
+    def _catch_signals(self) -> None:
+        for number, call in ((signal.SIGHUP, self.reload), (signal.SIGUSR1, self.reopen_log)):
+            try:
+                self._old_signals[number] = signal.signal(
+                    number, self._caught(call, signal.getsignal(number))
+                )
+            except ValueError:
+                # Embedded in a program whose reactor runs in a thread: signals are that program's business.
+                return
+
+    def _caught(self, call: Callable[[], None], before: Any) -> Callable[[int, Any], None]:
+        def caught(number: int, frame: Any) -> None:
+            self._reactor.callFromThread(call)
+            if callable(before):
+                # twistd's own log is rotated by SIGUSR1 too.
+                before(number, frame)
+
+        return caught
+
+    def _release_signals(self) -> None:
+        while self._old_signals:
+            signal.signal(*self._old_signals.popitem())
+
+    def reopen_log(self) -> None:
+        """Go on in the access log's new file; the old one has another name by now (logrotate)."""
+        self.serving.reopen_log()
+
+    def reload(self) -> None:
+        """Read all files again, check all, then swap; a broken file changes nothing."""
+        self._notifier.reloading()
+        self.reloading.reload()
+        self._tell_ready()
+
+    def _not_used(self, sentence: str) -> None:
+        self.reloading.failed(sentence)
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        last = self.reloading.last
+        # A worker may begin to serve when the end has begun.
+        if self.running:
+            self._notifier.ready(
+                "serving"
+                if last is None or last.ok
+                else f"serving; the last reload failed: {last.error}"
+            )
+
+    def _use(self, configuration: Configuration) -> None:
+        self.serving.use(configuration)
+        self._watch(configuration)
+
+    def _watch(self, configuration: Configuration) -> None:
+        files = [
+            *named_files(configuration.settings),
+            *([self._config] if self._config is not None else []),
+        ]
+        self._watching.use(files, configuration.settings.reload_on_change)

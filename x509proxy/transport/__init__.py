@@ -1,0 +1,1 @@
+"""Between the socket and HTTP: TLS, PROXY protocol, deadlines, Twisted fast paths."""

@@ -1,0 +1,311 @@
+"""TLS over a client's connection: what ``twisted.protocols.tls`` does for every protocol, done for one, with less on the way.
+
+Facts
+-----
+* ``TLSMemoryBIOProtocol`` provides its transport's interfaces anew for each connection, wraps the producer, gathers small writes
+  for a timer, and asks OpenSSL for output after every input. Here a server's connection, with a protocol of ours on it, has
+  its handshake, its records and its end.
+* ``SSL_shutdown`` answers 1 only when both sides have said close_notify (RFC 8446 section 6.1); then TCP may go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from x509proxy.monitoring.reason_codes import handshake_reason
+from x509proxy.transport.direct_writer import Sender
+from x509proxy.transport.tls_context import ServerConnections
+from x509proxy.transport.tls_records import Records
+
+__all__ = ["TlsStream"]
+
+_RECORD = 16384  # RFC 8446 section 5.1; a record's content is never longer
+_PIECE = 131072  # bytes read at a time: twice what Twisted reads, since each piece has to go through all of this
+_AT_ONCE = _PIECE // _RECORD
+_OUTPUT = 69632  # what 64 KiB of an answer become, with what each record adds, in one write
+
+
+@implementer(ISSLTransport)
+class TlsStream(Protocol):
+    """A server's end of one TLS connection, and the transport of the protocol on it."""
+
+    transport: Any
+    disconnecting = False
+    _log = Logger()
+
+    def __init__(
+        self, connections: ServerConnections, protocol: Any, among: set[TlsStream]
+    ) -> None:
+        self._connections = connections
+        self._protocol = protocol
+        self._among = among
+        self._records = Records()
+        self._shaken = self._is_1_3 = self._is_prompt = False
+        self._over = self._paused = self._reading = self._producing = False
+
+    # Twisted calls, from below.
+
+    def makeConnection(self, transport: Any) -> None:
+        self.connected = 1
+        self.transport = transport
+        self._tls = self._connections.serverConnectionForTLS(self)
+        self._tls.set_accept_state()
+        self._sender = Sender(transport)
+        if ITCPTransport.providedBy(transport):
+            # A handshake's last word and an answer are two packets, and the second would wait for the first one's receipt.
+            transport.setTcpNoDelay(True)
+            self.transport.bufferSize = _PIECE
+        self._protocol.makeConnection(self)
+        self._told = self.disconnecting  # by whoever has not taken the connection
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._records.feed(data)
+        self._tls.bio_write(data)
+        if self._shaken or self._shake():
+            self._read()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.connected = 0
+        self._over = True
+        self._among.discard(self)
+        if not (self._shaken or self._told):
+            self._connections.watch.not_shaken(self._how_it_ended())
+        self._protocol.connectionLost(reason)
+        # Cycles that only the collector would find.
+        del self._protocol
+        self._sender.forget()
+
+    # The protocol's calls: ISSLTransport.
+
+    def write(self, data: bytes) -> None:
+        if self._encrypt(data):
+            self._flush()
+
+    def write_last(self, data: bytes) -> None:
+        """Write, and say close_notify in the same packet."""
+        self.unregisterProducer()
+        self._encrypt(data)
+        self.loseConnection()
+
+    def writeSequence(self, iovec: Any) -> None:
+        self.write(b"".join(iovec))
+
+    def loseConnection(self) -> None:
+        """Say close_notify, and close TCP when the other side has said it too."""
+        if self.disconnecting or not self.connected:
+            return
+        if not self._shaken:
+            self.abortConnection()
+            return
+        self.disconnecting = True
+        if not self._producing:
+            self._shut()
+
+    def abortConnection(self) -> None:
+        """Close TCP at once: what was sent last may never arrive."""
+        self._over = self.disconnecting = True
+        self.transport.abortConnection()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if not self._over:
+            self.transport.resumeProducing()
+            # What came in the same piece as the last thing that was read waits inside OpenSSL, not in the kernel.
+            self._read()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """Whom to pause; a push producer, since our protocols have no other."""
+        assert streaming
+        self._producing = True
+        self._sender.register(producer)
+
+    def unregisterProducer(self) -> None:
+        if self._producing:
+            self._producing = False
+            self._sender.unregister()
+            if self.disconnecting and not self._over:
+                self._shut()
+
+    def loseWriteConnection(self) -> None:
+        """TLS has no end of one side alone that everybody would understand."""
+        self.loseConnection()
+
+    def getTcpNoDelay(self) -> bool:
+        return bool(self.transport.getTcpNoDelay())
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.transport.setTcpNoDelay(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self.transport.getTcpKeepAlive())
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.transport.setTcpKeepAlive(enabled)
+
+    def getHandle(self) -> SSL.Connection:
+        return self._tls
+
+    def getPeerCertificate(self) -> Any:
+        return self._tls.get_peer_certificate()
+
+    def getPeer(self) -> Any:
+        return self.transport.getPeer()
+
+    def getHost(self) -> Any:
+        return self.transport.getHost()
+
+    # Inside.
+
+    def _encrypt(self, data: bytes) -> bool:
+        """Give OpenSSL the data; whether it has something to send for it."""
+        # OpenSSL takes nothing for the end of TLS.
+        if not data or self._over or (self.disconnecting and not self._producing):
+            return False
+        try:
+            # pyOpenSSL enables partial writes: one record each.
+            sent = self._tls.send(data)
+            while sent < len(data):
+                sent += self._tls.send(memoryview(data)[sent:])
+        except SSL.Error:
+            # Nothing is written before the handshake, and a memory BIO takes all: TLS itself is broken.
+            self._fail()
+            return False
+        return True
+
+    def _shake(self) -> bool:
+        """Go on with the handshake; whether it is over, and well."""
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            self._flush()
+            # Now, and not when it has come: the kernel acknowledges it before we have done our part of the handshake.
+            self._is_prompt = self._sender.acknowledge()
+            return False
+        except SSL.Error as error:
+            self._refuse(handshake_reason(error.args))
+            return False
+        except Exception:
+            # A callback of ours failed: so does the handshake (L3).
+            self._log.failure("a handshake could not be judged")
+            self._refuse("internal_error")
+            return False
+        self._shaken = True
+        version = self._tls.get_protocol_version()
+        self._connections.watch.shaken(version)
+        # In TLS 1.3 only tickets are left to say, which are never honoured: they go out with the first answer. But a client with
+        # Nagle's algorithm holds its request back until it hears something (40 ms with ApacheBench).
+        self._is_1_3 = version == SSL.TLS1_3_VERSION
+        if not (self._is_1_3 and self._is_prompt):
+            self._flush()
+        if IHandshakeListener.providedBy(self._protocol):
+            self._protocol.handshakeCompleted()
+        return True
+
+    def _how_it_ended(self) -> str:
+        """A handshake of which OpenSSL had nothing to object to. Whoever only looks whether a port is open says nothing."""
+        if self.disconnecting:
+            return "timeout"
+        return (
+            "silent"
+            if self._tls.get_state_string() == b"before SSL initialization"
+            else "client_left"
+        )
+
+    def _read(self) -> None:
+        """Hand on what has come, as far as it is wanted. The protocol may pause, close or cut while it is given something."""
+        if self._reading or not self._shaken:
+            return
+        self._reading = True
+        try:
+            more = True
+            while more and not (self._over or self._paused):
+                data, end = self._gather()
+                if data:
+                    self._protocol.dataReceived(data)
+                if end is not None and not self._over:
+                    end()
+                more = end is None
+        finally:
+            self._reading = False
+
+    def _gather(self) -> tuple[bytes, Callable[[], None] | None]:
+        """Several records at once, so that an upload goes on in pieces as large as it came; and what to do when they end."""
+        records: list[bytes] = []
+        try:
+            while len(records) < _AT_ONCE and self._records.ready:
+                self._records.ready -= 1
+                records.append(self._tls.recv(_RECORD))
+            end = None if self._records.ready else self._wait
+        except SSL.WantReadError:
+            self._records.ready = 0
+            # In TLS 1.2 what was no data may have to be answered: a renegotiation that is refused. In 1.3 OpenSSL answers a
+            # key update with whatever is written next.
+            end = self._wait if records or self._is_1_3 else self._flush
+        except SSL.ZeroReturnError:
+            end = self._shut
+        except SSL.Error:
+            end = self._fail
+        return records[0] if len(records) == 1 else b"".join(records), end
+
+    def _wait(self) -> None:
+        """Until more comes."""
+
+    def _shut(self) -> None:
+        """Say close_notify, or answer it."""
+        try:
+            both = self._tls.shutdown()
+        except SSL.Error:
+            both = False
+        self._flush()
+        if both:
+            self._over = True
+            self._sender.end()
+
+    def _fail(self) -> None:
+        """TLS cannot go on: OpenSSL's alert is sent, and TCP closed."""
+        self._over = True
+        self._flush()
+        self._sender.end()
+
+    def _refuse(self, why: str) -> None:
+        """No handshake: OpenSSL's alert is sent, and the client closes TCP, or the protocol when its time is up.
+
+        To close with octets unread, such as a request behind the handshake, would reset it, and lose the alert (RFC 9112, 9.6).
+        """
+        self._over = self._told = True
+        self._connections.watch.not_shaken(why)
+        self._flush()
+        self._sender.end_half()
+
+    def _flush(self) -> None:
+        """Send what OpenSSL has to say."""
+        try:
+            while True:
+                data = self._tls.bio_read(_OUTPUT)
+                self._sender.write(data)
+                if len(data) < _OUTPUT:
+                    return
+        except SSL.WantReadError:
+            pass

@@ -1,0 +1,1 @@
+"""Connections to the back ends: pool, health, load balancing."""

@@ -1,0 +1,186 @@
+"""A back end's address as an endpoint that connects to it, verified where it is TLS; and whether a connection is still good.
+
+Facts
+-----
+* Twisted's own look at a server's name catches one exception of two: of a certificate without any name, or one that is not to be
+  read, it logs a failure, and the connection goes on (26.10). So it is looked at here.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL, crypto
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import (
+    Certificate,
+    optionsForClientTLS,
+    platformTrust,
+    trustRootFromCertificates,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from x509proxy.backend_url import Backend, Scheme
+from x509proxy.certificates.pem_files import Identity
+from x509proxy.settings import UpstreamSettings
+
+__all__ = ["LastWords", "backend_endpoint", "connect", "is_open"]
+
+
+def backend_endpoint(
+    reactor: Any,
+    backend: Backend,
+    settings: UpstreamSettings,
+    authorities: Sequence[x509.Certificate] | None = None,
+    identity: Identity | None = None,
+) -> IStreamClientEndpoint:
+    """Where to connect to. Over ``https`` chain and name are verified, by ``authorities`` or those of the system.
+
+    ``identity``: the certificate to show to an ``https`` back end.
+    """
+    if backend.scheme is Scheme.UNIX:
+        return UNIXClientEndpoint(reactor, backend.path, timeout=settings.connect_timeout)
+    endpoint = _tcp_endpoint(reactor, backend, settings.connect_timeout)
+    if backend.scheme is Scheme.HTTP:
+        return endpoint
+    return wrapClientTLS(_client_options(backend.host, authorities, identity), endpoint)
+
+
+def _tcp_endpoint(reactor: Any, backend: Backend, timeout: float) -> IStreamClientEndpoint:
+    """An address is connected to as it is; a name is resolved, in a thread, and by turns, each time."""
+    if isIPAddress(backend.host):
+        return TCP4ClientEndpoint(reactor, backend.host, backend.port, timeout=timeout)
+    if isIPv6Address(backend.host):
+        return TCP6ClientEndpoint(reactor, backend.host, backend.port, timeout=timeout)
+    # Loads the codec now, while files can be read: without it, after -u, a resolution never ends.
+    backend.host.encode("idna")
+    return HostnameEndpoint(reactor, backend.host, backend.port, timeout=timeout)
+
+
+def connect(endpoint: IStreamClientEndpoint, protocol: Protocol) -> Deferred[Any]:
+    """Connect this very ``protocol``."""
+    # Given away: a connector and its transport are a cycle of Twisted's, which nothing of ours has to wait in for the collector.
+    factory: Factory = Factory.forProtocol([protocol].pop)
+    factory.noisy = False
+    return endpoint.connect(factory)
+
+
+def is_open(transport: Any) -> bool:
+    """Whether a connection that is not in use can be: the back end has not closed it, nor sent what nobody asked for.
+
+    Over TLS what has come and has not been read may be a harmless record, but also the one that says that it is being closed.
+    """
+    carrier = getattr(transport, "transport", transport)
+    handle = carrier.getHandle() if hasattr(carrier, "getHandle") else None
+    if not isinstance(handle, socket.socket):
+        return True
+    # Not a look with MSG_PEEK: that there is nothing it would tell by an exception, which costs three times as much.
+    look = select.poll()
+    try:
+        look.register(handle, select.POLLIN)
+    except ValueError:
+        return False  # it is closed
+    return not look.poll(0)
+
+
+class LastWords:
+    """A second hold on a plain connection, for what its far end said before it hung up on us.
+
+    A back end that answers early and hangs up with unread bytes resets the connection. Its answer is in the kernel then, but
+    the next write fails, and Twisted closes the socket for that without reading.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        handle = getattr(transport, "getHandle", lambda: None)()
+        self._handle = handle.dup() if isinstance(handle, socket.socket) else None
+
+    def take(self, most: int) -> bytes:
+        """So many bytes at the most of what has not been read; the hold is given up."""
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return b""
+        with handle:
+            try:
+                return handle.recv(most, socket.MSG_DONTWAIT)
+            except OSError:
+                return b""
+
+    def forget(self) -> None:
+        """Give the hold up."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Verified:
+    """Makes Twisted's client connections, whose server has to be ``host``, or nothing is sent to it."""
+
+    def __init__(self, creator: Any, host: str) -> None:
+        self._creator = creator
+        self._host = host
+        is_address = isIPAddress(host) or isIPv6Address(host)
+        self._verify_name = (
+            verify_certificate_ip_address if is_address else verify_certificate_hostname
+        )
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        connection: SSL.Connection = self._creator.clientConnectionForTLS(tlsProtocol)
+        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
+        return connection
+
+    def _verify(
+        self, connection: SSL.Connection, certificate: crypto.X509, _code: int, depth: int, ok: int
+    ) -> bool:
+        try:
+            if ok and not depth:
+                self._verify_name(certificate.to_cryptography(), self._host)
+        except Exception:
+            # Any doubt ends it (L3). Twisted has put its protocol there.
+            connection.get_app_data().failVerification(Failure())
+            return False
+        return bool(ok)
+
+
+def _client_options(
+    host: str, authorities: Sequence[x509.Certificate] | None, identity: Identity | None
+) -> Any:
+    trust = (
+        platformTrust()
+        if authorities is None
+        else trustRootFromCertificates(map(_twisted_certificate, authorities))
+    )
+    extra: dict[str, Any] = {}
+    if identity is not None:
+        # Not by PrivateCertificate: it goes through pyOpenSSL's deprecated types.
+        extra = {
+            "certificate": identity.certificate,
+            "privateKey": identity.private_key,
+            "extraCertChain": list(identity.chain),
+        }
+    options = optionsForClientTLS(
+        host, trustRoot=trust, acceptableProtocols=[b"http/1.1"], extraCertificateOptions=extra
+    )
+    return _Verified(options, host)
+
+
+def _twisted_certificate(certificate: x509.Certificate) -> Certificate:
+    loaded: Certificate = Certificate.loadPEM(certificate.public_bytes(Encoding.PEM))
+    return loaded

@@ -1,0 +1,121 @@
+"""What is known of one back end: its health, its counters, and one line in the log when it goes down or comes back."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from x509proxy.backend_url import Backend
+from x509proxy.monitoring.backend_status import PoolStatus, State
+from x509proxy.schema import HealthSettings
+from x509proxy.settings import UpstreamSettings
+from x509proxy.upstream.health import Health
+
+__all__ = ["Record"]
+
+
+class Record:
+    """Kept up by a pool and its checks. ``spotless``: a good exchange would change nothing; there is no more to be asked."""
+
+    _log = Logger()
+
+    __slots__ = (
+        "_backend",
+        "_checked",
+        "_checks",
+        "_clock",
+        "_settings",
+        "exchanges",
+        "failures",
+        "health",
+        "spotless",
+    )
+
+    def __init__(
+        self,
+        backend: Backend,
+        clock: IReactorTime,
+        settings: UpstreamSettings,
+        checks: HealthSettings | None,
+    ) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._settings = settings
+        self._checks = checks
+        self._checked: float | None = None
+        self.exchanges = 0
+        self.failures = 0
+        self.health = Health(clock.seconds())
+        self.spotless = True
+
+    # What a back end is sent.
+
+    def share(self) -> float:
+        """0 when it is down, 1 when it is up, something in between in a slow start."""
+        if self.spotless:
+            return 1.0
+        now = self._clock.seconds()
+        self._change(self.health.at(now, self._settings))
+        return self.health.share(now, self._settings)
+
+    def due(self) -> bool:
+        """Whether one request should try it. Where there are checks these do that."""
+        return self._checks is None and self.health.due(self._clock.seconds())
+
+    def tried(self) -> None:
+        """A request is sent to try it."""
+        self._change(self.health.tried(self._clock.seconds(), self._settings))
+
+    # What is told of it. ``born``: when the connection was begun.
+
+    def served(self, born: float) -> None:
+        """An exchange went well."""
+        self._change(self.health.served(self._clock.seconds(), born, self._checks))
+
+    def faulted(self, born: float, reason: str) -> None:
+        """An exchange failed after it had been sent."""
+        self.failures += 1
+        self._change(self.health.faulted(self._clock.seconds(), born, reason, self._settings))
+
+    def failed(self, born: float, reason: str) -> None:
+        """A connection could not be had."""
+        self.failures += 1
+        self._change(self.health.failed(self._clock.seconds(), born, reason, self._settings))
+
+    def checked(self, reason: str) -> None:
+        """A check has ended; ``reason``: why it is no good, empty if it is."""
+        assert self._checks is not None
+        now = self._checked = self._clock.seconds()
+        if reason:
+            self._change(self.health.check_failed(now, f"check: {reason}", self._checks))
+        else:
+            self._change(self.health.check_passed(now, self._checks))
+
+    def status(self, wall: float) -> PoolStatus:
+        """At the moment ``wall``, in seconds since the epoch; without what only the pool knows."""
+        self.share()
+        ahead = wall - self._clock.seconds()
+        return PoolStatus(
+            name=str(self._backend),
+            state=self.health.state,
+            since=self.health.since + ahead,
+            due=self.due(),
+            last_error=self.health.reason,
+            exchanges=self.exchanges,
+            failures=self.failures,
+            last_check=None if self._checked is None else self._checked + ahead,
+        )
+
+    def _change(self, health: Health) -> None:
+        before, self.health = self.health, health
+        self.spotless = health.spotless
+        was_down, is_down = before.state is State.DOWN, health.state is State.DOWN
+        if is_down and not was_down:
+            self._log.warn(
+                "back end {backend} is down: {reason}", backend=self._backend, reason=health.reason
+            )
+        elif was_down and not is_down:
+            after = self._clock.seconds() - before.since
+            self._log.info(
+                "back end {backend} is back after {after:.1f} s", backend=self._backend, after=after
+            )

@@ -1,0 +1,293 @@
+"""The connections to one back end: decide, then do. LIFO, with a maximum, a bounded wait, and no connection used too old."""
+
+from __future__ import annotations
+
+import enum
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from x509proxy.backend_url import Backend
+from x509proxy.http1.errors import Refusal
+from x509proxy.monitoring.backend_status import PoolStatus, State
+from x509proxy.schema import HealthSettings
+from x509proxy.settings import UpstreamSettings
+from x509proxy.transport.deadlines import Deadlines
+from x509proxy.upstream.connection import Connection
+from x509proxy.upstream.endpoints import is_open
+from x509proxy.upstream.health_checks import Checks
+from x509proxy.upstream.health_tracker import Record
+
+__all__ = ["Asker", "Pool", "Step", "plan"]
+
+
+class Step(enum.Enum):
+    """What to do for one who asks for a connection, where none is idle."""
+
+    OPEN = "open"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+def plan(connections: int, waiting: int, settings: UpstreamSettings) -> Step:
+    """The next step, by how many connections there are (opening ones included), and how many are waited for."""
+    if connections < settings.connections:
+        return Step.OPEN
+    return Step.WAIT if waiting < settings.queue else Step.REFUSE
+
+
+class Asker(Protocol):
+    """Who needs a connection, for one exchange. ``streams``: its client is still sending the body, as slowly as it likes."""
+
+    @property
+    def streams(self) -> bool: ...
+    def connected(self, connection: Connection) -> None: ...
+    def not_connected(self, refusal: Refusal) -> None: ...
+
+
+class _Waiting:
+    """One in the queue, with a deadline of its own."""
+
+    def __init__(self, asker: Asker, deadline: float, give_up: Callable[[_Waiting], None]) -> None:
+        self.asker = asker
+        self.deadline = deadline
+        self._give_up = give_up
+
+    def expired(self) -> None:
+        self._give_up(self)
+
+
+class Pool:
+    """The connections to one back end, and what is known of it.
+
+    ``turn``: when it was last chosen among several; ``name``: its address, for the record of exchanges.
+    ``health``: how it is asked whether it is well, from :meth:`start` on.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        endpoint: IStreamClientEndpoint,
+        deadlines: Deadlines,
+        settings: UpstreamSettings,
+        health: HealthSettings | None = None,
+    ) -> None:
+        self.backend = backend
+        self.name = str(backend)
+        self.record = Record(backend, deadlines.clock, settings, health)
+        self.turn = 0
+        self.settings = settings
+        self.deadlines = deadlines
+        self._endpoint = endpoint
+        self._idle: list[Connection] = []
+        self._opening: dict[Connection, Asker | None] = {}
+        self._busy: set[Connection] = set()
+        # Lent, or being opened, to those who stream. Half of all is for whoever has the whole of its request, or a few clients
+        # that send slowly would be all that a back end sees.
+        self._uploads: set[Connection] = set()
+        self._most_uploads = max(1, settings.connections // 2)
+        self._waiting: deque[_Waiting] = deque()
+        self._serving = False
+        self._closed = False
+        self._checks = (
+            None if health is None else Checks(backend, endpoint, deadlines, health, self._checked)
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self.backend} busy={len(self._busy)} idle={len(self._idle)} "
+            f"opening={len(self._opening)} waiting={len(self._waiting)}>"
+        )
+
+    @property
+    def load(self) -> int:
+        """How many exchanges there are, or wait to be."""
+        return len(self._busy) + len(self._opening) + len(self._waiting)
+
+    def status(self) -> PoolStatus:
+        """What there is to see of it, now."""
+        return attrs.evolve(
+            self.record.status(time.time()),
+            busy=len(self._busy), idle=len(self._idle), opening=len(self._opening), waiting=len(self._waiting),
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Begin the checks, if there are any, until :meth:`close`."""
+        if self._checks is not None:
+            self._checks.start()
+
+    def acquire(self, asker: Asker) -> None:
+        """Give ``asker`` a connection, now or later, or the reason why not."""
+        if asker.streams and len(self._uploads) >= self._most_uploads:
+            self._hold_up(asker)
+            return
+        while self._idle:
+            if is_open(self._idle[-1].transport):
+                self._lend(self._idle.pop(), asker)
+                return
+            self._idle[-1].close()
+        match plan(len(self._busy) + len(self._opening), len(self._waiting), self.settings):
+            case Step.OPEN:
+                self._open(asker)
+            case Step.WAIT:
+                self._wait(asker)
+            case _:
+                asker.not_connected(Refusal(503, "the queue for the back end is full"))
+
+    def uploaded(self, connection: Connection) -> None:
+        """The body of who has this connection has come whole: the place is another upload's."""
+        self._uploads.discard(connection)
+        self._serve_queue()
+
+    def cancel(self, asker: Asker) -> None:
+        """``asker`` no longer needs one. A connection being opened for it is kept for the next."""
+        for waiting in [waiting for waiting in self._waiting if waiting.asker is asker]:
+            self._leave_queue(waiting)
+        for connection, other in self._opening.items():
+            if other is asker:
+                self._opening[connection] = None
+
+    # A connection reports.
+
+    def opened(self, connection: Connection) -> None:
+        """It can be used."""
+        asker = self._opening.pop(connection)
+        if asker is None:
+            self.release(connection)
+        else:
+            self._lend(connection, asker)
+
+    def failed(self, connection: Connection, refusal: Refusal) -> None:
+        """It could not be opened; not one byte of a request has been sent on it."""
+        asker = self._opening.pop(connection)
+        self._judge(self.record.failed, connection.born, refusal.reason)
+        self._uploads.discard(connection)
+        self._serve_queue()
+        if asker is not None:
+            asker.not_connected(refusal)
+
+    def served(self, connection: Connection) -> None:
+        """Its exchange went well."""
+        self.record.exchanges += 1
+        if not self.record.spotless:
+            self.record.served(connection.born)
+
+    def faulted(self, connection: Connection, refusal: Refusal) -> None:
+        """Its exchange failed, for no reason of the client's."""
+        self._judge(self.record.faulted, connection.born, refusal.reason)
+
+    def release(self, connection: Connection) -> None:
+        """Its exchange is over, and it is as it was before."""
+        self._busy.discard(connection)
+        if self._uploads:
+            self._uploads.discard(connection)
+        first = self._first() if self._waiting else None
+        if connection.expires <= self.deadlines.clock.seconds():
+            connection.close()
+        elif first is not None and not is_open(connection.transport):
+            # Behind the answer there is something that nobody asked for, or the end.
+            connection.close()
+        elif first is not None:
+            self._leave_queue(first)
+            self._lend(connection, first.asker)
+        elif self._closed:
+            connection.close()
+        else:
+            connection.rest()
+            self._idle.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """It has ended, whatever it was doing."""
+        self._busy.discard(connection)
+        self._uploads.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._serve_queue()
+
+    def close(self) -> None:
+        """End the checks and the idle connections, and from now on each connection when what it does has ended."""
+        self._closed = True
+        if self._checks is not None:
+            self._checks.stop()
+        self._close_idle()
+
+    # Inside.
+
+    def _checked(self, reason: str) -> None:
+        self._judge(self.record.checked, reason)
+
+    def _judge(self, judge: Callable[..., None], *evidence: object) -> None:
+        """If it goes down for this, no connection from before is used after it: they would say nothing of what there is then."""
+        was_down = self.record.health.state is State.DOWN
+        judge(*evidence)
+        if self.record.health.state is State.DOWN and not was_down:
+            for connection in (*self._busy, *self._opening):
+                connection.expires = -math.inf
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle[-1].close()
+
+    def _lend(self, connection: Connection, asker: Asker) -> None:
+        self._busy.add(connection)
+        if asker.streams:
+            self._uploads.add(connection)
+        asker.connected(connection)
+
+    def _open(self, asker: Asker) -> None:
+        connection = Connection(self, self._endpoint)
+        self._opening[connection] = asker
+        if asker.streams:
+            self._uploads.add(connection)
+        connection.open()
+
+    def _hold_up(self, asker: Asker) -> None:
+        """An upload has to wait for another one's end, in half of the queue."""
+        if plan(self.settings.connections, 2 * len(self._waiting), self.settings) is Step.WAIT:
+            self._wait(asker)
+        else:
+            asker.not_connected(Refusal(503, "as many uploads to the back end as there may be"))
+
+    def _wait(self, asker: Asker) -> None:
+        deadline = self.deadlines.clock.seconds() + self.settings.queue_timeout
+        waiting = _Waiting(asker, deadline, self._give_up)
+        self._waiting.append(waiting)
+        self.deadlines.watch(waiting)
+
+    def _serve_queue(self) -> None:
+        """A place has become free. What fails at once comes back here by ``failed``, and is not nested."""
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while (first := self._first()) is not None and (self._idle or self._has_room()):
+                self._leave_queue(first)
+                self.acquire(first.asker)
+        finally:
+            self._serving = False
+
+    def _has_room(self) -> bool:
+        return len(self._busy) + len(self._opening) < self.settings.connections
+
+    def _first(self) -> _Waiting | None:
+        """Who has waited longest of those who may have a connection."""
+        may_upload = len(self._uploads) < self._most_uploads
+        return next(
+            (waiting for waiting in self._waiting if may_upload or not waiting.asker.streams), None
+        )
+
+    def _leave_queue(self, waiting: _Waiting) -> None:
+        self._waiting.remove(waiting)
+        self.deadlines.forget(waiting)
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        self._leave_queue(waiting)
+        waiting.asker.not_connected(
+            Refusal(503, "no connection to the back end became free in time")
+        )
