@@ -164,12 +164,12 @@ listen = "unix:{place.folder}/x509proxy-admin.sock"
 [tls]
 minimum-version = "1.3"
 [client]
-requests = 1000000
+max-requests-per-connection = 1000000
 idle-timeout = 60
-connections = 8192
-body-bytes = 1073741824
+max-connections = 8192
+max-body-bytes = 1073741824
 [upstream]
-queue = 4096
+max-queued-requests = 4096
 """
 
 

@@ -156,7 +156,7 @@ class Killed(Stage):
         self.assertTrue(shares[0] < 0.4 < shares[-1] < 0.6, shares)
 
     def test_without_checks(self) -> None:
-        """Exchanges alone tell of it: one in a hold-off tries, and goes on to the other."""
+        """Exchanges alone tell of it: one in a retry-delay tries, and goes on to the other."""
         self.play("")
 
     def test_with_checks(self) -> None:

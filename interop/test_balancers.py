@@ -28,7 +28,7 @@ backend = "http://127.0.0.1:{back_end}"
 client.handshake-timeout = 1.0
 """
 # What the page has for its readers, and what this machine has in its place.
-TRUSTED = 'trusted = ["192.0.2.10", "2001:db8:1::/64"]'
+TRUSTED = 'trusted-proxies = ["192.0.2.10", "2001:db8:1::/64"]'
 NODE = "192.0.2.20:8443"
 REQUEST = b"GET / HTTP/1.1\r\nHost: as.example\r\nConnection: close\r\n\r\n"
 
@@ -43,7 +43,9 @@ class BalancerStage(Stage):
         self.server_files()
         self.me = self.client()
         self.proxy = self.behind(
-            filled(recipe(PAGE, "listener.toml"), {TRUSTED: 'trusted = ["127.0.0.1", "::1"]'})
+            filled(
+                recipe(PAGE, "listener.toml"), {TRUSTED: 'trusted-proxies = ["127.0.0.1", "::1"]'}
+            )
         )
 
     def behind(self, listener: str) -> Proxy:
@@ -161,7 +163,7 @@ class HAProxy(BalancerStage):
         self.proxy.process.wait(20)
         self.proxy = self.behind(
             "workers = 2\n"
-            + filled(recipe(PAGE, "listener.toml"), {TRUSTED: 'trusted = ["127.0.0.1"]'})
+            + filled(recipe(PAGE, "listener.toml"), {TRUSTED: 'trusted-proxies = ["127.0.0.1"]'})
         )
         port = self.balance("send-proxy-v2")
         for place in range(4):
@@ -260,9 +262,11 @@ class TwoInARow(BalancerStage):
         super().setUp()
         self.proxy.process.terminate()
         self.proxy.process.wait(20)
-        trusted = 'trusted = ["192.0.2.10", "198.51.100.0/28"]'
+        trusted = 'trusted-proxies = ["192.0.2.10", "198.51.100.0/28"]'
         self.proxy = self.behind(
-            filled(recipe(PAGE, "hops.toml"), {trusted: 'trusted = ["127.0.0.1", "127.0.0.4"]'})
+            filled(
+                recipe(PAGE, "hops.toml"), {trusted: 'trusted-proxies = ["127.0.0.1", "127.0.0.4"]'}
+            )
         )
 
     def chain(self, near: str, far: str) -> tuple[int, int]:

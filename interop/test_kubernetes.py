@@ -116,7 +116,7 @@ class Manifests(ManifestStage):
         """A pod has the time to be forgotten by the balancer, and then to end what is in flight."""
         sleep = self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
         self.assertGreater(
-            self.pods["terminationGracePeriodSeconds"], sleep + ClientSettings().stop_timeout
+            self.pods["terminationGracePeriodSeconds"], sleep + ClientSettings().drain_timeout
         )
         probe = self.container["readinessProbe"]
         self.assertGreater(sleep, probe["periodSeconds"] * probe["failureThreshold"])
@@ -217,7 +217,7 @@ class Configuration(ManifestStage):
         )
         settings = override(load_settings(str(self.write("x509proxy.toml", text))), files)
         assert settings.admin is not None
-        self.assertEqual(("tcp:9443", True), (settings.admin.listen, settings.admin.open))
+        self.assertEqual(("tcp:9443", True), (settings.admin.listen, settings.admin.allow_remote))
         self.assertIsNotNone(settings.health, "a pod that is not ready would never be ready again")
         self.assertEqual(
             [],

@@ -44,7 +44,7 @@ def x509_endpoint(
     """
     # Late, so that a scan of the plugins stays quick.
     from x509proxy.certificates.pem_files import read_authorities, read_identity
-    from x509proxy.certificates.trust_store import Trusted
+    from x509proxy.certificates.trust_store import TrustStore
     from x509proxy.settings import ClientAuth, SettingsError
     from x509proxy.transport.tls_context import ServerConnections, make_context, require_certificate
 
@@ -58,7 +58,9 @@ def x509_endpoint(
     if certificate is None:
         raise SettingsError("certificate: found none, expected a file in PEM")
     identity = read_identity(certificate, privateKey)
-    context = make_context(identity, ask, Trusted(read_authorities(ca) if ca else ()), http=False)
+    context = make_context(
+        identity, ask, TrustStore(read_authorities(ca) if ca else ()), http=False
+    )
     if ask is ClientAuth.REQUIRED:
         require_certificate(context)
     description = _describe(nested, others)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import enum
 
 __all__ = [
+    "CertificateRequirement",
     "ClientAuth",
     "Format",
+    "InvalidNames",
     "KeyType",
     "LogFormat",
-    "Need",
-    "OddNames",
     "ProxyProtocol",
     "RequestIds",
     "TlsVersion",
@@ -34,7 +34,7 @@ class ProxyProtocol(enum.Enum):
     REQUIRED = "required"
 
 
-class Need(enum.Enum):
+class CertificateRequirement(enum.Enum):
     """What a request needs of its client, by path and server name (:mod:`x509proxy.forwarding.path_rules`)."""
 
     REQUIRED = "required"
@@ -101,7 +101,7 @@ class KeyType(enum.Enum):
     ED448 = "ed448"
 
 
-class OddNames(enum.Enum):
+class InvalidNames(enum.Enum):
     """What happens to a request's header names outside ``[A-Za-z0-9-]``: dropped as nginx does, or answered 400."""
 
     DROP = "drop"
@@ -111,9 +111,9 @@ class OddNames(enum.Enum):
 class RequestIds(enum.Enum):
     """Whose name a request goes by in the logs (:mod:`x509proxy.http1.request_id`)."""
 
-    OWN = "own"
+    GENERATE = "generate"
     """One that the proxy makes."""
-    KEEP = "keep"
+    TRUST = "trust"
     """The one that came with the request, if it is well formed: for those behind a hop of their own that gives ids."""
 
 

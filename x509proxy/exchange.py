@@ -28,7 +28,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
     ``started``: seconds since the epoch; ``duration``: seconds; ``target``: path without query, which may hold OAuth codes;
     ``status``: 0 if none was sent; ``bytes_in``, ``bytes_out``: of the bodies; ``forged``: how many fields were removed that
-    pretended to be the certificate header; ``odd_names``: fields dropped for their names; ``reason``: why the proxy itself
+    pretended to be the certificate header; ``invalid_header_names``: fields dropped for their names; ``reason``: why the proxy itself
     answered or the exchange was cut short, in words for the operator. ``backend``: the one that was asked last, if any was, be it
     that it could not be reached; ``request_id``: what the client and the back end know it by (:mod:`x509proxy.http1.request_id`).
     """
@@ -47,7 +47,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     tls_version: str = ""
     certificate: ClientCertificate | None = None
     forged: int = 0
-    odd_names: int = 0
+    invalid_header_names: int = 0
     backend: str = ""
     request_id: str = ""
 

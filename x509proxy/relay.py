@@ -13,15 +13,15 @@ from typing import Protocol
 import attrs
 from twisted.logger import Logger
 
-from x509proxy.downstream.base_request import AnswerSource
+from x509proxy.downstream.base_request import ResponseSource
 from x509proxy.downstream.request import BodySink
 from x509proxy.forwarding.client import Client
 from x509proxy.forwarding.forwarded_fields import forward
 from x509proxy.forwarding.header_rules import HeaderRules
-from x509proxy.forwarding.metadata_rewriter import AnswerSink, answer_sink
-from x509proxy.forwarding.sanitizer import clean_answer, clean_request, write_head
-from x509proxy.http1.errors import Refusal, Refused
-from x509proxy.http1.messages import Body, RequestHead, ResponseHead
+from x509proxy.forwarding.metadata_rewriter import ResponseSink, answer_sink
+from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response, write_head
+from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.messages import Framing, RequestHead, ResponseHead
 from x509proxy.http1.request_id import REQUEST_ID
 from x509proxy.schema import DiscoverySettings
 from x509proxy.settings import PolicySettings
@@ -29,17 +29,17 @@ from x509proxy.upstream.connection import Connection
 from x509proxy.upstream.load_balancing import candidates
 from x509proxy.upstream.pool import Pool
 
-__all__ = ["Asked", "Transfer"]
+__all__ = ["ProxiedRequest", "Relay"]
 
 _WITH_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
-class Asked(AnswerSink, Protocol):
+class ProxiedRequest(ResponseSink, Protocol):
     """A request, over our channel or over a stock ``Site``, and the way to answer it (:mod:`x509proxy.downstream.request`)."""
 
     head: RequestHead
     client: Client
-    source: AnswerSource | None
+    source: ResponseSource | None
     body_complete: bool
     begun: bool
     forged: int
@@ -53,11 +53,11 @@ class Asked(AnswerSink, Protocol):
     def stream_to(self, sink: BodySink) -> None: ...
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
-    def answer(self, refusal: Refusal) -> None: ...
+    def answer(self, refusal: ErrorResponse) -> None: ...
     def abort(self, reason: str) -> None: ...
 
 
-class Transfer:
+class Relay:
     """One exchange: asks a pool for a connection, sends the request on it, hands the answer on."""
 
     _log = Logger()
@@ -69,14 +69,14 @@ class Transfer:
 
     def __init__(
         self,
-        request: Asked,
+        request: ProxiedRequest,
         pools: Sequence[Pool],
         rules: HeaderRules,
         policy: PolicySettings,
         discovery: DiscoverySettings | None = None,
     ) -> None:
         self._request = request
-        self._sink: AnswerSink = request if discovery is None else answer_sink(request, discovery)
+        self._sink: ResponseSink = request if discovery is None else answer_sink(request, discovery)
         self._pools = pools
         self._candidates = candidates(pools)
         self._rules = rules
@@ -84,7 +84,7 @@ class Transfer:
         self._fields = b""
         self._pool: Pool | None = None
         self._connection: Connection | None = None
-        self._body = (Body.NONE, 0)
+        self._body = (Framing.NONE, 0)
         self.streams = False
         self._start = b""
 
@@ -93,7 +93,7 @@ class Transfer:
         request = self._request
         try:
             self._sanitise()
-        except Refused as refused:
+        except HttpError as refused:
             request.answer(refused.refusal)
         else:
             request.source = self
@@ -106,7 +106,7 @@ class Transfer:
             if request.head.host
             else attrs.evolve(request.head, host=self._pools[0].backend.authority)
         )
-        cleaned, request.forged = clean_request(head, self._rules)
+        cleaned, request.forged = sanitize_request(head, self._rules)
         self._fields = forward(
             cleaned, head, request.client, self._rules, self._policy, time.time()
         )
@@ -118,7 +118,7 @@ class Transfer:
             self._body = (request.head.body, request.head.length)
             self.streams = True
         elif request.held or request.head.method in _WITH_LENGTH:
-            self._body = (Body.LENGTH, request.held)
+            self._body = (Framing.LENGTH, request.held)
         self._ask(next(self._candidates))
 
     def _ask(self, pool: Pool) -> None:
@@ -148,9 +148,9 @@ class Transfer:
             # Fail closed (L3): whoever opened the connection in a later turn has nobody to tell.
             self._log.failure("a request could not be sent")
             connection.cancel()
-            self.answer_failed(Refusal(502, "internal error"))
+            self.response_failed(ErrorResponse(502, "internal error"))
 
-    def not_connected(self, refusal: Refusal) -> None:
+    def not_connected(self, refusal: ErrorResponse) -> None:
         """Not one byte has been sent, so another back end may be asked."""
         self._pool = None
         if pool := next(self._candidates, None):
@@ -162,12 +162,12 @@ class Transfer:
 
     def body_data(self, data: bytes) -> None:
         assert self._connection is not None
-        chunked = self._body[0] is Body.CHUNKED
+        chunked = self._body[0] is Framing.CHUNKED
         self._connection.body_data(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
 
     def body_end(self) -> None:
         assert self._connection is not None
-        if self._body[0] is Body.CHUNKED:
+        if self._body[0] is Framing.CHUNKED:
             self._connection.body_data(b"0\r\n\r\n")
         self._connection.body_end()
         if self.streams and self._pool is not None:
@@ -181,20 +181,20 @@ class Transfer:
 
     # The answer's way out.
 
-    def answer_head(self, head: ResponseHead) -> None:
-        self._sink.begin(head.status, *clean_answer(head, self._rules), head.body, head.length)
+    def response_head(self, head: ResponseHead) -> None:
+        self._sink.begin(head.status, *sanitize_response(head, self._rules), head.body, head.length)
 
-    def answer_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes) -> None:
         self._sink.write(data)
 
-    def answer_so_far(self) -> None:
+    def response_flush(self) -> None:
         self._request.flush()
 
-    def answer_end(self) -> None:
+    def response_end(self) -> None:
         self._connection = None
         self._sink.finish()
 
-    def answer_failed(self, refusal: Refusal) -> None:
+    def response_failed(self, refusal: ErrorResponse) -> None:
         self._connection = None
         try:
             if self._request.begun:
@@ -207,13 +207,13 @@ class Transfer:
 
     # The client's calls.
 
-    def pause_answer(self) -> None:
+    def pause_response(self) -> None:
         if self._connection is not None:
-            self._connection.pause_answer()
+            self._connection.pause_response()
 
-    def resume_answer(self) -> None:
+    def resume_response(self) -> None:
         if self._connection is not None:
-            self._connection.resume_answer()
+            self._connection.resume_response()
 
     def client_gone(self) -> None:
         if self._connection is not None:

@@ -19,8 +19,8 @@ from x509proxy.config.loader import Configuration
 from x509proxy.downstream.site_request import SiteRequest, read_stock_head
 from x509proxy.exchange import Observer, unobserved
 from x509proxy.forwarding.header_rules import HeaderRules, read_rules
-from x509proxy.http1.errors import Refusal, Refused
-from x509proxy.relay import Asked, Transfer
+from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.relay import ProxiedRequest, Relay
 from x509proxy.schema import DiscoverySettings, ProxySettings
 from x509proxy.settings import ClientSettings, PolicySettings, SettingsError, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -117,9 +117,9 @@ class X509ProxyResource(ReverseProxyResource):
         """The back ends of the day."""
         return self._pools
 
-    def serve(self, request: Asked) -> None:
+    def serve(self, request: ProxiedRequest) -> None:
         """Answer a request of our own channel's."""
-        Transfer(request, self._pools, self._rules, self._policy, self._discovery).start()
+        Relay(request, self._pools, self._rules, self._policy, self._discovery).start()
 
     def use(self, configuration: Configuration) -> None:
         """Serve by this from the next request on, on open connections too; what is in flight ends as it began.
@@ -162,14 +162,14 @@ class X509ProxyResource(ReverseProxyResource):
         asked = SiteRequest(request, self.observe, self.reactor.seconds)
         try:
             asked.head = read_stock_head(request, self._client)
-            asked.go_by(self._client.request_id)
+            asked.set_request_id(self._client.request_id)
             self.serve(asked)
-        except Refused as refused:
+        except HttpError as refused:
             asked.answer(refused.refusal)
         except Exception:
             # Fail closed (L3), as our own channel does.
             self._log.failure("a request could not be served")
-            asked.break_off(Refusal(502, "internal error"))
+            asked.fail(ErrorResponse(502, "internal error"))
         return NOT_DONE_YET
 
 

@@ -35,16 +35,16 @@ __all__ = [
 class HeaderSettings(Settings, frozen=True):
     """One header that tells the back end who the client is (:mod:`x509proxy.forwarding.header_rules`).
 
-    Its name is told (``name``) or secret (``name-file``). ``place``: which certificate, 1 the client's own, 2 and on those that
-    it sent after it; ``maximum``: bytes of the value, a larger certificate is refused; ``value`` and ``value-file`` are for
+    Its name is told (``name``) or secret (``name-file``). ``chain_index``: which certificate, 1 the client's own, 2 and on those that
+    it sent after it; ``max_value_bytes``: bytes of the value, a larger certificate is refused; ``value`` and ``value-file`` are for
     ``literal``.
     """
 
     format: Format
     name: str | None = None
     name_file: str | None = None
-    place: int = 1
-    maximum: int | None = None
+    chain_index: int = 1
+    max_value_bytes: int | None = None
     value: str | None = None
     value_file: str | None = None
 
@@ -64,14 +64,14 @@ class ListenerSettings(Settings, frozen=True):
 
     ``client_certificate``: what its handshake asks for, if that is something else; for browsers ``none`` (RFC 8705 section 5).
     ``proxy_protocol`` (:mod:`x509proxy.downstream.proxy_protocol_listener`): ``required`` where balancers say whose a connection is; an ``endpoint`` that
-    begins with ``haproxy:`` says the same. ``trusted``: the networks whose word is believed, others are cut; ``proxy_hops``:
+    begins with ``haproxy:`` says the same. ``trusted_proxies``: the networks whose word is believed, others are cut; ``proxy_hops``:
     how many balancers' headers there are in a row.
     """
 
     endpoint: str
     client_certificate: ClientAuth | None = None
     proxy_protocol: ProxyProtocol | None = None
-    trusted: tuple[str, ...] = LOOPBACK
+    trusted_proxies: tuple[str, ...] = LOOPBACK
     proxy_hops: int = 1
 
     def __post_init__(self) -> None:
@@ -84,15 +84,18 @@ class ListenerSettings(Settings, frozen=True):
             raise SettingsError(
                 "endpoint: found haproxy: twice, expected it once; proxy-hops says how many headers there are"
             )
-        if not self.is_proxied and (self.trusted, self.proxy_hops) != (LOOPBACK, _HOPS.start):
+        if not self.is_proxied and (self.trusted_proxies, self.proxy_hops) != (
+            LOOPBACK,
+            _HOPS.start,
+        ):
             raise SettingsError(
-                'proxy-protocol: found none, expected "required" where trusted or proxy-hops is given'
+                'proxy-protocol: found none, expected "required" where trusted-proxies or proxy-hops is given'
             )
         if self.proxy_hops not in _HOPS:
             raise SettingsError(
                 f"proxy-hops: found {self.proxy_hops}, expected {_HOPS.start} to {_HOPS.stop - 1}"
             )
-        _check_networks(self.trusted)
+        _check_networks(self.trusted_proxies)
 
     @property
     def is_proxied(self) -> bool:
@@ -118,7 +121,9 @@ def _with_mode(description: str) -> str:
 
 def _check_networks(networks: tuple[str, ...]) -> None:
     if not networks:
-        raise SettingsError("trusted: found none, expected at least one network such as 10.0.0.0/8")
+        raise SettingsError(
+            "trusted-proxies: found none, expected at least one network such as 10.0.0.0/8"
+        )
     for network in networks:
         try:
             ipaddress.ip_network(network)
@@ -127,7 +132,7 @@ def _check_networks(networks: tuple[str, ...]) -> None:
                 "an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix"
             )
             raise SettingsError(
-                f"trusted: found {without_secrets(repr(network))}, expected {expected}"
+                f"trusted-proxies: found {without_secrets(repr(network))}, expected {expected}"
             ) from None
 
 
@@ -144,12 +149,12 @@ _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{
 class DiscoverySettings(Settings, frozen=True):
     """Metadata (RFC 8414) that tells clients where certificates are asked for (:mod:`x509proxy.forwarding.oauth_metadata`).
 
-    ``mtls``: the origin that clients with a certificate go to, such as ``https://mtls.example.com``; ``body_bytes``: what is
+    ``mtls``: the origin that clients with a certificate go to, such as ``https://mtls.example.com``; ``max_body_bytes``: what is
     larger passes unread.
     """
 
     mtls: str
-    body_bytes: int = 65536
+    max_body_bytes: int = 65536
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -194,23 +199,23 @@ class HealthSettings(Settings, frozen=True):
 class AdminSettings(Settings, frozen=True):
     """Where to look at the proxy while it runs (:mod:`x509proxy.service.admin`): plain HTTP, without a password.
 
-    ``listen``: a unix socket, or TCP with a loopback ``interface``; any other only if ``open`` says so. ``hosts``: the names by
+    ``listen``: a unix socket, or TCP with a loopback ``interface``; any other only if ``allow_remote`` says so. ``allowed_hosts``: the names by
     which it is asked, besides ``localhost`` and addresses.
     """
 
     listen: str
-    open: bool = False
-    hosts: tuple[str, ...] = ()
+    allow_remote: bool = False
+    allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.open and not self._is_local:
-            expected = "unix:/path or tcp:9443:interface=127.0.0.1; open = true is for other places, where everybody can read it"
+        if not self.allow_remote and not self._is_local:
+            expected = "unix:/path or tcp:9443:interface=127.0.0.1; allow-remote = true is for other places, where everybody can read it"
             raise SettingsError(
                 f"listen: found {without_secrets(repr(self.listen))}, expected {expected}"
             )
-        for name in self.hosts:
-            check_host_name("hosts", name)
+        for name in self.allowed_hosts:
+            check_host_name("allowed-hosts", name)
 
     @property
     def _is_local(self) -> bool:
@@ -243,8 +248,8 @@ _WORKERS = range(1, 257)
 class ProxySettings(PolicySettings, frozen=True):
     """One proxy: what the command line and the TOML file can say; of certificates as :class:`PolicySettings`.
 
-    ``workers``: processes that serve; ``reload_on_change``: seconds between two looks at the files, none if it is not given.
-    ``log_refusals``: so many refused and aborted exchanges a second are written to the access log, the rest are counted.
+    ``workers``: processes that serve; ``reload_poll_interval``: seconds between two looks at the files, none if it is not given.
+    ``max_logged_errors_per_second``: so many refused and aborted exchanges a second are written to the access log, the rest are counted.
     """
 
     listen: tuple[str, ...] = ("tcp:8443",)
@@ -259,9 +264,9 @@ class ProxySettings(PolicySettings, frozen=True):
     crl: tuple[str, ...] = ()
     access_log: str | None = None
     log_format: LogFormat = LogFormat.TEXT
-    log_refusals: int = 50
+    max_logged_errors_per_second: int = 50
     workers: int = 1
-    reload_on_change: float | None = None
+    reload_poll_interval: float | None = None
     demo: bool = False
     headers: tuple[HeaderSettings, ...] = ()
     listeners: tuple[ListenerSettings, ...] = ()

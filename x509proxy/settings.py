@@ -12,12 +12,12 @@ import re
 import msgspec
 
 from x509proxy.enums import (
+    CertificateRequirement,
     ClientAuth,
     Format,
+    InvalidNames,
     KeyType,
     LogFormat,
-    Need,
-    OddNames,
     ProxyProtocol,
     RequestIds,
     TlsVersion,
@@ -27,13 +27,13 @@ from x509proxy.enums import (
 from x509proxy.redaction import without_secrets
 
 __all__ = [
+    "CertificateRequirement",
     "ClientAuth",
     "ClientSettings",
     "Format",
+    "InvalidNames",
     "KeyType",
     "LogFormat",
-    "Need",
-    "OddNames",
     "PolicySettings",
     "ProxyProtocol",
     "RequestIds",
@@ -98,7 +98,7 @@ _RULE_PATH = re.compile(r"/|(?!.*:\$)(?:/[A-Za-z0-9._~!$&'()+,=:@-]*[A-Za-z0-9_~
 class RuleSettings(Settings, frozen=True):
     """What the requests below a path need, to one server name or to any (:mod:`x509proxy.forwarding.path_rules`)."""
 
-    client_certificate: Need
+    client_certificate: CertificateRequirement
     path: str = "/"
     server_name: str | None = None
 
@@ -124,7 +124,7 @@ class PolicySettings(Settings, frozen=True):
     client_certificate: ClientAuth = ClientAuth.OPTIONAL
     trust: Trust = Trust.ANY
     validity: Validity = Validity.ENFORCE
-    maximum_der: int = 6144
+    max_certificate_bytes: int = 6144
     minimum_rsa_bits: int = 2048
     key_types: tuple[KeyType, ...] = tuple(KeyType)
     rules: tuple[RuleSettings, ...] = ()
@@ -136,9 +136,9 @@ class PolicySettings(Settings, frozen=True):
             raise SettingsError(
                 f"minimum-rsa-bits: found {self.minimum_rsa_bits}, expected {expected}"
             )
-        if self.maximum_der > _LARGEST_DER:
+        if self.max_certificate_bytes > _LARGEST_DER:
             raise SettingsError(
-                f"maximum-der: found {self.maximum_der}, expected {_LARGEST_DER} or less"
+                f"max-certificate-bytes: found {self.max_certificate_bytes}, expected {_LARGEST_DER} or less"
             )
         if len(set(self.key_types)) < len(self.key_types):
             raise SettingsError("key-types: found one twice, expected each once")
@@ -156,39 +156,39 @@ class PolicySettings(Settings, frozen=True):
 class ClientSettings(Settings, frozen=True):
     """The client's side of HTTP/1.1 (:mod:`x509proxy.downstream.channel`).
 
-    ``hold_bytes``: so much of a request's body is gathered before the back end hears of the request; a body that turns out
-    malformed within it costs the back end not one byte. ``body_rate``: bytes a second, on the average, once ``body_timeout``
-    has passed. ``hosts``: the names (without port) that are served; none means any, another one is answered 421.
-    ``lifetime``: an older connection is closed with its next answer, so that what has been revoked does not go on for ever.
-    ``connections_per_address`` and ``handshakes_per_address`` (a second, with a burst of two seconds' worth): no limit if none.
+    ``request_buffer_bytes``: so much of a request's body is gathered before the back end hears of the request; a body that turns out
+    malformed within it costs the back end not one byte. ``min_body_rate``: bytes a second, on the average, once ``body_timeout``
+    has passed. ``allowed_hosts``: the names (without port) that are served; none means any, another one is answered 421.
+    ``max_connection_age``: an older connection is closed with its next answer, so that what has been revoked does not go on for ever.
+    ``max_connections_per_address`` and ``handshake_rate_per_address`` (a second, with a burst of two seconds' worth): no limit if none.
     """
 
     handshake_timeout: float = 10.0
     head_timeout: float = 10.0
     body_timeout: float = 30.0
-    body_rate: int = 240
+    min_body_rate: int = 240
     idle_timeout: float = 30.0
     send_timeout: float = 30.0
-    stop_timeout: float = 30.0
-    requests: int = 1000
-    lifetime: float = 3600.0
-    connections: int = 4096
-    connections_per_address: int | None = None
-    handshakes_per_address: float | None = None
-    head_bytes: int = 16384
-    line_bytes: int = 8192
-    target_bytes: int = 8192
-    fields: int = 100
-    body_bytes: int = 1048576
-    hold_bytes: int = 65536
-    odd_names: OddNames = OddNames.DROP
-    request_id: RequestIds = RequestIds.OWN
-    hosts: tuple[str, ...] = ()
+    drain_timeout: float = 30.0
+    max_requests_per_connection: int = 1000
+    max_connection_age: float = 3600.0
+    max_connections: int = 4096
+    max_connections_per_address: int | None = None
+    handshake_rate_per_address: float | None = None
+    max_head_bytes: int = 16384
+    max_line_bytes: int = 8192
+    max_target_bytes: int = 8192
+    max_header_fields: int = 100
+    max_body_bytes: int = 1048576
+    request_buffer_bytes: int = 65536
+    invalid_header_names: InvalidNames = InvalidNames.DROP
+    request_id: RequestIds = RequestIds.GENERATE
+    allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.hosts:
-            check_host_name("hosts", name)
+        for name in self.allowed_hosts:
+            check_host_name("allowed-hosts", name)
 
 
 # Nobody's opinion of a back end lasts longer than that without a look at it.
@@ -198,13 +198,13 @@ _HOLD_OFF = 300.0
 class UpstreamSettings(Settings, frozen=True):
     """The back end's side of HTTP/1.1 (:mod:`x509proxy.upstream.connection`).
 
-    ``idle_timeout`` has to be shorter than the back end's own keep-alive timeout (Tomcat: 20 s). ``connections`` and ``queue``
+    ``idle_timeout`` has to be shorter than the back end's own keep-alive timeout (Tomcat: 20 s). ``max_connections`` and ``max_queued_requests``
     are for each back end; of the connections, half at the most are lent to requests whose bodies are still coming, and longer
-    than ``hold_bytes``. ``ca``, ``certificate`` and ``private_key`` are PEM files, for ``https`` back ends. ``lifetime``: an
+    than ``request_buffer_bytes``. ``ca``, ``certificate`` and ``private_key`` are PEM files, for ``https`` back ends. ``max_connection_age``: an
     older connection is not used again, so that a name that has moved is followed.
 
-    A back end that cannot be connected to, or has failed ``faults`` exchanges in a row, is left alone for ``hold_off``, then
-    for twice that each time, up to ``longest_hold_off``; once back, its share grows for ``slow_start`` (:mod:`x509proxy.upstream.health`).
+    A back end that cannot be connected to, or has failed ``failure_threshold`` exchanges in a row, is left alone for ``retry_delay``, then
+    for twice that each time, up to ``max_retry_delay``; once back, its share grows for ``slow_start`` (:mod:`x509proxy.upstream.health`).
     """
 
     connect_timeout: float = 5.0
@@ -212,14 +212,14 @@ class UpstreamSettings(Settings, frozen=True):
     read_timeout: float = 30.0
     idle_timeout: float = 15.0
     queue_timeout: float = 5.0
-    connections: int = 64
-    queue: int = 256
-    head_bytes: int = 32768
-    fields: int = 200
-    lifetime: float = 300.0
-    faults: int = 3
-    hold_off: float = 1.0
-    longest_hold_off: float = 30.0
+    max_connections: int = 64
+    max_queued_requests: int = 256
+    max_head_bytes: int = 32768
+    max_header_fields: int = 200
+    max_connection_age: float = 300.0
+    failure_threshold: int = 3
+    retry_delay: float = 1.0
+    max_retry_delay: float = 30.0
     slow_start: float = 10.0
     ca: str | None = None
     certificate: str | None = None
@@ -227,10 +227,10 @@ class UpstreamSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.longest_hold_off > _HOLD_OFF:
+        if self.max_retry_delay > _HOLD_OFF:
             raise SettingsError(
-                f"longest-hold-off: found {self.longest_hold_off:g}, expected {_HOLD_OFF:g} or less"
+                f"max-retry-delay: found {self.max_retry_delay:g}, expected {_HOLD_OFF:g} or less"
             )
-        if self.hold_off > self.longest_hold_off:
-            expected = f"no more than longest-hold-off, {self.longest_hold_off:g}"
-            raise SettingsError(f"hold-off: found {self.hold_off:g}, expected {expected}")
+        if self.retry_delay > self.max_retry_delay:
+            expected = f"no more than max-retry-delay, {self.max_retry_delay:g}"
+            raise SettingsError(f"retry-delay: found {self.retry_delay:g}, expected {expected}")

@@ -36,7 +36,7 @@ from twisted.python.failure import Failure
 
 from x509proxy.certificates.pem_files import Identity, new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.certificates.trust_store import Trusted
+from x509proxy.certificates.trust_store import TrustStore
 from x509proxy.downstream.factory import ProxyFactory, TlsFactory
 from x509proxy.exchange import Exchange
 from x509proxy.http1.fields import Pairs
@@ -290,7 +290,7 @@ def running_proxy(
     server = make_self_signed(KeyKind.EC, "localhost", server=True)
     ask = options.get("policy", PolicySettings()).client_certificate
     context = make_context(
-        Identity(server.certificate, server.private_key), ask, Trusted(tuple(authorities))
+        Identity(server.certificate, server.private_key), ask, TrustStore(tuple(authorities))
     )
     connections = ServerConnections(context)
     tls: Any

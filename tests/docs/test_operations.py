@@ -62,7 +62,7 @@ class Numbers(SynchronousTestCase):
         told = tomllib.loads(re.sub(r"^    ", "", block, flags=re.MULTILINE))
         settings = ProxySettings()
         self.assertEqual(
-            (settings.log_refusals, settings.client.request_id.value),
-            (told["log-refusals"], told["client"]["request-id"]),
+            (settings.max_logged_errors_per_second, settings.client.request_id.value),
+            (told["max-logged-errors-per-second"], told["client"]["request-id"]),
         )
         self.assertIn(f"the first {_FORGED} in each second", LOGS)

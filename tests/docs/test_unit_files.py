@@ -36,11 +36,11 @@ class Unit(SynchronousTestCase):
 
     def test_patience(self) -> None:
         """Systemd waits longer for the end than the proxy does for what is in flight."""
-        self.assertGreater(int(self.settings["TimeoutStopSec"]), ClientSettings().stop_timeout)
+        self.assertGreater(int(self.settings["TimeoutStopSec"]), ClientSettings().drain_timeout)
 
     def test_files(self) -> None:
         """As many files may be open as the default number of connections needs, two for each."""
-        self.assertGreater(int(self.settings["LimitNOFILE"]), 2 * ClientSettings().connections)
+        self.assertGreater(int(self.settings["LimitNOFILE"]), 2 * ClientSettings().max_connections)
 
     def test_words(self) -> None:
         """It waits for the proxy's own words, from the process that says them, and long enough for the watchdog's."""

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 
 from tests.support.certificates import certificate
-from tests.support.memory import CUT, HEADER, OK, Proxy, Wire
+from tests.support.memory import CUT, HEADER, OK, Proxy, RequestTransport
 from tests.support.reference_parsers import (
     SERVERS,
-    Refused,
+    HttpError,
     fold,
     pointed_requests,
     read_answers,
@@ -75,8 +75,8 @@ class _Answering:
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
-        self._answered: dict[Wire, int] = {}
-        self.received: dict[Wire, bytes] = {}
+        self._answered: dict[RequestTransport, int] = {}
+        self.received: dict[RequestTransport, bytes] = {}
 
     def turn(self) -> None:
         """Answer until nothing more comes."""
@@ -85,14 +85,14 @@ class _Answering:
             # Answers may have led to new connections.
             wires = self._proxy.back_end.wires
 
-    def _turn(self, wire: Wire) -> bool:
+    def _turn(self, wire: RequestTransport) -> bool:
         data = wire.sent()
         if not data:
             return False
         self.received[wire] = self.received.get(wire, b"") + data
         try:
             requests = SERVERS["httptools"](self.received[wire]).requests
-        except Refused:
+        except HttpError:
             # That they do not take it is found out later.
             return True
         for request in requests[self._answered.get(wire, 0) :]:
@@ -146,11 +146,11 @@ class ClientPlay:
         return wrong + self.afterwards
 
     def _count_faults(self) -> Iterator[str]:
-        readings = [read_requests(data)[0] for data in self.received]
-        complete = sum(len(reading.requests) for reading in readings)
+        normalized_paths = [read_requests(data)[0] for data in self.received]
+        complete = sum(len(reading.requests) for reading in normalized_paths)
         asked = [exchange for exchange in self.ended if exchange.backend]
         answered = sum(exchange.outcome is Outcome.ANSWERED for exchange in asked)
-        torn = sum(not reading.whole for reading in readings)
+        torn = sum(not reading.whole for reading in normalized_paths)
         if complete > len(asked) or answered > complete:
             yield f"{complete} requests reached the back end, {len(asked)} were sent, {answered} answered"
         if torn > len(asked) - answered:
@@ -181,13 +181,15 @@ def play_client(
     pieces: Sequence[bytes],
     *,
     shows_certificate: bool = True,
-    hold_bytes: int = 65536,
+    request_buffer_bytes: int = 65536,
     pump_each: bool = True,
     more: bytes = GOOD,
 ) -> ClientPlay:
     """Let one client send ``pieces``, and ``more`` after a refusal, while a back end answers everything with a short 200."""
     with _log() as log:
-        proxy = Proxy(client=ClientSettings(hold_bytes=hold_bytes), policy=_POLICY)
+        proxy = Proxy(
+            client=ClientSettings(request_buffer_bytes=request_buffer_bytes), policy=_POLICY
+        )
         back_end = _Answering(proxy)
         shown = _CLIENT if shows_certificate else None
         client = proxy.tls_client(shown)
@@ -224,7 +226,7 @@ def play_client(
     )
 
 
-def _go_on(proxy: Proxy, client: Wire, back_end: _Answering, more: bytes) -> bytes:
+def _go_on(proxy: Proxy, client: RequestTransport, back_end: _Answering, more: bytes) -> bytes:
     """What reaches the back end if a client that has been refused goes on, at once and after a while."""
     if not any(exchange.outcome is not Outcome.ANSWERED for exchange in proxy.exchanges):
         return b""
@@ -310,7 +312,7 @@ def play_answer(
 ) -> BackEndPlay:
     """Let a back end answer one request with ``pieces``, and then be silent, ``close`` or ``cut``."""
     with _log() as log:
-        proxy = Proxy(policy=_POLICY, upstream=UpstreamSettings(connections=2))
+        proxy = Proxy(policy=_POLICY, upstream=UpstreamSettings(max_connections=2))
         client = proxy.tls_client(_CLIENT, _REQUESTS[method])
         wire = proxy.back_end.wire
         wire.sent()
@@ -360,7 +362,7 @@ def play_requests(data: bytes) -> list[str]:
     play = play_client(
         cut(stream, options >> 4),
         shows_certificate=bool(options & 1),
-        hold_bytes=16 if options & 2 else 65536,
+        request_buffer_bytes=16 if options & 2 else 65536,
         pump_each=not options & 4,
         more=b"\r\n\r\n" + GOOD if options & 8 else GOOD,
     )

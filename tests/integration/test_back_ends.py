@@ -18,7 +18,7 @@ from tests.support.raw_tls import HEADER, ProxyTestCase, get, until
 from x509proxy.backend_url import Backend
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.monitoring.backend_status import State
+from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.schema import HealthSettings
 from x509proxy.settings import ClientAuth, UpstreamSettings
 from x509proxy.testing import RecordingBackEnd, client_identity, running_proxy
@@ -30,7 +30,7 @@ from x509proxy.upstream.pool import Pool
 
 _CLOCK: Any = reactor
 QUICK = UpstreamSettings(
-    response_timeout=0.5, faults=2, hold_off=0.2, longest_hold_off=0.2, slow_start=0.1
+    response_timeout=0.5, failure_threshold=2, retry_delay=0.2, max_retry_delay=0.2, slow_start=0.1
 )
 CHECKS = HealthSettings(path="/health", interval=0.1, timeout=0.5, rise=1, fall=1)
 BAD = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
@@ -78,7 +78,7 @@ class SeveralTestCase(ProxyTestCase):
         return f"https://localhost:{listening.getHost().port}"
 
     @property
-    def state(self) -> State:
+    def state(self) -> BackendState:
         """That of the odd one."""
         return self.pools[0].status().state
 
@@ -103,25 +103,25 @@ class WithoutChecks(SeveralTestCase):
             port = taken.getsockname()[1]
         self.arrange(f"http://127.0.0.1:{port}")
         await self.expect(*[200] * 6)
-        self.assertEqual((State.DOWN, 6), (self.state, self.asked(self.well)))
+        self.assertEqual((BackendState.DOWN, 6), (self.state, self.asked(self.well)))
         late = RecordingBackEnd(reactor)
         self.addCleanup(late.stop)
         listening = _CLOCK.listenTCP(port, late, interface="127.0.0.1")
         self.addCleanup(listening.stopListening)
         await until(self.pools[0].record.due, pause=0.05)
         await self.expect(*[200] * 6)
-        self.assertIn(self.state, (State.SLOW, State.UP))
+        self.assertIn(self.state, (BackendState.SLOW, BackendState.UP))
         self.assertGreaterEqual(self.asked(late), 2)
 
     async def test_never_answering(self) -> None:
-        """One that accepts and never answers costs ``faults`` requests, and then one for each hold-off, if there is one."""
+        """One that accepts and never answers costs ``faults`` requests, and then one for each retry-delay, if there is one."""
         with socket.create_server(("127.0.0.1", 0)) as mute:
             self.arrange(
                 f"http://127.0.0.1:{mute.getsockname()[1]}",
-                settings=UpstreamSettings(response_timeout=0.5, faults=2),
+                settings=UpstreamSettings(response_timeout=0.5, failure_threshold=2),
             )
             await self.expect(504, 200, 504, 200, 200, 200)
-            self.assertEqual((State.DOWN, 2), (self.state, self.pools[0].status().failures))
+            self.assertEqual((BackendState.DOWN, 2), (self.state, self.pools[0].status().failures))
 
     async def test_closed_while_idle(self) -> None:
         """A connection that the back end has closed while it was idle costs no request: not a byte had been written to it."""
@@ -133,7 +133,7 @@ class WithoutChecks(SeveralTestCase):
             for connection in tuple(odd.connections):
                 connection.loseConnection()
             await self.expect(200, 200)
-            self.assertEqual((number + 2, State.UP), (odd.accepted, self.state))
+            self.assertEqual((number + 2, BackendState.UP), (odd.accepted, self.state))
             # Served by the batch.
             self.assertIsInstance(self.pools[0]._idle[0].transport.reactor, Sockets)
 
@@ -166,7 +166,7 @@ class WithChecks(SeveralTestCase):
         """One that accepts and never answers costs no request at all, once the first check has had its time."""
         with socket.create_server(("127.0.0.1", 0)) as mute:
             self.arrange(f"http://127.0.0.1:{mute.getsockname()[1]}", CHECKS)
-            await until(lambda: self.state is State.DOWN)
+            await until(lambda: self.state is BackendState.DOWN)
             await self.expect(*[200] * 4)
         self.assertEqual(0, self.pools[0].status().failures)
 
@@ -175,10 +175,10 @@ class WithChecks(SeveralTestCase):
         odd = RecordingBackEnd(reactor, *[BAD] * 3)
         self.addCleanup(odd.stop)
         self.arrange(f"http://127.0.0.1:{odd.port}", CHECKS)
-        await until(lambda: self.state is State.DOWN)
+        await until(lambda: self.state is BackendState.DOWN)
         await self.expect(200)
         self.assertEqual((0, 1), (self.asked(odd), self.asked(self.well)))
-        await until(lambda: self.state is State.UP, pause=0.05)
+        await until(lambda: self.state is BackendState.UP, pause=0.05)
         await self.expect(200, 200)
         self.assertEqual((1, 2), (self.asked(odd), self.asked(self.well)))
         checks = [request for request in odd.requests if request.start.startswith(b"GET /health ")]
@@ -201,12 +201,12 @@ class WithChecks(SeveralTestCase):
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(path)
         self.arrange(f"unix:{path}", CHECKS)
-        await until(lambda: self.state is State.DOWN)
+        await until(lambda: self.state is BackendState.DOWN)
         await self.expect(200, 200)
         Path(path).unlink()
         listening = _CLOCK.listenUNIX(path, odd)
         self.addCleanup(listening.stopListening)
-        await until(lambda: self.state is State.UP, pause=0.05)
+        await until(lambda: self.state is BackendState.UP, pause=0.05)
         await self.expect(200, 200)
         self.assertEqual((1, 3), (self.asked(odd), self.asked(self.well)))
 
@@ -218,14 +218,14 @@ class WithChecks(SeveralTestCase):
         self.arrange(self.listen_tls(odd, connections), CHECKS, good)
         await until(lambda: self.pools[0].status().last_check)
         await self.expect(200, 200)
-        self.assertEqual((State.UP, 1), (self.state, self.asked(odd)))
+        self.assertEqual((BackendState.UP, 1), (self.state, self.asked(odd)))
         connections.swap(context(bad))
-        await until(lambda: self.state is State.DOWN)
+        await until(lambda: self.state is BackendState.DOWN)
         received = len(odd.received)
         await self.expect(*[200] * 4)
         self.assertEqual((received, 5), (len(odd.received), self.asked(self.well)))
         connections.swap(context(good))
-        await until(lambda: self.state is State.UP, pause=0.05)
+        await until(lambda: self.state is BackendState.UP, pause=0.05)
         await self.expect(200, 200)
         self.assertEqual((2, 6), (self.asked(odd), self.asked(self.well)))
 

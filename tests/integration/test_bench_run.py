@@ -26,7 +26,7 @@ from tests.support.ports import free_port
 from x509proxy.config.loader import load_configuration, load_settings
 
 
-class Wire:
+class RequestTransport:
     """What a back end's connection writes."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Wire:
 
 class BackEnds(SynchronousTestCase):
     def setUp(self) -> None:
-        self.wire = Wire()
+        self.wire = RequestTransport()
 
     def hear(self, *pieces: bytes) -> bytes:
         for piece in pieces:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import OK, Proxy, Wire, post, undated
+from tests.support.memory import OK, Proxy, RequestTransport, post, undated
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.downstream.factory import TlsFactory
@@ -60,7 +60,7 @@ REQUESTS = (
 class Behind(SynchronousTestCase):
     def start(self, settings: ClientSettings = ClientSettings()) -> None:
         self.proxy = Proxy(client=settings, at_once=False)
-        self.wire = Wire(self.proxy.clock).attach(
+        self.wire = RequestTransport(self.proxy.clock).attach(
             TlsFactory(CONNECTIONS, self.proxy.factory).buildProtocol(None)  # type: ignore[arg-type]
         )
         self.client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
@@ -122,7 +122,7 @@ class Behind(SynchronousTestCase):
         """However a client cuts what it says into records, it comes to the same."""
         data, found = b"".join(requests), []
         for records in ([data], cut(data, sizes)):
-            self.start(ClientSettings(hold_bytes=64, requests=3))
+            self.start(ClientSettings(request_buffer_bytes=64, max_requests_per_connection=3))
             self.say(*records)
             found.append(self.serve())
         self.assertEqual(*found)
@@ -135,7 +135,7 @@ class Behind(SynchronousTestCase):
 
     def test_last_request(self) -> None:
         """What stands behind the last request of a connection is not served, however it came (RFC 9112 section 9.6)."""
-        self.start(ClientSettings(requests=1))
+        self.start(ClientSettings(max_requests_per_connection=1))
         self.say(get(b"/1"), *in_pieces(get(b"/2"), 7), get(b"/3"))
         self.proxy.back_end.wire.deliver(OK)
         self.assertIn(b"\r\nConnection: close\r\n", self.hear())
@@ -187,7 +187,7 @@ class Behind(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """A connection that has been refused stays so, whatever was read meanwhile."""
-        self.start(ClientSettings(body_bytes=80_000))
+        self.start(ClientSettings(max_body_bytes=80_000))
         chunk = b"3e8\r\n" + b"y" * 1000 + b"\r\n"
         self.say(post(b"", length=-1), *[chunk] * 100, b"0\r\n\r\n", get(b"/2"))
         self.assertTrue(self.hear().startswith(b"HTTP/1.1 413 "))

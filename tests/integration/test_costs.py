@@ -18,7 +18,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.support.memory import GET, OK, Proxy, Wire, post
+from tests.support.memory import GET, OK, Proxy, RequestTransport, post
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.downstream.factory import TlsFactory
@@ -57,7 +57,7 @@ def calls(step: Callable[[], object]) -> int:
 class KeepAlive(SynchronousTestCase):
     def exchange_calls(self, *requests: bytes, answer: bytes = OK) -> float:
         """Calls for each exchange on a connection that is kept, its access-log line included, once everything is warm."""
-        proxy = Proxy(client=ClientSettings(requests=10**6))
+        proxy = Proxy(client=ClientSettings(max_requests_per_connection=10**6))
         proxy.observe = access_line  # type: ignore[assignment]  # its line is thrown away
         client = proxy.tls_client(samples.certificate(), requests[0])
         back_end = proxy.back_end.wire
@@ -123,7 +123,7 @@ class Fresh(SynchronousTestCase):
     def connection_calls(self, proxy: Proxy, factory: TlsFactory, context: SSL.Context) -> int:
         client = SSL.Connection(context, None)
         client.set_connect_state()
-        wire = Wire(proxy.clock)
+        wire = RequestTransport(proxy.clock)
         count = calls(lambda: wire.attach(factory.buildProtocol(None)))  # type: ignore[arg-type]
         for step in (
             client.do_handshake,

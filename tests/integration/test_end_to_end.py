@@ -191,7 +191,8 @@ class Evidence(EndToEndTestCase):
         self.assertEqual(count, len(self.exchanges))
         self.assertEqual({Outcome.ANSWERED}, {exchange.outcome for exchange in self.exchanges})
         self.assertEqual(
-            {(2, 2)}, {(exchange.forged, exchange.odd_names) for exchange in self.exchanges}
+            {(2, 2)},
+            {(exchange.forged, exchange.invalid_header_names) for exchange in self.exchanges},
         )
         self.assertEqual(set(TLS_VERSIONS), {exchange.tls_version for exchange in self.exchanges})
 

@@ -82,7 +82,7 @@ class GoingRed(SynchronousTestCase):
             taker, connection._taker = connection._taker, None
             connection._abort()
             assert taker is not None
-            taker.answer_end()
+            taker.response_end()
 
         self.patch(upstream.Connection, "_fail", fail)
         self.expect_found("answers", "answers: []")

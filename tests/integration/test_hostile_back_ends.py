@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.play import play_answer
-from tests.support.memory import CUT, GET, HEADER, OK, Proxy, Wire, post
+from tests.support.memory import CUT, GET, HEADER, OK, Proxy, RequestTransport, post
 from tests.support.reference_parsers import Answer, fold, read_answers
 from tests.support.streams import pieces, single_bytes
 from x509proxy.exchange import Outcome
@@ -26,19 +26,19 @@ STRAY = b"HTTP/1.1 200 OK\r\nX-Stray: yes\r\nContent-Length: 5\r\n\r\nSTRAY"
 
 
 class HostileTestCase(SynchronousTestCase):
-    def start(self, *requests: bytes, connections: int = 1) -> list[Wire]:
+    def start(self, *requests: bytes, connections: int = 1) -> list[RequestTransport]:
         """One client for each request; they share so many connections to the back end."""
-        self.proxy = Proxy(upstream=UpstreamSettings(connections=connections))
+        self.proxy = Proxy(upstream=UpstreamSettings(max_connections=connections))
         return [self.proxy.client(request) for request in requests]
 
     @property
-    def wires(self) -> list[Wire]:
+    def wires(self) -> list[RequestTransport]:
         return self.proxy.back_end.wires
 
     def turn(self) -> None:
         self.proxy.clock.advance(0)
 
-    def answers(self, client: Wire, *methods: bytes) -> list[Answer]:
+    def answers(self, client: RequestTransport, *methods: bytes) -> list[Answer]:
         """What a client has received, as all foreign clients understand it."""
         data = client.sent()
         seen, wrong = read_answers(

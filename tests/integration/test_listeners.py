@@ -12,7 +12,7 @@ from tests.support.certificates import Pair, pair
 from tests.support.raw_tls import HEADER, Reply, get, read_reply
 from x509proxy.certificates.pem_files import new_header_name
 
-NOBODY: list[bytes] = []
+EMPTY: list[bytes] = []
 
 
 class ListenersTestCase(PkiTestCase):
@@ -50,7 +50,7 @@ class Listeners(ListenersTestCase):
         self.assertEqual(401, reply.status)
         for client in (self.CLIENT, None):
             reply, seen = await self.at(1, "/", client)
-            self.assertEqual((200, NOBODY), (reply.status, seen))
+            self.assertEqual((200, EMPTY), (reply.status, seen))
 
     async def test_one_that_demands(self) -> None:
         """A listener can demand what the others only ask for."""
@@ -72,7 +72,7 @@ class Listeners(ListenersTestCase):
         self.start(self.TWO.format("none"))
         self.service.reload()
         self.assertEqual([value_of(self.CLIENT)], (await self.at(0, "/", self.CLIENT))[1])
-        self.assertEqual(NOBODY, (await self.at(1, "/", self.CLIENT))[1])
+        self.assertEqual(EMPTY, (await self.at(1, "/", self.CLIENT))[1])
 
 
 class Rules(ListenersTestCase):
@@ -107,10 +107,10 @@ class Rules(ListenersTestCase):
             ("/x%2fy/../token", 400),
         ):  # fmt: skip
             reply, seen = await self.at(0, target, None)
-            self.assertEqual((status, NOBODY), (reply.status, seen), target)
+            self.assertEqual((status, EMPTY), (reply.status, seen), target)
         for client in (self.CLIENT, None):
             reply, seen = await self.at(0, "/token/../login", client)
-            self.assertEqual((400, NOBODY), (reply.status, seen))
+            self.assertEqual((400, EMPTY), (reply.status, seen))
 
     async def test_server_names(self) -> None:
         """A name of its own for clients with certificates needs one on every path that has no rule."""

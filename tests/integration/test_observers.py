@@ -10,7 +10,7 @@ from OpenSSL import SSL
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import Desk, Wire
+from tests.support.memory import Desk, RequestTransport
 from tests.system.test_service import Files, parse
 from tests.system.test_workers import ParentReactor
 from tests.unit.transport.test_tls_stream import StreamTestCase
@@ -18,8 +18,8 @@ from x509proxy.downstream.factory import ProxyFactory, TlsFactory
 from x509proxy.monitoring.counters import Counters
 from x509proxy.service.ipc import Frames, Task, frame, pack, read_message
 from x509proxy.service.proxy_service import ProxyService
-from x509proxy.service.server import Running
-from x509proxy.service.supervisor import Crew
+from x509proxy.service.server import ProxyServer
+from x509proxy.service.supervisor import WorkerSupervisor
 from x509proxy.service.worker import Worker
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -104,7 +104,7 @@ class Limits(SynchronousTestCase):
         clock, counters = Clock(), Counters()
         factory = ProxyFactory(Desk(), Deadlines(clock), settings, counters)
         for _ in range(times):
-            self.addCleanup(Wire(clock).attach(factory.buildProtocol(None)).lose)
+            self.addCleanup(RequestTransport(clock).attach(factory.buildProtocol(None)).lose)
         self.assertEqual(1, factory.connections)
         self.factory = factory
         return counters.counts().limits
@@ -112,9 +112,9 @@ class Limits(SynchronousTestCase):
     def test_each(self) -> None:
         """A connection that is not taken counts by the setting that says so."""
         for settings, limit in (
-            (ClientSettings(connections=1), "client.connections"),
-            (ClientSettings(connections_per_address=1), "client.connections-per-address"),
-            (ClientSettings(handshakes_per_address=0.5), "client.handshakes-per-address"),
+            (ClientSettings(max_connections=1), "client.max-connections"),
+            (ClientSettings(max_connections_per_address=1), "client.max-connections-per-address"),
+            (ClientSettings(handshake_rate_per_address=0.5), "client.handshake-rate-per-address"),
         ):
             self.assertEqual({limit: 1}, self.connect(settings))
 
@@ -122,7 +122,7 @@ class Limits(SynchronousTestCase):
         """While the proxy drains no limit is met."""
         counts = self.connect(ClientSettings(), 1)
         self.factory.draining = True
-        wire = Wire(Clock()).attach(self.factory.buildProtocol(None))
+        wire = RequestTransport(Clock()).attach(self.factory.buildProtocol(None))
         self.assertEqual((True, {}), (wire.aborted, counts))
 
 
@@ -130,14 +130,16 @@ class OverTls(StreamTestCase):
     def test_limit_is_no_failure(self) -> None:
         """A connection that is not taken is not counted among the handshakes that failed."""
         counters = Counters()
-        owner = ProxyFactory(Desk(), Deadlines(Clock()), ClientSettings(connections=1), counters)
+        owner = ProxyFactory(
+            Desk(), Deadlines(Clock()), ClientSettings(max_connections=1), counters
+        )
         self.connect(owner)
         self.factory._connections.watch = counters
         second: Any = TlsFactory(self.factory._connections, owner).buildProtocol(None)
         assert isinstance(second, TlsStream)
-        Wire(Clock()).attach(second).lose()
+        RequestTransport(Clock()).attach(second).lose()
         self.assertEqual(
-            ({"client.connections": 1}, {}),
+            ({"client.max-connections": 1}, {}),
             (counters.counts().limits, counters.counts().handshake_failures),
         )
         self.wire.lose()
@@ -174,9 +176,9 @@ class Wired(SynchronousTestCase):
         service.startService()
         self.assertEqual([1, 9443], [port.number for port in self.reactor.ports])
         running = service.serving
-        assert isinstance(running, Running)
+        assert isinstance(running, ProxyServer)
         self.assertIs(running.counters, running.listeners[0].connections.watch)
-        running.listeners[0].connections.watch.shaken(0x0304)
+        running.listeners[0].connections.watch.handshake_succeeded(0x0304)
         service.reload()
         found = running.snapshot()
         self.assertEqual(
@@ -198,29 +200,29 @@ class Wired(SynchronousTestCase):
         service = self.service(admin="")
         service.startService()
         running = service.serving
-        assert isinstance(running, Running)
-        running.listeners[0].connections.watch.shaken(0x0304)
+        assert isinstance(running, ProxyServer)
+        running.listeners[0].connections.watch.handshake_succeeded(0x0304)
         self.assertEqual(({}, 1), (running.snapshot().counts.handshakes, len(self.reactor.ports)))
         self.successResultOf(service.stopService())
 
-    def worker(self, service: ProxyService) -> tuple[Worker, Wire]:
+    def worker(self, service: ProxyService) -> tuple[Worker, RequestTransport]:
         worker = Worker(self.reactor)
-        pipe = Wire(Clock())
+        pipe = RequestTransport(Clock())
         pipe.attach(worker)
         pipe.deliver(frame(pack(Task(service.reloading.configuration, ((7, 2),)))))
         return worker, pipe
 
-    def said(self, pipe: Wire) -> list[dict[str, Any]]:
+    def said(self, pipe: RequestTransport) -> list[dict[str, Any]]:
         return [read_message(content) for content in Frames().feed(pipe.sent())]
 
     def test_workers(self) -> None:
         """A worker reports each second; its parent shows what all of them have reported."""
         service = self.service("workers = 2")
         crew = service.serving
-        assert isinstance(crew, Crew)
+        assert isinstance(crew, WorkerSupervisor)
         worker, pipe = self.worker(service)
         assert worker.running is not None
-        worker.running.counters.shaken(0x0304)
+        worker.running.counters.handshake_succeeded(0x0304)
         self.reactor.advance(1.0)
         serving, *reports = self.said(pipe)
         self.assertEqual(
@@ -242,7 +244,7 @@ class Wired(SynchronousTestCase):
     def test_rubbish(self) -> None:
         """A report that is none is what the parent ends a worker for: a ValueError."""
         crew = self.service("workers = 2").serving
-        assert isinstance(crew, Crew)
+        assert isinstance(crew, WorkerSupervisor)
         self.assertRaises(
             ValueError, crew.hear, 1, {"kind": "snapshot", "snapshot": {"taken": "now"}}
         )

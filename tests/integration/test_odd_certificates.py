@@ -641,11 +641,11 @@ class Log(SynchronousTestCase):
             certificate("CN=a", "CN=a"), SUBJECT, name("\U0001f600".encode() * 1400)
         )
         found = ClientCertificate.from_x509(x509.load_der_x509_certificate(subject), ())
-        self.assertLess(len(found.der), PolicySettings().maximum_der)
+        self.assertLess(len(found.der), PolicySettings().max_certificate_bytes)
         exchange = Exchange(
             started=0.0, duration=0.0, peer="127.0.0.1", method="GET", target="/", version="HTTP/1.1", status=200,
             outcome=Outcome.ANSWERED, reason="", bytes_in=0, bytes_out=0, tls_version="TLSv1.3", certificate=found, forged=0,
-            odd_names=0, backend="",
+            invalid_header_names=0, backend="",
         )  # fmt: skip
         self.assertEqual(Verdict.TRUSTED, found.verdict)
-        self.assertLess(len(access_line(exchange)), PolicySettings().maximum_der)
+        self.assertLess(len(access_line(exchange)), PolicySettings().max_certificate_bytes)

@@ -28,7 +28,7 @@ from tests.system.test_service import context_of
 from tests.unit.certificates.test_trust_store import make_crl, pem_of
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.certificates.trust_store import Trusted
+from x509proxy.certificates.trust_store import TrustStore
 from x509proxy.config.loader import load_configuration, load_settings
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import ClientAuth
@@ -83,7 +83,7 @@ class PkiTestCase(TestCase):
             private-key = "server.key"
             header-file = "header.txt"
             backend = "http://127.0.0.1:{self.back_end.port}"
-            client.stop-timeout = 0.2
+            client.drain-timeout = 0.2
         """
         self.write("proxy.toml", f"{text}\n{more or self.MORE}".encode())
         self.service = ProxyService(
@@ -441,7 +441,7 @@ def long_list(issuer: Pair, entries: int) -> x509.CertificateRevocationList:
     return builder.sign(issuer.private_key, hashes.SHA256())
 
 
-def server_context(trusted: Trusted) -> SSL.Context:
+def server_context(trusted: TrustStore) -> SSL.Context:
     made = make_self_signed(KeyKind.EC, "localhost", server=True)
     return make_context(Identity(made.certificate, made.private_key), ClientAuth.OPTIONAL, trusted)
 
@@ -449,8 +449,8 @@ def server_context(trusted: Trusted) -> SSL.Context:
 def list_cost(entries: int) -> tuple[int, float, float, int]:
     """Of a list: its bytes of DER, seconds of a handshake without and with it, bytes of memory that a context takes for it."""
     crl, issued = long_list(ROOT, entries), hurting.certificate("CN=issued", "CN=root")
-    bare, begun = server_context(Trusted((ROOT.certificate,))), memory()
-    context = server_context(Trusted((ROOT.certificate,), (crl,)))
+    bare, begun = server_context(TrustStore((ROOT.certificate,))), memory()
+    context = server_context(TrustStore((ROOT.certificate,), (crl,)))
     taken = memory() - begun
     costs = []
     for each in (bare, context):
@@ -477,7 +477,7 @@ class Cost(SynchronousTestCase):
         named = [pair(subject=f"CN={number}", ca=True) for number in range(12)]
         authorities, crls = tuple(one.certificate for one in named), tuple(map(make_crl, named))
         for depth, most in ((4, 120.0), (10, 240.0)):
-            context = server_context(Trusted(authorities, crls, depth))
+            context = server_context(TrustStore(authorities, crls, depth))
             self.patch(hurting, "server_context", lambda context=context, **_: context)
             dear = hurting.handshake_cost(hurting.dear_chain())
             self.assertLess(

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.test_pki import PkiTestCase, value_of
 from tests.support.certificates import pair
-from tests.support.memory import GET, Desk, Wire, reply
+from tests.support.memory import GET, Desk, RequestTransport, reply
 from tests.support.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
 from tests.unit.certificates.test_pem_files import NAME
 from tests.unit.transport.test_proxy_protocol import FOUR, LINE, SIX, binary, header, line
@@ -32,7 +32,7 @@ from x509proxy.monitoring.counters import Counters
 from x509proxy.schema import ListenerSettings, ProxySettings
 from x509proxy.settings import ClientAuth, ClientSettings, ProxyProtocol, SettingsError
 from x509proxy.transport.deadlines import Deadlines
-from x509proxy.transport.proxy_protocol import End, Ends
+from x509proxy.transport.proxy_protocol import End, ProxyAddresses
 from x509proxy.transport.tls_context import ServerConnections, make_context
 
 SERVER = make_self_signed(KeyKind.EC, "localhost", server=True)
@@ -68,13 +68,13 @@ class ProxiedTestCase(SynchronousTestCase):
         assert isinstance(factory, ProxiedFactory)
         self.factory = factory
 
-    def wire(self, *pieces: bytes, peer: object = BALANCER) -> Wire:
+    def wire(self, *pieces: bytes, peer: object = BALANCER) -> RequestTransport:
         """A new connection."""
-        wire = Wire(self.clock, peer).attach(self.factory.buildProtocol(None))
+        wire = RequestTransport(self.clock, peer).attach(self.factory.buildProtocol(None))
         wire.deliver(*pieces)
         return wire
 
-    def talk(self, wire: Wire, first: bytes, *, cut: bool = False) -> bytes:
+    def talk(self, wire: RequestTransport, first: bytes, *, cut: bool = False) -> bytes:
         """What an OpenSSL client hears that says ``first``, in one piece with its hello or byte by byte, and asks."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         client = SSL.Connection(context, None)
@@ -103,7 +103,7 @@ class ProxiedTestCase(SynchronousTestCase):
         hop = self.desk.requests[-1].client.hop
         return hop.peer, hop.port
 
-    def assert_cut(self, wire: Wire) -> None:
+    def assert_cut(self, wire: RequestTransport) -> None:
         """It was ended, and heard nothing."""
         self.assertEqual((True, b""), (wire.aborted, wire.sent()))
 
@@ -194,7 +194,7 @@ class NotServed(ProxiedTestCase):
         """Whoever is no balancer is cut before he has said anything, and his header is not heard."""
         for peer in (IPv4Address("TCP", "192.0.2.66", 1), IPv6Address("TCP", "2001:db8::66", 1)):
             self.assert_cut(self.wire(peer=peer))
-            wire = Wire(self.clock, peer).attach(self.factory.buildProtocol(None))
+            wire = RequestTransport(self.clock, peer).attach(self.factory.buildProtocol(None))
             wire.protocol.dataReceived(LINE + hello())
             self.assert_cut(wire)
         self.assertEqual(0, len(self.factory.protocols))
@@ -227,7 +227,7 @@ class NotServed(ProxiedTestCase):
 
 class Limits(ProxiedTestCase):
     SETTINGS = ClientSettings(
-        handshake_timeout=5, connections=3, connections_per_address=2, stop_timeout=9
+        handshake_timeout=5, max_connections=3, max_connections_per_address=2, drain_timeout=9
     )
 
     def test_silence(self) -> None:
@@ -280,7 +280,7 @@ class Limits(ProxiedTestCase):
         """It has one place before its header and after it, also when the house is full."""
         wires = [self.wire() for _ in range(3)]
         for place, wire in enumerate(wires):
-            wire.deliver(line(Ends(End(f"192.0.2.{place}", 1), FOUR.destination)))
+            wire.deliver(line(ProxyAddresses(End(f"192.0.2.{place}", 1), FOUR.destination)))
         self.assertEqual(
             ([False] * 3, 3), ([wire.aborted for wire in wires], self.owner.connections)
         )
@@ -337,18 +337,20 @@ class Chained(ProxiedTestCase):
         endpoint="tcp:1",
         proxy_protocol=ProxyProtocol.REQUIRED,
         proxy_hops=2,
-        trusted=("127.0.0.1", "10.0.0.0/8"),
+        trusted_proxies=("127.0.0.1", "10.0.0.0/8"),
     )
 
     def test_two(self) -> None:
         """With two balancers in a row the client is who the farther one names."""
-        near = line(Ends(End("10.0.0.9", 5), End("10.0.0.1", 6)))
+        near = line(ProxyAddresses(End("10.0.0.9", 5), End("10.0.0.1", 6)))
         self.talk(self.wire(), near + header(SIX), cut=True)
         self.assertEqual((SIX.source.host, 65535), self.served())
 
     def test_past_one(self) -> None:
         """Who has reached the near one past the farther one is cut, whatever header he brings."""
-        self.assert_cut(self.wire(line(Ends(End("203.0.113.9", 5), End("10.0.0.1", 6))) + LINE))
+        self.assert_cut(
+            self.wire(line(ProxyAddresses(End("203.0.113.9", 5), End("10.0.0.1", 6))) + LINE)
+        )
 
 
 class Places(SynchronousTestCase):
@@ -471,7 +473,9 @@ class Toml(PkiTestCase):
         """To believe everybody is worth a sentence."""
         settings = self.start(listen='"tcp:0:interface=127.0.0.1"').reloading.configuration.settings
         for network, count in (("0.0.0.0/0", 1), ("::/0", 1), ("10.0.0.0/8", 0)):
-            place = ListenerSettings(endpoint="haproxy:tcp:1", trusted=("192.0.2.1", network))
+            place = ListenerSettings(
+                endpoint="haproxy:tcp:1", trusted_proxies=("192.0.2.1", network)
+            )
             warnings = load_configuration(
                 msgspec.structs.replace(settings, listeners=(place,))
             ).warnings
@@ -489,17 +493,17 @@ class Toml(PkiTestCase):
             [[listeners]]
             endpoint = "tcp:2"
             proxy-protocol = "required"
-            trusted = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"]
+            trusted-proxies = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"]
             proxy-hops = 2
             """,
         )
         first, second = load_settings(str(self.folder / "proxy.toml")).places
         self.assertEqual(
             (True, 1, ("127.0.0.0/8", "::1/128")),
-            (first.is_proxied, first.proxy_hops, first.trusted),
+            (first.is_proxied, first.proxy_hops, first.trusted_proxies),
         )
         self.assertEqual(2, second.proxy_hops)
-        self.assertEqual(("10.0.0.0/8", "2001:db8::/32", "192.0.2.1"), second.trusted)
+        self.assertEqual(("10.0.0.0/8", "2001:db8::/32", "192.0.2.1"), second.trusted_proxies)
         self.assertEqual(None, msgspec.structs.asdict(second)["client_certificate"])
 
 
@@ -508,7 +512,7 @@ class ForReal(PkiTestCase):
 
     MORE = 'access-log = "access.log"\nclient.handshake-timeout = 1.0\n'
     CLIENT = pair()
-    ENDS = Ends(End("198.51.100.23", 40123), End("203.0.113.1", 443))
+    ENDS = ProxyAddresses(End("198.51.100.23", 40123), End("203.0.113.1", 443))
 
     def start(self, more: str = "", listen: str = '"haproxy:tcp:0:interface=127.0.0.1"') -> Any:
         return super().start(more, listen)
@@ -588,7 +592,7 @@ class ForReal(PkiTestCase):
     async def test_reload(self) -> None:
         """Whom to believe can be changed by a reload; whether there is a header, and how many, cannot."""
         place = '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nproxy-protocol = "{}"\n{}\n'
-        self.start(place.format("required", 'trusted = ["192.0.2.0/24"]'), listen="[]")
+        self.start(place.format("required", 'trusted-proxies = ["192.0.2.0/24"]'), listen="[]")
         path = self.folder / "proxy.toml"
         head = path.read_text().partition("[[listeners]]")[0]
         self.service.reloading._read = lambda: load_configuration(load_settings(str(path)))

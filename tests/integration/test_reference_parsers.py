@@ -12,7 +12,7 @@ from tests.fuzz.play import GENUINE, GOOD, SIBLINGS, ClientPlay, cut, play_clien
 from tests.support.memory import GET, HEADER, post
 from tests.support.reference_parsers import (
     SERVERS,
-    Refused,
+    HttpError,
     pointed_requests,
     read_answers,
     read_requests,
@@ -40,10 +40,14 @@ def chunked(body: bytes, *fields: bytes) -> bytes:
 
 class StreamTestCase(SynchronousTestCase):
     def play(
-        self, stream: bytes, mode: int, *, certificate: bool, hold_bytes: int = 65536
+        self, stream: bytes, mode: int, *, certificate: bool, request_buffer_bytes: int = 65536
     ) -> ClientPlay:
         """Played, with nothing wrong, and with nothing that is only in a body or a value taken for a request."""
-        play = play_client(cut(stream, mode), shows_certificate=certificate, hold_bytes=hold_bytes)
+        play = play_client(
+            cut(stream, mode),
+            shows_certificate=certificate,
+            request_buffer_bytes=request_buffer_bytes,
+        )
         self.assertEqual([], play.faults(), (stream, mode, certificate))
         self.assertNotIn(b"/smuggled", play.targets, (stream, mode, certificate))
         return play
@@ -315,9 +319,14 @@ class Framings(StreamTestCase):
             chunked(b"0\r\n\r\n"),
             post(b"0\r\n\r\n" + SMUGGLED),
         ):
-            for hold_bytes in (1, 16, 65536):
+            for request_buffer_bytes in (1, 16, 65536):
                 for mode in range(4):
-                    play = self.play(stream + GET, mode, certificate=True, hold_bytes=hold_bytes)
+                    play = self.play(
+                        stream + GET,
+                        mode,
+                        certificate=True,
+                        request_buffer_bytes=request_buffer_bytes,
+                    )
                     self.assertEqual([b"/token", b"/"], play.targets)
 
     def test_refused_and_goes_on(self) -> None:
@@ -598,14 +607,14 @@ class WholeStreams(SynchronousTestCase):
         stream: bytes,
         cuts: Sequence[int],
         certificate: bool,
-        hold_bytes: int,
+        request_buffer_bytes: int,
         pump_each: bool,
     ) -> None:
         """All foreign servers see the same requests, each with the genuine header or none, and nothing of what was refused."""
         play = play_client(
             list(pieces(stream, cuts)),
             shows_certificate=certificate,
-            hold_bytes=hold_bytes,
+            request_buffer_bytes=request_buffer_bytes,
             pump_each=pump_each,
         )
         self.assertEqual([], play.faults())
@@ -677,7 +686,7 @@ class Eyes(SynchronousTestCase):
     def test_refused(self) -> None:
         """Each of them refuses what is no request."""
         for read in SERVERS.values():
-            self.assertRaises(Refused, read, b"\x16\x03\x01 nonsense\r\n\r\n")
+            self.assertRaises(HttpError, read, b"\x16\x03\x01 nonsense\r\n\r\n")
 
     def test_answers(self) -> None:
         """One answer is one answer to all; bytes behind it, and an answer that nobody asked for, are seen."""

@@ -970,7 +970,7 @@ class Faults(AttackTestCase):
             ("x509proxy.transport.peer", "asked_of"),
             ("x509proxy.forwarding.forwarded_fields", "admit"),
             ("x509proxy.forwarding.forwarded_fields", "identity"),
-            ("x509proxy.relay", "clean_request"),
+            ("x509proxy.relay", "sanitize_request"),
             ("x509proxy.forwarding.forwarded_fields", "forward_request"),
             ("x509proxy.forwarding.forwarded_fields", "write_fields"),
             ("x509proxy.relay", "write_head"),
@@ -1145,10 +1145,10 @@ class Held(SynchronousTestCase):
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         before, _ = tracemalloc.get_traced_memory()
-        for _ in range(ClientSettings().hold_bytes // 2 - 1):
+        for _ in range(ClientSettings().request_buffer_bytes // 2 - 1):
             channel.dataReceived(bytes(bytearray(b"ab")))
         after, _ = tracemalloc.get_traced_memory()
-        self.assertLess(after - before, 4 * ClientSettings().hold_bytes)
+        self.assertLess(after - before, 4 * ClientSettings().request_buffer_bytes)
 
 
 CLOSE_NOTIFY = bytearray(b"\x01\x00")

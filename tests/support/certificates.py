@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from x509proxy.certificates.client_certificate import ClientCertificate, Objection
+from x509proxy.certificates.client_certificate import ClientCertificate, VerifyError
 
 __all__ = [
     "EXPIRED",
@@ -56,9 +56,9 @@ NOT_AFTER = 1798761600.0  # 2027-01-01T00:00:00Z
 NOON = 1783944000.0  # 2026-07-13T12:00:00Z, between the two
 
 # What OpenSSL says of them: X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, …_NOT_YET_VALID, …_HAS_EXPIRED.
-SELF_SIGNED = Objection(0, 18)
-NOT_YET_VALID = Objection(0, 9)
-EXPIRED = Objection(0, 10)
+SELF_SIGNED = VerifyError(0, 18)
+NOT_YET_VALID = VerifyError(0, 9)
+EXPIRED = VerifyError(0, 10)
 
 _CURVES: dict[str, type[ec.EllipticCurve]] = {
     "P-256": ec.SECP256R1,
@@ -99,7 +99,7 @@ def issued(subject: str = "CN=client") -> x509.Certificate:
 
 
 def client(
-    subject: str = "CN=client", *objections: Objection, chain: tuple[bytes, ...] = ()
+    subject: str = "CN=client", *objections: VerifyError, chain: tuple[bytes, ...] = ()
 ) -> ClientCertificate:
     """The value as it leaves the door: self-signed unless OpenSSL objected to something else."""
     return attrs.evolve(

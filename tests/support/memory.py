@@ -11,7 +11,7 @@ from OpenSSL import crypto
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.error import ConnectionRefusedError as HttpError
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -29,9 +29,9 @@ from x509proxy.downstream.request import Request
 from x509proxy.exchange import Exchange
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
-from x509proxy.http1.errors import Refusal
-from x509proxy.http1.messages import Body, ResponseHead
-from x509proxy.relay import Transfer
+from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.messages import Framing, ResponseHead
+from x509proxy.relay import Relay
 from x509proxy.schema import DiscoverySettings
 from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -49,9 +49,9 @@ __all__ = [
     "Borrower",
     "Desk",
     "Proxy",
+    "RequestTransport",
     "Source",
     "TlsWire",
-    "Wire",
     "post",
     "reply",
     "undated",
@@ -76,7 +76,7 @@ def undated(answer: bytes) -> bytes:
     return re.sub(rb"(?:Date: [^\r]+ GMT|X-Request-Id: [0-9a-f]{32})\r\n", b"", answer)
 
 
-class Wire(StringTransport):
+class RequestTransport(StringTransport):
     """One end of a connection, with the other end in the test's hands.
 
     Like Twisted's own it ends, once aborted, in the reactor's next turn, and takes no byte after its end; ``loseConnection`` is
@@ -91,7 +91,7 @@ class Wire(StringTransport):
         self.gone = False
         self._clock = clock
 
-    def attach(self, protocol: IProtocol) -> Wire:
+    def attach(self, protocol: IProtocol) -> RequestTransport:
         """Connect it to ``protocol``."""
         self.protocol = protocol
         protocol.makeConnection(self)
@@ -166,7 +166,7 @@ class _Handle:
         return "TLSv1.3"
 
 
-class TlsWire(Wire):
+class TlsWire(RequestTransport):
     """One whose other end has shown ``certificate``, once :meth:`shake` has been called."""
 
     def __init__(self, clock: Clock, certificate: x509.Certificate | None = None) -> None:
@@ -189,10 +189,10 @@ class Source:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def pause_answer(self) -> None:
+    def pause_response(self) -> None:
         self.told.append("pause")
 
-    def resume_answer(self) -> None:
+    def resume_response(self) -> None:
         self.told.append("resume")
 
     def client_gone(self) -> None:
@@ -215,7 +215,7 @@ class Desk:
 
 def reply(request: Request, body: bytes = b"ok") -> None:
     """Answer at once and whole."""
-    request.begin(200, b"OK", (), Body.LENGTH, len(body))
+    request.begin(200, b"OK", (), Framing.LENGTH, len(body))
     request.write(body)
     request.finish()
 
@@ -236,7 +236,7 @@ class Borrower:
     ) -> None:
         self.streams = streams
         self.told: list[object] = []
-        self.refusals: list[Refusal] = []
+        self.refusals: list[ErrorResponse] = []
         self.connections: list[Connection] = []
         self.then: Callable[[Borrower], object] = id
         self._at_once = at_once
@@ -264,25 +264,25 @@ class Borrower:
         self.connections.append(connection)
         self._at_once(self)
 
-    def not_connected(self, refusal: Refusal) -> None:
+    def not_connected(self, refusal: ErrorResponse) -> None:
         self.refusals.append(refusal)
         self._finally(self)
 
-    def answer_head(self, head: ResponseHead) -> None:
+    def response_head(self, head: ResponseHead) -> None:
         self.told.append(head.status)
         self.then(self)
 
-    def answer_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes) -> None:
         self.told.append(data)
 
-    def answer_so_far(self) -> None:
+    def response_flush(self) -> None:
         """Nothing is kept back here."""
 
-    def answer_end(self) -> None:
+    def response_end(self) -> None:
         self.told.append("end")
         self._finally(self)
 
-    def answer_failed(self, refusal: Refusal) -> None:
+    def response_failed(self, refusal: ErrorResponse) -> None:
         self.refusals.append(refusal)
         self._finally(self)
 
@@ -296,7 +296,7 @@ class Borrower:
 class Attempt:
     """One connection that somebody tries to open."""
 
-    def __init__(self, factory: IProtocolFactory, wire: Wire) -> None:
+    def __init__(self, factory: IProtocolFactory, wire: RequestTransport) -> None:
         self._factory = factory
         self.wire = wire
         self.cancelled = False
@@ -305,7 +305,7 @@ class Attempt:
     def _cancel(self, _: Deferred[Any]) -> None:
         self.cancelled = True
 
-    def succeed(self) -> Wire:
+    def succeed(self) -> RequestTransport:
         """It is accepted, be it after it has been given up."""
         protocol = self._factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 8080))
         assert protocol is not None
@@ -316,7 +316,7 @@ class Attempt:
 
     def fail(self, reason: Exception | None = None) -> None:
         """It is refused."""
-        self.deferred.errback(reason or Refused())
+        self.deferred.errback(reason or HttpError())
 
 
 @implementer(IStreamClientEndpoint)
@@ -330,7 +330,7 @@ class BackEnd:
         self.attempts: list[Attempt] = []
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        wire = TlsWire(self._clock) if self._tls else Wire(self._clock)
+        wire = TlsWire(self._clock) if self._tls else RequestTransport(self._clock)
         attempt = Attempt(protocolFactory, wire)
         self.attempts.append(attempt)
         if self.at_once:
@@ -338,12 +338,12 @@ class BackEnd:
         return attempt.deferred
 
     @property
-    def wire(self) -> Wire:
+    def wire(self) -> RequestTransport:
         """The newest connection."""
         return self.attempts[-1].wire
 
     @property
-    def wires(self) -> list[Wire]:
+    def wires(self) -> list[RequestTransport]:
         """All connections, those that have ended and those that have only been tried included."""
         return [attempt.wire for attempt in self.attempts]
 
@@ -365,7 +365,7 @@ class Proxy:
         self.clock = Clock()
         self.exchanges: list[Exchange] = []
         self.observe = self.exchanges.append
-        self.transfers: list[Transfer] = []
+        self.transfers: list[Relay] = []
         self.deadlines = Deadlines(self.clock)
         self.back_ends = [BackEnd(self.clock, at_once=at_once) for _ in urls]
         self.pools = [
@@ -378,7 +378,7 @@ class Proxy:
         self._discovery = discovery
 
     def serve(self, request: Request) -> None:
-        transfer = Transfer(request, self.pools, self._rules, self._policy, self._discovery)
+        transfer = Relay(request, self.pools, self._rules, self._policy, self._discovery)
         self.transfers.append(transfer)
         transfer.start()
 
@@ -387,13 +387,13 @@ class Proxy:
         """The only back end, or the first."""
         return self.back_ends[0]
 
-    def client(self, *pieces: bytes) -> Wire:
+    def client(self, *pieces: bytes) -> RequestTransport:
         """A new client, which sends ``pieces``."""
-        wire = Wire(self.clock).attach(self.factory.buildProtocol(None))
+        wire = RequestTransport(self.clock).attach(self.factory.buildProtocol(None))
         wire.deliver(*pieces)
         return wire
 
-    def tls_client(self, certificate: x509.Certificate | None, *pieces: bytes) -> Wire:
+    def tls_client(self, certificate: x509.Certificate | None, *pieces: bytes) -> RequestTransport:
         """A new client with a certificate, which sends ``pieces``."""
         wire = TlsWire(self.clock, certificate)
         wire.attach(self.factory.buildProtocol(None))

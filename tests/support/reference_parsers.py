@@ -1,7 +1,7 @@
 """Foreign eyes: other people's parsers on the bytes that a back end, or a client, receives. Nothing of the product is used here.
 
 Each reader of requests takes one connection's bytes and gives the complete requests, in order, and whether anything is left over;
-it raises :class:`Refused` for what it does not take. The three whose applications see CGI variables give those as well.
+it raises :class:`HttpError` for what it does not take. The three whose applications see CGI variables give those as well.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = [
     "CLIENTS",
     "SERVERS",
     "Answer",
+    "CertificateUsage",
+    "HttpError",
     "Reading",
-    "Refused",
-    "Seen",
     "cgi_name",
     "fold",
     "pointed_answers",
@@ -45,12 +45,12 @@ _NUMBER = ("127.0.0.1", 40000)
 _HUGE = 1 << 24
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """A foreign parser does not take these bytes."""
 
 
 @attrs.frozen
-class Seen:
+class CertificateUsage:
     """One request as somebody else understands it. ``environ``: what a CGI-like application is told, empty for the others."""
 
     method: bytes
@@ -73,7 +73,7 @@ class Seen:
 class Reading:
     """All requests of one connection; ``whole``: nothing is left over after the last."""
 
-    requests: list[Seen]
+    requests: list[CertificateUsage]
     whole: bool
 
 
@@ -93,7 +93,7 @@ def cgi_name(name: bytes) -> str:
 def _by_h11(data: bytes) -> Reading:
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HUGE)
     connection.receive_data(data)
-    seen: list[Seen] = []
+    seen: list[CertificateUsage] = []
     head, body = None, b""
     try:
         while True:
@@ -105,7 +105,7 @@ def _by_h11(data: bytes) -> Reading:
             elif isinstance(event, h11.EndOfMessage):
                 assert head is not None
                 seen.append(
-                    Seen(
+                    CertificateUsage(
                         head.method,
                         head.target,
                         [(name, value) for name, value in head.headers.raw_items()],
@@ -121,14 +121,14 @@ def _by_h11(data: bytes) -> Reading:
             else:
                 return Reading(seen, head is None and not connection.trailing_data[0])
     except h11.RemoteProtocolError as error:
-        raise Refused(str(error)) from error
+        raise HttpError(str(error)) from error
 
 
 class _Collector:
     """What httptools calls back."""
 
     def __init__(self) -> None:
-        self.seen: list[Seen] = []
+        self.seen: list[CertificateUsage] = []
         self.parser: Any = None
         self.begun = False
         self._pairs: list[tuple[bytes, bytes]] = []
@@ -154,7 +154,9 @@ class _Collector:
 
     def on_message_complete(self) -> None:
         self.begun = False
-        self.seen.append(Seen(self.parser.get_method(), self._target, self._pairs, self._body))
+        self.seen.append(
+            CertificateUsage(self.parser.get_method(), self._target, self._pairs, self._body)
+        )
 
 
 def _by_httptools(data: bytes) -> Reading:
@@ -163,7 +165,7 @@ def _by_httptools(data: bytes) -> Reading:
     try:
         collector.parser.feed_data(data)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-        raise Refused(str(error)) from error
+        raise HttpError(str(error)) from error
     return Reading(collector.seen, not collector.begun)
 
 
@@ -202,9 +204,9 @@ class _Handler(WSGIRequestHandler):
         """Nobody reads it."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        raise Refused(f"{code} {message}")
+        raise HttpError(f"{code} {message}")
 
-    def read(self) -> Seen | None:
+    def read(self) -> CertificateUsage | None:
         """The next request, if there is a complete one."""
         self.raw_requestline = self.rfile.readline(65537)
         if not self.raw_requestline or not self.parse_request():
@@ -216,7 +218,7 @@ class _Handler(WSGIRequestHandler):
         body = self._body()
         if body is None:
             return None
-        return Seen(
+        return CertificateUsage(
             self.command.encode(), self.path.encode("latin-1"), pairs, body, self.get_environ()
         )
 
@@ -233,7 +235,7 @@ class _Handler(WSGIRequestHandler):
 
 def _by_http_server(data: bytes) -> Reading:
     file = _File(data)
-    seen: list[Seen] = []
+    seen: list[CertificateUsage] = []
     while file.tell() < len(data):
         start = file.tell()
         if b"\r\n\r\n" not in data[start:]:
@@ -251,13 +253,13 @@ def _waitress_settings() -> Any:
 
 
 def _by_waitress(data: bytes) -> Reading:
-    seen: list[Seen] = []
+    seen: list[CertificateUsage] = []
     while data:
         request = HTTPRequestParser(_waitress_settings())
         while data and not request.completed:
             data = data[request.received(data) :]
         if request.error is not None:
-            raise Refused(str(request.error.body))
+            raise HttpError(str(request.error.body))
         if not request.completed:
             return Reading(seen, whole=False)
         if not request.empty:
@@ -265,7 +267,7 @@ def _by_waitress(data: bytes) -> Reading:
     return Reading(seen, whole=True)
 
 
-def _waitress_request(request: Any) -> Seen:
+def _waitress_request(request: Any) -> CertificateUsage:
     server = SimpleNamespace(
         adj=_waitress_settings(), effective_port=8080, server_name="as.example"
     )
@@ -276,7 +278,7 @@ def _waitress_request(request: Any) -> Seen:
         for name, value in request.headers.items()
     ]
     body = request.get_body_stream().read()
-    return Seen(
+    return CertificateUsage(
         request.command.encode(), request.request_uri.encode("latin-1"), pairs, body, _text(environ)
     )
 
@@ -294,7 +296,7 @@ def _gunicorn_settings() -> Any:
 def _by_gunicorn(data: bytes) -> Reading:
     settings = _gunicorn_settings()
     parser = RequestParser(settings, iter([data]), _NUMBER)
-    seen: list[Seen] = []
+    seen: list[CertificateUsage] = []
     try:
         for request in parser:
             # It knows no body that ends too early but by its length.
@@ -306,7 +308,9 @@ def _by_gunicorn(data: bytes) -> Reading:
                 (name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers
             ]
             seen.append(
-                Seen(request.method.encode(), request.uri.encode("latin-1"), pairs, body, environ)
+                CertificateUsage(
+                    request.method.encode(), request.uri.encode("latin-1"), pairs, body, environ
+                )
             )
     except (NoMoreData, StopIteration):
         return Reading(seen, whole=False)
@@ -318,7 +322,7 @@ def _by_gunicorn(data: bytes) -> Reading:
         ):
             # A chunk that is cut between CR and LF.
             return Reading(seen, whole=False)
-        raise Refused(str(error)) from error
+        raise HttpError(str(error)) from error
     return Reading(seen, whole=True)
 
 
@@ -343,29 +347,31 @@ def _comparable(target: bytes) -> bytes:
 
 def read_requests(data: bytes) -> tuple[Reading, list[str]]:
     """What all of them agree on (or the first says), and what they do not agree on."""
-    readings: dict[str, Reading] = {}
+    normalized_paths: dict[str, Reading] = {}
     wrong = []
     for name, read in SERVERS.items():
         try:
-            readings[name] = read(data)
-        except Refused as refused:
+            normalized_paths[name] = read(data)
+        except HttpError as refused:
             wrong.append(f"{name} refuses: {refused}")
-    if not readings:
+    if not normalized_paths:
         return Reading([], whole=False), wrong
-    first = next(iter(readings.values()))
+    first = next(iter(normalized_paths.values()))
     cores = [
         [(one.method, _comparable(one.target), one.body) for one in reading.requests]
-        for reading in readings.values()
+        for reading in normalized_paths.values()
     ]
     if cores.count(cores[0]) != len(cores):
-        wrong.append(f"they see different requests: {dict(zip(readings, cores, strict=True))}")
+        wrong.append(
+            f"they see different requests: {dict(zip(normalized_paths, cores, strict=True))}"
+        )
     # A truncated request is nothing to some, and something that is not whole to others.
     if (
         len({len(core) for core in cores}) == 1
-        and len({reading.whole for reading in readings.values()}) != 1
+        and len({reading.whole for reading in normalized_paths.values()}) != 1
     ):
         wrong.append(
-            f"they see different ends: {[(name, reading.whole) for name, reading in readings.items()]}"
+            f"they see different ends: {[(name, reading.whole) for name, reading in normalized_paths.items()]}"
         )
     return first, wrong
 
@@ -383,7 +389,7 @@ def pointed_requests(
     for reader, read in SERVERS.items():
         try:
             requests = read(data).requests
-        except Refused:
+        except HttpError:
             continue
         for request in requests:
             wrong.extend(f"{reader}: {fault}" for fault in _faults(request, name, expected, folds))
@@ -394,7 +400,7 @@ def pointed_requests(
 
 
 def _faults(
-    request: Seen, name: bytes, expected: Sequence[bytes], folds: set[bytes]
+    request: CertificateUsage, name: bytes, expected: Sequence[bytes], folds: set[bytes]
 ) -> Iterator[str]:
     if request.named(name) != list(expected):
         yield f"certificate header {request.named(name)}"
@@ -465,9 +471,9 @@ def _answers_by_h11(data: bytes, methods: Sequence[bytes], closed: bool) -> list
     except h11.RemoteProtocolError as error:
         if any(words in str(error) for words in _CUT_SHORT):
             return answers
-        raise Refused(str(error)) from error
+        raise HttpError(str(error)) from error
     if connection.trailing_data[0]:
-        raise Refused(f"left over: {connection.trailing_data[0]!r}")
+        raise HttpError(f"left over: {connection.trailing_data[0]!r}")
     return answers
 
 
@@ -537,7 +543,7 @@ def _answers_by_httptools(data: bytes, methods: Sequence[bytes], closed: bool) -
             answers.append(head)
         data = data[size:]
     if data:
-        raise Refused(f"left over: {data!r}")
+        raise HttpError(f"left over: {data!r}")
     return answers
 
 
@@ -558,7 +564,7 @@ def _size_by_httptools(
             parser.feed_data(data[place : place + 1])
             place += 1
     except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-        raise Refused(str(error)) from error
+        raise HttpError(str(error)) from error
     return place
 
 
@@ -582,7 +588,7 @@ def _answers_by_http_client(data: bytes, methods: Sequence[bytes], closed: bool)
         try:
             response.begin()
         except HTTPException as error:
-            raise Refused(str(error)) from error
+            raise HttpError(str(error)) from error
         if response.length is None and not response.chunked and not closed:
             return answers
         try:
@@ -595,7 +601,7 @@ def _answers_by_http_client(data: bytes, methods: Sequence[bytes], closed: bool)
         ]
         answers.append(Answer(response.status, response.reason.encode("latin-1"), pairs, body))
     if file.tell() < len(data):
-        raise Refused(f"left over: {data[file.tell() :]!r}")
+        raise HttpError(f"left over: {data[file.tell() :]!r}")
     return answers
 
 
@@ -616,7 +622,7 @@ def read_answers(
     for name, read in CLIENTS.items():
         try:
             seen[name] = read(data, methods, closed)
-        except Refused as refused:
+        except HttpError as refused:
             wrong.append(f"{name} refuses: {refused}")
     if not seen:
         return [], wrong

@@ -8,16 +8,16 @@ from itertools import pairwise
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.http1.errors import Refusal
+from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.messages import RequestHead, ResponseHead
-from x509proxy.http1.parser import Mark
-from x509proxy.http1.request_parser import RequestReader
-from x509proxy.http1.response_parser import ResponseReader
+from x509proxy.http1.parser import EndOfMessage
+from x509proxy.http1.request_parser import RequestParser
+from x509proxy.http1.response_parser import ResponseParser
 
 HOST = b"Host: as.example\r\n"
 
 
-Event = RequestHead | ResponseHead | bytes | Mark | Refusal
+Event = RequestHead | ResponseHead | bytes | EndOfMessage | ErrorResponse
 
 
 def request(
@@ -54,26 +54,32 @@ def single_bytes(data: bytes) -> Iterator[bytes]:
     return pieces(data, range(len(data)))
 
 
-def feed(feeds: Iterable[bytes], reader: RequestReader | ResponseReader) -> list[Event]:
+def feed(feeds: Iterable[bytes], reader: RequestParser | ResponseParser) -> list[Event]:
     """All the events, those of requests behind one another in a piece included."""
     events: list[Event] = []
     for data in feeds:
         events += reader.feed(data)
-        while isinstance(reader, RequestReader) and reader.rest:
+        while isinstance(reader, RequestParser) and reader.rest:
             events += reader.feed(b"")
     return events
 
 
 def shape_of(events: Iterable[Event]) -> str:
     """One letter for each event: Head, Body, End, Refusal."""
-    letters = {bytes: "B", RequestHead: "H", ResponseHead: "H", Mark: "E", Refusal: "R"}
+    letters = {
+        bytes: "B",
+        RequestHead: "H",
+        ResponseHead: "H",
+        EndOfMessage: "E",
+        ErrorResponse: "R",
+    }
     return "".join(letters[type(event)] for event in events)
 
 
 def told(events: Iterable[Event]) -> list[object]:
     """The events as a client is told of them: the operator's reason depends on whether parser or reader saw it first."""
     return [
-        (event.status, event.description) if isinstance(event, Refusal) else event
+        (event.status, event.description) if isinstance(event, ErrorResponse) else event
         for event in events
     ]
 
@@ -98,7 +104,7 @@ STREAMS = st.lists(FRAGMENTS | st.binary(max_size=8), max_size=12).map(b"".join)
 
 def taken(
     test: SynchronousTestCase,
-    reader: RequestReader | ResponseReader,
+    reader: RequestParser | ResponseParser,
     start: bytes,
     more: bytes,
     status: int,
@@ -106,7 +112,7 @@ def taken(
     """How many bytes of ``more`` are taken until the refusal."""
     events = feed([start], reader)
     size = 0
-    while not events or not isinstance(events[-1], Refusal):
+    while not events or not isinstance(events[-1], ErrorResponse):
         events = feed([more], reader)
         size += len(more)
         test.assertLess(size, 1 << 20)

@@ -110,7 +110,9 @@ class BulkTestCase(DaemonTestCase):
     async def proxy(self, back_end: int) -> Daemon:
         """A proxy in a process of its own, for bodies of any size."""
         daemon = self.prepare()
-        config = f'client.body-bytes = {SIZE * MIB * 2}\nbackend = "http://127.0.0.1:{back_end}"\n'
+        config = (
+            f'client.max-body-bytes = {SIZE * MIB * 2}\nbackend = "http://127.0.0.1:{back_end}"\n'
+        )
         path = daemon.files.write("proxy.toml", config.encode())
         arguments = daemon.arguments("--config", str(path))
         place = arguments.index("--backend")

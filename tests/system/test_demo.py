@@ -133,7 +133,7 @@ class Port(SynchronousTestCase):
         self.assertEqual(room._PORT, room._free_port())
 
 
-class Running(TestCase):
+class ProxyServer(TestCase):
     """In this process, with real sockets."""
 
     timeout = 60

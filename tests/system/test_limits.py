@@ -126,8 +126,8 @@ class Deadlines(LimitTestCase):
         self.assertEqual(b"", self.back_end.received)
 
     async def test_dripping_body(self) -> None:
-        """A body that drips below ``body_rate`` is answered 408, though no two bytes are far apart."""
-        self.limited(body_timeout=SHORT, body_rate=1000)
+        """A body that drips below ``min_body_rate`` is answered 408, though no two bytes are far apart."""
+        self.limited(body_timeout=SHORT, min_body_rate=1000)
 
         def step(connection: ssl.SSLSocket) -> tuple[bytes, float]:
             connection.sendall(POST + b"Content-Length: 9999\r\n\r\n")
@@ -140,7 +140,7 @@ class Deadlines(LimitTestCase):
 
     async def test_dripping_body_that_is_streamed(self) -> None:
         """One that is streamed already gives its place at the back end free as well."""
-        self.limited(body_timeout=SHORT, body_rate=1000, hold_bytes=16)
+        self.limited(body_timeout=SHORT, min_body_rate=1000, request_buffer_bytes=16)
 
         def step(connection: ssl.SSLSocket) -> bytes:
             connection.sendall(POST + b"Content-Length: 9999\r\n\r\n" + b"x" * 32)
@@ -219,18 +219,18 @@ class Sizes(LimitTestCase):
         self.assertEqual(before, self.back_end.received)
 
     async def test_target(self) -> None:
-        """A target of ``target_bytes`` passes, one byte more is 414."""
-        self.limited(target_bytes=100)
+        """A target of ``max_target_bytes`` passes, one byte more is 414."""
+        self.limited(max_target_bytes=100)
         await self.edge(get("/" + "a" * 99), get("/" + "a" * 100), 414)
 
     async def test_endless_target(self) -> None:
         """A target without an end is 414 before it ends."""
-        self.limited(target_bytes=100)
+        self.limited(max_target_bytes=100)
         self.assertEqual(414, (await self.ask(b"GET /" + b"a" * 5000)).status)
 
     async def test_line(self) -> None:
-        """A field of ``line_bytes`` passes, one byte more is 431."""
-        self.limited(line_bytes=100)
+        """A field of ``max_line_bytes`` passes, one byte more is 431."""
+        self.limited(max_line_bytes=100)
         await self.edge(get("/", "X: " + "a" * 97), get("/", "X: " + "a" * 98), 431)
 
     async def test_fields(self) -> None:
@@ -239,36 +239,36 @@ class Sizes(LimitTestCase):
         await self.edge(get("/", *["X: y"] * 8), get("/", *["X: y"] * 8, "x_y: z"), 431)
 
     async def test_head(self) -> None:
-        """A head beyond ``head_bytes`` is 431, be each of its lines short, and before it ends."""
-        self.limited(head_bytes=1000)
+        """A head beyond ``max_head_bytes`` is 431, be each of its lines short, and before it ends."""
+        self.limited(max_head_bytes=1000)
         await self.edge(get("/", *["X: " + "a" * 90] * 8), get("/", *["X: " + "a" * 90] * 12), 431)
         endless = b"GET / HTTP/1.1\r\n" + HOST + (b"X: " + b"a" * 90 + b"\r\n") * 30
         self.assertEqual(431, (await self.ask(endless)).status)
 
     async def test_body_by_length(self) -> None:
-        """A body whose length is above ``body_bytes`` is 413, which a client reads before it has sent any of it."""
-        self.limited(body_bytes=100)
+        """A body whose length is above ``max_body_bytes`` is 413, which a client reads before it has sent any of it."""
+        self.limited(max_body_bytes=100)
         fits = POST + b"Connection: close\r\nContent-Length: 100\r\n\r\n" + b"x" * 100
         await self.edge(fits, POST + b"Content-Length: 101\r\n\r\n", 413)
 
     async def test_body_that_waits(self) -> None:
         """A client that asks first (``Expect: 100-continue``) is told 413, and not to go on."""
-        self.limited(body_bytes=100)
+        self.limited(max_body_bytes=100)
         asked = POST + b"Expect: 100-continue\r\nContent-Length: 101\r\n\r\n"
         heard = await self.hear(asked)
         self.assertTrue(heard.startswith(b"HTTP/1.1 413 "), heard)
         self.assertNotIn(b"HTTP/1.1 100", heard)
 
     async def test_body_in_chunks(self) -> None:
-        """A body that turns out above ``body_bytes`` in its chunks is 413 as soon as it does."""
-        self.limited(body_bytes=100)
+        """A body that turns out above ``max_body_bytes`` in its chunks is 413 as soon as it does."""
+        self.limited(max_body_bytes=100)
         chunked = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         chunked += b"64\r\n" + b"x" * 100 + b"\r\n"
         await self.edge(chunked + b"0\r\n\r\n", chunked + b"1\r\nx", 413)
 
     async def test_body_whose_rest_goes_nowhere(self) -> None:
         """A client that sends its 4 MiB all the same reads the whole 413 afterwards."""
-        self.limited(body_bytes=100)
+        self.limited(max_body_bytes=100)
         size = 4 << 20
 
         def step(connection: ssl.SSLSocket) -> Reply:
@@ -281,9 +281,9 @@ class Sizes(LimitTestCase):
         self.assertEqual(b"", self.back_end.received)
 
     async def test_answer(self) -> None:
-        """A back end's head beyond ``head_bytes``, or with more ``fields`` than allowed, is 502."""
+        """A back end's head beyond ``max_head_bytes``, or with more ``fields`` than allowed, is 502."""
         head = b"HTTP/1.1 200 OK\r\n%bContent-Length: 0\r\n\r\n"
-        settings = UpstreamSettings(head_bytes=1000, fields=10)
+        settings = UpstreamSettings(max_head_bytes=1000, max_header_fields=10)
         fields = (b"X: y\r\n" * 9, b"X: y\r\n" * 10, b"X: " + b"y" * 1000 + b"\r\n")
         self.limited(*(head % each for each in fields), upstream=settings)
         self.assertEqual([200, 502, 502], [(await self.ask(get())).status for _ in range(3)])
@@ -332,7 +332,7 @@ class EarlyAnswer(ProxyTestCase):
         for end in (thread.join, server.server_close, server.shutdown):
             self.addCleanup(end)
         self.proxy = running_proxy(
-            reactor, server.server_address[1], client=ClientSettings(body_bytes=20 << 20)
+            reactor, server.server_address[1], client=ClientSettings(max_body_bytes=20 << 20)
         )
         self.addCleanup(self.proxy.stop)
 
@@ -388,8 +388,8 @@ class Crowds(LimitTestCase):
         self.assertEqual([[True] * 3, [200] * 5], await self.in_thread(lambda: self.crowd(5)))
 
     async def test_connections_of_an_address(self) -> None:
-        """Beyond ``connections_per_address`` likewise."""
-        self.limited(connections_per_address=4)
+        """Beyond ``max_connections_per_address`` likewise."""
+        self.limited(max_connections_per_address=4)
         self.assertEqual([[True] * 3, [200] * 4], await self.in_thread(lambda: self.crowd(4)))
 
     async def test_silent_crowd(self) -> None:
@@ -409,8 +409,8 @@ class Crowds(LimitTestCase):
         self.assertEqual((True, False), await self.in_thread(step))
 
     async def test_handshakes_of_an_address(self) -> None:
-        """Beyond ``handshakes_per_address`` a second, with a burst of two seconds' worth, the next is cut."""
-        self.limited(handshakes_per_address=2.0)
+        """Beyond ``handshake_rate_per_address`` a second, with a burst of two seconds' worth, the next is cut."""
+        self.limited(handshake_rate_per_address=2.0)
         away = await self.in_thread(lambda: [self.is_turned_away() for _ in range(12)])
         self.assertEqual([False] * 4, away[:4])
         self.assertIn(True, away[4:])
@@ -418,7 +418,7 @@ class Crowds(LimitTestCase):
     async def test_queue(self) -> None:
         """A full queue for the back end is 503 with ``Retry-After`` at once, one that takes too long is so in its time."""
         held: list[Any] = []
-        settings = UpstreamSettings(connections=1, queue=1, queue_timeout=SHORT)
+        settings = UpstreamSettings(max_connections=1, max_queued_requests=1, queue_timeout=SHORT)
         self.limited(held.append, upstream=settings)
 
         def step() -> list[tuple[int, list[str], bool]]:
@@ -464,9 +464,9 @@ head-timeout = 0.5
 body-timeout = 0.5
 idle-timeout = 2
 send-timeout = 1
-stop-timeout = 3
-connections = 40
-body-bytes = 1000
+drain-timeout = 3
+max-connections = 40
+max-body-bytes = 1000
 [upstream]
 response-timeout = 0.5
 read-timeout = 1
@@ -534,10 +534,10 @@ class End(ProcessTestCase):
     """SIGTERM with everything under way at once."""
 
     async def test_in_flight(self) -> None:
-        """What is answered in time is answered whole, what is not is cut at ``stop-timeout``; idle and half requests are none."""
+        """What is answered in time is answered whole, what is not is cut at ``drain-timeout``; idle and half requests are none."""
         held: list[Any] = []
         daemon = self.prepare(held.append, held.append, held.append)
-        path = daemon.files.write("proxy.toml", b"client.stop-timeout = 1.5\n")
+        path = daemon.files.write("proxy.toml", b"client.drain-timeout = 1.5\n")
         daemon.spawn([*TWISTD, "-n", "--pidfile=", *daemon.arguments("--config", str(path))])
         await until(daemon.listens, pause=0.05)
         wires = await deferToThread(lambda: [daemon.connect() for _ in range(5)])

@@ -38,7 +38,7 @@ class ReloadTestCase(PkiTestCase):
             private-key = "server.key"
             header-file = "header.txt"
             backend = "http://127.0.0.1:{port or self.back_end.port}"
-            client.stop-timeout = 0.2
+            client.drain-timeout = 0.2
         """
         self.write("proxy.toml", f"{text}\n{more}".encode())
 
@@ -175,7 +175,7 @@ class Kinds(ReloadTestCase):
         self.start()
         connection = await self.keep_open()
         await self.ask_on(connection)
-        self.assertEqual("", self.reload("client.target-bytes = 20\n"))
+        self.assertEqual("", self.reload("client.max-target-bytes = 20\n"))
         self.assertEqual(414, await self.status("/" + "a" * 30))
         self.assertEqual(200, (await self.ask_on(connection, "/" + "a" * 30)).status)
 
@@ -253,13 +253,13 @@ class BackEnds(ReloadTestCase):
         """With other settings towards the back ends, connections are made anew."""
         self.start()
         await self.get()
-        self.assertEqual("", self.reload("upstream.connections = 3\n"))
+        self.assertEqual("", self.reload("upstream.max-connections = 3\n"))
         await until(lambda: not self.back_end.connections, 5)
         await self.get()
         self.assertEqual(2, self.back_end.accepted)
 
 
-class Refused(ReloadTestCase):
+class HttpError(ReloadTestCase):
     async def test_sentences(self) -> None:
         """Whatever is broken is said in one sentence with the file's name, and everything goes on as it was."""
         self.start()
@@ -320,8 +320,8 @@ class Refused(ReloadTestCase):
 
 class OnChange(ReloadTestCase):
     async def test_files(self) -> None:
-        """With ``reload-on-change``, a new certificate is used without a signal, and so is a new rule in the TOML file."""
-        more = "reload-on-change = 0.1\n"
+        """With ``reload-poll-interval``, a new certificate is used without a signal, and so is a new rule in the TOML file."""
+        more = "reload-poll-interval = 0.1\n"
         self.start(more)
         with capturedLogs() as events:
             made = make_self_signed(KeyKind.EC, "new", names=["main.example"], server=True)
@@ -339,7 +339,7 @@ class OnChange(ReloadTestCase):
 
     async def test_switched_off(self) -> None:
         """A reload can end the looking, too."""
-        self.start("reload-on-change = 0.05\n")
+        self.start("reload-poll-interval = 0.05\n")
         self.assertEqual("", self.reload())
         last = self.service.reloading.last
         self.write_toml("unknown = 1\n")

@@ -181,7 +181,7 @@ def forgeries(name: str) -> list[list[str]]:
     return lines
 
 
-def malformed(name: str) -> list[bytes]:
+def bad_request(name: str) -> list[bytes]:
     """Requests that are refused, with the name where it hurts."""
     host = "Host: localhost"
     texts = [
@@ -338,7 +338,7 @@ class Said(EarsTestCase):
     async def test_malformed_requests(self) -> None:
         """Whatever is refused is refused without a word of what was sent."""
         self.listen()
-        heard = await self.say(*malformed(HEADER))
+        heard = await self.say(*bad_request(HEADER))
         if self.strict:
             self.assertNotIn(b"200", [answer[9:12] for answer in heard])
             self.assertEqual([], self.back_end.requests)
@@ -398,27 +398,27 @@ class SaidUnderStockSite(Said):
 
 # Where something may break: a room, or a class of one, and its name for it.
 STAGES: list[tuple[Any, str]] = [
-    (transfer, "clean_request"),
+    (transfer, "sanitize_request"),
     (forwarding, "forward_request"),
     (forwarding, "admit"),
     (forwarding, "identity"),
     (forwarding, "write_fields"),
     (transfer, "forward"),
     (transfer, "write_head"),
-    (transfer, "clean_answer"),
-    (transfer.Transfer, "body_end"),
-    (transfer.Transfer, "answer_end"),
-    (transfer.Transfer, "answer_data"),
+    (transfer, "sanitize_response"),
+    (transfer.Relay, "body_end"),
+    (transfer.Relay, "response_end"),
+    (transfer.Relay, "response_data"),
     (pool, "plan"),
     (pool.Pool, "acquire"),
     (pool.Pool, "release"),
     (upstream.Connection, "send"),
     (upstream.Connection, "open"),
     (upstream.Connection, "close"),
-    (answers.ResponseReader, "feed"),
+    (answers.ResponseParser, "feed"),
     (answers, "read_response_head"),
     (reader, "read_request_head"),
-    (reader.RequestReader, "feed"),
+    (reader.RequestParser, "feed"),
     (channel, "client_of"),
     (channel, "Request"),
     (request, "write_head"),
@@ -427,7 +427,7 @@ STAGES: list[tuple[Any, str]] = [
     (request.Request, "write"),
     (request.Request, "finish"),
     (request.Request, "stream_to"),
-    (incoming.Incoming, "_exchange"),
+    (incoming.BaseRequest, "_exchange"),
     (ClientCertificate, "from_x509"),
 ]
 # After these there may be a whole answer: what fails is the record, or what becomes of a connection of which no more is wanted.
@@ -519,8 +519,8 @@ class Oracle(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """A malformed request that holds the right name gets the answer of one that holds a wrong one."""
-        for number in range(len(malformed(WRONG))):
-            self.expect_same(lambda name, number=number: malformed(name)[number])  # type: ignore[misc]
+        for number in range(len(bad_request(WRONG))):
+            self.expect_same(lambda name, number=number: bad_request(name)[number])  # type: ignore[misc]
 
     def test_policy(self) -> None:
         """Where a certificate is required, a forged header is none, and its name makes no difference."""
@@ -531,7 +531,9 @@ class Oracle(SynchronousTestCase):
     def test_limits(self) -> None:
         """At the edge of each limit the right name counts as much as a wrong one: just inside, and just outside."""
         for room in range(4):
-            settings = ClientSettings(head_bytes=140 + room, fields=3 + room, line_bytes=60 + room)
+            settings = ClientSettings(
+                max_head_bytes=140 + room, max_header_fields=3 + room, max_line_bytes=60 + room
+            )
             self.expect_same(
                 lambda name: get("/", f"{name}: EVIL", f"{name}: EVIL"), client=settings
             )
@@ -545,9 +547,9 @@ class Oracle(SynchronousTestCase):
 
     def test_refused_odd_names(self) -> None:
         """Where odd names are refused, a twin of the right name is refused as any other, and the name itself is not."""
-        from x509proxy.settings import OddNames
+        from x509proxy.settings import InvalidNames
 
-        settings = ClientSettings(odd_names=OddNames.REFUSE)
+        settings = ClientSettings(invalid_header_names=InvalidNames.REFUSE)
         for number in range(len(forgeries(WRONG))):
             self.expect_same(
                 lambda name, number=number: get("/", *forgeries(name)[number]),  # type: ignore[misc]
@@ -878,13 +880,13 @@ class WrongPlaces(SynchronousTestCase):
             f"header = '{HEADER}\n",
             f"header = {HEADER}",
             f"header-file = '''{HEADER}\n{HEADER}'''",
-            f"client.hosts = '{HEADER}'",
-            f"client.hosts = ['{HEADER}']",
-            f"admin = {{listen = 'tcp:1:interface=127.0.0.1', hosts = ['{HEADER}']}}",
+            f"client.allowed-hosts = '{HEADER}'",
+            f"client.allowed-hosts = ['{HEADER}']",
+            f"admin = {{listen = 'tcp:1:interface=127.0.0.1', allowed-hosts = ['{HEADER}']}}",
             f"admin.listen = '{HEADER}'",
             f"rules = [{{path = '/{HEADER}*', client-certificate = 'required'}}]",
             f"rules = [{{server-name = '{HEADER}', client-certificate = 'required'}}]",
-            f"listeners = [{{endpoint = 'haproxy:tcp:1', trusted = ['{HEADER}']}}]",
+            f"listeners = [{{endpoint = 'haproxy:tcp:1', trusted-proxies = ['{HEADER}']}}]",
             f"upstream.ca = '{HEADER}'",
             f"upstream.private-key = '{HEADER}'",
             f"private-key = '''{key}'''",
@@ -971,7 +973,7 @@ class Processes(DaemonTestCase):
         faults = [fault for fault in back_end_faults(HEADER.encode()) if isinstance(fault, bytes)]
         daemon.back_end.answers.extend([OK, OK, *faults])
         lines = [["A: b"], [f"{HEADER}: EVIL"], *[[f"{HEADER.lower()}: EVIL"]] * len(faults)]
-        requests = [*(get("/", *each) for each in lines), *malformed(HEADER)]
+        requests = [*(get("/", *each) for each in lines), *bad_request(HEADER)]
 
         def run() -> list[bytes]:
             heard = []

@@ -37,7 +37,7 @@ from x509proxy.service import access_log as logs
 from x509proxy.service import listening
 from x509proxy.service.options import Options, makeService
 from x509proxy.service.proxy_service import ProxyService
-from x509proxy.service.server import Running
+from x509proxy.service.server import ProxyServer
 from x509proxy.settings import ClientAuth, SettingsError, Trust
 from x509proxy.testing import (
     Answer,
@@ -87,9 +87,9 @@ class Files:
         return [*map(str, files), "--backend", "http://127.0.0.1:9", *more]
 
 
-def running_of(service: ProxyService) -> Running:
+def running_of(service: ProxyService) -> ProxyServer:
     """What serves, in this process."""
-    assert isinstance(service.serving, Running)
+    assert isinstance(service.serving, ProxyServer)
     return service.serving
 
 
@@ -184,7 +184,9 @@ class CommandLine(ServiceTestCase):
         """A file can say it all; what it says of files is relative to it."""
         config = self.files.write("proxy.toml", self.toml())
         settings = parse("--config", str(config)).settings
-        self.assertEqual((("tcp:1",), 7), (settings.listen, settings.client.requests))
+        self.assertEqual(
+            (("tcp:1",), 7), (settings.listen, settings.client.max_requests_per_connection)
+        )
         self.assertEqual(str(self.files.certificate), settings.certificate)
 
     def toml(self) -> bytes:
@@ -195,7 +197,7 @@ class CommandLine(ServiceTestCase):
             header-file = "header.txt"
             backend = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
             client-certificate = "required"
-            client.requests = 7
+            client.max-requests-per-connection = 7
         """
 
     def test_command_line_wins(self) -> None:
@@ -205,7 +207,8 @@ class CommandLine(ServiceTestCase):
         settings = parse("--config", config, *more).settings
         self.assertEqual((("tcp:2",), ("unix:/a",)), (settings.listen, settings.backend))
         self.assertEqual(
-            (ClientAuth.NONE, 7), (settings.client_certificate, settings.client.requests)
+            (ClientAuth.NONE, 7),
+            (settings.client_certificate, settings.client.max_requests_per_connection),
         )
 
     def test_demo(self) -> None:
@@ -393,7 +396,7 @@ class InMemory(ServiceTestCase):
         """The sentence names the place by its key in the document, and says of it what was written there."""
         for key, table in (
             ("listeners[0].endpoint", "[[listeners]]\nendpoint"),
-            ("admin.listen", "[admin]\nopen = true\nlisten"),
+            ("admin.listen", "[admin]\nallow-remote = true\nlisten"),
         ):
             config = self.files.write("keys.toml", f'{table} = "nothing:1"\n'.encode())
             error = self.assertRaises(
@@ -442,7 +445,7 @@ class InMemory(ServiceTestCase):
         for text in ("ssl:1:privateKey=/nowhere", "ssl"):
             words = f"admin.listen: found {text!r}, expected a Twisted endpoint: "
             self.expect_sentence(
-                lambda text=text: listening.Place(self.reactor, text, "admin.listen"),  # type: ignore[misc]
+                lambda text=text: listening.ListeningEndpoint(self.reactor, text, "admin.listen"),  # type: ignore[misc]
                 words,
             )
 
@@ -1083,8 +1086,8 @@ class End(DaemonTestCase):
         await until(lambda: process and process.poll() is not None, 10, pause=0.05)
 
     async def test_cut_at_the_end(self) -> None:
-        """What has not ended within ``stop-timeout`` is cut, and has its line in the access log all the same."""
-        config = b"client.stop-timeout = 0.1\n"
+        """What has not ended within ``drain-timeout`` is cut, and has its line in the access log all the same."""
+        config = b"client.drain-timeout = 0.1\n"
         daemon = self.prepare(lambda _: None)
         path = daemon.files.write("proxy.toml", config)
         more = ("--config", str(path), "--access-log", str(daemon.access_log))

@@ -22,7 +22,7 @@ from tests.support.raw_tls import get, read_reply, read_to_end, until
 from tests.system.test_service import TWISTD, Daemon, DaemonTestCase, Files, parse
 from tests.unit.service.test_sd_notify import Ear
 from x509proxy.service.proxy_service import ProxyService
-from x509proxy.service.supervisor import Crew
+from x509proxy.service.supervisor import WorkerSupervisor
 
 RECIPE = Path(__file__).parents[2] / "contrib" / "logrotate"
 
@@ -58,12 +58,12 @@ class ServiceTestCase(SynchronousTestCase):
         service.startService()
         return service
 
-    def serve_by_workers(self) -> tuple[ProxyService, Crew]:
+    def serve_by_workers(self) -> tuple[ProxyService, WorkerSupervisor]:
         """With two of them, neither of which is there."""
-        self.patch(Crew, "start", lambda _: None)
-        self.patch(Crew, "listen", lambda *_: None)
+        self.patch(WorkerSupervisor, "start", lambda _: None)
+        self.patch(WorkerSupervisor, "listen", lambda *_: None)
         service = self.serve("--config", str(self.files.write("proxy.toml", b"workers = 2\n")))
-        assert isinstance(service.serving, Crew)
+        assert isinstance(service.serving, WorkerSupervisor)
         return service, service.serving
 
     def said(self) -> list[str]:

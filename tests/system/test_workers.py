@@ -45,7 +45,7 @@ from x509proxy.service import worker as room_of_worker
 from x509proxy.service.access_log import LogFile
 from x509proxy.service.ipc import Frames, Task, frame, pack, read_message, unpack, write_message
 from x509proxy.service.proxy_service import ProxyService
-from x509proxy.service.supervisor import FROM_PARENT, TO_PARENT, Crew
+from x509proxy.service.supervisor import FROM_PARENT, TO_PARENT, WorkerSupervisor
 from x509proxy.service.worker import Worker
 from x509proxy.settings import SettingsError
 
@@ -166,7 +166,7 @@ class InMemory(SynchronousTestCase):
 class Parent(InMemory):
     def make(self, *more: str) -> ProxyService:
         service = ProxyService(self.configuration(*more), self.reactor)
-        assert isinstance(service.serving, Crew)
+        assert isinstance(service.serving, WorkerSupervisor)
         self.crew = service.serving
         self.service = service
         return service
@@ -242,7 +242,10 @@ class Parent(InMemory):
             configuration.identity, private_key=make_self_signed(KeyKind.EC, "other").private_key
         )
         self.assertRaises(
-            SettingsError, Crew, attrs.evolve(configuration, identity=tampered), self.reactor
+            SettingsError,
+            WorkerSupervisor,
+            attrs.evolve(configuration, identity=tampered),
+            self.reactor,
         )
 
     def test_reload(self) -> None:
@@ -649,7 +652,7 @@ class Child(InMemory):
         self.reactor.pump([1.0, 1.0])
         messages = self.said()[1:]
         self.assertEqual(["snapshot"] * 3, [message["kind"] for message in messages])
-        crew = Crew(self.configuration("--config", str(config)), self.reactor)
+        crew = WorkerSupervisor(self.configuration("--config", str(config)), self.reactor)
         for number in (1, 2):
             crew.hear(number, messages[-1])
         self.assertIsNotNone(crew.snapshot())

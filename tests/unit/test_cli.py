@@ -227,14 +227,14 @@ class Check(Case):
         path = self.configuration(more=self.THOUGHTFUL)
         self.assertEqual(Result(0, f"{path}: the configuration is good\n", ""), run("check", path))
 
-    THOUGHTFUL = 'access-log = "-"\nmaximum-der = 2048\nclient.head-bytes = 4096\n'
+    THOUGHTFUL = 'access-log = "-"\nmaximum-der = 2048\nclient.max-head-bytes = 4096\n'
 
     def test_notes(self) -> None:
         """What an auditor would ask is a note, and the configuration is good all the same."""
         result = run("check", self.configuration())
         self.assertEqual(0, result.code)
         notes = [line.split(":")[:2] for line in result.err.splitlines()]
-        self.assertEqual([["note", " client.head-bytes"], ["note", " access-log"]], notes)
+        self.assertEqual([["note", " client.max-head-bytes"], ["note", " access-log"]], notes)
 
     def test_warnings(self) -> None:
         """What is allowed and yet worth a sentence goes to standard error, and the configuration is good all the same."""
@@ -284,7 +284,7 @@ class Check(Case):
                 "check",
                 path,
             )
-        path = self.configuration(more='admin = {listen = "fd:3", open = true}\n')
+        path = self.configuration(more='admin = {listen = "fd:3", allow-remote = true}\n')
         found = (
             f"admin.listen: found 'fd:3', of a kind that there is not, expected {expected_for()}"
         )

@@ -21,7 +21,7 @@ def exchange(certificate: ClientCertificate | None = None) -> Exchange:
     )
 
 
-class Record(SynchronousTestCase):
+class BackendHealth(SynchronousTestCase):
     def test_verdict_without_certificate(self) -> None:
         """A request without a certificate has the verdict ``NONE``."""
         self.assertEqual(Verdict.NONE, exchange().verdict)

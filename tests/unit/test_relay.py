@@ -8,9 +8,9 @@ from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import NOON, certificate
-from tests.support.memory import CUT, GET, HEADER, OK, RULES, Proxy, Wire, post, undated
+from tests.support.memory import CUT, GET, HEADER, OK, RULES, Proxy, RequestTransport, post, undated
 from x509proxy import relay as transfer
-from x509proxy.certificates.client_certificate import ClientCertificate, Objection
+from x509proxy.certificates.client_certificate import ClientCertificate, VerifyError
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome
 from x509proxy.forwarding import forwarded_fields as forwarding
@@ -19,7 +19,7 @@ from x509proxy.schema import DiscoverySettings
 from x509proxy.settings import ClientAuth, ClientSettings, Format, PolicySettings, UpstreamSettings
 from x509proxy.upstream.connection import Connection
 
-SMALL = ClientSettings(hold_bytes=4)
+SMALL = ClientSettings(request_buffer_bytes=4)
 TWO = ("http://127.0.0.1:8081", "http://127.0.0.1:8082/base")
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"
 
@@ -40,7 +40,7 @@ def asked(line: bytes, *more: bytes, host: bytes = b"as.example", scheme: bytes 
 
 
 def identity() -> bytes:
-    client = ClientCertificate.from_x509(certificate(), [Objection(0, 18)])
+    client = ClientCertificate.from_x509(certificate(), [VerifyError(0, 18)])
     ((name, value),) = encode(client, Format.PEM, HEADER)
     return name + b": " + value
 
@@ -73,10 +73,10 @@ class TransferTestCase(SynchronousTestCase):
         )
 
     @property
-    def back(self) -> Wire:
+    def back(self) -> RequestTransport:
         return self.proxy.back_end.wire
 
-    def expect_status(self, status: int, client: Wire) -> None:
+    def expect_status(self, status: int, client: RequestTransport) -> None:
         self.assertEqual(str(status).encode(), client.sent()[9:12])
         (exchange,) = self.proxy.exchanges
         self.assertEqual((status, Outcome.REFUSED), (exchange.status, exchange.outcome))
@@ -249,7 +249,7 @@ class Heads(TransferTestCase):
 class Uploads(TransferTestCase):
     def test_slow(self) -> None:
         """However many clients send large bodies as slowly as they may, one who has said all is served."""
-        self.arrange(client=SMALL, upstream=UpstreamSettings(connections=4))
+        self.arrange(client=SMALL, upstream=UpstreamSettings(max_connections=4))
         for _ in range(4):
             self.proxy.client(post(b"half of it", length=100))
         self.assertEqual(2, len(self.proxy.back_end.wires))
@@ -259,7 +259,7 @@ class Uploads(TransferTestCase):
 
     def test_come_whole(self) -> None:
         """One that has come whole makes place for the next, though the back end takes its time."""
-        self.arrange(client=SMALL, upstream=UpstreamSettings(connections=4))
+        self.arrange(client=SMALL, upstream=UpstreamSettings(max_connections=4))
         clients = [self.proxy.client(post(b"half of it", length=12)) for _ in range(3)]
         self.assertEqual(2, len(self.proxy.back_end.wires))
         clients[0].deliver(b"!!")
@@ -267,7 +267,7 @@ class Uploads(TransferTestCase):
 
     def test_small(self) -> None:
         """What is held until it is whole is no such upload."""
-        self.arrange(upstream=UpstreamSettings(connections=4))
+        self.arrange(upstream=UpstreamSettings(max_connections=4))
         for _ in range(4):
             self.proxy.client(post(b"grant_type=client_credentials"))
         self.assertEqual(4, len(self.proxy.back_end.wires))
@@ -340,7 +340,11 @@ class Choosing(TransferTestCase):
 
     def test_not_down_but_full(self) -> None:
         """A request is not sent to one that is down because the others have enough to do: it is told 503."""
-        self.arrange(urls=TWO, upstream=UpstreamSettings(connections=1, queue=1), at_once=False)
+        self.arrange(
+            urls=TWO,
+            upstream=UpstreamSettings(max_connections=1, max_queued_requests=1),
+            at_once=False,
+        )
         self.proxy.client(GET)
         self.proxy.back_ends[0].attempts[0].fail()
         self.proxy.client(GET)
@@ -349,7 +353,7 @@ class Choosing(TransferTestCase):
         self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[-1].backend)
 
     def test_trial(self) -> None:
-        """When the hold-off is over one request tries it, and goes on to the next if it fails."""
+        """When the retry-delay is over one request tries it, and goes on to the next if it fails."""
         self.arrange(urls=TWO, at_once=False)
         self.proxy.client(GET)
         self.proxy.back_ends[0].attempts[0].fail()
@@ -362,7 +366,7 @@ class Choosing(TransferTestCase):
 
     def test_queue(self) -> None:
         """Only where every queue is full it is a 503."""
-        self.arrange(urls=TWO, upstream=UpstreamSettings(connections=1, queue=1))
+        self.arrange(urls=TWO, upstream=UpstreamSettings(max_connections=1, max_queued_requests=1))
         clients = [self.proxy.client(GET) for _ in range(5)]
         self.expect_status(503, clients[4])
 
@@ -419,7 +423,7 @@ class Answers(TransferTestCase):
 
     def test_queued(self) -> None:
         """Clients that wait for the only connection get their own answers, in turn."""
-        self.arrange(upstream=UpstreamSettings(connections=1))
+        self.arrange(upstream=UpstreamSettings(max_connections=1))
         clients = [self.proxy.client(GET + GET) for _ in range(3)]
         for number in range(6):
             self.back.deliver(OK.replace(b"ok", b"%02d" % number))
@@ -560,7 +564,7 @@ class BackPressure(TransferTestCase):
 
     def test_slow_client_that_never_reads(self) -> None:
         """A client that never reads again is cut, and gives the place at the back end free."""
-        self.arrange(upstream=UpstreamSettings(connections=1))
+        self.arrange(upstream=UpstreamSettings(max_connections=1))
         client = self.proxy.client(GET)
         self.back.deliver(BEGUN)
         client.fill()
@@ -626,7 +630,7 @@ class Leaving(TransferTestCase):
 
     def test_in_the_queue(self) -> None:
         """It leaves the queue."""
-        self.arrange(upstream=UpstreamSettings(connections=1))
+        self.arrange(upstream=UpstreamSettings(max_connections=1))
         first, second = self.proxy.client(GET), self.proxy.client(GET)
         second.lose()
         self.back.sent()

@@ -164,7 +164,7 @@ class Laws(ProxyTestCase):
 
     async def test_body_limit(self) -> None:
         """A body above the limit is answered 413, chunked or not, and the back end hears nothing of it."""
-        self.serve(client=ClientSettings(body_bytes=10))
+        self.serve(client=ClientSettings(max_body_bytes=10))
         for line, body in (
             ("Content-Length: 11", b"a" * 11),
             ("Transfer-Encoding: chunked", b"b\r\nabcdefghijk\r\n0\r\n\r\n"),

@@ -84,24 +84,34 @@ class Values(SynchronousTestCase):
         )
         self.assertEqual(
             (10.0, 30.0, 30.0, 1000),
-            (client.head_timeout, client.body_timeout, client.idle_timeout, client.requests),
+            (
+                client.head_timeout,
+                client.body_timeout,
+                client.idle_timeout,
+                client.max_requests_per_connection,
+            ),
         )
         self.assertEqual(
             (16384, 8192, 100, 8192),
-            (client.head_bytes, client.line_bytes, client.fields, client.target_bytes),
+            (
+                client.max_head_bytes,
+                client.max_line_bytes,
+                client.max_header_fields,
+                client.max_target_bytes,
+            ),
         )
-        self.assertEqual((1048576, 4096), (client.body_bytes, client.connections))
+        self.assertEqual((1048576, 4096), (client.max_body_bytes, client.max_connections))
         self.assertEqual(
             (5.0, 30.0, 30.0),
             (upstream.connect_timeout, upstream.response_timeout, upstream.read_timeout),
         )
-        self.assertEqual((15.0, 32768), (upstream.idle_timeout, upstream.head_bytes))
+        self.assertEqual((15.0, 32768), (upstream.idle_timeout, upstream.max_head_bytes))
         self.assertEqual(
             (("tcp:8443",), (), "connect2id"), (proxy.listen, proxy.backend, proxy.preset)
         )
         self.assertEqual(
             (ClientAuth.OPTIONAL, Trust.ANY, 6144),
-            (proxy.client_certificate, proxy.trust, proxy.maximum_der),
+            (proxy.client_certificate, proxy.trust, proxy.max_certificate_bytes),
         )
 
     def test_policy(self) -> None:
@@ -110,14 +120,14 @@ class Values(SynchronousTestCase):
             client_certificate=ClientAuth.REQUIRED,
             trust=Trust.CA,
             validity=Validity.IGNORE,
-            maximum_der=1000,
+            max_certificate_bytes=1000,
         )
         self.assertEqual(
             PolicySettings(
                 client_certificate=ClientAuth.REQUIRED,
                 trust=Trust.CA,
                 validity=Validity.IGNORE,
-                maximum_der=1000,
+                max_certificate_bytes=1000,
             ),
             proxy.policy,
         )
@@ -156,19 +166,19 @@ class Toml(SynchronousTestCase):
     def test_back_ends(self) -> None:
         """What is said of back ends that fail is read; sentences name the key, but not a path, which may hold another."""
         found = self.read(
-            upstream={"hold-off": 0.5, "longest-hold-off": 300},
+            upstream={"retry-delay": 0.5, "max-retry-delay": 300},
             health={"path": "/health?full=1", "status": 204},
         )
-        self.assertEqual((0.5, 300), (found.upstream.hold_off, found.upstream.longest_hold_off))
+        self.assertEqual((0.5, 300), (found.upstream.retry_delay, found.upstream.max_retry_delay))
         self.assertEqual(HealthSettings(path="/health?full=1", status=204), found.health)
         for table, sentence in (
             (
-                {"upstream": {"hold-off": 31}},
-                "hold-off: found 31, expected no more than longest-hold-off, 30",
+                {"upstream": {"retry-delay": 31}},
+                "retry-delay: found 31, expected no more than max-retry-delay, 30",
             ),
             (
-                {"upstream": {"longest-hold-off": 301}},
-                "longest-hold-off: found 301, expected 300 or less",
+                {"upstream": {"max-retry-delay": 301}},
+                "max-retry-delay: found 301, expected 300 or less",
             ),
             ({"health": {"path": "/", "status": 600}}, "status: found 600, expected 200 to 599"),
             (
@@ -182,7 +192,7 @@ class Toml(SynchronousTestCase):
     def test_hosts(self) -> None:
         """A name that is served is written as names are compared; with another one, every request would be misdirected."""
         hosts = ("localhost", "as.example.com", "127.0.0.1", "[::1]", "xn--a_b")
-        self.assertEqual(hosts, self.read(client={"hosts": hosts}).client.hosts)
+        self.assertEqual(hosts, self.read(client={"allowed-hosts": hosts}).client.allowed_hosts)
         for name in (
             "https://localhost",
             "localhost:18443",
@@ -194,7 +204,7 @@ class Toml(SynchronousTestCase):
             "a\n",
         ):
             error = self.assertRaises(
-                msgspec.ValidationError, self.read, client={"hosts": ["a", name]}
+                msgspec.ValidationError, self.read, client={"allowed-hosts": ["a", name]}
             )
             expected = "expected a host's name in lower case, without a port, a final dot or *"
             self.assertEqual(
@@ -210,13 +220,13 @@ class Toml(SynchronousTestCase):
             {"backend": "http://a"},
             {"trust": "anyone"},
             {"demo": "yes"},
-            {"maximum-der": 6144.5},
-            {"maximum-der": 0},
+            {"max-certificate-bytes": 6144.5},
+            {"max-certificate-bytes": 0},
             {"client": {"head-timeout": "10s"}},
             {"client": {"head-timeout": 0}},
             {"upstream": {"retries": 3}},
-            {"upstream": {"hold-off": 31}},
-            {"upstream": {"longest-hold-off": 301}},
+            {"upstream": {"retry-delay": 31}},
+            {"upstream": {"max-retry-delay": 301}},
             {"health": {}},
             {"health": {"path": "health"}},
             {"health": {"path": "/a b"}},

@@ -26,7 +26,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-__all__ = ["ClientCertificate", "Flag", "Objection", "Verdict", "unreadable"]
+__all__ = ["ClientCertificate", "Flag", "Verdict", "VerifyError", "unreadable"]
 
 # Of each length of a name's part that it has not seen: a client could write thousands of lines into our log.
 warnings.filterwarnings("ignore", "Attribute's length", UserWarning, __name__.replace(".", r"\."))
@@ -52,7 +52,7 @@ class Flag(enum.Enum):
     UNREADABLE = "UNREADABLE"
 
 
-class Objection(NamedTuple):
+class VerifyError(NamedTuple):
     """One complaint of OpenSSL's: ``depth`` 0 is the client's own certificate, ``code`` an ``X509_V_ERR_*`` number."""
 
     depth: int
@@ -101,19 +101,19 @@ class ClientCertificate:
 
     @classmethod
     def from_x509(
-        cls, certificate: x509.Certificate, objections: Iterable[Objection]
+        cls, certificate: x509.Certificate, objections: Iterable[VerifyError]
     ) -> ClientCertificate:
         """As :meth:`from_der`."""
         return cls.from_der(certificate.public_bytes(Encoding.DER), objections)
 
     @classmethod
-    def from_der(cls, der: bytes, objections: Iterable[Objection]) -> ClientCertificate:
+    def from_der(cls, der: bytes, objections: Iterable[VerifyError]) -> ClientCertificate:
         """Parse the certificate of a finished handshake, with what OpenSSL objected to. Never raises: see ``UNREADABLE``."""
         return unreadable(der) if len(der) > _LARGEST_DER else _parse(der, frozenset(objections))
 
     @classmethod
     def _parse(
-        cls, certificate: x509.Certificate, der: bytes, objections: frozenset[Objection]
+        cls, certificate: x509.Certificate, der: bytes, objections: frozenset[VerifyError]
     ) -> ClientCertificate:
         # Read through, or a malformed extension would go unseen here and be seen by the back end.
         len(certificate.extensions)
@@ -146,7 +146,7 @@ class ClientCertificate:
 # A client comes back with the same certificate, and what is said of it depends on these two alone: 80 us of a connection's 500
 # (docs/performance.rst). Each takes 32 KiB at the worst, with a text of four bytes a letter, and some KiB as a rule.
 @lru_cache(maxsize=1024)
-def _parse(der: bytes, objections: frozenset[Objection]) -> ClientCertificate:
+def _parse(der: bytes, objections: frozenset[VerifyError]) -> ClientCertificate:
     try:
         return ClientCertificate._parse(x509.load_der_x509_certificate(der), der, objections)  # noqa: SLF001 - our own
     except Exception:
@@ -180,7 +180,7 @@ def _flags(codes: set[int], strong: bool) -> Iterable[tuple[Flag, bool]]:
     yield Flag.REVOKED, _REVOKED in codes
 
 
-def _verdict(objections: frozenset[Objection], same_name: bool) -> Verdict:
+def _verdict(objections: frozenset[VerifyError], same_name: bool) -> Verdict:
     own = {objection.code for objection in objections if objection.depth == 0}
     if same_name and _SELF_SIGNED in own:
         return (

@@ -28,9 +28,9 @@ from x509proxy.redaction import RANDOM, SHORTEST, is_random, without_secrets
 from x509proxy.settings import SettingsError
 
 __all__ = [
+    "ConfigFile",
     "Identity",
     "PrivateKey",
-    "Source",
     "check_header_name",
     "new_header_name",
     "read_authorities",
@@ -71,7 +71,7 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 @attrs.frozen
-class Source:
+class ConfigFile:
     """One file's bytes, with the mode and the owner that this very file had. ``where``: key and path, for error sentences."""
 
     where: str
@@ -81,7 +81,7 @@ class Source:
     group: int = -1
 
     @classmethod
-    def read(cls, path: str, what: str, largest: int = _LARGEST) -> Source:
+    def read(cls, path: str, what: str, largest: int = _LARGEST) -> ConfigFile:
         """Read the file that the key ``what`` names, of ``largest`` bytes at the most.
 
         :raises SettingsError: it cannot be read, or is larger than anything that is meant here.
@@ -142,13 +142,13 @@ def read_identity(
 
     :raises SettingsError: a file cannot be read, the key is open to others, encrypted, or not that of the certificate.
     """
-    source = Source.read(certificate_path, what)
+    source = ConfigFile.read(certificate_path, what)
     leaf, *rest = _certificates(source)
     key_what = what.removesuffix("certificate") + "private-key"
     if key_path is None:
         key = _private_key(source, f"one in PEM, or {key_what} to name the file that holds it")
     else:
-        key = _private_key(Source.read(key_path, key_what), "one in PEM")
+        key = _private_key(ConfigFile.read(key_path, key_what), "one in PEM")
     _check_fit(key, (leaf, *rest), source.where)
     return Identity(leaf, key, tuple(certificate for certificate in rest if certificate != leaf))
 
@@ -158,10 +158,10 @@ def read_authorities(path: str, what: str = "ca") -> tuple[x509.Certificate, ...
 
     :raises SettingsError: the file cannot be read, or there is no certificate in it.
     """
-    return _certificates(Source.read(path, what))
+    return _certificates(ConfigFile.read(path, what))
 
 
-def _certificates(source: Source) -> tuple[x509.Certificate, ...]:
+def _certificates(source: ConfigFile) -> tuple[x509.Certificate, ...]:
     expected = "one or more in PEM"
     blocks = _blocks(source, rb"(?:X509 )?CERTIFICATE", expected)
     found = tuple(
@@ -179,7 +179,7 @@ def _certificates(source: Source) -> tuple[x509.Certificate, ...]:
     return found
 
 
-def _blocks(source: Source, kind: bytes, expected: str) -> list[bytes]:
+def _blocks(source: ConfigFile, kind: bytes, expected: str) -> list[bytes]:
     """The blocks of a kind in PEM. One that is cut off is not passed over: what it says would be missed in silence."""
     marks = [*re.finditer(rb"-----(BEGIN|END) (" + kind + rb")-----", source.data)]
     blocks: list[bytes] = []
@@ -194,7 +194,7 @@ def _blocks(source: Source, kind: bytes, expected: str) -> list[bytes]:
 
 
 def _each(
-    load: Callable[[bytes], _Loaded], blocks: list[bytes], source: Source, sentence: str
+    load: Callable[[bytes], _Loaded], blocks: list[bytes], source: ConfigFile, sentence: str
 ) -> Iterator[_Loaded]:
     for place, block in enumerate(blocks, 1):
         try:
@@ -209,7 +209,7 @@ def read_crls(path: str, what: str = "crl") -> tuple[x509.CertificateRevocationL
 
     :raises SettingsError: the file cannot be read, or there is no list in it, or one that cannot be read.
     """
-    source = Source.read(path, what, _LARGEST_CRL)
+    source = ConfigFile.read(path, what, _LARGEST_CRL)
     expected = "one or more in PEM, or one in DER"
     blocks = _blocks(source, b"X509 CRL", expected)
     load = x509.load_pem_x509_crl if blocks else x509.load_der_x509_crl
@@ -223,7 +223,7 @@ def read_crls(path: str, what: str = "crl") -> tuple[x509.CertificateRevocationL
     )
 
 
-def _private_key(source: Source, expected: str) -> PrivateKey:
+def _private_key(source: ConfigFile, expected: str) -> PrivateKey:
     blocks = [block[0] for block in _KEY_BLOCK.finditer(source.data)]
     if len(blocks) != 1:
         raise SettingsError(
@@ -283,7 +283,7 @@ def read_header_names(path: str) -> tuple[bytes, ...]:
 
     :raises SettingsError: as the file or a name is unfit; no name is in the sentence.
     """
-    source = Source.read(path, "header-file")
+    source = ConfigFile.read(path, "header-file")
     source.require_private()
     lines = source.lines()
     if len(lines) not in (1, 2):
@@ -298,7 +298,7 @@ def read_line(path: str, what: str) -> str:
 
     :raises SettingsError: as the file is unfit.
     """
-    source = Source.read(path, what)
+    source = ConfigFile.read(path, what)
     source.require_private()
     lines = source.lines()
     if len(lines) != 1:

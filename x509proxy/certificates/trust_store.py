@@ -23,13 +23,13 @@ from x509proxy.certificates.pem_files import read_authorities, read_crls, withou
 from x509proxy.schema import ProxySettings
 from x509proxy.settings import SettingsError, Trust
 
-__all__ = ["NOBODY", "Trusted", "crl_warnings", "read_trusted"]
+__all__ = ["EMPTY", "TrustStore", "crl_warnings", "read_trusted"]
 
 _Crl = x509.CertificateRevocationList
 
 
 @attrs.frozen
-class Trusted:
+class TrustStore:
     """``authorities``: who makes a client's certificate ``TRUSTED``; ``crls``: what they have revoked, nothing is asked if empty.
 
     ``depth``: how many certificates may stand between a client's and an authority's.
@@ -40,10 +40,10 @@ class Trusted:
     depth: int = 4
 
 
-NOBODY = Trusted()
+EMPTY = TrustStore()
 
 
-def read_trusted(settings: ProxySettings) -> Trusted:
+def read_trusted(settings: ProxySettings) -> TrustStore:
     """Read the files of ``ca`` and ``crl``.
 
     :raises SettingsError: a file is missing or unfit, or a list is not by one of the authorities.
@@ -58,10 +58,10 @@ def read_trusted(settings: ProxySettings) -> Trusted:
             raise SettingsError(
                 f"ca: found none, expected a PEM file with authorities, since {why}"
             )
-        return Trusted(depth=settings.ca_depth)
+        return TrustStore(depth=settings.ca_depth)
     authorities = read_authorities(settings.ca)
     crls = tuple(crl for path in settings.crl for crl in _read_checked(path, authorities))
-    return Trusted(authorities, crls, settings.ca_depth)
+    return TrustStore(authorities, crls, settings.ca_depth)
 
 
 def _read_checked(path: str, authorities: tuple[x509.Certificate, ...]) -> Iterator[_Crl]:
@@ -109,7 +109,7 @@ def _may_sign(authority: x509.Certificate) -> bool:
         return True
 
 
-def crl_warnings(trusted: Trusted, now: float) -> Iterator[str]:
+def crl_warnings(trusted: TrustStore, now: float) -> Iterator[str]:
     """What shuts out all the clients of an authority: it has no list that is valid. ``now``: seconds since the epoch."""
     if trusted.crls:
         for subject in dict.fromkeys(authority.subject for authority in trusted.authorities):

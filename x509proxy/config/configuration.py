@@ -7,7 +7,7 @@ from cryptography import x509
 
 from x509proxy.backend_url import Backend
 from x509proxy.certificates.pem_files import Identity
-from x509proxy.certificates.trust_store import NOBODY, Trusted
+from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.schema import ProxySettings
 
@@ -25,7 +25,7 @@ class Configuration:
     identity: Identity
     backends: tuple[Backend, ...]
     rules: HeaderRules
-    trusted: Trusted = NOBODY
+    trusted: TrustStore = EMPTY
     further: tuple[Identity, ...] = ()
     upstream_authorities: tuple[x509.Certificate, ...] | None = None
     upstream_identity: Identity | None = None

@@ -21,7 +21,14 @@ from x509proxy.redaction import without_secrets
 from x509proxy.schema import ProxySettings
 from x509proxy.settings import SettingsError
 
-__all__ = ["KINDS", "Description", "Fault", "check_places", "expected_for", "missing_folders"]
+__all__ = [
+    "KINDS",
+    "Description",
+    "EndpointSyntaxError",
+    "check_places",
+    "expected_for",
+    "missing_folders",
+]
 
 KINDS = {
     "tcp": ("port", "interface", "backlog"),
@@ -44,7 +51,7 @@ _ANY_IPV4 = str(ipaddress.IPv4Address(0))
 _BIND_V6_ONLY = Path("/proc/sys/net/ipv6/bindv6only")
 
 
-class Fault(Exception):
+class EndpointSyntaxError(Exception):
     """What is wrong with a description, in words that stand behind it."""
 
 
@@ -72,12 +79,12 @@ class Description:
         positional, named = _parts(text)
         kind, *values = positional or [""]
         if not _KIND.fullmatch(kind):
-            raise Fault("without the kind of endpoint that it is")
+            raise EndpointSyntaxError("without the kind of endpoint that it is")
         if kind not in KINDS:
             return cls(kind, {})
         arguments = _arguments(KINDS[kind], values, named)
         if kind == "systemd" and ("index" in arguments) is ("name" in arguments):
-            raise Fault("with neither or both of index and name")
+            raise EndpointSyntaxError("with neither or both of index and name")
         return cls(kind, arguments)
 
     @property
@@ -111,25 +118,25 @@ def _parts(text: str) -> tuple[list[str], dict[str, str]]:
         elif name is None:
             positional, value = [*positional, value], ""
         elif name in named:
-            raise Fault(f"with more than one {name}")
+            raise EndpointSyntaxError(f"with more than one {name}")
         else:
             named[name] = value
             name, value = None, ""
     if value or name is not None:
         # It has escaped the colon that was put there.
-        raise Fault("with a backslash at its end")
+        raise EndpointSyntaxError("with a backslash at its end")
     return positional, named
 
 
 def _arguments(names: tuple[str, ...], values: list[str], named: dict[str, str]) -> dict[str, str]:
     """All of them by name, each looked at; the first one of ``names`` has to be there."""
     if len(values) > len(names):
-        raise Fault("with a part too many")
+        raise EndpointSyntaxError("with a part too many")
     for name in named:
         if name not in names:
-            raise Fault(f"with an unknown argument {name!r}")
+            raise EndpointSyntaxError(f"with an unknown argument {name!r}")
         if name in names[: len(values)]:
-            raise Fault(f"with more than one {name}")
+            raise EndpointSyntaxError(f"with more than one {name}")
     arguments = {names[0]: "", **named, **dict(zip(names, values, strict=False))}
     for name, value in arguments.items():
         _CHECKS[name](value)
@@ -138,19 +145,19 @@ def _arguments(names: tuple[str, ...], values: list[str], named: dict[str, str])
 
 def _check_port(port: str) -> None:
     if not port:
-        raise Fault("without a port")
+        raise EndpointSyntaxError("without a port")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise Fault(f"with the port {port!r}, which is none from 0 to 65535")
+        raise EndpointSyntaxError(f"with the port {port!r}, which is none from 0 to 65535")
 
 
 def _check_interface(interface: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9._-]*|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?", interface):
-        raise Fault(f"with the interface {interface!r}, which is no address")
+        raise EndpointSyntaxError(f"with the interface {interface!r}, which is no address")
 
 
 def _check_address(path: str) -> None:
     if not 0 < len(path.encode()) <= _LONGEST_PATH:
-        raise Fault(
+        raise EndpointSyntaxError(
             f"with a path of {len(path.encode())} bytes, which a socket's has 1 to {_LONGEST_PATH} of"
         )
 
@@ -158,7 +165,7 @@ def _check_address(path: str) -> None:
 def _one_of(name: str, pattern: str, kind: str) -> Callable[[str], None]:
     def check(value: str) -> None:
         if not re.fullmatch(pattern, value):
-            raise Fault(f"with the {name} {value!r}, which is no {kind}")
+            raise EndpointSyntaxError(f"with the {name} {value!r}, which is no {kind}")
 
     return check
 
@@ -218,7 +225,7 @@ def _described(settings: ProxySettings) -> Iterator[tuple[str, str, Description]
 def _understood(key: str, text: str, description: str) -> Description:
     try:
         return Description.parse(description)
-    except Fault as fault:
+    except EndpointSyntaxError as fault:
         hint = r"; a colon within a part is written \:" if "::" in text or "[" in text else ""
         expected = expected_for(description.partition(":")[0])
         told = without_secrets(f"found {text!r} {fault}")

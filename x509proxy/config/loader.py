@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from x509proxy.backend_url import Backend
-from x509proxy.certificates.pem_files import Identity, Source, read_authorities, read_identity
+from x509proxy.certificates.pem_files import ConfigFile, Identity, read_authorities, read_identity
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import read_trusted
 from x509proxy.config.configuration import Configuration
@@ -37,7 +37,7 @@ def load_settings(path: str) -> ProxySettings:
 
     :raises SettingsError: it cannot be read, is no TOML, or has an unknown key or an unfit value.
     """
-    source = Source.read(path, "config")
+    source = ConfigFile.read(path, "config")
     where = without_secrets(path)
     table = parse_toml(source.data, where)
     for key in _secrets(table):

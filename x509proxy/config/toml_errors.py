@@ -2,7 +2,7 @@
 
 Facts
 -----
-* msgspec stops at the first problem and says ``Expected `int`, got `str` - at `$.client.requests```; the place is turned into
+* msgspec stops at the first problem and says ``Expected `int`, got `str` - at `$.client.max-requests-per-connection```; the place is turned into
   a dotted key here, the Python types into those of TOML. Its texts hold values of enums only, never that of ``header``.
 * tomllib says ``(at line 3, column 5)`` or ``(at end of document)``.
 """

@@ -14,11 +14,11 @@ from x509proxy.certificates.client_certificate import date
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.trust_store import crl_warnings
 from x509proxy.config.configuration import Configuration
-from x509proxy.forwarding.header_rules import tells
+from x509proxy.forwarding.header_rules import contains_secret
 from x509proxy.forwarding.presets import find_preset
 from x509proxy.redaction import without_secrets
 from x509proxy.schema import ProxySettings
-from x509proxy.settings import ClientAuth, Need, Settings, Trust
+from x509proxy.settings import CertificateRequirement, ClientAuth, Settings, Trust
 
 __all__ = ["advice_for", "warnings_for"]
 
@@ -44,7 +44,7 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
         if backend.scheme is Scheme.HTTP and not _is_here(backend):
             yield f"backend: {backend} is neither https nor this host; anyone on that network can read or forge the header"
     for place in settings.places:
-        if any(network.endswith("/0") for network in place.trusted):
+        if any(network.endswith("/0") for network in place.trusted_proxies):
             yield f"listeners.trusted: {place.description} believes everybody; whoever can reach it can name any address"
     yield from _certificate_warnings(found, now)
     yield from _authority_warnings(found, now)
@@ -70,7 +70,7 @@ def _hopeless_rules(settings: ProxySettings) -> Iterator[str]:
     asked = {place.client_certificate or settings.client_certificate for place in settings.places}
     if asked == {ClientAuth.NONE}:
         for place, rule in enumerate(settings.rules):
-            if rule.client_certificate is Need.REQUIRED:
+            if rule.client_certificate is CertificateRequirement.REQUIRED:
                 yield (
                     f"rules[{place}].client-certificate: required, and no listener asks for a certificate, so everybody is "
                     f"answered 401 at {without_secrets(rule.path)}"
@@ -82,7 +82,7 @@ def advice_for(found: Configuration) -> Iterator[str]:
     yield from _used_elsewhere(found)
     yield from _public_names(found)
     yield from _larger_than_the_server(found)
-    if found.settings.admin is not None and found.settings.admin.open:
+    if found.settings.admin is not None and found.settings.admin.allow_remote:
         yield "admin.open: whoever can reach the admin listener can read it; let a firewall or a network policy say who that is"
     if found.settings.access_log is None:
         yield "access-log: none, so nobody will know who was refused, and why"
@@ -91,7 +91,9 @@ def advice_for(found: Configuration) -> Iterator[str]:
 def _used_elsewhere(found: Configuration) -> Iterator[str]:
     """A secret that also stands in a name, a path or an address is none: these are logged, and shown in lists of processes."""
     for key, text in _texts(found.settings):
-        if key not in ("header", "name", "value") and tells(text.encode("utf-8"), found.rules):
+        if key not in ("header", "name", "value") and contains_secret(
+            text.encode("utf-8"), found.rules
+        ):
             yield f"{key}: the secret header name stands there too, and what stands there is no secret"
 
 
@@ -119,12 +121,12 @@ def _public_names(found: Configuration) -> Iterator[str]:
 
 
 def _larger_than_the_server(found: Configuration) -> Iterator[str]:
-    limit = find_preset(found.settings.preset).head_bytes
-    certificate = found.settings.maximum_der * 4 // 3 * len(found.rules.plans)
-    largest = found.settings.client.head_bytes + certificate
+    limit = find_preset(found.settings.preset).max_head_bytes
+    certificate = found.settings.max_certificate_bytes * 4 // 3 * len(found.rules.plans)
+    largest = found.settings.client.max_head_bytes + certificate
     if 0 < limit < largest:
         yield (
-            f"client.head-bytes: with the certificate a head may have {largest} bytes, and this server takes {limit} unless it "
+            f"client.max-head-bytes: with the certificate a head may have {largest} bytes, and this server takes {limit} unless it "
             "has been told otherwise (docs/servers); it answers 400 to more"
         )
 

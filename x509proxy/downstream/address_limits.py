@@ -32,17 +32,17 @@ class AddressLimits:
 
     def use(self, settings: ClientSettings) -> None:
         """Other limits from now on; whoever has more than that keeps it."""
-        self._most = settings.connections_per_address
-        self._rate = settings.handshakes_per_address
+        self._most = settings.max_connections_per_address
+        self._rate = settings.handshake_rate_per_address
 
     def admit(self, host: str) -> bool:
         """Whether ``host`` may have one more connection, which then counts."""
         who = _subscriber(host)
         if self._most is not None and self._connections.get(who, 0) >= self._most:
-            self.met = "client.connections-per-address"
+            self.met = "client.max-connections-per-address"
             return False
         if self._rate is not None and not self._take_token(who, self._rate):
-            self.met = "client.handshakes-per-address"
+            self.met = "client.handshake-rate-per-address"
             return False
         self._connections[who] = self._connections.get(who, 0) + 1
         return True

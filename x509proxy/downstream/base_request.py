@@ -14,18 +14,18 @@ from x509proxy.http1.messages import RequestHead
 from x509proxy.http1.request_id import given_request_id, new_request_id
 from x509proxy.settings import RequestIds
 
-__all__ = ["AnswerSource", "Incoming"]
+__all__ = ["BaseRequest", "ResponseSource"]
 
 
-class AnswerSource(Protocol):
+class ResponseSource(Protocol):
     """Where an answer comes from: it is told when the client reads too slowly, and when it has gone."""
 
-    def pause_answer(self) -> None: ...
-    def resume_answer(self) -> None: ...
+    def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...
     def client_gone(self) -> None: ...
 
 
-class Incoming:
+class BaseRequest:
     """A request as the record sees it. ``forged``, ``backend`` and ``reason`` are for whoever serves it to fill in."""
 
     _log = Logger()
@@ -41,7 +41,7 @@ class Incoming:
         self.head = head
         self.client = client
         self.observe = observe
-        self.source: AnswerSource | None = None
+        self.source: ResponseSource | None = None
         self.begun = False
         self.ended = False
         self.status = 0
@@ -55,9 +55,9 @@ class Incoming:
         self._started = time.time()
         self._began = clock()
 
-    def go_by(self, ids: RequestIds) -> None:
+    def set_request_id(self, ids: RequestIds) -> None:
         """Whose id it is: ours, unless the one that came with the request is to be kept and is one."""
-        if ids is RequestIds.KEEP:
+        if ids is RequestIds.TRUST:
             self.request_id = given_request_id(self.head.pairs) or self.request_id
 
     def record(self, outcome: Outcome) -> None:
@@ -98,7 +98,7 @@ class Incoming:
             tls_version=self.client.tls_version,
             certificate=self.client.certificate,
             forged=self.forged,
-            odd_names=self.head.odd_names,
+            invalid_header_names=self.head.invalid_header_names,
             backend=self.backend,
             request_id=self.request_id.decode("ascii"),
         )

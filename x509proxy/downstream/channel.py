@@ -23,17 +23,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from x509proxy.downstream.request import Request, Serves
-from x509proxy.downstream.request_queue import Inbox
+from x509proxy.downstream.request import Request, RequestHandler
+from x509proxy.downstream.request_queue import RequestQueue
 from x509proxy.forwarding.client import Client, Hop
-from x509proxy.http1.errors import Refusal
+from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.parser import HEAD, IDLE
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.deadlines import NEVER, Deadlines
 from x509proxy.transport.peer import client_of, peer_of
 from x509proxy.transport.tls_stream import TlsStream
 
-__all__ = ["Channel", "Owner", "write_and_close"]
+__all__ = ["Channel", "ChannelOwner", "write_and_close"]
 
 _NOBODY = Client(Hop(""))
 _LINGER = (
@@ -41,10 +41,10 @@ _LINGER = (
 )
 
 
-class Owner(Interface):
+class ChannelOwner(Interface):
     """Whoever made the channel (:mod:`x509proxy.downstream.factory`): what all channels share."""
 
-    serves: Serves
+    serves: RequestHandler
     settings: ClientSettings
     deadlines: Deadlines
     draining: bool
@@ -76,7 +76,7 @@ class Channel(Protocol):
     transport: Any
     _log = Logger()
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: ChannelOwner) -> None:
         self._owner = owner
         self.observe = owner.serves.observe
         self.deadline = NEVER
@@ -84,7 +84,7 @@ class Channel(Protocol):
         self._settings = owner.settings
         self._clock = owner.deadlines.clock
         self._phase = _NEW
-        self._inbox = Inbox(self, owner.settings)
+        self._inbox = RequestQueue(self, owner.settings)
         self._current: Request | None = None
         self._served = 0
         self._body_since = (0.0, 0)
@@ -100,7 +100,7 @@ class Channel(Protocol):
             return
         self.transport.registerProducer(self, streaming=True)
         self._enter(_HANDSHAKE, self._settings.handshake_timeout)
-        self._old_from = self.deadline + self._settings.lifetime
+        self._old_from = self.deadline + self._settings.max_connection_age
         if not ISSLTransport.providedBy(self.transport):
             self.handshakeCompleted()
 
@@ -128,12 +128,12 @@ class Channel(Protocol):
         self.blocked = True
         self._enter(_SENDING, self._settings.send_timeout)
         if self._current is not None and self._current.source is not None:
-            self._current.source.pause_answer()
+            self._current.source.pause_response()
 
     def resumeProducing(self) -> None:
         self.blocked = False
         if self._current is not None and self._current.source is not None:
-            self._current.source.resume_answer()
+            self._current.source.resume_response()
         self._advance()
 
     def stopProducing(self) -> None:
@@ -145,9 +145,9 @@ class Channel(Protocol):
         if self._phase is _SENDING and current is not None:
             current.abort("the client does not read")
         elif self._phase is _BODY and current is not None:
-            current.break_off(Refusal(408, "the body did not come in time"))
+            current.fail(ErrorResponse(408, "the body did not come in time"))
         elif self._phase is _HEAD:
-            self._inbox.refuse(Refusal(408, "the head did not come in time"))
+            self._inbox.refuse(ErrorResponse(408, "the head did not come in time"))
             self._advance()
         elif self._phase is _IDLE:
             self._close(_LINGER)
@@ -163,7 +163,10 @@ class Channel(Protocol):
         self.transport.write(data)
 
     def may_stay_open(self) -> bool:
-        young = self._served < self._settings.requests and self._clock.seconds() < self._old_from
+        young = (
+            self._served < self._settings.max_requests_per_connection
+            and self._clock.seconds() < self._old_from
+        )
         return young and not self._owner.draining
 
     def body_moved(self) -> None:
@@ -243,7 +246,7 @@ class Channel(Protocol):
         except Exception:
             # Fail closed (L3). The failure's text is ours or the standard library's, and neither quotes a header.
             self._log.failure("a request could not be served")
-            request.break_off(Refusal(502, "internal error"))
+            request.fail(ErrorResponse(502, "internal error"))
 
     def _update(self) -> None:
         """What is waited for now, for how long, and whether to read on."""
@@ -276,7 +279,7 @@ class Channel(Protocol):
         since, bytes_then = self._body_since
         drips = (
             now - since > settings.body_timeout
-            and request.bytes_in - bytes_then < (now - since) * settings.body_rate
+            and request.bytes_in - bytes_then < (now - since) * settings.min_body_rate
         )
         self._phase, self.deadline = _BODY, now if drips else now + settings.body_timeout
 

@@ -11,24 +11,24 @@ from twisted.internet.protocol import Factory
 
 from x509proxy.downstream.address_limits import AddressLimits
 from x509proxy.downstream.channel import Channel
-from x509proxy.downstream.request import Serves
-from x509proxy.monitoring.counters import UNWATCHED, Watch
+from x509proxy.downstream.request import RequestHandler
+from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
 from x509proxy.settings import ClientSettings
-from x509proxy.transport.deadlines import Deadlines, Waiter
+from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections
 from x509proxy.transport.tls_stream import TlsStream
 
-__all__ = ["Caller", "Doorplate", "ProxyFactory", "TlsFactory"]
+__all__ = ["NamedFactory", "ProxyFactory", "TlsFactory", "TrackedConnection"]
 
 
-class Caller(Waiter, Interface):
+class TrackedConnection(HasDeadline, Interface):
     """A connection: a channel, or one whose client is not known yet (:mod:`x509proxy.downstream.proxy_protocol_listener`)."""
 
     def drain(self) -> None: ...
     def cut(self) -> None: ...
 
 
-class Doorplate(Factory):
+class NamedFactory(Factory):
     """What a port is bound to, by the name that is to stand in the log. By itself it makes no protocols."""
 
     noisy = False
@@ -38,7 +38,7 @@ class Doorplate(Factory):
         return "x509proxy"
 
 
-class ProxyFactory(Doorplate):
+class ProxyFactory(NamedFactory):
     """Makes a channel for each connection, keeps count of them, and drains them at the end.
 
     ``watch``: who is told of connections that are not taken, since a limit is met.
@@ -46,10 +46,10 @@ class ProxyFactory(Doorplate):
 
     def __init__(
         self,
-        serves: Serves,
+        serves: RequestHandler,
         deadlines: Deadlines,
         settings: ClientSettings = ClientSettings(),
-        watch: Watch = UNWATCHED,
+        watch: MetricsObserver = NULL_METRICS,
     ) -> None:
         self.serves = serves
         self.deadlines = deadlines
@@ -57,7 +57,7 @@ class ProxyFactory(Doorplate):
         self._watch = watch
         self.draining = False
         # Each with the address that it counts to.
-        self._callers: dict[Caller, str | None] = {}
+        self._callers: dict[TrackedConnection, str | None] = {}
         self._limits = AddressLimits(settings, deadlines.clock.seconds)
         self._drained: list[Deferred[None]] = []
 
@@ -77,7 +77,7 @@ class ProxyFactory(Doorplate):
             and self._keep(channel, channel.peer)
         )
 
-    def hold(self, caller: Caller) -> bool:
+    def hold(self, caller: TrackedConnection) -> bool:
         """Whether there is room for one more whose client is not known yet, and so counts to no address."""
         return self._has_room() and self._keep(caller, None)
 
@@ -87,8 +87,8 @@ class ProxyFactory(Doorplate):
         return len(self._callers)
 
     def _has_room(self) -> bool:
-        if len(self._callers) >= self.settings.connections:
-            self._watch.limited("client.connections")
+        if len(self._callers) >= self.settings.max_connections:
+            self._watch.limited("client.max-connections")
             return False
         return not self.draining
 
@@ -98,12 +98,12 @@ class ProxyFactory(Doorplate):
             self._watch.limited(self._limits.met)
         return admitted
 
-    def _keep(self, caller: Caller, host: str | None) -> bool:
+    def _keep(self, caller: TrackedConnection, host: str | None) -> bool:
         self._callers[caller] = host
         self.deadlines.watch(caller)
         return True
 
-    def hand_over(self, caller: Caller, connect: Callable[[], object]) -> None:
+    def hand_over(self, caller: TrackedConnection, connect: Callable[[], object]) -> None:
         """The connection goes on as another caller, which ``connect`` lets in, at the end too; meanwhile that is not there."""
         self._callers.pop(caller, None)
         self.deadlines.forget(caller)
@@ -114,7 +114,7 @@ class ProxyFactory(Doorplate):
             self.draining = draining
         self._end_if_empty()
 
-    def leave(self, caller: Caller) -> None:
+    def leave(self, caller: TrackedConnection) -> None:
         """The connection has ended."""
         host = self._callers.pop(caller, None)
         if host is not None:
@@ -129,7 +129,7 @@ class ProxyFactory(Doorplate):
                 deferred.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """Let what is in flight end within ``stop_timeout``; fires when no connection is left."""
+        """Let what is in flight end within ``drain_timeout``; fires when no connection is left."""
         self.draining = True
         for caller in tuple(self._callers):
             caller.drain()
@@ -137,7 +137,7 @@ class ProxyFactory(Doorplate):
             return succeed(None)
         drained: Deferred[None] = Deferred()
         self._drained.append(drained)
-        cut = self.deadlines.clock.callLater(self.settings.stop_timeout, self._cut_all)
+        cut = self.deadlines.clock.callLater(self.settings.drain_timeout, self._cut_all)
         return drained.addBoth(lambda _: cut.cancel() if cut.active() else None)
 
     def _cut_all(self) -> None:
@@ -145,7 +145,7 @@ class ProxyFactory(Doorplate):
             caller.cut()
 
 
-class TlsFactory(Doorplate):
+class TlsFactory(NamedFactory):
     """Makes a TLS stream for each connection, with a protocol of ``factory``'s on it. ``protocols``: those that are."""
 
     def __init__(self, connections: ServerConnections, factory: Factory) -> None:

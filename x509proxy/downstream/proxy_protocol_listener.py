@@ -21,11 +21,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from x509proxy.downstream.channel import Channel
-from x509proxy.downstream.factory import Doorplate, ProxyFactory, TlsFactory
+from x509proxy.downstream.factory import NamedFactory, ProxyFactory, TlsFactory
 from x509proxy.monitoring.reason_codes import counted
 from x509proxy.schema import ListenerSettings
 from x509proxy.transport.deadlines import NEVER
-from x509proxy.transport.proxy_protocol import BadHeader, Believed, End, Ends, Headers
+from x509proxy.transport.proxy_protocol import (
+    BadHeader,
+    End,
+    ProxyAddresses,
+    ProxyHeaderParser,
+    TrustedProxies,
+)
 from x509proxy.transport.tls_context import ServerConnections
 from x509proxy.transport.tls_stream import TlsStream
 
@@ -42,20 +48,20 @@ def stream_factory(
 ) -> Factory:
     """What makes the streams of one place to listen at, with channels of ``factory``'s on them."""
     if place.is_proxied:
-        return ProxiedFactory(connections, factory, Believed.of(place))
+        return ProxiedFactory(connections, factory, TrustedProxies.of(place))
     return TlsFactory(connections, factory)
 
 
 def use_place(factory: Factory, place: ListenerSettings) -> None:
     """Believe whom ``place`` trusts now; whether there are headers, and how many, stays as it was."""
     if isinstance(factory, ProxiedFactory):
-        factory.believed = Believed.of(place)
+        factory.believed = TrustedProxies.of(place)
 
 
 class _ProxiedStream(TlsStream):
     """A stream whose ends are those that a header has named."""
 
-    ends: Ends
+    ends: ProxyAddresses
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         return _address(self.ends.source)
@@ -68,7 +74,7 @@ def _address(end: End) -> IPv4Address | IPv6Address:
     return (IPv6Address if ":" in end.host else IPv4Address)("TCP", end.host, end.port)
 
 
-class _Doorstep(Protocol):
+class ProxyHeaderProtocol(Protocol):
     """A connection that waits for its headers, and then hands everything on to a stream."""
 
     transport: Any
@@ -89,7 +95,7 @@ class _Doorstep(Protocol):
         self.deadline = (
             self._owner.deadlines.clock.seconds() + self._owner.settings.handshake_timeout
         )
-        self._headers = Headers(
+        self._headers = ProxyHeaderParser(
             self._factory.believed, getattr(self.transport.getPeer(), "host", None)
         )
         self._take(b"")
@@ -136,7 +142,7 @@ class _Doorstep(Protocol):
         self._factory.say(self.transport.getPeer(), reason)
         self.cut()
 
-    def _hand_over(self, ends: Ends | None, rest: bytes) -> None:
+    def _hand_over(self, ends: ProxyAddresses | None, rest: bytes) -> None:
         # It counts as the client's from here on.
         channel, self._stream = self._factory.make(ends)
         self._owner.hand_over(self, partial(self._stream.makeConnection, self.transport))
@@ -145,13 +151,13 @@ class _Doorstep(Protocol):
             self._stream.dataReceived(rest)
 
 
-class ProxiedFactory(Doorplate):
+class ProxiedFactory(NamedFactory):
     """Makes a TLS stream for each connection whose headers are as they have to be. ``protocols``: those that are."""
 
     _log = Logger()
 
     def __init__(
-        self, connections: ServerConnections, owner: ProxyFactory, believed: Believed
+        self, connections: ServerConnections, owner: ProxyFactory, believed: TrustedProxies
     ) -> None:
         self.protocols: set[TlsStream] = set()
         self.owner = owner
@@ -160,10 +166,10 @@ class ProxiedFactory(Doorplate):
         self._unsaid = 0
         self._quiet_until = 0.0
 
-    def buildProtocol(self, addr: IAddress | None) -> _Doorstep:
-        return _Doorstep(self)
+    def buildProtocol(self, addr: IAddress | None) -> ProxyHeaderProtocol:
+        return ProxyHeaderProtocol(self)
 
-    def make(self, ends: Ends | None) -> tuple[Channel, TlsStream]:
+    def make(self, ends: ProxyAddresses | None) -> tuple[Channel, TlsStream]:
         """A channel and the stream below it. ``ends``: what it takes for its own, if not the connection's."""
         channel = self.owner.buildProtocol(None)
         stream: TlsStream
@@ -177,7 +183,7 @@ class ProxiedFactory(Doorplate):
 
     def say(self, peer: Any, reason: str) -> None:
         """That a connection from ``peer`` is cut; in the log only if it is long since the last word."""
-        self._connections.watch.not_shaken("proxy_header")
+        self._connections.watch.handshake_failed("proxy_header")
         self._unsaid += 1
         now = self.owner.deadlines.clock.seconds()
         if now >= self._quiet_until:

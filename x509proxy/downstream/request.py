@@ -1,6 +1,6 @@
 """One request on a client's connection: what was asked, its body as it comes, and the way to answer it.
 
-A request's body is held until it is complete, or until so much has come that it has to be streamed (``hold_bytes``): what
+A request's body is held until it is complete, or until so much has come that it has to be streamed (``request_buffer_bytes``): what
 turns out malformed within that has cost the back end not one byte (law L3), and a slow client keeps no back end waiting.
 """
 
@@ -13,19 +13,19 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
-from x509proxy.downstream.base_request import Incoming
+from x509proxy.downstream.base_request import BaseRequest
 from x509proxy.exchange import Observer, Outcome
 from x509proxy.forwarding.client import Client
 from x509proxy.forwarding.sanitizer import Fields, write_head
-from x509proxy.http1.errors import Refusal
+from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.fields import Pairs
-from x509proxy.http1.messages import Body, RequestHead
+from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.http1.request_id import REQUEST_ID
 
-__all__ = ["BodySink", "Request", "Serves", "Wire"]
+__all__ = ["BodySink", "Request", "RequestHandler", "RequestTransport"]
 
 
-class Wire(Protocol):
+class RequestTransport(Protocol):
     """The connection a request came on, as far as the request needs it."""
 
     client: Client
@@ -55,7 +55,7 @@ def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode("ascii")
 
 
-class Request(Incoming):
+class Request(BaseRequest):
     """A request on a connection of ours."""
 
     __slots__ = (
@@ -63,12 +63,14 @@ class Request(Incoming):
         "refusal",
     )  # fmt: skip
 
-    def __init__(self, head: RequestHead, wire: Wire, hold_bytes: int) -> None:
+    def __init__(
+        self, head: RequestHead, wire: RequestTransport, request_buffer_bytes: int
+    ) -> None:
         super().__init__(head, wire.client, wire.observe, wire.now)
-        self.refusal: Refusal | None = None
+        self.refusal: ErrorResponse | None = None
         self.body_complete = False
         self._wire = wire
-        self._hold_bytes = hold_bytes
+        self._hold_bytes = request_buffer_bytes
         # Not a list of pieces: a body may come two bytes at a time, and each piece would take 56.
         self._held = bytearray()
         self._paused = False
@@ -140,28 +142,28 @@ class Request(Incoming):
 
     # The answer, on its way out.
 
-    def answer(self, refusal: Refusal) -> None:
+    def answer(self, refusal: ErrorResponse) -> None:
         """The proxy's own answer, whole."""
         self.reason = refusal.reason
         body = refusal.body
         # A client that sent what is refused is not listened to any more (L3); a back end's failure is not the client's.
         self._write_head(
-            refusal.status, b"", refusal.pairs, Body.LENGTH, len(body), refusal.status >= 500
+            refusal.status, b"", refusal.pairs, Framing.LENGTH, len(body), refusal.status >= 500
         )
         if self.head.method != b"HEAD":
             self._send(body)
         self._finish(Outcome.REFUSED)
 
-    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None:
+    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
         """The head of a back end's answer; ``pairs`` without framing; ``length`` -1 if unknown."""
-        if body is Body.NONE and length >= 0:
-            body = Body.LENGTH
-        elif body in (Body.CHUNKED, Body.CLOSE):
-            body = Body.CHUNKED if self.head.version == "1.1" else Body.CLOSE
-        self._chunked = body is Body.CHUNKED
-        self._write_head(status, reason, pairs, body, length, body is not Body.CLOSE)
+        if body is Framing.NONE and length >= 0:
+            body = Framing.LENGTH
+        elif body in (Framing.CHUNKED, Framing.CLOSE):
+            body = Framing.CHUNKED if self.head.version == "1.1" else Framing.CLOSE
+        self._chunked = body is Framing.CHUNKED
+        self._write_head(status, reason, pairs, body, length, body is not Framing.CLOSE)
         if self._wire.blocked and self.source is not None:
-            self.source.pause_answer()
+            self.source.pause_response()
 
     def write(self, data: bytes) -> None:
         """A piece of the answer's body, not empty: an empty chunk would be its end. It goes out with :meth:`flush`."""
@@ -179,7 +181,7 @@ class Request(Incoming):
             self.lost(reason)
             self._wire.cut()
 
-    def break_off(self, refusal: Refusal) -> None:
+    def fail(self, refusal: ErrorResponse) -> None:
         """The body turned out unfit, or does not come: refuse the request if that can still be said, else cut it."""
         if self.ended:
             return
@@ -194,7 +196,7 @@ class Request(Incoming):
         super()._leave_source()
 
     def _write_head(
-        self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int, stays_open: bool
+        self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int, stays_open: bool
     ) -> None:
         self._stays_open = (
             stays_open
@@ -235,7 +237,7 @@ class Request(Incoming):
             self._wire.answered(self._take_unsent(), self._stays_open)
 
 
-class Serves(Protocol):
+class RequestHandler(Protocol):
     """Whatever answers requests; ``observe`` is told of each exchange's end."""
 
     observe: Observer

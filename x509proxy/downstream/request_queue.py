@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from x509proxy.downstream.request import Request, Wire
-from x509proxy.http1.errors import Refusal
+from x509proxy.downstream.request import Request, RequestTransport
+from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.messages import RequestHead, refused_head
 from x509proxy.http1.parser import END
-from x509proxy.http1.request_parser import RequestReader
+from x509proxy.http1.request_parser import RequestParser
 from x509proxy.settings import ClientSettings
 
-__all__ = ["Inbox"]
+__all__ = ["RequestQueue"]
 
 
-class Inbox:
+class RequestQueue:
     """Bytes in, requests out. ``wire``: the connection that they come on; ``reader`` knows where in a message the client is."""
 
     __slots__ = ("_queue", "_receiving", "_settings", "_wire", "reader")
 
-    def __init__(self, wire: Wire, settings: ClientSettings) -> None:
+    def __init__(self, wire: RequestTransport, settings: ClientSettings) -> None:
         self._wire = wire
         self._settings = settings
-        self.reader = RequestReader(settings)
+        self.reader = RequestParser(settings)
         # One at the most is read ahead, so a list is as good as a deque, and smaller.
         self._queue: list[Request] = []
         self._receiving: Request | None = None
@@ -34,8 +34,8 @@ class Inbox:
         """What has come."""
         for event in self.reader.feed(data):
             if isinstance(event, RequestHead):
-                self._receiving = Request(event, self._wire, self._settings.hold_bytes)
-                self._receiving.go_by(self._settings.request_id)
+                self._receiving = Request(event, self._wire, self._settings.request_buffer_bytes)
+                self._receiving.set_request_id(self._settings.request_id)
                 self._queue.append(self._receiving)
             elif isinstance(event, bytes):
                 assert self._receiving is not None
@@ -60,16 +60,16 @@ class Inbox:
     def end(self) -> None:
         """The connection has gone. Whatever holds on to it, and is held by it, only the collector would find."""
         self.clear()
-        self.reader.let_go()
+        self.reader.release_parser()
         self._receiving = None
         del self._wire
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: ErrorResponse) -> None:
         """What has been received so far is unfit: the request it belongs to, or one of which there is no head."""
         request, self._receiving = self._receiving, None
         if request is None:
             request = Request(
-                refused_head(self.reader.line, self._settings.target_bytes), self._wire, 0
+                refused_head(self.reader.line, self._settings.max_target_bytes), self._wire, 0
             )
             request.body_complete = True
             self._queue.append(request)
@@ -77,4 +77,4 @@ class Inbox:
             request.refusal = refusal
         else:
             # It is being served.
-            request.break_off(refusal)
+            request.fail(refusal)

@@ -13,12 +13,12 @@ from typing import Any
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from x509proxy.downstream.base_request import Incoming
+from x509proxy.downstream.base_request import BaseRequest
 from x509proxy.downstream.request import BodySink
 from x509proxy.exchange import Observer, Outcome
-from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.http1.errors import ErrorResponse, HttpError
 from x509proxy.http1.fields import Pairs
-from x509proxy.http1.messages import NO_HEAD, Body, RequestHead, read_request_head
+from x509proxy.http1.messages import NO_HEAD, Framing, RequestHead, read_request_head
 from x509proxy.http1.request_id import REQUEST_ID
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.peer import client_of
@@ -33,7 +33,7 @@ def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
     :raises Refused: as :func:`x509proxy.http1.messages.read_request_head`; or 413; or 400, the channel has refused it already.
     """
     if getattr(request.channel.transport, "disconnecting", False):
-        raise Refused(Refusal(400, "refused by the stock channel"))
+        raise HttpError(ErrorResponse(400, "refused by the stock channel"))
     pairs = [
         (name, value)
         for name, values in request.requestHeaders.getAllRawHeaders()
@@ -42,9 +42,11 @@ def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
     version = {b"HTTP/1.0": "1.0"}.get(request.clientproto, "1.1")
     head = read_request_head(request.method, _below_mount(request), version, pairs, settings)
     size = request.content.seek(0, 2)
-    if size > settings.body_bytes:
-        raise Refused(
-            Refusal(413, f"body of {size} bytes", f"The body may have {settings.body_bytes} bytes")
+    if size > settings.max_body_bytes:
+        raise HttpError(
+            ErrorResponse(
+                413, f"body of {size} bytes", f"The body may have {settings.max_body_bytes} bytes"
+            )
         )
     return head
 
@@ -60,7 +62,7 @@ def _below_mount(request: Any) -> bytes:
 
 
 @implementer(IPushProducer)
-class SiteRequest(Incoming):
+class SiteRequest(BaseRequest):
     """A stock request. Its body is complete before anybody sees it."""
 
     body_complete = True
@@ -90,7 +92,7 @@ class SiteRequest(Incoming):
     def resume_body(self) -> None:
         """There is nothing to hold up."""
 
-    def answer(self, refusal: Refusal) -> None:
+    def answer(self, refusal: ErrorResponse) -> None:
         self.reason = refusal.reason
         if refusal.status <= 501:
             self._hear_no_more()
@@ -98,7 +100,7 @@ class SiteRequest(Incoming):
         self.write(refusal.body)
         self._finish(Outcome.REFUSED)
 
-    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None:
+    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
         self._write_head(status, reason, pairs, length)
         self._request.registerProducer(self, streaming=True)
         self._producing = True
@@ -114,7 +116,7 @@ class SiteRequest(Incoming):
     def finish(self) -> None:
         self._finish(Outcome.ANSWERED)
 
-    def break_off(self, refusal: Refusal) -> None:
+    def fail(self, refusal: ErrorResponse) -> None:
         """Something failed: refuse the request if that can still be said, else cut it."""
         if self.begun:
             self.abort(refusal.reason)
@@ -133,11 +135,11 @@ class SiteRequest(Incoming):
 
     def pauseProducing(self) -> None:
         if self.source is not None:
-            self.source.pause_answer()
+            self.source.pause_response()
 
     def resumeProducing(self) -> None:
         if self.source is not None:
-            self.source.resume_answer()
+            self.source.resume_response()
 
     def stopProducing(self) -> None:
         """The client has gone; ``notifyFinish`` says so."""

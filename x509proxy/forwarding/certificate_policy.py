@@ -7,8 +7,8 @@ because no server could mean it (weak, unreadable, too large), or because the ad
 from __future__ import annotations
 
 from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, date
-from x509proxy.http1.errors import Refusal, Refused
-from x509proxy.settings import KeyType, Need, PolicySettings, Trust, Validity
+from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.settings import CertificateRequirement, KeyType, PolicySettings, Trust, Validity
 
 __all__ = ["admit", "check_times"]
 
@@ -28,16 +28,19 @@ _WANTED = {
 
 
 def admit(
-    certificate: ClientCertificate | None, need: Need, settings: PolicySettings, now: float
+    certificate: ClientCertificate | None,
+    need: CertificateRequirement,
+    settings: PolicySettings,
+    now: float,
 ) -> ClientCertificate | None:
     """The certificate to pass on, or ``None`` for a request that goes on without one. ``now``: seconds since the epoch.
 
     :raises Refused: 401 ``invalid_client`` (RFC 6749 section 5.2), or 400 for one that is too large.
     """
-    if need is Need.IGNORED:
+    if need is CertificateRequirement.IGNORED:
         return None
     if certificate is None:
-        if need is Need.REQUIRED:
+        if need is CertificateRequirement.REQUIRED:
             raise _refused("no client certificate", "A client certificate is required")
         return None
     _check_always(certificate, settings)
@@ -51,9 +54,9 @@ def admit(
 def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> None:
     # The size first: what is far too large has not been read.
     size = len(certificate.der)
-    if size > settings.maximum_der:
-        text = f"The client certificate is too large: {size} bytes, {settings.maximum_der} allowed"
-        raise Refused(Refusal(400, f"certificate of {size} bytes", text, "invalid_client"))
+    if size > settings.max_certificate_bytes:
+        text = f"The client certificate is too large: {size} bytes, {settings.max_certificate_bytes} allowed"
+        raise HttpError(ErrorResponse(400, f"certificate of {size} bytes", text, "invalid_client"))
     if not certificate.flags:
         return
     if Flag.UNREADABLE in certificate.flags:
@@ -110,5 +113,5 @@ def _check_key(certificate: ClientCertificate, settings: PolicySettings) -> None
     )
 
 
-def _refused(reason: str, description: str) -> Refused:
-    return Refused(Refusal(401, reason, description))
+def _refused(reason: str, description: str) -> HttpError:
+    return HttpError(ErrorResponse(401, reason, description))

@@ -16,7 +16,7 @@ from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.forwarding.certificate_policy import admit, check_times
 from x509proxy.forwarding.client import Client
 from x509proxy.forwarding.header_rules import HeaderRules, identity
-from x509proxy.forwarding.path_rules import need_of
+from x509proxy.forwarding.path_rules import requirement_for
 from x509proxy.forwarding.sanitizer import forward_request, write_fields
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import RequestHead
@@ -60,7 +60,7 @@ def forward(
             if told.certificate is not None:
                 check_times(told.certificate, policy, now)
             return told.fields
-    admitted = admit(client.certificate, need_of(head, policy, client.asked), policy, now)
+    admitted = admit(client.certificate, requirement_for(head, policy, client.asked), policy, now)
     fields = write_fields(
         forward_request(cleaned, head.host, client.hop, identity(admitted, rules))
     )

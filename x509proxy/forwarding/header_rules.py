@@ -25,12 +25,20 @@ from x509proxy.certificates.pem_files import (
 )
 from x509proxy.forwarding.certificate_formats import encode, is_value
 from x509proxy.forwarding.presets import HeaderPlan, Preset, find_preset
-from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.http1.errors import ErrorResponse, HttpError
 from x509proxy.http1.fields import Pairs
 from x509proxy.schema import HeaderSettings, ProxySettings
 from x509proxy.settings import Format, SettingsError
 
-__all__ = ["HeaderRules", "fold", "identity", "letters", "read_rules", "tells", "without_names"]
+__all__ = [
+    "HeaderRules",
+    "alphanumerics",
+    "contains_secret",
+    "fold",
+    "identity",
+    "read_rules",
+    "redact",
+]
 
 _FOLD = bytes(
     octet if chr(octet).isalnum() and octet < 0x80 else ord("-") for octet in range(256)
@@ -67,7 +75,9 @@ class HeaderRules:
     secret_letters: tuple[bytes, ...] = attrs.field(
         init=False,
         repr=False,
-        default=attrs.Factory(lambda self: tuple(map(letters, self.secrets)), takes_self=True),
+        default=attrs.Factory(
+            lambda self: tuple(map(alphanumerics, self.secrets)), takes_self=True
+        ),
     )
 
     @classmethod
@@ -96,24 +106,26 @@ def _said(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pairs:
     size = sum(len(value) for _, value in pairs)
     if plan.maximum and size > plan.maximum:
         text = f"The client certificate is too large: its header would have {size} bytes, {plan.maximum} allowed"
-        raise Refused(Refusal(400, f"certificate header of {size} bytes", text, "invalid_client"))
+        raise HttpError(
+            ErrorResponse(400, f"certificate header of {size} bytes", text, "invalid_client")
+        )
     return pairs
 
 
-def letters(text: bytes) -> bytes:
+def alphanumerics(text: bytes) -> bytes:
     """Letters and digits alone: a name is told however it is spread over a value."""
     return text.translate(_FOLD, b"-").replace(b"-", b"")
 
 
-def tells(text: bytes, rules: HeaderRules) -> bool:
+def contains_secret(text: bytes, rules: HeaderRules) -> bool:
     """Whether a secret stands in the text, in any spelling."""
     if not rules.secrets:
         return False
-    said = letters(text)
+    said = alphanumerics(text)
     return any(secret in said for secret in rules.secret_letters)
 
 
-def without_names(text: str, rules: HeaderRules) -> str:
+def redact(text: str, rules: HeaderRules) -> str:
     """A line for a log, in ASCII, with ``...`` for the secret name in any spelling: what it repeats is of a client's choosing."""
     for secret in rules.secrets:
         while (place := text.encode("ascii").translate(_FOLD).find(secret)) >= 0:
@@ -209,12 +221,16 @@ class _OwnHeader:
 
     def plan(self) -> HeaderPlan:
         settings = self.settings
-        if settings.place > 1 and settings.format not in _WITH_PLACE:
+        if settings.chain_index > 1 and settings.format not in _WITH_PLACE:
             raise SettingsError(
-                f"{self.where}.place: found {settings.place}, expected 1 for format {settings.format.value}"
+                f"{self.where}.chain_index: found {settings.chain_index}, expected 1 for format {settings.format.value}"
             )
         return HeaderPlan(
-            settings.format, self._name(), settings.place, settings.maximum or 0, self._value()
+            settings.format,
+            self._name(),
+            settings.chain_index,
+            settings.max_value_bytes or 0,
+            self._value(),
         )
 
     def _name(self) -> bytes:
@@ -259,7 +275,7 @@ class _OwnHeader:
 
     def _secret_text(self, path: str) -> bytes:
         text = self._text(read_line(path, f"{self.where}.value-file"))
-        if len(letters(text)) < _SHORTEST_SECRET:
+        if len(alphanumerics(text)) < _SHORTEST_SECRET:
             # It is taken out of answers wherever it stands: a short one would take harmless fields with it.
             raise self._error(
                 "value-file",

@@ -1,6 +1,6 @@
 """What stands between an answer and its request when the request is for metadata: the answer is gathered, then added to.
 
-Everything else that is asked never comes here. What is gathered is bounded by ``body-bytes``; the client sees nothing of it until
+Everything else that is asked never comes here. What is gathered is bounded by ``max-body-bytes``; the client sees nothing of it until
 it is complete, so an answer that is cut short before is a refusal, and one that fails afterwards is cut, as ever.
 """
 
@@ -18,27 +18,29 @@ from x509proxy.forwarding.oauth_metadata import (
     without_validators,
 )
 from x509proxy.http1.fields import Pairs
-from x509proxy.http1.messages import Body, RequestHead
+from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.schema import DiscoverySettings
 
-__all__ = ["AnswerSink", "Rewriting", "answer_sink"]
+__all__ = ["ResponseSink", "Rewriting", "answer_sink"]
 
 _METHODS = (b"GET", b"HEAD")
 
 
-class AnswerSink(Protocol):
+class ResponseSink(Protocol):
     """Where an answer goes (:class:`x509proxy.downstream.request.Request`)."""
 
-    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None: ...
+    def begin(
+        self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int
+    ) -> None: ...
     def write(self, data: bytes) -> None: ...
     def finish(self) -> None: ...
 
 
-class _Asking(AnswerSink, Protocol):
+class _Asking(ResponseSink, Protocol):
     head: RequestHead
 
 
-def answer_sink(request: _Asking, settings: DiscoverySettings) -> AnswerSink:
+def answer_sink(request: _Asking, settings: DiscoverySettings) -> ResponseSink:
     """Where the answer to ``request`` has to go: to itself, or, if it asks for metadata, through a :class:`Rewriting`.
 
     Then its head is changed, so that the whole document is asked for.
@@ -55,16 +57,16 @@ class Rewriting:
 
     __slots__ = ("_gathered", "_held", "_settings", "_sink")
 
-    def __init__(self, sink: AnswerSink, settings: DiscoverySettings) -> None:
+    def __init__(self, sink: ResponseSink, settings: DiscoverySettings) -> None:
         self._sink = sink
         self._settings = settings
-        self._held: tuple[int, bytes, Pairs, Body, int] | None = None
+        self._held: tuple[int, bytes, Pairs, Framing, int] | None = None
         # Not a list of pieces: an answer may come byte by byte.
         self._gathered = bytearray()
 
-    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Body, length: int) -> None:
-        is_document = may_be_document(status, pairs) and length <= self._settings.body_bytes
-        if is_document and body is not Body.NONE:
+    def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
+        is_document = may_be_document(status, pairs) and length <= self._settings.max_body_bytes
+        if is_document and body is not Framing.NONE:
             self._held = status, reason, pairs, body, length
             return
         if is_document:
@@ -79,7 +81,7 @@ class Rewriting:
             self._sink.write(data)
             return
         self._gathered += data
-        if len(self._gathered) > self._settings.body_bytes:
+        if len(self._gathered) > self._settings.max_body_bytes:
             self._hand_on()
 
     def finish(self) -> None:
@@ -87,7 +89,13 @@ class Rewriting:
             document = with_aliases(bytes(self._gathered), self._settings.mtls)
             if document is not None:
                 status, reason, pairs, _, _ = self._held
-                self._held = status, reason, without_validators(pairs), Body.LENGTH, len(document)
+                self._held = (
+                    status,
+                    reason,
+                    without_validators(pairs),
+                    Framing.LENGTH,
+                    len(document),
+                )
                 self._gathered = bytearray(document)
             self._hand_on()
         self._sink.finish()

@@ -11,21 +11,23 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from x509proxy.http1.errors import malformed
+from x509proxy.http1.errors import bad_request
 from x509proxy.http1.messages import RequestHead, host_name
-from x509proxy.http1.request_target import readings
-from x509proxy.settings import ClientAuth, Need, PolicySettings, RuleSettings
+from x509proxy.http1.request_target import normalized_paths
+from x509proxy.settings import CertificateRequirement, ClientAuth, PolicySettings, RuleSettings
 
-__all__ = ["need_of"]
+__all__ = ["requirement_for"]
 
 _ASKED = {
-    ClientAuth.NONE: Need.IGNORED,
-    ClientAuth.OPTIONAL: Need.OPTIONAL,
-    ClientAuth.REQUIRED: Need.REQUIRED,
+    ClientAuth.NONE: CertificateRequirement.IGNORED,
+    ClientAuth.OPTIONAL: CertificateRequirement.OPTIONAL,
+    ClientAuth.REQUIRED: CertificateRequirement.REQUIRED,
 }
 
 
-def need_of(head: RequestHead, settings: PolicySettings, asked: ClientAuth | None = None) -> Need:
+def requirement_for(
+    head: RequestHead, settings: PolicySettings, asked: ClientAuth | None = None
+) -> CertificateRequirement:
     """What this request needs. ``asked``: what its listener's handshake asks for, if that is not what all the others do.
 
     :raises Refused: 400, by one reading of its path it needs a certificate, and by another it must go without.
@@ -34,14 +36,14 @@ def need_of(head: RequestHead, settings: PolicySettings, asked: ClientAuth | Non
     if not settings.rules:
         return usual
     name = host_name(head.host)
-    needs = {_ruled(path, name, settings.rules) or usual for path in readings(head.target)}
-    if Need.REQUIRED in needs and Need.IGNORED in needs:
-        raise malformed("a path that rules contradict each other about")
+    needs = {_ruled(path, name, settings.rules) or usual for path in normalized_paths(head.target)}
+    if CertificateRequirement.REQUIRED in needs and CertificateRequirement.IGNORED in needs:
+        raise bad_request("a path that rules contradict each other about")
     # Of two, one is OPTIONAL.
-    return next(iter(needs - {Need.OPTIONAL}), Need.OPTIONAL)
+    return next(iter(needs - {CertificateRequirement.OPTIONAL}), CertificateRequirement.OPTIONAL)
 
 
-def _ruled(path: str, name: str, rules: tuple[RuleSettings, ...]) -> Need | None:
+def _ruled(path: str, name: str, rules: tuple[RuleSettings, ...]) -> CertificateRequirement | None:
     for prefix, server_name, need in _longest_first(rules):
         if server_name in (None, name) and (path + "/").startswith(prefix):
             return need
@@ -49,7 +51,9 @@ def _ruled(path: str, name: str, rules: tuple[RuleSettings, ...]) -> Need | None
 
 
 @lru_cache(maxsize=64)
-def _longest_first(rules: tuple[RuleSettings, ...]) -> list[tuple[str, str | None, Need]]:
+def _longest_first(
+    rules: tuple[RuleSettings, ...],
+) -> list[tuple[str, str | None, CertificateRequirement]]:
     by_length = sorted(
         rules, key=lambda rule: (len(rule.path), rule.server_name is not None), reverse=True
     )

@@ -45,7 +45,7 @@ class HeaderPlan:
 class Preset:
     """One server. ``server_lines``: what its own configuration has to say, with ``{name}`` for the first header's name.
 
-    ``head_bytes``: the largest head that it takes as it comes, 0 if that is not known.
+    ``max_head_bytes``: the largest head that it takes as it comes, 0 if that is not known.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Preset:
     plans: tuple[HeaderPlan, ...]
     server_lines: tuple[str, ...] = ()
     naming: Naming = Naming.FIXED
-    head_bytes: int = 0
+    max_head_bytes: int = 0
 
     @property
     def needs_name(self) -> bool:

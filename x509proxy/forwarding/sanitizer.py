@@ -19,19 +19,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from x509proxy.forwarding.client import Hop
-from x509proxy.forwarding.header_rules import HeaderRules, fold, letters, tells
+from x509proxy.forwarding.header_rules import HeaderRules, alphanumerics, contains_secret, fold
 from x509proxy.forwarding.presets import PRESETS
-from x509proxy.http1.errors import malformed
+from x509proxy.http1.errors import bad_request
 from x509proxy.http1.fields import Pairs
-from x509proxy.http1.messages import Body, RequestHead, ResponseHead
+from x509proxy.http1.messages import Framing, RequestHead, ResponseHead
 
 __all__ = [
     "Fields",
-    "clean_answer",
-    "clean_request",
     "forward_reason",
     "forward_request",
     "forward_response",
+    "sanitize_request",
+    "sanitize_response",
     "write_fields",
     "write_head",
 ]
@@ -80,7 +80,7 @@ _HOPS = frozenset(
 _NOT_ANSWERED = _HOP_BY_HOP | {b"x-request-id"}
 _PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
 # A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
-_LENGTH, _CHUNKED = Body.LENGTH, Body.CHUNKED
+_LENGTH, _CHUNKED = Framing.LENGTH, Framing.CHUNKED
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
@@ -98,7 +98,7 @@ class Fields(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - what it rememb
         return b"date" in [name.lower() for name, _ in self]
 
 
-def clean_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
+def sanitize_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
     """The client's fields that pass, ``Host`` first; and how many forged ones were removed.
 
     The head keeps it, since the same one may come again (:mod:`x509proxy.http1.head_cache`): so it lives no longer than the head.
@@ -126,7 +126,7 @@ def drop_hop_by_hop(pairs: Pairs) -> Pairs:
     """Without the fields that concern one connection, and those that ``Connection`` says do."""
     named = _named_by_connection(pairs)
     if named & _NOT_TO_BE_NAMED:
-        raise malformed("connection field names one that frames or routes the message")
+        raise bad_request("connection field names one that frames or routes the message")
     gone = _HOP_BY_HOP | named if named else _HOP_BY_HOP
     return [pair for pair in pairs if fold(pair[0]) not in gone]
 
@@ -157,7 +157,7 @@ def _is_claim(name: bytes) -> bool:
     folded = fold(name)
     if folded in _CLAIMS or folded in _HOPS or folded.startswith(_PREFIXES):
         return True
-    said = letters(folded)
+    said = alphanumerics(folded)
     return b"mtls" in folded.split(b"-") or any(word in said for word in _CLAIM_WORDS)
 
 
@@ -181,8 +181,8 @@ def _forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
     yield b"Forwarded", b'for=%b;host="%b";proto=%b' % (node, host, scheme)
 
 
-def clean_answer(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Fields]:
-    """The reason phrase and the fields that go to the client. The head keeps them, as in :func:`clean_request`."""
+def sanitize_response(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Fields]:
+    """The reason phrase and the fields that go to the client. The head keeps them, as in :func:`sanitize_request`."""
     for made_for, reason, pairs in head.memo:
         if made_for is rules:
             return reason, pairs
@@ -193,7 +193,7 @@ def clean_answer(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Fields]
 
 def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
     """The reason phrase, unless it tells the secret name."""
-    return b"" if tells(reason, rules) else reason
+    return b"" if contains_secret(reason, rules) else reason
 
 
 def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
@@ -202,7 +202,7 @@ def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
     gone = _NOT_ANSWERED | named if named else _NOT_ANSWERED
     kept = [_varied(pair, rules) for pair in pairs if fold(pair[0]) not in gone]
     # All at once first, since nearly always there is nothing to find.
-    if not tells(b" ".join([part for pair in kept for part in pair]), rules):
+    if not contains_secret(b" ".join([part for pair in kept for part in pair]), rules):
         return kept
     return list(_without_secrets(kept, rules))
 
@@ -213,23 +213,25 @@ def _varied(pair: tuple[bytes, bytes], rules: HeaderRules) -> tuple[bytes, bytes
     if name.lower() != b"vary":
         return pair
     members = [
-        b"*" if fold(part) in rules.folds or tells(part, rules) else part
+        b"*" if fold(part) in rules.folds or contains_secret(part, rules) else part
         for part in map(bytes.strip, value.split(b","))
     ]
-    if b"*" not in members and not tells(value, rules):
+    if b"*" not in members and not contains_secret(value, rules):
         return pair
     rest = b", ".join(dict.fromkeys(members))
-    return name, b"*" if tells(rest, rules) else rest
+    return name, b"*" if contains_secret(rest, rules) else rest
 
 
 def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, bytes]]:
     for name, value in pairs:
-        if not tells(name + b" " + value, rules):
+        if not contains_secret(name + b" " + value, rules):
             yield name, value
-        elif not tells(name, rules):
+        elif not contains_secret(name, rules):
             # A list (Access-Control-Allow-Headers …) loses the one member; what is left empty goes whole.
-            rest = b", ".join(part.strip() for part in value.split(b",") if not tells(part, rules))
-            if rest and not tells(name + b" " + rest, rules):
+            rest = b", ".join(
+                part.strip() for part in value.split(b",") if not contains_secret(part, rules)
+            )
+            if rest and not contains_secret(name + b" " + rest, rules):
                 yield name, rest
 
 
@@ -241,7 +243,9 @@ def write_fields(pairs: Pairs) -> bytes:
     return _lines([b"%b: %b\r\n" % pair for pair in pairs])
 
 
-def write_head(start: bytes, pairs: Pairs, body: Body, length: int, written: bytes = b"") -> bytes:
+def write_head(
+    start: bytes, pairs: Pairs, body: Framing, length: int, written: bytes = b""
+) -> bytes:
     """A head from scratch, with exactly one framing (law L2): ``start`` line, fields, framing, empty line.
 
     ``LENGTH`` writes ``Content-Length``, ``CHUNKED`` writes ``Transfer-Encoding``; ``NONE`` and ``CLOSE`` write neither.

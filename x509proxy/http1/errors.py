@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import attrs
 
-__all__ = ["Refusal", "Refused", "malformed"]
+__all__ = ["ErrorResponse", "HttpError", "bad_request"]
 
 # RFC 6749 section 5.2 for the token end point; section 4.1.2.1 has the two for a server that is out of order.
 _ERRORS = {
@@ -20,7 +20,7 @@ _ERRORS = {
 
 
 @attrs.frozen
-class Refusal:
+class ErrorResponse:
     """One answer of the proxy's own.
 
     ``status``: HTTP status; ``reason``: for the operator's log, never holds a secret; ``description``: for the client, plain
@@ -55,14 +55,14 @@ class Refusal:
         return tuple(fields)
 
 
-class Refused(Exception):
-    """Raised where a request, or a back end's answer, turns out unfit; carries the :class:`Refusal`."""
+class HttpError(Exception):
+    """Raised where a request, or a back end's answer, turns out unfit; carries the :class:`ErrorResponse`."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: ErrorResponse) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
 
 
-def malformed(reason: str) -> Refused:
+def bad_request(reason: str) -> HttpError:
     """To be raised for a request that no reader should have to make sense of."""
-    return Refused(Refusal(400, reason, "Malformed request"))
+    return HttpError(ErrorResponse(400, reason, "Malformed request"))

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-from x509proxy.http1.messages import Body, RequestHead, ResponseHead
+from x509proxy.http1.messages import Framing, RequestHead, ResponseHead
 from x509proxy.settings import ClientSettings, UpstreamSettings
 
 __all__ = ["KnownHeads", "known_answers", "known_heads"]
@@ -45,7 +45,7 @@ class KnownHeads(Generic[Head]):
     def add(self, raw: bytes, head: Head) -> None:
         """Remember it; when there are too many, all are forgotten."""
         small = len(raw) <= _LARGEST and len(head.pairs) <= _MOST_FIELDS
-        if small and head.body in (Body.LENGTH, Body.NONE) and not _SECRET.search(raw):
+        if small and head.body in (Framing.LENGTH, Framing.NONE) and not _SECRET.search(raw):
             if len(self._heads) >= _MOST:
                 self._heads.clear()
             self._heads[raw] = head

@@ -25,16 +25,16 @@ from typing import Any
 
 import attrs
 
-from x509proxy.http1.errors import Refusal, Refused, malformed
+from x509proxy.http1.errors import ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Pairs
-from x509proxy.http1.request_line import check_method, told
+from x509proxy.http1.request_line import check_method, loggable
 from x509proxy.http1.request_target import is_authority, read_target, without_empty_port
 from x509proxy.redaction import without_secrets
-from x509proxy.settings import ClientSettings, OddNames
+from x509proxy.settings import ClientSettings, InvalidNames
 
 __all__ = [
     "NO_HEAD",
-    "Body",
+    "Framing",
     "RequestHead",
     "ResponseHead",
     "host_name",
@@ -58,7 +58,7 @@ _LONGEST_TOLD = 80
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
-class Body(enum.Enum):
+class Framing(enum.Enum):
     """How the end of a body is known."""
 
     NONE = "none"
@@ -71,8 +71,8 @@ class Body(enum.Enum):
 class RequestHead:
     """One request's head. ``target`` is in origin-form or ``*``, byte for byte as sent; ``host`` is empty only in HTTP/1.0.
 
-    ``length``: the body's length if ``body`` is ``LENGTH``; ``odd_names``: how many fields were dropped for their names;
-    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3). ``memo`` and ``told``: what has been
+    ``length``: the body's length if ``body`` is ``LENGTH``; ``invalid_header_names``: how many fields were dropped for their names;
+    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3). ``memo`` and ``loggable``: what has been
     found out about it last, for :mod:`x509proxy.forwarding.sanitizer` and :mod:`x509proxy.forwarding.forwarded_fields`; ``words``: method, path without query,
     which may hold OAuth codes, and version, as text for the record.
     """
@@ -82,10 +82,10 @@ class RequestHead:
     version: str
     pairs: Pairs = attrs.field(repr=False)
     host: bytes
-    body: Body
+    body: Framing
     length: int = 0
     expects_continue: bool = False
-    odd_names: int = 0
+    invalid_header_names: int = 0
     keep_alive: bool = True
     memo: list[tuple[Any, Pairs, int]] = attrs.field(factory=list, init=False, eq=False, repr=False)
     told: list[Any] = attrs.field(factory=list, init=False, eq=False, repr=False)
@@ -105,7 +105,7 @@ def _words(head: RequestHead) -> tuple[str, str, str]:
     )
 
 
-NO_HEAD = RequestHead(b"-", b"-", "1.1", (), b"", Body.NONE, keep_alive=False)
+NO_HEAD = RequestHead(b"-", b"-", "1.1", (), b"", Framing.NONE, keep_alive=False)
 """What stands in for the head of what could not be read."""
 
 
@@ -114,7 +114,7 @@ def refused_head(line: bytes, limit: int) -> RequestHead:
 
     ``line``: empty if it has not come whole; ``limit``: bytes of a target.
     """
-    return RequestHead(*told(line, limit), (), b"", Body.NONE, keep_alive=False)
+    return RequestHead(*loggable(line, limit), (), b"", Framing.NONE, keep_alive=False)
 
 
 @attrs.frozen
@@ -128,7 +128,7 @@ class ResponseHead:
     status: int
     reason: bytes
     pairs: Pairs = attrs.field(repr=False)
-    body: Body
+    body: Framing
     length: int = -1
     keep_alive: bool = True
     memo: list[tuple[Any, bytes, Any]] = attrs.field(factory=list, init=False, eq=False, repr=False)
@@ -148,14 +148,14 @@ def read_request_head(
     """
     check_method(method)
     if version not in ("1.1", "1.0"):
-        raise malformed(f"HTTP version {version}")
-    if len(pairs) > settings.fields:
-        raise Refused(Refusal(431, f"{len(pairs)} header fields", "Too many header fields"))
-    kept, single = _read_fields(pairs, settings.odd_names)
+        raise bad_request(f"HTTP version {version}")
+    if len(pairs) > settings.max_header_fields:
+        raise HttpError(ErrorResponse(431, f"{len(pairs)} header fields", "Too many header fields"))
+    kept, single = _read_fields(pairs, settings.invalid_header_names)
     host = _read_host(single.get(b"host"), version)
-    origin, host = read_target(method, target, host, settings.target_bytes)
-    _check_served(host, settings.hosts)
-    body, length = _read_framing(method, version, single, settings.body_bytes)
+    origin, host = read_target(method, target, host, settings.max_target_bytes)
+    _check_served(host, settings.allowed_hosts)
+    body, length = _read_framing(method, version, single, settings.max_body_bytes)
     expects_continue = _expects_continue(single, version)
     return RequestHead(
         method,
@@ -172,7 +172,7 @@ def read_request_head(
 
 
 def _read_fields(
-    pairs: Pairs, odd_names: OddNames
+    pairs: Pairs, invalid_header_names: InvalidNames
 ) -> tuple[list[tuple[bytes, bytes]], dict[bytes, bytes]]:
     """The fields that go on, and those that may stand only once, by lower-case name."""
     kept: list[tuple[bytes, bytes]] = []
@@ -180,15 +180,15 @@ def _read_fields(
     for pair in pairs:
         name, value = pair
         if name.translate(None, _NAME_OCTETS) or not name:
-            if odd_names is OddNames.REFUSE or not name:
-                raise malformed("header name outside [A-Za-z0-9-]")
+            if invalid_header_names is InvalidNames.REFUSE or not name:
+                raise bad_request("header name outside [A-Za-z0-9-]")
             continue
         if value.translate(None, _VALUE_OCTETS):
-            raise malformed("header value with control characters or bytes above 0x7E")
+            raise bad_request("header value with control characters or bytes above 0x7E")
         lower = name.lower()
         if lower in _SINGLE:
             if lower in single:
-                raise malformed(f"two {lower.decode('ascii')} fields")
+                raise bad_request(f"two {lower.decode('ascii')} fields")
             single[lower] = value
         kept.append(pair)
     return kept, single
@@ -198,9 +198,9 @@ def _read_host(host: bytes | None, version: str) -> bytes:
     if host is None:
         if version == "1.0":
             return b""
-        raise malformed("no host field")
+        raise bad_request("no host field")
     if not is_authority(host):
-        raise malformed("malformed host field")
+        raise bad_request("malformed host field")
     return without_empty_port(host)
 
 
@@ -214,29 +214,33 @@ def _check_served(host: bytes, hosts: tuple[str, ...]) -> None:
     if hosts and (name := host_name(host)) not in hosts:
         # The client's word: of few characters, cut short, and nothing that could be the secret header's.
         asked = without_secrets(repr(name))[:_LONGEST_TOLD]
-        raise Refused(
-            Refusal(421, f"a host that is not served: {asked}", "This name is not served here")
+        raise HttpError(
+            ErrorResponse(
+                421, f"a host that is not served: {asked}", "This name is not served here"
+            )
         )
 
 
 def _read_framing(
     method: bytes, version: str, single: dict[bytes, bytes], limit: int
-) -> tuple[Body, int]:
+) -> tuple[Framing, int]:
     """RFC 9112 section 6.3, without the parts that recover from what should not be."""
     coding, length = single.get(b"transfer-encoding"), single.get(b"content-length")
     if coding is not None:
         if length is not None or version == "1.0" or coding.lower() != b"chunked":
-            raise malformed("transfer-encoding other than chunked alone, or in HTTP/1.0")
-        body, size = Body.CHUNKED, 0
+            raise bad_request("transfer-encoding other than chunked alone, or in HTTP/1.0")
+        body, size = Framing.CHUNKED, 0
     else:
         if length is not None and not _LENGTH.fullmatch(length):
-            raise malformed("malformed content-length")
+            raise bad_request("malformed content-length")
         size = int(length or b"0")
-        body = Body.LENGTH if size else Body.NONE
-    if body is not Body.NONE and method not in _WITH_BODY:
-        raise malformed(f"body on {method.decode('ascii')}")
+        body = Framing.LENGTH if size else Framing.NONE
+    if body is not Framing.NONE and method not in _WITH_BODY:
+        raise bad_request(f"body on {method.decode('ascii')}")
     if size > limit:
-        raise Refused(Refusal(413, f"body of {size} bytes", f"The body may have {limit} bytes"))
+        raise HttpError(
+            ErrorResponse(413, f"body of {size} bytes", f"The body may have {limit} bytes")
+        )
     return body, size
 
 
@@ -246,7 +250,7 @@ def _expects_continue(single: dict[bytes, bytes], version: str) -> bool:
     if expect is None or version == "1.0":
         return False
     if expect.lower() != b"100-continue":
-        raise Refused(Refusal(417, "unknown expectation"))
+        raise HttpError(ErrorResponse(417, "unknown expectation"))
     return True
 
 
@@ -278,14 +282,14 @@ def read_response_head(
     )
 
 
-def _bad_answer(reason: str) -> Refused:
-    return Refused(Refusal(502, f"back end's answer: {reason}"))
+def _bad_answer(reason: str) -> HttpError:
+    return HttpError(ErrorResponse(502, f"back end's answer: {reason}"))
 
 
 _FRAMING_SIZES = (len(b"transfer-encoding"), len(b"content-length"))
 
 
-def _answer_framing(status: int, version: str, pairs: Pairs, method: bytes) -> tuple[Body, int]:
+def _answer_framing(status: int, version: str, pairs: Pairs, method: bytes) -> tuple[Framing, int]:
     framing = [(name.lower(), value) for name, value in pairs if len(name) in _FRAMING_SIZES]
     codings = [value for name, value in framing if name == b"transfer-encoding"]
     lengths = [value for name, value in framing if name == b"content-length"]
@@ -295,7 +299,7 @@ def _answer_framing(status: int, version: str, pairs: Pairs, method: bytes) -> t
         raise _bad_answer("transfer-encoding other than chunked, or in HTTP/1.0")
     length = int(lengths[0]) if lengths else -1
     if method == b"HEAD" or status in (204, 304):
-        return Body.NONE, -1 if status == 204 else length
+        return Framing.NONE, -1 if status == 204 else length
     if codings:
-        return Body.CHUNKED, length
-    return (Body.LENGTH if lengths else Body.CLOSE), length
+        return Framing.CHUNKED, length
+    return (Framing.LENGTH if lengths else Framing.CLOSE), length

@@ -12,19 +12,19 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-__all__ = ["BODY", "END", "HEAD", "IDLE", "Mark", "MessageCounter", "Stage"]
+__all__ = ["BODY", "END", "HEAD", "IDLE", "EndOfMessage", "ParserBase", "ParserState"]
 
 _OVERHEAD = 16384  # bytes
 _OVERHEAD_PER_BYTE = 8
 
 
-class Mark(enum.Enum):
+class EndOfMessage(enum.Enum):
     """The event that has nothing to carry."""
 
     END = "end"
 
 
-class Stage(enum.Enum):
+class ParserState(enum.Enum):
     """Where in a message the reader stands."""
 
     IDLE = "idle"
@@ -33,17 +33,17 @@ class Stage(enum.Enum):
 
 
 # A look into an enumeration takes four times as long as one at a module's name (Python 3.11).
-END: Final = Mark.END
-IDLE, HEAD, BODY = Stage
+END: Final = EndOfMessage.END
+IDLE, HEAD, BODY = ParserState
 
 
-class MessageCounter:
+class ParserBase:
     """What the readers of requests and of answers have in common (:mod:`x509proxy.http1.request_parser`, :mod:`x509proxy.http1.response_parser`)."""
 
-    def __init__(self, head_bytes: int, fields: int) -> None:
+    def __init__(self, max_head_bytes: int, fields: int) -> None:
         self.stage = IDLE
         self.dead = False
-        self._head_limit = head_bytes
+        self._head_limit = max_head_bytes
         self._field_limit = fields
         self._pairs: list[tuple[bytes, bytes]] = []
         self._head_size = 0
@@ -52,7 +52,7 @@ class MessageCounter:
         self._standstill = 0
         self._begun = False
 
-    def let_go(self) -> None:
+    def release_parser(self) -> None:
         """Nothing more is fed. A parser and its reader are a cycle that only the collector would find."""
         self.__dict__.pop("_parser", None)
 

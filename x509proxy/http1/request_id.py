@@ -6,7 +6,7 @@ Facts
 * An id that counts tells a client how many requests others make between two of its own. So each has 128 random bits; they are
   fetched 256 at a time, which costs less than a counter that is written out.
 * A client that chooses the id writes into the logs of the back end, and can make its request look like another's: its own
-  never passes as such, unless a trusted hop in front of the proxy gives ids (``request-id = "keep"``).
+  never passes as such, unless a trusted hop in front of the proxy gives ids (``request-id = "trust"``).
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 
-from x509proxy.http1.errors import Refusal, Refused, malformed
+from x509proxy.http1.errors import ErrorResponse, HttpError, bad_request
 from x509proxy.http1.request_target import read_target
 
-__all__ = ["check_method", "check_request_line", "told"]
+__all__ = ["check_method", "check_request_line", "loggable"]
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 _NEVER = frozenset({b"TRACE", b"CONNECT"})
@@ -30,7 +30,7 @@ def check_request_line(line: bytes) -> None:
     :raises Refused: 400; or 405 or 501, the method is not served.
     """
     if not _REQUEST_LINE.fullmatch(line):
-        raise malformed("malformed request line")
+        raise bad_request("malformed request line")
     check_method(line.partition(b" ")[0])
 
 
@@ -42,18 +42,18 @@ def check_method(method: bytes) -> None:
     if method in _METHODS:
         return
     if method in _NEVER:
-        raise Refused(Refusal(405, f"method {method.decode('ascii')}"))
-    raise Refused(Refusal(501, "unknown method"))
+        raise HttpError(ErrorResponse(405, f"method {method.decode('ascii')}"))
+    raise HttpError(ErrorResponse(501, "unknown method"))
 
 
-def told(line: bytes, limit: int) -> tuple[bytes, bytes, str]:
+def loggable(line: bytes, limit: int) -> tuple[bytes, bytes, str]:
     """Method, target and version for the record; ``-`` stands for what is not fit to be told, or longer than it may be."""
     if not _REQUEST_LINE.fullmatch(line):
         return _UNTOLD, _UNTOLD, "1.1"
     method, target, protocol = line.split(b" ")
     try:
         target, _ = read_target(method, target, b"", limit)
-    except Refused:
+    except HttpError:
         target = _UNTOLD
     return (
         method if len(method) <= _LONGEST_METHOD else _UNTOLD,

@@ -1,7 +1,7 @@
 """Bytes to requests: llhttp with the limits it leaves open, and no transport. What comes out has been validated.
 
-The reader turns what is fed to it into a list of events, in order: a head, pieces of its body, ``Mark.END``; or a
-:class:`~x509proxy.http1.errors.Refusal`, after which the reader is dead and whatever is fed to it vanishes (law L3).
+The reader turns what is fed to it into a list of events, in order: a head, pieces of its body, ``EndOfMessage.END``; or a
+:class:`~x509proxy.http1.errors.ErrorResponse`, after which the reader is dead and whatever is fed to it vanishes (law L3).
 
 Facts
 -----
@@ -16,28 +16,28 @@ from functools import cached_property
 
 import httptools
 
-from x509proxy.http1.errors import Refusal, Refused, malformed
+from x509proxy.http1.errors import ErrorResponse, HttpError, bad_request
 from x509proxy.http1.head_cache import known_heads
-from x509proxy.http1.messages import Body, RequestHead, read_request_head
-from x509proxy.http1.parser import BODY, END, HEAD, IDLE, Mark, MessageCounter, Stage
+from x509proxy.http1.messages import Framing, RequestHead, read_request_head
+from x509proxy.http1.parser import BODY, END, HEAD, IDLE, EndOfMessage, ParserBase, ParserState
 from x509proxy.http1.request_line import check_request_line
 from x509proxy.settings import ClientSettings
 
-__all__ = ["RequestEvent", "RequestReader"]
+__all__ = ["RequestEvent", "RequestParser"]
 
 
-RequestEvent = RequestHead | bytes | Mark | Refusal
+RequestEvent = RequestHead | bytes | EndOfMessage | ErrorResponse
 
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _PART_OF_LINE = re.compile(rb"[ -~]*\r?")
 _LINE_AROUND_TARGET = 32
 
 
-class RequestReader(MessageCounter):
+class RequestParser(ParserBase):
     """Requests from one client connection, one after the other. ``line``: that of a request whose head is not complete yet."""
 
     def __init__(self, settings: ClientSettings) -> None:
-        super().__init__(settings.head_bytes, settings.fields)
+        super().__init__(settings.max_head_bytes, settings.max_header_fields)
         self._settings = settings
         self._events: list[RequestEvent] = []
         self._pieces: list[bytes] = []
@@ -159,29 +159,29 @@ class RequestReader(MessageCounter):
             self.line = line
             try:
                 check_request_line(line)
-            except Refused as refused:
+            except HttpError as refused:
                 self._die(refused.refusal)
             return b"" if self.dead else data
         if not _PART_OF_LINE.fullmatch(data):
-            self._die(Refusal(400, "malformed request line", "Malformed request"))
-        elif len(data) > self._settings.target_bytes + _LINE_AROUND_TARGET:
-            self._die(Refusal(414, "request line too long"))
+            self._die(ErrorResponse(400, "malformed request line", "Malformed request"))
+        elif len(data) > self._settings.max_target_bytes + _LINE_AROUND_TARGET:
+            self._die(ErrorResponse(414, "request line too long"))
         elif data:
             # Half an empty line begins nothing: a client that drips empty lines would have a new deadline with each of them.
             self.stage, self._line = IDLE if data == b"\r" else HEAD, data
         return b""
 
     def _refuse(self, error: httptools.HttpParserError) -> None:
-        if isinstance(error.__context__, Refused):
+        if isinstance(error.__context__, HttpError):
             self._die(error.__context__.refusal)
         elif error.__context__ is not None:
             # A fault of ours in a callback is none of the client's; whoever feeds ends the connection for it.
             self.dead = True
             raise error.__context__
         else:
-            self._die(Refusal(400, f"malformed request: {error}", "Malformed request"))
+            self._die(ErrorResponse(400, f"malformed request: {error}", "Malformed request"))
 
-    def _die(self, refusal: Refusal) -> None:
+    def _die(self, refusal: ErrorResponse) -> None:
         self._hand_on()
         self.dead = True
         self._events.append(refusal)
@@ -201,17 +201,17 @@ class RequestReader(MessageCounter):
 
     def on_url(self, piece: bytes) -> None:
         self._target += piece
-        if len(self._target) > self._settings.target_bytes:
-            raise Refused(Refusal(414, "target too long"))
+        if len(self._target) > self._settings.max_target_bytes:
+            raise HttpError(ErrorResponse(414, "target too long"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._count_field(name, value):
             return
-        if len(name) + len(value) + 2 > self._settings.line_bytes:
-            raise Refused(Refusal(431, "header line too long"))
+        if len(name) + len(value) + 2 > self._settings.max_line_bytes:
+            raise HttpError(ErrorResponse(431, "header line too long"))
         self._pairs.append((name, value.strip(b" \t")))
         if len(self._pairs) > self._field_limit or self._head_size > self._head_limit:
-            raise Refused(Refusal(431, "too many header fields, or too large"))
+            raise HttpError(ErrorResponse(431, "too many header fields, or too large"))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -222,10 +222,10 @@ class RequestReader(MessageCounter):
         )  # fmt: skip
         self._left = head.length
         if len(self._target) + self._head_size > self._head_limit:
-            raise Refused(Refusal(431, "head too large"))
-        if parser.should_upgrade() and head.body is not Body.NONE:
+            raise HttpError(ErrorResponse(431, "head too large"))
+        if parser.should_upgrade() and head.body is not Framing.NONE:
             # httptools leaves its body out.
-            raise malformed("upgrade of a request with a body")
+            raise bad_request("upgrade of a request with a body")
         self._begin_body()
         self.line = b""
         self._events.append(head)
@@ -234,10 +234,12 @@ class RequestReader(MessageCounter):
 
     def on_body(self, piece: bytes) -> None:
         self._body_size += len(piece)
-        if self._body_size > self._settings.body_bytes:
-            raise Refused(
-                Refusal(
-                    413, "body too large", f"The body may have {self._settings.body_bytes} bytes"
+        if self._body_size > self._settings.max_body_bytes:
+            raise HttpError(
+                ErrorResponse(
+                    413,
+                    "body too large",
+                    f"The body may have {self._settings.max_body_bytes} bytes",
                 )
             )
         self._pieces.append(piece)
@@ -245,11 +247,11 @@ class RequestReader(MessageCounter):
     def on_message_complete(self) -> None:
         self._hand_on()
         if self._stays_open and not self._parser.should_keep_alive():
-            raise malformed("connection field in a trailer")
+            raise bad_request("connection field in a trailer")
         self._end(self._parser.should_keep_alive())
 
 
-def _endless(stage: Stage) -> Refusal:
+def _endless(stage: ParserState) -> ErrorResponse:
     if stage is HEAD:
-        return Refusal(431, "head too large")
-    return Refusal(400, "body framing larger than the body", "Malformed request")
+        return ErrorResponse(431, "head too large")
+    return ErrorResponse(400, "body framing larger than the body", "Malformed request")

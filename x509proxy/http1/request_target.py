@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import re
 
-from x509proxy.http1.errors import Refusal, Refused, malformed
+from x509proxy.http1.errors import ErrorResponse, HttpError, bad_request
 
-__all__ = ["is_authority", "read_target", "readings", "without_empty_port"]
+__all__ = ["is_authority", "normalized_paths", "read_target", "without_empty_port"]
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ORIGIN = re.compile(rb"/[!-\"$-~]*")
@@ -49,10 +49,10 @@ def read_target(method: bytes, target: bytes, host: bytes, limit: int) -> tuple[
     :raises Refused: with 400 or 414.
     """
     if len(target) > limit:
-        raise Refused(Refusal(414, f"target of {len(target)} bytes"))
+        raise HttpError(ErrorResponse(414, f"target of {len(target)} bytes"))
     origin, host = _in_origin_form(method, target, host)
     if _strays(origin):
-        raise malformed("a path that leaves the root, or can be read in several ways")
+        raise bad_request("a path that leaves the root, or can be read in several ways")
     return origin, host
 
 
@@ -63,10 +63,10 @@ def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
         return target, host
     absolute = _ABSOLUTE.fullmatch(target)
     if not absolute or not is_authority(absolute[1]):
-        raise malformed("malformed request target")
+        raise bad_request("malformed request target")
     authority, rest = without_empty_port(absolute[1]), absolute[2] or b""
     if host and authority.lower() != host.lower():
-        raise malformed("the target's authority is not the host field's")
+        raise bad_request("the target's authority is not the host field's")
     if not rest and method == b"OPTIONS":
         return b"*", authority
     return rest if rest.startswith(b"/") else b"/" + rest, authority
@@ -109,7 +109,7 @@ def _kindest_name(written: str) -> str:
     return name.rstrip(_BLANKS + ".") or (".." if name.count(".") > 1 else "")
 
 
-def readings(target: bytes) -> tuple[str, str]:
+def normalized_paths(target: bytes) -> tuple[str, str]:
     """The path of a target in origin-form, as the kindest reader sees it: with its detours resolved, and with none resolved.
 
     ``/*`` for ``*``.

@@ -18,34 +18,34 @@ from typing import Protocol
 
 import httptools
 
-from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.http1.errors import ErrorResponse, HttpError
 from x509proxy.http1.head_cache import KnownHeads, known_answers
-from x509proxy.http1.messages import Body, ResponseHead, read_response_head
-from x509proxy.http1.parser import BODY, END, IDLE, Mark, MessageCounter
+from x509proxy.http1.messages import Framing, ResponseHead, read_response_head
+from x509proxy.http1.parser import BODY, END, IDLE, EndOfMessage, ParserBase
 from x509proxy.settings import UpstreamSettings
 
-__all__ = ["ResponseEvent", "ResponseReader", "Taker"]
+__all__ = ["ResponseEvent", "ResponseHandler", "ResponseParser"]
 
-ResponseEvent = ResponseHead | bytes | Mark | Refusal
+ResponseEvent = ResponseHead | bytes | EndOfMessage | ErrorResponse
 
 _INTERIM_ANSWERS = 16
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-class Taker(Protocol):
+class ResponseHandler(Protocol):
     """Who has lent a connection: it takes the answer, and is told when the back end takes its request too slowly."""
 
-    def answer_head(self, head: ResponseHead) -> None: ...
-    def answer_data(self, data: bytes) -> None: ...
-    def answer_so_far(self) -> None: ...
-    def answer_end(self) -> None: ...
-    def answer_failed(self, refusal: Refusal) -> None: ...
+    def response_head(self, head: ResponseHead) -> None: ...
+    def response_data(self, data: bytes) -> None: ...
+    def response_flush(self) -> None: ...
+    def response_end(self) -> None: ...
+    def response_failed(self, refusal: ErrorResponse) -> None: ...
     def pause_request(self) -> None: ...
     def resume_request(self) -> None: ...
 
 
-class ResponseReader(MessageCounter):
-    """One answer from a back end. ``reusable``, after its ``Mark.END``: the connection is as it was before.
+class ResponseParser(ParserBase):
+    """One answer from a back end. ``reusable``, after its ``EndOfMessage.END``: the connection is as it was before.
 
     ``known``: the heads read within these ``settings``, if whoever makes many readers has looked them up.
     """
@@ -56,7 +56,7 @@ class ResponseReader(MessageCounter):
         settings: UpstreamSettings,
         known: KnownHeads[ResponseHead] | None = None,
     ) -> None:
-        super().__init__(settings.head_bytes, settings.fields)
+        super().__init__(settings.max_head_bytes, settings.max_header_fields)
         self._method = method
         self._known = known_answers(settings) if known is None else known
         self._events: list[ResponseEvent] = []
@@ -89,7 +89,7 @@ class ResponseReader(MessageCounter):
             if is_first:
                 self._learn(data)
             if self.dead:
-                self.let_go()
+                self.release_parser()
         return events
 
     def _begin_known(self, data: bytes) -> bytes:
@@ -128,7 +128,7 @@ class ResponseReader(MessageCounter):
         head = self._head
         if (
             head is not None
-            and head.body is Body.LENGTH
+            and head.body is Framing.LENGTH
             and not self._interim
             and data.startswith(b"HTTP/")
         ):
@@ -139,18 +139,18 @@ class ResponseReader(MessageCounter):
         events = self._events = []
         if self.dead:
             return events
-        if clean and self._head is not None and self._head.body is Body.CLOSE:
+        if clean and self._head is not None and self._head.body is Framing.CLOSE:
             self._end(reusable=False)
         else:
             self._die("cut short" if self._begun or self.stage is not IDLE else "none")
-        self.let_go()
+        self.release_parser()
         return events
 
     def _refuse(self, error: Exception) -> None:
         self.reusable = False
         if self.dead:
             return
-        if isinstance(error.__context__, Refused):
+        if isinstance(error.__context__, HttpError):
             self.dead = True
             self._events.append(error.__context__.refusal)
         else:
@@ -158,7 +158,7 @@ class ResponseReader(MessageCounter):
 
     def _die(self, reason: str) -> None:
         self.dead = True
-        self._events.append(Refusal(502, f"back end's answer: {reason}"))
+        self._events.append(ErrorResponse(502, f"back end's answer: {reason}"))
 
     def _end(self, reusable: bool) -> None:
         self.dead = True
@@ -189,13 +189,13 @@ class ResponseReader(MessageCounter):
     def _check_head(self, more: int) -> None:
         self._head_size += more
         if self._head_size > self._head_limit or len(self._pairs) > self._field_limit:
-            raise Refused(Refusal(502, "back end's answer: head too large"))
+            raise HttpError(ErrorResponse(502, "back end's answer: head too large"))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         status = parser.get_status_code()
         if not self.dead and not self._is_http():
-            raise Refused(Refusal(502, "back end's answer: not HTTP"))
+            raise HttpError(ErrorResponse(502, "back end's answer: not HTTP"))
         if self.dead or (
             100 <= status <= 199 and status != 101 and self._interim < _INTERIM_ANSWERS
         ):
@@ -203,7 +203,7 @@ class ResponseReader(MessageCounter):
             if not self.dead and any(
                 name.lower() in _FRAMING and value != b"0" for name, value in self._pairs
             ):
-                raise Refused(Refusal(502, "back end's answer: interim answer with a body"))
+                raise HttpError(ErrorResponse(502, "back end's answer: interim answer with a body"))
             return
         head = read_response_head(
             status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit,
@@ -212,7 +212,7 @@ class ResponseReader(MessageCounter):
         self._head, self._raw = head, b""
         self._begin_body()
         self._events.append(head)
-        if head.body is Body.NONE:
+        if head.body is Framing.NONE:
             self._end(parser.should_keep_alive() and not self._announces_body())
 
     def _is_http(self) -> bool:

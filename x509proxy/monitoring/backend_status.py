@@ -6,10 +6,10 @@ import enum
 
 import attrs
 
-__all__ = ["PoolStatus", "State"]
+__all__ = ["BackendState", "PoolStatus"]
 
 
-class State(enum.Enum):
+class BackendState(enum.Enum):
     """How a back end is thought of."""
 
     UP = "up"
@@ -29,7 +29,7 @@ class PoolStatus:
     """
 
     name: str
-    state: State
+    state: BackendState
     since: float
     due: bool = False
     last_error: str = ""

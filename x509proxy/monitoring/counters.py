@@ -22,7 +22,7 @@ from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.monitoring.reason_codes import LIMITS, refusal_reason
 
-__all__ = ["BOUNDS", "UNWATCHED", "Counters", "Counts", "Seen", "Watch"]
+__all__ = ["BOUNDS", "NULL_METRICS", "CertificateUsage", "Counters", "Counts", "MetricsObserver"]
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds: where the bins of the durations end, the last one being without an end."""
@@ -34,16 +34,16 @@ _TLS_VERSIONS = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 _ANSWERED, _REFUSED = Outcome.ANSWERED, Outcome.REFUSED
 
 
-class Watch(Protocol):
+class MetricsObserver(Protocol):
     """Whoever is told of what happens. Nothing in here may raise, or take its time."""
 
     def exchange(self, exchange: Exchange) -> None:
         """A request has been answered, or not."""
 
-    def shaken(self, version: int) -> None:
+    def handshake_succeeded(self, version: int) -> None:
         """A handshake is over, and well. ``version``: as on the wire."""
 
-    def not_shaken(self, reason: str) -> None:
+    def handshake_failed(self, reason: str) -> None:
         """One has failed. ``reason``: a word of :mod:`x509proxy.monitoring.reason_codes`."""
 
     def limited(self, limit: str) -> None:
@@ -57,13 +57,13 @@ class _Unwatched:
     """Nobody looks."""
 
     def exchange(self, exchange: Exchange) -> None: ...
-    def shaken(self, version: int) -> None: ...
-    def not_shaken(self, reason: str) -> None: ...
+    def handshake_succeeded(self, version: int) -> None: ...
+    def handshake_failed(self, reason: str) -> None: ...
     def limited(self, limit: str) -> None: ...
     def reloaded(self, error: str = "") -> None: ...
 
 
-UNWATCHED: Watch = _Unwatched()
+NULL_METRICS: MetricsObserver = _Unwatched()
 """The twin of the counters that counts nothing."""
 
 
@@ -82,7 +82,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     refusals: dict[str, int] = {}
     verdicts: dict[str, int] = {}
     forged: int = 0
-    odd_names: int = 0
+    invalid_header_names: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     durations: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
@@ -126,7 +126,7 @@ def _sum(one: Any, other: Any) -> Any:
     return one + other
 
 
-class Seen:
+class CertificateUsage:
     """A client's certificate that was shown, how often it came with a request, and when it did last (seconds since the epoch)."""
 
     __slots__ = ("certificate", "last", "requests", "verdict")
@@ -144,7 +144,7 @@ class Counters:
     def __init__(self) -> None:
         self._uncounted: list[Exchange] = []
         self._refused: deque[Exchange] = deque(maxlen=_LATEST)
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, CertificateUsage] = {}
         self.reload_error = ""
         self.reload_failed_at = 0.0
         self.loaded_at = time.time()
@@ -169,10 +169,10 @@ class Counters:
         if len(uncounted) >= _BATCH:
             self._count()
 
-    def shaken(self, version: int) -> None:
+    def handshake_succeeded(self, version: int) -> None:
         self._versions[version] += 1
 
-    def not_shaken(self, reason: str) -> None:
+    def handshake_failed(self, reason: str) -> None:
         self._failures[reason] += 1
 
     def limited(self, limit: str) -> None:
@@ -195,7 +195,7 @@ class Counters:
         return self._refused
 
     @property
-    def seen(self) -> dict[str, Seen]:
+    def seen(self) -> dict[str, CertificateUsage]:
         """The certificates that came last, by thumbprint."""
         self._count()
         return self._seen
@@ -211,7 +211,7 @@ class Counters:
             refusals=dict(self._refusals),
             verdicts=dict(self._verdicts),
             forged=self._forged,
-            odd_names=self._odd_names,
+            invalid_header_names=self._odd_names,
             bytes_in=self._bytes_in,
             bytes_out=self._bytes_out,
             durations=tuple(self._durations),
@@ -240,7 +240,7 @@ class Counters:
             self._bytes_in += exchange.bytes_in
             self._bytes_out += exchange.bytes_out
             self._forged += exchange.forged
-            self._odd_names += exchange.odd_names
+            self._odd_names += exchange.invalid_header_names
             certificate = exchange.certificate
             if certificate is None:
                 verdicts["NONE"] += 1
@@ -258,9 +258,11 @@ class Counters:
         if exchange.outcome is _REFUSED:
             self._refused.append(exchange)
 
-    def _meet(self, certificate: ClientCertificate, known: Seen | None) -> Seen:
+    def _meet(
+        self, certificate: ClientCertificate, known: CertificateUsage | None
+    ) -> CertificateUsage:
         """A certificate that is not in the table, or has another verdict there; the one not seen for longest makes room."""
-        new = Seen(certificate)
+        new = CertificateUsage(certificate)
         if known is not None:
             new.requests = known.requests
         elif len(self._seen) >= _LATEST:

@@ -21,9 +21,9 @@ __all__ = ["exposition"]
 
 _STATES = ("up", "slow", "down")
 _OF_CONNECTIONS = (
-    "client.connections",
-    "client.connections-per-address",
-    "client.handshakes-per-address",
+    "client.max-connections",
+    "client.max-connections-per-address",
+    "client.handshake-rate-per-address",
 )
 _NONE_MET = dict.fromkeys((*_OF_CONNECTIONS, *LIMITS.values()), 0)
 
@@ -89,7 +89,7 @@ def _clients(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("connections", "Open connections of clients.", [({}, snapshot.connections)])
     yield _gauge(
         "connections_limit",
-        "How many of them there may be (client.connections).",
+        "How many of them there may be (client.max-connections).",
         [({}, snapshot.most_connections)],
     )
     versions = {"TLSv1.2": 0, "TLSv1.3": 0} | counts.handshakes
@@ -135,7 +135,7 @@ def _exchanges(counts: Counts) -> Iterator[Metric]:
     yield _counter(
         "odd_header_names",
         "Header fields dropped for the characters in their names.",
-        [({}, counts.odd_names)],
+        [({}, counts.invalid_header_names)],
     )
     yield _counter("received_body_bytes", "Bytes of the requests' bodies.", [({}, counts.bytes_in)])
     yield _counter("sent_body_bytes", "Bytes of the answers' bodies.", [({}, counts.bytes_out)])
@@ -174,9 +174,9 @@ def _backends(backends: Iterable[BackendState]) -> Iterator[Metric]:
     for name, text in (
         (
             "connections",
-            "How many connections to the back end there may be (upstream.connections).",
+            "How many connections to the back end there may be (upstream.max-connections).",
         ),
-        ("queue", "How many requests may wait for a connection (upstream.queue)."),
+        ("queue", "How many requests may wait for a connection (upstream.max-queued-requests)."),
     ):
         yield _gauge(
             f"backend_{name}_limit",

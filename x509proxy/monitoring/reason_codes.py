@@ -36,25 +36,25 @@ _REASONS = (
     ("internal error", "internal_error"),
 )
 _STATUSES = {
-    400: "malformed", 405: "method", 413: "body_too_large", 414: "target_too_long", 417: "expectation", 421: "wrong_host",
+    400: "bad_request", 405: "method", 413: "body_too_large", 414: "target_too_long", 417: "expectation", 421: "wrong_host",
     431: "head_too_large", 501: "method", 502: "backend_failed", 503: "unavailable", 504: "backend_timeout",
 }  # fmt: skip
 
 LIMITS = {
-    "certificate_too_large": "maximum-der",
-    "queue_full": "upstream.queue",
-    "uploads_full": "upstream.connections",
+    "certificate_too_large": "max-certificate-bytes",
+    "queue_full": "upstream.max-queued-requests",
+    "uploads_full": "upstream.max-connections",
     "queue_timeout": "upstream.queue-timeout",
     "connect_timeout": "upstream.connect-timeout",
     "backend_timeout": "upstream.response-timeout",
     "head_timeout": "client.head-timeout",
     "body_timeout": "client.body-timeout",
     "send_timeout": "client.send-timeout",
-    "body_too_large": "client.body-bytes",
-    "target_too_long": "client.target-bytes",
-    "head_too_large": "client.head-bytes",
+    "body_too_large": "client.max-body-bytes",
+    "target_too_long": "client.max-target-bytes",
+    "head_too_large": "client.max-head-bytes",
 }
-"""The words that tell of a limit, and the setting that has it; ``client.head-bytes`` stands for the lines and fields too."""
+"""The words that tell of a limit, and the setting that has it; ``client.max-head-bytes`` stands for the lines and fields too."""
 
 
 def refusal_reason(status: int, reason: str) -> str:

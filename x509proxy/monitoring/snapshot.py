@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from x509proxy.exchange import Exchange
-from x509proxy.monitoring.counters import Counters, Counts, Seen
+from x509proxy.monitoring.counters import CertificateUsage, Counters, Counts
 
 __all__ = [
     "BackendState",
@@ -22,7 +22,7 @@ __all__ = [
     "RefusalState",
     "ReloadState",
     "Snapshot",
-    "Source",
+    "SnapshotSource",
     "WorkerState",
     "clients_of",
     "refusals_of",
@@ -31,11 +31,11 @@ __all__ = [
 _LONGEST = 160
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class SnapshotPart(msgspec.Struct, frozen=True, kw_only=True):
     """The base: frozen and named."""
 
 
-class ListenerState(State, frozen=True):
+class ListenerState(SnapshotPart, frozen=True):
     """One place to listen at. ``asks``: ``optional``, ``required`` or ``none``; ``proxy_protocol``: whether it is expected."""
 
     endpoint: str
@@ -43,7 +43,7 @@ class ListenerState(State, frozen=True):
     proxy_protocol: bool = False
 
 
-class BackendState(State, frozen=True):
+class BackendState(SnapshotPart, frozen=True):
     """One back end. ``state``: ``up``, ``slow`` (it has come back, and its share grows) or ``down``, ``since`` when.
 
     ``due``: it is down, and nobody but the next request finds out whether it still is. ``busy``, ``idle``, ``opening``:
@@ -66,7 +66,7 @@ class BackendState(State, frozen=True):
     checked: float = 0.0
 
 
-class CertificateState(State, frozen=True):
+class CertificateState(SnapshotPart, frozen=True):
     """A certificate or list that the proxy has read, and when it ends. ``use``: the key that names its file."""
 
     use: str
@@ -76,7 +76,7 @@ class CertificateState(State, frozen=True):
     thumbprint: str = ""
 
 
-class RefusalState(State, frozen=True):
+class RefusalState(SnapshotPart, frozen=True):
     """A request that the proxy answered itself."""
 
     at: float
@@ -89,7 +89,7 @@ class RefusalState(State, frozen=True):
     subject: str = ""
 
 
-class ClientState(State, frozen=True):
+class ClientState(SnapshotPart, frozen=True):
     """A client's certificate that was shown: the client's own words, unless the verdict is ``TRUSTED``."""
 
     thumbprint: str
@@ -101,7 +101,7 @@ class ClientState(State, frozen=True):
     requests: int
 
 
-class ReloadState(State, frozen=True):
+class ReloadState(SnapshotPart, frozen=True):
     """``loaded``: when what serves was read; ``failed``: when something that was worse was, with the ``error`` it had.
 
     An empty ``error`` says that the last reload went well.
@@ -112,7 +112,7 @@ class ReloadState(State, frozen=True):
     error: str = ""
 
 
-class WorkerState(State, frozen=True):
+class WorkerState(SnapshotPart, frozen=True):
     """One process that serves. ``state``: ``serving`` or ``draining``."""
 
     pid: int
@@ -122,7 +122,7 @@ class WorkerState(State, frozen=True):
     exchanges: int = 0
 
 
-class Snapshot(State, frozen=True):
+class Snapshot(SnapshotPart, frozen=True):
     """One proxy at one moment. ``connections``: of clients; ``most_connections``: how many there may be."""
 
     taken: float
@@ -155,14 +155,14 @@ class Snapshot(State, frozen=True):
         return msgspec.convert(table, cls, str_keys=True)
 
 
-class Source(Protocol):
+class SnapshotSource(Protocol):
     """Whoever has the parts: a process that serves, or the one that others report to."""
 
     def snapshot(self) -> Snapshot: ...
 
 
 def refusals_of(counters: Counters, hide: Callable[[str], str] = str) -> tuple[RefusalState, ...]:
-    """The latest refusals, newest first. ``hide``: takes secret names out of a text (:func:`x509proxy.forwarding.header_rules.without_names`)."""
+    """The latest refusals, newest first. ``hide``: takes secret names out of a text (:func:`x509proxy.forwarding.header_rules.redact`)."""
     return tuple(_refusal(exchange, hide) for exchange in reversed(counters.refused))
 
 
@@ -187,7 +187,7 @@ def clients_of(counters: Counters, hide: Callable[[str], str] = str) -> tuple[Cl
     )
 
 
-def _client(seen: Seen, hide: Callable[[str], str]) -> ClientState:
+def _client(seen: CertificateUsage, hide: Callable[[str], str]) -> ClientState:
     certificate = seen.certificate
     return ClientState(
         thumbprint=certificate.thumbprint,

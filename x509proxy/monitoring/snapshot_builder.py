@@ -11,7 +11,7 @@ from typing import Protocol
 
 from x509proxy.certificates.pem_files import without_secrets
 from x509proxy.config.loader import Configuration
-from x509proxy.forwarding.header_rules import without_names
+from x509proxy.forwarding.header_rules import redact
 from x509proxy.monitoring.backend_status import PoolStatus
 from x509proxy.monitoring.certificate_expiry import certificate_states
 from x509proxy.monitoring.counters import Counters
@@ -27,7 +27,7 @@ from x509proxy.monitoring.snapshot import (
 from x509proxy.schema import ListenerSettings
 from x509proxy.settings import ClientSettings, UpstreamSettings
 
-__all__ = ["View", "installed_version"]
+__all__ = ["SnapshotBuilder", "installed_version"]
 
 
 def installed_version() -> str:
@@ -56,7 +56,7 @@ class _Factory(Protocol):
     def connections(self) -> int: ...
 
 
-class View:
+class SnapshotBuilder:
     """One process, as it can be seen. ``pools``, ``configuration``: those of the day; ``factory``: of the channels.
 
     A parent whose workers serve has neither pools nor a factory.
@@ -94,7 +94,7 @@ class View:
         )  # fmt: skip
 
         def hide(text: str) -> str:
-            return without_names(text, configuration.rules)
+            return redact(text, configuration.rules)
 
         return Snapshot(
             taken=now,
@@ -106,7 +106,7 @@ class View:
             ),
             backends=tuple(_backend(pool) for pool in self._pools()),
             connections=connections,
-            most_connections=factory.settings.connections if factory else 0,
+            most_connections=factory.settings.max_connections if factory else 0,
             certificates=certificate_states(configuration),
             refusals=refusals_of(counters, hide),
             clients=clients_of(counters, hide),
@@ -139,8 +139,8 @@ def _backend(pool: _Pool) -> BackendState:
         idle=status.idle,
         opening=status.opening,
         waiting=status.waiting,
-        connections=pool.settings.connections,
-        queue=pool.settings.queue,
+        connections=pool.settings.max_connections,
+        queue=pool.settings.max_queued_requests,
         failures=status.failures,
         checked=status.last_check or 0.0,
     )

@@ -12,7 +12,7 @@ import msgspec
 from x509proxy.monitoring.counters import Counts
 from x509proxy.monitoring.snapshot import BackendState, ClientState, RefusalState, Snapshot
 
-__all__ = ["Fleet", "combine"]
+__all__ = ["WorkerAggregate", "combine"]
 
 _LATEST = 50
 _Row = TypeVar("_Row", RefusalState, ClientState)
@@ -85,7 +85,7 @@ def _client_of_several(same: list[ClientState]) -> ClientState:
 _STALE = 10.0  # seconds; a worker reports every one of them
 
 
-class Fleet:
+class WorkerAggregate:
     """What the parent of several workers knows of them: the newest snapshot of each, and the counts of those that have ended.
 
     ``own``: the parent's own snapshot, which has what it alone knows: places, certificates, reloads. ``draining``: whether all

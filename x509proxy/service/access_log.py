@@ -21,11 +21,11 @@ from twisted.logger import Logger
 from x509proxy.certificates.pem_files import without_secrets
 from x509proxy.config.loader import Configuration
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.forwarding.header_rules import without_names
+from x509proxy.forwarding.header_rules import redact
 from x509proxy.monitoring.access_log_format import WRITERS
 from x509proxy.monitoring.reason_codes import counted
 
-__all__ = ["AccessLog", "LogFile", "Ration", "open_log"]
+__all__ = ["AccessLog", "LogFile", "RateLimiter", "open_log"]
 
 _STANDARD_OUTPUT = 1
 # A pipe that nobody reads is an error, and no reason to wait.
@@ -94,7 +94,7 @@ def open_log(path: str | None) -> LogFile | None:
         ) from None
 
 
-class Ration:
+class RateLimiter:
     """So many of a kind in each span of time; what is beyond that is counted, and told at the end of the span.
 
     ``clock``: has ``callLater``; ``tell`` is called with the count. The first ones of each span always pass.
@@ -137,18 +137,18 @@ class AccessLog:
 
     def __init__(self, file: LogFile | None, configuration: Configuration, clock: Any) -> None:
         self.file = file
-        self._refusals = Ration(
-            configuration.settings.log_refusals, 1.0, clock, self._tell_refusals
+        self._refusals = RateLimiter(
+            configuration.settings.max_logged_errors_per_second, 1.0, clock, self._tell_refusals
         )
-        self._forged = Ration(_FORGED, 1.0, clock, self._tell_forged)
-        self._lost = Ration(1, _COMPLAINTS, clock, self._tell_lost)
+        self._forged = RateLimiter(_FORGED, 1.0, clock, self._tell_forged)
+        self._lost = RateLimiter(1, _COMPLAINTS, clock, self._tell_lost)
         self.use(configuration)
 
     def use(self, configuration: Configuration) -> None:
         """Write as this configuration says from now on; the file stays."""
         self._rules = configuration.rules
         self._write = WRITERS[configuration.settings.log_format]
-        self._refusals.rate = configuration.settings.log_refusals
+        self._refusals.rate = configuration.settings.max_logged_errors_per_second
 
     def observe(self, exchange: Exchange) -> None:
         """Write down what has happened."""
@@ -159,7 +159,7 @@ class AccessLog:
             exchange.outcome is Outcome.ANSWERED or self._refusals.take()
         ):
             try:
-                self.file.write(without_names(self._write(exchange), self._rules))
+                self.file.write(redact(self._write(exchange), self._rules))
             except OSError as error:
                 # A full disk must not cost an exchange.
                 if self._lost.take():

@@ -23,14 +23,14 @@ from twisted.logger import Logger
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Observer, unobserved
-from x509proxy.http1.errors import Refusal
-from x509proxy.http1.messages import Body, host_name
+from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.messages import Framing, host_name
 from x509proxy.monitoring.prometheus import exposition
-from x509proxy.monitoring.snapshot import Source
+from x509proxy.monitoring.snapshot import SnapshotSource
 from x509proxy.monitoring.status_page.history import History
 from x509proxy.monitoring.status_page.page import CONTENT_SECURITY_POLICY, status_json, status_page
 from x509proxy.schema import AdminSettings
-from x509proxy.service.listening import Place
+from x509proxy.service.listening import ListeningEndpoint
 from x509proxy.settings import ClientSettings, SettingsError
 from x509proxy.transport.deadlines import Deadlines
 
@@ -38,8 +38,8 @@ __all__ = ["Admin"]
 
 # One who watches, one who scrapes, and some who ask whether all is well.
 _CLIENT = ClientSettings(
-    handshake_timeout=5.0, head_timeout=5.0, body_timeout=5.0, idle_timeout=20.0, send_timeout=10.0, stop_timeout=1.0,
-    connections=64, head_bytes=8192, line_bytes=4096, target_bytes=1024, fields=50, body_bytes=1, hold_bytes=1,
+    handshake_timeout=5.0, head_timeout=5.0, body_timeout=5.0, idle_timeout=20.0, send_timeout=10.0, drain_timeout=1.0,
+    max_connections=64, max_head_bytes=8192, max_line_bytes=4096, max_target_bytes=1024, max_header_fields=50, max_body_bytes=1, request_buffer_bytes=1,
 )  # fmt: skip
 _EVERY = 2.0  # seconds between two samples for the graphs
 _FIELDS = (
@@ -70,13 +70,13 @@ class Admin:
 
     _log = Logger()
 
-    def __init__(self, settings: AdminSettings, source: Source, reactor: Any) -> None:
+    def __init__(self, settings: AdminSettings, source: SnapshotSource, reactor: Any) -> None:
         self.history = History()
         # Whoever looks at the proxy is not one of its clients, and is not counted among them.
         self.observe: Observer = unobserved
-        self._names = frozenset({"localhost", *settings.hosts})
+        self._names = frozenset({"localhost", *settings.allowed_hosts})
         self._source = source
-        self._place = Place(reactor, settings.description, "admin.listen")
+        self._place = ListeningEndpoint(reactor, settings.description, "admin.listen")
         self._port: IListeningPort | None = None
         self._factory = ProxyFactory(self, Deadlines(reactor), _CLIENT)
         self._looking = LoopingCall(self._look)
@@ -122,10 +122,12 @@ class Admin:
         head = request.head
         if not self._is_ours(head.host):
             request.answer(
-                Refusal(421, "a host that is not served", "This name is not in hosts of [admin]")
+                ErrorResponse(
+                    421, "a host that is not served", "This name is not in hosts of [admin]"
+                )
             )
         elif head.method not in (b"GET", b"HEAD"):
-            request.answer(Refusal(405, "method", "GET and HEAD only"))
+            request.answer(ErrorResponse(405, "method", "GET and HEAD only"))
         else:
             _send(request, self._pages.get(head.target.partition(b"?")[0], _nothing)())
 
@@ -166,7 +168,7 @@ def _nothing() -> _Answer:
 
 def _send(request: Request, answer: _Answer) -> None:
     pairs = [(b"Content-Type", answer.content_type.encode("ascii")), *_FIELDS]
-    request.begin(answer.status, b"", pairs, Body.LENGTH, len(answer.body))
+    request.begin(answer.status, b"", pairs, Framing.LENGTH, len(answer.body))
     if request.head.method != b"HEAD":
         request.write(answer.body)
     request.finish()

@@ -21,7 +21,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from x509proxy.certificates.client_certificate import ClientCertificate, Objection, date
+from x509proxy.certificates.client_certificate import ClientCertificate, VerifyError, date
 from x509proxy.http1.fields import Pairs
 from x509proxy.settings import Format
 
@@ -36,7 +36,7 @@ _XFCC = re.compile(
     rb'(?:[A-Za-z]+=(?:"(?:[^"\\]|\\.)*"|[^;,"]*);)*?Cert=(?:"([^"\\]*)"|([^;,"]*))(?:[;,].*)?',
     re.IGNORECASE,
 )
-_SELF_SIGNED = Objection(0, 18)
+_SELF_SIGNED = VerifyError(0, 18)
 _NOT_A_LEAF = Format.RFC9440_CHAIN.value
 
 

@@ -22,12 +22,12 @@ from x509proxy.redaction import without_secrets
 from x509proxy.schema import ProxySettings
 from x509proxy.settings import SettingsError
 
-__all__ = ["Place", "check_kinds"]
+__all__ = ["ListeningEndpoint", "check_kinds"]
 
 _BUILT_IN = {"tcp", "ssl", "unix"}
 
 
-class Place:
+class ListeningEndpoint:
     """One place to listen at. ``key``: what it is called in the document.
 
     :raises SystemExit: Twisted does not understand the description.

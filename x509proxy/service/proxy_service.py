@@ -18,11 +18,11 @@ from x509proxy.config.loader import Configuration, load_configuration
 from x509proxy.service.access_log import open_log
 from x509proxy.service.admin import Admin
 from x509proxy.service.gc_tuning import relax_collector, restore_collector
-from x509proxy.service.listening import Place
-from x509proxy.service.reload import Reloading, Watching
+from x509proxy.service.listening import ListeningEndpoint
+from x509proxy.service.reload import FileWatcher, Reloader
 from x509proxy.service.sd_notify import Notifier
-from x509proxy.service.server import Running
-from x509proxy.service.supervisor import Crew
+from x509proxy.service.server import ProxyServer
+from x509proxy.service.supervisor import WorkerSupervisor
 
 __all__ = ["ProxyService"]
 
@@ -30,7 +30,7 @@ __all__ = ["ProxyService"]
 class ProxyService(Service):
     """A proxy, for one run. ``addresses``: where it listens, once it does.
 
-    ``serving``: who serves, a :class:`Running` or a :class:`Crew`; ``reloading``: the configuration of the day, and how the last
+    ``serving``: who serves, a :class:`ProxyServer` or a :class:`WorkerSupervisor`; ``reloading``: the configuration of the day, and how the last
     reload went. ``read``: how to read everything again, ``config`` the file that says what; without them, the settings stay.
     """
 
@@ -45,21 +45,23 @@ class ProxyService(Service):
         self._reactor = reactor
         self._config = config
         places = zip(settings.places, settings.place_keys, strict=True)
-        self._places = [Place(reactor, place.description, key) for place, key in places]
-        kind = Crew if settings.workers > 1 else Running
-        self.serving: Running | Crew = kind(configuration, reactor, open_log(settings.access_log))
-        self.reloading = Reloading(
+        self._places = [ListeningEndpoint(reactor, place.description, key) for place, key in places]
+        kind = WorkerSupervisor if settings.workers > 1 else ProxyServer
+        self.serving: ProxyServer | WorkerSupervisor = kind(
+            configuration, reactor, open_log(settings.access_log)
+        )
+        self.reloading = Reloader(
             configuration, read or (lambda: load_configuration(settings)), self._use
         )
         self.reloading.observe = lambda reload: self.serving.counters.reloaded(reload.error)
         self.admin = (
             None if settings.admin is None else Admin(settings.admin, self.serving, reactor)
         )
-        self._watching = Watching(reactor, self.reload)
+        self._watching = FileWatcher(reactor, self.reload)
         self._listening = False
         self._notifier = Notifier.from_environment()
         self._old_signals: dict[signal.Signals, Any] = {}
-        if isinstance(self.serving, Crew):
+        if isinstance(self.serving, WorkerSupervisor):
             self.serving.not_used = self._not_used
             self.serving.serves = self._tell_ready
 
@@ -83,13 +85,13 @@ class ProxyService(Service):
         self._notifier.keep_alive(self._reactor)
         # It may have been stopped again by then.
         self._reactor.callWhenRunning(lambda: relax_collector() if self.running else None)
-        if isinstance(self.serving, Crew):
+        if isinstance(self.serving, WorkerSupervisor):
             self.serving.start()
         else:
             self._reactor.callWhenRunning(self._tell_ready)
 
     def stopService(self) -> Deferred[None]:
-        """Stop accepting, let what is in flight end, within the client's ``stop_timeout``."""
+        """Stop accepting, let what is in flight end, within the client's ``drain_timeout``."""
         super().stopService()
         self._listening = False
         self._release_signals()
@@ -166,4 +168,4 @@ class ProxyService(Service):
             *named_files(configuration.settings),
             *([self._config] if self._config is not None else []),
         ]
-        self._watching.use(files, configuration.settings.reload_on_change)
+        self._watching.use(files, configuration.settings.reload_poll_interval)

@@ -24,7 +24,7 @@ from x509proxy.config.loader import Configuration
 from x509proxy.schema import LOOPBACK, ProxySettings
 from x509proxy.settings import SettingsError
 
-__all__ = ["Reload", "Reloading", "Watching"]
+__all__ = ["FileWatcher", "Reload", "Reloader"]
 
 # Bound, opened or started with rights that are gone by now.
 _FIXED = ("listen", "listeners", "workers", "access_log", "demo", "admin")
@@ -42,7 +42,7 @@ class Reload:
         return not self.error
 
 
-class Reloading:
+class Reloader:
     """The configuration of the day. ``read``: reads and checks everything; ``use``: serves by it.
 
     Both raise SettingsError, and then nothing has changed. ``last``: how the last one went; ``observe`` is called with each.
@@ -118,7 +118,7 @@ def _fixed(settings: ProxySettings, name: str) -> object:
 _Stamp = tuple[int, int, int, int] | None
 
 
-class Watching:
+class FileWatcher:
     """Looks at files every few seconds, and calls ``changed`` when one of them is another than before."""
 
     def __init__(self, clock: Any, changed: Callable[[], None]) -> None:

@@ -17,18 +17,18 @@ from twisted.logger import Logger
 
 from x509proxy.config.loader import Configuration
 from x509proxy.exchange import Exchange
-from x509proxy.monitoring.counters import UNWATCHED, Counters, Watch
+from x509proxy.monitoring.counters import NULL_METRICS, Counters, MetricsObserver
 from x509proxy.monitoring.snapshot import Snapshot
-from x509proxy.monitoring.snapshot_builder import View
+from x509proxy.monitoring.snapshot_builder import SnapshotBuilder
 from x509proxy.schema import ListenerSettings
 from x509proxy.service.access_log import AccessLog, LogFile
-from x509proxy.service.listening import Place
+from x509proxy.service.listening import ListeningEndpoint
 from x509proxy.transport.epoll import join
 
-__all__ = ["Running", "contexts_for"]
+__all__ = ["ProxyServer", "contexts_for"]
 
 
-class Running:
+class ProxyServer:
     """A proxy in one process. ``addresses``: where it listens, once it does."""
 
     _log = Logger()
@@ -44,7 +44,9 @@ class Running:
         self.access_log = AccessLog(log_file, configuration, reactor)
         self.counters = Counters()
         # Where nobody can look, nothing is counted.
-        self._watch: Watch = UNWATCHED if configuration.settings.admin is None else self.counters
+        self._watch: MetricsObserver = (
+            NULL_METRICS if configuration.settings.admin is None else self.counters
+        )
         self.resource = X509ProxyResource.from_configuration(configuration, reactor, self.observe)
         self.factory = ProxyFactory(
             self.resource, self.resource.deadlines, configuration.settings.client, self._watch
@@ -53,7 +55,7 @@ class Running:
         self.listeners = [
             _Listener(place, context, self.factory, self._watch) for place, context in contexts
         ]
-        self._view = View(
+        self._view = SnapshotBuilder(
             self.counters, lambda: self.configuration, lambda: self.resource.pools, self.factory
         )
         self._reactor = reactor
@@ -65,7 +67,7 @@ class Running:
     def addresses(self) -> list[IAddress]:
         return [port.getHost() for port in self._ports or self._adopted]
 
-    def listen(self, places: Sequence[Place]) -> None:
+    def listen(self, places: Sequence[ListeningEndpoint]) -> None:
         """Listen where the configuration says.
 
         :raises SettingsError: one of them cannot be had; the others are given back by :meth:`stop`.
@@ -107,7 +109,7 @@ class Running:
     def _raise_file_limit(self) -> None:
         """Two files for each connection, as far as the hard limit goes: at 1024, accepting fails long before the limit here."""
         soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
-        wanted = 2 * self.configuration.settings.client.connections + 256
+        wanted = 2 * self.configuration.settings.client.max_connections + 256
         if hard != limits.RLIM_INFINITY:
             wanted = min(wanted, hard)
         if soft != limits.RLIM_INFINITY and soft < wanted:
@@ -120,7 +122,7 @@ class Running:
     def _tell_file_limit(self, soft: int, wanted: int, error: Exception) -> None:
         if not self._file_limit_told:
             self._file_limit_told = True
-            sentence = "the limit of open files stays {soft}, {wanted} are wanted for client.connections: {error}"
+            sentence = "the limit of open files stays {soft}, {wanted} are wanted for client.max-connections: {error}"
             self._log.warn(sentence, soft=soft, wanted=wanted, error=str(error))
 
     def snapshot(self) -> Snapshot:
@@ -132,7 +134,7 @@ class Running:
         self.access_log.reopen()
 
     def stop(self) -> Deferred[None]:
-        """Accept no more, let what is in flight end, within the client's ``stop_timeout``, and close the rest."""
+        """Accept no more, let what is in flight end, within the client's ``drain_timeout``, and close the rest."""
         ports, self._ports = self._ports, []
         for port in self._adopted:
             # Not stopListening: others accept here too, and a unix socket's file would go.
@@ -167,7 +169,9 @@ def _shared(port: Any) -> Any:
 class _Listener:
     """One place to listen at."""
 
-    def __init__(self, place: ListenerSettings, context: Any, factory: Any, watch: Watch) -> None:
+    def __init__(
+        self, place: ListenerSettings, context: Any, factory: Any, watch: MetricsObserver
+    ) -> None:
         from x509proxy.downstream.proxy_protocol_listener import stream_factory
         from x509proxy.transport.tls_context import ServerConnections
 

@@ -26,17 +26,17 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from x509proxy.config.loader import Configuration
-from x509proxy.downstream.factory import Doorplate
+from x509proxy.downstream.factory import NamedFactory
 from x509proxy.monitoring.counters import Counters
 from x509proxy.monitoring.snapshot import Snapshot
-from x509proxy.monitoring.snapshot_builder import View
-from x509proxy.monitoring.worker_aggregation import Fleet
+from x509proxy.monitoring.snapshot_builder import SnapshotBuilder
+from x509proxy.monitoring.worker_aggregation import WorkerAggregate
 from x509proxy.service.access_log import AccessLog, LogFile
 from x509proxy.service.ipc import Frames, Message, Task, frame, pack, read_message
-from x509proxy.service.listening import Place
+from x509proxy.service.listening import ListeningEndpoint
 from x509proxy.service.server import contexts_for
 
-__all__ = ["FOR_THE_PARENT", "FROM_PARENT", "TO_PARENT", "Crew"]
+__all__ = ["FOR_THE_PARENT", "FROM_PARENT", "TO_PARENT", "WorkerSupervisor"]
 
 FROM_PARENT, TO_PARENT = 3, 4
 """The descriptors of a worker's two pipes. After them come the access log and the sockets."""
@@ -68,7 +68,7 @@ _NOT_INHERITED = (
 )
 
 
-class Crew:
+class WorkerSupervisor:
     """The parent's side.
 
     ``fleet``: what is known of the workers. ``not_used``: called with the reason why one of them does not serve by a new
@@ -86,7 +86,9 @@ class Crew:
         self.serves: Callable[[], None] = lambda: None
         self.reactor = reactor
         self.counters = Counters()
-        self.fleet = Fleet(View(self.counters, lambda: self.configuration).snapshot)
+        self.fleet = WorkerAggregate(
+            SnapshotBuilder(self.counters, lambda: self.configuration).snapshot
+        )
         self.workers = [
             _Worker(self, number) for number in range(1, configuration.settings.workers + 1)
         ]
@@ -97,13 +99,13 @@ class Crew:
     def addresses(self) -> list[IAddress]:
         return [port.getHost() for port in self._ports]
 
-    def listen(self, places: Sequence[Place]) -> None:
+    def listen(self, places: Sequence[ListeningEndpoint]) -> None:
         """Bind, and accept nothing: that is for the workers to do.
 
         :raises SettingsError: one of the places cannot be had; the others are given back by :meth:`stop`.
         """
         for place in places:
-            port: Any = place.bind(Doorplate())
+            port: Any = place.bind(NamedFactory())
             self._ports.append(port)
             port.stopReading()
 
@@ -137,12 +139,12 @@ class Crew:
             worker.tell(data)
 
     def stop(self) -> Deferred[None]:
-        """Have all workers end what is in flight, within ``stop_timeout``, and end."""
+        """Have all workers end what is in flight, within ``drain_timeout``, and end."""
         ports, self._ports = self._ports, []
         self.fleet.draining = True
         ends: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
         ends += [
-            worker.stop(self.configuration.settings.client.stop_timeout + _GRACE)
+            worker.stop(self.configuration.settings.client.drain_timeout + _GRACE)
             for worker in self.workers
         ]
         return DeferredList(ends).addCallback(lambda _: self._access_log.close())
@@ -198,7 +200,7 @@ class _Worker(ProcessProtocol):
 
     transport: Any
 
-    def __init__(self, crew: Crew, number: int) -> None:
+    def __init__(self, crew: WorkerSupervisor, number: int) -> None:
         self.pid = 0
         self.number = number
         self._crew = crew

@@ -41,10 +41,10 @@ class Worker(Protocol):
     _log = Logger(namespace="x509proxy.service.worker.Worker")
 
     def __init__(self, reactor: Any) -> None:
-        from x509proxy.service.server import Running
+        from x509proxy.service.server import ProxyServer
 
         self.exit_code = 0
-        self.running: Running | None = None
+        self.running: ProxyServer | None = None
         self._reactor = reactor
         self._frames = Frames()
         self._full = False
@@ -146,11 +146,11 @@ class Worker(Protocol):
                 raise ValueError("found a message that nobody understands")
 
     def _begin(self, task: Task) -> None:
-        from x509proxy.service.server import Running
+        from x509proxy.service.server import ProxyServer
 
         path = task.configuration.settings.access_log
         log = LogFile(path, task.access_log) if path is not None else None
-        self.running = Running(task.configuration, self._reactor, log)
+        self.running = ProxyServer(task.configuration, self._reactor, log)
         self.running.adopt(task.sockets)
         relax_collector()
         self.say({"kind": "serving"})

@@ -20,13 +20,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-__all__ = ["NEVER", "Deadlines", "Waiter"]
+__all__ = ["NEVER", "Deadlines", "HasDeadline"]
 
 NEVER = math.inf
 _LATE = 1.0  # seconds; a reactor that has much to do is late by less
 
 
-class Waiter(Protocol):
+class HasDeadline(Protocol):
     """Something that must not wait for ever. ``deadline``: in the clock's seconds, ``NEVER`` while it waits for nothing."""
 
     deadline: float
@@ -70,11 +70,11 @@ class Deadlines:
     def __init__(self, clock: IReactorTime, resolution: float = 0.25) -> None:
         self.clock: IReactorTime = _Steady(clock) if clock.seconds is time.time else clock
         self._resolution = resolution
-        self._waiters: dict[Waiter, None] = {}
+        self._waiters: dict[HasDeadline, None] = {}
         self._call: IDelayedCall | None = None
         self._due = 0.0
 
-    def watch(self, waiter: Waiter) -> None:
+    def watch(self, waiter: HasDeadline) -> None:
         """Look after ``waiter`` from now on."""
         self._waiters[waiter] = None
         if self._call is not None and self.clock.seconds() > self._due + _LATE:
@@ -83,7 +83,7 @@ class Deadlines:
         if self._call is None:
             self._look_later()
 
-    def forget(self, waiter: Waiter) -> None:
+    def forget(self, waiter: HasDeadline) -> None:
         """No longer. A waiter that was not watched is no error: what ends twice is forgotten twice."""
         self._waiters.pop(waiter, None)
         if not self._waiters and self._call is not None:
@@ -102,7 +102,7 @@ class Deadlines:
             if waiter.deadline <= now and waiter in self._waiters:
                 self._tell(waiter)
 
-    def _tell(self, waiter: Waiter) -> None:
+    def _tell(self, waiter: HasDeadline) -> None:
         try:
             waiter.expired()
         except Exception:

@@ -18,14 +18,14 @@ from zope.interface import implementer
 
 from x509proxy.transport.epoll import end
 
-__all__ = ["Sender"]
+__all__ = ["DirectWriter"]
 
 # Linux alone has it.
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
 @implementer(IPullProducer)
-class Sender:
+class DirectWriter:
     """Writes to one transport, of which it is the only writer.
 
     ``producer`` is paused when the kernel has taken less than it was given, and resumed when it has taken all.

@@ -25,7 +25,15 @@ import attrs
 from x509proxy.schema import ListenerSettings
 from x509proxy.transport.ip_address import Address, unmapped
 
-__all__ = ["BadHeader", "Believed", "End", "Ends", "Headers", "Unnamed", "read_header"]
+__all__ = [
+    "BadHeader",
+    "End",
+    "ProxyAddresses",
+    "ProxyHeaderParser",
+    "TrustedProxies",
+    "Unnamed",
+    "read_header",
+]
 
 _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _TEXT = b"PROXY "
@@ -62,14 +70,14 @@ class End:
 
 
 @attrs.frozen
-class Ends:
+class ProxyAddresses:
     """Where the client is, and where it connected to."""
 
     source: End
     destination: End
 
 
-def read_header(data: bytes) -> tuple[Ends | Unnamed, bytes] | None:
+def read_header(data: bytes) -> tuple[ProxyAddresses | Unnamed, bytes] | None:
     """The header that ``data`` begins with, and what is behind it; ``None`` while more has to come, 2064 bytes at the most.
 
     :raises BadHeader: ``data`` is not the beginning of a header.
@@ -86,7 +94,7 @@ def read_header(data: bytes) -> tuple[Ends | Unnamed, bytes] | None:
 # Version 1.
 
 
-def _read_text(data: bytes) -> tuple[Ends | Unnamed, bytes] | None:
+def _read_text(data: bytes) -> tuple[ProxyAddresses | Unnamed, bytes] | None:
     end = data.find(b"\r\n", 0, _LONGEST_LINE)
     if end >= 0:
         return _read_line(data[:end]), data[end + 2 :]
@@ -95,7 +103,7 @@ def _read_text(data: bytes) -> tuple[Ends | Unnamed, bytes] | None:
     return None
 
 
-def _read_line(line: bytes) -> Ends | Unnamed:
+def _read_line(line: bytes) -> ProxyAddresses | Unnamed:
     if not _LINE.fullmatch(line):
         raise BadHeader("control characters in the line")
     match line.split(b" "):
@@ -107,7 +115,9 @@ def _read_line(line: bytes) -> Ends | Unnamed:
             kind = ipaddress.IPv6Address
         case _:
             raise BadHeader("an unknown form of line")
-    return Ends(_end(kind, source, source_port), _end(kind, destination, destination_port))
+    return ProxyAddresses(
+        _end(kind, source, source_port), _end(kind, destination, destination_port)
+    )
 
 
 def _end(kind: type[Address], host: bytes, port: bytes) -> End:
@@ -125,7 +135,7 @@ def _end(kind: type[Address], host: bytes, port: bytes) -> End:
 # Version 2.
 
 
-def _read_binary(data: bytes) -> tuple[Ends | Unnamed, bytes] | None:
+def _read_binary(data: bytes) -> tuple[ProxyAddresses | Unnamed, bytes] | None:
     if len(data) < 16:
         return None
     command, family, length = data[12], data[13], int.from_bytes(data[14:16], "big")
@@ -141,7 +151,7 @@ def _read_binary(data: bytes) -> tuple[Ends | Unnamed, bytes] | None:
     return header, data[end:]
 
 
-def _read_block(family: int, whole: bytes) -> Ends | Unnamed:
+def _read_block(family: int, whole: bytes) -> ProxyAddresses | Unnamed:
     if family not in _SIZES:
         raise BadHeader("an unknown address family or protocol")
     size = _SIZES[family]
@@ -159,13 +169,13 @@ def _read_block(family: int, whole: bytes) -> Ends | Unnamed:
     return _read_addresses(whole[16 : 16 + size])
 
 
-def _read_addresses(block: bytes) -> Ends:
+def _read_addresses(block: bytes) -> ProxyAddresses:
     size = (len(block) - 4) // 2
     # Either class takes an address as bytes, of its own size.
     kind: type[Address] = ipaddress.IPv4Address if size == 4 else ipaddress.IPv6Address
     hosts = [str(unmapped(kind(block[place : place + size]))) for place in (0, size)]
     ports = int.from_bytes(block[-4:-2], "big"), int.from_bytes(block[-2:], "big")
-    return Ends(*map(End, hosts, ports))
+    return ProxyAddresses(*map(End, hosts, ports))
 
 
 def _checksums(whole: bytes, place: int) -> Iterator[int]:
@@ -203,15 +213,15 @@ def _crc32c(data: bytes) -> int:
 
 
 @attrs.frozen
-class Believed:
+class TrustedProxies:
     """Whose headers are believed, and how many of them stand in a row."""
 
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     hops: int = 1
 
     @classmethod
-    def of(cls, settings: ListenerSettings) -> Believed:
-        return cls(tuple(map(ipaddress.ip_network, settings.trusted)), settings.proxy_hops)
+    def of(cls, settings: ListenerSettings) -> TrustedProxies:
+        return cls(tuple(map(ipaddress.ip_network, settings.trusted_proxies)), settings.proxy_hops)
 
     def believes(self, host: str | None) -> bool:
         """``host``: the address of whoever speaks; ``None`` stands for a unix socket, whose own mode says who may."""
@@ -221,20 +231,20 @@ class Believed:
         return any(address in network for network in self.networks)
 
 
-class Headers:
+class ProxyHeaderParser:
     """The headers of one connection, as they come: from the nearest balancer to the client.
 
     Each is believed if whoever has written it is; the first one's writer is ``peer``, the others' are who the one before names.
     """
 
-    def __init__(self, believed: Believed, peer: str | None) -> None:
+    def __init__(self, believed: TrustedProxies, peer: str | None) -> None:
         self._believed = believed
         self._speaker = peer
         self._left = believed.hops
         self._data = b""
-        self._ends: Ends | None = None
+        self._ends: ProxyAddresses | None = None
 
-    def feed(self, data: bytes) -> tuple[Ends | None, bytes] | None:
+    def feed(self, data: bytes) -> tuple[ProxyAddresses | None, bytes] | None:
         """The client's ends (``None``: the connection's own) and what is behind the headers; ``None`` while more has to come.
 
         :raises BadHeader: the connection is not to be served.
@@ -250,9 +260,9 @@ class Headers:
             self._data = found[1]
         return self._ends, self._data
 
-    def _take(self, header: Ends | Unnamed) -> None:
+    def _take(self, header: ProxyAddresses | Unnamed) -> None:
         self._left -= 1
-        if isinstance(header, Ends):
+        if isinstance(header, ProxyAddresses):
             self._ends, self._speaker = header, header.source.host
         elif header is Unnamed.LOCAL:
             self._left = 0

@@ -33,14 +33,14 @@ from zope.interface import implementer
 
 from x509proxy.certificates.client_certificate import (
     ClientCertificate,
-    Objection,
     Verdict,
+    VerifyError,
     unreadable,
 )
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.sni import ServerNames
-from x509proxy.certificates.trust_store import NOBODY, Trusted
-from x509proxy.monitoring.counters import UNWATCHED, Watch
+from x509proxy.certificates.trust_store import EMPTY, TrustStore
+from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
 
 __all__ = [
@@ -81,7 +81,7 @@ class _Connection(SSL.Connection):
         # set_context drops it, a reload too, and OpenSSL may still call its servername callback.
         self.first_context = context
         # None while nobody has looked: that would be another thing than to have none.
-        self.objections: set[Objection] | None = None
+        self.objections: set[VerifyError] | None = None
         self.certificate: ClientCertificate | None = None
         self.certificate_read = False
 
@@ -95,7 +95,7 @@ def _record(
         if connection.objections is None:
             connection.objections = set()
         if not ok:
-            connection.objections.add(Objection(depth, code))
+            connection.objections.add(VerifyError(depth, code))
     except BaseException:
         return False
     return True
@@ -109,7 +109,7 @@ def _choose_http_1_1(_connection: SSL.Connection, offered: list[bytes]) -> bytes
 def make_context(
     identity: Identity,
     ask: ClientAuth,
-    trusted: Trusted = NOBODY,
+    trusted: TrustStore = EMPTY,
     settings: TlsSettings = TlsSettings(),
     http: bool = True,
     further: Sequence[Identity] = (),
@@ -132,7 +132,7 @@ def make_context(
 
 
 def _make_one(
-    identity: Identity, ask: ClientAuth, trusted: Trusted, settings: TlsSettings, http: bool
+    identity: Identity, ask: ClientAuth, trusted: TrustStore, settings: TlsSettings, http: bool
 ) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.minimum_version])
@@ -169,7 +169,7 @@ def require_certificate(context: SSL.Context) -> None:
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _record)
 
 
-def _add_trusted(context: SSL.Context, trusted: Trusted) -> None:
+def _add_trusted(context: SSL.Context, trusted: TrustStore) -> None:
     store = context.get_cert_store()
     assert store is not None
     # Of what a client sends as its issuers, no more is looked at than can matter: each costs up to 5 ms (RSA 3072 with an
@@ -209,7 +209,10 @@ class ServerConnections:
     """
 
     def __init__(
-        self, context: SSL.Context, asked: ClientAuth | None = None, watch: Watch = UNWATCHED
+        self,
+        context: SSL.Context,
+        asked: ClientAuth | None = None,
+        watch: MetricsObserver = NULL_METRICS,
     ) -> None:
         self._context = context
         self._asked = asked
@@ -268,8 +271,8 @@ def _read(connection: SSL.Connection) -> ClientCertificate | None:
 
 
 # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
-def _guess(certificate: x509.Certificate) -> set[Objection]:
-    return {Objection(0, 18 if certificate.issuer == certificate.subject else 20)}
+def _guess(certificate: x509.Certificate) -> set[VerifyError]:
+    return {VerifyError(0, 18 if certificate.issuer == certificate.subject else 20)}
 
 
 def _chain(connection: SSL.Connection) -> tuple[bytes, ...]:

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from x509proxy.monitoring.reason_codes import handshake_reason
-from x509proxy.transport.direct_writer import Sender
+from x509proxy.transport.direct_writer import DirectWriter
 from x509proxy.transport.tls_context import ServerConnections
 from x509proxy.transport.tls_records import Records
 
@@ -63,7 +63,7 @@ class TlsStream(Protocol):
         self.transport = transport
         self._tls = self._connections.serverConnectionForTLS(self)
         self._tls.set_accept_state()
-        self._sender = Sender(transport)
+        self._sender = DirectWriter(transport)
         if ITCPTransport.providedBy(transport):
             # A handshake's last word and an answer are two packets, and the second would wait for the first one's receipt.
             transport.setTcpNoDelay(True)
@@ -84,7 +84,7 @@ class TlsStream(Protocol):
         self._over = True
         self._among.discard(self)
         if not (self._shaken or self._told):
-            self._connections.watch.not_shaken(self._how_it_ended())
+            self._connections.watch.handshake_failed(self._how_it_ended())
         self._protocol.connectionLost(reason)
         # Cycles that only the collector would find.
         del self._protocol
@@ -213,7 +213,7 @@ class TlsStream(Protocol):
             return False
         self._shaken = True
         version = self._tls.get_protocol_version()
-        self._connections.watch.shaken(version)
+        self._connections.watch.handshake_succeeded(version)
         # In TLS 1.3 only tickets are left to say, which are never honoured: they go out with the first answer. But a client with
         # Nagle's algorithm holds its request back until it hears something (40 ms with ApacheBench).
         self._is_1_3 = version == SSL.TLS1_3_VERSION
@@ -295,7 +295,7 @@ class TlsStream(Protocol):
         To close with octets unread, such as a request behind the handshake, would reset it, and lose the alert (RFC 9112, 9.6).
         """
         self._over = self._told = True
-        self._connections.watch.not_shaken(why)
+        self._connections.watch.handshake_failed(why)
         self._flush()
         self._sender.end_half()
 

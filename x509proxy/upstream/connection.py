@@ -28,17 +28,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from x509proxy.http1.errors import Refusal
+from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.head_cache import known_answers
 from x509proxy.http1.messages import ResponseHead
 from x509proxy.http1.parser import END
-from x509proxy.http1.response_parser import ResponseEvent, ResponseReader, Taker
+from x509proxy.http1.response_parser import ResponseEvent, ResponseHandler, ResponseParser
 from x509proxy.monitoring.reason_codes import connect_reason
 from x509proxy.settings import UpstreamSettings
 from x509proxy.transport.deadlines import NEVER, Deadlines
 from x509proxy.transport.epoll import join
 from x509proxy.upstream.endpoints import connect
-from x509proxy.upstream.request_writer import Outgoing
+from x509proxy.upstream.request_writer import RequestWriter
 from x509proxy.upstream.timeouts import (
     ANSWERING,
     AWAITING,
@@ -46,22 +46,22 @@ from x509proxy.upstream.timeouts import (
     IDLE,
     OPENING,
     SENDING,
-    patience,
+    timeout_for,
 )
 
-__all__ = ["Connection", "Keeper"]
+__all__ = ["Connection", "ConnectionOwner"]
 
 
-class Keeper(Interface):
+class ConnectionOwner(Interface):
     """Whose connection it is (:mod:`x509proxy.upstream.pool`), and what it wants to hear of it."""
 
     settings: UpstreamSettings
     deadlines: Deadlines
 
     def opened(self, connection: Connection) -> None: ...
-    def failed(self, connection: Connection, refusal: Refusal) -> None: ...
+    def failed(self, connection: Connection, refusal: ErrorResponse) -> None: ...
     def served(self, connection: Connection) -> None: ...
-    def faulted(self, connection: Connection, refusal: Refusal) -> None: ...
+    def faulted(self, connection: Connection, refusal: ErrorResponse) -> None: ...
     def release(self, connection: Connection) -> None: ...
     def lost(self, connection: Connection) -> None: ...
 
@@ -72,10 +72,10 @@ class Connection(Protocol):
 
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any = None
-    _outgoing: Outgoing
+    _outgoing: RequestWriter
     _log = Logger()
 
-    def __init__(self, pool: Keeper, endpoint: IStreamClientEndpoint) -> None:
+    def __init__(self, pool: ConnectionOwner, endpoint: IStreamClientEndpoint) -> None:
         self.deadline = NEVER
         self._pool = pool
         self._endpoint = endpoint
@@ -84,11 +84,11 @@ class Connection(Protocol):
         self._clock = pool.deadlines.clock
         self.born = self._clock.seconds()
         # Not at one time for all those that a burst has opened.
-        self.expires = self.born + self._settings.lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
+        self.expires = self.born + self._settings.max_connection_age * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         self._state = OPENING
         self._attempt: Deferred[Any] | None = None
-        self._taker: Taker | None = None
-        self._reader: ResponseReader | None = None
+        self._taker: ResponseHandler | None = None
+        self._reader: ResponseParser | None = None
         self._request_ended = self._request_paused = self._answer_paused = False
 
     # The pool's calls.
@@ -114,10 +114,10 @@ class Connection(Protocol):
 
     # The borrower's calls.
 
-    def send(self, method: bytes, head: bytes, taker: Taker, whole: bool) -> None:
+    def send(self, method: bytes, head: bytes, taker: ResponseHandler, whole: bool) -> None:
         """Begin an exchange. ``whole``: no body will follow by :meth:`body_data` that is not written in this turn."""
         self._taker = taker
-        self._reader = ResponseReader(method, self._settings, self._known)
+        self._reader = ResponseParser(method, self._settings, self._known)
         self._state = SENDING
         self._request_ended = self._request_paused = self._answer_paused = False
         if not whole:
@@ -137,13 +137,13 @@ class Connection(Protocol):
             self._state = AWAITING
             self._wait_anew()
 
-    def pause_answer(self) -> None:
+    def pause_response(self) -> None:
         """The client reads too slowly."""
         self._answer_paused = True
         self._wait_anew()
         self.transport.pauseProducing()
 
-    def resume_answer(self) -> None:
+    def resume_response(self) -> None:
         """It reads again."""
         if self._answer_paused:
             self._answer_paused = False
@@ -159,7 +159,7 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         join(self.transport)
-        self._outgoing = Outgoing(self.transport)
+        self._outgoing = RequestWriter(self.transport)
         if self._state is CLOSED:
             self.transport.abortConnection()
         elif not ISSLTransport.providedBy(self.transport):
@@ -212,14 +212,14 @@ class Connection(Protocol):
     def expired(self) -> None:
         """Whatever was waited for does not come."""
         if self._state is OPENING and self._attempt is not None:
-            self._fail_opening(Refusal(504, "the back end could not be connected to in time"))
+            self._fail_opening(ErrorResponse(504, "the back end could not be connected to in time"))
             self._attempt.cancel()
         elif self._state is IDLE:
             self.close()
         elif self._state is CLOSED:
             self.transport.abortConnection()
         else:
-            self._fail(Refusal(504, "the back end did not go on in time"))
+            self._fail(ErrorResponse(504, "the back end did not go on in time"))
 
     # Inside.
 
@@ -227,7 +227,7 @@ class Connection(Protocol):
         if self._reader is not None and data:
             self._take_all(self._reader, self._reader.feed(data))
 
-    def _take_all(self, reader: ResponseReader, events: list[ResponseEvent]) -> None:
+    def _take_all(self, reader: ResponseParser, events: list[ResponseEvent]) -> None:
         """Hand the events on. After the end somebody else may have been lent the connection: the rest is not for them."""
         for event in events:
             taker = self._taker
@@ -241,28 +241,28 @@ class Connection(Protocol):
                 if self._taker in (None, taker):
                     self._taker = None
                     self._abort()
-                taker.answer_failed(Refusal(502, "internal error"))
+                taker.response_failed(ErrorResponse(502, "internal error"))
                 return
         if reader is self._reader and self._taker is not None:
             if self._state is ANSWERING:
                 self._wait_anew()
-            self._taker.answer_so_far()
+            self._taker.response_flush()
 
-    def _take(self, event: ResponseEvent, taker: Taker) -> None:
+    def _take(self, event: ResponseEvent, taker: ResponseHandler) -> None:
         if isinstance(event, bytes):
-            taker.answer_data(event)
+            taker.response_data(event)
         elif isinstance(event, ResponseHead):
             self._state = ANSWERING
-            taker.answer_head(event)
+            taker.response_head(event)
         elif event is END:
             self._end_exchange(taker)
         else:
             self._fail(event)
 
-    def _end_exchange(self, taker: Taker) -> None:
+    def _end_exchange(self, taker: ResponseHandler) -> None:
         reusable = self._reader is not None and self._reader.reusable and self._request_ended
         self._taker = self._reader = None
-        self.resume_answer()
+        self.resume_response()
         self._pool.served(self)
         if reusable:
             self._pool.release(self)
@@ -271,26 +271,26 @@ class Connection(Protocol):
         else:
             # It answered early and may never read the rest of the request.
             self._abort()
-        taker.answer_end()
+        taker.response_end()
 
-    def _fail(self, refusal: Refusal) -> None:
+    def _fail(self, refusal: ErrorResponse) -> None:
         taker, self._taker = self._taker, None
         # One that has ended while the client's next piece was waited for may have lost its patience with the client.
         if self._state is not CLOSED or self._request_ended or self._request_paused:
             self._pool.faulted(self, refusal)
         self._abort()
         assert taker is not None
-        taker.answer_failed(refusal)
+        taker.response_failed(refusal)
 
     def _not_opened(self, failure: Failure) -> None:
         if self._state is OPENING:
             self._fail_opening(
-                Refusal(
+                ErrorResponse(
                     502, f"the back end could not be connected to: {connect_reason(failure.value)}"
                 )
             )
 
-    def _fail_opening(self, refusal: Refusal) -> None:
+    def _fail_opening(self, refusal: ErrorResponse) -> None:
         self._state = CLOSED
         self._pool.deadlines.forget(self)
         if self.transport is not None:
@@ -300,7 +300,7 @@ class Connection(Protocol):
     def _abort(self) -> None:
         self._shut()
         if self._reader is not None:
-            self._reader.let_go()
+            self._reader.release_parser()
             self._reader = None
         self.deadline = NEVER
         self.transport.abortConnection()
@@ -314,5 +314,7 @@ class Connection(Protocol):
             self._pool.lost(self)
 
     def _wait_anew(self) -> None:
-        seconds = patience(self._state, self._settings, self._request_paused, self._answer_paused)
+        seconds = timeout_for(
+            self._state, self._settings, self._request_paused, self._answer_paused
+        )
         self.deadline = self._clock.seconds() + seconds

@@ -41,7 +41,7 @@ from x509proxy.backend_url import Backend, Scheme
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.settings import UpstreamSettings
 
-__all__ = ["LastWords", "backend_endpoint", "connect", "is_open"]
+__all__ = ["UnreadInput", "backend_endpoint", "connect", "is_open"]
 
 
 def backend_endpoint(
@@ -100,7 +100,7 @@ def is_open(transport: Any) -> bool:
     return not look.poll(0)
 
 
-class LastWords:
+class UnreadInput:
     """A second hold on a plain connection, for what its far end said before it hung up on us.
 
     A back end that answers early and hangs up with unread bytes resets the connection. Its answer is in the kernel then, but

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 
 from x509proxy.backend_url import Backend
-from x509proxy.http1.errors import Refusal
+from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.messages import ResponseHead
 from x509proxy.schema import HealthSettings
 from x509proxy.settings import UpstreamSettings
@@ -136,14 +136,14 @@ class _Check:
         connection.send(b"GET", self._request, self, whole=True)
         connection.body_end()
 
-    def failed(self, connection: Connection, refusal: Refusal) -> None:
+    def failed(self, connection: Connection, refusal: ErrorResponse) -> None:
         self._end(refusal.reason)
 
     def served(self, connection: Connection) -> None:
         """It is the status that says so."""
 
-    def faulted(self, connection: Connection, refusal: Refusal) -> None:
-        """:meth:`answer_failed` is told too."""
+    def faulted(self, connection: Connection, refusal: ErrorResponse) -> None:
+        """:meth:`response_failed` is told too."""
 
     def release(self, connection: Connection) -> None:
         connection.close()
@@ -153,25 +153,25 @@ class _Check:
 
     # The connection's calls, to the taker.
 
-    def answer_head(self, head: ResponseHead) -> None:
+    def response_head(self, head: ResponseHead) -> None:
         self._status = head.status
 
-    def answer_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > _LONGEST_ANSWER:
             self._end(f"the answer is larger than {_LONGEST_ANSWER} bytes")
 
-    def answer_so_far(self) -> None:
+    def response_flush(self) -> None:
         """Nothing is kept back here."""
 
-    def answer_end(self) -> None:
+    def response_end(self) -> None:
         self._connection = None
         found = self._status
         self._end(
             "" if found == self._expected else f"found status {found}, expected {self._expected}"
         )
 
-    def answer_failed(self, refusal: Refusal) -> None:
+    def response_failed(self, refusal: ErrorResponse) -> None:
         self._end(refusal.reason)
 
     def pause_request(self) -> None:

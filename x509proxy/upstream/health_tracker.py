@@ -6,15 +6,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from x509proxy.backend_url import Backend
-from x509proxy.monitoring.backend_status import PoolStatus, State
+from x509proxy.monitoring.backend_status import BackendState, PoolStatus
 from x509proxy.schema import HealthSettings
 from x509proxy.settings import UpstreamSettings
 from x509proxy.upstream.health import Health
 
-__all__ = ["Record"]
+__all__ = ["BackendHealth"]
 
 
-class Record:
+class BackendHealth:
     """Kept up by a pool and its checks. ``spotless``: a good exchange would change nothing; there is no more to be asked."""
 
     _log = Logger()
@@ -109,7 +109,7 @@ class Record:
     def _change(self, health: Health) -> None:
         before, self.health = self.health, health
         self.spotless = health.spotless
-        was_down, is_down = before.state is State.DOWN, health.state is State.DOWN
+        was_down, is_down = before.state is BackendState.DOWN, health.state is BackendState.DOWN
         if is_down and not was_down:
             self._log.warn(
                 "back end {backend} is down: {reason}", backend=self._backend, reason=health.reason

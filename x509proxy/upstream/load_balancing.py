@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from x509proxy.monitoring.backend_status import State
+from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.upstream.pool import Pool
 
 __all__ = ["candidates"]
@@ -17,7 +17,7 @@ _turns = count(1)
 def candidates(pools: Sequence[Pool]) -> Iterator[Pool]:
     """The pools to ask, one after the other, each chosen when it is asked for.
 
-    One whose hold-off is over comes first, for one request. Then those that are up, by how much they have to do, in a slow
+    One whose retry-delay is over comes first, for one request. Then those that are up, by how much they have to do, in a slow
     start for their share of it. Those that are down are asked if none is up, the one that has been down longest first: nothing
     is refused for our opinion of a back end.
     """
@@ -51,6 +51,6 @@ def _best_of_unequal(left: Sequence[Pool], pools: Sequence[Pool]) -> Pool | None
     shares = {pool: share for pool in left if (share := pool.record.share())}
     if shares:
         return min(shares, key=lambda pool: (pool.load / shares[pool], pool.turn))
-    if any(pool.record.health.state is not State.DOWN for pool in pools):
+    if any(pool.record.health.state is not BackendState.DOWN for pool in pools):
         return None
     return min(left, key=lambda pool: pool.record.health.since)

@@ -13,17 +13,17 @@ import attrs
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from x509proxy.backend_url import Backend
-from x509proxy.http1.errors import Refusal
-from x509proxy.monitoring.backend_status import PoolStatus, State
+from x509proxy.http1.errors import ErrorResponse
+from x509proxy.monitoring.backend_status import BackendState, PoolStatus
 from x509proxy.schema import HealthSettings
 from x509proxy.settings import UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.connection import Connection
 from x509proxy.upstream.endpoints import is_open
 from x509proxy.upstream.health_checks import Checks
-from x509proxy.upstream.health_tracker import Record
+from x509proxy.upstream.health_tracker import BackendHealth
 
-__all__ = ["Asker", "Pool", "Step", "plan"]
+__all__ = ["ConnectionWaiter", "Pool", "Step", "plan"]
 
 
 class Step(enum.Enum):
@@ -36,24 +36,26 @@ class Step(enum.Enum):
 
 def plan(connections: int, waiting: int, settings: UpstreamSettings) -> Step:
     """The next step, by how many connections there are (opening ones included), and how many are waited for."""
-    if connections < settings.connections:
+    if connections < settings.max_connections:
         return Step.OPEN
-    return Step.WAIT if waiting < settings.queue else Step.REFUSE
+    return Step.WAIT if waiting < settings.max_queued_requests else Step.REFUSE
 
 
-class Asker(Protocol):
+class ConnectionWaiter(Protocol):
     """Who needs a connection, for one exchange. ``streams``: its client is still sending the body, as slowly as it likes."""
 
     @property
     def streams(self) -> bool: ...
     def connected(self, connection: Connection) -> None: ...
-    def not_connected(self, refusal: Refusal) -> None: ...
+    def not_connected(self, refusal: ErrorResponse) -> None: ...
 
 
 class _Waiting:
     """One in the queue, with a deadline of its own."""
 
-    def __init__(self, asker: Asker, deadline: float, give_up: Callable[[_Waiting], None]) -> None:
+    def __init__(
+        self, asker: ConnectionWaiter, deadline: float, give_up: Callable[[_Waiting], None]
+    ) -> None:
         self.asker = asker
         self.deadline = deadline
         self._give_up = give_up
@@ -79,18 +81,18 @@ class Pool:
     ) -> None:
         self.backend = backend
         self.name = str(backend)
-        self.record = Record(backend, deadlines.clock, settings, health)
+        self.record = BackendHealth(backend, deadlines.clock, settings, health)
         self.turn = 0
         self.settings = settings
         self.deadlines = deadlines
         self._endpoint = endpoint
         self._idle: list[Connection] = []
-        self._opening: dict[Connection, Asker | None] = {}
+        self._opening: dict[Connection, ConnectionWaiter | None] = {}
         self._busy: set[Connection] = set()
         # Lent, or being opened, to those who stream. Half of all is for whoever has the whole of its request, or a few clients
         # that send slowly would be all that a back end sees.
         self._uploads: set[Connection] = set()
-        self._most_uploads = max(1, settings.connections // 2)
+        self._most_uploads = max(1, settings.max_connections // 2)
         self._waiting: deque[_Waiting] = deque()
         self._serving = False
         self._closed = False
@@ -121,7 +123,7 @@ class Pool:
         if self._checks is not None:
             self._checks.start()
 
-    def acquire(self, asker: Asker) -> None:
+    def acquire(self, asker: ConnectionWaiter) -> None:
         """Give ``asker`` a connection, now or later, or the reason why not."""
         if asker.streams and len(self._uploads) >= self._most_uploads:
             self._hold_up(asker)
@@ -137,14 +139,14 @@ class Pool:
             case Step.WAIT:
                 self._wait(asker)
             case _:
-                asker.not_connected(Refusal(503, "the queue for the back end is full"))
+                asker.not_connected(ErrorResponse(503, "the queue for the back end is full"))
 
     def uploaded(self, connection: Connection) -> None:
         """The body of who has this connection has come whole: the place is another upload's."""
         self._uploads.discard(connection)
         self._serve_queue()
 
-    def cancel(self, asker: Asker) -> None:
+    def cancel(self, asker: ConnectionWaiter) -> None:
         """``asker`` no longer needs one. A connection being opened for it is kept for the next."""
         for waiting in [waiting for waiting in self._waiting if waiting.asker is asker]:
             self._leave_queue(waiting)
@@ -162,7 +164,7 @@ class Pool:
         else:
             self._lend(connection, asker)
 
-    def failed(self, connection: Connection, refusal: Refusal) -> None:
+    def failed(self, connection: Connection, refusal: ErrorResponse) -> None:
         """It could not be opened; not one byte of a request has been sent on it."""
         asker = self._opening.pop(connection)
         self._judge(self.record.failed, connection.born, refusal.reason)
@@ -177,7 +179,7 @@ class Pool:
         if not self.record.spotless:
             self.record.served(connection.born)
 
-    def faulted(self, connection: Connection, refusal: Refusal) -> None:
+    def faulted(self, connection: Connection, refusal: ErrorResponse) -> None:
         """Its exchange failed, for no reason of the client's."""
         self._judge(self.record.faulted, connection.born, refusal.reason)
 
@@ -223,9 +225,9 @@ class Pool:
 
     def _judge(self, judge: Callable[..., None], *evidence: object) -> None:
         """If it goes down for this, no connection from before is used after it: they would say nothing of what there is then."""
-        was_down = self.record.health.state is State.DOWN
+        was_down = self.record.health.state is BackendState.DOWN
         judge(*evidence)
-        if self.record.health.state is State.DOWN and not was_down:
+        if self.record.health.state is BackendState.DOWN and not was_down:
             for connection in (*self._busy, *self._opening):
                 connection.expires = -math.inf
             self._close_idle()
@@ -234,27 +236,29 @@ class Pool:
         while self._idle:
             self._idle[-1].close()
 
-    def _lend(self, connection: Connection, asker: Asker) -> None:
+    def _lend(self, connection: Connection, asker: ConnectionWaiter) -> None:
         self._busy.add(connection)
         if asker.streams:
             self._uploads.add(connection)
         asker.connected(connection)
 
-    def _open(self, asker: Asker) -> None:
+    def _open(self, asker: ConnectionWaiter) -> None:
         connection = Connection(self, self._endpoint)
         self._opening[connection] = asker
         if asker.streams:
             self._uploads.add(connection)
         connection.open()
 
-    def _hold_up(self, asker: Asker) -> None:
+    def _hold_up(self, asker: ConnectionWaiter) -> None:
         """An upload has to wait for another one's end, in half of the queue."""
-        if plan(self.settings.connections, 2 * len(self._waiting), self.settings) is Step.WAIT:
+        if plan(self.settings.max_connections, 2 * len(self._waiting), self.settings) is Step.WAIT:
             self._wait(asker)
         else:
-            asker.not_connected(Refusal(503, "as many uploads to the back end as there may be"))
+            asker.not_connected(
+                ErrorResponse(503, "as many uploads to the back end as there may be")
+            )
 
-    def _wait(self, asker: Asker) -> None:
+    def _wait(self, asker: ConnectionWaiter) -> None:
         deadline = self.deadlines.clock.seconds() + self.settings.queue_timeout
         waiting = _Waiting(asker, deadline, self._give_up)
         self._waiting.append(waiting)
@@ -273,7 +277,7 @@ class Pool:
             self._serving = False
 
     def _has_room(self) -> bool:
-        return len(self._busy) + len(self._opening) < self.settings.connections
+        return len(self._busy) + len(self._opening) < self.settings.max_connections
 
     def _first(self) -> _Waiting | None:
         """Who has waited longest of those who may have a connection."""
@@ -289,5 +293,5 @@ class Pool:
     def _give_up(self, waiting: _Waiting) -> None:
         self._leave_queue(waiting)
         waiting.asker.not_connected(
-            Refusal(503, "no connection to the back end became free in time")
+            ErrorResponse(503, "no connection to the back end became free in time")
         )

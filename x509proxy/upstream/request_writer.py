@@ -6,30 +6,30 @@ from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
 
-from x509proxy.transport.direct_writer import Sender
-from x509proxy.upstream.endpoints import LastWords
+from x509proxy.transport.direct_writer import DirectWriter
+from x509proxy.upstream.endpoints import UnreadInput
 
-__all__ = ["Outgoing"]
+__all__ = ["RequestWriter"]
 
 _LAST_WORDS = 262144
 
 
-class Outgoing:
+class RequestWriter:
     """The requests of one connection, one after the other."""
 
     __slots__ = ("_head", "_last_words", "_sender", "_transport")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
-        self._sender = Sender(transport)
+        self._sender = DirectWriter(transport)
         self._head = b""
-        self._last_words: LastWords | None = None
+        self._last_words: UnreadInput | None = None
 
     def begin(self, head: bytes, producer: IPushProducer | None) -> None:
         """A request's head; it goes out with what follows it. ``producer``: who is paused while a body is sent too fast."""
         self._head = head
         if producer is not None:
-            self._last_words = LastWords(self._transport)
+            self._last_words = UnreadInput(self._transport)
             self._sender.register(producer)
 
     def write(self, data: bytes) -> None:

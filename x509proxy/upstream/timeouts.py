@@ -7,10 +7,19 @@ import enum
 from x509proxy.settings import UpstreamSettings
 from x509proxy.transport.deadlines import NEVER
 
-__all__ = ["ANSWERING", "AWAITING", "CLOSED", "IDLE", "OPENING", "SENDING", "State", "patience"]
+__all__ = [
+    "ANSWERING",
+    "AWAITING",
+    "CLOSED",
+    "IDLE",
+    "OPENING",
+    "SENDING",
+    "ConnectionState",
+    "timeout_for",
+]
 
 
-class State(enum.Enum):
+class ConnectionState(enum.Enum):
     """Where a connection's exchange stands."""
 
     OPENING = "opening"
@@ -22,11 +31,11 @@ class State(enum.Enum):
 
 
 # A look into an enumeration takes four times as long as one at a module's name (Python 3.11).
-OPENING, IDLE, SENDING, AWAITING, ANSWERING, CLOSED = State
+OPENING, IDLE, SENDING, AWAITING, ANSWERING, CLOSED = ConnectionState
 
 
-def patience(
-    state: State, settings: UpstreamSettings, request_paused: bool, answer_paused: bool
+def timeout_for(
+    state: ConnectionState, settings: UpstreamSettings, request_paused: bool, answer_paused: bool
 ) -> float:
     """Seconds, from now on. ``request_paused``: the back end reads too slowly; ``answer_paused``: the client does."""
     if state is IDLE:

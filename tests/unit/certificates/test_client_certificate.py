@@ -17,15 +17,15 @@ from tests.support import certificates as samples
 from x509proxy.certificates.client_certificate import (
     ClientCertificate,
     Flag,
-    Objection,
     Verdict,
+    VerifyError,
     date,
     thumbprint,
     unreadable,
 )
 
 
-def read(der: bytes, *objections: Objection) -> ClientCertificate:
+def read(der: bytes, *objections: VerifyError) -> ClientCertificate:
     return ClientCertificate.from_x509(
         x509.load_der_x509_certificate(der), objections or (samples.SELF_SIGNED,)
     )
@@ -90,7 +90,7 @@ class Verdicts(SynchronousTestCase):
         self, verdict: Verdict, certificate: x509.Certificate, *objections: tuple[int, int]
     ) -> None:
         found = ClientCertificate.from_x509(
-            certificate, [Objection(*objection) for objection in objections]
+            certificate, [VerifyError(*objection) for objection in objections]
         )
         self.assertEqual(verdict, found.verdict, objections)
 
@@ -164,7 +164,7 @@ class Flags(SynchronousTestCase):
 
     def test_weak_by_openssl(self) -> None:
         """OpenSSL's objections to keys and digests (66, 67, 68) are never waived, at whatever depth."""
-        for objection in (Objection(0, 66), Objection(1, 67), Objection(0, 68)):
+        for objection in (VerifyError(0, 66), VerifyError(1, 67), VerifyError(0, 68)):
             self.assertEqual(
                 frozenset({Flag.WEAK}), samples.client("CN=client", objection).flags, objection
             )
@@ -172,14 +172,14 @@ class Flags(SynchronousTestCase):
     def test_wrong_usage(self) -> None:
         """A certificate not meant for clients says so."""
         self.assertEqual(
-            frozenset({Flag.WRONG_USAGE}), samples.client("CN=client", Objection(0, 26)).flags
+            frozenset({Flag.WRONG_USAGE}), samples.client("CN=client", VerifyError(0, 26)).flags
         )
 
     def test_revoked(self) -> None:
         """What is revoked says so, and so does what a revoked issuer has signed."""
         for depth in (0, 1, 4):
             self.assertEqual(
-                frozenset({Flag.REVOKED}), samples.client("CN=client", Objection(depth, 23)).flags
+                frozenset({Flag.REVOKED}), samples.client("CN=client", VerifyError(depth, 23)).flags
             )
 
     def test_times(self) -> None:
@@ -195,7 +195,7 @@ class Flags(SynchronousTestCase):
 
     def test_times_join_other_flags(self) -> None:
         """What else is to be said of a certificate is still said when it has expired."""
-        found = samples.client("CN=client", Objection(0, 66))
+        found = samples.client("CN=client", VerifyError(0, 66))
         self.assertEqual({Flag.WEAK, Flag.EXPIRED}, found.flags_at(samples.NOT_AFTER + 1))
 
     def test_openssl_times_are_not_stored(self) -> None:

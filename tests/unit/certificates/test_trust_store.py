@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.support import certificates as samples
 from tests.support.certificates import Pair, pair
 from tests.unit.certificates.test_pem_files import NAME, MaterialTests
-from x509proxy.certificates.trust_store import NOBODY, Trusted, crl_warnings, read_trusted
+from x509proxy.certificates.trust_store import EMPTY, TrustStore, crl_warnings, read_trusted
 from x509proxy.schema import ProxySettings
 from x509proxy.settings import SettingsError, Trust
 
@@ -63,7 +63,7 @@ class TrustedTests(MaterialTests):
             name="ca.pem",
         )
 
-    def read(self, *crls: str, **more: object) -> Trusted:
+    def read(self, *crls: str, **more: object) -> TrustStore:
         return read_trusted(ProxySettings(**{"trust": Trust.CA, "ca": self.ca, "crl": crls} | more))  # type: ignore[arg-type]
 
     def refusal(self, data: bytes, **more: object) -> str:
@@ -76,11 +76,13 @@ class TrustedTests(MaterialTests):
 class Reading(TrustedTests):
     def test_nothing(self) -> None:
         """Without authorities nobody is trusted, and nothing is read."""
-        self.assertEqual(NOBODY, read_trusted(ProxySettings()))
+        self.assertEqual(EMPTY, read_trusted(ProxySettings()))
 
     def test_authorities(self) -> None:
         """The bundle in the file's order, with the depth that is set."""
-        self.assertEqual(Trusted((CA.certificate, OTHER.certificate), (), 2), self.read(ca_depth=2))
+        self.assertEqual(
+            TrustStore((CA.certificate, OTHER.certificate), (), 2), self.read(ca_depth=2)
+        )
 
     def test_lists(self) -> None:
         """Lists come from any number of files, with one or more in each, in PEM or DER."""
@@ -101,7 +103,7 @@ class Reading(TrustedTests):
 
     def test_repr(self) -> None:
         """A traceback is not the place for a list of thousands."""
-        self.assertNotIn("Revocation", repr(Trusted((), (make_crl(CA),))))
+        self.assertNotIn("Revocation", repr(TrustStore((), (make_crl(CA),))))
 
 
 class Refusals(TrustedTests):
@@ -224,14 +226,14 @@ class Depth(TrustedTests):
             error = self.assertRaises(SettingsError, ProxySettings, ca_depth=depth)
             self.assertEqual(f"ca-depth: found {depth}, expected 1 to 10", str(error))
         self.assertRaises(SettingsError, ProxySettings, ca_depth=0)
-        self.assertEqual((4, 4), (NOBODY.depth, ProxySettings().ca_depth))
+        self.assertEqual((4, 4), (EMPTY.depth, ProxySettings().ca_depth))
 
 
 class Warnings(TrustedTests):
     def expect(
         self, crls: Sequence[x509.CertificateRevocationList], *texts: str, now: float = NOW
     ) -> None:
-        trusted = Trusted((CA.certificate, OTHER.certificate), tuple(crls))
+        trusted = TrustStore((CA.certificate, OTHER.certificate), tuple(crls))
         end = "; what that authority has issued is not trusted"
         self.assertEqual(
             [f"crl: the list of {text}{end}" for text in texts], list(crl_warnings(trusted, now))
@@ -274,5 +276,5 @@ class Warnings(TrustedTests):
 
     def test_secret(self) -> None:
         """An authority whose name looks like the secret one is not named."""
-        odd = Trusted((pair(subject=f"CN={NAME}", ca=True).certificate,), (make_crl(CA),))
+        odd = TrustStore((pair(subject=f"CN={NAME}", ca=True).certificate,), (make_crl(CA),))
         self.assertNotIn(NAME, "".join(crl_warnings(odd, NOW)))

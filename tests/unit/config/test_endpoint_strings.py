@@ -15,7 +15,7 @@ from tests.unit.certificates.test_pem_files import NAME
 from x509proxy.config import endpoint_strings as places
 from x509proxy.config.endpoint_strings import (
     Description,
-    Fault,
+    EndpointSyntaxError,
     check_places,
     expected_for,
     missing_folders,
@@ -42,7 +42,7 @@ class Sentences(SynchronousTestCase):
         self, *listen: str, admin: str | None = None, listeners: tuple[str, ...] = ()
     ) -> str:
         further = tuple(ListenerSettings(endpoint=one) for one in listeners)
-        shown = None if admin is None else AdminSettings(listen=admin, open=True)
+        shown = None if admin is None else AdminSettings(listen=admin, allow_remote=True)
         settings = ProxySettings(listen=listen, listeners=further, admin=shown)
         sentence = str(self.assertRaises(SettingsError, check_places, settings))
         self.assertNotIn("\n", sentence)
@@ -144,7 +144,7 @@ class Sentences(SynchronousTestCase):
             self.assertIn(
                 f"listen: found {text!r} with TLS, expected one without, which", self.refusal(text)
             )
-        check_places(ProxySettings(admin=AdminSettings(listen="ssl:1", open=True)))
+        check_places(ProxySettings(admin=AdminSettings(listen="ssl:1", allow_remote=True)))
 
     def test_twice(self) -> None:
         """Two at the same place: the second could not be had."""
@@ -226,7 +226,7 @@ class AsTwisted(SynchronousTestCase):
         for text in (rest, f"tcp:1:{rest}", f"tcp6:{rest}", f"unix:/a:{rest}"):
             try:
                 found = Description.parse(text)
-            except Fault:
+            except EndpointSyntaxError:
                 continue
             if found.kind in ("tcp", "tcp6", "unix"):
                 self.where(text)
@@ -239,7 +239,7 @@ class AsTwisted(SynchronousTestCase):
         """A unix socket that has no mode gets ours, and one that has keeps it: whoever reads the description finds one mode."""
         try:
             before = Description.parse(f"unix:{rest}").arguments
-        except Fault:
+        except EndpointSyntaxError:
             return
         after = Description.parse(ListenerSettings(endpoint=f"unix:{rest}").description).arguments
         self.assertEqual({"mode": "600", **before}, after)

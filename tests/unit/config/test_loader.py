@@ -27,16 +27,16 @@ from tests.unit.certificates.test_pem_files import (
 )
 from x509proxy.backend_url import Backend, Scheme
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.certificates.trust_store import Trusted
+from x509proxy.certificates.trust_store import TrustStore
 from x509proxy.config.loader import Configuration, load_configuration, load_settings, override
 from x509proxy.forwarding.header_rules import fold
 from x509proxy.schema import ProxySettings
 from x509proxy.settings import (
+    CertificateRequirement,
     ClientAuth,
     ClientSettings,
     Format,
-    Need,
-    OddNames,
+    InvalidNames,
     RuleSettings,
     SettingsError,
     TlsVersion,
@@ -73,13 +73,14 @@ class LoadSettingsTests(TomlTests):
             minimum-version = "1.3"
             [client]
             head-timeout = 3
-            odd-names = "refuse"
+            invalid-header-names = "refuse"
             """
         )
         self.assertEqual((loaded.preset, loaded.client_certificate), ("xfcc", ClientAuth.REQUIRED))
         self.assertEqual(loaded.tls.minimum_version, TlsVersion.TLS_1_3)
         self.assertEqual(
-            (loaded.client.head_timeout, loaded.client.odd_names), (3.0, OddNames.REFUSE)
+            (loaded.client.head_timeout, loaded.client.invalid_header_names),
+            (3.0, InvalidNames.REFUSE),
         )
 
     def test_one_or_many(self) -> None:
@@ -198,7 +199,10 @@ class LoadSettingsTests(TomlTests):
     def test_wrong_type(self) -> None:
         """A value of another type is named by its dotted key, in the words of TOML."""
         for text, sentence in (
-            ("client.requests = 'x'", "client.requests: found a string, expected an integer"),
+            (
+                "client.max-requests-per-connection = 'x'",
+                "client.max-requests-per-connection: found a string, expected an integer",
+            ),
             (
                 "client.head-timeout = true",
                 "client.head-timeout: found true or false, expected a number",
@@ -231,8 +235,8 @@ class LoadSettingsTests(TomlTests):
                 "tls.minimum-version: found a number, expected 1.2 or 1.3",
             ),
             (
-                "client.odd-names = '` - at `$.x`'",
-                "client.odd-names: found '` - at `$.x`', expected drop or refuse",
+                "client.invalid-header-names = '` - at `$.x`'",
+                "client.invalid-header-names: found '` - at `$.x`', expected drop or refuse",
             ),
         ):
             self.assertEqual(self.refusal(text), f"FILE: {sentence}")
@@ -240,12 +244,18 @@ class LoadSettingsTests(TomlTests):
     def test_wrong_number(self) -> None:
         """A number that would switch off a limit is named by its dotted key."""
         for text, sentence in (
-            ("client.requests = 0", "client.requests: found 0, expected a number above zero"),
+            (
+                "client.max-requests-per-connection = 0",
+                "client.max-requests-per-connection: found 0, expected a number above zero",
+            ),
             (
                 "client.head-timeout = inf",
                 "client.head-timeout: found inf, expected a number above zero",
             ),
-            ("maximum-der = -1", "maximum-der: found -1, expected a number above zero"),
+            (
+                "max-certificate-bytes = -1",
+                "max-certificate-bytes: found -1, expected a number above zero",
+            ),
         ):
             self.assertEqual(self.refusal(text), f"FILE: {sentence}")
 
@@ -305,20 +315,25 @@ class OverrideTests(MaterialTests):
     def test_command_line_wins(self) -> None:
         """What is given replaces, the rest stays."""
         before = ProxySettings(
-            backend=("http://a",), trust=Trust.CA, client=ClientSettings(requests=7)
+            backend=("http://a",),
+            trust=Trust.CA,
+            client=ClientSettings(max_requests_per_connection=7),
         )
         after = override(
             before,
             {
                 "backend": ("unix:/a", "unix:/b"),
                 "client_certificate": "required",
-                "maximum_der": "99",
+                "max_certificate_bytes": "99",
             },
         )
         self.assertEqual(
             (after.backend, after.client_certificate), (("unix:/a", "unix:/b"), ClientAuth.REQUIRED)
         )
-        self.assertEqual((after.trust, after.client.requests, after.maximum_der), (Trust.CA, 7, 99))
+        self.assertEqual(
+            (after.trust, after.client.max_requests_per_connection, after.max_certificate_bytes),
+            (Trust.CA, 7, 99),
+        )
 
     def test_not_given(self) -> None:
         """An option that was not given changes nothing."""
@@ -359,13 +374,16 @@ class OverrideTests(MaterialTests):
             "--client-certificate: found 'x', expected none, optional or required",
         )
         self.assertEqual(
-            self.refusal(maximum_der="x"), "--maximum-der: found a string, expected an integer"
+            self.refusal(max_certificate_bytes="x"),
+            "--max-certificate-bytes: found a string, expected an integer",
         )
         self.assertEqual(
-            self.refusal(maximum_der="0"), "--maximum-der: found 0, expected a number above zero"
+            self.refusal(max_certificate_bytes="0"),
+            "--max-certificate-bytes: found 0, expected a number above zero",
         )
         self.assertEqual(
-            self.refusal(maximum_der="16385"), "--maximum-der: found 16385, expected 16384 or less"
+            self.refusal(max_certificate_bytes="16385"),
+            "--max-certificate-bytes: found 16385, expected 16384 or less",
         )
         self.assertEqual(self.refusal(ca=object), "--ca: found type, expected a string")
 
@@ -419,7 +437,7 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual(
             found.rules.secrets, (fold(NAME.encode()).removeprefix(b"sec-client-x509-cert-"),)
         )
-        self.assertEqual((found.trusted, found.further), (Trusted(), ()))
+        self.assertEqual((found.trusted, found.further), (TrustStore(), ()))
         self.assertEqual((found.upstream_authorities, found.upstream_identity), (None, None))
         self.assertEqual(found.warnings, ())
 
@@ -476,12 +494,12 @@ class LoadConfigurationTests(MaterialTests):
 
     def test_two_rules_for_one(self) -> None:
         """Two rules for the same requests contradict each other, or one is too many."""
-        rule = RuleSettings(client_certificate=Need.OPTIONAL, path="/a")
+        rule = RuleSettings(client_certificate=CertificateRequirement.OPTIONAL, path="/a")
         error = self.assertRaises(
             SettingsError, ProxySettings, rules=(rule, msgspec.structs.replace(rule))
         )
         self.assert_sentence(error, "rules: found two for the same path and server name")
-        capitals = RuleSettings(client_certificate=Need.REQUIRED, path="/A")
+        capitals = RuleSettings(client_certificate=CertificateRequirement.REQUIRED, path="/A")
         error = self.assertRaises(SettingsError, ProxySettings, rules=(rule, capitals))
         self.assert_sentence(error, "rules: found two for the same path and server name")
 
@@ -528,12 +546,12 @@ class LoadConfigurationTests(MaterialTests):
                 f"ca: found none, expected a PEM file with authorities, since trust is {trust}",
             )
             found = self.load(trust=trust, ca=self.bundle)
-            self.assertEqual((found.trusted, found.warnings), (Trusted((ISSUER,)), ()))
+            self.assertEqual((found.trusted, found.warnings), (TrustStore((ISSUER,)), ()))
 
     def test_useless_authorities(self) -> None:
         """Whoever names authorities and passes on everything all the same is told so."""
         found = self.load(ca=self.bundle)
-        self.assertEqual(found.trusted, Trusted((ISSUER,)))
+        self.assertEqual(found.trusted, TrustStore((ISSUER,)))
         self.assertEqual(
             found.warnings,
             ("ca: decides nothing while trust is any; ca or either pass on what it has issued",),

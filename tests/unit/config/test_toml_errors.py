@@ -88,8 +88,8 @@ class Offers(TomlTests):
     def test_above_the_tables(self) -> None:
         """A key of a table that stands on the first level belongs below the table, or one of the tables, that has it."""
         for key, expected in (
-            ("hosts", "it below [admin] or it below [client]"),
-            ("body-rate", "it below [client]"),
+            ("allowed-hosts", "it below [admin] or it below [client]"),
+            ("min-body-rate", "it below [client]"),
             ("server-name", "it below [[rules]]"),
         ):
             self.assertEqual(
@@ -116,7 +116,7 @@ class Syntax(TomlTests):
         for line, text in (
             (2, "ca = 'a'\nca = 'b'"),
             (3, "[tls]\n[client]\n[tls]"),
-            (1, "client = {requests = 1, requests = 2}"),
+            (1, "client = {max-connections = 1, max-connections = 2}"),
         ):
             self.assertEqual(
                 f"FILE: line {line}: found a key, or a table, twice, expected TOML",
@@ -124,7 +124,7 @@ class Syntax(TomlTests):
             )
         found = "found more for a table or a list that was written out above"
         for text in (
-            "client = {requests = 1}\nclient.fields = 2",
+            "client = {max-connections = 1}\nclient.max-header-fields = 2",
             "rules = []\n[[rules]]\npath = '/a'",
         ):
             self.assertIn(found, self.refusal(text))

@@ -25,7 +25,7 @@ class Page(SynchronousTestCase):
         page = (ROOT / "docs" / "operations" / "check.rst").read_text()
         keys = set(re.findall(r'f?"([a-z][a-z.-]+)(?:\[\{\w+\}\][a-z.-]*)?: ', source))
         self.assertLessEqual(
-            {"backend", "header", "ca", "admin.open", "access-log", "client.head-bytes"}, keys
+            {"backend", "header", "ca", "admin.open", "access-log", "client.max-head-bytes"}, keys
         )
         self.assertEqual(set(), {key for key in keys if f"``{key}``" not in page})
 
@@ -33,8 +33,8 @@ class Page(SynchronousTestCase):
 class Advice(MaterialTests):
     QUIET: ClassVar[dict[str, Any]] = {
         "access_log": "-",
-        "maximum_der": 2048,
-        "client": {"head-bytes": 4096},
+        "max_certificate_bytes": 2048,
+        "client": {"max-head-bytes": 4096},
     }
 
     def setUp(self) -> None:
@@ -100,13 +100,13 @@ class Advice(MaterialTests):
 
     def test_larger_than_the_server(self) -> None:
         """Heads that this proxy takes and the server does not are counted with the certificate, if the limit is known."""
-        (sentence,) = self.advice(client={"head-bytes": 8192})
+        (sentence,) = self.advice(client={"max-head-bytes": 8192})
         self.assertIn("a head may have 10922 bytes, and this server takes 8192", sentence)
-        self.assertEqual([], self.advice(client={"head-bytes": 8192}, preset="aspnet"))
+        self.assertEqual([], self.advice(client={"max-head-bytes": 8192}, preset="aspnet"))
 
     def test_admin(self) -> None:
         """An admin listener that is open to all."""
-        (sentence,) = self.advice(admin={"listen": "tcp:9443", "open": True})
+        (sentence,) = self.advice(admin={"listen": "tcp:9443", "allow-remote": True})
         self.assertTrue(
             sentence.startswith("admin.open: whoever can reach the admin listener can read it"),
             sentence,

@@ -17,7 +17,7 @@ class Limits(SynchronousTestCase):
         self, connections: int | None = None, handshakes: float | None = None
     ) -> AddressLimits:
         settings = ClientSettings(
-            connections_per_address=connections, handshakes_per_address=handshakes
+            max_connections_per_address=connections, handshake_rate_per_address=handshakes
         )
         return AddressLimits(settings, lambda: self.time)
 

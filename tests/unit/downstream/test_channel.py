@@ -8,12 +8,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import certificate
-from tests.support.memory import GET, Desk, Source, TlsWire, Wire, post, reply, undated
+from tests.support.memory import GET, Desk, RequestTransport, Source, TlsWire, post, reply, undated
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome
-from x509proxy.http1.errors import Refusal
-from x509proxy.http1.messages import Body
+from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.messages import Framing
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.deadlines import Deadlines
 
@@ -41,8 +41,8 @@ class ChannelTestCase(SynchronousTestCase):
     def arrange(self, settings: ClientSettings = ClientSettings()) -> None:
         self.factory = ProxyFactory(self.desk, Deadlines(self.clock), settings)
 
-    def connect(self, *pieces: bytes) -> Wire:
-        wire = Wire(self.clock).attach(self.factory.buildProtocol(None))
+    def connect(self, *pieces: bytes) -> RequestTransport:
+        wire = RequestTransport(self.clock).attach(self.factory.buildProtocol(None))
         wire.deliver(*pieces)
         return wire
 
@@ -54,18 +54,18 @@ class ChannelTestCase(SynchronousTestCase):
     def begin(self, request: Request) -> None:
         """Answer the head at once, and leave the answer open."""
         self.accept(request)
-        request.begin(200, b"OK", (), Body.LENGTH, 9)
+        request.begin(200, b"OK", (), Framing.LENGTH, 9)
 
-    def expect_closing(self, wire: Wire) -> None:
+    def expect_closing(self, wire: RequestTransport) -> None:
         """What was said can still be read; nothing else will be done."""
         self.assertTrue(wire.disconnecting)
         self.assertFalse(wire.aborted)
         self.assertIsNone(wire.producer)
 
-    def expect_open(self, wire: Wire) -> None:
+    def expect_open(self, wire: RequestTransport) -> None:
         self.assertFalse(wire.disconnecting)
 
-    def expect_cut(self, wire: Wire) -> None:
+    def expect_cut(self, wire: RequestTransport) -> None:
         self.assertTrue(wire.aborted)
 
 
@@ -113,7 +113,7 @@ class KeepAlive(ChannelTestCase):
 
     def test_lifetime(self) -> None:
         """A connection that is older than it may be is closed with its next answer, however much it is used."""
-        self.arrange(ClientSettings(lifetime=40, handshake_timeout=10))
+        self.arrange(ClientSettings(max_connection_age=40, handshake_timeout=10))
         self.desk.then = reply
         wire = self.connect(GET)
         for _ in range(2):
@@ -127,7 +127,7 @@ class KeepAlive(ChannelTestCase):
 
     def test_number_of_requests(self) -> None:
         """The last request of those that one connection may carry is answered with ``Connection: close``."""
-        self.arrange(ClientSettings(requests=2))
+        self.arrange(ClientSettings(max_requests_per_connection=2))
         wire = self.connect(GET + GET + GET)
         self.assertEqual(OK + OK_CLOSE, undated(wire.sent()))
         self.expect_closing(wire)
@@ -308,7 +308,7 @@ class Mute(ChannelTestCase):
 
     def test_refused_by_whoever_serves(self) -> None:
         """A refusal by whoever serves ends the connection too."""
-        self.desk.then = lambda request: request.answer(Refusal(401, "no"))
+        self.desk.then = lambda request: request.answer(ErrorResponse(401, "no"))
         wire = self.connect(GET + GET)
         self.assertEqual(1, len(self.desk.requests))
         self.assertIn(b"Connection: close", wire.sent())
@@ -316,7 +316,7 @@ class Mute(ChannelTestCase):
 
     def test_not_even_read(self) -> None:
         """What arrives after a refusal is not kept either, though each request of it be good: memory does not grow with it."""
-        self.desk.then = lambda request: request.answer(Refusal(401, "no client certificate"))
+        self.desk.then = lambda request: request.answer(ErrorResponse(401, "no client certificate"))
         wire = self.connect(GET)
         wire.deliver(*[GET] * 100)
         self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
@@ -326,12 +326,12 @@ class Mute(ChannelTestCase):
         wire = self.connect(GET)
         wire.deliver(GET)
         self.assertEqual((1, 1), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
-        self.desk.requests[0].answer(Refusal(401, "no client certificate"))
+        self.desk.requests[0].answer(ErrorResponse(401, "no client certificate"))
         self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
 
     def test_back_ends_failure(self) -> None:
         """A back end's failure is not the client's: the connection stays."""
-        self.desk.then = lambda request: request.answer(Refusal(502, "no"))
+        self.desk.then = lambda request: request.answer(ErrorResponse(502, "no"))
         wire = self.connect(GET, GET)
         self.assertEqual(2, wire.sent().count(b"HTTP/1.1 502 Bad Gateway"))
         self.expect_open(wire)
@@ -348,7 +348,7 @@ class Waiting(ChannelTestCase):
             body_timeout=12,
             idle_timeout=13,
             send_timeout=14,
-            hold_bytes=8,
+            request_buffer_bytes=8,
         )
         self.arrange(settings)
 
@@ -413,7 +413,7 @@ class Waiting(ChannelTestCase):
 
     def test_dripping_body(self) -> None:
         """Drips do not put the end off: once the body's time has passed, its bytes have to come at a rate."""
-        self.arrange(ClientSettings(body_timeout=12, body_rate=2))
+        self.arrange(ClientSettings(body_timeout=12, min_body_rate=2))
         self.desk.then = self.accept
         for rate, cut in ((1, True), (3, False)):
             wire = self.connect(post(b"", length=1000))
@@ -557,7 +557,7 @@ class Continue(ChannelTestCase):
 
     def test_refused(self) -> None:
         """A refused head is not told to go on."""
-        self.desk.then = lambda request: request.answer(Refusal(401, "no"))
+        self.desk.then = lambda request: request.answer(ErrorResponse(401, "no"))
         wire = self.connect(expecting())
         self.assertEqual(b"401", status(wire.sent()))
         self.expect_closing(wire)
@@ -586,7 +586,7 @@ class Streaming(ChannelTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.arrange(ClientSettings(hold_bytes=4))
+        self.arrange(ClientSettings(request_buffer_bytes=4))
 
     def test_enough(self) -> None:
         """When as much is held as may be, whoever serves is called, and reading stops until the body is taken."""
@@ -861,8 +861,8 @@ class Draining(ChannelTestCase):
         self.expect_cut(wire)
 
     def test_too_long(self) -> None:
-        """What is still in flight after ``stop_timeout`` is cut, and whoever serves it is told."""
-        self.arrange(ClientSettings(stop_timeout=5))
+        """What is still in flight after ``drain_timeout`` is cut, and whoever serves it is told."""
+        self.arrange(ClientSettings(drain_timeout=5))
         self.desk.then = self.accept
         wire = self.connect(GET)
         ended = self.drain()
@@ -903,7 +903,7 @@ class Limits(ChannelTestCase):
 
     def test_connections(self) -> None:
         """One too many is turned away; one that ends makes room."""
-        self.arrange(ClientSettings(connections=2))
+        self.arrange(ClientSettings(max_connections=2))
         first, second, third = self.connect(), self.connect(), self.connect()
         self.assertEqual([False, False, True], [first.aborted, second.aborted, third.aborted])
         self.clock.advance(0)
@@ -926,7 +926,7 @@ class Peers(ChannelTestCase):
 
     def test_unix(self) -> None:
         """Over a unix socket, nothing is known of the client."""
-        wire = Wire(self.clock, UNIXAddress("/run/socket"))
+        wire = RequestTransport(self.clock, UNIXAddress("/run/socket"))
         wire.attach(self.factory.buildProtocol(None))
         wire.deliver(GET)
         self.assertEqual("unknown", self.desk.requests[0].client.hop.peer)

@@ -13,11 +13,11 @@ from x509proxy.downstream.request import Request
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.forwarding.client import Client, Hop
-from x509proxy.http1.errors import Refusal
-from x509proxy.http1.messages import Body, RequestHead
+from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.messages import Framing, RequestHead
 
-HEAD = RequestHead(b"GET", b"/token?code=secret", "1.1", (), b"as.example", Body.NONE)
-BUSY = Refusal(503, "busy")
+HEAD = RequestHead(b"GET", b"/token?code=secret", "1.1", (), b"as.example", Framing.NONE)
+BUSY = ErrorResponse(503, "busy")
 
 
 class Line:
@@ -87,12 +87,12 @@ class RequestTestCase(SynchronousTestCase):
         return exchange
 
 
-class Framing(RequestTestCase):
+class BodyFraming(RequestTestCase):
     """The answer's framing is ours, whatever the back end's was."""
 
     def answer(
         self,
-        body: Body,
+        body: Framing,
         length: int,
         *pieces: bytes,
         status: int = 200,
@@ -114,47 +114,47 @@ class Framing(RequestTestCase):
     def test_length(self) -> None:
         """A length is passed on."""
         expected = b"HTTP/1.1 200 Word\r\nContent-Length: 4\r\n\r\nabcd"
-        self.assertEqual(expected, self.answer(Body.LENGTH, 4, b"ab", b"cd"))
+        self.assertEqual(expected, self.answer(Framing.LENGTH, 4, b"ab", b"cd"))
         self.expect_kept(True)
 
     def test_length_in_old_version(self) -> None:
         """A length is passed on to HTTP/1.0 too, and there staying has to be said."""
         expected = b"HTTP/1.1 200 Word\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nab"
-        self.assertEqual(expected, self.answer(Body.LENGTH, 2, b"ab", version="1.0"))
+        self.assertEqual(expected, self.answer(Framing.LENGTH, 2, b"ab", version="1.0"))
         self.expect_kept(True)
 
     def test_chunks(self) -> None:
         """A body without a length goes in chunks."""
         expected = b"HTTP/1.1 200 Word\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
-        for body in (Body.CHUNKED, Body.CLOSE):
+        for body in (Framing.CHUNKED, Framing.CLOSE):
             self.assertEqual(expected, self.answer(body, -1, b"ab", b"0123456789abcdef"))
             self.expect_kept(True)
 
     def test_no_chunks_in_old_version(self) -> None:
         """HTTP/1.0 knows no chunks: a body without a length ends with the connection."""
         expected = b"HTTP/1.1 200 Word\r\nConnection: close\r\n\r\nab"
-        for body in (Body.CHUNKED, Body.CLOSE):
+        for body in (Framing.CHUNKED, Framing.CLOSE):
             self.assertEqual(expected, self.answer(body, -1, b"ab", version="1.0"))
             self.expect_kept(False)
 
     def test_empty_chunked(self) -> None:
         """An empty body in chunks has its end."""
         expected = b"HTTP/1.1 200 Word\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-        self.assertEqual(expected, self.answer(Body.CHUNKED, -1))
+        self.assertEqual(expected, self.answer(Framing.CHUNKED, -1))
 
     def test_none(self) -> None:
         """204 has no framing, and needs none."""
-        self.assertEqual(b"HTTP/1.1 204 Word\r\n\r\n", self.answer(Body.NONE, -1, status=204))
+        self.assertEqual(b"HTTP/1.1 204 Word\r\n\r\n", self.answer(Framing.NONE, -1, status=204))
         self.expect_kept(True)
 
     def test_length_of_what_is_not_sent(self) -> None:
         """An answer to HEAD, and 304, tell the length that GET would have had, if it is known."""
         for status, method in ((200, b"HEAD"), (304, b"GET")):
             expected = b"HTTP/1.1 %d Word\r\nContent-Length: 7\r\n\r\n" % status
-            self.assertEqual(expected, self.answer(Body.NONE, 7, status=status, method=method))
+            self.assertEqual(expected, self.answer(Framing.NONE, 7, status=status, method=method))
             self.assertEqual(
                 b"HTTP/1.1 %d Word\r\n\r\n" % status,
-                self.answer(Body.NONE, -1, status=status, method=method),
+                self.answer(Framing.NONE, -1, status=status, method=method),
             )
             self.expect_kept(True)
 
@@ -162,16 +162,16 @@ class Framing(RequestTestCase):
         """A reason phrase that is missing is ours; a status that nobody knows has none."""
         for status, expected in ((404, b"HTTP/1.1 404 Not Found"), (499, b"HTTP/1.1 499 ")):
             request = self.request()
-            request.begin(status, b"", (), Body.NONE, -1)
+            request.begin(status, b"", (), Framing.NONE, -1)
             request.flush()
             self.assertEqual(expected, self.line.sent.partition(b"\r\n")[0])
             self.line.sent = b""
 
     def test_date(self) -> None:
         """The back end's date is passed on; where it gave none there is ours."""
-        dated = self.answer(Body.NONE, -1, pairs=[(b"date", b"then"), (b"X-A", b"b")])
+        dated = self.answer(Framing.NONE, -1, pairs=[(b"date", b"then"), (b"X-A", b"b")])
         self.assertEqual(b"HTTP/1.1 200 Word\r\ndate: then\r\nX-A: b\r\n\r\n", dated)
-        self.answer(Body.NONE, -1)
+        self.answer(Framing.NONE, -1)
         dated = rb"^HTTP/1\.1 200 Word\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\nX-Request-Id: \w{32}\r\n\r\n$"
         self.assertRegex(self.line.sent, dated)
 
@@ -185,7 +185,7 @@ class Framing(RequestTestCase):
             self.line = Line()
             self.line.many = many
             request = self.request(**parts)
-            request.begin(200, b"Word", (), Body.LENGTH, 0)
+            request.begin(200, b"Word", (), Framing.LENGTH, 0)
             request.flush()
             self.assertEqual(
                 b"HTTP/1.1 200 Word\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
@@ -200,7 +200,7 @@ class OwnAnswers(RequestTestCase):
 
     def test_literal(self) -> None:
         """A refusal is JSON with a length; a client that sent what is refused is not listened to any more."""
-        self.request().answer(Refusal(400, "why"))
+        self.request().answer(ErrorResponse(400, "why"))
         body = b'{"error": "invalid_request", "error_description": "Bad Request"}\n'
         expected = (
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nConnection: close\r\n"
@@ -234,7 +234,7 @@ class OwnAnswers(RequestTestCase):
         sent = self.line.sent
         request.answer(BUSY)
         request.finish()
-        request.break_off(BUSY)
+        request.fail(BUSY)
         request.abort("late")
         request.lost("late")
         self.assertEqual((sent, [True], []), (self.line.sent, self.line.told, self.source.told))
@@ -245,7 +245,7 @@ class Holding(RequestTestCase):
     """A body is held until it is complete, or until there is so much of it that it must be streamed."""
 
     def post(self, **parts: Any) -> Request:
-        return self.request(complete=False, method=b"POST", body=Body.LENGTH, length=9, **parts)
+        return self.request(complete=False, method=b"POST", body=Framing.LENGTH, length=9, **parts)
 
     def test_complete(self) -> None:
         """A body that is complete is ready at once."""
@@ -345,7 +345,7 @@ class BreakingOff(RequestTestCase):
         """Before an answer has begun, it is refused, and whoever serves it is told."""
         request = self.request(complete=False)
         request.accept(self.be_ready)
-        request.break_off(Refusal(400, "bad"))
+        request.fail(ErrorResponse(400, "bad"))
         self.assertIn(b"HTTP/1.1 400 Bad Request\r\n", self.line.sent)
         self.assertEqual((["gone"], [False]), (self.source.told, self.line.told))
         request.receive_end()
@@ -356,8 +356,8 @@ class BreakingOff(RequestTestCase):
         """Once an answer has begun, the connection is cut, and whoever serves it is told."""
         request = self.request(complete=False)
         request.stream_to(self.sink)
-        request.begin(200, b"", (), Body.LENGTH, 4)
-        request.break_off(Refusal(400, "bad"))
+        request.begin(200, b"", (), Framing.LENGTH, 4)
+        request.fail(ErrorResponse(400, "bad"))
         self.assertEqual((["gone"], ["moved", "cut"]), (self.source.told, self.line.told))
         self.assertEqual(
             (200, Outcome.ABORTED, "bad"),
@@ -370,14 +370,14 @@ class BreakingOff(RequestTestCase):
         """Where nobody serves it yet, nobody is told."""
         request = self.request(complete=False)
         request.source = None
-        request.break_off(BUSY)
+        request.fail(BUSY)
         self.assertEqual(503, self.exchange.status)
 
     def test_abort(self) -> None:
         """An answer that cannot be completed is cut, and neither its source nor its sink hears of it again but for that."""
         request = self.request(complete=False)
         request.stream_to(self.sink)
-        request.begin(200, b"", (), Body.LENGTH, 4)
+        request.begin(200, b"", (), Framing.LENGTH, 4)
         request.flush()
         request.abort("the back end left")
         self.assertEqual((["gone"], ["moved", "cut"]), (self.source.told, self.line.told))
@@ -412,7 +412,7 @@ class SlowReader(RequestTestCase):
     def test_begins_paused(self) -> None:
         """It is held up at once."""
         self.line.blocked = True
-        self.request().begin(200, b"", (), Body.LENGTH, 4)
+        self.request().begin(200, b"", (), Framing.LENGTH, 4)
         self.assertEqual(["pause"], self.source.told)
 
     def test_nobody_to_hold_up(self) -> None:
@@ -420,7 +420,7 @@ class SlowReader(RequestTestCase):
         self.line.blocked = True
         request = self.request()
         request.source = None
-        request.begin(200, b"", (), Body.LENGTH, 4)
+        request.begin(200, b"", (), Framing.LENGTH, 4)
         self.assertEqual([], self.source.told)
 
 
@@ -431,7 +431,7 @@ class Recording(RequestTestCase):
         """An observer that fails is logged, and changes nothing."""
         request = self.request()
         self.patch(request, "observe", lambda _: 1 / 0)
-        request.answer(Refusal(401, "no client certificate"))
+        request.answer(ErrorResponse(401, "no client certificate"))
         self.assertEqual(
             (True, 1),
             (
@@ -442,11 +442,11 @@ class Recording(RequestTestCase):
 
     def test_answered(self) -> None:
         """A record says who asked what, over which connection, and how it ended; a query is not in it."""
-        request = self.request(complete=False, method=b"POST", odd_names=2)
+        request = self.request(complete=False, method=b"POST", invalid_header_names=2)
         request.receive(b"abc")
         request.receive_end()
         request.forged, request.backend = 1, "http://127.0.0.1:8080"
-        request.begin(201, b"", (), Body.CHUNKED, -1)
+        request.begin(201, b"", (), Framing.CHUNKED, -1)
         request.write(b"12345")
         self.assertEqual([], self.line.exchanges)
         self.line.seconds = 7.5
@@ -454,7 +454,7 @@ class Recording(RequestTestCase):
         expected = Exchange(
             started=self.exchange.started, duration=2.5, peer="198.51.100.7", method="POST", target="/token", version="HTTP/1.1",
             status=201, outcome=Outcome.ANSWERED, reason="", bytes_in=3, bytes_out=5, tls_version="TLSv1.3",
-            certificate=self.line.client.certificate, forged=1, odd_names=2, backend="http://127.0.0.1:8080",
+            certificate=self.line.client.certificate, forged=1, invalid_header_names=2, backend="http://127.0.0.1:8080",
             request_id=request.request_id.decode(),
         )  # fmt: skip
         self.assertEqual(expected, self.exchange)

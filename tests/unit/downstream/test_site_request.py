@@ -14,10 +14,10 @@ from twisted.web.server import Site
 from tests.support.raw_tls import HEADER, ProxyTestCase, get
 from x509proxy.downstream.site_request import SiteRequest
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.http1.errors import Refusal
-from x509proxy.http1.messages import Body
+from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.messages import Framing
 from x509proxy.resource import X509ProxyResource
-from x509proxy.settings import ClientAuth, ClientSettings, OddNames, PolicySettings, RequestIds
+from x509proxy.settings import ClientAuth, ClientSettings, InvalidNames, PolicySettings, RequestIds
 from x509proxy.testing import client_identity, header_value
 
 REQUEST = b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -112,10 +112,14 @@ class Head(SiteTestCase):
     def test_settings(self) -> None:
         """The client settings hold: limits of target and fields, and whether odd names are refused."""
         for settings, line, status in (
-            (ClientSettings(target_bytes=5), b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n", 414),
-            (ClientSettings(fields=1), b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n\r\n", 431),
+            (ClientSettings(max_target_bytes=5), b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n", 414),
             (
-                ClientSettings(odd_names=OddNames.REFUSE),
+                ClientSettings(max_header_fields=1),
+                b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n\r\n",
+                431,
+            ),
+            (
+                ClientSettings(invalid_header_names=InvalidNames.REFUSE),
                 b"GET / HTTP/1.1\r\nHost: a\r\nX_a: a\r\n\r\n",
                 400,
             ),
@@ -130,7 +134,7 @@ class Head(SiteTestCase):
             b"Content-Length: 4\r\n\r\nabcd",
             b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
         ):
-            self.serve(client=ClientSettings(body_bytes=3))
+            self.serve(client=ClientSettings(max_body_bytes=3))
             self.expect_refused(head + rest, 413)
 
     def test_refused_before(self) -> None:
@@ -161,7 +165,9 @@ class Mute(SiteTestCase):
             [request, SECOND],
             [request[:-1], request[-1:] + SECOND[:9], SECOND[9:]],
         ):
-            self.serve(client=ClientSettings(body_bytes=5, target_bytes=9, fields=3))
+            self.serve(
+                client=ClientSettings(max_body_bytes=5, max_target_bytes=9, max_header_fields=3)
+            )
             for piece in pieces:
                 self.receive(piece)
             answer = self.client.value()
@@ -215,7 +221,7 @@ class Mute(SiteTestCase):
         """Over HTTP/2 the refused stream ends, and the connection with all the others is left alone."""
         request = self.started()
         request._request.channel.abortConnection = None
-        request.answer(Refusal(400, "malformed"))
+        request.answer(ErrorResponse(400, "bad_request"))
         self.assertNotIn(b"Connection:", self.client.value())
         self.assertFalse(self.client.disconnecting)
 
@@ -277,7 +283,7 @@ class Way(SiteTestCase):
 
     def test_id(self) -> None:
         """Back end, client and record know a request by one id: the proxy's own, or with ``keep`` the client's."""
-        for ids, kept in ((RequestIds.OWN, False), (RequestIds.KEEP, True)):
+        for ids, kept in ((RequestIds.GENERATE, False), (RequestIds.TRUST, True)):
             self.serve(client=ClientSettings(request_id=ids))
             self.receive(REQUEST[:-2] + b"X-Request-Id: mine\r\n\r\n")
             asked = self.connect().value()
@@ -393,7 +399,7 @@ class Alone(SiteTestCase):
 
     def test_refusal(self) -> None:
         """A refusal is JSON with its length, and no type but its own."""
-        self.started().answer(Refusal(503, "busy"))
+        self.started().answer(ErrorResponse(503, "busy"))
         head, _, body = self.client.value().partition(b"\r\n\r\n")
         self.assertIn(b"\r\nContent-Length: %d" % len(body), head)
         self.assertEqual(1, head.count(b"Content-Type: application/json"))
@@ -405,9 +411,9 @@ class Alone(SiteTestCase):
             self.serve()
             request = self.started()
             if begun:
-                request.begin(200, b"", (), Body.LENGTH, 5)
-            request.break_off(Refusal(502, "broken"))
-            request.break_off(Refusal(502, "broken again"))
+                request.begin(200, b"", (), Framing.LENGTH, 5)
+            request.fail(ErrorResponse(502, "broken"))
+            request.fail(ErrorResponse(502, "broken again"))
             expected = (Outcome.ABORTED, 200) if begun else (Outcome.REFUSED, 502)
             self.assertEqual(
                 [(*expected, "broken")],
@@ -441,13 +447,13 @@ class Alone(SiteTestCase):
         """After an end that came before any answer, what breaks is nothing any more."""
         request = self.started()
         request.abort("over")
-        request.break_off(Refusal(502, "broken"))
+        request.fail(ErrorResponse(502, "broken"))
         self.assertEqual(["over"], [exchange.reason for exchange in self.exchanges])
 
     def test_unknown_length(self) -> None:
         """Without a length the stock channel frames the answer by itself."""
         request = self.started()
-        request.begin(200, b"", (), Body.CLOSE, -1)
+        request.begin(200, b"", (), Framing.CLOSE, -1)
         request.write(b"ab")
         request.finish()
         self.assertTrue(self.client.value().endswith(b"\r\n\r\n2\r\nab\r\n0\r\n\r\n"))

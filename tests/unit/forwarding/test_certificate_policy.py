@@ -13,14 +13,21 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import certificates as samples
 from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, unreadable
 from x509proxy.forwarding.certificate_policy import admit
-from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.http1.errors import ErrorResponse, HttpError
 from x509proxy.schema import ProxySettings
-from x509proxy.settings import ClientAuth, KeyType, Need, PolicySettings, Trust, Validity
+from x509proxy.settings import (
+    CertificateRequirement,
+    ClientAuth,
+    KeyType,
+    PolicySettings,
+    Trust,
+    Validity,
+)
 
 NEEDS = {
-    ClientAuth.NONE: Need.IGNORED,
-    ClientAuth.OPTIONAL: Need.OPTIONAL,
-    ClientAuth.REQUIRED: Need.REQUIRED,
+    ClientAuth.NONE: CertificateRequirement.IGNORED,
+    ClientAuth.OPTIONAL: CertificateRequirement.OPTIONAL,
+    ClientAuth.REQUIRED: CertificateRequirement.REQUIRED,
 }
 
 
@@ -44,9 +51,9 @@ class PolicyTestCase(SynchronousTestCase):
         certificate: ClientCertificate | None,
         settings: PolicySettings,
         now: float = samples.NOON,
-    ) -> Refusal:
-        refusal: Refusal = self.assertRaises(
-            Refused, admit, certificate, NEEDS[settings.client_certificate], settings, now
+    ) -> ErrorResponse:
+        refusal: ErrorResponse = self.assertRaises(
+            HttpError, admit, certificate, NEEDS[settings.client_certificate], settings, now
         ).refusal
         self.assertEqual("invalid_client", json.loads(refusal.body)["error"])
         return refusal
@@ -60,15 +67,20 @@ class Presence(PolicyTestCase):
     def test_required(self) -> None:
         """Where they are required, a request without one is answered 401 in words that say so."""
         self.assertEqual(
-            Refusal(401, "no client certificate", "A client certificate is required"),
+            ErrorResponse(401, "no client certificate", "A client certificate is required"),
             self.expect_refused(None, PolicySettings(client_certificate=ClientAuth.REQUIRED)),
         )
         self.expect_passed(samples.client(), PolicySettings(client_certificate=ClientAuth.REQUIRED))
 
     def test_none(self) -> None:
         """Where none is asked for, one that is there nevertheless is not passed on."""
-        self.assertIs(None, admit(samples.client(), Need.IGNORED, PolicySettings(), samples.NOON))
-        self.assertIs(None, admit(None, Need.IGNORED, PolicySettings(), samples.NOON))
+        self.assertIs(
+            None,
+            admit(samples.client(), CertificateRequirement.IGNORED, PolicySettings(), samples.NOON),
+        )
+        self.assertIs(
+            None, admit(None, CertificateRequirement.IGNORED, PolicySettings(), samples.NOON)
+        )
 
     def test_ignored_is_not_judged(self) -> None:
         """Where certificates are ignored, an expired or unreadable one keeps nobody out."""
@@ -76,7 +88,9 @@ class Presence(PolicyTestCase):
             (samples.client(), samples.NOT_AFTER + 1),
             (unreadable(b"odd"), samples.NOON),
         ):
-            self.assertIs(None, admit(certificate, Need.IGNORED, PolicySettings(), now))
+            self.assertIs(
+                None, admit(certificate, CertificateRequirement.IGNORED, PolicySettings(), now)
+            )
 
 
 class Origin(PolicyTestCase):
@@ -109,10 +123,10 @@ class Origin(PolicyTestCase):
     def test_a_certificate_without_a_verdict(self) -> None:
         """A certificate that nobody judged is never passed on, not even where any is accepted."""
         for trust in Trust:
-            with self.assertRaises((Refused, LookupError)):
+            with self.assertRaises((HttpError, LookupError)):
                 admit(
                     with_verdict(Verdict.NONE),
-                    Need.OPTIONAL,
+                    CertificateRequirement.OPTIONAL,
                     PolicySettings(trust=trust),
                     samples.NOON,
                 )
@@ -122,14 +136,14 @@ class Always(PolicyTestCase):
     def test_unreadable(self) -> None:
         """A certificate that cannot be read is refused."""
         self.assertEqual(
-            Refusal(401, "unreadable certificate", "The client certificate cannot be read"),
+            ErrorResponse(401, "unreadable certificate", "The client certificate cannot be read"),
             self.expect_refused(unreadable(b"odd"), PolicySettings()),
         )
 
     def test_weak(self) -> None:
         """A weak one is refused, and its key named."""
         self.assertEqual(
-            Refusal(
+            ErrorResponse(
                 401, "weak certificate: EC P-256", "The client certificate is too weak (EC P-256)"
             ),
             self.expect_refused(with_verdict(Verdict.TRUSTED, Flag.WEAK), PolicySettings()),
@@ -141,17 +155,17 @@ class Always(PolicyTestCase):
         refusal = self.expect_refused(
             with_verdict(Verdict.UNTRUSTED, Flag.REVOKED), PolicySettings()
         )
-        self.assertEqual(Refusal(401, "revoked certificate", text), refusal)
+        self.assertEqual(ErrorResponse(401, "revoked certificate", text), refusal)
 
     def test_size(self) -> None:
         """One larger than its limit is refused with 400 and both numbers; one that just fits is not."""
         certificate = samples.client()
         size = len(certificate.der)
-        self.expect_passed(certificate, PolicySettings(maximum_der=size))
+        self.expect_passed(certificate, PolicySettings(max_certificate_bytes=size))
         text = f"The client certificate is too large: {size} bytes, {size - 1} allowed"
         self.assertEqual(
-            Refusal(400, f"certificate of {size} bytes", text, "invalid_client"),
-            self.expect_refused(certificate, PolicySettings(maximum_der=size - 1)),
+            ErrorResponse(400, f"certificate of {size} bytes", text, "invalid_client"),
+            self.expect_refused(certificate, PolicySettings(max_certificate_bytes=size - 1)),
         )
 
     @given(
@@ -160,7 +174,7 @@ class Always(PolicyTestCase):
             client_certificate=st.sampled_from([ClientAuth.OPTIONAL, ClientAuth.REQUIRED]),
             trust=st.sampled_from(Trust),
             validity=st.sampled_from(Validity),
-            maximum_der=st.integers(1, 10000),
+            max_certificate_bytes=st.integers(1, 10000),
         ),
         st.sampled_from([Flag.WEAK, Flag.REVOKED, Flag.UNREADABLE]),
         st.sampled_from(Verdict),
@@ -203,7 +217,7 @@ class Keys(PolicyTestCase):
         self.expect_passed(self.with_key("EC P-256"), settings)
         text = "The client certificate must have an RSA key of 3072 bits or more, not RSA 3071"
         self.assertEqual(
-            Refusal(401, "unwanted key: RSA 3071", text),
+            ErrorResponse(401, "unwanted key: RSA 3071", text),
             self.expect_refused(self.with_key("RSA 3071"), settings),
         )
 
@@ -239,7 +253,7 @@ class Times(PolicyTestCase):
     def test_expired(self) -> None:
         """An expired certificate is refused, with the time of its end."""
         self.assertEqual(
-            Refusal(
+            ErrorResponse(
                 401, "expired certificate", "The client certificate expired at 2027-01-01T00:00:00Z"
             ),
             self.expect_refused(samples.client(), PolicySettings(), samples.NOT_AFTER + 1),
@@ -249,7 +263,7 @@ class Times(PolicyTestCase):
         """One that is not valid yet is refused, with the time of its beginning."""
         text = "The client certificate is not valid before 2026-01-01T00:00:00Z"
         self.assertEqual(
-            Refusal(401, "certificate not yet valid", text),
+            ErrorResponse(401, "certificate not yet valid", text),
             self.expect_refused(samples.client(), PolicySettings(), samples.NOT_BEFORE - 1),
         )
 

@@ -17,10 +17,17 @@ from x509proxy.forwarding.client import Client, Hop
 from x509proxy.forwarding.forwarded_fields import forward
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
-from x509proxy.forwarding.sanitizer import clean_request
-from x509proxy.http1.errors import Refused
-from x509proxy.http1.messages import Body, RequestHead
-from x509proxy.settings import ClientAuth, Need, PolicySettings, RuleSettings, Trust, Validity
+from x509proxy.forwarding.sanitizer import sanitize_request
+from x509proxy.http1.errors import HttpError
+from x509proxy.http1.messages import Framing, RequestHead
+from x509proxy.settings import (
+    CertificateRequirement,
+    ClientAuth,
+    PolicySettings,
+    RuleSettings,
+    Trust,
+    Validity,
+)
 
 ENFORCED = PolicySettings()
 ONE = samples.client()
@@ -41,13 +48,15 @@ POLICIES = [
     ENFORCED,
     PolicySettings(validity=Validity.IGNORE),
     PolicySettings(trust=Trust.CA),
-    PolicySettings(rules=(RuleSettings(path="/b", client_certificate=Need.IGNORED),)),
+    PolicySettings(
+        rules=(RuleSettings(path="/b", client_certificate=CertificateRequirement.IGNORED),)
+    ),
 ]
 
 
 def head(target: bytes = b"/") -> RequestHead:
     return RequestHead(
-        b"GET", target, "1.1", [(b"Host", b"as.example"), (b"A", b"b")], b"as.example", Body.NONE
+        b"GET", target, "1.1", [(b"Host", b"as.example"), (b"A", b"b")], b"as.example", Framing.NONE
     )
 
 
@@ -57,8 +66,8 @@ def told(
 ) -> bytes:  # fmt: skip
     """The fields, or in what words they are refused."""
     try:
-        return forward(clean_request(found, rules)[0], found, client, rules, policy, now)
-    except Refused as refused:
+        return forward(sanitize_request(found, rules)[0], found, client, rules, policy, now)
+    except HttpError as refused:
         return refused.refusal.reason.encode()
 
 

@@ -12,10 +12,16 @@ from tests.support import certificates as samples
 from tests.unit.certificates.test_pem_files import MaterialTests
 from x509proxy.certificates.client_certificate import Verdict
 from x509proxy.certificates.pem_files import new_header_name
-from x509proxy.forwarding.header_rules import HeaderRules, fold, identity, read_rules, tells
+from x509proxy.forwarding.header_rules import (
+    HeaderRules,
+    contains_secret,
+    fold,
+    identity,
+    read_rules,
+)
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan
 from x509proxy.forwarding.sanitizer import forward_response
-from x509proxy.http1.errors import Refused
+from x509proxy.http1.errors import HttpError
 from x509proxy.schema import HeaderSettings, ProxySettings
 from x509proxy.settings import Format, SettingsError
 
@@ -42,7 +48,7 @@ class Naming(RulesTests):
         name = new_header_name()
         rules = self.rules(preset="connect2id", header_file=self.write(name))
         self.assertEqual([name.encode()], self.names(rules))
-        self.assertTrue(tells(b"Vary: " + name.lower().encode(), rules))
+        self.assertTrue(contains_secret(b"Vary: " + name.lower().encode(), rules))
         self.assertNotIn(name, repr(rules))
 
     def test_rotation(self) -> None:
@@ -103,11 +109,11 @@ class Own(RulesTests):
         name = new_header_name()
         rules = self.rules({"name_file": self.write(name)})
         self.assertEqual([name.encode()], self.names(rules))
-        self.assertTrue(tells(name[-32:].encode(), rules))
+        self.assertTrue(contains_secret(name[-32:].encode(), rules))
 
     def test_place(self) -> None:
         """A header for what the client sent after its certificate is there when that is."""
-        rules = self.rules({"name": "X-Issuer", "place": 2, "format": Format.BASE64_DER})
+        rules = self.rules({"name": "X-Issuer", "chain-index": 2, "format": Format.BASE64_DER})
         self.assertEqual((), identity(CLIENT, rules))
         self.assertEqual(
             ((b"X-Issuer", b"b25l"),), identity(attrs.evolve(CLIENT, chain=(b"one",)), rules)
@@ -133,9 +139,11 @@ class Own(RulesTests):
     def test_maximum(self) -> None:
         """A certificate whose header would be larger than the server takes is refused, with both sizes; one that fits is not."""
         size = len(identity(CLIENT, self.rules({"name": "X-Cert"}))[0][1])
-        self.assertEqual(1, len(identity(CLIENT, self.rules({"name": "X-Cert", "maximum": size}))))
-        with self.assertRaises(Refused) as raised:
-            identity(CLIENT, self.rules({"name": "X-Cert", "maximum": size - 1}))
+        self.assertEqual(
+            1, len(identity(CLIENT, self.rules({"name": "X-Cert", "max-value-bytes": size})))
+        )
+        with self.assertRaises(HttpError) as raised:
+            identity(CLIENT, self.rules({"name": "X-Cert", "max-value-bytes": size - 1}))
         refusal = raised.exception.refusal
         self.assertEqual((400, "invalid_client"), (refusal.status, refusal.error))
         self.assertIn(f"{size} bytes, {size - 1} allowed", refusal.description)
@@ -226,7 +234,7 @@ class Mistakes(RulesTests):
 
     def test_place(self) -> None:
         """Formats of the whole have no place."""
-        refusal = self.refusal({"name": "X-Cert", "format": Format.XFCC, "place": 2})
+        refusal = self.refusal({"name": "X-Cert", "format": Format.XFCC, "chain-index": 2})
         self.assertEqual("headers[0].place: found 2, expected 1 for format xfcc", refusal)
 
     def test_files(self) -> None:

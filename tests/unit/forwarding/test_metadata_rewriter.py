@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
 from tests.support.certificates import certificate
-from tests.support.memory import CUT, HEADER, OK, RULES, Wire, post, undated
+from tests.support.memory import CUT, HEADER, OK, RULES, RequestTransport, post, undated
 from tests.unit.test_relay import TransferTestCase, asked, identity
 from x509proxy.backend_url import Backend
 from x509proxy.certificates.pem_files import Identity
@@ -21,14 +21,14 @@ from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome
 from x509proxy.forwarding import metadata_rewriter as rewriting
 from x509proxy.forwarding.metadata_rewriter import Rewriting
-from x509proxy.http1.messages import Body
+from x509proxy.http1.messages import Framing
 from x509proxy.resource import X509ProxyResource
 from x509proxy.schema import DiscoverySettings, ProxySettings
 from x509proxy.settings import ClientAuth, PolicySettings, UpstreamSettings
 from x509proxy.testing import client_identity
 
 TARGET = b"/.well-known/openid-configuration"
-SETTINGS = DiscoverySettings(mtls="https://mtls.example", body_bytes=200)
+SETTINGS = DiscoverySettings(mtls="https://mtls.example", max_body_bytes=200)
 DOCUMENT = b'{"issuer":"https://as.example","token_endpoint":"https://as.example/t"}'
 REWRITTEN = (
     DOCUMENT[:-1] + b', "mtls_endpoint_aliases": {"token_endpoint": "https://mtls.example/t"},'
@@ -66,7 +66,7 @@ class RewritingTestCase(TransferTestCase):
         super().setUp()
         self.arrange(discovery=SETTINGS)
 
-    def ask(self, *pieces: bytes, request: bytes = get()) -> Wire:
+    def ask(self, *pieces: bytes, request: bytes = get()) -> RequestTransport:
         """A client that asks, and is answered with ``pieces``."""
         client = self.proxy.client(request)
         self.back.sent()
@@ -274,10 +274,10 @@ class Others(RewritingTestCase):
         """Of what has passed nothing is kept (law L7): neither of a large answer nor of a small one."""
         sink = Kept()
         gathering = Rewriting(sink, SETTINGS)
-        gathering.begin(200, b"OK", [(b"Content-Type", b"application/json")], Body.CHUNKED, -1)
+        gathering.begin(200, b"OK", [(b"Content-Type", b"application/json")], Framing.CHUNKED, -1)
         for _ in range(100):
             gathering.write(b"x" * 100)
-            self.assertLessEqual(len(gathering._gathered), SETTINGS.body_bytes)
+            self.assertLessEqual(len(gathering._gathered), SETTINGS.max_body_bytes)
         self.assertEqual((1, 10000, b""), (len(sink.begun), len(sink.body), gathering._gathered))
 
 
@@ -416,7 +416,7 @@ class BackPressure(RewritingTestCase):
 
     def test_not_the_next_one(self) -> None:
         """A client that is full as its document is written holds up nobody else: the connection is another's by then."""
-        self.arrange(discovery=SETTINGS, upstream=UpstreamSettings(connections=1))
+        self.arrange(discovery=SETTINGS, upstream=UpstreamSettings(max_connections=1))
         first, second = self.proxy.client(get()), self.proxy.client(get(target=b"/"))
         first.protocol.blocked = True
         self.back.sent()
@@ -430,7 +430,7 @@ class BackPressure(RewritingTestCase):
 
     def test_not_the_next_ones_end(self) -> None:
         """Nor does one that cannot be written to end the next one's exchange."""
-        self.arrange(discovery=SETTINGS, upstream=UpstreamSettings(connections=1))
+        self.arrange(discovery=SETTINGS, upstream=UpstreamSettings(max_connections=1))
         first, second = self.proxy.client(get()), self.proxy.client(get(target=b"/"))
         real = Request.write
         self.patch(

@@ -507,4 +507,4 @@ class Settings(SynchronousTestCase):
 
     def test_size(self) -> None:
         """Nothing of no size is looked at (law L7)."""
-        self.assertRaises(SettingsError, DiscoverySettings, mtls=MTLS, body_bytes=0)
+        self.assertRaises(SettingsError, DiscoverySettings, mtls=MTLS, max_body_bytes=0)

@@ -7,92 +7,107 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.certificates.test_pem_files import NAME
-from x509proxy.forwarding.path_rules import need_of
-from x509proxy.http1.errors import Refused
-from x509proxy.http1.messages import Body, RequestHead
-from x509proxy.http1.request_target import readings
-from x509proxy.settings import ClientAuth, Need, PolicySettings, RuleSettings, SettingsError
+from x509proxy.forwarding.path_rules import requirement_for
+from x509proxy.http1.errors import HttpError
+from x509proxy.http1.messages import Framing, RequestHead
+from x509proxy.http1.request_target import normalized_paths
+from x509proxy.settings import (
+    CertificateRequirement,
+    ClientAuth,
+    PolicySettings,
+    RuleSettings,
+    SettingsError,
+)
 
-TOKEN = RuleSettings(path="/token", client_certificate=Need.REQUIRED)
-LOGIN = RuleSettings(path="/login", client_certificate=Need.IGNORED)
+TOKEN = RuleSettings(path="/token", client_certificate=CertificateRequirement.REQUIRED)
+LOGIN = RuleSettings(path="/login", client_certificate=CertificateRequirement.IGNORED)
 
 
 def head(target: str, host: str = "as.example.com") -> RequestHead:
     return RequestHead(
-        b"GET", target.encode(), "1.1", (), host.encode(), Body.NONE, keep_alive=True
+        b"GET", target.encode(), "1.1", (), host.encode(), Framing.NONE, keep_alive=True
     )
 
 
 def need(
     target: str, *rules: RuleSettings, host: str = "as.example.com", asked: ClientAuth | None = None
-) -> Need:
-    return need_of(head(target, host), PolicySettings(rules=rules), asked)
+) -> CertificateRequirement:
+    return requirement_for(head(target, host), PolicySettings(rules=rules), asked)
 
 
 class Rules(SynchronousTestCase):
     def test_prefix(self) -> None:
         """A rule holds for its path and all below it, not for what merely begins with the same letters."""
         for target in ("/token", "/token?a=b", "/token/", "/token/introspect", "/token?/login"):
-            self.assertIs(Need.REQUIRED, need(target, TOKEN, LOGIN), target)
+            self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, LOGIN), target)
         for target in ("/", "/tokens", "/tok", "/a/token", "/?/token", "*"):
-            self.assertIs(Need.OPTIONAL, need(target, TOKEN, LOGIN), target)
+            self.assertIs(CertificateRequirement.OPTIONAL, need(target, TOKEN, LOGIN), target)
 
     def test_longest_first(self) -> None:
         """The longest path wins, in whatever order the rules stand."""
-        below = RuleSettings(path="/token/public", client_certificate=Need.IGNORED)
+        below = RuleSettings(
+            path="/token/public", client_certificate=CertificateRequirement.IGNORED
+        )
         for rules in ((TOKEN, below), (below, TOKEN)):
-            self.assertIs(Need.IGNORED, need("/token/public/keys", *rules))
-            self.assertIs(Need.REQUIRED, need("/token/publicity", *rules))
+            self.assertIs(CertificateRequirement.IGNORED, need("/token/public/keys", *rules))
+            self.assertIs(CertificateRequirement.REQUIRED, need("/token/publicity", *rules))
 
     def test_everything(self) -> None:
         """A rule without a path holds for every one, ``*`` too."""
-        everything = RuleSettings(client_certificate=Need.REQUIRED)
+        everything = RuleSettings(client_certificate=CertificateRequirement.REQUIRED)
         for target in ("/", "/a", "*"):
-            self.assertIs(Need.REQUIRED, need(target, everything))
-        self.assertIs(Need.IGNORED, need("/login", everything, LOGIN))
+            self.assertIs(CertificateRequirement.REQUIRED, need(target, everything))
+        self.assertIs(CertificateRequirement.IGNORED, need("/login", everything, LOGIN))
 
     def test_server_name(self) -> None:
         """A rule for a name holds whatever its case, port and last dot; of two with the same path it comes first."""
-        named = RuleSettings(server_name="mtls.example.com", client_certificate=Need.REQUIRED)
-        general = RuleSettings(client_certificate=Need.IGNORED)
+        named = RuleSettings(
+            server_name="mtls.example.com", client_certificate=CertificateRequirement.REQUIRED
+        )
+        general = RuleSettings(client_certificate=CertificateRequirement.IGNORED)
         for host in (
             "mtls.example.com",
             "MTLS.example.com:8443",
             "mtls.example.com.",
             "mtls.example.com.:8443",
         ):
-            self.assertIs(Need.REQUIRED, need("/", named, general, host=host))
-            self.assertIs(Need.REQUIRED, need("/", general, named, host=host))
+            self.assertIs(CertificateRequirement.REQUIRED, need("/", named, general, host=host))
+            self.assertIs(CertificateRequirement.REQUIRED, need("/", general, named, host=host))
         for host in ("as.example.com", "mtls.example.com.evil.example", "xmtls.example.com", ""):
-            self.assertIs(Need.IGNORED, need("/", named, general, host=host))
+            self.assertIs(CertificateRequirement.IGNORED, need("/", named, general, host=host))
 
     def test_ipv6(self) -> None:
         """A name may be an address in brackets."""
-        rule = RuleSettings(server_name="[::1]", client_certificate=Need.REQUIRED)
-        self.assertIs(Need.REQUIRED, need("/", rule, host="[::1]:8443"))
+        rule = RuleSettings(server_name="[::1]", client_certificate=CertificateRequirement.REQUIRED)
+        self.assertIs(CertificateRequirement.REQUIRED, need("/", rule, host="[::1]:8443"))
 
     def test_case(self) -> None:
         """A rule written in capitals holds as well."""
-        rule = RuleSettings(path="/OAuth2/Token", client_certificate=Need.REQUIRED)
-        self.assertIs(Need.REQUIRED, need("/OAuth2/Token", rule))
+        rule = RuleSettings(
+            path="/OAuth2/Token", client_certificate=CertificateRequirement.REQUIRED
+        )
+        self.assertIs(CertificateRequirement.REQUIRED, need("/OAuth2/Token", rule))
 
     def test_without_rules(self) -> None:
         """Without a rule it is the setting that decides, and before it what the request's own listener asks for."""
         expected = {
-            ClientAuth.NONE: Need.IGNORED,
-            ClientAuth.OPTIONAL: Need.OPTIONAL,
-            ClientAuth.REQUIRED: Need.REQUIRED,
+            ClientAuth.NONE: CertificateRequirement.IGNORED,
+            ClientAuth.OPTIONAL: CertificateRequirement.OPTIONAL,
+            ClientAuth.REQUIRED: CertificateRequirement.REQUIRED,
         }
         for word, wanted in expected.items():
             for other in ClientAuth:
-                self.assertIs(wanted, need_of(head("/"), PolicySettings(client_certificate=word)))
                 self.assertIs(
-                    wanted, need_of(head("/"), PolicySettings(client_certificate=other), word)
+                    wanted, requirement_for(head("/"), PolicySettings(client_certificate=word))
+                )
+                self.assertIs(
+                    wanted,
+                    requirement_for(head("/"), PolicySettings(client_certificate=other), word),
                 )
 
     def test_rules_before_the_listener(self) -> None:
         """What a path needs it needs on every listener: on one that does not ask it cannot be had."""
-        self.assertIs(Need.REQUIRED, need("/token", TOKEN, asked=ClientAuth.NONE))
+        self.assertIs(CertificateRequirement.REQUIRED, need("/token", TOKEN, asked=ClientAuth.NONE))
 
 
 class Kindness(SynchronousTestCase):
@@ -104,21 +119,21 @@ class Kindness(SynchronousTestCase):
             "/token%00", "/token%09", "/token:$data", "/%u0074oken", "/%2574oken", "/x/%252e%252e/token",
         )  # fmt: skip
         for target in spellings:
-            self.assertIs(Need.REQUIRED, need(target, TOKEN), target)
+            self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN), target)
 
 
 class Detours(SynchronousTestCase):
     def test_both_ways(self) -> None:
         """A detour through a path needs what that path needs too: there are servers that do not resolve it."""
         for target in ("/token/../other", "/token/a/../../other", "/other/../token"):
-            self.assertIs(Need.REQUIRED, need(target, TOKEN), target)
-        self.assertIs(Need.IGNORED, need("/login/../other", TOKEN, LOGIN))
+            self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN), target)
+        self.assertIs(CertificateRequirement.IGNORED, need("/login/../other", TOKEN, LOGIN))
 
     def test_contradiction(self) -> None:
         """Where one reading needs a certificate, and by another there must be none, the request is refused."""
         for target in ("/token/../login", "/login/../token", "/login/a/../../token"):
             self.assertEqual(
-                400, self.assertRaises(Refused, need, target, TOKEN, LOGIN).refusal.status
+                400, self.assertRaises(HttpError, need, target, TOKEN, LOGIN).refusal.status
             )
 
 
@@ -126,9 +141,9 @@ class Paths(SynchronousTestCase):
     def test_matched(self) -> None:
         """Whatever path a rule may have, a request for it and one for what is below it are under that rule."""
         for path in ("/", "/a.b/..c", "/v1/tokens:introspect", "/~me/$x/a:b:", "/A/b'(c)!+,=@_-&"):
-            rule = RuleSettings(path=path, client_certificate=Need.REQUIRED)
-            self.assertIs(Need.REQUIRED, need(path, rule), path)
-            self.assertIs(Need.REQUIRED, need(path + "/below", rule), path)
+            rule = RuleSettings(path=path, client_certificate=CertificateRequirement.REQUIRED)
+            self.assertIs(CertificateRequirement.REQUIRED, need(path, rule), path)
+            self.assertIs(CertificateRequirement.REQUIRED, need(path + "/below", rule), path)
 
 
 class Mistakes(SynchronousTestCase):
@@ -139,7 +154,7 @@ class Mistakes(SynchronousTestCase):
             "/...", "/a:$b", "/a/b::$DATA", "/a;", "/token*", "*", "/*", "/token.*", "/a#b", "/a\\b", "/a\n", "/^token", "/(a|b)",
         ):  # fmt: skip
             with self.assertRaises(SettingsError, msg=path) as raised:
-                RuleSettings(path=path, client_certificate=Need.REQUIRED)
+                RuleSettings(path=path, client_certificate=CertificateRequirement.REQUIRED)
             self.assertIn("path: found ", str(raised.exception))
 
     @given(
@@ -150,17 +165,17 @@ class Mistakes(SynchronousTestCase):
         """What is taken for a rule's path is what the kindest reader makes of a request for it."""
         for text in (path, f"/{path}"):
             try:
-                rule = RuleSettings(path=text, client_certificate=Need.REQUIRED)
+                rule = RuleSettings(path=text, client_certificate=CertificateRequirement.REQUIRED)
             except SettingsError:
                 continue
-            self.assertEqual(text.lower(), readings(text.encode())[0])
-            self.assertIs(Need.REQUIRED, need(text, rule))
+            self.assertEqual(text.lower(), normalized_paths(text.encode())[0])
+            self.assertIs(CertificateRequirement.REQUIRED, need(text, rule))
 
     def test_silent(self) -> None:
         """A secret name that was pasted where a path or a name belongs is not told."""
         for mistake in ({"path": NAME}, {"path": f"/{NAME}*"}, {"server_name": NAME}):
             with self.assertRaises(SettingsError) as raised:
-                RuleSettings(client_certificate=Need.REQUIRED, **mistake)
+                RuleSettings(client_certificate=CertificateRequirement.REQUIRED, **mistake)
             self.assertNotIn(NAME, str(raised.exception))
 
     def test_server_name(self) -> None:
@@ -177,5 +192,5 @@ class Mistakes(SynchronousTestCase):
             "a..b",
         ):
             with self.assertRaises(SettingsError, msg=name) as raised:
-                RuleSettings(server_name=name, client_certificate=Need.REQUIRED)
+                RuleSettings(server_name=name, client_certificate=CertificateRequirement.REQUIRED)
             self.assertIn("server-name: found ", str(raised.exception))

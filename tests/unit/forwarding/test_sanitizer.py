@@ -21,21 +21,21 @@ from x509proxy.certificates import client_certificate as certificate
 from x509proxy.forwarding import sanitizer as headers
 from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.forwarding.client import Hop
-from x509proxy.forwarding.header_rules import HeaderRules, fold, identity, without_names
+from x509proxy.forwarding.header_rules import HeaderRules, fold, identity, redact
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan
 from x509proxy.forwarding.sanitizer import (
-    clean_request,
     drop_claims,
     drop_hop_by_hop,
     forward_reason,
     forward_request,
     forward_response,
     forwarded,
+    sanitize_request,
     write_head,
 )
-from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.http1.errors import ErrorResponse, HttpError
 from x509proxy.http1.head_cache import known_answers, known_heads
-from x509proxy.http1.messages import Body, RequestHead, ResponseHead, read_request_head
+from x509proxy.http1.messages import Framing, RequestHead, ResponseHead, read_request_head
 from x509proxy.settings import ClientSettings
 
 NAME = b"Sec-Client-X509-Cert-0aB1cD2eF3"
@@ -69,7 +69,7 @@ PAIRS = st.lists(st.tuples(SPOILT | st.binary(min_size=1), VALUES), max_size=12)
 
 
 def head(*pairs: tuple[bytes, bytes], host: bytes = b"as.example") -> RequestHead:
-    return RequestHead(b"GET", b"/", "1.1", list(pairs), host, Body.NONE)
+    return RequestHead(b"GET", b"/", "1.1", list(pairs), host, Framing.NONE)
 
 
 def forward(
@@ -81,7 +81,7 @@ def forward(
 def forward_head(
     found: RequestHead, rules: HeaderRules = RULES, genuine: Pairs = GENUINE
 ) -> tuple[Pairs, int]:
-    cleaned, forged = clean_request(found, rules)
+    cleaned, forged = sanitize_request(found, rules)
     return forward_request(cleaned, found.host, HOP, genuine), forged
 
 
@@ -125,7 +125,7 @@ class Hoards(SynchronousTestCase):
 
     def test_shown(self) -> None:
         """A traceback that shows a head shows none of its fields (law L4)."""
-        response = ResponseHead(200, b"OK", ((b"Set-Cookie", b"hush"),), Body.NONE)
+        response = ResponseHead(200, b"OK", ((b"Set-Cookie", b"hush"),), Framing.NONE)
         self.assertNotIn("hush", repr(response) + repr(head((b"Authorization", b"hush"))))
 
     def test_rubbish(self) -> None:
@@ -213,10 +213,8 @@ class LogLines(SynchronousTestCase):
         """A line for a log loses the secret part of the name in whatever spelling, and nothing else."""
         part = NAME.decode().removeprefix("Sec-Client-X509-Cert-")
         line = f"target=/{NAME.decode()}/{part.upper()}{part.lower()} peer=x"
-        self.assertEqual(
-            "target=/Sec-Client-X509-Cert-.../...... peer=x", without_names(line, RULES)
-        )
-        self.assertEqual("target=/ peer=x", without_names("target=/ peer=x", RULES))
+        self.assertEqual("target=/Sec-Client-X509-Cert-.../...... peer=x", redact(line, RULES))
+        self.assertEqual("target=/ peer=x", redact("target=/ peer=x", RULES))
 
 
 class Spoofs(SynchronousTestCase):
@@ -306,7 +304,7 @@ class Spoofs(SynchronousTestCase):
         found = read_request_head(
             b"GET", b"/", "1.1", [HOST, *twins, (NAME.lower(), PEM)], ClientSettings()
         )
-        self.assertEqual(len(twins), found.odd_names)
+        self.assertEqual(len(twins), found.invalid_header_names)
         self.assertEqual(([*OURS_ALWAYS, *GENUINE], 1), forward_head(found))
 
     def test_harmless(self) -> None:
@@ -344,7 +342,7 @@ class Spoofs(SynchronousTestCase):
         genuine = identity(samples.client() if certified else None, rules)
         try:
             out, _ = forward_head(head(*pairs), rules, genuine)
-        except Refused as refused:
+        except HttpError as refused:
             self.assertEqual(400, refused.refusal.status)
             return
         self.assertEqual(list(genuine), [pair for pair in out if fold(pair[0]) in rules.folds])
@@ -354,7 +352,7 @@ class Spoofs(SynchronousTestCase):
         """Whatever comes in, no framing and no hop-by-hop field of the client's goes out, and one ``Host``."""
         try:
             out, _ = forward(*pairs)
-        except Refused:
+        except HttpError:
             return
         names = [name.lower() for name, _ in out]
         self.assertEqual(1, names.count(b"host"))
@@ -395,8 +393,8 @@ class HopByHop(SynchronousTestCase):
     def test_named_framing(self) -> None:
         """``Connection`` that names what frames or routes the message is 400 (Akamai CVE-2026-26365)."""
         for value in (b"Host", b"close, content-length", b"TRANSFER-ENCODING"):
-            refusal: Refusal = self.assertRaises(
-                Refused, drop_hop_by_hop, [(b"Connection", value)]
+            refusal: ErrorResponse = self.assertRaises(
+                HttpError, drop_hop_by_hop, [(b"Connection", value)]
             ).refusal
             self.assertEqual(400, refusal.status)
 
@@ -515,7 +513,7 @@ class Answers(SynchronousTestCase):
         self.assertEqual(
             [], forward_response([(b"Connection", b"x_internal"), (b"X-Internal", b"1")], RULES)
         )
-        with self.assertRaises(Refused):
+        with self.assertRaises(HttpError):
             forward((b"Connection", b"content_length"))
 
     def test_without_a_secret(self) -> None:
@@ -556,16 +554,16 @@ class Written(SynchronousTestCase):
         """A head is its start line, its fields, one framing and an empty line."""
         self.assertEqual(
             b"POST /token HTTP/1.1\r\nHost: as.example\r\nContent-Length: 5\r\n\r\n",
-            write_head(b"POST /token HTTP/1.1", [HOST], Body.LENGTH, 5),
+            write_head(b"POST /token HTTP/1.1", [HOST], Framing.LENGTH, 5),
         )
 
     def test_framing(self) -> None:
         """Each way to end a body has its one field, or none."""
         for body, field in (
-            (Body.LENGTH, b"Content-Length: 0\r\n"),
-            (Body.CHUNKED, b"Transfer-Encoding: chunked\r\n"),
-            (Body.NONE, b""),
-            (Body.CLOSE, b""),
+            (Framing.LENGTH, b"Content-Length: 0\r\n"),
+            (Framing.CHUNKED, b"Transfer-Encoding: chunked\r\n"),
+            (Framing.NONE, b""),
+            (Framing.CLOSE, b""),
         ):
             self.assertEqual(
                 b"HTTP/1.1 200 OK\r\n" + field + b"\r\n",
@@ -580,11 +578,11 @@ class Written(SynchronousTestCase):
                 (b"GET /", (b"X" + odd, b"y")),
                 (b"GET /", (b"X", b"y" + odd)),
             ):
-                self.assertRaises(ValueError, write_head, start, [pair], Body.NONE, 0)
+                self.assertRaises(ValueError, write_head, start, [pair], Framing.NONE, 0)
 
     def parsed(self, pairs: Pairs) -> list[tuple[bytes, bytes]]:
         """Written, and read by llhttp, by ``http.client`` and by ``email``, which must agree."""
-        data = write_head(b"POST / HTTP/1.1", pairs, Body.LENGTH, 0)
+        data = write_head(b"POST / HTTP/1.1", pairs, Framing.LENGTH, 0)
         request = Request(data)
         self.assertTrue(request.complete)
         fields = data.partition(b"\r\n")[2]
@@ -629,7 +627,7 @@ class Written(SynchronousTestCase):
     def test_lines(self, pairs: Pairs) -> None:
         """Whatever the pairs, a head that is written has one line for each, and nothing else."""
         try:
-            data = write_head(b"GET / HTTP/1.1", pairs, Body.CHUNKED, 0)
+            data = write_head(b"GET / HTTP/1.1", pairs, Framing.CHUNKED, 0)
         except ValueError:
             return
         lines = [

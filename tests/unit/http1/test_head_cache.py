@@ -26,16 +26,16 @@ from x509proxy.forwarding.client import Client, Hop
 from x509proxy.forwarding.forwarded_fields import forward
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import PRESETS
-from x509proxy.forwarding.sanitizer import clean_answer, clean_request
+from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response
 from x509proxy.http1 import request_parser as room
 from x509proxy.http1.head_cache import KnownHeads, known_answers, known_heads
-from x509proxy.http1.messages import Body, RequestHead, ResponseHead
-from x509proxy.http1.parser import Stage
-from x509proxy.http1.request_parser import RequestReader
-from x509proxy.http1.response_parser import ResponseReader
+from x509proxy.http1.messages import Framing, RequestHead, ResponseHead
+from x509proxy.http1.parser import ParserState
+from x509proxy.http1.request_parser import RequestParser
+from x509proxy.http1.response_parser import ResponseParser
 from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings
 
-HEAD = RequestHead(b"GET", b"/", "1.1", (), b"a", Body.NONE)
+HEAD = RequestHead(b"GET", b"/", "1.1", (), b"a", Framing.NONE)
 REQUESTS = [
     request(), request(b"X: y\r\n"), post(b"Content-Length: 5\r\n", b"abcde"), post(b"Content-Length: 0\r\n"),
     chunked(b"0\r\n\r\n"), chunked(b"3\r\nabc\r\n0\r\n\r\n"), request(b"Connection: close\r\n"),
@@ -85,7 +85,7 @@ class Table(SynchronousTestCase):
         for target in (b"/userinfo?access_token=hush", b"/?", b"http://a?code=hush"):
             known.add(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n", HEAD)
         known.add(b"x" * 4093 + b"\r\n\r\n", HEAD)
-        known.add(b"chunked\r\n\r\n", RequestHead(b"POST", b"/", "1.1", (), b"a", Body.CHUNKED))
+        known.add(b"chunked\r\n\r\n", RequestHead(b"POST", b"/", "1.1", (), b"a", Framing.CHUNKED))
         self.assertEqual({}, known._heads)
         for number in range(2000):
             known.add(b"%d\r\n\r\n" % number, HEAD)
@@ -121,12 +121,14 @@ class Table(SynchronousTestCase):
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         for number in range(512):
-            [head, *_] = RequestReader(ClientSettings()).feed(
+            [head, *_] = RequestParser(ClientSettings()).feed(
                 largest(b"GET /%d HTTP/1.1\r\nHost: a\r\n" % number)
             )
             assert isinstance(head, RequestHead)
             for client in clients:
-                forward(clean_request(head, rules)[0], head, client, rules, PolicySettings(), 0.0)
+                forward(
+                    sanitize_request(head, rules)[0], head, client, rules, PolicySettings(), 0.0
+                )
             self.assertEqual(4, len(head.told))
         self.assertEqual(512, len(known._heads))
         self.assertLess(tracemalloc.get_traced_memory()[0], 24 * 2**20)
@@ -139,29 +141,31 @@ class Table(SynchronousTestCase):
         self.addCleanup(tracemalloc.stop)
         for number in range(512):
             start = b"HTTP/1.1 200 OK%d\r\nContent-Length: 0\r\n" % number
-            [head, *_] = ResponseReader(b"GET", UPSTREAM, known).feed(largest(start))
+            [head, *_] = ResponseParser(b"GET", UPSTREAM, known).feed(largest(start))
             assert isinstance(head, ResponseHead)
-            self.assertGreater(len(clean_answer(head, rules)[1].written), 3000)
+            self.assertGreater(len(sanitize_response(head, rules)[1].written), 3000)
         self.assertEqual(512, len(known._heads))
         self.assertLess(tracemalloc.get_traced_memory()[0], 24 * 2**20)
 
     def test_limits(self) -> None:
         """Other limits are another table: what was read within some may be too much for others."""
         self.assertIs(known_heads(ClientSettings()), known_heads(ClientSettings()))
-        self.assertIsNot(known_heads(ClientSettings()), known_heads(ClientSettings(fields=99)))
+        self.assertIsNot(
+            known_heads(ClientSettings()), known_heads(ClientSettings(max_header_fields=99))
+        )
         self.assertIs(known_answers(UpstreamSettings()), known_answers(UpstreamSettings()))
         self.assertIsNot(
-            known_answers(UpstreamSettings()), known_answers(UpstreamSettings(fields=99))
+            known_answers(UpstreamSettings()), known_answers(UpstreamSettings(max_header_fields=99))
         )
 
 
 class Alike(SynchronousTestCase):
     def read(
         self, data: list[bytes], known: KnownHeads[RequestHead]
-    ) -> tuple[list[Event], bool, Stage]:
+    ) -> tuple[list[Event], bool, ParserState]:
         """The events, and how the reader stands afterwards."""
         patch: Any = self.patch(room, "known_heads", lambda _: known)
-        reader = RequestReader(ClientSettings())
+        reader = RequestParser(ClientSettings())
         patch.restore()
         return joined(feeds.feed(data, reader)), reader.dead, reader.stage
 
@@ -205,9 +209,9 @@ class Alike(SynchronousTestCase):
         """The second time, the parser sees nothing of it."""
         known: KnownHeads[RequestHead] = KnownHeads()
         self.read([REQUESTS[2]], known)
-        self.patch(room.RequestReader, "_feed_piece", lambda *_: 1 / 0)
+        self.patch(room.RequestParser, "_feed_piece", lambda *_: 1 / 0)
         events, dead, stage = self.read([REQUESTS[2]], known)
-        self.assertEqual((3, False, Stage.IDLE), (len(events), dead, stage))
+        self.assertEqual((3, False, ParserState.IDLE), (len(events), dead, stage))
 
 
 LENGTH_3 = b"Content-Length: 3\r\n"
@@ -225,7 +229,7 @@ class AnswersAlike(SynchronousTestCase):
         """A table of all the heads that are kept."""
         known: KnownHeads[ResponseHead] = KnownHeads()
         for one in ANSWERS:
-            ResponseReader(b"GET", UPSTREAM, known).feed(one)
+            ResponseParser(b"GET", UPSTREAM, known).feed(one)
         return known
 
     @given(
@@ -242,7 +246,7 @@ class AnswersAlike(SynchronousTestCase):
     def test_what_is_kept(self) -> None:
         """Whole heads of answers with a length, none that was refused or stands behind something else, none to HEAD."""
         kept = self.taught()._heads
-        self.assertEqual({Body.LENGTH}, {head.body for head in kept.values()})
+        self.assertEqual({Framing.LENGTH}, {head.body for head in kept.values()})
         for raw in kept:
             self.assertTrue(raw.startswith(b"HTTP/1."), raw)
             self.assertEqual(len(raw) - 4, raw.find(b"\r\n\r\n"), raw)
@@ -286,8 +290,8 @@ class AnswersAlike(SynchronousTestCase):
     def test_cleaned_for_each(self) -> None:
         """The name that one proxy keeps secret is taken out of its answers, whatever another in this process has made of it."""
         name, other = b"Quiet-Harbour-" + b"9" * 20, b"Quiet-Harbour-" + b"8" * 20
-        head = ResponseHead(200, b"OK", ((b"Allow", name), (b"Allow", other)), Body.LENGTH, 0)
+        head = ResponseHead(200, b"OK", ((b"Allow", name), (b"Allow", other)), Framing.LENGTH, 0)
         for hidden, shown in ((name, other), (other, name), (name, other)):
             rules = HeaderRules.for_preset(PRESETS["connect2id"], hidden)
             for _ in range(2):
-                self.assertEqual((b"OK", ((b"Allow", shown),)), clean_answer(head, rules))
+                self.assertEqual((b"OK", ((b"Allow", shown),)), sanitize_response(head, rules))

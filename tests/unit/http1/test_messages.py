@@ -9,16 +9,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.certificates.test_pem_files import NAME
 from x509proxy.forwarding.certificate_formats import Pairs
-from x509proxy.http1.errors import Refusal, Refused
+from x509proxy.http1.errors import ErrorResponse, HttpError
 from x509proxy.http1.messages import (
-    Body,
+    Framing,
     RequestHead,
     ResponseHead,
     read_request_head,
     read_response_head,
     refused_head,
 )
-from x509proxy.settings import ClientSettings, OddNames
+from x509proxy.settings import ClientSettings, InvalidNames
 
 HOST = (b"Host", b"as.example")
 SETTINGS = ClientSettings()
@@ -61,9 +61,15 @@ class HeadTestCase(SynchronousTestCase):
         target: bytes = b"/",
         version: str = "1.1",
         settings: ClientSettings = SETTINGS,
-    ) -> Refusal:
-        refusal: Refusal = self.assertRaises(
-            Refused, read, *pairs, method=method, target=target, version=version, settings=settings
+    ) -> ErrorResponse:
+        refusal: ErrorResponse = self.assertRaises(
+            HttpError,
+            read,
+            *pairs,
+            method=method,
+            target=target,
+            version=version,
+            settings=settings,
         ).refusal
         self.assertEqual(status, refusal.status, refusal.reason)
         return refusal
@@ -75,7 +81,7 @@ class Whole(HeadTestCase):
         pairs = (HOST, (b"Content-Length", b"3"), (b"Cookie", b"a"), (b"Cookie", b"b"))
         self.assertEqual(
             RequestHead(
-                b"POST", b"/token?a=%2f", "1.1", list(pairs), b"as.example", Body.LENGTH, 3
+                b"POST", b"/token?a=%2f", "1.1", list(pairs), b"as.example", Framing.LENGTH, 3
             ),
             read(*pairs, method=b"POST", target=b"/token?a=%2f"),
         )
@@ -99,7 +105,7 @@ class Whole(HeadTestCase):
         """Whatever comes in, out comes an answer of the design's, or a head of which every part is plain."""
         try:
             found = read_request_head(method, target, version, pairs, SETTINGS)
-        except Refused as refused:
+        except HttpError as refused:
             self.assertIn(refused.refusal.status, (400, 405, 413, 414, 417, 431, 501))
             self.assertTrue(refused.refusal.reason.isascii())
             return
@@ -138,8 +144,8 @@ class Fields(HeadTestCase):
     def test_number(self) -> None:
         """More fields than the limit are 431; as many as the limit pass."""
         pairs = [HOST, (b"A", b""), (b"B", b"")]
-        self.assertEqual(3, len(read(*pairs, settings=ClientSettings(fields=3)).pairs))
-        self.expect_refused(431, *pairs, settings=ClientSettings(fields=2))
+        self.assertEqual(3, len(read(*pairs, settings=ClientSettings(max_header_fields=3)).pairs))
+        self.expect_refused(431, *pairs, settings=ClientSettings(max_header_fields=2))
 
     def test_odd_names_are_dropped(self) -> None:
         """Names that a CGI-like server would fold into another are dropped and counted, their values unread."""
@@ -155,25 +161,33 @@ class Fields(HeadTestCase):
             b"X-Cert\0",
         ):
             found = read(HOST, (name, b"forged\x0b"))
-            self.assertEqual(([HOST], 1), (found.pairs, found.odd_names), name)
+            self.assertEqual(([HOST], 1), (found.pairs, found.invalid_header_names), name)
 
     def test_odd_names_are_refused(self) -> None:
         """Where the setting says so they are 400."""
         self.expect_refused(
-            400, HOST, (b"X_Cert", b"forged"), settings=ClientSettings(odd_names=OddNames.REFUSE)
+            400,
+            HOST,
+            (b"X_Cert", b"forged"),
+            settings=ClientSettings(invalid_header_names=InvalidNames.REFUSE),
         )
 
     def test_no_name(self) -> None:
         """A field without a name is 400, whatever the setting (HAProxy CVE-2023-25725)."""
         self.expect_refused(400, HOST, (b"", b"value"))
         self.expect_refused(
-            400, HOST, (b"", b"value"), settings=ClientSettings(odd_names=OddNames.REFUSE)
+            400,
+            HOST,
+            (b"", b"value"),
+            settings=ClientSettings(invalid_header_names=InvalidNames.REFUSE),
         )
 
     def test_odd_framing_does_not_frame(self) -> None:
         """A length or coding under a twin of its name is dropped like any other, and frames nothing."""
         found = post((b"Content_Length", b"5"), (b"Transfer_Encoding", b"chunked"))
-        self.assertEqual((Body.NONE, 2, [HOST]), (found.body, found.odd_names, found.pairs))
+        self.assertEqual(
+            (Framing.NONE, 2, [HOST]), (found.body, found.invalid_header_names, found.pairs)
+        )
 
     def test_values(self) -> None:
         """A value holds tabs and printable ASCII only: no line end of any alphabet, no control character, no other byte."""
@@ -208,7 +222,7 @@ class RefusedHeads(SynchronousTestCase):
         """What is refused before it has a head is told of by its request line, and the connection ends with it."""
         head = refused_head(b"POST /token?code=SECRET HTTP/1.0", 8192)
         self.assertEqual(("POST", "/token", "HTTP/1.0"), head.words)
-        self.assertEqual((Body.NONE, False, ()), (head.body, head.keep_alive, head.pairs))
+        self.assertEqual((Framing.NONE, False, ()), (head.body, head.keep_alive, head.pairs))
 
     def test_without_a_line(self) -> None:
         """Without one there is nothing to be told."""
@@ -218,7 +232,7 @@ class RefusedHeads(SynchronousTestCase):
 class Served(HeadTestCase):
     def test_hosts(self) -> None:
         """Where names are listed, a request for another one was misdirected; port, case and a last dot do not matter."""
-        settings = ClientSettings(hosts=("as.example", "[::1]"))
+        settings = ClientSettings(allowed_hosts=("as.example", "[::1]"))
         for host in (
             b"as.example",
             b"AS.example:8443",
@@ -229,7 +243,7 @@ class Served(HeadTestCase):
         ):
             self.assertEqual(host, read((b"Host", host), settings=settings).host)
         for host in (b"other.example", b"as.example.evil", b"xas.example", b"[::2]"):
-            refused = self.assertRaises(Refused, read, (b"Host", host), settings=settings)
+            refused = self.assertRaises(HttpError, read, (b"Host", host), settings=settings)
             self.assertEqual(421, refused.refusal.status, host)
             self.assertEqual(
                 f"a host that is not served: '{host.decode()}'", refused.refusal.reason
@@ -237,9 +251,9 @@ class Served(HeadTestCase):
 
     def test_told(self) -> None:
         """The log says which name was asked for, in few characters, and not the secret header's; the client is not told."""
-        settings = ClientSettings(hosts=("as.example",))
+        settings = ClientSettings(allowed_hosts=("as.example",))
         for host in (b"x" * 300, NAME.encode(), b"a" * 75 + NAME.encode()):
-            refusal = self.assertRaises(Refused, read, (b"Host", host), settings=settings).refusal
+            refusal = self.assertRaises(HttpError, read, (b"Host", host), settings=settings).refusal
             self.assertLess(len(refusal.reason), 120)
             self.assertNotIn(NAME.lower()[21:], refusal.reason)
             self.assertNotIn(host, refusal.body)
@@ -247,7 +261,7 @@ class Served(HeadTestCase):
     def test_no_host(self) -> None:
         """A request of HTTP/1.0 that names no host is for none of them."""
         refused = self.assertRaises(
-            Refused, read, version="1.0", settings=ClientSettings(hosts=("as.example",))
+            HttpError, read, version="1.0", settings=ClientSettings(allowed_hosts=("as.example",))
         )
         self.assertEqual(421, refused.refusal.status)
 
@@ -278,7 +292,7 @@ class Host(HeadTestCase):
                 found = read(
                     (b"Host", host + b":"),
                     target=target,
-                    settings=ClientSettings(hosts=("as.example", "[::1]")),
+                    settings=ClientSettings(allowed_hosts=("as.example", "[::1]")),
                 )
                 self.assertEqual(host, found.host)
         self.assertEqual(b"as.example", read(HOST, target=b"http://as.example:/").host)
@@ -332,9 +346,9 @@ class Target(HeadTestCase):
     def test_length(self) -> None:
         """A target above its limit is 414; one at it passes."""
         self.assertEqual(
-            b"/abc", read(HOST, target=b"/abc", settings=ClientSettings(target_bytes=4)).target
+            b"/abc", read(HOST, target=b"/abc", settings=ClientSettings(max_target_bytes=4)).target
         )
-        self.expect_refused(414, HOST, target=b"/abcd", settings=ClientSettings(target_bytes=4))
+        self.expect_refused(414, HOST, target=b"/abcd", settings=ClientSettings(max_target_bytes=4))
 
     def test_absolute(self) -> None:
         """An absolute-form becomes an origin-form, and its authority the host (RFC 9112 section 3.2.2)."""
@@ -360,19 +374,19 @@ class Target(HeadTestCase):
             self.expect_refused(400, HOST, target=target)
 
 
-class Framing(HeadTestCase):
+class BodyFraming(HeadTestCase):
     def test_none(self) -> None:
         """Without framing, or with a length of zero, there is no body."""
-        self.assertEqual((Body.NONE, 0), (post().body, post().length))
+        self.assertEqual((Framing.NONE, 0), (post().body, post().length))
         self.assertEqual(
-            (Body.NONE, 0),
+            (Framing.NONE, 0),
             (post((b"Content-Length", b"0")).body, post((b"Content-Length", b"0")).length),
         )
-        self.assertEqual(Body.NONE, read(HOST, (b"Content-Length", b"0")).body)
+        self.assertEqual(Framing.NONE, read(HOST, (b"Content-Length", b"0")).body)
 
     def test_chunked(self) -> None:
         """``chunked`` alone, in any case, is the one coding."""
-        self.assertEqual((Body.CHUNKED, 0), (post((b"Transfer-Encoding", b"Chunked")).body, 0))
+        self.assertEqual((Framing.CHUNKED, 0), (post((b"Transfer-Encoding", b"Chunked")).body, 0))
 
     def test_other_codings(self) -> None:
         """Any other coding is 400, and so is any beside a length, or in HTTP/1.0."""
@@ -410,15 +424,15 @@ class Framing(HeadTestCase):
 
     def test_body_limit(self) -> None:
         """A body announced above the limit is 413; one at the limit passes."""
-        settings = ClientSettings(body_bytes=5)
+        settings = ClientSettings(max_body_bytes=5)
         self.assertEqual(5, post((b"Content-Length", b"5"), settings=settings).length)
         self.expect_refused(413, HOST, (b"Content-Length", b"6"), method=b"POST", settings=settings)
 
     def test_methods_without_a_body(self) -> None:
         """A body where the method gives it no meaning is 400; POST, PUT and PATCH have one."""
         for pair, body in (
-            ((b"Content-Length", b"5"), Body.LENGTH),
-            ((b"Transfer-Encoding", b"chunked"), Body.CHUNKED),
+            ((b"Content-Length", b"5"), Framing.LENGTH),
+            ((b"Transfer-Encoding", b"chunked"), Framing.CHUNKED),
         ):
             for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
                 self.expect_refused(400, HOST, pair, method=method)
@@ -453,22 +467,22 @@ class Answer(SynchronousTestCase):
     def expect_refused(
         self, *pairs: tuple[bytes, bytes], status: int = 200, version: str = "1.1"
     ) -> None:
-        refusal: Refusal = self.assertRaises(
-            Refused, answer, *pairs, status=status, version=version
+        refusal: ErrorResponse = self.assertRaises(
+            HttpError, answer, *pairs, status=status, version=version
         ).refusal
         self.assertEqual(502, refusal.status)
 
     def test_literal(self) -> None:
         """An answer in order comes out as what was sent, with its framing understood."""
         pairs = ((b"Content-Length", b"5"), (b"X_Odd", b"caf\xe9"))
-        self.assertEqual(ResponseHead(200, b"OK", pairs, Body.LENGTH, 5), answer(*pairs))
+        self.assertEqual(ResponseHead(200, b"OK", pairs, Framing.LENGTH, 5), answer(*pairs))
 
     def test_framing(self) -> None:
         """The end of a body is known by length, by chunks or by the end of the connection (RFC 9112 section 6.3)."""
         for pair, expected in (
-            ((b"content-length", b"0"), (Body.LENGTH, 0)),
-            ((b"TRANSFER-ENCODING", b"Chunked"), (Body.CHUNKED, -1)),
-            ((b"X", b""), (Body.CLOSE, -1)),
+            ((b"content-length", b"0"), (Framing.LENGTH, 0)),
+            ((b"TRANSFER-ENCODING", b"Chunked"), (Framing.CHUNKED, -1)),
+            ((b"X", b""), (Framing.CLOSE, -1)),
         ):
             found = answer(pair)
             self.assertEqual(expected, (found.body, found.length))
@@ -478,8 +492,10 @@ class Answer(SynchronousTestCase):
         length = (b"Content-Length", b"5")
         for method, status, expected in ((b"HEAD", 200, 5), (b"GET", 304, 5), (b"GET", 204, -1)):
             found = answer(length, method=method, status=status)
-            self.assertEqual((Body.NONE, expected), (found.body, found.length))
-        self.assertEqual(Body.NONE, answer((b"Transfer-Encoding", b"chunked"), method=b"HEAD").body)
+            self.assertEqual((Framing.NONE, expected), (found.body, found.length))
+        self.assertEqual(
+            Framing.NONE, answer((b"Transfer-Encoding", b"chunked"), method=b"HEAD").body
+        )
 
     def test_two_framings(self) -> None:
         """Framing that two readers could read in two ways is 502."""
@@ -534,8 +550,8 @@ class Answer(SynchronousTestCase):
         """Whatever a back end sends, out comes a head with one framing, or 502."""
         try:
             found = read_response_head(status, reason, "1.1", pairs, method, 4)
-        except Refused as refused:
+        except HttpError as refused:
             self.assertEqual(502, refused.refusal.status)
             return
         self.assertEqual(found, attrs.evolve(found, status=status, pairs=pairs))
-        self.assertTrue(found.body is not Body.LENGTH or found.length >= 0)
+        self.assertTrue(found.body is not Framing.LENGTH or found.length >= 0)

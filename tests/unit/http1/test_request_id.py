@@ -62,7 +62,7 @@ class Given(SynchronousTestCase):
 
 class Way(SynchronousTestCase):
     def ids(
-        self, request: bytes, answer: bytes = OK, ids: RequestIds = RequestIds.OWN
+        self, request: bytes, answer: bytes = OK, ids: RequestIds = RequestIds.GENERATE
     ) -> tuple[list[bytes], list[bytes], bytes]:
         """Those that the back end got, those that the client got, and the recorded one."""
         proxy = Proxy(client=ClientSettings(request_id=ids))
@@ -102,11 +102,12 @@ class Way(SynchronousTestCase):
     def test_kept(self) -> None:
         """``keep`` lets a well formed one pass, and it is known by that everywhere."""
         self.assertEqual(
-            ([b"hop-1"], [b"hop-1"], b"hop-1"), self.ids(self.asking(b"hop-1"), ids=RequestIds.KEEP)
+            ([b"hop-1"], [b"hop-1"], b"hop-1"),
+            self.ids(self.asking(b"hop-1"), ids=RequestIds.TRUST),
         )
 
     def test_not_kept(self) -> None:
         """What is not well formed is replaced all the same; so is what stands there twice, or not at all."""
         for values in ((), (b"a b",), (b"a", b"a")):
-            sent, got, recorded = self.ids(self.asking(*values), ids=RequestIds.KEEP)
+            sent, got, recorded = self.ids(self.asking(*values), ids=RequestIds.TRUST)
             self.assertEqual(([recorded], [recorded], 32), (sent, got, len(recorded)))

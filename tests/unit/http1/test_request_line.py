@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.http1.errors import Refused
-from x509proxy.http1.request_line import check_request_line, told
+from x509proxy.http1.errors import HttpError
+from x509proxy.http1.request_line import check_request_line, loggable
 
 
 class Judged(SynchronousTestCase):
@@ -22,13 +22,13 @@ class Judged(SynchronousTestCase):
             b"GET / RTSP/1.0",
             b"",
         ):
-            refused = self.assertRaises(Refused, check_request_line, line)
+            refused = self.assertRaises(HttpError, check_request_line, line)
             self.assertEqual(400, refused.refusal.status, line)
 
     def test_methods(self) -> None:
         """Methods that are not served are answered before anything else is read."""
         for status, method in ((405, b"TRACE"), (405, b"CONNECT"), (501, b"BREW"), (501, b"get")):
-            refused = self.assertRaises(Refused, check_request_line, method + b" / HTTP/1.1")
+            refused = self.assertRaises(HttpError, check_request_line, method + b" / HTTP/1.1")
             self.assertEqual(status, refused.refusal.status, method)
 
 
@@ -41,7 +41,7 @@ class Told(SynchronousTestCase):
             (b"OPTIONS * HTTP/1.1", (b"OPTIONS", b"*", "1.1")),
             (b"GET https://as.example:8443/jwks HTTP/1.1", (b"GET", b"/jwks", "1.1")),
         ):
-            self.assertEqual(expected, told(line, 8192))
+            self.assertEqual(expected, loggable(line, 8192))
 
     def test_malformed(self) -> None:
         """Of what is no request line nothing is told."""
@@ -52,7 +52,7 @@ class Told(SynchronousTestCase):
             b"\x16\x03\x01",
             b"GET / HTTP/2.0",
         ):
-            self.assertEqual((b"-", b"-", "1.1"), told(line, 8192), line)
+            self.assertEqual((b"-", b"-", "1.1"), loggable(line, 8192), line)
 
     def test_secrets(self) -> None:
         """A target that is not fit to be served is not told: there may be a password or a token in it."""
@@ -63,13 +63,13 @@ class Told(SynchronousTestCase):
             b"SECRET",
         ):
             self.assertEqual(
-                (b"GET", b"-", "1.1"), told(b"GET " + target + b" HTTP/1.1", 8192), target
+                (b"GET", b"-", "1.1"), loggable(b"GET " + target + b" HTTP/1.1", 8192), target
             )
 
     def test_too_long(self) -> None:
         """Nor is one that is longer than targets may be, or a method as long as a sentence: a record is bounded (law L7)."""
         self.assertEqual(
-            (b"GET", b"/" + b"a" * 7, "1.1"), told(b"GET /" + b"a" * 7 + b" HTTP/1.1", 8)
+            (b"GET", b"/" + b"a" * 7, "1.1"), loggable(b"GET /" + b"a" * 7 + b" HTTP/1.1", 8)
         )
-        self.assertEqual((b"GET", b"-", "1.1"), told(b"GET /" + b"a" * 8 + b" HTTP/1.1", 8))
-        self.assertEqual((b"-", b"/", "1.1"), told(b"A" * 33 + b" / HTTP/1.1", 8))
+        self.assertEqual((b"GET", b"-", "1.1"), loggable(b"GET /" + b"a" * 8 + b" HTTP/1.1", 8))
+        self.assertEqual((b"-", b"/", "1.1"), loggable(b"A" * 33 + b" / HTTP/1.1", 8))

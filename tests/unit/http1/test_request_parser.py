@@ -25,10 +25,10 @@ from tests.support.streams import (
     told,
 )
 from x509proxy.http1 import request_parser as reader_room
-from x509proxy.http1.errors import Refusal
-from x509proxy.http1.messages import Body, RequestHead
-from x509proxy.http1.parser import Mark, Stage
-from x509proxy.http1.request_parser import RequestReader
+from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.messages import Framing, RequestHead
+from x509proxy.http1.parser import EndOfMessage, ParserState
+from x509proxy.http1.request_parser import RequestParser
 from x509proxy.settings import ClientSettings
 
 CLIENT = ClientSettings()
@@ -220,7 +220,7 @@ WELL_FORMED = (
 
 
 def read(feeds: Iterable[bytes], settings: ClientSettings = CLIENT) -> list[Event]:
-    return joined(feed(feeds, RequestReader(settings)))
+    return joined(feed(feeds, RequestParser(settings)))
 
 
 class ReaderTestCase(SynchronousTestCase):
@@ -228,7 +228,7 @@ class ReaderTestCase(SynchronousTestCase):
         self, status: int, data: bytes, shape: str = "R", settings: ClientSettings = CLIENT
     ) -> None:
         """Refused so, whole and byte by byte, and whatever comes after it vanishes."""
-        reader = RequestReader(settings)
+        reader = RequestParser(settings)
         events = joined(feed([data], reader))
         self.assertEqual(shape, shape_of(events), (data[:200], events))
         self.assertEqual(status, getattr(events[-1], "status", None), (data[:200], events[-1]))
@@ -321,7 +321,7 @@ class Malformed(ReaderTestCase):
         """The reason of a refusal quotes no field."""
         for data in (*MALFORMED, *ODD_CHUNKS):
             refusal = read([data.replace(b"X", b"Quoted")])[-1]
-            self.assertIsInstance(refusal, Refusal)
+            self.assertIsInstance(refusal, ErrorResponse)
             self.assertNotIn("Quoted", repr(refusal))
 
 
@@ -348,15 +348,15 @@ class RequestLine(ReaderTestCase):
         for line in (b"GET  / HTTP/1.1", b"GET / RTSP/1.1"):
             events = feed(
                 [b"\r", b"\n", request(b"X: GET / HTTP/1.1\r\n", line)],
-                RequestReader(ClientSettings()),
+                RequestParser(ClientSettings()),
             )
             self.assertEqual("R", shape_of(events), line)
 
     def test_drips(self) -> None:
         """Half an empty line begins nothing: a client that drips empty lines has no new deadline with each of them."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         for data in (b"\r", b"\n", b"\r", b"\n"):
-            self.assertEqual(([], Stage.IDLE), (reader.feed(data), reader.stage))
+            self.assertEqual(([], ParserState.IDLE), (reader.feed(data), reader.stage))
 
     def test_version_is_missing(self) -> None:
         """A request of HTTP/0.9 is refused at the end of its line."""
@@ -377,14 +377,18 @@ class Forgiven(SynchronousTestCase):
 
     def test_numbers_with_zeros(self) -> None:
         """Leading zeros in a length or a chunk's size change nothing."""
-        self.assertEqual([b"ab", Mark.END], read([post(b"Content-Length: 0002\r\n", b"ab")])[1:])
-        self.assertEqual([b"ab", Mark.END], read([chunked(b"0002\r\nab\r\n000\r\n\r\n")])[1:])
+        self.assertEqual(
+            [b"ab", EndOfMessage.END], read([post(b"Content-Length: 0002\r\n", b"ab")])[1:]
+        )
+        self.assertEqual(
+            [b"ab", EndOfMessage.END], read([chunked(b"0002\r\nab\r\n000\r\n\r\n")])[1:]
+        )
 
 
 class Faults(SynchronousTestCase):
     def test_fault(self) -> None:
         """A fault of our own while a request is read is not called the client's, and ends the reading."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         self.patch(reader_room, "read_request_head", lambda *_: 1 / 0)
         self.assertRaises(ZeroDivisionError, reader.feed, NEXT)
         self.assertEqual([], reader.feed(NEXT))
@@ -399,14 +403,14 @@ class Trailers(ReaderTestCase):
 class OneAtATime(SynchronousTestCase):
     def test_one_at_a_time(self) -> None:
         """Of many requests in one piece only the first is read; the others are bytes until they are asked for."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         self.assertEqual("HE", shape_of(reader.feed(NEXT * 3)))
         self.assertEqual(NEXT * 2, reader.rest)
         self.assertEqual(["HE", "HE", ""], [shape_of(reader.feed(b"")) for _ in range(3)])
 
     def test_more_comes_meanwhile(self) -> None:
         """What comes while some is left goes behind it."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         reader.feed(NEXT + b"GET /2")
         self.assertEqual("HE", shape_of(reader.feed(b" HTTP/1.1\r\nHost: as.example\r\n\r\n")))
 
@@ -415,11 +419,11 @@ class Chunks(SynchronousTestCase):
     def test_together(self) -> None:
         """Chunks that come together are handed on as one piece, what comes with the end of a body too, and before a refusal."""
         for end, last in (
-            (b"0\r\n\r\n", Mark.END),
-            (b"0\r\nX: y\r\n\r\n", Mark.END),
-            (b"x", Refusal),
+            (b"0\r\n\r\n", EndOfMessage.END),
+            (b"0\r\nX: y\r\n\r\n", EndOfMessage.END),
+            (b"x", ErrorResponse),
         ):
-            reader = RequestReader(CLIENT)
+            reader = RequestParser(CLIENT)
             reader.feed(chunked(b""))
             self.assertEqual([b"a" * 100], reader.feed(b"1\r\na\r\n" * 100))
             piece, event = reader.feed(b"1\r\nb\r\n" * 50 + end)
@@ -430,19 +434,19 @@ class Chunks(SynchronousTestCase):
 class WellFormed(SynchronousTestCase):
     def test_literal(self) -> None:
         """A request with a body is its head, validated, its body and its end; the reader is then where it began."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         head = RequestHead(
             b"POST",
             b"/token?a",
             "1.1",
             [(b"Host", b"as.example"), (b"Content-Length", b"2")],
             b"as.example",
-            Body.LENGTH,
+            Framing.LENGTH,
             2,
         )
         data = request(b"Content-Length: 2\r\n", b"POST /token?a HTTP/1.1", b"ab")
-        self.assertEqual([head, b"ab", Mark.END], reader.feed(data))
-        self.assertEqual((Stage.IDLE, False), (reader.stage, reader.dead))
+        self.assertEqual([head, b"ab", EndOfMessage.END], reader.feed(data))
+        self.assertEqual((ParserState.IDLE, False), (reader.stage, reader.dead))
 
     def test_pipelined(self) -> None:
         """Requests in one feed come out in order, with their own fields and bodies."""
@@ -457,7 +461,7 @@ class WellFormed(SynchronousTestCase):
 
     def test_stages(self) -> None:
         """Whoever sets the deadlines is told where in a message the reader stands."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         stages = []
         for data in (
             b"\r\n",
@@ -471,13 +475,13 @@ class WellFormed(SynchronousTestCase):
             reader.feed(data)
             stages.append(reader.stage)
         expected = [
-            Stage.IDLE,
-            Stage.HEAD,
-            Stage.HEAD,
-            Stage.BODY,
-            Stage.BODY,
-            Stage.IDLE,
-            Stage.HEAD,
+            ParserState.IDLE,
+            ParserState.HEAD,
+            ParserState.HEAD,
+            ParserState.BODY,
+            ParserState.BODY,
+            ParserState.IDLE,
+            ParserState.HEAD,
         ]
         self.assertEqual(expected, stages)
 
@@ -494,7 +498,8 @@ class WellFormed(SynchronousTestCase):
         )
         assert isinstance(head, RequestHead)
         self.assertEqual(
-            (2, Body.NONE, Mark.END, "HE"), (head.odd_names, head.body, end, shape_of(rest))
+            (2, Framing.NONE, EndOfMessage.END, "HE"),
+            (head.invalid_header_names, head.body, end, shape_of(rest)),
         )
 
     @given(st.sampled_from(WELL_FORMED), CUTS)
@@ -543,8 +548,8 @@ class LastRequest(SynchronousTestCase):
 
 class HeadLimits(ReaderTestCase):
     def test_fields_together(self) -> None:
-        """The head may have exactly ``head_bytes``: target, and names and values with four bytes for each line."""
-        settings = ClientSettings(head_bytes=100)
+        """The head may have exactly ``max_head_bytes``: target, and names and values with four bytes for each line."""
+        settings = ClientSettings(max_head_bytes=100)
         self.assertEqual("HE", shape_of(read([request(b"X: " + b"a" * 76 + b"\r\n")], settings)))
         self.expect_status(431, [request(b"X: " + b"a" * 77 + b"\r\n")], settings)
         self.expect_status(431, [request(b"X: " + b"a" * 78 + b"\r\n")], settings)
@@ -553,8 +558,8 @@ class HeadLimits(ReaderTestCase):
         )
 
     def test_line(self) -> None:
-        """One line may have exactly ``line_bytes``."""
-        settings = ClientSettings(line_bytes=20)
+        """One line may have exactly ``max_line_bytes``."""
+        settings = ClientSettings(max_line_bytes=20)
         for ends in ([0], []):
             self.assertEqual(
                 "HE", shape_of(read(pieces(request(b"X: " + b"a" * 17 + b"\r\n"), ends), settings))
@@ -563,14 +568,14 @@ class HeadLimits(ReaderTestCase):
 
     def test_number_of_fields(self) -> None:
         """Exactly ``fields`` lines may be there, those that are dropped included."""
-        settings = ClientSettings(fields=3)
+        settings = ClientSettings(max_header_fields=3)
         self.assertEqual("HE", shape_of(read([request(b"X_Y: a\r\nX: b\r\n")], settings)))
         self.expect_status(431, [request(b"X_Y: a\r\nX: b\r\nX: c\r\n")], settings)
         self.expect_status(431, single_bytes(request(b"X_Y: a\r\nX: b\r\nX: c\r\n")), settings)
 
     def test_target(self) -> None:
-        """A target may have exactly ``target_bytes``, however many pieces it comes in."""
-        settings = ClientSettings(target_bytes=10)
+        """A target may have exactly ``max_target_bytes``, however many pieces it comes in."""
+        settings = ClientSettings(max_target_bytes=10)
         for step in (pieces, lambda data, _: single_bytes(data)):
             self.assertEqual(
                 "HE",
@@ -585,38 +590,38 @@ class HeadLimits(ReaderTestCase):
     def test_endless_value(self) -> None:
         """A field that does not end is refused as soon as it exceeds the head."""
         self.assertLessEqual(
-            taken(self, RequestReader(CLIENT), b"GET / HTTP/1.1\r\nX: ", b"a" * 100, 431),
+            taken(self, RequestParser(CLIENT), b"GET / HTTP/1.1\r\nX: ", b"a" * 100, 431),
             16384 + 100,
         )
 
     def test_endless_name(self) -> None:
         """A name that does not end is refused as soon as it exceeds the head."""
         self.assertLessEqual(
-            taken(self, RequestReader(CLIENT), b"GET / HTTP/1.1\r\n", b"a" * 100, 431), 16384 + 100
+            taken(self, RequestParser(CLIENT), b"GET / HTTP/1.1\r\n", b"a" * 100, 431), 16384 + 100
         )
 
     def test_endless_space(self) -> None:
         """White space that nobody sees is counted too."""
         self.assertLessEqual(
-            taken(self, RequestReader(CLIENT), b"GET / HTTP/1.1\r\nX: ", b" " * 100, 431),
+            taken(self, RequestParser(CLIENT), b"GET / HTTP/1.1\r\nX: ", b" " * 100, 431),
             16384 + 100,
         )
 
     def test_endless_target(self) -> None:
         """A target that does not end is refused as soon as it exceeds its limit, with the rest of its line."""
         self.assertLessEqual(
-            taken(self, RequestReader(CLIENT), b"GET /", b"a" * 100, 414), 8192 + 32 + 100
+            taken(self, RequestParser(CLIENT), b"GET /", b"a" * 100, 414), 8192 + 32 + 100
         )
 
     def test_endless_after_a_request(self) -> None:
         """The count begins anew with each head, also with one that begins amid a feed."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         self.assertEqual("HE", shape_of(feed([NEXT + b"GET / HTTP/1.1\r\nX: "], reader)))
         self.assertLessEqual(taken(self, reader, b"", b"a" * 100, 431), 16384 + 100)
 
     def test_empty_lines(self) -> None:
         """A flood of empty lines is no message: nothing begins, nothing is kept, and the request after it is read."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         sizes = set()
         for _ in range(100):
             self.assertEqual([], reader.feed(b"\r\n" * 1000))
@@ -629,29 +634,30 @@ class HeadLimits(ReaderTestCase):
                     )
                 )
             )
-        self.assertEqual((Stage.IDLE, 1), (reader.stage, len(sizes)))
+        self.assertEqual((ParserState.IDLE, 1), (reader.stage, len(sizes)))
         self.assertEqual("HE", shape_of(reader.feed(NEXT)))
 
     def expect_status(self, status: int, feeds: Iterable[bytes], settings: ClientSettings) -> None:
         event = read(feeds, settings)[-1]
-        assert isinstance(event, Refusal)
+        assert isinstance(event, ErrorResponse)
         self.assertEqual(status, event.status, event)
 
 
 class BodyLimits(ReaderTestCase):
     def test_length(self) -> None:
-        """A body of exactly ``body_bytes`` is read, and one more byte is refused before any of it."""
-        settings = ClientSettings(body_bytes=3)
+        """A body of exactly ``max_body_bytes`` is read, and one more byte is refused before any of it."""
+        settings = ClientSettings(max_body_bytes=3)
         self.assertEqual(
-            [b"abc", Mark.END], read([post(b"Content-Length: 3\r\n", b"abc")], settings)[1:]
+            [b"abc", EndOfMessage.END], read([post(b"Content-Length: 3\r\n", b"abc")], settings)[1:]
         )
         self.expect_refused(413, post(b"Content-Length: 4\r\n", b"abcd"), "R", settings)
 
     def test_chunked(self) -> None:
-        """The chunks together may have exactly ``body_bytes``, and not a byte above comes out."""
-        settings = ClientSettings(body_bytes=3)
+        """The chunks together may have exactly ``max_body_bytes``, and not a byte above comes out."""
+        settings = ClientSettings(max_body_bytes=3)
         self.assertEqual(
-            [b"abc", Mark.END], read([chunked(b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n")], settings)[1:]
+            [b"abc", EndOfMessage.END],
+            read([chunked(b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n")], settings)[1:],
         )
         found = read([chunked(b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n")], settings)
         self.assertEqual((b"ab", "HBR"), (found[1], shape_of(found)))
@@ -660,7 +666,7 @@ class BodyLimits(ReaderTestCase):
 
     def test_largest_chunk(self) -> None:
         """A chunk that claims 2**64-1 bytes is limited like any other."""
-        reader = RequestReader(ClientSettings(body_bytes=1000))
+        reader = RequestParser(ClientSettings(max_body_bytes=1000))
         reader.feed(chunked(b"f" * 16 + b"\r\n"))
         self.assertEqual("BBBR", shape_of(feed([b"a" * 300] * 5, reader)))
 
@@ -678,14 +684,14 @@ class BodyLimits(ReaderTestCase):
 
     def test_count_begins_anew(self) -> None:
         """Each request has the whole limit for itself."""
-        settings = ClientSettings(body_bytes=3)
+        settings = ClientSettings(max_body_bytes=3)
         self.assertEqual(
             "HBEHBE", shape_of(read([post(b"Content-Length: 3\r\n", b"abc") * 2], settings))
         )
 
     def test_chunks_of_one_byte(self) -> None:
         """Chunks of one byte are wasteful, and allowed."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         feeds = [chunked(b""), *[b"1\r\na\r\n" * 1000] * 100, b"0\r\n\r\n"]
         events = joined(feed(feeds, reader))
         self.assertEqual("HBE", shape_of(events))
@@ -693,28 +699,28 @@ class BodyLimits(ReaderTestCase):
 
     def test_chunk_extensions(self) -> None:
         """A flood of chunk extensions around a few bytes is refused (Go CVE-2023-39326)."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         self.assertLess(
             taken(self, reader, chunked(b""), b"1;" + b"x" * 1000 + b"\r\na\r\n", 400), 32768
         )
 
     def test_endless_chunk_extension(self) -> None:
         """A chunk extension that does not end is refused."""
-        self.assertLess(taken(self, RequestReader(CLIENT), chunked(b"1;"), b"x" * 100, 400), 32768)
+        self.assertLess(taken(self, RequestParser(CLIENT), chunked(b"1;"), b"x" * 100, 400), 32768)
 
     def test_endless_chunk_size(self) -> None:
         """A chunk size of nothing but zeros is refused."""
-        self.assertLess(taken(self, RequestReader(CLIENT), chunked(b""), b"0" * 100, 400), 32768)
+        self.assertLess(taken(self, RequestParser(CLIENT), chunked(b""), b"0" * 100, 400), 32768)
 
     def test_trailers(self) -> None:
         """A flood of trailer fields is refused."""
         self.assertLess(
-            taken(self, RequestReader(CLIENT), chunked(b"0\r\n"), b"X: y\r\n" * 20, 400), 32768
+            taken(self, RequestParser(CLIENT), chunked(b"0\r\n"), b"X: y\r\n" * 20, 400), 32768
         )
 
     def test_endless_trailer_after_a_large_body(self) -> None:
         """However large the body was, a trailer field is limited as a head is: each of its pieces costs a copy of the whole."""
-        reader = RequestReader(CLIENT)
+        reader = RequestParser(CLIENT)
         reader.feed(chunked(b"10000\r\n" + b"a" * 65536))
         self.assertLess(taken(self, reader, b"\r\n0\r\nX: ", b"y" * 100, 400), 65536)
 
@@ -730,7 +736,7 @@ class AnyBytes(SynchronousTestCase):
         self.assertEqual(shape_of(whole), shape_of(found))
         self.assertEqual(
             *(
-                [event for event in events if not isinstance(event, Refusal)]
+                [event for event in events if not isinstance(event, ErrorResponse)]
                 for events in (whole, found)
             )
         )

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.test_costs import calls
-from x509proxy.http1.errors import Refused
-from x509proxy.http1.request_target import read_target, readings
+from x509proxy.http1.errors import HttpError
+from x509proxy.http1.request_target import normalized_paths, read_target
 
 # Ways to write a step up, and what makes one name of two, or two of one.
 UP = (
@@ -37,7 +37,7 @@ def read(target: str) -> bytes:
 
 class Strays(SynchronousTestCase):
     def expect_refused(self, target: str) -> None:
-        refusal = self.assertRaises(Refused, read, target).refusal
+        refusal = self.assertRaises(HttpError, read, target).refusal
         self.assertEqual((400, "Malformed request"), (refusal.status, refusal.description), target)
 
     def test_above_the_root(self) -> None:
@@ -81,7 +81,7 @@ class Strays(SynchronousTestCase):
         target = "/" + "/".join(names)
         try:
             passed = read(target).decode()
-        except Refused:
+        except HttpError:
             return
         way = ["as"]
         for name in passed[1:].split("/"):
@@ -91,8 +91,8 @@ class Strays(SynchronousTestCase):
                 way.append(name)
             self.assertEqual(["as"], way[:1], target)
         self.assertEqual(
-            readings(passed.encode())[0],
-            readings(b"/as" + passed.encode())[0].removeprefix("/as") or "/",
+            normalized_paths(passed.encode())[0],
+            normalized_paths(b"/as" + passed.encode())[0].removeprefix("/as") or "/",
         )
 
     def test_cost(self) -> None:
@@ -105,7 +105,7 @@ class Strays(SynchronousTestCase):
         return calls(lambda: self.tried(target))
 
     def tried(self, target: str) -> None:
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(HttpError):
             read(target)
 
 
@@ -113,9 +113,9 @@ class Readings(SynchronousTestCase):
     def test_plain(self) -> None:
         """A plain path is its own reading, twice; the server as a whole is below the root."""
         for path in ("/", "/token", "/a/b", "/a:b", "/v1/tokens:introspect", "/a.b/.c"):
-            self.assertEqual((path, path), readings(path.encode()))
-        self.assertEqual(("/*", "/*"), readings(b"*"))
-        self.assertEqual(("/a", "/a"), readings(b"/a?/b"))
+            self.assertEqual((path, path), normalized_paths(path.encode()))
+        self.assertEqual(("/*", "/*"), normalized_paths(b"*"))
+        self.assertEqual(("/a", "/a"), normalized_paths(b"/a?/b"))
 
     def test_kind(self) -> None:
         """Whatever some server takes for ``/token`` is read so."""
@@ -124,7 +124,7 @@ class Readings(SynchronousTestCase):
             "/%u0074oken", "/%U0074oken", "/token:$data", "/token::$DATA", "/%2574oken", "/%252574oken", "/token%2500",
             "/TOKEN/.", "/token/%2e", "/token;x/", "\\token", "/%7ftoken",
         ):  # fmt: skip
-            self.assertEqual("/token", readings(target.encode())[0], target)
+            self.assertEqual("/token", normalized_paths(target.encode())[0], target)
 
     def test_not_too_kind(self) -> None:
         """What no server takes for it is not: escapes that are none, a colon without a stream, a dot in the middle."""
@@ -137,17 +137,17 @@ class Readings(SynchronousTestCase):
             "/to%20ken",
             "/token%ff",
         ):
-            self.assertNotEqual("/token", readings(target.encode())[0], target)
+            self.assertNotEqual("/token", normalized_paths(target.encode())[0], target)
 
     def test_detours(self) -> None:
         """A detour is resolved in the one, and left in the other."""
-        self.assertEqual(("/b/c", "/a/../b/c"), readings(b"/a/../b/./c"))
-        self.assertEqual(("/b", "/../b"), readings(b"/../b"))
+        self.assertEqual(("/b/c", "/a/../b/c"), normalized_paths(b"/a/../b/./c"))
+        self.assertEqual(("/b", "/../b"), normalized_paths(b"/../b"))
 
     @given(st.lists(st.sampled_from(["", ".", "a;b", "x", "token", *UP])), st.text(max_size=5))
     def test_nothing_is_left(self, names: list[str], odd: str) -> None:
         """Nothing is left that could be read in another way: no empty name, no parameter, and in the first no detour."""
-        resolved, whole = readings(("/" + "/".join([*names, quote(odd, safe="")])).encode())
+        resolved, whole = normalized_paths(("/" + "/".join([*names, quote(odd, safe="")])).encode())
         for path in (resolved, whole):
             self.assertTrue(path.startswith("/"))
             self.assertNotIn(";", path)

@@ -21,11 +21,11 @@ from tests.support.streams import (
     single_bytes,
     taken,
 )
-from x509proxy.http1.errors import Refusal
+from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.head_cache import KnownHeads
-from x509proxy.http1.messages import Body, ResponseHead
-from x509proxy.http1.parser import Mark
-from x509proxy.http1.response_parser import ResponseReader
+from x509proxy.http1.messages import Framing, ResponseHead
+from x509proxy.http1.parser import EndOfMessage
+from x509proxy.http1.response_parser import ResponseParser
 from x509proxy.settings import UpstreamSettings
 
 UPSTREAM = UpstreamSettings()
@@ -140,7 +140,7 @@ def respond(
     known: KnownHeads[ResponseHead] | None = None,
 ) -> tuple[list[Event], bool]:
     """The events until the connection has ended, and whether it could have been used again."""
-    reader = ResponseReader(method, settings, known)
+    reader = ResponseParser(method, settings, known)
     events = feed(feeds, reader)
     reusable = reader.reusable
     return joined([*events, *reader.end_of_stream(clean=clean)]), reusable
@@ -155,7 +155,7 @@ class AnswerTestCase(SynchronousTestCase):
         self.assertEqual((shape, reusable), (shape_of(found[0]), found[1]), (data[:200], found[0]))
         self.assertEqual(found, respond(single_bytes(data), method, clean=clean), data[:200])
         for event in found[0]:
-            if isinstance(event, Refusal):
+            if isinstance(event, ErrorResponse):
                 self.assertEqual(502, event.status)
         return found[0]
 
@@ -187,20 +187,20 @@ class HostileAnswers(AnswerTestCase):
             for clean in (True, False):
                 found = self.expect(shape_of(respond([data])[0]), data, reusable=False, clean=clean)
                 self.assertEqual(1, shape_of(found).count("R"), data)
-                self.assertNotIn(Mark.END, found)
+                self.assertNotIn(EndOfMessage.END, found)
 
     def test_no_answer(self) -> None:
         """No answer at all and one cut short are told apart, for the operator."""
         (none,), _ = respond([])
         (short,), _ = respond([b"H"])
-        assert isinstance(none, Refusal)
-        assert isinstance(short, Refusal)
+        assert isinstance(none, ErrorResponse)
+        assert isinstance(short, ErrorResponse)
         self.assertIn("none", none.reason)
         self.assertIn("cut short", short.reason)
 
     def test_after_a_refusal(self) -> None:
         """After a refusal nothing comes any more, neither from bytes nor from the end."""
-        reader = ResponseReader(b"GET", UPSTREAM)
+        reader = ResponseParser(b"GET", UPSTREAM)
         self.assertEqual("R", shape_of(reader.feed(b"garbage")))
         self.assertEqual(
             [[], [], []], [reader.feed(PLAIN), reader.feed(b"x"), reader.end_of_stream(clean=True)]
@@ -224,7 +224,8 @@ class Answers(AnswerTestCase):
         )
         pairs = [(b"Content-Length", b"2"), (b"X", b"\xe9")]
         self.assertEqual(
-            [ResponseHead(404, b"Not Found", pairs, Body.LENGTH, 2), b"ab", Mark.END], found
+            [ResponseHead(404, b"Not Found", pairs, Framing.LENGTH, 2), b"ab", EndOfMessage.END],
+            found,
         )
 
     def test_chunked(self) -> None:
@@ -248,7 +249,7 @@ class Answers(AnswerTestCase):
         early = answer(b"Link: x\r\n", b"HTTP/1.1 103 Early Hints")
         found = self.expect("HBE", INTERIM * 8 + early * 8 + PLAIN, reusable=True)
         self.assertEqual(
-            ResponseHead(200, b"OK", [(b"Content-Length", b"2")], Body.LENGTH, 2), found[0]
+            ResponseHead(200, b"OK", [(b"Content-Length", b"2")], Framing.LENGTH, 2), found[0]
         )
         self.expect(
             "HBE", answer(b"Content-Length: 0\r\n", b"HTTP/1.1 100 X") + PLAIN, reusable=True
@@ -294,7 +295,7 @@ class Answers(AnswerTestCase):
         ):
             head = self.expect("HE", data, method, reusable=False)[0]
             assert isinstance(head, ResponseHead)
-            self.assertEqual((Body.NONE, length), (head.body, length), data)
+            self.assertEqual((Framing.NONE, length), (head.body, length), data)
         self.expect("HE", answer(), b"HEAD", reusable=False)
 
     def test_announced_body(self) -> None:
@@ -356,8 +357,8 @@ class AnswerLimits(SynchronousTestCase):
         self.expect_refused(answer(LENGTH, b"HTTP/1.1 200 " + b"a" * 40000, b"ab"))
 
     def test_head_exactly(self) -> None:
-        """The head may have exactly ``head_bytes``: the reason, and names and values with four bytes for each line."""
-        settings = UpstreamSettings(head_bytes=100)
+        """The head may have exactly ``max_head_bytes``: the reason, and names and values with four bytes for each line."""
+        settings = UpstreamSettings(max_head_bytes=100)
         line, fields = b"HTTP/1.1 200 " + b"r" * 10, LENGTH + b"X: "
         self.assertEqual(
             "HBE",
@@ -385,13 +386,13 @@ class AnswerLimits(SynchronousTestCase):
             (INTERIM + line + b"X: ", b" "),
         ):
             self.assertLessEqual(
-                taken(self, ResponseReader(b"GET", UPSTREAM), start, more * 100, 502), 32768 + 100
+                taken(self, ResponseParser(b"GET", UPSTREAM), start, more * 100, 502), 32768 + 100
             )
 
     def test_interim_flood(self) -> None:
         """A flood of interim answers ends after seventeen."""
         self.assertEqual(
-            17 * len(INTERIM), taken(self, ResponseReader(b"GET", UPSTREAM), b"", INTERIM, 502)
+            17 * len(INTERIM), taken(self, ResponseParser(b"GET", UPSTREAM), b"", INTERIM, 502)
         )
 
     def test_large_interim_answers(self) -> None:
@@ -401,24 +402,24 @@ class AnswerLimits(SynchronousTestCase):
 
     def test_framing(self) -> None:
         """An answer that is mostly chunk extensions or trailer fields is cut off."""
-        reader = ResponseReader(b"GET", UPSTREAM)
+        reader = ResponseParser(b"GET", UPSTREAM)
         self.assertLess(
             taken(self, reader, answer(CHUNKED), b"1;" + b"x" * 1000 + b"\r\na\r\n", 502), 32768
         )
-        reader = ResponseReader(b"GET", UPSTREAM)
+        reader = ResponseParser(b"GET", UPSTREAM)
         self.assertLess(
             taken(self, reader, answer(CHUNKED, body=b"0\r\n"), b"X: y\r\n" * 20, 502), 32768
         )
 
     def test_endless_trailer_after_a_large_body(self) -> None:
         """However large the body was, a trailer field is limited as a head is."""
-        reader = ResponseReader(b"GET", UPSTREAM)
+        reader = ResponseParser(b"GET", UPSTREAM)
         reader.feed(answer(CHUNKED, body=b"10000\r\n" + b"a" * 65536))
         self.assertLess(taken(self, reader, b"\r\n0\r\nX: ", b"y" * 100, 502), 65536)
 
     def test_body_without_limit(self) -> None:
         """An answer's body has no limit, and nothing of it is kept."""
-        reader = ResponseReader(b"GET", UPSTREAM)
+        reader = ResponseParser(b"GET", UPSTREAM)
         reader.feed(answer(b"Content-Length: 100000000\r\n"))
         for _ in range(99):
             self.assertEqual("B", shape_of(reader.feed(bytes(1000000))))

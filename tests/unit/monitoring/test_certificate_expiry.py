@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import certificates as samples
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.certificates.trust_store import Trusted
+from x509proxy.certificates.trust_store import TrustStore
 from x509proxy.config.loader import Configuration
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
@@ -84,7 +84,7 @@ class States(SynchronousTestCase):
     def test_trusted(self) -> None:
         """Authorities and lists, each by its place; a list without an end has none."""
         authority = make_self_signed(KeyKind.EC, "authority")
-        trusted = Trusted((authority.certificate,) * 2, (crl(authority, 7), Endless()))  # type: ignore[arg-type]
+        trusted = TrustStore((authority.certificate,) * 2, (crl(authority, 7), Endless()))  # type: ignore[arg-type]
         _, *states = certificate_states(attrs.evolve(self.found, trusted=trusted))
         self.assertEqual(["ca[0]", "ca[1]", "crl[0]"], [state.use for state in states])
         self.assertEqual(

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import certificates as samples
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.monitoring.counters import BOUNDS, UNWATCHED, Counters, Counts
+from x509proxy.monitoring.counters import BOUNDS, NULL_METRICS, Counters, Counts
 
 BACK_END = "http://127.0.0.1:8080"
 
@@ -88,9 +88,9 @@ class Exchanges(SynchronousTestCase):
     def test_fields(self) -> None:
         """Forged headers and odd names are added up."""
         self.counters.exchange(exchange(forged=2))
-        self.counters.exchange(exchange(odd_names=3))
+        self.counters.exchange(exchange(invalid_header_names=3))
         counts = self.counters.counts()
-        self.assertEqual((2, 3), (counts.forged, counts.odd_names))
+        self.assertEqual((2, 3), (counts.forged, counts.invalid_header_names))
 
 
 class Bounds(SynchronousTestCase):
@@ -163,13 +163,14 @@ class Connections(SynchronousTestCase):
         """Handshakes count by version, failures and limits by word."""
         counters = Counters()
         for version in (0x0304, 0x0304, 0x0303, 0x0305):
-            counters.shaken(version)
-        counters.not_shaken("silent")
-        counters.limited("client.connections")
+            counters.handshake_succeeded(version)
+        counters.handshake_failed("silent")
+        counters.limited("client.max-connections")
         counts = counters.counts()
         self.assertEqual({"TLSv1.3": 2, "TLSv1.2": 1, "other": 1}, counts.handshakes)
         self.assertEqual(
-            ({"silent": 1}, {"client.connections": 1}), (counts.handshake_failures, counts.limits)
+            ({"silent": 1}, {"client.max-connections": 1}),
+            (counts.handshake_failures, counts.limits),
         )
 
     def test_reloads(self) -> None:
@@ -188,11 +189,11 @@ class Connections(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """The twin takes the same calls and says nothing."""
-        UNWATCHED.exchange(exchange())
-        UNWATCHED.shaken(0x0304)
-        UNWATCHED.not_shaken("silent")
-        UNWATCHED.limited("client.connections")
-        UNWATCHED.reloaded()
+        NULL_METRICS.exchange(exchange())
+        NULL_METRICS.handshake_succeeded(0x0304)
+        NULL_METRICS.handshake_failed("silent")
+        NULL_METRICS.limited("client.max-connections")
+        NULL_METRICS.reloaded()
 
 
 class Sums(SynchronousTestCase):
@@ -201,7 +202,7 @@ class Sums(SynchronousTestCase):
         counters = Counters()
         counters.exchange(exchange(certificate=certificate(1), forged=1))
         counters.exchange(refused())
-        counters.shaken(0x0304)
+        counters.handshake_succeeded(0x0304)
         one = counters.counts()
         counters.exchange(exchange(status=500))
         two = counters.counts()

@@ -37,12 +37,12 @@ def rich() -> Snapshot:
     """One in which every family has a series."""
     counters = Counters()
     counters.exchange(exchange(duration=0.004))
-    counters.exchange(exchange(duration=0.006, forged=2, odd_names=1))
+    counters.exchange(exchange(duration=0.006, forged=2, invalid_header_names=1))
     counters.exchange(refused(status=503, reason="the queue for the back end is full"))
     counters.exchange(refused(status=0, reason="the client left", outcome=Outcome.ABORTED))
-    counters.shaken(0x0304)
-    counters.not_shaken("silent")
-    counters.limited("client.connections")
+    counters.handshake_succeeded(0x0304)
+    counters.handshake_failed("silent")
+    counters.limited("client.max-connections")
     counters.reloaded("broken")
     return snapshot(
         taken=1000.0, backends=(UP, DOWN), counts=counters.counts(), connections=7, most_connections=4096,
@@ -98,7 +98,11 @@ class Text(SynchronousTestCase):
         self.assertEqual(1, self.value("handshake_failures_total", reason="silent"))
         found = [
             self.value("limits_total", limit=limit)
-            for limit in ("client.connections", "upstream.queue", "client.body-bytes")
+            for limit in (
+                "client.max-connections",
+                "upstream.max-queued-requests",
+                "client.max-body-bytes",
+            )
         ]
         self.assertEqual([1, 1, 0], found)
 

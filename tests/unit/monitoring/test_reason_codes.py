@@ -37,7 +37,7 @@ def refusals() -> Iterator[tuple[str, int, str]]:
     """Every refusal that is written in the package: room, status, reason as far as it is known there."""
     for path in HOUSE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refusal":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "ErrorResponse":
                 match node.args:
                     case [ast.Constant(value=int(status)), reason, *_] if text := literal(reason):
                         yield path.stem, status, text
@@ -53,7 +53,7 @@ class Refusals(SynchronousTestCase):
             (503, "the queue for the back end is full", "queue_full"),
             (504, "the back end could not be connected to in time", "connect_timeout"),
             (502, "the back end could not be connected to: DNSLookupError", "connect_failed"),
-            (400, "malformed request: whatever", "malformed"),
+            (400, "malformed request: whatever", "bad_request"),
             (413, "body of 7 bytes", "body_too_large"),
             (0, "the client left", "client_left"),
             (0, "the proxy ended", "proxy_ended"),

@@ -19,7 +19,7 @@ from x509proxy.config.loader import Configuration
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.monitoring import snapshot_builder as room
 from x509proxy.monitoring.counters import Counters
-from x509proxy.monitoring.snapshot_builder import View, installed_version
+from x509proxy.monitoring.snapshot_builder import SnapshotBuilder, installed_version
 from x509proxy.schema import ListenerSettings, ProxySettings
 from x509proxy.settings import ClientAuth, ProxyProtocol, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -42,12 +42,12 @@ class Views(SynchronousTestCase):
             Backend.parse("http://127.0.0.1:8080"),
             self.back_end,
             deadlines,
-            UpstreamSettings(connections=7),
+            UpstreamSettings(max_connections=7),
         )
         self.factory = ProxyFactory(Desk(), deadlines)
         self.counters = Counters()
         self.now = 1000.0
-        self.view = View(
+        self.view = SnapshotBuilder(
             self.counters,
             lambda: self.configuration,
             lambda: [self.pool],
@@ -91,11 +91,11 @@ class Views(SynchronousTestCase):
         )
 
     def test_nobody_asks(self) -> None:
-        """One that is down, and has no checks, is not ready until its hold-off is over: then a request has to find out."""
+        """One that is down, and has no checks, is not ready until its retry-delay is over: then a request has to find out."""
         self.pool.acquire(Borrower())
         self.back_end.attempts[0].fail()
         self.assertFalse(self.view.snapshot().ready)
-        self.clock.advance(UpstreamSettings().hold_off)
+        self.clock.advance(UpstreamSettings().retry_delay)
         self.assertEqual(
             (True, "down"), (self.view.snapshot().ready, self.view.snapshot().backends[0].state)
         )
@@ -138,7 +138,7 @@ class Views(SynchronousTestCase):
 
     def test_parent(self) -> None:
         """A parent of workers has no connections, no back ends, and is no worker."""
-        found = View(self.counters, lambda: self.configuration).snapshot()
+        found = SnapshotBuilder(self.counters, lambda: self.configuration).snapshot()
         self.assertEqual(
             ((), (), 0, 0),
             (found.backends, found.workers, found.connections, found.most_connections),

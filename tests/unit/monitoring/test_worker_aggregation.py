@@ -14,7 +14,7 @@ from x509proxy.monitoring.snapshot import (
     Snapshot,
     WorkerState,
 )
-from x509proxy.monitoring.worker_aggregation import Fleet, combine
+from x509proxy.monitoring.worker_aggregation import WorkerAggregate, combine
 
 
 def counts(number: int) -> Counts:
@@ -110,7 +110,7 @@ class Fleets(SynchronousTestCase):
             backends=(), reload=reload, counts=Counts(reloads={"failure": 1}), version="parent"
         )
         self.now = 1000.0
-        self.fleet = Fleet(lambda: self.own, lambda: self.now)
+        self.fleet = WorkerAggregate(lambda: self.own, lambda: self.now)
 
     def test_nobody(self) -> None:
         """Before anybody has reported there is what the parent knows, and it is not ready."""

@@ -23,7 +23,7 @@ from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import PRESETS
 from x509proxy.monitoring.access_log_format import access_line
 from x509proxy.schema import ProxySettings
-from x509proxy.service.access_log import AccessLog, LogFile, Ration, open_log
+from x509proxy.service.access_log import AccessLog, LogFile, RateLimiter, open_log
 from x509proxy.settings import LogFormat
 
 REFUSED = structs.replace(EXCHANGE, outcome=Outcome.REFUSED, status=400)
@@ -145,7 +145,7 @@ class Rations(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.told: list[int] = []
-        self.ration = Ration(2, 1.0, self.clock, self.told.append)
+        self.ration = RateLimiter(2, 1.0, self.clock, self.told.append)
 
     def test_the_first_ones(self) -> None:
         """The first ones of each second pass, and the rest are counted and told once when it is over."""
@@ -231,7 +231,7 @@ class Writing(FileTestCase):
     def test_flood(self) -> None:
         """Of what was refused or aborted, so many a second are written, and one sentence tells of the rest."""
         aborted = structs.replace(REFUSED, outcome=Outcome.ABORTED)
-        said = self.told(self.log(log_refusals=3), *[REFUSED, aborted] * 500)
+        said = self.told(self.log(max_logged_errors_per_second=3), *[REFUSED, aborted] * 500)
         self.assertEqual(
             [("warn", "access-log: 997 more refused or aborted exchanges are not in it")], said
         )
@@ -240,14 +240,17 @@ class Writing(FileTestCase):
     def test_answered_in_a_flood(self) -> None:
         """What has been answered is written all the same, each one, and costs the others nothing."""
         said = self.told(
-            self.log(log_refusals=1), *[EXCHANGE] * 60, *[REFUSED] * 10, *[EXCHANGE] * 60
+            self.log(max_logged_errors_per_second=1),
+            *[EXCHANGE] * 60,
+            *[REFUSED] * 10,
+            *[EXCHANGE] * 60,
         )
         self.assertEqual((1, 121), (len(said), len(self.lines)))
 
     def test_rate_changes(self) -> None:
         """A reload may change how many those are."""
-        log = self.log(log_refusals=1)
-        log.use(Given(ProxySettings(log_refusals=4)))  # type: ignore[arg-type]
+        log = self.log(max_logged_errors_per_second=1)
+        log.use(Given(ProxySettings(max_logged_errors_per_second=4)))  # type: ignore[arg-type]
         self.told(log, *[REFUSED] * 9)
         self.assertEqual(4, len(self.lines))
 
@@ -267,7 +270,9 @@ class Writing(FileTestCase):
     def test_forged_in_a_flood(self) -> None:
         """A flood of refusals does not hide a forged header: each kind has a ration of its own."""
         said = self.told(
-            self.log(log_refusals=1), *[REFUSED] * 50, structs.replace(REFUSED, forged=1)
+            self.log(max_logged_errors_per_second=1),
+            *[REFUSED] * 50,
+            structs.replace(REFUSED, forged=1),
         )
         self.assertIn(("warn", "1 forged certificate header from 192.0.2.7 removed"), said)
 
@@ -306,7 +311,7 @@ class Writing(FileTestCase):
 
     def test_closed(self) -> None:
         """At the end what is still to be told is told, nothing ticks on, and what comes later is not written anywhere."""
-        log = self.log(log_refusals=1)
+        log = self.log(max_logged_errors_per_second=1)
         with capturedLogs() as events:
             for _ in range(3):
                 log.observe(REFUSED)

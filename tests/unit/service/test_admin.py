@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.memory import Wire
+from tests.support.memory import RequestTransport
 from tests.support.raw_tls import Reply, get, read_reply, read_to_end
 from tests.unit.certificates.test_pem_files import NAME
 from tests.unit.monitoring.test_snapshot import DOWN, snapshot
@@ -61,7 +61,7 @@ class Places(SynchronousTestCase):
         for listen in places:
             error = self.assertRaises(SettingsError, AdminSettings, listen=listen)
             self.assertTrue(str(error).startswith("listen: found "), error)
-            self.assertEqual(listen, AdminSettings(listen=listen, open=True).description)
+            self.assertEqual(listen, AdminSettings(listen=listen, allow_remote=True).description)
 
     def test_mode(self) -> None:
         """A unix socket is its owner's alone unless it says otherwise."""
@@ -79,7 +79,8 @@ class Places(SynchronousTestCase):
     def test_hosts(self) -> None:
         """A name is written in lower case and without a port."""
         self.assertEqual(
-            ("status.example",), AdminSettings(listen=LOCAL, hosts=("status.example",)).hosts
+            ("status.example",),
+            AdminSettings(listen=LOCAL, allowed_hosts=("status.example",)).allowed_hosts,
         )
         for name in ("Status.example", "a:9443", "", "status.example.", "*.example"):
             self.assertIn(
@@ -93,12 +94,12 @@ class Answers(SynchronousTestCase):
         self.clock = Clock()
         self.looked = Looked()
         self.admin = Admin(
-            AdminSettings(listen=LOCAL, hosts=("status.example",)), self.looked, self.clock
+            AdminSettings(listen=LOCAL, allowed_hosts=("status.example",)), self.looked, self.clock
         )
 
     def ask(self, *lines: str) -> Reply:
         """The answer to a request, on a connection in memory."""
-        wire = Wire(self.clock).attach(self.admin._factory.buildProtocol(None))
+        wire = RequestTransport(self.clock).attach(self.admin._factory.buildProtocol(None))
         wire.deliver("\r\n".join([*lines, "", ""]).encode())
         near, far = socket.socketpair()
         with near, far:
@@ -221,7 +222,7 @@ class Answers(SynchronousTestCase):
         self.assertEqual(
             431, self.ask("GET / HTTP/1.1", "Host: localhost", "X: " + "x" * 5000).status
         )
-        wire = Wire(self.clock).attach(self.admin._factory.buildProtocol(None))
+        wire = RequestTransport(self.clock).attach(self.admin._factory.buildProtocol(None))
         wire.deliver(b"GET / HT")
         self.clock.pump([0.25] * 24)
         self.assertIn(b" 408 ", wire.sent())

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.certificates.test_pem_files import NAME
 from x509proxy.schema import AdminSettings, ListenerSettings, ProxySettings
-from x509proxy.service.listening import Place, check_kinds
+from x509proxy.service.listening import ListeningEndpoint, check_kinds
 from x509proxy.settings import SettingsError
 
 
@@ -36,7 +36,7 @@ class Kinds(SynchronousTestCase):
             ),
             sentence,
         )
-        start = self.assertRaises(SystemExit, Place, MemoryReactorClock(), "tpc:2")
+        start = self.assertRaises(SystemExit, ListeningEndpoint, MemoryReactorClock(), "tpc:2")
         self.assertEqual(f"x509proxy: {sentence}", str(start))
 
     def test_silent(self) -> None:
@@ -47,6 +47,8 @@ class Kinds(SynchronousTestCase):
             f"tcp:1:interface={NAME}:{NAME}:{NAME}",
             f"systemd:domain=INET:name={NAME}",
         ):
-            start = self.assertRaises(SystemExit, Place, MemoryReactorClock(), description)
+            start = self.assertRaises(
+                SystemExit, ListeningEndpoint, MemoryReactorClock(), description
+            )
             self.assertNotIn(NAME, str(start))
             self.assertIn("…", str(start))

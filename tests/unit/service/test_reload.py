@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.system.test_service import Files, parse
 from x509proxy.config.loader import Configuration
 from x509proxy.schema import ListenerSettings
-from x509proxy.service.reload import Reload, Reloading, Watching
+from x509proxy.service.reload import FileWatcher, Reload, Reloader
 from x509proxy.settings import ClientAuth, SettingsError
 
 
@@ -29,8 +29,8 @@ class ReloadingTests(SynchronousTestCase):
 
     def reload(
         self, read: Callable[[], Configuration], use: Callable[[Configuration], None] | None = None
-    ) -> Reloading:
-        reloading = Reloading(self.first, read, use or self.used.append, lambda: 7.0)
+    ) -> Reloader:
+        reloading = Reloader(self.first, read, use or self.used.append, lambda: 7.0)
         self.assertIsNone(reloading.last)
         reloading.observe = self.observed.append
         with capturedLogs() as self.events:
@@ -126,7 +126,7 @@ class WatchingTests(SynchronousTestCase):
         self.path.write_bytes(b"one")
         self.clock = Clock()
         self.calls = 0
-        self.watching = Watching(self.clock, self.change)
+        self.watching = FileWatcher(self.clock, self.change)
         self.watching.use([str(self.path)], 5.0)
 
     def change(self) -> None:

@@ -23,8 +23,8 @@ from tests.system.test_workers import ParentReactor
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, load_settings
 from x509proxy.service import server as room
-from x509proxy.service.listening import Place
-from x509proxy.service.server import Running
+from x509proxy.service.listening import ListeningEndpoint
+from x509proxy.service.server import ProxyServer
 from x509proxy.settings import SettingsError
 from x509proxy.transport.epoll import Sockets
 
@@ -61,7 +61,7 @@ class InMemory(SynchronousTestCase):
 
     def test_whole_or_not_at_all(self) -> None:
         """What OpenSSL does not take, or what nobody has thought of, leaves everything as it was."""
-        running = Running(self.configuration(), self.reactor)
+        running = ProxyServer(self.configuration(), self.reactor)
         before = self.state(running)
         other = self.configuration(
             "--client-certificate", "required", "--backend", "http://127.0.0.1:10"
@@ -79,7 +79,7 @@ class InMemory(SynchronousTestCase):
             [one != other for one, other in zip(before, self.state(running), strict=True)],
         )
 
-    def state(self, running: Running) -> list[Any]:
+    def state(self, running: ProxyServer) -> list[Any]:
         resource = running.resource
         return [
             running.configuration,
@@ -108,19 +108,19 @@ class InMemory(SynchronousTestCase):
         ):
             for begin in (self.listen, self.adopt):
                 limits = self.limits(soft, hard)
-                begin(Running(self.configuration(), self.reactor))
+                begin(ProxyServer(self.configuration(), self.reactor))
                 self.assertEqual(None if wanted is None else (wanted, hard), limits.made)
 
-    def listen(self, running: Running) -> None:
-        running.listen([Place(self.reactor, "tcp:1", "listen")])
+    def listen(self, running: ProxyServer) -> None:
+        running.listen([ListeningEndpoint(self.reactor, "tcp:1", "listen")])
 
-    def adopt(self, running: Running) -> None:
+    def adopt(self, running: ProxyServer) -> None:
         running.adopt([(6, 2)])
 
     def test_file_limit_after_reload(self) -> None:
         """More connections by a reload are more files that may be open; fewer of them are no fewer files."""
         limits = self.limits(1024, 1048576)
-        running = Running(self.configuration(), self.reactor)
+        running = ProxyServer(self.configuration(), self.reactor)
         self.adopt(running)
         for number in (8192, 100):
             running.use(self.of_connections(number))
@@ -133,21 +133,21 @@ class InMemory(SynchronousTestCase):
             OSError(22, "Invalid argument"),
         ):
             limits = self.limits(256, Limits.RLIM_INFINITY, refusal)
-            running = Running(self.configuration(), self.reactor)
+            running = ProxyServer(self.configuration(), self.reactor)
             with capturedLogs() as events:
                 self.adopt(running)
                 running.use(self.of_connections(8192))
             [event] = [event for event in events if event["log_level"] is LogLevel.warn]
-            sentence = f"the limit of open files stays 256, 8448 are wanted for client.connections: {refusal}"
+            sentence = f"the limit of open files stays 256, 8448 are wanted for client.max-connections: {refusal}"
             self.assertEqual(
                 (sentence, None),
                 (eventAsText(event, includeTimestamp=False, includeSystem=False), limits.made),
             )
-            self.assertEqual(8192, running.configuration.settings.client.connections)
+            self.assertEqual(8192, running.configuration.settings.client.max_connections)
 
     def test_one_at_a_time(self) -> None:
         """Of connections that wait at a socket that others have too, it takes one and leaves the next to whoever is free."""
-        running = Running(self.configuration(), self.reactor)
+        running = ProxyServer(self.configuration(), self.reactor)
         running.adopt([(6, 2)])
         [port] = self.reactor.ports
         for _ in range(3):
@@ -157,7 +157,7 @@ class InMemory(SynchronousTestCase):
 
     def test_adopted(self) -> None:
         """At the end it stops reading at sockets that are not its own, and leaves them open."""
-        running = Running(self.configuration(), self.reactor)
+        running = ProxyServer(self.configuration(), self.reactor)
         running.adopt([(6, 2)])
         self.successResultOf(running.stop())
         self.assertEqual(
@@ -169,7 +169,7 @@ class Adopting(PkiTestCase):
     async def test_unix(self) -> None:
         """It serves at a unix socket that it was given, by the batch, and leaves the file where it is at the end."""
         self.start()
-        running = Running(
+        running = ProxyServer(
             load_configuration(load_settings(str(self.folder / "proxy.toml"))), reactor
         )
         path = Path("/tmp") / f"x509proxy-running-{os.getpid()}.sock"  # noqa: S108 - a longer name would be none of a socket

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from x509proxy.transport import direct_writer as room
-from x509proxy.transport.direct_writer import Sender
+from x509proxy.transport.direct_writer import DirectWriter
 
 
 @implementer(IPushProducer)
@@ -60,7 +60,7 @@ class SenderTestCase(SynchronousTestCase):
         self.transport: Any = Server(near, self.protocol, ("127.0.0.1", 1), None, 1, self.reactor)  # type: ignore[arg-type]
         self.protocol.makeConnection(self.transport)
         self.addCleanup(near.close)
-        self.sender = Sender(self.transport)
+        self.sender = DirectWriter(self.transport)
         self.told = Told()
 
     def read(self) -> bytes:
@@ -198,7 +198,7 @@ class Wrapped(SynchronousTestCase):
     def test_as_ever(self) -> None:
         """A transport that wraps another one's socket gets the bytes, and pauses the producer, itself."""
         transport, told = StringTransport(), Told()
-        sender = Sender(transport)
+        sender = DirectWriter(transport)
         sender.register(told)
         sender.write(b"abc")
         self.assertEqual(

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from x509proxy.transport import epoll as room
-from x509proxy.transport.direct_writer import Sender
+from x509proxy.transport.direct_writer import DirectWriter
 from x509proxy.transport.epoll import Sockets, end, join
 
 
@@ -224,7 +224,7 @@ class Ending(SocketsTestCase):
     def test_near_end_after_all(self) -> None:
         """What the kernel has not taken yet is sent before the end that was asked for while the connection was served."""
         protocol, far = self.pair()
-        sender, data = Sender(protocol.transport), bytes(range(256)) * 16384
+        sender, data = DirectWriter(protocol.transport), bytes(range(256)) * 16384
 
         def say_and_end() -> None:
             if not protocol.lost:

@@ -16,26 +16,28 @@ from x509proxy.schema import ListenerSettings
 from x509proxy.transport import proxy_protocol as room
 from x509proxy.transport.proxy_protocol import (
     BadHeader,
-    Believed,
     End,
-    Ends,
-    Headers,
+    ProxyAddresses,
+    ProxyHeaderParser,
+    TrustedProxies,
     Unnamed,
     read_header,
 )
 
 SIGNATURE = bytes.fromhex("0D0A0D0A000D0A515549540A")
-FOUR = Ends(End("192.0.2.7", 40000), End("198.51.100.1", 443))
-SIX = Ends(End("2001:db8::7", 1), End("2001:db8:ffff::1", 65535))
+FOUR = ProxyAddresses(End("192.0.2.7", 40000), End("198.51.100.1", 443))
+SIX = ProxyAddresses(End("2001:db8::7", 1), End("2001:db8:ffff::1", 65535))
 LINE = b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"
 PORTS = st.integers(0, 65535)
 V4 = st.ip_addresses(v=4).map(str)
 V6 = st.ip_addresses(v=6).map(str).filter(lambda address: not address.startswith("::ffff:"))
-ENDS = st.one_of(*(st.builds(Ends, *[st.builds(End, kind, PORTS)] * 2) for kind in (V4, V6)))
+ENDS = st.one_of(
+    *(st.builds(ProxyAddresses, *[st.builds(End, kind, PORTS)] * 2) for kind in (V4, V6))
+)
 TLV = st.tuples(st.integers(0, 255).filter(lambda kind: kind != 3), st.binary(max_size=60))
 
 
-def line(ends: Ends) -> bytes:
+def line(ends: ProxyAddresses) -> bytes:
     """Version 1, as its section has it; not the product's."""
     kind = "TCP6" if ":" in ends.source.host else "TCP4"
     source, destination = ends.source, ends.destination
@@ -57,18 +59,18 @@ def binary(
     )
 
 
-def addresses(ends: Ends) -> bytes:
+def addresses(ends: ProxyAddresses) -> bytes:
     hosts = b"".join(
         ipaddress.ip_address(end.host).packed for end in (ends.source, ends.destination)
     )
     return hosts + struct.pack("!HH", ends.source.port, ends.destination.port)
 
 
-def header(ends: Ends, *tlvs: bytes) -> bytes:
+def header(ends: ProxyAddresses, *tlvs: bytes) -> bytes:
     return binary(addresses(ends) + b"".join(tlvs), 0x21 if ":" in ends.source.host else 0x11)
 
 
-def checked(ends: Ends, *tlvs: bytes) -> bytes:
+def checked(ends: ProxyAddresses, *tlvs: bytes) -> bytes:
     """With a checksum, bit by bit (RFC 4960 appendix B)."""
     whole = header(ends, tlv(3, bytes(4)), *tlvs)
     crc = 0xFFFFFFFF
@@ -137,11 +139,11 @@ class Text(HeaderTestCase):
             (FOUR, LINE),
             (SIX, b"PROXY TCP6 2001:db8::7 2001:DB8:FFFF:0::1 1 65535\r\n"),
             (
-                Ends(*[End("255.255.255.255", 65535)] * 2),
+                ProxyAddresses(*[End("255.255.255.255", 65535)] * 2),
                 b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n",
             ),
             (
-                Ends(*[End(longest.decode(), 0)] * 2),
+                ProxyAddresses(*[End(longest.decode(), 0)] * 2),
                 b"PROXY TCP6 %b %b 0 0\r\n" % (longest, longest),
             ),
             (Unnamed.UNKNOWN, b"PROXY UNKNOWN\r\n"),
@@ -189,14 +191,14 @@ class Text(HeaderTestCase):
         self.assertIs(None, read_header(fits + b"\r"))
 
     @given(ENDS, st.binary(max_size=20))
-    def test_round_trip(self, ends: Ends, rest: bytes) -> None:
+    def test_round_trip(self, ends: ProxyAddresses, rest: bytes) -> None:
         """What is written as the section says is read as it was, and not a byte of what follows is touched."""
         data = line(ends)
         self.assertEqual((ends, rest), read_header(data + rest))
         self.assertTrue(all(read_header(data[:end]) is None for end in range(len(data))))
 
     @given(ENDS, st.data())
-    def test_mutations(self, ends: Ends, draw: st.DataObject) -> None:
+    def test_mutations(self, ends: ProxyAddresses, draw: st.DataObject) -> None:
         """A line with another byte in it says what it then says, to the letter, or nothing: there is one spelling of IPv4."""
         data = bytearray(line(ends))
         data[draw.draw(st.integers(6, len(data) - 3))] = draw.draw(st.integers(0, 255))
@@ -206,7 +208,7 @@ class Text(HeaderTestCase):
             return
         assert found is not None
         if data.startswith(b"PROXY TCP4"):
-            assert isinstance(found[0], Ends)
+            assert isinstance(found[0], ProxyAddresses)
             self.assertEqual(bytes(data), line(found[0]) + found[1])
 
 
@@ -220,7 +222,7 @@ class Binary(HeaderTestCase):
         self.assert_read(FOUR, four)
         self.assert_read(SIX, header(SIX))
         mapped = binary(ipaddress.ip_address("::ffff:192.0.2.7").packed * 2 + bytes(4), 0x21)
-        self.assertEqual((Ends(*[End("192.0.2.7", 0)] * 2), b""), read_header(mapped))
+        self.assertEqual((ProxyAddresses(*[End("192.0.2.7", 0)] * 2), b""), read_header(mapped))
 
     def test_local(self) -> None:
         """A health check names nobody, whatever stands in its block, which is skipped by its length."""
@@ -277,7 +279,7 @@ class Binary(HeaderTestCase):
 
     @given(ENDS, st.lists(TLV, max_size=5), st.booleans(), st.binary(max_size=20))
     def test_round_trip(
-        self, ends: Ends, tlvs: Sequence[tuple[int, bytes]], check: bool, rest: bytes
+        self, ends: ProxyAddresses, tlvs: Sequence[tuple[int, bytes]], check: bool, rest: bytes
     ) -> None:
         """What is written as the section says is read as it was, and not a byte of what follows is touched."""
         data = (checked if check else header)(ends, *(tlv(*one) for one in tlvs))
@@ -285,7 +287,7 @@ class Binary(HeaderTestCase):
         self.assertTrue(all(read_header(data[:end]) is None for end in range(len(data))))
 
     @given(ENDS, st.integers(min_value=0), st.integers(0, 7))
-    def test_mutations(self, ends: Ends, place: int, bit: int) -> None:
+    def test_mutations(self, ends: ProxyAddresses, place: int, bit: int) -> None:
         """With a checksum, no bit that turns over on the way makes a header name anybody else."""
         data = bytearray(checked(ends))
         data[place % len(data)] ^= 1 << bit
@@ -303,11 +305,11 @@ class Chain(SynchronousTestCase):
 
     def headers(
         self, hops: int = 1, peer: str | None = NEAR, trusted: Sequence[str] = ("10.0.0.0/8",)
-    ) -> Headers:
+    ) -> ProxyHeaderParser:
         settings = ListenerSettings(
-            endpoint="haproxy:tcp:1", trusted=tuple(trusted), proxy_hops=hops
+            endpoint="haproxy:tcp:1", trusted_proxies=tuple(trusted), proxy_hops=hops
         )
-        return Headers(Believed.of(settings), peer)
+        return ProxyHeaderParser(TrustedProxies.of(settings), peer)
 
     def test_one(self) -> None:
         """One balancer that is trusted names the client; what it hands on is the client's, be it another header."""
@@ -323,7 +325,7 @@ class Chain(SynchronousTestCase):
 
     def test_loopback_by_default(self) -> None:
         """Unless said otherwise, balancers are on this machine."""
-        believed = Believed.of(ListenerSettings(endpoint="haproxy:tcp:1"))
+        believed = TrustedProxies.of(ListenerSettings(endpoint="haproxy:tcp:1"))
         here = [
             believed.believes(host)
             for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", None)
@@ -335,24 +337,24 @@ class Chain(SynchronousTestCase):
 
     def test_two(self) -> None:
         """The nearest balancer's header comes first, and the last one's word counts if its writer is trusted too."""
-        near = line(Ends(End(self.FAR, 5), End(self.NEAR, 6)))
-        for first in (near, header(Ends(End(self.FAR, 5), End(self.NEAR, 6)))):
+        near = line(ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6)))
+        for first in (near, header(ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6)))):
             self.assertEqual((SIX, b"rest"), self.headers(2).feed(first + line(SIX) + b"rest"))
         # Somebody reached the near one past the far one, and brought a header of his own.
-        past = line(Ends(End("203.0.113.9", 5), End(self.NEAR, 6)))
+        past = line(ProxyAddresses(End("203.0.113.9", 5), End(self.NEAR, 6)))
         self.assertRaises(BadHeader, self.headers(2).feed, past)
         self.assertRaises(BadHeader, self.headers(2).feed, past + LINE)
 
     def test_too_few(self) -> None:
         """So many headers, and not fewer: TLS in the place of one is refused."""
-        near = line(Ends(End(self.FAR, 5), End(self.NEAR, 6)))
+        near = line(ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6)))
         self.assertRaises(BadHeader, self.headers(2).feed, near + b"\x16\x03\x01")
 
     def test_health_checks(self) -> None:
         """Each balancer may speak for itself: behind LOCAL there is no header, and its own ends are those that count."""
         local = binary(b"", 0x00, 0x20)
         self.assertEqual((None, b""), self.headers(2).feed(local))
-        near = Ends(End(self.FAR, 5), End(self.NEAR, 6))
+        near = ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6))
         self.assertEqual((near, b"x"), self.headers(2).feed(line(near) + local + b"x"))
 
     def test_unknown(self) -> None:
@@ -360,12 +362,12 @@ class Chain(SynchronousTestCase):
         unknown = b"PROXY UNKNOWN\r\n"
         self.assertRaises(BadHeader, self.headers(2).feed, unknown)
         self.assertEqual((None, b""), self.headers().feed(unknown))
-        near = Ends(End(self.FAR, 5), End(self.NEAR, 6))
+        near = ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6))
         self.assertEqual((near, b""), self.headers(2).feed(line(near) + unknown))
 
     def test_byte_by_byte(self) -> None:
         """However both are cut, the same comes of them, with their last byte."""
-        near = Ends(End(self.FAR, 5), End(self.NEAR, 6))
+        near = ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6))
         for data in (line(near) + line(SIX), header(near) + header(SIX), line(near) + header(SIX)):
             headers = self.headers(2)
             found: list[Any] = [headers.feed(bytes([octet])) for octet in data]

@@ -34,7 +34,7 @@ from x509proxy.certificates.client_certificate import ClientCertificate, Flag, V
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.certificates.sni import ServerNames
-from x509proxy.certificates.trust_store import NOBODY, Trusted
+from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
 from x509proxy.transport.tls_context import (
     ServerConnections,
@@ -62,7 +62,7 @@ def server_context(
     settings: TlsSettings = TlsSettings(),
     http: bool = True,
 ) -> SSL.Context:
-    trusted = Trusted(tuple(authority.certificate for authority in authorities))
+    trusted = TrustStore(tuple(authority.certificate for authority in authorities))
     return make_context(identity_of(server_pair()), ask, trusted, settings, http)
 
 
@@ -169,12 +169,14 @@ class TlsTestCase(SynchronousTestCase):
         chain: Sequence[Pair] = (),
     ) -> ClientCertificate:
         """What the server knows of a client that shows this certificate."""
-        shaken = self.shake(
+        handshake_succeeded = self.shake(
             server_context(authorities=authorities), self.client_context(found, version, chain)
         )
-        self.assertEqual(("", ""), (shaken.server_error, shaken.client_error))
-        self.assertEqual(version, shaken.server.get_protocol_version_name())
-        certificate = shaken.certificate
+        self.assertEqual(
+            ("", ""), (handshake_succeeded.server_error, handshake_succeeded.client_error)
+        )
+        self.assertEqual(version, handshake_succeeded.server.get_protocol_version_name())
+        certificate = handshake_succeeded.certificate
         assert certificate is not None
         return certificate
 
@@ -214,49 +216,67 @@ class EveryKind(TlsTestCase):
                 continue
             for version in VERSIONS:
                 context = make_context(identity_of(identity), ClientAuth.OPTIONAL)
-                shaken = self.shake(context, self.client_context(pair(), version))
+                handshake_succeeded = self.shake(context, self.client_context(pair(), version))
                 self.assertEqual(
                     (pair().der, ""),
-                    (getattr(shaken.certificate, "der", None), shaken.client_error),
+                    (
+                        getattr(handshake_succeeded.certificate, "der", None),
+                        handshake_succeeded.client_error,
+                    ),
                 )
 
     def test_no_certificate(self) -> None:
         """A client without a certificate shakes hands, and has none."""
         for version in VERSIONS:
-            shaken = self.shake(server_context(), self.client_context(version=version))
+            handshake_succeeded = self.shake(server_context(), self.client_context(version=version))
             self.assertEqual(
-                (None, "", ""), (shaken.certificate, shaken.server_error, shaken.client_error)
+                (None, "", ""),
+                (
+                    handshake_succeeded.certificate,
+                    handshake_succeeded.server_error,
+                    handshake_succeeded.client_error,
+                ),
             )
 
     def test_not_asked(self) -> None:
         """With ``none`` a client is not asked for the certificate it has."""
         for version in VERSIONS:
-            shaken = self.shake(
+            handshake_succeeded = self.shake(
                 server_context(ClientAuth.NONE), self.client_context(pair(), version)
             )
             self.assertEqual(
-                (None, "", ""), (shaken.certificate, shaken.server_error, shaken.client_error)
+                (None, "", ""),
+                (
+                    handshake_succeeded.certificate,
+                    handshake_succeeded.server_error,
+                    handshake_succeeded.client_error,
+                ),
             )
 
     def test_required_does_not_judge(self) -> None:
         """``required`` is judged at the request, where a client can be told: the handshake without a certificate succeeds."""
         for version in VERSIONS:
-            shaken = self.shake(
+            handshake_succeeded = self.shake(
                 server_context(ClientAuth.REQUIRED), self.client_context(version=version)
             )
             self.assertEqual(
-                (None, "", ""), (shaken.certificate, shaken.server_error, shaken.client_error)
+                (None, "", ""),
+                (
+                    handshake_succeeded.certificate,
+                    handshake_succeeded.server_error,
+                    handshake_succeeded.client_error,
+                ),
             )
 
     def test_read_once(self) -> None:
         """A connection's certificate is parsed once, also where there is none."""
         for found in (pair(), None):
-            shaken = self.shake(server_context(), self.client_context(found))
-            first = shaken.certificate
+            handshake_succeeded = self.shake(server_context(), self.client_context(found))
+            first = handshake_succeeded.certificate
             self.patch(
                 SSL.Connection, "get_peer_certificate", lambda *_, **__: self.fail("read again")
             )
-            self.assertIs(first, shaken.certificate)
+            self.assertIs(first, handshake_succeeded.certificate)
             self.doCleanups()
 
 
@@ -269,8 +289,8 @@ class Verdicts(TlsTestCase):
         ):
             context = server_context(authorities=authorities)
             context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
-            shaken = self.shake(context, self.client_context(found))
-            self.assertEqual(unreadable(found.der), shaken.certificate)
+            handshake_succeeded = self.shake(context, self.client_context(found))
+            self.assertEqual(unreadable(found.der), handshake_succeeded.certificate)
 
     def test_issued(self) -> None:
         """A certificate of an authority's is trusted where that authority is named, and untrusted anywhere else."""
@@ -355,9 +375,9 @@ class Verdicts(TlsTestCase):
 
     def test_anything_goes_wrong(self) -> None:
         """Whatever goes wrong in reading it, there was a certificate, and it is not passed on."""
-        shaken = self.shake(server_context(), self.client_context(pair()))
+        handshake_succeeded = self.shake(server_context(), self.client_context(pair()))
         self.patch(SSL.Connection, "get_peer_certificate", lambda *_, **__: 1 / 0)
-        self.assertEqual({Flag.UNREADABLE}, getattr(shaken.certificate, "flags", None))
+        self.assertEqual({Flag.UNREADABLE}, getattr(handshake_succeeded.certificate, "flags", None))
 
 
 class PkiTestCase(TlsTestCase):
@@ -372,14 +392,16 @@ class PkiTestCase(TlsTestCase):
         depth: int = 4,
     ) -> None:
         """This verdict where there are these authorities, with their lists, in both versions of TLS."""
-        trusted = Trusted(
+        trusted = TrustStore(
             tuple(authority.certificate for authority in authorities), tuple(crls), depth
         )
         for version in VERSIONS:
             context = make_context(identity_of(server_pair()), ClientAuth.OPTIONAL, trusted)
-            shaken = self.shake(context, self.client_context(found, version, chain))
-            self.assertEqual(("", ""), (shaken.server_error, shaken.client_error))
-            certificate = shaken.certificate
+            handshake_succeeded = self.shake(context, self.client_context(found, version, chain))
+            self.assertEqual(
+                ("", ""), (handshake_succeeded.server_error, handshake_succeeded.client_error)
+            )
+            certificate = handshake_succeeded.certificate
             assert certificate is not None
             self.assertEqual(
                 (found.der, verdict, flags),
@@ -474,7 +496,7 @@ class Revocation(PkiTestCase):
             raise crypto.Error([])
 
         self.patch(crypto.X509Store, "add_crl", refuse)
-        trusted = Trusted((self.root.certificate,), (make_crl(self.root),))
+        trusted = TrustStore((self.root.certificate,), (make_crl(self.root),))
         error = self.assertRaises(
             SettingsError, make_context, identity_of(server_pair()), ClientAuth.OPTIONAL, trusted
         )
@@ -507,7 +529,7 @@ class Depth(PkiTestCase):
         root, leaf, between = self.chain(10)
         strangers = [pair(subject=f"CN={number}") for number in range(3)]
         context = make_context(
-            identity_of(server_pair()), ClientAuth.OPTIONAL, Trusted((root.certificate,), (), 10)
+            identity_of(server_pair()), ClientAuth.OPTIONAL, TrustStore((root.certificate,), (), 10)
         )
         certificate = self.shake(
             context, self.client_context(leaf, chain=[*between, *strangers])
@@ -528,7 +550,7 @@ class ByName(PkiTestCase):
     )
 
     def context(
-        self, trusted: Trusted = NOBODY, ask: ClientAuth = ClientAuth.OPTIONAL
+        self, trusted: TrustStore = EMPTY, ask: ClientAuth = ClientAuth.OPTIONAL
     ) -> SSL.Context:
         first, second = (
             Identity(made.certificate, made.private_key) for made in (self.FIRST, self.SECOND)
@@ -541,8 +563,8 @@ class ByName(PkiTestCase):
             connection.set_tlsext_host_name(name)
         return shake(server, connection)
 
-    def shown(self, shaken: Shaken) -> x509.Certificate | None:
-        return shaken.client.get_peer_certificate(as_cryptography=True)
+    def shown(self, handshake_succeeded: Shaken) -> x509.Certificate | None:
+        return handshake_succeeded.client.get_peer_certificate(as_cryptography=True)
 
     def test_choice(self) -> None:
         """Each name gets its certificate, any other the first; who the client is stays the same."""
@@ -550,7 +572,7 @@ class ByName(PkiTestCase):
         issued, revoked = (
             pair(subject=f"CN={word}", issuer=authority) for word in ("issued", "revoked")
         )
-        trusted = Trusted((authority.certificate,), (make_crl(authority, revoked),))
+        trusted = TrustStore((authority.certificate,), (make_crl(authority, revoked),))
         table = [
             (b"first.example", self.FIRST),
             (b"second.example", self.SECOND),
@@ -570,12 +592,18 @@ class ByName(PkiTestCase):
                     (revoked, Verdict.UNTRUSTED, {Flag.REVOKED}),
                 ):
                     server = accept(ServerConnections(self.context(trusted)))
-                    shaken = self.ask(server, self.client_context(found, version), name)
-                    certificate = shaken.certificate
+                    handshake_succeeded = self.ask(
+                        server, self.client_context(found, version), name
+                    )
+                    certificate = handshake_succeeded.certificate
                     assert certificate is not None
                     self.assertEqual(
                         ("", "", made.certificate),
-                        (shaken.server_error, shaken.client_error, self.shown(shaken)),
+                        (
+                            handshake_succeeded.server_error,
+                            handshake_succeeded.client_error,
+                            self.shown(handshake_succeeded),
+                        ),
                     )
                     self.assertEqual(
                         (found.der, verdict, flags),
@@ -594,18 +622,20 @@ class ByName(PkiTestCase):
         for depth, verdict in ((1, Verdict.UNTRUSTED), (2, Verdict.TRUSTED)):
             for name in (b"first.example", b"second.example"):
                 server = accept(
-                    ServerConnections(self.context(Trusted((root.certificate,), (), depth)))
+                    ServerConnections(self.context(TrustStore((root.certificate,), (), depth)))
                 )
-                shaken = self.ask(server, self.client_context(leaf, chain=between), name)
-                self.assertEqual(verdict, getattr(shaken.certificate, "verdict", None))
+                handshake_succeeded = self.ask(
+                    server, self.client_context(leaf, chain=between), name
+                )
+                self.assertEqual(verdict, getattr(handshake_succeeded.certificate, "verdict", None))
 
     def test_protocol(self) -> None:
         """``http/1.1`` is settled on under every name."""
         for name in (b"first.example", b"second.example"):
             client = self.client_context()
             client.set_alpn_protos([b"h2", b"http/1.1"])
-            shaken = self.ask(accept(ServerConnections(self.context())), client, name)
-            self.assertEqual(b"http/1.1", shaken.client.get_alpn_proto_negotiated())
+            handshake_succeeded = self.ask(accept(ServerConnections(self.context())), client, name)
+            self.assertEqual(b"http/1.1", handshake_succeeded.client.get_alpn_proto_negotiated())
 
     def test_no_resumption(self) -> None:
         """A session of one name is resumed under no name, neither that nor another (law L6, nginx CVE-2025-23419)."""
@@ -642,17 +672,17 @@ class ByName(PkiTestCase):
 
     def test_options(self) -> None:
         """No renegotiation under another name's certificate either."""
-        shaken = self.ask(
+        handshake_succeeded = self.ask(
             accept(ServerConnections(self.context())),
             self.client_context(pair(), "TLSv1.2"),
             b"second.example",
         )
-        shaken.client.renegotiate()
-        step(shaken.client)
-        pump(shaken.server, shaken.client)
-        self.assertEqual(b"", receive(shaken.server))
-        pump(shaken.server, shaken.client)
-        self.assertIn("no renegotiation", step(shaken.client))
+        handshake_succeeded.client.renegotiate()
+        step(handshake_succeeded.client)
+        pump(handshake_succeeded.server, handshake_succeeded.client)
+        self.assertEqual(b"", receive(handshake_succeeded.server))
+        pump(handshake_succeeded.server, handshake_succeeded.client)
+        self.assertIn("no renegotiation", step(handshake_succeeded.client))
 
     def test_exceptions(self) -> None:
         """Whatever goes wrong in the choice ends the handshake: no name is served with another one's certificate by accident."""
@@ -665,21 +695,23 @@ class ByName(PkiTestCase):
             for version in VERSIONS:
                 server = accept(ServerConnections(self.context()))
                 self.patch(server, "set_context", fail)
-                shaken = self.ask(server, self.client_context(pair(), version), b"second.example")
-                self.assertIn("callback failed", shaken.server_error)
-                self.assertIsNone(self.shown(shaken))
+                handshake_succeeded = self.ask(
+                    server, self.client_context(pair(), version), b"second.example"
+                )
+                self.assertIn("callback failed", handshake_succeeded.server_error)
+                self.assertIsNone(self.shown(handshake_succeeded))
 
     def test_first_context_is_kept(self) -> None:
         """A connection keeps its first context: OpenSSL may call its callback again, when a reload has let go of it."""
         connections = ServerConnections(self.context())
         first = weakref.ref(connections._context)
         server = accept(connections)
-        shaken = self.ask(server, self.client_context(pair()), b"second.example")
+        handshake_succeeded = self.ask(server, self.client_context(pair()), b"second.example")
         connections.swap(server_context())
         gc.collect()
         self.assertIsNotNone(first())
         self.assertIsNot(first(), server.get_context())
-        del server, shaken
+        del server, handshake_succeeded
         gc.collect()
         self.assertIsNone(first())
 
@@ -707,13 +739,17 @@ class ByName(PkiTestCase):
         self.assertEqual([b"second.example"], asked)
         connections.swap(server_context())
         gc.collect()
-        shaken = carry_on(server, connection)
+        handshake_succeeded = carry_on(server, connection)
         self.assertEqual(
             ("", "", self.SECOND.certificate),
-            (shaken.server_error, shaken.client_error, self.shown(shaken)),
+            (
+                handshake_succeeded.server_error,
+                handshake_succeeded.client_error,
+                self.shown(handshake_succeeded),
+            ),
         )
         self.assertEqual([b"second.example"] * 2, asked)
-        self.assertEqual(pair().der, getattr(shaken.certificate, "der", None))
+        self.assertEqual(pair().der, getattr(handshake_succeeded.certificate, "der", None))
 
     def test_names_clash(self) -> None:
         """Two certificates with the same name end the start with a sentence."""
@@ -802,20 +838,22 @@ class Possession(TlsTestCase):
         for victim in (pair(subject="CN=victim"), pair(subject="CN=victim", issuer=authority)):
             for version in VERSIONS:
                 context = server_context(authorities=[authority])
-                shaken = self.shake(context, self.client_context(self.steal(victim), version))
-                self.assertIn("bad signature", shaken.server_error)
-                self.assertEqual(b"", self.heard(shaken), "not a byte of it is read")
+                handshake_succeeded = self.shake(
+                    context, self.client_context(self.steal(victim), version)
+                )
+                self.assertIn("bad signature", handshake_succeeded.server_error)
+                self.assertEqual(b"", self.heard(handshake_succeeded), "not a byte of it is read")
 
     def test_the_same_with_its_key(self) -> None:
         """The key by itself, put together in the same way, is taken: so it is the signature that was refused."""
         owner = pair(subject="CN=attacker")
         self.expect(Verdict.SELF_SIGNED, set(), self.steal(owner))
 
-    def heard(self, shaken: Shaken) -> bytes:
+    def heard(self, handshake_succeeded: Shaken) -> bytes:
         try:
-            shaken.client.send(b"GET / HTTP/1.1\r\n")
-            pump(shaken.server, shaken.client)
-            return shaken.server.recv(LARGEST)
+            handshake_succeeded.client.send(b"GET / HTTP/1.1\r\n")
+            pump(handshake_succeeded.server, handshake_succeeded.client)
+            return handshake_succeeded.server.recv(LARGEST)
         except SSL.Error:
             return b""
 
@@ -885,15 +923,15 @@ class Resumption(TlsTestCase):
 class Protocols(TlsTestCase):
     def test_renegotiation(self) -> None:
         """A client that wants to renegotiate, perhaps with another certificate, is told no."""
-        shaken = self.shake(server_context(), self.client_context(pair(), "TLSv1.2"))
-        shaken.client.renegotiate()
-        step(shaken.client)
-        pump(shaken.server, shaken.client)
-        self.assertEqual(b"", receive(shaken.server))
-        pump(shaken.server, shaken.client)
-        self.assertIn("no renegotiation", step(shaken.client))
-        self.assertEqual(0, shaken.server.total_renegotiations())
-        self.assertEqual(pair().der, getattr(shaken.certificate, "der", None))
+        handshake_succeeded = self.shake(server_context(), self.client_context(pair(), "TLSv1.2"))
+        handshake_succeeded.client.renegotiate()
+        step(handshake_succeeded.client)
+        pump(handshake_succeeded.server, handshake_succeeded.client)
+        self.assertEqual(b"", receive(handshake_succeeded.server))
+        pump(handshake_succeeded.server, handshake_succeeded.client)
+        self.assertIn("no renegotiation", step(handshake_succeeded.client))
+        self.assertEqual(0, handshake_succeeded.server.total_renegotiations())
+        self.assertEqual(pair().der, getattr(handshake_succeeded.certificate, "der", None))
 
     def test_old_versions(self) -> None:
         """TLS 1.0 and 1.1 are refused by name."""
@@ -901,9 +939,9 @@ class Protocols(TlsTestCase):
             client = self.client_context()
             client.set_min_proto_version(version)
             client.set_max_proto_version(version)
-            shaken = self.shake(server_context(), client)
-            self.assertIn("unsupported protocol", shaken.server_error)
-            self.assertIn("protocol version", shaken.client_error)
+            handshake_succeeded = self.shake(server_context(), client)
+            self.assertIn("unsupported protocol", handshake_succeeded.server_error)
+            self.assertIn("protocol version", handshake_succeeded.client_error)
 
     def test_minimum_version(self) -> None:
         """With a minimum of 1.3 a client of 1.2, which would show its certificate to everybody, is refused."""
@@ -943,8 +981,8 @@ class Protocols(TlsTestCase):
         for offered in (backwards, backwards[:2]):
             client = self.client_context(version="TLSv1.2")
             client.set_cipher_list(b":".join(offered))
-            shaken = self.shake(server_context(), client)
-            self.assertEqual(offered[-1].decode(), shaken.server.get_cipher_name())
+            handshake_succeeded = self.shake(server_context(), client)
+            self.assertEqual(offered[-1].decode(), handshake_succeeded.server.get_cipher_name())
 
     def test_order_in_tls_1_3(self) -> None:
         """So it does in TLS 1.3, where each of the three suites can be had."""
@@ -956,16 +994,18 @@ class Protocols(TlsTestCase):
         for count in (3, 2, 1):
             client = self.client_context(version="TLSv1.3")
             client.set_tls13_ciphersuites(b":".join(backwards[:count]))
-            shaken = self.shake(server_context(), client)
-            self.assertEqual(backwards[count - 1].decode(), shaken.server.get_cipher_name())
+            handshake_succeeded = self.shake(server_context(), client)
+            self.assertEqual(
+                backwards[count - 1].decode(), handshake_succeeded.server.get_cipher_name()
+            )
 
     def test_no_authorities_named(self) -> None:
         """The client is not told whose certificates are wanted, or it would keep a self-signed one to itself."""
         for version in VERSIONS:
-            shaken = self.shake(
+            handshake_succeeded = self.shake(
                 server_context(authorities=[pair(ca=True)]), self.client_context(pair(), version)
             )
-            self.assertEqual([], shaken.client.get_client_ca_list())
+            self.assertEqual([], handshake_succeeded.client.get_client_ca_list())
 
     def test_chain_of_the_server(self) -> None:
         """The server sends its whole chain."""
@@ -975,8 +1015,8 @@ class Protocols(TlsTestCase):
             Identity(own.certificate, own.private_key, (authority.certificate,)),
             ClientAuth.OPTIONAL,
         )
-        shaken = self.shake(context, self.client_context())
-        chain = shaken.client.get_peer_cert_chain(as_cryptography=True)
+        handshake_succeeded = self.shake(context, self.client_context())
+        chain = handshake_succeeded.client.get_peer_cert_chain(as_cryptography=True)
         self.assertEqual([own.certificate, authority.certificate], chain)
 
 
@@ -985,12 +1025,15 @@ class Alpn(TlsTestCase):
         client = self.client_context()
         if offered:
             client.set_alpn_protos(list(offered))
-        shaken = self.shake(context, client)
-        self.assertEqual(("", ""), (shaken.server_error, shaken.client_error))
+        handshake_succeeded = self.shake(context, client)
         self.assertEqual(
-            shaken.client.get_alpn_proto_negotiated(), shaken.server.get_alpn_proto_negotiated()
+            ("", ""), (handshake_succeeded.server_error, handshake_succeeded.client_error)
         )
-        return shaken.client.get_alpn_proto_negotiated()
+        self.assertEqual(
+            handshake_succeeded.client.get_alpn_proto_negotiated(),
+            handshake_succeeded.server.get_alpn_proto_negotiated(),
+        )
+        return handshake_succeeded.client.get_alpn_proto_negotiated()
 
     def test_http_1_1(self) -> None:
         """``http/1.1`` is chosen wherever it is offered."""
@@ -1013,8 +1056,8 @@ class Required(TlsTestCase):
         for version in VERSIONS:
             context = server_context()
             require_certificate(context)
-            shaken = self.shake(context, self.client_context(version=version))
-            self.assertIn("peer did not return a certificate", shaken.server_error)
+            handshake_succeeded = self.shake(context, self.client_context(version=version))
+            self.assertIn("peer did not return a certificate", handshake_succeeded.server_error)
 
     def test_with(self) -> None:
         """Whose certificate it is does not matter to the handshake."""
@@ -1025,9 +1068,13 @@ class Required(TlsTestCase):
         ):
             context = server_context()
             require_certificate(context)
-            shaken = self.shake(context, self.client_context(found))
+            handshake_succeeded = self.shake(context, self.client_context(found))
             self.assertEqual(
-                (found.der, ""), (getattr(shaken.certificate, "der", None), shaken.server_error)
+                (found.der, ""),
+                (
+                    getattr(handshake_succeeded.certificate, "der", None),
+                    handshake_succeeded.server_error,
+                ),
             )
 
 
@@ -1042,8 +1089,10 @@ class Faults(TlsTestCase):
         for version in VERSIONS:
             server = accept(ServerConnections(server_context()))
             self.patch(server, "objections", Full())
-            shaken = shake(server, SSL.Connection(self.client_context(pair(), version), None))
-            self.assertIn("certificate verify failed", shaken.server_error)
+            handshake_succeeded = shake(
+                server, SSL.Connection(self.client_context(pair(), version), None)
+            )
+            self.assertIn("certificate verify failed", handshake_succeeded.server_error)
 
     def test_base_exception_while_recording(self) -> None:
         """Not even an exit or an interrupt lets the handshake go on."""
@@ -1054,14 +1103,14 @@ class Faults(TlsTestCase):
 
         server = accept(ServerConnections(server_context()))
         self.patch(server, "objections", Interrupted())
-        shaken = shake(server, SSL.Connection(self.client_context(pair()), None))
-        self.assertIn("certificate verify failed", shaken.server_error)
+        handshake_succeeded = shake(server, SSL.Connection(self.client_context(pair()), None))
+        self.assertIn("certificate verify failed", handshake_succeeded.server_error)
 
     def test_our_context_in_foreign_hands(self) -> None:
         """Our context under a connection that cannot record ends the handshake of whoever shows a certificate."""
         foreign = SSL.Connection(server_context(), None)
-        shaken = shake(foreign, SSL.Connection(self.client_context(pair()), None))
-        self.assertIn("certificate verify failed", shaken.server_error)
+        handshake_succeeded = shake(foreign, SSL.Connection(self.client_context(pair()), None))
+        self.assertIn("certificate verify failed", handshake_succeeded.server_error)
 
     def test_trusted_certificate_needs_no_record(self) -> None:
         """To which nothing is objected, that has nothing recorded."""
@@ -1114,8 +1163,8 @@ class Swap(TlsTestCase):
         late = shake(begun, SSL.Connection(self.client_context(), None))
         fresh = shake(accept(connections), SSL.Connection(self.client_context(), None))
         shown = [
-            shaken.client.get_peer_certificate(as_cryptography=True)
-            for shaken in (done, late, fresh)
+            handshake_succeeded.client.get_peer_certificate(as_cryptography=True)
+            for handshake_succeeded in (done, late, fresh)
         ]
         self.assertEqual([old.certificate, old.certificate, new.certificate], shown)
         done.client.send(b"still here")
@@ -1224,8 +1273,8 @@ class UnderSite(TlsTestCase):
 
     def test_http_2(self) -> None:
         """Over HTTP/2, where a request has no transport of its own, the connection's is asked."""
-        shaken = self.shake(server_context(), self.client_context(pair()))
-        transport = SimpleNamespace(getHandle=lambda: shaken.server)
+        handshake_succeeded = self.shake(server_context(), self.client_context(pair()))
+        transport = SimpleNamespace(getHandle=lambda: handshake_succeeded.server)
         stream = SimpleNamespace(_conn=SimpleNamespace(transport=transport))
         found = client_certificate(SimpleNamespace(transport=None, channel=stream))
         self.assertEqual(

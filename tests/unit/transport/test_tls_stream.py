@@ -25,13 +25,13 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
-from tests.support.memory import Wire
+from tests.support.memory import RequestTransport
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.downstream.channel import write_and_close
 from x509proxy.downstream.factory import TlsFactory
 from x509proxy.settings import ClientAuth
-from x509proxy.transport.direct_writer import Sender
+from x509proxy.transport.direct_writer import DirectWriter
 from x509proxy.transport.tls_context import ServerConnections, make_context
 
 # Records: more than are given to the protocol at once.
@@ -96,7 +96,7 @@ class StreamTestCase(SynchronousTestCase):
         self.factory = TlsFactory(ServerConnections(context), factory)
         stream: Any = self.factory.buildProtocol(None)
         self.stream = stream
-        self.wire = Wire(Clock()).attach(stream)
+        self.wire = RequestTransport(Clock()).attach(stream)
         client = SSL.Context(SSL.TLS_CLIENT_METHOD)
         client.set_min_proto_version(self.VERSION)
         client.set_max_proto_version(self.VERSION)
@@ -189,7 +189,7 @@ class Data(StreamTestCase):
     def test_over_tcp(self) -> None:
         """What is small goes out at once, and what is large comes in large pieces."""
         stream: Any = self.factory.buildProtocol(None)
-        wire = Wire(Clock())
+        wire = RequestTransport(Clock())
         directlyProvides(wire, ITCPTransport)
         kept: list[bool] = []
         wire.setTcpNoDelay = kept.append  # type: ignore[attr-defined]
@@ -209,7 +209,7 @@ class Tls12(StreamTestCase):
 
     def test_both_ways(self) -> None:
         """In TLS 1.2 the handshake ends with the server's word, which is sent at once, whatever TCP can do."""
-        self.patch(Sender, "acknowledge", lambda _: True)
+        self.patch(DirectWriter, "acknowledge", lambda _: True)
         said: list[bool] = []
         self.patch(
             self.application, "handshakeCompleted", lambda: said.append(bool(self.wire.value()))
@@ -239,7 +239,7 @@ class Packets(StreamTestCase):
 
     def test_no_word_of_its_own(self) -> None:
         """Where TCP can acknowledge a handshake's end, tickets are no reason to write: they go out with the first answer."""
-        self.patch(Sender, "acknowledge", lambda _: True)
+        self.patch(DirectWriter, "acknowledge", lambda _: True)
         self.shake_hands()
         self.assertEqual(b"", self.wire.sent())
         self.say(b"request")
@@ -320,7 +320,7 @@ class Nagle(TestCase):
             return time.monotonic() - begun
 
 
-class Ends(StreamTestCase):
+class ProxyAddresses(StreamTestCase):
     def test_ours(self) -> None:
         """An end is close_notify, and TCP goes when the client has said it too; what it still says meanwhile is heard."""
         self.shake()

@@ -12,11 +12,11 @@ from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import CUT, OK, BackEnd, Borrower, TlsWire, Wire
+from tests.support.memory import CUT, OK, BackEnd, Borrower, RequestTransport, TlsWire
 from x509proxy.backend_url import Backend
-from x509proxy.http1.errors import Refusal
-from x509proxy.http1.response_parser import ResponseReader
-from x509proxy.monitoring.backend_status import State
+from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.response_parser import ResponseParser
+from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.settings import UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.connection import Connection
@@ -41,7 +41,7 @@ class UpstreamTestCase(SynchronousTestCase):
         )
 
     @property
-    def wire(self) -> Wire:
+    def wire(self) -> RequestTransport:
         return self.back_end.wire
 
     def acquire(self) -> Borrower:
@@ -268,7 +268,10 @@ class Exchanging(UpstreamTestCase):
     def test_end_in_a_later_piece(self) -> None:
         """What follows an answer's end in the same piece does not concern whoever is lent the connection next."""
         self.pool = Pool(
-            self.pool.backend, self.back_end, Deadlines(self.clock), UpstreamSettings(connections=1)
+            self.pool.backend,
+            self.back_end,
+            Deadlines(self.clock),
+            UpstreamSettings(max_connections=1),
         )
         first = self.ask(b"HEAD")
         second = Borrower(Borrower.ask)
@@ -285,12 +288,15 @@ class Exchanging(UpstreamTestCase):
     def test_borrower_that_fails_at_the_end(self) -> None:
         """If somebody's end fails when the connection has been lent on already, the next one does not suffer for it."""
         self.pool = Pool(
-            self.pool.backend, self.back_end, Deadlines(self.clock), UpstreamSettings(connections=1)
+            self.pool.backend,
+            self.back_end,
+            Deadlines(self.clock),
+            UpstreamSettings(max_connections=1),
         )
         first = self.ask()
         second = Borrower(Borrower.ask)
         self.pool.acquire(second)
-        self.patch(first, "answer_end", lambda: 1 / 0)
+        self.patch(first, "response_end", lambda: 1 / 0)
         self.wire.deliver(OK)
         self.assertEqual(
             ([502], 1), (first.statuses, len(self.flushLoggedErrors(ZeroDivisionError)))
@@ -301,16 +307,19 @@ class Exchanging(UpstreamTestCase):
     def test_reader_that_goes_on(self) -> None:
         """Whatever a reader said after an answer's end, whoever is lent the connection next would not hear of it."""
         self.pool = Pool(
-            self.pool.backend, self.back_end, Deadlines(self.clock), UpstreamSettings(connections=1)
+            self.pool.backend,
+            self.back_end,
+            Deadlines(self.clock),
+            UpstreamSettings(max_connections=1),
         )
         first = self.ask()
         second = Borrower(Borrower.ask)
         self.pool.acquire(second)
-        feed = ResponseReader.feed
+        feed = ResponseParser.feed
         self.patch(
-            ResponseReader,
+            ResponseParser,
             "feed",
-            lambda reader, data: [*feed(reader, data), Refusal(502, "too late")],
+            lambda reader, data: [*feed(reader, data), ErrorResponse(502, "too late")],
         )
         self.wire.deliver(OK)
         self.assertEqual(
@@ -375,10 +384,12 @@ class CutShort(UpstreamTestCase):
 
     def test_out_of_patience(self) -> None:
         """One that goes while the client's next piece is waited for is not at fault, or whoever stalls would take it out."""
-        for _ in range(2 * SETTINGS.faults):
+        for _ in range(2 * SETTINGS.failure_threshold):
             self.upload()
             self.wire.lose()
-        self.assertEqual((State.UP, 0), (self.pool.status().state, self.pool.status().failures))
+        self.assertEqual(
+            (BackendState.UP, 0), (self.pool.status().state, self.pool.status().failures)
+        )
 
     def test_at_fault(self) -> None:
         """One that goes when it has the whole request is, and one that is sent no more since it reads too slowly."""
@@ -551,7 +562,10 @@ class Waiting(UpstreamTestCase):
         """A connection that has lived for nine tenths of its time, or more, is not lent again, however much it is used."""
         self.patch(random, "uniform", min)
         self.pool = Pool(
-            self.pool.backend, self.back_end, Deadlines(self.clock), UpstreamSettings(lifetime=100)
+            self.pool.backend,
+            self.back_end,
+            Deadlines(self.clock),
+            UpstreamSettings(max_connection_age=100),
         )
         for _ in range(18):
             self.ask()
@@ -569,7 +583,7 @@ class Waiting(UpstreamTestCase):
             self.pool.backend,
             self.back_end,
             Deadlines(self.clock),
-            UpstreamSettings(lifetime=10, idle_timeout=8),
+            UpstreamSettings(max_connection_age=10, idle_timeout=8),
         )
         self.ask()
         self.wait(5)
@@ -602,7 +616,7 @@ class BackPressure(UpstreamTestCase):
     def paused(self) -> Borrower:
         borrower = self.ask()
         self.wire.deliver(BEGUN)
-        borrower.connection.pause_answer()
+        borrower.connection.pause_response()
         return borrower
 
     def test_pause(self) -> None:
@@ -616,7 +630,7 @@ class BackPressure(UpstreamTestCase):
         """After that, it has its time anew."""
         borrower = self.paused()
         self.wait(100)
-        borrower.connection.resume_answer()
+        borrower.connection.resume_response()
         self.assertTrue(self.wire.reading)
         self.wait(6.75)
         self.assertEqual([], borrower.refusals)
@@ -633,7 +647,7 @@ class BackPressure(UpstreamTestCase):
     def test_head_nonetheless(self) -> None:
         """So does a head."""
         borrower = self.ask()
-        borrower.connection.pause_answer()
+        borrower.connection.pause_response()
         self.wire.deliver(BEGUN)
         self.wait(100)
         self.assertEqual(([200, b"ab"], []), (borrower.told, borrower.refusals))
@@ -641,7 +655,7 @@ class BackPressure(UpstreamTestCase):
     def test_paused_by_its_own_head(self) -> None:
         """An answer that is paused while its head is handed on is paused."""
         borrower = self.ask()
-        borrower.then = lambda _: borrower.connection.pause_answer()
+        borrower.then = lambda _: borrower.connection.pause_response()
         self.wire.deliver(BEGUN)
         self.assertFalse(self.wire.reading)
         self.wait(100)
@@ -658,22 +672,22 @@ class BackPressure(UpstreamTestCase):
         """To resume what has not been paused changes nothing."""
         borrower = self.ask()
         self.wait(5)
-        borrower.connection.resume_answer()
+        borrower.connection.resume_response()
         self.wait(1)
         self.assertEqual([504], borrower.statuses)
 
     def test_paused_while_sending(self) -> None:
         """A pause during the request, and its end, start no clock for an answer that cannot have begun."""
         borrower = self.upload()
-        borrower.connection.pause_answer()
-        borrower.connection.resume_answer()
+        borrower.connection.pause_response()
+        borrower.connection.resume_response()
         self.wait(100)
         self.assertEqual([], borrower.refusals)
 
     def test_request_ends_while_paused(self) -> None:
         """A request that ends while its answer is paused starts no clock either: nobody can have seen the answer."""
         borrower = self.upload()
-        borrower.connection.pause_answer()
+        borrower.connection.pause_response()
         borrower.connection.body_end()
         self.wait(100)
         self.assertEqual([], borrower.refusals)
@@ -682,7 +696,7 @@ class BackPressure(UpstreamTestCase):
         """A back end that reads again, while its answer is paused, has all the time there is."""
         borrower = self.upload()
         self.wire.deliver(BEGUN)
-        borrower.connection.pause_answer()
+        borrower.connection.pause_response()
         self.wire.fill()
         self.wire.drain()
         self.wait(100)
@@ -710,7 +724,7 @@ class Alive(UpstreamTestCase):
         connection = borrower.connection
         near, far = socket.socketpair()
         with near, far:
-            carrier = Wire(self.clock)
+            carrier = RequestTransport(self.clock)
             carrier.getHandle = lambda: near  # type: ignore[attr-defined]
             if tls:
                 connection.transport.transport = carrier

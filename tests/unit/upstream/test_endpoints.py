@@ -45,10 +45,10 @@ from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.settings import ClientAuth, UpstreamSettings
-from x509proxy.transport.deadlines import Deadlines, Waiter
+from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections, make_context, peer_certificate
 from x509proxy.upstream import endpoints as room
-from x509proxy.upstream.endpoints import LastWords, backend_endpoint
+from x509proxy.upstream.endpoints import UnreadInput, backend_endpoint
 from x509proxy.upstream.pool import Pool
 
 SETTINGS = UpstreamSettings(connect_timeout=7)
@@ -137,7 +137,7 @@ class Last(SynchronousTestCase):
 
     def test_taken(self) -> None:
         """What is in the kernel can be had though the transport has closed its socket, so much and no more."""
-        words = LastWords(Held(self.ours))
+        words = UnreadInput(Held(self.ours))
         self.theirs.sendall(b"abc")
         self.theirs.close()
         self.ours.close()
@@ -145,18 +145,18 @@ class Last(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """Where nothing was said there is nothing to wait for."""
-        self.assertEqual(b"", LastWords(Held(self.ours)).take(10))
+        self.assertEqual(b"", UnreadInput(Held(self.ours)).take(10))
 
     def test_forgotten(self) -> None:
         """The hold is given up without being used; twice does no harm."""
-        words = LastWords(Held(self.ours))
+        words = UnreadInput(Held(self.ours))
         words.forget()
         words.forget()
         self.assertEqual(b"", words.take(10))
 
     def test_no_socket(self) -> None:
         """Over TLS there is nothing to hold: what it had not decrypted is of no use."""
-        self.assertEqual(b"", LastWords(object()).take(10))
+        self.assertEqual(b"", UnreadInput(object()).take(10))
 
 
 class Server(Protocol):
@@ -229,7 +229,7 @@ class Ending(Deadlines):
         super().__init__(Clock())
         self.ended: Deferred[None] = Deferred()
 
-    def forget(self, waiter: Waiter) -> None:
+    def forget(self, waiter: HasDeadline) -> None:
         super().forget(waiter)
         if not self.ended.called:
             self.ended.callback(None)
@@ -308,7 +308,7 @@ class Sockets(TestCase):
             Clock(),
             Backend.parse(f"http://as.example:{port}"),
         )
-        settings = UpstreamSettings(lifetime=100, idle_timeout=1000)
+        settings = UpstreamSettings(max_connection_age=100, idle_timeout=1000)
         pool = Pool(backend, backend_endpoint(names, backend, settings), Deadlines(clock), settings)
         for address, wait in (("127.0.0.1", 0), ("127.0.0.2", 101), ("127.0.0.2", 0)):
             names.address = address

@@ -5,13 +5,13 @@ from __future__ import annotations
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.monitoring.backend_status import State
+from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.schema import HealthSettings
 from x509proxy.settings import UpstreamSettings
 from x509proxy.upstream.health import Health
 
 SETTINGS = UpstreamSettings(
-    faults=3, hold_off=1, longest_hold_off=6, slow_start=10, response_timeout=20
+    failure_threshold=3, retry_delay=1, max_retry_delay=6, slow_start=10, response_timeout=20
 )
 CHECKS = HealthSettings(path="/health", rise=2, fall=3)
 NEW = Health(0.0)
@@ -27,14 +27,16 @@ class Falling(SynchronousTestCase):
 
     def test_new(self) -> None:
         """Nothing is known against a new one: it gets all of its share."""
-        self.assertEqual((State.UP, 1.0, True), (NEW.state, NEW.share(0, SETTINGS), NEW.spotless))
+        self.assertEqual(
+            (BackendState.UP, 1.0, True), (NEW.state, NEW.share(0, SETTINGS), NEW.spotless)
+        )
         self.assertFalse(NEW.due(1000))
 
     def test_no_connection(self) -> None:
         """One failed connection is enough."""
         found = down()
         self.assertEqual(
-            (State.DOWN, 100.0, "refused", 0.0),
+            (BackendState.DOWN, 100.0, "refused", 0.0),
             (found.state, found.since, found.reason, found.share(100, SETTINGS)),
         )
         self.assertFalse(found.spotless)
@@ -42,15 +44,15 @@ class Falling(SynchronousTestCase):
     def test_faults(self) -> None:
         """Failed exchanges have to be so many in a row; a good one in between takes the count back."""
         found = NEW
-        for expected in (State.UP, State.UP, State.DOWN):
-            self.assertEqual((State.UP, 1.0), (found.state, found.share(5, SETTINGS)))
+        for expected in (BackendState.UP, BackendState.UP, BackendState.DOWN):
+            self.assertEqual((BackendState.UP, 1.0), (found.state, found.share(5, SETTINGS)))
             found = found.faulted(5, 1, "late", SETTINGS)
             self.assertEqual((expected, False, "late"), (found.state, found.spotless, found.reason))
         found = (
             NEW.faulted(5, 1, "late", SETTINGS).faulted(5, 1, "late", SETTINGS).served(5, 1, None)
         )
         self.assertTrue(found.spotless)
-        self.assertEqual(State.UP, found.faulted(5, 1, "late", SETTINGS).state)
+        self.assertEqual(BackendState.UP, found.faulted(5, 1, "late", SETTINGS).state)
 
     def test_old_connections(self) -> None:
         """What connections from before a fall say does not count, neither for it nor against it, be it up again."""
@@ -66,20 +68,22 @@ class Falling(SynchronousTestCase):
 
 
 class Trying(SynchronousTestCase):
-    """One request tries it when its hold-off is over."""
+    """One request tries it when its retry-delay is over."""
 
     def test_due(self) -> None:
-        """After the hold-off, and not before."""
+        """After the retry-delay, and not before."""
         found = down()
         self.assertEqual((False, False, True), (found.due(100), found.due(100.9), found.due(101)))
 
     def test_one(self) -> None:
         """While a trial is under way there is no other; if nothing comes of it, the next may be made."""
         found = down().tried(101, SETTINGS)
-        self.assertEqual((State.DOWN, False, True), (found.state, found.due(120), found.due(121)))
+        self.assertEqual(
+            (BackendState.DOWN, False, True), (found.state, found.due(120), found.due(121))
+        )
 
     def test_longer_each_time(self) -> None:
-        """The hold-off doubles with each trial that fails, up to its longest, and it is down since its fall all the while."""
+        """The retry-delay doubles with each trial that fails, up to its longest, and it is down since its fall all the while."""
         found, now, waits = down(), 100.0, []
         for _ in range(5):
             waits.append(found.until - now)
@@ -100,7 +104,7 @@ class Trying(SynchronousTestCase):
         self.assertEqual((101, 1, "unreachable"), (found.until, found.falls, found.reason))
 
     def test_next_at_once(self) -> None:
-        """A trial that fails makes room for the next when its own hold-off is over, not the trial's."""
+        """A trial that fails makes room for the next when its own retry-delay is over, not the trial's."""
         found = down().tried(101, SETTINGS).failed(101, 101, "refused", SETTINGS)
         self.assertEqual((False, True), (found.due(102.9), found.due(103)))
 
@@ -111,14 +115,17 @@ class ComingBack(SynchronousTestCase):
     def test_served(self) -> None:
         """One good exchange brings it back; its share grows from next to nothing to all of it; then it is up."""
         found = down().served(110, 105, None)
-        self.assertEqual((State.SLOW, 110.0, False), (found.state, found.since, found.spotless))
+        self.assertEqual(
+            (BackendState.SLOW, 110.0, False), (found.state, found.since, found.spotless)
+        )
         self.assertEqual(
             [0.01, 0.01, 0.5, 0.9], [found.share(now, SETTINGS) for now in (110, 110.05, 115, 119)]
         )
         self.assertIs(found, found.at(119.9, SETTINGS))
         up = found.at(125, SETTINGS)
         self.assertEqual(
-            (State.UP, 120.0, 1.0, True), (up.state, up.since, up.share(125, SETTINGS), up.spotless)
+            (BackendState.UP, 120.0, 1.0, True),
+            (up.state, up.since, up.share(125, SETTINGS), up.spotless),
         )
 
     def test_late(self) -> None:
@@ -138,7 +145,7 @@ class ComingBack(SynchronousTestCase):
     def test_falls_again(self) -> None:
         """In a slow start, as when up, faults have to be so many in a row."""
         found = down().served(110, 105, None).faulted(111, 110, "late", SETTINGS)
-        self.assertEqual((State.SLOW, 1), (found.state, found.faults))
+        self.assertEqual((BackendState.SLOW, 1), (found.state, found.faults))
 
 
 class Checking(SynchronousTestCase):
@@ -149,25 +156,25 @@ class Checking(SynchronousTestCase):
         found = NEW.check_passed(1, CHECKS)
         for _ in range(2):
             found = found.check_failed(2, "500", CHECKS)
-        self.assertEqual((State.UP, "500"), (found.state, found.reason))
-        self.assertEqual(State.DOWN, found.check_failed(3, "500", CHECKS).state)
+        self.assertEqual((BackendState.UP, "500"), (found.state, found.reason))
+        self.assertEqual(BackendState.DOWN, found.check_failed(3, "500", CHECKS).state)
         again = found.check_passed(3, CHECKS).check_failed(4, "500", CHECKS)
-        self.assertEqual((State.UP, 1), (again.state, again.bad))
+        self.assertEqual((BackendState.UP, 1), (again.state, again.bad))
 
     def test_first(self) -> None:
         """The first of all decides alone."""
         found = NEW.check_failed(1, "500", CHECKS)
-        self.assertEqual((State.DOWN, 1.0, "500"), (found.state, found.since, found.reason))
+        self.assertEqual((BackendState.DOWN, 1.0, "500"), (found.state, found.since, found.reason))
 
     def test_rise(self) -> None:
         """So many good ones in a row bring it back; a bad one in between takes the count back."""
         found = NEW.check_failed(1, "500", CHECKS).check_passed(2, CHECKS)
-        self.assertEqual(State.DOWN, found.state)
+        self.assertEqual(BackendState.DOWN, found.state)
         self.assertEqual(
-            (State.SLOW, 3.0), ((back := found.check_passed(3, CHECKS)).state, back.since)
+            (BackendState.SLOW, 3.0), ((back := found.check_passed(3, CHECKS)).state, back.since)
         )
         self.assertEqual(
-            State.DOWN, found.check_failed(3, "500", CHECKS).check_passed(4, CHECKS).state
+            BackendState.DOWN, found.check_failed(3, "500", CHECKS).check_passed(4, CHECKS).state
         )
 
     def test_good_ones_from_before(self) -> None:
@@ -175,14 +182,14 @@ class Checking(SynchronousTestCase):
         found = (
             NEW.check_passed(1, CHECKS).check_passed(2, CHECKS).failed(3, 3, "refused", SETTINGS)
         )
-        self.assertEqual(State.DOWN, found.check_passed(10, CHECKS).state)
+        self.assertEqual(BackendState.DOWN, found.check_passed(10, CHECKS).state)
 
     def test_hold_off(self) -> None:
-        """After a failed connection they have to wait for the end of the hold-off too, which doubles in spite of them."""
+        """After a failed connection they have to wait for the end of the retry-delay too, which doubles in spite of them."""
         found = down().check_passed(100.2, CHECKS).check_passed(100.4, CHECKS)
-        self.assertEqual(State.DOWN, found.state)
+        self.assertEqual(BackendState.DOWN, found.state)
         back = found.check_passed(101, CHECKS)
-        self.assertEqual(State.SLOW, back.state)
+        self.assertEqual(BackendState.SLOW, back.state)
         self.assertEqual(104, back.failed(102, 102, "refused", SETTINGS).until)
 
     def test_exchanges(self) -> None:

@@ -7,7 +7,7 @@ import itertools
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import CUT, OK, BackEnd, TlsWire, Wire
+from tests.support.memory import CUT, OK, BackEnd, RequestTransport, TlsWire
 from x509proxy.backend_url import Backend
 from x509proxy.schema import HealthSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -29,7 +29,7 @@ class ChecksTestCase(SynchronousTestCase):
         self.checks = Checks(backend, self.back_end, deadlines, SETTINGS, self.reports.append)
 
     @property
-    def wire(self) -> Wire:
+    def wire(self) -> RequestTransport:
         return self.back_end.wire
 
     def begin(self) -> None:

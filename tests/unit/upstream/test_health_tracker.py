@@ -7,12 +7,12 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.backend_url import Backend
-from x509proxy.monitoring.backend_status import PoolStatus, State
+from x509proxy.monitoring.backend_status import BackendState, PoolStatus
 from x509proxy.schema import HealthSettings
 from x509proxy.settings import UpstreamSettings
-from x509proxy.upstream.health_tracker import Record
+from x509proxy.upstream.health_tracker import BackendHealth
 
-SETTINGS = UpstreamSettings(faults=2, hold_off=1, slow_start=10)
+SETTINGS = UpstreamSettings(failure_threshold=2, retry_delay=1, slow_start=10)
 BACKEND = Backend.parse("https://as.example/base")
 
 
@@ -23,7 +23,7 @@ class RecordTests(SynchronousTestCase):
         self.arrange()
 
     def arrange(self, checks: HealthSettings | None = None) -> None:
-        self.record = Record(BACKEND, self.clock, SETTINGS, checks)
+        self.record = BackendHealth(BACKEND, self.clock, SETTINGS, checks)
 
     def test_log(self) -> None:
         """One line when it goes down and one when it is back, whatever happens in between and however often."""
@@ -61,7 +61,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual((1.0, True), (self.record.share(), self.record.spotless))
 
     def test_trial(self) -> None:
-        """One request may try it when its hold-off is over; where there are checks, none."""
+        """One request may try it when its retry-delay is over; where there are checks, none."""
         for checks, expected in ((None, True), (HealthSettings(path="/"), False)):
             self.arrange(checks)
             self.record.failed(self.clock.seconds(), "refused")
@@ -89,7 +89,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_status(self) -> None:
         """What can be seen is a value, in the time of day."""
-        expected = PoolStatus(name="https://as.example/base", state=State.UP, since=1000.0)
+        expected = PoolStatus(name="https://as.example/base", state=BackendState.UP, since=1000.0)
         self.assertEqual(expected, self.record.status(1000.0))
         self.arrange(HealthSettings(path="/", rise=1))
         self.record.exchanges += 3
@@ -99,7 +99,7 @@ class RecordTests(SynchronousTestCase):
         self.record.checked("")
         self.clock.advance(12)
         expected = PoolStatus(
-            name="https://as.example/base", state=State.UP, since=1015.0, last_error="late", exchanges=3, failures=2,
+            name="https://as.example/base", state=BackendState.UP, since=1015.0, last_error="late", exchanges=3, failures=2,
             last_check=1005.0,
         )  # fmt: skip
         self.assertEqual(expected, self.record.status(1017.0))

@@ -9,14 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import OK, BackEnd, Borrower
 from x509proxy.backend_url import Backend
-from x509proxy.monitoring.backend_status import State
+from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.schema import HealthSettings
 from x509proxy.settings import UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.load_balancing import candidates
 from x509proxy.upstream.pool import Pool
 
-SETTINGS = UpstreamSettings(faults=1, hold_off=1, slow_start=10, response_timeout=20)
+SETTINGS = UpstreamSettings(failure_threshold=1, retry_delay=1, slow_start=10, response_timeout=20)
 
 
 class BalanceTestCase(SynchronousTestCase):
@@ -108,7 +108,7 @@ class Down(BalanceTestCase):
         self.assertEqual({self.pools[0], self.pools[2]}, {*order})
 
     def test_trial(self) -> None:
-        """After the hold-off one request tries it, before the others, which go where all is well."""
+        """After the retry-delay one request tries it, before the others, which go where all is well."""
         self.refuse(1)
         self.clock.advance(1)
         self.assertEqual([1, 0, 2, 0, 2], [self.first() for _ in range(5)])
@@ -143,7 +143,7 @@ class SlowStart(BalanceTestCase):
 
     def test_share(self) -> None:
         """It has at the most its share of what the others have to do, which grows; but always something."""
-        self.assertEqual(State.SLOW, self.pools[0].record.health.state)
+        self.assertEqual(BackendState.SLOW, self.pools[0].record.health.state)
         self.busy(1, 20)
         loads = []
         for _ in range(4):
@@ -157,7 +157,7 @@ class SlowStart(BalanceTestCase):
         """After that it is as any other."""
         self.clock.advance(10)
         self.assertEqual(Counter({0: 5, 1: 5}), Counter(self.first() for _ in range(10)))
-        self.assertEqual(State.UP, self.pools[0].record.health.state)
+        self.assertEqual(BackendState.UP, self.pools[0].record.health.state)
 
     def test_nothing_to_do(self) -> None:
         """Where nobody has anything to do they take turns: one request at a time harms nobody."""

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import CUT, OK, BackEnd, Borrower
 from x509proxy.backend_url import Backend
-from x509proxy.monitoring.backend_status import State
+from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.schema import HealthSettings
 from x509proxy.settings import UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -27,7 +27,7 @@ class Planning(SynchronousTestCase):
 
     def test_table(self) -> None:
         """Open up to the maximum, wait up to the queue's end, else refuse."""
-        settings = UpstreamSettings(connections=3, queue=2)
+        settings = UpstreamSettings(max_connections=3, max_queued_requests=2)
         for connections, waiting, expected in (
             (0, 0, Step.OPEN),
             (2, 0, Step.OPEN),
@@ -48,7 +48,10 @@ class PoolTestCase(SynchronousTestCase):
         self.arrange()
 
     def arrange(
-        self, settings: UpstreamSettings = UpstreamSettings(connections=2, queue=2, queue_timeout=5)
+        self,
+        settings: UpstreamSettings = UpstreamSettings(
+            max_connections=2, max_queued_requests=2, queue_timeout=5
+        ),
     ) -> None:
         self.pool = Pool(BACKEND, self.back_end, Deadlines(self.clock), settings, self.health)
 
@@ -76,7 +79,10 @@ class Uploads(PoolTestCase):
     """Whoever sends its body slowly keeps a connection for as long: half of them are for the others."""
 
     def arrange(
-        self, settings: UpstreamSettings = UpstreamSettings(connections=4, queue=4, queue_timeout=5)
+        self,
+        settings: UpstreamSettings = UpstreamSettings(
+            max_connections=4, max_queued_requests=4, queue_timeout=5
+        ),
     ) -> None:
         super().arrange(settings)
 
@@ -171,7 +177,7 @@ class Uploads(PoolTestCase):
 
     def test_only_one(self) -> None:
         """Where there is one connection, an upload may have it."""
-        self.arrange(UpstreamSettings(connections=1))
+        self.arrange(UpstreamSettings(max_connections=1))
         self.assertEqual(1, len(self.upload().connections))
 
 
@@ -222,7 +228,7 @@ class Lending(PoolTestCase):
 
     def test_not_used_up(self) -> None:
         """Handing over from one to the next a great many times neither nests nor opens another connection."""
-        self.arrange(UpstreamSettings(connections=1, queue=2000))
+        self.arrange(UpstreamSettings(max_connections=1, max_queued_requests=2000))
         borrowers = [self.borrow() for _ in range(2000)]
         for _ in borrowers:
             self.back_end.wire.deliver(OK)
@@ -231,7 +237,7 @@ class Lending(PoolTestCase):
 
     def test_dead(self) -> None:
         """Idle connections that the back end has closed, as far as the kernel knows, are passed over."""
-        self.arrange(UpstreamSettings(connections=3))
+        self.arrange(UpstreamSettings(max_connections=3))
         self.idle(3)
         far_ends = []
         for wire in self.back_end.wires[1:]:
@@ -289,7 +295,7 @@ class Waiting(PoolTestCase):
 
     def test_served_in_the_last_moment(self) -> None:
         """Who gets its place from another's deadline, in the same moment in which its own passes, is served, and no error."""
-        self.arrange(UpstreamSettings(connections=1, response_timeout=5, queue_timeout=5))
+        self.arrange(UpstreamSettings(max_connections=1, response_timeout=5, queue_timeout=5))
         first, second = self.borrow(), self.borrow()
         self.clock.advance(5)
         self.assertEqual(([504], []), (first.statuses, second.statuses))
@@ -365,7 +371,7 @@ class Opening(PoolTestCase):
         def raising(_: object) -> None:
             raise ZeroDivisionError
 
-        self.arrange(UpstreamSettings(connections=1))
+        self.arrange(UpstreamSettings(max_connections=1))
         borrowers = [self.borrow() for _ in range(3)]
         self.patch(self.back_end, "connect", raising)
         self.back_end.attempts[0].fail()
@@ -376,7 +382,7 @@ class Opening(PoolTestCase):
 
     def test_failing_at_once(self) -> None:
         """A great many who wait for a back end that can no longer be connected to, even within the call, are all told 502."""
-        self.arrange(UpstreamSettings(connections=1, queue=1000))
+        self.arrange(UpstreamSettings(max_connections=1, max_queued_requests=1000))
         borrowers = [self.borrow() for _ in range(1001)]
         self.back_end.connect = refuse  # type: ignore[assignment]
         self.back_end.attempts[0].fail()
@@ -447,12 +453,14 @@ class Wellness(PoolTestCase):
 
     def arrange(
         self,
-        settings: UpstreamSettings = UpstreamSettings(connections=3, faults=2, response_timeout=4),
+        settings: UpstreamSettings = UpstreamSettings(
+            max_connections=3, failure_threshold=2, response_timeout=4
+        ),
     ) -> None:
         super().arrange(settings)
 
     @property
-    def state(self) -> State:
+    def state(self) -> BackendState:
         return self.pool.status().state
 
     def refuse(self) -> None:
@@ -463,17 +471,17 @@ class Wellness(PoolTestCase):
         self.back_end.at_once = True
 
     def test_no_connection(self) -> None:
-        """One connection that fails takes it down; after the hold-off it is due, and one answer on a later one brings it back."""
+        """One connection that fails takes it down; after the retry-delay it is due, and one answer on a later one brings it back."""
         self.refuse()
-        self.assertEqual((State.DOWN, 1), (self.state, self.pool.status().failures))
-        self.clock.advance(UpstreamSettings().hold_off / 2)
+        self.assertEqual((BackendState.DOWN, 1), (self.state, self.pool.status().failures))
+        self.clock.advance(UpstreamSettings().retry_delay / 2)
         self.assertFalse(self.pool.status().due)
-        self.clock.advance(UpstreamSettings().hold_off / 2)
-        self.assertEqual((State.DOWN, True), (self.state, self.pool.status().due))
+        self.clock.advance(UpstreamSettings().retry_delay / 2)
+        self.assertEqual((BackendState.DOWN, True), (self.state, self.pool.status().due))
         self.idle(1)
-        self.assertEqual((State.SLOW, 1), (self.state, self.pool.status().exchanges))
+        self.assertEqual((BackendState.SLOW, 1), (self.state, self.pool.status().exchanges))
         self.clock.advance(10)
-        self.assertEqual(State.UP, self.state)
+        self.assertEqual(BackendState.UP, self.state)
 
     def test_not_verified(self) -> None:
         """So does a handshake that fails."""
@@ -481,32 +489,32 @@ class Wellness(PoolTestCase):
         self.arrange()
         self.borrow()
         self.back_end.wire.lose(CUT)
-        self.assertEqual(State.DOWN, self.state)
+        self.assertEqual(BackendState.DOWN, self.state)
 
     def test_late_connection(self) -> None:
         """So does one that takes too long."""
         self.back_end.at_once = False
         self.borrow()
         self.clock.advance(5)
-        self.assertEqual(State.DOWN, self.state)
+        self.assertEqual(BackendState.DOWN, self.state)
 
     def test_late_answers(self) -> None:
         """Answers that do not come do so if there are enough of them in a row."""
         self.borrow()
         self.clock.advance(4)
-        self.assertEqual(State.UP, self.state)
+        self.assertEqual(BackendState.UP, self.state)
         self.borrow()
         self.clock.advance(4)
-        self.assertEqual((State.DOWN, 2), (self.state, self.pool.status().failures))
+        self.assertEqual((BackendState.DOWN, 2), (self.state, self.pool.status().failures))
         self.assertEqual("the back end did not go on in time", self.pool.status().last_error)
 
     def test_bad_answers(self) -> None:
         """Likewise answers that are malformed, or cut short; a good one in between takes the count back."""
         for bad in (b"SMTP\r\n", OK, b"SMTP\r\n"):
             self.borrow().connection.transport.deliver(bad)
-        self.assertEqual(State.UP, self.state)
+        self.assertEqual(BackendState.UP, self.state)
         self.borrow().connection.transport.lose(CUT)
-        self.assertEqual(State.DOWN, self.state)
+        self.assertEqual(BackendState.DOWN, self.state)
 
     def test_client_that_leaves(self) -> None:
         """A client that does not wait for its answer says nothing of the back end."""
@@ -514,7 +522,7 @@ class Wellness(PoolTestCase):
             self.borrow().connection.cancel()
         self.clock.advance(0)
         self.assertEqual(
-            (State.UP, 0, 0),
+            (BackendState.UP, 0, 0),
             (self.state, self.pool.status().failures, self.pool.status().exchanges),
         )
 
@@ -534,7 +542,7 @@ class Wellness(PoolTestCase):
         self.assertEqual(
             ([200, b"ok", "end"], True), (busy.told, busy.connection.transport.disconnecting)
         )
-        self.assertEqual(State.DOWN, self.state)
+        self.assertEqual(BackendState.DOWN, self.state)
         self.expect()
 
     def test_connection_on_its_way(self) -> None:
@@ -552,7 +560,7 @@ class Wellness(PoolTestCase):
 
     def test_who_waits(self) -> None:
         """A connection that is not used again makes room for who waits."""
-        self.arrange(UpstreamSettings(connections=1, lifetime=2, read_timeout=60))
+        self.arrange(UpstreamSettings(max_connections=1, max_connection_age=2, read_timeout=60))
         first, second = self.borrow(), self.borrow()
         self.clock.advance(3)
         first.connection.transport.deliver(OK)
@@ -570,7 +578,8 @@ class Wellness(PoolTestCase):
         self.patch(time, "time", lambda: 1000.0)
         found = self.pool.status()
         self.assertEqual(
-            ("http://127.0.0.1:8080", State.UP, 1000.0), (found.name, found.state, found.since)
+            ("http://127.0.0.1:8080", BackendState.UP, 1000.0),
+            (found.name, found.state, found.since),
         )
         self.assertEqual((1, 0, 2, 2), (found.busy, found.idle, found.opening, found.waiting))
         self.assertEqual(
@@ -592,7 +601,8 @@ class Checked(PoolTestCase):
         self.back_end.wire.deliver(OK.replace(b"200", b"500"))
         status = self.pool.status()
         self.assertEqual(
-            (State.DOWN, "check: found status 500, expected 200"), (status.state, status.last_error)
+            (BackendState.DOWN, "check: found status 500, expected 200"),
+            (status.state, status.last_error),
         )
         self.assertIsNotNone(status.last_check)
         self.back_end.wire.lose()

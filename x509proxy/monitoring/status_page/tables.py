@@ -132,7 +132,11 @@ def _backend(row: BackendState, snapshot: Snapshot) -> Sequence[object]:
 
 
 _LISTENER = (("Endpoint", "main clip half"), ("Certificate", "short"), ("PROXY header", "short"))
-_EXPIRY = (("Certificate", "main clip half"), ("Setting", "short line"), ("Ends", "short line"))
+_EXPIRY = (
+    ("Certificate", "main clip half"),
+    ("Setting", "short line"),
+    ("ProxyAddresses", "short line"),
+)
 
 
 def _expiry(row: CertificateState, now: float) -> Sequence[object]:
@@ -163,7 +167,7 @@ def _refusal(row: RefusalState) -> Sequence[object]:
 
 _CLIENT = (
     ("Subject", "main clip third"), ("Verdict", "short"), ("Key", "short"), ("Thumbprint (x5t#S256)", "clip third"),
-    ("Ends", "short"), ("Requests", "number"), ("Last seen", "short"),
+    ("ProxyAddresses", "short"), ("Requests", "number"), ("Last seen", "short"),
 )  # fmt: skip
 _VERDICTS = {"TRUSTED": "good", "SELF_SIGNED": "", "UNTRUSTED": "warn"}
 

@@ -19,7 +19,9 @@ def tiles(snapshot: Snapshot, history: History) -> Markup:
     """Six figures, each with the last minutes."""
     counts, last = snapshot.counts, _Recent(history)
     refused, total = counts.total("refused"), counts.total()
-    requests, shaken, failed = (last.rate(name) for name in ("exchanges", "handshakes", "failures"))
+    requests, handshake_succeeded, failed = (
+        last.rate(name) for name in ("exchanges", "handshakes", "failures")
+    )
     (sent, unit), received = size(last.mean("bytes_out")), " ".join(size(last.mean("bytes_in")))
     p50, p95 = seconds(history.quantile(0.5)), " ".join(seconds(history.quantile(0.95))).rstrip()
     connections, most = count(snapshot.connections), count(snapshot.most_connections)
@@ -27,7 +29,7 @@ def tiles(snapshot: Snapshot, history: History) -> Markup:
     drawn = (
         last.tile("Requests", requests, f"{count(total)} in all", "exchanges"),
         last.tile(
-            "Refused",
+            "HttpError",
             last.rate("refused"),
             f"{count(refused)} in all, {of_all}",
             "refused",
@@ -36,7 +38,7 @@ def tiles(snapshot: Snapshot, history: History) -> Markup:
         last.tile("Duration, median", p50, f"95 % within {p95}", "milliseconds"),
         last.tile(
             "Handshakes",
-            shaken,
+            handshake_succeeded,
             "none failed" if failed[0] == "0" else f"{' '.join(failed)} failed",
             "handshakes",
         ),
@@ -87,7 +89,7 @@ def lists(snapshot: Snapshot) -> Markup:
             "Limits and forgeries",
             {
                 "forged headers": counts.forged,
-                "odd header names": counts.odd_names,
+                "odd header names": counts.invalid_header_names,
                 **counts.limits_met(),
             },
         ),

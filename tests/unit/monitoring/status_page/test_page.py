@@ -169,7 +169,7 @@ class Rows(SynchronousTestCase):
         document = self.found(certificates=rows)
         self.assertEqual(
             ["in 30 d", "in 13 d 12 h", "in 6 d", "in 24 h 0 min", "24 h 0 min ago"],
-            cells(document, "Ends"),
+            cells(document, "ProxyAddresses"),
         )
         self.assertEqual(["warn", "warn", "bad"], [mood for word, mood in pills(document)[2:]])
 
@@ -250,8 +250,8 @@ class Figures(SynchronousTestCase):
         for _ in range(30):
             counters.exchange(exchange())
         counters.exchange(refused())
-        counters.shaken(0x0304)
-        counters.not_shaken("silent")
+        counters.handshake_succeeded(0x0304)
+        counters.handshake_failed("silent")
         found = snapshot(
             taken=102.0, counts=counters.counts(), connections=5, most_connections=4096
         )
@@ -260,7 +260,7 @@ class Figures(SynchronousTestCase):
         self.assertEqual(
             {
                 "Requests": ("16 /s", "31 in all"),
-                "Refused": ("0.50 /s", "1 in all, 3.2 %"),
+                "HttpError": ("0.50 /s", "1 in all, 3.2 %"),
                 "Duration, median": ("3.8 ms", "95 % within 4.9 ms"),
                 "Handshakes": ("0.50 /s", "0.50 /s failed"),
                 "Connections": ("5", "of 4,096"),
@@ -275,7 +275,7 @@ class Figures(SynchronousTestCase):
         document = page(snapshot())
         self.assertEqual(
             (("0 /s", "0 in all, 0 %"), ("–", "95 % within –")),
-            (self.tiles(document)["Refused"], self.tiles(document)["Duration, median"]),
+            (self.tiles(document)["HttpError"], self.tiles(document)["Duration, median"]),
         )
         self.assertNotIn("tile alarm", document)
 
@@ -286,12 +286,12 @@ class Figures(SynchronousTestCase):
             counters.exchange(exchange(status=status))
         counters.exchange(refused(status=503, reason="the queue for the back end is full"))
         counters.exchange(refused(status=0, reason="the client left"))
-        counters.limited("client.connections")
+        counters.limited("client.max-connections")
         document = page(snapshot(counts=counters.counts()))
         found = dict(re.findall(r"<dt[^>]*>(.*?)</dt><dd>(.*?)</dd>", document))
         expected = {
             "2xx": "2", "4xx": "1", "5xx": "1", "no answer": "1", "NONE": "5", "queue full": "1", "client left": "1",
-            "upstream.queue": "1", "client.connections": "1", "forged headers": "0",
+            "upstream.max-queued-requests": "1", "client.max-connections": "1", "forged headers": "0",
         }  # fmt: skip
         self.assertEqual(expected, {name: found.get(name) for name in expected})
 
