@@ -399,10 +399,8 @@ class Places(SynchronousTestCase):
         self.expect(sentence, endpoint="haproxy:tcp:1", proxy_protocol=ProxyProtocol.NONE)
         sentence = "endpoint: found haproxy: twice, expected it once; proxy-hops says how many headers there are"
         self.expect(sentence, endpoint="haproxy:haproxy:tcp:1")
-        sentence = (
-            'proxy-protocol: found none, expected "required" where trusted or proxy-hops is given'
-        )
-        self.expect(sentence, trusted=("10.0.0.0/8",))
+        sentence = 'proxy-protocol: found none, expected "required" where trusted-proxies or proxy-hops is given'
+        self.expect(sentence, trusted_proxies=("10.0.0.0/8",))
         self.expect(sentence, proxy_hops=2)
         self.expect("proxy-hops: found 5, expected 1 to 4", proxy_protocol=required, proxy_hops=5)
         self.expect(
@@ -411,20 +409,22 @@ class Places(SynchronousTestCase):
             proxy_hops=0,
         )
         self.expect(
-            "trusted: found none, expected at least one network such as 10.0.0.0/8",
+            "trusted-proxies: found none, expected at least one network such as 10.0.0.0/8",
             proxy_protocol=required,
-            trusted=(),
+            trusted_proxies=(),
         )
         expected = "an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix"
         for odd in ("10.0.0.1/8", "localhost", "10.0.0.0/33", "", "::1/129", "10.0.0"):
             self.expect(
-                f"trusted: found {odd!r}, expected {expected}",
+                f"trusted-proxies: found {odd!r}, expected {expected}",
                 proxy_protocol=required,
-                trusted=(odd,),
+                trusted_proxies=(odd,),
             )
         # The secret header's name, for one.
         self.expect(
-            f"trusted: found '…', expected {expected}", proxy_protocol=required, trusted=(NAME,)
+            f"trusted-proxies: found '…', expected {expected}",
+            proxy_protocol=required,
+            trusted_proxies=(NAME,),
         )
 
     def test_mode(self) -> None:
@@ -464,9 +464,14 @@ class Toml(PkiTestCase):
             "listeners[0].client-certificate: found 'no', expected none, optional or required",
             found,
         )
-        found = self.refusal(text.format('proxy-protocol = "required"\ntrusted = ["10.0.0.1/8"]'))
+        found = self.refusal(
+            text.format('proxy-protocol = "required"\ntrusted-proxies = ["10.0.0.1/8"]')
+        )
         self.assertTrue(
-            found.startswith("listeners[0].trusted: found '10.0.0.1/8', expected an address"), found
+            found.startswith(
+                "listeners[0].trusted-proxies: found '10.0.0.1/8', expected an address"
+            ),
+            found,
         )
 
     def test_everybody(self) -> None:
@@ -480,7 +485,7 @@ class Toml(PkiTestCase):
                 msgspec.structs.replace(settings, listeners=(place,))
             ).warnings
             self.assertEqual(
-                ["listeners.trusted: tcp:1 believes everybody"] * count,
+                ["listeners.trusted-proxies: tcp:1 believes everybody"] * count,
                 [one.partition(";")[0] for one in warnings],
             )
 
@@ -583,8 +588,8 @@ class ForReal(PkiTestCase):
         self.assertEqual(200, (await deferToThread(self.ask_behind, [LINE])).status)
 
     async def test_not_trusted(self) -> None:
-        """With other networks in ``trusted`` nobody here is believed."""
-        place = '[[listeners]]\nendpoint = "haproxy:tcp:0:interface=127.0.0.1"\ntrusted = ["192.0.2.0/24"]\n'
+        """With other networks in ``trusted-proxies`` nobody here is believed."""
+        place = '[[listeners]]\nendpoint = "haproxy:tcp:0:interface=127.0.0.1"\ntrusted-proxies = ["192.0.2.0/24"]\n'
         self.start(place, listen="[]")
         self.assertEqual(b"", await deferToThread(self.heard, [LINE]))
         self.assertEqual(0, self.back_end.accepted)

@@ -235,7 +235,7 @@ class Sizes(LimitTestCase):
 
     async def test_fields(self) -> None:
         """So many ``fields`` pass, one more is 431; those that are dropped count."""
-        self.limited(fields=10)
+        self.limited(max_header_fields=10)
         await self.edge(get("/", *["X: y"] * 8), get("/", *["X: y"] * 8, "x_y: z"), 431)
 
     async def test_head(self) -> None:
@@ -384,7 +384,7 @@ class Crowds(LimitTestCase):
 
     async def test_connections(self) -> None:
         """Beyond ``connections`` the next is cut, those before it are served, and one that goes makes room."""
-        self.limited(connections=5)
+        self.limited(max_connections=5)
         self.assertEqual([[True] * 3, [200] * 5], await self.in_thread(lambda: self.crowd(5)))
 
     async def test_connections_of_an_address(self) -> None:
@@ -394,7 +394,7 @@ class Crowds(LimitTestCase):
 
     async def test_silent_crowd(self) -> None:
         """Connections that never shake hands count too, until their time is over: then there is room again."""
-        self.limited(connections=5, handshake_timeout=SHORT)
+        self.limited(max_connections=5, handshake_timeout=SHORT)
 
         def step() -> tuple[bool, bool]:
             with ExitStack() as stack:
@@ -447,7 +447,7 @@ class Crowds(LimitTestCase):
 
     async def test_requests(self) -> None:
         """The last of ``requests`` is answered with ``Connection: close``, and the next one in the pipeline is not served."""
-        self.limited(requests=3)
+        self.limited(max_requests_per_connection=3)
         heard = await self.hear(KEPT * 5)
         self.assertEqual(
             (3, 1), (heard.count(b"HTTP/1.1 200 OK\r\n"), heard.count(b"Connection: close"))

@@ -431,7 +431,7 @@ STAGES: list[tuple[Any, str]] = [
     (ClientCertificate, "from_x509"),
 ]
 # After these there may be a whole answer: what fails is the record, or what becomes of a connection of which no more is wanted.
-LATE = {"Incoming._exchange", "Pool.release", "Connection.close"}
+LATE = {"BaseRequest._exchange", "Pool.release", "Connection.close"}
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 
 

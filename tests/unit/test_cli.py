@@ -227,7 +227,7 @@ class Check(Case):
         path = self.configuration(more=self.THOUGHTFUL)
         self.assertEqual(Result(0, f"{path}: the configuration is good\n", ""), run("check", path))
 
-    THOUGHTFUL = 'access-log = "-"\nmaximum-der = 2048\nclient.max-head-bytes = 4096\n'
+    THOUGHTFUL = 'access-log = "-"\nmax-certificate-bytes = 2048\nclient.max-head-bytes = 4096\n'
 
     def test_notes(self) -> None:
         """What an auditor would ask is a note, and the configuration is good all the same."""

@@ -208,7 +208,7 @@ class Toml(SynchronousTestCase):
             )
             expected = "expected a host's name in lower case, without a port, a final dot or *"
             self.assertEqual(
-                f"hosts: found {name!r}, {expected}",
+                f"allowed-hosts: found {name!r}, {expected}",
                 str(error).partition(" - at")[0].replace("\\\\", "\\"),
             )
 

@@ -45,7 +45,7 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
             yield f"backend: {backend} is neither https nor this host; anyone on that network can read or forge the header"
     for place in settings.places:
         if any(network.endswith("/0") for network in place.trusted_proxies):
-            yield f"listeners.trusted: {place.description} believes everybody; whoever can reach it can name any address"
+            yield f"listeners.trusted-proxies: {place.description} believes everybody; whoever can reach it can name any address"
     yield from _certificate_warnings(found, now)
     yield from _authority_warnings(found, now)
     yield from crl_warnings(found.trusted, now)

@@ -109,7 +109,7 @@ def _fixed(settings: ProxySettings, name: str) -> object:
     if name == "listeners":
         # What a handshake asks for is a matter of its context, and whom to believe one of the next connection.
         return [
-            msgspec.structs.replace(place, client_certificate=None, trusted=LOOPBACK)
+            msgspec.structs.replace(place, client_certificate=None, trusted_proxies=LOOPBACK)
             for place in settings.listeners
         ]
     return getattr(settings, name)

@@ -113,7 +113,7 @@ class Own(RulesTests):
 
     def test_place(self) -> None:
         """A header for what the client sent after its certificate is there when that is."""
-        rules = self.rules({"name": "X-Issuer", "chain-index": 2, "format": Format.BASE64_DER})
+        rules = self.rules({"name": "X-Issuer", "chain_index": 2, "format": Format.BASE64_DER})
         self.assertEqual((), identity(CLIENT, rules))
         self.assertEqual(
             ((b"X-Issuer", b"b25l"),), identity(attrs.evolve(CLIENT, chain=(b"one",)), rules)
@@ -140,10 +140,10 @@ class Own(RulesTests):
         """A certificate whose header would be larger than the server takes is refused, with both sizes; one that fits is not."""
         size = len(identity(CLIENT, self.rules({"name": "X-Cert"}))[0][1])
         self.assertEqual(
-            1, len(identity(CLIENT, self.rules({"name": "X-Cert", "max-value-bytes": size})))
+            1, len(identity(CLIENT, self.rules({"name": "X-Cert", "max_value_bytes": size})))
         )
         with self.assertRaises(HttpError) as raised:
-            identity(CLIENT, self.rules({"name": "X-Cert", "max-value-bytes": size - 1}))
+            identity(CLIENT, self.rules({"name": "X-Cert", "max_value_bytes": size - 1}))
         refusal = raised.exception.refusal
         self.assertEqual((400, "invalid_client"), (refusal.status, refusal.error))
         self.assertIn(f"{size} bytes, {size - 1} allowed", refusal.description)
@@ -234,8 +234,8 @@ class Mistakes(RulesTests):
 
     def test_place(self) -> None:
         """Formats of the whole have no place."""
-        refusal = self.refusal({"name": "X-Cert", "format": Format.XFCC, "chain-index": 2})
-        self.assertEqual("headers[0].place: found 2, expected 1 for format xfcc", refusal)
+        refusal = self.refusal({"name": "X-Cert", "format": Format.XFCC, "chain_index": 2})
+        self.assertEqual("headers[0].chain-index: found 2, expected 1 for format xfcc", refusal)
 
     def test_files(self) -> None:
         """A file with a secret is private, and has one line."""

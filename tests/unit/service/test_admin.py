@@ -84,8 +84,12 @@ class Places(SynchronousTestCase):
         )
         for name in ("Status.example", "a:9443", "", "status.example.", "*.example"):
             self.assertIn(
-                "hosts: found",
-                str(self.assertRaises(SettingsError, AdminSettings, listen=LOCAL, hosts=(name,))),
+                "allowed-hosts: found",
+                str(
+                    self.assertRaises(
+                        SettingsError, AdminSettings, listen=LOCAL, allowed_hosts=(name,)
+                    )
+                ),
             )
 
 

@@ -94,7 +94,9 @@ class InMemory(SynchronousTestCase):
         return limits
 
     def of_connections(self, number: int) -> Configuration:
-        config = self.files.write("connections.toml", f"client.connections = {number}\n".encode())
+        config = self.files.write(
+            "connections.toml", f"client.max-connections = {number}\n".encode()
+        )
         return self.configuration("--config", str(config))
 
     def test_file_limit(self) -> None:
