@@ -11,7 +11,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "x509proxy"
 # twisted.web.proxy imports the global reactor: these modules are imported late (twisted #7806).
-WITH_REACTOR = frozenset({"x509proxy.resource", "x509proxy.testing"})
+WITH_REACTOR = frozenset({"x509proxy.resource"})
 PURE = (
     "settings", "enums", "schema", "backend_url", "redaction", "exchange",
     "certificates", "http1", "forwarding", "config", "monitoring",

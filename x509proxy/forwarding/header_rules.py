@@ -223,7 +223,7 @@ class _OwnHeader:
         settings = self.settings
         if settings.chain_index > 1 and settings.format not in _WITH_PLACE:
             raise SettingsError(
-                f"{self.where}.chain_index: found {settings.chain_index}, expected 1 for format {settings.format.value}"
+                f"{self.where}.chain-index: found {settings.chain_index}, expected 1 for format {settings.format.value}"
             )
         return HeaderPlan(
             settings.format,
