@@ -83,7 +83,7 @@ def advice_for(found: Configuration) -> Iterator[str]:
     yield from _public_names(found)
     yield from _larger_than_the_server(found)
     if found.settings.admin is not None and found.settings.admin.allow_remote:
-        yield "admin.open: whoever can reach the admin listener can read it; let a firewall or a network policy say who that is"
+        yield "admin.allow-remote: whoever can reach the admin listener can read it; let a firewall or a network policy say who that is"
     if found.settings.access_log is None:
         yield "access-log: none, so nobody will know who was refused, and why"
 
