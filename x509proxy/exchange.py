@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
+from x509proxy.http1.errors import Code
 
 __all__ = ["Exchange", "Observer", "Outcome", "unobserved"]
 
@@ -15,9 +16,9 @@ __all__ = ["Exchange", "Observer", "Outcome", "unobserved"]
 class Outcome(enum.Enum):
     """How an exchange ended."""
 
-    ANSWERED = "answered"
+    COMPLETED = "completed"
     """The back end's answer was handed on, whole."""
-    REFUSED = "refused"
+    REJECTED = "rejected"
     """The proxy itself answered; the back end heard nothing of it, or its answer was not fit to hand on."""
     ABORTED = "aborted"
     """The answer was not handed on whole: the client or the back end left before its end."""
@@ -28,8 +29,9 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
     ``started``: seconds since the epoch; ``duration``: seconds; ``target``: path without query, which may hold OAuth codes;
     ``status``: 0 if none was sent; ``bytes_in``, ``bytes_out``: of the bodies; ``forged``: how many fields were removed that
-    pretended to be the certificate header; ``invalid_header_names``: fields dropped for their names; ``reason``: why the proxy itself
-    answered or the exchange was cut short, in words for the operator. ``backend``: the one that was asked last, if any was, be it
+    pretended to be the certificate header; ``invalid_header_names``: fields dropped for their names;
+    ``code``: the reason for an error response, or for an exchange that was cut short; ``detail``: the
+    same as a sentence for the operator. ``backend``: the one that was asked last, if any was, be it
     that it could not be reached; ``request_id``: what the client and the back end know it by (:mod:`x509proxy.http1.request_id`).
     """
 
@@ -41,7 +43,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     version: str = "HTTP/1.1"
     status: int = 0
     outcome: Outcome
-    reason: str = ""
+    code: Code | None = None
+    detail: str = ""
     bytes_in: int = 0
     bytes_out: int = 0
     tls_version: str = ""

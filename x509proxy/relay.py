@@ -20,7 +20,7 @@ from x509proxy.forwarding.forwarded_fields import forward
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.metadata_rewriter import ResponseSink, answer_sink
 from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response, write_head
-from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.messages import Framing, RequestHead, ResponseHead
 from x509proxy.http1.request_id import REQUEST_ID
 from x509proxy.schema import DiscoverySettings
@@ -54,7 +54,7 @@ class ProxiedRequest(ResponseSink, Protocol):
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
     def answer(self, refusal: ErrorResponse) -> None: ...
-    def abort(self, reason: str) -> None: ...
+    def abort(self, code: Code, detail: str) -> None: ...
 
 
 class Relay:
@@ -93,8 +93,8 @@ class Relay:
         request = self._request
         try:
             self._sanitise()
-        except HttpError as refused:
-            request.answer(refused.refusal)
+        except HttpError as error:
+            request.answer(error.response)
         else:
             request.source = self
             request.accept(self._choose)
@@ -148,7 +148,7 @@ class Relay:
             # Fail closed (L3): whoever opened the connection in a later turn has nobody to tell.
             self._log.failure("a request could not be sent")
             connection.cancel()
-            self.response_failed(ErrorResponse(502, "internal error"))
+            self.response_failed(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
 
     def not_connected(self, refusal: ErrorResponse) -> None:
         """Not one byte has been sent, so another back end may be asked."""
@@ -198,12 +198,12 @@ class Relay:
         self._connection = None
         try:
             if self._request.begun:
-                self._request.abort(refusal.reason)
+                self._request.abort(refusal.code, refusal.detail)
             else:
                 self._request.answer(refusal)
         except Exception:
             self._log.failure("a request could not be refused")
-            self._request.abort("internal error")
+            self._request.abort(Code.INTERNAL_ERROR, "internal error")
 
     # The client's calls.
 

@@ -19,7 +19,7 @@ from x509proxy.config.loader import Configuration
 from x509proxy.downstream.site_request import SiteRequest, read_stock_head
 from x509proxy.exchange import Observer, unobserved
 from x509proxy.forwarding.header_rules import HeaderRules, read_rules
-from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.relay import ProxiedRequest, Relay
 from x509proxy.schema import DiscoverySettings, ProxySettings
 from x509proxy.settings import ClientSettings, PolicySettings, SettingsError, UpstreamSettings
@@ -164,12 +164,12 @@ class X509ProxyResource(ReverseProxyResource):
             asked.head = read_stock_head(request, self._client)
             asked.set_request_id(self._client.request_id)
             self.serve(asked)
-        except HttpError as refused:
-            asked.answer(refused.refusal)
+        except HttpError as error:
+            asked.answer(error.response)
         except Exception:
             # Fail closed (L3), as our own channel does.
             self._log.failure("a request could not be served")
-            asked.fail(ErrorResponse(502, "internal error"))
+            asked.fail(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
         return NOT_DONE_YET
 
 

@@ -130,7 +130,7 @@ class ClientPlay:
     def refused(self) -> list[int]:
         """The statuses of what the proxy itself answered."""
         return [
-            exchange.status for exchange in self.exchanges if exchange.outcome is Outcome.REFUSED
+            exchange.status for exchange in self.exchanges if exchange.outcome is Outcome.REJECTED
         ]
 
     def faults(self) -> list[str]:
@@ -149,7 +149,7 @@ class ClientPlay:
         normalized_paths = [read_requests(data)[0] for data in self.received]
         complete = sum(len(reading.requests) for reading in normalized_paths)
         asked = [exchange for exchange in self.ended if exchange.backend]
-        answered = sum(exchange.outcome is Outcome.ANSWERED for exchange in asked)
+        answered = sum(exchange.outcome is Outcome.COMPLETED for exchange in asked)
         torn = sum(not reading.whole for reading in normalized_paths)
         if complete > len(asked) or answered > complete:
             yield f"{complete} requests reached the back end, {len(asked)} were sent, {answered} answered"
@@ -228,7 +228,7 @@ def play_client(
 
 def _go_on(proxy: Proxy, client: RequestTransport, back_end: _Answering, more: bytes) -> bytes:
     """What reaches the back end if a client that has been refused goes on, at once and after a while."""
-    if not any(exchange.outcome is not Outcome.ANSWERED for exchange in proxy.exchanges):
+    if not any(exchange.outcome is not Outcome.COMPLETED for exchange in proxy.exchanges):
         return b""
     before = b"".join(back_end.received.values())
     for seconds in (0, 1):

@@ -194,5 +194,5 @@ class Behind(SynchronousTestCase):
         self.assertEqual(0, self.asked().count(b"GET "))
         for _ in range(3):
             self.proxy.clock.advance(1)
-        self.assertEqual([("/token", 413, Outcome.REFUSED)], self.outcomes())
+        self.assertEqual([("/token", 413, Outcome.REJECTED)], self.outcomes())
         self.assertEqual("closing", self.wire.protocol._protocol._phase.value)

@@ -189,7 +189,7 @@ class Evidence(EndToEndTestCase):
 
     def check_exchanges(self, count: int) -> None:
         self.assertEqual(count, len(self.exchanges))
-        self.assertEqual({Outcome.ANSWERED}, {exchange.outcome for exchange in self.exchanges})
+        self.assertEqual({Outcome.COMPLETED}, {exchange.outcome for exchange in self.exchanges})
         self.assertEqual(
             {(2, 2)},
             {(exchange.forged, exchange.invalid_header_names) for exchange in self.exchanges},

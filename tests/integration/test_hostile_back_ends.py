@@ -66,7 +66,7 @@ class HostileTestCase(SynchronousTestCase):
             seen = self.answers(client, request.partition(b" ")[0])
             self.assertEqual([status], [answer.status for answer in seen], data)
             self.assertEqual(
-                [Outcome.REFUSED], [exchange.outcome for exchange in self.proxy.exchanges], data
+                [Outcome.REJECTED], [exchange.outcome for exchange in self.proxy.exchanges], data
             )
             self.expect_next_is_served(reused=False)
 

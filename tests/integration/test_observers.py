@@ -53,7 +53,7 @@ class Handshakes(StreamTestCase):
 
     def test_silent(self) -> None:
         """Whoever says nothing and leaves looks whether the port is open."""
-        self.assertEqual({"silent": 1}, self.failures())
+        self.assertEqual({"no_client_hello": 1}, self.failures())
 
     def test_left(self) -> None:
         """Whoever leaves in the middle is counted as that."""
@@ -75,7 +75,7 @@ class Handshakes(StreamTestCase):
         self.wire.deliver(self.take())
         found = self.counters.counts()
         # In TLS 1.3 the server is not yet done when the client's alert comes.
-        self.assertEqual(({}, {"refused_by_client": 1}), (found.handshakes, self.failures()))
+        self.assertEqual(({}, {"client_alert": 1}), (found.handshakes, self.failures()))
 
     def test_fault(self) -> None:
         """A fault of ours is one."""

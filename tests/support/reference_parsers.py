@@ -347,28 +347,26 @@ def _comparable(target: bytes) -> bytes:
 
 def read_requests(data: bytes) -> tuple[Reading, list[str]]:
     """What all of them agree on (or the first says), and what they do not agree on."""
-    normalized_paths: dict[str, Reading] = {}
+    seen: dict[str, Reading] = {}
     wrong = []
     for name, read in SERVERS.items():
         try:
-            normalized_paths[name] = read(data)
-        except HttpError as refused:
-            wrong.append(f"{name} refuses: {refused}")
-    if not normalized_paths:
+            seen[name] = read(data)
+        except HttpError as error:
+            wrong.append(f"{name} refuses: {error}")
+    if not seen:
         return Reading([], whole=False), wrong
-    first = next(iter(normalized_paths.values()))
+    first = next(iter(seen.values()))
     cores = [
         [(one.method, _comparable(one.target), one.body) for one in reading.requests]
-        for reading in normalized_paths.values()
+        for reading in seen.values()
     ]
     if cores.count(cores[0]) != len(cores):
-        wrong.append(
-            f"they see different requests: {dict(zip(normalized_paths, cores, strict=True))}"
-        )
+        wrong.append(f"they see different requests: {dict(zip(seen, cores, strict=True))}")
     # A truncated request is nothing to some, and something that is not whole to others.
     if (
         len({len(core) for core in cores}) == 1
-        and len({reading.whole for reading in normalized_paths.values()}) != 1
+        and len({reading.whole for reading in seen.values()}) != 1
     ):
         wrong.append(
             f"they see different ends: {[(name, reading.whole) for name, reading in normalized_paths.items()]}"
@@ -622,8 +620,8 @@ def read_answers(
     for name, read in CLIENTS.items():
         try:
             seen[name] = read(data, methods, closed)
-        except HttpError as refused:
-            wrong.append(f"{name} refuses: {refused}")
+        except HttpError as error:
+            wrong.append(f"{name} refuses: {error}")
     if not seen:
         return [], wrong
     first = next(iter(seen.values()))

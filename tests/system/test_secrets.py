@@ -717,7 +717,7 @@ class Texts(SynchronousTestCase):
             peer="",
             method="GET",
             target="/",
-            outcome=Outcome.ANSWERED,
+            outcome=Outcome.COMPLETED,
             certificate=certificate,
         )
         seen: dict[int, Any] = {}
@@ -933,7 +933,7 @@ class AccessLog(SynchronousTestCase):
                 "duration": 0.0,
                 "peer": "192.0.2.1",
                 "method": "GET",
-                "outcome": Outcome.ANSWERED,
+                "outcome": Outcome.COMPLETED,
             }
             running_of(service).observe(Exchange(**{**base, "target": f"/{text}/x"}))  # type: ignore[arg-type]
             running_of(service).observe(

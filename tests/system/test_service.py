@@ -305,7 +305,7 @@ class InMemory(ServiceTestCase):
             "target": "/",
             **changes,
         }
-        return Exchange(outcome=Outcome.ANSWERED, **given)
+        return Exchange(outcome=Outcome.COMPLETED, **given)
 
     def test_privileged_start(self) -> None:
         """``twistd`` has the ports bound while there are rights for it, once."""
@@ -1120,7 +1120,7 @@ class AccessLog(DaemonTestCase):
         self.assertEqual(400, (await self.ask(daemon, get("/refused", "Host: b"))).status)
         await until(lambda: daemon.access_log.read_text().count("\n") == 3, pause=0.05)
         text = daemon.access_log.read_text()
-        for outcome in ("answered", "aborted", "refused"):
+        for outcome in ("completed", "aborted", "rejected"):
             self.assertEqual(1, text.count(f" outcome={outcome} "), text)
         self.assertIn("target=/answered ", text)
         self.assertNotIn("code=1", text)

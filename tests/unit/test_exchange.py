@@ -16,7 +16,7 @@ def exchange(certificate: ClientCertificate | None = None) -> Exchange:
         peer="192.0.2.1",
         method="GET",
         target="/",
-        outcome=Outcome.ANSWERED,
+        outcome=Outcome.COMPLETED,
         certificate=certificate,
     )
 
@@ -48,4 +48,6 @@ class BackendHealth(SynchronousTestCase):
 
     def test_outcomes(self) -> None:
         """The words that reach logs and metrics are these three."""
-        self.assertEqual(["answered", "refused", "aborted"], [outcome.value for outcome in Outcome])
+        self.assertEqual(
+            ["completed", "rejected", "aborted"], [outcome.value for outcome in Outcome]
+        )

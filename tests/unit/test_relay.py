@@ -79,7 +79,7 @@ class TransferTestCase(SynchronousTestCase):
     def expect_status(self, status: int, client: RequestTransport) -> None:
         self.assertEqual(str(status).encode(), client.sent()[9:12])
         (exchange,) = self.proxy.exchanges
-        self.assertEqual((status, Outcome.REFUSED), (exchange.status, exchange.outcome))
+        self.assertEqual((status, Outcome.REJECTED), (exchange.status, exchange.outcome))
 
     def expect_unasked(self) -> None:
         """No back end has heard of anything."""
@@ -464,7 +464,7 @@ class Answers(TransferTestCase):
         self.assertTrue(client.aborted)
         (exchange,) = self.proxy.exchanges
         self.assertEqual(
-            (Outcome.ABORTED, "back end's answer: cut short"), (exchange.outcome, exchange.reason)
+            (Outcome.ABORTED, "back end's answer: cut short"), (exchange.outcome, exchange.detail)
         )
         self.proxy.clock.advance(0)
         self.expect_quiet()

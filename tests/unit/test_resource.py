@@ -307,7 +307,7 @@ class Laws(ProxyTestCase):
         connection.close()
         await until(lambda: self.proxy.exchanges and not self.back_end.connections)
         [exchange] = self.proxy.exchanges
-        self.assertEqual((Outcome.ABORTED, "the client left"), (exchange.outcome, exchange.reason))
+        self.assertEqual((Outcome.ABORTED, "the client left"), (exchange.outcome, exchange.detail))
 
     async def test_truncated_answer(self) -> None:
         """An answer cut short by the back end is seen as cut short by the client, never as complete, whatever its framing."""
@@ -365,7 +365,9 @@ class Laws(ProxyTestCase):
         self.assertIn((await self.ask(get(), client_identity())).status, (500, 502))
         self.assertEqual(1, len(self.flushLoggedErrors(LookupError)))
         self.assertEqual(b"", self.back_end.received)
-        self.assertEqual([Outcome.REFUSED], [exchange.outcome for exchange in self.proxy.exchanges])
+        self.assertEqual(
+            [Outcome.REJECTED], [exchange.outcome for exchange in self.proxy.exchanges]
+        )
 
     async def test_slow_client(self) -> None:
         """While a client does not read, the back end is not read either: not even a tenth of the answer is taken from it."""
@@ -425,7 +427,7 @@ class UnderStockSite(Laws):
             await self.go_on_after_400(bad)
         self.assertEqual(b"", self.back_end.received)
         self.assertEqual(
-            {"refused by the stock channel"}, {exchange.reason for exchange in self.proxy.exchanges}
+            {"refused by the stock channel"}, {exchange.detail for exchange in self.proxy.exchanges}
         )
 
     async def test_mute_after_bad_framing(self) -> None:
@@ -436,7 +438,7 @@ class UnderStockSite(Laws):
         await self.go_on_after_400(b"Transfer-Encoding: chunked\r\nContent-Length: 1")
         self.assertTrue(self.flushLoggedErrors(AttributeError))
         self.assertEqual(b"", self.back_end.received)
-        self.assertNotIn(Outcome.ANSWERED, [exchange.outcome for exchange in self.proxy.exchanges])
+        self.assertNotIn(Outcome.COMPLETED, [exchange.outcome for exchange in self.proxy.exchanges])
 
     @staticmethod
     def _without_timeout(resource: X509ProxyResource) -> Site:

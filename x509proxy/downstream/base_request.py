@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from x509proxy.exchange import Exchange, Observer, Outcome
 from x509proxy.forwarding.client import Client
+from x509proxy.http1.errors import Code
 from x509proxy.http1.messages import RequestHead
 from x509proxy.http1.request_id import given_request_id, new_request_id
 from x509proxy.settings import RequestIds
@@ -26,13 +27,13 @@ class ResponseSource(Protocol):
 
 
 class BaseRequest:
-    """A request as the record sees it. ``forged``, ``backend`` and ``reason`` are for whoever serves it to fill in."""
+    """A request as the record sees it. ``forged``, ``backend``, ``code`` and ``detail`` are for whoever serves it to fill in."""
 
     _log = Logger()
 
     __slots__ = (
-        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client", "ended", "forged", "head",
-        "observe", "reason", "request_id", "source", "status",
+        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client", "code", "detail", "ended", "forged", "head",
+        "observe", "request_id", "source", "status",
     )  # fmt: skip
 
     def __init__(
@@ -49,7 +50,8 @@ class BaseRequest:
         self.bytes_out = 0
         self.forged = 0
         self.backend = ""
-        self.reason = ""
+        self.code: Code | None = None
+        self.detail = ""
         self.request_id = new_request_id()
         self._clock = clock
         self._started = time.time()
@@ -69,10 +71,10 @@ class BaseRequest:
             # Whoever looks on must not change what happens.
             self._log.failure("an observer failed")
 
-    def lost(self, reason: str) -> None:
+    def lost(self, code: Code, detail: str) -> None:
         """The connection has gone: whoever serves the request is told, once."""
         if not self.ended:
-            self.reason = reason
+            self.code, self.detail = code, detail
             self.record(Outcome.ABORTED)
             self._leave_source()
 
@@ -92,7 +94,8 @@ class BaseRequest:
             version=version,
             status=self.status,
             outcome=outcome,
-            reason=self.reason,
+            code=self.code,
+            detail=self.detail,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
             tls_version=self.client.tls_version,

@@ -26,7 +26,7 @@ from zope.interface import implementer
 from x509proxy.downstream.request import Request, RequestHandler
 from x509proxy.downstream.request_queue import RequestQueue
 from x509proxy.forwarding.client import Client, Hop
-from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.parser import HEAD, IDLE
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.deadlines import NEVER, Deadlines
@@ -116,7 +116,7 @@ class Channel(Protocol):
         self._advance()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._lose("the client left")
+        self._lose(Code.CLIENT_LEFT, "the client left")
         self._owner.leave(self)
         self._inbox.end()
 
@@ -143,11 +143,11 @@ class Channel(Protocol):
         """Whatever was waited for does not come."""
         current = self._current
         if self._phase is _SENDING and current is not None:
-            current.abort("the client does not read")
+            current.abort(Code.SEND_TIMEOUT, "the client does not read")
         elif self._phase is _BODY and current is not None:
-            current.fail(ErrorResponse(408, "the body did not come in time"))
+            current.fail(ErrorResponse(Code.BODY_TIMEOUT, "the body did not come in time"))
         elif self._phase is _HEAD:
-            self._inbox.refuse(ErrorResponse(408, "the head did not come in time"))
+            self._inbox.refuse(ErrorResponse(Code.HEAD_TIMEOUT, "the head did not come in time"))
             self._advance()
         elif self._phase is _IDLE:
             self._close(_LINGER)
@@ -197,7 +197,7 @@ class Channel(Protocol):
     def cut(self) -> None:
         """End at once, so that nobody takes what was sent for whole."""
         self.deadline = NEVER
-        self._lose("the proxy ended")
+        self._lose(Code.SHUTDOWN, "the proxy ended")
         self.transport.abortConnection()
 
     def drain(self) -> None:
@@ -210,11 +210,11 @@ class Channel(Protocol):
 
     # Inside.
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, code: Code, detail: str) -> None:
         """The request that is being served will not be answered."""
         self._phase, current, self._current = _CLOSING, self._current, None
         if current is not None:
-            current.lost(why)
+            current.lost(code, detail)
 
     def _advance(self) -> None:
         """Serve what waits, one at a time; an answer given at once comes back here by ``answered``, and is not nested."""
@@ -246,7 +246,7 @@ class Channel(Protocol):
         except Exception:
             # Fail closed (L3). The failure's text is ours or the standard library's, and neither quotes a header.
             self._log.failure("a request could not be served")
-            request.fail(ErrorResponse(502, "internal error"))
+            request.fail(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
 
     def _update(self) -> None:
         """What is waited for now, for how long, and whether to read on."""

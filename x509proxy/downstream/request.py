@@ -17,7 +17,7 @@ from x509proxy.downstream.base_request import BaseRequest
 from x509proxy.exchange import Observer, Outcome
 from x509proxy.forwarding.client import Client
 from x509proxy.forwarding.sanitizer import Fields, write_head
-from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.http1.request_id import REQUEST_ID
@@ -144,7 +144,7 @@ class Request(BaseRequest):
 
     def answer(self, refusal: ErrorResponse) -> None:
         """The proxy's own answer, whole."""
-        self.reason = refusal.reason
+        self.code, self.detail = refusal.code, refusal.detail
         body = refusal.body
         # A client that sent what is refused is not listened to any more (L3); a back end's failure is not the client's.
         self._write_head(
@@ -152,7 +152,7 @@ class Request(BaseRequest):
         )
         if self.head.method != b"HEAD":
             self._send(body)
-        self._finish(Outcome.REFUSED)
+        self._finish(Outcome.REJECTED)
 
     def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
         """The head of a back end's answer; ``pairs`` without framing; ``length`` -1 if unknown."""
@@ -173,12 +173,12 @@ class Request(BaseRequest):
         """The answer's end."""
         if self._chunked:
             self._send(b"0\r\n\r\n", 0)
-        self._finish(Outcome.ANSWERED)
+        self._finish(Outcome.COMPLETED)
 
-    def abort(self, reason: str) -> None:
+    def abort(self, code: Code, detail: str) -> None:
         """The answer cannot be completed: the client must see that, so the connection is cut."""
         if not self.ended:
-            self.lost(reason)
+            self.lost(code, detail)
             self._wire.cut()
 
     def fail(self, refusal: ErrorResponse) -> None:
@@ -187,7 +187,7 @@ class Request(BaseRequest):
             return
         self._leave_source()
         if self.begun:
-            self.abort(refusal.reason)
+            self.abort(refusal.code, refusal.detail)
         else:
             self.answer(refusal)
 

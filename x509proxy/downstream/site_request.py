@@ -16,7 +16,7 @@ from zope.interface import implementer
 from x509proxy.downstream.base_request import BaseRequest
 from x509proxy.downstream.request import BodySink
 from x509proxy.exchange import Observer, Outcome
-from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import NO_HEAD, Framing, RequestHead, read_request_head
 from x509proxy.http1.request_id import REQUEST_ID
@@ -33,7 +33,7 @@ def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
     :raises Refused: as :func:`x509proxy.http1.messages.read_request_head`; or 413; or 400, the channel has refused it already.
     """
     if getattr(request.channel.transport, "disconnecting", False):
-        raise HttpError(ErrorResponse(400, "refused by the stock channel"))
+        raise HttpError(ErrorResponse(Code.BAD_REQUEST, "refused by the stock channel"))
     pairs = [
         (name, value)
         for name, values in request.requestHeaders.getAllRawHeaders()
@@ -45,7 +45,9 @@ def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
     if size > settings.max_body_bytes:
         raise HttpError(
             ErrorResponse(
-                413, f"body of {size} bytes", f"The body may have {settings.max_body_bytes} bytes"
+                Code.BODY_TOO_LARGE,
+                f"body of {size} bytes",
+                f"The body may have {settings.max_body_bytes} bytes",
             )
         )
     return head
@@ -72,7 +74,7 @@ class SiteRequest(BaseRequest):
         self._request = request
         self._producing = False
         self.bytes_in = request.content.seek(0, 2)
-        request.notifyFinish().addErrback(lambda _: self.lost("the client left"))
+        request.notifyFinish().addErrback(lambda _: self.lost(Code.CLIENT_LEFT, "the client left"))
 
     @property
     def held(self) -> int:
@@ -93,12 +95,12 @@ class SiteRequest(BaseRequest):
         """There is nothing to hold up."""
 
     def answer(self, refusal: ErrorResponse) -> None:
-        self.reason = refusal.reason
+        self.code, self.detail = refusal.code, refusal.detail
         if refusal.status <= 501:
             self._hear_no_more()
         self._write_head(refusal.status, b"", refusal.pairs, len(refusal.body))
         self.write(refusal.body)
-        self._finish(Outcome.REFUSED)
+        self._finish(Outcome.REJECTED)
 
     def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
         self._write_head(status, reason, pairs, length)
@@ -114,19 +116,19 @@ class SiteRequest(BaseRequest):
         """What is said is with Twisted already."""
 
     def finish(self) -> None:
-        self._finish(Outcome.ANSWERED)
+        self._finish(Outcome.COMPLETED)
 
     def fail(self, refusal: ErrorResponse) -> None:
         """Something failed: refuse the request if that can still be said, else cut it."""
         if self.begun:
-            self.abort(refusal.reason)
+            self.abort(refusal.code, refusal.detail)
         elif not self.ended:
             self._leave_source()
             self.answer(refusal)
 
-    def abort(self, reason: str) -> None:
+    def abort(self, code: Code, detail: str) -> None:
         if not self.ended:
-            self.lost(reason)
+            self.lost(code, detail)
             # An HTTP/2 stream is reset by its own method; a connection is cut, so that nobody takes the answer for whole.
             channel: Any = self._request.channel
             (channel if self._is_stream else channel.transport).abortConnection()

@@ -7,7 +7,7 @@ because no server could mean it (weak, unreadable, too large), or because the ad
 from __future__ import annotations
 
 from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, date
-from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.settings import CertificateRequirement, KeyType, PolicySettings, Trust, Validity
 
 __all__ = ["admit", "check_times"]
@@ -41,13 +41,17 @@ def admit(
         return None
     if certificate is None:
         if need is CertificateRequirement.REQUIRED:
-            raise _refused("no client certificate", "A client certificate is required")
+            raise _refused(
+                Code.NO_CERTIFICATE, "no client certificate", "A client certificate is required"
+            )
         return None
     _check_always(certificate, settings)
     _check_key(certificate, settings)
     check_times(certificate, settings, now)
     if certificate.verdict not in _ACCEPTED[settings.trust]:
-        raise _refused(f"verdict {certificate.verdict.value}", _WANTED[settings.trust])
+        raise _refused(
+            Code.UNTRUSTED, f"verdict {certificate.verdict.value}", _WANTED[settings.trust]
+        )
     return certificate
 
 
@@ -56,18 +60,28 @@ def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> N
     size = len(certificate.der)
     if size > settings.max_certificate_bytes:
         text = f"The client certificate is too large: {size} bytes, {settings.max_certificate_bytes} allowed"
-        raise HttpError(ErrorResponse(400, f"certificate of {size} bytes", text, "invalid_client"))
+        raise HttpError(
+            ErrorResponse(
+                Code.CERTIFICATE_TOO_LARGE, f"certificate of {size} bytes", text, "invalid_client"
+            )
+        )
     if not certificate.flags:
         return
     if Flag.UNREADABLE in certificate.flags:
-        raise _refused("unreadable certificate", "The client certificate cannot be read")
+        raise _refused(
+            Code.UNREADABLE_CERTIFICATE,
+            "unreadable certificate",
+            "The client certificate cannot be read",
+        )
     if Flag.REVOKED in certificate.flags:
         raise _refused(
+            Code.REVOKED,
             "revoked certificate",
             "The client certificate, or that of one of its issuers, has been revoked",
         )
     if Flag.WEAK in certificate.flags:
         raise _refused(
+            Code.WEAK_KEY,
             f"weak certificate: {certificate.key}",
             f"The client certificate is too weak ({certificate.key})",
         )
@@ -83,11 +97,13 @@ def check_times(certificate: ClientCertificate, settings: PolicySettings, now: f
         return
     if Flag.EXPIRED in flags:
         raise _refused(
+            Code.EXPIRED,
             "expired certificate",
             f"The client certificate expired at {date(certificate.not_after)}",
         )
     if Flag.NOT_YET_VALID in flags:
         raise _refused(
+            Code.NOT_YET_VALID,
             "certificate not yet valid",
             f"The client certificate is not valid before {date(certificate.not_before)}",
         )
@@ -108,10 +124,11 @@ def _check_key(certificate: ClientCertificate, settings: PolicySettings) -> None
     else:
         return
     raise _refused(
+        Code.KEY_TYPE_NOT_ALLOWED,
         f"unwanted key: {certificate.key}",
         f"The client certificate {wanted}, not {certificate.key}",
     )
 
 
-def _refused(reason: str, description: str) -> HttpError:
-    return HttpError(ErrorResponse(401, reason, description))
+def _refused(code: Code, detail: str, description: str) -> HttpError:
+    return HttpError(ErrorResponse(code, detail, description))

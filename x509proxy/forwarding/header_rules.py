@@ -25,7 +25,7 @@ from x509proxy.certificates.pem_files import (
 )
 from x509proxy.forwarding.certificate_formats import encode, is_value
 from x509proxy.forwarding.presets import HeaderPlan, Preset, find_preset
-from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.fields import Pairs
 from x509proxy.schema import HeaderSettings, ProxySettings
 from x509proxy.settings import Format, SettingsError
@@ -107,7 +107,12 @@ def _said(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pairs:
     if plan.maximum and size > plan.maximum:
         text = f"The client certificate is too large: its header would have {size} bytes, {plan.maximum} allowed"
         raise HttpError(
-            ErrorResponse(400, f"certificate header of {size} bytes", text, "invalid_client")
+            ErrorResponse(
+                Code.CERTIFICATE_TOO_LARGE,
+                f"certificate header of {size} bytes",
+                text,
+                "invalid_client",
+            )
         )
     return pairs
 

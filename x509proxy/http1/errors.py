@@ -1,15 +1,108 @@
-"""What the proxy itself answers: a status, a reason for the operator, and JSON that a client's developer understands."""
+"""Error responses: the proxy's own, each with a stable code, a detail for the operator and JSON for the client.
+
+The codes are a promise to dashboards and log queries: metrics, the status page and the access log
+use them, and the sentences beside them may be reworded. ``docs/error-codes.rst`` lists them.
+"""
 
 from __future__ import annotations
 
+import enum
 import json
 from http import HTTPStatus
 
 import attrs
 
-__all__ = ["ErrorResponse", "HttpError", "bad_request"]
+__all__ = ["Code", "ErrorResponse", "HttpError", "bad_request"]
 
-# RFC 6749 section 5.2 for the token end point; section 4.1.2.1 has the two for a server that is out of order.
+
+@attrs.frozen
+class _Facts:
+    """The facts about one code.
+
+    ``status``: the HTTP status, or 0 where no response can be sent; ``meaning``: for the
+    documentation; ``limit``: the setting that was exceeded, if the code is about one.
+    """
+
+    status: int
+    meaning: str
+    limit: str = ""
+
+
+class Code(enum.Enum):
+    """The reason for an error response, or for an exchange that was cut short."""
+
+    BAD_REQUEST = _Facts(400, "The request is malformed, or ambiguous to some server.")
+    CERTIFICATE_TOO_LARGE = _Facts(
+        400,
+        "The certificate, or its header, is larger than is allowed.",
+        "max-certificate-bytes",
+    )
+    NO_CERTIFICATE = _Facts(401, "The request needs a client certificate, and there is none.")
+    UNTRUSTED = _Facts(401, "The certificate's verdict is not one that `trust` accepts.")
+    EXPIRED = _Facts(401, "The certificate is past its validity period.")
+    NOT_YET_VALID = _Facts(401, "The certificate's validity period has not begun.")
+    WEAK_KEY = _Facts(401, "The certificate's key or signature is too weak.")
+    KEY_TYPE_NOT_ALLOWED = _Facts(401, "`key-types` or `minimum-rsa-bits` excludes the key.")
+    REVOKED = _Facts(401, "The certificate, or one of its issuers, has been revoked.")
+    UNREADABLE_CERTIFICATE = _Facts(401, "The certificate cannot be parsed.")
+    METHOD_NOT_ALLOWED = _Facts(405, "TRACE, CONNECT, or a method this listener never serves.")
+    HEAD_TIMEOUT = _Facts(408, "The head was not complete in time.", "client.head-timeout")
+    BODY_TIMEOUT = _Facts(408, "The body stopped, or came too slowly.", "client.body-timeout")
+    BODY_TOO_LARGE = _Facts(413, "The body is larger than is allowed.", "client.max-body-bytes")
+    TARGET_TOO_LONG = _Facts(
+        414, "The request target is longer than is allowed.", "client.max-target-bytes"
+    )
+    EXPECTATION_FAILED = _Facts(417, "`Expect` asks for something other than 100-continue.")
+    MISDIRECTED = _Facts(421, "`Host` is not among the allowed hosts.")
+    HEAD_TOO_LARGE = _Facts(
+        431,
+        "The head, one of its lines or the number of its fields is too large.",
+        "client.max-head-bytes",
+    )
+    NOT_IMPLEMENTED = _Facts(501, "The method is unknown.")
+    CONNECT_FAILED = _Facts(502, "No connection to the back end could be made.")
+    INVALID_RESPONSE = _Facts(502, "The back end's response is malformed, too large or cut short.")
+    INTERNAL_ERROR = _Facts(502, "An error of the proxy's own; the log has a traceback.")
+    QUEUE_FULL = _Facts(
+        503,
+        "As many requests wait for the back end as are allowed.",
+        "upstream.max-queued-requests",
+    )
+    UPLOADS_FULL = _Facts(
+        503,
+        "Streamed uploads use their share of the connections to the back end.",
+        "upstream.max-connections",
+    )
+    QUEUE_TIMEOUT = _Facts(
+        503, "No connection to the back end became free in time.", "upstream.queue-timeout"
+    )
+    CONNECT_TIMEOUT = _Facts(
+        504, "The connection to the back end took too long.", "upstream.connect-timeout"
+    )
+    BACKEND_TIMEOUT = _Facts(
+        504, "The back end did not respond in time.", "upstream.response-timeout"
+    )
+    SEND_TIMEOUT = _Facts(0, "The client stopped reading its response.", "client.send-timeout")
+    CLIENT_LEFT = _Facts(0, "The client closed its connection before the response was complete.")
+    SHUTDOWN = _Facts(0, "The proxy closed the connection before the response was complete.")
+
+    @property
+    def label(self) -> str:
+        """The code as logs and metrics have it: ``no_certificate``."""
+        return self.name.lower()
+
+    @property
+    def status(self) -> int:
+        """The HTTP status; 0 where no response can be sent."""
+        return self.value.status
+
+    @property
+    def limit(self) -> str:
+        """The setting that was exceeded, or ``""``."""
+        return self.value.limit
+
+
+# RFC 6749 section 5.2 for the token endpoint; section 4.1.2.1 has the two for a server out of order.
 _ERRORS = {
     401: "invalid_client",
     403: "access_denied",
@@ -21,20 +114,26 @@ _ERRORS = {
 
 @attrs.frozen
 class ErrorResponse:
-    """One answer of the proxy's own.
+    """One response of the proxy's own.
 
-    ``status``: HTTP status; ``reason``: for the operator's log, never holds a secret; ``description``: for the client, plain
-    ASCII, says nothing of what is behind the proxy; ``error``: RFC 6749's word, chosen by the status unless given.
+    ``detail``: for the operator's log, never holds a secret; ``description``: for the client,
+    plain ASCII, reveals nothing about the back end; ``error``: the error of RFC 6749, chosen by
+    the status unless given.
     """
 
-    status: int
-    reason: str
+    code: Code
+    detail: str
     description: str = ""
     error: str = ""
 
     @property
+    def status(self) -> int:
+        """The HTTP status, which the code decides."""
+        return self.code.status
+
+    @property
     def body(self) -> bytes:
-        """``{"error": …, "error_description": …}`` as RFC 6749 section 5.2 has it."""
+        """``{"error": …, "error_description": …}`` as in RFC 6749 section 5.2."""
         error = self.error or _ERRORS.get(self.status, "invalid_request")
         description = self.description or HTTPStatus(self.status).phrase
         return (
@@ -43,10 +142,11 @@ class ErrorResponse:
 
     @property
     def pairs(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The answer's own fields; framing, ``Date`` and ``Connection`` are the channel's business."""
+        """The response's own fields, without framing, ``Date`` and ``Connection``."""
         fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
         if self.status == 401:
-            # RFC 9110 section 15.5.2 wants a challenge, and there are clients that fail without one; none is registered for TLS.
+            # RFC 9110 section 15.5.2 wants a challenge, and some clients fail without one; none is
+            # registered for TLS.
             fields.append((b"WWW-Authenticate", b"ClientCertificate"))
         if self.status == 503:
             fields.append((b"Retry-After", b"1"))
@@ -56,13 +156,13 @@ class ErrorResponse:
 
 
 class HttpError(Exception):
-    """Raised where a request, or a back end's answer, turns out unfit; carries the :class:`ErrorResponse`."""
+    """An unfit request, or an unfit response of a back end; carries the :class:`ErrorResponse`."""
 
-    def __init__(self, refusal: ErrorResponse) -> None:
-        super().__init__(refusal.reason)
-        self.refusal = refusal
+    def __init__(self, response: ErrorResponse) -> None:
+        super().__init__(response.detail)
+        self.response = response
 
 
-def bad_request(reason: str) -> HttpError:
-    """To be raised for a request that no reader should have to make sense of."""
-    return HttpError(ErrorResponse(400, reason, "Malformed request"))
+def bad_request(detail: str) -> HttpError:
+    """Make the error for a request that is malformed or ambiguous; the caller raises it."""
+    return HttpError(ErrorResponse(Code.BAD_REQUEST, detail, "Malformed request"))

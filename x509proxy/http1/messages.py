@@ -25,7 +25,7 @@ from typing import Any
 
 import attrs
 
-from x509proxy.http1.errors import ErrorResponse, HttpError, bad_request
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.request_line import check_method, loggable
 from x509proxy.http1.request_target import is_authority, read_target, without_empty_port
@@ -150,7 +150,11 @@ def read_request_head(
     if version not in ("1.1", "1.0"):
         raise bad_request(f"HTTP version {version}")
     if len(pairs) > settings.max_header_fields:
-        raise HttpError(ErrorResponse(431, f"{len(pairs)} header fields", "Too many header fields"))
+        raise HttpError(
+            ErrorResponse(
+                Code.HEAD_TOO_LARGE, f"{len(pairs)} header fields", "Too many header fields"
+            )
+        )
     kept, single = _read_fields(pairs, settings.invalid_header_names)
     host = _read_host(single.get(b"host"), version)
     origin, host = read_target(method, target, host, settings.max_target_bytes)
@@ -216,7 +220,9 @@ def _check_served(host: bytes, hosts: tuple[str, ...]) -> None:
         asked = without_secrets(repr(name))[:_LONGEST_TOLD]
         raise HttpError(
             ErrorResponse(
-                421, f"a host that is not served: {asked}", "This name is not served here"
+                Code.MISDIRECTED,
+                f"a host that is not served: {asked}",
+                "This name is not served here",
             )
         )
 
@@ -239,7 +245,9 @@ def _read_framing(
         raise bad_request(f"body on {method.decode('ascii')}")
     if size > limit:
         raise HttpError(
-            ErrorResponse(413, f"body of {size} bytes", f"The body may have {limit} bytes")
+            ErrorResponse(
+                Code.BODY_TOO_LARGE, f"body of {size} bytes", f"The body may have {limit} bytes"
+            )
         )
     return body, size
 
@@ -250,7 +258,7 @@ def _expects_continue(single: dict[bytes, bytes], version: str) -> bool:
     if expect is None or version == "1.0":
         return False
     if expect.lower() != b"100-continue":
-        raise HttpError(ErrorResponse(417, "unknown expectation"))
+        raise HttpError(ErrorResponse(Code.EXPECTATION_FAILED, "unknown expectation"))
     return True
 
 
@@ -283,7 +291,7 @@ def read_response_head(
 
 
 def _bad_answer(reason: str) -> HttpError:
-    return HttpError(ErrorResponse(502, f"back end's answer: {reason}"))
+    return HttpError(ErrorResponse(Code.INVALID_RESPONSE, f"back end's answer: {reason}"))
 
 
 _FRAMING_SIZES = (len(b"transfer-encoding"), len(b"content-length"))

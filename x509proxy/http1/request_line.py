@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from x509proxy.http1.errors import ErrorResponse, HttpError, bad_request
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.request_target import read_target
 
 __all__ = ["check_method", "check_request_line", "loggable"]
@@ -42,8 +42,8 @@ def check_method(method: bytes) -> None:
     if method in _METHODS:
         return
     if method in _NEVER:
-        raise HttpError(ErrorResponse(405, f"method {method.decode('ascii')}"))
-    raise HttpError(ErrorResponse(501, "unknown method"))
+        raise HttpError(ErrorResponse(Code.METHOD_NOT_ALLOWED, f"method {method.decode('ascii')}"))
+    raise HttpError(ErrorResponse(Code.NOT_IMPLEMENTED, "unknown method"))
 
 
 def loggable(line: bytes, limit: int) -> tuple[bytes, bytes, str]:

@@ -16,7 +16,7 @@ from functools import cached_property
 
 import httptools
 
-from x509proxy.http1.errors import ErrorResponse, HttpError, bad_request
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.head_cache import known_heads
 from x509proxy.http1.messages import Framing, RequestHead, read_request_head
 from x509proxy.http1.parser import BODY, END, HEAD, IDLE, EndOfMessage, ParserBase, ParserState
@@ -159,13 +159,15 @@ class RequestParser(ParserBase):
             self.line = line
             try:
                 check_request_line(line)
-            except HttpError as refused:
-                self._die(refused.refusal)
+            except HttpError as error:
+                self._die(error.response)
             return b"" if self.dead else data
         if not _PART_OF_LINE.fullmatch(data):
-            self._die(ErrorResponse(400, "malformed request line", "Malformed request"))
+            self._die(
+                ErrorResponse(Code.BAD_REQUEST, "malformed request line", "Malformed request")
+            )
         elif len(data) > self._settings.max_target_bytes + _LINE_AROUND_TARGET:
-            self._die(ErrorResponse(414, "request line too long"))
+            self._die(ErrorResponse(Code.TARGET_TOO_LONG, "request line too long"))
         elif data:
             # Half an empty line begins nothing: a client that drips empty lines would have a new deadline with each of them.
             self.stage, self._line = IDLE if data == b"\r" else HEAD, data
@@ -173,13 +175,15 @@ class RequestParser(ParserBase):
 
     def _refuse(self, error: httptools.HttpParserError) -> None:
         if isinstance(error.__context__, HttpError):
-            self._die(error.__context__.refusal)
+            self._die(error.__context__.response)
         elif error.__context__ is not None:
             # A fault of ours in a callback is none of the client's; whoever feeds ends the connection for it.
             self.dead = True
             raise error.__context__
         else:
-            self._die(ErrorResponse(400, f"malformed request: {error}", "Malformed request"))
+            self._die(
+                ErrorResponse(Code.BAD_REQUEST, f"malformed request: {error}", "Malformed request")
+            )
 
     def _die(self, refusal: ErrorResponse) -> None:
         self._hand_on()
@@ -202,16 +206,18 @@ class RequestParser(ParserBase):
     def on_url(self, piece: bytes) -> None:
         self._target += piece
         if len(self._target) > self._settings.max_target_bytes:
-            raise HttpError(ErrorResponse(414, "target too long"))
+            raise HttpError(ErrorResponse(Code.TARGET_TOO_LONG, "target too long"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._count_field(name, value):
             return
         if len(name) + len(value) + 2 > self._settings.max_line_bytes:
-            raise HttpError(ErrorResponse(431, "header line too long"))
+            raise HttpError(ErrorResponse(Code.HEAD_TOO_LARGE, "header line too long"))
         self._pairs.append((name, value.strip(b" \t")))
         if len(self._pairs) > self._field_limit or self._head_size > self._head_limit:
-            raise HttpError(ErrorResponse(431, "too many header fields, or too large"))
+            raise HttpError(
+                ErrorResponse(Code.HEAD_TOO_LARGE, "too many header fields, or too large")
+            )
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -222,7 +228,7 @@ class RequestParser(ParserBase):
         )  # fmt: skip
         self._left = head.length
         if len(self._target) + self._head_size > self._head_limit:
-            raise HttpError(ErrorResponse(431, "head too large"))
+            raise HttpError(ErrorResponse(Code.HEAD_TOO_LARGE, "head too large"))
         if parser.should_upgrade() and head.body is not Framing.NONE:
             # httptools leaves its body out.
             raise bad_request("upgrade of a request with a body")
@@ -237,7 +243,7 @@ class RequestParser(ParserBase):
         if self._body_size > self._settings.max_body_bytes:
             raise HttpError(
                 ErrorResponse(
-                    413,
+                    Code.BODY_TOO_LARGE,
                     "body too large",
                     f"The body may have {self._settings.max_body_bytes} bytes",
                 )
@@ -253,5 +259,5 @@ class RequestParser(ParserBase):
 
 def _endless(stage: ParserState) -> ErrorResponse:
     if stage is HEAD:
-        return ErrorResponse(431, "head too large")
-    return ErrorResponse(400, "body framing larger than the body", "Malformed request")
+        return ErrorResponse(Code.HEAD_TOO_LARGE, "head too large")
+    return ErrorResponse(Code.BAD_REQUEST, "body framing larger than the body", "Malformed request")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 
-from x509proxy.http1.errors import ErrorResponse, HttpError, bad_request
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 
 __all__ = ["is_authority", "normalized_paths", "read_target", "without_empty_port"]
 
@@ -49,7 +49,7 @@ def read_target(method: bytes, target: bytes, host: bytes, limit: int) -> tuple[
     :raises Refused: with 400 or 414.
     """
     if len(target) > limit:
-        raise HttpError(ErrorResponse(414, f"target of {len(target)} bytes"))
+        raise HttpError(ErrorResponse(Code.TARGET_TOO_LONG, f"target of {len(target)} bytes"))
     origin, host = _in_origin_form(method, target, host)
     if _strays(origin):
         raise bad_request("a path that leaves the root, or can be read in several ways")

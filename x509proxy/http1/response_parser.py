@@ -18,7 +18,7 @@ from typing import Protocol
 
 import httptools
 
-from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.head_cache import KnownHeads, known_answers
 from x509proxy.http1.messages import Framing, ResponseHead, read_response_head
 from x509proxy.http1.parser import BODY, END, IDLE, EndOfMessage, ParserBase
@@ -152,13 +152,13 @@ class ResponseParser(ParserBase):
             return
         if isinstance(error.__context__, HttpError):
             self.dead = True
-            self._events.append(error.__context__.refusal)
+            self._events.append(error.__context__.response)
         else:
             self._die(str(error))
 
     def _die(self, reason: str) -> None:
         self.dead = True
-        self._events.append(ErrorResponse(502, f"back end's answer: {reason}"))
+        self._events.append(ErrorResponse(Code.INVALID_RESPONSE, f"back end's answer: {reason}"))
 
     def _end(self, reusable: bool) -> None:
         self.dead = True
@@ -189,13 +189,15 @@ class ResponseParser(ParserBase):
     def _check_head(self, more: int) -> None:
         self._head_size += more
         if self._head_size > self._head_limit or len(self._pairs) > self._field_limit:
-            raise HttpError(ErrorResponse(502, "back end's answer: head too large"))
+            raise HttpError(
+                ErrorResponse(Code.INVALID_RESPONSE, "back end's answer: head too large")
+            )
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         status = parser.get_status_code()
         if not self.dead and not self._is_http():
-            raise HttpError(ErrorResponse(502, "back end's answer: not HTTP"))
+            raise HttpError(ErrorResponse(Code.INVALID_RESPONSE, "back end's answer: not HTTP"))
         if self.dead or (
             100 <= status <= 199 and status != 101 and self._interim < _INTERIM_ANSWERS
         ):
@@ -203,7 +205,11 @@ class ResponseParser(ParserBase):
             if not self.dead and any(
                 name.lower() in _FRAMING and value != b"0" for name, value in self._pairs
             ):
-                raise HttpError(ErrorResponse(502, "back end's answer: interim answer with a body"))
+                raise HttpError(
+                    ErrorResponse(
+                        Code.INVALID_RESPONSE, "back end's answer: interim answer with a body"
+                    )
+                )
             return
         head = read_response_head(
             status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit,

@@ -14,12 +14,13 @@ import msgspec
 
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange, Outcome
+from x509proxy.http1.errors import Code
 from x509proxy.settings import LogFormat
 
 __all__ = ["WRITERS", "access_json", "access_line"]
 
 
-_ANSWERED = Outcome.ANSWERED
+_COMPLETED = Outcome.COMPLETED
 _LONGEST_SUBJECT = 256
 # Visible ASCII but the quote, the backslash and the sign that separates a name from its value.
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
@@ -29,13 +30,13 @@ def access_line(exchange: Exchange) -> str:
     """One line, without its end: ``name=value`` separated by spaces; a value that needs it is quoted, ``-`` stands for none."""
     # One template: what can only be plain is not looked at, and what comes again is not written again, since this is done for
     # each request.
-    outcome = "answered" if exchange.outcome is _ANSWERED else exchange.outcome.value
+    outcome = "completed" if exchange.outcome is _COMPLETED else exchange.outcome.value
     return (
-        f"time={_time(exchange.started)} id={exchange.request_id or '-'}"
+        f"time={_time(exchange.started)} request_id={exchange.request_id or '-'}"
         f" {_what(exchange.peer, exchange.method, exchange.target, exchange.version)}"
-        f" status={exchange.status or '-'} outcome={outcome} in={exchange.bytes_in} out={exchange.bytes_out}"
-        f" ms={exchange.duration * 1000:.1f} tls={exchange.tls_version or '-'} {_who(exchange.certificate)}"
-        f" forged={exchange.forged} {_why(exchange.backend, exchange.reason)}"
+        f" status={exchange.status or '-'} outcome={outcome} request_bytes={exchange.bytes_in} response_bytes={exchange.bytes_out}"
+        f" duration_ms={exchange.duration * 1000:.1f} tls_version={exchange.tls_version or '-'} {_who(exchange.certificate)}"
+        f" forged_headers={exchange.forged} {_why(exchange.backend, exchange.code, exchange.detail)}"
     )
 
 
@@ -44,23 +45,24 @@ def access_json(exchange: Exchange) -> str:
     certificate = exchange.certificate
     fields = {
         "time": _time(exchange.started),
-        "id": exchange.request_id or None,
-        "peer": exchange.peer or None,
+        "request_id": exchange.request_id or None,
+        "client_address": exchange.peer or None,
         "method": exchange.method or None,
         "target": exchange.target or None,
         "version": exchange.version,
         "status": exchange.status or None,
         "outcome": exchange.outcome.value,
-        "in": exchange.bytes_in,
-        "out": exchange.bytes_out,
-        "ms": round(exchange.duration * 1000, 1),
-        "tls": exchange.tls_version or None,
+        "request_bytes": exchange.bytes_in,
+        "response_bytes": exchange.bytes_out,
+        "duration_ms": round(exchange.duration * 1000, 1),
+        "tls_version": exchange.tls_version or None,
         "verdict": exchange.verdict.value,
-        "x5t#S256": certificate and certificate.thumbprint,
+        "x5t_s256": certificate and certificate.thumbprint,
         "subject": certificate and _shorten(certificate.subject),
-        "forged": exchange.forged,
+        "forged_headers": exchange.forged,
         "backend": exchange.backend or None,
-        "reason": exchange.reason or None,
+        "code": exchange.code and exchange.code.label,
+        "detail": exchange.detail or None,
     }
     line = _encode(fields).decode("utf-8")
     # What is no visible ASCII can only stand inside of a string.
@@ -96,21 +98,22 @@ def _second(second: int) -> str:
 # A target may have 8 KB, and twice as many when it is escaped.
 @lru_cache(maxsize=128)
 def _what(peer: str, method: str, target: str, version: str) -> str:
-    return f"peer={_quote(peer)} method={_quote(method)} target={_quote(target)} version={version}"
+    return f"client_address={_quote(peer)} method={_quote(method)} target={_quote(target)} version={version}"
 
 
 @lru_cache(maxsize=128)
-def _why(backend: str, reason: str) -> str:
-    return f"backend={_quote(backend)} reason={_quote(reason)}"
+def _why(backend: str, code: Code | None, detail: str) -> str:
+    label = code.label if code else "-"
+    return f"backend={_quote(backend)} code={label} detail={_quote(detail)}"
 
 
 @lru_cache(maxsize=1024)
 def _who(certificate: ClientCertificate | None) -> str:
     if certificate is None:
-        return f"verdict={Verdict.NONE.value} x5t#S256=- subject=-"
+        return f"verdict={Verdict.NONE.value} x5t_s256=- subject=-"
     subject = _quote(_shorten(certificate.subject))
     return (
-        f"verdict={certificate.verdict.value} x5t#S256={certificate.thumbprint} subject={subject}"
+        f"verdict={certificate.verdict.value} x5t_s256={certificate.thumbprint} subject={subject}"
     )
 
 

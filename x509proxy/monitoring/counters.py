@@ -20,7 +20,7 @@ import msgspec
 
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.monitoring.reason_codes import LIMITS, refusal_reason
+from x509proxy.monitoring.reason_codes import LIMITS
 
 __all__ = ["BOUNDS", "NULL_METRICS", "CertificateUsage", "Counters", "Counts", "MetricsObserver"]
 
@@ -31,7 +31,7 @@ _BATCH = 64
 # By the numbers that they have on the wire (RFC 8446 section 4.1.2, RFC 5246 appendix E): pyOpenSSL's are the same.
 _TLS_VERSIONS = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 # Looked up here, not at the class: that costs as much as to count.
-_ANSWERED, _REFUSED = Outcome.ANSWERED, Outcome.REFUSED
+_ANSWERED, _REFUSED = Outcome.COMPLETED, Outcome.REJECTED
 
 
 class MetricsObserver(Protocol):
@@ -254,7 +254,7 @@ class Counters:
 
     def _not_answered(self, exchange: Exchange) -> None:
         self._others[exchange.backend, exchange.outcome.value, exchange.status] += 1
-        self._refusals[refusal_reason(exchange.status, exchange.reason)] += 1
+        self._refusals[exchange.code.label if exchange.code else "other"] += 1
         if exchange.outcome is _REFUSED:
             self._refused.append(exchange)
 

@@ -94,16 +94,18 @@ def _clients(snapshot: Snapshot) -> Iterator[Metric]:
     )
     versions = {"TLSv1.2": 0, "TLSv1.3": 0} | counts.handshakes
     yield _counter(
-        "handshakes", "Handshakes that went well, by TLS version.", _by("version", versions)
+        "tls_handshakes", "Handshakes that went well, by TLS version.", _by("version", versions)
     )
     yield _counter(
-        "handshake_failures",
+        "tls_handshake_failures",
         "Handshakes that did not, by reason.",
         _by("reason", counts.handshake_failures),
     )
     met = _NONE_MET | counts.limits_met()
     yield _counter(
-        "limits", "How often a limit was met, by the setting that has it.", _by("limit", met)
+        "limit_exceeded",
+        "How often a limit was met, by the setting that has it.",
+        _by("limit", met),
     )
 
 
@@ -115,17 +117,17 @@ def _exchanges(counts: Counts) -> Iterator[Metric]:
         for status, count in statuses.items()
     )
     yield _counter(
-        "exchanges",
+        "requests",
         "Requests, by back end, outcome and the status of the answer (0: none was sent).",
         rows,
     )
     yield _counter(
-        "refusals",
+        "failed_requests",
         "Requests that no back end answered, or not whole, by reason.",
         _by("reason", counts.refusals),
     )
     yield _counter(
-        "verdicts",
+        "client_certificates",
         "Requests, by what was said of the client's certificate.",
         _by("verdict", counts.verdicts),
     )
@@ -133,12 +135,12 @@ def _exchanges(counts: Counts) -> Iterator[Metric]:
         "forged_headers", "Header fields removed that pretended to be ours.", [({}, counts.forged)]
     )
     yield _counter(
-        "odd_header_names",
+        "invalid_header_names",
         "Header fields dropped for the characters in their names.",
         [({}, counts.invalid_header_names)],
     )
-    yield _counter("received_body_bytes", "Bytes of the requests' bodies.", [({}, counts.bytes_in)])
-    yield _counter("sent_body_bytes", "Bytes of the answers' bodies.", [({}, counts.bytes_out)])
+    yield _counter("request_body_bytes", "Bytes of the requests' bodies.", [({}, counts.bytes_in)])
+    yield _counter("response_body_bytes", "Bytes of the answers' bodies.", [({}, counts.bytes_out)])
     yield _durations(counts)
 
 
@@ -150,7 +152,7 @@ def _durations(counts: Counts) -> Metric:
         added += count
         buckets.append((bound, float(added)))
     name, text = (
-        "x509proxy_exchange_duration_seconds",
+        "x509proxy_request_duration_seconds",
         "From a request's head to its answer's end, where a back end answered.",
     )
     return HistogramMetricFamily(name, text, buckets=buckets, sum_value=counts.seconds)
@@ -184,7 +186,7 @@ def _backends(backends: Iterable[BackendState]) -> Iterator[Metric]:
             [({"backend": row.url}, getattr(row, name)) for row in backends],
         )
     yield _gauge(
-        "backend_waiting",
+        "backend_queued_requests",
         "Requests that wait for one.",
         [({"backend": row.url}, row.waiting) for row in backends],
     )

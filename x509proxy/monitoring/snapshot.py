@@ -81,7 +81,8 @@ class RefusalState(SnapshotPart, frozen=True):
 
     at: float
     status: int
-    reason: str
+    code: str
+    detail: str
     method: str
     target: str
     peer: str
@@ -171,7 +172,8 @@ def _refusal(exchange: Exchange, hide: Callable[[str], str]) -> RefusalState:
     return RefusalState(
         at=exchange.started + exchange.duration,
         status=exchange.status,
-        reason=_plain(exchange.reason, hide),
+        code=exchange.code.label if exchange.code else "",
+        detail=_plain(exchange.detail, hide),
         method=_plain(exchange.method, hide),
         target=_plain(exchange.target, hide),
         peer=exchange.peer,

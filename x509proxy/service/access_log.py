@@ -156,7 +156,7 @@ class AccessLog:
             count, what = exchange.forged, counted(exchange.forged, "forged certificate header")
             self._log.warn("{what} from {peer} removed", what=what, count=count, peer=exchange.peer)
         if self.file is not None and (
-            exchange.outcome is Outcome.ANSWERED or self._refusals.take()
+            exchange.outcome is Outcome.COMPLETED or self._refusals.take()
         ):
             try:
                 self.file.write(redact(self._write(exchange), self._rules))

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Observer, unobserved
-from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.messages import Framing, host_name
 from x509proxy.monitoring.prometheus import exposition
 from x509proxy.monitoring.snapshot import SnapshotSource
@@ -123,11 +123,13 @@ class Admin:
         if not self._is_ours(head.host):
             request.answer(
                 ErrorResponse(
-                    421, "a host that is not served", "This name is not in hosts of [admin]"
+                    Code.MISDIRECTED,
+                    "a host that is not served",
+                    "This name is not in hosts of [admin]",
                 )
             )
         elif head.method not in (b"GET", b"HEAD"):
-            request.answer(ErrorResponse(405, "method", "GET and HEAD only"))
+            request.answer(ErrorResponse(Code.METHOD_NOT_ALLOWED, "method", "GET and HEAD only"))
         else:
             _send(request, self._pages.get(head.target.partition(b"?")[0], _nothing)())
 

@@ -228,7 +228,7 @@ class TlsStream(Protocol):
         if self.disconnecting:
             return "timeout"
         return (
-            "silent"
+            "no_client_hello"
             if self._tls.get_state_string() == b"before SSL initialization"
             else "client_left"
         )

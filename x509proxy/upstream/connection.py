@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.head_cache import known_answers
 from x509proxy.http1.messages import ResponseHead
 from x509proxy.http1.parser import END
@@ -212,14 +212,18 @@ class Connection(Protocol):
     def expired(self) -> None:
         """Whatever was waited for does not come."""
         if self._state is OPENING and self._attempt is not None:
-            self._fail_opening(ErrorResponse(504, "the back end could not be connected to in time"))
+            self._fail_opening(
+                ErrorResponse(
+                    Code.CONNECT_TIMEOUT, "the back end could not be connected to in time"
+                )
+            )
             self._attempt.cancel()
         elif self._state is IDLE:
             self.close()
         elif self._state is CLOSED:
             self.transport.abortConnection()
         else:
-            self._fail(ErrorResponse(504, "the back end did not go on in time"))
+            self._fail(ErrorResponse(Code.BACKEND_TIMEOUT, "the back end did not go on in time"))
 
     # Inside.
 
@@ -241,7 +245,7 @@ class Connection(Protocol):
                 if self._taker in (None, taker):
                     self._taker = None
                     self._abort()
-                taker.response_failed(ErrorResponse(502, "internal error"))
+                taker.response_failed(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
                 return
         if reader is self._reader and self._taker is not None:
             if self._state is ANSWERING:
@@ -286,7 +290,8 @@ class Connection(Protocol):
         if self._state is OPENING:
             self._fail_opening(
                 ErrorResponse(
-                    502, f"the back end could not be connected to: {connect_reason(failure.value)}"
+                    Code.CONNECT_FAILED,
+                    f"the back end could not be connected to: {connect_reason(failure.value)}",
                 )
             )
 

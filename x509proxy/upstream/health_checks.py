@@ -137,7 +137,7 @@ class _Check:
         connection.body_end()
 
     def failed(self, connection: Connection, refusal: ErrorResponse) -> None:
-        self._end(refusal.reason)
+        self._end(refusal.detail)
 
     def served(self, connection: Connection) -> None:
         """It is the status that says so."""
@@ -172,7 +172,7 @@ class _Check:
         )
 
     def response_failed(self, refusal: ErrorResponse) -> None:
-        self._end(refusal.reason)
+        self._end(refusal.detail)
 
     def pause_request(self) -> None:
         """There is no body."""

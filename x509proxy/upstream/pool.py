@@ -13,7 +13,7 @@ import attrs
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from x509proxy.backend_url import Backend
-from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.monitoring.backend_status import BackendState, PoolStatus
 from x509proxy.schema import HealthSettings
 from x509proxy.settings import UpstreamSettings
@@ -139,7 +139,9 @@ class Pool:
             case Step.WAIT:
                 self._wait(asker)
             case _:
-                asker.not_connected(ErrorResponse(503, "the queue for the back end is full"))
+                asker.not_connected(
+                    ErrorResponse(Code.QUEUE_FULL, "the queue for the back end is full")
+                )
 
     def uploaded(self, connection: Connection) -> None:
         """The body of who has this connection has come whole: the place is another upload's."""
@@ -167,7 +169,7 @@ class Pool:
     def failed(self, connection: Connection, refusal: ErrorResponse) -> None:
         """It could not be opened; not one byte of a request has been sent on it."""
         asker = self._opening.pop(connection)
-        self._judge(self.record.failed, connection.born, refusal.reason)
+        self._judge(self.record.failed, connection.born, refusal.detail)
         self._uploads.discard(connection)
         self._serve_queue()
         if asker is not None:
@@ -181,7 +183,7 @@ class Pool:
 
     def faulted(self, connection: Connection, refusal: ErrorResponse) -> None:
         """Its exchange failed, for no reason of the client's."""
-        self._judge(self.record.faulted, connection.born, refusal.reason)
+        self._judge(self.record.faulted, connection.born, refusal.detail)
 
     def release(self, connection: Connection) -> None:
         """Its exchange is over, and it is as it was before."""
@@ -255,7 +257,7 @@ class Pool:
             self._wait(asker)
         else:
             asker.not_connected(
-                ErrorResponse(503, "as many uploads to the back end as there may be")
+                ErrorResponse(Code.UPLOADS_FULL, "as many uploads to the back end as there may be")
             )
 
     def _wait(self, asker: ConnectionWaiter) -> None:
@@ -293,5 +295,5 @@ class Pool:
     def _give_up(self, waiting: _Waiting) -> None:
         self._leave_queue(waiting)
         waiting.asker.not_connected(
-            ErrorResponse(503, "no connection to the back end became free in time")
+            ErrorResponse(Code.QUEUE_TIMEOUT, "no connection to the back end became free in time")
         )

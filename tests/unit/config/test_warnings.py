@@ -25,7 +25,15 @@ class Page(SynchronousTestCase):
         page = (ROOT / "docs" / "operations" / "check.rst").read_text()
         keys = set(re.findall(r'f?"([a-z][a-z.-]+)(?:\[\{\w+\}\][a-z.-]*)?: ', source))
         self.assertLessEqual(
-            {"backend", "header", "ca", "admin.allow-remote", "access-log", "client.max-head-bytes"}, keys
+            {
+                "backend",
+                "header",
+                "ca",
+                "admin.allow-remote",
+                "access-log",
+                "client.max-head-bytes",
+            },
+            keys,
         )
         self.assertEqual(set(), {key for key in keys if f"``{key}``" not in page})
 
@@ -108,7 +116,9 @@ class Advice(MaterialTests):
         """An admin listener that is open to all."""
         (sentence,) = self.advice(admin={"listen": "tcp:9443", "allow-remote": True})
         self.assertTrue(
-            sentence.startswith("admin.allow-remote: whoever can reach the admin listener can read it"),
+            sentence.startswith(
+                "admin.allow-remote: whoever can reach the admin listener can read it"
+            ),
             sentence,
         )
         self.assertEqual([], self.advice(admin={"listen": "tcp:9443:interface=127.0.0.1"}))

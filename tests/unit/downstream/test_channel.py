@@ -12,7 +12,7 @@ from tests.support.memory import GET, Desk, RequestTransport, Source, TlsWire, p
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome
-from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.messages import Framing
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -227,13 +227,13 @@ class Mute(ChannelTestCase):
         ):
             for pieces in ((lines,), (lines[:9], lines[9:40], lines[40:])):
                 self.assertEqual(
-                    (status, Outcome.REFUSED, method, "/token", "HTTP/1.0"), self.recorded(*pieces)
+                    (status, Outcome.REJECTED, method, "/token", "HTTP/1.0"), self.recorded(*pieces)
                 )
 
     def test_record_of_what_is_no_request(self) -> None:
         """What is not even a request line leaves one with no method and no target."""
         for status, line in ((400, b"GET  / HTTP/1.1\r\n\r\n"), (408, b"GET /to")):
-            self.assertEqual((status, Outcome.REFUSED, "-", "-", "HTTP/1.1"), self.recorded(line))
+            self.assertEqual((status, Outcome.REJECTED, "-", "-", "HTTP/1.1"), self.recorded(line))
 
     def test_record_of_the_second(self) -> None:
         """What one request's line says is not told of the next one, and what has been served has no say in it."""
@@ -243,7 +243,7 @@ class Mute(ChannelTestCase):
             self.clock.advance(11)
             exchange = self.desk.exchanges[-1]
             self.assertEqual(
-                (Outcome.REFUSED, "-", "-"), (exchange.outcome, exchange.method, exchange.target)
+                (Outcome.REJECTED, "-", "-"), (exchange.outcome, exchange.method, exchange.target)
             )
 
     def test_head(self) -> None:
@@ -308,7 +308,7 @@ class Mute(ChannelTestCase):
 
     def test_refused_by_whoever_serves(self) -> None:
         """A refusal by whoever serves ends the connection too."""
-        self.desk.then = lambda request: request.answer(ErrorResponse(401, "no"))
+        self.desk.then = lambda request: request.answer(ErrorResponse(Code.NO_CERTIFICATE, "no"))
         wire = self.connect(GET + GET)
         self.assertEqual(1, len(self.desk.requests))
         self.assertIn(b"Connection: close", wire.sent())
@@ -316,7 +316,9 @@ class Mute(ChannelTestCase):
 
     def test_not_even_read(self) -> None:
         """What arrives after a refusal is not kept either, though each request of it be good: memory does not grow with it."""
-        self.desk.then = lambda request: request.answer(ErrorResponse(401, "no client certificate"))
+        self.desk.then = lambda request: request.answer(
+            ErrorResponse(Code.NO_CERTIFICATE, "no client certificate")
+        )
         wire = self.connect(GET)
         wire.deliver(*[GET] * 100)
         self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
@@ -326,12 +328,12 @@ class Mute(ChannelTestCase):
         wire = self.connect(GET)
         wire.deliver(GET)
         self.assertEqual((1, 1), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
-        self.desk.requests[0].answer(ErrorResponse(401, "no client certificate"))
+        self.desk.requests[0].answer(ErrorResponse(Code.NO_CERTIFICATE, "no client certificate"))
         self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
 
     def test_back_ends_failure(self) -> None:
         """A back end's failure is not the client's: the connection stays."""
-        self.desk.then = lambda request: request.answer(ErrorResponse(502, "no"))
+        self.desk.then = lambda request: request.answer(ErrorResponse(Code.INVALID_RESPONSE, "no"))
         wire = self.connect(GET, GET)
         self.assertEqual(2, wire.sent().count(b"HTTP/1.1 502 Bad Gateway"))
         self.expect_open(wire)
@@ -557,7 +559,7 @@ class Continue(ChannelTestCase):
 
     def test_refused(self) -> None:
         """A refused head is not told to go on."""
-        self.desk.then = lambda request: request.answer(ErrorResponse(401, "no"))
+        self.desk.then = lambda request: request.answer(ErrorResponse(Code.NO_CERTIFICATE, "no"))
         wire = self.connect(expecting())
         self.assertEqual(b"401", status(wire.sent()))
         self.expect_closing(wire)
@@ -663,7 +665,7 @@ class Leaving(ChannelTestCase):
         wire.lose()
         self.assertEqual(["gone"], self.source.told)
         (exchange,) = self.desk.exchanges
-        self.assertEqual((Outcome.ABORTED, "the client left"), (exchange.outcome, exchange.reason))
+        self.assertEqual((Outcome.ABORTED, "the client left"), (exchange.outcome, exchange.detail))
 
     def test_others_wait(self) -> None:
         """A request that waited for its turn is never served."""
@@ -677,7 +679,9 @@ class Leaving(ChannelTestCase):
         wire = self.connect(GET)
         reply(self.desk.requests[0])
         wire.lose()
-        self.assertEqual([Outcome.ANSWERED], [exchange.outcome for exchange in self.desk.exchanges])
+        self.assertEqual(
+            [Outcome.COMPLETED], [exchange.outcome for exchange in self.desk.exchanges]
+        )
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_full(self) -> None:
@@ -872,7 +876,7 @@ class Draining(ChannelTestCase):
         self.expect_cut(wire)
         self.assertEqual((["ended"], ["gone"]), (ended, self.source.told))
         (exchange,) = self.desk.exchanges
-        self.assertEqual((Outcome.ABORTED, "the proxy ended"), (exchange.outcome, exchange.reason))
+        self.assertEqual((Outcome.ABORTED, "the proxy ended"), (exchange.outcome, exchange.detail))
 
     def test_record_comes_first(self) -> None:
         """The last exchange has been recorded when the end has come: an access log may be closed then."""

@@ -13,11 +13,11 @@ from x509proxy.downstream.request import Request
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.forwarding.client import Client, Hop
-from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.messages import Framing, RequestHead
 
 HEAD = RequestHead(b"GET", b"/token?code=secret", "1.1", (), b"as.example", Framing.NONE)
-BUSY = ErrorResponse(503, "busy")
+BUSY = ErrorResponse(Code.QUEUE_FULL, "busy")
 
 
 class Line:
@@ -200,7 +200,7 @@ class OwnAnswers(RequestTestCase):
 
     def test_literal(self) -> None:
         """A refusal is JSON with a length; a client that sent what is refused is not listened to any more."""
-        self.request().answer(ErrorResponse(400, "why"))
+        self.request().answer(ErrorResponse(Code.BAD_REQUEST, "why"))
         body = b'{"error": "invalid_request", "error_description": "Bad Request"}\n'
         expected = (
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nConnection: close\r\n"
@@ -208,11 +208,11 @@ class OwnAnswers(RequestTestCase):
         )
         self.assertEqual(expected, undated(self.line.sent))
         self.assertEqual([False], self.line.told)
-        self.assertEqual((400, Outcome.REFUSED, "why", len(body)), self.record())
+        self.assertEqual((400, Outcome.REJECTED, "why", len(body)), self.record())
 
     def record(self) -> tuple[int, Outcome, str, int]:
         exchange = self.exchange
-        return exchange.status, exchange.outcome, exchange.reason, exchange.bytes_out
+        return exchange.status, exchange.outcome, exchange.detail, exchange.bytes_out
 
     def test_back_ends_fault(self) -> None:
         """After a back end's failure the connection stays."""
@@ -225,7 +225,7 @@ class OwnAnswers(RequestTestCase):
         self.request(method=b"HEAD").answer(BUSY)
         self.assertTrue(self.line.sent.endswith(b"\r\n\r\n"))
         self.assertIn(b"Content-Length: %d\r\n" % len(BUSY.body), self.line.sent)
-        self.assertEqual((503, Outcome.REFUSED, "busy", 0), self.record())
+        self.assertEqual((503, Outcome.REJECTED, "busy", 0), self.record())
 
     def test_twice(self) -> None:
         """What has been answered is not answered again, nor refused, nor lost."""
@@ -235,10 +235,10 @@ class OwnAnswers(RequestTestCase):
         request.answer(BUSY)
         request.finish()
         request.fail(BUSY)
-        request.abort("late")
-        request.lost("late")
+        request.abort(Code.INTERNAL_ERROR, "late")
+        request.lost(Code.CLIENT_LEFT, "late")
         self.assertEqual((sent, [True], []), (self.line.sent, self.line.told, self.source.told))
-        self.assertEqual("busy", self.exchange.reason)
+        self.assertEqual("busy", self.exchange.detail)
 
 
 class Holding(RequestTestCase):
@@ -345,7 +345,7 @@ class BreakingOff(RequestTestCase):
         """Before an answer has begun, it is refused, and whoever serves it is told."""
         request = self.request(complete=False)
         request.accept(self.be_ready)
-        request.fail(ErrorResponse(400, "bad"))
+        request.fail(ErrorResponse(Code.BAD_REQUEST, "bad"))
         self.assertIn(b"HTTP/1.1 400 Bad Request\r\n", self.line.sent)
         self.assertEqual((["gone"], [False]), (self.source.told, self.line.told))
         request.receive_end()
@@ -357,11 +357,11 @@ class BreakingOff(RequestTestCase):
         request = self.request(complete=False)
         request.stream_to(self.sink)
         request.begin(200, b"", (), Framing.LENGTH, 4)
-        request.fail(ErrorResponse(400, "bad"))
+        request.fail(ErrorResponse(Code.BAD_REQUEST, "bad"))
         self.assertEqual((["gone"], ["moved", "cut"]), (self.source.told, self.line.told))
         self.assertEqual(
             (200, Outcome.ABORTED, "bad"),
-            (self.exchange.status, self.exchange.outcome, self.exchange.reason),
+            (self.exchange.status, self.exchange.outcome, self.exchange.detail),
         )
         request.receive(b"late")
         self.assertEqual([], self.sink.taken)
@@ -379,7 +379,7 @@ class BreakingOff(RequestTestCase):
         request.stream_to(self.sink)
         request.begin(200, b"", (), Framing.LENGTH, 4)
         request.flush()
-        request.abort("the back end left")
+        request.abort(Code.INVALID_RESPONSE, "the back end left")
         self.assertEqual((["gone"], ["moved", "cut"]), (self.source.told, self.line.told))
         request.receive(b"late")
         request.write(b"late")
@@ -389,7 +389,7 @@ class BreakingOff(RequestTestCase):
         """Of a request whose client has gone before its body was complete, nobody hears afterwards."""
         request = self.request(complete=False)
         request.accept(self.be_ready)
-        request.lost("the client left")
+        request.lost(Code.CLIENT_LEFT, "the client left")
         request.receive_end()
         request.check_ready()
         self.assertEqual(0, self.readied)
@@ -397,12 +397,12 @@ class BreakingOff(RequestTestCase):
     def test_lost(self) -> None:
         """A connection that goes leaves a record, and whoever serves is told once."""
         request = self.request()
-        request.lost("the client left")
-        request.lost("the client left")
+        request.lost(Code.CLIENT_LEFT, "the client left")
+        request.lost(Code.CLIENT_LEFT, "the client left")
         self.assertEqual((["gone"], []), (self.source.told, self.line.told))
         self.assertEqual(
             (0, Outcome.ABORTED, "the client left"),
-            (self.exchange.status, self.exchange.outcome, self.exchange.reason),
+            (self.exchange.status, self.exchange.outcome, self.exchange.detail),
         )
 
 
@@ -431,7 +431,7 @@ class Recording(RequestTestCase):
         """An observer that fails is logged, and changes nothing."""
         request = self.request()
         self.patch(request, "observe", lambda _: 1 / 0)
-        request.answer(ErrorResponse(401, "no client certificate"))
+        request.answer(ErrorResponse(Code.NO_CERTIFICATE, "no client certificate"))
         self.assertEqual(
             (True, 1),
             (
@@ -453,7 +453,7 @@ class Recording(RequestTestCase):
         request.finish()
         expected = Exchange(
             started=self.exchange.started, duration=2.5, peer="198.51.100.7", method="POST", target="/token", version="HTTP/1.1",
-            status=201, outcome=Outcome.ANSWERED, reason="", bytes_in=3, bytes_out=5, tls_version="TLSv1.3",
+            status=201, outcome=Outcome.COMPLETED, bytes_in=3, bytes_out=5, tls_version="TLSv1.3",
             certificate=self.line.client.certificate, forged=1, invalid_header_names=2, backend="http://127.0.0.1:8080",
             request_id=request.request_id.decode(),
         )  # fmt: skip

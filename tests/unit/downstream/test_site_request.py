@@ -14,7 +14,7 @@ from twisted.web.server import Site
 from tests.support.raw_tls import HEADER, ProxyTestCase, get
 from x509proxy.downstream.site_request import SiteRequest
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.messages import Framing
 from x509proxy.resource import X509ProxyResource
 from x509proxy.settings import ClientAuth, ClientSettings, InvalidNames, PolicySettings, RequestIds
@@ -84,7 +84,7 @@ class SiteTestCase(SynchronousTestCase):
             self.client.value().split(b" ", 1)[1].startswith(b"%d " % status), self.client.value()
         )
         self.assertEqual([], self.clock.tcpClients)
-        self.assertEqual([Outcome.REFUSED], [exchange.outcome for exchange in self.exchanges])
+        self.assertEqual([Outcome.REJECTED], [exchange.outcome for exchange in self.exchanges])
 
 
 class Head(SiteTestCase):
@@ -144,7 +144,7 @@ class Head(SiteTestCase):
             self.receive(line)
         self.assertEqual([], self.clock.tcpClients)
         self.assertEqual(
-            ["refused by the stock channel"], [exchange.reason for exchange in self.exchanges]
+            ["refused by the stock channel"], [exchange.detail for exchange in self.exchanges]
         )
 
     def test_version(self) -> None:
@@ -221,7 +221,7 @@ class Mute(SiteTestCase):
         """Over HTTP/2 the refused stream ends, and the connection with all the others is left alone."""
         request = self.started()
         request._request.channel.abortConnection = None
-        request.answer(ErrorResponse(400, "bad_request"))
+        request.answer(ErrorResponse(Code.BAD_REQUEST, "bad_request"))
         self.assertNotIn(b"Connection:", self.client.value())
         self.assertFalse(self.client.disconnecting)
 
@@ -310,7 +310,7 @@ class Way(SiteTestCase):
             (exchange.method, exchange.target, exchange.version, exchange.status),
         )
         self.assertEqual(
-            (3, 2, Outcome.ANSWERED), (exchange.bytes_in, exchange.bytes_out, exchange.outcome)
+            (3, 2, Outcome.COMPLETED), (exchange.bytes_in, exchange.bytes_out, exchange.outcome)
         )
         self.assertEqual(
             ("192.168.1.1", "http://127.0.0.1:8080"), (exchange.peer, exchange.backend)
@@ -348,7 +348,7 @@ class Way(SiteTestCase):
         self.assertTrue(self.back_end.disconnected)
         self.assertEqual(
             [(Outcome.ABORTED, "the client left")],
-            [(one.outcome, one.reason) for one in self.exchanges],
+            [(one.outcome, one.detail) for one in self.exchanges],
         )
         self.connection.dataReceived(ANSWER)
         self.assertEqual(b"", self.client.value())
@@ -369,15 +369,15 @@ class Alone(SiteTestCase):
     def test_after_the_end(self) -> None:
         """After its end nothing is written, finished or recorded again."""
         request = self.started()
-        request.abort("once")
+        request.abort(Code.INTERNAL_ERROR, "once")
         before = self.client.value()
         request.write(b"more")
         request.finish()
-        request.abort("twice")
+        request.abort(Code.INTERNAL_ERROR, "twice")
         self.leave()
         self.assertEqual(
             (before, ["once"]),
-            (self.client.value(), [exchange.reason for exchange in self.exchanges]),
+            (self.client.value(), [exchange.detail for exchange in self.exchanges]),
         )
 
     def test_nobody_serves(self) -> None:
@@ -399,7 +399,7 @@ class Alone(SiteTestCase):
 
     def test_refusal(self) -> None:
         """A refusal is JSON with its length, and no type but its own."""
-        self.started().answer(ErrorResponse(503, "busy"))
+        self.started().answer(ErrorResponse(Code.QUEUE_FULL, "busy"))
         head, _, body = self.client.value().partition(b"\r\n\r\n")
         self.assertIn(b"\r\nContent-Length: %d" % len(body), head)
         self.assertEqual(1, head.count(b"Content-Type: application/json"))
@@ -412,12 +412,12 @@ class Alone(SiteTestCase):
             request = self.started()
             if begun:
                 request.begin(200, b"", (), Framing.LENGTH, 5)
-            request.fail(ErrorResponse(502, "broken"))
-            request.fail(ErrorResponse(502, "broken again"))
-            expected = (Outcome.ABORTED, 200) if begun else (Outcome.REFUSED, 502)
+            request.fail(ErrorResponse(Code.INVALID_RESPONSE, "broken"))
+            request.fail(ErrorResponse(Code.INVALID_RESPONSE, "broken again"))
+            expected = (Outcome.ABORTED, 200) if begun else (Outcome.REJECTED, 502)
             self.assertEqual(
                 [(*expected, "broken")],
-                [(one.outcome, one.status, one.reason) for one in self.exchanges],
+                [(one.outcome, one.status, one.detail) for one in self.exchanges],
             )
             self.assertEqual(begun, self.client.disconnected)
             self.assertTrue(self.back_end.disconnected)
@@ -439,16 +439,16 @@ class Alone(SiteTestCase):
     def test_aborted(self) -> None:
         """Who aborts leaves the back end too: nobody reads what it still says."""
         request = self.started()
-        request.abort("enough")
+        request.abort(Code.INTERNAL_ERROR, "enough")
         self.assertTrue(self.back_end.disconnected)
         self.assertIs(None, request.source)
 
     def test_broken_off_after_the_end(self) -> None:
         """After an end that came before any answer, what breaks is nothing any more."""
         request = self.started()
-        request.abort("over")
-        request.fail(ErrorResponse(502, "broken"))
-        self.assertEqual(["over"], [exchange.reason for exchange in self.exchanges])
+        request.abort(Code.INTERNAL_ERROR, "over")
+        request.fail(ErrorResponse(Code.INVALID_RESPONSE, "broken"))
+        self.assertEqual(["over"], [exchange.detail for exchange in self.exchanges])
 
     def test_unknown_length(self) -> None:
         """Without a length the stock channel frames the answer by itself."""
@@ -463,7 +463,7 @@ class Alone(SiteTestCase):
         request = self.started()
         aborted: list[str] = []
         request._request.channel.abortConnection = lambda: aborted.append("stream")
-        request.abort("cut short")
+        request.abort(Code.INTERNAL_ERROR, "cut short")
         self.assertEqual((["stream"], False), (aborted, self.client.disconnected))
 
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import certificates as samples
 from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, unreadable
 from x509proxy.forwarding.certificate_policy import admit
-from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.schema import ProxySettings
 from x509proxy.settings import (
     CertificateRequirement,
@@ -67,7 +67,9 @@ class Presence(PolicyTestCase):
     def test_required(self) -> None:
         """Where they are required, a request without one is answered 401 in words that say so."""
         self.assertEqual(
-            ErrorResponse(401, "no client certificate", "A client certificate is required"),
+            ErrorResponse(
+                Code.NO_CERTIFICATE, "no client certificate", "A client certificate is required"
+            ),
             self.expect_refused(None, PolicySettings(client_certificate=ClientAuth.REQUIRED)),
         )
         self.expect_passed(samples.client(), PolicySettings(client_certificate=ClientAuth.REQUIRED))
@@ -116,7 +118,7 @@ class Origin(PolicyTestCase):
             for verdict in certified - verdicts:
                 refusal = self.expect_refused(with_verdict(verdict), PolicySettings(trust=trust))
                 self.assertEqual(
-                    (401, f"verdict {verdict.value}"), (refusal.status, refusal.reason)
+                    (401, f"verdict {verdict.value}"), (refusal.status, refusal.detail)
                 )
                 self.assertIn(wanted, refusal.description)
 
@@ -136,7 +138,11 @@ class Always(PolicyTestCase):
     def test_unreadable(self) -> None:
         """A certificate that cannot be read is refused."""
         self.assertEqual(
-            ErrorResponse(401, "unreadable certificate", "The client certificate cannot be read"),
+            ErrorResponse(
+                Code.UNREADABLE_CERTIFICATE,
+                "unreadable certificate",
+                "The client certificate cannot be read",
+            ),
             self.expect_refused(unreadable(b"odd"), PolicySettings()),
         )
 
@@ -144,7 +150,9 @@ class Always(PolicyTestCase):
         """A weak one is refused, and its key named."""
         self.assertEqual(
             ErrorResponse(
-                401, "weak certificate: EC P-256", "The client certificate is too weak (EC P-256)"
+                Code.WEAK_KEY,
+                "weak certificate: EC P-256",
+                "The client certificate is too weak (EC P-256)",
             ),
             self.expect_refused(with_verdict(Verdict.TRUSTED, Flag.WEAK), PolicySettings()),
         )
@@ -155,7 +163,7 @@ class Always(PolicyTestCase):
         refusal = self.expect_refused(
             with_verdict(Verdict.UNTRUSTED, Flag.REVOKED), PolicySettings()
         )
-        self.assertEqual(ErrorResponse(401, "revoked certificate", text), refusal)
+        self.assertEqual(ErrorResponse(Code.REVOKED, "revoked certificate", text), refusal)
 
     def test_size(self) -> None:
         """One larger than its limit is refused with 400 and both numbers; one that just fits is not."""
@@ -164,7 +172,9 @@ class Always(PolicyTestCase):
         self.expect_passed(certificate, PolicySettings(max_certificate_bytes=size))
         text = f"The client certificate is too large: {size} bytes, {size - 1} allowed"
         self.assertEqual(
-            ErrorResponse(400, f"certificate of {size} bytes", text, "invalid_client"),
+            ErrorResponse(
+                Code.CERTIFICATE_TOO_LARGE, f"certificate of {size} bytes", text, "invalid_client"
+            ),
             self.expect_refused(certificate, PolicySettings(max_certificate_bytes=size - 1)),
         )
 
@@ -204,7 +214,7 @@ class Keys(PolicyTestCase):
             self.expect_passed(self.with_key(key), PolicySettings(key_types=(key_type,)))
             others = tuple(other for other in KeyType if other is not key_type)
             refusal = self.expect_refused(self.with_key(key), PolicySettings(key_types=others))
-            self.assertEqual((401, f"unwanted key: {key}"), (refusal.status, refusal.reason))
+            self.assertEqual((401, f"unwanted key: {key}"), (refusal.status, refusal.detail))
             self.assertIn(
                 f"of type {' or '.join(other.value for other in others)}, not {key}",
                 refusal.description,
@@ -217,7 +227,7 @@ class Keys(PolicyTestCase):
         self.expect_passed(self.with_key("EC P-256"), settings)
         text = "The client certificate must have an RSA key of 3072 bits or more, not RSA 3071"
         self.assertEqual(
-            ErrorResponse(401, "unwanted key: RSA 3071", text),
+            ErrorResponse(Code.KEY_TYPE_NOT_ALLOWED, "unwanted key: RSA 3071", text),
             self.expect_refused(self.with_key("RSA 3071"), settings),
         )
 
@@ -254,7 +264,9 @@ class Times(PolicyTestCase):
         """An expired certificate is refused, with the time of its end."""
         self.assertEqual(
             ErrorResponse(
-                401, "expired certificate", "The client certificate expired at 2027-01-01T00:00:00Z"
+                Code.EXPIRED,
+                "expired certificate",
+                "The client certificate expired at 2027-01-01T00:00:00Z",
             ),
             self.expect_refused(samples.client(), PolicySettings(), samples.NOT_AFTER + 1),
         )
@@ -263,7 +275,7 @@ class Times(PolicyTestCase):
         """One that is not valid yet is refused, with the time of its beginning."""
         text = "The client certificate is not valid before 2026-01-01T00:00:00Z"
         self.assertEqual(
-            ErrorResponse(401, "certificate not yet valid", text),
+            ErrorResponse(Code.NOT_YET_VALID, "certificate not yet valid", text),
             self.expect_refused(samples.client(), PolicySettings(), samples.NOT_BEFORE - 1),
         )
 

@@ -67,8 +67,8 @@ def told(
     """The fields, or in what words they are refused."""
     try:
         return forward(sanitize_request(found, rules)[0], found, client, rules, policy, now)
-    except HttpError as refused:
-        return refused.refusal.reason.encode()
+    except HttpError as error:
+        return error.response.detail.encode()
 
 
 class Again(SynchronousTestCase):

@@ -144,7 +144,7 @@ class Own(RulesTests):
         )
         with self.assertRaises(HttpError) as raised:
             identity(CLIENT, self.rules({"name": "X-Cert", "max_value_bytes": size - 1}))
-        refusal = raised.exception.refusal
+        refusal = raised.exception.response
         self.assertEqual((400, "invalid_client"), (refusal.status, refusal.error))
         self.assertIn(f"{size} bytes, {size - 1} allowed", refusal.description)
 

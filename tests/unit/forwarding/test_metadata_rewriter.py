@@ -143,7 +143,7 @@ class Documents(RewritingTestCase):
         client = self.ask(*pieces, request=request)
         self.assertEqual(sized(REWRITTEN, *more, JSON), undated(client.sent()))
         self.assertEqual(
-            [Outcome.ANSWERED], [exchange.outcome for exchange in self.proxy.exchanges]
+            [Outcome.COMPLETED], [exchange.outcome for exchange in self.proxy.exchanges]
         )
         self.expect_quiet()
 

@@ -342,8 +342,8 @@ class Spoofs(SynchronousTestCase):
         genuine = identity(samples.client() if certified else None, rules)
         try:
             out, _ = forward_head(head(*pairs), rules, genuine)
-        except HttpError as refused:
-            self.assertEqual(400, refused.refusal.status)
+        except HttpError as error:
+            self.assertEqual(400, error.response.status)
             return
         self.assertEqual(list(genuine), [pair for pair in out if fold(pair[0]) in rules.folds])
 

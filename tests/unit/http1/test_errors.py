@@ -3,119 +3,131 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.http1.errors import ErrorResponse, HttpError, bad_request
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 
-STATUSES = (400, 401, 403, 405, 408, 413, 414, 417, 421, 431, 501, 502, 503, 504)
+PAGE = Path(__file__).parents[3] / "docs" / "error-codes.rst"
+SENT = [ErrorResponse(code, "detail") for code in Code if code.status]
+
+
+def with_field(name: bytes) -> dict[int, bytes]:
+    """Return the value of a field by status, for the responses that have it."""
+    found = {response.status: dict(response.pairs).get(name) for response in SENT}
+    return {status: value for status, value in found.items() if value}
+
+
+class Codes(SynchronousTestCase):
+    def test_stable(self) -> None:
+        """Labels and statuses are a promise to dashboards: a change here is a change for operators."""
+        statuses: dict[int, list[str]] = {}
+        for code in Code:
+            statuses.setdefault(code.status, []).append(code.label)
+        self.assertEqual(
+            {
+                0: ["send_timeout", "client_left", "shutdown"],
+                400: ["bad_request", "certificate_too_large"],
+                401: [
+                    "no_certificate", "untrusted", "expired", "not_yet_valid", "weak_key",
+                    "key_type_not_allowed", "revoked", "unreadable_certificate",
+                ],
+                405: ["method_not_allowed"],
+                408: ["head_timeout", "body_timeout"],
+                413: ["body_too_large"],
+                414: ["target_too_long"],
+                417: ["expectation_failed"],
+                421: ["misdirected"],
+                431: ["head_too_large"],
+                501: ["not_implemented"],
+                502: ["connect_failed", "invalid_response", "internal_error"],
+                503: ["queue_full", "uploads_full", "queue_timeout"],
+                504: ["connect_timeout", "backend_timeout"],
+            },
+            statuses,
+        )  # fmt: skip
+
+    def test_documented(self) -> None:
+        """Each code is on the page, with its status, its meaning and its setting."""
+        page = " ".join(PAGE.read_text("utf-8").split())
+        for code in Code:
+            facts = code.value
+            status = str(code.status or "none")
+            row = f"* - ``{code.label}`` - {status} - {facts.meaning.replace('`', '``')}"
+            if code.limit:
+                row += f" (``{code.limit}``)"
+            self.assertIn(row, page)
 
 
 class Body(SynchronousTestCase):
     def test_literal(self) -> None:
-        """The answer to a refused certificate is RFC 6749 section 5.2's, byte for byte."""
-        found = ErrorResponse(
-            401, "expired certificate", "The client certificate expired at 2026-01-01T00:00:00Z"
-        )
+        """The response to an expired certificate follows RFC 6749 section 5.2, byte for byte."""
+        description = "The client certificate expired at 2026-01-01T00:00:00Z"
+        found = ErrorResponse(Code.EXPIRED, "expired certificate", description)
         self.assertEqual(
-            b'{"error": "invalid_client", "error_description": "The client certificate expired at 2026-01-01T00:00:00Z"}\n',
+            b'{"error": "invalid_client", "error_description": "%b"}\n' % description.encode(),
             found.body,
         )
 
     def test_every_status(self) -> None:
-        """Every status that the proxy answers has an error of OAuth's and a description."""
-        errors = {
-            status: json.loads(ErrorResponse(status, "reason").body)["error"] for status in STATUSES
-        }
-        special = {
-            401: "invalid_client",
-            403: "access_denied",
-            502: "server_error",
-            503: "temporarily_unavailable",
-        }
-        special[504] = "server_error"
-        self.assertEqual(
-            {status: special.get(status, "invalid_request") for status in STATUSES}, errors
-        )
-        for status in STATUSES:
-            self.assertTrue(
-                json.loads(ErrorResponse(status, "reason").body)["error_description"], status
-            )
+        """Every status that the proxy sends has an OAuth error and a description."""
+        special = {401: "invalid_client", 503: "temporarily_unavailable"}
+        special |= {502: "server_error", 504: "server_error"}
+        for response in SENT:
+            body = json.loads(response.body)
+            self.assertEqual(special.get(response.status, "invalid_request"), body["error"])
+            self.assertTrue(body["error_description"], response.code)
 
     def test_description_by_default(self) -> None:
-        """Without a description the status's own phrase stands there."""
-        self.assertEqual(
-            "Bad Gateway",
-            json.loads(ErrorResponse(502, "connection refused").body)["error_description"],
-        )
+        """Without a description the body has the phrase of the status."""
+        body = json.loads(ErrorResponse(Code.INVALID_RESPONSE, "connection refused").body)
+        self.assertEqual("Bad Gateway", body["error_description"])
 
     def test_error_given(self) -> None:
-        """A given error word wins over the status's."""
-        self.assertEqual(
-            "invalid_client",
-            json.loads(ErrorResponse(400, "too large", "", "invalid_client").body)["error"],
-        )
+        """A given error wins over that of the status."""
+        body = json.loads(ErrorResponse(Code.BAD_REQUEST, "large", "", "invalid_client").body)
+        self.assertEqual("invalid_client", body["error"])
 
-    def test_reason_stays_inside(self) -> None:
-        """The operator's reason is not in the answer: a client learns nothing of what is behind the proxy."""
-        refusal = ErrorResponse(502, "back end 10.0.0.7:8080: connection refused")
-        self.assertNotIn(
-            b"10.0.0.7", refusal.body + b"".join(name + value for name, value in refusal.pairs)
-        )
+    def test_detail_stays_inside(self) -> None:
+        """The operator's detail is not in the response: it may describe the back end."""
+        response = ErrorResponse(Code.INVALID_RESPONSE, "back end 10.0.0.7:8080: refused")
+        sent = response.body + b"".join(name + value for name, value in response.pairs)
+        self.assertNotIn(b"10.0.0.7", sent)
 
 
 class Fields(SynchronousTestCase):
-    def test_every_answer(self) -> None:
-        """Every answer is JSON and no cache keeps it."""
-        for status in STATUSES:
-            pairs = ErrorResponse(status, "reason").pairs
-            self.assertEqual(
-                ((b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")),
-                pairs[:2],
-                status,
-            )
+    def test_every_response(self) -> None:
+        """Every error response is JSON, and no cache stores it."""
+        expected = ((b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store"))
+        for response in SENT:
+            self.assertEqual(expected, response.pairs[:2], response.code)
 
     def test_retry_after(self) -> None:
-        """503, and only 503, says when to come back."""
-        saying = [
-            status
-            for status in STATUSES
-            if b"Retry-After" in dict(ErrorResponse(status, "reason").pairs)
-        ]
-        self.assertEqual([503], saying)
+        """503, and only 503, has ``Retry-After``."""
+        self.assertEqual({503: b"1"}, with_field(b"Retry-After"))
 
     def test_challenge(self) -> None:
         """401, and only 401, has a challenge (RFC 9110 section 15.5.2)."""
-        challenging = {
-            status: dict(ErrorResponse(status, "reason").pairs).get(b"WWW-Authenticate")
-            for status in STATUSES
-        }
-        self.assertEqual(
-            {401: b"ClientCertificate"},
-            {status: value for status, value in challenging.items() if value},
-        )
+        self.assertEqual({401: b"ClientCertificate"}, with_field(b"WWW-Authenticate"))
 
     def test_allow(self) -> None:
-        """405, and only 405, says which methods there are (RFC 9110 section 15.5.6)."""
-        allowing = {
-            status: dict(ErrorResponse(status, "reason").pairs).get(b"Allow") for status in STATUSES
-        }
-        expected: dict[int, bytes | None] = dict.fromkeys(STATUSES)
-        expected[405] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-        self.assertEqual(expected, allowing)
+        """405, and only 405, lists the methods (RFC 9110 section 15.5.6)."""
+        methods = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+        self.assertEqual({405: methods}, with_field(b"Allow"))
 
 
 class Raised(SynchronousTestCase):
-    def test_carries_the_refusal(self) -> None:
-        """The exception carries the answer, and its text is the operator's reason."""
-        refusal = ErrorResponse(400, "no host field", "Malformed request")
-        self.assertIs(refusal, HttpError(refusal).refusal)
-        self.assertEqual("no host field", str(HttpError(refusal)))
+    def test_carries_the_response(self) -> None:
+        """The exception carries the response, and its text is the operator's detail."""
+        response = ErrorResponse(Code.BAD_REQUEST, "no host field", "Malformed request")
+        self.assertIs(response, HttpError(response).response)
+        self.assertEqual("no host field", str(HttpError(response)))
 
-    def test_malformed(self) -> None:
-        """What is malformed is 400, and the client is told no more than that."""
-        refusal = bad_request("no host field").refusal
+    def test_bad_request(self) -> None:
+        """A malformed request is 400, and the client learns no more than that."""
+        response = bad_request("no host field").response
         self.assertEqual(
             (400, "no host field", "Malformed request"),
-            (refusal.status, refusal.reason, refusal.description),
+            (response.status, response.detail, response.description),
         )

@@ -71,7 +71,7 @@ class HeadTestCase(SynchronousTestCase):
             version=version,
             settings=settings,
         ).refusal
-        self.assertEqual(status, refusal.status, refusal.reason)
+        self.assertEqual(status, refusal.status, refusal.detail)
         return refusal
 
 
@@ -105,9 +105,9 @@ class Whole(HeadTestCase):
         """Whatever comes in, out comes an answer of the design's, or a head of which every part is plain."""
         try:
             found = read_request_head(method, target, version, pairs, SETTINGS)
-        except HttpError as refused:
-            self.assertIn(refused.refusal.status, (400, 405, 413, 414, 417, 431, 501))
-            self.assertTrue(refused.refusal.reason.isascii())
+        except HttpError as error:
+            self.assertIn(error.response.status, (400, 405, 413, 414, 417, 431, 501))
+            self.assertTrue(error.response.detail.isascii())
             return
         self.assertIn(found.method, METHODS)
         self.assertRegex(found.target, rb"\A(/[!-\"$-~]*|\*)\Z")
@@ -209,7 +209,7 @@ class Fields(HeadTestCase):
             refusal = self.expect_refused(
                 400, *pairs, (name, b"1"), (name.swapcase(), b"1"), method=b"POST"
             )
-            self.assertEqual(f"two {name.decode().lower()} fields", refusal.reason)
+            self.assertEqual(f"two {name.decode().lower()} fields", refusal.detail)
 
     def test_repeats(self) -> None:
         """Every other field may be repeated and keeps its place."""
@@ -243,27 +243,25 @@ class Served(HeadTestCase):
         ):
             self.assertEqual(host, read((b"Host", host), settings=settings).host)
         for host in (b"other.example", b"as.example.evil", b"xas.example", b"[::2]"):
-            refused = self.assertRaises(HttpError, read, (b"Host", host), settings=settings)
-            self.assertEqual(421, refused.refusal.status, host)
-            self.assertEqual(
-                f"a host that is not served: '{host.decode()}'", refused.refusal.reason
-            )
+            error = self.assertRaises(HttpError, read, (b"Host", host), settings=settings)
+            self.assertEqual(421, error.response.status, host)
+            self.assertEqual(f"a host that is not served: '{host.decode()}'", error.response.detail)
 
     def test_told(self) -> None:
         """The log says which name was asked for, in few characters, and not the secret header's; the client is not told."""
         settings = ClientSettings(allowed_hosts=("as.example",))
         for host in (b"x" * 300, NAME.encode(), b"a" * 75 + NAME.encode()):
             refusal = self.assertRaises(HttpError, read, (b"Host", host), settings=settings).refusal
-            self.assertLess(len(refusal.reason), 120)
-            self.assertNotIn(NAME.lower()[21:], refusal.reason)
+            self.assertLess(len(refusal.detail), 120)
+            self.assertNotIn(NAME.lower()[21:], refusal.detail)
             self.assertNotIn(host, refusal.body)
 
     def test_no_host(self) -> None:
         """A request of HTTP/1.0 that names no host is for none of them."""
-        refused = self.assertRaises(
+        error = self.assertRaises(
             HttpError, read, version="1.0", settings=ClientSettings(allowed_hosts=("as.example",))
         )
-        self.assertEqual(421, refused.refusal.status)
+        self.assertEqual(421, error.response.status)
 
 
 class Host(HeadTestCase):
@@ -550,8 +548,8 @@ class Answer(SynchronousTestCase):
         """Whatever a back end sends, out comes a head with one framing, or 502."""
         try:
             found = read_response_head(status, reason, "1.1", pairs, method, 4)
-        except HttpError as refused:
-            self.assertEqual(502, refused.refusal.status)
+        except HttpError as error:
+            self.assertEqual(502, error.response.status)
             return
         self.assertEqual(found, attrs.evolve(found, status=status, pairs=pairs))
         self.assertTrue(found.body is not Framing.LENGTH or found.length >= 0)

@@ -22,14 +22,14 @@ class Judged(SynchronousTestCase):
             b"GET / RTSP/1.0",
             b"",
         ):
-            refused = self.assertRaises(HttpError, check_request_line, line)
-            self.assertEqual(400, refused.refusal.status, line)
+            error = self.assertRaises(HttpError, check_request_line, line)
+            self.assertEqual(400, error.response.status, line)
 
     def test_methods(self) -> None:
         """Methods that are not served are answered before anything else is read."""
         for status, method in ((405, b"TRACE"), (405, b"CONNECT"), (501, b"BREW"), (501, b"get")):
-            refused = self.assertRaises(HttpError, check_request_line, method + b" / HTTP/1.1")
-            self.assertEqual(status, refused.refusal.status, method)
+            error = self.assertRaises(HttpError, check_request_line, method + b" / HTTP/1.1")
+            self.assertEqual(status, error.response.status, method)
 
 
 class Told(SynchronousTestCase):

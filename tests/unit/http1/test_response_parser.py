@@ -195,8 +195,8 @@ class HostileAnswers(AnswerTestCase):
         (short,), _ = respond([b"H"])
         assert isinstance(none, ErrorResponse)
         assert isinstance(short, ErrorResponse)
-        self.assertIn("none", none.reason)
-        self.assertIn("cut short", short.reason)
+        self.assertIn("none", none.detail)
+        self.assertIn("cut short", short.detail)
 
     def test_after_a_refusal(self) -> None:
         """After a refusal nothing comes any more, neither from bytes nor from the end."""

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import certificates as samples
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange, Outcome
+from x509proxy.http1.errors import Code
 from x509proxy.monitoring.counters import BOUNDS, NULL_METRICS, Counters, Counts
 
 BACK_END = "http://127.0.0.1:8080"
@@ -19,7 +20,7 @@ def exchange(**changes: Any) -> Exchange:
     """One that a back end has answered, but for the changes."""
     found = {
         "started": 1000.0, "duration": 0.004, "peer": "192.0.2.7", "method": "POST", "target": "/token", "status": 200,
-        "outcome": Outcome.ANSWERED, "bytes_in": 29, "bytes_out": 60, "backend": BACK_END,
+        "outcome": Outcome.COMPLETED, "bytes_in": 29, "bytes_out": 60, "backend": BACK_END,
     }  # fmt: skip
     return Exchange(**{**found, **changes})
 
@@ -28,8 +29,9 @@ def refused(**changes: Any) -> Exchange:
     """One that the proxy refused, but for the changes."""
     found = {
         "status": 401,
-        "outcome": Outcome.REFUSED,
-        "reason": "no client certificate",
+        "outcome": Outcome.REJECTED,
+        "code": Code.NO_CERTIFICATE,
+        "detail": "no client certificate",
         "backend": "",
     }
     return exchange(**{**found, **changes})
@@ -52,7 +54,7 @@ class Exchanges(SynchronousTestCase):
         for status in (200, 200, 500):
             self.counters.exchange(exchange(status=status))
         counts = self.counters.counts()
-        self.assertEqual({BACK_END: {"answered": {200: 2, 500: 1}}}, counts.exchanges)
+        self.assertEqual({BACK_END: {"completed": {200: 2, 500: 1}}}, counts.exchanges)
         self.assertEqual((87, 180), (counts.bytes_in, counts.bytes_out))
         self.assertAlmostEqual(0.012, counts.seconds)
         self.assertEqual({}, counts.refusals)
@@ -61,15 +63,15 @@ class Exchanges(SynchronousTestCase):
         """What was refused or broken off counts apart, by a word for its reason, and not among the durations."""
         self.counters.exchange(refused())
         self.counters.exchange(
-            refused(outcome=Outcome.ABORTED, status=200, reason="the client left", backend=BACK_END)
+            refused(outcome=Outcome.ABORTED, status=200, code=Code.CLIENT_LEFT, backend=BACK_END)
         )
         counts = self.counters.counts()
         self.assertEqual(
-            {"": {"refused": {401: 1}}, BACK_END: {"aborted": {200: 1}}}, counts.exchanges
+            {"": {"rejected": {401: 1}}, BACK_END: {"aborted": {200: 1}}}, counts.exchanges
         )
         self.assertEqual({"no_certificate": 1, "client_left": 1}, counts.refusals)
         self.assertEqual(0, sum(counts.durations))
-        self.assertEqual(["no client certificate"], [one.reason for one in self.counters.refused])
+        self.assertEqual(["no client certificate"], [one.detail for one in self.counters.refused])
 
     def test_durations(self) -> None:
         """Each duration is in one bin, whose end it does not exceed; there is one for what takes longest."""
@@ -147,13 +149,14 @@ class Bounds(SynchronousTestCase):
                     target=target,
                     method=method,
                     peer=f"peer {number}",
-                    reason=f"body of {number} bytes",
+                    code=Code.BODY_TOO_LARGE,
+                    detail=f"body of {number} bytes",
                     status=413,
                 )
             )
         counts = self.counters.counts()
         self.assertEqual(
-            ({"": {"refused": {413: 200}}}, {"body_too_large": 200}),
+            ({"": {"rejected": {413: 200}}}, {"body_too_large": 200}),
             (counts.exchanges, counts.refusals),
         )
 
@@ -164,12 +167,12 @@ class Connections(SynchronousTestCase):
         counters = Counters()
         for version in (0x0304, 0x0304, 0x0303, 0x0305):
             counters.handshake_succeeded(version)
-        counters.handshake_failed("silent")
+        counters.handshake_failed("no_client_hello")
         counters.limited("client.max-connections")
         counts = counters.counts()
         self.assertEqual({"TLSv1.3": 2, "TLSv1.2": 1, "other": 1}, counts.handshakes)
         self.assertEqual(
-            ({"silent": 1}, {"client.max-connections": 1}),
+            ({"no_client_hello": 1}, {"client.max-connections": 1}),
             (counts.handshake_failures, counts.limits),
         )
 
@@ -191,7 +194,7 @@ class Connections(SynchronousTestCase):
         """The twin takes the same calls and says nothing."""
         NULL_METRICS.exchange(exchange())
         NULL_METRICS.handshake_succeeded(0x0304)
-        NULL_METRICS.handshake_failed("silent")
+        NULL_METRICS.handshake_failed("no_client_hello")
         NULL_METRICS.limited("client.max-connections")
         NULL_METRICS.reloaded()
 
@@ -208,10 +211,10 @@ class Sums(SynchronousTestCase):
         two = counters.counts()
         both = one + two
         self.assertEqual(
-            {BACK_END: {"answered": {200: 2, 500: 1}}, "": {"refused": {401: 2}}}, both.exchanges
+            {BACK_END: {"completed": {200: 2, 500: 1}}, "": {"rejected": {401: 2}}}, both.exchanges
         )
         self.assertEqual(
             (2, {"TLSv1.3": 2}, 3), (both.forged, both.handshakes, sum(both.durations))
         )
         self.assertEqual(one, one + Counts())
-        self.assertEqual((5, 3, 2), (both.total(), both.total("answered"), both.total("refused")))
+        self.assertEqual((5, 3, 2), (both.total(), both.total("completed"), both.total("rejected")))

@@ -12,6 +12,7 @@ from tests.unit.monitoring.status_page.test_html import EVIL
 from tests.unit.monitoring.test_counters import BACK_END, exchange, refused
 from tests.unit.monitoring.test_snapshot import DOWN, UP, snapshot
 from x509proxy.exchange import Outcome
+from x509proxy.http1.errors import Code
 from x509proxy.monitoring.counters import BOUNDS, Counters
 from x509proxy.monitoring.prometheus import exposition
 from x509proxy.monitoring.snapshot import CertificateState, ReloadState, Snapshot, WorkerState
@@ -38,10 +39,10 @@ def rich() -> Snapshot:
     counters = Counters()
     counters.exchange(exchange(duration=0.004))
     counters.exchange(exchange(duration=0.006, forged=2, invalid_header_names=1))
-    counters.exchange(refused(status=503, reason="the queue for the back end is full"))
-    counters.exchange(refused(status=0, reason="the client left", outcome=Outcome.ABORTED))
+    counters.exchange(refused(status=503, code=Code.QUEUE_FULL))
+    counters.exchange(refused(status=0, code=Code.CLIENT_LEFT, outcome=Outcome.ABORTED))
     counters.handshake_succeeded(0x0304)
-    counters.handshake_failed("silent")
+    counters.handshake_failed("no_client_hello")
     counters.limited("client.max-connections")
     counters.reloaded("broken")
     return snapshot(
@@ -61,21 +62,21 @@ class Text(SynchronousTestCase):
     def test_exchanges(self) -> None:
         """Exchanges by back end, outcome and status; refusals by reason."""
         self.assertEqual(
-            2, self.value("exchanges_total", backend=BACK_END, outcome="answered", code="200")
+            2, self.value("requests_total", backend=BACK_END, outcome="completed", code="200")
         )
-        self.assertEqual(1, self.value("exchanges_total", backend="", outcome="aborted", code="0"))
-        self.assertEqual(1, self.value("refusals_total", reason="queue_full"))
+        self.assertEqual(1, self.value("requests_total", backend="", outcome="aborted", code="0"))
+        self.assertEqual(1, self.value("failed_requests_total", reason="queue_full"))
         self.assertEqual(
-            (2, 1), (self.value("forged_headers_total"), self.value("odd_header_names_total"))
+            (2, 1), (self.value("forged_headers_total"), self.value("invalid_header_names_total"))
         )
         self.assertEqual(
             (116, 240),
-            (self.value("received_body_bytes_total"), self.value("sent_body_bytes_total")),
+            (self.value("request_body_bytes_total"), self.value("response_body_bytes_total")),
         )
 
     def test_durations(self) -> None:
         """The histogram is cumulative, and has the sum and the count."""
-        name = "exchange_duration_seconds"
+        name = "request_duration_seconds"
         found = [
             self.value(f"{name}_bucket", le=bound) for bound in ("0.0025", "0.005", "0.01", "+Inf")
         ]
@@ -91,13 +92,13 @@ class Text(SynchronousTestCase):
         self.assertEqual(
             (1, 0),
             (
-                self.value("handshakes_total", version="TLSv1.3"),
-                self.value("handshakes_total", version="TLSv1.2"),
+                self.value("tls_handshakes_total", version="TLSv1.3"),
+                self.value("tls_handshakes_total", version="TLSv1.2"),
             ),
         )
-        self.assertEqual(1, self.value("handshake_failures_total", reason="silent"))
+        self.assertEqual(1, self.value("tls_handshake_failures_total", reason="no_client_hello"))
         found = [
-            self.value("limits_total", limit=limit)
+            self.value("limit_exceeded_total", limit=limit)
             for limit in (
                 "client.max-connections",
                 "upstream.max-queued-requests",
@@ -143,9 +144,9 @@ class Text(SynchronousTestCase):
         """What can be known beforehand is there before it happens."""
         empty = {name for name, _ in read(snapshot(counts=Counters().counts()))}
         unknown = {
-            "exchanges_total",
-            "refusals_total",
-            "handshake_failures_total",
+            "requests_total",
+            "failed_requests_total",
+            "tls_handshake_failures_total",
             "certificate_expiry_time_seconds",
         }
         self.assertEqual(

@@ -2,78 +2,27 @@
 
 from __future__ import annotations
 
-import ast
 import errno
-from collections.abc import Iterator
-from pathlib import Path
 
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet import error as errors
 from twisted.trial.unittest import SynchronousTestCase
 
+from x509proxy.http1.errors import Code
 from x509proxy.monitoring.reason_codes import (
     LIMITS,
     connect_reason,
     counted,
     handshake_reason,
-    refusal_reason,
 )
 
-HOUSE = Path(__file__).parents[3] / "x509proxy"
 
-
-def literal(node: ast.expr) -> str | None:
-    """A text, or the part of one that is there before anything is put in."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
-            return text
-    return None
-
-
-def refusals() -> Iterator[tuple[str, int, str]]:
-    """Every refusal that is written in the package: room, status, reason as far as it is known there."""
-    for path in HOUSE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "ErrorResponse":
-                match node.args:
-                    case [ast.Constant(value=int(status)), reason, *_] if text := literal(reason):
-                        yield path.stem, status, text
-
-
-class Refusals(SynchronousTestCase):
-    def test_words(self) -> None:
-        """A reason has its word by how it begins, or else by its status."""
-        for status, reason, word in (
-            (401, "no client certificate", "no_certificate"),
-            (401, "verdict UNTRUSTED", "untrusted"),
-            (400, "certificate of 9000 bytes", "certificate_too_large"),
-            (503, "the queue for the back end is full", "queue_full"),
-            (504, "the back end could not be connected to in time", "connect_timeout"),
-            (502, "the back end could not be connected to: DNSLookupError", "connect_failed"),
-            (400, "malformed request: whatever", "bad_request"),
-            (413, "body of 7 bytes", "body_too_large"),
-            (0, "the client left", "client_left"),
-            (0, "the proxy ended", "proxy_ended"),
-            (503, "as many uploads to the back end as there may be", "uploads_full"),
-            (0, "", "other"),
-        ):
-            self.assertEqual(word, refusal_reason(status, reason), reason)
-
-    def test_all(self) -> None:
-        """Every refusal in the package has a word of its own."""
-        found = [*refusals()]
-        self.assertGreater(len(found), 30)
-        self.assertEqual([], [one for one in found if refusal_reason(*one[1:]) == "other"])
-
-    def test_limits(self) -> None:
-        """Each word that tells of a limit is one that a refusal can have."""
-        words = {refusal_reason(status, reason) for _, status, reason in refusals()} | {
-            "send_timeout"
-        }
-        self.assertEqual(set(), set(LIMITS) - words)
+class Limits(SynchronousTestCase):
+    def test_settings(self) -> None:
+        """Each code about a limit names its setting."""
+        self.assertEqual("client.max-head-bytes", LIMITS["head_too_large"])
+        self.assertEqual({code.label for code in Code if code.limit}, set(LIMITS))
 
 
 class Handshakes(SynchronousTestCase):
@@ -82,12 +31,12 @@ class Handshakes(SynchronousTestCase):
         for text, word in (
             ("unsupported protocol", "protocol_version"),
             ("tlsv1 alert protocol version", "protocol_version"),
-            ("no shared cipher", "nothing_in_common"),
+            ("no shared cipher", "no_shared_parameters"),
             ("http request", "not_tls"),
             ("wrong version number", "not_tls"),
-            ("tlsv1 alert unknown ca", "refused_by_client"),
-            ("ssl/tls alert bad certificate", "refused_by_client"),
-            ("bad signature", "bad_proof"),
+            ("tlsv1 alert unknown ca", "client_alert"),
+            ("ssl/tls alert bad certificate", "client_alert"),
+            ("bad signature", "bad_signature"),
             ("unexpected eof while reading", "client_left"),
             ("something new", "other"),
         ):

@@ -67,7 +67,7 @@ class Texts(SynchronousTestCase):
         )
         self.assertEqual(
             (401, "no client certificate", "POST", "/token"),
-            (older.status, older.reason, older.method, older.target),
+            (older.status, older.detail, older.method, older.target),
         )
 
     def test_clients(self) -> None:
@@ -101,9 +101,9 @@ class Texts(SynchronousTestCase):
         def hide(text: str) -> str:
             return text.replace(secret, "...")
 
-        self.counters.exchange(refused(target="/" + "x" * 140 + secret, reason=f"about {secret}"))
+        self.counters.exchange(refused(target="/" + "x" * 140 + secret, detail=f"about {secret}"))
         [row] = refusals_of(self.counters, hide)
-        self.assertNotIn("SS", row.target + row.reason)
+        self.assertNotIn("SS", row.target + row.detail)
 
 
 class Pipes(SynchronousTestCase):

@@ -128,7 +128,7 @@ class Views(SynchronousTestCase):
         self.counters.exchange(
             refused(
                 target=f"/{secret.replace('-', '_')}",
-                reason=f"about {secret}",
+                detail=f"about {secret}",
                 certificate=certificate,
             )
         )

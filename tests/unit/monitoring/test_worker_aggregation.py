@@ -18,11 +18,13 @@ from x509proxy.monitoring.worker_aggregation import WorkerAggregate, combine
 
 
 def counts(number: int) -> Counts:
-    return Counts(exchanges={"http://a": {"answered": {200: number}}})
+    return Counts(exchanges={"http://a": {"completed": {200: number}}})
 
 
 def refusal(at: float) -> RefusalState:
-    return RefusalState(at=at, status=401, reason="", method="GET", target="/", peer="192.0.2.7")
+    return RefusalState(
+        at=at, status=401, code="", detail="", method="GET", target="/", peer="192.0.2.7"
+    )
 
 
 def client(thumbprint: str, last: float, requests: int) -> ClientState:

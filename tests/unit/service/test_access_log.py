@@ -26,7 +26,7 @@ from x509proxy.schema import ProxySettings
 from x509proxy.service.access_log import AccessLog, LogFile, RateLimiter, open_log
 from x509proxy.settings import LogFormat
 
-REFUSED = structs.replace(EXCHANGE, outcome=Outcome.REFUSED, status=400)
+REFUSED = structs.replace(EXCHANGE, outcome=Outcome.REJECTED, status=400)
 
 
 @attrs.frozen

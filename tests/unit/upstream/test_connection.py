@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import CUT, OK, BackEnd, Borrower, RequestTransport, TlsWire
 from x509proxy.backend_url import Backend
-from x509proxy.http1.errors import ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.response_parser import ResponseParser
 from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.settings import UpstreamSettings
@@ -110,7 +110,7 @@ class Connecting(UpstreamTestCase):
         (refusal,) = borrower.refusals
         self.assertEqual(
             (502, "the back end could not be connected to: Connection refused"),
-            (refusal.status, refusal.reason),
+            (refusal.status, refusal.detail),
         )
         self.expect()
         self.expect_forgotten()
@@ -319,7 +319,10 @@ class Exchanging(UpstreamTestCase):
         self.patch(
             ResponseParser,
             "feed",
-            lambda reader, data: [*feed(reader, data), ErrorResponse(502, "too late")],
+            lambda reader, data: [
+                *feed(reader, data),
+                ErrorResponse(Code.INVALID_RESPONSE, "too late"),
+            ],
         )
         self.wire.deliver(OK)
         self.assertEqual(

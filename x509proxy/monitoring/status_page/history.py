@@ -68,7 +68,7 @@ def quantile(share: float, bins: Sequence[int]) -> float | None:
 def _sample(before: Snapshot, after: Snapshot) -> Sample:
     seconds = after.taken - before.taken
     old, new = before.counts, after.counts
-    answered = new.total("answered") - old.total("answered")
+    answered = new.total("completed") - old.total("completed")
 
     def rate(one: float, other: float) -> float:
         # A worker's end may be heard of before its last counts are.
@@ -77,7 +77,7 @@ def _sample(before: Snapshot, after: Snapshot) -> Sample:
     return Sample(
         at=after.taken,
         exchanges=rate(old.total(), new.total()),
-        refused=rate(old.total("refused"), new.total("refused")),
+        refused=rate(old.total("rejected"), new.total("rejected")),
         aborted=rate(old.total("aborted"), new.total("aborted")),
         handshakes=rate(_all(old.handshakes), _all(new.handshakes)),
         failures=rate(_all(old.handshake_failures), _all(new.handshake_failures)),

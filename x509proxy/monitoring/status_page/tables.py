@@ -158,7 +158,7 @@ def _refusal(row: RefusalState) -> Sequence[object]:
     return (
         time_of_day(row.at),
         status,
-        row.reason,
+        row.detail,
         asked,
         row.peer,
         row.subject or row.thumbprint or "–",

@@ -18,7 +18,7 @@ _RECENT = 5  # samples, of which a figure is the mean: one alone would flicker
 def tiles(snapshot: Snapshot, history: History) -> Markup:
     """Six figures, each with the last minutes."""
     counts, last = snapshot.counts, _Recent(history)
-    refused, total = counts.total("refused"), counts.total()
+    refused, total = counts.total("rejected"), counts.total()
     requests, handshake_succeeded, failed = (
         last.rate(name) for name in ("exchanges", "handshakes", "failures")
     )

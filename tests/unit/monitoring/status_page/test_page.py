@@ -17,6 +17,7 @@ from tests.unit.monitoring.status_page.test_html import EVIL, Reader
 from tests.unit.monitoring.test_counters import exchange, refused
 from tests.unit.monitoring.test_snapshot import DOWN, UP, snapshot
 from x509proxy.certificates.client_certificate import Verdict
+from x509proxy.http1.errors import Code
 from x509proxy.monitoring.counters import Counters
 from x509proxy.monitoring.snapshot import (
     BackendState,
@@ -177,7 +178,7 @@ class Rows(SynchronousTestCase):
         """The latest fifteen, and a stroke for what was never read."""
         for number in range(20):
             self.counters.exchange(
-                refused(started=float(number), duration=0.0, reason=f"reason {number}")
+                refused(started=float(number), duration=0.0, detail=f"reason {number}")
             )
         self.counters.exchange(
             refused(
@@ -219,7 +220,7 @@ class Rows(SynchronousTestCase):
         shown = attrs.evolve(samples.client(), subject=EVIL, key=EVIL)
         self.counters.exchange(
             refused(
-                certificate=shown, target=EVIL, method=EVIL, reason=EVIL, peer=EVIL, backend=EVIL
+                certificate=shown, target=EVIL, method=EVIL, detail=EVIL, peer=EVIL, backend=EVIL
             )
         )
         row = BackendState(url=EVIL, reason=EVIL)
@@ -251,7 +252,7 @@ class Figures(SynchronousTestCase):
             counters.exchange(exchange())
         counters.exchange(refused())
         counters.handshake_succeeded(0x0304)
-        counters.handshake_failed("silent")
+        counters.handshake_failed("no_client_hello")
         found = snapshot(
             taken=102.0, counts=counters.counts(), connections=5, most_connections=4096
         )
@@ -284,8 +285,8 @@ class Figures(SynchronousTestCase):
         counters = Counters()
         for status in (200, 201, 404):
             counters.exchange(exchange(status=status))
-        counters.exchange(refused(status=503, reason="the queue for the back end is full"))
-        counters.exchange(refused(status=0, reason="the client left"))
+        counters.exchange(refused(status=503, code=Code.QUEUE_FULL))
+        counters.exchange(refused(status=0, code=Code.CLIENT_LEFT))
         counters.limited("client.max-connections")
         document = page(snapshot(counts=counters.counts()))
         found = dict(re.findall(r"<dt[^>]*>(.*?)</dt><dd>(.*?)</dd>", document))
