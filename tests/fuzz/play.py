@@ -146,11 +146,11 @@ class ClientPlay:
         return wrong + self.afterwards
 
     def _count_faults(self) -> Iterator[str]:
-        normalized_paths = [read_requests(data)[0] for data in self.received]
-        complete = sum(len(reading.requests) for reading in normalized_paths)
+        readings = [read_requests(data)[0] for data in self.received]
+        complete = sum(len(reading.requests) for reading in readings)
         asked = [exchange for exchange in self.ended if exchange.backend]
         answered = sum(exchange.outcome is Outcome.COMPLETED for exchange in asked)
-        torn = sum(not reading.whole for reading in normalized_paths)
+        torn = sum(not reading.whole for reading in readings)
         if complete > len(asked) or answered > complete:
             yield f"{complete} requests reached the back end, {len(asked)} were sent, {answered} answered"
         if torn > len(asked) - answered:

@@ -72,7 +72,7 @@ class GoingRed(SynchronousTestCase):
 
     def test_secrets(self) -> None:
         """So is one that hands on whatever the back end says."""
-        self.patch(headers, "tells", lambda *_: False)
+        self.patch(headers, "contains_secret", lambda *_: False)
         self.expect_found("answers", "the secret name")
 
     def test_cut_short(self) -> None:

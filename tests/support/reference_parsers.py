@@ -369,7 +369,7 @@ def read_requests(data: bytes) -> tuple[Reading, list[str]]:
         and len({reading.whole for reading in seen.values()}) != 1
     ):
         wrong.append(
-            f"they see different ends: {[(name, reading.whole) for name, reading in normalized_paths.items()]}"
+            f"they see different ends: {[(name, reading.whole) for name, reading in seen.items()]}"
         )
     return first, wrong
 

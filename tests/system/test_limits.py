@@ -523,7 +523,7 @@ class SlowReaders(ProcessTestCase):
             self.addCleanup(connection.close)
             connection.sendall(b"GET /64 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(lambda: daemon.access_log.read_text().count("outcome=aborted") == 8, pause=0.05)
-        self.assertIn('reason="the client does not read"', daemon.access_log.read_text())
+        self.assertIn('detail="the client does not read"', daemon.access_log.read_text())
         self.assertLess(high_water(daemon.pid) - before, 16)
         for connection in connections:
             taken = await deferToThread(read_to_end, connection)

@@ -508,7 +508,7 @@ class InMemory(ServiceTestCase):
             lines = path.read_text().splitlines()
             self.assertEqual(count, len(lines))
             self.successResultOf(service.stopService())
-        self.assertIn("peer=192.0.2.1 method=GET target=/", lines[1])
+        self.assertIn("client_address=192.0.2.1 method=GET target=/", lines[1])
         self.assertEqual(0o600, stat.S_IMODE(path.stat().st_mode))
 
     def test_standard_output(self) -> None:
@@ -520,7 +520,7 @@ class InMemory(ServiceTestCase):
         service = self.make("--access-log", "-")
         running_of(service).observe(self.exchange())
         self.successResultOf(service.stopService())
-        self.assertIn(b"peer=192.0.2.1", os.read(read, 4096))
+        self.assertIn(b"client_address=192.0.2.1", os.read(read, 4096))
 
     def test_full_disk(self) -> None:
         """A log that cannot be written costs log lines and nothing else: the observer does not raise."""

@@ -54,7 +54,7 @@ class PolicyTestCase(SynchronousTestCase):
     ) -> ErrorResponse:
         refusal: ErrorResponse = self.assertRaises(
             HttpError, admit, certificate, NEEDS[settings.client_certificate], settings, now
-        ).refusal
+        ).response
         self.assertEqual("invalid_client", json.loads(refusal.body)["error"])
         return refusal
 

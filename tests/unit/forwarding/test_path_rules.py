@@ -133,7 +133,7 @@ class Detours(SynchronousTestCase):
         """Where one reading needs a certificate, and by another there must be none, the request is refused."""
         for target in ("/token/../login", "/login/../token", "/login/a/../../token"):
             self.assertEqual(
-                400, self.assertRaises(HttpError, need, target, TOKEN, LOGIN).refusal.status
+                400, self.assertRaises(HttpError, need, target, TOKEN, LOGIN).response.status
             )
 
 

@@ -395,7 +395,7 @@ class HopByHop(SynchronousTestCase):
         for value in (b"Host", b"close, content-length", b"TRANSFER-ENCODING"):
             refusal: ErrorResponse = self.assertRaises(
                 HttpError, drop_hop_by_hop, [(b"Connection", value)]
-            ).refusal
+            ).response
             self.assertEqual(400, refusal.status)
 
     def test_twins(self) -> None:

@@ -70,7 +70,7 @@ class HeadTestCase(SynchronousTestCase):
             target=target,
             version=version,
             settings=settings,
-        ).refusal
+        ).response
         self.assertEqual(status, refusal.status, refusal.detail)
         return refusal
 
@@ -251,7 +251,7 @@ class Served(HeadTestCase):
         """The log says which name was asked for, in few characters, and not the secret header's; the client is not told."""
         settings = ClientSettings(allowed_hosts=("as.example",))
         for host in (b"x" * 300, NAME.encode(), b"a" * 75 + NAME.encode()):
-            refusal = self.assertRaises(HttpError, read, (b"Host", host), settings=settings).refusal
+            refusal = self.assertRaises(HttpError, read, (b"Host", host), settings=settings).response
             self.assertLess(len(refusal.detail), 120)
             self.assertNotIn(NAME.lower()[21:], refusal.detail)
             self.assertNotIn(host, refusal.body)
@@ -467,7 +467,7 @@ class Answer(SynchronousTestCase):
     ) -> None:
         refusal: ErrorResponse = self.assertRaises(
             HttpError, answer, *pairs, status=status, version=version
-        ).refusal
+        ).response
         self.assertEqual(502, refusal.status)
 
     def test_literal(self) -> None:

@@ -37,7 +37,7 @@ def read(target: str) -> bytes:
 
 class Strays(SynchronousTestCase):
     def expect_refused(self, target: str) -> None:
-        refusal = self.assertRaises(HttpError, read, target).refusal
+        refusal = self.assertRaises(HttpError, read, target).response
         self.assertEqual((400, "Malformed request"), (refusal.status, refusal.description), target)
 
     def test_above_the_root(self) -> None:
