@@ -142,7 +142,7 @@ class ProductionTests(ReadmeTests):
             forged = json.loads(self.shell(self.block("forge")))
             self.assertEqual(forged["message"], "No client certificate arrived.")
         log = (self.folder / "access.log").read_text()
-        self.assertEqual((log.count("status=200"), log.count("forged=1")), (2, 1))
+        self.assertEqual((log.count("status=200"), log.count("forged_headers=1")), (2, 1))
 
 
 class EmbeddingTests(ReadmeTests):

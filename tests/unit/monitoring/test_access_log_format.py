@@ -73,7 +73,7 @@ class Line(SynchronousTestCase):
 
     def test_forged(self) -> None:
         """Forged headers show in the log, by their number."""
-        self.assertEqual("2", fields(line(forged=2))["forged"])
+        self.assertEqual("2", fields(line(forged=2))["forged_headers"])
 
 
 class Escapes(SynchronousTestCase):
@@ -133,7 +133,8 @@ class Json(SynchronousTestCase):
     def test_without_certificate(self) -> None:
         """Numbers are numbers, words are words, and ``null`` is where there is nothing to say."""
         expected = {
-            "time": "2026-07-13T12:00:00.250Z", "request_id": "00c0ffee", "client_address": "192.0.2.7", "method": "POST", "target": "/token",
+            "time": "2026-07-13T12:00:00.250Z", "request_id": "00c0ffee", "client_address": "192.0.2.7",
+            "method": "POST", "target": "/token",
             "version": "HTTP/1.1", "status": 200, "outcome": "completed", "request_bytes": 29, "response_bytes": 512, "duration_ms": 12.3, "tls_version": "TLSv1.3",
             "verdict": "NONE", "x5t_s256": None, "subject": None, "forged_headers": 0, "backend": "http://127.0.0.1:8080", "code": None, "detail": None,
         }  # fmt: skip
