@@ -19,13 +19,34 @@ _FIRST = random.randrange(len(_BELOW_EPHEMERAL))
 _candidates: Iterator[int] = cycle((*_BELOW_EPHEMERAL[_FIRST:], *_BELOW_EPHEMERAL[:_FIRST]))
 
 
+# Sockets in the abstract namespace of unix(7): the kernel removes them with the process.
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port of the loopback's that nobody has just now, and that no connection will be given."""
+    """Find a port of the loopback that is free, that no connection will be given, and that no other test run was given."""
     for _, port in zip(_BELOW_EPHEMERAL, _candidates, strict=False):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+        if _is_free(port) and _hold(port):
+            return port
     raise AssertionError("every port is taken")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _hold(port: int) -> bool:
+    """Reserve the port among the test runs on this machine, until this process ends."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0x509proxy-test-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    _held.append(name)
+    return True
