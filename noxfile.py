@@ -1,0 +1,173 @@
+"""Every check of the project. ``nox --list`` names them; ``nox -s "tests-3.12"`` runs one.
+
+``.ci/run`` runs all of them in a clean clone. A session that runs trial appends its counts to the
+file that ``X509PROXY_COUNTS`` names, so that the last line of ``.ci/run`` comes from real counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "imports", "tests-3.11"]
+
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+DEFAULT = PYTHONS[0]
+# The oldest versions that setup.py admits.
+OLDEST = ("twisted==26.10.0", "pyopenssl==26.2.0", "cryptography==49.0.0", "msgspec==0.20.0")
+CHECKED = ("x509proxy", "tests", "interop", "bench")
+COVERAGE = "100"  # percent, of lines and branches
+FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "60")
+# For the servers, clients and scanners of interop/, by their Debian names.
+PROGRAMS = (
+    "buildah", "chromium", "curl", "golang-go", "haproxy", "iproute2", "libnginx-mod-stream",
+    "libnss3-tools", "logrotate", "mmdebstrap", "nginx", "openjdk-17-jdk-headless", "openssl",
+    "prometheus", "slowhttptest", "sslscan", "systemd", "testssl.sh", "tomcat10", "wget",
+)  # fmt: skip
+
+
+def trial(session: nox.Session, *arguments: str, coverage: bool = False) -> None:
+    """Run trial; print its output, append its counts, and fail as it fails."""
+    log = Path(session.create_tmp()) / "trial.log"
+    command = ["python", "-m", *(("coverage", "run", "-m") if coverage else ())]
+    command += ["twisted.trial", f"--temp-directory={log.with_suffix('.d')}", *arguments]
+    # trial's own output goes through: a session of ten minutes must not be silent.
+    pipe = f"set -o pipefail; \"$@\" 2>&1 | tee '{log}'"
+    try:
+        session.run("bash", "-c", pipe, "trial", *command, external=True)
+    finally:
+        append_counts(session.name, log)
+
+
+def append_counts(session: str, log: Path) -> None:
+    """Append what trial counted, as one line of JSON; a run without a summary has failed."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    summaries = re.findall(r"^(?:PASSED|FAILED)(?: \((.*)\))?$", text, re.MULTILINE)
+    counts = dict(re.findall(r"(\w+)=(\d+)", summaries[-1])) if summaries else {"errors": "1"}
+    failed = sum(int(counts.get(key, 0)) for key in ("failures", "errors", "unexpectedSuccesses"))
+    entry = {
+        "session": session,
+        "passed": int(counts.get("successes", 0)),
+        "failed": failed,
+        "skipped": int(counts.get("skips", 0)),
+    }
+    if path := os.environ.get("X509PROXY_COUNTS"):
+        with Path(path).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def debian(session: nox.Session, *packages: str) -> None:
+    """Install Debian packages that are missing, as root; otherwise their tests are skipped."""
+    asked = ["dpkg-query", "-W", "-f=${Package} ${Status}\n", *packages]
+    known = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    missing = [name for name in packages if f"{name} install ok installed" not in known]
+    if not missing or os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    # Debian starts a service with some packages, on ports that others may need.
+    policy = Path("/usr/sbin/policy-rc.d")
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        session.run("apt-get", "update", "-qq", external=True, silent=True)
+        install = ("apt-get", "install", "-y", "-qq", "--no-install-recommends")
+        session.run(*install, *missing, external=True, silent=True, env=quiet)
+    finally:
+        policy.unlink()
+
+
+@nox.session(python=DEFAULT)
+def lint(session: nox.Session) -> None:
+    """Style, spelling of the changelog fragments, and the prose of code and documentation."""
+    session.install("-e", ".[test]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
+
+
+@nox.session(python=DEFAULT)
+def types(session: nox.Session) -> None:
+    """mypy, strict, over everything."""
+    session.install("-e", ".[test,interop]")
+    session.run("mypy", "--strict", *CHECKED)
+
+
+@nox.session(python=DEFAULT)
+def imports(session: nox.Session) -> None:
+    """The order of the packages."""
+    session.install("-e", ".[test]")
+    session.run("lint-imports")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The suite, on each Python that is installed."""
+    session.install("-e", ".[test]")
+    trial(session, *(session.posargs or ["tests"]))
+
+
+@nox.session(python=DEFAULT)
+def oldest(session: nox.Session) -> None:
+    """The suite with the oldest dependencies."""
+    session.install("-e", ".[test]", *OLDEST)
+    trial(session, *(session.posargs or ["tests"]))
+
+
+@nox.session(python=DEFAULT)
+def coverage(session: nox.Session) -> None:
+    """The suite, with the coverage of lines and branches."""
+    session.install("-e", ".[test]")
+    trial(session, *(session.posargs or ["tests"]), coverage=True)
+    session.run("coverage", "report", f"--fail-under={COVERAGE}")
+
+
+@nox.session(python=DEFAULT)
+def fuzz(session: nox.Session) -> None:
+    """A minute of fuzzing in each direction: FUZZ_SECONDS=3600 for an hour."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.fuzz", "--seconds", FUZZ_SECONDS)
+
+
+@nox.session(python=DEFAULT)
+def package(session: nox.Session) -> None:
+    """The plugin and the wheel, however they are installed, and the README's commands."""
+    session.install("-e", ".[test]")
+    trial(session, "interop.test_install")
+
+
+@nox.session(python=DEFAULT)
+def demo(session: nox.Session) -> None:
+    """The README's demonstration: each ``curl`` line that it prints works."""
+    session.install("-e", ".[test]")
+    trial(session, "interop.test_install.Readme.test_demo")
+
+
+@nox.session(python=DEFAULT)
+def scanners(session: nox.Session) -> None:
+    """Scanners of TLS, slow clients and auditors alone; Debian's are installed as root."""
+    debian(session, "curl", "openssl", "slowhttptest", "sslscan", "testssl.sh")
+    session.install("-e", ".[test,interop]")
+    trial(session, "interop.test_scanners")
+
+
+@nox.session(python=DEFAULT)
+def interop(session: nox.Session) -> None:
+    """Real servers, clients, browsers, scanners and installations; as root it installs them."""
+    node = () if shutil.which("npm") else ("nodejs", "npm")
+    debian(session, *PROGRAMS, *node)
+    session.install("-e", ".[test,interop]")
+    folder = Path(session.create_tmp()) / "node"
+    folder.mkdir(exist_ok=True)
+    shutil.copy("interop/node/package.json", folder)
+    install = ("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent")
+    session.run(*install, "--prefix", str(folder), external=True)
+    session.env["X509PROXY_INTEROP_NODE"] = str(folder)
+    trial(session, *(session.posargs or ["interop"]))
