@@ -1,1 +1,10 @@
-"""TOML and command line to a validated Configuration."""
+"""From TOML and the command line to one validated, immutable configuration.
+
+:func:`~.loader.load_configuration` reads the settings, checks each of them, reads every file that
+they name and returns a :class:`~.configuration.Configuration`, or raises a
+:class:`~x509proxy.settings.SettingsError` of one sentence: ``key: found X, expected Y``. A reload
+calls the same function and swaps the result in; a configuration that does not load changes nothing.
+
+Warnings are about what is allowed and still worth a sentence: they are printed by each start, and
+``x509proxy check`` adds notes that an auditor would ask about.
+"""
