@@ -90,6 +90,7 @@ def lint(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", ".ci/prose.py")
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
 
 

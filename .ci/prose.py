@@ -1,0 +1,130 @@
+"""Prose check: ``prose.py [FILE…]``, over docstrings, messages and documentation.
+
+It reports openings, words and sentences that the rules for writing exclude (CONTRIBUTING.rst). A
+file on the list ``.ci/prose-pending.txt`` has not been rewritten yet; one that has become clean
+must leave the list, so that it only ever gets shorter.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PENDING = ROOT / ".ci" / "prose-pending.txt"
+MAX_WORDS = 30  # the aim is 25
+
+_OPENING = re.compile(r"\A(?:What|Whether|Who|Whose|Whom|How|That|Whatever|Whoever)\b(?!.*\?\Z)")
+_WORDS = re.compile(
+    r"\b(?:whoever|whomever|nobody|somebody|such an?|be it|of ours|of theirs|none of a)\b"
+    r"|\b(?:the proxy|back ends?|servers?|clients?|a machine|it) (?:says?|hears?|tells?|believes?|knows?)\b"
+    r"|\bgoes? deaf\b|\bdeaf\b|\bthe house\b|\bfloor plan\b|\blaws? (?:L\d|of the house)|\(law L\d",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[A-Z`*\"'(])")
+_LITERAL = re.compile(r"``[^`]*``|:\w+(?::\w+)?:`[^`]*`|`[^`]*`_*|https?://\S+")
+
+
+def main(names: list[str]) -> int:
+    """Print each finding; return the exit status."""
+    pending = set(PENDING.read_text().split()) if PENDING.exists() else set()
+    paths = [Path(name).resolve() for name in names] or tracked()
+    status = 0
+    for path in paths:
+        name = path.relative_to(ROOT).as_posix()
+        findings = list(check(path))
+        if name in pending:
+            if not findings and not names:
+                print(f"{name}: found no faults, expected it to be off .ci/prose-pending.txt")
+                status = 1
+            continue
+        for line, text in findings:
+            print(f"{name}:{line}: {text}")
+            status = 1
+    return status
+
+
+def tracked() -> list[Path]:
+    """Return the Python modules and pages that are in the repository."""
+    command = ["git", "ls-files", "*.py", "*.rst"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in listed.stdout.split() if not name.startswith("changelog.d/")]
+
+
+def check(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line numbers and findings of one file."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".py":
+        for line, prose, is_docstring in python_prose(text):
+            yield from faults(line, prose, opening=is_docstring)
+    else:
+        for line, prose in paragraphs(text):
+            yield from faults(line, prose, opening=False)
+
+
+def python_prose(source: str) -> Iterator[tuple[int, str, bool]]:
+    """Yield the docstrings of a module, paragraph by paragraph, and the sentences it logs or raises."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            match first:
+                case ast.Expr(value=ast.Constant(value=str(docstring))):
+                    for line, prose in paragraphs(docstring):
+                        yield first.lineno + line - 1, prose, line == 1
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            (".info", ".warn", ".error", ".critical", ".failure", "Error", "ErrorResponse")
+        ):
+            for argument in node.args:
+                for part in ast.walk(argument):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        yield part.lineno, part.value, False
+
+
+def paragraphs(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the paragraphs of reStructuredText, without literal blocks, tables and directives."""
+    kept: list[str] = []
+    start, literal = 1, None
+    for number, line in enumerate([*text.expandtabs(4).split("\n"), ""], 1):
+        indent = len(line) - len(line.lstrip())
+        stripped = line.strip()
+        if literal is not None and (not stripped or indent > literal):
+            continue
+        literal = None
+        item = re.match(r"(?:[*+-]|\d+\.|:[\w ]+:|\.\.)\s", stripped)
+        if not stripped or item or re.match(r"[=~^\-+|]{3,}", stripped):
+            if kept:
+                yield start, " ".join(kept)
+            kept = []
+        if re.match(r"\.\. (?!note|warning|tip|important)", stripped):
+            literal = indent
+        elif stripped and not re.match(r"[=~^\-+|]{3,}", stripped):
+            start = start if kept else number
+            kept.append(re.sub(r"^(?:[*+-]|\d+\.)\s+", "", stripped))
+            if stripped.endswith("::"):
+                yield start, " ".join(kept)
+                kept, literal = [], indent
+
+
+def faults(line: int, prose: str, *, opening: bool) -> Iterator[tuple[int, str]]:
+    """Yield what the rules exclude in one paragraph."""
+    plain = _LITERAL.sub("X", prose)
+    if opening and (found := _OPENING.match(plain)):
+        yield line, f"found a docstring that opens with {found[0]!r}, expected a noun or a verb"
+    for found in _WORDS.finditer(plain):
+        yield line, f"found {found[0]!r}, expected a plain term"
+    for sentence in _SENTENCE_END.split(plain):
+        count = len(sentence.split())
+        if count > MAX_WORDS:
+            yield (
+                line,
+                f"found a sentence of {count} words, expected {MAX_WORDS} or fewer: {sentence[:50]}…",
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
