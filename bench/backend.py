@@ -1,32 +1,69 @@
-"""The small back end behind every subject: HTTP/1.1 with keep-alive, asyncio, in a process of its own.
+"""The back end behind every subject: HTTP/1.1 with keep-alive on asyncio, in a process of its own.
 
-``/token`` answers 100 bytes, ``/bytes/N`` as many as it is asked for, ``/headers`` the request's fields as JSON; a request's body
-is read and thrown away. Not for anything but this: it trusts what stands before it to be well-formed.
+========================  =======================================================================
+request                   response
+========================  =======================================================================
+with an interaction id    JSON with random values, and a head with random values: the id repeated
+                          (``x-fapi-interaction-id``, FAPI 1.0 part 1), an ``ETag``, the time
+``/slow…``                the same, after 2 ms
+``/bytes/N``              N bytes
+``/headers``              the request's header fields as JSON
+any other                 the same 100 bytes each time
+========================  =======================================================================
+
+The body of a request is read and dropped. The proxy in front is trusted to send well-formed requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
+from email.utils import formatdate
+from random import getrandbits
 from typing import cast
 
-__all__ = ["ANSWER", "BackEnd"]
+__all__ = ["RESPONSE", "THINK_TIME", "BackEnd"]
 
+THINK_TIME = 0.002
 _TOKEN = b'{"access_token":"mF_9.B5f-4.1JqM","token_type":"Bearer","expires_in":600,"scope":"read write admin"}\n'
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-ANSWER = _HEAD % len(_TOKEN) + _TOKEN
+RESPONSE = _HEAD % len(_TOKEN) + _TOKEN
 _PIECE = bytes(262144)
-_PLAIN = b"GET /token HTTP/1.1\r\n"
+# Any proxy may change the case of a name.
+_FIELD = re.compile(
+    rb"\r\n(content-length|x-fapi-interaction-id|connection):[ \t]*([^\r]*)", re.IGNORECASE
+)
+_UNIQUE = (
+    "HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+    'ETag: "{tag:032x}"\r\nx-fapi-interaction-id: {identifier}\r\nContent-Length: {length}\r\n\r\n'
+)
+_BODY = (
+    '{{"access_token":"{token:0128x}","token_type":"Bearer","expires_in":600,"jti":"{jti:032x}"}}\n'
+)
+
+
+def unique_response(identifier: str) -> bytes:
+    """Make a response that no other request receives."""
+    body = _BODY.format(token=getrandbits(512), jti=getrandbits(128))
+    head = _UNIQUE.format(
+        date=formatdate(usegmt=True),
+        tag=getrandbits(128),
+        identifier=identifier,
+        length=len(body),
+    )
+    return (head + body).encode("latin-1")
 
 
 class BackEnd(asyncio.Protocol):
-    """One connection."""
+    """One connection, with one request at a time."""
 
     def __init__(self) -> None:
-        self._heard = b""
-        self._body = 0  # bytes of a request's body that have still to come
-        self._owed = 0  # bytes of an answer that have still to go
+        self._received = b""
+        self._head = b""  # of the request whose body is being read
+        self._body = 0  # bytes of the request's body still to be received
+        self._unsent = 0  # bytes of a long response still to be sent
         self._writable = True
         self._last = False
 
@@ -37,60 +74,64 @@ class BackEnd(asyncio.Protocol):
         if self._body:
             self._skip(len(data))
             return
-        self._heard += data
-        head, found, rest = self._heard.partition(b"\r\n\r\n")
-        if not found:
-            return
-        self._heard = b""
-        if head.startswith(_PLAIN) and not rest:
-            self._transport.write(ANSWER)
-        else:
-            self._serve(head, len(rest))
+        self._received += data
+        head, found, rest = self._received.partition(b"\r\n\r\n")
+        if found:
+            self._received = b""
+            self._begin(head, len(rest))
 
-    def _serve(self, head: bytes, begun: int) -> None:
-        line, *rest = head.decode("latin-1").split("\r\n")
-        _, target, version = line.split(" ")
-        fields = [
-            (name, value.strip()) for name, _, value in (field.partition(":") for field in rest)
-        ]
-        named = {name.lower(): value for name, value in fields}
-        self._last = version == "HTTP/1.0" or named.get("connection", "").lower() == "close"
-        self._body = int(named.get("content-length", 0))
-        if self._body:
-            self._skip(begun)
-        elif target.startswith("/bytes/"):
-            self._owed = int(target.rpartition("/")[2])
-            self._transport.write(self._told(_HEAD % self._owed))
-            self._pay()
-        else:
-            body = json.dumps(fields).encode() if target == "/headers" else _TOKEN
-            self._answer(_HEAD % len(body) + body)
+    def _begin(self, head: bytes, begun: int) -> None:
+        self._head = head
+        fields = {name.lower(): value for name, value in _FIELD.findall(head)}
+        self._last = head.split(b"\r\n", 1)[0].endswith(b"HTTP/1.0") or (
+            fields.get(b"connection", b"").lower() == b"close"
+        )
+        self._identifier = fields.get(b"x-fapi-interaction-id", b"").decode("latin-1")
+        self._body = int(fields.get(b"content-length", 0))
+        self._skip(begun)
 
     def _skip(self, count: int) -> None:
         self._body -= count
         if self._body <= 0:
             self._body = 0
-            self._answer(ANSWER)
+            self._serve(self._head.split(b" ", 2)[1].decode("latin-1"))
 
-    def _answer(self, answer: bytes) -> None:
-        self._transport.write(self._told(answer))
+    def _serve(self, target: str) -> None:
+        if target.startswith("/bytes/"):
+            self._unsent = int(target.rpartition("/")[2])
+            self._transport.write(self._announcing(_HEAD % self._unsent))
+            self._send_pieces()
+        elif target.startswith("/slow"):
+            asyncio.get_running_loop().call_later(THINK_TIME, self._respond)
+        elif target == "/headers":
+            lines = self._head.decode("latin-1").split("\r\n")[1:]
+            fields = [(name, value.strip()) for name, _, value in (f.partition(":") for f in lines)]
+            body = json.dumps(fields).encode()
+            self._send(_HEAD % len(body) + body)
+        else:
+            self._respond()
+
+    def _respond(self) -> None:
+        self._send(unique_response(self._identifier) if self._identifier else RESPONSE)
+
+    def _send(self, response: bytes) -> None:
+        self._transport.write(self._announcing(response))
         if self._last:
             self._transport.close()
 
-    def _told(self, answer: bytes) -> bytes:
-        # RFC 9112 section 9.6: who is asked to close says that it will. Stock Twisted asks always, and tells its client so.
-        return (
-            answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
-            if self._last
-            else answer
-        )
+    def _announcing(self, response: bytes) -> bytes:
+        # RFC 9112 section 9.6: a server that was asked to close answers with "close". Stock Twisted
+        # always asks for it, and passes the field on to its client.
+        if not self._last:
+            return response
+        return response.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
 
-    def _pay(self) -> None:
-        while self._owed and self._writable:
-            piece = _PIECE[: self._owed]
-            self._owed -= len(piece)
+    def _send_pieces(self) -> None:
+        while self._unsent and self._writable:
+            piece = _PIECE[: self._unsent]
+            self._unsent -= len(piece)
             self._transport.write(piece)
-        if not self._owed and self._last:
+        if not self._unsent and self._last:
             self._transport.close()
 
     def pause_writing(self) -> None:
@@ -98,11 +139,11 @@ class BackEnd(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable = True
-        if self._owed:
-            self._pay()
+        if self._unsent:
+            self._send_pieces()
 
 
-async def _serve(port: int) -> None:
+async def _listen(port: int) -> None:
     server = await asyncio.get_running_loop().create_server(
         BackEnd, "127.0.0.1", port, backlog=1024
     )
@@ -110,4 +151,4 @@ async def _serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1])))
+    asyncio.run(_listen(int(sys.argv[1])))

@@ -1,190 +1,166 @@
-"""What drives the subjects: ``ab``, ``wrk`` and ``curl``, and what they print, read.
+"""The load generator: its program in Go, built for this run, and its loads.
 
-* ``ab -E client.pem`` without ``-k``: each request on a connection of its own, with a full handshake (``ab`` never resumes).
-* ``wrk`` through the front (:func:`bench.subjects.start_front`): keep-alive requests.
-* ``curl``: one body of many bytes. ``ab -k``: many bodies, one after the other.
+``bench/generator`` is a TLS client with a certificate. It repeats no request, unless that is asked for, and checks that
+each response belongs to its request. It is built with the standard library of Go alone, 1.19 (Debian 12) or newer.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, cast
 
 import attrs
+import msgspec
 
-from bench.stage import BenchError, Files, Stage
+from bench.measure import Meter, busy_share, busy_ticks
+from bench.stage import ROOT, BenchError, Files, Stage
 
-__all__ = [
-    "Bodies",
-    "Wrk",
-    "bodies",
-    "download",
-    "fresh",
-    "keep_alive",
-    "paced",
-    "parse_ab",
-    "parse_wrk",
-    "upload",
-]
-
-_UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
-_CONNECTIONS = 8
-# Neither the subject's rate nor a whole millisecond for all: between nought and twice the mean.
-_PACED = "local mean = tonumber(os.getenv('BENCH_MEAN'))\nfunction delay() return math.random(0, 2 * mean) end\n"
+__all__ = ["Generator", "Load", "Measured", "bulk", "fresh", "kept", "paced"]
 
 
 @attrs.frozen
-class Wrk:
-    """``requests`` answered within ``seconds``; ``p99`` in ms, if it was asked for."""
+class Load:
+    """Arguments of the generator: see its own help (``go run ./bench/generator -help``)."""
+
+    traffic: str
+    path: str = "/token"
+    connections: int = 16
+    warm: int = 100
+    count: int = 0
+    seconds: float = 0.0
+    rate: float = 0.0
+    size: int = 0
+    fields: int = 0
+    fresh: bool = False
+
+    def arguments(self) -> Sequence[str]:
+        """Write them for the command line."""
+        return [
+            f"-{name}={str(value).lower() if isinstance(value, bool) else value}"
+            for name, value in attrs.asdict(self).items()
+        ]
+
+
+def kept(traffic: str, seconds: float, connections: int = 16, fields: int = 0) -> Load:
+    """Send requests on kept connections, the next one after each response."""
+    return Load(traffic, connections=connections, seconds=seconds, fields=fields)
+
+
+def paced(traffic: str, seconds: float, rate: float) -> Load:
+    """Send requests at random times, ``rate`` of them per second, on 32 kept connections."""
+    return Load(traffic, connections=32, seconds=seconds, rate=rate)
+
+
+def fresh(traffic: str, count: int, path: str = "/token") -> Load:
+    """Send each request on a connection of its own, with a full handshake; 16 at a time."""
+    return Load(traffic, path, warm=2, count=count, fresh=True)
+
+
+def bulk(traffic: str, size: int, count: int) -> Load:
+    """Send long requests or receive long responses, one after the other."""
+    return Load(traffic, connections=1, warm=1, count=count, size=size)
+
+
+@attrs.frozen
+class Measured:
+    """Figures of one load. CPU times and ``seconds`` are in seconds, latencies in milliseconds.
+
+    ``others``: the share of the machine's CPU that processes beside subject, generator and back end have had.
+    """
 
     requests: int
     seconds: float
-    p99: float | None = None
+    cpu: float
+    generator_cpu: float
+    back_end_cpu: float
+    others: float
+    cipher: str
+    p50: float
+    p99: float
+    p999: float
+
+    @property
+    def cost(self) -> float:
+        """CPU of the subject for one request, in µs."""
+        return self.cpu / self.requests * 1e6
 
 
-def _number(pattern: str, text: str) -> int:
-    found = re.search(pattern, text, re.MULTILINE)
-    return int(found[1]) if found else 0
+class _Figures(msgspec.Struct):
+    requests: int
+    seconds: float
+    cpu: float
+    cipher: str
+    p50: float
+    p99: float
+    p999: float
 
 
-def parse_ab(text: str) -> int:
-    """How many requests were answered; :raises BenchError: one was not, or not with a 2xx."""
-    done, failed = (
-        _number(r"^Complete requests: +(\d+)", text),
-        _number(r"^Failed requests: +(\d+)", text),
-    )
-    others = _number(r"^Non-2xx responses: +(\d+)", text)
-    if failed or others or not done:
-        raise BenchError(
-            f"ab: of {done} requests {failed} failed, {others} were answered with an error"
-        )
-    return done
+class Generator:
+    """The generator, built in the folder of the stage; :raises BenchError: there is no Go."""
+
+    def __init__(self, stage: Stage, files: Files, back_end: int) -> None:
+        try:
+            go = stage.find("go")
+        except BenchError:
+            raise BenchError(
+                "go is not installed: the load generator needs it, 1.19 or newer (apt-get install golang-go)"
+            ) from None
+        self._program = stage.folder / "generator"
+        self._files = files
+        self._back_end = back_end
+        sources = sorted(map(str, (ROOT / "bench" / "generator").glob("*.go")))
+        command = [go, "build", "-o", str(self._program), *sources]
+        stage.run(command, 300.0, _go_environment(stage.folder))
+
+    def drive(self, port: int, subject: int, load: Load) -> Measured:
+        """Send one load to the subject of that process id; :raises BenchError: a request failed."""
+        process = subprocess.Popen(
+            [
+                self._program, f"-address=127.0.0.1:{port}", f"-server-certificate={self._files.server}",
+                f"-certificate={self._files.client}", f"-key={self._files.client_key}", *load.arguments(),
+            ],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            return self._converse(process, subject)
+        finally:
+            process.kill()
+            process.communicate()
+
+    def _converse(self, process: subprocess.Popen[bytes], subject: int) -> Measured:
+        # Each of its sockets has a deadline: it always ends, and so do these reads.
+        entry, results = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+        ready = results.readline()
+        meters = Meter(subject), Meter(self._back_end)
+        busy, began = busy_ticks(), time.monotonic()
+        if ready:
+            with suppress(BrokenPipeError):
+                entry.write(b"go\n")
+                entry.flush()
+        line = results.readline()
+        if not line:
+            errors = cast("IO[bytes]", process.stderr).read().decode("utf-8", "replace")
+            raise BenchError(
+                f"the load failed: {' / '.join(errors.split(chr(10))[:2]).strip(' /')}"
+            )
+        figures = msgspec.json.decode(line, type=_Figures)
+        if not figures.requests:
+            raise BenchError("no request was answered")
+        cpu, back_end_cpu = (meter.seconds() for meter in meters)
+        others = busy_share(busy, time.monotonic() - began, cpu + back_end_cpu + figures.cpu)
+        return Measured(
+            figures.requests, figures.seconds, cpu, figures.cpu, back_end_cpu, others,
+            figures.cipher, figures.p50, figures.p99, figures.p999,
+        )  # fmt: skip
 
 
-def parse_wrk(text: str) -> Wrk:
-    """What ``wrk`` measured; :raises BenchError: an answer was not 2xx, or a connection failed."""
-    total = re.search(r"^ *(\d+) requests in ([\d.]+)(us|ms|s|m),", text, re.MULTILINE)
-    errors = re.findall(r"^ *(?:Non-2xx or 3xx responses|Socket errors):.*", text, re.MULTILINE)
-    if total is None or not int(total[1]) or errors:
-        raise BenchError(
-            f"wrk: {' / '.join(line.strip() for line in errors) or 'no request was answered'}"
-        )
-    tail = re.search(r"^ *99% +([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
-    p99 = float(tail[1]) * _UNITS[tail[2]] if tail else None
-    return Wrk(int(total[1]), float(total[2]) * _UNITS[total[3]] / 1000, p99)
-
-
-def fresh(stage: Stage, files: Files, port: int, count: int) -> int:
-    """``count`` connections with a handshake and one request each, some at a time."""
-    command = [
-        stage.find("ab"),
-        "-q",
-        "-n",
-        str(count),
-        "-c",
-        str(_CONNECTIONS),
-        "-f",
-        "TLS1.3",
-        "-E",
-        str(files.client_both),
-    ]
-    return parse_ab(stage.run([*command, f"https://127.0.0.1:{port}/token"]))
-
-
-def keep_alive(
-    stage: Stage, front: int, seconds: float, connections: int = _CONNECTIONS, fields: int = 1
-) -> Wrk:
-    """Requests with so many header fields, ``Host`` included, for so many whole seconds."""
-    further = [
-        part
-        for number in range(1, fields)
-        for part in ("-H", f"X-Field-{number}: some value {number}")
-    ]
-    command = [
-        stage.find("wrk"),
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds:.0f}s",
-        "--timeout",
-        "10s",
-        *further,
-    ]
-    return parse_wrk(stage.run([*command, f"http://127.0.0.1:{front}/token"]))
-
-
-def paced(stage: Stage, front: int, seconds: float, rate: float, connections: int = 32) -> Wrk:
-    """About ``rate`` requests a second: each of the connections waits at random between two, which is not part of the latency."""
-    script = stage.folder / "paced.lua"
-    script.write_text(_PACED, "utf-8")
-    command = [
-        stage.find("wrk"),
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds:.0f}s",
-        "--latency",
-        "-s",
-        str(script),
-    ]
-    mean = f"{connections / rate * 1000:.0f}"
-    return parse_wrk(
-        stage.run([*command, f"http://127.0.0.1:{front}/token"], environment={"BENCH_MEAN": mean})
-    )
-
-
-def _curl(stage: Stage, files: Files, port: int, path: str, *further: str) -> None:
-    command = [
-        stage.find("curl"), "-sSf", "-o", "/dev/null", "--tlsv1.3", "--http1.1", "--cacert", str(files.server),
-        "--cert", str(files.client), "--key", str(files.client_key), *further,
-    ]  # fmt: skip
-    stage.run([*command, f"https://localhost:{port}{path}"])
-
-
-def download(stage: Stage, files: Files, port: int, size: int) -> None:
-    """One answer of ``size`` bytes."""
-    _curl(stage, files, port, f"/bytes/{size}")
-
-
-def upload(stage: Stage, files: Files, port: int, size: int) -> None:
-    """One request with a body of ``size`` bytes and its ``Content-Length``."""
-    _curl(
-        stage, files, port, "/token", "-X", "POST", "-T", str(_body(stage, size)), "-H", "Expect:"
-    )
-
-
-def _body(stage: Stage, size: int) -> Path:
-    # Without any block on the disk: zeros, as the back end's are.
-    path = stage.folder / f"body-{size}"
-    with path.open("ab") as file:
-        file.truncate(size)
-    return path
-
-
-@attrs.frozen
-class Bodies:
-    """``count`` bodies of ``size`` bytes."""
-
-    size: int
-    count: int
-
-
-def bodies(stage: Stage, files: Files, port: int, what: Bodies, up: bool) -> int:
-    """Bodies, one after the other on one connection, in requests or in answers."""
-    command = [
-        stage.find("ab"),
-        "-q",
-        "-k",
-        "-n",
-        str(what.count),
-        "-c",
-        "1",
-        "-f",
-        "TLS1.3",
-        "-E",
-        str(files.client_both),
-    ]
-    further: Sequence[str] = (
-        ["-T", "application/octet-stream", "-p", str(_body(stage, what.size))] if up else []
-    )
-    path = "/token" if up else f"/bytes/{what.size}"
-    return parse_ab(stage.run([*command, *further, f"https://127.0.0.1:{port}{path}"]))
+def _go_environment(folder: Path) -> Mapping[str, str]:
+    """Compile with this Go and no other; a user without a home has no cache of compiled packages."""
+    homeless = not os.environ.keys() & {"HOME", "GOCACHE", "XDG_CACHE_HOME"}
+    cache = {"GOCACHE": str(folder / "cache")} if homeless else {}
+    return {"GOTOOLCHAIN": "local", **cache}

@@ -1,90 +1,85 @@
-"""What a process and all its children have used, as Linux tells it (proc(5)): CPU time, and resident memory.
+"""CPU time and resident memory of a process and its children, as Linux counts them.
 
 Facts
 -----
-* The second field of ``/proc/PID/stat`` is the program's name in brackets, and may itself hold spaces and brackets: what follows
-  is counted from the last bracket.
-* Fields 14 to 17 are user and system time, the process's own and that of the children it has waited for, in ticks of
-  1/100 s. So a measurement takes a second of CPU or so, to be good to 1 %.
+* clock_getcpuclockid(3): each process has a clock of its CPU time, user and system, of all its threads, in nanoseconds.
+  Python has no such function, but the number of the clock is part of the kernel's interface (posix-timers_types.h).
+  ``/proc/PID/stat`` counts the same time in units of 10 ms: a fifth of what nginx takes for a second of paced requests.
+* Of a child that has ended, the clock of its parent shows nothing. No subject ends a process while it is measured.
+* The second field of ``/proc/PID/stat`` is the program's name in brackets, and may itself hold spaces and brackets:
+  what follows is counted from the last bracket.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-import attrs
+from statistics import linear_regression
 
 __all__ = [
-    "Stat",
-    "cpu_of",
+    "Meter",
+    "busy_share",
+    "busy_ticks",
     "cpu_seconds",
     "descendants",
+    "parse_busy",
+    "parse_parent",
     "parse_resident",
-    "parse_stat",
-    "read_stats",
+    "read_parents",
     "resident_kib",
+    "slope",
 ]
 
 _PROC = Path("/proc")
-_TICKS = os.sysconf("SC_CLK_TCK")
-_SETTLED = 0.1  # seconds without any work: connections are closed after the last answer
+_TICKS, _CORES = os.sysconf("SC_CLK_TCK"), os.cpu_count() or 1
+_SCHED_CLOCK = 2  # CPUCLOCK_SCHED
+_SETTLED = 0.1  # seconds: connections are closed after the last response
 
 
-@attrs.frozen
-class Stat:
-    """Of one process: its parent, and its ticks, those of its children that have ended included."""
-
-    parent: int
-    ticks: int
-
-
-def parse_stat(text: str) -> Stat:
-    """Read a line of ``/proc/PID/stat``."""
-    fields = text.rpartition(")")[2].split()
-    return Stat(parent=int(fields[1]), ticks=sum(int(field) for field in fields[11:15]))
+def parse_parent(text: str) -> int:
+    """Read the number of the parent from a line of ``/proc/PID/stat``."""
+    return int(text.rpartition(")")[2].split()[1])
 
 
 def parse_resident(text: str) -> int:
-    """KiB that are resident, out of ``/proc/PID/status``; 0 for a process that is ending."""
+    """Read the resident KiB from ``/proc/PID/status``; 0 for a process that is ending."""
     return next(
         (int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")), 0
     )
 
 
-def descendants(root: int, stats: Mapping[int, Stat]) -> set[int]:
-    """``root`` and everything below it."""
+def descendants(root: int, parents: Mapping[int, int]) -> set[int]:
+    """Collect ``root`` and all its descendants, from the parent of each process."""
     found = {root}
-    while more := {pid for pid, stat in stats.items() if stat.parent in found} - found:
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return found
 
 
-def read_stats() -> dict[int, Stat]:
-    """Of every process there is."""
-    stats = {}
+def read_parents() -> dict[int, int]:
+    """Read the parent of each process of the machine."""
+    parents = {}
     for folder in _PROC.iterdir():
         if folder.name.isdigit():
             try:
-                stats[int(folder.name)] = parse_stat(
+                parents[int(folder.name)] = parse_parent(
                     (folder / "stat").read_text("utf-8", "replace")
                 )
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has ended meanwhile
-    return stats
+    return parents
 
 
-def cpu_seconds(root: int) -> float:
-    """User and system time of a process and its children, so far."""
-    stats = read_stats()
-    return sum(stats[pid].ticks for pid in descendants(root, stats) & stats.keys()) / _TICKS
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Add up the CPU time of some processes, without their children."""
+    return sum(time.clock_gettime_ns(~pid << 3 | _SCHED_CLOCK) for pid in pids) / 1e9
 
 
 def resident_kib(root: int) -> int:
-    """Resident memory of a process and its children. What they share counts for each, which differences do not show."""
-    return sum(map(_resident, descendants(root, read_stats())))
+    """Add up the resident memory of a process and its children. Shared memory counts for each of them."""
+    return sum(map(_resident, descendants(root, read_parents())))
 
 
 def _resident(pid: int) -> int:
@@ -94,20 +89,35 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def cpu_of(
-    roots: Iterable[int], work: Callable[[], float], patience: float = 2.0
-) -> tuple[float, float]:
-    """Do ``work``, and say what it returned and how many seconds of CPU it has cost these processes, its aftermath included."""
-    pids = tuple(roots)
+def parse_busy(text: str) -> int:
+    """Add up the ticks of the first line of ``/proc/stat`` in which a core had work, or was taken by the host."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, text.split()[1:9])
+    return user + nice + system + irq + softirq + steal
 
-    def used() -> float:
-        return sum(map(cpu_seconds, pids))
 
-    before = used()
-    done = work()
-    end = time.monotonic() + patience
-    after, latest = -1.0, used()
-    while latest > after and time.monotonic() < end:
+def busy_share(before: int, seconds: float, own: float) -> float:
+    """Return the share of the machine that other processes had, in some seconds, beside ``own`` seconds of CPU."""
+    return max(0.0, (busy_ticks() - before) / _TICKS - own) / (seconds * _CORES)
+
+
+def busy_ticks() -> int:
+    """Read the ticks of work of all cores so far."""
+    return parse_busy((_PROC / "stat").read_text("ascii").splitlines()[0])
+
+
+class Meter:
+    """The CPU time of a process and its children from now on."""
+
+    def __init__(self, root: int) -> None:
+        self._pids = tuple(descendants(root, read_parents()))
+        self._before = cpu_seconds(self._pids)
+
+    def seconds(self) -> float:
+        """Return the CPU time since the start, with what follows the last response."""
         time.sleep(_SETTLED)
-        after, latest = latest, used()
-    return done, latest - before
+        return cpu_seconds(self._pids) - self._before
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Fit a line through the points, and return its slope."""
+    return linear_regression(*zip(*points, strict=True)).slope

@@ -1,9 +1,8 @@
-"""The picture: ratios as bars, growth as lines. It takes matplotlib, without which there is none."""
+"""The plot: ratios as bars, growth as lines. It needs matplotlib; without it, a sentence takes its place."""
 
 from __future__ import annotations
 
 import importlib
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ _FEW = 1000  # steps that differ by more than that need a logarithmic axis
 
 
 def draw(path: Path, results: Results, curves: Sequence[Curve]) -> str:
-    """Write an SVG, and say so; or say why not."""
+    """Write an SVG; return a sentence about it, or the reason why there is none."""
     try:
         figures: Any = importlib.import_module("matplotlib.figure")
         matplotlib: Any = importlib.import_module("matplotlib")
@@ -32,7 +31,7 @@ def draw(path: Path, results: Results, curves: Sequence[Curve]) -> str:
         _lines(axis, curve, results.subjects)
     for axis in axes[panels:]:
         axis.remove()
-    # Words as words, and the same figures the same file.
+    # Text stays text, and the same figures give the same file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
     return f"Plot: {path}"
@@ -41,16 +40,15 @@ def draw(path: Path, results: Results, curves: Sequence[Curve]) -> str:
 def _bars(axis: Any, results: Results) -> None:
     width = 0.8 / len(results.subjects)
     for place, subject in enumerate(results.subjects):
-        ratios = [results.ratio(column.key, subject) or 0.0 for column in results.columns]
+        found = (results.ratio(column.key, subject) for column in results.columns)
+        ratios = [one.value if one else 0.0 for one in found]
         axis.bar(
             [number + place * width for number in range(len(ratios))], ratios, width, label=subject
         )
     axis.axhline(1.0, color="grey", linewidth=0.8)
     axis.set_xticks([number + 0.4 - width / 2 for number in range(len(results.columns))])
-    axis.set_xticklabels(
-        [textwrap.fill(column.title, 16) for column in results.columns], fontsize=8
-    )
-    axis.set_ylabel(f"{results.reference} / subject: more is better")
+    axis.set_xticklabels([column.key for column in results.columns], fontsize=8, rotation=45)
+    axis.set_ylabel(f"subject / {results.reference}: less is better")
     axis.legend(
         fontsize=8, ncols=len(results.subjects), loc="lower center", bbox_to_anchor=(0.5, 1.0)
     )

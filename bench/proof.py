@@ -1,4 +1,4 @@
-"""Before it is measured, each subject proves that it does the job: and what it cannot do is no benchmark of it."""
+"""Proofs that a subject does the job. A subject that fails one is not measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from http.client import HTTPException, HTTPSConnection
 from urllib.parse import unquote
 
-from bench.backend import ANSWER
+from bench.backend import RESPONSE
 from bench.stage import BenchError, Files
 from bench.subjects import Subject
 
@@ -20,13 +20,13 @@ __all__ = ["certificate_in", "hold", "prove", "told"]
 
 _PATIENCE = 15.0  # seconds
 _REQUEST = b"GET /token HTTP/1.1\r\nHost: localhost\r\n\r\n"
-_BODY = ANSWER.partition(b"\r\n\r\n")[2]
+_BODY = RESPONSE.partition(b"\r\n\r\n")[2]
 
 
 def certificate_in(value: str) -> bytes:
-    """The DER of a header's value, in any of the subjects' encodings: PEM, with or without white space or ``%``, or base64.
+    """Decode the value of the certificate header: base64 or PEM, with or without white space or ``%``.
 
-    Nothing, and what Apache says for nothing, is no certificate.
+    :returns: DER; nothing for an empty value, and for the "(null)" that Apache sends then.
     """
     text = re.sub(r"-----[A-Z ]+-----|\s", "", unquote(value))
     try:
@@ -36,7 +36,7 @@ def certificate_in(value: str) -> bytes:
 
 
 def told(fields: list[list[str]], name: str) -> bytes:
-    """The certificate in the one field of that name, in whatever spelling; nothing if there is none or it is empty."""
+    """Find the certificate in the one field of that name, with "_" or "-"; nothing if there is none or it is empty."""
     folded = re.sub(r"[^a-z0-9]", "-", name.lower())
     values = [
         value for found, value in fields if re.sub(r"[^a-z0-9]", "-", found.lower()) == folded
@@ -55,7 +55,10 @@ def _context(files: Files, certificate: bool = True) -> ssl.SSLContext:
 
 
 def _received(subject: Subject, files: Files, certificate: bool) -> tuple[bytes, bool]:
-    """The certificate that the back end was told, though the request forged one; and whether the connection is kept."""
+    """Send a request with a forged header.
+
+    :returns: the certificate that the back end received, and whether the connection is kept.
+    """
     connection = HTTPSConnection(
         "localhost", subject.port, timeout=_PATIENCE, context=_context(files, certificate)
     )
@@ -80,7 +83,7 @@ def _resumes(subject: Subject, files: Files) -> bool:
 
 
 def prove(subject: Subject, files: Files) -> bool:
-    """That the back end hears the client's certificate and no forged one, and that no session is resumed.
+    """Check that the back end receives the client's certificate and no forged one, and that no session is resumed.
 
     :returns: whether the subject keeps a connection after an answer.
     :raises BenchError: it does not do what it has to.
@@ -96,7 +99,7 @@ def prove(subject: Subject, files: Files) -> bool:
     try:
         forged, _ = _received(subject, files, certificate=False)
     except (OSError, HTTPException):
-        forged = b""  # it refuses whoever shows no certificate
+        forged = b""  # it rejects a client without a certificate
     if forged:
         raise BenchError(f"{subject.name} passes on what a client without a certificate claims")
     return keeps

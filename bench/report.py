@@ -1,21 +1,21 @@
-"""Tables, in reStructuredText: to be read in a terminal, and to be put into the documentation as they are."""
+"""Tables in reStructuredText, to read in a terminal and to copy into the documentation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
-from bench.growth import Curve, Tail
-from bench.results import Results
+from bench.growth import Curve
+from bench.results import Ratio, Results
 from bench.scale import Scale
 
-__all__ = ["grid", "growth", "latency", "machine", "scale", "table"]
+__all__ = ["grid", "growth", "machine", "pairs", "profile", "scale", "table"]
 
 _NONE = "—"
 
 
 def grid(rows: Sequence[Sequence[str]]) -> str:
-    """A simple table; the first row is its head, and the first column is never empty."""
+    """Write a simple table; the first row is its head, and the first column is never empty."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "  ".join("=" * width for width in widths)
     lines = [
@@ -25,46 +25,69 @@ def grid(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([rule, lines[0], rule, *lines[1:], rule, ""])
 
 
-def _cell(figure: float | None, digits: int | None = None) -> str:
+def _cell(figure: float | None) -> str:
     if figure is None:
         return _NONE
-    if digits is None:
-        digits = 1 if figure < 100 else 0
+    digits = 2 if figure < 10 else 1 if figure < 100 else 0
     return f"{figure:.{digits}f}"
 
 
 def machine(system: str, versions: Sequence[str]) -> str:
-    """On what, and of what."""
+    """Name the machine and the programs."""
     return "\n".join([f"On {system}, with", *(f"  {version}" for version in versions), ""])
 
 
 def table(results: Results) -> str:
-    """Figures, and in brackets the ratio to the reference; below it the spread of the rounds, and what was left out."""
-    head = ["subject", *(f"{column.title}, {column.unit}" for column in results.columns)]
+    """Write a row for each load: the figure of each subject, and in brackets its ratio to the reference."""
     rows = [
-        [subject, *(_both(results, column.key, subject) for column in results.columns)]
-        for subject in results.subjects
+        [
+            f"{column.title}, {column.unit}",
+            *(_both(results, column.key, subject) for subject in results.subjects),
+        ]
+        for column in results.columns
     ]
-    legend = f"In brackets: {results.reference} / subject, median of the rounds' ratios; above 1 it needs less."
-    return "\n".join([grid([head, *rows]), legend, *results.remarks, ""])
+    legend = (
+        f"In brackets: subject / {results.reference}, median of the rounds' ratios (lowest to highest, or the 95 % "
+        "interval from nine rounds on); below 1 the subject needs less."
+    )
+    return "\n".join([grid([["load", *results.subjects], *rows]), legend, *results.remarks, ""])
 
 
 def _both(results: Results, column: str, subject: str) -> str:
-    figure, ratio = results.figure(column, subject), results.ratio(column, subject)
-    return _NONE if figure is None else f"{_cell(figure)} ({_cell(ratio, 2)})"
+    figure = _cell(results.figure(column, subject))
+    ratio = results.ratio(column, subject)
+    if ratio is None or subject == results.reference:
+        return figure
+    return f"{figure} ({_ratio(ratio)})"
 
 
-def latency(tail: Tail) -> str:
-    """The 99th percentile of each subject, at one rate."""
-    rows = [[name, f"{tail.got[name]:.0f}", f"{p99:.2f}"] for name, p99 in tail.p99.items()]
-    head = ["subject", "requests a second", "p99, ms"]
-    return "\n".join(
-        [f"Half load: {tail.rate:.0f} requests a second were asked for.", "", grid([head, *rows])]
+def _ratio(ratio: Ratio) -> str:
+    return f"{ratio.value:.2f}: {ratio.low:.2f}-{ratio.high:.2f}"
+
+
+def pairs(results: Results, subject: str, before: Sequence[str]) -> str:
+    """Compare a subject with other versions of it: a row for each load."""
+    rows = []
+    for column in results.columns:
+        ratios = [results.ratio(column.key, subject, other) for other in before]
+        rows.append([column.title, *(_ratio(ratio) if ratio else _NONE for ratio in ratios)])
+    return grid([["load", *(f"{subject} / {other}" for other in before)], *rows])
+
+
+def profile(shares: Mapping[str, Mapping[str, float]]) -> str:
+    """Write the CPU of each subject by subsystem, in µs for one request."""
+    subsystems = sorted(
+        {name for parts in shares.values() for name in parts},
+        key=lambda name: -max(parts.get(name, 0.0) for parts in shares.values()),
     )
+    rows = [
+        [name, *(_cell(parts.get(name, 0.0)) for parts in shares.values())] for name in subsystems
+    ]
+    return grid([["subsystem, µs", *shares], *rows])
 
 
 def scale(found: Sequence[Scale]) -> str:
-    """What several processes carry, each with a fifth of a core, and in brackets how many times as much as the first."""
+    """Write the rates of several processes, and in brackets the ratio to the first."""
     rows = []
     for one in found:
         fresh, kept = one.times(found[0])
@@ -79,7 +102,7 @@ def scale(found: Sequence[Scale]) -> str:
 
 
 def growth(curves: Sequence[Curve]) -> str:
-    """A table for each curve: µs of CPU for a request."""
+    """Write a table for each curve: µs of CPU for a request."""
     return "\n".join(_growth(curve) for curve in curves)
 
 

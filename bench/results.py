@@ -1,72 +1,114 @@
-"""What came out: figures by column, subject and round, and what follows from them."""
+"""The figures of a run, by column, subject and round, with their medians, ratios and spread."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import comb
 from statistics import median
 
 import attrs
 
-__all__ = ["Column", "Results"]
+__all__ = ["Column", "Ratio", "Results"]
+
+_CONFIDENCE = 0.95
 
 
 @attrs.frozen
 class Column:
-    """``key`` for programs, ``title`` for people, who are also told the ``unit``."""
+    """``key`` for programs, ``title`` for people, with the ``unit``."""
 
     key: str
     title: str
     unit: str
 
 
+@attrs.frozen
+class Ratio:
+    """A median of ratios, and the interval that contains the true one with a confidence of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
 @attrs.define
 class Results:
     """``reference``: the subject that the others are compared with.
 
-    Of a column and a subject there is a figure for each round, ``None`` where none could be measured; ``remarks`` say why.
+    A column has a figure for each subject and round; if one is missing, ``remarks`` state why.
     """
 
-    columns: Sequence[Column]
     subjects: Sequence[str]
     reference: str
-    figures: dict[tuple[str, str], list[float | None]] = attrs.field(factory=dict)
+    columns: list[Column] = attrs.field(factory=list)
+    figures: dict[tuple[str, str], dict[int, float]] = attrs.field(factory=dict)
     remarks: list[str] = attrs.field(factory=list)
 
-    def add(self, column: str, subject: str, figure: float | None) -> None:
-        """The figure of one more round."""
-        self.figures.setdefault((column, subject), []).append(figure)
+    def add(self, column: Column, subject: str, number: int, figure: float) -> None:
+        """Keep the figure of one round."""
+        if column not in self.columns:
+            self.columns.append(column)
+        self._rounds(column.key, subject)[number] = figure
+
+    def _rounds(self, column: str, subject: str) -> dict[int, float]:
+        return self.figures.setdefault((column, subject), {})
 
     def remark(self, sentence: str) -> None:
-        """Once, however often it is said."""
+        """Keep a sentence, once."""
         if sentence not in self.remarks:
             self.remarks.append(sentence)
 
     def figure(self, column: str, subject: str) -> float | None:
-        """The median of the rounds."""
-        return _median(self.figures.get((column, subject), []))
+        """Return the median of the rounds."""
+        rounds = self._rounds(column, subject)
+        return median(rounds.values()) if rounds else None
 
-    def ratio(self, column: str, subject: str) -> float | None:
-        """Reference to subject, the median of the rounds' own ratios: what slows a whole round down does not show in it.
+    def ratio(self, column: str, subject: str, reference: str | None = None) -> Ratio | None:
+        """Divide subject by reference, round by round: a change between rounds affects both.
 
-        Above one, the subject needs less than the reference.
+        Below one, the subject needs less than the reference.
         """
-        pairs = zip(
-            self.figures.get((column, self.reference), []),
-            self.figures.get((column, subject), []),
-            strict=False,
-        )
-        return _median([reference / own for reference, own in pairs if reference and own])
+        own = self._rounds(column, subject)
+        other = self._rounds(column, reference or self.reference)
+        ratios = sorted(own[number] / other[number] for number in own.keys() & other.keys())
+        if not ratios:
+            return None
+        outside = _outside(len(ratios))
+        return Ratio(median(ratios), ratios[outside], ratios[-1 - outside])
 
-    def as_json(self) -> Mapping[str, Mapping[str, Sequence[float | None]]]:
-        """All figures: by column and subject, a list of rounds."""
+    def as_json(self) -> Mapping[str, object]:
+        """Return all figures, by column, subject and round."""
         return {
-            column.key: {
-                subject: self.figures.get((column.key, subject), []) for subject in self.subjects
-            }
-            for column in self.columns
+            "reference": self.reference,
+            "remarks": self.remarks,
+            "columns": {
+                column.key: {
+                    "title": column.title,
+                    "unit": column.unit,
+                    "subjects": {
+                        subject: self._one_as_json(column.key, subject) for subject in self.subjects
+                    },
+                }
+                for column in self.columns
+            },
+        }
+
+    def _one_as_json(self, column: str, subject: str) -> Mapping[str, object]:
+        ratio = self.ratio(column, subject)
+        return {
+            "median": self.figure(column, subject),
+            "ratio": attrs.astuple(ratio) if ratio else None,
+            "rounds": self._rounds(column, subject),
         }
 
 
-def _median(figures: Sequence[float | None]) -> float | None:
-    known = [figure for figure in figures if figure is not None]
-    return median(known) if known else None
+def _outside(count: int) -> int:
+    """Count the ratios on each side that lie outside the interval: the sign test's, distribution-free.
+
+    Up to eight rounds it is none: the interval is the lowest and the highest ratio, and up to five its confidence is
+    less than 95 %.
+    """
+    outside, tail = 0, 1 / 2**count
+    while 2 * (tail := tail + comb(count, outside + 1) / 2**count) <= 1 - _CONFIDENCE:
+        outside += 1
+    return outside

@@ -1,4 +1,4 @@
-"""How much more several processes carry than one: each may use a fifth of a core, so the load generator is never short of it.
+"""The rates of several processes beside one. Each may use a fifth of a core, so that the load generator has enough.
 
 Facts
 -----
@@ -9,7 +9,6 @@ Facts
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,9 +17,10 @@ from statistics import median
 import attrs
 
 from bench import load
-from bench.measure import descendants, read_stats
+from bench.load import Generator
+from bench.measure import descendants, read_parents
 from bench.stage import BenchError, Stage, make_files
-from bench.subjects import start_back_end, start_front, start_subject
+from bench.subjects import start_back_end, start_subject
 
 __all__ = ["Scale", "Shares", "scale"]
 
@@ -34,21 +34,21 @@ _ROUNDS = 3
 
 @attrs.frozen
 class Scale:
-    """What ``workers`` processes carried: fresh connections and kept requests a second, of each round."""
+    """Rates of ``workers`` processes: fresh connections and kept token requests per second, of each round."""
 
     workers: int
     fresh: Sequence[float]
     kept: Sequence[float]
 
     def times(self, one: Scale) -> tuple[float, float]:
-        """How many times as much as another, for fresh connections and for kept requests: the median of the rounds' ratios."""
+        """Compare with another, fresh connections and kept requests: the median of the rounds' ratios."""
         pairs = (zip(self.fresh, one.fresh, strict=True), zip(self.kept, one.kept, strict=True))
         fresh, kept = (median([own / other for own, other in rounds]) for rounds in pairs)
         return fresh, kept
 
 
 class Shares:
-    """A context manager: whoever is given a share has it until the end. Its processes must have ended by then."""
+    """A context manager for shares of a core. The processes that have one must have ended at its end."""
 
     def __init__(self, cgroups: Path = _CGROUPS) -> None:
         self._is_v2 = (cgroups / "cgroup.controllers").exists()
@@ -62,7 +62,7 @@ class Shares:
         self._exits.close()
 
     def give(self, pid: int) -> None:
-        """A fifth of a core for the process, and no more; :raises BenchError: it is not ours to give."""
+        """Limit a process to a fifth of a core; :raises BenchError: this user may not, or there are no cgroups."""
         folder = self._parent / f"x509proxy-bench-{pid}"
         try:
             folder.mkdir()
@@ -82,7 +82,7 @@ class Shares:
 
 
 def scale(say: Callable[[str], None], counts: Sequence[int] = (1, 2)) -> list[Scale]:
-    """x509proxy with so many ``--workers``, in turn, round after round; :raises BenchError: it cannot be done here."""
+    """Measure x509proxy with these numbers of ``--workers``; :raises BenchError: it is impossible here."""
     rates: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     for _ in range(_ROUNDS):
         for count in counts:
@@ -97,18 +97,19 @@ def scale(say: Callable[[str], None], counts: Sequence[int] = (1, 2)) -> list[Sc
 
 
 def _rates(count: int) -> tuple[float, float]:
-    """Fresh connections and kept requests a second."""
+    """Measure fresh connections and kept requests per second."""
     with Shares() as shares, Stage() as stage:
         files = make_files(stage.folder)
-        subject = start_subject(stage, "x509proxy", files, start_back_end(stage), count)
-        front = start_front(stage, files, [subject])[subject.name]
-        # All of them have started, and seen what comes, before they are held back.
-        load.fresh(stage, files, subject.port, _FRESH)
-        load.keep_alive(stage, front, _SECONDS, _KEPT)
-        # Those who serve: alone, the first process does so itself.
-        for pid in descendants(subject.pid, read_stats()) - {subject.pid} or {subject.pid}:
-            shares.give(pid)
-        began = time.monotonic()
-        fresh = load.fresh(stage, files, subject.port, _FRESH * count) / (time.monotonic() - began)
-        kept = load.keep_alive(stage, front, _SECONDS, _KEPT)
-        return fresh, kept.requests / kept.seconds
+        back_end, pid = start_back_end(stage)
+        subject = start_subject(stage, "x509proxy", files, back_end, count)
+        generator = Generator(stage, files, pid)
+        fresh, kept = load.fresh("token", _FRESH * count), load.kept("token", _SECONDS, _KEPT)
+        # All of them have started, and have served both loads, before they are limited.
+        for what in (fresh, kept):
+            generator.drive(subject.port, subject.pid, what)
+        # The processes that serve: alone, the first one does so itself.
+        for one in descendants(subject.pid, read_parents()) - {subject.pid} or {subject.pid}:
+            shares.give(one)
+        measured = (generator.drive(subject.port, subject.pid, what) for what in (fresh, kept))
+        first, second = (one.requests / one.seconds for one in measured)
+        return first, second

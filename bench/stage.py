@@ -1,4 +1,4 @@
-"""Where a run takes place: a folder, the files of server and client, and processes; all of it gone when it is over."""
+"""The surroundings of a run: a folder, the files of server and client, and processes. All of them end with the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Self
 import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from bench.measure import descendants, read_stats
+from bench.measure import descendants, read_parents
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 
@@ -30,12 +30,12 @@ _PROGRAMS = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/
 
 
 class BenchError(Exception):
-    """One sentence for who runs the benchmark: what cannot be measured, and why."""
+    """A measurement is impossible; the message is one sentence without its full stop."""
 
 
 @attrs.frozen
 class Files:
-    """What server and client need, made for this run. ``…_both``: certificate and key in one file.
+    """Keys and certificates of server and client, made for this run. ``…_both``: certificate and key in one file.
 
     ``header_name``: the header that carries the certificate, the same for all subjects.
     """
@@ -52,7 +52,7 @@ class Files:
 
 
 def make_files(folder: Path) -> Files:
-    """P-256 keys and self-signed certificates for both, and a secret header's name, readable by nobody else."""
+    """Write P-256 keys and self-signed certificates for both, and a secret header's name, readable by this user only."""
     server = make_self_signed(
         KeyKind.EC, "localhost", names=("localhost", "127.0.0.1"), server=True
     )
@@ -79,7 +79,7 @@ def make_files(folder: Path) -> Files:
 
 
 class Stage:
-    """A context manager: what was started in it has ended, and what was written is gone, however it was left."""
+    """A context manager that ends what was started in it, and removes what was written, on any exit."""
 
     def __init__(self) -> None:
         self._exits = ExitStack()
@@ -99,7 +99,7 @@ class Stage:
         self._exits.close()
 
     def find(self, program: str) -> str:
-        """The program's path; :raises BenchError: it is not installed."""
+        """Find a program's path; :raises BenchError: it is not installed."""
         found = shutil.which(program, path=_PROGRAMS)
         if found is None:
             raise BenchError(f"{program} is not installed")
@@ -118,7 +118,7 @@ class Stage:
         :raises BenchError: it has ended, or does not listen in time.
         """
         with (self.folder / f"{name}.log").open("wb") as log:
-            # A session of its own: Ctrl-C is for us, who then end it in good order.
+            # A session of its own: Ctrl-C ends the benchmark, which then ends its processes.
             process = subprocess.Popen(
                 command, cwd=self.folder, env={**os.environ, **(environment or {})}, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
@@ -138,7 +138,7 @@ class Stage:
                     (self.folder / f"{name}.log").read_text("utf-8", "replace").strip().splitlines()
                 )
                 raise BenchError(
-                    f"{name} does not start: {' / '.join(lines[-3:]) or 'it says nothing'}"
+                    f"{name} does not start: {' / '.join(lines[-3:]) or 'it prints nothing'}"
                 )
             time.sleep(0.05)
 
@@ -148,7 +148,7 @@ class Stage:
         seconds: float = 60.0,
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """What a program says; :raises BenchError: it fails, or takes too long."""
+        """Return the output of a program; :raises BenchError: it fails, or takes too long."""
         try:
             done = subprocess.run(
                 command, cwd=self.folder, env={**os.environ, **(environment or {})}, timeout=seconds, check=False,
@@ -156,16 +156,16 @@ class Stage:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise BenchError(f"{Path(command[0]).name} took more than {seconds:.0f} s") from None
-        said = done.stdout.decode("utf-8", "replace")
+        output = done.stdout.decode("utf-8", "replace")
         if done.returncode:
             raise BenchError(
-                f"{Path(command[0]).name} failed: {' / '.join(said.strip().splitlines()[-3:])}"
+                f"{Path(command[0]).name} failed: {' / '.join(output.strip().splitlines()[-3:])}"
             )
-        return said
+        return output
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    children = descendants(process.pid, read_stats())
+    children = descendants(process.pid, read_parents())
     process.terminate()
     try:
         process.wait(_PATIENCE)

@@ -8,6 +8,7 @@ after some number of requests or before a minute without any, so that a keep-ali
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +16,15 @@ from pathlib import Path
 
 import attrs
 
-from bench.stage import ROOT, Files, Stage
+from bench.stage import ROOT, BenchError, Files, Stage
 from tests.support.ports import free_port
 
-__all__ = ["NAMES", "Place", "Subject", "start_back_end", "start_front", "start_subject"]
+__all__ = ["NAMES", "Place", "Subject", "start_back_end", "start_checkout", "start_subject"]
 
 
 @attrs.frozen
 class Place:
-    """What a subject is told. ``workers``: for x509proxy, if it shall have more than its one process."""
+    """Values for a subject's configuration. ``workers``: processes of x509proxy, if more than one."""
 
     folder: Path
     files: Files
@@ -34,12 +35,13 @@ class Place:
 
 @attrs.frozen
 class Subject:
-    """A subject that runs: its process, its port, and its version in words."""
+    """A subject that runs. ``buffers``: it is measured with short bodies only, which it holds in memory."""
 
     name: str
     version: str
     port: int
     pid: int
+    buffers: bool = False
 
 
 @attrs.frozen
@@ -50,6 +52,7 @@ class _Recipe:
     version: Sequence[str]
     configuration: Callable[[Place], str]
     command: Callable[[str, Place], Sequence[str]]
+    buffers: bool = False
 
 
 def _nginx(place: Place) -> str:
@@ -211,6 +214,15 @@ _RECIPES: Mapping[str, _Recipe] = {
             program, "-P", str(ROOT / "bench" / "stock.py"), str(place.port), str(place.back_end), str(place.folder),
         ],
     ),
+    "bare": _Recipe(
+        sys.executable,
+        ["-c", "import platform, ssl; print('Python', platform.python_version(), ssl.OPENSSL_VERSION)"],
+        lambda _place: "",
+        lambda program, place: [
+            program, "-P", str(ROOT / "bench" / "bare.py"), str(place.port), str(place.back_end), str(place.folder),
+        ],
+        buffers=True,
+    ),
     "x509proxy": _Recipe(
         sys.executable,
         ["-c", _VERSIONS],
@@ -220,13 +232,13 @@ _RECIPES: Mapping[str, _Recipe] = {
 }  # fmt: skip
 
 NAMES = tuple(_RECIPES)
-"""The subjects, in the order of the tables. The first is what the others are compared with."""
+"""The subjects, in the order of the tables. The others are compared with the first."""
 
 
 def start_subject(
     stage: Stage, name: str, files: Files, back_end: int, workers: int | None = None
 ) -> Subject:
-    """:raises BenchError: its program is missing, or does not start."""
+    """Start a subject; :raises BenchError: its program is missing, or does not start."""
     recipe = _RECIPES[name]
     program = stage.find(recipe.program)
     version = stage.run([program, *recipe.version]).strip().splitlines()[0]
@@ -236,41 +248,56 @@ def start_subject(
     path.write_text(recipe.configuration(place), "utf-8")
     # This checkout is measured, installed or not.
     pid = stage.start(name, recipe.command(program, place), place.port, {"PYTHONPATH": str(ROOT)})
-    return Subject(name, version, place.port, pid)
+    return Subject(name, version, place.port, pid, recipe.buffers)
 
 
-def start_back_end(stage: Stage) -> int:
-    """The port of the back end that they share."""
-    port = free_port()
-    stage.start(
-        "back-end", [sys.executable, "-P", str(ROOT / "bench" / "backend.py"), str(port)], port
-    )
-    return port
-
-
-def start_front(stage: Stage, files: Files, subjects: Sequence[Subject]) -> dict[str, int]:
-    """Ports without TLS, one for each subject, from which HAProxy goes on to it with the client's certificate.
-
-    ``wrk`` has no client certificates. Connections are kept and shared (``http-reuse always``), so what arrives at the subject
-    are keep-alive requests.
-    """
-    ports = {subject.name: free_port() for subject in subjects}
-    parts = [
-        f"""
-listen {subject.name}
-  bind 127.0.0.1:{ports[subject.name]} backlog 1024
-  http-reuse always
-  server one 127.0.0.1:{subject.port} ssl verify none crt {files.client_both} ssl-min-ver TLSv1.3 no-ssl-reuse \
-pool-purge-delay 60s
+# The names of settings differ between versions: each writes its own configuration. Private names are
+# part of this, for the sake of versions that exist already.
+_OTHER = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+import x509proxy
+from bench.subjects import _RECIPES
+given = json.loads(sys.argv[1])
+files = SimpleNamespace(**given.pop("files"))
+place = SimpleNamespace(**given | {"folder": Path(given["folder"]), "files": files})
+recipe = _RECIPES["x509proxy"]
+command = [str(word) for word in recipe.command(sys.executable, place)]
+print(json.dumps([x509proxy.__file__, recipe.configuration(place), command]))
 """
-        for subject in subjects
-    ]
-    timeouts = "\n".join(f"  timeout {kind} 30s" for kind in ("connect", "client", "server"))
-    # A fifth of the files that it may open is as much as it lets connections without a request have, unless told otherwise.
-    pool = "tune.pool-low-fd-ratio 80\n  tune.pool-high-fd-ratio 90"
-    text = f"global\n  maxconn 8192\n  nbthread 1\n  {pool}\ndefaults\n  mode http\n{timeouts}\n{''.join(parts)}"
-    path = stage.folder / "front.conf"
-    path.write_text(text, "utf-8")
-    program = stage.find("haproxy")
-    stage.start("front", [program, "-db", "-f", str(path)], next(iter(ports.values())))
-    return ports
+
+
+def start_checkout(
+    stage: Stage, path: str, files: Files, back_end: int, workers: int | None = None
+) -> Subject:
+    """Start the x509proxy of another checkout; :raises BenchError: it is none, or does not start."""
+    root = Path(path).resolve()
+    name = f"x509proxy@{root.name}"
+    folder = stage.folder / name
+    folder.mkdir()
+    place = Place(folder, files, free_port(), back_end, workers)
+    # The name of the header stays in its file: a command line can be read by others.
+    given = {
+        "folder": str(folder), "port": place.port, "back_end": back_end, "workers": workers,
+        "files": {name: str(getattr(files, name)) for name in ("server", "server_key", "header")},
+    }  # fmt: skip
+    environment = {"PYTHONPATH": str(root)}
+    output = stage.run(
+        [sys.executable, "-P", "-c", _OTHER, json.dumps(given)], environment=environment
+    )
+    package, configuration, command = json.loads(output.splitlines()[-1])
+    if not Path(package).is_relative_to(root):
+        raise BenchError(f"{path}: found x509proxy in {package}, expected it in that folder")
+    written = folder / "x509proxy.conf"
+    written.touch(0o600)
+    written.write_text(configuration, "utf-8")
+    pid = stage.start(name, command, place.port, environment)
+    return Subject(name, f"x509proxy of {root}", place.port, pid)
+
+
+def start_back_end(stage: Stage) -> tuple[int, int]:
+    """Start the back end that all subjects share; return its port and its process id."""
+    port = free_port()
+    command = [sys.executable, "-P", str(ROOT / "bench" / "backend.py"), str(port)]
+    return port, stage.start("back-end", command, port)

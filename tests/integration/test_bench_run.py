@@ -1,4 +1,4 @@
-"""Promises of ``bench`` about a run: its back end, its subjects' configurations, and that nothing of it is left behind."""
+"""Promises of ``bench`` about a run: its back end, its load generator, its subjects' configurations, and its clean end."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import io
 import json
 import os
 import shutil
+import socket
+import ssl
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import cast
 from unittest import mock
 
-from twisted.trial.unittest import SynchronousTestCase
+import attrs
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from bench import __main__ as command
-from bench import subjects
-from bench.backend import ANSWER, BackEnd
-from bench.run import QUICK, Run
+from bench import load, subjects
+from bench.backend import RESPONSE, BackEnd
+from bench.run import FULL, LOADS, QUICK, Run
 from bench.stage import ROOT, BenchError, Stage, make_files
 from tests.support.ports import free_port
 from x509proxy.config.loader import load_configuration, load_settings
@@ -55,7 +59,7 @@ class BackEnds(SynchronousTestCase):
 
     def test_token(self) -> None:
         """A request in two pieces has one answer, and the connection stays."""
-        self.assertEqual(ANSWER, self.hear(b"GET /token HTTP/1.1\r\nHo", b"st: x\r\n\r\n"))
+        self.assertEqual(RESPONSE, self.hear(b"GET /token HTTP/1.1\r\nHo", b"st: x\r\n\r\n"))
         self.assertFalse(self.wire.closed)
 
     def test_headers(self) -> None:
@@ -70,8 +74,31 @@ class BackEnds(SynchronousTestCase):
         self.assertEqual(
             b"", self.hear(b"POST /token HTTP/1.1\r\nContent-Length: 8\r\n\r\nabc", b"d")
         )
-        self.assertEqual(ANSWER, self.hear(b"efgh"))
-        self.assertEqual(2 * ANSWER, self.hear(b"GET /token HTTP/1.1\r\n\r\n"))
+        self.assertEqual(RESPONSE, self.hear(b"efgh"))
+        self.assertEqual(2 * RESPONSE, self.hear(b"GET /token HTTP/1.1\r\n\r\n"))
+
+    def test_unique(self) -> None:
+        """A request with an id receives a response of its own, with that id, in whatever case it is sent."""
+        request = b"GET /a HTTP/1.1\r\nX-FAPI-Interaction-ID: 7\r\n\r\n"
+        one = self.hear(request)
+        other = self.hear(request)[len(one) :]
+        for response in (one, other):
+            self.assertIn(b"\r\nx-fapi-interaction-id: 7\r\n", response)
+        heads, bodies = zip(*(text.split(b"\r\n\r\n") for text in (one, other)), strict=True)
+        self.assertNotEqual(*heads)
+        self.assertNotEqual(*bodies)
+        self.assertTrue(heads[0].endswith(b"\r\nContent-Length: %d" % len(bodies[0])))
+
+    def test_slow(self) -> None:
+        """A slow path is answered after the think time, and not before."""
+
+        async def respond() -> bytes:
+            self.assertEqual(b"", self.hear(b"GET /slow/token HTTP/1.1\r\n\r\n"))
+            while not self.wire.written:
+                await asyncio.sleep(0)
+            return self.wire.written
+
+        self.assertEqual(RESPONSE, asyncio.run(respond()))
 
     def test_download(self) -> None:
         """As many bytes as asked for, no more of them at a time than the other side takes."""
@@ -132,6 +159,128 @@ class Subjects(SynchronousTestCase):
         for name in ("nginx", "haproxy", "apache"):
             self.assertIn(place.files.header_name, subjects._RECIPES[name].configuration(place))
 
+    def test_checkout(self) -> None:
+        """Another checkout writes its own configuration, and a folder without one is rejected."""
+        with Stage() as stage:
+            files = make_files(stage.folder)
+            subject = subjects.start_checkout(stage, str(ROOT), files, free_port())
+            self.assertEqual(f"x509proxy@{ROOT.name}", subject.name)
+            command_line = Path(f"/proc/{subject.pid}/cmdline").read_text("utf-8")
+            self.assertNotIn(files.header_name, command_line)
+            (stage.folder / "none").mkdir()
+            with self.assertRaises(BenchError):
+                subjects.start_checkout(stage, str(stage.folder / "none"), files, free_port())
+
+
+class Generators(SynchronousTestCase):
+    """The generator through the subject ``bare``, which is always there."""
+
+    def setUp(self) -> None:
+        if shutil.which("go") is None:
+            raise SkipTest("go is not installed")
+        self.lines: list[str] = []
+        stage = Stage()
+        stage.__enter__()
+        self.addCleanup(stage.__exit__, None, None, None)
+        self.run_ = Run(
+            stage, attrs.evolve(QUICK, seconds=0.1, tail=0.1, fresh=20, idle=16), self.lines.append
+        )
+        self.run_.set_up(["bare"])
+        (self.subject,) = self.run_.subjects
+
+    def test_loads(self) -> None:
+        """Each load is answered, and has a cost and latencies; long bodies are not for this subject."""
+        results = self.run_.measure()
+        self.assertIn("1, bare: token ", "\n".join(self.lines))
+        keys = [column.key for column in results.columns]
+        self.assertEqual(["idle", "token", "api", "fresh-token", "paced"], keys[:5])
+        self.assertEqual(["same", "fresh-get"], keys[-2:])
+        for column in results.columns:
+            self.assertGreaterEqual(results.figure(column.key, "bare") or -1.0, 0.0, column.key)
+        self.assertIn("bare, up: it holds a body in memory as a whole.", results.remarks)
+        self.assertTrue(results.remarks[-1].startswith("Cipher suites: all TLS_"))
+
+    def test_counts(self) -> None:
+        """Fresh connections end with their count, a rate is kept on average, and so is the order of latencies."""
+        measured = self.run_.drive(self.subject, load.fresh("token", 30), "fresh")
+        self.assertEqual(30, measured.requests)
+        self.assertGreater(measured.cost, 50)
+        measured = self.run_.drive(self.subject, load.paced("token", 1.0, 300), "paced")
+        self.assertApproximates(300, measured.requests, 75)
+        self.assertLessEqual(measured.p50, measured.p99)
+
+    def test_fails(self) -> None:
+        """A load that fails is one sentence, and so is one without any response."""
+        for what, reason in (
+            (load.Load("no-such"), "expected token, api"),
+            (load.Load("token", path="/headers", warm=1), "interaction-id of another request"),
+        ):
+            with self.assertRaisesRegex(BenchError, reason):
+                self.run_.drive(self.subject, what, "failing")
+
+    def test_other_server(self) -> None:
+        """Another server than the one under test is noticed."""
+        files = attrs.evolve(self.run_.files, server=self.run_.files.client)
+        generator = load.Generator(self.run_.stage, files, self.subject.pid)
+        with self.assertRaisesRegex(BenchError, "another certificate than expected"):
+            generator.drive(self.subject.port, self.subject.pid, load.fresh("same", 1))
+
+
+class Uniqueness(SynchronousTestCase):
+    def requests(self, traffic: str) -> list[tuple[list[bytes], bytes]]:
+        """Heads, as lines, and bodies of four requests on one connection."""
+        if shutil.which("go") is None:
+            raise SkipTest("go is not installed")
+        found: list[tuple[list[bytes], bytes]] = []
+        with Stage() as stage:
+            files = make_files(stage.folder)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(files.server, files.server_key)
+            listener = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(listener.close)
+            thread = threading.Thread(target=self.serve, args=(listener, context, found))
+            thread.start()
+            generator = load.Generator(stage, files, os.getpid())
+            what = load.Load(traffic, connections=1, warm=1, count=3)
+            generator.drive(listener.getsockname()[1], os.getpid(), what)
+            thread.join()
+        return found
+
+    @staticmethod
+    def serve(
+        listener: socket.socket, context: ssl.SSLContext, found: list[tuple[list[bytes], bytes]]
+    ) -> None:
+        connection, _ = listener.accept()
+        with context.wrap_socket(connection, server_side=True) as secured:
+            while data := secured.recv(65536):
+                head, _, body = data.partition(b"\r\n\r\n")
+                lines = head.split(b"\r\n")
+                found.append((lines, body))
+                repeated = [line for line in lines if line.startswith(b"x-fapi-")]
+                response = [b"HTTP/1.1 200 OK", *repeated, b"content-length: 0", b"", b""]
+                secured.sendall(b"\r\n".join(response))
+
+    def test_token(self) -> None:
+        """Token requests have a password, an id and a form of 300 bytes, and share none of them."""
+        found = self.requests("token")
+        self.assertEqual([300] * 4, [len(body) for _, body in found])
+        self.assertEqual(4, len({body for _, body in found}))
+        for name in (b"Authorization: Basic ", b"x-fapi-interaction-id: "):
+            values = {line for lines, _ in found for line in lines if line.startswith(name)}
+            self.assertEqual(4, len(values), name)
+
+    def test_api(self) -> None:
+        """API requests have a path, an access token, a trace and an id, and share none of them."""
+        found = self.requests("api")
+        self.assertEqual(4, len({lines[0] for lines, _ in found}))
+        for name in (b"Authorization: Bearer ", b"traceparent: 00-", b"x-fapi-interaction-id: "):
+            values = {line for lines, _ in found for line in lines if line.startswith(name)}
+            self.assertEqual(4, len(values), name)
+
+    def test_same(self) -> None:
+        """Identical requests are identical."""
+        self.assertEqual(1, len({tuple(lines) for lines, _ in self.requests("same")}))
+
 
 class Runs(SynchronousTestCase):
     def run_stage(self, error: BaseException) -> tuple[int, Path]:
@@ -175,7 +324,7 @@ class Runs(SynchronousTestCase):
 
 
 class SetUp(SynchronousTestCase):
-    def set_up(self, failing: set[str]) -> Run:
+    def set_up(self, failing: set[str], checkouts: Sequence[str] = ()) -> Run:
         """A run of two subjects, of which some cannot be started."""
 
         def start(_stage: Stage, name: str, *_: object) -> subjects.Subject:
@@ -186,14 +335,15 @@ class SetUp(SynchronousTestCase):
         with (
             Stage() as stage,
             mock.patch.object(stage, "find", return_value="tool"),
-            mock.patch("bench.run.start_back_end", return_value=8080),
+            mock.patch("bench.run.start_back_end", return_value=(8080, 1)),
+            mock.patch("bench.run.Generator"),
             mock.patch("bench.run.start_subject", start),
-            mock.patch("bench.run.start_front", return_value={}),
+            mock.patch("bench.run.start_checkout", start),
             mock.patch("bench.proof.prove", return_value=True),
         ):
             said: list[str] = []
             run = Run(stage, QUICK, said.append)
-            run.set_up(["nginx", "x509proxy"])
+            run.set_up(["nginx", "x509proxy"], checkouts)
             return run
 
     def test_missing(self) -> None:
@@ -207,19 +357,51 @@ class SetUp(SynchronousTestCase):
         with self.assertRaisesRegex(BenchError, "no subject is left"):
             self.set_up({"nginx", "x509proxy"})
 
+    def test_checkouts(self) -> None:
+        """Other checkouts come before x509proxy, and are compared with the same reference."""
+        run = self.set_up(set(), ["old", "older"])
+        names = [subject.name for subject in run.subjects]
+        self.assertEqual(["nginx", "old", "older", "x509proxy"], names)
+
 
 class Arguments(SynchronousTestCase):
-    def parse(self, *words: str) -> Sequence[str]:
-        names: Sequence[str] = command._arguments(words).names
-        return names
-
-    def test_names(self) -> None:
+    def test_subjects(self) -> None:
         """All subjects, or some; nginx first, since the others are compared with it."""
-        self.assertEqual(("nginx", "haproxy", "apache", "stock", "x509proxy"), tuple(self.parse()))
-        self.assertEqual(["nginx", "x509proxy"], self.parse("--only", "x509proxy,nginx"))
+        self.assertEqual(list(subjects.NAMES), command._arguments([]).names)
+        names = command._arguments(["--only", "x509proxy,nginx"]).names
+        self.assertEqual(["nginx", "x509proxy"], names)
 
-    def test_refused(self) -> None:
-        """Names that are none and numbers below one stop it at once."""
-        for words in (["--only", "nginx,iis"], ["--rounds", "0"], ["--our-workers", "-1"]):
+    def test_loads(self) -> None:
+        """All loads, or some, in the order of the table."""
+        self.assertEqual(list(LOADS), command._arguments([]).loads)
+        self.assertEqual(["token", "up"], command._arguments(["--loads", "up,token"]).loads)
+
+    def test_plan(self) -> None:
+        """Amounts that are not given are those of a full run, or of a quick one."""
+        self.assertEqual(FULL, command._plan(command._arguments([])))
+        words = ["--quick", "--rounds", "9", "--seconds", "2", "--idle", "7", "--rates", "500,2000"]
+        expected = attrs.evolve(QUICK, rounds=9, seconds=2, tail=2, idle=7, rates=(500, 2000))
+        self.assertEqual(expected, command._plan(command._arguments(words)))
+
+    def test_rejected(self) -> None:
+        """Unknown names and numbers below one stop it at once."""
+        for words in (
+            ["--only", "nginx,iis"], ["--loads", "tokens"], ["--rounds", "0"], ["--our-workers", "-1"],
+            ["--rates", "500,x"], ["--rates", "0"], ["--only", "nginx", "--against", "old"],
+        ):  # fmt: skip
             with self.assertRaises(SystemExit), redirect_stderr(io.StringIO()):
-                self.parse(*words)
+                command._arguments(words)
+
+    def test_hostile(self) -> None:
+        """Hostile clients are another module's; without it there is a sentence."""
+        with (
+            mock.patch("importlib.util.find_spec", return_value=None),
+            self.assertRaisesRegex(BenchError, "no hostile clients"),
+        ):
+            command._hostile()
+        module = mock.Mock(main=mock.Mock(return_value=3))
+        with (
+            mock.patch("importlib.util.find_spec"),
+            mock.patch("importlib.import_module", return_value=module),
+        ):
+            self.assertEqual(3, command._hostile())

@@ -1,43 +1,39 @@
-"""Promises of ``bench``: what it reads off other programs, what it computes, and how it says so."""
+"""Promises of ``bench``: what it reads from other programs, what it computes, and its tables."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import time
 from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 from urllib.parse import quote
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench import load, measure, plot, proof, report
-from bench.growth import Curve, Tail
-from bench.results import Column, Results
+from bench import load, measure, plot, proof, report, subsystems
+from bench.growth import Curve
+from bench.results import Column, Ratio, Results
 from bench.scale import Scale, Shares
-from bench.stage import BenchError
+from bench.stage import BenchError, Stage
 
-_STAT = "{pid} ({name}) S {parent} 1 1 0 -1 4194560 9 0 0 0 {times} 20 0 1 0 8315 2 2 3\n"
-
-
-def stat(pid: int, parent: int, times: str = "0 0 0 0", name: str = "nginx") -> measure.Stat:
-    return measure.parse_stat(_STAT.format(pid=pid, name=name, parent=parent, times=times))
+_STAT = "{pid} ({name}) S {parent} 1 1 0 -1 4194560 9 0 0 0 1 2 3 4 20 0 1 0 8315 2 2 3\n"
 
 
-class Proc(SynchronousTestCase):
-    def test_stat(self) -> None:
-        """CPU is user and system time, of the process and of its children that have ended."""
-        self.assertEqual(measure.Stat(parent=7, ticks=1234), stat(9, 7, "1000 200 30 4"))
-
-    def test_name(self) -> None:
-        """A program's name may look like anything."""
-        self.assertEqual(stat(9, 7, "1 2 3 4"), stat(9, 7, "1 2 3 4", name="a) S 1 (b"))
+class Processes(SynchronousTestCase):
+    def test_parent(self) -> None:
+        """The parent is found behind any name of a program."""
+        for name in ("nginx", "a) S 1 (b"):
+            self.assertEqual(
+                7, measure.parse_parent(_STAT.format(pid=9, name=name, parent=7)), name
+            )
 
     def test_descendants(self) -> None:
-        """Children's children count, whatever the order of their numbers; strangers do not."""
-        stats = {1: stat(1, 0), 9: stat(9, 1), 3: stat(3, 9), 4: stat(4, 3), 5: stat(5, 1)}
-        self.assertEqual({9, 3, 4}, measure.descendants(9, stats))
+        """Children's children count, in any order of their numbers; other processes do not."""
+        self.assertEqual({9, 3, 4}, measure.descendants(9, {1: 0, 9: 1, 3: 9, 4: 3, 5: 1}))
 
     def test_resident(self) -> None:
         """Resident memory is in KiB, and none for a process that is ending."""
@@ -46,81 +42,94 @@ class Proc(SynchronousTestCase):
         )
         self.assertEqual(0, measure.parse_resident("Name:\tx\nState:\tZ (zombie)\n"))
 
-    def test_for_real(self) -> None:
-        """What this process does is seen in its own figures."""
-
-        def work() -> float:
-            end = os.times().user + 0.1
-            while os.times().user < end:
-                pass
-            return 5
-
-        done, cpu = measure.cpu_of([os.getpid()], work)
-        self.assertEqual(5, done)
-        self.assertGreater(cpu, 0.05)
+    def test_own(self) -> None:
+        """The work of this process appears in its own figures, to a millisecond or so."""
+        meter, before = measure.Meter(os.getpid()), time.process_time()
+        while time.process_time() < before + 0.05:
+            pass
+        self.assertApproximates(time.process_time() - before, meter.seconds(), 0.02)
         self.assertGreater(measure.resident_kib(os.getpid()), 1000)
 
-    def test_aftermath(self) -> None:
-        """CPU that is used after the work has been answered is counted too."""
-        used = iter([1.0, 2.0, 2.5, 2.75, 2.75])
-        with (
-            mock.patch.object(measure, "cpu_seconds", lambda _pid: next(used)),
-            mock.patch("time.sleep"),
-        ):
-            self.assertEqual((1, 1.75), measure.cpu_of([1], lambda: 1))
+    def test_busy(self) -> None:
+        """Work and stolen time count, waiting does not; the own share is not the others'."""
+        self.assertEqual(1237, measure.parse_busy("cpu  1000 200 30 9999 8888 4 2 1 0 0"))
+        with mock.patch.object(measure, "busy_ticks", return_value=300):
+            ticks, cores = os.sysconf("SC_CLK_TCK"), os.cpu_count() or 1
+            share = measure.busy_share(100, 2.0, 100 / ticks)
+            self.assertAlmostEqual(100 / ticks / 2.0 / cores, share)
+            self.assertEqual(0.0, measure.busy_share(100, 2.0, 99.0))
 
-
-AB = """Complete requests:      {done}
-Failed requests:        {failed}
-   (Connect: 0, Receive: 0, Length: {failed}, Exceptions: 0)
-{other}Total transferred:      376500 bytes
-"""
-WRK = """Running 3s test @ http://127.0.0.1:9771/token
-  Latency Distribution
-     50%  {median}
-     99%  {p99}
-  25917 requests in {time}, 5.12MB read
-{errors}Requests/sec:   5174.42
-"""
+    def test_slope(self) -> None:
+        """What a process needs without any connection does not count."""
+        self.assertAlmostEqual(30.0, measure.slope([(0, 5000.0), (100, 8000.0), (200, 11000.0)]))
 
 
 class Loads(SynchronousTestCase):
-    def test_ab(self) -> None:
-        """What ``ab`` completed counts."""
-        self.assertEqual(1500, load.parse_ab(AB.format(done=1500, failed=0, other="")))
+    def test_arguments(self) -> None:
+        """A load is one command line."""
+        self.assertEqual(
+            [
+                "-traffic=same", "-path=/token", "-connections=16", "-warm=2", "-count=7", "-seconds=0.0", "-rate=0.0",
+                "-size=0", "-fields=0", "-fresh=true",
+            ],
+            load.fresh("same", 7).arguments(),
+        )  # fmt: skip
 
-    def test_ab_fails(self) -> None:
-        """A request that failed, or was answered with an error, is no measurement; nor is none at all."""
-        for text in (
-            AB.format(done=1500, failed=1, other=""),
-            AB.format(done=1500, failed=0, other="Non-2xx responses:      2\n"),
-            AB.format(done=0, failed=0, other=""),
-            "SSL handshake failed (1).\n",
+    def test_loads(self) -> None:
+        """Kept connections, a fixed rate and long bodies differ in their arguments only."""
+        self.assertEqual((1.5, False), (load.kept("api", 1.5).seconds, load.kept("api", 1.5).fresh))
+        self.assertEqual(1000, load.paced("token", 1, 1000).rate)
+        self.assertEqual(
+            (1, 9), (load.bulk("upload", 9, 1).connections, load.bulk("upload", 9, 1).size)
+        )
+
+    def test_cost(self) -> None:
+        """A cost is for one request, in µs."""
+        self.assertEqual(150.0, measured(requests=2000, cpu=0.3).cost)
+
+    def test_no_go(self) -> None:
+        """Without Go there is a sentence on how to get it."""
+        with (
+            Stage() as stage,
+            mock.patch.object(stage, "find", side_effect=BenchError("go is not installed")),
+            self.assertRaisesRegex(BenchError, "the load generator needs it"),
         ):
-            with self.assertRaises(BenchError):
-                load.parse_ab(text)
+            load.Generator(stage, mock.Mock(), 1)
 
-    def test_wrk(self) -> None:
-        """``wrk`` gives times in whatever unit fits."""
-        text = WRK.format(median="1.20ms", p99="910.00us", time="3.02s", errors="")
-        self.assertEqual(load.Wrk(25917, 3.02, 0.91), load.parse_wrk(text))
-        text = WRK.format(median="1.20ms", p99="1.51s", time="1.00m", errors="")
-        self.assertEqual(load.Wrk(25917, 60.0, 1510.0), load.parse_wrk(text))
 
-    def test_wrk_without_latency(self) -> None:
-        """Without ``--latency`` there is none."""
-        self.assertEqual(load.Wrk(7, 1.0), load.parse_wrk("  7 requests in 1.00s, 1.00KB read\n"))
+def measured(requests: int = 1000, cpu: float = 0.1) -> load.Measured:
+    return load.Measured(requests, 1.0, cpu, 0.02, 0.03, 0.0, "AES", 1.0, 2.0, 3.0)
 
-    def test_wrk_fails(self) -> None:
-        """Answers that are errors, connections that fail and no answer at all are no measurement."""
-        for errors in (
-            "  Non-2xx or 3xx responses: 3\n",
-            "  Socket errors: connect 0, read 4, write 0, timeout 0\n",
-        ):
-            with self.assertRaisesRegex(BenchError, errors.strip()):
-                load.parse_wrk(WRK.format(median="1ms", p99="2ms", time="1.00s", errors=errors))
-        with self.assertRaises(BenchError):
-            load.parse_wrk("  0 requests in 1.00s, 0.00B read\n")
+
+class Profiles(SynchronousTestCase):
+    REPORT = """
+    52.10%  python3.11
+    20.00%  [kernel.kallsyms]
+    14.00%  _rust.abi3.so
+     6.00%  libc.so.6
+     3.00%  libcrypto.so.3
+     2.00%  _ssl.cpython-311-x86_64-linux-gnu.so
+     1.50%  nginx
+"""
+
+    def test_subsystems(self) -> None:
+        """Shared objects are gathered by subsystem; an unknown one keeps its name."""
+        shares = subsystems.parse_shares(self.REPORT)
+        expected = {"Python": 0.541, "kernel": 0.2, "OpenSSL": 0.17, "libc": 0.06, "nginx": 0.015}
+        self.assertEqual(expected, {name: round(share, 6) for name, share in shares.items()})
+
+    def test_none(self) -> None:
+        """No samples are no profile."""
+        with self.assertRaisesRegex(BenchError, "no samples"):
+            subsystems.parse_shares("Error: nothing to report\n")
+
+    def test_table(self) -> None:
+        """The dearest subsystem comes first."""
+        lines = report.profile({"nginx": {"kernel": 15.0}, "ours": {"Python": 100.4}}).splitlines()
+        self.assertEqual(
+            [["Python", "0.00", "100"], ["kernel", "15.0", "0.00"]],
+            [line.split() for line in lines[3:5]],
+        )
 
 
 class Proofs(SynchronousTestCase):
@@ -157,15 +166,15 @@ class Proofs(SynchronousTestCase):
                 proof.told([["X-Cert", ""], [twin, ""]], "X-Cert")
 
 
-def results() -> Results:
-    found = Results(
-        [Column("a", "all", "µs"), Column("b", "bulk", "ms")], ["nginx", "ours"], "nginx"
-    )
-    for nginx, ours in ((10, 20), (100, 50), (30, 30)):
-        found.add("a", "nginx", nginx)
-        found.add("a", "ours", ours)
-    found.add("b", "nginx", 1234)
-    found.add("b", "ours", None)
+A, B = Column("a", "all", "µs"), Column("b", "bulk", "ms")
+
+
+def results(rounds: Sequence[tuple[float, float]] = ((10, 20), (100, 50), (30, 30))) -> Results:
+    found = Results(["nginx", "ours"], "nginx")
+    for number, (nginx, ours) in enumerate(rounds):
+        found.add(A, "nginx", number, nginx)
+        found.add(A, "ours", number, ours)
+    found.add(B, "nginx", 0, 1234)
     return found
 
 
@@ -175,27 +184,39 @@ class Figures(SynchronousTestCase):
         self.assertEqual((30, 30), (results().figure("a", "nginx"), results().figure("a", "ours")))
 
     def test_ratio(self) -> None:
-        """A ratio is the median of the rounds' own ratios, not the ratio of two medians."""
-        found = results()
-        found.add("a", "nginx", 100)
-        found.add("a", "ours", 50)
-        self.assertEqual(1.5, found.ratio("a", "ours"))
-        self.assertEqual(1.0, found.ratio("a", "nginx"))
+        """A ratio is the median of the rounds' own ratios, with the lowest and the highest."""
+        self.assertEqual(Ratio(1.0, 0.5, 2.0), results().ratio("a", "ours"))
+        self.assertEqual(Ratio(1.0, 1.0, 1.0), results().ratio("a", "nginx"))
+        self.assertEqual(Ratio(1.0, 0.5, 2.0), results().ratio("a", "nginx", "ours"))
+
+    def test_interval(self) -> None:
+        """From nine rounds on one ratio on each side is left out; of twenty, five (the sign test's table)."""
+        for count, outside in ((8, 0), (9, 1), (11, 1), (12, 2), (20, 5)):
+            ratio = results([(1, number) for number in range(count)]).ratio("a", "ours")
+            assert ratio is not None
+            self.assertEqual((outside, count - 1 - outside), (ratio.low, ratio.high), count)
 
     def test_unknown(self) -> None:
-        """What could not be measured has no figure and no ratio, and spoils no other round's."""
+        """A missing figure has no ratio, and does not shift the other rounds."""
         found = results()
         self.assertEqual((None, None), (found.figure("b", "ours"), found.ratio("b", "ours")))
-        found.add("b", "nginx", 1000)
-        found.add("b", "ours", 2000)
-        self.assertEqual((2000, 0.5), (found.figure("b", "ours"), found.ratio("b", "ours")))
+        found.add(B, "nginx", 1, 1000)
+        found.add(B, "ours", 1, 2000)
+        self.assertEqual(
+            (2000, Ratio(2.0, 2.0, 2.0)), (found.figure("b", "ours"), found.ratio("b", "ours"))
+        )
 
     def test_json(self) -> None:
-        """Every round's figure is kept."""
-        self.assertEqual([20, 50, 30], json.loads(json.dumps(results().as_json()))["a"]["ours"])
+        """Every round's figure is kept, with the median and the ratio."""
+        columns = json.loads(json.dumps(results().as_json()))["columns"]
+        self.assertEqual(
+            {"median": 30, "ratio": [1.0, 0.5, 2.0], "rounds": {"0": 20, "1": 50, "2": 30}},
+            columns["a"]["subjects"]["ours"],
+        )
+        self.assertIsNone(columns["b"]["subjects"]["ours"]["ratio"])
 
     def test_remarks(self) -> None:
-        """A remark is made once."""
+        """A remark is kept once."""
         found = results()
         found.remark("Alas.")
         found.remark("Alas.")
@@ -210,13 +231,20 @@ class Tables(SynchronousTestCase):
         )
 
     def test_table(self) -> None:
-        """Each cell has its figure and the ratio, or a dash; and what was left out is said."""
+        """A row for each load, with figures and ratios, or a dash; then the remarks."""
         found = results()
         found.remark("apache is left out: apache2 is not installed.")
         lines = report.table(found).splitlines()
-        self.assertEqual(["nginx", "30.0", "(1.00)", "1234", "(1.00)"], lines[3].split())
-        self.assertEqual(["ours", "30.0", "(1.00)", "—"], lines[4].split())
+        self.assertEqual(["load", "nginx", "ours"], lines[1].split())
+        self.assertEqual(["all,", "µs", "30.0", "30.0", "(1.00:", "0.50-2.00)"], lines[3].split())
+        self.assertEqual(["bulk,", "ms", "1234", "—"], lines[4].split())
         self.assertEqual("apache is left out: apache2 is not installed.", lines[-1])
+
+    def test_pairs(self) -> None:
+        """Two versions are compared round by round."""
+        lines = report.pairs(results(), "ours", ["nginx"]).splitlines()
+        self.assertEqual("load  ours / nginx", lines[1])
+        self.assertEqual(["all   1.00: 0.50-2.00", "bulk  —"], lines[3:5])
 
     def test_growth(self) -> None:
         """A row for each step, a column for each subject."""
@@ -226,11 +254,6 @@ class Tables(SynchronousTestCase):
         self.assertEqual(
             [["1", "15.5", "100"], ["1,000", "200", "—"]], [line.split() for line in lines[3:5]]
         )
-
-    def test_latency(self) -> None:
-        """Who got how many requests answered, and how late the last hundredth."""
-        lines = report.latency(Tail(2000.0, {"ours": 3.456}, {"ours": 1990.4})).splitlines()
-        self.assertEqual(["ours", "1990", "3.46"], lines[5].split())
 
     def test_plot(self) -> None:
         """Without matplotlib there is no plot, and a sentence that says so."""
