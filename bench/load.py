@@ -110,6 +110,7 @@ class Generator:
             raise BenchError(
                 "go is not installed: the load generator needs it, 1.19 or newer (apt-get install golang-go)"
             ) from None
+        self._stage = stage
         self._program = stage.folder / "generator"
         self._files = files
         self._back_end = back_end
@@ -124,9 +125,10 @@ class Generator:
                 self._program, f"-address=127.0.0.1:{port}", f"-server-certificate={self._files.server}",
                 f"-certificate={self._files.client}", f"-key={self._files.client_key}", *load.arguments(),
             ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         try:
+            self._stage.prefer(process.pid)
             return self._converse(process, subject)
         finally:
             process.kill()

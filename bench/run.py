@@ -91,6 +91,7 @@ class Run:
         self._rates: Sequence[int] = ()
         self._beside: dict[str, list[Measured]] = {}
         self._ciphers: dict[str, str] = {}
+        self._failed: dict[tuple[str, str], dict[str, None]] = {}  # loads in their order
 
     def set_up(
         self, names: Sequence[str], checkouts: Sequence[str] = (), workers: int | None = None
@@ -132,6 +133,10 @@ class Run:
             for name in loads:
                 if name != "idle" or number == 0:
                     self._take(results, number, name, measures[name])
+        for (subject, reason), names in self._failed.items():
+            results.remark(f"{subject}, {', '.join(names)}: {reason}.")
+        if self._rates:
+            results.remark(f"At {self._rates[-1]:,}/s {self._own().name} takes a third of a core.")
         results.remarks += self._surroundings()
         return results
 
@@ -154,7 +159,8 @@ class Run:
             try:
                 found = measure(subject)
             except BenchError as error:
-                results.remark(f"{subject.name}, {name}: {error}.")
+                self._failed.setdefault((subject.name, str(error)), {})[name] = None
+                self.report(f"{number + 1}, {subject.name}: no {name}: {error}.")
                 continue
             for column, figure in found.items():
                 results.add(column, subject.name, number, figure)
@@ -208,13 +214,17 @@ class Run:
     def _latency(self, subject: Subject) -> _Found:
         if not self._rates:
             # Where x509proxy takes a third of a core: the same rate for all subjects and rounds.
-            own = next((one for one in self.subjects if one.name == _OWN), self.subjects[-1])
-            cost = self.drive(own, load.paced("token", self.plan.tail, _PACED), f"{_PACED}/s").cost
+            cost = self.drive(
+                self._own(), load.paced("token", self.plan.tail, _PACED), f"{_PACED}/s"
+            ).cost
             self._rates = (*self.plan.rates, max(1, round(_SHARE / cost * 1e4)) * 100)
         found: dict[Column, float] = {}
         for rate in self._rates:
             found |= self._at_rate(subject, rate)
         return found
+
+    def _own(self) -> Subject:
+        return next((one for one in self.subjects if one.name == _OWN), self.subjects[-1])
 
     def _at_rate(self, subject: Subject, rate: int, *, with_cost: bool = False) -> _Found:
         measured = self.drive(subject, load.paced("token", self.plan.tail, rate), f"{rate}/s")

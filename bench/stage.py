@@ -79,10 +79,15 @@ def make_files(folder: Path) -> Files:
 
 
 class Stage:
-    """A context manager that ends what was started in it, and removes what was written, on any exit."""
+    """A context manager that ends what was started in it, and removes what was written, on any exit.
 
-    def __init__(self) -> None:
+    ``autogroup``: nice value for the session of each process. Linux shares CPU between sessions first (sched(7),
+    "the autogroup feature"): on a busy machine a subject with much to do waits for its turn, and nice(1) changes nothing.
+    """
+
+    def __init__(self, autogroup: str | None = None) -> None:
         self._exits = ExitStack()
+        self._autogroup = autogroup
         self.folder = Path()
 
     def __enter__(self) -> Self:
@@ -124,8 +129,19 @@ class Stage:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         self._exits.callback(_end, process)
+        self.prefer(process.pid)
         self._wait_for(port, process, name)
         return process.pid
+
+    def prefer(self, pid: int) -> None:
+        """Set the nice value of a session that was started here; :raises BenchError: this user may not."""
+        if self._autogroup is not None:
+            try:
+                Path(f"/proc/{pid}/autogroup").write_text(self._autogroup, "ascii")
+            except OSError as error:
+                raise BenchError(
+                    f"--priority: it takes root and a kernel with autogroups: {error}"
+                ) from None
 
     def _wait_for(self, port: int, process: subprocess.Popen[bytes], name: str) -> None:
         end = time.monotonic() + _PATIENCE

@@ -19,13 +19,14 @@ from bench.subjects import Subject
 __all__ = ["parse_shares", "profile"]
 
 _LINE = re.compile(r"^ *([\d.]+)% +(\S+)", re.MULTILINE)
-# The first that matches; a shared object that none matches keeps its name.
+# The first that matches.
 _SUBSYSTEMS = (
     ("kernel", r"^\[(?:kernel|k\]|vdso|unknown|guest)"),
     ("OpenSSL", r"^(?:libssl|libcrypto|_rust\.abi3)"),
     ("Python", r"^(?:python|libpython)|\.cpython-"),
     ("libc", r"^(?:libc[.-]|ld-|libpthread|libm[.-])"),
 )
+_OWN = "its own code"  # nginx, HAProxy, and the modules of Apache
 _WARM = 0.5  # seconds: the load has begun
 
 
@@ -35,7 +36,7 @@ def parse_shares(text: str) -> dict[str, float]:
     for percent, shared_object in _LINE.findall(text):
         name = next(
             (name for name, pattern in _SUBSYSTEMS if re.search(pattern, shared_object)),
-            shared_object,
+            _OWN,
         )
         shares[name] = shares.get(name, 0.0) + float(percent) / 100
     if not shares:

@@ -197,7 +197,7 @@ class Generators(SynchronousTestCase):
         self.assertEqual(["same", "fresh-get"], keys[-2:])
         for column in results.columns:
             self.assertGreaterEqual(results.figure(column.key, "bare") or -1.0, 0.0, column.key)
-        self.assertIn("bare, up: it holds a body in memory as a whole.", results.remarks)
+        self.assertIn("bare, down, up: it holds a body in memory as a whole.", results.remarks)
         self.assertTrue(results.remarks[-1].startswith("Cipher suites: all TLS_"))
 
     def test_counts(self) -> None:
@@ -310,6 +310,12 @@ class Runs(SynchronousTestCase):
             self.assertRaisesRegex(BenchError, "one does not start: no such luck"),
         ):
             stage.start("one", [sys.executable, "-c", "print('no such luck')"], free_port())
+
+    def test_priority(self) -> None:
+        """Without a session of its own or the right to prefer it, there is a sentence; unasked, nothing is changed."""
+        Stage().prefer(2**30)
+        with self.assertRaisesRegex(BenchError, "--priority: it takes root"):
+            Stage("-15").prefer(2**30)
 
     def test_fails(self) -> None:
         """A tool that fails is one sentence, and so is one that takes too long, or is not there."""
