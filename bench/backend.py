@@ -1,15 +1,11 @@
 """The back end behind every subject: HTTP/1.1 with keep-alive on asyncio, in a process of its own.
 
-========================  =======================================================================
-request                   response
-========================  =======================================================================
-with an interaction id    JSON with random values, and a head with random values: the id repeated
-                          (``x-fapi-interaction-id``, FAPI 1.0 part 1), an ``ETag``, the time
-``/slow…``                the same, after 2 ms
-``/bytes/N``              N bytes
-``/headers``              the request's header fields as JSON
-any other                 the same 100 bytes each time
-========================  =======================================================================
+* A request with an interaction id (``x-fapi-interaction-id``, FAPI 1.0 part 1) receives a response of its own:
+  the id, the time, an ``ETag`` and JSON with random values.
+* ``/slow…`` receives its response after 2 ms.
+* ``/bytes/N`` receives N bytes.
+* ``/headers`` receives the request's header fields as JSON.
+* Any other request receives the same 100 bytes.
 
 The body of a request is read and dropped. The proxy in front is trusted to send well-formed requests.
 """

@@ -2,9 +2,9 @@
 
 Facts
 -----
-* A cgroup's quota stops its processes for the rest of each period once they have used their share of it: ``cpu.max`` in version
-  2, ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` in version 1 (cgroups(7)). It takes root.
-* A throttled process has as much to do as it can, whatever the machine does beside: rates can be compared, not only CPU time.
+* A cgroup's quota stops its processes for the rest of each period once they have used their share. It is ``cpu.max`` in
+  version 2, ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` in version 1 (cgroups(7)), and takes root.
+* A throttled process uses all of its share, under any other load of the machine: rates can be compared, not only CPU time.
 """
 
 from __future__ import annotations

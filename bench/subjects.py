@@ -1,9 +1,15 @@
 """The subjects, each configured for the same job as its manual recommends.
 
-The job: end TLS 1.3 on a port of the loopback's, ask for a client certificate and take any, prove possession afresh with every
-connection (no resumption), remove the certificate header that the client sent, add the genuine one, keep connections to the back
-end open, add ``X-Forwarded-For``, and write a line to an access log in a file. One worker each. None of them closes a connection
-after some number of requests or before a minute without any, so that a keep-alive request costs no share of a handshake.
+The job:
+
+* end TLS 1.3 on a port of the loopback, request a client certificate and accept any;
+* prove possession of the key with each connection: no resumption;
+* remove the certificate header that the client sent, and add the genuine one;
+* add ``X-Forwarded-For``, and keep connections to the back end open;
+* write a line to an access log in a file.
+
+There is one worker each. None of them closes a connection after some number of requests, or before a minute without any: a
+request on a kept connection costs no share of a handshake.
 """
 
 from __future__ import annotations

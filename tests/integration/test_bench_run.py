@@ -31,7 +31,7 @@ from x509proxy.config.loader import load_configuration, load_settings
 
 
 class RequestTransport:
-    """What a back end's connection writes."""
+    """A transport that keeps the output of a back end's connection."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -109,7 +109,7 @@ class BackEnds(SynchronousTestCase):
         self.assertEqual(2_000_000, len(self.wire.written.partition(b"\r\n\r\n")[2]))
 
     def test_close(self) -> None:
-        """Who is asked to close says so and does (RFC 9112 section 9.6)."""
+        """A back end that is asked to close announces it, and closes (RFC 9112 section 9.6)."""
         self.assertIn(
             b"\r\nConnection: close\r\n",
             self.hear(b"GET /token HTTP/1.0\r\nConnection: close\r\n\r\n"),
@@ -141,7 +141,7 @@ class Subjects(SynchronousTestCase):
         self.assertNotIn("--workers", recipe.command("python", self.place()))
 
     def test_secret(self) -> None:
-        """No command line shows the header's name, and nobody else reads the keys."""
+        """No command line shows the header's name, and the keys are for one user only."""
         place = self.place()
         for recipe in subjects._RECIPES.values():
             self.assertNotIn(place.files.header_name, " ".join(recipe.command("program", place)))
@@ -297,7 +297,7 @@ class Runs(SynchronousTestCase):
         return pid, folder
 
     def test_nothing_stays(self) -> None:
-        """Whatever ends a run, Ctrl-C too: its processes have ended, and its folder is gone."""
+        """After any end of a run, Ctrl-C too, its processes have ended, and its folder is gone."""
         for error in (KeyboardInterrupt(), ValueError()):
             pid, folder = self.run_stage(error)
             self.assertFalse(folder.exists())

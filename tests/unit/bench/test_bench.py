@@ -60,7 +60,7 @@ class Processes(SynchronousTestCase):
             self.assertEqual(0.0, measure.busy_share(100, 2.0, 99.0))
 
     def test_slope(self) -> None:
-        """What a process needs without any connection does not count."""
+        """Memory without any connection does not count."""
         self.assertAlmostEqual(30.0, measure.slope([(0, 5000.0), (100, 8000.0), (200, 11000.0)]))
 
 
@@ -270,7 +270,7 @@ class Tables(SynchronousTestCase):
 
 class Sharing(SynchronousTestCase):
     def give(self, version_2: bool) -> dict[str, str]:
-        """What is written for process 7, and where."""
+        """Return the files that are written for process 7."""
         cgroups = Path(self.mktemp())
         (cgroups / "cpu").mkdir(parents=True)
         if version_2:
