@@ -72,6 +72,9 @@ setup(
             "towncrier",
             "import-linter",
             "h11",
+            # With both Twisted's Site speaks HTTP/2, and an older h2 lets more through.
+            "h2>=4.3",
+            "priority",
             "waitress",
             "gunicorn",
             "tlslite-ng",

@@ -20,8 +20,8 @@ from x509proxy.forwarding.forwarded_fields import forward
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.metadata_rewriter import ResponseSink, answer_sink
 from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response, write_head
-from x509proxy.http1.errors import Code, ErrorResponse, HttpError
-from x509proxy.http1.messages import Framing, RequestHead, ResponseHead
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
+from x509proxy.http1.messages import METHODS_WITH_BODY, Framing, RequestHead, ResponseHead
 from x509proxy.http1.request_id import REQUEST_ID
 from x509proxy.schema import DiscoverySettings
 from x509proxy.settings import PolicySettings
@@ -30,8 +30,6 @@ from x509proxy.upstream.load_balancing import candidates
 from x509proxy.upstream.pool import Pool
 
 __all__ = ["ProxiedRequest", "Relay"]
-
-_WITH_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 class ProxiedRequest(ResponseSink, Protocol):
@@ -114,10 +112,14 @@ class Relay:
     def _choose(self) -> None:
         """The body is there, or so much of it that it has to be streamed: ask the next back end."""
         request = self._request
+        takes_body = request.head.method in METHODS_WITH_BODY
+        if not takes_body and (request.held or not request.body_complete):
+            # It has been rejected before, by the parser or by the stock Site's request: the last look (L3).
+            raise bad_request("body on a method that takes none")
         if not request.body_complete:
             self._body = (request.head.body, request.head.length)
             self.streams = True
-        elif request.held or request.head.method in _WITH_LENGTH:
+        elif takes_body:
             self._body = (Framing.LENGTH, request.held)
         self._ask(next(self._candidates))
 

@@ -243,9 +243,16 @@ class RunningProxy:
     _tls: Any
     _listening: Any
 
-    def connect(self, client: SelfSigned | None = None, timeout: float = 10.0) -> ssl.SSLSocket:
-        """A blocking connection, its handshake done, for raw bytes: to be used in a thread (``deferToThread``)."""
+    def connect(
+        self, client: SelfSigned | None = None, timeout: float = 10.0, alpn: Sequence[str] = ()
+    ) -> ssl.SSLSocket:
+        """A blocking connection, its handshake done, for raw bytes: to be used in a thread (``deferToThread``).
+
+        ``alpn``: the protocols that the client offers (RFC 7301).
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if alpn:
+            context.set_alpn_protocols(alpn)
         context.load_verify_locations(self.server_pem)
         if client is not None:
             with tempfile.NamedTemporaryFile(dir=self.server_pem.parent) as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.client import HTTPResponse
 from typing import Any, TypeVar
 
@@ -100,12 +100,15 @@ class ProxyTestCase(TestCase):
         self.addCleanup(self.proxy.stop)
 
     async def dialogue(
-        self, step: Callable[[ssl.SSLSocket], Answered], client: SelfSigned | None = None
+        self,
+        step: Callable[[ssl.SSLSocket], Answered],
+        client: SelfSigned | None = None,
+        alpn: Sequence[str] = (),
     ) -> Answered:
-        """What ``step`` makes of a new connection, in a thread."""
+        """What ``step`` makes of a new connection, in a thread; ``alpn``: the protocols it offers."""
 
         def run() -> Answered:
-            with self.proxy.connect(client) as connection:
+            with self.proxy.connect(client, alpn=alpn) as connection:
                 return step(connection)
 
         result: Answered = await deferToThread(run)

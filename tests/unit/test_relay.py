@@ -15,6 +15,7 @@ from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome
 from x509proxy.forwarding import forwarded_fields as forwarding
 from x509proxy.forwarding.certificate_formats import encode
+from x509proxy.http1.errors import HttpError
 from x509proxy.schema import DiscoverySettings
 from x509proxy.settings import ClientAuth, ClientSettings, Format, PolicySettings, UpstreamSettings
 from x509proxy.upstream.connection import Connection
@@ -121,6 +122,21 @@ class Judging(TransferTestCase):
             self.expect_status(502, self.proxy.client(GET))
         self.expect_unasked()
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_body_without_a_meaning(self) -> None:
+        """A body with a method that gives it no meaning, had it come so far, is a 502, and no back end gets a byte."""
+        serve = self.proxy.serve
+
+        def with_body(request: Request) -> None:
+            request.receive(GET)
+            serve(request)
+
+        self.patch(self.proxy, "serve", with_body)
+        for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
+            client = self.proxy.client(GET.replace(b"GET", method))
+            self.assertEqual(b"502", client.sent()[9:12])
+        self.expect_unasked()
+        self.assertEqual(4, len(self.flushLoggedErrors(HttpError)))
 
     def test_line_end(self) -> None:
         """A line end in what is about to be written is a 502, and no back end gets a byte."""

@@ -16,9 +16,15 @@ from zope.interface import implementer
 from x509proxy.downstream.base_request import BaseRequest
 from x509proxy.downstream.request import BodySink
 from x509proxy.exchange import Observer, Outcome
-from x509proxy.http1.errors import Code, ErrorResponse, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Pairs
-from x509proxy.http1.messages import NO_HEAD, Framing, RequestHead, read_request_head
+from x509proxy.http1.messages import (
+    METHODS_WITH_BODY,
+    NO_HEAD,
+    Framing,
+    RequestHead,
+    read_request_head,
+)
 from x509proxy.http1.request_id import REQUEST_ID
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.peer import client_of
@@ -30,7 +36,8 @@ __all__ = ["SiteRequest", "read_stock_head"]
 def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
     """The head, validated anew.
 
-    :raises Refused: as :func:`x509proxy.http1.messages.read_request_head`; or 413; or 400, the channel has refused it already.
+    :raises Refused: as :func:`x509proxy.http1.messages.read_request_head`; 413 or 400 for its body; or 400, the channel has
+        refused it already.
     """
     if getattr(request.channel.transport, "disconnecting", False):
         raise HttpError(ErrorResponse(Code.BAD_REQUEST, "refused by the stock channel"))
@@ -41,16 +48,28 @@ def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
     ]
     version = {b"HTTP/1.0": "1.0"}.get(request.clientproto, "1.1")
     head = read_request_head(request.method, _below_mount(request), version, pairs, settings)
+    _check_body(request, settings.max_body_bytes)
+    return head
+
+
+def _check_body(request: Any, limit: int) -> None:
+    """Judge the body that has arrived, which over HTTP/2 is announced by no field (RFC 9113 section 8.1.1).
+
+    A server that ignores bodies of GET would read one as its connection's next request.
+    """
     size = request.content.seek(0, 2)
-    if size > settings.max_body_bytes:
+    if size > limit:
         raise HttpError(
             ErrorResponse(
-                Code.BODY_TOO_LARGE,
-                f"body of {size} bytes",
-                f"The body may have {settings.max_body_bytes} bytes",
+                Code.BODY_TOO_LARGE, f"body of {size} bytes", f"The body may have {limit} bytes"
             )
         )
-    return head
+    if size and request.method not in METHODS_WITH_BODY:
+        raise bad_request(f"body on {request.method.decode('ascii')}")
+    lengths = request.requestHeaders.getRawHeaders(b"Content-Length")
+    # One at the most, and of digits: the head has been read.
+    if lengths and int(lengths[0]) != size:
+        raise bad_request(f"body of {size} bytes, and another length announced")
 
 
 def _below_mount(request: Any) -> bytes:

@@ -33,6 +33,7 @@ from x509proxy.redaction import without_secrets
 from x509proxy.settings import ClientSettings, InvalidNames
 
 __all__ = [
+    "METHODS_WITH_BODY",
     "NO_HEAD",
     "Framing",
     "RequestHead",
@@ -48,7 +49,8 @@ _TOKEN_OCTETS = _NAME_OCTETS + b"!#$%&'*+.^_`|~"
 _VALUE_OCTETS = b"\t" + bytes(range(0x20, 0x7F))
 _ANSWER_OCTETS = _VALUE_OCTETS + bytes(range(0x80, 0x100))
 
-_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+"""The methods that give a body a meaning; a request of any other kind may have none."""
 _SINGLE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization"}
 )
@@ -241,7 +243,7 @@ def _read_framing(
             raise bad_request("malformed content-length")
         size = int(length or b"0")
         body = Framing.LENGTH if size else Framing.NONE
-    if body is not Framing.NONE and method not in _WITH_BODY:
+    if body is not Framing.NONE and method not in METHODS_WITH_BODY:
         raise bad_request(f"body on {method.decode('ascii')}")
     if size > limit:
         raise HttpError(

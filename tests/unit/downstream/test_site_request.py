@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from io import BytesIO
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -10,15 +12,18 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
+from twisted.web.test.requesthelper import DummyRequest
 
-from tests.support.raw_tls import HEADER, ProxyTestCase, get
-from x509proxy.downstream.site_request import SiteRequest
+from tests.support.http2 import Http2Client, Http2Response, Http2Site, pseudo
+from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_reply
+from x509proxy.downstream.site_request import SiteRequest, read_stock_head
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.http1.errors import Code, ErrorResponse
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.messages import Framing
 from x509proxy.resource import X509ProxyResource
 from x509proxy.settings import ClientAuth, ClientSettings, InvalidNames, PolicySettings, RequestIds
 from x509proxy.testing import client_identity, header_value
+from x509proxy.transport import tls_context
 
 REQUEST = b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -224,6 +229,262 @@ class Mute(SiteTestCase):
         request.answer(ErrorResponse(Code.BAD_REQUEST, "bad_request"))
         self.assertNotIn(b"Connection:", self.client.value())
         self.assertFalse(self.client.disconnecting)
+
+
+class Bodies(SiteTestCase):
+    """A body that its method or its announced length does not allow reaches no back end."""
+
+    def test_methods_without_a_body(self) -> None:
+        """A request whose method gives a body no meaning is answered 400 if it has one."""
+        for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
+            for framing, body in (
+                (b"Content-Length: 1", b"a"),
+                (b"Transfer-Encoding: chunked", b"1\r\na\r\n0\r\n\r\n"),
+                (b"Transfer-Encoding: chunked", b"0\r\n\r\n"),
+            ):
+                self.serve()
+                self.expect_refused(
+                    method + b" / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n" + body, 400
+                )
+
+    def test_size(self) -> None:
+        """A body of another size than the one announced is answered 400, whatever let it through."""
+        for length in (b"0", b"2", b"4"):
+            self.serve()
+            request = self.parsed(length, b"abc")
+            with self.assertRaises(HttpError) as raised:
+                read_stock_head(request, ClientSettings())
+            self.assertEqual(400, raised.exception.response.status)
+
+    @staticmethod
+    def parsed(length: bytes, body: bytes) -> Any:
+        """A stock request that announces this length and has this body."""
+        request: Any = DummyRequest([])
+        request.method, request.uri, request.clientproto = b"POST", b"/", b"HTTP/1.1"
+        request.channel = StringTransport()
+        request.channel.transport = StringTransport()
+        request.content = BytesIO(body)
+        request.requestHeaders.setRawHeaders(b"Host", [b"a"])
+        request.requestHeaders.setRawHeaders(b"Content-Length", [length])
+        return request
+
+
+SMUGGLED = b"GET /admin HTTP/1.1\r\nHost: localhost\r\nClient-Cert: EVIL\r\n\r\n"
+FORGED = HEADER.lower().encode()
+
+
+class Http2(SynchronousTestCase):
+    """The header contract over HTTP/2, in memory: the client sends what no library would."""
+
+    def serve(self, **options: Any) -> Http2Site:
+        return Http2Site(self.patch, header=HEADER, **options)
+
+    def expect_refused(
+        self, fields: list[tuple[bytes, bytes]], status: int, data: list[bytes] | None = None
+    ) -> None:
+        """The stream is answered by the proxy, and the back end receives nothing."""
+        site = self.serve()
+        response = site.ask(fields, data)
+        self.assertEqual((status, b""), (response.status, site.received), (fields, data))
+        self.assertFalse(site.client.over)
+
+    def expect_ended(self, fields: list[tuple[bytes, bytes]], data: list[bytes]) -> None:
+        """The connection ends by Twisted's HTTP/2, and the back end receives nothing."""
+        site = self.serve()
+        response = site.ask(fields, data)
+        self.assertEqual((0, b""), (response.status, site.received), (fields, data))
+        self.assertTrue(site.client.over, fields)
+
+    def expect_head(self, site: Http2Site, *lines: bytes) -> None:
+        """The back end has received one head, with these lines and the proxy's own."""
+        head, _, body = site.received.partition(b"\r\n\r\n")
+        kept = [line for line in head.split(b"\r\n") if not line.startswith(OWN_LINES)]
+        self.assertEqual((list(lines), b""), (kept, body))
+
+    def test_body_without_length(self) -> None:
+        """DATA needs no length: a body with a method that gives it no meaning is answered 400, in one frame or many."""
+        for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
+            for data in ([SMUGGLED], [SMUGGLED[:9], SMUGGLED[9:]], [b"", b"a"]):
+                self.expect_refused(pseudo(method), 400, data)
+
+    def test_body_with_length(self) -> None:
+        """So it is with a length that is right; a length that is wrong ends the connection."""
+        size = b"%d" % len(SMUGGLED)
+        self.expect_refused([*pseudo(), (b"content-length", size)], 400, [SMUGGLED])
+        for length in (b"0", b"1", b"99999", b"x", b"-1"):
+            for method in (b"GET", b"POST"):
+                self.expect_ended([*pseudo(method), (b"content-length", length)], [SMUGGLED])
+
+    def test_odd_lengths(self) -> None:
+        """Lengths that are not plain digits, or two of them, are 400 or end the connection."""
+        for fields in ([b"2", b"2"], [b"+2"], [b"2", b"+2"]):
+            site = self.serve()
+            site.ask([*pseudo(b"POST"), *((b"content-length", each) for each in fields)], [b"ab"])
+            self.assertEqual(b"", site.received, fields)
+
+    def test_empty_data(self) -> None:
+        """Empty DATA frames are no body."""
+        site = self.serve()
+        site.ask(pseudo(), [b"", b""])
+        self.expect_head(site, b"GET /token HTTP/1.1", b"Host: localhost")
+
+    def test_body(self) -> None:
+        """A POST without a length arrives with one; trailers do not arrive."""
+        site = self.serve()
+        site.ask(pseudo(b"POST"), [b"a", b"b"], [(b"x-trailer", b"a"), (FORGED, b"EVIL")])
+        head, _, body = site.received.partition(b"\r\n\r\n")
+        self.assertTrue(head.endswith(b"\r\nContent-Length: 2"), head)
+        self.assertEqual(b"ab", body)
+        for unwanted in (b"trailer", b"EVIL", b"Transfer-Encoding"):
+            self.assertNotIn(unwanted.lower(), head.lower())
+
+    def test_pseudo_fields(self) -> None:
+        """``:authority`` becomes ``Host``, or ``Host`` itself is taken; of ``:scheme`` nothing is forwarded."""
+        site = self.serve()
+        site.ask([(b":scheme", b"EVIL"), *pseudo()[:3]])
+        self.expect_head(site, b"GET /token HTTP/1.1", b"Host: localhost")
+        site = self.serve()
+        site.ask([*pseudo()[:2], (b":scheme", b"https"), (b"host", b"other")])
+        self.expect_head(site, b"GET /token HTTP/1.1", b"Host: other")
+
+    def test_odd_pseudo_fields(self) -> None:
+        """Repeated, late, unknown and missing ones end the connection; so does a ``Host`` that differs from ``:authority``."""
+        for fields in (
+            [*pseudo(), (b":path", b"/admin")],
+            [(b"x", b"y"), *pseudo()],
+            [*pseudo(), (b":evil", b"a")],
+            [*pseudo(), (b":protocol", b"websocket")],
+            pseudo()[1:],
+            pseudo()[:3],
+            [*pseudo()[:2], (b":scheme", b"https")],
+            [*pseudo(), (b"host", b"other")],
+            pseudo(path=b""),
+            pseudo(path=b"/ HTTP/1.1\r\nX-Evil: a"),
+        ):
+            self.expect_ended(fields, [])
+
+    def test_host(self) -> None:
+        """An authority with a user, an empty one, and one beside an equal ``Host`` are answered 400."""
+        self.expect_refused(pseudo(authority=b"user@localhost"), 400)
+        self.expect_refused(pseudo(authority=b""), 400)
+        self.expect_refused(pseudo(authority=b"a b"), 400)
+        self.expect_refused([*pseudo(), (b"host", b"localhost")], 400)
+
+    def test_path(self) -> None:
+        """A target with a blank, a control character, ``#`` or a high byte, or that is no target, is answered 400."""
+        for path in (
+            b"/a b", b"/a\tb", b"/\x01", b"/\x7f", b"/\xe4", b"/a#b", b"x", b"?x", b"/..",
+            b"http://other/", b"/ HTTP/1.1",
+        ):  # fmt: skip
+            self.expect_refused(pseudo(path=path), 400)
+
+    def test_methods(self) -> None:
+        """TRACE and extended CONNECT are answered 405, methods that nobody knows 501."""
+        self.expect_refused(pseudo(b"TRACE"), 405)
+        self.expect_refused([*pseudo(b"CONNECT"), (b":protocol", b"websocket")], 405)
+        for method in (b"get", b"BREW", b"GET / HTTP/1.1", b""):
+            self.expect_refused(pseudo(method), 501)
+
+    def test_connect(self) -> None:
+        """An ordinary CONNECT has no path, which breaks Twisted's own code; nothing reaches the back end."""
+        site = self.serve()
+        with self.assertRaises(AttributeError):
+            site.ask([(b":method", b"CONNECT"), (b":authority", b"a:443")])
+        self.assertEqual(b"", site.received)
+
+    def test_connection_fields(self) -> None:
+        """Fields of one connection end it (RFC 9113 section 8.2.2), or are dropped where HTTP/2 allows them."""
+        for name, value in (
+            (b"connection", b"x"),
+            (b"connection", FORGED),
+            (b"transfer-encoding", b"chunked"),
+            (b"keep-alive", b"timeout=5"),
+            (b"proxy-connection", b"x"),
+            (b"upgrade", b"h2c"),
+            (b"te", b"gzip"),
+        ):
+            self.expect_ended([*pseudo(b"POST"), (name, value)], [b"0\r\n\r\n"])
+        site = self.serve()
+        site.ask([*pseudo(), (b"te", b"trailers"), (b"trailer", b"x"), (b"http2-settings", b"x")])
+        self.expect_head(site, b"GET /token HTTP/1.1", b"Host: localhost")
+
+    def test_forged_fields(self) -> None:
+        """The header's name in any spelling, and what other products send, is removed and counted as over HTTP/1.1."""
+        site = self.serve()
+        names = (FORGED, FORGED.replace(b"-", b"_"), b"client-cert", b"x-forwarded-client-cert")
+        site.ask([*pseudo(), *((name, b"EVIL") for name in names)])
+        self.expect_head(site, b"GET /token HTTP/1.1", b"Host: localhost")
+        site.answer(ANSWER)
+        self.assertEqual([1], [exchange.forged for exchange in site.exchanges])
+
+    def test_odd_fields(self) -> None:
+        """Upper case, blanks, colons and line ends inside a field end the connection; high bytes are answered 400."""
+        for field in (
+            (HEADER.encode(), b"EVIL"),
+            (b"x y", b"a"),
+            (b"x:y", b"a"),
+            (b"", b"a"),
+            (b"x", b" a"),
+            (b"x", b"a\r\nClient-Cert: EVIL"),
+            (b"x", b"a\0"),
+        ):
+            self.expect_ended([*pseudo(), field], [])
+        self.expect_refused([*pseudo(), (b"x", b"\xe4")], 400)
+        self.expect_refused([*pseudo(), (b"authorization", b"a"), (b"authorization", b"b")], 400)
+
+    def test_cookies(self) -> None:
+        """Crumbs of a cookie become one field (RFC 9113 section 8.2.3)."""
+        site = self.serve()
+        site.ask([*pseudo(), (b"cookie", b"a=b"), (b"x", b"y"), (b"cookie", b"c=d")])
+        self.assertEqual(1, site.received.lower().count(b"\r\ncookie:"))
+        self.assertIn(b"\r\nCookie: a=b; c=d\r\n", site.received)
+
+    def test_expectation(self) -> None:
+        """``Expect: 100-continue`` is answered, and not forwarded; any other is 417."""
+        site = self.serve()
+        site.ask([*pseudo(b"POST"), (b"expect", b"100-continue")], [b"a"])
+        self.assertNotIn(b"xpect", site.received)
+        self.expect_refused([*pseudo(b"POST"), (b"expect", b"x")], 417, [b"a"])
+
+    def test_response(self) -> None:
+        """A response comes without fields of the back end's connection, which HTTP/2 forbids, and without trailers."""
+        site = self.serve()
+        response = site.ask(pseudo())
+        site.answer(
+            b"HTTP/1.1 200 OK\r\nConnection: X-A\r\nX-A: a\r\nKeep-Alive: timeout=5\r\nX-B: b\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-C: c\r\n\r\n"
+        )
+        names = sorted(name for name, _ in response.pairs)
+        self.assertEqual([b":status", b"date", b"x-b", b"x-request-id"], names)
+        self.assertEqual((200, b"ok", True), (response.status, response.body, response.ended))
+
+    def test_streams(self) -> None:
+        """A refused stream ends alone: others of its connection are served, and each gets its own response."""
+        site = self.serve()
+        refused = site.ask(pseudo(), [SMUGGLED])
+        first = site.ask(pseudo(path=b"/first"))
+        second = site.ask(pseudo(path=b"/second"))
+        for (protocol, transport), text in zip(site.back_ends, (b"1", b"2"), strict=True):
+            self.assertEqual(1, transport.value().count(b"GET /"))
+            protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + text)
+        site.turn()
+        self.assertEqual(
+            [(400, True), (200, True), (200, True)],
+            [(each.status, each.ended) for each in (refused, first, second)],
+        )
+        self.assertEqual((b"1", b"2"), (first.body, second.body))
+
+    def test_reset(self) -> None:
+        """A stream that its client resets gives its connection to the back end up."""
+        site = self.serve()
+        site.ask(pseudo())
+        site.client.reset()
+        site.turn()
+        self.assertTrue(site.back_ends[0][1].disconnected)
+        self.assertEqual([Outcome.ABORTED], [exchange.outcome for exchange in site.exchanges])
+
+
+OWN_LINES = (b"X-Forwarded-", b"Forwarded: ", b"X-Request-Id: ")
 
 
 class Target(SiteTestCase):
@@ -485,3 +746,56 @@ class OverTls(ProxyTestCase):
         self.start(factory=Site)
         await self.ask(get())
         self.assertEqual(["TLSv1.3"], [exchange.tls_version for exchange in self.proxy.exchanges])
+
+    async def test_http2(self) -> None:
+        """A client of HTTP/2, with ALPN and a certificate: the header on each stream, and a body on GET is answered 400."""
+        # An application's own choice: the proxy's context offers HTTP/1.1 alone, CertificateOptions whatever the Site speaks.
+        self.patch(
+            tls_context,
+            "_choose_http_1_1",
+            lambda _, offered: b"h2" if b"h2" in offered else b"http/1.1",
+        )
+        self.start(factory=Site)
+        identity = client_identity()
+        client = Http2Client()
+
+        def step(connection: ssl.SSLSocket) -> list[Http2Response]:
+            self.assertEqual("h2", connection.selected_alpn_protocol())
+            responses = [
+                client.request([*pseudo(), (FORGED, b"EVIL")]),
+                client.request(pseudo(), [SMUGGLED]),
+                client.request(pseudo(b"POST"), [b"ab"]),
+                client.request(pseudo(b"DELETE"), [SMUGGLED]),
+            ]
+            while not all(response.ended for response in responses):
+                if data := client.take():
+                    connection.sendall(data)
+                client.feed(connection.recv(65536))
+            return responses
+
+        responses = await self.dialogue(step, identity, alpn=("h2", "http/1.1"))
+        self.assertEqual([200, 400, 200, 400], [response.status for response in responses])
+        self.assertEqual(
+            [b"GET /token HTTP/1.1", b"POST /token HTTP/1.1"],
+            sorted(request.start for request in self.back_end.requests),
+        )
+        for request in self.back_end.requests:
+            self.assertEqual([header_value(identity)], request.values(HEADER))
+            self.assertEqual([b"https"], request.values("X-Forwarded-Proto"))
+        self.assertNotIn(b"EVIL", self.back_end.received)
+        self.assertNotIn(b"/admin", self.back_end.received)
+
+    async def test_http_1_1_beside_http2(self) -> None:
+        """A client that offers HTTP/1.1 alone is served by it, by the same rules."""
+        self.start(factory=Site)
+
+        def step(connection: ssl.SSLSocket) -> str | None:
+            connection.sendall(
+                get("/token", "Transfer-Encoding: chunked", f"{HEADER}: EVIL")
+                + b"1\r\na\r\n0\r\n\r\n"
+            )
+            self.assertEqual(400, read_reply(connection).status)
+            return connection.selected_alpn_protocol()
+
+        self.assertEqual("http/1.1", await self.dialogue(step, alpn=("http/1.1",)))
+        self.assertEqual(b"", self.back_end.received)
