@@ -140,6 +140,8 @@ class Relay:
         self._connection = connection
         try:
             request = self._request
+            if request.head.binds_connection:
+                connection.retire()
             connection.send(request.head.method, self._start, self, request.body_complete)
             if request.held:
                 request.stream_to(self)

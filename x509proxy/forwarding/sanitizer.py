@@ -76,8 +76,14 @@ _HOPS = frozenset(
         b"x-request-id",
     }
 )
-# The proxy's own id goes to the client (x509proxy.http1.request_id).
-_NOT_ANSWERED = _HOP_BY_HOP | {b"x-request-id"}
+# The proxy's own id goes to the client (x509proxy.http1.request_id). The others are about the authentication of the back end's
+# connection (x509proxy.http1.authentication), which is not the client's.
+_NOT_ANSWERED = _HOP_BY_HOP | {
+    b"x-request-id",
+    b"persistent-auth",
+    b"proxy-support",
+    b"proxy-authentication-info",
+}
 _PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
 # A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
 _LENGTH, _CHUNKED = Framing.LENGTH, Framing.CHUNKED

@@ -25,6 +25,7 @@ from typing import Any
 
 import attrs
 
+from x509proxy.http1.authentication import binds_connection, tells_of_binding
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.request_line import check_method, loggable
@@ -74,7 +75,8 @@ class RequestHead:
     """One request's head. ``target`` is in origin-form or ``*``, byte for byte as sent; ``host`` is empty only in HTTP/1.0.
 
     ``length``: the body's length if ``body`` is ``LENGTH``; ``invalid_header_names``: how many fields were dropped for their names;
-    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3). ``memo`` and ``loggable``: what has been
+    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3); ``binds_connection``: whether its
+    credentials may authenticate the back end's connection (:mod:`x509proxy.http1.authentication`). ``memo`` and ``loggable``: what has been
     found out about it last, for :mod:`x509proxy.forwarding.sanitizer` and :mod:`x509proxy.forwarding.forwarded_fields`; ``words``: method, path without query,
     which may hold OAuth codes, and version, as text for the record.
     """
@@ -89,6 +91,7 @@ class RequestHead:
     expects_continue: bool = False
     invalid_header_names: int = 0
     keep_alive: bool = True
+    binds_connection: bool = False
     memo: list[tuple[Any, Pairs, int]] = attrs.field(factory=list, init=False, eq=False, repr=False)
     told: list[Any] = attrs.field(factory=list, init=False, eq=False, repr=False)
     words: tuple[str, str, str] = attrs.field(
@@ -124,7 +127,8 @@ class ResponseHead:
     """One answer's head; ``reason`` is printable ASCII; ``length`` is -1 where no ``Content-Length`` was given.
 
     With ``body`` ``NONE`` a ``length`` is that of the body that a GET would have had (HEAD, 304; RFC 9110 section 8.6).
-    ``keep_alive``: whether the back end lets the connection live on; ``memo`` as in :class:`RequestHead`.
+    ``keep_alive``: whether the back end lets the connection live on, and it may be another client's
+    (:mod:`x509proxy.http1.authentication`); ``memo`` as in :class:`RequestHead`.
     """
 
     status: int
@@ -174,6 +178,7 @@ def read_request_head(
         expects_continue,
         len(pairs) - len(kept),
         keep_alive,
+        binds_connection(single.get(b"authorization")),
     )
 
 
@@ -288,7 +293,11 @@ def read_response_head(
             raise _bad_answer("malformed header field")
     printable = b"" if reason.translate(None, _VALUE_OCTETS) else reason
     return ResponseHead(
-        status, printable, pairs, *_answer_framing(status, version, pairs, method), keep_alive
+        status,
+        printable,
+        pairs,
+        *_answer_framing(status, version, pairs, method),
+        keep_alive and not tells_of_binding(pairs),
     )
 
 

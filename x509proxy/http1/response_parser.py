@@ -241,4 +241,4 @@ class ResponseParser(ParserBase):
 
     def on_message_complete(self) -> None:
         if not self.dead and self._head is not None:
-            self._end(self._parser.should_keep_alive())
+            self._end(self._head.keep_alive and self._parser.should_keep_alive())

@@ -11,6 +11,7 @@ Facts
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 from typing import Protocol as Interface
@@ -123,6 +124,10 @@ class Connection(Protocol):
         if not whole:
             self._wait_anew()
         self._outgoing.begin(head, None if whole else self)
+
+    def retire(self) -> None:
+        """Make this exchange the connection's last, whatever its response: the pool lends it to no other client."""
+        self.expires = -math.inf
 
     def body_data(self, data: bytes) -> None:
         """A piece of the request's body, framed."""

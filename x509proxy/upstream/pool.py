@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -231,7 +230,7 @@ class Pool:
         judge(*evidence)
         if self.record.health.state is BackendState.DOWN and not was_down:
             for connection in (*self._busy, *self._opening):
-                connection.expires = -math.inf
+                connection.retire()
             self._close_idle()
 
     def _close_idle(self) -> None:
