@@ -52,6 +52,8 @@ _ANSWER_OCTETS = _VALUE_OCTETS + bytes(range(0x80, 0x100))
 
 METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 """The methods that give a body a meaning; a request of any other kind may have none."""
+# RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
+_WITHOUT_CONTENT = frozenset({204, 205, 304})
 _SINGLE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization"}
 )
@@ -297,8 +299,16 @@ def read_response_head(
         printable,
         pairs,
         *_answer_framing(status, version, pairs, method),
-        keep_alive and not tells_of_binding(pairs),
+        keep_alive and _ends_for_sure(status, method) and not tells_of_binding(pairs),
     )
+
+
+def _ends_for_sure(status: int, method: bytes) -> bool:
+    """Decide whether a response's end can be trusted: some servers send a body, a little later, where none may be.
+
+    It would be the response to another client's request.
+    """
+    return method != b"HEAD" and status not in _WITHOUT_CONTENT
 
 
 def _bad_answer(reason: str) -> HttpError:

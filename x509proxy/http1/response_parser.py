@@ -5,8 +5,9 @@ Facts
 * httptools cannot tell llhttp that an answer is to a HEAD request. So there is a fresh parser for each answer, and one to HEAD
   ends with its head.
 * llhttp takes RTSP and ICE for HTTP. A head stands behind as many empty lines as there were interim answers, so it can be found.
-* 204 and 304 have no body (RFC 9112 section 6.3), whatever they announce; if it comes all the same, it would be the answer to the
-  connection's next request, which may be another client's.
+* 204 and 304 have no body (RFC 9112 section 6.3), whatever they announce. Some servers send one all the same, a little later:
+  it would be the response to the connection's next request, which may be another client's. So these responses, 205, and
+  every one to HEAD, leave no reusable connection.
 * An interim answer (1xx) has no body (RFC 9110 section 15.2). llhttp reads one all the same if it is given a length: it would
   come out before any head, an answer of the back end's own making.
 """
@@ -219,18 +220,11 @@ class ResponseParser(ParserBase):
         self._begin_body()
         self._events.append(head)
         if head.body is Framing.NONE:
-            self._end(parser.should_keep_alive() and not self._announces_body())
+            self._end(head.keep_alive)
 
     def _is_http(self) -> bool:
         head = self._raw.split(b"\r\n\r\n", self._interim + 1)[self._interim]
         return head.lstrip(b"\r\n").startswith(b"HTTP/")
-
-    def _announces_body(self) -> bool:
-        """Whether an answer that has no body speaks of one. It may, to HEAD and with 304; and there are servers that send it."""
-        fields = {name.lower(): value for name, value in self._pairs}
-        return (
-            b"transfer-encoding" in fields or fields.get(b"content-length", b"").strip(b"0") != b""
-        )
 
     def on_body(self, piece: bytes) -> None:
         if self.dead or self._head is None:

@@ -283,10 +283,13 @@ class Answers(AnswerTestCase):
         self.expect("HBE", answer(UPGRADE + LENGTH, body=b"ab"), reusable=True)
 
     def test_no_body(self) -> None:
-        """204, 304 and every answer to HEAD end with their head, whatever length they tell."""
-        self.expect("HE", answer(line=b"HTTP/1.1 204 No Content"), reusable=True)
-        self.expect("HE", answer(line=b"HTTP/1.1 304 Not Modified"), reusable=True)
-        self.expect("HE", answer(b"Content-Length: 0\r\n"), b"HEAD", reusable=True)
+        """204, 304 and every answer to HEAD end with their head, whatever length they tell, and end their connection."""
+        self.expect("HE", answer(line=b"HTTP/1.1 204 No Content"), reusable=False)
+        self.expect("HE", answer(line=b"HTTP/1.1 304 Not Modified"), reusable=False)
+        self.expect("HE", answer(b"Content-Length: 0\r\n"), b"HEAD", reusable=False)
+        self.expect(
+            "HE", answer(b"Content-Length: 0\r\n", b"HTTP/1.1 205 Reset Content"), reusable=False
+        )
         for data, method, length in (
             (answer(LENGTH, b"HTTP/1.1 304 Not Modified"), b"GET", 2),
             (answer(LENGTH), b"HEAD", 2),
