@@ -28,7 +28,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from tests.support.memory import HEADER as NAME
-from tests.support.memory import OK, Proxy, undated
+from tests.support.memory import OK, Proxy, RequestTransport, undated
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_to_end, until
 from tests.system.test_service import (
     ROOT,
@@ -483,6 +483,9 @@ class Broken(EarsTestCase):
         await self.expect_end(head.encode(), CLOSING)
 
 
+REQUIRED = PolicySettings(client_certificate=ClientAuth.REQUIRED)
+
+
 class Oracle(SynchronousTestCase):
     """A client that tries names learns nothing: the right one, a wrong one and none get the same bytes (law L4)."""
 
@@ -516,6 +519,33 @@ class Oracle(SynchronousTestCase):
         """A forged header of the right name gets the answer of a request without one."""
         for lines in forgeries(NAME.decode()):
             self.assertEqual(self.answers(get("/")), self.answers(get("/", *lines)), lines)
+
+    def test_recorded_afterwards(self) -> None:
+        """What is counted and logged of a request, which differs, comes after its response has left (law L4)."""
+        said = get("/", f"{NAME.decode()}: EVIL")
+        stays = said.replace(b"Connection: close\r\n", b"")
+        for sent, back_end, policy in (
+            (said, OK, PolicySettings()),
+            (stays, OK, PolicySettings()),
+            (said, b"nonsense\r\n\r\n", PolicySettings()),
+            (said, OK, REQUIRED),
+            (stays * 3, OK, REQUIRED),
+        ):
+            proxy = Proxy(policy=policy)
+            left: list[int] = []
+            wires: list[RequestTransport] = []
+
+            def observe(
+                _: Exchange, left: list[int] = left, wires: list[RequestTransport] = wires
+            ) -> None:
+                left.append(wires[0].value().count(b"\r\n\r\n"))
+
+            proxy.observe = observe
+            wires.append(proxy.client())
+            wires[0].deliver(sent)
+            if proxy.back_end.attempts:
+                proxy.back_end.wire.deliver(back_end)
+            self.assertEqual([1], left, sent)
 
     def test_malformed(self) -> None:
         """A malformed request that holds the right name gets the answer of one that holds a wrong one."""

@@ -534,6 +534,8 @@ class InMemory(ServiceTestCase):
         with capturedLogs() as events:
             running_of(service).observe(self.exchange())
             running_of(service).observe(self.exchange(forged=2))
+            # It is written up to a second later, and at the end.
+            running_of(service).access_log.close()
         [event] = [
             event
             for event in events

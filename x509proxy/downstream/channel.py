@@ -174,12 +174,10 @@ class Channel(Protocol):
         if not self._advancing:
             self._update()
 
-    def answered(self, rest: bytes, stays_open: bool) -> None:
-        """``rest``: what is left to be sent of the answer."""
+    def answered(self, stays_open: bool) -> None:
+        """The whole response has been sent, and the exchange is recorded."""
         self._current = None
         lives_on = stays_open and (not self._owner.draining or self._inbox.waits)
-        if rest and lives_on:
-            self.send(rest)
         if self._phase is not _SENDING:
             # Whatever is waited for next is waited for from now on.
             self._phase = _NEW
@@ -190,8 +188,7 @@ class Channel(Protocol):
             self._close(
                 _LINGER
                 if self._owner.draining and not self.blocked
-                else self._settings.send_timeout,
-                rest,
+                else self._settings.send_timeout
             )
 
     def cut(self) -> None:
@@ -293,11 +290,11 @@ class Channel(Protocol):
         step = self.transport.resumeProducing if wanted else self.transport.pauseProducing
         step()
 
-    def _close(self, linger: float, rest: bytes = b"") -> None:
-        """Say ``rest``, no more, and listen no more; the client has ``linger`` seconds to read what was said."""
+    def _close(self, linger: float) -> None:
+        """Say no more, and listen no more; the client has ``linger`` seconds to read what was said."""
         self._inbox.clear()
         self._phase, self.deadline = _CLOSING, self._clock.seconds() + linger
-        write_and_close(self.transport, rest)
+        write_and_close(self.transport, b"")
         if not self._reading:
             self._read_on(wanted=True)
 

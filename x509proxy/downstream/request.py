@@ -35,7 +35,7 @@ class RequestTransport(Protocol):
     def send(self, data: bytes) -> None: ...
     def may_stay_open(self) -> bool: ...
     def body_moved(self) -> None: ...
-    def answered(self, rest: bytes, stays_open: bool) -> None: ...
+    def answered(self, stays_open: bool) -> None: ...
     def cut(self) -> None: ...
     def now(self) -> float: ...
 
@@ -222,19 +222,20 @@ class Request(BaseRequest):
 
     def flush(self) -> None:
         """Send what has been said so far: a head and a short body are one write, one TLS record, one packet."""
-        unsent = self._take_unsent()
-        if unsent and not self.ended:
-            self._wire.send(unsent)
-
-    def _take_unsent(self) -> bytes:
         unsent, self._unsent = self._unsent, []
-        return b"".join(unsent)
+        if unsent and not self.ended:
+            self._wire.send(b"".join(unsent))
 
     def _finish(self, outcome: Outcome) -> None:
+        if self.ended:
+            return
+        self.source = self._sink = self._ready = None
+        # Before it is recorded: to count and log a forged header takes longer, and the client must not see that (L4).
+        self.flush()
+        # Unless the connection was lost as this was sent; that has been recorded then.
         if not self.ended:
-            self.source = self._sink = self._ready = None
             self.record(outcome)
-            self._wire.answered(self._take_unsent(), self._stays_open)
+            self._wire.answered(self._stays_open)
 
 
 class RequestHandler(Protocol):

@@ -140,7 +140,8 @@ class AccessLog:
         self._refusals = RateLimiter(
             configuration.settings.max_logged_errors_per_second, 1.0, clock, self._tell_refusals
         )
-        self._forged = RateLimiter(_FORGED, 1.0, clock, self._tell_forged)
+        self._forged = RateLimiter(0, 1.0, clock, self._tell_forged)
+        self._forgeries: list[Exchange] = []
         self._lost = RateLimiter(1, _COMPLAINTS, clock, self._tell_lost)
         self.use(configuration)
 
@@ -152,9 +153,11 @@ class AccessLog:
 
     def observe(self, exchange: Exchange) -> None:
         """Write down what has happened."""
-        if exchange.forged and self._forged.take():
-            count, what = exchange.forged, counted(exchange.forged, "forged certificate header")
-            self._log.warn("{what} from {peer} removed", what=what, count=count, peer=exchange.peer)
+        if exchange.forged:
+            # To write it now would delay what this client asks next, and so show that the name is right (L4).
+            self._forged.take()
+            if len(self._forgeries) < _FORGED:
+                self._forgeries.append(exchange)
         if self.file is not None and (
             exchange.outcome is Outcome.COMPLETED or self._refusals.take()
         ):
@@ -192,11 +195,20 @@ class AccessLog:
         )
 
     def _tell_forged(self, count: int) -> None:
-        self._log.warn(
-            "{what} with forged certificate headers",
-            what=counted(count, "more request"),
-            count=count,
-        )
+        forgeries, self._forgeries = self._forgeries, []
+        for exchange in forgeries:
+            self._log.warn(
+                "{what} from {peer} removed",
+                what=counted(exchange.forged, "forged certificate header"),
+                count=exchange.forged,
+                peer=exchange.peer,
+            )
+        if more := count - len(forgeries):
+            self._log.warn(
+                "{what} with forged certificate headers",
+                what=counted(more, "more request"),
+                count=more,
+            )
 
     def _tell_lost(self, count: int) -> None:
         self._log.error("access-log: {count} more lines are lost", count=count)

@@ -42,8 +42,7 @@ class Line:
     def body_moved(self) -> None:
         self.told.append("moved")
 
-    def answered(self, rest: bytes, stays_open: bool) -> None:
-        self.sent += rest
+    def answered(self, stays_open: bool) -> None:
         self.told.append(stays_open)
 
     def cut(self) -> None:
@@ -426,6 +425,30 @@ class SlowReader(RequestTestCase):
 
 class Recording(RequestTestCase):
     """Each exchange is told of once, after its end."""
+
+    def test_after_the_response(self) -> None:
+        """It is told of when the response has left, whole: what is done then takes its time unseen (law L4)."""
+        for method, length in ((b"GET", 2), (b"POST", -1)):
+            self.setUp()
+            request = self.request(method=method)
+            sent: list[bytes] = []
+            self.patch(request, "observe", lambda _, sent=sent: sent.append(self.line.sent))
+            request.begin(200, b"", (), Framing.LENGTH if length > 0 else Framing.CHUNKED, length)
+            request.write(b"ok")
+            request.finish()
+            self.assertEqual(([self.line.sent], [True]), (sent, self.line.told))
+
+    def test_lost_as_it_is_sent(self) -> None:
+        """A connection that is lost as the end is sent is told of once, as lost."""
+        request = self.request()
+
+        def lose(_: bytes) -> None:
+            request.lost(Code.CLIENT_LEFT, "the client left")
+
+        self.patch(self.line, "send", lose)
+        request.answer(ErrorResponse(Code.NO_CERTIFICATE, "no client certificate"))
+        self.assertEqual([Outcome.ABORTED], [each.outcome for each in self.line.exchanges])
+        self.assertEqual([], self.line.told)
 
     def test_observer_that_fails(self) -> None:
         """An observer that fails is logged, and changes nothing."""

@@ -267,6 +267,21 @@ class Writing(FileTestCase):
                 [("warn", "15 more requests with forged certificate headers")], said[10:]
             )
 
+    def test_forged_later(self) -> None:
+        """Nothing is written while a forged request is served: the right name would show by the time it takes (law L4)."""
+        log = AccessLog(None, Given(ProxySettings()), self.clock)  # type: ignore[arg-type]
+        forged = structs.replace(EXCHANGE, forged=1)
+        self.assertEqual([], self.told(log, forged, seconds=0.9))
+        self.assertEqual(1, len(self.told(log, seconds=0.1)))
+
+    def test_forged_at_the_end(self) -> None:
+        """What has not been told of when the log is closed is told of then."""
+        log = AccessLog(None, Given(ProxySettings()), self.clock)  # type: ignore[arg-type]
+        log.observe(structs.replace(EXCHANGE, forged=1))
+        with capturedLogs() as events:
+            log.close()
+        self.assertEqual(1, len(events))
+
     def test_forged_in_a_flood(self) -> None:
         """A flood of refusals does not hide a forged header: each kind has a ration of its own."""
         said = self.told(
