@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from twisted.internet import reactor
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
 from tests.support.http2 import Http2Site, pseudo
 from tests.support.memory import GET, OK, Proxy, RequestTransport, post
 from tests.support.raw_tls import HEADER, ProxyTestCase, get
-from x509proxy.settings import ClientSettings, UpstreamSettings
-from x509proxy.testing import RecordingBackEnd
+from x509proxy.backend_url import Backend
+from x509proxy.certificates.pem_files import Identity
+from x509proxy.settings import ClientAuth, ClientSettings, UpstreamSettings
+from x509proxy.testing import Answer, RecordingBackEnd, ThrowAwayAuthority, running_proxy
+from x509proxy.transport.deadlines import Deadlines
+from x509proxy.transport.tls_context import ServerConnections, make_context
+from x509proxy.upstream.endpoints import backend_endpoint
+from x509proxy.upstream.pool import Pool
+
+CLOCK: Any = reactor
 
 BINDING = (
     b"Negotiate YIIZ", b"negotiate YIIZ", b"NEGOTIATE", b"NTLM TlRM", b"nTlM TlRM", b"Kerberos YIIZ", b"CredSSP MAAA",
@@ -190,6 +200,81 @@ class ServedByStockSite(Served):
     """The same under ``twisted.web.server.Site``."""
 
     factory = Site
+
+
+class ServedOverHttps(Served):
+    """The same with an ``https`` back end, whose connections are dear and so the more worth keeping."""
+
+    def start(self, *answers: Answer, **options: Any) -> None:
+        authority = ThrowAwayAuthority()
+        server = authority.server()
+        self.back_end = RecordingBackEnd(reactor, *answers)
+        self.addCleanup(self.back_end.stop)
+        context = make_context(Identity(server.certificate, server.private_key), ClientAuth.NONE)
+        over_tls = TLSMemoryBIOFactory(
+            ServerConnections(context), isClient=False, wrappedFactory=self.back_end
+        )
+        listening = CLOCK.listenTCP(0, over_tls, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        backend = Backend.parse(f"https://localhost:{listening.getHost().port}")
+        settings, deadlines = UpstreamSettings(), Deadlines(reactor)
+        endpoint = backend_endpoint(reactor, backend, settings, [authority.certificate])
+        pool = Pool(backend, endpoint, deadlines, settings)
+        self.proxy = running_proxy(
+            CLOCK, self.back_end.port, pools=[pool], deadlines=deadlines, **options
+        )
+        self.addCleanup(self.proxy.stop)
+
+    async def test_late_body(self) -> None:
+        """A body that comes late behind a response that has none is nobody's, over TLS too."""
+        self.start(factory=None)
+        stray = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY"
+
+        def late(transport: Any) -> None:
+            transport.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            waiting.append(transport)
+
+        def served(transport: Any) -> None:
+            for each in waiting:
+                each.write(stray)
+            transport.write(OK)
+
+        waiting: list[Any] = []
+        self.back_end.answers.extend([late, served, late, served])
+        replies = [await self.ask(get()) for _ in range(4)]
+        self.assertEqual([204, 200, 204, 200], [reply.status for reply in replies])
+        self.assertEqual([b"", b"ok", b"", b"ok"], [reply.body for reply in replies])
+
+
+class Iis(BoundTestCase):
+    """The responses of IIS with Windows authentication, as [MS-N2HT] and its traces show them."""
+
+    CHALLENGE = (
+        b"HTTP/1.1 401 Unauthorized\r\nContent-Type: text/html\r\nServer: Microsoft-IIS/10.0\r\n"
+        b"WWW-Authenticate: Negotiate\r\nWWW-Authenticate: NTLM\r\nX-Powered-By: ASP.NET\r\nContent-Length: 2\r\n\r\nno"
+    )
+    ACCEPTED = (
+        b"HTTP/1.1 200 OK\r\nWWW-Authenticate: Negotiate oYG2MIGzoAMKAQ==\r\nPersistent-Auth: true\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\nalice\r\n0\r\n\r\n"
+    )
+
+    def test_one_leg(self) -> None:
+        """Kerberos in one leg works: challenged on one connection, accepted on another, and nobody gets either."""
+        self.start()
+        client = self.proxy.client(GET)
+        self.wires[0].deliver(self.CHALLENGE)
+        received = client.sent()
+        self.assertIn(b"\r\nWWW-Authenticate: Negotiate\r\nWWW-Authenticate: NTLM\r\n", received)
+        client.deliver(authorized(b"Negotiate YIIZ"))
+        self.wires[1].deliver(self.ACCEPTED)
+        received = client.sent()
+        self.assertIn(b"\r\nWWW-Authenticate: Negotiate oYG2MIGzoAMKAQ==\r\n", received)
+        self.assertIn(b"alice", received)
+        self.assertNotIn(b"Persistent-Auth", received)
+        self.proxy.client(GET)
+        self.assertEqual(
+            (3, [True, True, False]), (len(self.wires), [w.disconnecting for w in self.wires])
+        )
 
 
 class OverHttp2(SynchronousTestCase):

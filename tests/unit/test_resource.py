@@ -123,6 +123,10 @@ class Laws(ProxyTestCase):
             "/x/../../as/token",
             "/%2e%2e/as/token",
             "/..;/as/token",
+            "/%c0%ae%c0%ae/manager/html",
+            "/x/..%c0%af..%c0%afmanager/html",
+            "/%uff0e%uff0e/manager/html",
+            "/.%ff./manager/html",
         ):
             reply = await self.ask(get(target))
             self.assertEqual(400, reply.status, target)

@@ -8,6 +8,7 @@ Facts
 * A path is compared as the kindest reader sees it, so that ``//%74oken;x`` needs what ``/token`` needs.
 * Where there is a ``..``, no reading is the kindest: one reader takes ``a%2fb/..`` for ``a``, another for nothing, a third for
   three names. So a detour has to be plain, and what is left is whether it is resolved at all: both are read.
+* Some decoders of UTF-8 take overlong sequences, full-width dots, or what is left when malformed bytes are dropped, for ``..``.
 * RFC 3986 section 5.2.4 drops a ``..`` that would climb above the root. Behind a back end's base path it climbs out of that
   instead, past every rule; so it is refused, with a base path and without one, since no honest client sends it.
 """
@@ -15,6 +16,7 @@ Facts
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 
@@ -27,6 +29,13 @@ _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[!-\"$-~]*|\?[!-\"$-~]*)?", re.IGNO
 # A proxy behind us may decode once, the server once more, and its application again; nobody is known who does it more often.
 _DECODINGS = 3
 _ESCAPE = re.compile(rb"%(?:u00)?([0-9a-f]{2})", re.IGNORECASE)
+_WIDE = re.compile(rb"%u([0-9a-f]{4})", re.IGNORECASE)
+# ASCII in more bytes than one: IIS 4 and 5 (MS00-078), with any second byte; Tomcat 6 (CVE-2008-2938), old JVMs.
+_OVERLONG = re.compile(
+    rb"(?:[\xc0\xc1]|(?:\xe0|\xf0\x80|\xf8\x80\x80|\xfc\x80\x80\x80)[\x80\x81])[\x00-\xbf]"
+)
+# Windows best fit, beyond what NFKC maps (full-width forms, leader dots).
+_SLASHES = str.maketrans("\u2044\u2215\u2216\u29f8\u29f9", "//\\/\\")
 _BEHIND_A_NAME = re.compile(r"(?:;|\0|::?\$)[^/]*")
 _BLANKS = "".join(map(chr, (*range(0x21), 0x7F)))
 # What has no part in a path with a detour: of three dots and more, Windows makes one thing or another.
@@ -75,7 +84,7 @@ def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
 def _strays(target: bytes) -> bool:
     """Whether there is a detour in it that leads above the root, or elsewhere for one reader than for another."""
     path = target.partition(b"?")[0]
-    if ".." not in _names(path):
+    if ".." not in _names(path) and (b"%" not in path or ".." not in _names(_in_ascii(path))):
         return False
     if _NOT_PLAIN.search(path):
         return True
@@ -96,6 +105,20 @@ def _names(path: bytes) -> list[str]:
     # The empty ones first, since 8 KiB of slashes are as many of them.
     written = filter(None, text.lower().split("/"))
     return [name for name in map(_kindest_name, written) if name]
+
+
+def _in_ascii(path: bytes) -> bytes:
+    """Return the ASCII that the most lenient decoder of UTF-8 makes of a path, for a back end with a base path."""
+    wide = _WIDE.sub(lambda escape: chr(int(escape[1], 16)).encode("utf-8", "replace"), path)
+    octets = _OVERLONG.sub(_shortened, _decoded(wide))
+    # Once more: a percent sign may have been overlong. What is not UTF-8 is dropped, as Bottle does.
+    text = unicodedata.normalize("NFKC", _decoded(octets).decode("utf-8", "ignore"))
+    return text.translate(_SLASHES).encode("ascii", "replace")
+
+
+def _shortened(overlong: re.Match[bytes]) -> bytes:
+    """Return the one byte that an overlong sequence stands for: the last seven of its bits."""
+    return bytes([(overlong[0][-2] & 1) << 6 | overlong[0][-1] & 0x3F])
 
 
 def _decoded(path: bytes) -> bytes:

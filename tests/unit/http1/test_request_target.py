@@ -35,6 +35,15 @@ def read(target: str) -> bytes:
     return read_target(b"GET", target.replace(" ", "%20").encode(), b"as.example", 8192)[0]
 
 
+# Two dots as IIS 4 (MS00-078), Tomcat 6 (CVE-2008-2938) and others have read them; full-width and leader dots.
+OVERLONG = (
+    "%c0%ae%c0%ae", "%c0%ae.", ".%c0%ae", "%c0%2e%c0%2e", "%e0%80%ae%e0%80%ae", "%f0%80%80%ae%f0%80%80%ae",
+    "%f8%80%80%80%ae%f8%80%80%80%ae", "%fc%80%80%80%80%ae.", "%25c0%25ae%25c0%25ae", "%c0%a52e%c0%a52e",
+    "%ef%bc%8e%ef%bc%8e", "%e2%80%a5", "%e2%80%a4.", "%uff0e%uff0e", "%u2024.", "%c0%ae%c0%ae%c0%af", "%c0%ae%c0%ae;x",
+    ".%ff.", ".%c0%c0%ae", "%fe..",
+)  # fmt: skip
+
+
 class Strays(SynchronousTestCase):
     def expect_refused(self, target: str) -> None:
         refusal = self.assertRaises(HttpError, read, target).response
@@ -53,6 +62,34 @@ class Strays(SynchronousTestCase):
         for up in UP[1:]:
             for target in (f"/{up}/as/token", f"/a/{up}/token", f"/a/b/{up}/../c", f"/a/{up}"):
                 self.expect_refused(target)
+
+    def test_in_disguise_of_unicode(self) -> None:
+        """So is one in overlong UTF-8, or in characters that a server maps to dots and slashes."""
+        for up in OVERLONG:
+            for target in (f"/{up}/as/token", f"/a/{up}/token", f"/a/{up}", f"/{up.upper()}/x"):
+                self.expect_refused(target)
+        for target in (
+            "/..%c0%afadmin",
+            "/..%c1%9cadmin",
+            "/a/..%e0%80%afb",
+            "/..%ef%bc%8fadmin",
+            "/..%u2215admin",
+        ):
+            self.expect_refused(target)
+
+    def test_unicode(self) -> None:
+        """Other characters beyond ASCII go on, well formed or not."""
+        for target in (
+            "/%c3%a9",
+            "/%c0%80",
+            "/%c0",
+            "/%ff.%fe",
+            "/caf%e9/.",
+            "/%e2%80%a6x",
+            "/%u20ac",
+            "/%ef%bc%8e/x",
+        ):
+            self.assertEqual(target.encode(), read(target), target)
 
     def test_two_ways(self) -> None:
         """So is a detour over what is one name to one server and two, or none, to another."""
