@@ -114,7 +114,7 @@ class Relay:
         request = self._request
         takes_body = request.head.method in METHODS_WITH_BODY
         if not takes_body and (request.held or not request.body_complete):
-            # It has been rejected before, by the parser or by the stock Site's request: the last look (L3).
+            # The last look (L3): the parser, or read_stock_head, has rejected it before.
             raise bad_request("body on a method that takes none")
         if not request.body_complete:
             self._body = (request.head.body, request.head.length)

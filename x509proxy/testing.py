@@ -246,7 +246,7 @@ class RunningProxy:
     def connect(
         self, client: SelfSigned | None = None, timeout: float = 10.0, alpn: Sequence[str] = ()
     ) -> ssl.SSLSocket:
-        """A blocking connection, its handshake done, for raw bytes: to be used in a thread (``deferToThread``).
+        """Open a blocking connection with its handshake done, for raw bytes; use it in a thread.
 
         ``alpn``: the protocols that the client offers (RFC 7301).
         """

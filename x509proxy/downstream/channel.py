@@ -291,7 +291,7 @@ class Channel(Protocol):
         step()
 
     def _close(self, linger: float) -> None:
-        """Say no more, and listen no more; the client has ``linger`` seconds to read what was said."""
+        """Send and read no more; the client has ``linger`` seconds to read what was sent."""
         self._inbox.clear()
         self._phase, self.deadline = _CLOSING, self._clock.seconds() + linger
         write_and_close(self.transport, b"")

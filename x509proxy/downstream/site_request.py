@@ -36,8 +36,8 @@ __all__ = ["SiteRequest", "read_stock_head"]
 def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
     """The head, validated anew.
 
-    :raises Refused: as :func:`x509proxy.http1.messages.read_request_head`; 413 or 400 for its body; or 400, the channel has
-        refused it already.
+    :raises HttpError: as :func:`x509proxy.http1.messages.read_request_head`; 413 or 400 for its
+        body; or 400, the channel has refused it already.
     """
     if getattr(request.channel.transport, "disconnecting", False):
         raise HttpError(ErrorResponse(Code.BAD_REQUEST, "refused by the stock channel"))
@@ -53,9 +53,9 @@ def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
 
 
 def _check_body(request: Any, limit: int) -> None:
-    """Judge the body that has arrived, which over HTTP/2 is announced by no field (RFC 9113 section 8.1.1).
+    """Judge the body that has arrived; over HTTP/2 no field needs to announce one.
 
-    A server that ignores bodies of GET would read one as its connection's next request.
+    See RFC 9113 section 8.1.1. A server that ignores a body of GET reads it as the next request.
     """
     size = request.content.seek(0, 2)
     if size > limit:

@@ -76,8 +76,8 @@ _HOPS = frozenset(
         b"x-request-id",
     }
 )
-# The proxy's own id goes to the client (x509proxy.http1.request_id). The others are about the authentication of the back end's
-# connection (x509proxy.http1.authentication), which is not the client's.
+# The proxy's own id goes to the client (x509proxy.http1.request_id). The others are about the
+# authentication of the connection to the back end (x509proxy.http1.authentication).
 _NOT_ANSWERED = _HOP_BY_HOP | {
     b"x-request-id",
     b"persistent-auth",

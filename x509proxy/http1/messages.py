@@ -25,7 +25,7 @@ from typing import Any
 
 import attrs
 
-from x509proxy.http1.authentication import binds_connection, tells_of_binding
+from x509proxy.http1.authentication import binds_connection, announces_binding
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.request_line import check_method, loggable
@@ -77,8 +77,9 @@ class RequestHead:
     """One request's head. ``target`` is in origin-form or ``*``, byte for byte as sent; ``host`` is empty only in HTTP/1.0.
 
     ``length``: the body's length if ``body`` is ``LENGTH``; ``invalid_header_names``: how many fields were dropped for their names;
-    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3); ``binds_connection``: whether its
-    credentials may authenticate the back end's connection (:mod:`x509proxy.http1.authentication`). ``memo`` and ``loggable``: what has been
+    ``keep_alive``: whether the client lets the connection live on (RFC 9112 section 9.3).
+    ``binds_connection``: whether its credentials may authenticate the connection to the back end
+    (:mod:`x509proxy.http1.authentication`). ``memo`` and ``loggable``: what has been
     found out about it last, for :mod:`x509proxy.forwarding.sanitizer` and :mod:`x509proxy.forwarding.forwarded_fields`; ``words``: method, path without query,
     which may hold OAuth codes, and version, as text for the record.
     """
@@ -299,14 +300,14 @@ def read_response_head(
         printable,
         pairs,
         *_answer_framing(status, version, pairs, method),
-        keep_alive and _ends_for_sure(status, method) and not tells_of_binding(pairs),
+        keep_alive and _ends_for_sure(status, method) and not announces_binding(pairs),
     )
 
 
 def _ends_for_sure(status: int, method: bytes) -> bool:
-    """Decide whether a response's end can be trusted: some servers send a body, a little later, where none may be.
+    """Decide whether a response ends where it says; some servers send a body that may not be.
 
-    It would be the response to another client's request.
+    It comes a little later, and would be the response to another client's request.
     """
     return method != b"HEAD" and status not in _WITHOUT_CONTENT
 

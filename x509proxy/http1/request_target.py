@@ -8,7 +8,8 @@ Facts
 * A path is compared as the kindest reader sees it, so that ``//%74oken;x`` needs what ``/token`` needs.
 * Where there is a ``..``, no reading is the kindest: one reader takes ``a%2fb/..`` for ``a``, another for nothing, a third for
   three names. So a detour has to be plain, and what is left is whether it is resolved at all: both are read.
-* Some decoders of UTF-8 take overlong sequences, full-width dots, or what is left when malformed bytes are dropped, for ``..``.
+* Some decoders of UTF-8 read ``..`` in overlong sequences and full-width dots, or once they have
+  dropped malformed bytes.
 * RFC 3986 section 5.2.4 drops a ``..`` that would climb above the root. Behind a back end's base path it climbs out of that
   instead, past every rule; so it is refused, with a base path and without one, since no honest client sends it.
 """
@@ -30,7 +31,8 @@ _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[!-\"$-~]*|\?[!-\"$-~]*)?", re.IGNO
 _DECODINGS = 3
 _ESCAPE = re.compile(rb"%(?:u00)?([0-9a-f]{2})", re.IGNORECASE)
 _WIDE = re.compile(rb"%u([0-9a-f]{4})", re.IGNORECASE)
-# ASCII in more bytes than one: IIS 4 and 5 (MS00-078), with any second byte; Tomcat 6 (CVE-2008-2938), old JVMs.
+# ASCII in more bytes than one: IIS 4 and 5 with any second byte (MS00-078), Tomcat 6 and old JVMs
+# (CVE-2008-2938).
 _OVERLONG = re.compile(
     rb"(?:[\xc0\xc1]|(?:\xe0|\xf0\x80|\xf8\x80\x80|\xfc\x80\x80\x80)[\x80\x81])[\x00-\xbf]"
 )
@@ -108,10 +110,10 @@ def _names(path: bytes) -> list[str]:
 
 
 def _in_ascii(path: bytes) -> bytes:
-    """Return the ASCII that the most lenient decoder of UTF-8 makes of a path, for a back end with a base path."""
+    """Return the ASCII that the most lenient decoder of UTF-8 makes of a path."""
     wide = _WIDE.sub(lambda escape: chr(int(escape[1], 16)).encode("utf-8", "replace"), path)
     octets = _OVERLONG.sub(_shortened, _decoded(wide))
-    # Once more: a percent sign may have been overlong. What is not UTF-8 is dropped, as Bottle does.
+    # Decoded again, since a percent sign may be overlong. Bottle drops what is not UTF-8.
     text = unicodedata.normalize("NFKC", _decoded(octets).decode("utf-8", "ignore"))
     return text.translate(_SLASHES).encode("ascii", "replace")
 

@@ -5,9 +5,9 @@ Facts
 * httptools cannot tell llhttp that an answer is to a HEAD request. So there is a fresh parser for each answer, and one to HEAD
   ends with its head.
 * llhttp takes RTSP and ICE for HTTP. A head stands behind as many empty lines as there were interim answers, so it can be found.
-* 204 and 304 have no body (RFC 9112 section 6.3), whatever they announce. Some servers send one all the same, a little later:
-  it would be the response to the connection's next request, which may be another client's. So these responses, 205, and
-  every one to HEAD, leave no reusable connection.
+* 204 and 304 have no body (RFC 9112 section 6.3), whatever they announce. Some servers send one
+  all the same, a little later: it would be the response to the connection's next request, which
+  may be another client's. So these, 205, and every one to HEAD leave no reusable connection.
 * An interim answer (1xx) has no body (RFC 9110 section 15.2). llhttp reads one all the same if it is given a length: it would
   come out before any head, an answer of the back end's own making.
 """

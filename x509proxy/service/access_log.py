@@ -154,7 +154,7 @@ class AccessLog:
     def observe(self, exchange: Exchange) -> None:
         """Write down what has happened."""
         if exchange.forged:
-            # To write it now would delay what this client asks next, and so show that the name is right (L4).
+            # Written now, it would delay this client's next request, and so reveal the name (L4).
             self._forged.take()
             if len(self._forgeries) < _FORGED:
                 self._forgeries.append(exchange)

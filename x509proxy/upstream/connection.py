@@ -126,7 +126,7 @@ class Connection(Protocol):
         self._outgoing.begin(head, None if whole else self)
 
     def retire(self) -> None:
-        """Make this exchange the connection's last, whatever its response: the pool lends it to no other client."""
+        """Make this exchange the connection's last: the pool lends it to no other client."""
         self.expires = -math.inf
 
     def body_data(self, data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.http1.authentication import binds_connection, tells_of_binding
+from x509proxy.http1.authentication import binds_connection, announces_binding
 
 
 class Credentials(SynchronousTestCase):
@@ -29,7 +29,7 @@ class Challenges(SynchronousTestCase):
     """A word in any challenge counts, wherever it stands; in other fields it does not."""
 
     def expect(self, name: bytes, value: bytes, *, told: bool) -> None:
-        self.assertEqual(told, tells_of_binding([(b"Date", b"x"), (name, value)]), (name, value))
+        self.assertEqual(told, announces_binding([(b"Date", b"x"), (name, value)]), (name, value))
 
     def test_words(self) -> None:
         for name in (b"WWW-Authenticate", b"proxy-authenticate", b"Authentication-INFO"):
