@@ -175,7 +175,7 @@ class Kestrel:
 
 
 class Served(ProxyTestCase):
-    """Over real sockets, with a back end that behaves so: nobody is served as another."""
+    """Over real sockets, with a back end that behaves so: no client is served as another."""
 
     factory: ClassVar[Any] = None
 
@@ -226,7 +226,7 @@ class ServedOverHttps(Served):
         self.addCleanup(self.proxy.stop)
 
     async def test_late_body(self) -> None:
-        """A body that comes late behind a response that has none is nobody's, over TLS too."""
+        """A body that comes late behind a response that has none reaches no client, over TLS too."""
         self.start(factory=None)
         stray = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY"
 
@@ -259,7 +259,7 @@ class Iis(BoundTestCase):
     )
 
     def test_one_leg(self) -> None:
-        """Kerberos in one leg works: challenged on one connection, accepted on another, and nobody gets either."""
+        """Kerberos in one leg works: challenged on one connection, accepted on another, and no client gets either."""
         self.start()
         client = self.proxy.client(GET)
         self.wires[0].deliver(self.CHALLENGE)

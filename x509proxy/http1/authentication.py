@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from x509proxy.http1.fields import Pairs
 
-__all__ = ["binds_connection", "announces_binding"]
+__all__ = ["announces_binding", "binds_connection"]
 
 _PER_REQUEST = frozenset(
     {

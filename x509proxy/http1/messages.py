@@ -25,7 +25,7 @@ from typing import Any
 
 import attrs
 
-from x509proxy.http1.authentication import binds_connection, announces_binding
+from x509proxy.http1.authentication import announces_binding, binds_connection
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.request_line import check_method, loggable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.http1.authentication import binds_connection, announces_binding
+from x509proxy.http1.authentication import announces_binding, binds_connection
 
 
 class Credentials(SynchronousTestCase):
