@@ -430,10 +430,11 @@ class UnderLoad(DaemonTestCase):
         daemon.spawn(command)
         await until(daemon.listens, pause=0.05)
         client = make_self_signed(KeyKind.EC, "client")
+        # Workers take their time to start: until then there is no load.
+        self.assertEqual(200, (await self.ask(daemon, get())).status)
         load = Load(
             daemon, daemon.files.write("client.pem", client.certificate_pem + client.key_pem), 3.5
         )
-        self.assertEqual(200, (await self.ask(daemon, get())).status)
         clients = [deferToThread(load.run, keep) for keep in (True, True, False, False)]
         for turn in range(1, self.RELOADS + 1):
             await deferLater(reactor, 0.25)
