@@ -37,7 +37,7 @@ setup(
     },
     install_requires=[
         "twisted[tls]>=26.10",
-        "pyopenssl>=26.2",
+        "pyopenssl>=26.3",
         "service-identity",
         "cryptography>=49",
         "idna",

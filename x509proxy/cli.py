@@ -111,7 +111,14 @@ def _parser() -> argparse.ArgumentParser:
         "client-certificate",
         help="make a key, a self-signed certificate and the JWK set to register",
     )
-    command.add_argument("--kind", default="ec", help="ec, ec-p384, rsa, rsa-4096 or ed25519 (ec)")
+    command.add_argument(
+        "--key",
+        "--kind",
+        dest="kind",
+        default="ec",
+        metavar="TYPE",
+        help="ec, ec-p384, rsa, rsa-4096, ed25519, ml-dsa-44, ml-dsa-65 or ml-dsa-87 (ec)",
+    )
     command.add_argument("--name", default="client", help="the common name (client)")
     command.add_argument("--days", type=int, default=365, help="how long it is valid (365)")
     command.add_argument(
@@ -271,7 +278,7 @@ def _client_certificate(kind: str, name: str, days: int, out: str) -> None:
 
     kinds = {known.value: known for known in KeyKind}
     if kind not in kinds:
-        raise SettingsError(f"kind: found {kind!r}, expected one of {', '.join(kinds)}")
+        raise SettingsError(f"key: found {kind!r}, expected one of {', '.join(kinds)}")
     made = make_self_signed(kinds[kind], name, days)
     key, certificate, jwks = (Path(out + suffix) for suffix in (".key", ".pem", ".jwks.json"))
     _create(

@@ -15,6 +15,7 @@ __all__ = [
     "RequestIds",
     "TlsVersion",
     "Trust",
+    "Usage",
     "Validity",
 ]
 
@@ -92,6 +93,14 @@ class Validity(enum.Enum):
     IGNORE = "ignore"
 
 
+class Usage(enum.Enum):
+    """Whether an authority's certificate must be for TLS clients (extended key usage, RFC 5280 section 4.2.1.12)."""
+
+    ENFORCE = "enforce"
+    IGNORE = "ignore"
+    """Certificates that an authority has issued for servers identify clients too: each of those servers can act as a client."""
+
+
 class KeyType(enum.Enum):
     """A kind of key that client certificates may have."""
 
@@ -99,6 +108,12 @@ class KeyType(enum.Enum):
     EC = "ec"
     ED25519 = "ed25519"
     ED448 = "ed448"
+    ML_DSA_44 = "ml-dsa-44"
+    """FIPS 204, RFC 9881: signatures that withstand quantum computers, in certificates of 4 KB."""
+    ML_DSA_65 = "ml-dsa-65"
+    """5.5 KB."""
+    ML_DSA_87 = "ml-dsa-87"
+    """7.5 KB."""
 
 
 class InvalidNames(enum.Enum):

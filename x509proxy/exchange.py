@@ -48,6 +48,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     bytes_in: int = 0
     bytes_out: int = 0
     tls_version: str = ""
+    key_exchange: str = ""
     certificate: ClientCertificate | None = None
     forged: int = 0
     invalid_header_names: int = 0

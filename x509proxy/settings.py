@@ -22,6 +22,7 @@ from x509proxy.enums import (
     RequestIds,
     TlsVersion,
     Trust,
+    Usage,
     Validity,
 )
 from x509proxy.redaction import without_secrets
@@ -44,6 +45,7 @@ __all__ = [
     "TlsVersion",
     "Trust",
     "UpstreamSettings",
+    "Usage",
     "Validity",
     "check_host_name",
 ]
@@ -124,7 +126,8 @@ class PolicySettings(Settings, frozen=True):
     client_certificate: ClientAuth = ClientAuth.OPTIONAL
     trust: Trust = Trust.ANY
     validity: Validity = Validity.ENFORCE
-    max_certificate_bytes: int = 6144
+    usage: Usage = Usage.ENFORCE
+    max_certificate_bytes: int = 8192
     minimum_rsa_bits: int = 2048
     key_types: tuple[KeyType, ...] = tuple(KeyType)
     rules: tuple[RuleSettings, ...] = ()

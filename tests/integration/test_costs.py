@@ -107,7 +107,7 @@ class Fresh(SynchronousTestCase):
         )
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.use_certificate(client.certificate)
-        context.use_privatekey(client.private_key)
+        context.use_privatekey(client.private_key)  # type: ignore[arg-type]  # an EC key
         proxy = Proxy()
         proxy.observe = access_line  # type: ignore[assignment]
         connections = ServerConnections(

@@ -178,7 +178,7 @@ class Wired(SynchronousTestCase):
         running = service.serving
         assert isinstance(running, ProxyServer)
         self.assertIs(running.counters, running.listeners[0].connections.watch)
-        running.listeners[0].connections.watch.handshake_succeeded(0x0304)
+        running.listeners[0].connections.watch.handshake_succeeded(0x0304, "X25519MLKEM768")
         service.reload()
         found = running.snapshot()
         self.assertEqual(
@@ -201,7 +201,7 @@ class Wired(SynchronousTestCase):
         service.startService()
         running = service.serving
         assert isinstance(running, ProxyServer)
-        running.listeners[0].connections.watch.handshake_succeeded(0x0304)
+        running.listeners[0].connections.watch.handshake_succeeded(0x0304, "X25519MLKEM768")
         self.assertEqual(({}, 1), (running.snapshot().counts.handshakes, len(self.reactor.ports)))
         self.successResultOf(service.stopService())
 
@@ -222,7 +222,7 @@ class Wired(SynchronousTestCase):
         assert isinstance(crew, WorkerSupervisor)
         worker, pipe = self.worker(service)
         assert worker.running is not None
-        worker.running.counters.handshake_succeeded(0x0304)
+        worker.running.counters.handshake_succeeded(0x0304, "X25519MLKEM768")
         self.reactor.advance(1.0)
         serving, *reports = self.said(pipe)
         self.assertEqual(

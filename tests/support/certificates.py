@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import (
+    dsa,
+    ec,
+    ed448,
+    ed25519,
+    mldsa,
+    padding,
+    rsa,
+    x25519,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -24,6 +33,7 @@ __all__ = [
     "EXPIRED",
     "EXTENSIONS",
     "KINDS",
+    "ML_DSA_KINDS",
     "NOON",
     "NOT_AFTER",
     "NOT_BEFORE",
@@ -46,6 +56,7 @@ __all__ = [
     "rsa_spki",
     "spki",
     "tlv",
+    "unknown_spki",
     "with_extension",
     "with_part",
     "with_spki",
@@ -193,6 +204,11 @@ def with_spki(public_key: bytes) -> bytes:
     return with_part(_der(), SPKI, public_key)
 
 
+def unknown_spki(algorithm: str) -> bytes:
+    """A key of an algorithm that ``cryptography`` has no class for."""
+    return tlv(0x30, tlv(0x30, oid(algorithm)), tlv(0x03, b"\0key"))
+
+
 @functools.cache
 def spki(kind: str) -> bytes:
     """A real key's SubjectPublicKeyInfo, by a curve's name or ``Ed25519``, ``Ed448``, ``X25519``, ``DSA``, ``RSA``."""
@@ -266,7 +282,16 @@ def explicit_spki() -> bytes:
 KINDS = ("EC P-256", "EC P-384", "RSA 2048", "RSA 4096", "RSA-PSS", "Ed25519")
 """The kinds of keys that clients come with."""
 
-_Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+ML_DSA_KINDS = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
+"""The same, in TLS 1.3 alone."""
+
+_MlDsaKey = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
+_Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | _MlDsaKey
+_ML_DSA: dict[str, type[_MlDsaKey]] = {
+    "ML-DSA-44": mldsa.MLDSA44PrivateKey,
+    "ML-DSA-65": mldsa.MLDSA65PrivateKey,
+    "ML-DSA-87": mldsa.MLDSA87PrivateKey,
+}
 
 
 @attrs.frozen(eq=False)
@@ -302,8 +327,12 @@ def pair(
     years: tuple[int, int] = (2020, 2100),
     usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
     ca: bool = False,
+    usages: tuple[x509.ObjectIdentifier, ...] = (),
 ) -> Pair:
-    """Self-signed, or signed by ``issuer``. ``kind``: one of ``KINDS``, or RSA of another size."""
+    """Self-signed, or signed by ``issuer``. ``kind``: one of ``KINDS`` or ``ML_DSA_KINDS``, or RSA of another size.
+
+    ``usages``: the extended key usages of a CA, which has none otherwise.
+    """
     key = _make_key(kind)
     signer = issuer or Pair(b"", b"", key)
     builder = (
@@ -316,9 +345,10 @@ def pair(
         .not_valid_after(datetime(years[1], 1, 1, tzinfo=UTC))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
-    if not ca:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    digest = None if isinstance(signer.private_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    if not ca or usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages or [usage]), critical=False)
+    hashes_itself = isinstance(signer.private_key, ed25519.Ed25519PrivateKey | _MlDsaKey)
+    digest = None if hashes_itself else hashes.SHA256()
     pss = (
         padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
         if kind == "RSA-PSS"
@@ -338,6 +368,8 @@ def _make_key(kind: str) -> _Key:
             return rsa.generate_private_key(65537, int(bits))
         case ["RSA-PSS"]:
             return rsa.generate_private_key(65537, 2048)
+        case [name] if name in _ML_DSA:
+            return _ML_DSA[name].generate()
     return ed25519.Ed25519PrivateKey.generate()
 
 

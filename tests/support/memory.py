@@ -162,6 +162,9 @@ class _Handle:
     def get_peer_cert_chain(self, *, as_cryptography: bool) -> None:
         """Nothing but the leaf was sent."""
 
+    def get_group_name(self) -> str:
+        return "X25519MLKEM768"
+
     def get_protocol_version_name(self) -> str:
         return "TLSv1.3"
 

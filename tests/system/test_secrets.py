@@ -348,7 +348,7 @@ class Said(EarsTestCase):
         """Certificates that are refused, for their time, origin, size or absence, are told of by thumbprint and subject alone."""
         old = make_self_signed(KeyKind.EC, "old", days=1, now=datetime.now(UTC) - timedelta(days=9))
         large = make_self_signed(
-            KeyKind.EC, "large", names=[f"{number}.example" for number in range(600)]
+            KeyKind.EC, "large", names=[f"{number}.example" for number in range(800)]
         )
         self.listen(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
         self.ears.keep_secret(old, large)

@@ -234,7 +234,8 @@ class Check(Case):
         result = run("check", self.configuration())
         self.assertEqual(0, result.code)
         notes = [line.split(":")[:2] for line in result.err.splitlines()]
-        self.assertEqual([["note", " client.max-head-bytes"], ["note", " access-log"]], notes)
+        keys = [" client.max-head-bytes", " key-types", " access-log"]
+        self.assertEqual([["note", key] for key in keys], notes)
 
     def test_warnings(self) -> None:
         """What is allowed and yet worth a sentence goes to standard error, and the configuration is good all the same."""
@@ -379,7 +380,7 @@ class Certificates(Case):
         for kind in KeyKind:
             prefix = self.path(kind.value)
             self.assertEqual(
-                0, run("client-certificate", "--kind", kind.value, "--out", prefix).code
+                0, run("client-certificate", "--key", kind.value, "--out", prefix).code
             )
             certificate = x509.load_pem_x509_certificate(Path(f"{prefix}.pem").read_bytes())
             key = load_pem_private_key(Path(f"{prefix}.key").read_bytes(), None)
@@ -419,8 +420,9 @@ class Certificates(Case):
         prefix = self.path("me")
         for sentence, *arguments in (
             [
-                "kind: found 'dsa', expected one of ec, ec-p384, rsa, rsa-4096, ed25519",
-                "--kind",
+                "key: found 'dsa', expected one of ec, ec-p384, rsa, rsa-4096, ed25519, "
+                "ml-dsa-44, ml-dsa-65, ml-dsa-87",
+                "--key",
                 "dsa",
             ],
             ["days: found 0, expected 1 to 36525", "--days", "0"],

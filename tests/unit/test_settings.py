@@ -110,7 +110,7 @@ class Values(SynchronousTestCase):
             (("tcp:8443",), (), "connect2id"), (proxy.listen, proxy.backend, proxy.preset)
         )
         self.assertEqual(
-            (ClientAuth.OPTIONAL, Trust.ANY, 6144),
+            (ClientAuth.OPTIONAL, Trust.ANY, 8192),
             (proxy.client_certificate, proxy.trust, proxy.max_certificate_bytes),
         )
 
@@ -220,7 +220,7 @@ class Toml(SynchronousTestCase):
             {"backend": "http://a"},
             {"trust": "anyone"},
             {"demo": "yes"},
-            {"max-certificate-bytes": 6144.5},
+            {"max-certificate-bytes": 8192.5},
             {"max-certificate-bytes": 0},
             {"client": {"head-timeout": "10s"}},
             {"client": {"head-timeout": 0}},

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.redaction import without_secrets
@@ -26,6 +27,11 @@ def server_problems(identity: Identity) -> Iterator[str]:
     """What is odd in the certificate and the chain that clients are shown, each as the rest of a sentence."""
     if not _has_names(identity.certificate):
         yield "has no subjectAltName, so that no client finds the host's name in it"
+    if isinstance(
+        identity.private_key,
+        mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey,
+    ):
+        yield "has an ML-DSA key, so that clients without ML-DSA in TLS 1.3, such as browsers, cannot connect"
     below = identity.certificate
     for place, issuer in enumerate(identity.chain, 2):
         if not _has_issued(issuer, below):

@@ -16,15 +16,17 @@ import enum
 import hashlib
 import warnings
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
 import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 __all__ = ["ClientCertificate", "Flag", "Verdict", "VerifyError", "unreadable"]
 
@@ -47,7 +49,10 @@ class Flag(enum.Enum):
     EXPIRED = "EXPIRED"
     NOT_YET_VALID = "NOT_YET_VALID"
     WRONG_USAGE = "WRONG_USAGE"
+    """Not for TLS clients, by its own usage or by that of one of its issuers."""
     WEAK = "WEAK"
+    UNSUPPORTED_KEY = "UNSUPPORTED_KEY"
+    """Of an unknown kind, or of one that this proxy does not accept: nothing is claimed about its strength."""
     REVOKED = "REVOKED"
     UNREADABLE = "UNREADABLE"
 
@@ -68,11 +73,32 @@ _REVOKED = 23  # CERT_REVOKED, at any depth: what a revoked issuer has signed is
 # UNABLE_TO_GET_CRL: nobody keeps a list of what is self-signed. OpenSSL before 4.0 misses it there all the same.
 _NO_LIST = 3
 
+_CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
+# RFC 5280 section 4.2.1.12; others are written as numbers.
+_USAGES = {
+    "1.3.6.1.5.5.7.3.1": "serverAuth",
+    "1.3.6.1.5.5.7.3.3": "codeSigning",
+    "1.3.6.1.5.5.7.3.4": "emailProtection",
+    "2.5.29.37.0": "anyExtendedKeyUsage",
+}
+
+# Types of one size and strength each, by the identifiers of RFC 8410 and RFC 9881.
+_OTHER_KEYS = {
+    "1.3.101.112": "Ed25519",
+    "1.3.101.113": "Ed448",
+    "2.16.840.1.101.3.4.3.17": "ML-DSA-44",
+    "2.16.840.1.101.3.4.3.18": "ML-DSA-65",
+    "2.16.840.1.101.3.4.3.19": "ML-DSA-87",
+}
+_EC = "1.2.840.10045.2.1"
+# RFC 9909 sections 3 and 4: pure and pre-hashed. TLS has no signature scheme for them, and cryptography no class.
+_SLH_DSA = {f"2.16.840.1.101.3.4.3.{number}" for number in (*range(20, 32), *range(35, 47))}
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 # DER of the object identifiers prime-field and characteristic-two-field (ANSI X9.62).
 _EXPLICIT_FIELDS = (bytes.fromhex("06072a8648ce3d0101"), bytes.fromhex("06072a8648ce3d0102"))
 _RSA_BITS = range(2048, 8193)
-_LARGEST_EXPONENT = 1 << 32
+# 1 and even exponents are no RSA: cryptography 50 rejects them, and 49 does not.
+_RSA_EXPONENTS = range(3, 1 << 32, 2)
 _LONGEST_NAMES = 4096  # characters of subject and issuer together; real ones have some hundred
 _LARGEST_DER = 16384  # no server takes a header of 22 KB; to parse 84 KB of names costs as much as 60 handshakes
 
@@ -117,9 +143,7 @@ class ClientCertificate:
     ) -> ClientCertificate:
         # Read through, or a malformed extension would go unseen here and be seen by the back end.
         len(certificate.extensions)
-        key, strong = _describe_key(certificate)
-        codes = {objection.code for objection in objections}
-        flags = {flag for flag, found in _flags(codes, strong) if found}
+        key, key_flag = _describe_key(certificate)
         subject, issuer = certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
         if len(subject) + len(issuer) > _LONGEST_NAMES:
             raise ValueError("names of that length are nobody's")
@@ -127,7 +151,7 @@ class ClientCertificate:
             der=der,
             thumbprint=thumbprint(der),
             verdict=_verdict(objections, certificate.issuer == certificate.subject),
-            flags=frozenset(flags),
+            flags=frozenset(_flags(objections, key_flag)),
             subject=subject,
             issuer=issuer,
             serial=certificate.serial_number,
@@ -174,10 +198,16 @@ def date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _flags(codes: set[int], strong: bool) -> Iterable[tuple[Flag, bool]]:
-    yield Flag.WEAK, bool(_WEAK & codes) or not strong
-    yield Flag.WRONG_USAGE, _USAGE in codes
-    yield Flag.REVOKED, _REVOKED in codes
+def _flags(objections: frozenset[VerifyError], key_flag: Flag | None) -> Iterator[Flag]:
+    codes = {objection.code for objection in objections}
+    if key_flag:
+        yield key_flag
+    if _WEAK & codes:
+        yield Flag.WEAK
+    if _REVOKED in codes:
+        yield Flag.REVOKED
+    if _USAGE in codes:
+        yield Flag.WRONG_USAGE
 
 
 def _verdict(objections: frozenset[VerifyError], same_name: bool) -> Verdict:
@@ -197,27 +227,53 @@ def _verdict(objections: frozenset[VerifyError], same_name: bool) -> Verdict:
     return Verdict.UNTRUSTED if others else Verdict.TRUSTED
 
 
-def _describe_key(certificate: x509.Certificate) -> tuple[str, bool]:
-    """A name for people, and whether the key is of a kind and size that is passed on."""
-    match certificate.public_key():
-        case rsa.RSAPublicKey() as key:
-            return (
-                f"RSA {key.key_size}",
-                key.key_size in _RSA_BITS and key.public_numbers().e <= _LARGEST_EXPONENT,
-            )
-        case ec.EllipticCurvePublicKey() as key:
-            # Explicit curve parameters begin with the kind of their field (the class of OpenSSL's CVE-2022-0778: parsing alone
-            # looped). Wherever these octets stand, the certificate is refused: a decoy must not hide them.
-            named = not any(
-                field in certificate.tbs_certificate_bytes for field in _EXPLICIT_FIELDS
-            )
-            return (
-                f"EC {_CURVES.get(key.curve.name, key.curve.name)}",
-                named and key.curve.name in _CURVES,
-            )
-        case ed25519.Ed25519PublicKey():
-            return "Ed25519", True
-        case ed448.Ed448PublicKey():
-            return "Ed448", True
-        case other:
-            return type(other).__name__.lstrip("_"), False
+def client_usage_problem(der: bytes) -> str:
+    """The reason why a readable certificate with the flag ``WRONG_USAGE`` is not for TLS clients, for an error sentence."""
+    try:
+        usages = (
+            x509.load_der_x509_certificate(der)
+            .extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+            .value
+        )
+    except x509.ExtensionNotFound:
+        usages = x509.ExtendedKeyUsage([_CLIENT_AUTH])
+    if _CLIENT_AUTH in usages:
+        return "its key usage, or the usage of one of its issuers, does not include TLS clients"
+    found = ", ".join(_USAGES.get(usage.dotted_string, usage.dotted_string) for usage in usages)
+    return f"its extended key usage has {found}, expected clientAuth"
+
+
+def _describe_key(certificate: x509.Certificate) -> tuple[str, Flag | None]:
+    """The name of the key's type, and the flag that keeps it from being forwarded."""
+    try:
+        key = certificate.public_key()
+    except UnsupportedAlgorithm:
+        # A kind of key, or a curve, that cryptography has no class for.
+        return _unsupported_key(certificate.public_key_algorithm_oid), Flag.UNSUPPORTED_KEY
+    match key:
+        case rsa.RSAPublicKey():
+            usual = key.key_size in _RSA_BITS and key.public_numbers().e in _RSA_EXPONENTS
+            return f"RSA {key.key_size}", None if usual else Flag.WEAK
+        case ec.EllipticCurvePublicKey():
+            return _describe_curve(key.curve.name, certificate.tbs_certificate_bytes)
+        case _:
+            name = _OTHER_KEYS.get(certificate.public_key_algorithm_oid.dotted_string)
+            if name:
+                return name, None
+            return type(key).__name__.removesuffix("PublicKey").lstrip("_"), Flag.UNSUPPORTED_KEY
+
+
+def _describe_curve(curve: str, signed: bytes) -> tuple[str, Flag | None]:
+    name = f"EC {_CURVES.get(curve, curve)}"
+    # Explicit curve parameters begin with the kind of their field (the class of OpenSSL's CVE-2022-0778: parsing alone
+    # looped). Wherever these octets stand, the certificate is refused: a decoy must not hide them.
+    if any(field in signed for field in _EXPLICIT_FIELDS):
+        return f"{name} with explicit parameters", Flag.UNSUPPORTED_KEY
+    return name, None if curve in _CURVES else Flag.UNSUPPORTED_KEY
+
+
+def _unsupported_key(algorithm: x509.ObjectIdentifier) -> str:
+    dotted = algorithm.dotted_string
+    if dotted == _EC:
+        return "EC with an unknown curve"
+    return "SLH-DSA" if dotted in _SLH_DSA else f"unknown type {dotted}"

@@ -21,7 +21,7 @@ from typing import TypeVar
 import attrs
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from x509proxy.redaction import RANDOM, SHORTEST, is_random, without_secrets
@@ -46,8 +46,11 @@ PrivateKey = (
     | ec.EllipticCurvePrivateKey
     | ed25519.Ed25519PrivateKey
     | ed448.Ed448PrivateKey
+    | mldsa.MLDSA44PrivateKey
+    | mldsa.MLDSA65PrivateKey
+    | mldsa.MLDSA87PrivateKey
 )
-"""The keys that TLS 1.2 and 1.3 sign with."""
+"""The keys that TLS signs with; ML-DSA in TLS 1.3 alone (draft-ietf-tls-mldsa)."""
 
 _Loaded = TypeVar("_Loaded")
 
@@ -237,12 +240,7 @@ def _private_key(source: ConfigFile, expected: str) -> PrivateKey:
                 found = f"an RSA key of {key.key_size} bits"
             case ec.EllipticCurvePrivateKey() as key if key.key_size < _EC_BITS:
                 found = f"an EC key of {key.key_size} bits"
-            case (
-                rsa.RSAPrivateKey()
-                | ec.EllipticCurvePrivateKey()
-                | ed25519.Ed25519PrivateKey()
-                | ed448.Ed448PrivateKey() as key
-            ):
+            case key if isinstance(key, PrivateKey):
                 return key
             case _:
                 found = "a private key that TLS cannot sign with"
@@ -250,9 +248,7 @@ def _private_key(source: ConfigFile, expected: str) -> PrivateKey:
         found = "an encrypted private key"
     except (ValueError, UnsupportedAlgorithm):
         pass
-    expected = (
-        f"one without a password: Ed25519, EC from {_EC_BITS} bits, or RSA from {_RSA_BITS} bits"
-    )
+    expected = f"one without a password: Ed25519, EC from {_EC_BITS} bits, RSA from {_RSA_BITS} bits, or ML-DSA"
     raise SettingsError(f"{source.where}: found {found}, expected {expected}")
 
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -35,7 +35,14 @@ from x509proxy.settings import SettingsError
 
 __all__ = ["KeyKind", "PrivateKey", "SelfSigned", "jwk_set", "make_self_signed"]
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+PrivateKey = (
+    ec.EllipticCurvePrivateKey
+    | rsa.RSAPrivateKey
+    | ed25519.Ed25519PrivateKey
+    | mldsa.MLDSA44PrivateKey
+    | mldsa.MLDSA65PrivateKey
+    | mldsa.MLDSA87PrivateKey
+)
 """The private keys that are made here."""
 
 
@@ -50,6 +57,10 @@ class KeyKind(enum.Enum):
     RSA_4096 = "rsa-4096"
     ED25519 = "ed25519"
     """Browsers and Java before 15 do not read it."""
+    ML_DSA_44 = "ml-dsa-44"
+    """Post-quantum; read by OpenSSL 3.5 and Go 1.27 (``docs/post-quantum.rst``)."""
+    ML_DSA_65 = "ml-dsa-65"
+    ML_DSA_87 = "ml-dsa-87"
 
 
 @attrs.frozen
@@ -81,11 +92,14 @@ _MAKERS: dict[KeyKind, Callable[[], PrivateKey]] = {
     KeyKind.RSA: lambda: rsa.generate_private_key(65537, 2048),
     KeyKind.RSA_4096: lambda: rsa.generate_private_key(65537, 4096),
     KeyKind.ED25519: ed25519.Ed25519PrivateKey.generate,
+    KeyKind.ML_DSA_44: mldsa.MLDSA44PrivateKey.generate,
+    KeyKind.ML_DSA_65: mldsa.MLDSA65PrivateKey.generate,
+    KeyKind.ML_DSA_87: mldsa.MLDSA87PrivateKey.generate,
 }
-# Ed25519 hashes by itself (RFC 8410 section 3).
+# Ed25519 and ML-DSA hash by themselves (RFC 8410 section 3, RFC 9881 section 2).
 _HASHES: dict[KeyKind, hashes.SHA256 | hashes.SHA384 | None] = {
     KeyKind.EC_P384: hashes.SHA384(),
-    KeyKind.ED25519: None,
+    **dict.fromkeys((KeyKind.ED25519, KeyKind.ML_DSA_44, KeyKind.ML_DSA_65, KeyKind.ML_DSA_87)),
 }
 
 
@@ -171,7 +185,7 @@ _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 def jwk_set(certificate: x509.Certificate) -> dict[str, object]:
     """The JWK set (RFC 7517 section 5) that registers a client with this certificate: one public key, ready for ``json.dumps``.
 
-    :raises SettingsError: the key is of a kind that RFC 7518 and RFC 8037 give no JWK for.
+    :raises SettingsError: the key is of a kind that RFC 7518, RFC 8037 and RFC 9964 give no JWK for.
     """
     der = certificate.public_bytes(Encoding.DER)
     key: dict[str, object] = {
@@ -185,7 +199,7 @@ def jwk_set(certificate: x509.Certificate) -> dict[str, object]:
 
 
 def _jwk_of(certificate: x509.Certificate) -> dict[str, str]:
-    """The public key alone: RFC 7518 section 6.2 (EC) and 6.3 (RSA), RFC 8037 section 2 (OKP)."""
+    """The public key alone: RFC 7518 section 6.2 (EC) and 6.3 (RSA), RFC 8037 section 2 (OKP), RFC 9964 section 3 (AKP)."""
     match certificate.public_key():
         case ec.EllipticCurvePublicKey(curve=curve) as key if curve.name in _CURVES:
             point, width = key.public_numbers(), (key.key_size + 7) // 8
@@ -210,10 +224,16 @@ def _jwk_of(certificate: x509.Certificate) -> dict[str, str]:
                 "crv": "Ed448",
                 "x": _base64url(key.public_bytes(Encoding.Raw, PublicFormat.Raw)),
             }
+        case (
+            mldsa.MLDSA44PublicKey() | mldsa.MLDSA65PublicKey() | mldsa.MLDSA87PublicKey()
+        ) as key:
+            # The algorithm is part of the key type: unlike for the others, "alg" is required.
+            algorithm = ClientCertificate.from_x509(certificate, ()).key
+            return {"kty": "AKP", "alg": algorithm, "pub": _base64url(key.public_bytes_raw())}
         case _:
             found = ClientCertificate.from_x509(certificate, ()).key
             raise SettingsError(
-                f"certificate: found a key of {found}, expected EC P-256, P-384, P-521, RSA, Ed25519 or Ed448"
+                f"certificate: found a key of {found}, expected EC P-256, P-384, P-521, RSA, Ed25519, Ed448 or ML-DSA"
             )
 
 

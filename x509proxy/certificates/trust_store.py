@@ -21,7 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from x509proxy.certificates.client_certificate import date
 from x509proxy.certificates.pem_files import read_authorities, read_crls, without_secrets
 from x509proxy.schema import ProxySettings
-from x509proxy.settings import SettingsError, Trust
+from x509proxy.settings import SettingsError, Trust, Usage
 
 __all__ = ["EMPTY", "TrustStore", "crl_warnings", "read_trusted"]
 
@@ -32,12 +32,14 @@ _Crl = x509.CertificateRevocationList
 class TrustStore:
     """``authorities``: who makes a client's certificate ``TRUSTED``; ``crls``: what they have revoked, nothing is asked if empty.
 
-    ``depth``: how many certificates may stand between a client's and an authority's.
+    ``depth``: how many certificates may stand between a client's and an authority's; ``usage``: whether these, and the client's,
+    have to be for TLS clients.
     """
 
     authorities: tuple[x509.Certificate, ...] = ()
     crls: tuple[_Crl, ...] = attrs.field(default=(), repr=False)
     depth: int = 4
+    usage: Usage = Usage.ENFORCE
 
 
 EMPTY = TrustStore()
@@ -58,10 +60,10 @@ def read_trusted(settings: ProxySettings) -> TrustStore:
             raise SettingsError(
                 f"ca: found none, expected a PEM file with authorities, since {why}"
             )
-        return TrustStore(depth=settings.ca_depth)
+        return TrustStore(depth=settings.ca_depth, usage=settings.usage)
     authorities = read_authorities(settings.ca)
     crls = tuple(crl for path in settings.crl for crl in _read_checked(path, authorities))
-    return TrustStore(authorities, crls, settings.ca_depth)
+    return TrustStore(authorities, crls, settings.ca_depth, settings.usage)
 
 
 def _read_checked(path: str, authorities: tuple[x509.Certificate, ...]) -> Iterator[_Crl]:

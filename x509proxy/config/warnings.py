@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 from cryptography import x509
 
 from x509proxy.backend_url import Backend, Scheme
 from x509proxy.certificates.chain_checks import authority_problems, named, server_problems
-from x509proxy.certificates.client_certificate import date
+from x509proxy.certificates.client_certificate import date, unreadable
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.trust_store import crl_warnings
 from x509proxy.config.configuration import Configuration
-from x509proxy.forwarding.header_rules import contains_secret
-from x509proxy.forwarding.presets import find_preset
+from x509proxy.forwarding.header_rules import contains_secret, header_fields
+from x509proxy.forwarding.presets import HeaderPlan, find_preset
 from x509proxy.redaction import without_secrets
 from x509proxy.schema import ProxySettings
-from x509proxy.settings import CertificateRequirement, ClientAuth, Settings, Trust
+from x509proxy.settings import (
+    CertificateRequirement,
+    ClientAuth,
+    KeyType,
+    Settings,
+    Trust,
+    Usage,
+)
 
 __all__ = ["advice_for", "warnings_for"]
 
@@ -39,6 +48,7 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
         and settings.trust not in (Trust.CA, Trust.EITHER)
     ):
         yield f"ca: decides nothing while trust is {settings.trust.value}; ca or either pass on what it has issued"
+    yield from _usage_warnings(settings)
     yield from _hopeless_rules(settings)
     for backend in found.backends:
         if backend.scheme is Scheme.HTTP and not _is_here(backend):
@@ -49,6 +59,17 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
     yield from _certificate_warnings(found, now)
     yield from _authority_warnings(found, now)
     yield from crl_warnings(found.trusted, now)
+
+
+def _usage_warnings(settings: ProxySettings) -> Iterator[str]:
+    if settings.usage is Usage.IGNORE:
+        if settings.ca is None:
+            yield "usage: ignore decides nothing without ca; self-signed certificates need no usage"
+        else:
+            yield (
+                "usage: ignore accepts certificates that an authority in ca has issued for servers; "
+                "each of those servers can authenticate as a client"
+            )
 
 
 def _certificate_warnings(found: Configuration, now: float) -> Iterator[str]:
@@ -120,15 +141,55 @@ def _public_names(found: Configuration) -> Iterator[str]:
                 )
 
 
+# DER bytes of a self-signed certificate: 3982, 5511 and 7469 from `x509proxy client-certificate --key ml-dsa-…`.
+_ML_DSA_BYTES = {KeyType.ML_DSA_44: 4000, KeyType.ML_DSA_65: 5500, KeyType.ML_DSA_87: 7500}
+_OTHER_FIELDS_BYTES = 512  # request line and fields of a token request without a certificate
+
+
 def _larger_than_the_server(found: Configuration) -> Iterator[str]:
-    limit = find_preset(found.settings.preset).max_head_bytes
-    certificate = found.settings.max_certificate_bytes * 4 // 3 * len(found.rules.plans)
-    largest = found.settings.client.max_head_bytes + certificate
+    settings, preset = found.settings, find_preset(found.settings.preset)
+    limit = preset.max_head_bytes
+    header = _header_bytes(found.rules.plans, settings.max_certificate_bytes)
+    largest = settings.client.max_head_bytes + header
     if 0 < limit < largest:
         yield (
-            f"client.max-head-bytes: with the certificate a head may have {largest} bytes, and this server takes {limit} unless it "
-            "has been told otherwise (docs/servers); it answers 400 to more"
+            f"client.max-head-bytes: with the certificate a head may have {largest} bytes, and this server takes {limit} unless "
+            f"{preset.head_setting} is raised there (docs/servers); it rejects more"
         )
+    too_large = [
+        key_type.value
+        for key_type, size in _ML_DSA_BYTES.items()
+        if key_type in settings.key_types
+        and size <= settings.max_certificate_bytes
+        and not _fits(found.rules.plans, size, limit)
+    ]
+    if too_large:
+        limits = f"{limit} bytes unless {preset.head_setting} is raised there" if limit else "less"
+        yield (
+            f"key-types: certificates of {', '.join(too_large)} need a larger head than this server takes, {limits}; "
+            "a header with the thumbprint alone fits (docs/post-quantum.rst)"
+        )
+
+
+def _fits(plans: tuple[HeaderPlan, ...], certificate_bytes: int, limit: int) -> bool:
+    """Check a certificate of that size against the limits of each header and of the head, where there are any."""
+    if any(
+        plan.maximum and _header_bytes((plan,), certificate_bytes) > plan.maximum for plan in plans
+    ):
+        return False
+    return not limit or _header_bytes(plans, certificate_bytes) + _OTHER_FIELDS_BYTES <= limit
+
+
+def _header_bytes(plans: tuple[HeaderPlan, ...], certificate_bytes: int) -> int:
+    """The bytes of all the header fields for a certificate of that size, without a chain."""
+    # Hash output, since some of a certificate's octets take three times the space in the URL-encoded form.
+    der = hashlib.shake_128(b"").digest(certificate_bytes)
+    pairs = (
+        pair
+        for plan in plans
+        for pair in header_fields(unreadable(der), attrs.evolve(plan, maximum=0))
+    )
+    return sum(len(name) + len(value) + len(": \r\n") for name, value in pairs)
 
 
 def _servers(found: Configuration) -> Iterator[tuple[str, Identity]]:

@@ -99,6 +99,7 @@ class BaseRequest:
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
             tls_version=self.client.tls_version,
+            key_exchange=self.client.key_exchange,
             certificate=self.client.certificate,
             forged=self.forged,
             invalid_header_names=self.head.invalid_header_names,

@@ -6,7 +6,13 @@ because no server could mean it (weak, unreadable, too large), or because the ad
 
 from __future__ import annotations
 
-from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, date
+from x509proxy.certificates.client_certificate import (
+    ClientCertificate,
+    Flag,
+    Verdict,
+    client_usage_problem,
+    date,
+)
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.settings import CertificateRequirement, KeyType, PolicySettings, Trust, Validity
 
@@ -49,10 +55,24 @@ def admit(
     _check_key(certificate, settings)
     check_times(certificate, settings, now)
     if certificate.verdict not in _ACCEPTED[settings.trust]:
-        raise _refused(
-            Code.UNTRUSTED, f"verdict {certificate.verdict.value}", _WANTED[settings.trust]
-        )
+        raise _not_trusted(certificate, settings.trust)
     return certificate
+
+
+def _not_trusted(certificate: ClientCertificate, trust: Trust) -> HttpError:
+    if (
+        Verdict.TRUSTED in _ACCEPTED[trust]
+        and certificate.verdict is Verdict.UNTRUSTED
+        and Flag.WRONG_USAGE in certificate.flags
+    ):
+        # Its authority may well be trusted: the general sentence could be false.
+        problem = client_usage_problem(certificate.der)
+        return _refused(
+            Code.WRONG_USAGE,
+            "certificate not for clients",
+            f"The client certificate is not meant for TLS clients: {problem}",
+        )
+    return _refused(Code.UNTRUSTED, f"verdict {certificate.verdict.value}", _WANTED[trust])
 
 
 def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> None:
@@ -84,6 +104,14 @@ def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> N
             Code.WEAK_KEY,
             f"weak certificate: {certificate.key}",
             f"The client certificate is too weak ({certificate.key})",
+        )
+    if Flag.UNSUPPORTED_KEY in certificate.flags:
+        expected = ", ".join(key_type.value for key_type in settings.key_types)
+        raise _refused(
+            Code.UNSUPPORTED_KEY,
+            f"unsupported key: {certificate.key}",
+            f"The key of the client certificate is not supported: found {certificate.key}, "
+            f"expected one of {expected}",
         )
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "alphanumerics",
     "contains_secret",
     "fold",
+    "header_fields",
     "identity",
     "read_rules",
     "redact",
@@ -96,10 +97,14 @@ def identity(certificate: ClientCertificate | None, rules: HeaderRules) -> Pairs
 
     :raises Refused: 400, the certificate is larger than this server takes.
     """
-    return tuple(pair for plan in rules.plans for pair in _said(certificate, plan))
+    return tuple(pair for plan in rules.plans for pair in header_fields(certificate, plan))
 
 
-def _said(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pairs:
+def header_fields(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pairs:
+    """Encode the field of one plan; none where there is nothing to send.
+
+    :raises HttpError: as :func:`identity`.
+    """
     if plan.form is Format.LITERAL:
         return ((plan.name, plan.value),)
     pairs = encode(certificate, plan.form, plan.name, plan.place)

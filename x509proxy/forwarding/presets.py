@@ -45,7 +45,7 @@ class HeaderPlan:
 class Preset:
     """One server. ``server_lines``: what its own configuration has to say, with ``{name}`` for the first header's name.
 
-    ``max_head_bytes``: the largest head that it takes as it comes, 0 if that is not known.
+    ``max_head_bytes``: the largest head that it takes as it comes, 0 if that is not known; ``head_setting``: its name for that.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Preset:
     server_lines: tuple[str, ...] = ()
     naming: Naming = Naming.FIXED
     max_head_bytes: int = 0
+    head_setting: str = ""
 
     @property
     def needs_name(self) -> bool:
@@ -81,8 +82,11 @@ def _keycloak(provider: str, *lines: str) -> tuple[str, ...]:
     return (_KEYCLOAK.format(provider), *(line.format(provider) for line in lines))
 
 
-_TOMCAT_HEAD = 8192  # maxHttpRequestHeaderSize, measured with 10.1.60
-_NODE_HEAD = 16384  # --max-http-header-size
+_TOMCAT_HEAD = (8192, "maxHttpRequestHeaderSize")  # measured with 10.1.60
+_NODE_HEAD = (16384, "--max-http-header-size")
+_KESTREL_HEAD = (32768, "MaxRequestHeadersTotalSize")  # from its documentation
+_WSO2_HEAD = (8192, "maxHttpHeaderSize")  # product-is issue 13917
+_JETTY_HEAD = (8192, "requestHeaderSize")  # from its documentation
 
 _ALL = (
     Preset(
@@ -91,7 +95,7 @@ _ALL = (
         (HeaderPlan(Format.PEM),),
         ("op.tls.clientX509CertHeader = {name}",),
         Naming.SECRET,
-        _TOMCAT_HEAD,
+        *_TOMCAT_HEAD,
     ),
     # Both headers of org.apache.catalina.valves.SSLValve, which prefers the second: 9.0.70 and every 10.1 know it. So a secret
     # name has to take the place of both, or the second goes on being believed; decoding leaves a value without % as it is.
@@ -107,7 +111,7 @@ _ALL = (
             '       sslClientCertHeader="{name}" sslClientEscapedCertHeader="{name}" />',
         ),
         Naming.CHOSEN,
-        _TOMCAT_HEAD,
+        *_TOMCAT_HEAD,
     ),
     # With more than one certificate in the chain Keycloak answers an error, unless certificate-chain-length says so.
     Preset(
@@ -159,7 +163,7 @@ _ALL = (
             "getCertificate: (ctx) => ctx.get('{name}') && new X509Certificate(Buffer.from(ctx.get('{name}'), 'base64'))",
         ),
         Naming.CHOSEN,
-        _NODE_HEAD,
+        *_NODE_HEAD,
     ),
     # RFC 9440 section 2.
     Preset(
@@ -183,6 +187,7 @@ _ALL = (
             'builder.Services.AddCertificateForwarding(options => options.CertificateHeader = "{name}");',
         ),
         Naming.CHOSEN,
+        *_KESTREL_HEAD,
     ),
     Preset(
         "wso2",
@@ -190,6 +195,7 @@ _ALL = (
         (HeaderPlan(Format.PEM_URL, b"x-wso2-mutual-auth-cert"),),
         ("[oauth.mutualtls]", 'client_certificate_header = "{name}"'),
         Naming.CHOSEN,
+        *_WSO2_HEAD,
     ),
     Preset(
         "authlete",
@@ -199,7 +205,14 @@ _ALL = (
             *_chain(Format.PEM_SPACES, "X-Ssl-Cert-Chain-", 1, 4),
         ),
     ),
-    Preset("janssen", "Janssen, Gluu", (HeaderPlan(Format.PEM_URL, b"X-ClientCert"),)),
+    Preset(
+        "janssen",
+        "Janssen, Gluu",
+        (HeaderPlan(Format.PEM_URL, b"X-ClientCert"),),
+        (),
+        Naming.FIXED,
+        *_JETTY_HEAD,
+    ),
     # auth0.com/docs, "Set up the Customer Edge": 4096 bytes at most, the leaf alone. The API key is one of your own headers.
     Preset(
         "auth0",

@@ -39,9 +39,15 @@ class Code(enum.Enum):
     )
     NO_CERTIFICATE = _Facts(401, "The request needs a client certificate, and there is none.")
     UNTRUSTED = _Facts(401, "The certificate's verdict is not one that `trust` accepts.")
+    WRONG_USAGE = _Facts(
+        401, "An authority issued the certificate for other uses than TLS clients (`usage`)."
+    )
     EXPIRED = _Facts(401, "The certificate is past its validity period.")
     NOT_YET_VALID = _Facts(401, "The certificate's validity period has not begun.")
     WEAK_KEY = _Facts(401, "The certificate's key or signature is too weak.")
+    UNSUPPORTED_KEY = _Facts(
+        401, "The certificate's key is of an unknown type, or of one that is not supported."
+    )
     KEY_TYPE_NOT_ALLOWED = _Facts(401, "`key-types` or `minimum-rsa-bits` excludes the key.")
     REVOKED = _Facts(401, "The certificate, or one of its issuers, has been revoked.")
     UNREADABLE_CERTIFICATE = _Facts(401, "The certificate cannot be parsed.")

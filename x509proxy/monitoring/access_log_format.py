@@ -35,7 +35,8 @@ def access_line(exchange: Exchange) -> str:
         f"time={_time(exchange.started)} request_id={exchange.request_id or '-'}"
         f" {_what(exchange.peer, exchange.method, exchange.target, exchange.version)}"
         f" status={exchange.status or '-'} outcome={outcome} request_bytes={exchange.bytes_in} response_bytes={exchange.bytes_out}"
-        f" duration_ms={exchange.duration * 1000:.1f} tls_version={exchange.tls_version or '-'} {_who(exchange.certificate)}"
+        f" duration_ms={exchange.duration * 1000:.1f} tls_version={exchange.tls_version or '-'}"
+        f" key_exchange={exchange.key_exchange or '-'} {_who(exchange.certificate)}"
         f" forged_headers={exchange.forged} {_why(exchange.backend, exchange.code, exchange.detail)}"
     )
 
@@ -56,6 +57,7 @@ def access_json(exchange: Exchange) -> str:
         "response_bytes": exchange.bytes_out,
         "duration_ms": round(exchange.duration * 1000, 1),
         "tls_version": exchange.tls_version or None,
+        "key_exchange": exchange.key_exchange or None,
         "verdict": exchange.verdict.value,
         "x5t_s256": certificate and certificate.thumbprint,
         "subject": certificate and _shorten(certificate.subject),

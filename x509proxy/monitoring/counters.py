@@ -22,7 +22,15 @@ from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.monitoring.reason_codes import LIMITS
 
-__all__ = ["BOUNDS", "NULL_METRICS", "CertificateUsage", "Counters", "Counts", "MetricsObserver"]
+__all__ = [
+    "BOUNDS",
+    "KEY_EXCHANGES",
+    "NULL_METRICS",
+    "CertificateUsage",
+    "Counters",
+    "Counts",
+    "MetricsObserver",
+]
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds: where the bins of the durations end, the last one being without an end."""
@@ -30,6 +38,17 @@ _LATEST = 50  # refusals, and certificates
 _BATCH = 64
 # By the numbers that they have on the wire (RFC 8446 section 4.1.2, RFC 5246 appendix E): pyOpenSSL's are the same.
 _TLS_VERSIONS = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+KEY_EXCHANGES = (
+    "X25519MLKEM768",
+    "SecP256r1MLKEM768",
+    "SecP384r1MLKEM1024",
+    "x25519",
+    "secp256r1",
+    "secp384r1",
+    "secp521r1",
+    "x448",
+)
+"""The key exchange groups that are counted by name, as OpenSSL spells them; a client chooses from what OpenSSL offers."""
 # Looked up here, not at the class: that costs as much as to count.
 _ANSWERED, _REFUSED = Outcome.COMPLETED, Outcome.REJECTED
 
@@ -40,8 +59,8 @@ class MetricsObserver(Protocol):
     def exchange(self, exchange: Exchange) -> None:
         """A request has been answered, or not."""
 
-    def handshake_succeeded(self, version: int) -> None:
-        """A handshake is over, and well. ``version``: as on the wire."""
+    def handshake_succeeded(self, version: int, key_exchange: str) -> None:
+        """Count a finished handshake. ``version``: as on the wire; ``key_exchange``: OpenSSL's name of the group."""
 
     def handshake_failed(self, reason: str) -> None:
         """One has failed. ``reason``: a word of :mod:`x509proxy.monitoring.reason_codes`."""
@@ -57,7 +76,7 @@ class _Unwatched:
     """Nobody looks."""
 
     def exchange(self, exchange: Exchange) -> None: ...
-    def handshake_succeeded(self, version: int) -> None: ...
+    def handshake_succeeded(self, version: int, key_exchange: str) -> None: ...
     def handshake_failed(self, reason: str) -> None: ...
     def limited(self, limit: str) -> None: ...
     def reloaded(self, error: str = "") -> None: ...
@@ -76,6 +95,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     handshakes: dict[str, int] = {}
+    key_exchanges: dict[str, int] = {}
     handshake_failures: dict[str, int] = {}
     limits: dict[str, int] = {}
     exchanges: dict[str, dict[str, dict[int, int]]] = {}
@@ -157,6 +177,7 @@ class Counters:
         self._verdicts = {verdict.value: 0 for verdict in Verdict}
         self._refusals: defaultdict[str, int] = defaultdict(int)
         self._versions: defaultdict[int, int] = defaultdict(int)
+        self._key_exchanges: defaultdict[str, int] = defaultdict(int)
         self._failures: defaultdict[str, int] = defaultdict(int)
         self._limits: defaultdict[str, int] = defaultdict(int)
         self._reloads = {"success": 0, "failure": 0}
@@ -169,8 +190,9 @@ class Counters:
         if len(uncounted) >= _BATCH:
             self._count()
 
-    def handshake_succeeded(self, version: int) -> None:
+    def handshake_succeeded(self, version: int, key_exchange: str) -> None:
         self._versions[version] += 1
+        self._key_exchanges[key_exchange if key_exchange in KEY_EXCHANGES else "other"] += 1
 
     def handshake_failed(self, reason: str) -> None:
         self._failures[reason] += 1
@@ -205,6 +227,7 @@ class Counters:
         self._count()
         return Counts(
             handshakes=_named(self._versions.items()),
+            key_exchanges=dict(self._key_exchanges),
             handshake_failures=dict(self._failures),
             limits=dict(self._limits),
             exchanges=self._exchanges(),

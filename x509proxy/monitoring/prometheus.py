@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from x509proxy.monitoring.counters import BOUNDS, Counts
+from x509proxy.monitoring.counters import BOUNDS, KEY_EXCHANGES, Counts
 from x509proxy.monitoring.reason_codes import LIMITS
 from x509proxy.monitoring.snapshot import BackendState, Snapshot
 from x509proxy.settings import SettingsError
@@ -95,6 +95,11 @@ def _clients(snapshot: Snapshot) -> Iterator[Metric]:
     versions = {"TLSv1.2": 0, "TLSv1.3": 0} | counts.handshakes
     yield _counter(
         "tls_handshakes", "Handshakes that went well, by TLS version.", _by("version", versions)
+    )
+    yield _counter(
+        "tls_key_exchanges",
+        "Successful TLS handshakes, by key exchange group.",
+        _by("group", dict.fromkeys(KEY_EXCHANGES, 0) | counts.key_exchanges),
     )
     yield _counter(
         "tls_handshake_failures",

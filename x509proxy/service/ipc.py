@@ -21,7 +21,6 @@ from typing import Any
 import attrs
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -125,14 +124,9 @@ class _Pickler(pickle.Pickler):
                 return _certificate, (obj.public_bytes(Encoding.DER),)
             case x509.CertificateRevocationList():
                 return _crl, (obj.public_bytes(Encoding.DER),)
-            case (
-                rsa.RSAPrivateKey()
-                | ec.EllipticCurvePrivateKey()
-                | ed25519.Ed25519PrivateKey()
-                | ed448.Ed448PrivateKey()
-            ):
+            case key if isinstance(key, PrivateKey):
                 return _private_key, (
-                    obj.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+                    key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
                 )
         return NotImplemented
 

@@ -9,7 +9,12 @@ from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.forwarding.client import Client, Hop
 from x509proxy.settings import ClientAuth
 from x509proxy.transport.ip_address import plain_address
-from x509proxy.transport.tls_context import asked_of, connection_of, peer_certificate
+from x509proxy.transport.tls_context import (
+    asked_of,
+    connection_of,
+    key_exchange_of,
+    peer_certificate,
+)
 
 __all__ = ["client_of", "peer_of"]
 
@@ -30,6 +35,7 @@ def client_of(transport: Any) -> Client:
         port,
         peer_certificate(connection),
         connection.get_protocol_version_name(),
+        key_exchange_of(connection),
         asked_of(connection),
     )
 
@@ -41,6 +47,7 @@ def _over_tls(
     port: int,
     certificate: ClientCertificate | None,
     tls_version: str,
+    key_exchange: str,
     asked: ClientAuth | None,
 ) -> Client:
-    return Client(Hop(peer, port), certificate, tls_version, asked)
+    return Client(Hop(peer, port), certificate, tls_version, asked, key_exchange)

@@ -25,7 +25,7 @@ from typing import Any
 
 import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol
@@ -37,19 +37,21 @@ from x509proxy.certificates.client_certificate import (
     VerifyError,
     unreadable,
 )
-from x509proxy.certificates.pem_files import Identity
+from x509proxy.certificates.pem_files import Identity, PrivateKey
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
-from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
+from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion, Usage
 
 __all__ = [
     "ServerConnections",
     "asked_of",
     "client_certificate",
     "connection_of",
+    "key_exchange_of",
     "make_context",
     "peer_certificate",
+    "pyopenssl_key",
     "require_certificate",
     "transport_of",
 ]
@@ -89,7 +91,7 @@ class _Connection(SSL.Connection):
 def _record(
     connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, ok: int
 ) -> bool:
-    """The verify callback. It lets the handshake go on, or, where it cannot record, ends it."""
+    """Record OpenSSL's error, and let the handshake continue; end it where that is impossible."""
     try:
         assert isinstance(connection, _Connection)
         if connection.objections is None:
@@ -99,6 +101,20 @@ def _record(
     except BaseException:
         return False
     return True
+
+
+def _record_except_usage(
+    connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
+) -> bool:
+    """Record all errors but the usage of a certificate in the chain: the verify callback for ``usage = "ignore"``.
+
+    OpenSSL reports an issuer that is no CA separately (``X509_V_ERR_INVALID_CA``), so that only CAs vouch for clients here too.
+    """
+    return _record(connection, certificate, code, depth, ok or code == _WRONG_USAGE)
+
+
+_WRONG_USAGE = 26  # X509_V_ERR_INVALID_PURPOSE
+_RECORDERS = {Usage.ENFORCE: _record, Usage.IGNORE: _record_except_usage}
 
 
 def _choose_http_1_1(_connection: SSL.Connection, offered: list[bytes]) -> bytes | Any:
@@ -142,7 +158,8 @@ def _make_one(
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"x509proxy")
-    context.set_verify(SSL.VERIFY_NONE if ask is ClientAuth.NONE else SSL.VERIFY_PEER, _record)
+    mode = SSL.VERIFY_NONE if ask is ClientAuth.NONE else SSL.VERIFY_PEER
+    context.set_verify(mode, _RECORDERS[trusted.usage])
     _add_identity(context, identity)
     _add_trusted(context, trusted)
     if http:
@@ -193,11 +210,25 @@ def _add_identity(context: SSL.Context, identity: Identity) -> None:
         context.use_certificate(identity.certificate)
         for certificate in identity.chain:
             context.add_extra_chain_cert(certificate)
-        context.use_privatekey(identity.private_key)
+        context.use_privatekey(pyopenssl_key(identity.private_key))
         context.check_privatekey()
     except SSL.Error as error:
         reason = error.args[0][0][-1] if error.args and error.args[0] else "no reason given"
         raise SettingsError(f"certificate: OpenSSL does not take it: {reason}") from None
+
+
+def pyopenssl_key(key: PrivateKey) -> Any:
+    """Return the key in a form that pyOpenSSL accepts, without writing it to a file.
+
+    pyOpenSSL 26.4 has no class for ML-DSA keys, but OpenSSL reads them from PKCS #8. The result is then a ``PKey``, of which
+    pyOpenSSL issues a DeprecationWarning: Python hides it, and there is no other way but a file.
+    """
+    try:
+        crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]
+    except TypeError:
+        der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return crypto.load_privatekey(crypto.FILETYPE_ASN1, der)
+    return key
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -230,6 +261,15 @@ class ServerConnections:
 def asked_of(connection: SSL.Connection) -> ClientAuth | None:
     """What the connection's listener asks for, if that is not what the others do."""
     return connection.asked if isinstance(connection, _Connection) else None
+
+
+def key_exchange_of(connection: SSL.Connection) -> str:
+    """The key exchange group of a finished handshake, such as ``X25519MLKEM768``; empty where OpenSSL cannot name it."""
+    try:
+        return connection.get_group_name() or ""
+    except NotImplementedError:
+        # A cryptography built against OpenSSL before 3.2 has no SSL_get0_group_name.
+        return ""
 
 
 def peer_certificate(connection: SSL.Connection) -> ClientCertificate | None:

@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from x509proxy.monitoring.reason_codes import handshake_reason
 from x509proxy.transport.direct_writer import DirectWriter
-from x509proxy.transport.tls_context import ServerConnections
+from x509proxy.transport.tls_context import ServerConnections, key_exchange_of
 from x509proxy.transport.tls_records import Records
 
 __all__ = ["TlsStream"]
@@ -213,7 +213,7 @@ class TlsStream(Protocol):
             return False
         self._shaken = True
         version = self._tls.get_protocol_version()
-        self._connections.watch.handshake_succeeded(version)
+        self._connections.watch.handshake_succeeded(version, key_exchange_of(self._tls))
         # In TLS 1.3 only tickets are left to say, which are never honoured: they go out with the first answer. But a client with
         # Nagle's algorithm holds its request back until it hears something (40 ms with ApacheBench).
         self._is_1_3 = version == SSL.TLS1_3_VERSION

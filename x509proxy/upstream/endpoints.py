@@ -40,6 +40,7 @@ from zope.interface import implementer
 from x509proxy.backend_url import Backend, Scheme
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.settings import UpstreamSettings
+from x509proxy.transport.tls_context import pyopenssl_key
 
 __all__ = ["UnreadInput", "backend_endpoint", "connect", "is_open"]
 
@@ -172,7 +173,7 @@ def _client_options(
         # Not by PrivateCertificate: it goes through pyOpenSSL's deprecated types.
         extra = {
             "certificate": identity.certificate,
-            "privateKey": identity.private_key,
+            "privateKey": pyopenssl_key(identity.private_key),
             "extraCertChain": list(identity.chain),
         }
     options = optionsForClientTLS(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -31,6 +31,14 @@ KEYS = {
     KeyKind.RSA: "RSA 2048",
     KeyKind.RSA_4096: "RSA 4096",
     KeyKind.ED25519: "Ed25519",
+    KeyKind.ML_DSA_44: "ML-DSA-44",
+    KeyKind.ML_DSA_65: "ML-DSA-65",
+    KeyKind.ML_DSA_87: "ML-DSA-87",
+}
+ML_DSA: dict[str, Any] = {
+    "ML-DSA-44": mldsa.MLDSA44PublicKey,
+    "ML-DSA-65": mldsa.MLDSA65PublicKey,
+    "ML-DSA-87": mldsa.MLDSA87PublicKey,
 }
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 
@@ -59,6 +67,11 @@ def rebuilt(key: dict[str, Any]) -> CertificatePublicKeyTypes:
         case "RSA":
             exponent, modulus = (int.from_bytes(octets(key[name]), "big") for name in "en")
             return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+        case "AKP":
+            found: CertificatePublicKeyTypes = ML_DSA[key["alg"]].from_public_bytes(
+                octets(key["pub"])
+            )
+            return found
         case _ if key["crv"] == "Ed25519":
             return ed25519.Ed25519PublicKey.from_public_bytes(octets(key["x"]))
         case _:
@@ -215,6 +228,14 @@ class JwkSet(SynchronousTestCase):
         self.assertEqual(("EC", "P-256", "sig"), (key["kty"], key["crv"], key["use"]))
         self.assertEqual((thumbprint, thumbprint), (key["kid"], key["x5t#S256"]))
 
+    def test_akp(self) -> None:
+        """An ML-DSA key is an AKP key with its algorithm and the raw public key, and no curve (RFC 9964 section 3)."""
+        key = only_key(make(KeyKind.ML_DSA_65).certificate)
+        self.assertEqual({"kty", "alg", "pub", "use", "kid", "x5t#S256", "x5c"}, set(key))
+        self.assertEqual(
+            ("AKP", "ML-DSA-65", 1952), (key["kty"], key["alg"], len(octets(key["pub"])))
+        )
+
     def test_certificate_inside(self) -> None:
         """``x5c`` holds the certificate alone, in ordinary base64 with padding."""
         certificate = make(KeyKind.RSA).certificate
@@ -235,7 +256,7 @@ class JwkSet(SynchronousTestCase):
 
     def test_unknown_kind(self) -> None:
         """A key that has no JWK of a common kind is refused in one sentence."""
-        for kind, name in (("secp256k1", "EC secp256k1"), ("DSA", "DSAPublicKey")):
+        for kind, name in (("secp256k1", "EC secp256k1"), ("DSA", "DSA")):
             error = self.assertRaises(SettingsError, jwk_set, with_key(samples.spki(kind)))
-            expected = "EC P-256, P-384, P-521, RSA, Ed25519 or Ed448"
+            expected = "EC P-256, P-384, P-521, RSA, Ed25519, Ed448 or ML-DSA"
             self.assertEqual(f"certificate: found a key of {name}, expected {expected}", str(error))

@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.certificates import pair
 from tests.unit.certificates.test_pem_files import MaterialTests
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, override
 from x509proxy.config.warnings import advice_for
 from x509proxy.schema import ProxySettings
+from x509proxy.settings import Usage
 
 ROOT = Path(__file__).parents[3]
 
@@ -109,8 +111,72 @@ class Advice(MaterialTests):
     def test_larger_than_the_server(self) -> None:
         """Heads that this proxy takes and the server does not are counted with the certificate, if the limit is known."""
         (sentence,) = self.advice(client={"max-head-bytes": 8192})
-        self.assertIn("a head may have 10922 bytes, and this server takes 8192", sentence)
+        # 2732 bytes of base64, 52 of the armour, 53 of the name, 4 of the rest.
+        self.assertIn("a head may have 11033 bytes, and this server takes 8192", sentence)
+        self.assertIn("unless maxHttpRequestHeaderSize is raised there", sentence)
         self.assertEqual([], self.advice(client={"max-head-bytes": 8192}, preset="aspnet"))
+
+    def too_large(self, preset: str, **settings: Any) -> str:
+        """The key types that ``check`` warns of, with the rest of the sentence."""
+        header = self.header if preset in ("connect2id", "tomcat-sslvalve") else None
+        needed = {"max_certificate_bytes": 8192, "header_file": header, "preset": preset}
+        told = self.advice(**{**needed, **settings})
+        found = [
+            sentence.removeprefix("key-types: certificates of ")
+            for sentence in told
+            if sentence.startswith("key-types: ")
+        ]
+        return "".join(found)
+
+    def test_ml_dsa_larger_than_the_server(self) -> None:
+        """The key types whose certificates do not fit into a server's head are named, with that server's setting."""
+        for preset, types, setting in (
+            ("connect2id", "ml-dsa-87", "8192 bytes unless maxHttpRequestHeaderSize is"),
+            (
+                "tomcat-sslvalve",
+                "ml-dsa-44, ml-dsa-65, ml-dsa-87",
+                "8192 bytes unless maxHttpRequestHeaderSize is",
+            ),
+            ("wso2", "ml-dsa-65, ml-dsa-87", "8192 bytes unless maxHttpHeaderSize is"),
+            ("janssen", "ml-dsa-65, ml-dsa-87", "8192 bytes unless requestHeaderSize is"),
+            ("auth0", "ml-dsa-44, ml-dsa-65, ml-dsa-87", "less;"),
+        ):
+            sentence = self.too_large(preset)
+            self.assertTrue(sentence.startswith(f"{types} need a larger head"), sentence)
+            self.assertIn(setting, sentence)
+            self.assertIn("docs/post-quantum.rst", sentence)
+
+    def test_ml_dsa_that_fits(self) -> None:
+        """Nothing is said where they fit, where no limit is known, and of types that are not allowed or too large anyway."""
+        for preset in ("oidc-provider", "aspnet", "keycloak-rfc9440", "rfc9440"):
+            self.assertEqual("", self.too_large(preset), preset)
+        self.assertEqual("", self.too_large("connect2id", key_types=["ec", "ml-dsa-65"]))
+        self.assertEqual("", self.too_large("connect2id", max_certificate_bytes=6144))
+        thumbprint = {"format": "thumbprint", "name": "X-Client-Thumbprint"}
+        self.assertEqual("", self.too_large("none", headers=[thumbprint]))
+        literal = {"format": "literal", "name": "X-Proxy", "value": "here"}
+        self.assertIn("ml-dsa-87 need", self.too_large("connect2id", headers=[literal]))
+
+    def test_ignored_usage(self) -> None:
+        """That servers can act as clients is said at each start, and so is a setting that decides nothing."""
+        (sentence,) = self.warnings(usage="ignore")
+        self.assertIn("usage: ignore decides nothing without ca", sentence)
+        made = pair(subject="CN=authority", ca=True)
+        authority = self.write(made.pem, name="ca.pem")
+        (sentence,) = self.warnings(usage="ignore", ca=authority, trust="ca")
+        self.assertIn("each of those servers can authenticate as a client", sentence)
+        self.assertEqual([], self.warnings(usage="enforce", ca=authority, trust="ca"))
+        self.assertIs(Usage.IGNORE, self.load(usage="ignore").trusted.usage)
+        self.assertIs(
+            Usage.IGNORE, self.load(usage="ignore", ca=authority, trust="ca").trusted.usage
+        )
+
+    def test_ml_dsa_server(self) -> None:
+        """A server's certificate with an ML-DSA key shuts out most clients of today, so each start warns of it."""
+        made = make_self_signed(KeyKind.ML_DSA_65, "localhost", server=True)
+        path = self.write(made.certificate_pem + made.key_pem, name="ml-dsa.pem")
+        (sentence,) = self.warnings(certificate=path)
+        self.assertIn("certificate: has an ML-DSA key", sentence)
 
     def test_admin(self) -> None:
         """An admin listener that is open to all."""

@@ -6,12 +6,19 @@ import json
 
 import attrs
 import msgspec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, unreadable
+from x509proxy.certificates.client_certificate import (
+    ClientCertificate,
+    Flag,
+    Verdict,
+    VerifyError,
+    unreadable,
+)
 from x509proxy.forwarding.certificate_policy import admit
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.schema import ProxySettings
@@ -21,6 +28,7 @@ from x509proxy.settings import (
     KeyType,
     PolicySettings,
     Trust,
+    Usage,
     Validity,
 )
 
@@ -157,6 +165,20 @@ class Always(PolicyTestCase):
             self.expect_refused(with_verdict(Verdict.TRUSTED, Flag.WEAK), PolicySettings()),
         )
 
+    def test_unsupported_key(self) -> None:
+        """A key of an unknown type is called unknown, with its identifier, and not weak; the supported types are named."""
+        slh_dsa, unknown = "2.16.840.1.101.3.4.3.20", "1.3.6.1.4.1.99999.2"
+        for algorithm, name in ((slh_dsa, "SLH-DSA"), (unknown, f"unknown type {unknown}")):
+            der = samples.with_spki(samples.unknown_spki(algorithm))
+            found = ClientCertificate.from_der(der, [samples.SELF_SIGNED])
+            refusal = self.expect_refused(found, PolicySettings(key_types=(KeyType.ML_DSA_65,)))
+            self.assertEqual(Code.UNSUPPORTED_KEY, refusal.code)
+            self.assertEqual(
+                f"The key of the client certificate is not supported: found {name}, expected one of ml-dsa-65",
+                refusal.description,
+            )
+            self.assertNotIn("weak", refusal.description + refusal.detail)
+
     def test_revoked(self) -> None:
         """A revoked one is refused, and so is one with a revoked issuer."""
         text = "The client certificate, or that of one of its issuers, has been revoked"
@@ -184,16 +206,17 @@ class Always(PolicyTestCase):
             client_certificate=st.sampled_from([ClientAuth.OPTIONAL, ClientAuth.REQUIRED]),
             trust=st.sampled_from(Trust),
             validity=st.sampled_from(Validity),
+            usage=st.sampled_from(Usage),
             max_certificate_bytes=st.integers(1, 10000),
         ),
-        st.sampled_from([Flag.WEAK, Flag.REVOKED, Flag.UNREADABLE]),
+        st.sampled_from([Flag.WEAK, Flag.UNSUPPORTED_KEY, Flag.REVOKED, Flag.UNREADABLE]),
         st.sampled_from(Verdict),
         st.floats(0, 4e9),
     )
     def test_no_setting_lets_them_pass(
         self, settings: PolicySettings, flag: Flag, verdict: Verdict, now: float
     ) -> None:
-        """Whatever is set, whatever the time and the verdict, weak, revoked and unreadable certificates are never passed on."""
+        """Whatever is set, whatever the time and the verdict, weak, unsupported, revoked and unreadable ones are never passed on."""
         self.expect_refused(with_verdict(verdict, flag), settings, now)
 
 
@@ -208,6 +231,9 @@ class Keys(PolicyTestCase):
             KeyType.EC: "EC P-256",
             KeyType.ED25519: "Ed25519",
             KeyType.ED448: "Ed448",
+            KeyType.ML_DSA_44: "ML-DSA-44",
+            KeyType.ML_DSA_65: "ML-DSA-65",
+            KeyType.ML_DSA_87: "ML-DSA-87",
         }
         for key_type, key in keys.items():
             self.expect_passed(self.with_key(key), PolicySettings())
@@ -257,6 +283,55 @@ class Keys(PolicyTestCase):
             msgspec.toml.decode("key-types = ['dsa']", type=ProxySettings)
         with self.assertRaises(msgspec.ValidationError):
             msgspec.toml.decode("minimum-rsa-bits = 1024", type=ProxySettings)
+
+
+class WrongUsage(PolicyTestCase):
+    """Public authorities stopped issuing certificates for clients in 2026; what they issue is for servers alone."""
+
+    def untrusted(self, found: samples.Pair, *objections: VerifyError) -> ClientCertificate:
+        return ClientCertificate.from_der(found.der, [VerifyError(0, 26), *objections])
+
+    def expect_usage(self, problem: str, found: samples.Pair, *objections: VerifyError) -> None:
+        for trust in (Trust.CA, Trust.EITHER):
+            refusal = self.expect_refused(
+                self.untrusted(found, *objections), PolicySettings(trust=trust)
+            )
+            text = f"The client certificate is not meant for TLS clients: {problem}"
+            self.assertEqual((Code.WRONG_USAGE, text), (refusal.code, refusal.description))
+
+    def test_named(self) -> None:
+        """Where an authority has to vouch for clients, a certificate for servers is rejected in words that name its usage."""
+        authority = samples.pair(subject="CN=authority", ca=True)
+        usages = (
+            (ExtendedKeyUsageOID.SERVER_AUTH, "serverAuth"),
+            (ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, "anyExtendedKeyUsage"),
+            (ExtendedKeyUsageOID.OCSP_SIGNING, "1.3.6.1.5.5.7.3.9"),
+        )
+        for usage, name in usages:
+            self.expect_usage(
+                f"its extended key usage has {name}, expected clientAuth",
+                samples.pair(issuer=authority, usage=usage),
+            )
+
+    def test_of_an_issuer(self) -> None:
+        """Where the certificate's own extended key usage allows clients, its key usage or an issuer is named instead."""
+        authority = samples.pair(subject="CN=authority", ca=True)
+        problem = "its key usage, or the usage of one of its issuers, does not include TLS clients"
+        self.expect_usage(problem, samples.pair(issuer=authority))
+        self.expect_usage(problem, samples.pair(subject="CN=other", issuer=authority, ca=True))
+
+    def test_elsewhere(self) -> None:
+        """Where no authority decides, and for self-signed certificates, usage is not looked at."""
+        usage = ExtendedKeyUsageOID.SERVER_AUTH
+        issued = self.untrusted(samples.pair(issuer=samples.pair(ca=True), usage=usage))
+        self.expect_passed(issued, PolicySettings())
+        refusal = self.expect_refused(issued, PolicySettings(trust=Trust.SELF_SIGNED))
+        self.assertEqual("The client certificate must be self-signed", refusal.description)
+        own = self.untrusted(samples.pair(usage=usage), samples.SELF_SIGNED)
+        self.expect_passed(own, PolicySettings(trust=Trust.EITHER))
+        self.assertEqual(
+            Code.UNTRUSTED, self.expect_refused(own, PolicySettings(trust=Trust.CA)).code
+        )
 
 
 class Times(PolicyTestCase):

@@ -30,8 +30,8 @@ class Codes(SynchronousTestCase):
                 0: ["send_timeout", "client_left", "shutdown"],
                 400: ["bad_request", "certificate_too_large"],
                 401: [
-                    "no_certificate", "untrusted", "expired", "not_yet_valid", "weak_key",
-                    "key_type_not_allowed", "revoked", "unreadable_certificate",
+                    "no_certificate", "untrusted", "wrong_usage", "expired", "not_yet_valid", "weak_key",
+                    "unsupported_key", "key_type_not_allowed", "revoked", "unreadable_certificate",
                 ],
                 405: ["method_not_allowed"],
                 408: ["head_timeout", "body_timeout"],

@@ -28,6 +28,7 @@ EXCHANGE = Exchange(
     bytes_in=29,
     bytes_out=512,
     tls_version="TLSv1.3",
+    key_exchange="X25519MLKEM768",
     backend="http://127.0.0.1:8080",
     request_id="00c0ffee",
 )
@@ -54,7 +55,8 @@ class Line(SynchronousTestCase):
         """A request without a certificate is one line of plain words, ``-`` where there is nothing to say."""
         self.assertEqual(
             "time=2026-07-13T12:00:00.250Z request_id=00c0ffee client_address=192.0.2.7 method=POST target=/token version=HTTP/1.1 status=200 "
-            "outcome=completed request_bytes=29 response_bytes=512 duration_ms=12.3 tls_version=TLSv1.3 verdict=NONE x5t_s256=- subject=- forged_headers=0 "
+            "outcome=completed request_bytes=29 response_bytes=512 duration_ms=12.3 tls_version=TLSv1.3 "
+            "key_exchange=X25519MLKEM768 verdict=NONE x5t_s256=- subject=- forged_headers=0 "
             "backend=http://127.0.0.1:8080 code=- detail=-",
             line(),
         )
@@ -136,7 +138,7 @@ class Json(SynchronousTestCase):
             "time": "2026-07-13T12:00:00.250Z", "request_id": "00c0ffee", "client_address": "192.0.2.7",
             "method": "POST", "target": "/token",
             "version": "HTTP/1.1", "status": 200, "outcome": "completed", "request_bytes": 29, "response_bytes": 512,
-            "duration_ms": 12.3, "tls_version": "TLSv1.3",
+            "duration_ms": 12.3, "tls_version": "TLSv1.3", "key_exchange": "X25519MLKEM768",
             "verdict": "NONE", "x5t_s256": None, "subject": None, "forged_headers": 0, "backend": "http://127.0.0.1:8080", "code": None, "detail": None,
         }  # fmt: skip
         self.assertEqual(expected, self.read())

@@ -163,14 +163,20 @@ class Bounds(SynchronousTestCase):
 
 class Connections(SynchronousTestCase):
     def test_handshakes(self) -> None:
-        """Handshakes count by version, failures and limits by word."""
+        """Handshakes count by version and key exchange group, failures and limits by word."""
         counters = Counters()
-        for version in (0x0304, 0x0304, 0x0303, 0x0305):
-            counters.handshake_succeeded(version)
+        for version, group in (
+            (0x0304, "X25519MLKEM768"),
+            (0x0304, "X25519MLKEM768"),
+            (0x0303, "x25519"),
+            (0x0305, "of a client's choosing"),
+        ):
+            counters.handshake_succeeded(version, group)
         counters.handshake_failed("no_client_hello")
         counters.limited("client.max-connections")
         counts = counters.counts()
         self.assertEqual({"TLSv1.3": 2, "TLSv1.2": 1, "other": 1}, counts.handshakes)
+        self.assertEqual({"X25519MLKEM768": 2, "x25519": 1, "other": 1}, counts.key_exchanges)
         self.assertEqual(
             ({"no_client_hello": 1}, {"client.max-connections": 1}),
             (counts.handshake_failures, counts.limits),
@@ -193,7 +199,7 @@ class Connections(SynchronousTestCase):
     def test_nobody(self) -> None:
         """The twin takes the same calls and says nothing."""
         NULL_METRICS.exchange(exchange())
-        NULL_METRICS.handshake_succeeded(0x0304)
+        NULL_METRICS.handshake_succeeded(0x0304, "X25519MLKEM768")
         NULL_METRICS.handshake_failed("no_client_hello")
         NULL_METRICS.limited("client.max-connections")
         NULL_METRICS.reloaded()
@@ -205,7 +211,7 @@ class Sums(SynchronousTestCase):
         counters = Counters()
         counters.exchange(exchange(certificate=certificate(1), forged=1))
         counters.exchange(refused())
-        counters.handshake_succeeded(0x0304)
+        counters.handshake_succeeded(0x0304, "X25519MLKEM768")
         one = counters.counts()
         counters.exchange(exchange(status=500))
         two = counters.counts()

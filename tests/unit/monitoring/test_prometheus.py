@@ -41,7 +41,7 @@ def rich() -> Snapshot:
     counters.exchange(exchange(duration=0.006, forged=2, invalid_header_names=1))
     counters.exchange(refused(status=503, code=Code.QUEUE_FULL))
     counters.exchange(refused(status=0, code=Code.CLIENT_LEFT, outcome=Outcome.ABORTED))
-    counters.handshake_succeeded(0x0304)
+    counters.handshake_succeeded(0x0304, "X25519MLKEM768")
     counters.handshake_failed("no_client_hello")
     counters.limited("client.max-connections")
     counters.reloaded("broken")
@@ -96,6 +96,11 @@ class Text(SynchronousTestCase):
                 self.value("tls_handshakes_total", version="TLSv1.2"),
             ),
         )
+        groups = [
+            self.value("tls_key_exchanges_total", group=group)
+            for group in ("X25519MLKEM768", "x25519")
+        ]
+        self.assertEqual([1, 0], groups)
         self.assertEqual(1, self.value("tls_handshake_failures_total", reason="no_client_hello"))
         found = [
             self.value("limit_exceeded_total", limit=limit)

@@ -111,7 +111,7 @@ class Pipes(SynchronousTestCase):
         """A snapshot goes through JSON whole, statuses included, which are keys there."""
         counters = Counters()
         counters.exchange(refused(certificate=samples.client()))
-        counters.handshake_succeeded(0x0304)
+        counters.handshake_succeeded(0x0304, "X25519MLKEM768")
         sent = snapshot(
             counts=counters.counts(), refusals=refusals_of(counters), clients=clients_of(counters),
             workers=(WorkerState(pid=1, started=2.0),),

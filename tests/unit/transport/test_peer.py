@@ -40,13 +40,18 @@ class Clients(SynchronousTestCase):
         )
 
     def test_over_tls(self) -> None:
-        """Over TLS there is the certificate of the handshake, if one was shown, and the version."""
+        """Over TLS there is the certificate of the handshake, if one was shown, the version and the key exchange group."""
         certificate = samples.certificate("CN=client")
         client = client_of(TlsWire(Clock(), certificate))
         assert client.certificate is not None
         self.assertEqual(
-            ("https", "TLSv1.3", "CN=client"),
-            (client.hop.scheme, client.tls_version, client.certificate.subject),
+            ("https", "TLSv1.3", "X25519MLKEM768", "CN=client"),
+            (
+                client.hop.scheme,
+                client.tls_version,
+                client.key_exchange,
+                client.certificate.subject,
+            ),
         )
         self.assertIsNone(client_of(TlsWire(Clock())).certificate)
 

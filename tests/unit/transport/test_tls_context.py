@@ -35,10 +35,11 @@ from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
-from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion
+from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion, Usage
 from x509proxy.transport.tls_context import (
     ServerConnections,
     client_certificate,
+    key_exchange_of,
     make_context,
     peer_certificate,
     require_certificate,
@@ -225,6 +226,46 @@ class EveryKind(TlsTestCase):
                     ),
                 )
 
+    def test_ml_dsa(self) -> None:
+        """A client with an ML-DSA certificate proves possession in TLS 1.3; the certificate arrives byte for byte."""
+        for kind in samples.ML_DSA_KINDS:
+            found = self.certificate_of(pair(kind))
+            self.assertEqual(
+                (pair(kind).der, kind, Verdict.SELF_SIGNED, frozenset()),
+                (found.der, found.key, found.verdict, found.flags),
+            )
+
+    def test_ml_dsa_authority(self) -> None:
+        """An authority with an ML-DSA key vouches for clients with any key, and another one for clients with ML-DSA keys."""
+        for root, leaf in (("ML-DSA-87", "EC P-256"), ("EC P-256", "ML-DSA-65")):
+            authority = pair(root, "CN=authority", ca=True)
+            issued = pair(leaf, issuer=authority)
+            found = self.certificate_of(issued, authorities=[authority])
+            self.assertEqual((issued.der, Verdict.TRUSTED), (found.der, found.verdict))
+            self.assertIs(Verdict.UNTRUSTED, self.certificate_of(issued).verdict)
+
+    def test_ml_dsa_server(self) -> None:
+        """The server's own key may be one of ML-DSA: it goes to OpenSSL in memory, without a file."""
+        self.patch(SSL.Context, "use_privatekey_file", lambda *_: self.fail("a file was written"))
+        for kind in samples.ML_DSA_KINDS:
+            identity = pair(kind, "CN=localhost", usage=ExtendedKeyUsageOID.SERVER_AUTH)
+            context = make_context(identity_of(identity), ClientAuth.OPTIONAL)
+            shaken = self.shake(context, SSL.Context(SSL.TLS_CLIENT_METHOD))
+            self.assertEqual(("", ""), (shaken.server_error, shaken.client_error))
+            shown = shaken.client.get_peer_certificate(as_cryptography=True)
+            self.assertEqual(identity.certificate, shown)
+        # PKey; Python's default filters hide it.
+        self.assertEqual(
+            {DeprecationWarning}, {found["category"] for found in self.flushWarnings()}
+        )
+
+    def test_ml_dsa_server_of_another(self) -> None:
+        """An ML-DSA key that is not the certificate's stops the start in one sentence."""
+        identity = identity_of(pair("ML-DSA-44"))
+        other = attrs.evolve(identity, private_key=pair("ML-DSA-44", "CN=other").private_key)
+        self.assertRaises(SettingsError, make_context, other, ClientAuth.OPTIONAL)
+        self.flushWarnings()
+
     def test_no_certificate(self) -> None:
         """A client without a certificate shakes hands, and has none."""
         for version in VERSIONS:
@@ -338,10 +379,12 @@ class Verdicts(TlsTestCase):
         self.expect(Verdict.UNTRUSTED, set(), pair(issuer=authority), [authority])
 
     def test_usage(self) -> None:
-        """A server's certificate shown by a client is flagged."""
-        self.expect(
-            Verdict.SELF_SIGNED, {Flag.WRONG_USAGE}, pair(usage=ExtendedKeyUsageOID.SERVER_AUTH)
-        )
+        """A server's certificate shown by a client is flagged, and an authority's is not trusted."""
+        usage = ExtendedKeyUsageOID.SERVER_AUTH
+        self.expect(Verdict.SELF_SIGNED, {Flag.WRONG_USAGE}, pair(usage=usage))
+        authority = pair(subject="CN=authority", ca=True)
+        issued = pair(issuer=authority, usage=usage)
+        self.expect(Verdict.UNTRUSTED, {Flag.WRONG_USAGE}, issued, [authority])
 
     def test_weak(self) -> None:
         """RSA of 1024 bits shakes hands, and is flagged so that nobody passes it on."""
@@ -407,6 +450,73 @@ class PkiTestCase(TlsTestCase):
                 (found.der, verdict, flags),
                 (certificate.der, certificate.verdict, certificate.flags_at(samples.NOON)),
             )
+
+
+class IgnoredUsage(PkiTestCase):
+    """``usage = "ignore"``: certificates for servers identify clients, and nothing else changes."""
+
+    def verdict_of(self, found: Pair, *authorities: Pair, chain: Sequence[Pair] = ()) -> Verdict:
+        trusted = TrustStore(
+            tuple(authority.certificate for authority in authorities), usage=Usage.IGNORE
+        )
+        context = make_context(identity_of(server_pair()), ClientAuth.OPTIONAL, trusted)
+        shaken = self.shake(context, self.client_context(found, chain=chain))
+        self.assertEqual(("", ""), (shaken.server_error, shaken.client_error))
+        assert shaken.certificate is not None
+        self.assertNotIn(Flag.WRONG_USAGE, shaken.certificate.flags)
+        return shaken.certificate.verdict
+
+    def setUp(self) -> None:
+        self.root = pair(subject="CN=root", ca=True)
+        self.usage = ExtendedKeyUsageOID.SERVER_AUTH
+
+    def test_server(self) -> None:
+        """An authority's certificate for servers is trusted, under an intermediate for servers too."""
+        between = pair(subject="CN=between", issuer=self.root, ca=True, usages=(self.usage,))
+        issued = pair(issuer=self.root, usage=self.usage)
+        below = pair(issuer=between, usage=self.usage)
+        self.assertIs(Verdict.TRUSTED, self.verdict_of(issued, self.root))
+        self.assertIs(Verdict.TRUSTED, self.verdict_of(below, self.root, chain=[between]))
+
+    def test_issuer_that_is_no_authority(self) -> None:
+        """A certificate for servers still vouches for no other: its holder cannot make clients."""
+        server = pair(subject="CN=server", issuer=self.root, usage=self.usage)
+        forged = pair(subject="CN=victim", issuer=server)
+        self.assertIs(Verdict.UNTRUSTED, self.verdict_of(forged, self.root, chain=[server]))
+
+    def test_others(self) -> None:
+        """An unknown issuer stays unknown, and a self-signed certificate self-signed."""
+        self.assertIs(Verdict.UNTRUSTED, self.verdict_of(pair(issuer=self.root, usage=self.usage)))
+        self.assertIs(Verdict.SELF_SIGNED, self.verdict_of(pair(usage=self.usage), self.root))
+
+    def test_enforced(self) -> None:
+        """Without that setting the intermediate for servers is flagged, even above a certificate for clients."""
+        between = pair(subject="CN=between", issuer=self.root, ca=True, usages=(self.usage,))
+        self.expect_of(
+            Verdict.UNTRUSTED, {Flag.WRONG_USAGE}, pair(issuer=between), [self.root], (), [between]
+        )
+
+
+class KeyExchange(TlsTestCase):
+    def test_name(self) -> None:
+        """The group that OpenSSL negotiates by default withstands quantum computers in TLS 1.3; in 1.2 there is none that does."""
+        for version, group in (("TLSv1.3", "X25519MLKEM768"), ("TLSv1.2", "x25519")):
+            shaken = self.shake(server_context(), self.client_context(version=version))
+            self.assertEqual(group, key_exchange_of(shaken.server))
+
+    def test_before_the_handshake(self) -> None:
+        """Before there is one, its name is empty."""
+        self.assertEqual("", key_exchange_of(accept(ServerConnections(server_context()))))
+
+    def test_old_openssl(self) -> None:
+        """Where OpenSSL cannot name it, its name is empty."""
+
+        def absent(_: SSL.Connection) -> None:
+            raise NotImplementedError
+
+        shaken = self.shake(server_context(), self.client_context())
+        self.patch(SSL.Connection, "get_group_name", absent)
+        self.assertEqual("", key_exchange_of(shaken.server))
 
 
 class Revocation(PkiTestCase):

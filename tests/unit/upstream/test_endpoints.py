@@ -399,6 +399,19 @@ class Sockets(TestCase):
         assert self.server.client is not None
         self.assertEqual("CN=the proxy", self.server.client.subject)
 
+    async def test_ml_dsa_identity(self) -> None:
+        """The same with ML-DSA keys on both sides, which pyOpenSSL has no class for."""
+        made = make_self_signed(KeyKind.ML_DSA_44, "localhost", server=True)
+        ours = make_self_signed(KeyKind.ML_DSA_65, "the proxy")
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=ours)
+        self.expect_served()
+        assert self.server.client is not None
+        self.assertEqual("ML-DSA-65", self.server.client.key)
+        # PKey; Python's default filters hide it.
+        self.assertEqual(
+            {DeprecationWarning}, {found["category"] for found in self.flushWarnings()}
+        )
+
     async def test_no_complaints(self) -> None:
         """Nothing that Twisted or pyOpenSSL are about to remove is used."""
         made, ours = server("localhost"), make_self_signed(KeyKind.EC, "the proxy")

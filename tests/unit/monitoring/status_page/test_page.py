@@ -251,7 +251,7 @@ class Figures(SynchronousTestCase):
         for _ in range(30):
             counters.exchange(exchange())
         counters.exchange(refused())
-        counters.handshake_succeeded(0x0304)
+        counters.handshake_succeeded(0x0304, "X25519MLKEM768")
         counters.handshake_failed("no_client_hello")
         found = snapshot(
             taken=102.0, counts=counters.counts(), connections=5, most_connections=4096
