@@ -258,6 +258,61 @@ def saying(signature: bytes) -> Any:
     return Key("ecdsa", lambda _: signature)
 
 
+# draft-ietf-tls-mldsa section 3.
+ML_DSA_SCHEMES = {"ML-DSA-44": (9, 4), "ML-DSA-65": (9, 5), "ML-DSA-87": (9, 6)}
+
+
+def ml_dsa_attack(kind: str, shown: bytes, signer: Any) -> Attack:
+    """A client with a certificate of that kind, for which ``signer`` signs; ``tlslite`` takes the key for an Ed25519 one."""
+
+    def edit(message: Any) -> Any:
+        if is_kind(message, HandshakeType.certificate_verify):
+            message.signatureAlgorithm = ML_DSA_SCHEMES[kind]
+        return message
+
+    return Attack(shown=[shown], key=Key("Ed25519", signer), edit=edit)
+
+
+class MlDsa(AttackTestCase):
+    async def test_client_of_ours(self) -> None:
+        """The attacking client is accepted with its own key, so that it is the attack that is rejected below."""
+        self.start()
+        for kind in ML_DSA_SCHEMES:
+            found: Any = pair(kind)
+            await self.expect_identity(
+                ml_dsa_attack(kind, found.der, found.private_key.sign), found.der
+            )
+
+    async def test_key_of_another(self) -> None:
+        """A victim's ML-DSA certificate with another key of its type ends the handshake, and so does a garbled signature."""
+        self.start()
+        for kind in ML_DSA_SCHEMES:
+            victim: Any = pair(kind, "CN=victim")
+            thief: Any = pair(kind, "CN=thief")
+            stolen = victim.private_key.sign(b"another handshake")
+            for signer in (
+                thief.private_key.sign,
+                lambda _, stolen=stolen: stolen,
+                lambda _, stolen=stolen: stolen[:-1],
+                lambda _: b"",
+            ):
+                await self.expect_refused(
+                    ml_dsa_attack(kind, victim.der, signer), "decrypt_error", "decode_error"
+                )
+        await self.expect_service()
+
+    async def test_key_of_another_size(self) -> None:
+        """A signature of another parameter set than the certificate's ends the handshake."""
+        self.start()
+        victim: Any = pair("ML-DSA-65", "CN=victim")
+        other: Any = pair("ML-DSA-44")
+        await self.expect_refused(
+            ml_dsa_attack("ML-DSA-44", victim.der, other.private_key.sign),
+            "illegal_parameter",
+            "decrypt_error",
+        )
+
+
 class Possession(AttackTestCase):
     async def test_a_client_of_ours(self) -> None:
         """The attacking client is taken for what it is while it keeps to the rules: so it is the attack that is refused below."""
