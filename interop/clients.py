@@ -60,7 +60,7 @@ class ClientStage(Stage):
         """``my-client.*`` anew, as the page says; what the client registers is the certificate that it shows."""
         for path in (*self.folder.glob("my-client.*"), *self.folder.glob("password.txt")):
             path.unlink()
-        self.page("certificate", {"--kind ec": f"--kind {kind.value}"})
+        self.page("certificate", {"--key ec": f"--key {kind.value}"})
         self.page("pkcs12")
         (key,) = json.loads((self.folder / "my-client.jwks.json").read_text())["keys"]
         certificate = x509.load_pem_x509_certificate((self.folder / "my-client.pem").read_bytes())

@@ -147,7 +147,7 @@ class OidcStage(Stage):
         """A client as the page makes it: by ``x509proxy client-certificate``, registered with the JWK set that it writes."""
         tool = str(Path(sys.executable).parent / "x509proxy")
         self.run_program(
-            tool, "client-certificate", "--kind", kind.value, "--name", name, "--out", name
+            tool, "client-certificate", "--key", kind.value, "--name", name, "--out", name
         )
         self.enrol(
             name, jwks=json.loads((self.folder / f"{name}.jwks.json").read_text()), **metadata
