@@ -103,14 +103,43 @@ class Rules(ListenersTestCase):
                 (status, [value_of(self.CLIENT)] * passed), (reply.status, seen), target
             )
         for target, status in (
-            ("/token", 401), ("//%74oken;a=b", 401), ("/login", 200), ("/other", 200), ("/token.", 401), ("/token/../other", 401),
-            ("/x%2fy/../token", 400),
+            ("/token", 401), ("/%74oken;a=b", 401), ("/login", 200), ("/other", 200), ("/token.", 401), ("/token/../other", 401),
+            ("/x%2fy/../token", 400), ("//x/token", 400), ("/\\x/token", 400), ("/tok%ffen", 400), ("/%a0token", 400),
+            ("/tok%85en", 400), ("/tok%c0%afen", 400), ("/token%3f", 400), ("/token%3fx", 400), ("/to%E2%84%AAen", 401),
+            ("/token.json", 401), ("/index.php/token", 401), ("/(S(x))/token", 400),
         ):  # fmt: skip
             reply, seen = await self.at(0, target, None)
             self.assertEqual((status, EMPTY), (reply.status, seen), target)
         for client in (self.CLIENT, None):
             reply, seen = await self.at(0, "/token/../login", client)
             self.assertEqual((400, EMPTY), (reply.status, seen))
+
+    async def test_open(self) -> None:
+        """Where all paths need a certificate but those that a rule opens, only the rule's own spelling opens one."""
+        self.start(
+            """
+            client-certificate = "required"
+            [[rules]]
+            path = "/.well-known"
+            client-certificate = "ignored"
+            """
+        )
+        for target, status in (
+            ("/.well-known/openid-configuration", 200), ("/token", 401), ("//x/token", 400), ("/.WELL-KNOWN/x", 400),
+            ("/.well-known;x/../token", 400), ("/.well-known/..;/token", 400), ("/.well-known/../token", 400),
+        ):  # fmt: skip
+            reply, seen = await self.at(0, target, None)
+            self.assertEqual((status, EMPTY), (reply.status, seen), target)
+        reply, seen = await self.at(0, "/token", self.CLIENT)
+        self.assertEqual((200, [value_of(self.CLIENT)]), (reply.status, seen))
+
+    async def test_byte_for_byte(self) -> None:
+        """Without rules an odd target goes on as it came."""
+        self.start("")
+        for target in ("//x/token", "/\\x/token", "/tok%ffen", "/token%3fx", "/(S(x))/token"):
+            reply, seen = await self.at(0, target, self.CLIENT)
+            self.assertEqual((200, [value_of(self.CLIENT)]), (reply.status, seen), target)
+            self.assertEqual(target.encode(), self.back_end.requests[-1].raw.split(b" ")[1])
 
     async def test_server_names(self) -> None:
         """A name of its own for clients with certificates needs one on every path that has no rule."""

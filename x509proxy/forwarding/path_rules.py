@@ -1,19 +1,26 @@
-"""What a request needs of its client, by path and server name: the longest matching rule, else what its listener asks for.
+"""Rules by path and server name: the requirement of one request about its client certificate.
 
 Facts
 -----
-* A path is compared as the kindest reader sees it (:mod:`x509proxy.http1.request_target`), so that ``//%74oken;x`` needs what ``/token`` needs.
-* A server resolves ``/token/../login``, or serves it by what stands at ``/token``: so it needs what both need.
-* No rule lets a certificate through: ``ignored`` takes it away, ``required`` refuses its absence, and both fail safe.
+* The back end decides what a path means. A rule has to hold for every spelling that some server takes for its path
+  (:mod:`x509proxy.http1.path_readings`), and where servers disagree beyond that, the request is rejected.
+* A rule may also open a path, below one that requires a certificate. There the most lenient reading is the dangerous one:
+  only the spelling of the rule itself opens, and any other spelling keeps the requirements of everything around it.
+* A server resolves ``/token/../login``, or serves it by the handler of ``/token``. So both requirements hold.
+* ``ignored`` removes the certificate, and ``required`` rejects its absence. No rule lets a certificate through.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from functools import lru_cache
+
+import attrs
 
 from x509proxy.http1.errors import bad_request
 from x509proxy.http1.messages import RequestHead, host_name
-from x509proxy.http1.request_target import normalized_paths
+from x509proxy.http1.path_readings import is_ambiguous, normalized_paths, written_path
 from x509proxy.settings import CertificateRequirement, ClientAuth, PolicySettings, RuleSettings
 
 __all__ = ["requirement_for"]
@@ -23,41 +30,77 @@ _ASKED = {
     ClientAuth.OPTIONAL: CertificateRequirement.OPTIONAL,
     ClientAuth.REQUIRED: CertificateRequirement.REQUIRED,
 }
+# A longer name goes on like this. Anything else ends it for some server: ``/token.json`` (Rails, Spring), ``/token&x``
+# (rewritten to a query), ``/token,x`` and ``/token:x``.
+_LONGER_NAME = re.compile(r"[a-z0-9_-]")
 
 
 def requirement_for(
     head: RequestHead, settings: PolicySettings, asked: ClientAuth | None = None
 ) -> CertificateRequirement:
-    """What this request needs. ``asked``: what its listener's handshake asks for, if that is not what all the others do.
+    """Return the requirement of a request. ``asked``: what its listener's handshake asks for, if it differs from the others.
 
-    :raises Refused: 400, by one reading of its path it needs a certificate, and by another it must go without.
+    :raises HttpError: 400, servers disagree about the path, or two readings of it contradict each other.
     """
     usual = _ASKED[settings.client_certificate if asked is None else asked]
     if not settings.rules:
         return usual
     name = host_name(head.host)
-    needs = {_ruled(path, name, settings.rules) or usual for path in normalized_paths(head.target)}
-    if CertificateRequirement.REQUIRED in needs and CertificateRequirement.IGNORED in needs:
+    rules = [rule for rule in _longest_first(settings.rules) if rule.server_name in (None, name)]
+    if all(rule.requirement is usual for rule in rules):
+        return usual
+    if is_ambiguous(head.target):
+        raise bad_request("a path that servers read in different ways, and rules depend on it")
+    written = written_path(head.target)
+    found = {
+        requirement
+        for path in normalized_paths(head.target)
+        for requirement in _requirements(path, written, rules, usual)
+    }
+    if CertificateRequirement.REQUIRED in found and CertificateRequirement.IGNORED in found:
         raise bad_request("a path that rules contradict each other about")
     # Of two, one is OPTIONAL.
-    return next(iter(needs - {CertificateRequirement.OPTIONAL}), CertificateRequirement.OPTIONAL)
+    return next(iter(found - {CertificateRequirement.OPTIONAL}), CertificateRequirement.OPTIONAL)
 
 
-def _ruled(path: str, name: str, rules: tuple[RuleSettings, ...]) -> CertificateRequirement | None:
-    for prefix, server_name, need in _longest_first(rules):
-        if server_name in (None, name) and (path + "/").startswith(prefix):
-            return need
-    return None
+def _requirements(
+    path: str, written: str, rules: list[_Rule], usual: CertificateRequirement
+) -> Iterator[CertificateRequirement]:
+    """Yield the requirement of each rule that may hold, up to the one that the client has spelled as it stands."""
+    for rule in rules:
+        if rule.may_hold(path):
+            yield rule.requirement
+            if rule.is_spelled_in(written):
+                return
+    yield usual
+
+
+@attrs.frozen
+class _Rule:
+    """A rule for the paths at and below ``path``, which is empty for all."""
+
+    path: str
+    server_name: str | None
+    requirement: CertificateRequirement
+    lower: str = attrs.field(
+        init=False, default=attrs.Factory(lambda self: self.path.lower(), takes_self=True)
+    )
+
+    def may_hold(self, path: str) -> bool:
+        """Return whether some server could take the path, in lower case, for one of the rule's."""
+        return path.startswith(self.lower) and not _LONGER_NAME.match(path, len(self.lower))
+
+    def is_spelled_in(self, written: str) -> bool:
+        """Return whether every server finds the rule's path at the beginning."""
+        return f"{written}/".startswith(f"{self.path}/")
 
 
 @lru_cache(maxsize=64)
-def _longest_first(
-    rules: tuple[RuleSettings, ...],
-) -> list[tuple[str, str | None, CertificateRequirement]]:
+def _longest_first(rules: tuple[RuleSettings, ...]) -> list[_Rule]:
     by_length = sorted(
         rules, key=lambda rule: (len(rule.path), rule.server_name is not None), reverse=True
     )
     return [
-        (rule.path.lower().rstrip("/") + "/", rule.server_name, rule.client_certificate)
+        _Rule(rule.path.rstrip("/"), rule.server_name, rule.client_certificate)
         for rule in by_length
     ]

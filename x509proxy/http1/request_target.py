@@ -1,17 +1,13 @@
-"""What a request asks for: its target in the form that goes on, and the paths that a back end may read in it.
+"""The target of a request, in the form in which it goes to the back end.
 
 Facts
 -----
-* The back end decides what a target means, and may read it more kindly than it is written: percent-encoding, twice over or with
-  ``%u`` (IIS), ``//``, ``/./``, ``;parameters`` (Tomcat takes them out of every segment), a backslash, other case, dots and
-  blanks at a name's end and the streams behind it (``/token.``, ``/token::$DATA``: Windows), a NUL that ends it.
-* A path is compared as the kindest reader sees it, so that ``//%74oken;x`` needs what ``/token`` needs.
-* Where there is a ``..``, no reading is the kindest: one reader takes ``a%2fb/..`` for ``a``, another for nothing, a third for
-  three names. So a detour has to be plain, and what is left is whether it is resolved at all: both are read.
+* Around a ``..`` there is no most lenient reading: for one server ``a%2fb/..`` is ``a``, for another it is nothing, for a
+  third there are three names in it. So a target with ``..`` must be plain.
 * Some decoders of UTF-8 read ``..`` in overlong sequences and full-width dots, or once they have
   dropped malformed bytes.
 * RFC 3986 section 5.2.4 drops a ``..`` that would climb above the root. Behind a back end's base path it climbs out of that
-  instead, past every rule; so it is refused, with a base path and without one, since no honest client sends it.
+  instead, past every rule. So it is rejected, with a base path and without one.
 """
 
 from __future__ import annotations
@@ -20,8 +16,9 @@ import re
 import unicodedata
 
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
+from x509proxy.http1.path_readings import lenient_names
 
-__all__ = ["is_authority", "normalized_paths", "read_target", "without_empty_port"]
+__all__ = ["is_authority", "read_target", "without_empty_port"]
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ORIGIN = re.compile(rb"/[!-\"$-~]*")
@@ -38,8 +35,6 @@ _OVERLONG = re.compile(
 )
 # Windows best fit, beyond what NFKC maps (full-width forms, leader dots).
 _SLASHES = str.maketrans("\u2044\u2215\u2216\u29f8\u29f9", "//\\/\\")
-_BEHIND_A_NAME = re.compile(r"(?:;|\0|::?\$)[^/]*")
-_BLANKS = "".join(map(chr, (*range(0x21), 0x7F)))
 # What has no part in a path with a detour: of three dots and more, Windows makes one thing or another.
 _NOT_PLAIN = re.compile(rb"[%;:\\]|/\.{3,}(?:/|\Z)")
 
@@ -86,6 +81,9 @@ def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
 def _strays(target: bytes) -> bool:
     """Whether there is a detour in it that leads above the root, or elsewhere for one reader than for another."""
     path = target.partition(b"?")[0]
+    # Without either there is no ``..`` in any reading: the exit for nearly all targets.
+    if b".." not in path and b"%" not in path:
+        return False
     if ".." not in _names(path) and (b"%" not in path or ".." not in _names(_in_ascii(path))):
         return False
     if _NOT_PLAIN.search(path):
@@ -102,11 +100,8 @@ def _strays(target: bytes) -> bool:
 
 
 def _names(path: bytes) -> list[str]:
-    """The names in a path as the kindest reader sees them, ``..`` among them."""
-    text = _BEHIND_A_NAME.sub("", _decoded(path).decode("latin-1").replace("\\", "/"))
-    # The empty ones first, since 8 KiB of slashes are as many of them.
-    written = filter(None, text.lower().split("/"))
-    return [name for name in map(_kindest_name, written) if name]
+    """Return the names in a path as the most lenient server reads them, ``..`` among them."""
+    return lenient_names(_decoded(path).decode("latin-1"))
 
 
 def _in_ascii(path: bytes) -> bytes:
@@ -127,23 +122,3 @@ def _decoded(path: bytes) -> bytes:
     for _ in range(_DECODINGS):
         path = _ESCAPE.sub(lambda escape: bytes.fromhex(escape[1].decode("ascii")), path)
     return path
-
-
-def _kindest_name(written: str) -> str:
-    name = written.strip(_BLANKS)
-    return name.rstrip(_BLANKS + ".") or (".." if name.count(".") > 1 else "")
-
-
-def normalized_paths(target: bytes) -> tuple[str, str]:
-    """The path of a target in origin-form, as the kindest reader sees it: with its detours resolved, and with none resolved.
-
-    ``/*`` for ``*``.
-    """
-    names = _names(target.partition(b"?")[0])
-    way: list[str] = []
-    for name in names:
-        if name == "..":
-            del way[-1:]
-        else:
-            way.append(name)
-    return "/" + "/".join(way), "/" + "/".join(names)

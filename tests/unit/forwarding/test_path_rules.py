@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.path_readers import READERS
 from tests.unit.certificates.test_pem_files import NAME
 from x509proxy.forwarding.path_rules import requirement_for
 from x509proxy.http1.errors import HttpError
 from x509proxy.http1.messages import Framing, RequestHead
-from x509proxy.http1.request_target import normalized_paths
+from x509proxy.http1.path_readings import normalized_paths
+from x509proxy.http1.request_target import read_target
 from x509proxy.settings import (
     CertificateRequirement,
     ClientAuth,
@@ -110,16 +112,224 @@ class Rules(SynchronousTestCase):
         self.assertIs(CertificateRequirement.REQUIRED, need("/token", TOKEN, asked=ClientAuth.NONE))
 
 
-class Kindness(SynchronousTestCase):
-    def test_spellings(self) -> None:
-        """However the path is spelled, it needs what the path needs."""
-        spellings = (
-            "//token", "/./token", "/a/../token", "/%74oken", "/TOKEN", "/token;x=y", "/;x/token", "/..;/token", "/%2e%2e/token",
-            "/a%2f..%2ftoken", "\\token", "/%5ctoken", "/token%3bx", "/token/%2e", "/%2Ftoken", "/token.", "/token%20",
-            "/token%00", "/token%09", "/token:$data", "/%u0074oken", "/%2574oken", "/x/%252e%252e/token",
-        )  # fmt: skip
-        for target in spellings:
-            self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN), target)
+class Spellings(SynchronousTestCase):
+    def test_lenient(self) -> None:
+        """A path needs what its rule requires in every spelling of it."""
+        for target in (
+            "/./token", "/a/../token", "/%74oken", "/TOKEN", "/token;x=y", "/;x/token", "/a%2f..%2ftoken", "/token%3bx",
+            "/token/%2e", "/token.", "/token%20", "/token::$data", "/token/", "/token//", "/to%E2%84%AAen", "/%EF%BD%94oken",
+            "/tok%C4%99n", "/token.json", "/token.x.y", "/token,x", "/token&x", "/token%26x", "/token:x", "/token~1",
+            "/index.php/token", "/x/app.php/token", "/x.cgi/token", "/token%C2%A0", "/%E2%80%83token", "/token%C3%A9",
+            "/token;jsessionid=x", "/token!", "/token@x", "/token=x", "/token+x", "/token'", "/token(x)",
+        ):  # fmt: skip
+            self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, LOGIN), target)
+
+    def test_ambiguous(self) -> None:
+        """A target that servers read in different ways is 400 where rules differ, with a certificate and without one."""
+        for target in (
+            "//x/token", "//token", "/\\x/token", "/tok%ffen", "/%a0token", "/tok%85en", "/tok%c0%afen", "/token%3f",
+            "/token%3fx", "/token%23", "/%2574oken", "/%u0074oken", "/token%00", "/token%09", "/%5ctoken", "/tok%C2%ADen",
+            "/a/..//token", "/(S(x))/token", "/harmless%ff", "//", "/login%ff",
+        ):  # fmt: skip
+            for rules in ((TOKEN,), (LOGIN,), (TOKEN, LOGIN)):
+                self.assert_rejected(target, *rules)
+
+    def test_nothing_depends_on_it(self) -> None:
+        """Without rules, with rules for another name, and where all require the same, no target is rejected for its spelling."""
+        elsewhere = RuleSettings(
+            server_name="mtls.example.com", client_certificate=CertificateRequirement.REQUIRED
+        )
+        for target in ("//x/token", "/tok%ffen", "/token%3f", "/(S(x))/token"):
+            self.assertIs(CertificateRequirement.OPTIONAL, need(target))
+            self.assertIs(CertificateRequirement.OPTIONAL, need(target, elsewhere))
+            self.assertIs(
+                CertificateRequirement.REQUIRED, need(target, TOKEN, asked=ClientAuth.REQUIRED)
+            )
+            self.assert_rejected(target, elsewhere, host="mtls.example.com")
+
+    def assert_rejected(
+        self, target: str, *rules: RuleSettings, host: str = "as.example.com"
+    ) -> None:
+        error = self.assertRaises(HttpError, need, target, *rules, host=host)
+        self.assertEqual(400, error.refusal.status, target)
+
+
+class Opening(SynchronousTestCase):
+    """Rules that open paths where all others require a certificate: the safe form."""
+
+    def required(self, target: str, *rules: RuleSettings) -> CertificateRequirement | None:
+        """Return the requirement; ``None`` for a request that is rejected."""
+        try:
+            return need(target, *rules, asked=ClientAuth.REQUIRED)
+        except HttpError:
+            return None
+
+    def test_spelled(self) -> None:
+        """The rule's own spelling opens its path and all below it, whatever is written below."""
+        for target in (
+            "/login", "/login/", "/login/x", "/login?a", "/login/caf%C3%A9", "/login/a%20b", "/login//x", "/login/x;y",
+            "/login/x.json", "/login/./x", "/login/%2fx",
+        ):  # fmt: skip
+            self.assertIs(CertificateRequirement.IGNORED, self.required(target, LOGIN), target)
+
+    def test_other_spellings(self) -> None:
+        """No other spelling does, nor does a path that leads out of it."""
+        for target in (
+            "/LOGIN", "/%6cogin", "/login;x", "/login;/x", "/login%2fx", "/./login", "/x/../login", "/login/..", "/login/../x",
+            "/login.html", "/login.", "/login%20", "//login", "/login%2f", "/index.php/login", "/log%C4%B1n", "/login/%ff",
+            "/login&x", "/login:x", "/x", "/", "/loginx", "/login-x", "/login/%3f", "/login%C3%A9",
+        ):  # fmt: skip
+            self.assertIsNot(CertificateRequirement.IGNORED, self.required(target, LOGIN), target)
+
+    def test_optional(self) -> None:
+        """Where a rule opens by ``optional``, every other spelling requires the certificate, and is not rejected for it."""
+        rule = RuleSettings(path="/login", client_certificate=CertificateRequirement.OPTIONAL)
+        self.assertIs(CertificateRequirement.OPTIONAL, self.required("/login/x", rule))
+        for target in ("/LOGIN", "/login;x", "/login.html", "/x/../login", "/login/../x", "/x"):
+            self.assertIs(CertificateRequirement.REQUIRED, self.required(target, rule), target)
+
+    def test_below_a_rule(self) -> None:
+        """A path that is open below one that requires: an odd spelling keeps what stands around it."""
+        public = RuleSettings(
+            path="/token/public", client_certificate=CertificateRequirement.OPTIONAL
+        )
+        self.assertIs(CertificateRequirement.OPTIONAL, need("/token/public/x", TOKEN, public))
+        for target in ("/token/PUBLIC", "/TOKEN/public;x", "/token/%70ublic", "/token/public.x"):
+            self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, public), target)
+
+    def test_required_below(self) -> None:
+        """A path that requires below one that is open: every spelling of it is required or rejected."""
+        rule = RuleSettings(path="/login/admin", client_certificate=CertificateRequirement.REQUIRED)
+        for target in ("/login/ADMIN", "/login/admin.x", "/login/%61dmin", "/login/x.php/../admin"):
+            self.assertIsNot(CertificateRequirement.IGNORED, self.required(target, LOGIN, rule))
+        self.assertIs(CertificateRequirement.IGNORED, self.required("/login/adminx", LOGIN, rule))
+
+    def test_named_file(self) -> None:
+        """A rule of its own for a name with a suffix holds, whatever the name without it needs."""
+        page = RuleSettings(path="/token.html", client_certificate=CertificateRequirement.IGNORED)
+        self.assertIs(CertificateRequirement.IGNORED, need("/token.html", TOKEN, page))
+        self.assertIs(CertificateRequirement.REQUIRED, need("/token.css", TOKEN, page))
+
+
+_ODD = st.sampled_from(
+    [
+        "", "", "", "%ff", "%a0", "%85", "%c0%af", "%c1%a5", "%C2%AD", "%E2%80%8B", "%00", "%09", "%3f", "%23", "%25", "%2574",
+        "%u0074", "%C3%A9", "%CC%81", "%EF%B8%8F", "%E3%85%A4", ";x", ";", "%3b", ".", "%2e", "%20", "%C2%A0", "::$DATA", "&x", ",",
+        "%26", "~", "'", "%EF%BC%8F", "%E2%88%95", "%5c", "\\", "/", "//", "%2f", ".json", ".php/", "/..", "/.", "(S(x))", "x", "-",
+    ]
+)  # fmt: skip
+_LETTERS = {
+    "t": ["t", "T", "%74", "%54", "%EF%BD%94", "%C5%A7", "%2574", "%u0074"],
+    "o": ["o", "O", "%6f", "%C2%BA", "%C5%8D", "%C3%B8"],
+    "k": ["k", "K", "%6B", "%E2%84%AA", "%C4%B7"],
+    "e": ["e", "E", "%65", "%C4%99", "e%CC%81"],
+    "n": ["n", "N", "%6e", "%C5%84", "%E2%81%BF"],
+}
+_PREFIXES = st.sampled_from(
+    [
+        "/", "/", "/", "//", "///", "//x/", "/\\x/", "\\", "/%5cx/", "/%2f/", "/./", "/.//x/", "/x/../", "/x/..//y/", "/;x/",
+        "/index.php/", "/app.php/", "/(S(x))/", "/(A(x)S(y))/", "/%20/", "/%2e/", "/..;/", "/%ff/", "/x%2f..%2f", "/%EF%BC%8F",
+        "/login/../", "/login/", "/login/..%2f", "/login;/../", "/LOGIN/../",
+    ]
+)  # fmt: skip
+_SUFFIXES = st.sampled_from(
+    [
+        "", "", "", "?x", "/", "//", "/x", ";x", "%3bx", ".", "..", "%20", "%00", "%00x", "%3f", "%3fx", "%23x", ".json", ".x.y",
+        "&x", "%26x", ":x", "::$DATA", ":$x", ",x", "%ff", "%C2%A0", "%E2%80%8B", "%5c", "/.", "/./", "/x/..", "/%2e%2e/token",
+        "/../login", "\\x", "%EF%BC%9Fx", "%09", "%0a", "%u003f",
+    ]
+)  # fmt: skip
+
+
+@st.composite
+def _targets(draw: st.DrawFn) -> str:
+    word = draw(st.sampled_from(["token", "token", "login"]))
+    spelled = "".join(
+        draw(_ODD if draw(st.integers(0, 9)) == 0 else st.just(""))
+        + draw(st.sampled_from(_LETTERS.get(letter, [letter, letter.upper(), f"%{ord(letter):x}"])))
+        for letter in word
+    )
+    return draw(_PREFIXES) + spelled + draw(_SUFFIXES)
+
+
+class Readers(SynchronousTestCase):
+    """Against models of real servers: none of them is reached past a rule."""
+
+    def outcome(self, target: str, asked: ClientAuth, *rules: RuleSettings) -> object:
+        """Return the requirement of a target that gets as far as the rules; ``None`` for 400."""
+        try:
+            origin, _ = read_target(b"GET", target.encode(), b"as.example.com", 8192)
+            return requirement_for(head(origin.decode()), PolicySettings(rules=rules), asked)
+        except HttpError:
+            return None
+
+    @given(_targets())
+    @example("//x/token")
+    @example("/\\x/token")
+    @example("/tok%ffen")
+    @example("/%a0token")
+    @example("/tok%85en")
+    @example("/tok%c0%afen")
+    @example("/token%3f")
+    @example("/token%3fx")
+    @example("/to%E2%84%AAen")
+    @example("/tok%C2%ADen")
+    @example("/index.php/token")
+    @example("/(S(x))/token")
+    @example("/token.json")
+    @example("/token&x")
+    @example("/tok%C3%A9en")
+    def test_required(self, target: str) -> None:
+        """A target that any of them routes to the path needs what the path requires, or is 400."""
+        for asked in (ClientAuth.OPTIONAL, ClientAuth.NONE):
+            outcome = self.outcome(target, asked, TOKEN, LOGIN)
+            if outcome in (None, CertificateRequirement.REQUIRED):
+                continue
+            for reader in READERS:
+                self.assertFalse(
+                    _is_below("/token", reader(target)), f"{reader.__name__}: {target} {outcome}"
+                )
+
+    @given(_targets())
+    @example("/LOGIN")
+    @example("/login;x")
+    @example("/login/../token")
+    @example("/login.html")
+    @example("/login/%00")
+    @example("/login/index.php/token")
+    def test_open(self, target: str) -> None:
+        """A target that goes on without a certificate is below the open path for every one of them."""
+        for rule in (
+            LOGIN,
+            RuleSettings(path="/login", client_certificate=CertificateRequirement.OPTIONAL),
+        ):
+            if self.outcome(target, ClientAuth.REQUIRED, rule) is not rule.client_certificate:
+                continue
+            for reader in READERS:
+                path = reader(target)
+                self.assertTrue(
+                    path is None or _is_below("/login", path), f"{reader.__name__}: {target} {path}"
+                )
+
+    def test_not_vacuous(self) -> None:
+        """Each reader finds the path, and each but the strictest ones finds it in a spelling that is not its own."""
+        for reader in READERS:
+            self.assertEqual("/token", reader("/token?x"), reader.__name__)
+        for reader, target in zip(
+            READERS,
+            (
+                "/token", "/%74oken", "//x/token", "//x/token", "/token;x", "/token.x", "//token", "/token%3fx", "/TOKEN.",
+                "/%2574oken", "/(S(x))/token", "/tok%ffen", "/tok%C3%A9en", "/tok%C4%99n", "/to%E2%84%AAen", "/to%E2%84%AAen",
+                "/TOKEN", "/%EF%BD%94oken", "/tok%C4%99n", "/tok%C2%ADen", "/%C5%A7oken", "/token.json", "/index.php/token",
+                "/token&x", "/token%00x", "/tok%c1%a5n",
+            ),
+            strict=True,
+        ):  # fmt: skip
+            self.assertEqual("/token", reader(target), reader.__name__)
+
+
+def _is_below(rule: str, path: str | None) -> bool:
+    return path is not None and f"{path}/".startswith(f"{rule}/")
 
 
 class Detours(SynchronousTestCase):
@@ -143,7 +353,9 @@ class Paths(SynchronousTestCase):
         for path in ("/", "/a.b/..c", "/v1/tokens:introspect", "/~me/$x/a:b:", "/A/b'(c)!+,=@_-&"):
             rule = RuleSettings(path=path, client_certificate=CertificateRequirement.REQUIRED)
             self.assertIs(CertificateRequirement.REQUIRED, need(path, rule), path)
-            self.assertIs(CertificateRequirement.REQUIRED, need(path + "/below", rule), path)
+            self.assertIs(
+                CertificateRequirement.REQUIRED, need(path.rstrip("/") + "/below", rule), path
+            )
 
 
 class Mistakes(SynchronousTestCase):
@@ -151,7 +363,7 @@ class Mistakes(SynchronousTestCase):
         """A path that no request could match, or that would not say what it means, is a mistake."""
         for path in (
             "", "token", "/token/", "//", "/a//b", "/a/../b", "/.", "/a?b", "/a;b", "/%74oken", "/a b", "/\u00e9", "/a.", "/a./b",
-            "/...", "/a:$b", "/a/b::$DATA", "/a;", "/token*", "*", "/*", "/token.*", "/a#b", "/a\\b", "/a\n", "/^token", "/(a|b)",
+            "/...", "/a:$b", "/(S(x))", "/a/(f(x)", "/a/b::$DATA", "/a;", "/token*", "*", "/*", "/token.*", "/a#b", "/a\\b", "/a\n", "/^token", "/(a|b)",
         ):  # fmt: skip
             with self.assertRaises(SettingsError, msg=path) as raised:
                 RuleSettings(path=path, client_certificate=CertificateRequirement.REQUIRED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from urllib.parse import quote
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.test_costs import calls
 from x509proxy.http1.errors import HttpError
-from x509proxy.http1.request_target import normalized_paths, read_target
+from x509proxy.http1.path_readings import normalized_paths
+from x509proxy.http1.request_target import read_target
 
 # Ways to write a step up, and what makes one name of two, or two of one.
 UP = (
@@ -144,51 +144,3 @@ class Strays(SynchronousTestCase):
     def tried(self, target: str) -> None:
         with contextlib.suppress(HttpError):
             read(target)
-
-
-class Readings(SynchronousTestCase):
-    def test_plain(self) -> None:
-        """A plain path is its own reading, twice; the server as a whole is below the root."""
-        for path in ("/", "/token", "/a/b", "/a:b", "/v1/tokens:introspect", "/a.b/.c"):
-            self.assertEqual((path, path), normalized_paths(path.encode()))
-        self.assertEqual(("/*", "/*"), normalized_paths(b"*"))
-        self.assertEqual(("/a", "/a"), normalized_paths(b"/a?/b"))
-
-    def test_kind(self) -> None:
-        """Whatever some server takes for ``/token`` is read so."""
-        for target in (
-            "/token.", "/token%20", "/token%00", "/token%00x", "/token%09", "/token..", "/token%20.%20.", "/%20token",
-            "/%u0074oken", "/%U0074oken", "/token:$data", "/token::$DATA", "/%2574oken", "/%252574oken", "/token%2500",
-            "/TOKEN/.", "/token/%2e", "/token;x/", "\\token", "/%7ftoken",
-        ):  # fmt: skip
-            self.assertEqual("/token", normalized_paths(target.encode())[0], target)
-
-    def test_not_too_kind(self) -> None:
-        """What no server takes for it is not: escapes that are none, a colon without a stream, a dot in the middle."""
-        for target in (
-            "/token%",
-            "/token%zz",
-            "/token:a",
-            "/to.ken",
-            "/token$data",
-            "/to%20ken",
-            "/token%ff",
-        ):
-            self.assertNotEqual("/token", normalized_paths(target.encode())[0], target)
-
-    def test_detours(self) -> None:
-        """A detour is resolved in the one, and left in the other."""
-        self.assertEqual(("/b/c", "/a/../b/c"), normalized_paths(b"/a/../b/./c"))
-        self.assertEqual(("/b", "/../b"), normalized_paths(b"/../b"))
-
-    @given(st.lists(st.sampled_from(["", ".", "a;b", "x", "token", *UP])), st.text(max_size=5))
-    def test_nothing_is_left(self, names: list[str], odd: str) -> None:
-        """Nothing is left that could be read in another way: no empty name, no parameter, and in the first no detour."""
-        resolved, whole = normalized_paths(("/" + "/".join([*names, quote(odd, safe="")])).encode())
-        for path in (resolved, whole):
-            self.assertTrue(path.startswith("/"))
-            self.assertNotIn(";", path)
-            self.assertFalse(
-                {"", "."} & set(path.split("/")[1:]) - ({""} if path == "/" else set()), path
-            )
-        self.assertNotIn("..", resolved.split("/"))
