@@ -27,18 +27,14 @@ from tests.support.reference_parsers import (
     read_requests,
 )
 from x509proxy.exchange import Exchange, Outcome
+from x509proxy.forwarding.known_claims import CERTIFICATE_CLAIMS, HOP_CLAIMS
 from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings, Validity
 
-__all__ = ["GENUINE", "GOOD", "SIBLINGS", "BackEndPlay", "ClientPlay", "cut"]
+__all__ = ["FORGED_NAMES", "GENUINE", "GOOD", "BackEndPlay", "ClientPlay", "cut"]
 __all__ += ["play_answer", "play_answers", "play_client", "play_requests"]
 
-SIBLINGS = (
-    b"Client-Cert", b"Client-Cert-Chain", b"X-Forwarded-Client-Cert", b"X-Forwarded-Tls-Client-Cert", b"SSL-Client-Cert",
-    b"X-Forwarded-Tls-Client-Cert-Info", b"X-SSL-Cert", b"X-SSL-Client-Cert", b"X-SSL-Client-Verify", b"X-Client-Cert",
-    b"X-ARR-ClientCert", b"X-Amzn-Mtls-Clientcert", b"SSL-Client-Verify", b"Sec-Client-X509-Cert", b"X-Original-URL",
-    b"X-Real-IP", b"X-Forwarded-User", b"SSL-Client-Escaped-Cert", b"X-WSO2-Mutual-Auth-Cert",
-)  # fmt: skip
-"""Names by which one server or another would know a client."""
+FORGED_NAMES = (*CERTIFICATE_CLAIMS, *HOP_CLAIMS)
+"""Names by which one server or another identifies a client."""
 
 GOOD = b"GET /good HTTP/1.1\r\nHost: as.example\r\n" + HEADER + b": EVIL\r\n\r\n"
 _POLICY = PolicySettings(validity=Validity.IGNORE)
@@ -138,7 +134,7 @@ class ClientPlay:
         wrong = [
             fault
             for data in self.received
-            for fault in pointed_requests(data, HEADER, self.genuine, SIBLINGS)
+            for fault in pointed_requests(data, HEADER, self.genuine, FORGED_NAMES)
         ]
         wrong.extend(self._count_faults())
         wrong.extend(self._answer_faults())
@@ -248,7 +244,7 @@ def _serves(proxy: Proxy, shown: object) -> Iterator[str]:
             wire.deliver(OK)
     # The next client is another: it shows a certificate if the one before showed none.
     genuine = GENUINE if shown is None else None
-    yield from pointed_requests(received, HEADER, genuine, SIBLINGS)
+    yield from pointed_requests(received, HEADER, genuine, FORGED_NAMES)
     answers, wrong = read_answers(client.sent(), [b"GET"])
     yield from wrong
     if [(answer.status, answer.body) for answer in answers] != [(200, b"ok")]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from http.client import HTTPException, HTTPResponse
 from types import SimpleNamespace
 from typing import Any
@@ -77,11 +77,13 @@ class Reading:
     whole: bool
 
 
+@lru_cache(maxsize=4096)
 def fold(name: bytes) -> bytes:
     """As CGI, WSGI and servlets fold it; not the product's function."""
     return re.sub(rb"[^a-z0-9]", b"-", name.lower())
 
 
+@lru_cache(maxsize=4096)
 def cgi_name(name: bytes) -> str:
     """The variable that a field of that name becomes."""
     return "HTTP_" + re.sub(r"[^A-Z0-9]", "_", name.decode("ascii").upper())

@@ -7,19 +7,26 @@ Facts
   CVE-2024-45410).
 * Names are compared folded: lower case, everything but letters and digits as ``-``, since CGI, WSGI and servlet glue folds
   them so. Odd names have been dropped before (:mod:`x509proxy.http1.messages`); the fold makes this module right without that.
-* RFC 9440 section 4: failing to remove a field "does not fail safe", since everything keeps working. So the list below is
-  generous: what other proxies send to say "this client had a certificate" never passes, whatever the preset.
+* RFC 9440 section 4: failing to remove a field "does not fail safe", since everything keeps working. So the fields that any
+  product sends for a client certificate never pass (:mod:`x509proxy.forwarding.known_claims`), whatever the preset.
+* The hop before this proxy is the client. A field in which a hop reports an address, a URL or a user is the client's invention.
 * A back end may repeat the secret name (``Vary``, ``Access-Control-Allow-Headers``, an echo): it is taken out of its answers.
   Were it only taken out of ``Vary``, one client's answer would be everybody's in a cache.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from x509proxy.forwarding.client import Hop
 from x509proxy.forwarding.header_rules import HeaderRules, alphanumerics, contains_secret, fold
+from x509proxy.forwarding.known_claims import (
+    CERTIFICATE_CLAIMS,
+    HOP_CLAIMS,
+    WRITTEN_BY_THE_PROXY,
+)
 from x509proxy.forwarding.presets import PRESETS
 from x509proxy.http1.errors import bad_request
 from x509proxy.http1.fields import Pairs
@@ -44,37 +51,37 @@ _HOP_BY_HOP = frozenset(
         b"te", b"trailer", b"transfer-encoding", b"content-length", b"upgrade", b"http2-settings", b"expect",
     }
 )  # fmt: skip
-# What others send for a client's certificate: RFC 9440, Envoy, Traefik, nginx and Tomcat recipes, Apache, Azure, AWS ALB,
-# WSO2, Auth0, Gravitee, Janssen, Keycloak, Connect2id (sources: docs/servers); WebLogic, iPlanet and GlassFish, Cloudflare.
+# RFC 9440 section 4: the list is generous. Names are compared by letters and digits alone.
 _CLAIMS = frozenset(
     {
-        *(fold(plan.name) for preset in PRESETS.values() for plan in preset.plans if plan.name),
-        b"cname-api-key", b"x-authentik-outpost-certificate", b"x-cert", b"x-peer-cert", b"x-user-cert", b"client-verify",
-        b"client-dn", b"x-client-dn", b"x-client-s-dn", b"x-client-i-dn", b"x-client-subject-dn", b"x-client-issuer-dn",
-        b"x-subject-dn", b"x-issuer-dn",
+        *(alphanumerics(plan.name) for preset in PRESETS.values() for plan in preset.plans if plan.name),
+        *map(alphanumerics, (*CERTIFICATE_CLAIMS, *HOP_CLAIMS, *WRITTEN_BY_THE_PROXY)),
     }
 )  # fmt: skip
-# "client-" and "x-client-" as a whole are not among them: Client-Id, X-Client-Version and the like are an application's own.
-# Of "proxy-" a server behind a proxy has no use: Proxy-Authorization and Proxy-Connection are for the proxy, all others claims.
-_CLAIM_PREFIXES = (
-    b"ssl-", b"x-ssl-", b"tls-client-", b"x-tls-", b"cert-chain-", b"x-cert-", b"x-certificate", b"wl-proxy-", b"proxy-",
-    b"cf-cert-", b"x-client-verify", b"sec-client-x509-cert",
+# Products that send more than is listed. "client" and "xclient" are not among them: Client-Id, X-Client-Version and others
+# are an application's own. "Proxy-..." concerns a proxy (RFC 9110 section 11.7), or sets one for CGI (CVE-2016-5385).
+_CLAIM_BEGINNINGS = (
+    b"akamai", b"cfaccessauthenticated", b"cfcert", b"cftls", b"cloudfront", b"fastly", b"forwarded", b"l5d", b"proxy",
+    b"tailscaleuser", b"wlproxy", b"xakamai", b"xamznmtls", b"xamznoidc", b"xamzntls", b"xappengine", b"xauthentik",
+    b"xauthrequest", b"xazure", b"xcertificate", b"xenvoy", b"xforward", b"xgoogauthenticateduser", b"xmsclientprincipal",
+    b"xoriginal", b"xremoteextra", b"xremotegroup", b"xremoteuid", b"xrewrite", b"xtls", b"xwaws", b"xwebauth",
 )  # fmt: skip
-# Letters and digits alone, wherever in a name they stand: whoever says them together tells of a client's certificate.
-_CLAIM_WORDS = (b"clientcert", b"sslcert", b"sslclient")
-# The hop before us is the client itself: whatever it says of a hop before it is its own invention. "Proxy" has no meaning, but
-# CGI-like servers take it for the proxy through which they should go (httpoxy, CVE-2016-5385).
-# A request's name in the back end's logs is not the client's to choose (x509proxy.http1.request_id).
-_HOPS = frozenset(
-    {
-        b"forwarded",
-        b"x-real-ip",
-        b"x-client-ip",
-        b"true-client-ip",
-        b"x-cluster-client-ip",
-        b"proxy",
-        b"x-request-id",
-    }
+_CLAIM_ENDINGS = (
+    b"certdn", b"clientaddr", b"clientaddress", b"clientcn", b"clientdn", b"clientip", b"clientipaddress", b"clientipv4",
+    b"clientipv6", b"clientsdn", b"connectingip", b"forwardedfor", b"issuerdn", b"originatingip", b"peerdn", b"realip",
+    b"remoteaddr", b"remoteaddress", b"remoteip", b"subjectdn", b"usercn", b"userdn",
+)  # fmt: skip
+# Anywhere in a name.
+_CLAIM_WORDS = (
+    b"authcert", b"clientcert", b"clientthumbprint", b"clientverified", b"clientverify", b"devicecert", b"mtlscert",
+    b"mtlsclient", b"peercert", b"proxiedentit", b"remoteuser", b"spiffe", b"sslcert", b"sslclient", b"sslissuer", b"sslpeer",
+    b"sslsubject", b"sslverif", b"tlscert", b"tlsclient", b"tlspeer", b"tlsverif", b"usercert", b"viewercert", b"x509",
+    b"x5ts256",
+)  # fmt: skip
+# Words of the folded name. "mtls" is one, not a part of one (X-Team-TLS); "ssl" and "cert" lead (X-Sslx, X-Certain pass).
+_CLAIM_PATTERN = re.compile(
+    rb"(?:x-)?(?:ssl|certs?)(?:-|\Z)|(?:.*-)?mtls(?:-|\Z)|"
+    rb"(?:.*-|x)?cert(?:ificate)?-?(?:chain|issuer|subject|serial|verif|fingerprint|thumbprint|hash|sha[0-9]|pem|der|present)"
 )
 # The proxy's own id goes to the client (x509proxy.http1.request_id). The others are about the
 # authentication of the connection to the back end (x509proxy.http1.authentication).
@@ -84,7 +91,6 @@ _NOT_ANSWERED = _HOP_BY_HOP | {
     b"proxy-support",
     b"proxy-authentication-info",
 }
-_PREFIXES = (*_CLAIM_PREFIXES, b"x-forwarded", b"x-original-", b"x-rewrite-")
 # A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
 _LENGTH, _CHUNKED = Framing.LENGTH, Framing.CHUNKED
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
@@ -160,11 +166,14 @@ def drop_claims(pairs: Pairs, rules: HeaderRules) -> tuple[Pairs, int]:
 
 @lru_cache(maxsize=256)
 def _is_claim(name: bytes) -> bool:
-    folded = fold(name)
-    if folded in _CLAIMS or folded in _HOPS or folded.startswith(_PREFIXES):
-        return True
-    said = alphanumerics(folded)
-    return b"mtls" in folded.split(b"-") or any(word in said for word in _CLAIM_WORDS)
+    said = alphanumerics(name)
+    return bool(
+        said in _CLAIMS
+        or said.startswith(_CLAIM_BEGINNINGS)
+        or said.endswith(_CLAIM_ENDINGS)
+        or any(word in said for word in _CLAIM_WORDS)
+        or _CLAIM_PATTERN.match(fold(name))
+    )
 
 
 @lru_cache(maxsize=256)
