@@ -15,13 +15,14 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.support.names import secret_name
 from x509proxy.certificates.self_signed import SelfSigned
 from x509proxy.testing import Answer, RecordingBackEnd, RunningProxy, running_proxy
 
 __all__ = ["HEADER", "ProxyTestCase", "Reply", "get", "read_reply", "read_to_end", "until"]
 
 # One that the settings take: nobody can guess it.
-HEADER = "Sec-Client-X509-Cert-q8Zr2LxW0vTn5KdYb7HcJm3PfAs9GeUi"
+HEADER = secret_name("raw_tls")
 
 Answered = TypeVar("Answered")
 

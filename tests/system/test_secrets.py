@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from tests.support.memory import HEADER as NAME
 from tests.support.memory import OK, Proxy, RequestTransport, undated
+from tests.support.names import secret_name
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_to_end, until
 from tests.system.test_service import (
     ROOT,
@@ -65,7 +66,7 @@ from x509proxy.upstream import connection as upstream
 from x509proxy.upstream import pool
 
 # As long as the secret name, and not it.
-WRONG = "Sec-Client-X509-Cert-Qb3yU8mK1fXz6RwT0hNd9LsV5jGcP2aE"
+WRONG = secret_name("wrong")
 PIECE = 32
 
 

@@ -29,6 +29,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
+from tests.support.names import secret_name
 from x509proxy import cli
 from x509proxy.certificates import pem_files as material
 from x509proxy.certificates.client_certificate import ClientCertificate
@@ -40,7 +41,7 @@ from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset
 from x509proxy.settings import Format
 
 ROOT = Path(__file__).parents[2]
-NAME = "Sec-Client-X509-Cert-alaeLuL8geiqu3OhOg1Mafa4Ecu9ahsh"
+NAME = secret_name("test_cli")
 # A shell gives its background jobs an ignored SIGINT, and the tests may run in one.
 START = """
 import signal, sys

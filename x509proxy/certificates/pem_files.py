@@ -66,6 +66,16 @@ _LONGEST = 256
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 _PREFIX = "Sec-Client-X509-Cert-"
 _ALPHABET = string.ascii_letters + string.digits
+# The random parts of names that are printed where attackers read them. In lower case: letters and digits alone count.
+_PUBLISHED = (
+    # connect2id.com: the guide on TLS proxies, the release notes of 8.1, the FAPI checklist of version 9.
+    "alaelul8geiqu3ohog1mafa4ecu9ahsh",
+    "liede5vaepeemiyie0xu2jaudauleing",
+    # The tests of this project.
+    "zq3fj7slw0axn5trk9vb2ygd8hmc4pue",
+    "q8zr2lxw0vtn5kdyb7hcjm3pfas9geui",
+    "qb3yu8mk1fxz6rwt0hnd9lsv5jgcp2ae",
+)
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -303,9 +313,9 @@ def read_line(path: str, what: str) -> str:
 
 
 def check_header_name(name: str, where: str) -> bytes:
-    """The name as it goes on the wire, if nobody can guess it. ``where``: for the sentence.
+    """Return the name as it goes on the wire, if it can be a secret. ``where``: for the sentence.
 
-    :raises SettingsError: other characters than ``[A-Za-z0-9-]``, too short, too long, or without a random part.
+    :raises SettingsError: other characters than ``[A-Za-z0-9-]``, too short, too long, without a random part, or published.
     """
     if not _NAME.fullmatch(name):
         found = "with other characters than letters, digits and hyphens"
@@ -313,12 +323,19 @@ def check_header_name(name: str, where: str) -> bytes:
         found = "which is too short" if len(name) < SHORTEST else "which is too long"
     elif not is_random(name):
         found = "that can be guessed"
+    elif _is_published(name):
+        found = "that is published in documentation"
     else:
         return name.encode("ascii")
     raise SettingsError(
         f"{where}: found a header name of {len(name)} characters {found}, "
         f"expected {SHORTEST} to {_LONGEST} with a random part of {RANDOM}, as `x509proxy secret` makes it"
     )
+
+
+def _is_published(name: str) -> bool:
+    said = name.lower().replace("-", "")
+    return any(published in said for published in _PUBLISHED)
 
 
 def new_header_name() -> str:

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.names import secret_name
 from x509proxy.certificates.pem_files import (
     ConfigFile,
     Identity,
@@ -36,7 +37,7 @@ from x509proxy.certificates.pem_files import (
 )
 from x509proxy.settings import SettingsError
 
-NAME = "Sec-Client-X509-Cert-alaeLuL8geiqu3OhOg1Mafa4Ecu9ahsh"
+NAME = secret_name("test_pem_files")
 KEY = ec.generate_private_key(ec.SECP256R1())
 OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
 ALIEN = 4711
@@ -553,6 +554,24 @@ class CheckHeaderNameTests(MaterialTests):
                 self.refusal(name),
                 f"found a header name of {len(name)} characters that can be guessed",
             )
+
+    def test_published(self) -> None:
+        """A name from public documentation is known to attackers: it is refused in every spelling, and so is its random part."""
+        for part in (
+            # connect2id.com: guide "TLS proxy", release 8.1; FAPI checklist of version 9.
+            "alaeLuL8geiqu3OhOg1Mafa4Ecu9ahsh",
+            "liede5vaePeeMiYie0xu2jaudauleing",
+        ):
+            name = f"Sec-Client-X509-Cert-{part}"
+            for spelled in (
+                name, name.lower(), name.upper(), part, f"X-Cert-{part}", f"{name}-2", f"X-My-{part[:16]}-{part[16:]}",
+            ):  # fmt: skip
+                error = self.refusal(spelled)
+                self.assert_sentence(
+                    error, "that is published in documentation", "x509proxy secret"
+                )
+                self.assertNotIn(part.lower(), str(error).lower())
+            self.assertEqual(f"{name[:-1]}7".encode(), check_header_name(f"{name[:-1]}7", "header"))
 
     def test_length(self) -> None:
         """32 to 256 characters; the sentence tells how many there are and how to get a good name."""
