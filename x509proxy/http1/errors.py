@@ -32,6 +32,13 @@ class Code(enum.Enum):
     """The reason for an error response, or for an exchange that was cut short."""
 
     BAD_REQUEST = _Facts(400, "The request is malformed, or ambiguous to some server.")
+    AMBIGUOUS_PATH = _Facts(
+        400, "Servers read the path in different ways, and `[[rules]]` depend on it."
+    )
+    CONTRADICTORY_RULES = _Facts(
+        400,
+        "By one reading of the path a certificate is required, by another one it is ignored.",
+    )
     CERTIFICATE_TOO_LARGE = _Facts(
         400,
         "The certificate, or its header, is larger than is allowed.",

@@ -28,7 +28,9 @@ class Codes(SynchronousTestCase):
         self.assertEqual(
             {
                 0: ["send_timeout", "client_left", "shutdown"],
-                400: ["bad_request", "certificate_too_large"],
+                400: [
+                    "bad_request", "ambiguous_path", "contradictory_rules", "certificate_too_large",
+                ],
                 401: [
                     "no_certificate", "untrusted", "wrong_usage", "expired", "not_yet_valid", "weak_key",
                     "unsupported_key", "key_type_not_allowed", "revoked", "unreadable_certificate",
