@@ -92,7 +92,7 @@ def check_host_name(key: str, name: str) -> None:
         raise SettingsError(f"{key}: found {without_secrets(repr(name))}, expected {expected}")
 
 
-# Only what a target can become (x509proxy.http1.request_target): no dot at a name's end, and no stream behind it; and no star: a request may
+# Only what a target can become (x509proxy.http1.path_readings): no dot at a name's end, and no stream behind it; and no star: a request may
 # have one, but whoever writes one means more.
 _RULE_PATH = re.compile(
     r"/|(?!.*(?::\$|/\([A-Za-z]\())(?:/[A-Za-z0-9._~!$&'()+,=:@-]*[A-Za-z0-9_~!$&'()+,=:@-])+"

@@ -113,12 +113,13 @@ def normalized_paths(target: bytes) -> tuple[str, ...]:
 
 
 def _spellings(text: str) -> Iterable[str]:
-    """Return the text as servers compare it: folded, and with what is not ASCII dropped or replaced."""
+    """Return the text as servers compare it: folded, one letter for each, and with what is not ASCII dropped or replaced."""
     if text.isascii():
         return (text,)
     folded = _folded(text)
     return (
         folded,
+        _folded("".join(unicodedata.normalize("NFKD", one)[0] for one in text)),
         *(one.encode("ascii", "ignore").decode("ascii") for one in (folded, text)),
         text.encode("ascii", "replace").decode("ascii"),
     )

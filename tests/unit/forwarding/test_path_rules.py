@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from urllib.parse import quote
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -309,6 +312,30 @@ class Readers(SynchronousTestCase):
                 path = reader(target)
                 self.assertTrue(
                     path is None or _is_below("/login", path), f"{reader.__name__}: {target} {path}"
+                )
+
+    def test_every_letter(self) -> None:
+        """Every character of Unicode that one of them takes for a letter of the path, or for nothing, is taken so by the rule."""
+        tried = 0
+        for code in (*range(0x80, 0xD800), *range(0xE000, 0x20000), *range(0xE0000, 0xE0200)):
+            letter = chr(code)
+            decomposed = unicodedata.normalize("NFKD", letter)
+            forms = {decomposed[0], letter.upper(), letter.casefold(), decomposed.casefold()}
+            for wanted in "token":
+                if wanted in "".join(forms).lower():
+                    target = "/" + "token".replace(wanted, quote(letter))
+                    self.assert_held(target)
+                    tried += 1
+            if unicodedata.category(letter) in ("Mn", "Me", "Cf"):
+                self.assert_held(f"/tok{quote(letter)}en")
+                self.assert_held(f"/token{quote(letter)}")
+        self.assertGreater(tried, 300)
+
+    def assert_held(self, target: str) -> None:
+        if self.outcome(target, ClientAuth.OPTIONAL, TOKEN) is CertificateRequirement.OPTIONAL:
+            for reader in READERS:
+                self.assertFalse(
+                    _is_below("/token", reader(target)), f"{reader.__name__}: {target}"
                 )
 
     def test_not_vacuous(self) -> None:
