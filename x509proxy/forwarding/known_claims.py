@@ -5,11 +5,12 @@ Facts
 * A back end may trust any of these, by default or by a published recipe. No client has reason to send one to a proxy that
   terminates TLS: the hop before this proxy is the client itself.
 * The sanitizer removes each of them in every spelling; the tests forge each of them.
-* A user whom a proxy has authenticated is a statement of that proxy too: recipes fill ``Remote-User`` from the subject
-  of a client certificate, and servers trust all of these fields alike.
+* The user that a proxy has authenticated is a claim too. Recipes fill ``Remote-User`` from the subject of a client
+  certificate.
 
 Absent on purpose, since clients have reason to send them: ``TPP-Signature-Certificate`` and ``PSU-IP-Address`` (Berlin
-Group), ``X-FAPI-Customer-IP-Address``, ``Client-Id``, ``X-Client-Version``, ``X-Client-Fingerprint``, ``X-Consumer-ID``.
+Group), ``X-FAPI-Customer-IP-Address``, ``Client-Id``, ``X-Client-Version``, ``X-Client-Fingerprint``.
+``X-Consumer-ID`` comes from a gateway behind this proxy, which removes a client's copy itself.
 """
 
 from __future__ import annotations

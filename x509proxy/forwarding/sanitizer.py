@@ -1,4 +1,4 @@
-"""What may pass between a client and the back end: the rules and their order, pairs in, pairs out.
+"""Fields that pass between a client and the back end: the rules and their order, pairs in, pairs out.
 
 Facts
 -----
@@ -108,7 +108,7 @@ class Fields(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - what it rememb
 
     @cached_property
     def has_date(self) -> bool:
-        """Whether a ``Date`` is among them."""
+        """Return whether a ``Date`` is among them."""
         return b"date" in [name.lower() for name, _ in self]
 
 
@@ -209,7 +209,7 @@ def sanitize_response(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Fi
 
 
 def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
-    """The reason phrase, unless it tells the secret name."""
+    """Return the reason phrase, or none if it contains the secret name."""
     return b"" if contains_secret(reason, rules) else reason
 
 
@@ -225,7 +225,7 @@ def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
 
 
 def _varied(pair: tuple[bytes, bytes], rules: HeaderRules) -> tuple[bytes, bytes]:
-    """What varies with the certificate varies with what is in no request: that is ``*`` (RFC 9110 section 12.5.5)."""
+    """Return the field with ``*`` for the certificate's headers, which stand in no client's request (RFC 9110 section 12.5.5)."""
     name, value = pair
     if name.lower() != b"vary":
         return pair
@@ -263,7 +263,7 @@ def write_fields(pairs: Pairs) -> bytes:
 def write_head(
     start: bytes, pairs: Pairs, body: Framing, length: int, written: bytes = b""
 ) -> bytes:
-    """A head from scratch, with exactly one framing (law L2): ``start`` line, fields, framing, empty line.
+    """A head from scratch, with exactly one framing (L2): ``start`` line, fields, framing, empty line.
 
     ``LENGTH`` writes ``Content-Length``, ``CHUNKED`` writes ``Transfer-Encoding``; ``NONE`` and ``CLOSE`` write neither.
     ``written``: what :func:`write_fields` has written; it goes before ``pairs``.

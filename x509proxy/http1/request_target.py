@@ -40,7 +40,7 @@ _NOT_PLAIN = re.compile(rb"[%;:\\]|/\.{3,}(?:/|\Z)")
 
 
 def is_authority(text: bytes) -> bool:
-    """Whether it is a name, or an address as a URL has it, with a port, an empty one, or none."""
+    """Return whether the text is a host name or a URL's address, with a port, an empty one, or none."""
     return _HOST.fullmatch(text) is not None
 
 
@@ -79,7 +79,7 @@ def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
 
 
 def _strays(target: bytes) -> bool:
-    """Whether there is a detour in it that leads above the root, or elsewhere for one reader than for another."""
+    """Return whether a ``..`` leads above the root, or elsewhere for one server than for another."""
     path = target.partition(b"?")[0]
     # Without either there is no ``..`` in any reading: the exit for nearly all targets.
     if b".." not in path and b"%" not in path:

@@ -111,7 +111,7 @@ class Rules(SynchronousTestCase):
                 )
 
     def test_rules_before_the_listener(self) -> None:
-        """What a path needs it needs on every listener: on one that does not ask it cannot be had."""
+        """A rule holds on every listener; one that asks for no certificate cannot meet a rule that requires one."""
         self.assertIs(CertificateRequirement.REQUIRED, need("/token", TOKEN, asked=ClientAuth.NONE))
 
 
@@ -377,7 +377,7 @@ class Detours(SynchronousTestCase):
 
 class Paths(SynchronousTestCase):
     def test_matched(self) -> None:
-        """Whatever path a rule may have, a request for it and one for what is below it are under that rule."""
+        """A rule holds for its path and for the paths below it, with any characters that a rule may have."""
         for path in ("/", "/a.b/..c", "/v1/tokens:introspect", "/~me/$x/a:b:", "/A/b'(c)!+,=@_-&"):
             rule = RuleSettings(path=path, client_certificate=CertificateRequirement.REQUIRED)
             self.assertIs(CertificateRequirement.REQUIRED, need(path, rule), path)
@@ -402,7 +402,7 @@ class Mistakes(SynchronousTestCase):
         | st.text(max_size=5)
     )
     def test_every_path_can_match(self, path: str) -> None:
-        """What is taken for a rule's path is what the kindest reader makes of a request for it."""
+        """A rule's path, in lower case, is the first reading of a request for it."""
         for text in (path, f"/{path}"):
             try:
                 rule = RuleSettings(path=text, client_certificate=CertificateRequirement.REQUIRED)

@@ -114,7 +114,7 @@ class Strays(SynchronousTestCase):
         )
     )
     def test_base_path(self, names: list[str]) -> None:
-        """Behind a base path, whoever resolves what passes, by the standard or in the kindest way, stays below the base."""
+        """Behind a base path, a target that passes stays below the base, resolved by the standard or in the most lenient way."""
         target = "/" + "/".join(names)
         try:
             passed = read(target).decode()
