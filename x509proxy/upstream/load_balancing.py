@@ -18,8 +18,8 @@ def candidates(pools: Sequence[Pool]) -> Iterator[Pool]:
     """The pools to ask, one after the other, each chosen when it is asked for.
 
     One whose retry-delay is over comes first, for one request. Then those that are up, by how much they have to do, in a slow
-    start for their share of it. Those that are down are asked if none is up, the one that has been down longest first: nothing
-    is refused for our opinion of a back end.
+    start for their share of it; then those that are held back. Those that are down are asked if none is up, the one that has been
+    down longest first: the health state alone never causes a request to be rejected.
     """
     return _choices(pools) if len(pools) > 1 else iter(pools)
 
@@ -51,6 +51,13 @@ def _best_of_unequal(left: Sequence[Pool], pools: Sequence[Pool]) -> Pool | None
     shares = {pool: share for pool in left if (share := pool.record.share())}
     if shares:
         return min(shares, key=lambda pool: (pool.load / shares[pool], pool.turn))
-    if any(pool.record.health.state is not BackendState.DOWN for pool in pools):
+    held_back = [pool for pool in left if not _is_down(pool)]
+    if held_back:
+        return min(held_back, key=_burden)
+    if not all(map(_is_down, pools)):
         return None
-    return min(left, key=lambda pool: pool.record.health.since)
+    return min(left, key=lambda pool: pool.record.health.since, default=None)
+
+
+def _is_down(pool: Pool) -> bool:
+    return pool.record.health.state is BackendState.DOWN

@@ -110,6 +110,11 @@ class Pool:
         """How many exchanges there are, or wait to be."""
         return len(self._busy) + len(self._opening) + len(self._waiting)
 
+    @property
+    def exchanges(self) -> int:
+        """How many have gone well."""
+        return self.record.exchanges
+
     def status(self) -> PoolStatus:
         """What there is to see of it, now."""
         return attrs.evolve(
@@ -168,7 +173,8 @@ class Pool:
     def failed(self, connection: Connection, refusal: ErrorResponse) -> None:
         """It could not be opened; not one byte of a request has been sent on it."""
         asker = self._opening.pop(connection)
-        self._judge(self.record.failed, connection.born, refusal.detail)
+        if refusal.code is not Code.OUT_OF_RESOURCES:
+            self._judge(self.record.failed, connection.born, refusal.detail)
         self._uploads.discard(connection)
         self._serve_queue()
         if asker is not None:

@@ -66,7 +66,12 @@ class Backlogs(SynchronousTestCase):
 
     def test_default(self) -> None:
         """4096 where the endpoint names none, for each kind of socket that is made here."""
-        for description in ("tcp:1", "tcp:1:127.0.0.1", r"tcp6:1:interface=\:\:1", "unix:/a:mode=600"):
+        for description in (
+            "tcp:1",
+            "tcp:1:127.0.0.1",
+            r"tcp6:1:interface=\:\:1",
+            "unix:/a:mode=600",
+        ):
             self.assertEqual([4096], self.backlogs(description), description)
 
     def test_named(self) -> None:

@@ -126,9 +126,38 @@ class Down(BalanceTestCase):
     def test_checks(self) -> None:
         """Where there are checks no request is risked."""
         self.arrange(2, HealthSettings(path="/"))
-        self.refuse(0)
+        self.pools[0].record.checked("found status 500, expected 200")
         self.clock.advance(60)
         self.assertEqual([1], self.order())
+
+
+class HeldBack(BalanceTestCase):
+    """Some have checks that are good, and exchanges that fail."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.arrange(3, HealthSettings(path="/"))
+
+    def test_last(self) -> None:
+        """One that is held back is asked after all others, however much these have to do."""
+        self.refuse(0)
+        self.busy(1, 5)
+        self.assertEqual([2, 1, 0], self.order())
+
+    def test_all(self) -> None:
+        """If all are held back they are all asked, by what they have to do."""
+        for place in range(3):
+            self.refuse(place)
+        self.busy(0, 2)
+        self.busy(1)
+        self.assertEqual([2, 1, 0], self.order())
+
+    def test_before_those_that_are_down(self) -> None:
+        """One that the checks have taken out is not asked while another is only held back."""
+        self.refuse(0)
+        self.refuse(1)
+        self.pools[2].record.checked("found status 500, expected 200")
+        self.assertEqual([0, 1], self.order())
 
 
 class SlowStart(BalanceTestCase):
