@@ -96,7 +96,14 @@ class Code(enum.Enum):
     BACKEND_TIMEOUT = _Facts(
         504, "The back end did not respond in time.", "upstream.response-timeout"
     )
-    SEND_TIMEOUT = _Facts(0, "The client stopped reading its response.", "client.send-timeout")
+    SEND_TIMEOUT = _Facts(
+        0, "The client stopped reading its response, or read too slowly.", "client.send-timeout"
+    )
+    SLOW_CLIENT = _Facts(
+        0,
+        "The client did not read its response while another request needed the connection.",
+        "upstream.max-connections",
+    )
     CLIENT_LEFT = _Facts(0, "The client closed its connection before the response was complete.")
     SHUTDOWN = _Facts(0, "The proxy closed the connection before the response was complete.")
 

@@ -83,7 +83,10 @@ class ConnectionOwner(Interface):
 
 @implementer(IHandshakeListener, IPushProducer)
 class Connection(Protocol):
-    """One connection to a back end. ``born``, ``expires``: when it was begun, and from when on nobody else is lent it."""
+    """One connection to a back end. ``born``, ``expires``: when it was begun, and from when on nobody else is lent it.
+
+    ``paused_at``: since when the client of the response has not read, ``math.inf`` if it does.
+    """
 
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any = None
@@ -104,8 +107,8 @@ class Connection(Protocol):
         self._attempt: Deferred[Any] | None = None
         self._taker: ResponseHandler | None = None
         self._reader: ResponseParser | None = None
-        self._request_ended = self._request_paused = self._answer_paused = False
-        self._was_paused = False
+        self._request_ended = self._request_paused = self._was_paused = False
+        self.paused_at = math.inf
         self._served_before = 0
 
     # The pool's calls.
@@ -136,8 +139,8 @@ class Connection(Protocol):
         self._taker = taker
         self._reader = ResponseParser(method, self._settings, self._known)
         self._state = SENDING
-        self._request_ended = self._request_paused = self._answer_paused = False
-        self._was_paused = False
+        self._request_ended = self._request_paused = self._was_paused = False
+        self.paused_at = math.inf
         if not whole:
             self._wait_anew()
         self._outgoing.begin(head, None if whole else self)
@@ -162,16 +165,21 @@ class Connection(Protocol):
 
     def pause_response(self) -> None:
         """The client reads too slowly."""
-        self._answer_paused = self._was_paused = True
+        self._was_paused = True
+        self.paused_at = min(self.paused_at, self._clock.seconds())
         self._wait_anew()
         self.transport.pauseProducing()
 
     def resume_response(self) -> None:
         """It reads again."""
-        if self._answer_paused:
-            self._answer_paused = False
+        if self.paused_at < math.inf:
+            self.paused_at = math.inf
             self._wait_anew()
             self.transport.resumeProducing()
+
+    def give_up(self, refusal: ErrorResponse) -> None:
+        """End the exchange for the sake of others; the back end is not at fault."""
+        self._fail(refusal, is_fault=False)
 
     def cancel(self) -> None:
         """The exchange is off: nobody waits for its answer, and the connection is no good to anybody else."""
@@ -365,7 +373,7 @@ class Connection(Protocol):
 
     def _wait_anew(self) -> None:
         seconds = timeout_for(
-            self._state, self._settings, self._request_paused, self._answer_paused
+            self._state, self._settings, self._request_paused, self.paused_at < math.inf
         )
         self.deadline = self._clock.seconds() + seconds
 

@@ -27,7 +27,7 @@ class Codes(SynchronousTestCase):
             statuses.setdefault(code.status, []).append(code.label)
         self.assertEqual(
             {
-                0: ["send_timeout", "client_left", "shutdown"],
+                0: ["send_timeout", "slow_client", "client_left", "shutdown"],
                 400: ["bad_request", "certificate_too_large"],
                 401: [
                     "no_certificate", "untrusted", "wrong_usage", "expired", "not_yet_valid", "weak_key",
