@@ -24,6 +24,7 @@ from x509proxy.config.loader import (
 from x509proxy.schema import ProxySettings
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import SettingsError
+from x509proxy.transport.monotonic import use_monotonic_time
 
 __all__ = ["Options", "makeService"]
 
@@ -156,6 +157,7 @@ def makeService(options: Options) -> IService:
     """The service that the options describe. The reactor is the one that ``twistd`` has installed by now."""
     from twisted.internet import reactor
 
+    use_monotonic_time(reactor)
     # twistd opens its log before it sets its own umask, and under -n sets none: log and pid file would be readable by all.
     os.umask(os.umask(0o077) | 0o077)
     try:

@@ -26,6 +26,7 @@ from x509proxy.service.gc_tuning import relax_collector
 from x509proxy.service.ipc import Frames, Message, Task, frame, unpack, write_message
 from x509proxy.service.supervisor import FOR_THE_PARENT, FROM_PARENT, TO_PARENT
 from x509proxy.settings import SettingsError
+from x509proxy.transport.monotonic import use_monotonic_time
 
 __all__ = ["Worker", "main"]
 
@@ -191,6 +192,7 @@ def main(reactor_module: str) -> int:
 
 def serve(reactor: Any) -> int:
     """The same, with a reactor that there is."""
+    use_monotonic_time(reactor)
     # The parent holds them back as it starts a worker: those that have come by now go, like those to come.
     for number in FOR_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
