@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from x509proxy.config.loader import (
     resolve,
 )
 from x509proxy.schema import ProxySettings
+from x509proxy.service.background_writer import unblock_log
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import SettingsError
 from x509proxy.transport.monotonic import use_monotonic_time
@@ -173,4 +175,7 @@ def _make_service(options: Options, reactor: Any) -> IService:
         return DemoService(options.settings, reactor, sys.stdout)
     for warning in options.configuration.warnings:
         sys.stderr.write(f"x509proxy: warning: {warning}\n")
-    return ProxyService(options.configuration, reactor, options.read, options.config)
+    service = ProxyService(options.configuration, reactor, options.read, options.config)
+    report = partial(service.serving.counters.log_lines_dropped, "service")
+    unblock_log(getattr(options, "parent", None), reactor, report)
+    return service

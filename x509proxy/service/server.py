@@ -41,12 +41,12 @@ class ProxyServer:
         from x509proxy.resource import X509ProxyResource
 
         self.configuration = configuration
-        self.access_log = AccessLog(log_file, configuration, reactor)
         self.counters = Counters()
         # Where nobody can look, nothing is counted.
         self._watch: MetricsObserver = (
             NULL_METRICS if configuration.settings.admin is None else self.counters
         )
+        self.access_log = AccessLog(log_file, configuration, reactor, self._watch)
         self.resource = X509ProxyResource.from_configuration(configuration, reactor, self.observe)
         self.factory = ProxyFactory(
             self.resource, self.resource.deadlines, configuration.settings.client, self._watch
