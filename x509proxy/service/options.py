@@ -27,6 +27,7 @@ from x509proxy.service.background_writer import unblock_log
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import SettingsError
 from x509proxy.transport.monotonic import use_monotonic_time
+from x509proxy.upstream.name_resolver import NameResolver
 
 __all__ = ["Options", "makeService"]
 
@@ -160,6 +161,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     use_monotonic_time(reactor)
+    reactor.installNameResolver(NameResolver(reactor))  # type: ignore[attr-defined]
     # twistd opens its log before it sets its own umask, and under -n sets none: log and pid file would be readable by all.
     os.umask(os.umask(0o077) | 0o077)
     try:

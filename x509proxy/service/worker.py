@@ -27,6 +27,7 @@ from x509proxy.service.ipc import Frames, Message, Task, frame, unpack, write_me
 from x509proxy.service.supervisor import FOR_THE_PARENT, FROM_PARENT, TO_PARENT
 from x509proxy.settings import SettingsError
 from x509proxy.transport.monotonic import use_monotonic_time
+from x509proxy.upstream.name_resolver import NameResolver
 
 __all__ = ["Worker", "main"]
 
@@ -193,6 +194,7 @@ def main(reactor_module: str) -> int:
 def serve(reactor: Any) -> int:
     """The same, with a reactor that there is."""
     use_monotonic_time(reactor)
+    reactor.installNameResolver(NameResolver(reactor))
     # The parent holds them back as it starts a worker: those that have come by now go, like those to come.
     for number in FOR_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
