@@ -32,7 +32,9 @@ from x509proxy.upstream.name_resolver import NameResolver
 __all__ = ["Worker", "main"]
 
 _QUIET = frozenset({LogLevel.debug})
-_REPORTS = 1.0  # seconds between two snapshots for the parent's admin listener
+_REPORTS = (
+    1.0  # seconds between two signs of life, or snapshots where the parent has an admin listener
+)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -156,10 +158,14 @@ class Worker(Protocol):
         self.running.adopt(task.sockets)
         relax_collector()
         self.say({"kind": "serving"})
-        if task.configuration.settings.admin is not None:
-            reporting = LoopingCall(self._report)
-            reporting.clock = self._reactor
-            reporting.start(_REPORTS)
+        watched = task.configuration.settings.admin is not None
+        reporting = LoopingCall(self._report if watched else self._live)
+        reporting.clock = self._reactor
+        reporting.start(_REPORTS, now=watched)
+
+    def _live(self) -> None:
+        """Have the parent know that this process is not stopped, and does not hang."""
+        self.say({"kind": "alive"})
 
     def _report(self) -> None:
         assert self.running is not None
