@@ -712,6 +712,13 @@ class Child(InMemory):
             crew.hear(number, messages[-1])
         self.assertIsNotNone(crew.snapshot())
 
+    def test_sign_of_life(self) -> None:
+        """Without an admin listener it says every second that it lives, which the parent takes for just that."""
+        self.begin()
+        self.reactor.pump([1.0, 1.0])
+        self.assertEqual([{"kind": "alive"}] * 2, self.said()[1:])
+        WorkerSupervisor(self.configuration(), self.reactor).hear(1, {"kind": "alive"})
+
     def test_no_snapshot(self) -> None:
         """A snapshot that cannot be made is one that is missing: the next one is said."""
         config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
