@@ -76,7 +76,7 @@ class Relay:
         self._request = request
         self._sink: ResponseSink = request if discovery is None else answer_sink(request, discovery)
         self._pools = pools
-        self._candidates = candidates(pools)
+        self._candidates = candidates(pools, self)
         self._rules = rules
         self._policy = policy
         self._fields = b""

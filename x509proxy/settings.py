@@ -163,7 +163,8 @@ class ClientSettings(Settings, frozen=True):
 
     ``request_buffer_bytes``: so much of a request's body is gathered before the back end hears of the request; a body that turns out
     malformed within it costs the back end not one byte. ``min_body_rate``: bytes a second, on the average, once ``body_timeout``
-    has passed. ``allowed_hosts``: the names (without port) that are served; none means any, another one is answered 421.
+    has passed; ``min_response_rate``: likewise of a response, once the client has been waited for for ``send_timeout``.
+    ``allowed_hosts``: the names (without port) that are served; none means any, another one is answered 421.
     ``max_connection_age``: an older connection is closed with its next answer, so that what has been revoked does not go on for ever.
     ``max_connections_per_address`` and ``handshake_rate_per_address`` (a second, with a burst of two seconds' worth): no limit if none.
     """
@@ -175,6 +176,7 @@ class ClientSettings(Settings, frozen=True):
     idle_timeout: float = 30.0
     send_timeout: float = 30.0
     drain_timeout: float = 30.0
+    min_response_rate: int = 240
     max_requests_per_connection: int = 1000
     max_connection_age: float = 3600.0
     max_connections: int = 4096

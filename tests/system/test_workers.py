@@ -25,7 +25,7 @@ from twisted.logger import LogLevel, capturedLogs, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.raw_tls import get, read_reply, until
+from tests.support.raw_tls import get, read_reply, read_to_end, until
 from tests.system.test_reload import Load
 from tests.system.test_service import (
     ROOT,
@@ -96,8 +96,9 @@ class Port:
 
     addressFamily = socket.AF_INET
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, factory: Any = None) -> None:
         self.number = number
+        self.factory = factory
         self.reading = self.listening = True
         self.numberAccepts = 100
         self.accepts: list[int] = []
@@ -107,6 +108,9 @@ class Port:
 
     def fileno(self) -> int:
         return 100 + self.number
+
+    def startReading(self) -> None:
+        self.reading = True
 
     def stopReading(self) -> None:
         self.reading = False
@@ -140,8 +144,8 @@ class ParentReactor(MemoryReactorClock):
         protocol.makeConnection(process)
         return process
 
-    def listenTCP(self, port: int, *_: Any, **__: Any) -> Any:
-        self.ports.append(Port(port))
+    def listenTCP(self, port: int, factory: Any, *_: Any, **__: Any) -> Any:
+        self.ports.append(Port(port, factory))
         return self.ports[-1]
 
     def adoptStreamPort(self, number: int, family: int, factory: Any) -> Any:
@@ -345,6 +349,57 @@ class Parent(InMemory):
             second.says({"kind": "nonsense"})
         self.assertEqual(([], [signal.SIGKILL]), (first.signals, second.signals))
         self.assertIn("nonsense", str(events[0]["error"]))
+
+    def tick(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.reactor.advance(1)
+
+    def test_silent(self) -> None:
+        """One that served and says nothing any more, since it is stopped or hangs, is killed, and another is started."""
+        first, second = self.start()
+        first.says({"kind": "serving"})
+        second.says({"kind": "serving"})
+        for _ in range(20):
+            self.tick(1)
+            second.says({"kind": "alive"})
+        self.assertEqual(([signal.SIGKILL], []), (first.signals, second.signals))
+        first.ends(by=9)
+        self.tick(1)
+        self.assertEqual(3, len(self.reactor.processes))
+
+    def test_silent_at_its_start(self) -> None:
+        """One that has not yet served has more time: a machine may be busy. One that is dead is nobody to be killed."""
+        first, second = self.start()
+        second.ends(by=9)
+        self.tick(59)
+        self.assertEqual([], first.signals)
+        self.tick(2)
+        self.assertEqual(([signal.SIGKILL], []), (first.signals, second.signals))
+
+    def test_parent_that_was_stopped(self) -> None:
+        """A parent that was stopped itself, and so has read nothing, blames no worker for that."""
+        first, second = self.start()
+        first.says({"kind": "serving"})
+        self.reactor.advance(3600)
+        self.assertEqual([], [*first.signals, *second.signals])
+
+    def test_nobody_serves(self) -> None:
+        """While no worker has served for ten seconds, clients are turned away, and not left in the queue; until one serves."""
+        _, second = self.start()
+        self.tick(9)
+        self.assertFalse(any(port.reading for port in self.reactor.ports))
+        with capturedLogs() as events:
+            self.tick(2)
+        self.assertTrue(all(port.reading for port in self.reactor.ports))
+        self.assertIs(None, self.reactor.ports[0].factory.buildProtocol(None))
+        [event] = events
+        self.assertEqual(LogLevel.error, event["log_level"])
+        second.says({"kind": "serving"})
+        self.tick(20)
+        self.assertFalse(any(port.reading for port in self.reactor.ports))
+        second.ends(by=9)
+        self.tick(11)
+        self.assertTrue(all(port.reading for port in self.reactor.ports))
 
     def test_log(self) -> None:
         """A worker's log line is in the parent's log, with its number, its level and its place."""
@@ -657,6 +712,13 @@ class Child(InMemory):
             crew.hear(number, messages[-1])
         self.assertIsNotNone(crew.snapshot())
 
+    def test_sign_of_life(self) -> None:
+        """Without an admin listener it says every second that it lives, which the parent takes for just that."""
+        self.begin()
+        self.reactor.pump([1.0, 1.0])
+        self.assertEqual([{"kind": "alive"}] * 2, self.said()[1:])
+        WorkerSupervisor(self.configuration(), self.reactor).hear(1, {"kind": "alive"})
+
     def test_no_snapshot(self) -> None:
         """A snapshot that cannot be made is one that is missing: the next one is said."""
         config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
@@ -936,6 +998,14 @@ class Serving(Real):
         self.assertEqual(1, len(daemon.access_log.read_text().splitlines()))
 
 
+# As after an upgrade that went wrong: the parent goes on, and no worker can be imported.
+_NO_WORKERS = """
+import os, sys
+if "x509proxy.service.worker" in sys.orig_argv:
+    os._exit(1)
+"""
+
+
 class Deaths(Real):
     async def test_killed_under_load(self) -> None:
         """A worker that is killed takes what it has with it and no more: the failures are those of the connections in it."""
@@ -1016,3 +1086,28 @@ class Deaths(Real):
                 return read_reply(over).status
 
         self.assertEqual([200] * 4, [await deferToThread(served, one) for one in waiting])
+
+    async def test_stopped(self) -> None:
+        """A worker that is stopped, and not dead, is noticed and replaced."""
+        daemon = await self.crew()
+        first, second = workers_of(daemon.pid)
+        os.kill(first, signal.SIGSTOP)
+        await until(lambda: len({*workers_of(daemon.pid)} - {first}) == 2, seconds=30, pause=0.05)
+        self.assertIn(
+            f"worker 1 (process {first}) has not reported for 10 s, and is killed", daemon.log
+        )
+        self.assertIn(second, workers_of(daemon.pid))
+
+    async def test_none_can_start(self) -> None:
+        """Where no worker can start, clients are turned away, and do not hang."""
+        daemon = self.prepare()
+        module = daemon.files.write("sitecustomize.py", _NO_WORKERS.encode())
+        environment = ["env", f"PYTHONPATH={module.parent}:{ROOT}"]
+        daemon.spawn(
+            [*environment, *TWISTD, "-n", "--pidfile=", *daemon.arguments("--workers", "2")]
+        )
+        await until(daemon.listens, pause=0.05)
+        connection = socket.create_connection(("127.0.0.1", daemon.port), 30)
+        self.addCleanup(connection.close)
+        self.assertEqual(b"", await deferToThread(read_to_end, connection))
+        self.assertIn("no worker serves: connections are closed until one does", daemon.log)

@@ -15,7 +15,7 @@ from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome
 from x509proxy.forwarding import forwarded_fields as forwarding
 from x509proxy.forwarding.certificate_formats import encode
-from x509proxy.http1.errors import HttpError
+from x509proxy.http1.errors import Code, HttpError
 from x509proxy.schema import DiscoverySettings
 from x509proxy.settings import ClientAuth, ClientSettings, Format, PolicySettings, UpstreamSettings
 from x509proxy.upstream.connection import Connection
@@ -289,6 +289,85 @@ class Uploads(TransferTestCase):
         self.assertEqual(4, len(self.proxy.back_end.wires))
 
 
+class SlowReaders(TransferTestCase):
+    """Half of the connections to a back end are for responses whose clients read."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.arrange(
+            client=ClientSettings(send_timeout=60), upstream=UpstreamSettings(max_connections=4)
+        )
+
+    def reader(self) -> RequestTransport:
+        """A client that asks for something long and reads nothing of it."""
+        client = self.proxy.client(GET)
+        self.back.deliver(BEGUN)
+        client.fill()
+        return client
+
+    def wait(self, seconds: float) -> None:
+        for _ in range(round(seconds * 4)):
+            self.proxy.clock.advance(0.25)
+
+    def test_all(self) -> None:
+        """If they hold more than half, one who asks gets the connection of the one that has not read for longest."""
+        readers = []
+        for _ in range(4):
+            readers.append(self.reader())
+            self.wait(1)
+        for _ in range(8):
+            client = self.proxy.client(GET)
+            self.back.deliver(OK)
+            self.assertIn(b"200 OK", client.sent())
+        self.assertEqual([True, False, False, False], [reader.aborted for reader in readers])
+        (exchange, *_) = self.proxy.exchanges
+        self.assertEqual((Outcome.ABORTED, Code.SLOW_CLIENT), (exchange.outcome, exchange.code))
+        self.assertEqual(0, self.proxy.pools[0].status().failures)
+
+    def test_not_yet(self) -> None:
+        """One that has not read for less than a second is not cut for that; who waits gets its connection then."""
+        readers = [self.reader() for _ in range(4)]
+        client = self.proxy.client(GET)
+        self.wait(0.75)
+        self.assertFalse(any(reader.aborted for reader in readers))
+        self.wait(0.5)
+        self.assertEqual(1, sum(reader.aborted for reader in readers))
+        self.back.deliver(OK)
+        self.assertIn(b"200 OK", client.sent())
+
+    def test_half(self) -> None:
+        """Half of the connections are theirs: those who ask wait, and nobody is cut."""
+        readers = [self.reader() for _ in range(2)]
+        self.wait(2)
+        others = [self.proxy.client(GET) for _ in range(3)]
+        self.wait(5)
+        self.assertFalse(any(reader.aborted for reader in readers))
+        self.expect_status(503, others[2])
+
+    def test_upload_that_waits(self) -> None:
+        """One that waits for another upload's end costs no reader its connection: it would not get it."""
+        self.arrange(client=SMALL, upstream=UpstreamSettings(max_connections=5))
+        readers = [self.reader() for _ in range(3)]
+        for _ in range(3):
+            self.proxy.client(post(b"half of it", length=100))
+        self.assertEqual(
+            (5, 1), (len(self.proxy.back_end.wires), self.proxy.pools[0].status().waiting)
+        )
+        self.wait(3)
+        self.assertFalse(any(reader.aborted for reader in readers))
+
+    def test_nobody_waits(self) -> None:
+        """Nobody is cut while no other needs the connection, nor once it has read."""
+        readers = [self.reader() for _ in range(4)]
+        self.wait(10)
+        self.assertFalse(any(reader.aborted for reader in readers))
+        for reader in readers[:2]:
+            reader.drain()
+        self.proxy.client(GET)
+        self.wait(4)
+        self.assertFalse(any(reader.aborted for reader in readers))
+
+
 class Choosing(TransferTestCase):
     """Several back ends."""
 
@@ -309,6 +388,20 @@ class Choosing(TransferTestCase):
         self.back.deliver(OK)
         client.deliver(GET)
         self.assertEqual(2, self.back.sent().count(b"GET / HTTP/1.1"))
+
+    def test_room_for_an_upload(self) -> None:
+        """An upload goes to the back end that has room for one, though the other has less to do."""
+        self.arrange(client=SMALL, upstream=UpstreamSettings(max_connections=4), urls=TWO)
+        busy, uploads = (self.proxy.back_ends[1], self.proxy.back_ends[0])
+        for _ in range(2):
+            self.proxy.client(post(b"half of it", length=100))
+            self.proxy.client(GET)
+        self.proxy.client(GET).lose()
+        self.proxy.client(GET)
+        self.assertEqual([2, 3], [pool.load for pool in self.proxy.pools])
+        asked_before = len(busy.attempts)
+        self.proxy.client(post(b"half of it", length=100))
+        self.assertEqual((3, asked_before + 1), (len(uploads.attempts), len(busy.attempts)))
 
     def test_next(self) -> None:
         """If one cannot be connected to the next is asked, with its own base, and it is the one on record."""

@@ -88,6 +88,9 @@ class Channel(Protocol):
         self._current: Request | None = None
         self._served = 0
         self._body_since = (0.0, 0)
+        # Of the response: since when the client is waited for, for how long it has been, and the octets that it had read by then.
+        self._blocked_at = self._blocked_for = 0.0
+        self._read_before = 0
         self._reading = True
         self.blocked = self._advancing = False
 
@@ -126,12 +129,16 @@ class Channel(Protocol):
         if self._phase is _CLOSING:
             return
         self.blocked = True
+        self._blocked_at = self._clock.seconds()
         self._enter(_SENDING, self._settings.send_timeout)
         if self._current is not None and self._current.source is not None:
             self._current.source.pause_response()
 
     def resumeProducing(self) -> None:
         self.blocked = False
+        if self._current is not None and self._reads_in_drips(self._current):
+            self._current.abort(Code.SEND_TIMEOUT, "the client reads too slowly")
+            return
         if self._current is not None and self._current.source is not None:
             self._current.source.resume_response()
         self._advance()
@@ -232,6 +239,7 @@ class Channel(Protocol):
 
     def _serve(self, request: Request) -> None:
         self._served += 1
+        self._blocked_for, self._read_before = 0.0, 0
         if request.refusal is not None:
             request.answer(request.refusal)
         else:
@@ -279,6 +287,20 @@ class Channel(Protocol):
             and request.bytes_in - bytes_then < (now - since) * settings.min_body_rate
         )
         self._phase, self.deadline = _BODY, now if drips else now + settings.body_timeout
+
+    def _reads_in_drips(self, request: Request) -> bool:
+        """Whether the client, which has just read all there was, is slower than it may be.
+
+        Each pause ends in time, and still it would keep a back end's connection for ever. Only pauses count: in between it is
+        the back end that is slow.
+        """
+        self._blocked_for += self._clock.seconds() - self._blocked_at
+        if self._blocked_for <= self._settings.send_timeout:
+            return False
+        read = request.bytes_out - self._read_before
+        drips = read < self._blocked_for * self._settings.min_response_rate
+        self._blocked_for, self._read_before = 0.0, request.bytes_out
+        return drips
 
     def _enter(self, phase: _Phase, timeout: float) -> None:
         """A deadline that no byte puts off: it counts from the phase's beginning."""

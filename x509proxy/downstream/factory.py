@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Callable
+from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred, succeed
@@ -18,7 +21,15 @@ from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections
 from x509proxy.transport.tls_stream import TlsStream
 
-__all__ = ["NamedFactory", "ProxyFactory", "TlsFactory", "TrackedConnection"]
+__all__ = ["NamedFactory", "ProxyFactory", "TlsFactory", "TrackedConnection", "WhenFull"]
+
+
+class WhenFull(enum.Enum):
+    """The treatment of one connection more than ``max_connections``."""
+
+    REJECT = "reject"
+    CUT_OLDEST = "cut oldest"
+    """For a listener whose requests are short: what stays has nothing to say, or reads nothing."""
 
 
 class TrackedConnection(HasDeadline, Interface):
@@ -41,7 +52,8 @@ class NamedFactory(Factory):
 class ProxyFactory(NamedFactory):
     """Makes a channel for each connection, keeps count of them, and drains them at the end.
 
-    ``watch``: who is told of connections that are not taken, since a limit is met.
+    ``watch``: who is told of connections that are not taken, since a limit is met; ``when_full``: which of them is not.
+    ``most_connections``: how many there can be on this machine; what is beyond that is closed in the turn that accepts it.
     """
 
     def __init__(
@@ -50,12 +62,15 @@ class ProxyFactory(NamedFactory):
         deadlines: Deadlines,
         settings: ClientSettings = ClientSettings(),
         watch: MetricsObserver = NULL_METRICS,
+        when_full: WhenFull = WhenFull.REJECT,
     ) -> None:
+        self._when_full = when_full
         self.serves = serves
         self.deadlines = deadlines
         self.settings = settings
         self._watch = watch
         self.draining = False
+        self.most_connections = math.inf
         # Each with the address that it counts to.
         self._callers: dict[TrackedConnection, str | None] = {}
         self._limits = AddressLimits(settings, deadlines.clock.seconds)
@@ -66,7 +81,15 @@ class ProxyFactory(NamedFactory):
         self.settings = settings
         self._limits.use(settings)
 
-    def buildProtocol(self, addr: IAddress | None) -> Channel:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Make a channel, or ``None``: the port closes the connection then."""
+        if len(self._callers) < self.most_connections:
+            return self.make_channel()
+        self._watch.limited("client.max-connections")
+        return None
+
+    def make_channel(self) -> Channel:
+        """Make a channel for a connection that has been accepted already."""
         return Channel(self)
 
     def admit(self, channel: Channel) -> bool:
@@ -87,9 +110,14 @@ class ProxyFactory(NamedFactory):
         return len(self._callers)
 
     def _has_room(self) -> bool:
-        if len(self._callers) >= self.settings.max_connections:
+        if len(self._callers) >= min(self.settings.max_connections, self.most_connections):
             self._watch.limited("client.max-connections")
-            return False
+            if self._when_full is WhenFull.REJECT:
+                return False
+            oldest = next(iter(self._callers))
+            oldest.cut()
+            # Its connection ends in a later turn, and others may come in this one.
+            self.leave(oldest)
         return not self.draining
 
     def _may_have_one(self, host: str) -> bool:

@@ -171,7 +171,7 @@ class ProxiedFactory(NamedFactory):
 
     def make(self, ends: ProxyAddresses | None) -> tuple[Channel, TlsStream]:
         """A channel and the stream below it. ``ends``: what it takes for its own, if not the connection's."""
-        channel = self.owner.buildProtocol(None)
+        channel = self.owner.make_channel()
         stream: TlsStream
         if ends is None:
             stream = TlsStream(self._connections, channel, self.protocols)

@@ -74,12 +74,20 @@ class Code(enum.Enum):
     )
     NOT_IMPLEMENTED = _Facts(501, "The method is unknown.")
     CONNECT_FAILED = _Facts(502, "No connection to the back end could be made.")
-    INVALID_RESPONSE = _Facts(502, "The back end's response is malformed, too large or cut short.")
+    INVALID_RESPONSE = _Facts(502, "The back end's response is malformed or cut short.")
+    RESPONSE_TOO_LARGE = _Facts(
+        502,
+        "The head of the back end's response, or the number of its fields, is too large.",
+        "upstream.max-head-bytes",
+    )
     INTERNAL_ERROR = _Facts(502, "An error of the proxy's own; the log has a traceback.")
     QUEUE_FULL = _Facts(
         503,
         "As many requests wait for the back end as are allowed.",
         "upstream.max-queued-requests",
+    )
+    OUT_OF_RESOURCES = _Facts(
+        503, "The proxy has no descriptor, port or memory left for a connection to the back end."
     )
     UPLOADS_FULL = _Facts(
         503,
@@ -95,7 +103,14 @@ class Code(enum.Enum):
     BACKEND_TIMEOUT = _Facts(
         504, "The back end did not respond in time.", "upstream.response-timeout"
     )
-    SEND_TIMEOUT = _Facts(0, "The client stopped reading its response.", "client.send-timeout")
+    SEND_TIMEOUT = _Facts(
+        0, "The client stopped reading its response, or read too slowly.", "client.send-timeout"
+    )
+    SLOW_CLIENT = _Facts(
+        0,
+        "The client did not read its response while another request needed the connection.",
+        "upstream.max-connections",
+    )
     CLIENT_LEFT = _Facts(0, "The client closed its connection before the response was complete.")
     SHUTDOWN = _Facts(0, "The proxy closed the connection before the response was complete.")
 

@@ -22,7 +22,7 @@ import httptools
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.head_cache import KnownHeads, known_answers
 from x509proxy.http1.messages import Framing, ResponseHead, read_response_head
-from x509proxy.http1.parser import BODY, END, IDLE, EndOfMessage, ParserBase
+from x509proxy.http1.parser import BODY, END, HEAD, IDLE, EndOfMessage, ParserBase
 from x509proxy.settings import UpstreamSettings
 
 __all__ = ["ResponseEvent", "ResponseHandler", "ResponseParser"]
@@ -30,6 +30,8 @@ __all__ = ["ResponseEvent", "ResponseHandler", "ResponseParser"]
 ResponseEvent = ResponseHead | bytes | EndOfMessage | ErrorResponse
 
 _INTERIM_ANSWERS = 16
+# A client can cause it (a long name, many cookies), so it is no fault of the back end.
+_TOO_LARGE = ErrorResponse(Code.RESPONSE_TOO_LARGE, "back end's answer: head too large")
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -122,7 +124,7 @@ class ResponseParser(ParserBase):
             self._refuse(error)
         else:
             if self._is_endless(len(data), before):
-                self._die("head or framing without end")
+                self._die_of(_TOO_LARGE if self.stage is HEAD else _bad("framing without end"))
 
     def _learn(self, data: bytes) -> None:
         """Remember the head of an answer that came with its first piece; not what follows an interim one or an empty line."""
@@ -152,14 +154,16 @@ class ResponseParser(ParserBase):
         if self.dead:
             return
         if isinstance(error.__context__, HttpError):
-            self.dead = True
-            self._events.append(error.__context__.response)
+            self._die_of(error.__context__.response)
         else:
             self._die(str(error))
 
     def _die(self, reason: str) -> None:
+        self._die_of(_bad(reason))
+
+    def _die_of(self, refusal: ErrorResponse) -> None:
         self.dead = True
-        self._events.append(ErrorResponse(Code.INVALID_RESPONSE, f"back end's answer: {reason}"))
+        self._events.append(refusal)
 
     def _end(self, reusable: bool) -> None:
         self.dead = True
@@ -190,9 +194,7 @@ class ResponseParser(ParserBase):
     def _check_head(self, more: int) -> None:
         self._head_size += more
         if self._head_size > self._head_limit or len(self._pairs) > self._field_limit:
-            raise HttpError(
-                ErrorResponse(Code.INVALID_RESPONSE, "back end's answer: head too large")
-            )
+            raise HttpError(_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -236,3 +238,7 @@ class ResponseParser(ParserBase):
     def on_message_complete(self) -> None:
         if not self.dead and self._head is not None:
             self._end(self._head.keep_alive and self._parser.should_keep_alive())
+
+
+def _bad(reason: str) -> ErrorResponse:
+    return ErrorResponse(Code.INVALID_RESPONSE, f"back end's answer: {reason}")

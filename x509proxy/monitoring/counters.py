@@ -71,6 +71,9 @@ class MetricsObserver(Protocol):
     def reloaded(self, error: str = "") -> None:
         """The configuration was read again. ``error``: why the old one goes on serving."""
 
+    def log_lines_dropped(self, log: str, lines: int) -> None:
+        """Lines were not written. ``log``: ``access`` or ``service``."""
+
 
 class _Unwatched:
     """Nobody looks."""
@@ -80,6 +83,7 @@ class _Unwatched:
     def handshake_failed(self, reason: str) -> None: ...
     def limited(self, limit: str) -> None: ...
     def reloaded(self, error: str = "") -> None: ...
+    def log_lines_dropped(self, log: str, lines: int) -> None: ...
 
 
 NULL_METRICS: MetricsObserver = _Unwatched()
@@ -108,6 +112,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     durations: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
     seconds: float = 0.0
     reloads: dict[str, int] = {}
+    log_lines_dropped: dict[str, int] = {}
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -181,6 +186,7 @@ class Counters:
         self._failures: defaultdict[str, int] = defaultdict(int)
         self._limits: defaultdict[str, int] = defaultdict(int)
         self._reloads = {"success": 0, "failure": 0}
+        self._log_lines_dropped = {"access": 0, "service": 0}
 
     # What happens.
 
@@ -207,6 +213,9 @@ class Counters:
             self.reload_failed_at = time.time()
         else:
             self.loaded_at = time.time()
+
+    def log_lines_dropped(self, log: str, lines: int) -> None:
+        self._log_lines_dropped[log] += lines
 
     # What has happened.
 
@@ -240,6 +249,7 @@ class Counters:
             durations=tuple(self._durations),
             seconds=self._seconds,
             reloads=dict(self._reloads),
+            log_lines_dropped=dict(self._log_lines_dropped),
         )
 
     # Inside.

@@ -144,6 +144,11 @@ def _exchanges(counts: Counts) -> Iterator[Metric]:
         "Header fields dropped for the characters in their names.",
         [({}, counts.invalid_header_names)],
     )
+    yield _counter(
+        "log_lines_dropped",
+        "Lines that were not written: a full disk, or a reader that has stopped.",
+        _by("log", counts.log_lines_dropped),
+    )
     yield _counter("request_body_bytes", "Bytes of the requests' bodies.", [({}, counts.bytes_in)])
     yield _counter("response_body_bytes", "Bytes of the answers' bodies.", [({}, counts.bytes_out)])
     yield _durations(counts)

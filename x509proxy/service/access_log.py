@@ -23,17 +23,23 @@ from x509proxy.config.loader import Configuration
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.header_rules import redact
 from x509proxy.monitoring.access_log_format import WRITERS
+from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
 from x509proxy.monitoring.reason_codes import counted
+from x509proxy.service.background_writer import BackgroundWriter, may_block
 
 __all__ = ["AccessLog", "LogFile", "RateLimiter", "open_log"]
 
 _STANDARD_OUTPUT = 1
+_PATIENCE = 1.0  # seconds
 # A pipe that nobody reads is an error, and no reason to wait.
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
 
 
 class LogFile:
-    """A file that lines are appended to, readable by nobody else. ``path``: ``-`` for standard output."""
+    """A file that lines are appended to, readable by nobody else. ``path``: ``-`` for standard output.
+
+    ``dropped``: how many lines were not written, or not whole; ``error``: why the last of them was not.
+    """
 
     def __init__(self, path: str, descriptor: int | None = None) -> None:
         """``descriptor``: of a file that is open already.
@@ -41,29 +47,52 @@ class LogFile:
         :raises OSError: it cannot be opened.
         """
         self.path = path
+        self.dropped = 0
+        self.error = ""
+        if descriptor is None:
+            descriptor = _STANDARD_OUTPUT if path == "-" else os.open(path, _FLAGS, 0o600)
+        self._use(descriptor)
+
+    def _use(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._torn = False
-        if descriptor is not None:
-            self._descriptor = descriptor
-        else:
-            self._descriptor = _STANDARD_OUTPUT if path == "-" else os.open(path, _FLAGS, 0o600)
+        self._writer = BackgroundWriter(descriptor) if may_block(descriptor) else None
+        self._dropped_there = 0
 
     def fileno(self) -> int:
         """The descriptor."""
         return self._descriptor
 
     def write(self, line: str) -> None:
-        """Write a line and its end, in one piece.
-
-        :raises OSError: it could not be written, or not all of it.
-        """
+        """Write a line and its end, in one piece; or count it as dropped."""
         data = f"{line}\n".encode("ascii")
+        if self._writer is None:
+            self._append(data)
+        else:
+            self._writer.write(data)
+            self._count_dropped(self._writer)
+
+    def _append(self, data: bytes) -> None:
         if self._torn:
+            # The rest of a line that was written in part is lost; the next one is a line of its own.
             data = b"\n" + data
-        written = os.write(self._descriptor, data)
-        self._torn = written < len(data)
-        if self._torn:
-            # The next write would say why; a line would hang on to this one's half by then.
-            raise OSError(0, "a line was written in part")
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError as error:
+            self._drop(1, os.strerror(error.errno or 0))
+        else:
+            self._torn = written < len(data)
+            if self._torn:
+                self._drop(1, "a line was written in part")
+
+    def _drop(self, lines: int, error: str) -> None:
+        self.dropped += lines
+        self.error = error
+
+    def _count_dropped(self, writer: BackgroundWriter) -> None:
+        dropped, self._dropped_there = writer.dropped - self._dropped_there, writer.dropped
+        if dropped:
+            self._drop(dropped, writer.error)
 
     def reopen(self) -> None:
         """Go on in whatever bears the file's name now.
@@ -71,14 +100,23 @@ class LogFile:
         :raises OSError: it cannot be opened, and the old file goes on.
         """
         if self.path != "-":
-            before, self._descriptor = self._descriptor, os.open(self.path, _FLAGS, 0o600)
-            self._torn = False
-            os.close(before)
+            after = os.open(self.path, _FLAGS, 0o600)
+            self._leave()
+            self._use(after)
 
     def close(self) -> None:
-        """Close it, unless it is standard output."""
+        """Close it, unless it is standard output; a reader that has stopped is waited for for a second at the most."""
+        if self._writer is not None:
+            self._writer.drain(_PATIENCE)
+            self._count_dropped(self._writer)
         if self.path != "-":
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._writer is None:
             os.close(self._descriptor)
+        else:
+            self._writer.close()
 
 
 def open_log(path: str | None) -> LogFile | None:
@@ -135,8 +173,16 @@ class AccessLog:
 
     _log = Logger()
 
-    def __init__(self, file: LogFile | None, configuration: Configuration, clock: Any) -> None:
+    def __init__(
+        self,
+        file: LogFile | None,
+        configuration: Configuration,
+        clock: Any,
+        watch: MetricsObserver = NULL_METRICS,
+    ) -> None:
         self.file = file
+        self._watch = watch
+        self._dropped = 0
         self._refusals = RateLimiter(
             configuration.settings.max_logged_errors_per_second, 1.0, clock, self._tell_refusals
         )
@@ -161,12 +207,17 @@ class AccessLog:
         if self.file is not None and (
             exchange.outcome is Outcome.COMPLETED or self._refusals.take()
         ):
-            try:
-                self.file.write(redact(self._write(exchange), self._rules))
-            except OSError as error:
-                # A full disk must not cost an exchange.
-                if self._lost.take():
-                    self._log.error("access-log: {error}; the line is lost", error=error.strerror)
+            # A full disk, or a reader that has stopped, must not cost an exchange.
+            self.file.write(redact(self._write(exchange), self._rules))
+            if self.file.dropped > self._dropped:
+                self._tell_dropped(self.file)
+
+    def _tell_dropped(self, file: LogFile) -> None:
+        dropped, self._dropped = file.dropped - self._dropped, file.dropped
+        self._watch.log_lines_dropped("access", dropped)
+        for _ in range(dropped):
+            if self._lost.take():
+                self._log.error("access-log: {error}; the line is lost", error=file.error)
 
     def reopen(self) -> None:
         """Go on in whatever bears the file's name now (SIGUSR1)."""

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from x509proxy.downstream.factory import ProxyFactory
+from x509proxy.downstream.factory import ProxyFactory, WhenFull
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Observer, unobserved
 from x509proxy.http1.errors import Code, ErrorResponse
@@ -78,7 +78,9 @@ class Admin:
         self._source = source
         self._place = ListeningEndpoint(reactor, settings.description, "admin.listen")
         self._port: IListeningPort | None = None
-        self._factory = ProxyFactory(self, Deadlines(reactor), _CLIENT)
+        self._factory = ProxyFactory(
+            self, Deadlines(reactor), _CLIENT, when_full=WhenFull.CUT_OLDEST
+        )
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
         self._pages: dict[bytes, Callable[[], _Answer]] = {

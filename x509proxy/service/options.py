@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,8 +23,11 @@ from x509proxy.config.loader import (
     resolve,
 )
 from x509proxy.schema import ProxySettings
+from x509proxy.service.background_writer import unblock_log
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import SettingsError
+from x509proxy.transport.monotonic import use_monotonic_time
+from x509proxy.upstream.name_resolver import NameResolver
 
 __all__ = ["Options", "makeService"]
 
@@ -156,6 +160,8 @@ def makeService(options: Options) -> IService:
     """The service that the options describe. The reactor is the one that ``twistd`` has installed by now."""
     from twisted.internet import reactor
 
+    use_monotonic_time(reactor)
+    reactor.installNameResolver(NameResolver(reactor))  # type: ignore[attr-defined]
     # twistd opens its log before it sets its own umask, and under -n sets none: log and pid file would be readable by all.
     os.umask(os.umask(0o077) | 0o077)
     try:
@@ -171,4 +177,7 @@ def _make_service(options: Options, reactor: Any) -> IService:
         return DemoService(options.settings, reactor, sys.stdout)
     for warning in options.configuration.warnings:
         sys.stderr.write(f"x509proxy: warning: {warning}\n")
-    return ProxyService(options.configuration, reactor, options.read, options.config)
+    service = ProxyService(options.configuration, reactor, options.read, options.config)
+    report = partial(service.serving.counters.log_lines_dropped, "service")
+    unblock_log(getattr(options, "parent", None), reactor, report)
+    return service

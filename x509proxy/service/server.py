@@ -6,6 +6,7 @@ context of the day.
 
 from __future__ import annotations
 
+import math
 import resource as limits
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ from x509proxy.transport.epoll import join
 
 __all__ = ["ProxyServer", "contexts_for"]
 
+_OTHER_FILES = 128  # the admin listener's 64 connections, ports, logs, pipes, checks
+
 
 class ProxyServer:
     """A proxy in one process. ``addresses``: where it listens, once it does."""
@@ -41,12 +44,12 @@ class ProxyServer:
         from x509proxy.resource import X509ProxyResource
 
         self.configuration = configuration
-        self.access_log = AccessLog(log_file, configuration, reactor)
         self.counters = Counters()
         # Where nobody can look, nothing is counted.
         self._watch: MetricsObserver = (
             NULL_METRICS if configuration.settings.admin is None else self.counters
         )
+        self.access_log = AccessLog(log_file, configuration, reactor, self._watch)
         self.resource = X509ProxyResource.from_configuration(configuration, reactor, self.observe)
         self.factory = ProxyFactory(
             self.resource, self.resource.deadlines, configuration.settings.client, self._watch
@@ -109,7 +112,7 @@ class ProxyServer:
     def _raise_file_limit(self) -> None:
         """Two files for each connection, as far as the hard limit goes: at 1024, accepting fails long before the limit here."""
         soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
-        wanted = 2 * self.configuration.settings.client.max_connections + 256
+        wanted = self._wanted_files()
         if hard != limits.RLIM_INFINITY:
             wanted = min(wanted, hard)
         if soft != limits.RLIM_INFINITY and soft < wanted:
@@ -118,6 +121,31 @@ class ProxyServer:
             except (OSError, ValueError) as error:
                 # macOS knows no hard limit, and its kernel grants less all the same.
                 self._tell_file_limit(soft, wanted, error)
+        self._bound_connections(limits.getrlimit(limits.RLIMIT_NOFILE)[0])
+
+    def _bound_connections(self, files: int) -> None:
+        """Accept no more connections than there can be files.
+
+        Beyond that Twisted closes what it accepts, with three lines in the log for each, and no back end can be connected to.
+        """
+        if files == limits.RLIM_INFINITY:
+            self.factory.most_connections = math.inf
+            return
+        configuration = self.configuration
+        settings = configuration.settings
+        # Half as many again for uploads, each of which has a second hold on its connection.
+        upstream = len(configuration.backends) * settings.upstream.max_connections * 3 // 2
+        self.factory.most_connections = most = max(1, files - upstream - _OTHER_FILES)
+        if most < settings.client.max_connections and not self._file_limit_told:
+            self._file_limit_told = True
+            sentence = (
+                "the limit of open files is {files}, {wanted} are wanted for client.max-connections: "
+                "at most {most} connections are accepted"
+            )
+            self._log.warn(sentence, files=files, wanted=self._wanted_files(), most=most)
+
+    def _wanted_files(self) -> int:
+        return 2 * self.configuration.settings.client.max_connections + 256
 
     def _tell_file_limit(self, soft: int, wanted: int, error: Exception) -> None:
         if not self._file_limit_told:

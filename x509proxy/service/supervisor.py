@@ -53,6 +53,12 @@ _PAUSES = (
 )  # seconds, before a worker that has died is started again
 _LONG = 60.0  # seconds; who has lived so long has not died of what is wrong at the start
 _GRACE = 5.0  # seconds, beyond the stop timeout
+_LOOK = 1.0  # seconds; workers report as often
+# Looks without a report until a worker is taken to be stopped or to hang. They are counted, and not timed: a parent that was
+# stopped itself has read no report.
+_SILENT_LOOKS = 10
+_SILENT_LOOKS_AT_START = 60
+_LOOKS_UNSERVED = 10
 _LARGEST_MESSAGE = 1 << 24
 _LONGEST_LINE = 4096
 _ENDED = "worker {worker} (process {pid}) has ended, {how}; another is started in {pause:g} s"
@@ -66,6 +72,13 @@ _NOT_INHERITED = (
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )
+
+
+class _Closing(NamedFactory):
+    """Closes each connection at once. The parent accepts only while no worker does."""
+
+    def buildProtocol(self, addr: IAddress | None) -> None:
+        return None
 
 
 class WorkerSupervisor:
@@ -94,6 +107,8 @@ class WorkerSupervisor:
         ]
         self._access_log = AccessLog(log_file, configuration, reactor)
         self._ports: list[IListeningPort] = []
+        self._call: IDelayedCall | None = None
+        self._unserved = 0
 
     @property
     def addresses(self) -> list[IAddress]:
@@ -105,7 +120,7 @@ class WorkerSupervisor:
         :raises SettingsError: one of the places cannot be had; the others are given back by :meth:`stop`.
         """
         for place in places:
-            port: Any = place.bind(NamedFactory())
+            port: Any = place.bind(_Closing())
             self._ports.append(port)
             port.stopReading()
 
@@ -113,6 +128,28 @@ class WorkerSupervisor:
         """Start all workers."""
         for worker in self.workers:
             worker.start()
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self._call = self.reactor.callLater(_LOOK, self._look)
+
+    def _look(self) -> None:
+        """Find workers that are stopped or hang; and turn clients away while there is none to serve them."""
+        self._look_later()
+        for worker in self.workers:
+            worker.look()
+        self._unserved = 0 if any(worker.serves for worker in self.workers) else self._unserved + 1
+        if self._unserved == _LOOKS_UNSERVED:
+            self._log.error("no worker serves: connections are closed until one does")
+            for port in self._ports:
+                port.startReading()  # type: ignore[attr-defined]
+
+    def _is_served(self) -> None:
+        if self._unserved >= _LOOKS_UNSERVED:
+            self._log.info("a worker serves again")
+        self._unserved = 0
+        for port in self._ports:
+            port.stopReading()  # type: ignore[attr-defined]
 
     def use(self, configuration: Configuration) -> None:
         """Serve by another configuration.
@@ -142,6 +179,9 @@ class WorkerSupervisor:
         """Have all workers end what is in flight, within ``drain_timeout``, and end."""
         ports, self._ports = self._ports, []
         self.fleet.draining = True
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
         ends: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
         ends += [
             worker.stop(self.configuration.settings.client.drain_timeout + _GRACE)
@@ -182,7 +222,10 @@ class WorkerSupervisor:
             case {"kind": "snapshot", "snapshot": table}:
                 self.fleet.heard(number, Snapshot.told(table))
             case {"kind": "serving"}:
+                self._is_served()
                 self.serves()
+            case {"kind": "alive"}:
+                pass
             case {"kind": "not used", "error": str(sentence)}:
                 self.not_used(f"worker {number}: {sentence}")
             case _:
@@ -196,7 +239,7 @@ def _level(name: str) -> Any:
 
 
 class _Worker(ProcessProtocol):
-    """One of the crew, from the first of its processes to the last."""
+    """One of the crew, from the first of its processes to the last. ``serves``: whether this one has begun to."""
 
     transport: Any
 
@@ -208,6 +251,8 @@ class _Worker(ProcessProtocol):
         self._log = Logger(namespace=f"{__name__}.Crew")
         self._deaths = 0
         self._born = 0.0
+        self.serves = False
+        self._silent = 0
         self._call: IDelayedCall | None = None
         self._pipe_open = False
         self._stopped: Deferred[None] | None = None
@@ -227,7 +272,7 @@ class _Worker(ProcessProtocol):
             # No memory, or too many processes: later there may be room.
             self._start_later(_NOT_STARTED, 0, os.strerror(error.errno or 0))
             return
-        self.pid, self._pipe_open = process.pid, True
+        self.pid, self._pipe_open, self._silent = process.pid, True, 0
         self.tell(frame(pack(task)))
 
     def _spawn(self, numbers: dict[int, Any]) -> Any:
@@ -239,6 +284,17 @@ class _Worker(ProcessProtocol):
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def look(self) -> None:
+        """Kill a process that has been silent for too long; the signal ends one that is stopped, too."""
+        self._silent += 1
+        limit = _SILENT_LOOKS if self.serves else _SILENT_LOOKS_AT_START
+        if self.pid and self._silent == limit:
+            sentence = (
+                "worker {worker} (process {pid}) has not reported for {looks} s, and is killed"
+            )
+            self._log.error(sentence, worker=self.number, pid=self.pid, looks=limit)
+            self._signal(signal.SIGKILL)
 
     def tell(self, data: bytes) -> None:
         """Write down its pipe; one that is going hears nothing."""
@@ -289,7 +345,10 @@ class _Worker(ProcessProtocol):
     def _hear(self, data: bytes) -> None:
         try:
             for content in self._frames.feed(data):
-                self._crew.hear(self.number, read_message(content))
+                message = read_message(content)
+                self._silent = 0
+                self.serves = self.serves or message["kind"] == "serving"
+                self._crew.hear(self.number, message)
         except ValueError as error:
             # It is not one of ours any more.
             sentence = "worker {worker} says what nobody understands, and is killed: {error}"
@@ -302,7 +361,7 @@ class _Worker(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         pid, self.pid = self.pid, 0
-        self._pipe_open = False
+        self._pipe_open = self.serves = False
         self._cancel()
         self._crew.fleet.ended(self.number)
         if self._stopped is None:

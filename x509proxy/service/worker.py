@@ -26,11 +26,15 @@ from x509proxy.service.gc_tuning import relax_collector
 from x509proxy.service.ipc import Frames, Message, Task, frame, unpack, write_message
 from x509proxy.service.supervisor import FOR_THE_PARENT, FROM_PARENT, TO_PARENT
 from x509proxy.settings import SettingsError
+from x509proxy.transport.monotonic import use_monotonic_time
+from x509proxy.upstream.name_resolver import NameResolver
 
 __all__ = ["Worker", "main"]
 
 _QUIET = frozenset({LogLevel.debug})
-_REPORTS = 1.0  # seconds between two snapshots for the parent's admin listener
+_REPORTS = (
+    1.0  # seconds between two signs of life, or snapshots where the parent has an admin listener
+)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -154,10 +158,14 @@ class Worker(Protocol):
         self.running.adopt(task.sockets)
         relax_collector()
         self.say({"kind": "serving"})
-        if task.configuration.settings.admin is not None:
-            reporting = LoopingCall(self._report)
-            reporting.clock = self._reactor
-            reporting.start(_REPORTS)
+        watched = task.configuration.settings.admin is not None
+        reporting = LoopingCall(self._report if watched else self._live)
+        reporting.clock = self._reactor
+        reporting.start(_REPORTS, now=watched)
+
+    def _live(self) -> None:
+        """Have the parent know that this process is not stopped, and does not hang."""
+        self.say({"kind": "alive"})
 
     def _report(self) -> None:
         assert self.running is not None
@@ -191,6 +199,8 @@ def main(reactor_module: str) -> int:
 
 def serve(reactor: Any) -> int:
     """The same, with a reactor that there is."""
+    use_monotonic_time(reactor)
+    reactor.installNameResolver(NameResolver(reactor))
     # The parent holds them back as it starts a worker: those that have come by now go, like those to come.
     for number in FOR_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)

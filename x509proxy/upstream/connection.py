@@ -11,13 +11,15 @@ Facts
 
 from __future__ import annotations
 
+import errno
 import math
 import random
 from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, TCPTimedOutError
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IPushProducer,
@@ -52,12 +54,24 @@ from x509proxy.upstream.timeouts import (
 
 __all__ = ["Connection", "ConnectionOwner"]
 
+# What this process or this machine has run out of; a back end is no better or worse for it.
+_SHORTAGES = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+_TOO_LATE = ErrorResponse(Code.CONNECT_TIMEOUT, "the back end could not be connected to in time")
+
 
 class ConnectionOwner(Interface):
-    """Whose connection it is (:mod:`x509proxy.upstream.pool`), and what it wants to hear of it."""
+    """Whose connection it is (:mod:`x509proxy.upstream.pool`), and what it wants to hear of it.
+
+    ``exchanges``: how many have gone well on all of its connections.
+    """
 
     settings: UpstreamSettings
     deadlines: Deadlines
+
+    @property
+    def exchanges(self) -> int: ...
 
     def opened(self, connection: Connection) -> None: ...
     def failed(self, connection: Connection, refusal: ErrorResponse) -> None: ...
@@ -69,7 +83,10 @@ class ConnectionOwner(Interface):
 
 @implementer(IHandshakeListener, IPushProducer)
 class Connection(Protocol):
-    """One connection to a back end. ``born``, ``expires``: when it was begun, and from when on nobody else is lent it."""
+    """One connection to a back end. ``born``, ``expires``: when it was begun, and from when on nobody else is lent it.
+
+    ``paused_at``: since when the client of the response has not read, ``math.inf`` if it does.
+    """
 
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any = None
@@ -90,7 +107,9 @@ class Connection(Protocol):
         self._attempt: Deferred[Any] | None = None
         self._taker: ResponseHandler | None = None
         self._reader: ResponseParser | None = None
-        self._request_ended = self._request_paused = self._answer_paused = False
+        self._request_ended = self._request_paused = self._was_paused = False
+        self.paused_at = math.inf
+        self._served_before = 0
 
     # The pool's calls.
 
@@ -120,7 +139,8 @@ class Connection(Protocol):
         self._taker = taker
         self._reader = ResponseParser(method, self._settings, self._known)
         self._state = SENDING
-        self._request_ended = self._request_paused = self._answer_paused = False
+        self._request_ended = self._request_paused = self._was_paused = False
+        self.paused_at = math.inf
         if not whole:
             self._wait_anew()
         self._outgoing.begin(head, None if whole else self)
@@ -140,20 +160,26 @@ class Connection(Protocol):
         self._request_ended = True
         if self._state is SENDING:
             self._state = AWAITING
+            self._served_before = self._pool.exchanges
             self._wait_anew()
 
     def pause_response(self) -> None:
         """The client reads too slowly."""
-        self._answer_paused = True
+        self._was_paused = True
+        self.paused_at = min(self.paused_at, self._clock.seconds())
         self._wait_anew()
         self.transport.pauseProducing()
 
     def resume_response(self) -> None:
         """It reads again."""
-        if self._answer_paused:
-            self._answer_paused = False
+        if self.paused_at < math.inf:
+            self.paused_at = math.inf
             self._wait_anew()
             self.transport.resumeProducing()
+
+    def give_up(self, refusal: ErrorResponse) -> None:
+        """End the exchange for the sake of others; the back end is not at fault."""
+        self._fail(refusal, is_fault=False)
 
     def cancel(self) -> None:
         """The exchange is off: nobody waits for its answer, and the connection is no good to anybody else."""
@@ -217,18 +243,16 @@ class Connection(Protocol):
     def expired(self) -> None:
         """Whatever was waited for does not come."""
         if self._state is OPENING and self._attempt is not None:
-            self._fail_opening(
-                ErrorResponse(
-                    Code.CONNECT_TIMEOUT, "the back end could not be connected to in time"
-                )
-            )
+            self._fail_opening(_TOO_LATE)
             self._attempt.cancel()
         elif self._state is IDLE:
             self.close()
         elif self._state is CLOSED:
             self.transport.abortConnection()
         else:
-            self._fail(ErrorResponse(Code.BACKEND_TIMEOUT, "the back end did not go on in time"))
+            is_fault = self._request_paused or self._serves_nothing()
+            late = ErrorResponse(Code.BACKEND_TIMEOUT, "the back end did not go on in time")
+            self._fail(late, is_fault=is_fault)
 
     # Inside.
 
@@ -266,7 +290,26 @@ class Connection(Protocol):
         elif event is END:
             self._end_exchange(taker)
         else:
-            self._fail(event)
+            self._fail(event, is_fault=self._is_fault(event))
+
+    def _is_fault(self, refusal: ErrorResponse) -> bool:
+        """Whether a response that is cut short or malformed tells of the back end, and not of the client.
+
+        A back end may have lost its patience with a client whose next piece was waited for, or that did not read: Tomcat's
+        ``connectionTimeout`` is 20 s.
+        """
+        waits_for_client = self._state is CLOSED and not (
+            self._request_ended or self._request_paused
+        )
+        is_too_large = refusal.code is Code.RESPONSE_TOO_LARGE
+        return not (waits_for_client or self._was_paused or is_too_large)
+
+    def _serves_nothing(self) -> bool:
+        """Whether a timeout tells of the back end, and not of one resource: a stream of events, or a slow report.
+
+        It has not begun this response, nor ended any other since this one was asked for.
+        """
+        return self._state is AWAITING and self._pool.exchanges == self._served_before
 
     def _end_exchange(self, taker: ResponseHandler) -> None:
         reusable = self._reader is not None and self._reader.reusable and self._request_ended
@@ -282,23 +325,28 @@ class Connection(Protocol):
             self._abort()
         taker.response_end()
 
-    def _fail(self, refusal: ErrorResponse) -> None:
+    def _fail(self, refusal: ErrorResponse, *, is_fault: bool) -> None:
         taker, self._taker = self._taker, None
-        # One that has ended while the client's next piece was waited for may have lost its patience with the client.
-        if self._state is not CLOSED or self._request_ended or self._request_paused:
+        if is_fault:
             self._pool.faulted(self, refusal)
         self._abort()
         assert taker is not None
         taker.response_failed(refusal)
 
     def _not_opened(self, failure: Failure) -> None:
-        if self._state is OPENING:
-            self._fail_opening(
-                ErrorResponse(
-                    Code.CONNECT_FAILED,
-                    f"the back end could not be connected to: {connect_reason(failure.value)}",
-                )
-            )
+        if self._state is not OPENING:
+            return
+        error = failure.value
+        if (
+            isinstance(error, ConnectTimeout | TCPTimedOutError)
+            or _number(error) == errno.ETIMEDOUT
+        ):
+            self._fail_opening(_TOO_LATE)
+            return
+        reason = f"the back end could not be connected to: {connect_reason(error)}"
+        is_ours = _number(error) in _SHORTAGES
+        code = Code.OUT_OF_RESOURCES if is_ours else Code.CONNECT_FAILED
+        self._fail_opening(ErrorResponse(code, reason))
 
     def _fail_opening(self, refusal: ErrorResponse) -> None:
         self._state = CLOSED
@@ -325,6 +373,10 @@ class Connection(Protocol):
 
     def _wait_anew(self) -> None:
         seconds = timeout_for(
-            self._state, self._settings, self._request_paused, self._answer_paused
+            self._state, self._settings, self._request_paused, self.paused_at < math.inf
         )
         self.deadline = self._clock.seconds() + seconds
+
+
+def _number(error: BaseException | None) -> int | None:
+    return getattr(error, "osError", None)

@@ -4,8 +4,9 @@ Laws
 ----
 * One failed connection is enough to leave a back end alone; answers that fail have to be ``failure-threshold`` in a row, since a single
   one may be the request's fault.
-* What has failed is tried again after a retry-delay that doubles each time. Where there are checks, they do that; where there are
-  none, one request does.
+* What has failed is tried again after a retry-delay that doubles each time: one request does that.
+* Where there are checks, these alone say that a back end is down. Clients can cause failed exchanges, and with them would take
+  every back end, and ``/readyz``, down: an exchange lowers the share, to nothing during the retry-delay, then by a slow start.
 * Only connections that were begun since a back end went down say anything of it: those before may have failed with it, or
   outlived its listener.
 """
@@ -31,10 +32,11 @@ _DOUBLINGS = 16
 class Health:
     """What is thought of one back end. Times are seconds of the clock whose ``now`` is passed in.
 
-    ``since``: when it came into its state; ``fell``: when it last went down; ``reason``: the last failure's sentence;
-    ``until``: when the retry-delay ends; ``trial``: until when the outcome of a trial is waited for; ``falls``: how many times it
-    has gone down, or failed a trial, without a good exchange in between; ``faults``: of exchanges, in a row; ``good`` and
-    ``bad``: checks in a row; ``checked``: whether there has been one.
+    ``since``: when it came into its state; of one that is held back, when its share grows again (``SLOW``, in the future);
+    ``fell``: when it last went down or was held back; ``reason``: the last failure's sentence; ``until``: when the retry-delay
+    ends; ``trial``: until when the outcome of a trial is waited for; ``falls``: how many times it has gone down, or failed a
+    trial, without a good exchange in between; ``faults``: of exchanges, in a row; ``good`` and ``bad``: checks in a row;
+    ``checked``: whether there has been one.
     """
 
     since: float
@@ -66,8 +68,10 @@ class Health:
         )
 
     def share(self, now: float, settings: UpstreamSettings) -> float:
-        """0 when it is down, 1 when it is up, something in between in a slow start."""
+        """0 when it is down or held back, 1 when it is up, something in between in a slow start."""
         if self.state is BackendState.SLOW:
+            if now < self.since:
+                return 0.0
             return max(_LEAST_SHARE, min(1.0, (now - self.since) / settings.slow_start))
         return float(self.state is BackendState.UP)
 
@@ -89,31 +93,50 @@ class Health:
             return self if checks else _back(self, now, falls=0)
         return attrs.evolve(self, falls=0, faults=0)
 
-    def faulted(self, now: float, born: float, reason: str, settings: UpstreamSettings) -> Health:
+    def faulted(
+        self,
+        now: float,
+        born: float,
+        reason: str,
+        settings: UpstreamSettings,
+        checks: HealthSettings | None = None,
+    ) -> Health:
         """An exchange failed after it had been sent."""
         if born < self.fell:
             return self
         if self.state is BackendState.DOWN or self.faults + 1 >= settings.failure_threshold:
-            return self.failed(now, born, reason, settings)
+            return self.failed(now, born, reason, settings, checks)
         return attrs.evolve(self, faults=self.faults + 1, reason=reason)
 
-    def failed(self, now: float, born: float, reason: str, settings: UpstreamSettings) -> Health:
+    def failed(
+        self,
+        now: float,
+        born: float,
+        reason: str,
+        settings: UpstreamSettings,
+        checks: HealthSettings | None = None,
+    ) -> Health:
         """A connection could not be had. While a retry-delay runs that is nothing new."""
         if born < self.fell:
             return self
-        if self.state is BackendState.DOWN and now < self.until:
+        if now < self.until or (checks is not None and self.state is BackendState.DOWN):
             return attrs.evolve(self, reason=reason)
         hold = min(
             settings.retry_delay * 2 ** min(self.falls, _DOUBLINGS), settings.max_retry_delay
         )
-        return attrs.evolve(_down(self, now, reason), until=now + hold, falls=self.falls + 1)
+        fallen = (
+            _down(self, now, reason)
+            if checks is None
+            else _held_back(self, now, now + hold, reason)
+        )
+        return attrs.evolve(fallen, until=now + hold, falls=self.falls + 1)
 
     # What checks tell.
 
     def check_passed(self, now: float, checks: HealthSettings) -> Health:
         """A check got the answer that it should."""
         found = attrs.evolve(self, good=self.good + 1, bad=0, checked=True)
-        well = found.state is BackendState.DOWN and now >= found.until and found.good >= checks.rise
+        well = found.state is BackendState.DOWN and found.good >= checks.rise
         # Not the falls: one whose exchanges fail, whatever its checks say, is left alone for longer each time.
         return _back(found, now, falls=found.falls) if well else found
 
@@ -127,6 +150,12 @@ class Health:
 
 def _back(health: Health, now: float, falls: int) -> Health:
     return attrs.evolve(health, state=BackendState.SLOW, since=now, falls=falls, faults=0)
+
+
+def _held_back(health: Health, now: float, until: float, reason: str) -> Health:
+    return attrs.evolve(
+        health, state=BackendState.SLOW, since=until, fell=now, reason=reason, faults=0
+    )
 
 
 def _down(health: Health, now: float, reason: str) -> Health:

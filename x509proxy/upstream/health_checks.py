@@ -84,6 +84,8 @@ class Checks:
 class _Check:
     """One check: whose connection it is, and who takes the answer. ``ended`` is called once, unless it is cancelled."""
 
+    exchanges = 0
+
     def __init__(
         self,
         request: bytes,

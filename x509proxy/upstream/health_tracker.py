@@ -51,7 +51,7 @@ class BackendHealth:
     # What a back end is sent.
 
     def share(self) -> float:
-        """0 when it is down, 1 when it is up, something in between in a slow start."""
+        """0 when it is down or held back, 1 when it is up, something in between in a slow start."""
         if self.spotless:
             return 1.0
         now = self._clock.seconds()
@@ -75,12 +75,14 @@ class BackendHealth:
     def faulted(self, born: float, reason: str) -> None:
         """An exchange failed after it had been sent."""
         self.failures += 1
-        self._change(self.health.faulted(self._clock.seconds(), born, reason, self._settings))
+        now = self._clock.seconds()
+        self._change(self.health.faulted(now, born, reason, self._settings, self._checks))
 
     def failed(self, born: float, reason: str) -> None:
         """A connection could not be had."""
         self.failures += 1
-        self._change(self.health.failed(self._clock.seconds(), born, reason, self._settings))
+        now = self._clock.seconds()
+        self._change(self.health.failed(now, born, reason, self._settings, self._checks))
 
     def checked(self, reason: str) -> None:
         """A check has ended; ``reason``: why it is no good, empty if it is."""
@@ -119,3 +121,6 @@ class BackendHealth:
             self._log.info(
                 "back end {backend} is back after {after:.1f} s", backend=self._backend, after=after
             )
+        elif before.state is BackendState.UP and health.state is BackendState.SLOW:
+            sentence = "back end {backend} gets fewer requests: {reason}"
+            self._log.warn(sentence, backend=self._backend, reason=health.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,14 @@ from x509proxy.upstream.health_checks import Checks
 from x509proxy.upstream.health_tracker import BackendHealth
 
 __all__ = ["ConnectionWaiter", "Pool", "Step", "plan"]
+
+
+# Seconds for which a client may have read nothing without being cut for one who waits, and between two looks for such clients.
+_BEHIND = 1.0
+_LOOK = 0.5
+_SLOW_CLIENT = ErrorResponse(
+    Code.SLOW_CLIENT, "the client does not read while others wait for the connection"
+)
 
 
 class Step(enum.Enum):
@@ -50,17 +59,18 @@ class ConnectionWaiter(Protocol):
 
 
 class _Waiting:
-    """One in the queue, with a deadline of its own."""
+    """One in the queue. ``end``: when it gives up; ``deadline``: when it looks for room again."""
 
     def __init__(
-        self, asker: ConnectionWaiter, deadline: float, give_up: Callable[[_Waiting], None]
+        self, asker: ConnectionWaiter, end: float, look: Callable[[_Waiting], None]
     ) -> None:
         self.asker = asker
-        self.deadline = deadline
-        self._give_up = give_up
+        self.end = end
+        self.deadline = 0.0
+        self._look = look
 
     def expired(self) -> None:
-        self._give_up(self)
+        self._look(self)
 
 
 class Pool:
@@ -92,6 +102,8 @@ class Pool:
         # that send slowly would be all that a back end sees.
         self._uploads: set[Connection] = set()
         self._most_uploads = max(1, settings.max_connections // 2)
+        # Likewise for those whose clients do not read; at least one connection is for others.
+        self._most_unread = settings.max_connections // 2
         self._waiting: deque[_Waiting] = deque()
         self._serving = False
         self._closed = False
@@ -110,6 +122,11 @@ class Pool:
         """How many exchanges there are, or wait to be."""
         return len(self._busy) + len(self._opening) + len(self._waiting)
 
+    @property
+    def exchanges(self) -> int:
+        """How many have gone well."""
+        return self.record.exchanges
+
     def status(self) -> PoolStatus:
         """What there is to see of it, now."""
         return attrs.evolve(
@@ -122,9 +139,13 @@ class Pool:
         if self._checks is not None:
             self._checks.start()
 
+    def has_room(self, asker: ConnectionWaiter) -> bool:
+        """Whether ``asker`` would get a connection without waiting for another exchange's end."""
+        return (bool(self._idle) or self._may_open()) and self._may_upload(asker)
+
     def acquire(self, asker: ConnectionWaiter) -> None:
         """Give ``asker`` a connection, now or later, or the reason why not."""
-        if asker.streams and len(self._uploads) >= self._most_uploads:
+        if not self._may_upload(asker):
             self._hold_up(asker)
             return
         while self._idle:
@@ -132,6 +153,7 @@ class Pool:
                 self._lend(self._idle.pop(), asker)
                 return
             self._idle[-1].close()
+        self._make_room()
         match plan(len(self._busy) + len(self._opening), len(self._waiting), self.settings):
             case Step.OPEN:
                 self._open(asker)
@@ -168,7 +190,8 @@ class Pool:
     def failed(self, connection: Connection, refusal: ErrorResponse) -> None:
         """It could not be opened; not one byte of a request has been sent on it."""
         asker = self._opening.pop(connection)
-        self._judge(self.record.failed, connection.born, refusal.detail)
+        if refusal.code is not Code.OUT_OF_RESOURCES:
+            self._judge(self.record.failed, connection.born, refusal.detail)
         self._uploads.discard(connection)
         self._serve_queue()
         if asker is not None:
@@ -259,11 +282,35 @@ class Pool:
                 ErrorResponse(Code.UPLOADS_FULL, "as many uploads to the back end as there may be")
             )
 
+    def _make_room(self) -> None:
+        """If clients that do not read hold more than half of the connections, take that of the one that is furthest behind."""
+        if self._may_open():
+            return
+        unread = [connection for connection in self._busy if connection.paused_at < math.inf]
+        if len(unread) > self._most_unread:
+            last = min(unread, key=lambda connection: connection.paused_at)
+            if last.paused_at + _BEHIND <= self.deadlines.clock.seconds():
+                last.give_up(_SLOW_CLIENT)
+
     def _wait(self, asker: ConnectionWaiter) -> None:
-        deadline = self.deadlines.clock.seconds() + self.settings.queue_timeout
-        waiting = _Waiting(asker, deadline, self._give_up)
+        now = self.deadlines.clock.seconds()
+        waiting = _Waiting(asker, now + self.settings.queue_timeout, self._look_again)
         self._waiting.append(waiting)
+        self._look_later(waiting, now)
         self.deadlines.watch(waiting)
+
+    def _look_later(self, waiting: _Waiting, now: float) -> None:
+        waiting.deadline = min(waiting.end, now + _LOOK)
+
+    def _look_again(self, waiting: _Waiting) -> None:
+        """A client may have stopped reading since the last look. What is freed goes to the first in the queue."""
+        now = self.deadlines.clock.seconds()
+        if waiting.end <= now:
+            self._give_up(waiting)
+        else:
+            self._look_later(waiting, now)
+            if self._first() is not None:
+                self._make_room()
 
     def _serve_queue(self) -> None:
         """A place has become free. What fails at once comes back here by ``failed``, and is not nested."""
@@ -271,13 +318,16 @@ class Pool:
             return
         self._serving = True
         try:
-            while (first := self._first()) is not None and (self._idle or self._has_room()):
+            while (first := self._first()) is not None and (self._idle or self._may_open()):
                 self._leave_queue(first)
                 self.acquire(first.asker)
         finally:
             self._serving = False
 
-    def _has_room(self) -> bool:
+    def _may_upload(self, asker: ConnectionWaiter) -> bool:
+        return not asker.streams or len(self._uploads) < self._most_uploads
+
+    def _may_open(self) -> bool:
         return len(self._busy) + len(self._opening) < self.settings.max_connections
 
     def _first(self) -> _Waiting | None:

@@ -485,10 +485,37 @@ class Waiting(ChannelTestCase):
         self.desk.then = self.begin
         wire = self.connect(GET)
         for _ in range(3):
+            self.desk.requests[0].write(b"a" * 10000)
             wire.fill()
             self.wait(13.75)
             wire.drain()
         self.assertEqual(["pause", "resume"] * 3, self.source.told)
+        self.expect_open(wire)
+
+    def test_dripping_reader(self) -> None:
+        """A client that reads in drips is cut: once it has been waited for long enough, it has to read at a rate."""
+        for rate, cut in ((1, True), (3, False)):
+            self.arrange(ClientSettings(send_timeout=12, min_response_rate=2))
+            self.desk.then = self.begin
+            wire = self.connect(GET)
+            self.desk.requests[-1].write(b"a" * 10000)
+            for _ in range(10):
+                wire.fill()
+                self.wait(6)
+                wire.drain()
+                self.desk.requests[-1].write(b"a" * 6 * rate)
+            self.assertEqual(cut, wire.aborted)
+
+    def test_slow_back_end(self) -> None:
+        """Time in which the client is not waited for counts for nothing."""
+        self.arrange(ClientSettings(send_timeout=12, min_response_rate=2))
+        self.desk.then = self.begin
+        wire = self.connect(GET)
+        for _ in range(20):
+            self.desk.requests[-1].write(b"a")
+            wire.fill()
+            wire.drain()
+            self.wait(20)
         self.expect_open(wire)
 
     def test_client_that_does_not_read_the_last(self) -> None:

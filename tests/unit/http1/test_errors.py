@@ -27,7 +27,7 @@ class Codes(SynchronousTestCase):
             statuses.setdefault(code.status, []).append(code.label)
         self.assertEqual(
             {
-                0: ["send_timeout", "client_left", "shutdown"],
+                0: ["send_timeout", "slow_client", "client_left", "shutdown"],
                 400: [
                     "bad_request", "ambiguous_path", "contradictory_rules", "certificate_too_large",
                 ],
@@ -43,8 +43,8 @@ class Codes(SynchronousTestCase):
                 421: ["misdirected"],
                 431: ["head_too_large"],
                 501: ["not_implemented"],
-                502: ["connect_failed", "invalid_response", "internal_error"],
-                503: ["queue_full", "uploads_full", "queue_timeout"],
+                502: ["connect_failed", "invalid_response", "response_too_large", "internal_error"],
+                503: ["queue_full", "out_of_resources", "uploads_full", "queue_timeout"],
                 504: ["connect_timeout", "backend_timeout"],
             },
             statuses,

@@ -22,6 +22,7 @@ from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import PRESETS
 from x509proxy.monitoring.access_log_format import access_line
+from x509proxy.monitoring.counters import Counters
 from x509proxy.schema import ProxySettings
 from x509proxy.service.access_log import AccessLog, LogFile, RateLimiter, open_log
 from x509proxy.settings import LogFormat
@@ -119,15 +120,46 @@ class Files(FileTestCase):
         os.fstat(1)
 
     def test_torn(self) -> None:
-        """A line that was written in part is an error, and the next line is a line of its own."""
+        """A line that was written in part counts as dropped, and the next line is a line of its own."""
         real, limit = os.write, [3]
         self.patch(os, "write", lambda descriptor, data: real(descriptor, data[: limit[0]]))
         file = self.open()
-        self.assertRaises(OSError, file.write, "a line")
+        file.write("a line")
+        self.assertEqual((1, "a line was written in part"), (file.dropped, file.error))
         limit[0] = 99
         file.write("another")
         file.write("more")
         self.assertEqual(["a l", "another", "more"], self.lines)
+
+    def test_pipe(self) -> None:
+        """Into a FIFO lines are written without a wait for its reader; what finds no room is counted, and the rest can be read."""
+        os.mkfifo(self.path)
+        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        file = self.open()
+        for number in range(20000):
+            file.write(f"{number:099}")
+        self.assertTrue(0 < file.dropped < 10000, file.dropped)
+        self.assertEqual("its reader has stopped", file.error)
+        self.assertEqual(b"0" * 99 + b"\n", os.read(reader, 100))
+
+    def test_pipe_reopened(self) -> None:
+        """What was written into a FIFO before it is opened again arrives, and no descriptor is left open."""
+        os.mkfifo(self.path)
+        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        file = self.open()
+        file.write("a")
+        file.reopen()
+        file.write("b")
+        file.close()
+        os.set_blocking(reader, True)
+        found = b""
+        while piece := os.read(reader, 100):
+            found += piece
+        self.assertEqual({b"a", b"b"}, {*found.split()})
+        self.assertEqual(before, len(list(Path("/proc/self/fd").iterdir())))
+        os.close(reader)
 
     def test_none(self) -> None:
         """No path, no file."""
@@ -301,6 +333,13 @@ class Writing(FileTestCase):
         self.assertEqual(
             [("error", "access-log: 999 more lines are lost")], self.told(log, seconds=1)
         )
+
+    def test_counted(self) -> None:
+        """What is lost is counted for whoever watches."""
+        counters = Counters()
+        log = AccessLog(LogFile("/dev/full"), Given(ProxySettings()), self.clock, counters)  # type: ignore[arg-type]
+        self.told(log, *[EXCHANGE] * 3)
+        self.assertEqual({"access": 3, "service": 0}, counters.counts().log_lines_dropped)
 
     def test_reopened(self) -> None:
         """It goes on in the new file when it is told to; one without a file has nothing to open."""

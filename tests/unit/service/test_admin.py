@@ -221,6 +221,17 @@ class Answers(SynchronousTestCase):
         self.looked.broken = False
         self.assertEqual(200, self.page("/").status)
 
+    def test_crowd(self) -> None:
+        """However many local connections are idle, or have sent half a head, the next one is answered: the oldest makes room."""
+        wires = []
+        for number in range(200):
+            wire = RequestTransport(self.clock).attach(self.admin._factory.buildProtocol(None))
+            wire.deliver(b"GET / HT" if number % 2 else b"")
+            wires.append(wire)
+        self.assertEqual(200, self.page("/readyz").status)
+        self.clock.advance(0)
+        self.assertEqual([True] * 137 + [False] * 63, [wire.gone for wire in wires])
+
     def test_bounds(self) -> None:
         """A long head, and a head that does not come, end the connection."""
         self.assertEqual(

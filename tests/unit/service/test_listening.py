@@ -6,6 +6,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.certificates.test_pem_files import NAME
+from x509proxy.downstream.factory import NamedFactory
 from x509proxy.schema import AdminSettings, ListenerSettings, ProxySettings
 from x509proxy.service.listening import ListeningEndpoint, check_kinds
 from x509proxy.settings import SettingsError
@@ -52,3 +53,28 @@ class Kinds(SynchronousTestCase):
             )
             self.assertNotIn(NAME, str(start))
             self.assertIn("…", str(start))
+
+
+class Backlogs(SynchronousTestCase):
+    """The length of the accept queue: Twisted's 50 makes a burst of clients wait for repeated SYNs."""
+
+    def backlogs(self, description: str) -> list[int]:
+        """Of all that listens after this endpoint was bound."""
+        reactor = MemoryReactorClock()
+        ListeningEndpoint(reactor, description).bind(NamedFactory())
+        return [server[2] for server in (*reactor.tcpServers, *reactor.unixServers)]
+
+    def test_default(self) -> None:
+        """4096 where the endpoint names none, for each kind of socket that is made here."""
+        for description in (
+            "tcp:1",
+            "tcp:1:127.0.0.1",
+            r"tcp6:1:interface=\:\:1",
+            "unix:/a:mode=600",
+        ):
+            self.assertEqual([4096], self.backlogs(description), description)
+
+    def test_named(self) -> None:
+        """The endpoint's own, by name or by position."""
+        for description in ("tcp:1:backlog=7", "tcp:1:127.0.0.1:7", "unix:/a:600:7"):
+            self.assertEqual([7], self.backlogs(description), description)

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.test_pki import PkiTestCase
 from tests.support.certificates import Pair, pair
+from tests.support.memory import RequestTransport
 from tests.support.raw_tls import get, read_reply
 from tests.system.test_service import Files, parse, running_of
 from tests.system.test_workers import ParentReactor
@@ -146,6 +147,34 @@ class InMemory(SynchronousTestCase):
                 (eventAsText(event, includeTimestamp=False, includeSystem=False), limits.made),
             )
             self.assertEqual(8192, running.configuration.settings.client.max_connections)
+
+    def test_file_limit_too_low(self) -> None:
+        """Where the hard limit is too low one warning says how many connections there can be, and no more are accepted."""
+        self.limits(512, 512)
+        running = ProxyServer(self.configuration(), self.reactor)
+        with capturedLogs() as events:
+            self.adopt(running)
+            running.use(self.of_connections(2048))
+        [event] = [event for event in events if event["log_level"] is LogLevel.warn]
+        sentence = (
+            "the limit of open files is 512, 8448 are wanted for client.max-connections: "
+            "at most 288 connections are accepted"
+        )
+        self.assertEqual(sentence, eventAsText(event, includeTimestamp=False, includeSystem=False))
+        for number in range(300):
+            protocol = running.factory.buildProtocol(None)
+            self.assertEqual(number >= 288, protocol is None)
+            if protocol is not None:
+                RequestTransport(self.reactor).attach(protocol)
+        running.use(self.of_connections(100))
+        self.assertEqual(288, running.factory.connections)
+
+    def test_hardly_any_files(self) -> None:
+        """However low it is, one connection is accepted."""
+        self.limits(64, 64)
+        running = ProxyServer(self.configuration(), self.reactor)
+        self.adopt(running)
+        self.assertIsNotNone(running.factory.buildProtocol(None))
 
     def test_one_at_a_time(self) -> None:
         """Of connections that wait at a socket that others have too, it takes one and leaves the next to whoever is free."""

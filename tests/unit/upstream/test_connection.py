@@ -8,7 +8,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionLost, TCPTimedOutError
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -114,6 +115,33 @@ class Connecting(UpstreamTestCase):
         )
         self.expect()
         self.expect_forgotten()
+
+    def test_no_fault_of_the_back_end(self) -> None:
+        """No descriptor, port or memory left on this side is a 503, and says nothing of the back end."""
+        for number in (
+            errno.EMFILE,
+            errno.ENFILE,
+            errno.ENOBUFS,
+            errno.ENOMEM,
+            errno.EADDRNOTAVAIL,
+        ):
+            borrower = self.acquire()
+            self.back_end.attempts[-1].fail(ConnectError(number, "text"))
+            self.assertEqual([503], borrower.statuses)
+            self.expect()
+        self.assertEqual(
+            (0, BackendState.UP), (self.pool.status().failures, self.pool.status().state)
+        )
+
+    def test_timed_out_below(self) -> None:
+        """A timeout of Twisted's, or of the kernel's, is the same 504 as one of this connection's own."""
+        for reason in (ConnectTimeout(), TCPTimedOutError(), ConnectError(errno.ETIMEDOUT, "text")):
+            borrower = self.acquire()
+            self.back_end.attempts[-1].fail(reason)
+            self.assertEqual(
+                [(504, "the back end could not be connected to in time")],
+                [(refusal.status, refusal.detail) for refusal in borrower.refusals],
+            )
 
     def test_in_time(self) -> None:
         """One that takes too long is a 504, and the attempt is given up."""
@@ -403,6 +431,45 @@ class CutShort(UpstreamTestCase):
         self.wire.lose()
         self.assertEqual(2, self.pool.status().failures)
 
+    def test_paused_for_the_client(self) -> None:
+        """One that cuts a response off which was paused for its client is not at fault, even after the pause."""
+        for resumes in (False, True):
+            borrower = self.ask()
+            self.wire.deliver(BEGUN)
+            borrower.connection.pause_response()
+            self.wait(60)
+            if resumes:
+                borrower.connection.resume_response()
+            self.wire.lose(CUT)
+            self.assertEqual([502], borrower.statuses)
+        self.assertEqual(0, self.pool.status().failures)
+
+    def test_next_after_a_pause(self) -> None:
+        """The pause of one response excuses nothing in the next one on the same connection."""
+        borrower = self.ask()
+        self.wire.deliver(BEGUN)
+        borrower.connection.pause_response()
+        borrower.connection.resume_response()
+        self.wire.deliver(b"cd")
+        self.ask()
+        self.wire.lose()
+        self.assertEqual(1, self.pool.status().failures)
+
+    def test_too_large(self) -> None:
+        """A head that is merely too large is a 502, and no fault: a client may have asked for it."""
+        large = b"x" * SETTINGS.max_head_bytes
+        for pieces in ((b"X: %b\r\n\r\n" % large,), (b"X: x\r\n" * 300,), (b"X: ", large, large)):
+            borrower = self.ask()
+            self.wire.deliver(b"HTTP/1.1 200 OK\r\n", *pieces)
+            self.assertEqual([502], borrower.statuses)
+        self.assertEqual(0, self.pool.status().failures)
+
+    def test_malformed(self) -> None:
+        """One that is malformed is a fault."""
+        self.ask()
+        self.wire.deliver(b"HTTP/1.1 2000 OK\r\n\r\n")
+        self.assertEqual(1, self.pool.status().failures)
+
     def test_in_the_head(self) -> None:
         """A head that is cut short is a 502."""
         borrower = self.ask()
@@ -432,6 +499,32 @@ class CutShort(UpstreamTestCase):
         self.wire.lose(CUT)
         self.expect()
         self.expect_forgotten()
+
+
+class Late(UpstreamTestCase):
+    """A timeout is a fault only where it says something of the back end, and not of one resource."""
+
+    def test_never(self) -> None:
+        """One that responds to nothing while a request waits is at fault."""
+        borrower = self.ask()
+        self.wait(SETTINGS.response_timeout)
+        self.assertEqual(([504], 1), (borrower.statuses, self.pool.status().failures))
+
+    def test_one_of_many(self) -> None:
+        """One that has served another request in the meantime is not."""
+        late = self.ask()
+        self.wait(1)
+        self.ask()
+        self.wire.deliver(OK)
+        self.wait(SETTINGS.response_timeout)
+        self.assertEqual(([504], 0), (late.statuses, self.pool.status().failures))
+
+    def test_stream(self) -> None:
+        """One that has begun its response and pauses, as a stream of events does, is not."""
+        borrower = self.ask()
+        self.wire.deliver(BEGUN)
+        self.wait(SETTINGS.read_timeout)
+        self.assertEqual(([504], 0), (borrower.statuses, self.pool.status().failures))
 
 
 class Cancelling(UpstreamTestCase):

@@ -40,10 +40,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides, implementer
 
 from tests.support.memory import OK, Borrower
+from tests.support.raw_tls import until
 from x509proxy.backend_url import Backend
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.http1.errors import Code
 from x509proxy.settings import ClientAuth, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections, make_context, peer_certificate
@@ -418,3 +420,34 @@ class Sockets(TestCase):
         await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=ours)
         backend_endpoint(self.reactor, Backend.parse("https://as.example"), SETTINGS)
         self.assertEqual([], [warning["message"] for warning in self.flushWarnings()])
+
+
+class NoRoom(TestCase):
+    """A back end whose accept queue is full, so that no attempt to connect to it ends."""
+
+    async def test_in_time(self) -> None:
+        """It is a 504 with the code of the connect timeout, by its address and by its name."""
+        from twisted.internet import reactor
+
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            port = full.getsockname()[1]
+            held = [socket.socket() for _ in range(4)]
+            for one in held:
+                self.addCleanup(one.close)
+                one.setblocking(False)
+                one.connect_ex(("127.0.0.1", port))
+            for host in ("127.0.0.1", "localhost"):
+                backend = Backend.parse(f"http://{host}:{port}")
+                settings = UpstreamSettings(connect_timeout=0.3)
+                pool = Pool(
+                    backend,
+                    backend_endpoint(reactor, backend, settings),
+                    Deadlines(reactor),
+                    settings,
+                )
+                borrower = Borrower(Borrower.ask)
+                pool.acquire(borrower)
+                await until(lambda borrower=borrower: borrower.refusals)  # type: ignore[misc]
+                self.assertEqual([Code.CONNECT_TIMEOUT], [one.code for one in borrower.refusals])

@@ -177,23 +177,55 @@ class Checking(SynchronousTestCase):
             BackendState.DOWN, found.check_failed(3, "500", CHECKS).check_passed(4, CHECKS).state
         )
 
-    def test_good_ones_from_before(self) -> None:
-        """Good ones from before the fall do not count."""
-        found = (
-            NEW.check_passed(1, CHECKS).check_passed(2, CHECKS).failed(3, 3, "refused", SETTINGS)
-        )
-        self.assertEqual(BackendState.DOWN, found.check_passed(10, CHECKS).state)
-
-    def test_hold_off(self) -> None:
-        """After a failed connection they have to wait for the end of the retry-delay too, which doubles in spite of them."""
-        found = down().check_passed(100.2, CHECKS).check_passed(100.4, CHECKS)
-        self.assertEqual(BackendState.DOWN, found.state)
-        back = found.check_passed(101, CHECKS)
-        self.assertEqual(BackendState.SLOW, back.state)
-        self.assertEqual(104, back.failed(102, 102, "refused", SETTINGS).until)
-
     def test_exchanges(self) -> None:
         """A good exchange does not bring back what its checks have taken out, but clears the record of what is up."""
         found = NEW.check_failed(1, "500", CHECKS)
         self.assertEqual(found, found.served(3, 2, CHECKS))
         self.assertTrue(NEW.faulted(1, 1, "late", SETTINGS).served(2, 2, CHECKS).spotless)
+
+
+class HeldBack(SynchronousTestCase):
+    """Where there are checks, exchanges lower the share and no more: clients can cause what they tell."""
+
+    def failed(self, before: Health = NEW, at: float = 100.0) -> Health:
+        return before.failed(at, at, "refused", SETTINGS, CHECKS)
+
+    def shares(self, found: Health, *times: float) -> list[float]:
+        return [found.share(now, SETTINGS) for now in times]
+
+    def test_no_connection(self) -> None:
+        """One failed connection holds it back for the retry-delay, and its share grows after that."""
+        found = self.failed()
+        self.assertEqual((BackendState.SLOW, "refused"), (found.state, found.reason))
+        self.assertEqual([0.0, 0.0, 0.01, 0.5], self.shares(found, 100, 100.9, 101, 106))
+        self.assertIs(found, found.at(110.9, SETTINGS))
+        self.assertEqual(BackendState.UP, found.at(111, SETTINGS).state)
+
+    def test_faults(self) -> None:
+        """Failed exchanges have to be so many in a row, as without checks."""
+        found = NEW
+        for expected in (BackendState.UP, BackendState.UP, BackendState.SLOW):
+            found = found.faulted(5, 1, "late", SETTINGS, CHECKS)
+            self.assertEqual(expected, found.state)
+
+    def test_longer_each_time(self) -> None:
+        """The retry-delay doubles until an exchange has gone well; many that fail together are one."""
+        found, now, waits = NEW, 100.0, []
+        for _ in range(5):
+            found = self.failed(self.failed(found, now), now + 0.1)
+            waits.append(found.since - now)
+            now = found.since
+        self.assertEqual([1, 2, 4, 6, 6], waits)
+        found = self.failed(found.served(now, now, CHECKS), now)
+        self.assertEqual(1, found.since - now)
+
+    def test_checks_decide(self) -> None:
+        """Bad checks take out one that is held back; while they say so, an exchange adds nothing but its reason."""
+        found = self.failed(NEW.check_passed(1, CHECKS))
+        for _ in range(3):
+            found = found.check_failed(101, "500", CHECKS)
+        self.assertEqual(BackendState.DOWN, found.state)
+        found = self.failed(found, 102)
+        self.assertEqual((BackendState.DOWN, "refused"), (found.state, found.reason))
+        found = found.check_passed(102, CHECKS).check_passed(102.1, CHECKS)
+        self.assertEqual((BackendState.SLOW, 102.1), (found.state, found.since))

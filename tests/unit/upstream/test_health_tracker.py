@@ -62,12 +62,15 @@ class RecordTests(SynchronousTestCase):
 
     def test_trial(self) -> None:
         """One request may try it when its retry-delay is over; where there are checks, none."""
-        for checks, expected in ((None, True), (HealthSettings(path="/"), False)):
-            self.arrange(checks)
-            self.record.failed(self.clock.seconds(), "refused")
-            self.assertFalse(self.record.due())
-            self.clock.advance(1)
-            self.assertEqual(expected, self.record.due())
+        self.arrange(HealthSettings(path="/"))
+        self.record.checked("no answer in time")
+        self.clock.advance(60)
+        self.assertFalse(self.record.due())
+        self.arrange()
+        self.record.failed(self.clock.seconds(), "refused")
+        self.assertFalse(self.record.due())
+        self.clock.advance(1)
+        self.assertTrue(self.record.due())
         self.arrange()
         self.record.failed(self.clock.seconds(), "refused")
         self.clock.advance(1)
@@ -87,6 +90,20 @@ class RecordTests(SynchronousTestCase):
         ]
         self.assertEqual(expected, [formatEvent(event) for event in events])
 
+    def test_held_back(self) -> None:
+        """Where there are checks, failures lower the share, and the log says so once; the state is not down."""
+        self.arrange(HealthSettings(path="/"))
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.record.failed(self.clock.seconds(), "refused")
+            self.clock.advance(11)
+            self.assertEqual(1.0, self.record.share())
+        expected = ["back end https://as.example/base gets fewer requests: refused"]
+        self.assertEqual(expected, [formatEvent(event) for event in events])
+        self.assertNotIn(
+            BackendState.DOWN, {self.record.health.state, self.record.status(1000.0).state}
+        )
+
     def test_status(self) -> None:
         """What can be seen is a value, in the time of day."""
         expected = PoolStatus(name="https://as.example/base", state=BackendState.UP, since=1000.0)
@@ -99,7 +116,7 @@ class RecordTests(SynchronousTestCase):
         self.record.checked("")
         self.clock.advance(12)
         expected = PoolStatus(
-            name="https://as.example/base", state=BackendState.UP, since=1015.0, last_error="late", exchanges=3, failures=2,
+            name="https://as.example/base", state=BackendState.UP, since=1011.0, last_error="late", exchanges=3, failures=2,
             last_check=1005.0,
         )  # fmt: skip
         self.assertEqual(expected, self.record.status(1017.0))

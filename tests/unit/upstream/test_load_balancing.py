@@ -36,10 +36,10 @@ class BalanceTestCase(SynchronousTestCase):
 
     def order(self) -> list[int]:
         """The places of those that are asked, if none can be connected to and all this takes no time."""
-        return [self.pools.index(pool) for pool in candidates(self.pools)]
+        return [self.pools.index(pool) for pool in candidates(self.pools, Borrower())]
 
     def first(self) -> int:
-        return self.pools.index(next(candidates(self.pools)))
+        return self.pools.index(next(candidates(self.pools, Borrower())))
 
     def busy(self, place: int, number: int = 1) -> None:
         for _ in range(number):
@@ -76,7 +76,7 @@ class Well(BalanceTestCase):
 
     def test_late_choice(self) -> None:
         """Who comes next is decided when the first could not be had, by what is known then."""
-        order = candidates(self.pools)
+        order = candidates(self.pools, Borrower())
         self.assertIs(self.pools[0], next(order))
         self.busy(1)
         self.refuse(0)
@@ -102,7 +102,7 @@ class Down(BalanceTestCase):
         """If the last one that was up goes down when it is asked, the others are asked all the same."""
         self.refuse(2)
         self.refuse(0)
-        order = candidates(self.pools)
+        order = candidates(self.pools, Borrower())
         self.assertIs(self.pools[1], next(order))
         self.refuse(1)
         self.assertEqual({self.pools[0], self.pools[2]}, {*order})
@@ -117,7 +117,7 @@ class Down(BalanceTestCase):
         """The request of a trial that fails goes on to one that is well."""
         self.refuse(1)
         self.clock.advance(1)
-        order = candidates(self.pools)
+        order = candidates(self.pools, Borrower())
         self.assertIs(self.pools[1], next(order))
         self.refuse(1)
         self.assertEqual([self.pools[0], self.pools[2]], [*order])
@@ -126,9 +126,38 @@ class Down(BalanceTestCase):
     def test_checks(self) -> None:
         """Where there are checks no request is risked."""
         self.arrange(2, HealthSettings(path="/"))
-        self.refuse(0)
+        self.pools[0].record.checked("found status 500, expected 200")
         self.clock.advance(60)
         self.assertEqual([1], self.order())
+
+
+class HeldBack(BalanceTestCase):
+    """Some have checks that are good, and exchanges that fail."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.arrange(3, HealthSettings(path="/"))
+
+    def test_last(self) -> None:
+        """One that is held back is asked after all others, however much these have to do."""
+        self.refuse(0)
+        self.busy(1, 5)
+        self.assertEqual([2, 1, 0], self.order())
+
+    def test_all(self) -> None:
+        """If all are held back they are all asked, by what they have to do."""
+        for place in range(3):
+            self.refuse(place)
+        self.busy(0, 2)
+        self.busy(1)
+        self.assertEqual([2, 1, 0], self.order())
+
+    def test_before_those_that_are_down(self) -> None:
+        """One that the checks have taken out is not asked while another is only held back."""
+        self.refuse(0)
+        self.refuse(1)
+        self.pools[2].record.checked("found status 500, expected 200")
+        self.assertEqual([0, 1], self.order())
 
 
 class SlowStart(BalanceTestCase):
@@ -170,7 +199,7 @@ class Fairness(BalanceTestCase):
     def test_even(self) -> None:
         """Each gets the same number, and each of its connections is used."""
         for _ in range(30):
-            pool = next(candidates(self.pools))
+            pool = next(candidates(self.pools, Borrower()))
             borrower = Borrower(Borrower.ask)
             pool.acquire(borrower)
             borrower.connection.transport.deliver(OK)

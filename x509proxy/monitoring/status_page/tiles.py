@@ -91,6 +91,11 @@ def lists(snapshot: Snapshot) -> Markup:
                 "forged headers": counts.forged,
                 "odd header names": counts.invalid_header_names,
                 **counts.limits_met(),
+                **{
+                    f"dropped lines, {log} log": lines
+                    for log, lines in counts.log_lines_dropped.items()
+                    if lines
+                },
             },
         ),
     )

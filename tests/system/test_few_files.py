@@ -1,0 +1,54 @@
+"""Promises about a limit of open files that is too low: one warning, no flood of lines, and requests are answered."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import sys
+
+from twisted.internet.threads import deferToThread
+
+from tests.support.raw_tls import get, read_reply, until
+from tests.system.test_service import BIN, Daemon, DaemonTestCase
+
+_FILES = 300
+_CROWD = 600
+
+
+class FewFiles(DaemonTestCase):
+    async def test_crowd(self) -> None:
+        """More connections than there can be files: the rest are closed, and the log says it once, at the start."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < _CROWD + 200:
+            self.skipTest("this process may not open enough files itself")
+        daemon = self.prepare()
+        limited = ["prlimit", f"--nofile={_FILES}:{_FILES}", sys.executable, str(BIN / "twistd")]
+        daemon.spawn([*limited, "-n", "--pidfile=", *daemon.arguments()])
+        await until(daemon.listens, pause=0.05)
+        crowd: list[socket.socket] = []
+        self.addCleanup(lambda: [*map(socket.socket.close, crowd)])
+
+        def come() -> None:
+            crowd.extend(
+                socket.create_connection(("127.0.0.1", daemon.port), 10) for _ in range(_CROWD)
+            )
+
+        await deferToThread(come)
+        # The last ones are closed at once: there is no room for them.
+        self.assertEqual(b"", await deferToThread(crowd[-1].recv, 1))
+        for connection in crowd:
+            connection.close()
+        self.assertEqual(200, await deferToThread(self.ask_until_answered, daemon))
+        self.assertEqual(1, daemon.log.count("the limit of open files is 300"), daemon.log)
+        self.assertNotIn("EMFILE", daemon.log)
+        self.assertLess(len(daemon.log.splitlines()), 20)
+
+    def ask_until_answered(self, daemon: Daemon) -> int:
+        """The status for a client that comes again while others are still being closed."""
+        while True:
+            try:
+                with daemon.connect() as connection:
+                    connection.sendall(get())
+                    return read_reply(connection).status
+            except ConnectionError:
+                continue

@@ -1,0 +1,108 @@
+"""Promises about logs whose reader stops: nothing waits for it, what is dropped is counted, and the end comes in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.raw_tls import read_reply, until
+from tests.system.test_service import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase
+
+# More than a pipe (64 KiB) and the proxy's own buffer (1 MiB) hold: each line has the whole path.
+_REQUESTS = 600
+_PATH = "/" + "x" * 8000
+_REQUEST = f"GET {_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+class Stalled(DaemonTestCase):
+    timeout = 90
+
+    async def serve(self, runner: Sequence[str], *lines: str, log: str = "-") -> Daemon:
+        """A proxy whose standard output is a pipe that nobody reads."""
+        daemon = self.prepare()
+        admin = daemon.files.folder / "a"
+        text = "\n".join([*lines, "[admin]", f'listen = "unix:{admin}"', ""])
+        config = daemon.files.write("proxy.toml", text.encode())
+        self.reader, writer = os.pipe()
+        self.addCleanup(os.close, self.reader)
+        with (daemon.files.folder / "stderr").open("wb") as err:
+            daemon.process = subprocess.Popen(
+                [*runner, *daemon.arguments("--config", str(config), "--access-log", log)],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=err,
+            )
+        daemon.pid = daemon.process.pid
+        os.close(writer)
+        await until(daemon.listens, pause=0.05)
+        return daemon
+
+    async def flood(self, daemon: Daemon) -> None:
+        """Ask for more than fits into any buffer."""
+        for _ in range(_REQUESTS // 100):
+            await self.dialogue(daemon, self.ask_often)
+
+    def ask_often(self, connection: ssl.SSLSocket) -> None:
+        for _ in range(100):
+            connection.sendall(_REQUEST)
+            self.assertEqual(200, read_reply(connection).status)
+
+    def dropped(self, daemon: Daemon) -> dict[str, int]:
+        """The counter of the lines that were dropped, by log."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(os.path.relpath(daemon.files.folder / "a"))
+            connection.sendall(
+                b"GET /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        found: dict[str, int] = json.loads(answer.partition(b"\r\n\r\n")[2])["counts"][
+            "log_lines_dropped"
+        ]
+        return found
+
+    async def expect_end(self, daemon: Daemon) -> None:
+        """It ends in time, though nobody reads its last words either."""
+        os.kill(daemon.pid, signal.SIGTERM)
+        process = daemon.process
+        assert process is not None
+        await until(lambda: process.poll() is not None, seconds=10, pause=0.05)
+
+    async def test_twistd(self) -> None:
+        """With ``twistd -n``, whose own log goes the same way."""
+        daemon = await self.serve([*TWISTD, "-n", "--pidfile="])
+        await self.flood(daemon)
+        await until(lambda: self.dropped(daemon)["access"] > 0, pause=0.05)
+        await self.expect_end(daemon)
+
+    async def test_twist(self) -> None:
+        """With ``twist``."""
+        daemon = await self.serve(TWIST)
+        await self.flood(daemon)
+        await self.expect_end(daemon)
+
+    async def test_workers(self) -> None:
+        """With several processes that write into the same pipe."""
+        daemon = await self.serve([*TWISTD, "-n", "--pidfile="], "workers = 2")
+        await self.flood(daemon)
+        await until(lambda: self.dropped(daemon)["access"] > 0, pause=0.05)
+        await self.expect_end(daemon)
+
+    async def test_fifo(self) -> None:
+        """With a FIFO, from which the lines that found room can still be read."""
+        path = Path(self.mktemp()).absolute()
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        daemon = await self.serve([*TWISTD, "-n", "--pidfile="], log=str(path))
+        await self.flood(daemon)
+        await until(lambda: self.dropped(daemon)["access"] > 0, pause=0.05)
+        self.assertEqual(1, os.read(reader, 9000).count(_PATH.encode()))
+        await self.expect_end(daemon)
