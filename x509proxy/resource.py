@@ -14,15 +14,22 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Request as StockRequest
 
-from x509proxy.backend_url import Backend, Scheme
 from x509proxy.config.loader import Configuration
 from x509proxy.downstream.site_request import SiteRequest, read_stock_head
 from x509proxy.exchange import Observer, unobserved
 from x509proxy.forwarding.header_rules import HeaderRules, read_rules
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.relay import ProxiedRequest, Relay
-from x509proxy.schema import DiscoverySettings, ProxySettings
-from x509proxy.settings import ClientSettings, PolicySettings, SettingsError, UpstreamSettings
+from x509proxy.settings import (
+    Backend,
+    ClientSettings,
+    DiscoverySettings,
+    PolicySettings,
+    ProxySettings,
+    Scheme,
+    SettingsError,
+    UpstreamSettings,
+)
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.endpoints import backend_endpoint
 from x509proxy.upstream.pool import Pool

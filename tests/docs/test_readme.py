@@ -28,9 +28,8 @@ from tests.support.ports import free_port
 from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.endpoint import x509_endpoint
-from x509proxy.schema import ProxySettings
 from x509proxy.service.options import Options
-from x509proxy.settings import ClientSettings, Settings, UpstreamSettings
+from x509proxy.settings import ClientSettings, ProxySettings, Settings, UpstreamSettings
 
 _README = (Path(__file__).parents[2] / "README.rst").read_text("utf-8")
 _PATIENCE = 20.0

@@ -29,8 +29,14 @@ from x509proxy.config.loader import load_configuration, load_settings
 from x509proxy.downstream.factory import ProxyFactory, TlsFactory
 from x509proxy.downstream.proxy_protocol_listener import ProxiedFactory, stream_factory, use_place
 from x509proxy.monitoring.counters import Counters
-from x509proxy.schema import ListenerSettings, ProxySettings
-from x509proxy.settings import ClientAuth, ClientSettings, ProxyProtocol, SettingsError
+from x509proxy.settings import (
+    ClientAuth,
+    ClientSettings,
+    ListenerSettings,
+    ProxyProtocol,
+    ProxySettings,
+    SettingsError,
+)
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.transport.proxy_protocol import End, ProxyAddresses
 from x509proxy.transport.tls_context import ServerConnections, make_context

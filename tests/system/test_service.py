@@ -110,8 +110,11 @@ class ServiceTestCase(SynchronousTestCase):
         self.files = Files(self.mktemp())
 
     def expect_sentence(self, call: Callable[[], object], *words: str) -> str:
-        """It ends with one sentence."""
-        sentence = str(self.assertRaises(SystemExit, call).code)
+        """It ends with one sentence, from the options or from the service."""
+        error: BaseException = self.assertRaises((SystemExit, SettingsError), call)
+        sentence = str(error)
+        if isinstance(error, SettingsError):
+            sentence = f"x509proxy: {sentence}"
         self.assertTrue(sentence.startswith("x509proxy: "), sentence)
         self.assertNotIn("\n", sentence)
         for word in words:
@@ -220,7 +223,6 @@ class CommandLine(ServiceTestCase):
     def test_errors(self) -> None:
         """Whatever is wrong is one sentence that says where."""
         for arguments, words in (
-            ([], ["certificate", "found none"]),
             (["--config", "/nowhere.toml"], ["/nowhere.toml", "cannot be read"]),
             (self.files.arguments("--trust", "nobody"), ["--trust", "'nobody'", "self-signed"]),
             (
@@ -234,6 +236,15 @@ class CommandLine(ServiceTestCase):
             (self.files.arguments("--header", "X-Cert"), ["header"]),
         ):
             self.expect_sentence(lambda arguments=arguments: parse(*arguments), *words)  # type: ignore[misc]
+
+    def test_all_errors(self) -> None:
+        """Several mistakes are as many lines."""
+        said = str(self.assertRaises(SystemExit, parse).code)
+        keys = [line.split(": ")[:3] for line in said.splitlines()]
+        self.assertEqual(
+            [["x509proxy", key] for key in ("backend", "header-file", "certificate")],
+            [words[:2] for words in keys],
+        )
 
     def test_open_header_file(self) -> None:
         """A header file that others can read is refused."""

@@ -24,8 +24,7 @@ from x509proxy.monitoring.snapshot import (
     clients_of,
     refusals_of,
 )
-from x509proxy.schema import ListenerSettings
-from x509proxy.settings import ClientSettings, UpstreamSettings
+from x509proxy.settings import ClientSettings, ListenerSettings, UpstreamSettings
 
 __all__ = ["SnapshotBuilder", "installed_version"]
 

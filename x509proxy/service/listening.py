@@ -17,10 +17,9 @@ from twisted.internet.protocol import Factory
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 
-from x509proxy.config.endpoint_strings import expected_for
+from x509proxy.config.endpoint_strings import expected_for, kind_of, private_socket
 from x509proxy.redaction import without_secrets
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import SettingsError
+from x509proxy.settings import ProxySettings, SettingsError
 
 __all__ = ["ListeningEndpoint", "check_kinds"]
 
@@ -30,7 +29,7 @@ _BUILT_IN = {"tcp", "ssl", "unix"}
 class ListeningEndpoint:
     """One place to listen at. ``key``: what it is called in the document.
 
-    :raises SystemExit: Twisted does not understand the description.
+    :raises SettingsError: Twisted does not understand the description.
     """
 
     def __init__(self, reactor: Any, description: str, key: str = "listen") -> None:
@@ -60,13 +59,13 @@ def check_kinds(settings: ProxySettings) -> None:
         *zip(settings.place_keys, (place.description for place in settings.places), strict=True)
     ]
     if settings.admin is not None:
-        places.append(("admin.listen", settings.admin.description))
+        places.append(("admin.listen", settings.admin.listen))
     for key, description in places:
         _check_kind(key, description)
 
 
 def _check_kind(key: str, description: str) -> None:
-    kind = description.partition(":")[0]
+    kind = kind_of(description)
     known = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
     if kind not in known | _BUILT_IN:
         told = without_secrets(f"found {description!r}")
@@ -76,18 +75,15 @@ def _check_kind(key: str, description: str) -> None:
 
 
 def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint:
+    _check_kind(key, description)
     try:
-        _check_kind(key, description)
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    except SettingsError as error:
-        raise SystemExit(f"x509proxy: {error}") from None
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, private_socket(description))
     except Exception as error:
         # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
         expected = f"expected a Twisted endpoint: {error}"
-        if description.startswith("systemd:"):
+        if kind_of(description) == "systemd":
             expected = "a socket that is not there, expected one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
-        sentence = without_secrets(f"{key}: found {description!r}, {expected}")
-        raise SystemExit(f"x509proxy: {sentence}") from None
+        raise SettingsError(without_secrets(f"{key}: found {description!r}, {expected}")) from None
     return endpoint
 
 

@@ -21,9 +21,8 @@ from x509proxy.config.loader import (
     override,
     resolve,
 )
-from x509proxy.schema import ProxySettings
 from x509proxy.service.proxy_service import ProxyService
-from x509proxy.settings import SettingsError
+from x509proxy.settings import ProxySettings, SettingsError
 
 __all__ = ["Options", "makeService"]
 
@@ -113,7 +112,7 @@ class Options(usage.Options):
             self._load()
         except SettingsError as error:
             # Not a UsageError: twistd prints two screens of help before its sentence.
-            raise SystemExit(f"x509proxy: {error}") from None
+            raise _end(error) from None
 
     @property
     def config(self) -> str | None:
@@ -161,7 +160,12 @@ def makeService(options: Options) -> IService:
     try:
         return _make_service(options, reactor)
     except SettingsError as error:
-        raise SystemExit(f"x509proxy: {error}") from None
+        raise _end(error) from None
+
+
+def _end(error: SettingsError) -> SystemExit:
+    """Return the end of the process, with a line for each mistake."""
+    return SystemExit("\n".join(f"x509proxy: {sentence}" for sentence in error.sentences))
 
 
 def _make_service(options: Options, reactor: Any) -> IService:

@@ -20,9 +20,9 @@ from x509proxy.exchange import Exchange
 from x509proxy.monitoring.counters import NULL_METRICS, Counters, MetricsObserver
 from x509proxy.monitoring.snapshot import Snapshot
 from x509proxy.monitoring.snapshot_builder import SnapshotBuilder
-from x509proxy.schema import ListenerSettings
 from x509proxy.service.access_log import AccessLog, LogFile
 from x509proxy.service.listening import ListeningEndpoint
+from x509proxy.settings import ListenerSettings
 from x509proxy.transport.epoll import join
 
 __all__ = ["ProxyServer", "contexts_for"]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from x509proxy.backend_url import Backend
 from x509proxy.monitoring.backend_status import BackendState, PoolStatus
-from x509proxy.schema import HealthSettings
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.upstream.health import Health
 
 __all__ = ["BackendHealth"]

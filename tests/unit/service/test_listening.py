@@ -6,9 +6,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.certificates.test_pem_files import NAME
-from x509proxy.schema import AdminSettings, ListenerSettings, ProxySettings
 from x509proxy.service.listening import ListeningEndpoint, check_kinds
-from x509proxy.settings import SettingsError
+from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, SettingsError
 
 
 class Kinds(SynchronousTestCase):
@@ -36,8 +35,8 @@ class Kinds(SynchronousTestCase):
             ),
             sentence,
         )
-        start = self.assertRaises(SystemExit, ListeningEndpoint, MemoryReactorClock(), "tpc:2")
-        self.assertEqual(f"x509proxy: {sentence}", str(start))
+        start = self.assertRaises(SettingsError, ListeningEndpoint, MemoryReactorClock(), "tpc:2")
+        self.assertEqual(sentence, str(start))
 
     def test_silent(self) -> None:
         """A secret name that was pasted there is not told, whoever finds it out."""
@@ -48,7 +47,7 @@ class Kinds(SynchronousTestCase):
             f"systemd:domain=INET:name={NAME}",
         ):
             start = self.assertRaises(
-                SystemExit, ListeningEndpoint, MemoryReactorClock(), description
+                SettingsError, ListeningEndpoint, MemoryReactorClock(), description
             )
             self.assertNotIn(NAME, str(start))
             self.assertIn("…", str(start))

@@ -40,11 +40,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides, implementer
 
 from tests.support.memory import OK, Borrower
-from x509proxy.backend_url import Backend
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.settings import ClientAuth, UpstreamSettings
+from x509proxy.settings import Backend, ClientAuth, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections, make_context, peer_certificate
 from x509proxy.upstream import endpoints as room
