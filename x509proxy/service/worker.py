@@ -29,6 +29,8 @@ from x509proxy.settings import SettingsError
 
 __all__ = ["Worker", "main"]
 
+# Of events by Twisted's old interface, such as "… starting on 8443".
+_NAMESPACES = {"log_legacy": "twisted"}
 _QUIET = frozenset({LogLevel.debug})
 _REPORTS = 1.0  # seconds between two snapshots for the parent's admin listener
 
@@ -67,7 +69,7 @@ class Worker(Protocol):
                 {
                     "kind": "log",
                     "level": event["log_level"].name,
-                    "namespace": namespace,
+                    "namespace": _NAMESPACES.get(namespace, namespace),
                     "text": text,
                 }
             )
