@@ -41,6 +41,7 @@ from x509proxy.certificates.pem_files import Identity, PrivateKey
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
+from x509proxy.monitoring.handshake_log_format import HandshakeObserver, unlogged
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion, Usage
 
 __all__ = [
@@ -236,7 +237,7 @@ class ServerConnections:
     """Makes the TLS state of each accepted connection, out of the context of the day.
 
     ``asked``: what this listener asks for, if that is not what the others do (:func:`asked_of`). ``watch``: who is told of
-    handshakes, by a stream of ours (:mod:`x509proxy.transport.tls_stream`).
+    handshakes, by a stream of ours (:mod:`x509proxy.transport.tls_stream`); ``log``: called with each failed one.
     """
 
     def __init__(
@@ -244,10 +245,12 @@ class ServerConnections:
         context: SSL.Context,
         asked: ClientAuth | None = None,
         watch: MetricsObserver = NULL_METRICS,
+        log: HandshakeObserver = unlogged,
     ) -> None:
         self._context = context
         self._asked = asked
         self.watch = watch
+        self.log = log
 
     def swap(self, context: SSL.Context, asked: ClientAuth | None = None) -> None:
         """Use these for the connections to come; those that are stay with theirs."""
