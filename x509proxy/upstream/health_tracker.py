@@ -22,6 +22,7 @@ class BackendHealth:
         "_checked",
         "_checks",
         "_clock",
+        "_failed_at",
         "_settings",
         "exchanges",
         "failures",
@@ -41,6 +42,7 @@ class BackendHealth:
         self._settings = settings
         self._checks = checks
         self._checked: float | None = None
+        self._failed_at: float | None = None
         self.exchanges = 0
         self.failures = 0
         self.health = Health(clock.seconds())
@@ -73,18 +75,21 @@ class BackendHealth:
     def faulted(self, born: float, reason: str) -> None:
         """An exchange failed after it had been sent."""
         self.failures += 1
-        self._change(self.health.faulted(self._clock.seconds(), born, reason, self._settings))
+        now = self._failed_at = self._clock.seconds()
+        self._change(self.health.faulted(now, born, reason, self._settings))
 
     def failed(self, born: float, reason: str) -> None:
         """A connection could not be had."""
         self.failures += 1
-        self._change(self.health.failed(self._clock.seconds(), born, reason, self._settings))
+        now = self._failed_at = self._clock.seconds()
+        self._change(self.health.failed(now, born, reason, self._settings))
 
     def checked(self, reason: str) -> None:
         """A check has ended; ``reason``: why it is no good, empty if it is."""
         assert self._checks is not None
         now = self._checked = self._clock.seconds()
         if reason:
+            self._failed_at = now
             self._change(self.health.check_failed(now, f"check: {reason}", self._checks))
         else:
             self._change(self.health.check_passed(now, self._checks))
@@ -102,6 +107,7 @@ class BackendHealth:
             exchanges=self.exchanges,
             failures=self.failures,
             last_check=None if self._checked is None else self._checked + ahead,
+            last_failure=None if self._failed_at is None else self._failed_at + ahead,
         )
 
     def _change(self, health: Health) -> None:

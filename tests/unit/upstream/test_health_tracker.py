@@ -98,6 +98,6 @@ class RecordTests(SynchronousTestCase):
         self.clock.advance(12)
         expected = PoolStatus(
             name="https://as.example/base", state=BackendState.UP, since=1015.0, last_error="late", exchanges=3, failures=2,
-            last_check=1005.0,
+            last_check=1005.0, last_failure=1000.0,
         )  # fmt: skip
         self.assertEqual(expected, self.record.status(1017.0))
