@@ -47,6 +47,7 @@ from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersio
 __all__ = [
     "ServerConnections",
     "asked_of",
+    "asks_for_certificate",
     "client_certificate",
     "connection_of",
     "key_exchange_of",
@@ -343,6 +344,14 @@ def client_certificate(request: Any) -> ClientCertificate | None:
     """
     connection = connection_of(transport_of(request))
     return None if connection is None else peer_certificate(connection)
+
+
+def asks_for_certificate(request: Any) -> bool:
+    """Return whether the TLS endpoint that a Twisted web request came by asks its clients for certificates."""
+    connection = connection_of(transport_of(request))
+    return connection is not None and bool(
+        connection.get_context().get_verify_mode() & SSL.VERIFY_PEER
+    )
 
 
 def transport_of(request: Any) -> Any:
