@@ -719,7 +719,7 @@ class UpstreamSettings(Settings, frozen=True):
         Key("The proxy's own chain for https back ends, PEM.", file=File.READ),
     ] = None
     private_key: Annotated[
-        str | None, Key("Its key, PEM, readable by nobody else.", file=File.READ)
+        str | None, Key("Its key, PEM, that its owner alone can read.", file=File.READ)
     ] = None
 
     def contradictions(self) -> Iterator[str]:
@@ -850,7 +850,7 @@ class CertificateSettings(Settings, frozen=True):
         ),
     ]
     private_key: Annotated[
-        str | None, Key("Its key, PEM, readable by nobody else.", file=File.READ)
+        str | None, Key("Its key, PEM, that its owner alone can read.", file=File.READ)
     ] = None
 
 
@@ -967,7 +967,7 @@ class ProxySettings(PolicySettings, frozen=True):
         ),
     ] = None
     private_key: Annotated[
-        str | None, Key("The server's key, PEM, readable by nobody else.", file=File.READ)
+        str | None, Key("The server's key, PEM, that its owner alone can read.", file=File.READ)
     ] = None
     backend: Annotated[
         tuple[str, ...],

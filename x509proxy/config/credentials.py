@@ -1,6 +1,6 @@
 """Credentials of a systemd unit (``LoadCredential=``) as they are while the unit does not run.
 
-A configuration names the copies in ``/run/credentials/UNIT``. They exist only while the unit runs, and nobody but its user can
+A configuration names the copies in ``/run/credentials/UNIT``. They exist only while the unit runs, and its user alone can
 read them. So a check reads the files that systemd copies at the start.
 
 Facts

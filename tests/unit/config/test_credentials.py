@@ -82,7 +82,7 @@ class Originals(SynchronousTestCase):
         )
 
     def test_sentences(self) -> None:
-        """What systemd alone could read, and what it would not load, has its sentence."""
+        """A credential that systemd alone could read, or would not load, has its sentence."""
         begin = "private-key: RUN/a.service/key: found "
         self.assertEqual(
             f"{begin}no unit a.service, expected an installed one, or --unit FILE", self.sentence()

@@ -55,7 +55,7 @@ class Places(SynchronousTestCase):
             self.assertEqual(line, lines.find(key), key)
 
     def test_nearest(self) -> None:
-        """What has no line has that of what it stands in, and else none."""
+        """A key without a line has that of its table, and else none."""
         lines = Lines(TEXT)
         self.assertEqual(12, lines.find("d.e.f"))
         self.assertEqual(17, lines.find("client.idle-timeout"))
@@ -73,7 +73,7 @@ class Places(SynchronousTestCase):
 
     @given(st.text(alphabet="a.=[]{}\"'#\n, \\", max_size=60))
     def test_any_text(self, text: str) -> None:
-        """Whatever the text, each line is one that it has; and a key of a document is found."""
+        """For any text, each line is one that it has; and a key of a document is found."""
         lines = Lines(text)
         self.assertLessEqual(lines.find("a"), text.count("\n") + 1)
         try:
