@@ -66,7 +66,6 @@ __all__ = [
     "UpstreamSettings",
     "Usage",
     "Validity",
-    "check_host_name",
     "keys",
     "table_of",
 ]
@@ -368,16 +367,8 @@ class TlsSettings(Settings, frozen=True):
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
 
-def check_host_name(key: str, name: str) -> None:
-    """Check that a request can have this host name, as names are compared (:func:`x509proxy.http1.messages.host_name`).
-
-    :raises SettingsError: no request can.
-    """
-    for sentence in _host_problems(key, name):
-        raise SettingsError(sentence)
-
-
 def _host_problems(key: str, *names: str) -> Iterator[str]:
+    """Yield a sentence for each name that no request can have (:func:`x509proxy.http1.messages.host_name`)."""
     for name in names:
         if not _HOST_NAME.fullmatch(name):
             expected = "a host's name in lower case, without a port, a final dot or *"

@@ -472,6 +472,20 @@ class InMemory(ServiceTestCase):
         for above in ({"nodaemon": 1}, {"nodaemon": 0, "debug": 1}, {}):
             self.parse_below(**above)
 
+    def test_daemon_looks_first(self) -> None:
+        """A daemon's addresses are bound for a moment before ``twistd`` forks; in the foreground the start itself reports them."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            place = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            for nodaemon in (0, 1):
+                options: Any = Options()
+                options.parent = {"nodaemon": nodaemon, "debug": 0}
+                options.parseOptions(self.files.arguments("--listen", place))
+                if nodaemon:
+                    self.assertIsNotNone(makeService(options))
+                else:
+                    words = f"listen: {place}: Address already in use"
+                    self.expect_sentence(lambda: makeService(options), words)  # noqa: B023
+
     def test_no_systemd_socket(self) -> None:
         """A socket that systemd has not handed over is one sentence, without Twisted's words."""
         for text in ("systemd:domain=INET:name=https", "systemd:domain=INET:index=7"):

@@ -433,6 +433,15 @@ class ReadIdentityTests(MaterialTests):
             f"private-key: {key}: found a certificate in DER, expected PEM",
         )
 
+    def test_pasted_line(self) -> None:
+        """The line for the server's configuration, pasted with the name, is recognised; the name is not repeated."""
+        path = self.write(f"op.tls.clientX509CertHeader = {NAME}\n", name="header.txt")
+        error = self.assertRaises(SettingsError, read_header_names, path)
+        self.assert_sentence(
+            error, f"header-file: {path}: found a line of the server's configuration"
+        )
+        self.assertNotIn(NAME, str(error))
+
     def test_other_key(self) -> None:
         """A key that is not the certificate's is refused."""
         path, key = self.write(pem(LEAF)), self.write(pem(OTHER_KEY), name="key.pem")
