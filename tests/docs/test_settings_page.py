@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docutils.core import publish_doctree
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.settings_page import settings_page
@@ -16,7 +15,3 @@ class Page(SynchronousTestCase):
     def test_up_to_date(self) -> None:
         """The page was made from these keys (``python -m tests.support.settings_page``)."""
         self.assertEqual(settings_page(), PAGE.read_text())
-
-    def test_valid(self) -> None:
-        """It is well-formed reStructuredText."""
-        publish_doctree(settings_page(), settings_overrides={"halt_level": 2, "report_level": 2})
