@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_origin
 
+from tests.support.names import secret_name
 from tests.unit.config.test_loader import TomlTests
 from x509proxy.config.document import decode, read_document
 from x509proxy.settings import (
@@ -14,6 +15,9 @@ from x509proxy.settings import (
     keys,
     table_of,
 )
+
+
+NAME = secret_name("document")
 
 
 def tables() -> dict[str, type[Settings]]:
@@ -168,8 +172,7 @@ class Hints(DocumentTests):
 
     def test_pasted_line(self) -> None:
         """A line of Connect2id's configuration is recognised, and its name is not repeated."""
-        name = "Sec-Client-X509-Cert-0abK3nH7qPz9LmX2vT5sW8yR4uE6iO1d"
-        found = self.refusal(f"demo = true\nop.tls.clientX509CertHeader = {name}\n")
+        found = self.refusal(f"demo = true\nop.tls.clientX509CertHeader = {NAME}\n")
         self.assertEqual(
             "FILE: line 2: found a line of Connect2id's configuration, whose name belongs into the header-file, expected TOML",
             found,
@@ -192,9 +195,8 @@ class Hints(DocumentTests):
 
     def test_masked(self) -> None:
         """Values of texts are not repeated, and in words and keys no secret is."""
-        name = "Sec-Client-X509-Cert-0abK3nH7qPz9LmX2vT5sW8yR4uE6iO1d"
-        for text in (f"trust = '{name}'", f"{name} = 1", f"client.request-id = '{name}'"):
-            self.assertNotIn(name, "".join(self.problems(text)))
+        for text in (f"trust = '{NAME}'", f"{NAME} = 1", f"client.request-id = '{NAME}'"):
+            self.assertNotIn(NAME, "".join(self.problems(text)))
 
 
 class Offers(DocumentTests):
