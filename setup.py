@@ -44,6 +44,8 @@ setup(
         "attrs",
         "httptools>=0.9",
         "msgspec>=0.20",
+        # Errors with their line, which tomllib has from Python 3.14 on.
+        "tomli>=2.2",
     ],
     extras_require={
         # What Prometheus reads (docs/operations/metrics.rst).

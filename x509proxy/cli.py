@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from x509proxy.backend_url import Backend, Scheme
-from x509proxy.settings import SettingsError
+from x509proxy.settings import Backend, Scheme, SettingsError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamServerEndpoint
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from x509proxy.certificates.client_certificate import ClientCertificate
     from x509proxy.forwarding.presets import HeaderPlan, Preset
+    from x509proxy.service.config_check import Finding
 
 __all__ = ["main"]
 
@@ -43,17 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
-        command(**arguments)
+        return int(command(**arguments) or 0)
     except SettingsError as error:
-        return _fail(str(error))
+        return _fail(*error.sentences)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
-    return 0
 
 
-def _fail(sentence: str) -> int:
-    print(f"x509proxy: {sentence}", file=sys.stderr)
+def _fail(*sentences: str) -> int:
+    for sentence in sentences:
+        print(f"x509proxy: {sentence}", file=sys.stderr)
     return 1
 
 
@@ -99,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", help="check a configuration, like nginx -t")
     command.add_argument("path", metavar="CONFIG.toml")
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    command.add_argument("--strict", action="store_true", help="fail on warnings too")
+    command.add_argument(
+        "--unit",
+        metavar="FILE",
+        help="the systemd unit whose credentials the configuration names, if it is not installed",
+    )
     command.set_defaults(command=_check)
 
     command = commands.add_parser(
@@ -196,12 +203,35 @@ def _secret(preset: str, write: Path | None) -> None:
         print(line.replace("{name}", name))
 
 
-def _check(path: str) -> None:
-    from x509proxy.service.config_check import review
+def _check(path: str, json: bool, strict: bool, unit: str | None) -> int:
+    from x509proxy.service.config_check import Severity, review
 
-    for sentence in review(path):
-        print(sentence, file=sys.stderr)
-    print(f"{path}: the configuration is good")
+    findings = review(path, unit)
+    bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+    is_good = all(finding.severity not in bad for finding in findings)
+    if json:
+        _print_findings(path, findings, is_good)
+        return 0 if is_good else 1
+    for finding in findings:
+        # An error begins as those of the start do.
+        kind = "x509proxy" if finding.severity is Severity.ERROR else finding.severity.value
+        print(f"{kind}: {finding.text(path)}", file=sys.stderr)
+    if is_good:
+        print(f"{path}: the configuration is good")
+    return 0 if is_good else 1
+
+
+def _print_findings(path: str, findings: Sequence[Finding], is_good: bool) -> None:
+    rows = [
+        {
+            "severity": one.severity.value,
+            "key": one.key,
+            "line": one.line or None,
+            "message": one.message,
+        }
+        for one in findings
+    ]
+    print(json.dumps({"file": path, "good": is_good, "findings": rows}, indent=2))
 
 
 def _presets(name: str | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.endpoints import quoteStringArgument, serverFromString, wrapServerTLS
+from twisted.internet.endpoints import serverFromString, wrapServerTLS
 from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -45,6 +45,7 @@ def x509_endpoint(
     # Late, so that a scan of the plugins stays quick.
     from x509proxy.certificates.pem_files import read_authorities, read_identity
     from x509proxy.certificates.trust_store import TrustStore
+    from x509proxy.config.endpoint_strings import described_with
     from x509proxy.settings import ClientAuth, SettingsError
     from x509proxy.transport.tls_context import ServerConnections, make_context, require_certificate
 
@@ -63,7 +64,7 @@ def x509_endpoint(
     )
     if ask is ClientAuth.REQUIRED:
         require_certificate(context)
-    description = _describe(nested, others)
+    description = described_with(nested, others)
     try:
         within = serverFromString(reactor, description)
     except (
@@ -73,22 +74,3 @@ def x509_endpoint(
             f"x509: found {description!r}, expected a Twisted server endpoint: {error}"
         ) from None
     return wrapServerTLS(ServerConnections(context), within)
-
-
-def _describe(nested: tuple[str, ...], others: dict[str, str]) -> str:
-    """The description of the endpoint within: as it is if it came escaped, else put together again."""
-    # Twisted, and its quoteStringArgument, leave equals signs alone: an escaped "tcp:0:interface=…" arrives as an argument of
-    # the name "tcp:0:interface".
-    whole = [f"{name}={value}" for name, value in others.items() if ":" in name]
-    parts = [*nested, *whole]
-    head = parts[0] if len(parts) == 1 else ":".join(map(quoteStringArgument, parts))
-    return ":".join(
-        [
-            head,
-            *(
-                f"{name}={quoteStringArgument(value)}"
-                for name, value in others.items()
-                if ":" not in name
-            ),
-        ]
-    )

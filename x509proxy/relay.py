@@ -23,8 +23,7 @@ from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response, 
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.messages import METHODS_WITH_BODY, Framing, RequestHead, ResponseHead
 from x509proxy.http1.request_id import REQUEST_ID
-from x509proxy.schema import DiscoverySettings
-from x509proxy.settings import PolicySettings
+from x509proxy.settings import DiscoverySettings, PolicySettings
 from x509proxy.upstream.connection import Connection
 from x509proxy.upstream.load_balancing import candidates
 from x509proxy.upstream.pool import Pool

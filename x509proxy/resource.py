@@ -14,16 +14,25 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Request as StockRequest
 
-from x509proxy.backend_url import Backend, Scheme
 from x509proxy.config.loader import Configuration
 from x509proxy.downstream.site_request import SiteRequest, read_stock_head
 from x509proxy.exchange import Observer, unobserved
 from x509proxy.forwarding.header_rules import HeaderRules, read_rules
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.relay import ProxiedRequest, Relay
-from x509proxy.schema import DiscoverySettings, ProxySettings
-from x509proxy.settings import ClientSettings, PolicySettings, SettingsError, UpstreamSettings
+from x509proxy.settings import (
+    Backend,
+    ClientAuth,
+    ClientSettings,
+    DiscoverySettings,
+    PolicySettings,
+    ProxySettings,
+    Scheme,
+    SettingsError,
+    UpstreamSettings,
+)
 from x509proxy.transport.deadlines import Deadlines
+from x509proxy.transport.tls_context import asks_for_certificate
 from x509proxy.upstream.endpoints import backend_endpoint
 from x509proxy.upstream.pool import Pool
 
@@ -85,7 +94,7 @@ class X509ProxyResource(ReverseProxyResource):
         self._client = client
         self._pools = tuple(pools) or (self._only_pool(upstream),)
         self._behind: object = None
-        self._started = False
+        self._started = self._has_looked = False
 
     @classmethod
     def from_configuration(
@@ -161,6 +170,7 @@ class X509ProxyResource(ReverseProxyResource):
     def render(self, request: StockRequest) -> int:
         asked = SiteRequest(request, self.observe, self.reactor.seconds)
         try:
+            self._look_at_endpoint(request)
             asked.head = read_stock_head(request, self._client)
             asked.set_request_id(self._client.request_id)
             self.serve(asked)
@@ -171,6 +181,17 @@ class X509ProxyResource(ReverseProxyResource):
             self._log.failure("a request could not be served")
             asked.fail(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
         return NOT_DONE_YET
+
+    def _look_at_endpoint(self, request: StockRequest) -> None:
+        """Log, with the first request, that no certificate can ever come: an ``ssl:`` endpoint asks for none."""
+        if self._has_looked:
+            return
+        self._has_looked = True
+        wants_none = self._policy.client_certificate is ClientAuth.NONE
+        if not wants_none and not asks_for_certificate(request):
+            self._log.warn(
+                "no client certificate can come: the endpoint does not ask for any; x509: in place of ssl: does"
+            )
 
 
 def _check_kinds(**arguments: tuple[object, type]) -> None:

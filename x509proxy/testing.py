@@ -9,6 +9,11 @@ Everything listens on the loopback, at a port of the kernel's choice, and is gon
     client = client_identity()
     ...  # in a thread: proxy.connect(client), then send and receive
     self.assertEqual([header_value(client)], back_end.requests[0].values(proxy.header_name))
+
+An application that calls :func:`x509proxy.client_certificate` is tested without TLS::
+
+    request = present(DummyRequest([b""]), client_identity())
+    self.assertEqual(b"...", WhoAmI().render_GET(request))
 """
 
 from __future__ import annotations
@@ -21,12 +26,13 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -34,6 +40,7 @@ from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from x509proxy.certificates.client_certificate import ClientCertificate, Verdict, VerifyError
 from x509proxy.certificates.pem_files import Identity, new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
@@ -47,7 +54,7 @@ if TYPE_CHECKING:
     from x509proxy.resource import X509ProxyResource
 
 __all__ = ["Answer", "RecordedRequest", "RecordingBackEnd", "RunningProxy", "ThrowAwayAuthority"]
-__all__ += ["client_identity", "header_value", "running_proxy"]
+__all__ += ["client_identity", "header_value", "present", "running_proxy"]
 
 _LOOPBACK = "127.0.0.1"
 
@@ -61,6 +68,50 @@ def header_value(client: SelfSigned) -> bytes:
     """The certificate as preset ``connect2id`` writes it: PEM without white space between the armour lines."""
     text = b64encode(client.certificate.public_bytes(Encoding.DER))
     return b"-----BEGIN CERTIFICATE-----" + text + b"-----END CERTIFICATE-----"
+
+
+# X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
+_OBJECTIONS = {
+    Verdict.SELF_SIGNED: [VerifyError(0, 18)],
+    Verdict.UNTRUSTED: [VerifyError(0, 20)],
+    Verdict.TRUSTED: [],
+}
+_Request = TypeVar("_Request")
+
+
+class _Presented:
+    """The transport of a request that came with a certificate, as far as :func:`x509proxy.client_certificate` looks at it."""
+
+    def __init__(self, connection: SSL.Connection, transport: Any) -> None:
+        self._connection = connection
+        self._transport = transport
+
+    def getHandle(self) -> SSL.Connection:
+        return self._connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def present(
+    request: _Request, client: SelfSigned | None, verdict: Verdict | None = None
+) -> _Request:
+    """Have a Twisted web request come from a client with this certificate, or without one, and return it. There is no TLS.
+
+    :param request: any request, ``twisted.web.test.requesthelper.DummyRequest`` too.
+    :param verdict: what the handshake found out; by default ``SELF_SIGNED`` for a self-signed certificate, else ``TRUSTED``.
+    """
+    connection: Any = ServerConnections(SSL.Context(SSL.TLS_METHOD)).serverConnectionForTLS(
+        Protocol()
+    )
+    connection.certificate_read = True
+    if client is not None:
+        is_own = client.certificate.issuer == client.certificate.subject
+        found = verdict or (Verdict.SELF_SIGNED if is_own else Verdict.TRUSTED)
+        connection.certificate = ClientCertificate.from_x509(client.certificate, _OBJECTIONS[found])
+    target: Any = request
+    target.transport = _Presented(connection, getattr(request, "transport", None))
+    return request
 
 
 class ThrowAwayAuthority:

@@ -15,8 +15,7 @@ from tests.unit.config.test_loader import TomlTests
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import load_configuration, override
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import Format
+from x509proxy.settings import Format, ProxySettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.rst").read_text()
 _BLOCK = re.compile(

@@ -13,8 +13,8 @@ from tests.unit.monitoring.test_access_log_format import EXCHANGE, fields
 from x509proxy.config.loader import load_settings
 from x509proxy.exchange import Outcome
 from x509proxy.monitoring.access_log_format import access_json, access_line
-from x509proxy.schema import ProxySettings
 from x509proxy.service.access_log import _FORGED
+from x509proxy.settings import ProxySettings
 
 HANDBOOK = Path(__file__).parents[2] / "docs" / "operations"
 LOGS = (HANDBOOK / "logs.rst").read_text(encoding="utf-8")

@@ -28,9 +28,8 @@ from tests.support.ports import free_port
 from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.endpoint import x509_endpoint
-from x509proxy.schema import ProxySettings
 from x509proxy.service.options import Options
-from x509proxy.settings import ClientSettings, Settings, UpstreamSettings
+from x509proxy.settings import ClientSettings, ProxySettings, Settings, UpstreamSettings
 
 _README = (Path(__file__).parents[2] / "README.rst").read_text("utf-8")
 _PATIENCE = 20.0
@@ -151,7 +150,7 @@ class EmbeddingTests(ReadmeTests):
     def test_proxy_in_an_application(self) -> None:
         """The README's program is a proxy."""
         self.shell(self.block("secret"))
-        program = self.block("embed") + "reactor.run()\n"
+        program = self.block("embed")
         with (
             self.running(self.in_shell("echo"), self.ports["8080"]),
             self.running([sys.executable, "-c", program], self.ports["8443"]),
@@ -192,6 +191,11 @@ class EmbeddingTests(ReadmeTests):
             attrs.evolve(known, verdict=Verdict.UNTRUSTED),
         ):
             self.assertIn(b"somebody whose certificate is", self.who(other))
+
+    def test_testing(self) -> None:
+        """The README's test of its resource passes."""
+        names: dict[str, Any] = {}
+        exec(self.block("application") + self.block("testing"), names)  # noqa: S102 - as above
 
     def test_application_without_tls(self) -> None:
         """The README's resource says nobody of a client without TLS."""

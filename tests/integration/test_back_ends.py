@@ -15,12 +15,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.support.memory import Borrower
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, until
-from x509proxy.backend_url import Backend
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.monitoring.backend_status import BackendState
-from x509proxy.schema import HealthSettings
-from x509proxy.settings import ClientAuth, UpstreamSettings
+from x509proxy.settings import Backend, ClientAuth, HealthSettings, UpstreamSettings
 from x509proxy.testing import RecordingBackEnd, client_identity, running_proxy
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.transport.epoll import Sockets

@@ -12,9 +12,8 @@ from twisted.web.server import Site
 from tests.support.http2 import Http2Site, pseudo
 from tests.support.memory import GET, OK, Proxy, RequestTransport, post
 from tests.support.raw_tls import HEADER, ProxyTestCase, get
-from x509proxy.backend_url import Backend
 from x509proxy.certificates.pem_files import Identity
-from x509proxy.settings import ClientAuth, ClientSettings, UpstreamSettings
+from x509proxy.settings import Backend, ClientAuth, ClientSettings, UpstreamSettings
 from x509proxy.testing import Answer, RecordingBackEnd, ThrowAwayAuthority, running_proxy
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.transport.tls_context import ServerConnections, make_context

@@ -706,7 +706,6 @@ class RawTestCase(AttackTestCase):
 
 
 GARBAGE = {
-    "plain HTTP": get(),
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
     "PROXY protocol": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + get(),
     "nulls": bytes(4096),
@@ -739,6 +738,23 @@ class Garbage(RawTestCase):
                 heard == b"" or heard[0] == ContentType.alert, f"{name}: {heard[:40]!r}"
             )
             self.assertLess(len(heard), 64, name)
+        self.expect_silence()
+        await self.expect_service()
+
+    async def test_plain_http(self) -> None:
+        """HTTP without TLS is answered 400 in clear text, whatever comes behind the method, and the back end hears nothing of it."""
+        self.start(client=ClientSettings(handshake_timeout=0.5))
+        for data in (
+            get(),
+            get() * 50,
+            b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + bytes(9999),
+            b"GET ",
+        ):
+            heard = await deferToThread(self.send_raw, data)
+            if len(data) > 4:
+                self.assertTrue(heard.startswith(b"HTTP/1.1 400 "), heard[:40])
+                self.assertIn(b"HTTPS", heard)
+            self.assertEqual(len(data) > 4, heard.count(b"HTTP/1.1"))
         self.expect_silence()
         await self.expect_service()
 

@@ -23,7 +23,6 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from x509proxy.backend_url import Backend
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Exchange
@@ -32,8 +31,13 @@ from x509proxy.forwarding.presets import find_preset
 from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.messages import Framing, ResponseHead
 from x509proxy.relay import Relay
-from x509proxy.schema import DiscoverySettings
-from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings
+from x509proxy.settings import (
+    Backend,
+    ClientSettings,
+    DiscoverySettings,
+    PolicySettings,
+    UpstreamSettings,
+)
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.connection import Connection
 from x509proxy.upstream.pool import Pool

@@ -24,10 +24,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support.ports import free_port
 from tests.support.raw_tls import until
 from tests.system.test_service import ROOT, TWIST, TWISTD
-from x509proxy.schema import ProxySettings
 from x509proxy.service import demo as room
 from x509proxy.service.demo import DemoService
-from x509proxy.settings import SettingsError, Trust
+from x509proxy.settings import ProxySettings, SettingsError, Trust
 
 
 def lines_of(text: str) -> list[str]:

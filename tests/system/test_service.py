@@ -35,7 +35,7 @@ from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_si
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.service import access_log as logs
 from x509proxy.service import listening
-from x509proxy.service.options import Options, makeService
+from x509proxy.service.options import Options, _without_traceback, makeService
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.service.server import ProxyServer
 from x509proxy.settings import ClientAuth, SettingsError, Trust
@@ -110,8 +110,11 @@ class ServiceTestCase(SynchronousTestCase):
         self.files = Files(self.mktemp())
 
     def expect_sentence(self, call: Callable[[], object], *words: str) -> str:
-        """It ends with one sentence."""
-        sentence = str(self.assertRaises(SystemExit, call).code)
+        """It ends with one sentence, from the options or from the service."""
+        error: BaseException = self.assertRaises((SystemExit, SettingsError), call)
+        sentence = str(error)
+        if isinstance(error, SettingsError):
+            sentence = f"x509proxy: {sentence}"
         self.assertTrue(sentence.startswith("x509proxy: "), sentence)
         self.assertNotIn("\n", sentence)
         for word in words:
@@ -220,7 +223,6 @@ class CommandLine(ServiceTestCase):
     def test_errors(self) -> None:
         """Whatever is wrong is one sentence that says where."""
         for arguments, words in (
-            ([], ["certificate", "found none"]),
             (["--config", "/nowhere.toml"], ["/nowhere.toml", "cannot be read"]),
             (self.files.arguments("--trust", "nobody"), ["--trust", "'nobody'", "self-signed"]),
             (
@@ -234,6 +236,15 @@ class CommandLine(ServiceTestCase):
             (self.files.arguments("--header", "X-Cert"), ["header"]),
         ):
             self.expect_sentence(lambda arguments=arguments: parse(*arguments), *words)  # type: ignore[misc]
+
+    def test_all_errors(self) -> None:
+        """Several mistakes are as many lines."""
+        said = str(self.assertRaises(SystemExit, parse).code)
+        keys = [line.split(": ")[:3] for line in said.splitlines()]
+        self.assertEqual(
+            [["x509proxy", key] for key in ("backend", "header-file", "certificate")],
+            [words[:2] for words in keys],
+        )
 
     def test_open_header_file(self) -> None:
         """A header file that others can read is refused."""
@@ -370,16 +381,15 @@ class InMemory(ServiceTestCase):
         )
         self.assertEqual("listen: tcp:1: Address already in use", str(error))
         shown = self.patch_stderr()
-        sys.excepthook(type(error), error, None)
+        _without_traceback(type(error), error, None)
         self.assertEqual("x509proxy: listen: tcp:1: Address already in use\n", shown.getvalue())
 
     def test_others_exceptions(self) -> None:
         """An exception of anybody else's is shown as ever, whole."""
-        listening._ListenError("")
         shown: list[object] = []
         self.patch(sys, "__excepthook__", lambda *error: shown.append(error))
         error = ValueError("another")
-        sys.excepthook(ValueError, error, None)
+        _without_traceback(ValueError, error, None)
         self.assertEqual([(ValueError, error, None)], shown)
 
     def test_reasons(self) -> None:
@@ -461,6 +471,20 @@ class InMemory(ServiceTestCase):
         self.expect_sentence(lambda: self.parse_below(nodaemon=0, debug=0), *words)
         for above in ({"nodaemon": 1}, {"nodaemon": 0, "debug": 1}, {}):
             self.parse_below(**above)
+
+    def test_daemon_looks_first(self) -> None:
+        """A daemon's addresses are bound for a moment before ``twistd`` forks; in the foreground the start itself reports them."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            place = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            for nodaemon in (0, 1):
+                options: Any = Options()
+                options.parent = {"nodaemon": nodaemon, "debug": 0}
+                options.parseOptions(self.files.arguments("--listen", place))
+                if nodaemon:
+                    self.assertIsNotNone(makeService(options))
+                else:
+                    words = f"listen: {place}: Address already in use"
+                    self.expect_sentence(lambda: makeService(options), words)  # noqa: B023
 
     def test_no_systemd_socket(self) -> None:
         """A socket that systemd has not handed over is one sentence, without Twisted's words."""
@@ -922,8 +946,10 @@ class Taken(DaemonTestCase):
     async def test_daemonised(self) -> None:
         """It ends the starting process of a daemon with exit code 1 and the sentence, and leaves no process behind."""
         daemon = await self.fails([*TWISTD, "--pidfile", "PIDFILE", "--logfile", "/dev/null"])
-        self.assertIn(self.words, daemon.log)
-        self.assertNotIn("Traceback", daemon.log)
+        [sentence] = (daemon.files.folder / "stderr").read_text().splitlines()
+        self.assertEqual(
+            f"x509proxy: listen: tcp:{daemon.port}:interface=127.0.0.1: {self.words}", sentence
+        )
         await until(lambda: not running_with(str(daemon.files.folder)), pause=0.05)
 
     async def test_twist(self) -> None:

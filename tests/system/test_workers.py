@@ -645,6 +645,13 @@ class Child(InMemory):
             {"kind": "log", "level": "warn", "namespace": "a.b", "text": "count 3"}, message
         )
 
+    def test_old_events(self) -> None:
+        """What Twisted logs by its old interface goes up under Twisted's name."""
+        event: Any = {"log_namespace": "log_legacy", "log_format": "x", "log_level": LogLevel.info}
+        self.worker.log(event)
+        [message] = self.said()
+        self.assertEqual(("info", "twisted"), (message["level"], message["namespace"]))
+
     def test_parent_does_not_listen(self) -> None:
         """While the parent does not read, nothing piles up."""
         assert self.pipe.producer is not None

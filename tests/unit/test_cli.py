@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -38,7 +39,9 @@ from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signe
 from x509proxy.config.endpoint_strings import expected_for
 from x509proxy.forwarding import presets
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset
-from x509proxy.settings import Format
+from x509proxy.service import server
+from x509proxy.service.config_check import Severity, review
+from x509proxy.settings import Format, SettingsError
 
 ROOT = Path(__file__).parents[2]
 NAME = secret_name("test_cli")
@@ -232,75 +235,215 @@ class Check(Case):
 
     def test_notes(self) -> None:
         """What an auditor would ask is a note, and the configuration is good all the same."""
-        result = run("check", self.configuration())
-        self.assertEqual(0, result.code)
-        notes = [line.split(":")[:2] for line in result.err.splitlines()]
-        keys = [" client.max-head-bytes", " key-types", " access-log"]
-        self.assertEqual([["note", key] for key in keys], notes)
-
-    def test_warnings(self) -> None:
-        """What is allowed and yet worth a sentence goes to standard error, and the configuration is good all the same."""
-        path = self.configuration(days=3, more=self.THOUGHTFUL)
+        path = self.configuration()
         result = run("check", path)
         self.assertEqual(0, result.code)
-        self.assertTrue(
-            result.err.startswith("warning: certificate: expires soon, at "), result.err
+        notes = [
+            line.removeprefix(f"note: {path}: ").split(":")[0] for line in result.err.splitlines()
+        ]
+        self.assertEqual(["client.max-head-bytes", "key-types", "access-log"], notes)
+
+    def test_warnings(self) -> None:
+        """What is allowed and yet worth a sentence goes to standard error with its line; with ``--strict`` it fails."""
+        path = self.configuration(days=3, more=self.THOUGHTFUL)
+        result = run("check", path)
+        said = f"warning: {path}: line 1: certificate: expires soon, at "
+        self.assertTrue(result.err.startswith(said), result.err)
+        self.assertEqual((0, f"{path}: the configuration is good\n"), (result.code, result.out))
+        strict = run("check", path, "--strict")
+        self.assertEqual((1, "", result.err), (strict.code, strict.out, strict.err))
+        self.assertEqual(0, run("check", self.configuration(), "--strict").code)
+
+    def test_expired(self) -> None:
+        """A certificate that is out of date ends every handshake, and is an error; the start only warns of it."""
+        path = self.configuration(days=1, more=self.THOUGHTFUL)
+        [finding] = review(path, now=time.time() + 2 * 86400)
+        self.assertEqual(
+            (Severity.ERROR, "certificate", 1), (finding.severity, finding.key, finding.line)
         )
-        self.assertEqual(f"{path}: the configuration is good\n", result.out)
+        self.assertIn("certificate: expired at ", finding.message)
+        [finding] = review(path, now=time.time() - 2 * 86400)
+        self.assertIn("certificate: is not valid before ", finding.message)
 
     def test_bad(self) -> None:
-        """A bad one is one sentence, whether the file or what it names is wrong."""
+        """A mistake is one sentence with file and line, whether the file or what it names is wrong."""
         path = self.configuration(more="brew = 1\n")
         result = run("check", path)
         self.assertEqual((1, "", 1), (result.code, result.out, result.err.count("\n")))
         self.assertTrue(
-            result.err.startswith(f"x509proxy: {path}: brew: found an unknown key"), result.err
+            result.err.startswith(f"x509proxy: {path}: line 4: brew: found an unknown key"),
+            result.err,
         )
         path = self.configuration(more='preset = "xfcc"\n')
-        self.refuse(
-            "header-file: found one, expected none, since preset xfcc has fixed header names",
-            "check",
-            path,
+        found = "line 2: header-file: found one, expected none, since preset xfcc has fixed header names"
+        self.refuse(f"{path}: {found}", "check", path)
+
+    def test_all_at_once(self) -> None:
+        """Mistakes in the file, in the files that it names, and in what it asks of the system are reported together."""
+        more = """\
+trust = "nobody"
+ca = "nothing.pem"
+access-log = "nowhere/log"
+listen = ["tcp:80800", "fd:3"]
+backend = ["http://a?b", "unix:relative"]
+"""
+        path = self.configuration()
+        text = Path(path).read_text().replace('backend = "http://127.0.0.1:8080"\n', more)
+        Path(path).write_text(text)
+        result = run("check", path)
+        lines = [line.removeprefix(f"x509proxy: {path}: ") for line in result.err.splitlines()]
+        self.assertEqual(1, result.code)
+        for line, start in zip(
+            lines,
+            (
+                "line 3: trust: found 'nobody', expected any, ",
+                "line 4: ca: ",
+                "line 5: access-log: ",
+                "line 6: listen: found 'tcp:80800' with the port '80800', which is none from 0 to 65535",
+                "line 6: listen: found 'fd:3', of a kind that there is not",
+                "line 7: backend: found 'http://a?…', expected http://host",
+                "line 7: backend: found 'unix:relative', expected http://host",
+            ),
+            strict=True,
+        ):
+            self.assertTrue(line.startswith(start), (line, start))
+        self.assertTrue(lines[5].endswith("; a query or a fragment cannot be part of it"), lines[5])
+        self.assertTrue(
+            lines[6].endswith("; the path is relative, and has to begin with /"), lines[6]
         )
+
+    def test_no_echo(self) -> None:
+        """A key whose value is wrong is not reported as missing too."""
+        path = self.configuration()
+        Path(path).write_text(Path(path).read_text().replace('"server.pem"', "5"))
+        [finding] = review(path)
+        self.assertEqual("certificate: found an integer, expected a string", finding.message)
+
+    def test_contradiction(self) -> None:
+        """Where the rest contradicts itself, the files are not looked for."""
+        path = self.configuration(more='trust = "x"\nkey-types = []\n')
+        self.assertEqual(["trust", "key-types"], [one.key for one in review(path)])
+
+    def test_json(self) -> None:
+        """``--json`` prints the same for a program, and nothing else."""
+        path = self.configuration(days=3, more="brew = 1\nmax-certificate-bytes = 99999\n")
+        result = run("check", path, "--json")
+        self.assertEqual((1, ""), (result.code, result.err))
+        found = json.loads(result.out)
+        self.assertEqual((path, False), (found["file"], found["good"]))
+        self.assertEqual(
+            [
+                {
+                    "severity": "error",
+                    "key": "brew",
+                    "line": 4,
+                    "message": found["findings"][0]["message"],
+                },
+                {
+                    "severity": "error",
+                    "key": "max-certificate-bytes",
+                    "line": 5,
+                    "message": "max-certificate-bytes: found 99999, expected 16384 or less",
+                },
+                {
+                    "severity": "warning",
+                    "key": "certificate",
+                    "line": 1,
+                    "message": found["findings"][2]["message"],
+                },
+            ],
+            found["findings"],
+        )
+        path = self.configuration(more=self.THOUGHTFUL)
+        found = json.loads(run("check", path, "--json").out)
+        self.assertEqual({"file": path, "good": True, "findings": []}, found)
+        found = json.loads(run("check", "/nowhere.toml", "--json").out)
+        [only] = found["findings"]
+        self.assertEqual(("config", None), (only["key"], only["line"]))
+
+    def test_syntax(self) -> None:
+        """A file that is no TOML has one finding, with its line."""
+        path = self.configuration(more="listen tcp\n")
+        [finding] = review(path)
+        self.assertEqual(4, finding.line)
+        self.refuse(f"{path}: line 4: {finding.message}", "check", path)
+        path = self.configuration(more=f'header = "{NAME}"\n')
+        Path(path).chmod(0o644)
+        [finding] = review(path)
+        self.assertEqual((4, "header"), (finding.line, finding.key))
 
     def test_access_log(self) -> None:
         """The log must be able to be opened, and be none of the files that are read; the check makes none."""
         path = self.configuration(more='access-log = "logs/access.log"\n')
         folder = self.path("logs")
-        found = f"access-log: {folder}/access.log: found no folder {folder}, expected a file that can be written"
-        self.refuse(found, "check", path)
+        found = f"line 4: access-log: {folder}/access.log: found no folder {folder}, expected a file that can be written"
+        self.refuse(f"{path}: {found}", "check", path)
         for read, key in (("server.pem", "certificate"), ("proxy.toml", "the configuration")):
             path = self.configuration(more=f'access-log = "{read}"\n')
-            found = (
-                f"access-log: {self.path(read)}: found the file of {key}, expected one of its own"
-            )
-            self.refuse(found, "check", path)
+            found = f"line 4: access-log: {self.path(read)}: found the file of {key}, expected one of its own"
+            self.refuse(f"{path}: {found}", "check", path)
 
     def test_endpoints(self) -> None:
         """Where it would listen is read, each kind of Twisted's plug-ins too, and nothing is listened at."""
         for text in ("fd:3", "https://127.0.0.1:8443", "http:8443", "haproxy:nothing:1"):
             path = self.configuration(more=f'listen = "{text}"\n')
             told = text.removeprefix("haproxy:")
-            self.refuse(
-                f"listen: found {told!r}, of a kind that there is not, expected {expected_for()}",
-                "check",
-                path,
-            )
+            said = f"line 4: listen: found {told!r}, of a kind that there is not, expected {expected_for()}"
+            self.refuse(f"{path}: {said}", "check", path)
         path = self.configuration(more='admin = {listen = "fd:3", allow-remote = true}\n')
-        found = (
-            f"admin.listen: found 'fd:3', of a kind that there is not, expected {expected_for()}"
-        )
-        self.refuse(found, "check", path)
+        said = f"line 4: admin.listen: found 'fd:3', of a kind that there is not, expected {expected_for()}"
+        self.refuse(f"{path}: {said}", "check", path)
         path = self.configuration(more='listen = "tcp:abc"\n')
-        self.assertTrue(
-            run("check", path).err.startswith(
-                "x509proxy: listen: found 'tcp:abc' with the port 'abc'"
-            )
-        )
+        self.assertIn("listen: found 'tcp:abc' with the port 'abc'", run("check", path).err)
         good = 'listen = ["tcp:1", "systemd:domain=INET:name=https", "unix:/nowhere/a"]\n'
-        result = run("check", self.configuration(more=good + self.THOUGHTFUL))
-        warning = "warning: listen: no folder /nowhere is there; the start fails unless RuntimeDirectory= or so makes it\n"
+        path = self.configuration(more=good + self.THOUGHTFUL)
+        result = run("check", path)
+        warning = (
+            f"warning: {path}: line 4: listen: no folder /nowhere is there; "
+            "the start fails unless RuntimeDirectory= or so makes it\n"
+        )
         self.assertEqual((0, warning), (result.code, result.err))
+
+    def test_contexts(self) -> None:
+        """The TLS contexts are built: what OpenSSL rejects is found before the start, for clients and for back ends."""
+
+        def reject(*_: object, **__: object) -> None:
+            raise SettingsError("certificate: OpenSSL does not take it: no reason")
+
+        path = self.configuration(more='upstream.certificate = "server.pem"\n' + self.THOUGHTFUL)
+        self.assertEqual((), review(path))
+        self.patch(server, "contexts_for", reject)
+        [finding] = review(path)
+        self.assertEqual("certificate: OpenSSL does not take it: no reason", finding.message)
+
+    def test_senseless(self) -> None:
+        """Values that no proxy could serve with are rejected."""
+        for more, sentence in (
+            ("client.max-head-bytes = 1", "client.max-head-bytes: found 1, expected 64 to 1048576"),
+            (
+                "[client]\nmax-head-bytes = 4096\nmax-line-bytes = 8000",
+                "client.max-line-bytes: found 8000, expected no more than max-head-bytes, 4096",
+            ),
+            (
+                "[client]\nmax-body-bytes = 1000\nrequest-buffer-bytes = 2000",
+                "client.request-buffer-bytes: found 2000, expected no more than max-body-bytes, 1000",
+            ),
+            (
+                "client.max-connections = 100000000000000000000",
+                "client.max-connections: found 100000000000000000000, expected 1000000 or less",
+            ),
+            (
+                "client.idle-timeout = 1e12",
+                "client.idle-timeout: found 1e+12, expected 31622400 or less",
+            ),
+        ):
+            path = self.configuration(more=f"{more}\n")
+            self.assertEqual([sentence], [one.message for one in review(path)][:1])
+        for more in ("client.max-body-bytes = 1000", "client.max-head-bytes = 4096"):
+            path = self.configuration(
+                more=f'{more}\naccess-log = "-"\nmax-certificate-bytes = 2048\n'
+            )
+            self.assertNotIn("error", [one.severity.value for one in review(path)])
 
 
 class Presets(Case):

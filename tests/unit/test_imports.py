@@ -13,7 +13,7 @@ PACKAGE = ROOT / "x509proxy"
 # twisted.web.proxy imports the global reactor: these modules are imported late (twisted #7806).
 WITH_REACTOR = frozenset({"x509proxy.resource"})
 PURE = (
-    "settings", "enums", "schema", "backend_url", "redaction", "exchange",
+    "settings", "redaction", "exchange",
     "certificates", "http1", "forwarding", "config", "monitoring",
 )  # fmt: skip
 

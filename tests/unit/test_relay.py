@@ -16,8 +16,14 @@ from x509proxy.exchange import Outcome
 from x509proxy.forwarding import forwarded_fields as forwarding
 from x509proxy.forwarding.certificate_formats import encode
 from x509proxy.http1.errors import Code, HttpError
-from x509proxy.schema import DiscoverySettings
-from x509proxy.settings import ClientAuth, ClientSettings, Format, PolicySettings, UpstreamSettings
+from x509proxy.settings import (
+    ClientAuth,
+    ClientSettings,
+    DiscoverySettings,
+    Format,
+    PolicySettings,
+    UpstreamSettings,
+)
 from x509proxy.upstream.connection import Connection
 
 SMALL = ClientSettings(request_buffer_bytes=4)

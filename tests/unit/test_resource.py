@@ -17,7 +17,6 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_reply, read_to_end, until
-from x509proxy.backend_url import Backend
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import SelfSigned
 from x509proxy.config.loader import Configuration
@@ -26,11 +25,13 @@ from x509proxy.forwarding import forwarded_fields as forwarding
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
 from x509proxy.resource import X509ProxyResource
-from x509proxy.schema import HealthSettings, ProxySettings
 from x509proxy.settings import (
+    Backend,
     ClientAuth,
     ClientSettings,
+    HealthSettings,
     PolicySettings,
+    ProxySettings,
     SettingsError,
     Trust,
     UpstreamSettings,

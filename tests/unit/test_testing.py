@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import ssl
+import time
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import BasicConstraints, DNSName, SubjectAlternativeName
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
+from twisted.web.test.requesthelper import DummyRequest
 
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_reply, until
-from x509proxy.certificates.client_certificate import Verdict
-from x509proxy.certificates.self_signed import KeyKind
+from x509proxy import client_certificate
+from x509proxy.certificates.client_certificate import Flag, Verdict
+from x509proxy.certificates.self_signed import KeyKind, SelfSigned
 from x509proxy.exchange import Outcome
 from x509proxy.testing import (
     RecordingBackEnd,
     ThrowAwayAuthority,
     client_identity,
     header_value,
+    present,
     running_proxy,
 )
 
@@ -67,6 +73,42 @@ class Certificates(SynchronousTestCase):
         self.assertRegex(
             value, rb"\A-----BEGIN CERTIFICATE-----[A-Za-z0-9+/]+=*-----END CERTIFICATE-----\Z"
         )
+
+
+class Present(SynchronousTestCase):
+    def present(self, client: SelfSigned | None, verdict: Verdict | None = None) -> Any:
+        return client_certificate(present(DummyRequest([b""]), client, verdict))
+
+    def test_self_signed(self) -> None:
+        """A request has the certificate, as ``client_certificate`` returns it, without any handshake."""
+        made = client_identity(common_name="somebody")
+        found = self.present(made)
+        self.assertEqual(("CN=somebody", Verdict.SELF_SIGNED), (found.subject, found.verdict))
+        self.assertEqual(made.certificate.public_bytes(Encoding.DER), found.der)
+        self.assertEqual(frozenset(), found.flags_at(time.time()))
+
+    def test_verdicts(self) -> None:
+        """An issued one is trusted, unless the test says otherwise."""
+        issued = ThrowAwayAuthority().client()
+        self.assertIs(Verdict.TRUSTED, self.present(issued).verdict)
+        self.assertIs(Verdict.UNTRUSTED, self.present(issued, Verdict.UNTRUSTED).verdict)
+
+    def test_none(self) -> None:
+        """A client without a certificate has none."""
+        self.assertIsNone(self.present(None))
+
+    def test_expired(self) -> None:
+        """A certificate's dates count as ever."""
+        found = self.present(client_identity())
+        self.assertIn(Flag.EXPIRED, found.flags_at(found.not_after + 1))
+
+    def test_transport(self) -> None:
+        """What else the request asks its transport for is answered by it."""
+        request: Any = DummyRequest([b""])
+        request.transport = StringTransport()
+        present(request, client_identity())
+        request.transport.write(b"data")
+        self.assertEqual(b"data", request.transport.value())
 
 
 class BackEnd(TestCase):

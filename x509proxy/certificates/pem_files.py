@@ -24,6 +24,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from x509proxy.certificates.file_kinds import kind_of_file
 from x509proxy.redaction import RANDOM, SHORTEST, is_random, without_secrets
 from x509proxy.settings import SettingsError
 
@@ -56,14 +57,18 @@ _Loaded = TypeVar("_Loaded")
 
 _LARGEST = 4 << 20  # bytes; the bundle of all public authorities has 0.3 MiB
 _LARGEST_CRL = 16 << 20  # bytes; 38 for each certificate that is revoked, in PEM half as much again
-# OpenSSL's security level 2 refuses less when the context is built, in words of its own.
-_RSA_BITS, _EC_BITS = 2048, 224
+# OpenSSL's security level 2 rejects less when the context is built, in words of its own.
+_RSA_BITS = 2048
+# TLS 1.3 has signature schemes for these alone (RFC 8446 section 4.2.3): with secp256k1, no client can verify the handshake.
+_CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _KEY_BLOCK = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
 )
 
 _LONGEST = 256
 _NAME = re.compile(r"[A-Za-z0-9-]+")
+# "op.tls.clientX509CertHeader = …", as `x509proxy secret` prints it.
+_PASTED = re.compile(r"[A-Za-z0-9._-]+[ \t]*=")
 _PREFIX = "Sec-Client-X509-Cert-"
 _ALPHABET = string.ascii_letters + string.digits
 # The random parts of names that are printed where attackers read them. In lower case: letters and digits alone count.
@@ -161,7 +166,12 @@ def read_identity(
     if key_path is None:
         key = _private_key(source, f"one in PEM, or {key_what} to name the file that holds it")
     else:
-        key = _private_key(ConfigFile.read(key_path, key_what), "one in PEM")
+        key_source = ConfigFile.read(key_path, key_what)
+        if not _KEY_BLOCK.search(key_source.data):
+            raise SettingsError(
+                f"{key_source.where}: {_no_private_key(key_source.data, 'one in PEM')}"
+            )
+        key = _private_key(key_source, "one in PEM")
     _check_fit(key, (leaf, *rest), source.where)
     return Identity(leaf, key, tuple(certificate for certificate in rest if certificate != leaf))
 
@@ -186,10 +196,22 @@ def _certificates(source: ConfigFile) -> tuple[x509.Certificate, ...]:
         )
     )
     if not found:
-        raise SettingsError(
-            f"{source.where}: found no certificate that can be read, expected {expected}"
-        )
+        raise SettingsError(f"{source.where}: {_no_certificate(source.data, expected)}")
     return found
+
+
+def _no_certificate(data: bytes, expected: str) -> str:
+    kind, way = kind_of_file(data)
+    if kind == "a private key":
+        way = "a certificate in PEM; are the files of the certificate and the key swapped?"
+    return f"found {kind or 'no certificate that can be read'}, expected {way or expected}"
+
+
+def _no_private_key(data: bytes, expected: str) -> str:
+    kind, way = kind_of_file(data)
+    if kind == "a certificate":
+        way = "a private key in PEM; are the files of the certificate and the key swapped?"
+    return f"found {kind or 'no private keys'}, expected {way or expected}"
 
 
 def _blocks(source: ConfigFile, kind: bytes, expected: str) -> list[bytes]:
@@ -248,8 +270,8 @@ def _private_key(source: ConfigFile, expected: str) -> PrivateKey:
         match load_pem_private_key(blocks[0], None):
             case rsa.RSAPrivateKey() as key if key.key_size < _RSA_BITS:
                 found = f"an RSA key of {key.key_size} bits"
-            case ec.EllipticCurvePrivateKey() as key if key.key_size < _EC_BITS:
-                found = f"an EC key of {key.key_size} bits"
+            case ec.EllipticCurvePrivateKey() as key if key.curve.name not in _CURVES:
+                found = f"an EC key on {key.curve.name}"
             case key if isinstance(key, PrivateKey):
                 return key
             case _:
@@ -258,12 +280,17 @@ def _private_key(source: ConfigFile, expected: str) -> PrivateKey:
         found = "an encrypted private key"
     except (ValueError, UnsupportedAlgorithm):
         pass
-    expected = f"one without a password: Ed25519, EC from {_EC_BITS} bits, RSA from {_RSA_BITS} bits, or ML-DSA"
+    expected = f"one without a password: Ed25519, EC on P-256, P-384 or P-521, RSA from {_RSA_BITS} bits, or ML-DSA"
     raise SettingsError(f"{source.where}: found {found}, expected {expected}")
 
 
 def _check_fit(key: PrivateKey, certificates: tuple[x509.Certificate, ...], where: str) -> None:
-    """The key is that of the first certificate; and if it is another one's, that is worth saying."""
+    """Check that the key is that of the first certificate; name the one that it belongs to if it is another."""
+    # OpenSSL: "no certificate assigned" when the context is built. cryptography reads the key as one of plain RSA.
+    if certificates[0].public_key_algorithm_oid == x509.oid.PublicKeyAlgorithmOID.RSASSA_PSS:
+        raise SettingsError(
+            f"{where}: found a certificate for an RSA-PSS key, expected one for a key of plain RSA, which signs with PSS too"
+        )
     fitting = [
         place for place, certificate in enumerate(certificates, 1) if _fits(key, certificate)
     ]
@@ -317,6 +344,10 @@ def check_header_name(name: str, where: str) -> bytes:
 
     :raises SettingsError: other characters than ``[A-Za-z0-9-]``, too short, too long, without a random part, or published.
     """
+    if _PASTED.match(name):
+        raise SettingsError(
+            f"{where}: found a line of the server's configuration, expected the name alone, which stands behind ="
+        )
     if not _NAME.fullmatch(name):
         found = "with other characters than letters, digits and hyphens"
     elif not SHORTEST <= len(name) <= _LONGEST:

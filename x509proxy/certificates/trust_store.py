@@ -20,8 +20,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from x509proxy.certificates.client_certificate import date
 from x509proxy.certificates.pem_files import read_authorities, read_crls, without_secrets
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import SettingsError, Trust, Usage
+from x509proxy.settings import ProxySettings, SettingsError, Trust, Usage
 
 __all__ = ["EMPTY", "TrustStore", "crl_warnings", "read_trusted"]
 

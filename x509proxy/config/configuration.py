@@ -5,11 +5,10 @@ from __future__ import annotations
 import attrs
 from cryptography import x509
 
-from x509proxy.backend_url import Backend
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.forwarding.header_rules import HeaderRules
-from x509proxy.schema import ProxySettings
+from x509proxy.settings import Backend, ProxySettings
 
 __all__ = ["Configuration"]
 

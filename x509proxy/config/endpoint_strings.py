@@ -1,9 +1,12 @@
-r"""Descriptions of endpoints, taken apart without Twisted: each mistake is one sentence, before anything is listened at.
+r"""Descriptions of endpoints: the only parser of them, without Twisted, and the checks of the places to listen at.
+
+Each mistake is one sentence, before any socket is opened.
 
 Facts
 -----
 * In a description ``:`` ends a part and a part's first ``=`` its name, unless there is ``\`` before it
   (``twisted.internet.endpoints``). Other kinds of endpoints than these here come from plug-ins, and are judged by them.
+* Twisted gives a unix socket mode 666 unless its description has a ``mode``.
 * Twisted leaves ``IPV6_V6ONLY`` to the system: where Linux's ``net.ipv6.bindv6only`` is 0, ``::`` takes IPv4 too.
 """
 
@@ -12,22 +15,27 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 
 from x509proxy.redaction import without_secrets
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import SettingsError
+from x509proxy.settings import MAX_SOCKET_PATH, ProxySettings, SettingsError
 
 __all__ = [
     "KINDS",
     "Description",
     "EndpointSyntaxError",
     "check_places",
+    "described_with",
     "expected_for",
-    "missing_folders",
+    "kind_of",
+    "place_warnings",
+    "private_socket",
+    "socket_paths",
 ]
 
 KINDS = {
@@ -46,7 +54,6 @@ _FORMS = {
 _WITH_TLS = frozenset({"ssl", "tls", "x509"})
 _KIND = re.compile(r"[a-z][a-z0-9_+-]*")
 _TOKEN = re.compile(r"\\(.)|([:=])|([^\\:=]+)", re.DOTALL)
-_LONGEST_PATH = 107  # unix(7): sun_path
 _ANY_IPV4 = str(ipaddress.IPv4Address(0))
 _BIND_V6_ONLY = Path("/proc/sys/net/ipv6/bindv6only")
 
@@ -74,7 +81,7 @@ class Description:
     def parse(cls, text: str) -> Description:
         """Take it apart, and look at every part.
 
-        :raises Fault: it describes no endpoint.
+        :raises EndpointSyntaxError: it describes no endpoint.
         """
         positional, named = _parts(text)
         kind, *values = positional or [""]
@@ -86,6 +93,16 @@ class Description:
         if kind == "systemd" and ("index" in arguments) is ("name" in arguments):
             raise EndpointSyntaxError("with neither or both of index and name")
         return cls(kind, arguments)
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether this host alone can connect: a unix socket, or a loopback address."""
+        if self.kind == "unix":
+            return True
+        try:
+            return ipaddress.ip_address(self.arguments.get("interface", "")).is_loopback
+        except ValueError:
+            return False
 
     @property
     def where(self) -> tuple[str, ...]:
@@ -156,9 +173,9 @@ def _check_interface(interface: str) -> None:
 
 
 def _check_address(path: str) -> None:
-    if not 0 < len(path.encode()) <= _LONGEST_PATH:
+    if not 0 < len(path.encode()) <= MAX_SOCKET_PATH:
         raise EndpointSyntaxError(
-            f"with a path of {len(path.encode())} bytes, which a socket's has 1 to {_LONGEST_PATH} of"
+            f"with a path of {len(path.encode())} bytes, which a socket's has 1 to {MAX_SOCKET_PATH} of"
         )
 
 
@@ -183,53 +200,151 @@ _CHECKS: dict[str, Callable[[str], None]] = {
 }
 
 
-def check_places(settings: ProxySettings) -> None:
-    """Whether each place to listen at can be understood, and is no other's too. Nothing is opened.
-
-    :raises SettingsError: one cannot, or two are the same.
-    """
-    taken: list[tuple[str, str, tuple[str, ...]]] = []
-    for key, text, found in _described(settings):
-        for other, described, where in taken:
-            if _overlap(found.where, where):
-                second = f"another place than that of {other}, {without_secrets(described)!r}"
-                raise SettingsError(f"{key}: found {without_secrets(text)!r}, expected {second}")
-        taken.append((key, text, found.where))
+def kind_of(text: str) -> str:
+    """Return the kind of endpoint that a description names, well formed or not."""
+    return text.partition(":")[0]
 
 
-def missing_folders(settings: ProxySettings) -> Iterator[str]:
-    """A sentence for each unix socket whose folder is not there: it may be made by whatever starts the proxy, or by nobody."""
-    for key, _, found in _described(settings):
-        folder = os.path.dirname(found.arguments.get("address", ""))  # noqa: PTH120 - as the system splits it
-        if folder and not os.path.isdir(folder):  # noqa: PTH112 - false for what cannot be looked at
-            yield f"{key}: no folder {without_secrets(folder)} is there; the start fails unless RuntimeDirectory= or so makes it"
-
-
-def _described(settings: ProxySettings) -> Iterator[tuple[str, str, Description]]:
-    for key, place in zip(settings.place_keys, settings.places, strict=True):
-        found = _understood(key, place.endpoint, place.endpoint.removeprefix("haproxy:"))
-        if found.kind in _WITH_TLS:
-            expected = f"one without, which the proxy adds: {expected_for('tcp')}"
-            raise SettingsError(
-                f"{key}: found {without_secrets(place.endpoint)!r} with TLS, expected {expected}"
-            )
-        yield key, place.endpoint, found
-    if settings.admin is not None:
-        yield (
-            "admin.listen",
-            settings.admin.listen,
-            _understood("admin.listen", settings.admin.listen, settings.admin.listen),
-        )
-
-
-def _understood(key: str, text: str, description: str) -> Description:
+def private_socket(text: str) -> str:
+    """Return the description for Twisted: a unix socket is its owner's alone unless it has a ``mode``."""
     try:
-        return Description.parse(description)
-    except EndpointSyntaxError as fault:
-        hint = r"; a colon within a part is written \:" if "::" in text or "[" in text else ""
-        expected = expected_for(description.partition(":")[0])
-        told = without_secrets(f"found {text!r} {fault}")
-        raise SettingsError(f"{key}: {told}, expected {expected}{hint}") from None
+        found = Description.parse(text)
+    except EndpointSyntaxError:
+        return text
+    needs_mode = found.kind == "unix" and "mode" not in found.arguments
+    return f"{text}:mode=600" if needs_mode else text
+
+
+def described_with(parts: tuple[str, ...], arguments: dict[str, str]) -> str:
+    """Return the description of an endpoint that Twisted's parser has taken apart: one escaped part stands for itself.
+
+    Twisted leaves equals signs alone: an escaped ``tcp:0:interface=…`` arrives as an argument of the name ``tcp:0:interface``.
+    """
+    whole = [*parts, *(f"{name}={value}" for name, value in arguments.items() if ":" in name)]
+    head = whole[0] if len(whole) == 1 else ":".join(map(_quoted, whole))
+    named = (f"{name}={_quoted(value)}" for name, value in arguments.items() if ":" not in name)
+    return ":".join([head, *named])
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", r"\\").replace(":", r"\:")
+
+
+@attrs.frozen
+class _Listening:
+    """One place to listen at. ``key``: in the document; ``text``: as it was written."""
+
+    key: str
+    text: str
+    found: Description
+
+    def error(self, problem: str, expected: str = "") -> str:
+        told = without_secrets(f"found {self.text!r} {problem}")
+        return f"{self.key}: {told}, expected {expected or expected_for(self.found.kind)}"
+
+
+def check_places(settings: ProxySettings) -> None:
+    """Check that each place to listen at can be understood and used, and is no other's too. Nothing is opened.
+
+    :raises SettingsError: with a sentence for each mistake.
+    """
+    places: list[_Listening] = []
+    sentences: list[str] = []
+    for key, text, description in _written(settings):
+        try:
+            place = _Listening(key, text, Description.parse(description))
+        except EndpointSyntaxError as error:
+            sentences.append(_syntax_error(key, text, description, error))
+        else:
+            sentences += _place_problems(place, settings)
+            sentences += _same_as(place, places)
+            places.append(place)
+    if sentences:
+        raise SettingsError(*sentences)
+
+
+def _written(settings: ProxySettings) -> Iterator[tuple[str, str, str]]:
+    """Yield key, text as written, and Twisted's part of it, for each place to listen at."""
+    for key, place in zip(settings.place_keys, settings.places, strict=True):
+        yield key, place.endpoint, place.description
+    if settings.admin is not None:
+        yield "admin.listen", settings.admin.listen, settings.admin.listen
+
+
+def _syntax_error(key: str, text: str, description: str, error: EndpointSyntaxError) -> str:
+    hint = r"; a colon within a part is written \:" if "::" in text or "[" in text else ""
+    told = without_secrets(f"found {text!r} {error}")
+    return f"{key}: {told}, expected {expected_for(kind_of(description))}{hint}"
+
+
+def _place_problems(place: _Listening, settings: ProxySettings) -> Iterator[str]:
+    is_admin = place.key == "admin.listen"
+    if place.found.kind in _WITH_TLS:
+        without = "one without" if is_admin else "one without, which the proxy adds"
+        yield place.error("with TLS", f"{without}: {expected_for('tcp')}")
+    elif is_admin and not _may_be_remote(settings) and not place.found.is_local:
+        yield place.error("that other hosts can reach", _LOCAL)
+    yield from _socket_problems(place)
+    _, _, zone = place.found.arguments.get("interface", "").partition("%")
+    if zone and not _is_zone(zone):
+        yield place.error(f"with the zone {zone!r}, which is no network interface here")
+
+
+def _may_be_remote(settings: ProxySettings) -> bool:
+    return settings.admin is not None and settings.admin.allow_remote
+
+
+_LOCAL = "unix:/path or tcp:9443:interface=127.0.0.1; allow-remote = true is for other places, where everybody can read it"
+
+
+def _socket_problems(place: _Listening) -> Iterator[str]:
+    path = place.found.arguments.get("address", "")
+    if path.startswith("~"):
+        yield place.error("with ~, which only a shell replaces", "the whole path")
+    elif os.path.isdir(path):  # noqa: PTH112 - false for what cannot be looked at
+        yield place.error("which is a folder", "the path of a socket")
+    elif os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH110, PTH116
+        yield place.error("which is a file", "the path of a socket")
+
+
+def _is_zone(zone: str) -> bool:
+    try:
+        if zone.isdecimal():
+            socket.if_indextoname(int(zone))
+        else:
+            socket.if_nametoindex(zone)
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _same_as(place: _Listening, others: list[_Listening]) -> Iterator[str]:
+    for other in others:
+        if _overlap(place.found.where, other.found.where):
+            second = f"another place than that of {other.key}, {without_secrets(other.text)!r}"
+            yield f"{place.key}: found {without_secrets(place.text)!r}, expected {second}"
+            return
+
+
+def socket_paths(settings: ProxySettings) -> Iterator[tuple[str, str]]:
+    """Yield the key and the path of each unix socket to listen at."""
+    for key, _, description in _written(settings):
+        try:
+            path = Description.parse(description).arguments.get("address", "")
+        except EndpointSyntaxError:
+            continue
+        if path:
+            yield key, path
+
+
+def place_warnings(settings: ProxySettings) -> Iterator[str]:
+    """Yield a sentence for each unix socket whose path is relative, or whose folder is missing: the start may create it."""
+    for key, path in socket_paths(settings):
+        folder = os.path.dirname(path)  # noqa: PTH120 - as the system splits it
+        if not path.startswith("/"):
+            yield f"{key}: found a relative path, which is taken from the folder that the proxy starts in, expected a whole one"
+        elif not os.path.isdir(folder):  # noqa: PTH112 - false for what cannot be looked at
+            yield f"{key}: no folder {without_secrets(folder)} is there; the start fails unless RuntimeDirectory= or so makes it"
 
 
 def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -9,65 +9,89 @@ Facts
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
+import msgspec
+
+from x509proxy.config.endpoint_strings import socket_paths
 from x509proxy.redaction import without_secrets
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import Settings, SettingsError
+from x509proxy.settings import File, ProxySettings, Settings, SettingsError, keys
 
-__all__ = ["FILES", "check_log_apart", "check_log_place", "named_files"]
-
-# Every key that names a file, wherever in the document it stands.
-FILES = frozenset(
-    {
-        "certificate",
-        "private_key",
-        "header_file",
-        "ca",
-        "crl",
-        "access_log",
-        "name_file",
-        "value_file",
-    }
-)
+__all__ = [
+    "check_log_apart",
+    "check_log_place",
+    "files_read",
+    "log_problem",
+    "named_files",
+    "with_files",
+]
 
 
 def named_files(settings: Settings) -> Iterator[str]:
-    """The files that settings name, to be read; not the one that is written."""
-    yield from (path for _, path in _read(settings))
+    """Yield the files that settings name and that are read; not the one that is written."""
+    yield from (path for _, path in files_read(settings))
 
 
-def _read(part: Settings, inside: str = "") -> Iterator[tuple[str, str]]:
-    """The dotted key and the path of each file that is read."""
-    for name in part.__struct_fields__:
-        if name != "access_log":
-            yield from _named(name, inside + name.replace("_", "-"), getattr(part, name))
+def files_read(settings: Settings, inside: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and the path of each file that is read."""
+    for name, field in keys(type(settings)).items():
+        yield from _files(
+            field.key.file is File.READ, inside + name, getattr(settings, field.field)
+        )
 
 
-def _named(name: str, key: str, value: object) -> Iterator[tuple[str, str]]:
+def _files(is_file: bool, key: str, value: object) -> Iterator[tuple[str, str]]:
     match value:
         case Settings():
-            yield from _read(value, f"{key}.")
+            yield from files_read(value, f"{key}.")
         case tuple():
-            for place, member in enumerate(value):
-                yield from _named(name, f"{key}[{place}]", member)
-        case str() if name in FILES:
+            for index, member in enumerate(value):
+                yield from _files(is_file, f"{key}[{index}]", member)
+        case str() if is_file:
             yield key, value
 
 
-def check_log_apart(settings: ProxySettings, config: str | None) -> None:
-    """Nothing that is read is written to. ``config``: the TOML file, if there is one.
+_Part = TypeVar("_Part", bound=Settings)
 
-    :raises SettingsError: the access log is one of the files that are read, be it by another name.
+
+def with_files(settings: _Part, change: Callable[[str], str]) -> _Part:
+    """Return the settings with every file's name changed."""
+    return msgspec.structs.replace(
+        settings,
+        **{
+            field.field: _changed(field.key.file, getattr(settings, field.field), change)
+            for field in keys(type(settings)).values()
+        },
+    )
+
+
+def _changed(file: File, value: Any, change: Callable[[str], str]) -> Any:
+    match value:
+        case Settings():
+            return with_files(value, change)
+        case tuple():
+            return tuple(_changed(file, member, change) for member in value)
+        case str() if file is File.READ or (file is File.WRITTEN and value != "-"):
+            return change(value)
+    return value
+
+
+def check_log_apart(settings: ProxySettings, config: str | None) -> None:
+    """Check that no file that is read, and no socket, is written to as the log. ``config``: the TOML file, if there is one.
+
+    :raises SettingsError: the access log is one of these, under any name.
     """
     log = settings.access_log
     if log is None or log == "-":
         return
-    for key, path in (
-        *_read(settings),
-        *(() if config is None else (("the configuration", config),)),
-    ):
+    others = [*files_read(settings), *socket_paths(settings)]
+    if config is not None:
+        others.append(("the configuration", config))
+    for key, path in others:
         if _is_same(log, path):
             raise SettingsError(
                 f"access-log: {without_secrets(log)}: found the file of {key}, expected one of its own"
@@ -75,6 +99,8 @@ def check_log_apart(settings: ProxySettings, config: str | None) -> None:
 
 
 def _is_same(one: str, other: str) -> bool:
+    if os.path.abspath(one) == os.path.abspath(other):  # noqa: PTH100 - without looking at links
+        return True
     try:
         return os.path.samefile(one, other)  # noqa: PTH121 - both are text
     except (OSError, ValueError):
@@ -83,25 +109,52 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def check_log_place(settings: ProxySettings) -> None:
-    """Whether the access log could be opened, without making it.
+    """Check that the access log could be opened, without creating it.
 
-    :raises SettingsError: its folder is missing, it is a folder itself, or nobody may write there.
+    :raises SettingsError: it is no file, its folder is missing, or it cannot be written.
     """
     path = settings.access_log
-    if path is not None and path != "-" and (problem := _no_log(path)):
-        raise SettingsError(
-            f"access-log: {without_secrets(path)}: found {problem}, expected a file that can be written"
-        )
+    if path is not None and path != "-":
+        problem = log_problem(path) or _no_right(path)
+        if problem:
+            raise SettingsError(
+                f"access-log: {without_secrets(path)}: found {problem}, expected a file that can be written"
+            )
 
 
-def _no_log(path: str) -> str:
-    folder = os.path.dirname(path)  # noqa: PTH120 - as the system splits it
-    if os.path.isdir(path):  # noqa: PTH112 - false for what cannot be looked at
-        return "a folder"
-    if not os.path.isdir(folder):  # noqa: PTH112
-        return f"no folder {without_secrets(folder)}"
+# The kinds of files that lines cannot be appended to. /dev/null is a device and can be.
+_NO_LOGS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a disk",
+}
+
+
+def log_problem(path: str) -> str:
+    """Return the reason why a path cannot be that of a log, or ``""``: the same at the start and in a check.
+
+    A pipe without a reader cannot be opened, and one whose reader stops loses lines; standard output is ``-``.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - text
+    except ValueError:
+        return "NUL in its name"
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a loop of links"
+        # A link without a file becomes that file.
+        target = os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114
+        folder = os.path.dirname(target) or "."  # noqa: PTH120 - as the system splits it
+        return "" if os.path.isdir(folder) else f"no folder {without_secrets(folder)}"  # noqa: PTH112
+    return _NO_LOGS.get(stat.S_IFMT(mode), "")
+
+
+def _no_right(path: str) -> str:
+    path = os.path.realpath(path)
     if os.path.exists(path):  # noqa: PTH110
         return "" if os.access(path, os.W_OK, effective_ids=True) else "no right to write it"
+    folder = os.path.dirname(path)  # noqa: PTH120
     return (
         ""
         if os.access(folder, os.W_OK | os.X_OK, effective_ids=True)

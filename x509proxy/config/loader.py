@@ -3,112 +3,87 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 import attrs
 import msgspec
+from cryptography import x509
 
-from x509proxy.backend_url import Backend
-from x509proxy.certificates.pem_files import ConfigFile, Identity, read_authorities, read_identity
+from x509proxy.certificates.pem_files import Identity, read_authorities, read_identity
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import read_trusted
 from x509proxy.config.configuration import Configuration
+from x509proxy.config.document import Document, decode, read_document
 from x509proxy.config.endpoint_strings import check_places
-from x509proxy.config.file_paths import FILES, check_log_apart
-from x509proxy.config.toml_errors import check_names, explain, parse_toml
+from x509proxy.config.file_paths import check_log_apart, with_files
 from x509proxy.config.warnings import warnings_for
 from x509proxy.forwarding.header_rules import read_rules
-from x509proxy.redaction import holds_secret, without_secrets
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import Settings, SettingsError, UpstreamSettings
+from x509proxy.redaction import without_secrets
+from x509proxy.settings import Backend, ProxySettings, SettingsError, UpstreamSettings, keys
 
-__all__ = ["Configuration", "load_configuration", "load_settings", "override", "resolve"]
+__all__ = [
+    "Configuration",
+    "load_configuration",
+    "load_settings",
+    "override",
+    "resolve",
+    "settings_of",
+]
 
-_LISTS = ("listen", "backend", "crl")
 _NAMINGS = ("header", "header-file")
 
-_Part = TypeVar("_Part", bound=Settings)
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
 def load_settings(path: str) -> ProxySettings:
-    """Read a TOML file. What it says of files is relative to the folder it lies in, and absolute afterwards.
+    """Read a TOML file. Relative names of files are taken from the folder that it lies in, and are absolute afterwards.
 
-    :raises SettingsError: it cannot be read, is no TOML, or has an unknown key or an unfit value.
+    :raises SettingsError: with a sentence for each mistake in it.
     """
-    source = ConfigFile.read(path, "config")
-    where = without_secrets(path)
-    table = parse_toml(source.data, where)
-    for key in _secrets(table):
-        # As secret here as in a header-file.
-        attrs.evolve(source, where=f"{where}: {key}").require_private()
-    return resolve(_convert(table, f"{where}: "), Path(path).absolute().parent)
+    return settings_of(read_document(path))
 
 
-def _secrets(table: Mapping[str, object]) -> Iterator[str]:
-    """The keys of what nobody else may read: the header's name, and in ``[[headers]]`` what looks like one."""
-    if "header" in table:
-        yield "header"
-    headers = table.get("headers")
-    for place, header in enumerate(headers if isinstance(headers, list) else ()):
-        for key in ("name", "value"):
-            text = header.get(key) if isinstance(header, dict) else None
-            if isinstance(text, str) and holds_secret(text):
-                yield f"headers[{place}].{key}"
+def settings_of(document: Document) -> ProxySettings:
+    """Return the settings of a document without mistakes.
+
+    :raises SettingsError: with a sentence for each mistake in it.
+    """
+    if document.problems or document.settings is None:
+        raise SettingsError(*map(document.sentence, document.problems))
+    return resolve(document.settings, Path(document.path).absolute().parent)
 
 
 def resolve(settings: ProxySettings, folder: Path) -> ProxySettings:
-    """The settings with every file's name absolute, relative ones from ``folder``: a daemon goes elsewhere."""
-    resolved = _resolved(settings, folder)
-    if settings.access_log == "-":
-        resolved = msgspec.structs.replace(resolved, access_log="-")
-    return resolved
-
-
-def _resolved(part: _Part, folder: Path) -> _Part:
-    changes = {name: _joined(name, getattr(part, name), folder) for name in part.__struct_fields__}
-    return msgspec.structs.replace(part, **changes)
-
-
-def _joined(name: str, value: Any, folder: Path) -> Any:
-    match value:
-        case Settings():
-            return _resolved(value, folder)
-        case tuple():
-            return tuple(_joined(name, member, folder) for member in value)
-        case str() if name in FILES:
-            return str(folder / value)
-    return value
+    """Return the settings with every file's name absolute, relative ones from ``folder``: a daemon changes its own."""
+    return with_files(settings, lambda path: str(folder / path))
 
 
 def override(settings: ProxySettings, changes: Mapping[str, object]) -> ProxySettings:
-    """The settings with what the command line says, by field name; values are text, or sequences of it.
+    """Return the settings with the options of the command line, by field name; values are text, or sequences of it.
 
-    What a command line cannot say (``None``, ``False``, an empty sequence) stands for an option that was not given. The two
-    ways to give the header's name exclude each other, so that either replaces both.
+    ``None``, ``False`` and an empty sequence stand for an option that was not given. The two ways to give the header's name
+    exclude each other, so that either replaces both.
 
-    :raises SettingsError: a value is unfit; the sentence names the option.
+    :raises SettingsError: with a sentence for each unfit option.
     """
     given = {
         name.replace("_", "-"): value
         for name, value in changes.items()
         if value or isinstance(value, str)
     }
-    table = msgspec.to_builtins(settings)
+    decoded, problems = decode(given, as_text=True)
+    if problems or decoded is None:
+        raise SettingsError(*(f"--{problem}" for problem in problems))
+    known = keys(ProxySettings)
+    replaced = {known[name].field for name in given}
     if not given.keys().isdisjoint(_NAMINGS):
-        table.update(dict.fromkeys(_NAMINGS))
-    # Not strict: on a command line, numbers are text.
-    return _convert(table | given, "--", strict=False)
-
-
-def _convert(table: Mapping[str, object], prefix: str, *, strict: bool = True) -> ProxySettings:
-    single = {name: [value] for name in _LISTS if isinstance(value := table.get(name), str)}
-    check_names(table, prefix)
-    try:
-        return msgspec.convert({**table, **single}, ProxySettings, strict=strict)
-    except msgspec.ValidationError as error:
-        raise SettingsError(prefix + explain(str(error))) from None
+        replaced.update(known[name].field for name in _NAMINGS)
+    return msgspec.structs.replace(
+        settings, **{field: getattr(decoded, field) for field in replaced}
+    )
 
 
 def load_configuration(
@@ -118,54 +93,84 @@ def load_configuration(
 
     ``now``: seconds since the epoch; ``config``: the file that the settings come from.
 
-    :raises SettingsError: the first thing that is missing, unfit or contradictory.
+    :raises SettingsError: with a sentence for each thing that is missing, unfit or contradictory.
     """
-    if not settings.listen and not settings.listeners:
-        raise SettingsError("listen: found none, expected at least one endpoint such as tcp:8443")
-    if settings.certificate is None:
-        raise SettingsError("certificate: found none, expected a PEM file with the server's chain")
-    check_places(settings)
-    check_log_apart(settings, config)
-    backends = _backends(settings)
-    rules = read_rules(settings)
+    mistakes = _Mistakes()
+    mistakes.of(_check_listens, settings)
+    mistakes.of(check_places, settings)
+    mistakes.of(check_log_apart, settings, config)
+    backends = mistakes.of(_backends, settings)
+    rules = mistakes.of(read_rules, settings)
+    identity = mistakes.of(_identity, settings)
+    trusted = mistakes.of(read_trusted, settings)
+    further = [
+        mistakes.of(
+            read_identity, one.certificate, one.private_key, f"certificates[{index}].certificate"
+        )
+        for index, one in enumerate(settings.certificates)
+    ]
+    authorities = mistakes.of(_upstream_authorities, settings.upstream)
+    upstream = mistakes.of(_upstream_identity, settings.upstream)
+    if mistakes.sentences or not (backends and rules and identity and trusted):
+        raise SettingsError(*mistakes.sentences)
+    served = tuple(one for one in further if one is not None)
     found = Configuration(
-        settings,
-        read_identity(settings.certificate, settings.private_key),
-        backends,
-        rules,
-        read_trusted(settings),
-        _further(settings),
-        read_authorities(settings.upstream.ca, "upstream.ca")
-        if settings.upstream.ca is not None
-        else None,
-        _upstream_identity(settings.upstream),
+        settings, identity, backends, rules, trusted, served, authorities, upstream
     )
     return _checked(found, time.time() if now is None else now)
 
 
+class _Mistakes:
+    """The sentences of several checks, none of which ends the others."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def of(
+        self, check: Callable[_Given, _Found], *args: _Given.args, **kwargs: _Given.kwargs
+    ) -> _Found | None:
+        """Return a check's result, or ``None`` if it found a mistake."""
+        try:
+            return check(*args, **kwargs)
+        except SettingsError as error:
+            self.sentences += [one for one in error.sentences if one not in self.sentences]
+            return None
+
+
 def _checked(found: Configuration, now: float) -> Configuration:
-    """With what there is to warn of, if its parts fit together."""
+    """Add the warnings, if the parts fit together."""
     if found.further:
         ServerNames.of([identity.certificate for identity in (found.identity, *found.further)])
     return attrs.evolve(found, warnings=tuple(warnings_for(found, now)))
 
 
-def _further(settings: ProxySettings) -> tuple[Identity, ...]:
-    return tuple(
-        read_identity(one.certificate, one.private_key, f"certificates[{place}].certificate")
-        for place, one in enumerate(settings.certificates)
-    )
+def _check_listens(settings: ProxySettings) -> None:
+    if not settings.listen and not settings.listeners:
+        raise _missing("listen")
+
+
+def _identity(settings: ProxySettings) -> Identity:
+    if settings.certificate is None:
+        raise _missing("certificate")
+    return read_identity(settings.certificate, settings.private_key)
+
+
+def _missing(name: str) -> SettingsError:
+    return SettingsError(f"{name}: found none, expected {keys(ProxySettings)[name].key.expected}")
 
 
 def _backends(settings: ProxySettings) -> tuple[Backend, ...]:
     if not settings.backend:
-        raise SettingsError(
-            "backend: found none, expected at least one URL such as http://127.0.0.1:8080"
-        )
-    try:
-        return tuple(Backend.parse(url) for url in settings.backend)
-    except SettingsError as error:
-        raise SettingsError(without_secrets(str(error))) from None
+        raise _missing("backend")
+    mistakes = _Mistakes()
+    backends = [mistakes.of(Backend.parse, url) for url in settings.backend]
+    if mistakes.sentences:
+        raise SettingsError(*map(without_secrets, mistakes.sentences))
+    return tuple(backend for backend in backends if backend is not None)
+
+
+def _upstream_authorities(upstream: UpstreamSettings) -> tuple[x509.Certificate, ...] | None:
+    return None if upstream.ca is None else read_authorities(upstream.ca, "upstream.ca")
 
 
 def _upstream_identity(upstream: UpstreamSettings) -> Identity | None:

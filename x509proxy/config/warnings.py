@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 from cryptography import x509
 
-from x509proxy.backend_url import Backend, Scheme
 from x509proxy.certificates.chain_checks import authority_problems, named, server_problems
 from x509proxy.certificates.client_certificate import date, unreadable
 from x509proxy.certificates.pem_files import Identity
@@ -19,17 +18,19 @@ from x509proxy.config.configuration import Configuration
 from x509proxy.forwarding.header_rules import contains_secret, header_fields
 from x509proxy.forwarding.presets import HeaderPlan, find_preset
 from x509proxy.redaction import without_secrets
-from x509proxy.schema import ProxySettings
 from x509proxy.settings import (
+    Backend,
     CertificateRequirement,
     ClientAuth,
     KeyType,
+    ProxySettings,
+    Scheme,
     Settings,
     Trust,
     Usage,
 )
 
-__all__ = ["advice_for", "warnings_for"]
+__all__ = ["advice_for", "validity_errors", "warnings_for"]
 
 _SOON = 14 * 24 * 3600.0
 
@@ -77,6 +78,12 @@ def _certificate_warnings(found: Configuration, now: float) -> Iterator[str]:
         yield from (f"{key}: {problem}" for problem in server_problems(identity))
     for key, identity in _identities(found):
         yield from _validity_warnings(f"{key}:", identity.certificate, now)
+
+
+def validity_errors(found: Configuration, now: float) -> Iterator[str]:
+    """Yield those of the warnings that mean that handshakes fail: a certificate of the proxy's own is not valid now."""
+    for key, identity in _identities(found):
+        yield from _out_of_date(f"{key}:", identity.certificate, now)
 
 
 def _authority_warnings(found: Configuration, now: float) -> Iterator[str]:
@@ -216,6 +223,14 @@ def _is_here(backend: Backend) -> bool:
 
 
 def _validity_warnings(key: str, certificate: x509.Certificate, now: float) -> Iterator[str]:
+    problems = [*_out_of_date(key, certificate, now)]
+    yield from problems
+    end = certificate.not_valid_after_utc.timestamp()
+    if not problems and now > end - _SOON:
+        yield f"{key} expires soon, at {date(end)}"
+
+
+def _out_of_date(key: str, certificate: x509.Certificate, now: float) -> Iterator[str]:
     begin, end = (
         certificate.not_valid_before_utc.timestamp(),
         certificate.not_valid_after_utc.timestamp(),
@@ -224,5 +239,3 @@ def _validity_warnings(key: str, certificate: x509.Certificate, now: float) -> I
         yield f"{key} is not valid before {date(begin)}"
     elif now > end:
         yield f"{key} expired at {date(end)}"
-    elif now > end - _SOON:
-        yield f"{key} expires soon, at {date(end)}"

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from x509proxy.downstream.channel import Channel
 from x509proxy.downstream.factory import NamedFactory, ProxyFactory, TlsFactory
 from x509proxy.monitoring.reason_codes import counted
-from x509proxy.schema import ListenerSettings
+from x509proxy.settings import ListenerSettings
 from x509proxy.transport.deadlines import NEVER
 from x509proxy.transport.proxy_protocol import (
     BadHeader,

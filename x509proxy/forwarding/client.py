@@ -24,7 +24,7 @@ class Client:
     """The client of a connection whose handshake is over. ``tls_version``: such as ``TLSv1.3``; empty without TLS.
 
     ``key_exchange``: the group, such as ``X25519MLKEM768``; empty without TLS or where OpenSSL does not name it.
-    ``asked``: what its listener asks for, if that is not what the others do (:class:`x509proxy.schema.ListenerSettings`).
+    ``asked``: what its listener asks for, if that is not what the others do (:class:`x509proxy.settings.ListenerSettings`).
     """
 
     hop: Hop

@@ -27,8 +27,7 @@ from x509proxy.forwarding.certificate_formats import encode, is_value
 from x509proxy.forwarding.presets import HeaderPlan, Preset, find_preset
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.fields import Pairs
-from x509proxy.schema import HeaderSettings, ProxySettings
-from x509proxy.settings import Format, SettingsError
+from x509proxy.settings import Format, HeaderSettings, ProxySettings, SettingsError
 
 __all__ = [
     "HeaderRules",

@@ -19,7 +19,7 @@ from x509proxy.forwarding.oauth_metadata import (
 )
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import Framing, RequestHead
-from x509proxy.schema import DiscoverySettings
+from x509proxy.settings import DiscoverySettings
 
 __all__ = ["ResponseSink", "Rewriting", "answer_sink"]
 

@@ -17,7 +17,7 @@ from x509proxy.exchange import Exchange, Outcome
 from x509proxy.http1.errors import Code
 from x509proxy.settings import LogFormat
 
-__all__ = ["WRITERS", "access_json", "access_line"]
+__all__ = ["WRITERS", "access_json", "access_line", "quoted"]
 
 
 _COMPLETED = Outcome.COMPLETED
@@ -100,20 +100,20 @@ def _second(second: int) -> str:
 # A target may have 8 KB, and twice as many when it is escaped.
 @lru_cache(maxsize=128)
 def _what(peer: str, method: str, target: str, version: str) -> str:
-    return f"client_address={_quote(peer)} method={_quote(method)} target={_quote(target)} version={version}"
+    return f"client_address={quoted(peer)} method={quoted(method)} target={quoted(target)} version={version}"
 
 
 @lru_cache(maxsize=128)
 def _why(backend: str, code: Code | None, detail: str) -> str:
     label = code.label if code else "-"
-    return f"backend={_quote(backend)} code={label} detail={_quote(detail)}"
+    return f"backend={quoted(backend)} code={label} detail={quoted(detail)}"
 
 
 @lru_cache(maxsize=1024)
 def _who(certificate: ClientCertificate | None) -> str:
     if certificate is None:
         return f"verdict={Verdict.NONE.value} x5t_s256=- subject=-"
-    subject = _quote(_shorten(certificate.subject))
+    subject = quoted(_shorten(certificate.subject))
     return (
         f"verdict={certificate.verdict.value} x5t_s256={certificate.thumbprint} subject={subject}"
     )
@@ -124,8 +124,8 @@ def _shorten(subject: str) -> str:
     return subject if len(subject) <= _LONGEST_SUBJECT else subject[:_LONGEST_SUBJECT] + "..."
 
 
-def _quote(value: str) -> str:
-    """Printable ASCII only: a client chooses its subject and target, and a log is read in terminals and by line."""
+def quoted(value: str) -> str:
+    """Return a value in printable ASCII: a client chooses its subject and target, and a log is read in terminals and by line."""
     if not value:
         return "-"
     if _PLAIN.fullmatch(value):

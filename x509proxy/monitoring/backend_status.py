@@ -23,7 +23,7 @@ class BackendState(enum.Enum):
 class PoolStatus:
     """One back end at one moment, for the status page and the metrics; no secrets in it.
 
-    ``since`` and ``last_check``: seconds since the epoch; ``last_error``: a sentence, empty if there has been none; ``busy``,
+    ``since``, ``last_check`` and ``last_failure``: seconds since the epoch; ``last_error``: a sentence, empty if there has been none; ``busy``,
     ``idle``, ``opening``: connections; ``waiting``: requests that have none yet; ``exchanges``: answered whole; ``failures``:
     connections that could not be had, and exchanges that failed; ``due``: it is down, and the next request may try it.
     """
@@ -40,3 +40,4 @@ class PoolStatus:
     exchanges: int = 0
     failures: int = 0
     last_check: float | None = None
+    last_failure: float | None = None

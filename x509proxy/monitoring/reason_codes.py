@@ -9,7 +9,7 @@ from OpenSSL import SSL
 
 from x509proxy.http1.errors import Code
 
-__all__ = ["LIMITS", "connect_reason", "counted", "handshake_reason"]
+__all__ = ["LIMITS", "connect_reason", "counted", "handshake_detail", "handshake_reason"]
 
 LIMITS = {code.label: code.limit for code in Code if code.limit}
 """The codes about a limit, and the setting that was exceeded; ``client.max-head-bytes`` stands for lines and fields too."""
@@ -38,6 +38,12 @@ def handshake_reason(arguments: Sequence[object]) -> str:
     """The word for a failed handshake, by the arguments of an ``OpenSSL.SSL.Error``: a list of (library, function, text)."""
     texts = _texts(arguments)
     return next((word for part, word in _HANDSHAKES if part in texts), "other")
+
+
+def handshake_detail(arguments: Sequence[object]) -> str:
+    """Return OpenSSL's own words for the first of its errors, which are among its constants, or ``""``."""
+    errors = arguments[0] if arguments and isinstance(arguments[0], list) else []
+    return str(errors[0][-1]) if errors else ""
 
 
 def _texts(arguments: Sequence[object]) -> str:

@@ -48,7 +48,8 @@ class BackendState(SnapshotPart, frozen=True):
 
     ``due``: it is down, and nobody but the next request finds out whether it still is. ``busy``, ``idle``, ``opening``:
     connections; ``waiting``: requests in the queue; ``connections``, ``queue``: how many there may be. ``failures``: connections
-    that could not be had, and exchanges that failed; ``reason``: the last one's; ``checked``: when it was last asked how it is.
+    that could not be had, and exchanges that failed; ``reason``: the last one's, ``failed``: its time; ``checked``: when it was
+    last asked how it is.
     """
 
     url: str
@@ -64,6 +65,7 @@ class BackendState(SnapshotPart, frozen=True):
     queue: int = 0
     failures: int = 0
     checked: float = 0.0
+    failed: float = 0.0
 
 
 class CertificateState(SnapshotPart, frozen=True):
@@ -124,7 +126,7 @@ class WorkerState(SnapshotPart, frozen=True):
 
 
 class Snapshot(SnapshotPart, frozen=True):
-    """One proxy at one moment. ``connections``: of clients; ``most_connections``: how many there may be."""
+    """One proxy at one moment. ``host``: the machine's name; ``connections``: of clients; ``most_connections``: how many there may be."""
 
     taken: float
     version: str
@@ -140,6 +142,7 @@ class Snapshot(SnapshotPart, frozen=True):
     reload: ReloadState = ReloadState()
     workers: tuple[WorkerState, ...] = ()
     counts: Counts = Counts()
+    host: str = ""
 
     @property
     def ready(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError
@@ -24,8 +25,7 @@ from x509proxy.monitoring.snapshot import (
     clients_of,
     refusals_of,
 )
-from x509proxy.schema import ListenerSettings
-from x509proxy.settings import ClientSettings, UpstreamSettings
+from x509proxy.settings import ClientSettings, ListenerSettings, UpstreamSettings
 
 __all__ = ["SnapshotBuilder", "installed_version"]
 
@@ -76,6 +76,7 @@ class SnapshotBuilder:
         self._factory = factory
         self._now = now
         self._version = installed_version()
+        self._host = without_secrets(socket.gethostname())
         self._started = now()
 
     def snapshot(self) -> Snapshot:
@@ -99,6 +100,7 @@ class SnapshotBuilder:
         return Snapshot(
             taken=now,
             version=self._version,
+            host=self._host,
             started=self._started,
             draining=draining,
             listeners=tuple(
@@ -143,4 +145,5 @@ def _backend(pool: _Pool) -> BackendState:
         queue=pool.settings.max_queued_requests,
         failures=status.failures,
         checked=status.last_check or 0.0,
+        failed=status.last_failure or 0.0,
     )

@@ -61,9 +61,13 @@ def _backends(rows: list[BackendState]) -> tuple[BackendState, ...]:
 def _backend(same: list[BackendState]) -> BackendState:
     best = min(same, key=lambda row: (_HOPE.index(row.state), not row.due))
     numbers = ("busy", "idle", "opening", "waiting", "connections", "queue", "failures")
-    checked = max(row.checked for row in same)
+    last = max(same, key=lambda row: row.failed)
     return msgspec.structs.replace(
-        best, checked=checked, **{name: sum(getattr(row, name) for row in same) for name in numbers}
+        best,
+        checked=max(row.checked for row in same),
+        failed=last.failed,
+        reason=last.reason if last.failed else best.reason,
+        **{name: sum(getattr(row, name) for row in same) for name in numbers},
     )
 
 

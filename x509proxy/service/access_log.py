@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from x509proxy.certificates.pem_files import without_secrets
+from x509proxy.config.file_paths import log_problem
 from x509proxy.config.loader import Configuration
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.header_rules import redact
@@ -26,6 +27,7 @@ from x509proxy.monitoring.access_log_format import WRITERS
 from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
 from x509proxy.monitoring.reason_codes import counted
 from x509proxy.service.background_writer import BackgroundWriter, may_block
+from x509proxy.settings import SettingsError
 
 __all__ = ["AccessLog", "LogFile", "RateLimiter", "open_log"]
 
@@ -120,16 +122,21 @@ class LogFile:
 
 
 def open_log(path: str | None) -> LogFile | None:
-    """Opened with the rights of whoever starts the daemon.
+    """Open the log with the rights that the daemon starts with.
 
-    :raises SystemExit: it cannot be opened.
+    :raises SettingsError: it cannot be opened.
     """
-    try:
+    if path is None or path == "-":
         return None if path is None else LogFile(path)
+    problem = log_problem(path)
+    if problem:
+        raise SettingsError(
+            f"access-log: {without_secrets(path)}: found {problem}, expected a file that can be written"
+        )
+    try:
+        return LogFile(path)
     except OSError as error:
-        raise SystemExit(
-            f"x509proxy: access-log: {without_secrets(path or '')}: {error.strerror}"
-        ) from None
+        raise SettingsError(f"access-log: {without_secrets(path)}: {error.strerror}") from None
 
 
 class RateLimiter:

@@ -29,9 +29,8 @@ from x509proxy.monitoring.prometheus import exposition
 from x509proxy.monitoring.snapshot import SnapshotSource
 from x509proxy.monitoring.status_page.history import History
 from x509proxy.monitoring.status_page.page import CONTENT_SECURITY_POLICY, status_json, status_page
-from x509proxy.schema import AdminSettings
 from x509proxy.service.listening import ListeningEndpoint
-from x509proxy.settings import ClientSettings, SettingsError
+from x509proxy.settings import AdminSettings, ClientSettings, SettingsError
 from x509proxy.transport.deadlines import Deadlines
 
 __all__ = ["Admin"]
@@ -65,7 +64,7 @@ def _text(status: int, text: str) -> _Answer:
 class Admin:
     """Listens where ``[admin]`` says; answers with what ``source`` knows.
 
-    :raises SystemExit: Twisted does not understand the endpoint.
+    :raises SettingsError: Twisted does not understand the endpoint.
     """
 
     _log = Logger()
@@ -76,7 +75,7 @@ class Admin:
         self.observe: Observer = unobserved
         self._names = frozenset({"localhost", *settings.allowed_hosts})
         self._source = source
-        self._place = ListeningEndpoint(reactor, settings.description, "admin.listen")
+        self._place = ListeningEndpoint(reactor, settings.listen, "admin.listen")
         self._port: IListeningPort | None = None
         self._factory = ProxyFactory(
             self, Deadlines(reactor), _CLIENT, when_full=WhenFull.CUT_OLDEST

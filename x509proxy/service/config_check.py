@@ -1,26 +1,130 @@
-"""``x509proxy check``: all that can be known of a configuration without starting the proxy."""
+"""``x509proxy check``: everything that can be found out about a configuration without starting the proxy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import enum
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
-from x509proxy.config.endpoint_strings import missing_folders
+import attrs
+
+from x509proxy.config.credentials import as_in_unit
+from x509proxy.config.document import Document, DocumentError, read_document
+from x509proxy.config.endpoint_strings import place_warnings
 from x509proxy.config.file_paths import check_log_place
-from x509proxy.config.loader import load_configuration, load_settings
-from x509proxy.config.warnings import advice_for
+from x509proxy.config.loader import Configuration, load_configuration, resolve
+from x509proxy.config.warnings import advice_for, validity_errors
+from x509proxy.redaction import without_secrets
 from x509proxy.service.listening import check_kinds
+from x509proxy.settings import ProxySettings, SettingsError
 
-__all__ = ["review"]
+__all__ = ["Finding", "Severity", "review"]
 
 
-def review(path: str) -> Iterator[str]:
-    """What is worth a thought in the configuration that this TOML file is.
+class Severity(enum.Enum):
+    """The weight of a finding."""
 
-    :raises SettingsError: it is not good.
-    """
-    configuration = load_configuration(load_settings(path), config=path)
-    check_log_place(configuration.settings)
-    check_kinds(configuration.settings)
-    yield from (f"warning: {warning}" for warning in configuration.warnings)
-    yield from (f"warning: {warning}" for warning in missing_folders(configuration.settings))
-    yield from (f"note: {advice}" for advice in advice_for(configuration))
+    ERROR = "error"
+    """The start fails, or clients do."""
+    WARNING = "warning"
+    """The proxy starts, and reports it each time."""
+    NOTE = "note"
+    """A question for the person who reviews the configuration."""
+
+
+@attrs.frozen
+class Finding:
+    """One sentence about a configuration. ``line``: of the key in the file, 0 if it does not stand there."""
+
+    severity: Severity
+    message: str
+    line: int = 0
+
+    @property
+    def key(self) -> str:
+        """Return the key that the sentence begins with."""
+        return self.message.partition(":")[0]
+
+    def text(self, path: str) -> str:
+        """Return the finding with file and line."""
+        where = f"line {self.line}: " if self.line else ""
+        return f"{without_secrets(path)}: {where}{self.message}"
+
+
+def review(path: str, unit: str | None = None, now: float | None = None) -> tuple[Finding, ...]:
+    """Return everything that is wrong with a configuration, or worth a thought. ``unit``: the file of the systemd unit that runs it."""
+    try:
+        document = read_document(path)
+    except DocumentError as error:
+        return (Finding(Severity.ERROR, error.reason, error.line),)
+    except SettingsError as error:
+        return (Finding(Severity.ERROR, str(error)),)
+    moment = time.time() if now is None else now
+    found = [Finding(Severity.ERROR, str(problem)) for problem in document.problems]
+    if document.settings is not None:
+        found += _review_settings(document, document.settings, unit, moment)
+    placed = [attrs.evolve(one, line=document.lines.find(one.key)) for one in found]
+    return tuple(sorted(placed, key=lambda one: (_ORDER.index(one.severity), one.line)))
+
+
+_ORDER = [*Severity]
+
+
+def _review_settings(
+    document: Document, settings: ProxySettings, unit: str | None, now: float
+) -> Iterator[Finding]:
+    whole, missing = as_in_unit(resolve(settings, Path(document.path).absolute().parent), unit)
+    configuration, sentences = _load(whole, document.path, now)
+    # A key without a value of its own is no second mistake; nor is a credential that has been reported.
+    reported = {problem.key for problem in document.problems}
+    reported |= {sentence.partition(":")[0] for sentence in missing}
+    fresh = [one for one in sentences if one.partition(":")[0] not in reported]
+    yield from _findings(Severity.ERROR, (*missing, *fresh))
+    yield from _findings(Severity.WARNING, _warnings(whole, configuration))
+    if configuration is not None:
+        expired = [*validity_errors(configuration, now)]
+        warnings = [one for one in configuration.warnings if one not in expired]
+        yield from _findings(Severity.ERROR, expired)
+        yield from _findings(Severity.WARNING, warnings)
+        if not (document.problems or missing or fresh or expired):
+            yield from _findings(Severity.NOTE, advice_for(configuration))
+
+
+def _findings(severity: Severity, sentences: Iterable[str]) -> Iterator[Finding]:
+    yield from (Finding(severity, sentence) for sentence in sentences)
+
+
+def _warnings(settings: ProxySettings, configuration: Configuration | None) -> Iterator[str]:
+    """Yield what is read of the endpoints, if they can be read."""
+    if configuration is not None:
+        yield from place_warnings(settings)
+
+
+def _load(settings: ProxySettings, path: str, now: float) -> tuple[Configuration | None, list[str]]:
+    """Do what the start does, without its effects; return the configuration and the sentences of all errors."""
+    sentences: list[str] = []
+
+    def attempt(check: Callable[[], object]) -> None:
+        try:
+            check()
+        except SettingsError as error:
+            sentences.extend(one for one in error.sentences if one not in sentences)
+
+    loaded: list[Configuration] = []
+    attempt(lambda: loaded.append(load_configuration(settings, now, path)))
+    attempt(lambda: check_log_place(settings))
+    attempt(lambda: check_kinds(settings))
+    for configuration in loaded:
+        attempt(lambda: _make_contexts(configuration))  # noqa: B023 - called at once
+    return (loaded[0] if loaded else None), sentences
+
+
+def _make_contexts(configuration: Configuration) -> None:
+    """Build every TLS context: OpenSSL rejects what looks right in a file."""
+    from x509proxy.service.server import contexts_for
+    from x509proxy.upstream.endpoints import check_identity
+
+    contexts_for(configuration)
+    if configuration.upstream_identity is not None:
+        check_identity(configuration.upstream_identity)

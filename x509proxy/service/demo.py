@@ -19,10 +19,9 @@ from twisted.internet.endpoints import UNIXServerEndpoint
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.config.loader import load_configuration
-from x509proxy.schema import ProxySettings
 from x509proxy.service.echo import echo_site
 from x509proxy.service.proxy_service import ProxyService
-from x509proxy.settings import SettingsError
+from x509proxy.settings import ProxySettings, SettingsError
 
 __all__ = ["DemoService"]
 

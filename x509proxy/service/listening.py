@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import errno
+import os
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,13 +19,19 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
+from twisted.python.lockfile import FilesystemLock
 
-from x509proxy.config.endpoint_strings import KINDS, Description, expected_for
+from x509proxy.config.endpoint_strings import (
+    KINDS,
+    Description,
+    expected_for,
+    kind_of,
+    private_socket,
+)
 from x509proxy.redaction import without_secrets
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import SettingsError
+from x509proxy.settings import ProxySettings, SettingsError
 
-__all__ = ["ListeningEndpoint", "check_kinds"]
+__all__ = ["ListenError", "ListeningEndpoint", "check_free", "check_kinds"]
 
 _BUILT_IN = {"tcp", "ssl", "unix"}
 # Twisted's 50 made 98 of 200 simultaneous clients repeat their SYN after 1 s. The kernel's own bound, net.core.somaxconn, is 4096
@@ -33,7 +42,7 @@ _BACKLOG = 4096
 class ListeningEndpoint:
     """One place to listen at. ``key``: what it is called in the document.
 
-    :raises SystemExit: Twisted does not understand the description.
+    :raises SettingsError: Twisted does not understand the description.
     """
 
     def __init__(self, reactor: Any, description: str, key: str = "listen") -> None:
@@ -43,33 +52,42 @@ class ListeningEndpoint:
     def bind(self, factory: Factory) -> IListeningPort:
         """Listen.
 
-        :raises SettingsError: it cannot be had; the process ends with this sentence and without a traceback.
+        :raises ListenError: it cannot be had.
         """
         ports: list[IListeningPort] = []
         failures: list[Failure] = []
         listening: Deferred[IListeningPort] = self._endpoint.listen(factory)
         listening.addCallbacks(ports.append, failures.append)
         if failures:
-            raise _ListenError(_why_not(self._where, failures[0]))
+            raise ListenError(_why_not(self._where, failures[0]))
         return ports[0]
 
 
 def check_kinds(settings: ProxySettings) -> None:
-    """Whether Twisted knows each kind of endpoint, of itself or by a plug-in. Nothing is opened.
+    """Check that Twisted has each kind of endpoint, of itself or by a plug-in. Nothing is opened.
 
-    :raises SettingsError: it does not.
+    :raises SettingsError: with a sentence for each that it has not.
     """
-    places = [
-        *zip(settings.place_keys, (place.description for place in settings.places), strict=True)
-    ]
+    sentences: list[str] = []
+    for key, description in _places(settings):
+        try:
+            _check_kind(key, description)
+        except SettingsError as error:
+            sentences += error.sentences
+    if sentences:
+        raise SettingsError(*sentences)
+
+
+def _places(settings: ProxySettings) -> Iterator[tuple[str, str]]:
+    """Yield the key and the description of each place to listen at."""
+    descriptions = (place.description for place in settings.places)
+    yield from zip(settings.place_keys, descriptions, strict=True)
     if settings.admin is not None:
-        places.append(("admin.listen", settings.admin.description))
-    for key, description in places:
-        _check_kind(key, description)
+        yield "admin.listen", settings.admin.listen
 
 
 def _check_kind(key: str, description: str) -> None:
-    kind = description.partition(":")[0]
+    kind = kind_of(description)
     known = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
     if kind not in known | _BUILT_IN:
         told = without_secrets(f"found {description!r}")
@@ -79,18 +97,17 @@ def _check_kind(key: str, description: str) -> None:
 
 
 def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint:
+    _check_kind(key, description)
     try:
-        _check_kind(key, description)
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(description))
-    except SettingsError as error:
-        raise SystemExit(f"x509proxy: {error}") from None
+        endpoint: IStreamServerEndpoint = serverFromString(
+            reactor, _with_backlog(private_socket(description))
+        )
     except Exception as error:
         # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
         expected = f"expected a Twisted endpoint: {error}"
-        if description.startswith("systemd:"):
+        if kind_of(description) == "systemd":
             expected = "a socket that is not there, expected one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
-        sentence = without_secrets(f"{key}: found {description!r}, {expected}")
-        raise SystemExit(f"x509proxy: {sentence}") from None
+        raise SettingsError(without_secrets(f"{key}: found {description!r}, {expected}")) from None
     return endpoint
 
 
@@ -101,22 +118,47 @@ def _with_backlog(description: str) -> str:
     return description if named else f"{description}:backlog={_BACKLOG}"
 
 
-class _ListenError(SettingsError):
-    """A port cannot be had. ``twistd`` removes its pid file on an exception, and would print a traceback for it."""
+class ListenError(SettingsError):
+    """A place to listen at that cannot be had."""
 
     # twistd passes a daemon's start error on in 100 bytes, this name included.
     __module__ = "x509proxy"
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-        sys.excepthook = _say
+
+def check_free(settings: ProxySettings) -> None:
+    """Check that each address can be listened at, by binding it for a moment.
+
+    For the start of a daemon: what fails after its fork, ``twistd`` reports as a representation of bytes, cut after 100.
+
+    :raises ListenError: one cannot.
+    """
+    for key, description in _places(settings):
+        found = Description.parse(description)
+        try:
+            _bind(found)
+        except OSError as error:
+            where = f"{key}: {description}"
+            raise ListenError(without_secrets(f"{where}: {error.strerror}")) from None
 
 
-def _say(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-    if isinstance(error, _ListenError):
-        print(f"x509proxy: {error}", file=sys.__stderr__)
-    else:
-        sys.__excepthook__(kind, error, traceback)
+def _bind(found: Description) -> None:
+    if found.kind in ("tcp", "tcp6"):
+        _bind_tcp(found)
+    elif found.kind == "unix" and found.arguments.get("lockfile", "1") == "1":
+        lock = FilesystemLock(f"{found.arguments['address']}.lock")
+        if not lock.lock():
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        lock.unlock()
+
+
+def _bind_tcp(found: Description) -> None:
+    family = socket.AF_INET6 if found.kind == "tcp6" else socket.AF_INET
+    host = found.arguments.get("interface", "")
+    if ":" in host:
+        family = socket.AF_INET6
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, int(found.arguments["port"])))
 
 
 def _why_not(where: str, failure: Failure) -> str:

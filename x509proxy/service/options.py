@@ -22,10 +22,10 @@ from x509proxy.config.loader import (
     override,
     resolve,
 )
-from x509proxy.schema import ProxySettings
 from x509proxy.service.background_writer import unblock_log
+from x509proxy.service.listening import ListenError, check_free
 from x509proxy.service.proxy_service import ProxyService
-from x509proxy.settings import SettingsError
+from x509proxy.settings import ProxySettings, SettingsError
 from x509proxy.transport.monotonic import use_monotonic_time
 from x509proxy.upstream.name_resolver import NameResolver
 
@@ -117,7 +117,7 @@ class Options(usage.Options):
             self._load()
         except SettingsError as error:
             # Not a UsageError: twistd prints two screens of help before its sentence.
-            raise SystemExit(f"x509proxy: {error}") from None
+            raise _end(error) from None
 
     @property
     def config(self) -> str | None:
@@ -133,7 +133,7 @@ class Options(usage.Options):
 
     def _load(self) -> None:
         self.settings = self._read_settings()
-        if self.settings.access_log == "-" and self._is_daemon:
+        if self.settings.access_log == "-" and self.is_daemon:
             raise SettingsError(
                 "access-log: found - for a daemon, whose standard output goes nowhere, expected a file, or twistd -n"
             )
@@ -141,8 +141,8 @@ class Options(usage.Options):
             self.configuration = load_configuration(self.settings, config=self.config)
 
     @property
-    def _is_daemon(self) -> bool:
-        """Whether it is ``twistd`` without ``-n``, or ``-b``, which implies it; ``twist`` makes no daemons."""
+    def is_daemon(self) -> bool:
+        """Return whether it is ``twistd`` without ``-n``, or ``-b``, which implies it; ``twist`` makes no daemons."""
         above: usage.Options | None = getattr(self, "parent", None)
         return (
             above is not None and not above.get("nodaemon", True) and not above.get("debug", False)
@@ -164,10 +164,24 @@ def makeService(options: Options) -> IService:
     reactor.installNameResolver(NameResolver(reactor))  # type: ignore[attr-defined]
     # twistd opens its log before it sets its own umask, and under -n sets none: log and pid file would be readable by all.
     os.umask(os.umask(0o077) | 0o077)
+    sys.excepthook = _without_traceback
     try:
         return _make_service(options, reactor)
     except SettingsError as error:
-        raise SystemExit(f"x509proxy: {error}") from None
+        raise _end(error) from None
+
+
+def _without_traceback(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    """Print a port that cannot be had as one sentence: ``twistd`` removes its pid file on an exception alone."""
+    if isinstance(error, ListenError):
+        print(f"x509proxy: {error}", file=sys.__stderr__)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _end(error: SettingsError) -> SystemExit:
+    """Return the end of the process, with a line for each mistake."""
+    return SystemExit("\n".join(f"x509proxy: {sentence}" for sentence in error.sentences))
 
 
 def _make_service(options: Options, reactor: Any) -> IService:
@@ -177,6 +191,8 @@ def _make_service(options: Options, reactor: Any) -> IService:
         return DemoService(options.settings, reactor, sys.stdout)
     for warning in options.configuration.warnings:
         sys.stderr.write(f"x509proxy: warning: {warning}\n")
+    if options.is_daemon:
+        check_free(options.settings)
     service = ProxyService(options.configuration, reactor, options.read, options.config)
     report = partial(service.serving.counters.log_lines_dropped, "service")
     unblock_log(getattr(options, "parent", None), reactor, report)

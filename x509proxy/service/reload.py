@@ -16,18 +16,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
-import msgspec
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from x509proxy.config.loader import Configuration
-from x509proxy.schema import LOOPBACK, ProxySettings
-from x509proxy.settings import SettingsError
+from x509proxy.settings import Change, ProxySettings, Settings, SettingsError, keys
 
 __all__ = ["FileWatcher", "Reload", "Reloader"]
-
-# Bound, opened or started with rights that are gone by now.
-_FIXED = ("listen", "listeners", "workers", "access_log", "demo", "admin")
 
 
 @attrs.frozen
@@ -97,22 +92,31 @@ class Reloader:
 
 
 def _check_fixed(old: ProxySettings, new: ProxySettings) -> None:
-    changed = [name for name in _FIXED if _fixed(old, name) != _fixed(new, name)]
+    before, after = _fixed(old), _fixed(new)
+    changed = [name for name in before if before[name] != after[name]]
     if changed:
-        names = " and ".join(name.replace("_", "-") for name in changed)
+        names = " and ".join(changed)
         raise SettingsError(
             f"{names}: found a change that needs a restart; nothing of what is new is used"
         )
 
 
-def _fixed(settings: ProxySettings, name: str) -> object:
-    if name == "listeners":
-        # What a handshake asks for is a matter of its context, and whom to believe one of the next connection.
-        return [
-            msgspec.structs.replace(place, client_certificate=None, trusted_proxies=LOOPBACK)
-            for place in settings.listeners
-        ]
-    return getattr(settings, name)
+def _fixed(settings: Settings) -> dict[str, object]:
+    """Return the values that are bound, opened or started with rights that are gone by now."""
+    return {
+        name: _fixed_part(getattr(settings, field.field))
+        for name, field in keys(type(settings)).items()
+        if field.key.change is Change.RESTART
+    }
+
+
+def _fixed_part(value: object) -> object:
+    match value:
+        case Settings():
+            return _fixed(value)
+        case tuple():
+            return [_fixed_part(member) for member in value]
+    return value
 
 
 _Stamp = tuple[int, int, int, int] | None

@@ -19,11 +19,13 @@ from twisted.logger import Logger
 from x509proxy.config.loader import Configuration
 from x509proxy.exchange import Exchange
 from x509proxy.monitoring.counters import NULL_METRICS, Counters, MetricsObserver
+from x509proxy.monitoring.handshake_log_format import HandshakeObserver
 from x509proxy.monitoring.snapshot import Snapshot
 from x509proxy.monitoring.snapshot_builder import SnapshotBuilder
-from x509proxy.schema import ListenerSettings
 from x509proxy.service.access_log import AccessLog, LogFile
+from x509proxy.service.handshake_log import HandshakeLog
 from x509proxy.service.listening import ListeningEndpoint
+from x509proxy.settings import ListenerSettings
 from x509proxy.transport.epoll import join
 
 __all__ = ["ProxyServer", "contexts_for"]
@@ -44,6 +46,7 @@ class ProxyServer:
         from x509proxy.resource import X509ProxyResource
 
         self.configuration = configuration
+        self.handshake_log = HandshakeLog(configuration, reactor)
         self.counters = Counters()
         # Where nobody can look, nothing is counted.
         self._watch: MetricsObserver = (
@@ -56,7 +59,8 @@ class ProxyServer:
         )
         contexts = zip(configuration.settings.places, contexts_for(configuration), strict=True)
         self.listeners = [
-            _Listener(place, context, self.factory, self._watch) for place, context in contexts
+            _Listener(place, context, self.factory, self._watch, self.handshake_log.failed)
+            for place, context in contexts
         ]
         self._view = SnapshotBuilder(
             self.counters, lambda: self.configuration, lambda: self.resource.pools, self.factory
@@ -106,6 +110,7 @@ class ProxyServer:
             listener.use(place, context)
         self.factory.use(configuration.settings.client)
         self.access_log.use(configuration)
+        self.handshake_log.use(configuration)
         self.configuration = configuration
         self._raise_file_limit()
 
@@ -180,6 +185,7 @@ class ProxyServer:
     def _close(self) -> None:
         self.resource.close()
         self.access_log.close()
+        self.handshake_log.close()
 
 
 def _shared(port: Any) -> Any:
@@ -198,12 +204,17 @@ class _Listener:
     """One place to listen at."""
 
     def __init__(
-        self, place: ListenerSettings, context: Any, factory: Any, watch: MetricsObserver
+        self,
+        place: ListenerSettings,
+        context: Any,
+        factory: Any,
+        watch: MetricsObserver,
+        log: HandshakeObserver,
     ) -> None:
         from x509proxy.downstream.proxy_protocol_listener import stream_factory
         from x509proxy.transport.tls_context import ServerConnections
 
-        self.connections = ServerConnections(context, place.client_certificate, watch)
+        self.connections = ServerConnections(context, place.client_certificate, watch, log)
         self.factory = stream_factory(self.connections, factory, place)
 
     def use(self, place: ListenerSettings, context: Any) -> None:

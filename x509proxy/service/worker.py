@@ -31,6 +31,8 @@ from x509proxy.upstream.name_resolver import NameResolver
 
 __all__ = ["Worker", "main"]
 
+# Of events by Twisted's old interface, such as "… starting on 8443".
+_NAMESPACES = {"log_legacy": "twisted"}
 _QUIET = frozenset({LogLevel.debug})
 _REPORTS = (
     1.0  # seconds between two signs of life, or snapshots where the parent has an admin listener
@@ -71,7 +73,7 @@ class Worker(Protocol):
                 {
                     "kind": "log",
                     "level": event["log_level"].name,
-                    "namespace": namespace,
+                    "namespace": _NAMESPACES.get(namespace, namespace),
                     "text": text,
                 }
             )

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from x509proxy.schema import ListenerSettings
+from x509proxy.settings import ListenerSettings
 from x509proxy.transport.ip_address import Address, unmapped
 
 __all__ = [

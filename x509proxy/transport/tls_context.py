@@ -41,11 +41,13 @@ from x509proxy.certificates.pem_files import Identity, PrivateKey
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
+from x509proxy.monitoring.handshake_log_format import HandshakeObserver, unlogged
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion, Usage
 
 __all__ = [
     "ServerConnections",
     "asked_of",
+    "asks_for_certificate",
     "client_certificate",
     "connection_of",
     "key_exchange_of",
@@ -236,7 +238,7 @@ class ServerConnections:
     """Makes the TLS state of each accepted connection, out of the context of the day.
 
     ``asked``: what this listener asks for, if that is not what the others do (:func:`asked_of`). ``watch``: who is told of
-    handshakes, by a stream of ours (:mod:`x509proxy.transport.tls_stream`).
+    handshakes, by a stream of ours (:mod:`x509proxy.transport.tls_stream`); ``log``: called with each failed one.
     """
 
     def __init__(
@@ -244,10 +246,12 @@ class ServerConnections:
         context: SSL.Context,
         asked: ClientAuth | None = None,
         watch: MetricsObserver = NULL_METRICS,
+        log: HandshakeObserver = unlogged,
     ) -> None:
         self._context = context
         self._asked = asked
         self.watch = watch
+        self.log = log
 
     def swap(self, context: SSL.Context, asked: ClientAuth | None = None) -> None:
         """Use these for the connections to come; those that are stay with theirs."""
@@ -340,6 +344,14 @@ def client_certificate(request: Any) -> ClientCertificate | None:
     """
     connection = connection_of(transport_of(request))
     return None if connection is None else peer_certificate(connection)
+
+
+def asks_for_certificate(request: Any) -> bool:
+    """Return whether the TLS endpoint that a Twisted web request came by asks its clients for certificates."""
+    connection = connection_of(transport_of(request))
+    return connection is not None and bool(
+        connection.get_context().get_verify_mode() & SSL.VERIFY_PEER
+    )
 
 
 def transport_of(request: Any) -> Any:

@@ -5,6 +5,7 @@ Facts
 * ``TLSMemoryBIOProtocol`` provides its transport's interfaces anew for each connection, wraps the producer, gathers small writes
   for a timer, and asks OpenSSL for output after every input. Here a server's connection, with a protocol of ours on it, has
   its handshake, its records and its end.
+* HTTP without TLS is answered in clear text, by its first octets alone: nothing of it is parsed, and nothing repeated.
 * ``SSL_shutdown`` answers 1 only when both sides have said close_notify (RFC 8446 section 6.1); then TCP may go.
 """
 
@@ -25,8 +26,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from x509proxy.monitoring.reason_codes import handshake_reason
+from x509proxy.monitoring.handshake_log_format import HandshakeFailure
+from x509proxy.monitoring.reason_codes import handshake_detail, handshake_reason
 from x509proxy.transport.direct_writer import DirectWriter
+from x509proxy.transport.peer import peer_of
 from x509proxy.transport.tls_context import ServerConnections, key_exchange_of
 from x509proxy.transport.tls_records import Records
 
@@ -35,6 +38,17 @@ __all__ = ["TlsStream"]
 _RECORD = 16384  # RFC 8446 section 5.1; a record's content is never longer
 _PIECE = 131072  # bytes read at a time: twice what Twisted reads, since each piece has to go through all of this
 _AT_ONCE = _PIECE // _RECORD
+_BEFORE = b"before SSL initialization"  # OpenSSL's state until a ClientHello has come
+# HTTP without TLS begins with one of these (RFC 9110 section 9.3, RFC 5789); a TLS record with the octet 22.
+_METHODS = (
+    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ",
+)  # fmt: skip
+_LONGEST_METHOD = max(map(len, _METHODS))
+_SENTENCE = b"This port expects HTTPS: the URL has to begin with https://\n"
+_NOT_HTTPS = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=us-ascii\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_SENTENCE), _SENTENCE)
+)
 _OUTPUT = 69632  # what 64 KiB of an answer become, with what each record adds, in one write
 
 
@@ -53,6 +67,7 @@ class TlsStream(Protocol):
         self._protocol = protocol
         self._among = among
         self._records = Records()
+        self._first = b""
         self._shaken = self._is_1_3 = self._is_prompt = False
         self._over = self._paused = self._reading = self._producing = False
 
@@ -74,6 +89,9 @@ class TlsStream(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._over:
             return
+        # Not len(): a call for each piece that comes (tests/integration/test_costs.py).
+        if not self._first[_LONGEST_METHOD:]:
+            self._first += data[: _LONGEST_METHOD + 1]
         self._records.feed(data)
         self._tls.bio_write(data)
         if self._shaken or self._shake():
@@ -84,7 +102,7 @@ class TlsStream(Protocol):
         self._over = True
         self._among.discard(self)
         if not (self._shaken or self._told):
-            self._connections.watch.handshake_failed(self._how_it_ended())
+            self._report(self._how_it_ended())
         self._protocol.connectionLost(reason)
         # Cycles that only the collector would find.
         del self._protocol
@@ -204,7 +222,7 @@ class TlsStream(Protocol):
             self._is_prompt = self._sender.acknowledge()
             return False
         except SSL.Error as error:
-            self._refuse(handshake_reason(error.args))
+            self._refuse(handshake_reason(error.args), handshake_detail(error.args))
             return False
         except Exception:
             # A callback of ours failed: so does the handshake (L3).
@@ -227,11 +245,7 @@ class TlsStream(Protocol):
         """A handshake of which OpenSSL had nothing to object to. Whoever only looks whether a port is open says nothing."""
         if self.disconnecting:
             return "timeout"
-        return (
-            "no_client_hello"
-            if self._tls.get_state_string() == b"before SSL initialization"
-            else "client_left"
-        )
+        return "no_client_hello" if self._tls.get_state_string() == _BEFORE else "client_left"
 
     def _read(self) -> None:
         """Hand on what has come, as far as it is wanted. The protocol may pause, close or cut while it is given something."""
@@ -289,15 +303,33 @@ class TlsStream(Protocol):
         self._flush()
         self._sender.end()
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, detail: str = "") -> None:
         """No handshake: OpenSSL's alert is sent, and the client closes TCP, or the protocol when its time is up.
 
         To close with octets unread, such as a request behind the handshake, would reset it, and lose the alert (RFC 9112, 9.6).
         """
         self._over = self._told = True
-        self._connections.watch.handshake_failed(why)
-        self._flush()
+        self._report(why, detail)
+        if self._first.startswith(_METHODS):
+            self._sender.write(_NOT_HTTPS)
+        else:
+            self._flush()
         self._sender.end_half()
+
+    def _report(self, why: str, detail: str = "") -> None:
+        """Count a failed handshake, and log it."""
+        self._connections.watch.handshake_failed(why)
+        # Zeros until a ClientHello has been read; without one OpenSSL names the newest version that it knows.
+        has_hello = any(self._tls.client_random() or b"")
+        self._connections.log(
+            HandshakeFailure(
+                peer_of(self),
+                why,
+                detail,
+                self._tls.get_protocol_version_name() if has_hello else "",
+                (self._tls.get_servername() or b"").decode("latin-1"),
+            )
+        )
 
     def _flush(self) -> None:
         """Send what OpenSSL has to say."""

@@ -37,9 +37,8 @@ from twisted.internet.ssl import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from x509proxy.backend_url import Backend, Scheme
 from x509proxy.certificates.pem_files import Identity
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import Backend, Scheme, SettingsError, UpstreamSettings
 from x509proxy.transport.tls_context import pyopenssl_key
 
 __all__ = ["UnreadInput", "backend_endpoint", "connect", "is_open"]
@@ -180,6 +179,19 @@ def _client_options(
         host, trustRoot=trust, acceptableProtocols=[b"http/1.1"], extraCertificateOptions=extra
     )
     return _Verified(options, host)
+
+
+def check_identity(identity: Identity) -> None:
+    """Check that OpenSSL takes the proxy's own certificate and key.
+
+    :raises SettingsError: it does not.
+    """
+    try:
+        _client_options("localhost", (), identity)
+    except SSL.Error:
+        raise SettingsError(
+            "upstream.certificate: found a certificate or a key that OpenSSL does not take, expected one that it signs with"
+        ) from None
 
 
 def _twisted_certificate(certificate: x509.Certificate) -> Certificate:

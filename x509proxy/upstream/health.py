@@ -18,8 +18,7 @@ import math
 import attrs
 
 from x509proxy.monitoring.backend_status import BackendState
-from x509proxy.schema import HealthSettings
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import HealthSettings, UpstreamSettings
 
 __all__ = ["BackendState", "Health"]
 

@@ -15,11 +15,9 @@ from collections.abc import Callable
 from msgspec.structs import replace
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 
-from x509proxy.backend_url import Backend
 from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.messages import ResponseHead
-from x509proxy.schema import HealthSettings
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.connection import Connection
 

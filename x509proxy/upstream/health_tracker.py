@@ -5,10 +5,8 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from x509proxy.backend_url import Backend
 from x509proxy.monitoring.backend_status import BackendState, PoolStatus
-from x509proxy.schema import HealthSettings
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.upstream.health import Health
 
 __all__ = ["BackendHealth"]
@@ -24,6 +22,7 @@ class BackendHealth:
         "_checked",
         "_checks",
         "_clock",
+        "_failed_at",
         "_settings",
         "exchanges",
         "failures",
@@ -43,6 +42,7 @@ class BackendHealth:
         self._settings = settings
         self._checks = checks
         self._checked: float | None = None
+        self._failed_at: float | None = None
         self.exchanges = 0
         self.failures = 0
         self.health = Health(clock.seconds())
@@ -75,13 +75,13 @@ class BackendHealth:
     def faulted(self, born: float, reason: str) -> None:
         """An exchange failed after it had been sent."""
         self.failures += 1
-        now = self._clock.seconds()
+        now = self._failed_at = self._clock.seconds()
         self._change(self.health.faulted(now, born, reason, self._settings, self._checks))
 
     def failed(self, born: float, reason: str) -> None:
         """A connection could not be had."""
         self.failures += 1
-        now = self._clock.seconds()
+        now = self._failed_at = self._clock.seconds()
         self._change(self.health.failed(now, born, reason, self._settings, self._checks))
 
     def checked(self, reason: str) -> None:
@@ -89,6 +89,7 @@ class BackendHealth:
         assert self._checks is not None
         now = self._checked = self._clock.seconds()
         if reason:
+            self._failed_at = now
             self._change(self.health.check_failed(now, f"check: {reason}", self._checks))
         else:
             self._change(self.health.check_passed(now, self._checks))
@@ -106,6 +107,7 @@ class BackendHealth:
             exchanges=self.exchanges,
             failures=self.failures,
             last_check=None if self._checked is None else self._checked + ahead,
+            last_failure=None if self._failed_at is None else self._failed_at + ahead,
         )
 
     def _change(self, health: Health) -> None:

@@ -12,11 +12,9 @@ from typing import Protocol
 import attrs
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from x509proxy.backend_url import Backend
 from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.monitoring.backend_status import BackendState, PoolStatus
-from x509proxy.schema import HealthSettings
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.connection import Connection
 from x509proxy.upstream.endpoints import is_open

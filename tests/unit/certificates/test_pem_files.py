@@ -16,12 +16,14 @@ from cryptography.hazmat.primitives.serialization import (
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
 )
 from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.certificates import oid, tlv, with_spki
 from tests.support.names import secret_name
 from x509proxy.certificates.pem_files import (
     ConfigFile,
@@ -273,11 +275,14 @@ class ReadIdentityTests(MaterialTests):
         odd_version = (
             b"-----BEGIN CERTIFICATE-----\n" + encodebytes(der) + b"-----END CERTIFICATE-----\n"
         )
-        for data in (b"", b"\xff\0", pem(KEY), odd_version):
+        for data, found in (
+            (b"", "an empty file"),
+            (b"\xff\0", "no certificate that can be read"),
+            (pem(KEY), "a private key"),
+            (odd_version, "no certificate that can be read"),
+        ):
             path = self.write(data)
-            self.assert_sentence(
-                self.refusal(path, key), f"certificate: {path}: found no certificate"
-            )
+            self.assert_sentence(self.refusal(path, key), f"certificate: {path}: found {found}")
 
     def test_cut_off(self) -> None:
         """A block that is cut off at either end is not passed over: the chain would be short, and nobody would know."""
@@ -377,10 +382,65 @@ class ReadIdentityTests(MaterialTests):
         self.assert_sentence(
             self.refusal(certificate, key), "an RSA key of 1024 bits", "from 2048 bits"
         )
-        key = self.write(pem(ec.generate_private_key(ec.SECP192R1())), name="key.pem")
-        self.assert_sentence(
-            self.refusal(certificate, key), "an EC key of 192 bits", "from 224 bits"
+        for curve in (ec.SECP192R1(), ec.SECP224R1(), ec.SECP256K1(), ec.BrainpoolP256R1()):
+            key = self.write(pem(ec.generate_private_key(curve)), name="key.pem")
+            self.assert_sentence(
+                self.refusal(certificate, key),
+                f"an EC key on {curve.name}",
+                "P-256, P-384 or P-521",
+            )
+
+    def test_rsa_pss(self) -> None:
+        """A certificate for RSA-PSS alone is named: OpenSSL would say that no certificate was assigned."""
+        key = rsa.generate_private_key(65537, 2048)
+        numbers = key.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
+        algorithm = tlv(0x30, oid("1.2.840.113549.1.1.10"))
+        der = with_spki(tlv(0x30, algorithm, tlv(0x03, b"\0", numbers)))
+        armoured = (
+            b"-----BEGIN CERTIFICATE-----\n" + encodebytes(der) + b"-----END CERTIFICATE-----\n"
         )
+        path, key_path = self.write(armoured), self.write(pem(key), name="key.pem")
+        self.assert_sentence(
+            self.refusal(path, key_path),
+            f"certificate: {path}: found a certificate for an RSA-PSS key",
+        )
+
+    def test_swapped(self) -> None:
+        """Files in each other's places are named so, each by itself."""
+        path, key = self.write(pem(LEAF)), self.write(pem(KEY), name="key.pem")
+        hint = "; are the files of the certificate and the key swapped?"
+        self.assert_sentence(
+            self.refusal(key, path),
+            f"certificate: {key}: found a private key, expected a certificate in PEM{hint}",
+        )
+        self.assert_sentence(
+            self.refusal(path, path),
+            f"private-key: {path}: found a certificate, expected a private key in PEM{hint}",
+        )
+
+    def test_other_kinds(self) -> None:
+        """A file of another kind is named, with the way to PEM."""
+        key = self.write(pem(KEY), name="key.pem")
+        der = LEAF.public_bytes(Encoding.DER)
+        path = self.write(der)
+        self.assert_sentence(
+            self.refusal(path, key),
+            f"certificate: {path}: found a certificate in DER, expected PEM, as `openssl x509 -inform der` makes it",
+        )
+        key = self.write(der, name="key.pem")
+        self.assert_sentence(
+            self.refusal(self.write(pem(LEAF)), key),
+            f"private-key: {key}: found a certificate in DER, expected PEM",
+        )
+
+    def test_pasted_line(self) -> None:
+        """The line for the server's configuration, pasted with the name, is recognised; the name is not repeated."""
+        path = self.write(f"op.tls.clientX509CertHeader = {NAME}\n", name="header.txt")
+        error = self.assertRaises(SettingsError, read_header_names, path)
+        self.assert_sentence(
+            error, f"header-file: {path}: found a line of the server's configuration"
+        )
+        self.assertNotIn(NAME, str(error))
 
     def test_other_key(self) -> None:
         """A key that is not the certificate's is refused."""

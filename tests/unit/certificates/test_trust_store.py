@@ -14,8 +14,7 @@ from tests.support import certificates as samples
 from tests.support.certificates import Pair, pair
 from tests.unit.certificates.test_pem_files import NAME, MaterialTests
 from x509proxy.certificates.trust_store import EMPTY, TrustStore, crl_warnings, read_trusted
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import SettingsError, Trust
+from x509proxy.settings import ProxySettings, SettingsError, Trust
 
 DAY = 24 * 3600.0
 NOW = 1783944000.0  # 2026-07-13T12:00:00Z

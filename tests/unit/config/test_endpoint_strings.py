@@ -17,11 +17,12 @@ from x509proxy.config.endpoint_strings import (
     Description,
     EndpointSyntaxError,
     check_places,
+    described_with,
     expected_for,
-    missing_folders,
+    place_warnings,
+    private_socket,
 )
-from x509proxy.schema import AdminSettings, ListenerSettings, ProxySettings
-from x509proxy.settings import SettingsError
+from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, SettingsError
 
 GOOD = (
     "tcp:8443", "tcp:0", "tcp:port=8443:interface=127.0.0.1", "tcp:8443:127.0.0.1:5", r"tcp:1:interface=\:\:1", "tcp6:8443",
@@ -113,6 +114,42 @@ class Sentences(SynchronousTestCase):
             "listen: found 'haproxy:tcp:x' with the port 'x'", self.refusal("haproxy:tcp:x")
         )
 
+    def test_files(self) -> None:
+        """What is there and no socket cannot become one; ``~`` is no shell's here."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        file = folder / "file"
+        file.touch()
+        for path, problem in ((folder, "which is a folder"), (file, "which is a file")):
+            found = f"listen: found 'unix:{path}' {problem}, expected the path of a socket"
+            self.assertEqual(found, self.refusal(f"unix:{path}"))
+        found = "with ~, which only a shell replaces, expected the whole path"
+        self.assertEqual(f"listen: found 'unix:~/a' {found}", self.refusal("unix:~/a"))
+        check_places(ProxySettings(listen=("unix:/dev/log",)))
+
+    def test_zones(self) -> None:
+        """The zone of a link-local address is a network interface of this host, by name or number."""
+        for zone in ("nowhere0", "4000000000", "99999999999999999999"):
+            found = f"with the zone {zone!r}, which is no network interface here"
+            text = rf"tcp6:1:interface=fe80\:\:1%{zone}"
+            self.assertIn(found, self.refusal(text))
+        for zone in ("lo", "1"):
+            check_places(ProxySettings(listen=(rf"tcp6:1:interface=fe80\:\:1%{zone}",)))
+
+    def test_all_at_once(self) -> None:
+        """Every place with a mistake has its sentence."""
+        settings = ProxySettings(listen=("tcp:x", "tcp:1", "tcp:1", "ssl:1"))
+        error: SettingsError = self.assertRaises(SettingsError, check_places, settings)
+        words = ("with the port 'x'", "expected another place", "with TLS")
+        for sentence, word in zip(error.sentences, words, strict=True):
+            self.assertIn(word, sentence)
+        self.assertIn("(and 2 more: see `x509proxy check`)", str(error))
+
+    def test_relative(self) -> None:
+        """A relative path depends on the folder that the proxy starts in."""
+        [warning] = place_warnings(ProxySettings(listen=("unix:a", "tcp:x")))
+        self.assertTrue(warning.startswith("listen: found a relative path, "), warning)
+
     def test_keys(self) -> None:
         """The sentence begins with the key where it stands."""
         self.assertTrue(
@@ -139,12 +176,11 @@ class Sentences(SynchronousTestCase):
         self.assertNotIn(name, self.refusal(f"ssl:{NAME}"))
 
     def test_tls(self) -> None:
-        """The proxy brings TLS along, so that an endpoint with TLS would have it twice; the admin listener brings none."""
+        """The proxy brings TLS along, so that an endpoint with TLS would have it twice."""
         for text in ("ssl:8443:privateKey=a", r"x509:tcp\:8443", "haproxy:ssl:1", r"tls:tcp\:1"):
             self.assertIn(
                 f"listen: found {text!r} with TLS, expected one without, which", self.refusal(text)
             )
-        check_places(ProxySettings(admin=AdminSettings(listen="ssl:1", allow_remote=True)))
 
     def test_twice(self) -> None:
         """Two at the same place: the second could not be had."""
@@ -186,13 +222,11 @@ class Sentences(SynchronousTestCase):
         for pair in (("tcp:1", "tcp6:1"), ("tcp6:1", "tcp:1:interface=127.0.0.1")):
             self.assertIn("expected another place", self.refusal(*pair))
 
-    def test_missing_folders(self) -> None:
+    def test_place_warnings(self) -> None:
         """A socket's folder that is not there is told, and may be made in time."""
-        self.assertEqual(
-            [], [*missing_folders(ProxySettings(listen=("unix:/a", "unix:a", "tcp:1")))]
-        )
+        self.assertEqual([], [*place_warnings(ProxySettings(listen=("unix:/a", "tcp:1")))])
         admin = AdminSettings(listen=f"unix:/run/{NAME}/a")
-        first, second = missing_folders(ProxySettings(listen=("unix:/nowhere/a",), admin=admin))
+        first, second = place_warnings(ProxySettings(listen=("unix:/nowhere/a",), admin=admin))
         sentence = "listen: no folder /nowhere is there; the start fails unless RuntimeDirectory= or so makes it"
         self.assertEqual(sentence, first)
         self.assertTrue(second.startswith("admin.listen: no folder /run/"), second)
@@ -241,5 +275,18 @@ class AsTwisted(SynchronousTestCase):
             before = Description.parse(f"unix:{rest}").arguments
         except EndpointSyntaxError:
             return
-        after = Description.parse(ListenerSettings(endpoint=f"unix:{rest}").description).arguments
+        after = Description.parse(private_socket(f"unix:{rest}")).arguments
         self.assertEqual({"mode": "600", **before}, after)
+
+
+class Together(SynchronousTestCase):
+    def test_described(self) -> None:
+        """What Twisted has taken apart is put together again, so that it reads the same."""
+        for text in (r"tcp:1:interface=\:\:1", r"unix:/a\:b:mode=660", "tcp:1", r"unix:/a\\b"):
+            found = Description.parse(text)
+            kind = text.partition(":")[0]
+            arguments = dict(found.arguments)
+            self.assertEqual(found, Description.parse(described_with((kind,), arguments)))
+        self.assertEqual(
+            "tcp:0:interface=1.2.3.4", described_with((), {"tcp:0:interface": "1.2.3.4"})
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,17 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.certificates.test_pem_files import NAME, MaterialTests
-from x509proxy.config.file_paths import check_log_apart, check_log_place, named_files
-from x509proxy.schema import CertificateSettings, HeaderSettings, ProxySettings
-from x509proxy.settings import Format, SettingsError, UpstreamSettings
+from x509proxy.config.file_paths import check_log_apart, check_log_place, log_problem, named_files
+from x509proxy.service.access_log import open_log
+from x509proxy.settings import (
+    AdminSettings,
+    CertificateSettings,
+    Format,
+    HeaderSettings,
+    ProxySettings,
+    SettingsError,
+    UpstreamSettings,
+)
 
 
 class NamedFiles(SynchronousTestCase):
@@ -113,9 +123,51 @@ class LogPlace(MaterialTests):
             self.refusal(str(self.folder / "no" / "a.log")),
         )
         self.assertEqual(
-            f"access-log: a\\x00b/c: found no folder a\\x00b, {expected}", self.refusal("a\0b/c")
+            f"access-log: a\\x00b/c: found NUL in its name, {expected}", self.refusal("a\0b/c")
         )
         self.assertNotIn(NAME, self.refusal(f"/nowhere/{NAME}/access.log"))
+
+    def test_kinds(self) -> None:
+        """What lines cannot be appended to is no log: a pipe, a socket, links in a loop; nor is the listener's own socket."""
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        pipe, loop = folder / "pipe", folder / "loop"
+        os.mkfifo(pipe)
+        loop.symlink_to(loop)
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(str(folder / "socket"))
+        for name, kind in (("pipe", "a pipe"), ("socket", "a socket"), ("loop", "a loop of links")):
+            path = str(folder / name)
+            sentence = f"access-log: {path}: found {kind}, expected a file that can be written"
+            self.assertEqual(sentence, self.refusal(path))
+            self.assertEqual(kind, log_problem(path))
+            self.assertEqual(sentence, str(self.assertRaises(SettingsError, open_log, path)))
+
+    def test_dangling(self) -> None:
+        """A link without a file becomes the file, if its folder is there: at the start and in a check."""
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        good, bad = folder / "good", folder / "bad"
+        good.symlink_to("new.log")
+        bad.symlink_to("nowhere/new.log")
+        check_log_place(ProxySettings(access_log=str(good)))
+        found = f"found no folder {folder}/nowhere"
+        self.assertIn(found, self.refusal(str(bad)))
+        self.assertIn(found, str(self.assertRaises(SettingsError, open_log, str(bad))))
+        log = open_log(str(good))
+        assert log is not None
+        log.close()
+        self.assertTrue((folder / "new.log").exists())
+
+    def test_own_socket(self) -> None:
+        """A socket that the proxy listens at is none of its logs."""
+        admin = AdminSettings(listen="unix:/run/admin.sock:mode=660")
+        for path, key in (("/run/a.sock", "listen"), ("/run/../run/admin.sock", "admin.listen")):
+            settings = ProxySettings(listen=("unix:/run/a.sock",), admin=admin, access_log=path)
+            error = self.assertRaises(SettingsError, check_log_apart, settings, None)
+            self.assertIn(f"found the file of {key}, expected one of its own", str(error))
+        check_log_apart(ProxySettings(listen=("unix:",), access_log="/a"), None)
 
     def test_rights(self) -> None:
         """Whoever checks has to have the right to write there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 import time
 from datetime import UTC, datetime, timedelta
@@ -25,19 +26,20 @@ from tests.unit.certificates.test_pem_files import (
     certificate_for,
     pem,
 )
-from x509proxy.backend_url import Backend, Scheme
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
 from x509proxy.config.loader import Configuration, load_configuration, load_settings, override
 from x509proxy.forwarding.header_rules import fold
-from x509proxy.schema import ProxySettings
 from x509proxy.settings import (
+    Backend,
     CertificateRequirement,
     ClientAuth,
     ClientSettings,
     Format,
     InvalidNames,
+    ProxySettings,
     RuleSettings,
+    Scheme,
     SettingsError,
     TlsVersion,
     Trust,
@@ -56,6 +58,10 @@ class TomlTests(MaterialTests):
         error: SettingsError = self.assertRaises(SettingsError, self.load, text, mode)
         self.assert_sentence(error, self.path)
         return str(error).replace(self.path, "FILE")
+
+    def mistake(self, text: str | bytes, mode: int = 0o600) -> str:
+        """Return the sentence without its line."""
+        return re.sub(r"^FILE: line [0-9]+: ", "FILE: ", self.refusal(text, mode))
 
 
 class LoadSettingsTests(TomlTests):
@@ -136,16 +142,16 @@ class LoadSettingsTests(TomlTests):
         """How far a chain is followed has bounds."""
         self.assertEqual(self.load("ca-depth = 10").ca_depth, 10)
         self.assertEqual(
-            self.refusal("ca-depth = 11"), "FILE: ca-depth: found 11, expected 1 to 10"
+            self.mistake("ca-depth = 11"), "FILE: ca-depth: found 11, expected 1 to 10"
         )
         self.assertEqual(
-            self.refusal("ca-depth = 0"), "FILE: ca-depth: found 0, expected a number above zero"
+            self.mistake("ca-depth = 0"), "FILE: ca-depth: found 0, expected a number above zero"
         )
         self.assertEqual(
-            self.refusal("workers = 257"), "FILE: workers: found 257, expected 1 to 256"
+            self.mistake("workers = 257"), "FILE: workers: found 257, expected 1 to 256"
         )
         self.assertEqual(
-            self.refusal('key-types = ["ec", "ec"]'),
+            self.mistake('key-types = ["ec", "ec"]'),
             "FILE: key-types: found one twice, expected each once",
         )
 
@@ -181,19 +187,19 @@ class LoadSettingsTests(TomlTests):
     def test_unknown_key(self) -> None:
         """An unknown key is named with its table, and the nearest known one is offered."""
         self.assertEqual(
-            self.refusal("lisen = 1"), "FILE: lisen: found an unknown key, expected listen"
+            self.mistake("lisen = 1"), "FILE: lisen: found an unknown key, expected listen"
         )
         self.assertEqual(
-            self.refusal("[client]\nhead_timout = 1"),
+            self.mistake("[client]\nhead_timout = 1"),
             "FILE: client.head_timout: found an unknown key, expected client.head-timeout",
         )
         self.assertIn(
             "FILE: tls.zzz: found an unknown key, expected minimum-version",
-            self.refusal("[tls]\nzzz = 1"),
+            self.mistake("[tls]\nzzz = 1"),
         )
         self.assertIn(
             "found an unknown key, expected client-certificate, trust, ",
-            self.refusal("'a` - at `$.b' = {c = 1}"),
+            self.mistake("'a` - at `$.b' = {c = 1}"),
         )
 
     def test_wrong_type(self) -> None:
@@ -223,7 +229,7 @@ class LoadSettingsTests(TomlTests):
             ("listen = [[]]", "listen[0]: found an array, expected a string"),
             ("listen.x = 1", "listen: found a table, expected an array"),
         ):
-            self.assertEqual(self.refusal(text), f"FILE: {sentence}")
+            self.assertEqual(self.mistake(text), f"FILE: {sentence}")
 
     def test_wrong_word(self) -> None:
         """Where there is a choice, the choices are listed, whatever was found."""
@@ -239,7 +245,7 @@ class LoadSettingsTests(TomlTests):
                 "client.invalid-header-names: found '` - at `$.x`', expected drop or refuse",
             ),
         ):
-            self.assertEqual(self.refusal(text), f"FILE: {sentence}")
+            self.assertEqual(self.mistake(text), f"FILE: {sentence}")
 
     def test_wrong_number(self) -> None:
         """A number that would switch off a limit is named by its dotted key."""
@@ -257,14 +263,14 @@ class LoadSettingsTests(TomlTests):
                 "max-certificate-bytes: found -1, expected a number above zero",
             ),
         ):
-            self.assertEqual(self.refusal(text), f"FILE: {sentence}")
+            self.assertEqual(self.mistake(text), f"FILE: {sentence}")
 
     def test_header_is_private(self) -> None:
         """A file with the name in it is as secret as a header-file."""
         self.assertEqual(self.load(f"header = '{NAME}'", 0o600).header, NAME)
         self.assertIn(
             "FILE: header: found mode 0644, expected 0600",
-            self.refusal(f"header = '{NAME}'", 0o644),
+            self.mistake(f"header = '{NAME}'", 0o644),
         )
 
     def test_told_name_is_private(self) -> None:
@@ -273,16 +279,16 @@ class LoadSettingsTests(TomlTests):
             text = f"[[headers]]\nformat = 'literal'\n{more}{key} = '{NAME}'"
             self.assertEqual(1, len(self.load(text, 0o600).headers))
             found = f"FILE: headers[0].{key}: found mode 0644, expected 0600: nothing for group and others"
-            self.assertEqual(found, self.refusal(text, 0o644))
+            self.assertEqual(found, self.mistake(text, 0o644))
         self.load(
             "[[headers]]\nformat = 'literal'\nname = 'X-Client-Certificate-Verification-Result'\nvalue = 'x509proxy'",
             0o644,
         )
-        self.assertIn("headers[0]: found an integer", self.refusal("headers = [1]", 0o644))
-        self.assertIn("headers: found an integer", self.refusal("headers = 1", 0o644))
+        self.assertIn("headers[0]: found an integer", self.mistake("headers = [1]", 0o644))
+        self.assertIn("headers: found an integer", self.mistake("headers = 1", 0o644))
         self.assertIn(
             "headers[0].name: found an integer",
-            self.refusal("[[headers]]\nname = 1\nformat = 'pem'", 0o644),
+            self.mistake("[[headers]]\nname = 1\nformat = 'pem'", 0o644),
         )
 
     @settings(deadline=None)

@@ -14,8 +14,7 @@ from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, override
 from x509proxy.config.warnings import advice_for
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import Usage
+from x509proxy.settings import ProxySettings, Usage
 
 ROOT = Path(__file__).parents[3]
 

@@ -6,8 +6,10 @@ import ssl
 from io import BytesIO
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
@@ -90,6 +92,34 @@ class SiteTestCase(SynchronousTestCase):
         )
         self.assertEqual([], self.clock.tcpClients)
         self.assertEqual([Outcome.REJECTED], [exchange.outcome for exchange in self.exchanges])
+
+
+class Endpoint(SiteTestCase):
+    def warnings(self, connection: SSL.Connection | None = None, **options: Any) -> list[str]:
+        self.serve(**options)
+        if connection is not None:
+            self.client.getHandle = lambda: connection
+        with capturedLogs() as events:
+            self.receive(REQUEST)
+            self.receive(REQUEST)
+        return [str(event["log_format"]) for event in events if event["log_level"].name == "warn"]
+
+    def test_no_certificates(self) -> None:
+        """An endpoint that never asks for a certificate is warned of, once."""
+        [warning] = self.warnings()
+        self.assertIn("no client certificate can come", warning)
+
+    def test_none_wanted(self) -> None:
+        """It is not where none is wanted."""
+        policy = PolicySettings(client_certificate=ClientAuth.NONE)
+        self.assertEqual([], self.warnings(policy=policy))
+
+    def test_asked(self) -> None:
+        """Nor is one that asks, be it another program's context."""
+        for mode, expected in ((SSL.VERIFY_PEER, 0), (SSL.VERIFY_NONE, 1)):
+            context = SSL.Context(SSL.TLS_SERVER_METHOD)
+            context.set_verify(mode, lambda *_: True)
+            self.assertEqual(expected, len(self.warnings(SSL.Connection(context, None))))
 
 
 class Head(SiteTestCase):

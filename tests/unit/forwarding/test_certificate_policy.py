@@ -21,12 +21,12 @@ from x509proxy.certificates.client_certificate import (
 )
 from x509proxy.forwarding.certificate_policy import admit
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
-from x509proxy.schema import ProxySettings
 from x509proxy.settings import (
     CertificateRequirement,
     ClientAuth,
     KeyType,
     PolicySettings,
+    ProxySettings,
     Trust,
     Usage,
     Validity,

@@ -22,8 +22,7 @@ from x509proxy.forwarding.header_rules import (
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan
 from x509proxy.forwarding.sanitizer import forward_response
 from x509proxy.http1.errors import HttpError
-from x509proxy.schema import HeaderSettings, ProxySettings
-from x509proxy.settings import Format, SettingsError
+from x509proxy.settings import Format, HeaderSettings, ProxySettings, SettingsError
 
 CLIENT = samples.client()
 

@@ -14,7 +14,6 @@ from twisted.web.server import Site
 from tests.support.certificates import certificate
 from tests.support.memory import CUT, HEADER, OK, RULES, RequestTransport, post, undated
 from tests.unit.test_relay import TransferTestCase, asked, identity
-from x509proxy.backend_url import Backend
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.config.loader import Configuration
 from x509proxy.downstream.request import Request
@@ -23,8 +22,14 @@ from x509proxy.forwarding import metadata_rewriter as rewriting
 from x509proxy.forwarding.metadata_rewriter import Rewriting
 from x509proxy.http1.messages import Framing
 from x509proxy.resource import X509ProxyResource
-from x509proxy.schema import DiscoverySettings, ProxySettings
-from x509proxy.settings import ClientAuth, PolicySettings, UpstreamSettings
+from x509proxy.settings import (
+    Backend,
+    ClientAuth,
+    DiscoverySettings,
+    PolicySettings,
+    ProxySettings,
+    UpstreamSettings,
+)
 from x509proxy.testing import client_identity
 
 TARGET = b"/.well-known/openid-configuration"

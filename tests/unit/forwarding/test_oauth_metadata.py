@@ -18,8 +18,7 @@ from x509proxy.forwarding.oauth_metadata import (
     with_aliases,
     without_validators,
 )
-from x509proxy.schema import DiscoverySettings, ProxySettings
-from x509proxy.settings import SettingsError
+from x509proxy.settings import DiscoverySettings, ProxySettings, SettingsError
 
 MTLS = "https://mtls.example.com:8443"
 ISSUER = "https://as.example.com"

@@ -8,8 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset, find_preset
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import Format, SettingsError
+from x509proxy.settings import Format, ProxySettings, SettingsError
 
 
 class Table(SynchronousTestCase):

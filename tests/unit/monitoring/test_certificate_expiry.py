@@ -17,7 +17,7 @@ from x509proxy.config.loader import Configuration
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
 from x509proxy.monitoring.certificate_expiry import certificate_states
-from x509proxy.schema import ProxySettings
+from x509proxy.settings import ProxySettings
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -14,14 +14,19 @@ from tests.support import certificates as samples
 from tests.support.memory import HEADER, RULES, BackEnd, Borrower, Desk
 from tests.unit.monitoring.test_certificate_expiry import identity
 from tests.unit.monitoring.test_counters import exchange, refused
-from x509proxy.backend_url import Backend
 from x509proxy.config.loader import Configuration
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.monitoring import snapshot_builder as room
 from x509proxy.monitoring.counters import Counters
 from x509proxy.monitoring.snapshot_builder import SnapshotBuilder, installed_version
-from x509proxy.schema import ListenerSettings, ProxySettings
-from x509proxy.settings import ClientAuth, ProxyProtocol, UpstreamSettings
+from x509proxy.settings import (
+    Backend,
+    ClientAuth,
+    ListenerSettings,
+    ProxyProtocol,
+    ProxySettings,
+    UpstreamSettings,
+)
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.pool import Pool
 

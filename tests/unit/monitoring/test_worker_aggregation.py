@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.monitoring.test_snapshot import DOWN, LISTENER, UP, snapshot
@@ -41,6 +42,16 @@ def client(thumbprint: str, last: float, requests: int) -> ClientState:
 
 def worker(pid: int, **changes: object) -> Snapshot:
     return snapshot(workers=(WorkerState(pid=pid, started=1.0),), **changes)
+
+
+class LastFailure(SynchronousTestCase):
+    def test_newest(self) -> None:
+        """Of several workers' failures of one back end, the newest is shown."""
+        old = msgspec.structs.replace(UP, reason="old", failed=1.0)
+        new = msgspec.structs.replace(DOWN, url=UP.url, reason="new", failed=2.0)
+        for rows in ((old, new), (new, old)):
+            [found] = combine([snapshot(backends=(row,)) for row in rows]).backends
+            self.assertEqual(("up", "new", 2.0), (found.state, found.reason, found.failed))
 
 
 class Sums(SynchronousTestCase):

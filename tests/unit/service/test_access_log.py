@@ -23,9 +23,8 @@ from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import PRESETS
 from x509proxy.monitoring.access_log_format import access_line
 from x509proxy.monitoring.counters import Counters
-from x509proxy.schema import ProxySettings
 from x509proxy.service.access_log import AccessLog, LogFile, RateLimiter, open_log
-from x509proxy.settings import LogFormat
+from x509proxy.settings import LogFormat, ProxySettings, SettingsError
 
 REFUSED = structs.replace(EXCHANGE, outcome=Outcome.REJECTED, status=400)
 
@@ -167,10 +166,25 @@ class Files(FileTestCase):
 
     def test_bad_path(self) -> None:
         """What cannot be opened at the start ends it with one sentence."""
-        sentence = str(self.assertRaises(SystemExit, open_log, "/nowhere/access.log").code)
-        self.assertEqual(
-            "x509proxy: access-log: /nowhere/access.log: No such file or directory", sentence
-        )
+        expected = "expected a file that can be written"
+        for path, problem in (
+            ("/nowhere/access.log", f"found no folder /nowhere, {expected}"),
+            ("/a\0b", f"found NUL in its name, {expected}"),
+        ):
+            sentence = str(self.assertRaises(SettingsError, open_log, path))
+            self.assertTrue(sentence.startswith("access-log: "), sentence)
+            self.assertTrue(sentence.endswith(f": {problem}"), sentence)
+
+    def test_no_right(self) -> None:
+        """What the system refuses is told in its words."""
+        path = self.mktemp()
+
+        def refuse(*_: object) -> int:
+            raise OSError(13, "Permission denied")
+
+        self.patch(os, "open", refuse)
+        sentence = str(self.assertRaises(SettingsError, open_log, path))
+        self.assertEqual(f"access-log: {path}: Permission denied", sentence)
 
 
 class Rations(SynchronousTestCase):

@@ -19,10 +19,10 @@ from tests.support.memory import RequestTransport
 from tests.support.raw_tls import Reply, get, read_reply, read_to_end
 from tests.unit.certificates.test_pem_files import NAME
 from tests.unit.monitoring.test_snapshot import DOWN, snapshot
+from x509proxy.config.endpoint_strings import check_places
 from x509proxy.monitoring.snapshot import Snapshot
-from x509proxy.schema import AdminSettings
 from x509proxy.service.admin import Admin
-from x509proxy.settings import SettingsError
+from x509proxy.settings import AdminSettings, ProxySettings, SettingsError
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 
@@ -42,39 +42,58 @@ class Looked:
 
 
 class Places(SynchronousTestCase):
+    def check(self, listen: str, allow_remote: bool = False) -> None:
+        admin = AdminSettings(listen=listen, allow_remote=allow_remote)
+        check_places(ProxySettings(admin=admin))
+
     def test_local(self) -> None:
-        """A unix socket, and TCP on the loopback, need no word."""
+        """A unix socket, and TCP on the loopback, need no permission."""
         for listen in (
             "unix:/run/a.sock",
             LOCAL,
             r"tcp6:9443:interface=\:\:1",
             "tcp:port=9443:interface=127.0.0.2",
+            "tcp:9443:127.0.0.1",
         ):
-            self.assertEqual(listen, AdminSettings(listen=listen).listen)
+            self.check(listen)
 
     def test_open(self) -> None:
-        """Anything else needs ``open``: no interface, another one, one of several, an endpoint that says nothing of it."""
-        places = (
-            "tcp:9443", "tcp:9443:interface=0.0.0.0", "tcp:9443:interface=127.0.0.1:interface=10.0.0.1", "tcp:9443:127.0.0.1",
-            "tcp:9443:interface=localhost", "systemd:domain=INET:index=0", "", r"tcp:9443\:interface=127.0.0.1",
-        )  # fmt: skip
-        for listen in places:
-            error = self.assertRaises(SettingsError, AdminSettings, listen=listen)
-            self.assertTrue(str(error).startswith("listen: found "), error)
-            self.assertEqual(listen, AdminSettings(listen=listen, allow_remote=True).description)
+        """Anything else needs ``allow-remote``: no interface, another one, an endpoint that does not name it."""
+        for listen in (
+            "tcp:9443",
+            "tcp:9443:interface=0.0.0.0",
+            "tcp:9443:interface=localhost",
+            "systemd:domain=INET:index=0",
+        ):
+            error = self.assertRaises(SettingsError, self.check, listen)
+            self.assertTrue(
+                str(error).startswith(f"admin.listen: found {listen!r} that other hosts can reach"),
+                error,
+            )
+            self.check(listen, allow_remote=True)
 
-    def test_mode(self) -> None:
-        """A unix socket is its owner's alone unless it says otherwise."""
-        self.assertEqual("unix:/a:mode=600", AdminSettings(listen="unix:/a").description)
-        self.assertEqual("unix:/a:mode=660", AdminSettings(listen="unix:/a:mode=660").description)
-        self.assertEqual(LOCAL, AdminSettings(listen=LOCAL).description)
+    def test_malformed(self) -> None:
+        """A malformed endpoint is rejected whatever is allowed."""
+        for listen in (
+            "",
+            r"tcp:9443\:interface=127.0.0.1",
+            "tcp:9443:interface=127.0.0.1:interface=10.0.0.1",
+        ):
+            for allowed in (True, False):
+                self.assertRaises(SettingsError, self.check, listen, allowed)
+
+    def test_tls(self) -> None:
+        """The listener has no certificate, so an endpoint with TLS is rejected before the start fails on it."""
+        for listen in ("ssl:9443", r"x509:tcp\:1"):
+            error = str(self.assertRaises(SettingsError, self.check, listen, True))
+            self.assertIn(
+                f"admin.listen: found {listen!r} with TLS, expected one without: tcp", error
+            )
 
     def test_silent(self) -> None:
-        """A secret name that was pasted where the endpoint belongs is not told."""
-        found = str(
-            self.assertRaises(SettingsError, AdminSettings, listen=f"tcp:1:interface={NAME}")
-        )
-        self.assertTrue(found.startswith("listen: found 'tcp:1:interface=…'"), found)
+        """A secret name that was pasted where the endpoint belongs is not repeated."""
+        found = str(self.assertRaises(SettingsError, self.check, f"tcp:1:interface={NAME}"))
+        self.assertTrue(found.startswith("admin.listen: found 'tcp:1:interface=…'"), found)
 
     def test_hosts(self) -> None:
         """A name is written in lower case and without a port."""

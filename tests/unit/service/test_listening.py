@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.lockfile import FilesystemLock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.certificates.test_pem_files import NAME
 from x509proxy.downstream.factory import NamedFactory
-from x509proxy.schema import AdminSettings, ListenerSettings, ProxySettings
-from x509proxy.service.listening import ListeningEndpoint, check_kinds
-from x509proxy.settings import SettingsError
+from x509proxy.service.listening import ListenError, ListeningEndpoint, check_free, check_kinds
+from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, SettingsError
 
 
 class Kinds(SynchronousTestCase):
@@ -37,8 +42,8 @@ class Kinds(SynchronousTestCase):
             ),
             sentence,
         )
-        start = self.assertRaises(SystemExit, ListeningEndpoint, MemoryReactorClock(), "tpc:2")
-        self.assertEqual(f"x509proxy: {sentence}", str(start))
+        start = self.assertRaises(SettingsError, ListeningEndpoint, MemoryReactorClock(), "tpc:2")
+        self.assertEqual(sentence, str(start))
 
     def test_silent(self) -> None:
         """A secret name that was pasted there is not told, whoever finds it out."""
@@ -49,7 +54,7 @@ class Kinds(SynchronousTestCase):
             f"systemd:domain=INET:name={NAME}",
         ):
             start = self.assertRaises(
-                SystemExit, ListeningEndpoint, MemoryReactorClock(), description
+                SettingsError, ListeningEndpoint, MemoryReactorClock(), description
             )
             self.assertNotIn(NAME, str(start))
             self.assertIn("…", str(start))
@@ -78,3 +83,47 @@ class Backlogs(SynchronousTestCase):
         """The endpoint's own, by name or by position."""
         for description in ("tcp:1:backlog=7", "tcp:1:127.0.0.1:7", "unix:/a:600:7"):
             self.assertEqual([7], self.backlogs(description), description)
+
+
+class Free(SynchronousTestCase):
+    def settings(self, *listen: str, admin: str = "") -> ProxySettings:
+        return ProxySettings(listen=listen, admin=AdminSettings(listen=admin) if admin else None)
+
+    def refusal(self, settings: ProxySettings) -> str:
+        return str(self.assertRaises(ListenError, check_free, settings))
+
+    def test_free(self) -> None:
+        """What is free stays so; a kind that only Twisted has is not looked at."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        for _ in range(2):
+            check_free(
+                self.settings(
+                    "tcp:0", r"tcp6:0:interface=\:\:1", r"tcp:0:interface=\:\:1", "systemd:INET:0",
+                    f"unix:{folder}/a", f"unix:{folder}/b:lockfile=0", "haproxy:tcp:0",
+                )
+            )  # fmt: skip
+        self.assertEqual([], list(Path(folder).iterdir()))
+
+    def test_taken(self) -> None:
+        """An address that another program has is named by its key."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            place = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            taken = "Address already in use"
+            self.assertEqual(f"listen: {place}: {taken}", self.refusal(self.settings(place)))
+            settings = self.settings("tcp:0", admin=place)
+            self.assertEqual(f"admin.listen: {place}: {taken}", self.refusal(settings))
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        lock = FilesystemLock(f"{folder}/a.lock")
+        self.assertTrue(lock.lock())
+        place = f"unix:{folder}/a"
+        self.assertEqual(f"listen: {place}: {taken}", self.refusal(self.settings(place)))
+
+    def test_nowhere(self) -> None:
+        """So is one that there is not."""
+        self.assertIn(
+            "Cannot assign requested address",
+            self.refusal(self.settings("tcp:0:interface=192.0.2.1")),
+        )
+        self.assertIn("No such file", self.refusal(self.settings("unix:/nowhere/a")))

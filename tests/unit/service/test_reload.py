@@ -14,9 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.system.test_service import Files, parse
 from x509proxy.config.loader import Configuration
-from x509proxy.schema import ListenerSettings
 from x509proxy.service.reload import FileWatcher, Reload, Reloader
-from x509proxy.settings import ClientAuth, SettingsError
+from x509proxy.settings import ClientAuth, ListenerSettings, SettingsError
 
 
 class ReloadingTests(SynchronousTestCase):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.schema import ListenerSettings
+from x509proxy.settings import ListenerSettings
 from x509proxy.transport import proxy_protocol as room
 from x509proxy.transport.proxy_protocol import (
     BadHeader,

@@ -30,6 +30,7 @@ from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.downstream.channel import write_and_close
 from x509proxy.downstream.factory import TlsFactory
+from x509proxy.monitoring.handshake_log_format import HandshakeFailure
 from x509proxy.settings import ClientAuth
 from x509proxy.transport.direct_writer import DirectWriter
 from x509proxy.transport.tls_context import ServerConnections, make_context
@@ -93,7 +94,8 @@ class StreamTestCase(SynchronousTestCase):
         context = make_context(
             Identity(SERVER.certificate, SERVER.private_key), ClientAuth.OPTIONAL
         )
-        self.factory = TlsFactory(ServerConnections(context), factory)
+        self.logged: list[HandshakeFailure] = []
+        self.factory = TlsFactory(ServerConnections(context, log=self.logged.append), factory)
         stream: Any = self.factory.buildProtocol(None)
         self.stream = stream
         self.wire = RequestTransport(Clock()).attach(stream)
@@ -452,9 +454,107 @@ class Pauses(StreamTestCase):
 class Faults(StreamTestCase):
     def test_rubbish(self) -> None:
         """What is no TLS is answered with an alert, and ended."""
-        self.wire.deliver(b"GET / HTTP/1.1\r\n\r\n")
+        for data in (
+            b"\x80\x2e\x01\x00\x02",
+            b"hello world",
+            b"GETTING / HTTP/1.1\r\n\r\n",
+            b"get / HTTP/1.1\r\n",
+        ):
+            self.setUp()
+            self.wire.deliver(data)
+            self.assertTrue(self.wire.disconnecting)
+            self.assertEqual([], self.application.told)
+            self.assertNotIn(b"HTTP", self.wire.sent())
+
+    def test_http(self) -> None:
+        """HTTP without TLS is answered in clear text that names HTTPS, whatever stands behind the method; nothing else is read."""
+        for method in (
+            b"GET",
+            b"HEAD",
+            b"POST",
+            b"PUT",
+            b"DELETE",
+            b"OPTIONS",
+            b"PATCH",
+            b"TRACE",
+            b"CONNECT",
+        ):
+            self.setUp()
+            self.wire.deliver(method + b" /secret\0\r\nGET /other HTTP/1.1\r\n\r\n")
+            sent = self.wire.sent()
+            head, _, body = sent.partition(b"\r\n\r\n")
+            self.assertTrue(head.startswith(b"HTTP/1.1 400 Bad Request\r\n"), head)
+            self.assertIn(b"\r\nConnection: close", head)
+            self.assertIn(b"\r\nContent-Length: %d\r\n" % len(body), head)
+            self.assertEqual(b"This port expects HTTPS: the URL has to begin with https://\n", body)
+            self.assertTrue(self.wire.disconnecting)
+            self.wire.deliver(b"GET / HTTP/1.1\r\n\r\n")
+            self.assertEqual(([], b""), (self.application.told, self.wire.sent()))
+            [failure] = self.logged
+            self.assertEqual(
+                ("not_tls", "", ""), (failure.reason, failure.tls_version, failure.server_name)
+            )
+
+    def test_http_in_pieces(self) -> None:
+        """It may come in pieces."""
+        for octet in b"GET / HT":
+            self.wire.deliver(bytes([octet]))
+        self.assertIn(b"HTTPS", self.wire.sent())
+
+    def test_http_afterwards(self) -> None:
+        """Only a connection's first octets count: a broken record after a handshake has no answer in clear text."""
+        self.shake()
+        self.wire.deliver(b"GET / HTTP/1.1\r\n\r\n" + b"x" * 9999)
         self.assertTrue(self.wire.disconnecting)
-        self.assertEqual([], self.application.told)
+        self.assertNotIn(b"HTTP", self.wire.sent())
+
+    def test_logged(self) -> None:
+        """A failed handshake is logged with the address, the reason, OpenSSL's words, the version and the name that was asked for."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.set_cipher_list(b"ECDHE-RSA-AES128-GCM-SHA256")
+        self.client = SSL.Connection(context, None)
+        self.client.set_tlsext_host_name(b"as.example")
+        self.client.set_connect_state()
+        with contextlib.suppress(SSL.Error):
+            self.exchange()
+        [failure] = self.logged
+        self.assertEqual(
+            HandshakeFailure(
+                "198.51.100.7", "no_shared_parameters", "no shared cipher", "TLSv1.2", "as.example"
+            ),
+            failure,
+        )
+
+    def test_logged_alert(self) -> None:
+        """A client's alert is in OpenSSL's words."""
+        with contextlib.suppress(SSL.WantReadError):
+            self.client.do_handshake()
+        self.wire.deliver(self.take())
+        self.wire.deliver(b"\x15\x03\x03\x00\x02\x02\x30")
+        [failure] = self.logged
+        self.assertEqual("TLSv1.3", failure.tls_version)
+        self.assertEqual(
+            ("client_alert", "tlsv1 alert unknown ca"), (failure.reason, failure.detail)
+        )
+
+    def test_logged_end(self) -> None:
+        """So is a handshake that ends before it is over, with or without a first message."""
+        self.wire.lose()
+        self.assertEqual(["no_client_hello"], [failure.reason for failure in self.logged])
+        self.setUp()
+        with contextlib.suppress(SSL.WantReadError):
+            self.client.do_handshake()
+        self.wire.deliver(self.take())
+        self.wire.lose()
+        self.assertEqual(["client_left"], [failure.reason for failure in self.logged])
+
+    def test_not_logged(self) -> None:
+        """What comes after a handshake is no failure of it."""
+        self.shake()
+        self.wire.deliver(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+        self.wire.lose()
+        self.assertEqual([], self.logged)
 
     def test_rubbish_afterwards(self) -> None:
         """So is what is no TLS after the handshake; and nothing is written after it."""

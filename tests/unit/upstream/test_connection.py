@@ -14,11 +14,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import CUT, OK, BackEnd, Borrower, RequestTransport, TlsWire
-from x509proxy.backend_url import Backend
 from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.response_parser import ResponseParser
 from x509proxy.monitoring.backend_status import BackendState
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import Backend, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.connection import Connection
 from x509proxy.upstream.endpoints import is_open

@@ -41,16 +41,15 @@ from zope.interface import directlyProvides, implementer
 
 from tests.support.memory import OK, Borrower
 from tests.support.raw_tls import until
-from x509proxy.backend_url import Backend
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.http1.errors import Code
-from x509proxy.settings import ClientAuth, UpstreamSettings
+from x509proxy.settings import Backend, ClientAuth, SettingsError, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections, make_context, peer_certificate
 from x509proxy.upstream import endpoints as room
-from x509proxy.upstream.endpoints import UnreadInput, backend_endpoint
+from x509proxy.upstream.endpoints import UnreadInput, backend_endpoint, check_identity
 from x509proxy.upstream.pool import Pool
 
 SETTINGS = UpstreamSettings(connect_timeout=7)
@@ -81,6 +80,24 @@ class Doubts(SynchronousTestCase):
             for seen in ((good, 0, 0, 1), (good, 20, 0, 0), (other, 0, 0, 1), (other, 0, 1, 1))
         ]
         self.assertEqual(([True, False, False, True], 1), (answers, len(told)))
+
+
+class OwnCertificate(SynchronousTestCase):
+    def test_good(self) -> None:
+        """A certificate that OpenSSL takes raises nothing."""
+        check_identity(identity(server("proxy")))
+
+    def test_bad(self) -> None:
+        """A certificate or key that OpenSSL does not take is one sentence."""
+
+        def reject(*_: object) -> None:
+            raise SSL.Error
+
+        self.patch(room, "_client_options", reject)
+        error = str(self.assertRaises(SettingsError, check_identity, identity(server("a"))))
+        self.assertTrue(
+            error.startswith("upstream.certificate: found a certificate or a key"), error
+        )
 
 
 class Ways(SynchronousTestCase):

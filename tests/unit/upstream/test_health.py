@@ -6,8 +6,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.monitoring.backend_status import BackendState
-from x509proxy.schema import HealthSettings
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import HealthSettings, UpstreamSettings
 from x509proxy.upstream.health import Health
 
 SETTINGS = UpstreamSettings(

@@ -8,8 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import CUT, OK, BackEnd, RequestTransport, TlsWire
-from x509proxy.backend_url import Backend
-from x509proxy.schema import HealthSettings
+from x509proxy.settings import Backend, HealthSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.health_checks import Checks
 

@@ -6,10 +6,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.backend_url import Backend
 from x509proxy.monitoring.backend_status import BackendState, PoolStatus
-from x509proxy.schema import HealthSettings
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.upstream.health_tracker import BackendHealth
 
 SETTINGS = UpstreamSettings(failure_threshold=2, retry_delay=1, slow_start=10)
@@ -117,6 +115,6 @@ class RecordTests(SynchronousTestCase):
         self.clock.advance(12)
         expected = PoolStatus(
             name="https://as.example/base", state=BackendState.UP, since=1011.0, last_error="late", exchanges=3, failures=2,
-            last_check=1005.0,
+            last_check=1005.0, last_failure=1000.0,
         )  # fmt: skip
         self.assertEqual(expected, self.record.status(1017.0))

@@ -12,10 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import CUT, OK, BackEnd, Borrower
-from x509proxy.backend_url import Backend
 from x509proxy.monitoring.backend_status import BackendState
-from x509proxy.schema import HealthSettings
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.pool import Pool, Step, plan
 

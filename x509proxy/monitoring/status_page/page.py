@@ -64,7 +64,7 @@ def status_page(snapshot: Snapshot, history: History) -> bytes:
         (
             tag("meta", charset="utf-8"),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("title", "x509proxy"),
+            tag("title", _title(snapshot)),
             tag("noscript", tag("meta", http_equiv="refresh", content="5")),
             tag("style", Markup(_STYLE)),
         )
@@ -89,8 +89,14 @@ def _sections(snapshot: Snapshot, history: History) -> Iterator[Markup]:
     yield lists(snapshot)
 
 
+def _title(snapshot: Snapshot) -> str:
+    """Return the title, which several proxies' pages side by side differ by."""
+    return f"{snapshot.host} – x509proxy" if snapshot.host else "x509proxy"
+
+
 def _header(snapshot: Snapshot) -> Markup:
     facts = (
+        ("host", snapshot.host or "–"),
         ("version", snapshot.version),
         ("up for", span(snapshot.taken - snapshot.started)),
         ("loaded", f"{span(snapshot.taken - snapshot.reload.loaded)} ago"),

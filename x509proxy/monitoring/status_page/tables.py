@@ -46,10 +46,10 @@ def tables(snapshot: Snapshot) -> Iterator[Markup]:
         "wide" if several else "",
     )
     yield _section(
-        "Latest refusals",
-        "newest first",
+        "Latest error responses",
+        "equal ones together, newest first",
         _REFUSAL,
-        [_refusal(row) for row in snapshot.refusals[:_SHOWN]],
+        [_refusal(same) for same in _grouped(snapshot.refusals)[:_SHOWN]],
         "wide",
     )
     note = "as clients showed them, latest first"
@@ -104,7 +104,7 @@ def _bar(part: int, whole: int) -> Markup:
 
 _BACKEND = (
     ("Back end", "main clip fifth"), ("State", "short"), ("Busy", "number"), ("Idle", "number"), ("Waiting", "number"),
-    ("Requests", "number"), ("5xx", "number"), ("Failures", "number"), ("Checked", "short"), ("Last failure", "clip third"),
+    ("Requests", "number"), ("5xx", "number"), ("Failures", "number"), ("Checked", "short"), ("Last failure", "third"),
 )  # fmt: skip
 _STATES = {"up": "good", "slow": "warn", "down": "bad"}
 
@@ -127,7 +127,9 @@ def _backend(row: BackendState, snapshot: Snapshot) -> Sequence[object]:
         count(sum(number for status, number in statuses if status >= 500)),
         count(row.failures),
         ago(row.checked, snapshot.taken),
-        row.reason or "–",
+        f"{time_of_day(row.failed)} {row.reason}"
+        if row.failed and row.reason
+        else row.reason or "–",
     )
 
 
@@ -135,7 +137,7 @@ _LISTENER = (("Endpoint", "main clip half"), ("Certificate", "short"), ("PROXY h
 _EXPIRY = (
     ("Certificate", "main clip half"),
     ("Setting", "short line"),
-    ("ProxyAddresses", "short line"),
+    ("Ends", "short line"),
 )
 
 
@@ -147,27 +149,45 @@ def _expiry(row: CertificateState, now: float) -> Sequence[object]:
 
 
 _REFUSAL = (
-    ("Time", "short"), ("Status", "short"), ("Reason", "main clip third"), ("Request", "clip third"), ("Client", "short line"),
+    ("Time", "short"), ("Times", "number"), ("Status", "short"), ("Reason", "main clip third"), ("Request", "clip third"), ("Client", "short line"),
     ("Certificate", "clip fifth"),
 )  # fmt: skip
 
 
-def _refusal(row: RefusalState) -> Sequence[object]:
-    asked = "–" if row.target == "-" else f"{row.method} {row.target}"
-    status = _pill(str(row.status), "bad" if row.status >= 500 else "")
+def _grouped(rows: Sequence[RefusalState]) -> list[list[RefusalState]]:
+    """Put those with the same status and reason together, in the order of each group's newest."""
+    groups: dict[tuple[int, str, str], list[RefusalState]] = {}
+    for row in rows:
+        groups.setdefault((row.status, row.code, row.detail), []).append(row)
+    return [*groups.values()]
+
+
+def _refusal(same: Sequence[RefusalState]) -> Sequence[object]:
+    newest = same[0]
     return (
-        time_of_day(row.at),
-        status,
-        row.detail,
-        asked,
-        row.peer,
-        row.subject or row.thumbprint or "–",
+        time_of_day(newest.at),
+        count(len(same)),
+        _pill(str(newest.status), "bad" if newest.status >= 500 else ""),
+        newest.detail,
+        _of_several([_request(row) for row in same]),
+        _of_several([row.peer for row in same]),
+        _of_several([row.subject or row.thumbprint or "–" for row in same]),
     )
+
+
+def _request(row: RefusalState) -> str:
+    return "–" if row.target == "-" else f"{row.method} {row.target}"
+
+
+def _of_several(values: Sequence[str]) -> str:
+    """Return the newest value, and the number of other ones."""
+    others = len(set(values)) - 1
+    return f"{values[0]} and {others} more" if others else values[0]
 
 
 _CLIENT = (
     ("Subject", "main clip third"), ("Verdict", "short"), ("Key", "short"), ("Thumbprint (x5t#S256)", "clip third"),
-    ("ProxyAddresses", "short"), ("Requests", "number"), ("Last seen", "short"),
+    ("Ends", "short"), ("Requests", "number"), ("Last seen", "short"),
 )  # fmt: skip
 _VERDICTS = {"TRUSTED": "good", "SELF_SIGNED": "", "UNTRUSTED": "warn"}
 

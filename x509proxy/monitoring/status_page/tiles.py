@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from x509proxy.http1.errors import Code
 from x509proxy.monitoring.counters import Counts
 from x509proxy.monitoring.snapshot import Snapshot
 from x509proxy.monitoring.status_page.history import History
@@ -29,7 +30,7 @@ def tiles(snapshot: Snapshot, history: History) -> Markup:
     drawn = (
         last.tile("Requests", requests, f"{count(total)} in all", "exchanges"),
         last.tile(
-            "HttpError",
+            "Error responses",
             last.rate("refused"),
             f"{count(refused)} in all, {of_all}",
             "refused",
@@ -84,7 +85,8 @@ def lists(snapshot: Snapshot) -> Markup:
         ("Answers", _classes(counts)),
         ("Certificates", counts.verdicts),
         ("Handshakes", {**counts.handshakes, **_worded(counts.handshake_failures)}),
-        ("Not answered", _worded(counts.refusals)),
+        ("Error responses", _worded(_refusals(counts, answered=True))),
+        ("Not answered", _worded(_refusals(counts, answered=False))),
         (
             "Limits and forgeries",
             {
@@ -102,6 +104,14 @@ def lists(snapshot: Snapshot) -> Markup:
     inside = [tag("div", tag("h3", name), _list(rows), class_="list") for name, rows in groups]
     title = tag("h2", "Counters", tag("small", "since the start"))
     return tag("section", title, tag("div", *inside, class_="lists"), class_="wide")
+
+
+def _refusals(counts: Counts, *, answered: bool) -> dict[str, int]:
+    """Return the codes that clients were answered with, or those of exchanges that were cut short."""
+    cut = {code.label for code in Code if not code.status}
+    return {
+        label: found for label, found in counts.refusals.items() if (label in cut) is not answered
+    }
 
 
 def _list(rows: Mapping[str, int]) -> Markup:

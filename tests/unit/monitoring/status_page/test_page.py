@@ -17,6 +17,7 @@ from tests.unit.monitoring.status_page.test_html import EVIL, Reader
 from tests.unit.monitoring.test_counters import exchange, refused
 from tests.unit.monitoring.test_snapshot import DOWN, UP, snapshot
 from x509proxy.certificates.client_certificate import Verdict
+from x509proxy.exchange import Outcome
 from x509proxy.http1.errors import Code
 from x509proxy.monitoring.counters import Counters
 from x509proxy.monitoring.snapshot import (
@@ -170,7 +171,7 @@ class Rows(SynchronousTestCase):
         document = self.found(certificates=rows)
         self.assertEqual(
             ["in 30 d", "in 13 d 12 h", "in 6 d", "in 24 h 0 min", "24 h 0 min ago"],
-            cells(document, "ProxyAddresses"),
+            cells(document, "Ends"),
         )
         self.assertEqual(["warn", "warn", "bad"], [mood for word, mood in pills(document)[2:]])
 
@@ -193,6 +194,50 @@ class Rows(SynchronousTestCase):
         self.assertEqual(["–", "POST /token"], cells(document, "Request")[:2])
         self.assertEqual(["CN=c", "–"], cells(document, "Certificate")[1:3])
         self.assertIn(("503", "bad"), pills(document))
+
+    def test_equal_refusals(self) -> None:
+        """Equal errors are one row with their number, the newest one's values, and how many others there are."""
+        for started, peer, target in ((1.0, "a", "/x"), (2.0, "b", "/x"), (3.0, "a", "/token")):
+            self.counters.exchange(refused(started=started, duration=0.0, peer=peer, target=target))
+        self.counters.exchange(refused(started=4.0, duration=0.0, detail="another"))
+        document = self.found()
+        self.assertEqual(["1", "3"], cells(document, "Times"))
+        self.assertEqual(["00:00:04", "00:00:03"], cells(document, "Time"))
+        self.assertEqual("POST /token and 1 more", cells(document, "Request")[1])
+        self.assertEqual("a and 1 more", cells(document, "Client")[1])
+        self.assertEqual("–", cells(document, "Certificate")[1])
+
+    def test_host(self) -> None:
+        """The machine's name is in the title and at the head: one of several proxies is known by it."""
+        text = status_page(snapshot(host="proxy-1<"), History()).decode()
+        self.assertIn("<title>proxy-1&lt; – x509proxy</title>", text)
+        self.assertIn("host <b>proxy-1&lt;</b>", text)
+        self.assertIn("<title>x509proxy</title>", status_page(snapshot(), History()).decode())
+
+    def test_last_failure(self) -> None:
+        """A back end's last failure is shown whole, with its time."""
+        reason = "the back end could not be connected to: " + "x" * 99
+        rows = (
+            msgspec.structs.replace(DOWN, reason=reason, failed=3661.0),
+            msgspec.structs.replace(UP, reason="old"),
+            UP,
+        )
+        document = self.found(backends=rows)
+        self.assertEqual([f"01:01:01 {reason}", "old", "–"], cells(document, "Last failure"))
+        self.assertNotIn(
+            "clip", "".join(re.findall('<td[^>]* data-label="Last failure"', document))
+        )
+
+    def test_answered(self) -> None:
+        """What was answered with an error is not listed among what was not answered."""
+        self.counters.exchange(refused(code=Code.HEAD_TOO_LARGE, status=431))
+        self.counters.exchange(refused(code=Code.CLIENT_LEFT, status=0, outcome=Outcome.ABORTED))
+        text = status_page(snapshot(counts=self.counters.counts()), History()).decode()
+        lists = {part.partition("</h3>")[0]: part for part in text.split("<h3>")[1:]}
+        self.assertIn("head too large", lists["Error responses"])
+        self.assertNotIn("client left", lists["Error responses"])
+        self.assertIn("client left", lists["Not answered"])
+        self.assertNotIn("head too large", lists["Not answered"])
 
     def test_clients(self) -> None:
         """A client's row: subject, verdict, thumbprint, how often, when last."""
@@ -261,7 +306,7 @@ class Figures(SynchronousTestCase):
         self.assertEqual(
             {
                 "Requests": ("16 /s", "31 in all"),
-                "HttpError": ("0.50 /s", "1 in all, 3.2 %"),
+                "Error responses": ("0.50 /s", "1 in all, 3.2 %"),
                 "Duration, median": ("3.8 ms", "95 % within 4.9 ms"),
                 "Handshakes": ("0.50 /s", "0.50 /s failed"),
                 "Connections": ("5", "of 4,096"),
@@ -276,7 +321,7 @@ class Figures(SynchronousTestCase):
         document = page(snapshot())
         self.assertEqual(
             (("0 /s", "0 in all, 0 %"), ("–", "95 % within –")),
-            (self.tiles(document)["HttpError"], self.tiles(document)["Duration, median"]),
+            (self.tiles(document)["Error responses"], self.tiles(document)["Duration, median"]),
         )
         self.assertNotIn("tile alarm", document)
 
