@@ -16,7 +16,6 @@ from x509proxy.settings import (
     table_of,
 )
 
-
 NAME = secret_name("document")
 
 
