@@ -22,7 +22,13 @@ nox.options.sessions = ["lint", "types", "imports", "tests-3.11"]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 DEFAULT = PYTHONS[0]
 # The oldest versions that setup.py admits.
-OLDEST = ("twisted==26.10.0", "pyopenssl==26.3.0", "cryptography==49.0.0", "msgspec==0.20.0")
+OLDEST = (
+    "twisted==26.10.0",
+    "pyopenssl==26.3.0",
+    "cryptography==49.0.0",
+    "msgspec==0.20.0",
+    "tomli==2.2.1",
+)
 CHECKED = ("x509proxy", "tests", "interop", "bench")
 COVERAGE = "100"  # percent, of lines and branches
 FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "60")
