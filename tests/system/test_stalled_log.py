@@ -24,7 +24,7 @@ class Stalled(DaemonTestCase):
     timeout = 90
 
     async def serve(self, runner: Sequence[str], *lines: str, log: str = "-") -> Daemon:
-        """A proxy whose standard output is a pipe that nobody reads."""
+        """A proxy whose standard output is a pipe without a reader."""
         daemon = self.prepare()
         admin = daemon.files.folder / "a"
         text = "\n".join([*lines, "[admin]", f'listen = "unix:{admin}"', ""])
@@ -69,7 +69,7 @@ class Stalled(DaemonTestCase):
         return found
 
     async def expect_end(self, daemon: Daemon) -> None:
-        """It ends in time, though nobody reads its last words either."""
+        """It ends in time, though its last lines are not read either."""
         os.kill(daemon.pid, signal.SIGTERM)
         process = daemon.process
         assert process is not None
