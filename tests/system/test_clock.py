@@ -1,4 +1,4 @@
-"""Promises about the time of day: after a step back by an hour, every timer goes on."""
+"""Promises about the time of day: the clock is set back by an hour, and every timer goes on."""
 
 from __future__ import annotations
 

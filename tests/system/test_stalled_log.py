@@ -24,7 +24,7 @@ class Stalled(DaemonTestCase):
     timeout = 90
 
     async def serve(self, runner: Sequence[str], *lines: str, log: str = "-") -> Daemon:
-        """A proxy whose standard output is a pipe that is not read."""
+        """A proxy whose standard output is a pipe without a reader."""
         daemon = self.prepare()
         admin = daemon.files.folder / "a"
         text = "\n".join([*lines, "[admin]", f'listen = "unix:{admin}"', ""])

@@ -289,7 +289,7 @@ class Channel(Protocol):
         self._phase, self.deadline = _BODY, now if drips else now + settings.body_timeout
 
     def _reads_in_drips(self, request: Request) -> bool:
-        """Whether the client, which has just read all there was, is slower than it may be.
+        """Return true for a client, which has just read all there was, that is slower than it may be.
 
         Each pause ends in time, and still it would keep a back end's connection for ever. Only pauses count: in between it is
         the back end that is slow.

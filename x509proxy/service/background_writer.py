@@ -2,7 +2,7 @@
 
 Facts
 -----
-* A write to a pipe, a socket or a terminal blocks while it is not read. With ``access-log = "-"`` the whole proxy stopped after
+* A write to a pipe, a socket or a terminal blocks while its reader has stopped: with ``access-log = "-"`` the whole proxy stopped after
   191 responses, SIGTERM included. A regular file has no reader, and is written at once.
 * ``O_NONBLOCK`` belongs to the open file description, which standard output shares with whatever else writes there: a shell
   behind it would fail. ``poll`` before each write is no help where several workers share one pipe, since another one may take
@@ -34,10 +34,7 @@ _STANDARD_OUTPUT = 1
 
 
 def may_block(descriptor: int) -> bool:
-    """Return whether a write may wait for a reader.
-
-    A regular file never waits, nor does a device that is no terminal, such as ``/dev/null``.
-    """
+    """Return true where a write may wait for a reader: not for a file, nor for ``/dev/null``."""
     mode = os.fstat(descriptor).st_mode
     return not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or os.isatty(descriptor))
 

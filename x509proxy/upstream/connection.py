@@ -293,7 +293,7 @@ class Connection(Protocol):
             self._fail(event, is_fault=self._is_fault(event))
 
     def _is_fault(self, refusal: ErrorResponse) -> bool:
-        """Whether a response that is cut short or malformed tells of the back end, and not of the client.
+        """Return true for a response, cut short or malformed, that tells of the back end and not of the client.
 
         A back end may have lost its patience with a client whose next piece was waited for, or that did not read: Tomcat's
         ``connectionTimeout`` is 20 s.
@@ -305,7 +305,7 @@ class Connection(Protocol):
         return not (waits_for_client or self._was_paused or is_too_large)
 
     def _serves_nothing(self) -> bool:
-        """Whether a timeout tells of the back end, and not of one resource: a stream of events, or a slow report.
+        """Return true for a timeout that tells of the back end, and not of one resource such as a slow report.
 
         It has not begun this response, nor ended any other since this one was asked for.
         """

@@ -122,7 +122,7 @@ class Pool:
 
     @property
     def exchanges(self) -> int:
-        """How many have gone well."""
+        """The number of exchanges that have gone well."""
         return self.record.exchanges
 
     def status(self) -> PoolStatus:
@@ -138,7 +138,7 @@ class Pool:
             self._checks.start()
 
     def has_room(self, asker: ConnectionWaiter) -> bool:
-        """Whether ``asker`` would get a connection without waiting for another exchange's end."""
+        """Return true if ``asker`` would get a connection without a wait for another exchange's end."""
         return (bool(self._idle) or self._may_open()) and self._may_upload(asker)
 
     def acquire(self, asker: ConnectionWaiter) -> None:

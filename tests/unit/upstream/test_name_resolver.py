@@ -93,7 +93,7 @@ class Lookups(SynchronousTestCase):
         self.assertEqual([IPv4Address("UDP", "192.0.2.7", 53)], receiver.addresses)
 
     def test_together(self) -> None:
-        """A second lookup of a name shares the result of the first; another name is looked up on its own."""
+        """While a name is looked up, all requests for it share the result; another name is looked up on its own."""
         receivers = [self.ask(name) for name in ("a", "a", "b", "a")]
         self.assertEqual(2, len(self.threads))
         self.run_threads()
