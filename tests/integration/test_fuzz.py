@@ -78,7 +78,7 @@ class GoingRed(SynchronousTestCase):
     def test_cut_short(self) -> None:
         """So is one that takes half an answer for a whole one."""
 
-        def fail(connection: upstream.Connection, _: object) -> None:
+        def fail(connection: upstream.Connection, *_: object, **__: object) -> None:
             taker, connection._taker = connection._taker, None
             connection._abort()
             assert taker is not None
