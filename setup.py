@@ -42,7 +42,6 @@ setup(
         "cryptography>=49",
         "idna",
         "attrs",
-        "httptools>=0.9",
         "msgspec>=0.20",
         # Errors with their line, which tomllib has from Python 3.14 on.
         "tomli>=2.2",
@@ -74,6 +73,7 @@ setup(
             "towncrier",
             "import-linter",
             "h11",
+            "httptools>=0.9",
             # With both Twisted's Site speaks HTTP/2, and an older h2 lets more through.
             "h2>=4.3",
             "priority",

@@ -17,8 +17,8 @@ from interop.recipes import filled, recipe
 from interop.stage import ClientFiles, Proxy, Stage
 from tests.support.ports import free_port
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.forwarding.header_rules import fold
 from x509proxy.forwarding.presets import PRESETS
+from x509proxy.http1.fields import fold
 from x509proxy.testing import ThrowAwayAuthority
 
 __all__ = [

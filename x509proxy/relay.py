@@ -19,9 +19,11 @@ from x509proxy.forwarding.client import Client
 from x509proxy.forwarding.forwarded_fields import forward
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.metadata_rewriter import ResponseSink, answer_sink
-from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response, write_head
+from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response
+from x509proxy.http1.body import LAST_CHUNK, write_chunk
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
-from x509proxy.http1.messages import METHODS_WITH_BODY, Framing, RequestHead, ResponseHead
+from x509proxy.http1.fields import Framing, write_head
+from x509proxy.http1.messages import METHODS_WITH_BODY, RequestHead, ResponseHead
 from x509proxy.http1.request_id import REQUEST_ID
 from x509proxy.settings import DiscoverySettings, PolicySettings
 from x509proxy.upstream.connection import Connection
@@ -166,12 +168,12 @@ class Relay:
     def body_data(self, data: bytes) -> None:
         assert self._connection is not None
         chunked = self._body[0] is Framing.CHUNKED
-        self._connection.body_data(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+        self._connection.body_data(write_chunk(data) if chunked else data)
 
     def body_end(self) -> None:
         assert self._connection is not None
         if self._body[0] is Framing.CHUNKED:
-            self._connection.body_data(b"0\r\n\r\n")
+            self._connection.body_data(LAST_CHUNK)
         self._connection.body_end()
         if self.streams and self._pool is not None:
             self._pool.uploaded(self._connection)

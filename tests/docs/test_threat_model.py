@@ -13,6 +13,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "docs" / "threat-model.rst"
+GRAMMAR = ROOT / "docs" / "http-grammar.rst"
 PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.rst"]
 # Rows of facts/threats.md, by the title of their table; tables may be longer.
 TABLES = {
@@ -38,9 +39,11 @@ class Proofs(SynchronousTestCase):
     """What proves it."""
 
     def test_exist(self) -> None:
-        """Every test that the threat model names exists, and is one that trial runs."""
-        named = _NAMED.findall(MODEL.read_text("utf-8"))
-        self.assertGreater(len(named), 100)
+        """Every test that the two pages name exists, and is one that trial runs."""
+        pages = [_NAMED.findall(page.read_text("utf-8")) for page in (MODEL, GRAMMAR)]
+        self.assertGreater(len(pages[0]), 100)
+        self.assertGreater(len(pages[1]), 50)
+        named = [name for page in pages for name in page]
         missing = []
         for module, kind, name in named:
             try:
@@ -60,8 +63,9 @@ class Proofs(SynchronousTestCase):
 
     def test_nothing_else_is_named(self) -> None:
         """Whatever looks like a test's name is written so that the test above reads it."""
-        text = MODEL.read_text("utf-8")
-        self.assertEqual(text.count(".py::"), len(_NAMED.findall(text)))
+        for page in (MODEL, GRAMMAR):
+            text = page.read_text("utf-8")
+            self.assertEqual(text.count(".py::"), len(_NAMED.findall(text)))
 
     def test_files(self) -> None:
         """Every file that the threat model names is there."""

@@ -8,9 +8,12 @@ from random import Random
 
 from tests.support.memory import HEADER
 
-__all__ = ["LARGEST", "WORDS", "Mutator", "read_seeds"]
+__all__ = ["LARGEST", "WORDS", "Mutator", "read_seeds", "stretched"]
 
 LARGEST = 4096
+# The parsers' own limits: the line before a chunk, trailers, a field line or a target, two heads.
+_LIMITS = (1024, 4096, 8192, 16384, 32768)
+_RUNS = (b"a", b" ", b"0", b"x:y\r\n", b"a;", b"\r\n", b"1\r\na\r\n", b"\t")
 _SEEDS = Path(__file__).parent / "seeds"
 WORDS = (
     HEADER, HEADER.lower(), HEADER.replace(b"-", b"_"), HEADER.replace(b"-", b"."), b"Client-Cert", b"SSL_CLIENT_CERT",
@@ -34,6 +37,14 @@ WORDS = (
 def read_seeds(kind: str) -> list[bytes]:
     """The kept seeds for ``requests`` or ``answers``."""
     return [path.read_bytes() for path in sorted((_SEEDS / kind).iterdir())]
+
+
+def stretched(data: bytes, random: Random) -> bytes:
+    """The data with a run in it that ends within a few octets of one of the parsers' limits."""
+    piece = random.choice(_RUNS)
+    size = random.choice(_LIMITS) + random.randint(-20, 20)
+    place = random.randint(1, max(1, len(data)))
+    return data[:place] + (piece * (size // len(piece) + 1))[:size] + data[place:]
 
 
 class Mutator:

@@ -18,7 +18,7 @@ from tests.unit.test_endpoint import TLS_VERSIONS, curl, reactor, server_files, 
 from x509proxy.certificates.pem_files import new_header_name, read_identity
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.forwarding.header_rules import fold
+from x509proxy.http1.fields import fold
 from x509proxy.resource import X509ProxyResource
 from x509proxy.settings import ClientAuth
 from x509proxy.transport.tls_context import ServerConnections, make_context

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
+from random import Random
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fuzz import differential
 from tests.fuzz.campaign import run
 from tests.fuzz.mutator import LARGEST, Mutator, read_seeds
 from tests.fuzz.play import cut
 from x509proxy.forwarding import forwarded_fields as forwarding
 from x509proxy.forwarding import sanitizer as headers
 from x509proxy.forwarding.certificate_formats import Pairs
-from x509proxy.http1.head_cache import known_answers, known_heads
+from x509proxy.http1 import body, messages, request_parser, response_parser
 from x509proxy.upstream import connection as upstream
 
 SECONDS = 2.5
@@ -37,12 +42,6 @@ class Campaigns(SynchronousTestCase):
 
 class GoingRed(SynchronousTestCase):
     """The campaigns find what is to be found."""
-
-    def setUp(self) -> None:
-        # Heads that the right function has cleaned would hide the wrong one, and those of the wrong one, the right.
-        for known in (known_heads, known_answers):
-            known.cache_clear()
-            self.addCleanup(known.cache_clear)
 
     def expect_found(self, direction: str, word: str) -> None:
         report = run(direction, 20.0, seed=1, executions=400)
@@ -109,3 +108,77 @@ class Mutations(SynchronousTestCase):
         for data in (b"", b"a", b"a\r\nb\0\n\n", bytes(range(256)) * 9):
             for mode in range(4):
                 self.assertEqual(data, b"".join(cut(data, mode)))
+
+
+class Differential(SynchronousTestCase):
+    """The parsers beside llhttp and h11; ``python -m tests.fuzz.differential`` goes on for longer."""
+
+    def test_agree(self) -> None:
+        """Whatever the parsers accept, both others accept, and read alike."""
+        for kind in differential.KINDS:
+            report = differential.campaign(kind, 4000, seed=2)
+            self.assertEqual((), report.findings, str(report))
+            self.assertGreater(report.accepted, 400)
+
+    def expect_found(self, kind: str, word: str) -> None:
+        report = differential.campaign(kind, 6000, seed=2)
+        self.assertTrue(any(word in fault for _, fault in report.findings), str(report))
+
+    def test_lenient_grammar(self) -> None:
+        """A grammar that takes a bare LF in a value is found out, in both directions."""
+        for name, parser, kind in (
+            ("REQUEST", request_parser, "requests"),
+            ("RESPONSE", response_parser, "responses"),
+        ):
+            grammar = getattr(parser, name)
+            pattern = grammar.head.pattern.replace(rb"++:[\t", rb"++:[\t\n")
+            self.assertNotEqual(grammar.head.pattern, pattern)
+            self.patch(parser, name, attrs.evolve(grammar, head=re.compile(pattern)))
+            self.expect_found(kind, "llhttp")
+
+    def test_two_framings(self) -> None:
+        """So is a parser that takes the last of two lengths."""
+        self.patch(messages, "_SINGLE", frozenset())
+        self.expect_found("requests", "h11")
+
+    def test_lenient_chunks(self) -> None:
+        """So is one that takes a chunk's size with a sign."""
+        size = body._FIRST_SIZE
+        pattern = size.whole.pattern.replace(rb"([0-9", rb"([+0-9", 1)
+        self.patch(body, "_FIRST_SIZE", attrs.evolve(size, whole=re.compile(pattern)))
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunks = b"@1\r\na\r\n0\r\n\r\n"
+        inputs = [head + chunks.replace(b"@", bytes([octet])) for octet in range(256)]
+        report = differential.read_all("requests", inputs, Random(1))
+        self.assertEqual(2, len(report.findings), str(report))
+
+    def test_lost_octets(self) -> None:
+        """So is one whose events depend on how the octets are cut."""
+        keep = request_parser.RequestParser._keep
+
+        def forget(parser: request_parser.RequestParser, data: bytes, new: int) -> None:
+            keep(parser, data, new)
+            parser._part = parser._part[:-1]
+
+        self.patch(request_parser.RequestParser, "_keep", forget)
+        self.expect_found("requests", "in pieces")
+
+    def test_sweep(self) -> None:
+        """A sweep is every octet replaced, followed and left out."""
+        found = list(differential.sweep([b"ab"]))
+        self.assertEqual(2 * (1 + 2 * 256), len(found))
+        self.assertLessEqual({b"a", b"b", b"xb", b"ax", b"axb", b"abx", b"a\0"}, set(found))
+
+    def test_command(self) -> None:
+        """The command prints both counts, and its exit status says whether all agreed."""
+        output = io.StringIO()
+        self.patch(sys, "stdout", output)
+        self.patch(differential, "sweep", lambda _: [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"])
+        self.assertEqual(0, differential.main(["--heads", "200", "--sweep", "--kind", "requests"]))
+        self.assertRegex(
+            output.getvalue(),
+            r"\Arequests, every change of one octet: 1 heads, 1 accepted, 0 disagreements\n"
+            r"requests: \d+ heads, \d+ accepted, 0 disagreements\n\Z",
+        )
+        report = differential.Report(3, 1, ((b"x", "y"),))
+        self.assertEqual("3 heads, 1 accepted, 1 disagreements\n    b'x'\n        y", str(report))

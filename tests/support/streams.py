@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.http1.errors import ErrorResponse
-from x509proxy.http1.messages import RequestHead, ResponseHead
-from x509proxy.http1.parser import EndOfMessage
+from x509proxy.http1.messages import EndOfMessage, RequestHead, ResponseHead
 from x509proxy.http1.request_parser import RequestParser
 from x509proxy.http1.response_parser import ResponseParser
 

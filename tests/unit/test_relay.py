@@ -507,7 +507,7 @@ class Answers(TransferTestCase):
             b"HTTP/1.1 201 Made\r\nX-A: b\r\nKeep-Alive: timeout=5\r\nConnection: X-Gone\r\nX-Gone: c\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2;x=y\r\nbc\r\n0\r\nX-Trailer: d\r\n\r\n"
         )
-        expected = b"HTTP/1.1 201 Made\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"
+        expected = b"HTTP/1.1 201 Made\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
         self.assertEqual(expected, undated(client.sent()))
         self.expect_quiet()
 

@@ -27,7 +27,7 @@ from x509proxy.downstream.request import Request, RequestHandler
 from x509proxy.downstream.request_queue import RequestQueue
 from x509proxy.forwarding.client import Client, Hop
 from x509proxy.http1.errors import Code, ErrorResponse
-from x509proxy.http1.parser import HEAD, IDLE
+from x509proxy.http1.request_parser import HEAD, IDLE
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.deadlines import NEVER, Deadlines
 from x509proxy.transport.peer import client_of, peer_of

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
 from typing import Protocol
 
 from x509proxy.downstream.base_request import BaseRequest
 from x509proxy.exchange import Observer, Outcome
 from x509proxy.forwarding.client import Client
-from x509proxy.forwarding.sanitizer import Fields, write_head
+from x509proxy.http1.body import LAST_CHUNK, write_chunk
 from x509proxy.http1.errors import Code, ErrorResponse
-from x509proxy.http1.fields import Pairs
-from x509proxy.http1.messages import Framing, RequestHead
+from x509proxy.http1.fields import Framing, Pairs, write_head
+from x509proxy.http1.messages import RequestHead
 from x509proxy.http1.request_id import REQUEST_ID
+from x509proxy.http1.response_writer import date_value, status_line
 
 __all__ = ["BodySink", "Request", "RequestHandler", "RequestTransport"]
 
@@ -45,14 +43,6 @@ class BodySink(Protocol):
 
     def body_data(self, data: bytes) -> None: ...
     def body_end(self) -> None: ...
-
-
-_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
-
-
-@lru_cache(maxsize=2)
-def _date(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode("ascii")
 
 
 class Request(BaseRequest):
@@ -167,12 +157,12 @@ class Request(BaseRequest):
 
     def write(self, data: bytes) -> None:
         """A piece of the answer's body, not empty: an empty chunk would be its end. It goes out with :meth:`flush`."""
-        self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data, len(data))
+        self._send(write_chunk(data) if self._chunked else data, len(data))
 
     def finish(self) -> None:
         """The answer's end."""
         if self._chunked:
-            self._send(b"0\r\n\r\n", 0)
+            self._send(LAST_CHUNK, 0)
         self._finish(Outcome.COMPLETED)
 
     def abort(self, code: Code, detail: str) -> None:
@@ -204,15 +194,15 @@ class Request(BaseRequest):
             and self.head.keep_alive
             and self._wire.may_stay_open()
         )
-        fields = pairs if isinstance(pairs, Fields) else Fields(pairs)
-        ours = [] if fields.has_date else [(b"Date", _date(int(time.time())))]
+        ours = []
+        if b"date" not in [name.lower() for name, _ in pairs]:
+            ours.append((b"Date", date_value(int(time.time()))))
         ours.append((REQUEST_ID, self.request_id))
         if not self._stays_open:
             ours.append((b"Connection", b"close"))
         elif self.head.version == "1.0":
             ours.append((b"Connection", b"keep-alive"))
-        start = b"HTTP/1.1 %d %b" % (status, reason or _PHRASES.get(status, b""))
-        head = write_head(start, ours, body, length, fields.written)
+        head = write_head(status_line(status, reason), [*pairs, *ours], body, length)
         self.begun, self.status = True, status
         self._send(head, 0)
 

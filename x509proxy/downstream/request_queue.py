@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from x509proxy.downstream.request import Request, RequestTransport
 from x509proxy.http1.errors import ErrorResponse
-from x509proxy.http1.messages import RequestHead, refused_head
-from x509proxy.http1.parser import END
+from x509proxy.http1.messages import END, RequestHead, refused_head
 from x509proxy.http1.request_parser import RequestParser
 from x509proxy.settings import ClientSettings
 
@@ -60,7 +59,6 @@ class RequestQueue:
     def end(self) -> None:
         """The connection has gone. Whatever holds on to it, and is held by it, only the collector would find."""
         self.clear()
-        self.reader.release_parser()
         self._receiving = None
         del self._wire
 

@@ -26,31 +26,17 @@ from x509proxy.certificates.pem_files import (
 from x509proxy.forwarding.certificate_formats import encode, is_value
 from x509proxy.forwarding.presets import HeaderPlan, Preset, find_preset
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
-from x509proxy.http1.fields import Pairs
+from x509proxy.http1.fields import FOLD_TABLE, Pairs, alphanumerics, fold
 from x509proxy.settings import Format, HeaderSettings, ProxySettings, SettingsError
 
 __all__ = [
     "HeaderRules",
-    "alphanumerics",
     "contains_secret",
-    "fold",
     "header_fields",
     "identity",
     "read_rules",
     "redact",
 ]
-
-_FOLD = bytes(
-    octet if chr(octet).isalnum() and octet < 0x80 else ord("-") for octet in range(256)
-).lower()
-
-
-# As many as clients and servers have in use; a name may have 8 KiB, so that no more than 4 MiB of rubbish are kept.
-@lru_cache(maxsize=256)
-def fold(name: bytes) -> bytes:
-    """A field name as the sloppiest reader sees it."""
-    return name.translate(_FOLD)
-
 
 # What everybody knows of a secret name (material.new_header_name); the rest alone is as secret as the whole.
 _KNOWN = b"sec-client-x509-cert-"
@@ -121,11 +107,6 @@ def header_fields(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pa
     return pairs
 
 
-def alphanumerics(text: bytes) -> bytes:
-    """Letters and digits alone: a name is told however it is spread over a value."""
-    return text.translate(_FOLD, b"-").replace(b"-", b"")
-
-
 def contains_secret(text: bytes, rules: HeaderRules) -> bool:
     """Whether a secret stands in the text, in any spelling."""
     if not rules.secrets:
@@ -137,7 +118,7 @@ def contains_secret(text: bytes, rules: HeaderRules) -> bool:
 def redact(text: str, rules: HeaderRules) -> str:
     """A line for a log, in ASCII, with ``...`` for the secret name in any spelling: what it repeats is of a client's choosing."""
     for secret in rules.secrets:
-        while (place := text.encode("ascii").translate(_FOLD).find(secret)) >= 0:
+        while (place := text.encode("ascii").translate(FOLD_TABLE).find(secret)) >= 0:
             text = f"{text[:place]}...{text[place + len(secret) :]}"
     return text
 

@@ -17,11 +17,11 @@ Facts
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from x509proxy.forwarding.client import Hop
-from x509proxy.forwarding.header_rules import HeaderRules, alphanumerics, contains_secret, fold
+from x509proxy.forwarding.header_rules import HeaderRules, contains_secret
 from x509proxy.forwarding.known_claims import (
     CERTIFICATE_CLAIMS,
     HOP_CLAIMS,
@@ -29,18 +29,15 @@ from x509proxy.forwarding.known_claims import (
 )
 from x509proxy.forwarding.presets import PRESETS
 from x509proxy.http1.errors import bad_request
-from x509proxy.http1.fields import Pairs
-from x509proxy.http1.messages import Framing, RequestHead, ResponseHead
+from x509proxy.http1.fields import Pairs, alphanumerics, fold
+from x509proxy.http1.messages import RequestHead, ResponseHead
 
 __all__ = [
-    "Fields",
     "forward_reason",
     "forward_request",
     "forward_response",
     "sanitize_request",
     "sanitize_response",
-    "write_fields",
-    "write_head",
 ]
 
 # RFC 9110 section 7.6.1 and what goes with it; framing is written anew, Expect is answered by the channel, and an upgrade
@@ -93,41 +90,19 @@ _NOT_ANSWERED = _HOP_BY_HOP | {
     b"proxy-support",
     b"proxy-authentication-info",
 }
-# A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
-_LENGTH, _CHUNKED = Framing.LENGTH, Framing.CHUNKED
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
-class Fields(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - what it remembers needs a dictionary
-    """Pairs that may be written many times, and remember how."""
-
-    @cached_property
-    def written(self) -> bytes:
-        """As :func:`write_fields` does it; :raises ValueError: as there."""
-        return write_fields(self)
-
-    @cached_property
-    def has_date(self) -> bool:
-        """Return whether a ``Date`` is among them."""
-        return b"date" in [name.lower() for name, _ in self]
-
-
 def sanitize_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
-    """The client's fields that pass, ``Host`` first; and how many forged ones were removed.
+    """Return the client's fields that pass, ``Host`` first, and how many forged ones were removed.
 
-    The head keeps it, since the same one may come again (:mod:`x509proxy.http1.head_cache`): so it lives no longer than the head.
-
-    :raises Refused: 400, the ``Connection`` field names one that frames or routes the message.
+    :raises HttpError: 400, the ``Connection`` field names one that frames or routes the message.
     """
-    for made_for, pairs, forged in head.memo:
-        if made_for is rules:
-            return pairs, forged
     kept, forged = drop_claims(head.pairs, rules)
     pairs = (
         (b"Host", head.host),
         *(pair for pair in drop_hop_by_hop(kept) if pair[0].lower() != b"host"),
     )
-    head.memo[:] = [(rules, pairs, forged)]
     return pairs, forged
 
 
@@ -198,14 +173,9 @@ def _forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
     yield b"Forwarded", b'for=%b;host="%b";proto=%b' % (node, host, scheme)
 
 
-def sanitize_response(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Fields]:
-    """The reason phrase and the fields that go to the client. The head keeps them, as in :func:`sanitize_request`."""
-    for made_for, reason, pairs in head.memo:
-        if made_for is rules:
-            return reason, pairs
-    reason, pairs = forward_reason(head.reason, rules), Fields(forward_response(head.pairs, rules))
-    head.memo[:] = [(rules, reason, pairs)]
-    return reason, pairs
+def sanitize_response(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Pairs]:
+    """Return the reason phrase and the fields that go to the client."""
+    return forward_reason(head.reason, rules), forward_response(head.pairs, rules)
 
 
 def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
@@ -250,42 +220,3 @@ def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, 
             )
             if rest and not contains_secret(name + b" " + rest, rules):
                 yield name, rest
-
-
-def write_fields(pairs: Pairs) -> bytes:
-    """Fields, each with its line end.
-
-    :raises ValueError: a line end inside a field; nothing of it may be sent.
-    """
-    return _lines([b"%b: %b\r\n" % pair for pair in pairs])
-
-
-def write_head(
-    start: bytes, pairs: Pairs, body: Framing, length: int, written: bytes = b""
-) -> bytes:
-    """A head from scratch, with exactly one framing (L2): ``start`` line, fields, framing, empty line.
-
-    ``LENGTH`` writes ``Content-Length``, ``CHUNKED`` writes ``Transfer-Encoding``; ``NONE`` and ``CLOSE`` write neither.
-    ``written``: what :func:`write_fields` has written; it goes before ``pairs``.
-
-    :raises ValueError: a line end inside the start line or a field; nothing of it may be sent.
-    """
-    lines = [start + b"\r\n", *[b"%b: %b\r\n" % pair for pair in pairs]]
-    if body is _LENGTH:
-        lines.append(b"Content-Length: %d\r\n" % length)
-    elif body is _CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
-    lines.append(b"\r\n")
-    ours = _lines(lines)
-    return ours[: len(start) + 2] + written + ours[len(start) + 2 :] if written else ours
-
-
-def _lines(lines: Sequence[bytes]) -> bytes:
-    """The last look before the wire: as many line ends as lines, however the pairs came about."""
-    text = b"".join(lines)
-    if (
-        not text.count(b"\n") == text.count(b"\r") == text.count(b"\r\n") == len(lines)
-        or b"\0" in text
-    ):
-        raise ValueError("a line end inside a header field")
-    return text

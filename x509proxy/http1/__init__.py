@@ -5,6 +5,11 @@ two servers could read in two ways is an error, not a guess. A head is validated
 leaves this package as a :class:`~.messages.RequestHead` or :class:`~.messages.ResponseHead` has
 exactly one framing, one host and fields within the limits (invariants L2 and L7).
 
+``RequestParser(settings).feed(data)`` and ``ResponseParser(method, settings).feed(data)`` return
+events: a head, pieces of the body, ``END``, or an error response as the last one. There are no
+callbacks, and nothing is kept between connections. ``read_request_head`` validates a head that
+another parser has split. ``write_head``, ``write_chunk`` and ``status_line`` write.
+
 Errors are values as well: an :class:`~.errors.ErrorResponse` has a stable code that logs and
 metrics use, a detail for the operator and a body for the client.
 

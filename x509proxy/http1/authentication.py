@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from x509proxy.http1.fields import Pairs
 
-__all__ = ["announces_binding", "binds_connection"]
+__all__ = ["BINDING_NAMES", "announces_binding", "binds_connection"]
 
 _PER_REQUEST = frozenset(
     {
@@ -37,8 +37,8 @@ _CHALLENGES = frozenset(
 # IIS reports by the first that a connection is authenticated; the second is RFC 4559 section 6.
 _BINDING_FIELDS = frozenset({b"persistent-auth", b"proxy-support"})
 _BINDING_WORDS = (b"ntlm", b"nego", b"kerberos", b"credssp", b"gss")
-# A name's length costs less than its lower-case copy, and most fields have none of these lengths.
-_LENGTHS = frozenset(map(len, _CHALLENGES | _BINDING_FIELDS))
+BINDING_NAMES = _CHALLENGES | _BINDING_FIELDS
+"""The names, in lower case, of all fields that :func:`announces_binding` reads."""
 
 
 def binds_connection(credentials: bytes | None) -> bool:
@@ -48,9 +48,7 @@ def binds_connection(credentials: bytes | None) -> bool:
 
 def announces_binding(pairs: Pairs) -> bool:
     """Decide whether a response asks for such credentials, or reports that they are accepted."""
-    return any(
-        _announces_binding(name.lower(), value) for name, value in pairs if len(name) in _LENGTHS
-    )
+    return any(_announces_binding(name.lower(), value) for name, value in pairs)
 
 
 def _announces_binding(name: bytes, value: bytes) -> bool:

@@ -1,263 +1,230 @@
-"""Bytes to requests: llhttp with the limits it leaves open, and no transport. What comes out has been validated.
+"""Octets to requests, without a transport: RFC 9112 without its leniencies, and every limit.
 
-The reader turns what is fed to it into a list of events, in order: a head, pieces of its body, ``EndOfMessage.END``; or a
-:class:`~x509proxy.http1.errors.ErrorResponse`, after which the reader is dead and whatever is fed to it vanishes (law L3).
+``feed`` turns octets into events, in order: a head, pieces of its body, ``END``; or an
+:class:`~x509proxy.http1.errors.ErrorResponse`, after which the parser is ``dead`` and takes nothing
+more (invariant L3). Events do not depend on how the octets were cut into pieces; of two faults in
+one head, though, either may be the one that is reported.
 
 Facts
 -----
-* Trailer fields are dropped: merged by a next hop, they become header fields (lighttpd CVE-2025-12642).
-* The request line is ours: it is waited for, and judged, before the parser sees it (:mod:`x509proxy.http1.request_line`).
+* A head is parsed when it is complete, by one expression. Until then it is only checked, line by
+  line, so that a malformed or endless one is rejected before its end.
+* Empty lines before a request are skipped (RFC 9112 section 2.2), and so small that they begin no
+  request: a client that sends nothing else keeps its first deadline.
+* ``Upgrade`` is never followed. A client that asks for one may send the other protocol at once
+  (RFC 9931), so its request is its last.
 """
 
 from __future__ import annotations
 
+import enum
 import re
-from functools import cached_property
+from typing import Final
 
-import httptools
-
+from x509proxy.http1.body import BodyTooLarge, ChunkDecoder, MalformedBody
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
-from x509proxy.http1.head_cache import known_heads
-from x509proxy.http1.messages import Framing, RequestHead, read_request_head
-from x509proxy.http1.parser import BODY, END, HEAD, IDLE, EndOfMessage, ParserBase, ParserState
-from x509proxy.http1.request_line import check_request_line
+from x509proxy.http1.grammar import REQUEST, Malformed, check_lines, split_fields
+from x509proxy.http1.messages import (
+    END,
+    EndOfMessage,
+    Framing,
+    RequestHead,
+    body_too_large,
+    request_head,
+)
+from x509proxy.http1.request_target import check_method
 from x509proxy.settings import ClientSettings
 
-__all__ = ["RequestEvent", "RequestParser"]
-
+__all__ = ["BODY", "HEAD", "IDLE", "ParserState", "RequestEvent", "RequestParser"]
 
 RequestEvent = RequestHead | bytes | EndOfMessage | ErrorResponse
 
-_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
-_PART_OF_LINE = re.compile(rb"[ -~]*\r?")
+_EMPTY_LINES = re.compile(rb"(?:\r\n)++")
 _LINE_AROUND_TARGET = 32
+_VERSIONS = {b"1": "1.1", b"0": "1.0"}
 
 
-class RequestParser(ParserBase):
-    """Requests from one client connection, one after the other. ``line``: that of a request whose head is not complete yet."""
+class ParserState(enum.Enum):
+    """The part of a message that is being received."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+
+
+# Module names: a look into an enumeration takes four times as long (Python 3.11).
+IDLE, HEAD, BODY = ParserState
+_NONE: Final = Framing.NONE
+_CHUNKED: Final = Framing.CHUNKED
+
+
+class RequestParser:
+    """Requests from one client connection, one after the other.
+
+    ``stage``: the part of a request that is awaited; ``line``: the request line of a head that is
+    not complete, or was rejected; ``rest``: what came behind a request, and is parsed by the next
+    call of ``feed``.
+    """
+
+    __slots__ = (
+        "_checked", "_chunks", "_keep_alive", "_left", "_part", "_settings", "dead", "line", "rest",
+        "stage",
+    )  # fmt: skip
 
     def __init__(self, settings: ClientSettings) -> None:
-        super().__init__(settings.max_head_bytes, settings.max_header_fields)
         self._settings = settings
-        self._events: list[RequestEvent] = []
-        self._pieces: list[bytes] = []
-        self._target = b""
-        self._line = b""
+        self._part = b""
+        self._checked = 0
+        self._chunks: ChunkDecoder | None = None
+        self._left = 0
+        self._keep_alive = True
+        self.stage = IDLE
+        self.dead = False
         self.line = b""
         self.rest = b""
-        self._tail = b""
-        self._left = 0
-        self._stays_open = True
-        self._known = known_heads(settings)
-        self._plain: RequestHead | None = None
-        self._whole_head = False
-        self._head_read: RequestHead | None = None
-
-    @cached_property
-    def _parser(self) -> httptools.HttpRequestParser:
-        # Made when it is needed: a client whose heads are known needs none.
-        return httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes) -> list[RequestEvent]:
-        """What the bytes complete, up to the end of one request; what is behind it stays in ``rest`` until the next call.
+        """Take octets; return the events that they complete, up to the end of one request.
 
-        So a piece full of small requests is as many bytes, not as many requests. A refusal is the last event there will ever be.
+        What follows that end stays in ``rest``: a piece full of small requests is held as octets,
+        not as requests.
         """
-        events = self._events = []
-        data, place, self.rest = self.rest + data, 0, b""
-        while not self.dead and place < len(data):
-            if events and events[-1] is END:
-                self.rest = data[place:]
-                break
-            if self._plain is not None:
-                place = self._plain_body(data, place, self._plain)
-                continue
-            if self.stage is IDLE or self._line:
-                head, end = (None, 0) if self._line else self._known.find(data, place)
-                if head is not None:
-                    self._begin_known(head)
-                    place = end
-                    continue
-                # A request line is looked at wherever it stands in what was fed: so no message begins within a piece.
-                data, place = self._whole_line(data[place:]), 0
-                self._tail = b""
-            if data:
-                end = self._end_of_piece(data, place)
-                self._feed_piece(data[place:end])
-                place = end
+        events: list[RequestEvent] = []
+        if self.dead:
+            return events
+        if self.rest:
+            data, self.rest = self.rest + data, b""
+        try:
+            if self.stage is BODY:
+                self._read_body(data, events)
+            else:
+                self._read_head(data, events)
+        except HttpError as rejected:
+            self.dead, self._part = True, b""
+            events.append(rejected.response)
+        except Exception:
+            # An error of the proxy's own is not the client's; the caller ends the connection.
+            self.dead = True
+            raise
         return events
 
-    def _begin_known(self, head: RequestHead) -> None:
-        """A head that has been read before: the parser, which stands between two messages, need not see it, nor its body."""
-        self._events.append(head)
-        self._left = head.length
-        if self._left:
-            self.stage, self._plain = BODY, head
-        else:
-            self._end(head.keep_alive)
-
-    def _plain_body(self, data: bytes, place: int, head: RequestHead) -> int:
-        piece = data[place : place + self._left]
-        self._left -= len(piece)
-        self._events.append(piece)
-        if not self._left:
-            self._plain = None
-            self._end(head.keep_alive)
-        return place + len(piece)
-
-    def _end(self, stays_open: bool) -> None:
-        self.stage = IDLE
-        # After its last request a connection has nothing to say.
-        self.dead = not stays_open
-        self._events.append(END)
-
-    def _end_of_piece(self, data: bytes, place: int) -> int:
-        """Where a message may end: a body of a known length there, anything else only behind an empty line."""
-        if self._left:
-            end = min(len(data), place + self._left)
-            self._left -= end - place
-            return end
-        tail, self._tail = self._tail, data[max(place, len(data) - 3) :]
-        straddling = tail + data[place : place + 3]
-        found = straddling.find(b"\r\n\r\n")
-        if found >= 0:
-            end = place + found + 4 - len(tail)
-        else:
-            found = data.find(b"\r\n\r\n", place)
-            if found < 0:
-                self._tail = (tail + data[place:])[-3:]
-                return len(data)
-            end = found + 4
-        self._tail = b""
-        return end
-
-    def _feed_piece(self, data: bytes) -> None:
-        before = self._body_size
-        self._whole_head, self._head_read = False, None
+    def _read_head(self, data: bytes, events: list[RequestEvent]) -> None:
+        new = len(self._part)
+        data = self._part + data
+        if data.startswith(b"\r\n"):
+            data, new = _EMPTY_LINES.sub(b"", data, count=1), 0
+        end = data.find(b"\r\n\r\n", max(new - 3, 0), self._settings.max_head_bytes) + 4
+        if end < 4:
+            self._keep(data, new)
+            return
+        self._part, self._checked = b"", 0
         try:
-            self._parser.feed_data(data)
-            self._hand_on()
-        except httptools.HttpParserUpgrade:
-            # The request stands, without its upgrade; what follows it would be another protocol's.
-            self.dead = True
-        except httptools.HttpParserError as error:
-            self._refuse(error)
-        else:
-            if self._is_endless(len(data), before):
-                self._die(_endless(self.stage))
-            elif self._head_read is not None:
-                self._known.add(data, self._head_read)
+            head = self._parse_head(data, end)
+        except HttpError:
+            self.line = data[: data.index(b"\r\n")]
+            raise
+        self.line = b""
+        self.stage = BODY
+        self._keep_alive = head.keep_alive
+        self._left = head.length
+        if head.body is _CHUNKED:
+            self._chunks = ChunkDecoder(self._settings.max_body_bytes)
+        events.append(head)
+        self._read_body(data[end:], events)
 
-    def _whole_line(self, data: bytes) -> bytes:
-        """What to feed the parser: nothing until a request line is complete, and well formed in our own eyes."""
-        self.stage = IDLE
-        data = self._line + data
-        data = _EMPTY_LINES.sub(b"", data, count=1)
-        line, end, _ = data.partition(b"\r\n")
-        self._line = self.line = b""
-        if end:
-            self.line = line
-            try:
-                check_request_line(line)
-            except HttpError as error:
-                self._die(error.response)
-            return b"" if self.dead else data
-        if not _PART_OF_LINE.fullmatch(data):
-            self._die(
-                ErrorResponse(Code.BAD_REQUEST, "malformed request line", "Malformed request")
-            )
-        elif len(data) > self._settings.max_target_bytes + _LINE_AROUND_TARGET:
-            self._die(ErrorResponse(Code.TARGET_TOO_LONG, "request line too long"))
-        elif data:
-            # Half an empty line begins nothing: a client that drips empty lines would have a new deadline with each of them.
-            self.stage, self._line = IDLE if data == b"\r" else HEAD, data
-        return b""
+    def _parse_head(self, data: bytes, end: int) -> RequestHead:
+        match = REQUEST.head.fullmatch(data, 0, end)
+        if match is None:
+            self._check_line(data[: data.index(b"\r\n")])
+            raise bad_request("malformed header field")
+        method, target, version, block = match.groups()
+        if _has_line_above(self._settings.max_line_bytes, block):
+            self._check_line(data[: data.index(b"\r\n")])
+            raise _too_large("header line too long")
+        return request_head(method, target, _VERSIONS[version], split_fields(block), self._settings)
 
-    def _refuse(self, error: httptools.HttpParserError) -> None:
-        if isinstance(error.__context__, HttpError):
-            self._die(error.__context__.response)
-        elif error.__context__ is not None:
-            # A fault of ours in a callback is none of the client's; whoever feeds ends the connection for it.
-            self.dead = True
-            raise error.__context__
-        else:
-            self._die(
-                ErrorResponse(Code.BAD_REQUEST, f"malformed request: {error}", "Malformed request")
-            )
-
-    def _die(self, refusal: ErrorResponse) -> None:
-        self._hand_on()
-        self.dead = True
-        self._events.append(refusal)
-
-    def _hand_on(self) -> None:
-        """What has come of a body, as one: to send each chunk of an octet on by itself costs a hundred times as much."""
-        if self._pieces:
-            self._events.append(b"".join(self._pieces))
-            self._pieces = []
-
-    # Called by httptools.
-
-    def on_message_begin(self) -> None:
-        self._begin_message()
-        self._whole_head = True
-        self._target = b""
-
-    def on_url(self, piece: bytes) -> None:
-        self._target += piece
-        if len(self._target) > self._settings.max_target_bytes:
+    def _check_line(self, line: bytes) -> None:
+        match = REQUEST.line.fullmatch(line)
+        if match is None:
+            raise bad_request("malformed request line")
+        check_method(match[1])
+        if len(match[2]) > self._settings.max_target_bytes:
             raise HttpError(ErrorResponse(Code.TARGET_TOO_LONG, "target too long"))
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._count_field(name, value):
+    def _keep(self, data: bytes, new: int) -> None:
+        """Keep the beginning of a head, unless it cannot become one."""
+        if len(data) < 2 and data in b"\r":
+            # Half an empty line.
+            self._part = data
             return
-        if len(name) + len(value) + 2 > self._settings.max_line_bytes:
-            raise HttpError(ErrorResponse(Code.HEAD_TOO_LARGE, "header line too long"))
-        self._pairs.append((name, value.strip(b" \t")))
-        if len(self._pairs) > self._field_limit or self._head_size > self._head_limit:
-            raise HttpError(
-                ErrorResponse(Code.HEAD_TOO_LARGE, "too many header fields, or too large")
-            )
+        self.stage = HEAD
+        limit = self._settings.max_head_bytes
+        part = data[:limit]
+        if not self.line and (end := part.find(b"\r\n")) >= 0:
+            self.line = part[:end]
+            self._check_line(self.line)
+            self._checked = end + 2
+        try:
+            checked = check_lines(REQUEST, part, self._checked, new)
+        except Malformed:
+            what = "header field" if self.line else "request line"
+            raise bad_request(f"malformed {what}") from None
+        self._check_limits(part, checked)
+        if len(data) >= limit:
+            raise _too_large("head too large")
+        self._part = data
 
-    def on_headers_complete(self) -> None:
-        parser = self._parser
-        self._stays_open = parser.should_keep_alive()
-        head = read_request_head(
-            parser.get_method(), self._target, parser.get_http_version(), self._pairs, self._settings,
-            self._stays_open and not parser.should_upgrade(),
-        )  # fmt: skip
-        self._left = head.length
-        if len(self._target) + self._head_size > self._head_limit:
-            raise HttpError(ErrorResponse(Code.HEAD_TOO_LARGE, "head too large"))
-        if parser.should_upgrade() and head.body is not Framing.NONE:
-            # httptools leaves its body out.
-            raise bad_request("upgrade of a request with a body")
-        self._begin_body()
-        self.line = b""
-        self._events.append(head)
-        # It began in the piece that is being fed, and a piece ends with a head: so the piece is this head.
-        self._head_read = head if self._whole_head else None
+    def _check_limits(self, part: bytes, checked: int) -> None:
+        # The last octet may be the first of a line end.
+        last = len(part) - checked - 1
+        if not self.line:
+            if last > self._settings.max_target_bytes + _LINE_AROUND_TARGET:
+                raise HttpError(ErrorResponse(Code.TARGET_TOO_LONG, "request line too long"))
+        elif last > self._settings.max_line_bytes:
+            raise _too_large("header line too long")
+        if checked > self._checked:
+            block, self._checked = part[self._checked : checked], checked
+            if _has_line_above(self._settings.max_line_bytes, block):
+                raise _too_large("header line too long")
+            if part.count(b"\n") - 1 > self._settings.max_header_fields:
+                raise _too_large("too many header fields")
 
-    def on_body(self, piece: bytes) -> None:
-        self._body_size += len(piece)
-        if self._body_size > self._settings.max_body_bytes:
-            raise HttpError(
-                ErrorResponse(
-                    Code.BODY_TOO_LARGE,
-                    "body too large",
-                    f"The body may have {self._settings.max_body_bytes} bytes",
-                )
-            )
-        self._pieces.append(piece)
+    def _read_body(self, data: bytes, events: list[RequestEvent]) -> None:
+        if self._chunks is not None:
+            data = self._read_chunks(self._chunks, data, events)
+            if not self._chunks.done:
+                return
+            self._chunks = None
+        elif self._left:
+            piece, data = data[: self._left], data[self._left :]
+            self._left -= len(piece)
+            if piece:
+                events.append(piece)
+            if self._left:
+                return
+        self.stage = IDLE
+        # After its last request a client has nothing to say.
+        self.dead = not self._keep_alive
+        self.rest = data if self._keep_alive else b""
+        events.append(END)
 
-    def on_message_complete(self) -> None:
-        self._hand_on()
-        if self._stays_open and not self._parser.should_keep_alive():
-            raise bad_request("connection field in a trailer")
-        self._end(self._parser.should_keep_alive())
+    def _read_chunks(self, chunks: ChunkDecoder, data: bytes, events: list[RequestEvent]) -> bytes:
+        """Read on in a chunked body. What comes together is one event: each has a price of its own."""
+        pieces: list[bytes] = []
+        try:
+            return chunks.decode(data, pieces)
+        except MalformedBody as malformed:
+            raise bad_request(str(malformed)) from None
+        except BodyTooLarge:
+            raise body_too_large("body too large", self._settings.max_body_bytes) from None
+        finally:
+            if pieces:
+                events.append(b"".join(pieces))
 
 
-def _endless(stage: ParserState) -> ErrorResponse:
-    if stage is HEAD:
-        return ErrorResponse(Code.HEAD_TOO_LARGE, "head too large")
-    return ErrorResponse(Code.BAD_REQUEST, "body framing larger than the body", "Malformed request")
+def _has_line_above(limit: int, block: bytes) -> bool:
+    return len(block) > limit and max(map(len, block.split(b"\r\n"))) > limit
+
+
+def _too_large(detail: str) -> HttpError:
+    return HttpError(ErrorResponse(Code.HEAD_TOO_LARGE, detail))

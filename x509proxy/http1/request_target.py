@@ -1,4 +1,4 @@
-"""The target of a request, in the form in which it goes to the back end.
+"""Method and target of a request, the target in the form in which it goes to the back end.
 
 Facts
 -----
@@ -16,9 +16,15 @@ import re
 import unicodedata
 
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
+from x509proxy.http1.grammar import REQUEST
 from x509proxy.http1.path_readings import lenient_names
 
-__all__ = ["is_authority", "read_target", "without_empty_port"]
+__all__ = ["check_method", "is_authority", "loggable", "read_target", "without_empty_port"]
+
+_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+_NEVER = frozenset({b"TRACE", b"CONNECT"})
+_MAX_LOGGED_METHOD = 32
+_NOT_LOGGED = b"-"
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ORIGIN = re.compile(rb"/[!-\"$-~]*")
@@ -39,6 +45,37 @@ _SLASHES = str.maketrans("\u2044\u2215\u2216\u29f8\u29f9", "//\\/\\")
 _NOT_PLAIN = re.compile(rb"[%;:\\]|/\.{3,}(?:/|\Z)")
 
 
+def check_method(method: bytes) -> None:
+    """Check that the proxy serves a method (RFC 9110 section 9.1: names are case-sensitive).
+
+    :raises HttpError: 405 or 501.
+    """
+    if method in _METHODS:
+        return
+    if method in _NEVER:
+        raise HttpError(ErrorResponse(Code.METHOD_NOT_ALLOWED, f"method {method.decode('ascii')}"))
+    raise HttpError(ErrorResponse(Code.NOT_IMPLEMENTED, "unknown method"))
+
+
+def loggable(line: bytes, limit: int) -> tuple[bytes, bytes, str]:
+    """Return method, target and version of a request line for logs.
+
+    ``-`` stands for what is malformed, or longer than it may be: an unfit target may hold a
+    password before its authority, or a token behind ``#``.
+    """
+    match = REQUEST.line.fullmatch(line)
+    if match is None:
+        return _NOT_LOGGED, _NOT_LOGGED, "1.1"
+    method, target, version = match.groups()
+    try:
+        target = _NOT_LOGGED if len(target) > limit else read_target(method, target, b"")[0]
+    except HttpError:
+        target = _NOT_LOGGED
+    if len(method) > _MAX_LOGGED_METHOD:
+        method = _NOT_LOGGED
+    return method, target, f"1.{version.decode('ascii')}"
+
+
 def is_authority(text: bytes) -> bool:
     """Return whether the text is a host name or a URL's address, with a port, an empty one, or none."""
     return _HOST.fullmatch(text) is not None
@@ -49,13 +86,11 @@ def without_empty_port(authority: bytes) -> bytes:
     return authority.removesuffix(b":")
 
 
-def read_target(method: bytes, target: bytes, host: bytes, limit: int) -> tuple[bytes, bytes]:
-    """The target in origin-form or ``*``, and the host (RFC 9112 sections 3.2.1, 3.2.2 and 3.2.4).
+def read_target(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
+    """Return the target in origin-form or ``*``, and the host (RFC 9112 sections 3.2.1, 3.2.2 and 3.2.4).
 
-    :raises Refused: with 400 or 414.
+    :raises HttpError: with 400.
     """
-    if len(target) > limit:
-        raise HttpError(ErrorResponse(Code.TARGET_TOO_LONG, f"target of {len(target)} bytes"))
     origin, host = _in_origin_form(method, target, host)
     if _strays(origin):
         raise bad_request("a path that leaves the root, or can be read in several ways")

@@ -1,42 +1,48 @@
-"""Bytes to a back end's answer: llhttp with the limits it leaves open, and no transport. What comes out has been validated.
+"""Octets of a back end to one response, without a transport: strictly, and within limits.
 
 Facts
 -----
-* httptools cannot tell llhttp that an answer is to a HEAD request. So there is a fresh parser for each answer, and one to HEAD
-  ends with its head.
-* llhttp takes RTSP and ICE for HTTP. A head stands behind as many empty lines as there were interim answers, so it can be found.
-* 204 and 304 have no body (RFC 9112 section 6.3), whatever they announce. Some servers send one
-  all the same, a little later: it would be the response to the connection's next request, which
-  may be another client's. So these, 205, and every one to HEAD leave no reusable connection.
-* An interim answer (1xx) has no body (RFC 9110 section 15.2). llhttp reads one all the same if it is given a length: it would
-  come out before any head, an answer of the back end's own making.
+* A response to HEAD, a 204 and a 304 have no body, whatever they announce (RFC 9112 section 6.3).
+  Some servers send one all the same, a little later: it would be the response to the next request
+  on the connection, which may be another client's. So these, and 205, leave no reusable connection.
+* An interim response (1xx) has no body either (RFC 9110 section 15.2), and is dropped. One that
+  announces a body, or the end of the connection, is an error; 101 was never asked for.
+* Empty lines before a status line are not skipped: RFC 9112 section 2.2 has this for servers only.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Protocol
+import sys
+from typing import Final, Protocol
 
-import httptools
-
+from x509proxy.http1.body import ChunkDecoder, MalformedBody
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
-from x509proxy.http1.head_cache import KnownHeads, known_answers
-from x509proxy.http1.messages import Framing, ResponseHead, read_response_head
-from x509proxy.http1.parser import BODY, END, HEAD, IDLE, EndOfMessage, ParserBase
+from x509proxy.http1.grammar import RESPONSE, Malformed, check_lines, split_fields
+from x509proxy.http1.messages import (
+    END,
+    EndOfMessage,
+    Framing,
+    ResponseHead,
+    check_interim,
+    invalid_response,
+    response_head,
+    response_too_large,
+)
 from x509proxy.settings import UpstreamSettings
 
 __all__ = ["ResponseEvent", "ResponseHandler", "ResponseParser"]
 
 ResponseEvent = ResponseHead | bytes | EndOfMessage | ErrorResponse
 
-_INTERIM_ANSWERS = 16
-# A client can cause it (a long name, many cookies), so it is no fault of the back end.
-_TOO_LARGE = ErrorResponse(Code.RESPONSE_TOO_LARGE, "back end's answer: head too large")
-_FRAMING = (b"content-length", b"transfer-encoding")
+_INTERIM_RESPONSES = 16
+_START = b"HTTP/1."
+_VERSIONS = {b"1": "1.1", b"0": "1.0"}
+_CHUNKED: Final = Framing.CHUNKED
+_CLOSE: Final = Framing.CLOSE
 
 
 class ResponseHandler(Protocol):
-    """Who has lent a connection: it takes the answer, and is told when the back end takes its request too slowly."""
+    """The user of a connection: it takes the response, and holds its request back on demand."""
 
     def response_head(self, head: ResponseHead) -> None: ...
     def response_data(self, data: bytes) -> None: ...
@@ -47,198 +53,152 @@ class ResponseHandler(Protocol):
     def resume_request(self) -> None: ...
 
 
-class ResponseParser(ParserBase):
-    """One answer from a back end. ``reusable``, after its ``EndOfMessage.END``: the connection is as it was before.
+class ResponseParser:
+    """One response. ``reusable``, after ``END``: the connection can serve another request."""
 
-    ``known``: the heads read within these ``settings``, if whoever makes many readers has looked them up.
-    """
+    __slots__ = (
+        "_begun", "_checked", "_chunks", "_ended", "_head", "_interim", "_left", "_limit",
+        "_max_fields", "_method", "_part", "dead", "reusable",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        method: bytes,
-        settings: UpstreamSettings,
-        known: KnownHeads[ResponseHead] | None = None,
-    ) -> None:
-        super().__init__(settings.max_head_bytes, settings.max_header_fields)
+    def __init__(self, method: bytes, settings: UpstreamSettings) -> None:
         self._method = method
-        self._known = known_answers(settings) if known is None else known
-        self._events: list[ResponseEvent] = []
-        self._reason = b""
-        self._raw = b""
+        self._limit = settings.max_head_bytes
+        self._max_fields = settings.max_header_fields
+        self._part = b""
+        self._checked = 0
         self._interim = 0
+        self._begun = self._ended = False
         self._head: ResponseHead | None = None
-        self._is_known = False
+        self._chunks: ChunkDecoder | None = None
         self._left = 0
+        self.dead = False
         self.reusable = False
-
-    @cached_property
-    def _parser(self) -> httptools.HttpResponseParser:
-        # Made when it is needed: an answer whose head is known needs none.
-        return httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> list[ResponseEvent]:
-        """What the bytes complete. After the end, or a refusal, anything more makes the connection unfit for use."""
-        events = self._events = []
+        """Take octets; return the events that they complete.
+
+        After the end, or an error, more octets make the connection unfit for another request.
+        """
+        events: list[ResponseEvent] = []
         if self.dead:
             self.reusable = False
             return events
-        is_first = self._head is None and not self._raw
-        if is_first:
-            data = self._begin_known(data)
-        if self._is_known:
-            self._plain_body(data)
-        else:
-            self._parse(data)
-            if is_first:
-                self._learn(data)
-            if self.dead:
-                self.release_parser()
-        return events
-
-    def _begin_known(self, data: bytes) -> bytes:
-        """If a head that has been read before stands there, the parser need not see it, nor its body: what is behind it."""
-        head, place = (None, 0) if self._method == b"HEAD" else self._known.find(data, 0)
-        if head is None:
-            return data
-        self._is_known, self._head, self._left = True, head, head.length
-        self.stage = BODY
-        self._events.append(head)
-        return data[place:]
-
-    def _plain_body(self, data: bytes) -> None:
-        piece = data[: self._left]
-        self._left -= len(piece)
-        if piece:
-            self._events.append(piece)
-        if not self._left:
-            assert self._head is not None
-            self._end(self._head.keep_alive and len(piece) == len(data))
-
-    def _parse(self, data: bytes) -> None:
-        if self._head is None:
-            self._raw += data
-        before = self._body_size
+        self._begun = self._begun or bool(data)
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._refuse(error)
-        else:
-            if self._is_endless(len(data), before):
-                self._die_of(_TOO_LARGE if self.stage is HEAD else _bad("framing without end"))
-
-    def _learn(self, data: bytes) -> None:
-        """Remember the head of an answer that came with its first piece; not what follows an interim one or an empty line."""
-        head = self._head
-        if (
-            head is not None
-            and head.body is Framing.LENGTH
-            and not self._interim
-            and data.startswith(b"HTTP/")
-        ):
-            self._known.add(data[: data.find(b"\r\n\r\n") + 4], head)
+            if self._head is None:
+                self._read_heads(data, events)
+            else:
+                self._read_body(self._head, data, events)
+        except HttpError as rejected:
+            self.dead, self._ended, self._part = True, True, b""
+            events.append(rejected.response)
+        except Exception:
+            # An error of the proxy's own. The caller cuts the connection; its end fails the response.
+            self.dead = True
+            raise
+        return events
 
     def end_of_stream(self, *, clean: bool) -> list[ResponseEvent]:
-        """What the connection's end means: the end of a close-delimited body, or an answer cut short."""
-        events = self._events = []
-        if self.dead:
-            return events
-        if clean and self._head is not None and self._head.body is Framing.CLOSE:
-            self._end(reusable=False)
-        else:
-            self._die("cut short" if self._begun or self.stage is not IDLE else "none")
-        self.release_parser()
-        return events
+        """Take the connection's end: that of a body without framing, or of a response cut short."""
+        if self._ended:
+            return []
+        is_broken, self.dead, self._ended = self.dead, True, True
+        if clean and not is_broken and self._head is not None and self._head.body is _CLOSE:
+            return [END]
+        reason = "cut short" if self._begun else "none"
+        return [ErrorResponse(Code.INVALID_RESPONSE, f"back end's answer: {reason}")]
 
-    def _refuse(self, error: Exception) -> None:
-        self.reusable = False
-        if self.dead:
-            return
-        if isinstance(error.__context__, HttpError):
-            self._die_of(error.__context__.response)
-        else:
-            self._die(str(error))
-
-    def _die(self, reason: str) -> None:
-        self._die_of(_bad(reason))
-
-    def _die_of(self, refusal: ErrorResponse) -> None:
-        self.dead = True
-        self._events.append(refusal)
-
-    def _end(self, reusable: bool) -> None:
-        self.dead = True
-        self.reusable = reusable
-        self._events.append(END)
-
-    # Called by httptools.
-
-    def on_message_begin(self) -> None:
-        if self.dead:
-            self.reusable = False
-        elif self._interim == 0:
-            self._begin_message()
-        else:
-            # A flood of interim answers counts as one head.
-            self._pairs = []
-        self._reason = b""
-
-    def on_status(self, piece: bytes) -> None:
-        self._reason += piece
-        self._check_head(len(piece))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._count_field(name, value):
-            self._pairs.append((name, value.strip(b" \t")))
-            self._check_head(0)
-
-    def _check_head(self, more: int) -> None:
-        self._head_size += more
-        if self._head_size > self._head_limit or len(self._pairs) > self._field_limit:
-            raise HttpError(_TOO_LARGE)
-
-    def on_headers_complete(self) -> None:
-        parser = self._parser
-        status = parser.get_status_code()
-        if not self.dead and not self._is_http():
-            raise HttpError(ErrorResponse(Code.INVALID_RESPONSE, "back end's answer: not HTTP"))
-        if self.dead or (
-            100 <= status <= 199 and status != 101 and self._interim < _INTERIM_ANSWERS
-        ):
-            self._interim += 1
-            if not self.dead and any(
-                name.lower() in _FRAMING and value != b"0" for name, value in self._pairs
-            ):
-                raise HttpError(
-                    ErrorResponse(
-                        Code.INVALID_RESPONSE, "back end's answer: interim answer with a body"
-                    )
+    def _read_heads(self, data: bytes, events: list[ResponseEvent]) -> None:
+        """Read the head, and the interim responses before it; together they have one limit."""
+        new = len(self._part)
+        data = self._part + data
+        while (end := data.find(b"\r\n\r\n", max(new - 3, 0), self._limit) + 4) >= 4:
+            self._part, self._checked, new = b"", 0, 0
+            self._limit -= end
+            version, status, reason, block = self._match(data, end)
+            pairs, data = split_fields(block), data[end:]
+            if status >= 200:
+                self._begin(
+                    response_head(status, reason, version, pairs, self._method, self._max_fields),
+                    data,
+                    events,
                 )
+                return
+            self._interim += 1
+            check_interim(status, version, pairs)
+            if self._interim > _INTERIM_RESPONSES:
+                raise invalid_response("too many interim responses")
+        self._keep(data, new)
+
+    def _match(self, data: bytes, end: int) -> tuple[str, int, bytes, bytes]:
+        match = RESPONSE.head.fullmatch(data, 0, end)
+        if match is None:
+            self._check_line(data[: data.index(b"\r\n")])
+            raise invalid_response("malformed header field")
+        version, status, reason, block = match.groups(b"")
+        return _VERSIONS[version], int(status), reason, block
+
+    def _check_line(self, line: bytes) -> None:
+        if not RESPONSE.line.fullmatch(line):
+            raise invalid_response("malformed status line")
+
+    def _keep(self, data: bytes, new: int) -> None:
+        """Keep the beginning of a head, unless it cannot become one."""
+        part = data[: self._limit]
+        if not _START.startswith(part[: len(_START)]):
+            raise invalid_response("malformed status line")
+        if not self._checked and (end := part.find(b"\r\n")) >= 0:
+            self._check_line(part[:end])
+            self._checked = end + 2
+        try:
+            checked = check_lines(RESPONSE, part, self._checked, new)
+        except Malformed:
+            what = "header field" if self._checked else "status line"
+            raise invalid_response(f"malformed {what}") from None
+        if checked > self._checked:
+            self._checked = checked
+            if part.count(b"\n") - 1 > self._max_fields:
+                raise response_too_large("too many header fields")
+        if len(data) >= self._limit:
+            raise response_too_large("head too large")
+        self._part = data
+
+    def _begin(self, head: ResponseHead, data: bytes, events: list[ResponseEvent]) -> None:
+        self._head = head
+        if head.body is _CHUNKED:
+            self._chunks = ChunkDecoder(sys.maxsize)
+        elif head.body is Framing.LENGTH:
+            self._left = head.length
+        events.append(head)
+        self._read_body(head, data, events)
+
+    def _read_body(self, head: ResponseHead, data: bytes, events: list[ResponseEvent]) -> None:
+        if self._chunks is not None:
+            data = self._read_chunks(self._chunks, data, events)
+            if not self._chunks.done:
+                return
+        elif head.body is _CLOSE:
+            if data:
+                events.append(data)
             return
-        head = read_response_head(
-            status, self._reason, parser.get_http_version(), self._pairs, self._method, self._field_limit,
-            parser.should_keep_alive(),
-        )  # fmt: skip
-        self._head, self._raw = head, b""
-        self._begin_body()
-        self._events.append(head)
-        if head.body is Framing.NONE:
-            self._end(head.keep_alive)
+        elif self._left:
+            piece, data = data[: self._left], data[self._left :]
+            self._left -= len(piece)
+            if piece:
+                events.append(piece)
+            if self._left:
+                return
+        self.dead = self._ended = True
+        self.reusable = head.keep_alive and not data
+        events.append(END)
 
-    def _is_http(self) -> bool:
-        head = self._raw.split(b"\r\n\r\n", self._interim + 1)[self._interim]
-        return head.lstrip(b"\r\n").startswith(b"HTTP/")
-
-    def on_body(self, piece: bytes) -> None:
-        if self.dead or self._head is None:
-            self.reusable = False
-            return
-        self._body_size += len(piece)
-        self._events.append(piece)
-
-    def on_message_complete(self) -> None:
-        if not self.dead and self._head is not None:
-            self._end(self._head.keep_alive and self._parser.should_keep_alive())
-
-
-def _bad(reason: str) -> ErrorResponse:
-    return ErrorResponse(Code.INVALID_RESPONSE, f"back end's answer: {reason}")
+    def _read_chunks(self, chunks: ChunkDecoder, data: bytes, events: list[ResponseEvent]) -> bytes:
+        pieces: list[bytes] = []
+        try:
+            return chunks.decode(data, pieces)
+        except MalformedBody as malformed:
+            raise invalid_response(str(malformed)) from None
+        finally:
+            if pieces:
+                events.append(b"".join(pieces))

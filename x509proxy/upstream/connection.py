@@ -32,9 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from x509proxy.http1.errors import Code, ErrorResponse
-from x509proxy.http1.head_cache import known_answers
-from x509proxy.http1.messages import ResponseHead
-from x509proxy.http1.parser import END
+from x509proxy.http1.messages import END, ResponseHead
 from x509proxy.http1.response_parser import ResponseEvent, ResponseHandler, ResponseParser
 from x509proxy.monitoring.reason_codes import connect_reason
 from x509proxy.settings import UpstreamSettings
@@ -98,7 +96,6 @@ class Connection(Protocol):
         self._pool = pool
         self._endpoint = endpoint
         self._settings = pool.settings
-        self._known = known_answers(pool.settings)
         self._clock = pool.deadlines.clock
         self.born = self._clock.seconds()
         # Not at one time for all those that a burst has opened.
@@ -137,7 +134,7 @@ class Connection(Protocol):
     def send(self, method: bytes, head: bytes, taker: ResponseHandler, whole: bool) -> None:
         """Begin an exchange. ``whole``: no body will follow by :meth:`body_data` that is not written in this turn."""
         self._taker = taker
-        self._reader = ResponseParser(method, self._settings, self._known)
+        self._reader = ResponseParser(method, self._settings)
         self._state = SENDING
         self._request_ended = self._request_paused = self._was_paused = False
         self.paused_at = math.inf
@@ -357,9 +354,7 @@ class Connection(Protocol):
 
     def _abort(self) -> None:
         self._shut()
-        if self._reader is not None:
-            self._reader.release_parser()
-            self._reader = None
+        self._reader = None
         self.deadline = NEVER
         self.transport.abortConnection()
 

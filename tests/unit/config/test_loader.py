@@ -29,7 +29,7 @@ from tests.unit.certificates.test_pem_files import (
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
 from x509proxy.config.loader import Configuration, load_configuration, load_settings, override
-from x509proxy.forwarding.header_rules import fold
+from x509proxy.http1.fields import fold
 from x509proxy.settings import (
     Backend,
     CertificateRequirement,

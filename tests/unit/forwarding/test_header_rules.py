@@ -15,13 +15,13 @@ from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.forwarding.header_rules import (
     HeaderRules,
     contains_secret,
-    fold,
     identity,
     read_rules,
 )
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan
 from x509proxy.forwarding.sanitizer import forward_response
 from x509proxy.http1.errors import HttpError
+from x509proxy.http1.fields import fold
 from x509proxy.settings import Format, HeaderSettings, ProxySettings, SettingsError
 
 CLIENT = samples.client()

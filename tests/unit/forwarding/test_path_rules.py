@@ -261,7 +261,7 @@ class Readers(SynchronousTestCase):
     def outcome(self, target: str, asked: ClientAuth, *rules: RuleSettings) -> object:
         """Return the requirement of a target that gets as far as the rules; ``None`` for 400."""
         try:
-            origin, _ = read_target(b"GET", target.encode(), b"as.example.com", 8192)
+            origin, _ = read_target(b"GET", target.encode(), b"as.example.com")
             return requirement_for(head(origin.decode()), PolicySettings(rules=rules), asked)
         except HttpError:
             return None

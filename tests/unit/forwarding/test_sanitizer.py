@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
 import gc
-import http.client
-import io
 import re
 import tracemalloc
 import weakref
 
 import attrs
-import httptools
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
+from tests.unit.http1.test_fields import as_others_read
 from x509proxy.certificates import client_certificate as certificate
 from x509proxy.forwarding import sanitizer as headers
 from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.forwarding.client import Hop
-from x509proxy.forwarding.header_rules import HeaderRules, fold, identity, redact
+from x509proxy.forwarding.header_rules import HeaderRules, identity, redact
 from x509proxy.forwarding.known_claims import (
     CERTIFICATE_CLAIMS,
     HOP_CLAIMS,
@@ -37,10 +33,9 @@ from x509proxy.forwarding.sanitizer import (
     forward_response,
     forwarded,
     sanitize_request,
-    write_head,
 )
 from x509proxy.http1.errors import ErrorResponse, HttpError
-from x509proxy.http1.head_cache import known_answers, known_heads
+from x509proxy.http1.fields import fold
 from x509proxy.http1.messages import Framing, RequestHead, ResponseHead, read_request_head
 from x509proxy.settings import ClientSettings
 
@@ -124,8 +119,6 @@ class Hoards(SynchronousTestCase):
             forwarded,
             headers._is_claim,
             certificate._parse,
-            known_heads,
-            known_answers,
         ):
             self.assertLessEqual(cache.cache_info().maxsize or 10**9, 1024)
 
@@ -142,29 +135,6 @@ class Hoards(SynchronousTestCase):
             rubbish = b"X%d-" % number + b"x" * 8000
             forward_head(head((rubbish, b""), host=rubbish))
         self.assertLess(tracemalloc.get_traced_memory()[0], 20 * 2**20)
-
-
-class Fold(SynchronousTestCase):
-    def test_literals(self) -> None:
-        """Case and everything but letters and digits is folded away."""
-        for name in (
-            b"X-Cert",
-            b"x_cert",
-            b"X.CERT",
-            b"x~cert",
-            b"X\xffCert",
-            b"X Cert",
-            b"x:cert",
-        ):
-            self.assertEqual(b"x-cert", fold(name))
-        self.assertEqual(b"x-cert9", fold(b"X-Cert9"))
-
-    @given(st.binary())
-    def test_one_for_one(self, name: bytes) -> None:
-        """A fold has the length of its name, folds to itself, and is made of lower case, digits and hyphens."""
-        self.assertEqual(len(name), len(fold(name)))
-        self.assertEqual(fold(name), fold(fold(name)))
-        self.assertRegex(fold(name), rb"\A[a-z0-9-]*\Z")
 
 
 class Rules(SynchronousTestCase):
@@ -546,110 +516,13 @@ class Answers(SynchronousTestCase):
             self.assertNotIn(fold(NAME), fold(value))
 
 
-class Request:
-    """What llhttp reads in a head."""
-
-    def __init__(self, data: bytes) -> None:
-        self.pairs: list[tuple[bytes, bytes]] = []
-        self.complete = False
-        httptools.HttpRequestParser(self).feed_data(data)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.pairs.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
-
-
 class Written(SynchronousTestCase):
-    def test_literal(self) -> None:
-        """A head is its start line, its fields, one framing and an empty line."""
-        self.assertEqual(
-            b"POST /token HTTP/1.1\r\nHost: as.example\r\nContent-Length: 5\r\n\r\n",
-            write_head(b"POST /token HTTP/1.1", [HOST], Framing.LENGTH, 5),
-        )
-
-    def test_framing(self) -> None:
-        """Each way to end a body has its one field, or none."""
-        for body, field in (
-            (Framing.LENGTH, b"Content-Length: 0\r\n"),
-            (Framing.CHUNKED, b"Transfer-Encoding: chunked\r\n"),
-            (Framing.NONE, b""),
-            (Framing.CLOSE, b""),
-        ):
-            self.assertEqual(
-                b"HTTP/1.1 200 OK\r\n" + field + b"\r\n",
-                write_head(b"HTTP/1.1 200 OK", [], body, 0),
-            )
-
-    def test_line_ends(self) -> None:
-        """Any line end, half of one, or a NUL, wherever it stands, is an error and not a head."""
-        for odd in (b"\r\n", b"\n", b"\r", b"\0", b"\r\nX: y", b"\n\r"):
-            for start, pair in (
-                (b"GET /" + odd, HOST),
-                (b"GET /", (b"X" + odd, b"y")),
-                (b"GET /", (b"X", b"y" + odd)),
-            ):
-                self.assertRaises(ValueError, write_head, start, [pair], Framing.NONE, 0)
-
-    def parsed(self, pairs: Pairs) -> list[tuple[bytes, bytes]]:
-        """Written, and read by llhttp, by ``http.client`` and by ``email``, which must agree."""
-        data = write_head(b"POST / HTTP/1.1", pairs, Framing.LENGTH, 0)
-        request = Request(data)
-        self.assertTrue(request.complete)
-        fields = data.partition(b"\r\n")[2]
-        for message in (
-            http.client.parse_headers(io.BytesIO(fields)),
-            email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(fields),
-        ):
-            self.assertEqual(
-                request.pairs,
-                [(name.encode(), value.encode()) for name, value in message.raw_items()],
-            )
-        return request.pairs
-
     def test_genuine_reads_back(self) -> None:
         """A forwarded request is read by three parsers as what was written, with the certificate last before the framing."""
         pairs, _ = forward((b"Cookie", b"a=b"), (NAME, PEM))
-        found = self.parsed(pairs)
+        found = as_others_read(pairs)
         self.assertEqual([*pairs, (b"Content-Length", b"0")], found)
         self.assertEqual(list(GENUINE), found[-2:-1])
-
-    @given(
-        st.lists(
-            st.tuples(
-                st.text("ABCxyz019-", min_size=1).map(str.encode),
-                st.text([chr(octet) for octet in range(0x21, 0x7F)] + [" ", "\t"]).map(
-                    lambda text: text.strip(" \t").encode()
-                ),
-            ),
-            max_size=8,
-        )
-    )
-    def test_reads_back(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        """Whatever the head's own rules let through is read by three parsers as what was written: no field more, none less."""
-        pairs = [
-            pair
-            for pair in pairs
-            if pair[0].lower() not in (b"connection", b"upgrade", b"content-length")
-        ]
-        self.assertEqual([*pairs, (b"Content-Length", b"0")], self.parsed(pairs))
-
-    @given(PAIRS)
-    def test_lines(self, pairs: Pairs) -> None:
-        """Whatever the pairs, a head that is written has one line for each, and nothing else."""
-        try:
-            data = write_head(b"GET / HTTP/1.1", pairs, Framing.CHUNKED, 0)
-        except ValueError:
-            return
-        lines = [
-            b"GET / HTTP/1.1",
-            *(name + b": " + value for name, value in pairs),
-            b"Transfer-Encoding: chunked",
-            b"",
-            b"",
-        ]
-        self.assertEqual(lines, data.split(b"\r\n"))
 
 
 class Plans(SynchronousTestCase):

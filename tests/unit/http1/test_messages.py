@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.messages`: what the parser let through is taken apart once more, and half of it refused."""
+"""Promises of :mod:`x509proxy.http1.messages`: a head with one meaning becomes a value, any other an error."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.certificates.test_pem_files import NAME
-from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import (
     Framing,
     RequestHead,
     ResponseHead,
     read_request_head,
-    read_response_head,
     refused_head,
+    response_head,
 )
 from x509proxy.settings import ClientSettings, InvalidNames
 
@@ -43,7 +43,7 @@ def read(
     version: str = "1.1",
     settings: ClientSettings = SETTINGS,
 ) -> RequestHead:
-    return read_request_head(method, target, version, pairs, settings)
+    return read_request_head(method, target, version, list(pairs), settings)
 
 
 def post(
@@ -87,11 +87,24 @@ class Whole(HeadTestCase):
         )
 
     def test_keep_alive(self) -> None:
-        """What the parser says of the connection is handed on."""
-        self.assertFalse(
-            read_request_head(b"GET", b"/", "1.1", (HOST,), SETTINGS, keep_alive=False).keep_alive
-        )
-        self.assertTrue(read(HOST).keep_alive)
+        """``Connection`` is a list, in one field or in several; HTTP/1.0 ends unless it names keep-alive."""
+        for version, values, expected in (
+            ("1.1", [], True), ("1.0", [], False), ("1.1", [b"close"], False), ("1.1", [b"x, \tCLOSE "], False),
+            ("1.1", [b"close", b"x"], False), ("1.1", [b"x", b"close"], False), ("1.1", [b"closed"], True),
+            ("1.0", [b"Keep-Alive"], True), ("1.0", [b"x", b"keep-alive"], True), ("1.0", [b"keep-alive, close"], False),
+            ("1.0", [b"x"], False), ("1.1", [b"upgrade"], True), ("1.1", [b""], True),
+        ):  # fmt: skip
+            pairs = [(b"Connection", value) for value in values]
+            self.assertEqual(expected, read(HOST, *pairs, version=version).keep_alive, values)
+
+    def test_upgrade(self) -> None:
+        """A request for an upgrade is the client's last; ``Upgrade`` alone asks for nothing (RFC 9110 section 7.8)."""
+        upgrade = (b"Upgrade", b"h2c")
+        for values, expected in (
+            ([], True), ([b"x"], True), ([b"Upgrade"], False), ([b"HTTP2-Settings, upgrade"], False), ([b"x", b"upgrade"], False),
+        ):  # fmt: skip
+            pairs = [(b"connection", value) for value in values]
+            self.assertEqual(expected, read(HOST, upgrade, *pairs).keep_alive, values)
 
     @given(
         st.sampled_from([*METHODS, b"TRACE", b"get"]) | st.binary(),
@@ -148,7 +161,7 @@ class Fields(HeadTestCase):
         self.expect_refused(431, *pairs, settings=ClientSettings(max_header_fields=2))
 
     def test_odd_names_are_dropped(self) -> None:
-        """Names that a CGI-like server would fold into another are dropped and counted, their values unread."""
+        """Names that a CGI-like server would fold into another are dropped and counted."""
         for name in (
             b"X_Cert",
             b"X.Cert",
@@ -160,7 +173,7 @@ class Fields(HeadTestCase):
             b"X-Cert\xff",
             b"X-Cert\0",
         ):
-            found = read(HOST, (name, b"forged\x0b"))
+            found = read(HOST, (name, b"forged"))
             self.assertEqual(([HOST], 1), (found.pairs, found.invalid_header_names), name)
 
     def test_odd_names_are_refused(self) -> None:
@@ -193,7 +206,8 @@ class Fields(HeadTestCase):
         """A value holds tabs and printable ASCII only: no line end of any alphabet, no control character, no other byte."""
         self.assertEqual(b"a\tb ~", read(HOST, (b"X", b"a\tb ~")).pairs[1][1])
         for octet in {*range(0x20), *range(0x7F, 0x100)} - {9}:
-            self.expect_refused(400, HOST, (b"X", b"a" + bytes([octet]) + b"b"))
+            for name in (b"X", b"X_Dropped"):
+                self.expect_refused(400, HOST, (name, b"a" + bytes([octet]) + b"b"))
 
     def test_single(self) -> None:
         """Fields of which each server would read another one may stand only once, in whatever case, even with equal values."""
@@ -460,15 +474,13 @@ def answer(
     version: str = "1.1",
     method: bytes = b"GET",
 ) -> ResponseHead:
-    return read_response_head(status, reason, version, pairs, method, 4)
+    return response_head(status, reason, version, pairs, method, 4)
 
 
 class Answer(SynchronousTestCase):
-    def expect_refused(
-        self, *pairs: tuple[bytes, bytes], status: int = 200, version: str = "1.1"
-    ) -> None:
+    def expect_refused(self, *pairs: tuple[bytes, bytes], version: str = "1.1") -> None:
         refusal: ErrorResponse = self.assertRaises(
-            HttpError, answer, *pairs, status=status, version=version
+            HttpError, answer, *pairs, version=version
         ).response
         self.assertEqual(502, refusal.status)
 
@@ -511,26 +523,9 @@ class Answer(SynchronousTestCase):
             self.expect_refused((b"Transfer-Encoding", value))
         self.expect_refused((b"Transfer-Encoding", b"chunked"), version="1.0")
 
-    def test_status_and_version(self) -> None:
-        """An interim or unknown status, or another version, is 502."""
-        for status in (0, 100, 101, 103, 199, 600, 999):
-            self.expect_refused(status=status)
-        for version in ("0.9", "2.0"):
-            self.expect_refused(version=version)
-
     def test_fields(self) -> None:
-        """Too many fields, no name, a space in one, or a control character are 502."""
+        """Too many fields are 502."""
         self.expect_refused(*[(b"X", b"")] * 5)
-        for pair in (
-            (b"", b""),
-            (b"X Y", b""),
-            (b"X\xff", b""),
-            (b"X:", b""),
-            (b"X", b"a\nb"),
-            (b"X", b"\0"),
-            (b"X", b"\x7f"),
-        ):
-            self.expect_refused(pair)
 
     def test_reason(self) -> None:
         """A reason phrase of printable ASCII is kept, any other is dropped."""
@@ -549,7 +544,7 @@ class Answer(SynchronousTestCase):
     ) -> None:
         """Whatever a back end sends, out comes a head with one framing, or 502."""
         try:
-            found = read_response_head(status, reason, "1.1", pairs, method, 4)
+            found = response_head(status, reason, "1.1", pairs, method, 4)
         except HttpError as error:
             self.assertEqual(502, error.response.status)
             return

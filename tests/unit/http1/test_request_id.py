@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import GET, OK, Proxy
-from x509proxy.http1 import request_id as requestids
 from x509proxy.http1.request_id import given_request_id, new_request_id
 from x509proxy.settings import ClientSettings, RequestIds
 
@@ -21,29 +19,8 @@ class Own(SynchronousTestCase):
         self.assertRegex(new_request_id(), rb"^[0-9a-f]{32}$")
 
     def test_once(self) -> None:
-        """None comes twice, over more than one batch."""
+        """None comes twice."""
         self.assertEqual(1000, len({new_request_id() for _ in range(1000)}))
-
-    def test_fork(self) -> None:
-        """The child of a fork gives other ids than its parent."""
-        new_request_id()
-        read, write = os.pipe()
-        child = os.fork()
-        if not child:  # pragma: no cover - in another process
-            os.write(write, new_request_id())
-            os._exit(0)
-        os.waitpid(child, 0)
-        found = os.read(read, 32)
-        for descriptor in (read, write):
-            os.close(descriptor)
-        self.assertNotEqual(found, new_request_id())
-
-    def test_renewed(self) -> None:
-        """It does so by throwing away what has been fetched."""
-        first = requestids._ids
-        requestids._renew()
-        self.assertIsNot(first, requestids._ids)
-        self.assertEqual(32, len(new_request_id()))
 
 
 class Given(SynchronousTestCase):

@@ -26,9 +26,8 @@ from tests.support.streams import (
 )
 from x509proxy.http1 import request_parser as reader_room
 from x509proxy.http1.errors import ErrorResponse
-from x509proxy.http1.messages import Framing, RequestHead
-from x509proxy.http1.parser import EndOfMessage, ParserState
-from x509proxy.http1.request_parser import RequestParser
+from x509proxy.http1.messages import EndOfMessage, Framing, RequestHead
+from x509proxy.http1.request_parser import ParserState, RequestParser
 from x509proxy.settings import ClientSettings
 
 CLIENT = ClientSettings()
@@ -66,6 +65,7 @@ ODD_CODINGS = (
     post(b"Transfer-Encoding\r\n : chunked\r\n", b"0\r\n\r\n"),
     post(b"Transfer-Encoding\t: chunked\r\n", b"0\r\n\r\n"),
     post(b"X: y\rTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
+    post(b"Transfer-Encoding: chunked\t\r\n", b"0\r\n\r\n"),
     request(b"Transfer-Encoding: chunked\r\n", b"POST / HTTP/1.0", b"0\r\n\r\n"),
     request(b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n", b"POST / HTTP/1.0", b"0\r\n\r\n"),
 )  # fmt: skip
@@ -389,7 +389,7 @@ class Faults(SynchronousTestCase):
     def test_fault(self) -> None:
         """A fault of our own while a request is read is not called the client's, and ends the reading."""
         reader = RequestParser(CLIENT)
-        self.patch(reader_room, "read_request_head", lambda *_: 1 / 0)
+        self.patch(reader_room, "request_head", lambda *_: 1 / 0)
         self.assertRaises(ZeroDivisionError, reader.feed, NEXT)
         self.assertEqual([], reader.feed(NEXT))
 
@@ -548,14 +548,17 @@ class LastRequest(SynchronousTestCase):
 
 class HeadLimits(ReaderTestCase):
     def test_fields_together(self) -> None:
-        """The head may have exactly ``max_head_bytes``: target, and names and values with four bytes for each line."""
-        settings = ClientSettings(max_head_bytes=100)
-        self.assertEqual("HE", shape_of(read([request(b"X: " + b"a" * 76 + b"\r\n")], settings)))
-        self.expect_status(431, [request(b"X: " + b"a" * 77 + b"\r\n")], settings)
-        self.expect_status(431, [request(b"X: " + b"a" * 78 + b"\r\n")], settings)
-        self.expect_status(
-            431, [request(b"X: " + b"a" * 76 + b"\r\n", b"GET /a HTTP/1.1")], settings
-        )
+        """The head has at most ``max_head_bytes``, from its first octet to the end of its empty line."""
+        head = request(b"X: " + b"a" * 76 + b"\r\n")
+        settings = ClientSettings(max_head_bytes=len(head))
+        longer = request(b"X: " + b"a" * 77 + b"\r\n")
+        other = request(b"X: " + b"a" * 76 + b"\r\n", b"GET /a HTTP/1.1")
+        for before in (b"", b"\r\n", NEXT, chunked(b"1\r\na\r\n0\r\nX: y\r\n\r\n")):
+            for cut in (pieces, lambda data, _: single_bytes(data)):
+                self.assertEqual("HE", shape_of(read(cut(before + head, []), settings))[-2:])
+                self.expect_status(431, cut(before + longer, []), settings)
+                self.expect_status(431, cut(before + other, []), settings)
+                self.expect_status(431, cut(before + longer + NEXT, []), settings)
 
     def test_line(self) -> None:
         """One line may have exactly ``max_line_bytes``."""
@@ -565,6 +568,34 @@ class HeadLimits(ReaderTestCase):
                 "HE", shape_of(read(pieces(request(b"X: " + b"a" * 17 + b"\r\n"), ends), settings))
             )
             self.expect_status(431, pieces(request(b"X: " + b"a" * 18 + b"\r\n"), ends), settings)
+        # Before the head is complete, in one piece or in two.
+        for size, shape in ((17, ""), (18, "R")):
+            line = b"GET / HTTP/1.1\r\nX: " + b"a" * size + b"\r\n"
+            for cuts in ([], [len(line) - 3]):
+                self.assertEqual(shape, shape_of(read(pieces(line, cuts), settings)), cuts)
+
+    def test_early(self) -> None:
+        """A limit is enforced as soon as it is exceeded, before the line or the head is complete."""
+        settings = ClientSettings(max_line_bytes=20, max_target_bytes=10)
+        for start, more, status in (
+            (b"GET /" + b"a" * 9 + b" HTTP/1.1", b"\r\n", 0),
+            (b"GET /" + b"a" * 10 + b" HTTP/1.1", b"\r\n", 414),
+            (b"GET / HTTP/1.1\r\nX: " + b"a" * 17, b"\r", 0),
+            (b"GET / HTTP/1.1\r\nX: " + b"a" * 18, b"a", 431),
+        ):
+            reader = RequestParser(settings)
+            self.assertEqual([], reader.feed(start))
+            found = [getattr(event, "status", None) for event in reader.feed(more)]
+            self.assertEqual([status] if status else [], found, start)
+
+    def test_line_of_a_rejected_head(self) -> None:
+        """The request line of a rejected head is kept for the log, however it came; that of a good one is not."""
+        line = b"GET /a HTTP/1.1"
+        for rest, expected in ((b"X: \0\r\n\r\n", line), (b"\r\n", line), (HOST + b"\r\n", b"")):
+            for cut in (pieces, lambda data, _: single_bytes(data)):
+                reader = RequestParser(CLIENT)
+                feed(cut(line + b"\r\n" + rest, []), reader)
+                self.assertEqual(expected, reader.line, rest)
 
     def test_number_of_fields(self) -> None:
         """Exactly ``fields`` lines may be there, those that are dropped included."""
@@ -572,6 +603,11 @@ class HeadLimits(ReaderTestCase):
         self.assertEqual("HE", shape_of(read([request(b"X_Y: a\r\nX: b\r\n")], settings)))
         self.expect_status(431, [request(b"X_Y: a\r\nX: b\r\nX: c\r\n")], settings)
         self.expect_status(431, single_bytes(request(b"X_Y: a\r\nX: b\r\nX: c\r\n")), settings)
+        # Before the head is complete.
+        reader = RequestParser(settings)
+        events = feed([b"GET / HTTP/1.1\r\n", HOST, b"X: b\r\n", b"X: c\r\n"], reader)
+        self.assertEqual([], events)
+        self.assertEqual(431, getattr(reader.feed(b"X: d\r\n")[0], "status", None))
 
     def test_target(self) -> None:
         """A target may have exactly ``max_target_bytes``, however many pieces it comes in."""
@@ -627,11 +663,11 @@ class HeadLimits(ReaderTestCase):
             self.assertEqual([], reader.feed(b"\r\n" * 1000))
             sizes.add(
                 repr(
-                    sorted(
-                        (name, value)
-                        for name, value in vars(reader).items()
-                        if isinstance(value, int | bytes)
-                    )
+                    [
+                        value
+                        for name in reader.__slots__
+                        if isinstance(value := getattr(reader, name), int | bytes)
+                    ]
                 )
             )
         self.assertEqual((ParserState.IDLE, 1), (reader.stage, len(sizes)))
@@ -665,10 +701,11 @@ class BodyLimits(ReaderTestCase):
         self.assertEqual("HR", shape_of(read([chunked(b"4\r\nabcd\r\n")], settings)))
 
     def test_largest_chunk(self) -> None:
-        """A chunk that claims 2**64-1 bytes is limited like any other."""
-        reader = RequestParser(ClientSettings(max_body_bytes=1000))
-        reader.feed(chunked(b"f" * 16 + b"\r\n"))
-        self.assertEqual("BBBR", shape_of(feed([b"a" * 300] * 5, reader)))
+        """A chunk that claims more than the body may have is rejected at once, up to 2**64-1 octets."""
+        settings = ClientSettings(max_body_bytes=1000)
+        for size in (b"3e9", b"f" * 16):
+            self.expect_refused(413, chunked(size + b"\r\n" + b"a" * 300), "HR", settings)
+        self.assertEqual("HB", shape_of(read([chunked(b"3e8\r\n" + b"a" * 300)], settings)))
 
     def test_head_is_not_counted(self) -> None:
         """A head that has all but used up its limit, and came slowly, takes nothing from the body's."""
@@ -677,8 +714,8 @@ class BodyLimits(ReaderTestCase):
         )
         slow = [
             *pieces(data, range(0, len(data), 1000)),
-            *[b"0" * 100] * 20,
-            *single_bytes(b"2\r\nab\r\n0\r\n\r\n"),
+            *[b"1;" + b"x" * 500 + b"\r\na\r\n"] * 30,
+            *single_bytes(b"0\r\n\r\n"),
         ]
         self.assertEqual("HBE", shape_of(read(slow)))
 

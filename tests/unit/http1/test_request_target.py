@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.test_costs import calls
 from x509proxy.http1.errors import HttpError
 from x509proxy.http1.path_readings import normalized_paths
-from x509proxy.http1.request_target import read_target
+from x509proxy.http1.request_target import check_method, loggable, read_target
 
 # Ways to write a step up, and what makes one name of two, or two of one.
 UP = (
@@ -32,7 +32,7 @@ UP = (
 
 
 def read(target: str) -> bytes:
-    return read_target(b"GET", target.replace(" ", "%20").encode(), b"as.example", 8192)[0]
+    return read_target(b"GET", target.replace(" ", "%20").encode(), b"as.example")[0]
 
 
 # Two dots as IIS 4 (MS00-078), Tomcat 6 (CVE-2008-2938) and others have read them; full-width and leader dots.
@@ -144,3 +144,54 @@ class Strays(SynchronousTestCase):
     def tried(self, target: str) -> None:
         with contextlib.suppress(HttpError):
             read(target)
+
+
+class Methods(SynchronousTestCase):
+    def test_methods(self) -> None:
+        """TRACE and CONNECT are 405, any other method that is not served is 501."""
+        for status, method in ((405, b"TRACE"), (405, b"CONNECT"), (501, b"BREW"), (501, b"get")):
+            error = self.assertRaises(HttpError, check_method, method)
+            self.assertEqual(status, error.response.status, method)
+
+
+class Loggable(SynchronousTestCase):
+    def test_well_formed(self) -> None:
+        """A well-formed line is logged, an absolute-form without its authority, an unknown method too."""
+        for line, expected in (
+            (b"POST /token HTTP/1.1", (b"POST", b"/token", "1.1")),
+            (b"BREW /pot?a HTTP/1.0", (b"BREW", b"/pot?a", "1.0")),
+            (b"OPTIONS * HTTP/1.1", (b"OPTIONS", b"*", "1.1")),
+            (b"GET https://as.example:8443/jwks HTTP/1.1", (b"GET", b"/jwks", "1.1")),
+        ):
+            self.assertEqual(expected, loggable(line, 8192))
+
+    def test_malformed(self) -> None:
+        """Nothing of a malformed request line is logged."""
+        for line in (
+            b"",
+            b"GET  / HTTP/1.1",
+            b"GET /\xff HTTP/1.1",
+            b"\x16\x03\x01",
+            b"GET / HTTP/2.0",
+        ):
+            self.assertEqual((b"-", b"-", "1.1"), loggable(line, 8192), line)
+
+    def test_secrets(self) -> None:
+        """An unfit target is not logged: it may hold a password or a token."""
+        for target in (
+            b"https://me:SECRET@as.example/",
+            b"/cb#access_token=SECRET",
+            b"as.example:443",
+            b"SECRET",
+        ):
+            self.assertEqual(
+                (b"GET", b"-", "1.1"), loggable(b"GET " + target + b" HTTP/1.1", 8192), target
+            )
+
+    def test_too_long(self) -> None:
+        """A target above its limit is not logged, nor a long method: a record is bounded (L7)."""
+        self.assertEqual(
+            (b"GET", b"/" + b"a" * 7, "1.1"), loggable(b"GET /" + b"a" * 7 + b" HTTP/1.1", 8)
+        )
+        self.assertEqual((b"GET", b"-", "1.1"), loggable(b"GET /" + b"a" * 8 + b" HTTP/1.1", 8))
+        self.assertEqual((b"-", b"/", "1.1"), loggable(b"A" * 33 + b" / HTTP/1.1", 8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,10 +22,9 @@ from tests.support.streams import (
     single_bytes,
     taken,
 )
-from x509proxy.http1.errors import ErrorResponse
-from x509proxy.http1.head_cache import KnownHeads
-from x509proxy.http1.messages import Framing, ResponseHead
-from x509proxy.http1.parser import EndOfMessage
+from x509proxy.http1 import response_parser
+from x509proxy.http1.errors import Code, ErrorResponse
+from x509proxy.http1.messages import EndOfMessage, Framing, ResponseHead
 from x509proxy.http1.response_parser import ResponseParser
 from x509proxy.settings import UpstreamSettings
 
@@ -70,6 +70,8 @@ HOSTILE_HEADS = (
         answer(b"Transfer-Encoding: " + value + b"\r\n", body=CHUNKS)
         for value in (b"gzip", b"gzip, chunked", b"chunked, chunked", b"identity", b"xchunked", b"", b"\x0bchunked")
     ),
+    answer(b"Transfer-Encoding: chunked\t\r\n", body=CHUNKS),
+    answer(b"Content-Length: 2\t\r\n", body=b"ab"),
     answer(CHUNKED + CHUNKED, body=CHUNKS),
     answer(line=b"HTTP/1.1 101 Switching Protocols"),
     answer(UPGRADE, b"HTTP/1.1 101 Switching Protocols", b"anything"),
@@ -137,10 +139,9 @@ def respond(
     settings: UpstreamSettings = UPSTREAM,
     *,
     clean: bool = True,
-    known: KnownHeads[ResponseHead] | None = None,
 ) -> tuple[list[Event], bool]:
     """The events until the connection has ended, and whether it could have been used again."""
-    reader = ResponseParser(method, settings, known)
+    reader = ResponseParser(method, settings)
     events = feed(feeds, reader)
     reusable = reader.reusable
     return joined([*events, *reader.end_of_stream(clean=clean)]), reusable
@@ -197,6 +198,22 @@ class HostileAnswers(AnswerTestCase):
         assert isinstance(short, ErrorResponse)
         self.assertIn("none", none.detail)
         self.assertIn("cut short", short.detail)
+
+    def test_own_error(self) -> None:
+        """After an error of the proxy's own nothing is read any more, and the connection's end fails the response."""
+        for data in (PLAIN, answer(b"X: y\r\n", body=b"ab")):
+            parser = ResponseParser(b"GET", UPSTREAM)
+            with patch.object(response_parser, "response_head", side_effect=ZeroDivisionError):
+                self.assertRaises(ZeroDivisionError, parser.feed, data)
+            self.assertEqual([], parser.feed(PLAIN))
+            self.assertEqual("R", shape_of(parser.end_of_stream(clean=True)))
+            self.assertEqual([], parser.end_of_stream(clean=True))
+        # Amid a body that ends with the connection.
+        parser = ResponseParser(b"GET", UPSTREAM)
+        parser.feed(answer(body=b"ab"))
+        with patch.object(ResponseParser, "_read_body", side_effect=ZeroDivisionError):
+            self.assertRaises(ZeroDivisionError, parser.feed, b"cd")
+        self.assertEqual("R", shape_of(parser.end_of_stream(clean=True)))
 
     def test_after_a_refusal(self) -> None:
         """After a refusal nothing comes any more, neither from bytes nor from the end."""
@@ -258,15 +275,21 @@ class Answers(AnswerTestCase):
         self.expect("HBE", answer(line=b"HTTP/1.1 199 X") + PLAIN, reusable=True)
 
     def test_reason(self) -> None:
-        """A reason phrase with control characters or bytes above 0x7E is left out; none is none."""
+        """A reason phrase with obs-text is left out; there may be none, and no space before it."""
         for line, reason in (
-            (b" a\tb", b"a\tb"), (b" a\x01b", b""), (b" a\0b", b""), (b" \xe9", b""), (b"", b""), (b" ", b""),
+            (b" a\tb", b"a\tb"), (b" \xe9", b""), (b"", b""), (b" ", b""), (b"  ~", b" ~"),
         ):  # fmt: skip
             head = self.expect("HBE", answer(LENGTH, b"HTTP/1.1 200" + line, b"ab"), reusable=True)[
                 0
             ]
             assert isinstance(head, ResponseHead)
             self.assertEqual(reason, head.reason, line)
+
+    def test_control_characters_in_reason(self) -> None:
+        """A reason phrase with a control character is none (RFC 9112 section 4)."""
+        for octet in {*range(0x20), 0x7F} - {9}:
+            line = b"HTTP/1.1 200 a%cb" % octet
+            self.expect("R", answer(LENGTH, line, b"ab"), reusable=False)
 
     def test_connection_ends(self) -> None:
         """``Connection: close``, and HTTP/1.0 without keep-alive, leave no connection to use again."""
@@ -352,7 +375,7 @@ class AnswerLimits(SynchronousTestCase):
         ):
             found, reusable = respond(cut(data), settings=settings)
             self.assertEqual(("R", False), (shape_of(found), reusable))
-            self.assertEqual(502, getattr(found[0], "status", None))
+            self.assertIs(Code.RESPONSE_TOO_LARGE, getattr(found[0], "code", None))
 
     def test_head(self) -> None:
         """A head of 40 KB is a 502."""
@@ -360,16 +383,15 @@ class AnswerLimits(SynchronousTestCase):
         self.expect_refused(answer(LENGTH, b"HTTP/1.1 200 " + b"a" * 40000, b"ab"))
 
     def test_head_exactly(self) -> None:
-        """The head may have exactly ``max_head_bytes``: the reason, and names and values with four bytes for each line."""
-        settings = UpstreamSettings(max_head_bytes=100)
-        line, fields = b"HTTP/1.1 200 " + b"r" * 10, LENGTH + b"X: "
-        self.assertEqual(
-            "HBE",
-            shape_of(
-                respond([answer(fields + b"a" * 66 + b"\r\n", line, b"ab")], settings=settings)[0]
-            ),
-        )
-        self.expect_refused(answer(fields + b"a" * 67 + b"\r\n", line, b"ab"), settings)
+        """The head has at most ``max_head_bytes``, its interim responses included."""
+        for before in (b"", INTERIM * 3):
+            whole = before + answer(LENGTH + b"X: " + b"a" * 66 + b"\r\n")
+            settings = UpstreamSettings(max_head_bytes=len(whole))
+            for feeds in ([whole + b"ab"], single_bytes(whole + b"ab")):
+                self.assertEqual("HBE", shape_of(respond(feeds, settings=settings)[0]))
+            self.expect_refused(
+                before + answer(LENGTH + b"X: " + b"a" * 67 + b"\r\n", body=b"ab"), settings
+            )
 
     def test_number_of_fields(self) -> None:
         """Two hundred fields are read, one more is a 502, and so are 5000."""
@@ -378,6 +400,7 @@ class AnswerLimits(SynchronousTestCase):
         )
         self.expect_refused(answer(b"X: a\r\n" * 200 + LENGTH, body=b"ab"))
         self.expect_refused(answer(b"X: a\r\n" * 5000 + LENGTH, body=b"ab"))
+        self.expect_refused(answer(b"X: a\r\n" * 201)[:-2])
 
     def test_endless_head(self) -> None:
         """A head that does not end is refused as soon as it exceeds its limit, its interim answers included."""
