@@ -30,12 +30,12 @@ _MAX_TRAILERS = 4096
 _OVERHEAD = 16384
 _OVERHEAD_PER_BYTE = 8
 
-# Groups with alternatives are not possessive: Python 3.11 before 3.11.5 matched such ones wrongly
+# A repeated group is not possessive: Python 3.11 before 3.11.5 matched such ones wrongly
 # (python/cpython#106052). They are linear all the same, since no two alternatives begin alike.
 _QUOTED = rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
 _EXTENSION = rb"(?:;%b++(?:=(?:%b++|%b))?)*" % (TOKEN, TOKEN, _QUOTED)
 _SIZE = rb"([0-9A-Fa-f]{1,16}+)%b\r\n" % _EXTENSION
-_PART_OF_SIZE = rb"(?:[0-9A-Fa-f]{1,16}+(?:;[\t -~]*+)?+\r?+)?+"
+_PART_OF_SIZE = rb"(?:[0-9A-Fa-f]{1,16}+(?:;[\t -~]*+)?\r?+)?"
 _TRAILER_TEXT = rb"[\t -~\x80-\xff]"
 
 
@@ -62,7 +62,7 @@ _TRAILER = _Line(
     "trailer",
     _MAX_TRAILERS,
     re.compile(rb"(?:(%b++):%b*+)?\r\n" % (TOKEN, _TRAILER_TEXT)),
-    re.compile(rb"(?:%b++(?::%b*+\r?+)?+|\r)?+" % (TOKEN, _TRAILER_TEXT)),
+    re.compile(rb"(?:%b++(?::%b*+\r?+)?|\r)?" % (TOKEN, _TRAILER_TEXT)),
 )
 # RFC 9110 section 6.5.1: fields that frame or control a message must not be sent as trailers.
 _NO_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"connection"})

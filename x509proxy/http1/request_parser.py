@@ -39,7 +39,7 @@ __all__ = ["BODY", "HEAD", "IDLE", "ParserState", "RequestEvent", "RequestParser
 
 RequestEvent = RequestHead | bytes | EndOfMessage | ErrorResponse
 
-_EMPTY_LINES = re.compile(rb"(?:\r\n)++")
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _LINE_AROUND_TARGET = 32
 _VERSIONS = {b"1": "1.1", b"0": "1.0"}
 
