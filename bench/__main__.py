@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import platform
 import resource
@@ -16,7 +14,7 @@ from types import FrameType
 
 import attrs
 
-from bench import report
+from bench import hostile, report
 from bench.growth import growth
 from bench.plot import draw
 from bench.results import Results
@@ -27,7 +25,6 @@ from bench.subjects import NAMES
 from bench.subsystems import profile
 
 _PREFERRED = "-15"  # of -20 to 19
-_HOSTILE = "bench.hostile"
 _PROFILED = ("token", "fresh-token")
 
 
@@ -167,12 +164,6 @@ def _further(arguments: argparse.Namespace, run: Run, results: Results) -> None:
         print(draw(arguments.plot, results, curves))
 
 
-def _hostile() -> int:
-    if importlib.util.find_spec(_HOSTILE) is None:
-        raise BenchError("--hostile: this version has no hostile clients")
-    return int(importlib.import_module(_HOSTILE).main() or 0)
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; :returns: the exit status."""
     arguments = _arguments(words)
@@ -182,7 +173,7 @@ def main(words: Sequence[str] | None = None) -> int:
         signal.signal(number, _stop)
     try:
         if arguments.hostile:
-            return _hostile()
+            return hostile.main([])
         with Stage(_PREFERRED if arguments.priority else None) as stage:
             _run(arguments, stage)
     except BenchError as error:

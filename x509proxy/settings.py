@@ -475,7 +475,7 @@ class ClientSettings(Settings, frozen=True):
     ] = 30.0
     send_timeout: Annotated[
         float,
-        Key("The time in which a client must read some of its response.", Unit.SECONDS),
+        Key("The time in which a client must receive some of its response.", Unit.SECONDS),
     ] = 30.0
     drain_timeout: Annotated[
         float,
@@ -529,6 +529,15 @@ class ClientSettings(Settings, frozen=True):
             old=("handshakes-per-address",),
         ),
     ] = None
+    max_handshake_bytes: Annotated[
+        int,
+        Key(
+            "The size of a client's part of a TLS handshake; a larger one is ended, and so is one with more than ten issuers.",
+            Unit.BYTES,
+            least=1024,
+            most=1 << 17,
+        ),
+    ] = 32768
     max_head_bytes: Annotated[
         int,
         Key(

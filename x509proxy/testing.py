@@ -356,6 +356,7 @@ def running_proxy(
         tls = TlsFactory(
             connections,
             ProxyFactory(resource, resource.deadlines, options.get("client", ClientSettings())),
+            resource.deadlines.clock,
         )
     else:
         tls = TLSMemoryBIOFactory(connections, isClient=False, wrappedFactory=factory(resource))

@@ -399,15 +399,6 @@ class Arguments(SynchronousTestCase):
                 command._arguments(words)
 
     def test_hostile(self) -> None:
-        """Hostile clients are another module's; without it there is a sentence."""
-        with (
-            mock.patch("importlib.util.find_spec", return_value=None),
-            self.assertRaisesRegex(BenchError, "no hostile clients"),
-        ):
-            command._hostile()
-        module = mock.Mock(main=mock.Mock(return_value=3))
-        with (
-            mock.patch("importlib.util.find_spec"),
-            mock.patch("importlib.import_module", return_value=module),
-        ):
-            self.assertEqual(3, command._hostile())
+        """``--hostile`` runs the hostile loads, and nothing else."""
+        with mock.patch("bench.hostile.main", return_value=3):
+            self.assertEqual(3, command.main(["--hostile"]))

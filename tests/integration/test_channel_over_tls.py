@@ -61,7 +61,7 @@ class Behind(SynchronousTestCase):
     def start(self, settings: ClientSettings = ClientSettings()) -> None:
         self.proxy = Proxy(client=settings, at_once=False)
         self.wire = RequestTransport(self.proxy.clock).attach(
-            TlsFactory(CONNECTIONS, self.proxy.factory).buildProtocol(None)  # type: ignore[arg-type]
+            TlsFactory(CONNECTIONS, self.proxy.factory, self.proxy.clock).buildProtocol(None)  # type: ignore[arg-type]
         )
         self.client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         self.client.set_connect_state()

@@ -113,7 +113,7 @@ class Fresh(SynchronousTestCase):
         connections = ServerConnections(
             make_context(Identity(server.certificate, server.private_key), ClientAuth.OPTIONAL)
         )
-        factory = TlsFactory(connections, proxy.factory)
+        factory = TlsFactory(connections, proxy.factory, proxy.clock)
         first, *others = (self.connection_calls(proxy, factory, context) for _ in range(4))
         # All alike, but in a new second, whose name has to be made for the log.
         least, same, _ = sorted(others)

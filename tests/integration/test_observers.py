@@ -135,7 +135,7 @@ class OverTls(StreamTestCase):
         )
         self.connect(owner)
         self.factory._connections.watch = counters
-        second: Any = TlsFactory(self.factory._connections, owner).buildProtocol(None)
+        second: Any = TlsFactory(self.factory._connections, owner, Clock()).buildProtocol(None)
         assert isinstance(second, TlsStream)
         RequestTransport(Clock()).attach(second).lose()
         self.assertEqual(

@@ -39,6 +39,7 @@ from x509proxy.settings import (
     SettingsError,
 )
 from x509proxy.transport.deadlines import Deadlines
+from x509proxy.transport.direct_writer import DirectWriter
 from x509proxy.transport.proxy_protocol import End, ProxyAddresses
 from x509proxy.transport.tls_context import ServerConnections, make_context
 
@@ -143,6 +144,26 @@ class Served(ProxiedTestCase):
         for first in (LOCAL, b"PROXY UNKNOWN\r\n", binary(b"", 0x00)):
             self.assertIn(b"HTTP/1.1 200 OK", self.talk(self.wire(), first))
             self.assertEqual(("127.0.0.1", 8443), self.served())
+
+    def test_tickets(self) -> None:
+        """Behind a balancer the handshake's end is followed by one write at once, and the response is the next."""
+        self.patch(DirectWriter, "acknowledge", lambda _: True)
+        for first in (LINE, LOCAL):
+            wire = self.wire(first)
+            writes: list[bytes] = []
+            self.patch(wire, "write", writes.append)
+            client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+            client.set_connect_state()
+            with contextlib.suppress(SSL.WantReadError):
+                client.do_handshake()
+            wire.deliver(client.bio_read(1 << 16))
+            client.bio_write(writes.pop())
+            client.do_handshake()
+            wire.deliver(client.bio_read(1 << 16))
+            self.assertEqual(1, len(writes))
+            client.send(GET)
+            wire.deliver(client.bio_read(1 << 16))
+            self.assertEqual(2, len(writes))
 
     def test_unix(self) -> None:
         """At a unix socket anybody whom its mode admits is a balancer."""

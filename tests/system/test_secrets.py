@@ -428,11 +428,11 @@ STAGES: list[tuple[Any, str]] = [
     (request.Request, "write"),
     (request.Request, "finish"),
     (request.Request, "stream_to"),
-    (incoming.BaseRequest, "_exchange"),
+    (incoming.BaseRequest, "exchange"),
     (ClientCertificate, "from_x509"),
 ]
 # After these there may be a whole answer: what fails is the record, or what becomes of a connection of which no more is wanted.
-LATE = {"BaseRequest._exchange", "Pool.release", "Connection.close"}
+LATE = {"BaseRequest.exchange", "Pool.release", "Connection.close"}
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 
 

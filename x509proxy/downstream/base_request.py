@@ -62,13 +62,13 @@ class BaseRequest:
         if ids is RequestIds.TRUST:
             self.request_id = given_request_id(self.head.pairs) or self.request_id
 
-    def record(self, outcome: Outcome) -> None:
-        """It is over: tell the observer, once."""
+    def record(self, outcome: Outcome, observe: Observer | None = None) -> None:
+        """Report the end of the exchange, once, to ``observe`` if it is not the request's own observer."""
         self.ended = True
         try:
-            self.observe(self._exchange(outcome))
+            (observe or self.observe)(self.exchange(outcome))
         except Exception:
-            # Whoever looks on must not change what happens.
+            # An observer that fails must not change the exchange.
             self._log.failure("an observer failed")
 
     def lost(self, code: Code, detail: str) -> None:
@@ -83,7 +83,8 @@ class BaseRequest:
         if source is not None:
             source.client_gone()
 
-    def _exchange(self, outcome: Outcome) -> Exchange:
+    def exchange(self, outcome: Outcome) -> Exchange:
+        """Return the record of the exchange as it stands."""
         method, path, version = self.head.words
         return Exchange(
             started=self._started,

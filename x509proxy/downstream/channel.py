@@ -17,19 +17,23 @@ from functools import partial
 from typing import Any
 from typing import Protocol as Interface
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from x509proxy.downstream.client_progress import ClientProgress
 from x509proxy.downstream.request import Request, RequestHandler
 from x509proxy.downstream.request_queue import RequestQueue
+from x509proxy.exchange import Exchange
 from x509proxy.forwarding.client import Client, Hop
 from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.request_parser import HEAD, IDLE
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.deadlines import NEVER, Deadlines
+from x509proxy.transport.delivery import Delivery
 from x509proxy.transport.peer import client_of, peer_of
 from x509proxy.transport.tls_stream import TlsStream
 
@@ -91,6 +95,7 @@ class Channel(Protocol):
         # Of the response: since when the client is waited for, for how long it has been, and the octets that it had read by then.
         self._blocked_at = self._blocked_for = 0.0
         self._read_before = 0
+        self._progress: ClientProgress | None = None
         self._reading = True
         self.blocked = self._advancing = False
 
@@ -120,6 +125,8 @@ class Channel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lose(Code.CLIENT_LEFT, "the client left")
+        if self._progress is not None:
+            self._progress.end(None if reason.check(ConnectionDone) else Code.CLIENT_LEFT)
         self._owner.leave(self)
         self._inbox.end()
 
@@ -130,12 +137,14 @@ class Channel(Protocol):
             return
         self.blocked = True
         self._blocked_at = self._clock.seconds()
+        self._measured().begin()
         self._enter(_SENDING, self._settings.send_timeout)
         if self._current is not None and self._current.source is not None:
             self._current.source.pause_response()
 
     def resumeProducing(self) -> None:
         self.blocked = False
+        self._measured()
         if self._current is not None and self._reads_in_drips(self._current):
             self._current.abort(Code.SEND_TIMEOUT, "the client reads too slowly")
             return
@@ -149,6 +158,8 @@ class Channel(Protocol):
     def expired(self) -> None:
         """Whatever was waited for does not come."""
         current = self._current
+        if self._phase in (_SENDING, _CLOSING) and not self._is_stuck():
+            return
         if self._phase is _SENDING and current is not None:
             current.abort(Code.SEND_TIMEOUT, "the client does not read")
         elif self._phase is _BODY and current is not None:
@@ -161,7 +172,37 @@ class Channel(Protocol):
         else:
             self.cut()
 
+    def _is_stuck(self) -> bool:
+        """Return whether the client has stopped receiving; if it has not, wait for it, or end the connection with FIN."""
+        progress = self._measured()
+        if self._phase is _CLOSING and progress.is_complete:
+            self.deadline = NEVER
+            progress.end(None)
+            end_without_close_notify(self.transport)
+            return False
+        if progress.continues():
+            self.deadline = self._clock.seconds() + self._timeout
+            return False
+        progress.end(Code.SEND_TIMEOUT)
+        return True
+
+    def _measured(self) -> ClientProgress:
+        """Return the client's progress, of which most connections end without need."""
+        if self._progress is None:
+            self._progress = ClientProgress(
+                Delivery(self.transport),
+                self._owner.deadlines,
+                self._settings.min_response_rate,
+                self.observe,
+            )
+        self._progress.is_blocked = self.blocked
+        return self._progress
+
     # The request's calls.
+
+    def confirm(self, exchange: Exchange) -> None:
+        """Report the exchange of a large response when the client has received it."""
+        self._measured().confirm(exchange)
 
     def now(self) -> float:
         return self._clock.seconds()
@@ -202,6 +243,8 @@ class Channel(Protocol):
         """End at once, so that nobody takes what was sent for whole."""
         self.deadline = NEVER
         self._lose(Code.SHUTDOWN, "the proxy ended")
+        if self._progress is not None:
+            self._progress.end(None if self._progress.is_complete else Code.SHUTDOWN)
         self.transport.abortConnection()
 
     def drain(self) -> None:
@@ -305,7 +348,8 @@ class Channel(Protocol):
     def _enter(self, phase: _Phase, timeout: float) -> None:
         """A deadline that no byte puts off: it counts from the phase's beginning."""
         if phase is not self._phase:
-            self._phase, self.deadline = phase, self._clock.seconds() + timeout
+            self._phase, self._timeout = phase, timeout
+            self.deadline = self._clock.seconds() + timeout
 
     def _read_on(self, *, wanted: bool) -> None:
         self._reading = wanted
@@ -315,7 +359,8 @@ class Channel(Protocol):
     def _close(self, linger: float) -> None:
         """Send and read no more; the client has ``linger`` seconds to read what was sent."""
         self._inbox.clear()
-        self._phase, self.deadline = _CLOSING, self._clock.seconds() + linger
+        self._phase, self._timeout = _CLOSING, linger
+        self.deadline = self._clock.seconds() + linger
         write_and_close(self.transport, b"")
         if not self._reading:
             self._read_on(wanted=True)
@@ -330,3 +375,11 @@ def write_and_close(transport: Any, data: bytes) -> None:
         if data:
             transport.write(data)
         transport.loseConnection()
+
+
+def end_without_close_notify(transport: Any) -> None:
+    """End the TCP connection of a client that has received everything and does not end TLS itself."""
+    if isinstance(transport, TlsStream):
+        transport.finish()
+    else:
+        transport.abortConnection()

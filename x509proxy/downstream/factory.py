@@ -9,7 +9,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 
 from x509proxy.downstream.address_limits import AddressLimits
@@ -176,16 +176,19 @@ class ProxyFactory(NamedFactory):
 class TlsFactory(NamedFactory):
     """Makes a TLS stream for each connection, with a protocol of ``factory``'s on it. ``protocols``: those that are."""
 
-    def __init__(self, connections: ServerConnections, factory: Factory) -> None:
+    def __init__(
+        self, connections: ServerConnections, factory: Factory, clock: IReactorTime
+    ) -> None:
         self.protocols: set[TlsStream] = set()
         self._connections = connections
+        self._clock = clock
         self._factory = factory
 
     def buildProtocol(self, addr: IAddress | None) -> TlsStream | None:
         protocol = self._factory.buildProtocol(addr)
         if protocol is None:
             return None
-        stream = TlsStream(self._connections, protocol, self.protocols)
+        stream = TlsStream(self._connections, protocol, self.protocols, self._clock)
         self.protocols.add(stream)
         return stream
 

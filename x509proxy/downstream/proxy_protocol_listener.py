@@ -49,7 +49,7 @@ def stream_factory(
     """What makes the streams of one place to listen at, with channels of ``factory``'s on them."""
     if place.is_proxied:
         return ProxiedFactory(connections, factory, TrustedProxies.of(place))
-    return TlsFactory(connections, factory)
+    return TlsFactory(connections, factory, factory.deadlines.clock)
 
 
 def use_place(factory: Factory, place: ListenerSettings) -> None:
@@ -59,15 +59,20 @@ def use_place(factory: Factory, place: ListenerSettings) -> None:
 
 
 class _ProxiedStream(TlsStream):
-    """A stream whose ends are those that a header has named."""
+    """A stream behind a balancer: its ends are those that the header has named.
 
-    ends: ProxyAddresses
+    Tickets are sent at once: the acknowledgement that this kernel sends for the handshake ends at the balancer. The balancer's
+    kernel delays its own, and a client with Nagle's algorithm holds its request back until then (44 ms measured).
+    """
 
-    def getPeer(self) -> IPv4Address | IPv6Address:
-        return _address(self.ends.source)
+    holds_tickets = False
+    ends: ProxyAddresses | None = None
 
-    def getHost(self) -> IPv4Address | IPv6Address:
-        return _address(self.ends.destination)
+    def getPeer(self) -> Any:
+        return super().getPeer() if self.ends is None else _address(self.ends.source)
+
+    def getHost(self) -> Any:
+        return super().getHost() if self.ends is None else _address(self.ends.destination)
 
 
 def _address(end: End) -> IPv4Address | IPv6Address:
@@ -172,12 +177,10 @@ class ProxiedFactory(NamedFactory):
     def make(self, ends: ProxyAddresses | None) -> tuple[Channel, TlsStream]:
         """A channel and the stream below it. ``ends``: what it takes for its own, if not the connection's."""
         channel = self.owner.make_channel()
-        stream: TlsStream
-        if ends is None:
-            stream = TlsStream(self._connections, channel, self.protocols)
-        else:
-            stream = _ProxiedStream(self._connections, channel, self.protocols)
-            stream.ends = ends
+        stream = _ProxiedStream(
+            self._connections, channel, self.protocols, self.owner.deadlines.clock
+        )
+        stream.ends = ends
         self.protocols.add(stream)
         return channel, stream
 

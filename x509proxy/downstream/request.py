@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from x509proxy.downstream.base_request import BaseRequest
-from x509proxy.exchange import Observer, Outcome
+from x509proxy.downstream.client_progress import FIRST_FLIGHT
+from x509proxy.exchange import Exchange, Observer, Outcome
 from x509proxy.forwarding.client import Client
 from x509proxy.http1.body import LAST_CHUNK, write_chunk
 from x509proxy.http1.errors import Code, ErrorResponse
@@ -33,6 +34,7 @@ class RequestTransport(Protocol):
     def send(self, data: bytes) -> None: ...
     def may_stay_open(self) -> bool: ...
     def body_moved(self) -> None: ...
+    def confirm(self, exchange: Exchange) -> None: ...
     def answered(self, stays_open: bool) -> None: ...
     def cut(self) -> None: ...
     def now(self) -> float: ...
@@ -225,7 +227,9 @@ class Request(BaseRequest):
         self.flush()
         # Unless the connection was lost as this was sent; that has been recorded then.
         if not self.ended:
-            self.record(outcome)
+            # The connection reports a large response when the client has it.
+            is_large = outcome is Outcome.COMPLETED and self.bytes_out > FIRST_FLIGHT
+            self.record(outcome, self._wire.confirm if is_large else None)
             self._wire.answered(self._stays_open)
 
 

@@ -25,8 +25,7 @@ from x509proxy.monitoring.snapshot_builder import SnapshotBuilder
 from x509proxy.service.access_log import AccessLog, LogFile
 from x509proxy.service.handshake_log import HandshakeLog
 from x509proxy.service.listening import ListeningEndpoint
-from x509proxy.settings import ListenerSettings
-from x509proxy.transport.epoll import join
+from x509proxy.settings import ClientSettings, ListenerSettings
 
 __all__ = ["ProxyServer", "contexts_for"]
 
@@ -59,7 +58,14 @@ class ProxyServer:
         )
         contexts = zip(configuration.settings.places, contexts_for(configuration), strict=True)
         self.listeners = [
-            _Listener(place, context, self.factory, self._watch, self.handshake_log.failed)
+            _Listener(
+                place,
+                context,
+                configuration.settings.client,
+                self.factory,
+                self._watch,
+                self.handshake_log.failed,
+            )
             for place, context in contexts
         ]
         self._view = SnapshotBuilder(
@@ -81,7 +87,6 @@ class ProxyServer:
         """
         for place, listener in zip(places, self.listeners, strict=True):
             self._ports.append(place.bind(listener.factory))
-            join(self._ports[-1])
         self._start()
 
     def adopt(self, sockets: Iterable[tuple[int, int]]) -> None:
@@ -90,7 +95,6 @@ class ProxyServer:
             self._adopted.append(
                 _shared(self._reactor.adoptStreamPort(number, family, listener.factory))
             )
-            join(self._adopted[-1])
         self._start()
 
     def _start(self) -> None:
@@ -107,7 +111,7 @@ class ProxyServer:
         for place, listener, context in zip(
             configuration.settings.places, self.listeners, contexts, strict=True
         ):
-            listener.use(place, context)
+            listener.use(place, context, configuration.settings.client)
         self.factory.use(configuration.settings.client)
         self.access_log.use(configuration)
         self.handshake_log.use(configuration)
@@ -207,6 +211,7 @@ class _Listener:
         self,
         place: ListenerSettings,
         context: Any,
+        client: ClientSettings,
         factory: Any,
         watch: MetricsObserver,
         log: HandshakeObserver,
@@ -214,14 +219,16 @@ class _Listener:
         from x509proxy.downstream.proxy_protocol_listener import stream_factory
         from x509proxy.transport.tls_context import ServerConnections
 
-        self.connections = ServerConnections(context, place.client_certificate, watch, log)
+        self.connections = ServerConnections(
+            context, place.client_certificate, watch, log, client.max_handshake_bytes
+        )
         self.factory = stream_factory(self.connections, factory, place)
 
-    def use(self, place: ListenerSettings, context: Any) -> None:
+    def use(self, place: ListenerSettings, context: Any, client: ClientSettings) -> None:
         """For the connections to come: another context, and others to believe."""
         from x509proxy.downstream.proxy_protocol_listener import use_place
 
-        self.connections.swap(context, place.client_certificate)
+        self.connections.swap(context, place.client_certificate, client.max_handshake_bytes)
         use_place(self.factory, place)
 
 

@@ -16,8 +16,6 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
-from x509proxy.transport.epoll import end
-
 __all__ = ["DirectWriter"]
 
 # Linux alone has it.
@@ -66,11 +64,8 @@ class DirectWriter:
         return True
 
     def end(self) -> None:
-        """Close the connection when all has been sent; its protocol is told then, in this turn or another."""
-        if self._socket is None or self._behind:
-            self._transport.loseConnection()
-        else:
-            end(self._transport)
+        """Close the connection when all has been sent."""
+        self._transport.loseConnection()
 
     def end_half(self) -> None:
         """Say no more; what comes is still read. Where there is no such half, or bytes wait, the connection is closed."""

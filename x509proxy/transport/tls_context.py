@@ -42,7 +42,14 @@ from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
 from x509proxy.monitoring.handshake_log_format import HandshakeObserver, unlogged
-from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion, Usage
+from x509proxy.settings import (
+    ClientAuth,
+    ClientSettings,
+    SettingsError,
+    TlsSettings,
+    TlsVersion,
+    Usage,
+)
 
 __all__ = [
     "ServerConnections",
@@ -50,6 +57,7 @@ __all__ = [
     "asks_for_certificate",
     "client_certificate",
     "connection_of",
+    "has_long_chain",
     "key_exchange_of",
     "make_context",
     "peer_certificate",
@@ -63,6 +71,15 @@ _VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS
 # strong as the curves, and its SHA-256 makes a handshake cheaper than the SHA-384 that goes with AES-256.
 _CIPHERS = b"ECDHE+AESGCM+AES128:ECDHE+AESGCM:ECDHE+CHACHA20"
 _TLS_1_3_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+# OpenSSL would take ffdhe3072 too: 1.33 ms of the server's for each ClientHello, X25519 0.11, P-521 0.42, and the client pays
+# nothing (D(HE)at, CVE-2002-20001). P-521 stays: in TLS 1.2 a client's certificate must be on a curve of this list.
+_GROUPS = b"X25519MLKEM768:X25519:P-256:P-384:P-521"
+# pyOpenSSL 26.4 has no call for it: set_tmp_ecdh takes one curve. Where a later binding lacks the function, OpenSSL's list stays.
+_set_groups: Callable[[Any, bytes], int] | None = getattr(
+    SSL._lib,  # type: ignore[attr-defined]  # noqa: SLF001
+    "SSL_CTX_set1_curves_list",
+    None,
+)
 _OPTIONS = (
     SSL.OP_NO_TICKET
     | SSL.OP_NO_RENEGOTIATION
@@ -70,6 +87,7 @@ _OPTIONS = (
     | SSL.OP_CIPHER_SERVER_PREFERENCE
 )
 _HTTP_1_1 = b"http/1.1"
+_MOST_ISSUERS = 10  # beside the client's own certificate; public chains have two or three
 _CHECK_LISTS = crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
 
 
@@ -156,6 +174,8 @@ def _make_one(
     context.set_min_proto_version(_VERSIONS[settings.minimum_version])
     context.set_cipher_list(_CIPHERS)
     context.set_tls13_ciphersuites(_TLS_1_3_CIPHERS)
+    if _set_groups is not None:
+        _set_groups(context._context, _GROUPS)  # noqa: SLF001
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -239,6 +259,7 @@ class ServerConnections:
 
     ``asked``: what this listener asks for, if that is not what the others do (:func:`asked_of`). ``watch``: who is told of
     handshakes, by a stream of ours (:mod:`x509proxy.transport.tls_stream`); ``log``: called with each failed one.
+    ``max_handshake_bytes``: what that stream takes of a client until the handshake is complete.
     """
 
     def __init__(
@@ -247,16 +268,22 @@ class ServerConnections:
         asked: ClientAuth | None = None,
         watch: MetricsObserver = NULL_METRICS,
         log: HandshakeObserver = unlogged,
+        max_handshake_bytes: int = ClientSettings().max_handshake_bytes,
     ) -> None:
-        self._context = context
-        self._asked = asked
         self.watch = watch
         self.log = log
+        self.swap(context, asked, max_handshake_bytes)
 
-    def swap(self, context: SSL.Context, asked: ClientAuth | None = None) -> None:
+    def swap(
+        self,
+        context: SSL.Context,
+        asked: ClientAuth | None = None,
+        max_handshake_bytes: int = ClientSettings().max_handshake_bytes,
+    ) -> None:
         """Use these for the connections to come; those that are stay with theirs."""
         self._context = context
         self._asked = asked
+        self.max_handshake_bytes = max_handshake_bytes
 
     def serverConnectionForTLS(self, tlsProtocol: Protocol) -> SSL.Connection:
         return _Connection(self._context, self._asked)
@@ -332,6 +359,19 @@ def _chain(connection: SSL.Connection) -> tuple[bytes, ...]:
         for certificate in followed[1:]
         if certificate in sent
     )
+
+
+def has_long_chain(connection: SSL.Connection) -> bool:
+    """Return whether the client has sent more issuers than a chain of trust has.
+
+    OpenSSL keeps all of them parsed for as long as the connection lives, 3 KiB and more for each.
+    """
+    if isinstance(connection, _Connection) and connection.objections is None:
+        return False  # No certificate has come yet.
+    try:
+        return len(connection.get_peer_cert_chain() or ()) > _MOST_ISSUERS
+    except Exception:
+        return False  # peer_certificate fails in the same way, and takes the certificate for unreadable (L3)
 
 
 def client_certificate(request: Any) -> ClientCertificate | None:

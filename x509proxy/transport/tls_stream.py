@@ -6,7 +6,11 @@ Facts
   for a timer, and asks OpenSSL for output after every input. Here a server's connection, with a protocol of ours on it, has
   its handshake, its records and its end.
 * HTTP without TLS is answered in clear text, by its first octets alone: nothing of it is parsed, and nothing repeated.
-* ``SSL_shutdown`` answers 1 only when both sides have said close_notify (RFC 8446 section 6.1); then TCP may go.
+* ``SSL_shutdown`` returns 1 only when both sides have sent close_notify (RFC 8446 section 6.1); then TCP may go.
+* A KeyUpdate costs 10 microseconds, a record of one octet 2. One turn of the reactor processes 128 records of a connection at
+  most; the rest waits for later turns, and the socket is not read meanwhile.
+* OpenSSL writes the response to a KeyUpdate into its buffer (27 octets), and so it does the refusal of a renegotiation. Both
+  are sent in the same turn. HAProxy and Envoy cut connections that do nothing but rekey; this stream does so too.
 """
 
 from __future__ import annotations
@@ -16,8 +20,10 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
+    IDelayedCall,
     IHandshakeListener,
     IPushProducer,
+    IReactorTime,
     ISSLTransport,
     ITCPTransport,
 )
@@ -30,14 +36,16 @@ from x509proxy.monitoring.handshake_log_format import HandshakeFailure
 from x509proxy.monitoring.reason_codes import handshake_detail, handshake_reason
 from x509proxy.transport.direct_writer import DirectWriter
 from x509proxy.transport.peer import peer_of
-from x509proxy.transport.tls_context import ServerConnections, key_exchange_of
-from x509proxy.transport.tls_records import Records
+from x509proxy.transport.tls_context import ServerConnections, has_long_chain, key_exchange_of
+from x509proxy.transport.tls_records import IncomingRecords
 
 __all__ = ["TlsStream"]
 
 _RECORD = 16384  # RFC 8446 section 5.1; a record's content is never longer
 _PIECE = 131072  # bytes read at a time: twice what Twisted reads, since each piece has to go through all of this
-_AT_ONCE = _PIECE // _RECORD
+_AT_ONCE = 128  # records in a turn: 1.3 ms of KeyUpdates; a piece in records of 1400 octets has 94
+_MOST_EMPTY = 64  # records without data, beyond the number of those with data
+_SHORT = 4096  # octets of a handshake whose issuers need no count: a ClientHello and 20 small certificates, 60 KiB parsed
 _BEFORE = b"before SSL initialization"  # OpenSSL's state until a ClientHello has come
 # HTTP without TLS begins with one of these (RFC 9110 section 9.3, RFC 5789); a TLS record with the octet 22.
 _METHODS = (
@@ -54,29 +62,43 @@ _OUTPUT = 69632  # what 64 KiB of an answer become, with what each record adds, 
 
 @implementer(ISSLTransport)
 class TlsStream(Protocol):
-    """A server's end of one TLS connection, and the transport of the protocol on it."""
+    """A server's end of one TLS connection, and the transport of the protocol on it.
+
+    ``holds_tickets``: the session tickets of TLS 1.3 go out with the first response.
+    """
 
     transport: Any
     disconnecting = False
+    holds_tickets = True
     _log = Logger()
 
     def __init__(
-        self, connections: ServerConnections, protocol: Any, among: set[TlsStream]
+        self,
+        connections: ServerConnections,
+        protocol: Any,
+        among: set[TlsStream],
+        clock: IReactorTime,
     ) -> None:
         self._connections = connections
         self._protocol = protocol
         self._among = among
-        self._records = Records()
+        self._clock = clock
+        self._incoming = IncomingRecords()
+        self._handshake_bytes = connections.max_handshake_bytes  # that may still come
+        self._short = self._handshake_bytes - _SHORT
+        self._empty = 0
+        self._later: IDelayedCall | None = None
         self._first = b""
-        self._shaken = self._is_1_3 = self._is_prompt = False
-        self._over = self._paused = self._reading = self._producing = False
+        self._shaken = self._is_prompt = False
+        self._over = self._paused = self._advancing = self._producing = False
+        self._receiving = True
 
     # Twisted calls, from below.
 
     def makeConnection(self, transport: Any) -> None:
         self.connected = 1
         self.transport = transport
-        self._tls = self._connections.serverConnectionForTLS(self)
+        self._tls: Any = self._connections.serverConnectionForTLS(self)
         self._tls.set_accept_state()
         self._sender = DirectWriter(transport)
         if ITCPTransport.providedBy(transport):
@@ -87,19 +109,40 @@ class TlsStream(Protocol):
         self._told = self.disconnecting  # by whoever has not taken the connection
 
     def dataReceived(self, data: bytes) -> None:
+        """Process this turn's share of what waits and of ``data``. The protocol may pause, close or cut meanwhile."""
         if self._over:
             return
-        # Not len(): a call for each piece that comes (tests/integration/test_costs.py).
-        if not self._first[_LONGEST_METHOD:]:
-            self._first += data[: _LONGEST_METHOD + 1]
-        self._records.feed(data)
-        self._tls.bio_write(data)
-        if self._shaken or self._shake():
-            self._read()
+        if data and not self._receiving:
+            self._incoming.waiting += data
+            return
+        self._advancing = True
+        try:
+            if self._shaken:
+                piece, count = self._incoming.take(data, _AT_ONCE, _PIECE)
+                self._tls.bio_write(piece)
+                full = self._read(count)
+                if (self._empty or full < count) and not self._over:
+                    self._count_empty(count - full, full)
+            else:
+                self._take_handshake(data)
+        finally:
+            self._advancing = False
+        if self._over:
+            self._incoming.waiting = b""
+            return
+        if self._incoming.waiting and not self._paused:
+            self._later = self._clock.callLater(0, self._go_on)
+        wanted = not (self._paused or self._incoming.waiting)
+        if wanted is not self._receiving:
+            self._receive(wanted=wanted)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = 0
         self._over = True
+        self._incoming.waiting = b""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         self._among.discard(self)
         if not (self._shaken or self._told):
             self._report(self._how_it_ended())
@@ -134,6 +177,11 @@ class TlsStream(Protocol):
         if not self._producing:
             self._shut()
 
+    def finish(self) -> None:
+        """Close TCP when all has been sent, without the client's close_notify."""
+        self._over = self.disconnecting = True
+        self._sender.end()
+
     def abortConnection(self) -> None:
         """Close TCP at once: what was sent last may never arrive."""
         self._over = self.disconnecting = True
@@ -141,14 +189,17 @@ class TlsStream(Protocol):
 
     def pauseProducing(self) -> None:
         self._paused = True
-        self.transport.pauseProducing()
+        if self._receiving:
+            self._receive(wanted=False)
 
     def resumeProducing(self) -> None:
         self._paused = False
-        if not self._over:
-            self.transport.resumeProducing()
-            # What came in the same piece as the last thing that was read waits inside OpenSSL, not in the kernel.
-            self._read()
+        if self._over or self._advancing or self._later is not None:
+            return
+        if self._incoming.waiting:
+            self.dataReceived(b"")
+        elif not self._receiving:
+            self._receive(wanted=True)
 
     def stopProducing(self) -> None:
         self.loseConnection()
@@ -182,7 +233,8 @@ class TlsStream(Protocol):
     def setTcpKeepAlive(self, enabled: bool) -> None:
         self.transport.setTcpKeepAlive(enabled)
 
-    def getHandle(self) -> SSL.Connection:
+    def getHandle(self) -> Any:
+        """The TLS connection; nothing once its handshake has failed."""
         return self._tls
 
     def getPeerCertificate(self) -> Any:
@@ -212,11 +264,54 @@ class TlsStream(Protocol):
             return False
         return True
 
+    # The input, a turn's share at a time.
+
+    def _receive(self, *, wanted: bool) -> None:
+        """Read the socket from now on, or do not."""
+        self._receiving = wanted
+        step = self.transport.resumeProducing if wanted else self.transport.pauseProducing
+        step()
+
+    def _go_on(self) -> None:
+        self._later = None
+        if not self._paused:
+            self.dataReceived(b"")
+
+    def _take_handshake(self, data: bytes) -> None:
+        piece, count = self._incoming.take(data, _AT_ONCE, self._handshake_bytes)
+        self._handshake_bytes -= len(piece)
+        # Not len(): a call for each piece that comes (tests/integration/test_costs.py).
+        if not self._first[_LONGEST_METHOD:]:
+            self._first += piece[: _LONGEST_METHOD + 1]
+        self._tls.bio_write(piece)
+        if self._shake():
+            # Part of the records were the handshake's, and do not count as empty.
+            self._read(count)
+
+    def _count_empty(self, empty: int, full: int) -> None:
+        """Cut the connection if it sends too many records without data; send OpenSSL's responses to them.
+
+        A record with data makes up for one without, as long as the client is served.
+        """
+        self._empty += empty if self.disconnecting else empty - full
+        if self._empty > _MOST_EMPTY:
+            self._connections.watch.limited("tls.records-without-data")
+            self.abortConnection()
+            return
+        self._empty = max(0, self._empty)
+        if empty:
+            self._flush()
+
     def _shake(self) -> bool:
         """Go on with the handshake; whether it is over, and well."""
         try:
             self._tls.do_handshake()
         except SSL.WantReadError:
+            if not self._handshake_bytes or (
+                self._handshake_bytes < self._short and has_long_chain(self._tls)
+            ):
+                self._refuse("too_large")
+                return False
             self._flush()
             # Now, and not when it has come: the kernel acknowledges it before we have done our part of the handshake.
             self._is_prompt = self._sender.acknowledge()
@@ -229,13 +324,15 @@ class TlsStream(Protocol):
             self._log.failure("a handshake could not be judged")
             self._refuse("internal_error")
             return False
+        if self._handshake_bytes < self._short and has_long_chain(self._tls):
+            self._refuse("too_large")
+            return False
         self._shaken = True
         version = self._tls.get_protocol_version()
         self._connections.watch.handshake_succeeded(version, key_exchange_of(self._tls))
         # In TLS 1.3 only tickets are left to say, which are never honoured: they go out with the first answer. But a client with
         # Nagle's algorithm holds its request back until it hears something (40 ms with ApacheBench).
-        self._is_1_3 = version == SSL.TLS1_3_VERSION
-        if not (self._is_1_3 and self._is_prompt):
+        if not (self.holds_tickets and version == SSL.TLS1_3_VERSION and self._is_prompt):
             self._flush()
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()
@@ -247,41 +344,24 @@ class TlsStream(Protocol):
             return "timeout"
         return "no_client_hello" if self._tls.get_state_string() == _BEFORE else "client_left"
 
-    def _read(self) -> None:
-        """Hand on what has come, as far as it is wanted. The protocol may pause, close or cut while it is given something."""
-        if self._reading or not self._shaken:
-            return
-        self._reading = True
-        try:
-            more = True
-            while more and not (self._over or self._paused):
-                data, end = self._gather()
-                if data:
-                    self._protocol.dataReceived(data)
-                if end is not None and not self._over:
-                    end()
-                more = end is None
-        finally:
-            self._reading = False
-
-    def _gather(self) -> tuple[bytes, Callable[[], None] | None]:
-        """Several records at once, so that an upload goes on in pieces as large as it came; and what to do when they end."""
+    def _read(self, count: int) -> int:
+        """Hand on the data of up to ``count`` records as one piece; how many of them had data."""
         records: list[bytes] = []
+        end: Callable[[], None] = self._wait
         try:
-            while len(records) < _AT_ONCE and self._records.ready:
-                self._records.ready -= 1
-                records.append(self._tls.recv(_RECORD))
-            end = None if self._records.ready else self._wait
+            for _ in range(count):
+                records.append(self._tls.recv(_RECORD))  # noqa: PERF401 - an exception ends the loop
         except SSL.WantReadError:
-            self._records.ready = 0
-            # In TLS 1.2 what was no data may have to be answered: a renegotiation that is refused. In 1.3 OpenSSL answers a
-            # key update with whatever is written next.
-            end = self._wait if records or self._is_1_3 else self._flush
+            pass
         except SSL.ZeroReturnError:
             end = self._shut
         except SSL.Error:
             end = self._fail
-        return records[0] if len(records) == 1 else b"".join(records), end
+        if records:
+            self._protocol.dataReceived(records[0] if len(records) == 1 else b"".join(records))
+        if not self._over:
+            end()
+        return len(records)
 
     def _wait(self) -> None:
         """Until more comes."""
@@ -314,7 +394,11 @@ class TlsStream(Protocol):
             self._sender.write(_NOT_HTTPS)
         else:
             self._flush()
+        # The client may stay until its time is up; what OpenSSL holds of its handshake, 100 KiB and more, must not.
+        self._tls = None
         self._sender.end_half()
+        if not self._receiving:
+            self._receive(wanted=True)
 
     def _report(self, why: str, detail: str = "") -> None:
         """Count a failed handshake, and log it."""

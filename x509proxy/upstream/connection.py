@@ -37,7 +37,6 @@ from x509proxy.http1.response_parser import ResponseEvent, ResponseHandler, Resp
 from x509proxy.monitoring.reason_codes import connect_reason
 from x509proxy.settings import UpstreamSettings
 from x509proxy.transport.deadlines import NEVER, Deadlines
-from x509proxy.transport.epoll import join
 from x509proxy.upstream.endpoints import connect
 from x509proxy.upstream.request_writer import RequestWriter
 from x509proxy.upstream.timeouts import (
@@ -186,7 +185,6 @@ class Connection(Protocol):
     # Twisted calls.
 
     def connectionMade(self) -> None:
-        join(self.transport)
         self._outgoing = RequestWriter(self.transport)
         if self._state is CLOSED:
             self.transport.abortConnection()

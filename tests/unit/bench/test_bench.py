@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench import load, measure, plot, proof, report, subsystems
+from bench import hostile, load, measure, plot, proof, report, subsystems
 from bench.growth import Curve
 from bench.results import Column, Ratio, Results
 from bench.scale import Scale, Shares
@@ -321,3 +321,26 @@ class Sharing(SynchronousTestCase):
         )
         self.assertIn("1        100 (1.00)                  1000 (1.00)", text)
         self.assertIn("2        190 (2.00)                  1800 (2.00)", text)
+
+
+class Hostile(SynchronousTestCase):
+    def test_quantile(self) -> None:
+        """A quantile is one of the values, and nothing has one of 0."""
+        values = [5.0, 1.0, 3.0]
+        found = [hostile.quantile(values, part) for part in (0.5, 0.99, 1)]
+        self.assertEqual(([3.0, 5.0, 5.0], 0.0), (found, hostile.quantile([], 0.5)))
+
+    def test_row(self) -> None:
+        """A line has a load's name, requests, failures, times, memory, and what was sent."""
+        found = hostile.Honest(requests=[1.0, 9.0], readyz=[4.0], failed=1, not_ready=2)
+        line = hostile.row("none", 2_500_000, found, (1, 2, 3))
+        self.assertEqual(
+            ["none", "2", "1", "9", "9", "9", "4", "2", "1", "2", "3", "2.5"], line.split()
+        )
+
+    def test_register(self) -> None:
+        """A load is registered by its name, with the settings that it needs."""
+        self.patch(hostile, "LOADS", {})
+        hostile.load("quiet", "nothing", "[client]\n")(lambda _target, _seconds: 0)
+        (found,) = hostile.LOADS.values()
+        self.assertEqual(("quiet", "[client]\n"), (found.name, found.settings))

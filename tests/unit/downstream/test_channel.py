@@ -8,7 +8,18 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import certificate
-from tests.support.memory import GET, Desk, RequestTransport, Source, TlsWire, post, reply, undated
+from tests.support.memory import (
+    CUT,
+    GET,
+    Desk,
+    RequestTransport,
+    Source,
+    TlsWire,
+    post,
+    reply,
+    undated,
+)
+from x509proxy.downstream import channel
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome
@@ -978,3 +989,132 @@ class Peers(ChannelTestCase):
         """A factory that has never been drained has nobody to tell."""
         self.connect().lose()
         self.assertIsInstance(self.factory.drain(), Deferred)
+
+
+class Counts:
+    """The kernel's counts for each connection of a test."""
+
+    def __init__(self, _transport: object = None) -> None:
+        self.held: int | None = 0
+        self.received: int | None = 0
+
+    def unsent(self) -> int | None:
+        return self.held
+
+    def acknowledged(self) -> int | None:
+        return self.received
+
+
+class SlowReaders(ChannelTestCase):
+    """Clients that receive slowly, by the kernel's count, and those that have stopped."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.counts = Counts()
+        self.patch(channel, "Delivery", lambda _transport: self.counts)
+        self.arrange(ClientSettings(send_timeout=10, min_response_rate=100))
+
+    def large(self, request: Request) -> None:
+        """A response that does not fit the first flight, complete."""
+        self.accept(request)
+        request.begin(200, b"OK", (), Framing.LENGTH, 20000)
+        request.write(bytes(20000))
+        request.flush()
+        request.finish()
+
+    def outcomes(self) -> list[tuple[Outcome, Code | None]]:
+        return [(exchange.outcome, exchange.code) for exchange in self.desk.exchanges]
+
+    def test_receives(self) -> None:
+        """A response is not cut while the client receives octets fast enough; then it is."""
+        self.desk.then = self.begin
+        wire = self.connect(GET)
+        wire.fill()
+        for received in (1100, 2200, 3300):
+            self.counts.received = received
+            self.clock.advance(10.25)
+            self.expect_open(wire)
+        self.counts.received = 3400
+        self.clock.advance(10.25)
+        self.expect_cut(wire)
+        self.assertEqual([(Outcome.ABORTED, Code.SEND_TIMEOUT)], self.outcomes())
+
+    def test_confirmed(self) -> None:
+        """A large response is recorded when the client has all of it, and the connection goes on meanwhile."""
+        self.desk.then = self.large
+        wire = self.connect(GET)
+        self.assertEqual([], self.outcomes())
+        self.counts.held = 5000
+        self.clock.advance(0.25)
+        self.assertEqual([], self.outcomes())
+        self.counts.held, self.counts.received = 0, 5000
+        self.clock.advance(0.25)
+        self.assertEqual([(Outcome.COMPLETED, None)], self.outcomes())
+        self.expect_open(wire)
+
+    def test_closing(self) -> None:
+        """A connection that ends waits for a client that still receives, and ends when it has everything."""
+        self.desk.then = self.large
+        wire = self.connect(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        self.counts.held = 20000
+        self.counts.received = 2000
+        self.clock.advance(10.25)
+        self.assertFalse(wire.aborted)
+        self.counts.held = 0
+        self.clock.advance(10.25)
+        self.assertTrue(wire.aborted)
+        wire.lose()
+        self.assertEqual([(Outcome.COMPLETED, None)], self.outcomes())
+
+    def test_closing_stuck(self) -> None:
+        """A client that does not receive what the kernel holds for it is cut, and its exchange was not complete."""
+        self.desk.then = self.large
+        wire = self.connect(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        self.counts.held = 20000
+        self.clock.advance(10.25)
+        self.expect_cut(wire)
+        self.assertEqual([(Outcome.ABORTED, Code.SEND_TIMEOUT)], self.outcomes())
+
+    def test_lost(self) -> None:
+        """A connection that is reset takes what was not received with it; one that ends cleanly does not."""
+        self.desk.then = self.large
+        for reason, ended in (
+            (CUT, (Outcome.ABORTED, Code.CLIENT_LEFT)),
+            (None, (Outcome.COMPLETED, None)),
+        ):
+            self.desk.exchanges.clear()
+            wire = self.connect(GET)
+            self.counts.held = 20000
+            wire.lose(reason)
+            self.assertEqual([ended], self.outcomes())
+
+    def test_end_of_drain(self) -> None:
+        """At the end of a drain what has been received is complete, and what has not is not."""
+        self.desk.then = self.large
+        for held, ended in (
+            (20000, (Outcome.ABORTED, Code.SHUTDOWN)),
+            (0, (Outcome.COMPLETED, None)),
+        ):
+            self.desk.exchanges.clear()
+            wire = self.connect(GET)
+            self.counts.held = held
+            wire.protocol.cut()
+            self.expect_cut(wire)
+            self.assertEqual([ended], self.outcomes())
+
+    def test_drain(self) -> None:
+        """A drain waits for a client that still receives, two seconds at a time."""
+        self.desk.then = self.large
+        wire = self.connect(GET)
+        self.counts.held = 20000
+        drained: list[object] = []
+        self.factory.drain().addCallback(drained.append)
+        for received in (1000, 2000, 3000):
+            self.counts.received = received
+            self.clock.advance(2.25)
+            self.assertFalse(wire.aborted)
+        self.counts.held = 0
+        self.clock.advance(2.25)
+        wire.lose()
+        self.assertEqual([None], drained)
+        self.assertEqual([(Outcome.COMPLETED, None)], self.outcomes())

@@ -45,6 +45,10 @@ class Line:
     def answered(self, stays_open: bool) -> None:
         self.told.append(stays_open)
 
+    def confirm(self, exchange: Exchange) -> None:
+        self.told.append("confirm")
+        self.observe(exchange)
+
     def cut(self) -> None:
         self.told.append("cut")
 
@@ -461,6 +465,19 @@ class Recording(RequestTestCase):
                 self.line.sent.startswith(b"HTTP/1.1 401 "),
                 len(self.flushLoggedErrors(ZeroDivisionError)),
             ),
+        )
+
+    def test_large(self) -> None:
+        """A response larger than TCP's first flight is recorded when the connection confirms it; a smaller one at once."""
+        for size, told in ((14600, []), (14601, ["confirm"])):
+            self.line.told.clear()
+            request = self.request()
+            request.begin(200, b"", (), Framing.LENGTH, size)
+            request.write(bytes(size))
+            request.finish()
+            self.assertEqual((told, True), (self.line.told[:-1], request.ended))
+        self.assertEqual(
+            [Outcome.COMPLETED] * 2, [exchange.outcome for exchange in self.line.exchanges]
         )
 
     def test_answered(self) -> None:

@@ -247,6 +247,52 @@ class Forget(DeadlineTestCase):
         self.assertEqual([], other.told)
 
 
+class Turn(DeadlineTestCase):
+    """A look that comes late, since a turn of the reactor took long."""
+
+    def late(self) -> None:
+        """Three seconds pass in one turn; the calls for the next turn are kept."""
+        self.next_turn: list[Any] = []
+        later = self.clock.callLater
+
+        def call_later(delay: float, step: Any) -> Any:
+            if delay:
+                return later(delay, step)
+            self.next_turn.append(step)
+            return SimpleNamespace(cancel=self.next_turn.clear)
+
+        self.patch(self.clock, "callLater", call_later)
+        self.clock.advance(3)
+
+    def test_sockets_first(self) -> None:
+        """What a socket brings in the turn after the look puts the deadline off in time."""
+        early, other = self.watched(1), self.watched(1)
+        self.late()
+        self.assertEqual([], early.told)
+        early.deadline = 4
+        self.next_turn.pop()()
+        self.assertEqual(([], [3.0]), (early.told, other.told))
+        self.clock.advance(1.25)
+        self.next_turn.pop()()
+        self.assertEqual([4.25], early.told)
+
+    def test_newcomers(self) -> None:
+        """Whoever is watched meanwhile does not put the others off."""
+        early = self.watched(1)
+        self.late()
+        self.watched(9)
+        (step,) = self.next_turn
+        step()
+        self.assertEqual([3.0], early.told)
+
+    def test_forgotten(self) -> None:
+        """Nothing is left to be done when all have gone meanwhile."""
+        early = self.watched(1)
+        self.late()
+        self.deadlines.forget(early)
+        self.assertEqual([], self.next_turn)
+
+
 class Timer(DeadlineTestCase):
     def test_none_without_waiters(self) -> None:
         """While nobody waits there is no timer, and a reactor may stop clean."""

@@ -36,12 +36,14 @@ from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersion, Usage
+from x509proxy.transport import tls_context
 from x509proxy.transport.tls_context import (
     ServerConnections,
     client_certificate,
     key_exchange_of,
     make_context,
     peer_certificate,
+    pyopenssl_key,
     require_certificate,
 )
 
@@ -319,6 +321,54 @@ class EveryKind(TlsTestCase):
             )
             self.assertIs(first, handshake_succeeded.certificate)
             self.doCleanups()
+
+
+class Groups(TlsTestCase):
+    """The key exchanges that are offered (RFC 8446 section 4.2.7)."""
+
+    def group(self, name: bytes) -> str | None:
+        """The group that was agreed upon with a client that has one."""
+        client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        client.set_min_proto_version(SSL.TLS1_3_VERSION)
+        assert tls_context._set_groups is not None
+        self.assertEqual(1, tls_context._set_groups(client._context, name))
+        server = accept(ServerConnections(self.server_context()))
+        found = shake(server, SSL.Connection(client, None))
+        return None if found.server_error else server.get_group_name()
+
+    def server_context(self) -> SSL.Context:
+        return server_context()
+
+    def test_offered(self) -> None:
+        """ML-KEM with X25519, X25519 alone and the three NIST curves are agreed upon; nothing that is slow."""
+        taken = [b"X25519MLKEM768", b"X25519", b"P-256", b"P-384", b"P-521"]
+        self.assertEqual(
+            ["X25519MLKEM768", "x25519", "secp256r1", "secp384r1", "secp521r1"],
+            [self.group(name) for name in taken],
+        )
+        for name in (b"ffdhe2048", b"ffdhe3072", b"ffdhe8192", b"X448"):
+            self.assertIs(None, self.group(name), name)
+
+    def test_certificate_on_p521(self) -> None:
+        """A client whose certificate is on P-521 is taken in TLS 1.2 too, where OpenSSL looks for its curve among the groups."""
+        client = pair("EC P-521")
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.use_certificate(client.certificate)
+        context.use_privatekey(pyopenssl_key(client.private_key))
+        found = shake(accept(ServerConnections(server_context())), SSL.Connection(context, None))
+        self.assertEqual(
+            ("", "TLSv1.2"), (found.server_error, found.server.get_protocol_version_name())
+        )
+
+    def test_no_binding(self) -> None:
+        """Where pyOpenSSL's binding has no such function, OpenSSL's own list is offered."""
+        set_groups = tls_context._set_groups
+        self.patch(tls_context, "_set_groups", None)
+        context = server_context()
+        self.patch(tls_context, "_set_groups", set_groups)
+        self.patch(self, "server_context", lambda: context)
+        self.assertEqual("ffdhe3072", self.group(b"ffdhe3072"))
 
 
 class Verdicts(TlsTestCase):

@@ -6,8 +6,13 @@ import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.error import ConnectionDone
@@ -21,22 +26,30 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from tests.support.memory import RequestTransport
+from tests.support.tls13 import RecordClient, tls12_sealer
 from x509proxy.certificates.pem_files import Identity
-from x509proxy.certificates.self_signed import KeyKind, make_self_signed
-from x509proxy.downstream.channel import write_and_close
+from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.downstream.channel import end_without_close_notify, write_and_close
 from x509proxy.downstream.factory import TlsFactory
+from x509proxy.monitoring.counters import Counters
 from x509proxy.monitoring.handshake_log_format import HandshakeFailure
 from x509proxy.settings import ClientAuth
 from x509proxy.transport.direct_writer import DirectWriter
-from x509proxy.transport.tls_context import ServerConnections, make_context
+from x509proxy.transport.tls_context import ServerConnections, make_context, pyopenssl_key
 
-# Records: more than are given to the protocol at once.
-SEVERAL = tuple(b"%d" % number for number in range(10))
+try:
+    from cryptography.hazmat.primitives.asymmetric import mldsa
+except ImportError:  # cryptography 49
+    mldsa = None  # type: ignore[assignment]
+
+# Records: more than are processed in one turn.
+SEVERAL = tuple(b"%d" % (number % 10) for number in range(200))
+FIRST, SECOND = b"".join(SEVERAL[:128]), b"".join(SEVERAL[128:])
 SERVER = make_self_signed(KeyKind.EC, "localhost", server=True)
 
 
@@ -85,6 +98,7 @@ class Plain(Protocol):
 
 class StreamTestCase(SynchronousTestCase):
     VERSION = SSL.TLS1_3_VERSION
+    LIMIT = 32768
 
     def setUp(self) -> None:
         self.application = Application()
@@ -94,11 +108,16 @@ class StreamTestCase(SynchronousTestCase):
         context = make_context(
             Identity(SERVER.certificate, SERVER.private_key), ClientAuth.OPTIONAL
         )
+        self.clock = Clock()
+        self.counters = Counters()
         self.logged: list[HandshakeFailure] = []
-        self.factory = TlsFactory(ServerConnections(context, log=self.logged.append), factory)
+        connections = ServerConnections(
+            context, None, self.counters, self.logged.append, self.LIMIT
+        )
+        self.factory = TlsFactory(connections, factory, self.clock)
         stream: Any = self.factory.buildProtocol(None)
         self.stream = stream
-        self.wire = RequestTransport(Clock()).attach(stream)
+        self.wire = RequestTransport(self.clock).attach(stream)
         client = SSL.Context(SSL.TLS_CLIENT_METHOD)
         client.set_min_proto_version(self.VERSION)
         client.set_max_proto_version(self.VERSION)
@@ -135,6 +154,11 @@ class StreamTestCase(SynchronousTestCase):
         self.assertEqual(["shaken"], self.application.told)
         self.application.told.clear()
 
+    def turn(self) -> None:
+        """Let the turns pass that were asked for."""
+        while self.clock.calls:
+            self.clock.advance(0)
+
     def say(self, *said: bytes) -> None:
         """Several records in one packet."""
         for one in said:
@@ -160,6 +184,7 @@ class Data(StreamTestCase):
         while place < len(large):
             place += self.client.send(large[place:])
         self.wire.deliver(self.take())
+        self.turn()
         self.assertEqual(large, b"".join(self.application.told))  # type: ignore[arg-type]
 
     def test_byte_by_byte(self) -> None:
@@ -301,7 +326,7 @@ class Nagle(TestCase):
         context = make_context(
             Identity(SERVER.certificate, SERVER.private_key), ClientAuth.OPTIONAL
         )
-        factory: Any = TlsFactory(ServerConnections(context), Factory.forProtocol(Echo))
+        factory: Any = TlsFactory(ServerConnections(context), Factory.forProtocol(Echo), reactor)
         port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         times = [await deferToThread(self.ask, port.getHost().port) for _ in range(8)]
@@ -361,6 +386,16 @@ class ProxyAddresses(StreamTestCase):
         self.stream.loseConnection()
         self.assertTrue(self.wire.aborted)
 
+    def test_without_close_notify(self) -> None:
+        """TCP can be ended without the client's close_notify; nothing is read after that."""
+        self.shake()
+        self.stream.loseConnection()
+        end_without_close_notify(self.stream)
+        self.say(b"late")
+        self.assertEqual(
+            (True, False, []), (self.wire.disconnecting, self.wire.aborted, self.application.told)
+        )
+
     def test_half_closed(self) -> None:
         """There is no half of an end in TLS."""
         self.shake()
@@ -383,7 +418,8 @@ class ProxyAddresses(StreamTestCase):
         self.shake()
         self.application.then = lambda _: self.stream.abortConnection()
         self.say(*SEVERAL)
-        self.assertEqual([b"01234567"], self.application.told)
+        self.clock.advance(0)
+        self.assertEqual([FIRST, "lost"], self.application.told)
 
     def test_cut_before_the_end(self) -> None:
         """A protocol that cuts when it is given the last data hears and says no more: the client's end is not answered."""
@@ -420,10 +456,11 @@ class Pauses(StreamTestCase):
         self.shake()
         self.application.then = lambda _: self.stream.pauseProducing()
         self.say(*SEVERAL)
-        self.assertEqual(([b"01234567"], False), (self.application.told, self.wire.reading))
+        self.clock.advance(0)
+        self.assertEqual(([FIRST], False), (self.application.told, self.wire.reading))
         self.application.then = id
         self.stream.resumeProducing()
-        self.assertEqual(([b"01234567", b"89"], True), (self.application.told, self.wire.reading))
+        self.assertEqual(([FIRST, SECOND], True), (self.application.told, self.wire.reading))
 
     def test_resumed_from_within(self) -> None:
         """One that pauses and resumes while it is given something gets each piece once, in order."""
@@ -435,7 +472,8 @@ class Pauses(StreamTestCase):
 
         self.application.then = blink
         self.say(*SEVERAL)
-        self.assertEqual([b"01234567", b"89"], self.application.told)
+        self.clock.advance(0)
+        self.assertEqual([FIRST, SECOND], self.application.told)
 
     def test_before_the_handshake(self) -> None:
         """Resuming before the handshake reads nothing."""
@@ -599,12 +637,313 @@ class Faults(StreamTestCase):
         self.assertFalse(self.wire.disconnecting)
 
 
+class Turns(StreamTestCase):
+    """A connection's share of a reactor turn."""
+
+    def test_share(self) -> None:
+        """A turn processes 128 records; the rest waits, and the socket is not read meanwhile."""
+        self.shake()
+        self.say(*SEVERAL)
+        self.assertEqual(([FIRST], False), (self.application.told, self.wire.reading))
+        self.clock.advance(0)
+        self.assertEqual(([FIRST, SECOND], True), (self.application.told, self.wire.reading))
+
+    def test_more_meanwhile(self) -> None:
+        """Octets that come while others wait are processed after them."""
+        self.shake()
+        self.say(*SEVERAL)
+        self.say(b"more")
+        self.clock.advance(0)
+        self.assertEqual([FIRST, SECOND + b"more"], self.application.told)
+
+    def test_resumed_meanwhile(self) -> None:
+        """A protocol that pauses and resumes between two turns gets nothing twice, nor ahead of its turn."""
+        self.shake()
+        self.say(*SEVERAL)
+        self.stream.pauseProducing()
+        self.stream.resumeProducing()
+        self.assertEqual([FIRST], self.application.told)
+        self.stream.pauseProducing()
+        self.clock.advance(0)
+        self.assertEqual([FIRST], self.application.told)
+        self.stream.resumeProducing()
+        self.assertEqual([FIRST, SECOND], self.application.told)
+
+    def test_lost_meanwhile(self) -> None:
+        """A connection that goes leaves no work for later."""
+        self.shake()
+        self.say(*SEVERAL)
+        self.wire.lose()
+        self.assertEqual(([FIRST, "lost"], []), (self.application.told, self.clock.calls))
+
+    def test_cut_meanwhile(self) -> None:
+        """A connection that is cut gets nothing more in the turn that was arranged."""
+        self.shake()
+        self.say(*SEVERAL)
+        self.stream.abortConnection()
+        self.clock.advance(0)
+        self.assertEqual([FIRST, "lost"], self.application.told)
+
+    def test_nothing_meanwhile(self) -> None:
+        """After a pause without data the socket is read again, however often that is asked for."""
+        self.shake()
+        self.stream.pauseProducing()
+        self.stream.pauseProducing()
+        self.assertFalse(self.wire.reading)
+        self.stream.resumeProducing()
+        self.stream.resumeProducing()
+        self.assertTrue(self.wire.reading)
+
+    def test_paused(self) -> None:
+        """Octets that come although the protocol has paused wait."""
+        self.shake()
+        self.stream.pauseProducing()
+        self.say(b"one")
+        self.assertEqual([], self.application.told)
+        self.stream.resumeProducing()
+        self.assertEqual([b"one"], self.application.told)
+
+
+class Records(StreamTestCase):
+    """A client that writes its own records."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.records = RecordClient()
+        for _ in range(3):
+            if data := self.records.step(self.wire.sent()):
+                self.wire.deliver(data)
+        self.assertEqual(["shaken"], self.application.told)
+        self.application.told.clear()
+        self.stream.write(b"first")
+        self.wire.sent()
+
+    def send(self, *records: bytes) -> None:
+        self.wire.deliver(b"".join(records))
+        self.turn()
+
+    def limits(self) -> dict[str, int]:
+        return self.counters.counts().limits
+
+    def test_key_updates(self) -> None:
+        """64 KeyUpdates in a row are taken, one more cuts the connection."""
+        self.send(*(self.records.key_update() for _ in range(64)), self.records.seal(b"data"))
+        self.assertEqual(([b"data"], False), (self.application.told, self.wire.aborted))
+        self.send(*(self.records.key_update() for _ in range(66)))
+        self.assertTrue(self.wire.aborted)
+        self.assertEqual({"tls.records-without-data": 1}, self.limits())
+
+    def test_in_pieces(self) -> None:
+        """However slowly they come, they count."""
+        for _ in range(64):
+            self.send(self.records.key_update())
+        self.assertFalse(self.wire.aborted)
+        self.send(self.records.key_update())
+        self.assertTrue(self.wire.aborted)
+
+    def test_empty(self) -> None:
+        """Empty records count like KeyUpdates; of 33 in a row OpenSSL itself makes an end."""
+        for _ in range(3):
+            self.send(*(self.records.seal(b"") for _ in range(16)), self.records.key_update())
+        self.assertFalse(self.wire.disconnecting)
+        self.send(*(self.records.seal(b"") for _ in range(16)))
+        self.assertTrue(self.wire.aborted)
+        self.setUp()
+        self.send(*(self.records.seal(b"") for _ in range(33)))
+        self.assertEqual((True, False), (self.wire.disconnecting, self.wire.aborted))
+
+    def test_mixed(self) -> None:
+        """Records with data make up for as many without, in any order, and for no more."""
+        for _ in range(100):
+            self.send(self.records.key_update(), self.records.seal(b"x"))
+        self.assertFalse(self.wire.aborted)
+        for _ in range(65):
+            self.send(self.records.key_update(), self.records.seal(b""), self.records.seal(b"x"))
+        self.assertTrue(self.wire.aborted)
+
+    def test_no_credit(self) -> None:
+        """Data sent before is no credit for later."""
+        self.send(*(self.records.seal(b"x") for _ in range(500)))
+        self.send(*(self.records.key_update() for _ in range(65)))
+        self.assertTrue(self.wire.aborted)
+
+    def test_answered_at_once(self) -> None:
+        """The responses to KeyUpdates are sent in the same turn, but for the last one, which OpenSSL writes with what is next."""
+        sent = 0
+        for number in range(1, 4):
+            self.send(self.records.key_update(answered=True))
+            sent += len(self.wire.sent())
+            self.assertEqual((27 * (number - 1), 0), (sent, self.pending()))
+        self.send(self.records.key_update(answered=True), self.records.seal(b"data"))
+        self.assertEqual(([b"data"], 27), (self.application.told, len(self.wire.sent())))
+
+    def test_while_closing(self) -> None:
+        """A connection that ends answers 64 KeyUpdates at most, whatever data comes between them."""
+        self.stream.loseConnection()
+        self.wire.sent()
+        for _ in range(64):
+            self.send(self.records.key_update(answered=True), self.records.seal(b"x"))
+        self.assertEqual((0, False), (self.pending(), self.wire.aborted))
+        self.send(self.records.seal(b"x"))
+        self.send(self.records.key_update(answered=True), self.records.seal(b"x"))
+        self.assertTrue(self.wire.aborted)
+
+    def pending(self) -> int:
+        """Octets that OpenSSL holds for the client."""
+        try:
+            return len(self.stream.getHandle().bio_read(1 << 20))
+        except SSL.WantReadError:
+            return 0
+
+
+class Renegotiations(StreamTestCase):
+    VERSION = SSL.TLS1_2_VERSION
+
+    def test_bound(self) -> None:
+        """Renegotiations in TLS 1.2 are refused in the same turn, 64 times; then the connection is cut."""
+        self.shake()
+        seal = tls12_sealer(self.client)
+        for _ in range(64):
+            self.wire.deliver(seal(b"\x01\0\0\0"))
+            self.assertEqual((31, False), (len(self.wire.sent()), self.wire.aborted))
+        self.wire.deliver(seal(b"\x01\0\0\0"))
+        self.assertEqual(([], True), (self.application.told, self.wire.aborted))
+
+
+class Handshakes(StreamTestCase):
+    """What a handshake may cost."""
+
+    def failures(self) -> dict[str, int]:
+        return self.counters.counts().handshake_failures
+
+    def test_endless_hello(self) -> None:
+        """A ClientHello that is larger than the limit ends the handshake when the limit is reached, and not before."""
+        hello = b"\x01\x01\xff\xff" + bytes(65535)
+        parts = [hello[at : at + 4000] for at in range(0, len(hello), 4000)]
+        records = b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for part in parts)
+        self.wire.deliver(records[: self.LIMIT - 1])
+        self.assertEqual({}, self.failures())
+        self.wire.deliver(records[self.LIMIT - 1 :])
+        self.assertEqual({"too_large": 1}, self.failures())
+        self.assertEqual(b"", self.stream._incoming.waiting)
+
+    def test_small_records(self) -> None:
+        """So does one in records of an octet each, which take many turns; the client's end is noticed after that."""
+        hello = b"\x01\x01\xff\xff" + bytes(6000)
+        self.wire.deliver(b"".join(b"\x16\x03\x01\0\x01" + bytes([octet]) for octet in hello))
+        self.assertEqual(({}, False), (self.failures(), self.wire.reading))
+        self.turn()
+        self.assertEqual(({"too_large": 1}, True), (self.failures(), self.wire.reading))
+
+    def test_drops(self) -> None:
+        """After that nothing more is kept, and the end is noticed."""
+        self.test_endless_hello()
+        self.wire.deliver(bytes(100000))
+        self.assertEqual((True, b""), (self.wire.reading, self.wire.sent()))
+
+    def client_context(self, own: SelfSigned | None = None) -> SSL.Context:
+        client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        client.set_min_proto_version(self.VERSION)
+        if own is not None:
+            client.use_certificate(own.certificate)
+            client.use_privatekey(pyopenssl_key(own.private_key))
+        return client
+
+    def handshake(self, client: SSL.Context, issuers: Sequence[x509.Certificate]) -> None:
+        for issuer in issuers:
+            client.add_extra_chain_cert(issuer)
+        self.client = SSL.Connection(client, None)
+        self.client.set_connect_state()
+        with contextlib.suppress(SSL.Error):
+            self.exchange()
+
+    def test_chain(self) -> None:
+        """Ten issuers beside the client's certificate are taken, eleven are not."""
+        own = make_self_signed(KeyKind.EC, "client")
+        self.handshake(self.client_context(own), [SERVER.certificate] * 10)
+        self.assertEqual((["shaken"], {}), (self.application.told, self.failures()))
+        self.setUp()
+        self.handshake(self.client_context(own), [SERVER.certificate] * 11)
+        self.assertEqual(([], {"too_large": 1}), (self.application.told, self.failures()))
+
+    def test_chain_unknown(self) -> None:
+        """Where the chain cannot be counted, the handshake goes on: the certificate is unreadable then (L3)."""
+
+        def fail(*_: object, **__: object) -> Any:
+            raise ValueError("injected")
+
+        self.patch(SSL.Connection, "get_peer_cert_chain", fail)
+        self.handshake(
+            self.client_context(make_self_signed(KeyKind.EC, "client")), [SERVER.certificate] * 11
+        )
+        self.assertEqual((["shaken"], {}), (self.application.told, self.failures()))
+
+    def test_chain_held(self) -> None:
+        """A client that sends a long chain and then nothing is refused before its handshake is complete."""
+        context = self.client_context(make_self_signed(KeyKind.EC, "client"))
+        for _ in range(11):
+            context.add_extra_chain_cert(SERVER.certificate)
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        with contextlib.suppress(SSL.WantReadError):
+            client.do_handshake()
+        self.wire.deliver(client.bio_read(1 << 20))
+        client.bio_write(self.wire.sent())
+        client.do_handshake()
+        flight = client.bio_read(1 << 20)
+        # All but Finished and CertificateVerify: the record that holds the certificates is the first after ChangeCipherSpec.
+        certificates = 6 + 5 + int.from_bytes(flight[9:11], "big")
+        self.wire.deliver(flight[:certificates])
+        self.assertEqual(({"too_large": 1}, []), (self.failures(), self.application.told))
+
+    def test_large_keys(self) -> None:
+        """A chain of three ML-DSA-87 certificates of 8 KiB each fits."""
+        if mldsa is None:
+            raise SkipTest("this version of cryptography has no ML-DSA")
+        key = mldsa.MLDSA87PrivateKey.generate()
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "client")])
+        padding = x509.UnrecognizedExtension(
+            x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), bytes(780)
+        )
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), 1)
+            .not_valid_before(SERVER.certificate.not_valid_before_utc)
+            .not_valid_after(SERVER.certificate.not_valid_after_utc)
+            .add_extension(padding, critical=False)
+            .sign(key, None)
+        )
+        self.assertIn(len(certificate.public_bytes(Encoding.DER)), range(8150, 8193))
+        path = Path(self.mktemp())
+        path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        client = self.client_context()
+        client.use_certificate(certificate)
+        client.use_privatekey_file(str(path))
+        self.handshake(client, [certificate] * 2)
+        self.assertEqual((["shaken"], {}), (self.application.told, self.failures()))
+
+    def test_data_behind(self) -> None:
+        """Data behind the handshake does not count, however much comes with its last octet."""
+        data = bytes(range(256)) * 400
+        with contextlib.suppress(SSL.WantReadError):
+            self.client.do_handshake()
+        self.wire.deliver(self.take())
+        self.client.bio_write(self.wire.sent())
+        self.client.do_handshake()
+        place = 0
+        while place < len(data):
+            place += self.client.send(data[place:])
+        self.wire.deliver(self.take())
+        self.turn()
+        self.assertEqual("shaken", self.application.told.pop(0))
+        self.assertEqual(data, b"".join(self.application.told))  # type: ignore[arg-type]
+
+
 class Factories(SynchronousTestCase):
     def test_refusal(self) -> None:
         """A factory that makes no protocol makes no stream."""
         inner = Factory()
         self.patch(inner, "buildProtocol", lambda _: None)
-        self.assertIs(None, TlsFactory(ServerConnections(None), inner).buildProtocol(None))  # type: ignore[arg-type]
+        self.assertIs(None, TlsFactory(ServerConnections(None), inner, Clock()).buildProtocol(None))  # type: ignore[arg-type]
 
     def test_start_and_stop(self) -> None:
         """The factory within is started and stopped with it."""
@@ -613,7 +952,7 @@ class Factories(SynchronousTestCase):
         self.patch(inner, "startFactory", lambda: told.append("start"))
         self.patch(inner, "stopFactory", lambda: told.append("stop"))
         inner.noisy = False
-        factory = TlsFactory(ServerConnections(None), inner)  # type: ignore[arg-type]
+        factory = TlsFactory(ServerConnections(None), inner, Clock())  # type: ignore[arg-type]
         factory.doStart()
         factory.doStop()
         self.assertEqual(["start", "stop"], told)
