@@ -280,9 +280,7 @@ class Pool:
             )
 
     def _make_room(self) -> None:
-        """If clients that do not read hold more than half of the connections, take that of the one that is furthest behind."""
-        if self._may_open():
-            return
+        """Where all are lent, more than half to clients that do not read, take that of the one that is furthest behind."""
         unread = [connection for connection in self._busy if connection.paused_at < math.inf]
         if len(unread) > self._most_unread:
             last = min(unread, key=lambda connection: connection.paused_at)
