@@ -236,10 +236,10 @@ class Wired(SynchronousTestCase):
         )
 
     def test_silent_workers(self) -> None:
-        """Where nobody can look, workers report nothing."""
+        """Where nobody can look, workers report no more than that they live."""
         _, pipe = self.worker(self.service("workers = 2", admin=""))
         self.reactor.advance(1.0)
-        self.assertEqual(["serving"], [message["kind"] for message in self.said(pipe)])
+        self.assertEqual(["serving", "alive"], [message["kind"] for message in self.said(pipe)])
 
     def test_rubbish(self) -> None:
         """A report that is none is what the parent ends a worker for: a ValueError."""

@@ -84,7 +84,7 @@ class ProxyFactory(NamedFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a channel, or ``None``: the port closes the connection then."""
         if len(self._callers) < self.most_connections:
-            return self.make_channel()
+            return Channel(self)
         self._watch.limited("client.max-connections")
         return None
 
@@ -110,7 +110,8 @@ class ProxyFactory(NamedFactory):
         return len(self._callers)
 
     def _has_room(self) -> bool:
-        if len(self._callers) >= min(self.settings.max_connections, self.most_connections):
+        taken = len(self._callers)
+        if taken >= self.settings.max_connections or taken >= self.most_connections:
             self._watch.limited("client.max-connections")
             if self._when_full is WhenFull.REJECT:
                 return False

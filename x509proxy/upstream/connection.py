@@ -66,9 +66,7 @@ class ConnectionOwner(Interface):
 
     settings: UpstreamSettings
     deadlines: Deadlines
-
-    @property
-    def exchanges(self) -> int: ...
+    exchanges: int
 
     def opened(self, connection: Connection) -> None: ...
     def failed(self, connection: Connection, refusal: ErrorResponse) -> None: ...

@@ -24,7 +24,6 @@ class BackendHealth:
         "_clock",
         "_failed_at",
         "_settings",
-        "exchanges",
         "failures",
         "health",
         "spotless",
@@ -43,7 +42,6 @@ class BackendHealth:
         self._checks = checks
         self._checked: float | None = None
         self._failed_at: float | None = None
-        self.exchanges = 0
         self.failures = 0
         self.health = Health(clock.seconds())
         self.spotless = True
@@ -104,7 +102,6 @@ class BackendHealth:
             since=self.health.since + ahead,
             due=self.due(),
             last_error=self.health.reason,
-            exchanges=self.exchanges,
             failures=self.failures,
             last_check=None if self._checked is None else self._checked + ahead,
             last_failure=None if self._failed_at is None else self._failed_at + ahead,

@@ -74,8 +74,8 @@ class _Waiting:
 class Pool:
     """The connections to one back end, and what is known of it.
 
-    ``turn``: when it was last chosen among several; ``name``: its address, for the record of exchanges.
-    ``health``: how it is asked whether it is well, from :meth:`start` on.
+    ``exchanges``: how many have gone well; ``turn``: when it was last chosen among several; ``name``: its address, for the
+    record of exchanges. ``health``: how it is asked whether it is well, from :meth:`start` on.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Pool:
         self.name = str(backend)
         self.record = BackendHealth(backend, deadlines.clock, settings, health)
         self.turn = 0
+        self.exchanges = 0
         self.settings = settings
         self.deadlines = deadlines
         self._endpoint = endpoint
@@ -120,16 +121,11 @@ class Pool:
         """How many exchanges there are, or wait to be."""
         return len(self._busy) + len(self._opening) + len(self._waiting)
 
-    @property
-    def exchanges(self) -> int:
-        """The number of exchanges that have gone well."""
-        return self.record.exchanges
-
     def status(self) -> PoolStatus:
         """What there is to see of it, now."""
         return attrs.evolve(
             self.record.status(time.time()),
-            busy=len(self._busy), idle=len(self._idle), opening=len(self._opening), waiting=len(self._waiting),
+            exchanges=self.exchanges, busy=len(self._busy), idle=len(self._idle), opening=len(self._opening), waiting=len(self._waiting),
         )  # fmt: skip
 
     def start(self) -> None:
@@ -143,7 +139,7 @@ class Pool:
 
     def acquire(self, asker: ConnectionWaiter) -> None:
         """Give ``asker`` a connection, now or later, or the reason why not."""
-        if not self._may_upload(asker):
+        if asker.streams and not self._may_upload(asker):
             self._hold_up(asker)
             return
         while self._idle:
@@ -151,8 +147,11 @@ class Pool:
                 self._lend(self._idle.pop(), asker)
                 return
             self._idle[-1].close()
-        self._make_room()
-        match plan(len(self._busy) + len(self._opening), len(self._waiting), self.settings):
+        taken = len(self._busy) + len(self._opening)
+        if taken >= self.settings.max_connections:
+            self._make_room()
+            taken = len(self._busy) + len(self._opening)
+        match plan(taken, len(self._waiting), self.settings):
             case Step.OPEN:
                 self._open(asker)
             case Step.WAIT:
@@ -197,7 +196,7 @@ class Pool:
 
     def served(self, connection: Connection) -> None:
         """Its exchange went well."""
-        self.record.exchanges += 1
+        self.exchanges += 1
         if not self.record.spotless:
             self.record.served(connection.born)
 
@@ -281,9 +280,7 @@ class Pool:
             )
 
     def _make_room(self) -> None:
-        """If clients that do not read hold more than half of the connections, take that of the one that is furthest behind."""
-        if self._may_open():
-            return
+        """Where all are lent, more than half to clients that do not read, take that of the one that is furthest behind."""
         unread = [connection for connection in self._busy if connection.paused_at < math.inf]
         if len(unread) > self._most_unread:
             last = min(unread, key=lambda connection: connection.paused_at)

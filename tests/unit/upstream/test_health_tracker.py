@@ -107,14 +107,13 @@ class RecordTests(SynchronousTestCase):
         expected = PoolStatus(name="https://as.example/base", state=BackendState.UP, since=1000.0)
         self.assertEqual(expected, self.record.status(1000.0))
         self.arrange(HealthSettings(path="/", rise=1))
-        self.record.exchanges += 3
         self.record.failed(100, "refused")
         self.record.faulted(100, "late")
         self.clock.advance(5)
         self.record.checked("")
         self.clock.advance(12)
         expected = PoolStatus(
-            name="https://as.example/base", state=BackendState.UP, since=1011.0, last_error="late", exchanges=3, failures=2,
+            name="https://as.example/base", state=BackendState.UP, since=1011.0, last_error="late", failures=2,
             last_check=1005.0, last_failure=1000.0,
         )  # fmt: skip
         self.assertEqual(expected, self.record.status(1017.0))
