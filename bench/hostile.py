@@ -524,6 +524,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     # Not this module under two names: the loads of others register with the one that is imported.
+    import bench.hostile_availability  # noqa: F401 - registers its loads
     from bench.hostile import main as run
 
     sys.exit(run())
