@@ -167,10 +167,6 @@ def _further(arguments: argparse.Namespace, run: Run, results: Results) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; :returns: the exit status."""
     arguments = _arguments(words)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
     try:
         if arguments.hostile:
             return hostile.main([])
@@ -185,5 +181,14 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _prepare_process() -> None:
+    """Raise the limit of open files, and end as Ctrl-C does on other signals: for this process alone."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+
+
 if __name__ == "__main__":
+    _prepare_process()
     sys.exit(main())
