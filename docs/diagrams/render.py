@@ -1,7 +1,7 @@
 """Diagrams of the documentation: SVG from the text sources beside this file.
 
 ``python docs/diagrams/render.py`` writes each ``NAME.svg`` anew: from ``NAME.toml``, and
-``packages.svg`` from the layers in ``.importlinter``. ``tests/docs/test_diagrams.py`` fails where a
+``packages.svg`` from the layers in ``.importlinter``. ``tests/docs/test_site.py`` fails where a
 picture differs from its source.
 
 A source has ``title``, ``description`` and ``unit``, the pixels of one column and one row. Its
