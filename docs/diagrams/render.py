@@ -33,7 +33,7 @@ STYLES = {
     "stop": ("#fbe3e3", "#c53030"),
 }
 _FONT = "font-family='DejaVu Sans, Verdana, sans-serif'"
-_MARGIN, _GAP, _LINE = 16, 7, 16
+_MARGIN, _GAP, _LINE = 16, 7, 18
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -131,7 +131,7 @@ def _box(place: Box, box: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _text(x: float, y: float, text: str, look: str) -> str:
-    return f"<text x='{x:g}' y='{y:g}' font-size='12' {_FONT} {look}>{escape(text)}</text>"
+    return f"<text x='{x:g}' y='{y:g}' font-size='14' {_FONT} {look}>{escape(text)}</text>"
 
 
 def _arrow(start: Box, end: Box, arrow: Mapping[str, Any]) -> Iterator[str]:
