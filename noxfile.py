@@ -29,7 +29,7 @@ OLDEST = (
     "msgspec==0.20.0",
     "tomli==2.2.1",
 )
-CHECKED = ("x509proxy", "tests", "interop", "bench")
+CHECKED = ("x509proxy", "tests", "interop", "bench", "docs")
 COVERAGE = "100"  # percent, of lines and branches
 FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "60")
 # For the servers, clients and scanners of interop/, by their Debian names.
@@ -134,6 +134,14 @@ def coverage(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     trial(session, *(session.posargs or ["tests"]), coverage=True)
     session.run("coverage", "report", f"--fail-under={COVERAGE}")
+
+
+@nox.session(python=DEFAULT)
+def docs(session: nox.Session) -> None:
+    """The documentation's site, with each warning an error; posargs: the folder to write to."""
+    session.install("-e", ".[docs]")
+    folder = session.posargs[0] if session.posargs else str(Path(session.create_tmp()) / "html")
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "docs", folder)
 
 
 @nox.session(python=DEFAULT)

@@ -63,6 +63,7 @@ setup(
             "requests",
         ],
         "bench": ["matplotlib"],
+        "docs": ["sphinx>=8", "furo"],
         # From h11 on: foreign eyes, with which the tests look at what goes over the wire, and at what the documents say.
         "test": [
             "coverage",

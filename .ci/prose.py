@@ -25,7 +25,7 @@ _WORDS = re.compile(
     r"|\bgoes? deaf\b|\bdeaf\b|\bthe house\b|\bfloor plan\b|\blaws? (?:L\d|of the house)|\(law L\d",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[A-Z`*\"'(])")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')*]*\s+(?=[A-Z`*\"'(])")
 _LITERAL = re.compile(r"``[^`]*``|:\w+(?::\w+)?:`[^`]*`|`[^`]*`_*|https?://\S+")
 
 
@@ -50,7 +50,7 @@ def main(names: list[str]) -> int:
 
 def tracked() -> list[Path]:
     """Return the Python modules and pages that are in the repository."""
-    command = ["git", "ls-files", "*.py", "*.rst"]
+    command = ["git", "ls-files", "*.py", "*.rst", "*.md"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return [ROOT / name for name in listed.stdout.split() if not name.startswith("changelog.d/")]
 

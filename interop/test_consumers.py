@@ -294,10 +294,10 @@ class OwnHeaders(arrivals.ArrivalStage):
         self.assertEqual([("X-Verdict", "NONE"), ("X-Via", "edge 1")], anonymous)
 
     def test_maximum(self) -> None:
-        """``maximum`` in the place of the preset's header: what is larger is answered 400, what is smaller passes."""
+        """``max-value-bytes`` in the place of the preset's header: what is larger is answered 400, what is smaller passes."""
         proxy = self.behind(
             _OWN
-            + 'preset = "aspnet"\n[[headers]]\nname = "X-Client-Cert"\nformat = "base64-der"\nmaximum = 800\n'
+            + 'preset = "aspnet"\n[[headers]]\nname = "X-Client-Cert"\nformat = "base64-der"\nmax-value-bytes = 800\n'
         )
         self.assertEqual((400, ()), self.ask(proxy, self.client(KeyKind.RSA)))
         mine = self.client(KeyKind.EC)

@@ -30,7 +30,7 @@ Every key of the configuration file. The page is made from the code
 (``python -m tests.support.settings_page``), and a test compares the two. A change of a
 key that needs a *restart* is rejected by a reload; other changes are used by it. Names
 of files are relative to the folder of the configuration file.
-``docs/configuration.rst`` explains the tables.
+:doc:`configuration` explains the tables.
 """
 
 

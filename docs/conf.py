@@ -1,0 +1,71 @@
+"""Configuration of the documentation's site: ``nox -s docs`` builds it, and so does Read the Docs."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "x509proxy"
+author = "the authors of x509proxy"
+copyright = "MIT licence"  # noqa: A001 - the name that Sphinx reads
+release = version = installed("x509proxy")
+
+extensions = ["sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+# The comments of the pages name the tests that run a block; no page is a template.
+templates_path: list[str] = []
+nitpicky = True
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+# The docstrings of Twisted are in another format.
+autodoc_inherit_docstrings = False
+autodoc_default_options = {"members": True, "show-inheritance": True}
+
+# References that lead to no page, each with its reason:
+_INTERNAL = (
+    "certificates|cli|config|downstream|exchange|forwarding|http1|monitoring|redaction|relay"
+    "|service|transport|upstream"
+)
+nitpick_ignore_regex = [
+    # Internal modules: docstrings name them for readers of the code; the site has the public ones.
+    (r"py:.*", rf"x509proxy\.({_INTERNAL})(\..*)?"),
+    # The same, relative to the package or module of the docstring.
+    (r"py:(mod|class|func|meth|attr|data)", r"[a-z_]+(\.\w+)?"),
+    # Private names of a public module, in a signature.
+    (r"py:class", r"x509proxy\.\w+\._\w+"),
+    # Other projects: their inventories are on the network, which a build must not need.
+    (r"py:.*", r"(OpenSSL|attrs|cryptography|msgspec|ssl|twisted|x509|zope)\..*"),
+    (r"py:class", r"(<InterfaceClass .*|ReverseProxyResource|Deferred|Failure)"),
+    # The standard library.
+    (r"py:.*", r"(collections\.abc|enum|pathlib|socket|typing)\..*"),
+    (r"py:class", r"(Any|Callable|Iterator|Path|Sequence|bool|bytes|float|int|object|str|tuple)"),
+    (r"py:exc", r"ValueError"),
+]
+# Blocks of header fields alone are shown with the lexer of HTTP, which expects a request line.
+suppress_warnings = ["misc.highlighting_failure"]
+
+html_theme = "furo"
+html_title = f"x509proxy {release}"
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True}
+
+
+def setup(app: Sphinx) -> None:
+    """Leave the keys of a table of settings to ``settings.rst``, which is made from their facts."""
+    app.connect("autodoc-process-signature", _signature)
+
+
+def _signature(
+    _app: Sphinx, kind: str, _name: str, value: object, _options: object, *signature: str | None
+) -> tuple[str | None, str | None]:
+    from x509proxy.settings import Settings
+
+    if kind == "class" and isinstance(value, type) and issubclass(value, Settings):
+        return "", None
+    arguments, result = signature
+    return arguments, result
