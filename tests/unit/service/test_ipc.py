@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import pair
+from tests.support.tokens import key_set
 from tests.system.test_service import Files, parse
 from tests.unit.certificates.test_trust_store import make_crl
 from x509proxy.certificates.pem_files import Identity
@@ -52,6 +53,7 @@ class Configurations(SynchronousTestCase):
         files.write("ca.pem", root.certificate.public_bytes(Encoding.PEM))
         files.write("crl.pem", make_crl(root, days=(-9, -1)).public_bytes(Encoding.PEM))
         other = make_self_signed(KeyKind.RSA, "other", names=["other.example"], server=True)
+        files.write("jwks.json", key_set())
         files.write("other.pem", other.certificate_pem + other.key_pem)
         toml = """
             trust = "either"
@@ -69,6 +71,12 @@ class Configurations(SynchronousTestCase):
             client-certificate = "none"
             [[certificates]]
             certificate = "other.pem"
+            [tokens]
+            level = "jwt"
+            issuer = "https://as.example"
+            audience = ["a"]
+            jwks-file = "jwks.json"
+            ca = "ca.pem"
             [discovery]
             mtls = "https://mtls.example.com"
             [upstream]
