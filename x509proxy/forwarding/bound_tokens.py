@@ -28,8 +28,8 @@ import attrs
 
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.exchange import TokenVerdict
-from x509proxy.forwarding.header_rules import fold
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
+from x509proxy.http1.fields import fold
 from x509proxy.http1.messages import RequestHead
 from x509proxy.settings import TokenRequirement
 
