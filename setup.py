@@ -49,6 +49,8 @@ setup(
     extras_require={
         # What Prometheus reads (docs/operations/metrics.rst).
         "metrics": ["prometheus-client"],
+        # The signatures of access tokens (docs/protect-an-api.rst).
+        "jwt": ["joserfc>=1.8"],
         # For the servers and clients of the interop; the others come from Debian and npm (noxfile.py).
         "interop": [
             "authlib",
@@ -82,6 +84,7 @@ setup(
             "gunicorn",
             "tlslite-ng",
             "prometheus-client",
+            "joserfc>=1.8",
             "pyyaml",
             "types-PyYAML",
             "docutils",

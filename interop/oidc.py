@@ -107,11 +107,12 @@ class OidcStage(Stage):
         discovery: object = None,
         secret: bool = True,
         mtls: str = "",
+        api: str = "",
     ) -> Proxy:
         """Start the page's provider, and the proxy in front of it. ``toml`` and ``mtls``: the page's own unless given."""
         self.write(
             "configuration.json",
-            json.dumps({"clients": self.registered, "discovery": discovery or {}}),
+            json.dumps({"clients": self.registered, "discovery": discovery or {}, "api": api}),
         )
         self.write("mtls.mjs", mtls or page("mtls.mjs", {}))
         issuer = f"https://localhost:{issuer_port or self.ports.mtls}"

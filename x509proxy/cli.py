@@ -106,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the systemd unit whose credentials the configuration names, if it is not installed",
     )
+    command.add_argument(
+        "--online", action="store_true", help="ask the authorization server of [tokens] too"
+    )
     command.set_defaults(command=_check)
 
     command = commands.add_parser(
@@ -203,12 +206,16 @@ def _secret(preset: str, write: Path | None) -> None:
         print(line.replace("{name}", name))
 
 
-def _check(path: str, json: bool, strict: bool, unit: str | None) -> int:
+def _check(path: str, json: bool, strict: bool, unit: str | None, online: bool) -> int:
     from x509proxy.service.config_check import Severity, review
 
     findings = review(path, unit)
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     is_good = all(finding.severity not in bad for finding in findings)
+    if is_good and online:
+        from twisted.internet import reactor
+
+        _probe(path, reactor)
     if json:
         _print_findings(path, findings, is_good)
         return 0 if is_good else 1
@@ -232,6 +239,33 @@ def _print_findings(path: str, findings: Sequence[Finding], is_good: bool) -> No
         for one in findings
     ]
     print(json.dumps({"file": path, "good": is_good, "findings": rows}, indent=2))
+
+
+def _probe(path: str, reactor: IReactorCore) -> None:
+    """Run the reactor until the servers that a configuration names have been asked.
+
+    :raises SettingsError: one does not respond as it must.
+    """
+    from x509proxy.service.config_check import probe
+
+    found: list[str | SettingsError] = []
+
+    def failed(failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, SettingsError):
+            error = SettingsError(f"tokens: found an error of the kind {type(error).__name__}")
+        found.append(error)
+
+    def begin() -> None:
+        asked = probe(path, reactor).addCallbacks(found.append, failed)
+        asked.addBoth(lambda _: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    (result,) = found
+    if isinstance(result, SettingsError):
+        raise result
+    print(result, file=sys.stderr)
 
 
 def _presets(name: str | None) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
 from x509proxy.http1.errors import Code
 
-__all__ = ["Exchange", "Observer", "Outcome", "unobserved"]
+__all__ = ["Exchange", "Observer", "Outcome", "TokenVerdict", "unobserved"]
 
 
 class Outcome(enum.Enum):
@@ -22,6 +22,23 @@ class Outcome(enum.Enum):
     """The proxy itself answered; the back end heard nothing of it, or its answer was not fit to hand on."""
     ABORTED = "aborted"
     """The answer was not handed on whole: the client or the back end left before its end."""
+
+
+class TokenVerdict(enum.Enum):
+    """The result of the check of a request's access token (:mod:`x509proxy.authorization`)."""
+
+    UNCHECKED = "UNCHECKED"
+    """No rule asks for a check."""
+    ABSENT = "ABSENT"
+    """There was no token, and none is needed."""
+    BOUND = "BOUND"
+    """The token is bound to the certificate of this connection."""
+    UNBOUND = "UNBOUND"
+    """The token has no binding that can be read here, and needs none."""
+    DPOP = "DPOP"
+    """The token is bound to a DPoP key (RFC 9449), which the back end checks."""
+    REJECTED = "REJECTED"
+    """The token was not accepted; ``code`` has the reason."""
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +68,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     key_exchange: str = ""
     certificate: ClientCertificate | None = None
     forged: int = 0
+    token: TokenVerdict = TokenVerdict.UNCHECKED
     invalid_header_names: int = 0
     backend: str = ""
     request_id: str = ""

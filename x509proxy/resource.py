@@ -14,11 +14,14 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Request as StockRequest
 
+from x509proxy.authorization.token_check import TokenCheck
 from x509proxy.config.loader import Configuration
+from x509proxy.config.token_files import TokenFiles, read_token_files
 from x509proxy.downstream.site_request import SiteRequest, read_stock_head
 from x509proxy.exchange import Observer, unobserved
 from x509proxy.forwarding.header_rules import HeaderRules, read_rules
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
+from x509proxy.monitoring.snapshot import TokenState
 from x509proxy.relay import ProxiedRequest, Relay
 from x509proxy.settings import (
     Backend,
@@ -29,7 +32,9 @@ from x509proxy.settings import (
     ProxySettings,
     Scheme,
     SettingsError,
+    TokenSettings,
     UpstreamSettings,
+    token_problems,
 )
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.transport.tls_context import asks_for_certificate
@@ -49,6 +54,7 @@ class X509ProxyResource(ReverseProxyResource):
     :param host: the back end's host; :param port: its port; :param path: put before every target, without a trailing slash.
     :param header: the secret header name, 32 characters or more; ``None`` for presets whose names are fixed.
     :param preset: which server it is (:mod:`x509proxy.forwarding.presets`).
+    :param tokens: the way to read access tokens, for ``policy.rules`` with ``token``.
     :param discovery: where clients with certificates go, to be added to the server's metadata.
     :param pools: the back ends, if not the one at ``host`` and ``port``.
     :param observe: called with each :class:`~x509proxy.exchange.Exchange` after its end.
@@ -70,6 +76,7 @@ class X509ProxyResource(ReverseProxyResource):
         rules: HeaderRules | None = None,
         policy: PolicySettings = PolicySettings(),
         discovery: DiscoverySettings | None = None,
+        tokens: TokenSettings | TokenFiles | None = None,
         client: ClientSettings = ClientSettings(),
         upstream: UpstreamSettings = UpstreamSettings(),
         pools: Sequence[Pool] = (),
@@ -91,6 +98,12 @@ class X509ProxyResource(ReverseProxyResource):
         self._rules = rules or read_rules(ProxySettings(preset=preset, header=header))
         self._policy = policy
         self._discovery = discovery
+        self._token_files = tokens if isinstance(tokens, TokenFiles) else read_token_files(tokens)
+        files = self._token_files
+        settings = None if files is None else files.settings
+        if problems := [*token_problems(policy.rules, settings)]:
+            raise SettingsError(*problems)
+        self._tokens = _token_check(self._token_files, reactor)
         self._client = client
         self._pools = tuple(pools) or (self._only_pool(upstream),)
         self._behind: object = None
@@ -106,7 +119,7 @@ class X509ProxyResource(ReverseProxyResource):
         first = configuration.backends[0]
         made = cls(
             first.host, first.port, first.base, reactor, rules=configuration.rules, policy=settings.policy,
-            discovery=settings.discovery, client=settings.client, upstream=settings.upstream, pools=pools, deadlines=deadlines,
+            discovery=settings.discovery, tokens=configuration.tokens, client=settings.client, upstream=settings.upstream, pools=pools, deadlines=deadlines,
             observe=observe,
         )  # fmt: skip
         made._behind = _behind(configuration)
@@ -126,9 +139,16 @@ class X509ProxyResource(ReverseProxyResource):
         """The back ends of the day."""
         return self._pools
 
+    @property
+    def token_state(self) -> TokenState | None:
+        """The state of the check of access tokens, if there is one."""
+        return None if self._tokens is None else self._tokens.state()
+
     def serve(self, request: ProxiedRequest) -> None:
         """Answer a request of our own channel's."""
-        Relay(request, self._pools, self._rules, self._policy, self._discovery).start()
+        Relay(
+            request, self._pools, self._rules, self._policy, self._discovery, self._tokens
+        ).start()
 
     def use(self, configuration: Configuration) -> None:
         """Serve by this from the next request on, on open connections too; what is in flight ends as it began.
@@ -146,20 +166,35 @@ class X509ProxyResource(ReverseProxyResource):
             settings.policy,
             settings.discovery,
         )
+        self._use_tokens(configuration.tokens)
         self._client = settings.client
         for pool in set(old).difference(self._pools):
             pool.close()
+
+    def _use_tokens(self, files: TokenFiles | None) -> None:
+        """Check tokens by these files; the keys that were fetched for the same ones are kept."""
+        if files != self._token_files:
+            self._token_files = files
+            self._tokens = _token_check(files, self.reactor)
+            if self._tokens is not None and self._started:
+                self._tokens.start()
+        elif self._tokens is not None:
+            self._tokens.forget()
 
     def start(self) -> None:
         """Begin to check the back ends, if ``[health]`` is configured; without this only their exchanges tell of them."""
         self._started = True
         for pool in self._pools:
             pool.start()
+        if self._tokens is not None:
+            self._tokens.start()
 
     def close(self) -> None:
         """End the checks, and the idle connections to the back ends."""
         for pool in self._pools:
             pool.close()
+        if self._tokens is not None:
+            self._tokens.stop()
 
     # Twisted calls, under a stock Site.
 
@@ -224,6 +259,10 @@ def _behind(configuration: Configuration) -> object:
         configuration.upstream_authorities,
         shown,
     )
+
+
+def _token_check(files: TokenFiles | None, reactor: Any) -> TokenCheck | None:
+    return None if files is None else TokenCheck.from_files(files, reactor)
 
 
 def _pools(

@@ -61,6 +61,10 @@ __all__ = [
     "SettingsError",
     "TlsSettings",
     "TlsVersion",
+    "TokenAlgorithm",
+    "TokenLevel",
+    "TokenRequirement",
+    "TokenSettings",
     "Trust",
     "Unit",
     "UpstreamSettings",
@@ -68,6 +72,8 @@ __all__ = [
     "Validity",
     "keys",
     "table_of",
+    "token_problems",
+    "url_problem",
 ]
 
 
@@ -109,6 +115,44 @@ class CertificateRequirement(enum.Enum):
     OPTIONAL = "optional"
     IGNORED = "ignored"
     """The request is forwarded without the certificate that was shown: a browser's pages."""
+
+
+class TokenRequirement(enum.Enum):
+    """The access token that a request needs (RFC 8705 section 3), by path and server name; the strictest first."""
+
+    BOUND = "bound"
+    """A token is needed, and it is bound to the certificate of this connection."""
+    WHEN_BOUND = "when-bound"
+    """A token that is bound must fit the certificate; other tokens, and none, pass."""
+    IGNORED = "ignored"
+
+
+class TokenLevel(enum.Enum):
+    """The way an access token is read (:mod:`x509proxy.authorization`)."""
+
+    UNVERIFIED = "unverified"
+    """``cnf`` is read without a look at the signature; the back end still verifies the token."""
+    JWT = "jwt"
+    """Signature, issuer, audience and times of a JWT are verified."""
+    INTROSPECTION = "introspection"
+    """The authorization server is asked (RFC 7662)."""
+
+
+class TokenAlgorithm(enum.Enum):
+    """An algorithm that signs access tokens; none with a shared secret (RFC 7518 section 3.1, RFC 8037, RFC 9864)."""
+
+    RS256 = "RS256"
+    RS384 = "RS384"
+    RS512 = "RS512"
+    PS256 = "PS256"
+    PS384 = "PS384"
+    PS512 = "PS512"
+    ES256 = "ES256"
+    ES384 = "ES384"
+    ES512 = "ES512"
+    EDDSA = "EdDSA"
+    ED25519 = "Ed25519"
+    ED448 = "Ed448"
 
 
 class Format(enum.Enum):
@@ -388,11 +432,18 @@ _RULE_PATH = re.compile(
 
 
 class RuleSettings(Settings, frozen=True):
-    """The certificate that requests below a path need, to one server name or to any (:mod:`x509proxy.forwarding.path_rules`)."""
+    """The needs of requests below a path, to one server name or to any (:mod:`x509proxy.forwarding.path_rules`).
+
+    A key that a rule leaves out is decided by the other rules.
+    """
 
     client_certificate: Annotated[
-        CertificateRequirement, Key("The certificate that matching requests need.")
-    ]
+        CertificateRequirement | None, Key("The certificate that matching requests need.")
+    ] = None
+    token: Annotated[
+        TokenRequirement | None,
+        Key("The access token that matching requests need, and its binding to the certificate."),
+    ] = None
     path: Annotated[str, Key("The path that the rule holds for, with everything below it.")] = "/"
     server_name: Annotated[
         str | None, Key("The request's host name that the rule holds for; any if absent.")
@@ -404,6 +455,14 @@ class RuleSettings(Settings, frozen=True):
             yield f"path: found {without_secrets(repr(self.path))}, expected {expected}"
         if self.server_name is not None:
             yield from _host_problems("server-name", self.server_name)
+        if self.client_certificate is None and self.token is None:
+            yield "client-certificate: found nothing, expected required, optional or ignored, or a token"
+        is_ignored = self.client_certificate is CertificateRequirement.IGNORED
+        if is_ignored and self.token is TokenRequirement.BOUND:
+            yield (
+                "token: found bound beside client-certificate = ignored, "
+                "expected another client-certificate: the token is compared with it"
+            )
 
 
 class PolicySettings(Settings, frozen=True):
@@ -924,6 +983,157 @@ class HealthSettings(Settings, frozen=True):
             yield "path: found no path, expected one such as /health, in ASCII and without spaces or #"
 
 
+_TOKEN_URL = re.compile(
+    r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:/[!-\"$-;=@-~]*)?(?:\?[!-\"$-~]*)?"
+)
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class TokenSettings(Settings, frozen=True):
+    """The check of access tokens, for rules with ``token`` (:mod:`x509proxy.authorization`)."""
+
+    level: Annotated[TokenLevel, Key("The way access tokens are read.")]
+    issuer: Annotated[
+        str | None, Key("The iss of the tokens; its metadata (RFC 8414) names the endpoints.")
+    ] = None
+    audience: Annotated[
+        tuple[str, ...], Key("The values of aud that are good; a token needs one of them.")
+    ] = ()
+    algorithms: Annotated[
+        tuple[TokenAlgorithm, ...], Key("The algorithms that may sign a token.")
+    ] = (
+        TokenAlgorithm.RS256,
+        TokenAlgorithm.PS256,
+        TokenAlgorithm.ES256,
+        TokenAlgorithm.EDDSA,
+    )
+    types: Annotated[
+        tuple[str, ...], Key("The values of typ that are good, where a token has one.")
+    ] = ("at+jwt",)
+    clock_skew: Annotated[
+        float | None,
+        Key("The time by which the clocks may differ; none if absent.", Unit.SECONDS, most=600),
+    ] = None
+    jwks_file: Annotated[
+        str | None, Key("The file with the issuer's JWK set; no key is fetched.", file=File.READ)
+    ] = None
+    jwks_url: Annotated[
+        str | None, Key("The URL of the issuer's JWK set, in place of the metadata.")
+    ] = None
+    introspection_url: Annotated[
+        str | None, Key("The URL of the introspection endpoint, in place of the metadata.")
+    ] = None
+    client_id: Annotated[str | None, Key("The client that introspects tokens.")] = None
+    client_secret_file: Annotated[
+        str | None,
+        Key(
+            "The file with the secret of this client, that its owner alone can read.",
+            file=File.READ,
+        ),
+    ] = None
+    certificate: Annotated[
+        str | None,
+        Key("The certificate of this client, PEM, in place of a secret.", file=File.READ),
+    ] = None
+    private_key: Annotated[
+        str | None, Key("Its key, PEM, that its owner alone can read.", file=File.READ)
+    ] = None
+    cache_time: Annotated[
+        float, Key("The time for which a good response is remembered.", Unit.SECONDS)
+    ] = 60.0
+    negative_cache_time: Annotated[
+        float, Key("The time for which a bad response is remembered.", Unit.SECONDS)
+    ] = 5.0
+    ca: Annotated[
+        str | None, Key("The authorities of the issuer's server, PEM.", file=File.READ)
+    ] = None
+    key_lifetime: Annotated[
+        float, Key("The time after which keys are fetched again, at the latest.", Unit.SECONDS)
+    ] = 3600.0
+    min_refresh_interval: Annotated[
+        float, Key("The time within which keys are not fetched again.", Unit.SECONDS)
+    ] = 10.0
+    timeout: Annotated[
+        float, Key("The time for a response of the issuer's server.", Unit.SECONDS)
+    ] = 5.0
+    max_response_bytes: Annotated[
+        int, Key("The size of such a response, with its head.", Unit.BYTES, most=16 << 20)
+    ] = 131072
+    max_token_bytes: Annotated[
+        int, Key("The size of a token; a larger one is answered 400.", Unit.BYTES, most=16384)
+    ] = 8192
+    max_pending_checks: Annotated[
+        int, Key("The requests that wait for the issuer's server; others are answered 503.")
+    ] = 256
+    cache_entries: Annotated[
+        int, Key("The tokens whose contents are remembered, by their hashes.", most=1 << 20)
+    ] = 4096
+
+    def contradictions(self) -> Iterator[str]:
+        if not self.algorithms:
+            yield "algorithms: found none, expected one or more such as ES256"
+        urls = {
+            "issuer": self.issuer,
+            "jwks-url": self.jwks_url,
+            "introspection-url": self.introspection_url,
+        }
+        for name, url in urls.items():
+            if url is not None and (problem := url_problem(url)):
+                yield f"{name}: {problem}"
+        if self.issuer is not None and "?" in self.issuer:
+            # RFC 8414 section 2.
+            yield "issuer: found a query, expected a URL without one"
+        if self.level is TokenLevel.JWT:
+            yield from self._jwt_problems()
+        elif self.level is TokenLevel.INTROSPECTION:
+            yield from self._introspection_problems()
+
+    def _jwt_problems(self) -> Iterator[str]:
+        if self.issuer is None:
+            yield "issuer: found none, expected the iss of the tokens"
+        if not self.audience:
+            yield "audience: found none, expected one or more aud of this API"
+        if self.jwks_file is not None and self.jwks_url is not None:
+            yield "jwks-url: found both jwks-file and jwks-url, expected one of them"
+
+    def _introspection_problems(self) -> Iterator[str]:
+        if self.introspection_url is None and self.issuer is None:
+            yield "introspection-url: found neither it nor issuer, expected one of them"
+        if self.client_id is None:
+            yield "client-id: found none, expected the client that may introspect"
+        if (self.client_secret_file is None) is (self.certificate is None):
+            found = "neither" if self.certificate is None else "both"
+            yield (
+                f"client-secret-file: found {found} client-secret-file and certificate, "
+                "expected one of them"
+            )
+
+
+def url_problem(url: str) -> str:
+    """Return ``found X, expected Y`` for a URL that cannot be fetched, or that others can answer; or ``""``.
+
+    The URL is not repeated: it may hold a key.
+    """
+    found = _TOKEN_URL.fullmatch(url)
+    if found is None or not 0 < int(found[3] or 443) < 65536:
+        return "found no URL, expected one such as https://as.example.com/path"
+    if found[1] == "http" and found[2].lower() not in _LOCAL_HOSTS:
+        return "found http, expected https for another host than this one"
+    return ""
+
+
+def token_problems(rules: tuple[RuleSettings, ...], tokens: TokenSettings | None) -> Iterator[str]:
+    """Yield a sentence if rules need tokens, and no table says how these are read."""
+    needing = (
+        index
+        for index, rule in enumerate(rules)
+        if rule.token not in {None, TokenRequirement.IGNORED}
+    )
+    index = next(needing, None)
+    if tokens is None and index is not None:
+        yield f"tokens: found none, expected a table with level, since rules[{index}] has a token"
+
+
 class AdminSettings(Settings, frozen=True):
     """The admin listener (:mod:`x509proxy.service.admin`): plain HTTP, without a password.
 
@@ -1053,6 +1263,7 @@ class ProxySettings(PolicySettings, frozen=True):
         DiscoverySettings | None, Key("Endpoint aliases in the server's metadata.")
     ] = None
     health: Annotated[HealthSettings | None, Key("Active checks of the back ends.")] = None
+    tokens: Annotated[TokenSettings | None, Key("The check of access tokens.")] = None
     admin: Annotated[AdminSettings | None, Key("The admin listener.", change=Change.RESTART)] = None
     tls: Annotated[TlsSettings, Key("The handshake with the clients.")] = TlsSettings()
     client: Annotated[ClientSettings, Key("The limits of the clients' side.")] = ClientSettings()
@@ -1066,6 +1277,7 @@ class ProxySettings(PolicySettings, frozen=True):
 
     def contradictions(self) -> Iterator[str]:
         yield from super().contradictions()
+        yield from token_problems(self.rules, self.tokens)
         for endpoint in self.listen:
             try:
                 ListenerSettings(endpoint=endpoint)

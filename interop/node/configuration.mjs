@@ -2,7 +2,15 @@
 
 import { readFileSync } from 'node:fs';
 
-const { clients, discovery } = JSON.parse(readFileSync(new URL('configuration.json', import.meta.url)));
+const { clients, discovery, api } = JSON.parse(readFileSync(new URL('configuration.json', import.meta.url)));
+
+// An API whose tokens are JWTs (RFC 9068); without one they are opaque.
+const resourceIndicators = {
+  enabled: true,
+  defaultResource: () => api,
+  useGrantedResource: () => true,
+  getResourceServerInfo: () => ({ scope: 'read', audience: api, accessTokenFormat: 'jwt' }),
+};
 
 export default {
   clients,
@@ -11,5 +19,6 @@ export default {
   features: {
     clientCredentials: { enabled: true },
     introspection: { enabled: true },
+    ...(api ? { resourceIndicators } : {}),
   },
 };

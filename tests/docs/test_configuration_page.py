@@ -48,7 +48,8 @@ class Blocks(TomlTests):
         """Each block is a configuration, with nothing to warn of."""
         blocks = dict(_BLOCK.findall(PAGE))
         self.assertEqual(
-            {"headers", "open", "rules", "listeners", "certificates", "admin"}, set(blocks)
+            {"headers", "open", "rules", "listeners", "certificates", "tokens", "admin"},
+            set(blocks),
         )
         for name, block in blocks.items():
             self.assertEqual((), load_configuration(self.settings(block)).warnings, name)

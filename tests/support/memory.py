@@ -23,6 +23,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from x509proxy.authorization.token_check import TokenChecker
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Exchange
@@ -368,6 +369,7 @@ class Proxy:
         at_once: bool = True,
         rules: HeaderRules = RULES,
         discovery: DiscoverySettings | None = None,
+        tokens: TokenChecker | None = None,
     ) -> None:
         self.clock = Clock()
         self.exchanges: list[Exchange] = []
@@ -383,9 +385,12 @@ class Proxy:
         self._policy = policy
         self._rules = rules
         self._discovery = discovery
+        self._tokens = tokens
 
     def serve(self, request: Request) -> None:
-        transfer = Relay(request, self.pools, self._rules, self._policy, self._discovery)
+        transfer = Relay(
+            request, self.pools, self._rules, self._policy, self._discovery, self._tokens
+        )
         self.transfers.append(transfer)
         transfer.start()
 

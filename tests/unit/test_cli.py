@@ -17,6 +17,7 @@ from io import StringIO
 from pathlib import Path
 from socket import AF_INET, SOCK_STREAM, socket
 from threading import Timer
+from unittest.mock import Mock, patch
 from urllib.request import urlopen
 
 import attrs
@@ -25,6 +26,7 @@ import twisted.internet.reactor
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -39,7 +41,7 @@ from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signe
 from x509proxy.config.endpoint_strings import expected_for
 from x509proxy.forwarding import presets
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset
-from x509proxy.service import server
+from x509proxy.service import config_check, server
 from x509proxy.service.config_check import Severity, review
 from x509proxy.settings import Format, SettingsError
 
@@ -230,6 +232,47 @@ class Check(Case):
         """A good configuration is said to be good, and whoever has thought of everything hears nothing else."""
         path = self.configuration(more=self.THOUGHTFUL)
         self.assertEqual(Result(0, f"{path}: the configuration is good\n", ""), run("check", path))
+
+    def test_online(self) -> None:
+        """With ``--online`` the authorization server is asked, and one that does not respond is an error."""
+        with socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+            tokens = f'[[rules]]\ntoken = "bound"\n[tokens]\nlevel = "jwt"\nissuer = "{url}"\naudience = ["a"]\n'
+            path = self.configuration(more=self.THOUGHTFUL + tokens)
+            self.assertEqual(0, run("check", path).code)
+            with started("check", "--online", path) as process:
+                _, err = process.communicate()
+        self.assertEqual(1, process.returncode)
+        self.assertIn(
+            "tokens: the authorization server: found no whole response: Connection refused", err
+        )
+
+    def probe(self, asked: Deferred[str]) -> Result:
+        reactor = Mock()
+        reactor.callWhenRunning = lambda call: call()
+        err = StringIO()
+        with patch.object(config_check, "probe", return_value=asked), redirect_stderr(err):
+            try:
+                cli._probe("path", reactor)
+            except SettingsError as error:
+                return Result(1, err.getvalue(), str(error))
+        reactor.stop.assert_called_once_with()
+        return Result(0, "", err.getvalue())
+
+    def test_probe(self) -> None:
+        """A good response is a line; an error that was not expected is one of its kind."""
+        self.assertEqual(Result(0, "", "good\n"), self.probe(succeed("good")))
+        sentence = "tokens: found an error of the kind ZeroDivisionError"
+        self.assertEqual(Result(1, "", sentence), self.probe(fail(ZeroDivisionError("secret"))))
+        self.assertEqual(Result(1, "", "no"), self.probe(fail(SettingsError("no"))))
+
+    def test_online_first(self) -> None:
+        """The servers are asked after the file was read, and before it is said to be good."""
+        path = self.configuration(more=self.THOUGHTFUL)
+        with patch.object(cli, "_probe", side_effect=SettingsError("no")) as probe:
+            self.refuse("no", "check", "--online", path)
+        self.assertEqual(path, probe.call_args[0][0])
 
     THOUGHTFUL = 'access-log = "-"\nmax-certificate-bytes = 2048\nclient.max-head-bytes = 4096\n'
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest.mock import patch
 
 from cryptography import x509
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import NOON, certificate
 from tests.support.memory import CUT, GET, HEADER, OK, RULES, Proxy, RequestTransport, post, undated
+from tests.support.tokens import OWN, bound, request
 from x509proxy import relay as transfer
+from x509proxy.authorization.token_check import TokenCheck, TokenChecker
 from x509proxy.certificates.client_certificate import ClientCertificate, VerifyError
+from x509proxy.config.token_files import TokenFiles
 from x509proxy.downstream.request import Request
-from x509proxy.exchange import Outcome
+from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.forwarding import forwarded_fields as forwarding
 from x509proxy.forwarding.certificate_formats import encode
-from x509proxy.http1.errors import Code, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.settings import (
+    CertificateRequirement,
     ClientAuth,
     ClientSettings,
     DiscoverySettings,
     Format,
     PolicySettings,
+    RuleSettings,
+    TokenLevel,
+    TokenRequirement,
+    TokenSettings,
     UpstreamSettings,
 )
 from x509proxy.upstream.connection import Connection
@@ -69,6 +79,7 @@ class TransferTestCase(SynchronousTestCase):
         urls: tuple[str, ...] = ("http://127.0.0.1:8080",),
         at_once: bool = True,
         discovery: DiscoverySettings | None = None,
+        tokens: TokenChecker | None = None,
     ) -> None:
         self.proxy = Proxy(
             client=client,
@@ -77,6 +88,7 @@ class TransferTestCase(SynchronousTestCase):
             urls=urls,
             at_once=at_once,
             discovery=discovery,
+            tokens=tokens,
         )
 
     @property
@@ -807,3 +819,275 @@ class Secrets(TransferTestCase):
     def test_rules(self) -> None:
         """The rules do not show the name in their text."""
         self.assertNotIn(HEADER.decode(), repr(RULES))
+
+
+class Tokens(TransferTestCase):
+    """Access tokens are checked before a back end is asked."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.arrange_tokens()
+
+    def arrange_tokens(
+        self, need: TokenRequirement = TokenRequirement.BOUND, **others: Any
+    ) -> None:
+        tokens = TokenCheck.from_files(TokenFiles(TokenSettings(level=TokenLevel.UNVERIFIED)), None)
+        rules = (RuleSettings(path="/api", token=need),)
+        self.arrange(policy=PolicySettings(rules=rules), tokens=tokens, **others)
+
+    def expect_rejected(self, client: RequestTransport, status: int, code: Code) -> bytes:
+        sent = client.sent()
+        self.assertEqual(str(status).encode(), sent[9:12])
+        self.assertTrue(client.disconnecting)
+        self.expect_unasked()
+        (exchange,) = self.proxy.exchanges
+        self.assertEqual(
+            (code, TokenVerdict.REJECTED, Outcome.REJECTED),
+            (exchange.code, exchange.token, exchange.outcome),
+        )
+        return sent
+
+    def test_own(self) -> None:
+        """The client whose token it is reaches the back end, with the token as it was."""
+        client = self.proxy.tls_client(certificate(), request(b"Bearer " + bound()))
+        self.assertIn(b"\r\nAuthorization: Bearer " + bound() + b"\r\n", self.back.sent())
+        self.back.deliver(OK)
+        self.assertIn(b"200 OK", client.sent())
+        self.assertIs(TokenVerdict.BOUND, self.proxy.exchanges[0].token)
+
+    def test_another(self) -> None:
+        """With another certificate, or none, it is 401, byte for byte RFC 6750; and nothing more is read."""
+        for shown, reason in (
+            (certificate("CN=other"), b"The access token is bound to another client certificate"),
+            (None, b"The access token is bound to a client certificate, and none was sent"),
+        ):
+            self.arrange_tokens()
+            client = self.proxy.tls_client(shown, request(b"bearer " + bound()), GET)
+            sent = self.expect_rejected(client, 401, Code.TOKEN_MISMATCH)
+            challenge = b'Bearer error="invalid_token", error_description="%b"' % reason
+            self.assertIn(b"\r\nWWW-Authenticate: " + challenge + b"\r\n", sent)
+            self.assertIn(b"\r\nCache-Control: no-store\r\n", sent)
+            body = b'{"error": "invalid_token", "error_description": "%b"}\n' % reason
+            self.assertEqual(body, sent.partition(b"\r\n\r\n")[2])
+
+    def test_later_on_the_connection(self) -> None:
+        """Each request of a connection is checked, after one that was accepted too, and after a known head."""
+        own, other = request(b"Bearer " + bound()), request(b"Bearer " + bound("A" * 43))
+        client = self.proxy.tls_client(certificate(), own)
+        for _ in range(2):
+            self.back.deliver(OK)
+            client.deliver(own)
+        self.back.deliver(OK)
+        self.back.sent()
+        client.sent()
+        client.deliver(other)
+        self.assertEqual((b"", b"401"), (self.back.sent(), client.sent()[9:12]))
+
+    def test_same_head_from_another(self) -> None:
+        """A head that is known from its owner does not open the way for another client, or for none."""
+        own = request(b"Bearer " + bound())
+        for shown in (certificate(), certificate("CN=other"), None, certificate()):
+            client = self.proxy.tls_client(shown, own)
+            if shown == certificate():
+                self.back.deliver(OK)
+            status = b"200" if shown == certificate() else b"401"
+            self.assertEqual(status, client.sent()[9:12])
+
+    def test_before_the_body(self) -> None:
+        """It is rejected at its head: a body is not waited for, nor asked for."""
+        lines = (b"Expect: 100-continue", b"Content-Length: 9")
+        sent = request(b"Bearer a b", b"/api", *lines).replace(b"GET", b"POST")
+        self.expect_rejected(self.proxy.tls_client(certificate(), sent), 400, Code.TOKEN_MALFORMED)
+
+    def test_missing(self) -> None:
+        """Without a token it is 401, with a challenge that names no error."""
+        sent = self.expect_rejected(
+            self.proxy.tls_client(certificate(), request()), 401, Code.TOKEN_MISSING
+        )
+        self.assertIn(b"\r\nWWW-Authenticate: Bearer\r\n", sent)
+
+    def test_elsewhere(self) -> None:
+        """Where no rule asks for it, nothing is looked at, and nothing is on record."""
+        client = self.proxy.client(request(b"Bearer nonsense or not", b"/other"))
+        self.back.deliver(OK)
+        self.assertIn(b"200 OK", client.sent())
+        self.assertIs(TokenVerdict.UNCHECKED, self.proxy.exchanges[0].token)
+
+    def test_when_bound(self) -> None:
+        """Where a binding is checked if there is one, a request without a token goes on."""
+        self.arrange_tokens(TokenRequirement.WHEN_BOUND)
+        self.proxy.client(request())
+        self.back.deliver(OK)
+        self.assertIs(TokenVerdict.ABSENT, self.proxy.exchanges[0].token)
+
+    def test_ignored_certificate(self) -> None:
+        """A certificate that a rule ignores is no proof for a token either."""
+        ignored = RuleSettings(client_certificate=CertificateRequirement.IGNORED)
+        rules = (ignored, RuleSettings(path="/api", token=TokenRequirement.BOUND))
+        tokens = TokenCheck.from_files(TokenFiles(TokenSettings(level=TokenLevel.UNVERIFIED)), None)
+        self.arrange(policy=PolicySettings(rules=rules), tokens=tokens)
+        client = self.proxy.tls_client(certificate(), request(b"Bearer " + bound()))
+        self.expect_rejected(client, 401, Code.TOKEN_MISMATCH)
+
+    def test_unfit_certificate(self) -> None:
+        """A certificate that is not passed on is judged first, whatever the token."""
+        self.arrange_tokens()
+        with patch.object(transfer, "time") as clock:
+            clock.time.return_value = OWN.not_after + 1
+            client = self.proxy.tls_client(certificate(), request(b"Bearer " + bound()))
+        self.assertEqual(b"401", client.sent()[9:12])
+        self.assertIs(Code.EXPIRED, self.proxy.exchanges[0].code)
+        self.expect_unasked()
+
+    def test_two_fields(self) -> None:
+        """Two ``Authorization`` fields are 400, in any case, before any token is looked at."""
+        for name in (b"Authorization", b"authorization", b"AUTHORIZATION"):
+            self.arrange_tokens()
+            token = b"Bearer " + bound()
+            client = self.proxy.tls_client(
+                certificate(), request(token, b"/api", name + b": " + token)
+            )
+            self.assertEqual(b"400", client.sent()[9:12])
+            self.expect_unasked()
+
+    def test_no_checker(self) -> None:
+        """A rule about tokens without a way to check them is a 502, and no back end hears of it."""
+        rules = (RuleSettings(path="/api", token=TokenRequirement.BOUND),)
+        self.arrange(policy=PolicySettings(rules=rules))
+        self.expect_status(502, self.proxy.client(request(b"Bearer " + bound())))
+        self.expect_unasked()
+        self.assertEqual(1, len(self.flushLoggedErrors(AssertionError)))
+
+
+class _Slow:
+    """A check of access tokens that takes its time: the test ends each of them."""
+
+    def __init__(self) -> None:
+        self.checks: list[Deferred[TokenVerdict]] = []
+        self.cancelled = 0
+
+    def check(self, *_: object) -> Deferred[TokenVerdict]:
+        self.checks.append(Deferred(self._cancel))
+        return self.checks[-1]
+
+    def _cancel(self, _: object) -> None:
+        self.cancelled += 1
+
+
+class SlowTokens(TransferTestCase):
+    """A token that is verified elsewhere: until then nothing of the request goes on."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.arrange_slow()
+
+    def arrange_slow(self, client: ClientSettings = ClientSettings(), **others: Any) -> None:
+        self.slow = _Slow()
+        rules = (RuleSettings(token=TokenRequirement.BOUND),)
+        self.arrange(policy=PolicySettings(rules=rules), tokens=self.slow, client=client, **others)
+
+    def accept(self) -> None:
+        self.slow.checks[-1].callback(TokenVerdict.BOUND)
+
+    def reject(self, code: Code = Code.TOKEN_MISMATCH) -> None:
+        self.slow.checks[-1].errback(HttpError(ErrorResponse(code, "detail")))
+
+    def test_accepted(self) -> None:
+        """An accepted request goes on, with what came of its body meanwhile."""
+        client = self.proxy.client(post(b"a", length=3))
+        client.deliver(b"b")
+        self.expect_unasked()
+        self.accept()
+        self.expect_unasked()
+        client.deliver(b"c")
+        expected = asked(b"POST /token HTTP/1.1", b"Content-Length: 3") + b"abc"
+        self.assertEqual(expected, undated(self.back.sent()))
+        self.back.deliver(OK)
+        self.assertIn(b"200 OK", client.sent())
+        self.assertIs(TokenVerdict.BOUND, self.proxy.exchanges[0].token)
+
+    def test_accepted_whole(self) -> None:
+        """One that has come whole goes on at once."""
+        self.proxy.client(GET)
+        self.expect_unasked()
+        self.accept()
+        self.assertEqual(asked(b"GET / HTTP/1.1"), undated(self.back.sent()))
+
+    def test_rejected(self) -> None:
+        """A rejected one is answered, and nothing of it, or of what follows it, goes on."""
+        client = self.proxy.client(GET, GET)
+        self.assertEqual(b"", client.sent())
+        self.reject()
+        self.expect_status(401, client)
+        self.expect_unasked()
+        self.assertEqual(1, len(self.slow.checks))
+        self.assertIs(TokenVerdict.REJECTED, self.proxy.exchanges[0].token)
+
+    def test_not_verifiable(self) -> None:
+        """A token that cannot be verified now is 503, and the connection stays open."""
+        client = self.proxy.client(GET)
+        self.reject(Code.TOKEN_UNVERIFIABLE)
+        self.assertEqual(b"503", client.sent()[9:12])
+        client.deliver(GET)
+        self.accept()
+        self.back.deliver(OK)
+        self.assertIn(b"200 OK", client.sent())
+
+    def test_continue(self) -> None:
+        """The body is asked for when the token is accepted, not before."""
+        client = self.proxy.client(post(b"", b"Expect: 100-continue", length=3))
+        self.assertEqual(b"", client.sent())
+        self.accept()
+        self.assertEqual(b"HTTP/1.1 100 Continue\r\n\r\n", client.sent())
+
+    def test_large_body(self) -> None:
+        """A body is read as far as it may be held, and streamed once the token is accepted."""
+        self.arrange_slow(SMALL)
+        client = self.proxy.client(post(b"abcdef", length=9))
+        self.assertFalse(client.reading)
+        self.expect_unasked()
+        self.accept()
+        self.assertTrue(client.reading)
+        client.deliver(b"ghi")
+        expected = asked(b"POST /token HTTP/1.1", b"Content-Length: 9") + b"abcdefghi"
+        self.assertEqual(expected, undated(self.back.sent()))
+
+    def test_client_leaves(self) -> None:
+        """The check of a client that leaves is cancelled, and no back end is asked afterwards."""
+        client = self.proxy.client(GET)
+        client.lose()
+        self.assertEqual(1, self.slow.cancelled)
+        (exchange,) = self.proxy.exchanges
+        self.assertEqual((Code.CLIENT_LEFT, Outcome.ABORTED), (exchange.code, exchange.outcome))
+        self.expect_unasked()
+        self.expect_quiet()
+
+    def test_body_does_not_come(self) -> None:
+        """So is that of a request whose body does not come in time, or is malformed."""
+        for late in (True, False):
+            self.arrange_slow()
+            client = self.proxy.client(post(b"3\r\nabc\r\n", length=-1))
+            if late:
+                self.proxy.deadlines.clock.advance(31)  # type: ignore[attr-defined]
+            else:
+                client.deliver(b"nonsense\r\n")
+            self.assertEqual(1, self.slow.cancelled)
+            self.assertEqual(b"408" if late else b"400", client.sent()[9:12])
+            self.expect_unasked()
+
+    def test_broken(self) -> None:
+        """An exception in the check is a 502, and no back end hears of the request."""
+        client = self.proxy.client(GET)
+        self.slow.checks[0].errback(ZeroDivisionError())
+        self.expect_status(502, client)
+        self.expect_unasked()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_broken_afterwards(self) -> None:
+        """So is one in what comes after it."""
+        client = self.proxy.client(GET)
+        with patch.object(transfer, "write_head", side_effect=ValueError):
+            self.accept()
+        self.expect_status(502, client)
+        self.expect_unasked()
+        self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))

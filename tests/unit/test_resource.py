@@ -8,6 +8,7 @@ from http.client import HTTPException
 from typing import Any, ClassVar
 
 import attrs
+from msgspec.structs import replace
 from twisted.internet import reactor
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
@@ -17,13 +18,17 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_reply, read_to_end, until
+from tests.support.tokens import bound
+from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import SelfSigned
 from x509proxy.config.loader import Configuration
+from x509proxy.config.token_files import TokenFiles
 from x509proxy.exchange import Outcome
 from x509proxy.forwarding import forwarded_fields as forwarding
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
+from x509proxy.monitoring.snapshot import TokenState
 from x509proxy.resource import X509ProxyResource
 from x509proxy.settings import (
     Backend,
@@ -32,7 +37,11 @@ from x509proxy.settings import (
     HealthSettings,
     PolicySettings,
     ProxySettings,
+    RuleSettings,
     SettingsError,
+    TokenLevel,
+    TokenRequirement,
+    TokenSettings,
     Trust,
     UpstreamSettings,
 )
@@ -220,6 +229,19 @@ class Laws(ProxyTestCase):
                 (status, status == 401), (reply.status, b'"invalid_client"' in reply.body)
             )
         self.assertEqual(1, len(self.back_end.requests))
+
+    async def test_tokens(self) -> None:
+        """An access token goes on with the certificate that it is bound to, and with no other."""
+        rules = (RuleSettings(path="/api", token=TokenRequirement.BOUND),)
+        tokens = TokenSettings(level=TokenLevel.UNVERIFIED)
+        self.serve(policy=PolicySettings(rules=rules), tokens=tokens)
+        owner = client_identity()
+        shown = ClientCertificate.from_x509(owner.certificate, ())
+        token = f"Authorization: Bearer {bound(shown.thumbprint).decode()}"
+        for client, status in ((owner, 200), (client_identity(), 401), (None, 401), (owner, 200)):
+            self.assertEqual(status, (await self.ask(get("/api", token), client)).status)
+        self.assertEqual(401, (await self.ask(get("/api"), owner)).status)
+        self.assertEqual(2, len(self.back_end.requests))
 
     async def test_preset(self) -> None:
         """A preset with header names of its own needs no secret one."""
@@ -534,6 +556,12 @@ class Whole(SynchronousTestCase):
             if name:
                 self.assertNotIn(name, str(error))
 
+    def test_tokens(self) -> None:
+        """A rule about access tokens needs a way to read them."""
+        policy = PolicySettings(rules=(RuleSettings(token=TokenRequirement.BOUND),))
+        error = self.assertRaises(SettingsError, self.make, header=HEADER, policy=policy)
+        self.assertIn("tokens: found none", str(error))
+
     def test_bad_preset(self) -> None:
         """An unknown preset does not make a resource."""
         self.assertRaises(SettingsError, self.make, header=HEADER, preset="nginx")
@@ -670,6 +698,43 @@ class Whole(SynchronousTestCase):
         resource.close()
         reactor.pump([0.25] * 12)
         self.assertEqual(([], 4), (reactor.getDelayedCalls(), len(reactor.tcpClients)))
+
+    def test_token_reload(self) -> None:
+        """Keys are fetched with the start; they are kept while ``[tokens]`` is the same, and asked for anew if not."""
+        made = client_identity()
+        rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
+        tokens = TokenSettings(
+            level=TokenLevel.JWT,
+            issuer="https://127.0.0.1:1",
+            audience=("a",),
+            jwks_url="http://127.0.0.1:1/",
+        )
+        configuration = Configuration(
+            ProxySettings(), Identity(made.certificate, made.private_key),
+            (Backend.parse("http://127.0.0.1:8080"),), rules, tokens=TokenFiles(tokens),
+        )  # fmt: skip
+        reactor = MemoryReactorClock()
+        resource = X509ProxyResource.from_configuration(configuration, reactor)
+        self.assertEqual(
+            TokenState(level="jwt", issuer="https://127.0.0.1:1"), resource.token_state
+        )
+        self.assertIsNone(self.make(header=HEADER).token_state)
+        other = attrs.evolve(
+            configuration, tokens=TokenFiles(replace(tokens, jwks_url="http://127.0.0.1:2/"))
+        )
+        resource.use(other)
+        self.assertEqual([], reactor.tcpClients)
+        resource.start()
+        resource.use(attrs.evolve(other))
+        self.assertEqual([2], [port for _, port, *_ in reactor.tcpClients])
+        resource.use(configuration)
+        self.assertEqual([2, 1], [port for _, port, *_ in reactor.tcpClients])
+        resource.use(attrs.evolve(configuration, tokens=None))
+        resource.use(configuration)
+        self.assertEqual([2, 1, 1], [port for _, port, *_ in reactor.tcpClients])
+        resource.close()
+        reactor.advance(100)
+        self.assertEqual([], reactor.getDelayedCalls())
 
     def test_upstream_settings(self) -> None:
         """Its own pool heeds the upstream settings."""

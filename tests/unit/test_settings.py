@@ -18,10 +18,14 @@ from x509proxy.settings import (
     HealthSettings,
     PolicySettings,
     ProxySettings,
+    RuleSettings,
     Scheme,
     SettingsError,
     TlsSettings,
     TlsVersion,
+    TokenLevel,
+    TokenRequirement,
+    TokenSettings,
     Trust,
     UpstreamSettings,
     Validity,
@@ -353,3 +357,25 @@ class BackendUrl(SynchronousTestCase):
             except SettingsError:
                 continue
             self.assertEqual(found, Backend.parse(str(found)))
+
+
+class Tokens(SynchronousTestCase):
+    def test_needed(self) -> None:
+        """A rule about tokens needs a table that says how they are read."""
+        for need in (TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND):
+            rules = (
+                RuleSettings(path="/a", token=TokenRequirement.IGNORED),
+                RuleSettings(token=need),
+            )
+            error = self.assertRaises(SettingsError, ProxySettings, rules=rules)
+            expected = "tokens: found none, expected a table with level, since rules[1] has a token"
+            self.assertEqual(expected, str(error))
+            ProxySettings(rules=rules, tokens=TokenSettings(level=TokenLevel.UNVERIFIED))
+        ProxySettings(rules=(RuleSettings(path="/a", token=TokenRequirement.IGNORED),))
+
+    def test_size(self) -> None:
+        """A token has the size of a head at the most."""
+        error = self.assertRaises(
+            SettingsError, TokenSettings, level=TokenLevel.UNVERIFIED, max_token_bytes=16385
+        )
+        self.assertEqual("max-token-bytes: found 16385, expected 16384 or less", str(error))

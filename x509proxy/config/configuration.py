@@ -8,6 +8,7 @@ from cryptography import x509
 from x509proxy.certificates.config_files import RecordedFiles
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
+from x509proxy.config.token_files import TokenFiles
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.settings import Backend, ProxySettings
 
@@ -30,5 +31,6 @@ class Configuration:
     further: tuple[Identity, ...] = ()
     upstream_authorities: tuple[x509.Certificate, ...] | None = None
     upstream_identity: Identity | None = None
+    tokens: TokenFiles | None = None
     warnings: tuple[str, ...] = ()
     files: RecordedFiles = attrs.field(factory=RecordedFiles, repr=False, eq=False)

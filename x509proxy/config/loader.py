@@ -19,6 +19,7 @@ from x509proxy.config.configuration import Configuration
 from x509proxy.config.document import Document, decode, read_document
 from x509proxy.config.endpoint_strings import check_places
 from x509proxy.config.file_paths import check_log_apart, with_files
+from x509proxy.config.token_files import read_token_files
 from x509proxy.config.warnings import warnings_for
 from x509proxy.forwarding.header_rules import read_rules
 from x509proxy.redaction import without_secrets
@@ -136,13 +137,14 @@ def read_configuration(settings: ProxySettings, read: FileReader) -> Configurati
     ]
     authorities = mistakes.of(_upstream_authorities, settings.upstream, read)
     upstream = mistakes.of(_upstream_identity, settings.upstream, read)
+    tokens = mistakes.of(read_token_files, settings.tokens, read)
     if mistakes.sentences or not (backends and rules and identity and trusted):
         raise SettingsError(*mistakes.sentences)
     served = tuple(one for one in further if one is not None)
     if served:
         ServerNames.of([one.certificate for one in (identity, *served)])
     return Configuration(
-        settings, identity, backends, rules, trusted, served, authorities, upstream
+        settings, identity, backends, rules, trusted, served, authorities, upstream, tokens
     )
 
 

@@ -26,6 +26,8 @@ from x509proxy.settings import (
     ProxySettings,
     Scheme,
     Settings,
+    TokenLevel,
+    TokenRequirement,
     Trust,
     Usage,
 )
@@ -51,6 +53,7 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
         yield f"ca: decides nothing while trust is {settings.trust.value}; ca or either pass on what it has issued"
     yield from _usage_warnings(settings)
     yield from _hopeless_rules(settings)
+    yield from _token_warnings(settings)
     for backend in found.backends:
         if backend.scheme is Scheme.HTTP and not _is_here(backend):
             yield f"backend: {backend} is neither https nor this host; anyone on that network can read or forge the header"
@@ -103,6 +106,23 @@ def _hopeless_rules(settings: ProxySettings) -> Iterator[str]:
                     f"rules[{place}].client-certificate: required, and no listener asks for a certificate, so everybody is "
                     f"answered 401 at {without_secrets(rule.path)}"
                 )
+            if rule.token is TokenRequirement.BOUND:
+                yield (
+                    f"rules[{place}].token: bound, and no listener asks for a certificate, so every request gets 401 at "
+                    f"{without_secrets(rule.path)}"
+                )
+
+
+def _token_warnings(settings: ProxySettings) -> Iterator[str]:
+    if settings.tokens is None:
+        return
+    if settings.tokens.level is TokenLevel.UNVERIFIED:
+        yield (
+            "tokens.level: unverified reads cnf without checking the signature: an additional door, "
+            "safe only because the back end still verifies the token"
+        )
+    if all(rule.token in {None, TokenRequirement.IGNORED} for rule in settings.rules):
+        yield "tokens: decides nothing, since no rule has token"
 
 
 def advice_for(found: Configuration) -> Iterator[str]:
@@ -211,6 +231,8 @@ def _identities(found: Configuration) -> Iterator[tuple[str, Identity]]:
     yield from _servers(found)
     if found.upstream_identity is not None:
         yield "upstream.certificate", found.upstream_identity
+    if found.tokens is not None and found.tokens.identity is not None:
+        yield "tokens.certificate", found.tokens.identity
 
 
 def _is_here(backend: Backend) -> bool:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import attrs
+
+from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.forwarding.certificate_policy import admit
 from x509proxy.forwarding.client import Client
 from x509proxy.forwarding.header_rules import HeaderRules, identity
-from x509proxy.forwarding.path_rules import requirement_for
+from x509proxy.forwarding.path_rules import requirement_for, token_requirement_for
 from x509proxy.forwarding.sanitizer import forward_request
 from x509proxy.http1.fields import Pairs, write_fields
 from x509proxy.http1.messages import RequestHead
-from x509proxy.settings import PolicySettings
+from x509proxy.settings import PolicySettings, TokenRequirement
 
-__all__ = ["forward"]
+__all__ = ["Forwarded", "forward"]
+
+
+@attrs.frozen
+class Forwarded:
+    """The part of a request that goes to the back end.
+
+    ``certificate``: the one that the fields are about; ``token``: the request's need of an access
+    token; ``fields``: those of the head, written, without framing.
+    """
+
+    certificate: ClientCertificate | None
+    token: TokenRequirement
+    fields: bytes
 
 
 def forward(
@@ -21,12 +37,15 @@ def forward(
     rules: HeaderRules,
     policy: PolicySettings,
     now: float,
-) -> bytes:
-    """The fields that go to the back end, written, without framing. ``cleaned``: what passes of the client's own.
+) -> Forwarded:
+    """Judge the certificate, and write the fields that go to the back end.
 
-    ``now``: seconds since the epoch.
+    ``cleaned``: what passes of the client's own; ``now``: seconds since the epoch.
 
-    :raises Refused: the request is to be answered with this, and not one byte goes to the back end.
+    :raises HttpError: the response to the request; not one byte goes to the back end.
     """
     admitted = admit(client.certificate, requirement_for(head, policy, client.asked), policy, now)
-    return write_fields(forward_request(cleaned, head.host, client.hop, identity(admitted, rules)))
+    token = token_requirement_for(head, policy)
+    own = identity(admitted, rules)
+    fields = write_fields(forward_request(cleaned, head.host, client.hop, own))
+    return Forwarded(admitted, token, fields)

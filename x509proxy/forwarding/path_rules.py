@@ -1,4 +1,4 @@
-"""Rules by path and server name: the requirement of one request about its client certificate.
+"""Rules by path and server name: the requirements of one request about client certificate and access token.
 
 Facts
 -----
@@ -7,23 +7,34 @@ Facts
 * A rule may also open a path, below one that requires a certificate. There the most lenient reading is the dangerous one:
   only the spelling of the rule itself opens, and any other spelling keeps the requirements of everything around it.
 * A server resolves ``/token/../login``, or serves it by the handler of ``/token``. So both requirements hold.
+* Each key is decided by the rules that have it: a rule about certificates alone leaves a token bound.
+* Of several requirements about a token, the strictest holds.
 * ``ignored`` removes the certificate, and ``required`` rejects its absence. No rule lets a certificate through.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 import attrs
 
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.messages import RequestHead, host_name
 from x509proxy.http1.path_readings import is_ambiguous, normalized_paths, written_path
-from x509proxy.settings import CertificateRequirement, ClientAuth, PolicySettings, RuleSettings
+from x509proxy.settings import (
+    CertificateRequirement,
+    ClientAuth,
+    PolicySettings,
+    RuleSettings,
+    TokenRequirement,
+)
 
-__all__ = ["requirement_for"]
+__all__ = ["requirement_for", "token_requirement_for"]
+
+_Need = TypeVar("_Need", CertificateRequirement, TokenRequirement)
 
 _ASKED = {
     ClientAuth.NONE: CertificateRequirement.IGNORED,
@@ -46,7 +57,9 @@ def requirement_for(
     if not settings.rules:
         return usual
     name = host_name(head.host)
-    rules = [rule for rule in _longest_first(settings.rules) if rule.server_name in (None, name)]
+    rules = [
+        rule for rule in _certificate_rules(settings.rules) if rule.server_name in (None, name)
+    ]
     if all(rule.requirement is usual for rule in rules):
         return usual
     if is_ambiguous(head.target):
@@ -63,13 +76,37 @@ def requirement_for(
     return next(iter(found - {CertificateRequirement.OPTIONAL}), CertificateRequirement.OPTIONAL)
 
 
+def token_requirement_for(head: RequestHead, settings: PolicySettings) -> TokenRequirement:
+    """Return the requirement of a request about its access token.
+
+    :raises HttpError: 400, servers disagree about the path.
+    """
+    usual = TokenRequirement.IGNORED
+    all_rules = _token_rules(settings.rules)
+    if not all_rules:
+        return usual
+    name = host_name(head.host)
+    rules = [rule for rule in all_rules if rule.server_name in (None, name)]
+    if all(rule.requirement is usual for rule in rules):
+        return usual
+    if is_ambiguous(head.target):
+        raise _unclear(Code.AMBIGUOUS_PATH, "a path that servers read in different ways")
+    written = written_path(head.target)
+    found = {
+        requirement
+        for path in normalized_paths(head.target)
+        for requirement in _requirements(path, written, rules, usual)
+    }
+    return next(need for need in TokenRequirement if need in found)
+
+
 def _unclear(code: Code, detail: str) -> HttpError:
     return HttpError(ErrorResponse(code, detail, "The path can be read in more than one way"))
 
 
 def _requirements(
-    path: str, written: str, rules: list[_Rule], usual: CertificateRequirement
-) -> Iterator[CertificateRequirement]:
+    path: str, written: str, rules: Sequence[_Rule[_Need]], usual: _Need
+) -> Iterator[_Need]:
     """Yield the requirement of each rule that may hold, up to the one that the client has spelled as it stands."""
     for rule in rules:
         if rule.may_hold(path):
@@ -80,12 +117,12 @@ def _requirements(
 
 
 @attrs.frozen
-class _Rule:
+class _Rule(Generic[_Need]):
     """A rule for the paths at and below ``path``, which is empty for all."""
 
     path: str
     server_name: str | None
-    requirement: CertificateRequirement
+    requirement: _Need
     lower: str = attrs.field(
         init=False, default=attrs.Factory(lambda self: self.path.lower(), takes_self=True)
     )
@@ -100,11 +137,24 @@ class _Rule:
 
 
 @lru_cache(maxsize=64)
-def _longest_first(rules: tuple[RuleSettings, ...]) -> list[_Rule]:
-    by_length = sorted(
-        rules, key=lambda rule: (len(rule.path), rule.server_name is not None), reverse=True
-    )
+def _certificate_rules(rules: tuple[RuleSettings, ...]) -> list[_Rule[CertificateRequirement]]:
     return [
         _Rule(rule.path.rstrip("/"), rule.server_name, rule.client_certificate)
-        for rule in by_length
+        for rule in _longest_first(rules)
+        if rule.client_certificate is not None
     ]
+
+
+@lru_cache(maxsize=64)
+def _token_rules(rules: tuple[RuleSettings, ...]) -> list[_Rule[TokenRequirement]]:
+    return [
+        _Rule(rule.path.rstrip("/"), rule.server_name, rule.token)
+        for rule in _longest_first(rules)
+        if rule.token is not None
+    ]
+
+
+def _longest_first(rules: tuple[RuleSettings, ...]) -> list[RuleSettings]:
+    return sorted(
+        rules, key=lambda rule: (len(rule.path), rule.server_name is not None), reverse=True
+    )

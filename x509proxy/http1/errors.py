@@ -20,12 +20,14 @@ class _Facts:
     """The facts about one code.
 
     ``status``: the HTTP status, or 0 where no response can be sent; ``meaning``: for the
-    documentation; ``limit``: the setting that was exceeded, if the code is about one.
+    documentation; ``limit``: the setting that was exceeded, if the code is about one;
+    ``bearer``: the error of RFC 6750 section 3.1, if the code is about an access token.
     """
 
     status: int
     meaning: str
     limit: str = ""
+    bearer: str = ""
 
 
 class Code(enum.Enum):
@@ -58,6 +60,34 @@ class Code(enum.Enum):
     KEY_TYPE_NOT_ALLOWED = _Facts(401, "`key-types` or `minimum-rsa-bits` excludes the key.")
     REVOKED = _Facts(401, "The certificate, or one of its issuers, has been revoked.")
     UNREADABLE_CERTIFICATE = _Facts(401, "The certificate cannot be parsed.")
+    TOKEN_MALFORMED = _Facts(
+        400,
+        "The access token is malformed, or the request has more than one.",
+        bearer="invalid_request",
+    )
+    TOKEN_TOO_LARGE = _Facts(
+        400,
+        "The access token is larger than is allowed.",
+        "tokens.max-token-bytes",
+        bearer="invalid_request",
+    )
+    TOKEN_MISSING = _Facts(
+        401, "The request needs an access token, and has none.", bearer="invalid_token"
+    )
+    TOKEN_INVALID = _Facts(401, "The access token cannot be accepted.", bearer="invalid_token")
+    TOKEN_NOT_BOUND = _Facts(
+        401,
+        "The access token is bound to no certificate, or is used with the wrong scheme.",
+        bearer="invalid_token",
+    )
+    TOKEN_MISMATCH = _Facts(
+        401,
+        "The access token is bound to a certificate that this client has not shown.",
+        bearer="invalid_token",
+    )
+    TOKEN_EXPIRED = _Facts(
+        401, "The access token is past its lifetime, or before it.", bearer="invalid_token"
+    )
     METHOD_NOT_ALLOWED = _Facts(405, "TRACE, CONNECT, or a method this listener never serves.")
     HEAD_TIMEOUT = _Facts(408, "The head was not complete in time.", "client.head-timeout")
     BODY_TIMEOUT = _Facts(408, "The body stopped, or came too slowly.", "client.body-timeout")
@@ -97,6 +127,14 @@ class Code(enum.Enum):
     QUEUE_TIMEOUT = _Facts(
         503, "No connection to the back end became free in time.", "upstream.queue-timeout"
     )
+    TOKEN_UNVERIFIABLE = _Facts(
+        503, "The access token cannot be verified now: the authorization server does not respond."
+    )
+    TOKEN_CHECKS_FULL = _Facts(
+        503,
+        "As many requests wait for the authorization server as are allowed.",
+        "tokens.max-pending-checks",
+    )
     CONNECT_TIMEOUT = _Facts(
         504, "The connection to the back end took too long.", "upstream.connect-timeout"
     )
@@ -123,6 +161,11 @@ class Code(enum.Enum):
     def status(self) -> int:
         """The HTTP status; 0 where no response can be sent."""
         return self.value.status
+
+    @property
+    def bearer(self) -> str:
+        """The error of RFC 6750 section 3.1, or ``""`` where the code is about no access token."""
+        return self.value.bearer
 
     @property
     def limit(self) -> str:
@@ -162,17 +205,21 @@ class ErrorResponse:
     @property
     def body(self) -> bytes:
         """``{"error": …, "error_description": …}`` as in RFC 6749 section 5.2."""
-        error = self.error or _ERRORS.get(self.status, "invalid_request")
-        description = self.description or HTTPStatus(self.status).phrase
-        return (
-            json.dumps({"error": error, "error_description": description}).encode("ascii") + b"\n"
-        )
+        error = self.error or self.code.bearer or _ERRORS.get(self.status, "invalid_request")
+        table = {"error": error, "error_description": self._description}
+        return json.dumps(table).encode("ascii") + b"\n"
+
+    @property
+    def _description(self) -> str:
+        return self.description or HTTPStatus(self.status).phrase
 
     @property
     def pairs(self) -> tuple[tuple[bytes, bytes], ...]:
         """The response's own fields, without framing, ``Date`` and ``Connection``."""
         fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
-        if self.status == 401:
+        if self.code.bearer:
+            fields.append((b"WWW-Authenticate", self._bearer_challenge))
+        elif self.status == 401:
             # RFC 9110 section 15.5.2 wants a challenge, and some clients fail without one; none is
             # registered for TLS.
             fields.append((b"WWW-Authenticate", b"ClientCertificate"))
@@ -181,6 +228,14 @@ class ErrorResponse:
         if self.status == 405:
             fields.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
         return tuple(fields)
+
+    @property
+    def _bearer_challenge(self) -> bytes:
+        """The challenge of RFC 6750 section 3; a request without a token gets no error in it."""
+        if self.code is Code.TOKEN_MISSING:
+            return b"Bearer"
+        challenge = f'Bearer error="{self.code.bearer}", error_description="{self._description}"'
+        return challenge.encode("ascii")
 
 
 class HttpError(Exception):

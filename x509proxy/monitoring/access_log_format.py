@@ -13,14 +13,14 @@ from functools import lru_cache
 import msgspec
 
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
-from x509proxy.exchange import Exchange, Outcome
+from x509proxy.exchange import Exchange, Outcome, TokenVerdict
 from x509proxy.http1.errors import Code
 from x509proxy.settings import LogFormat
 
 __all__ = ["WRITERS", "access_json", "access_line", "quoted"]
 
 
-_COMPLETED = Outcome.COMPLETED
+_COMPLETED, _UNCHECKED = Outcome.COMPLETED, TokenVerdict.UNCHECKED
 _LONGEST_SUBJECT = 256
 # Visible ASCII but the quote, the backslash and the sign that separates a name from its value.
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
@@ -37,7 +37,8 @@ def access_line(exchange: Exchange) -> str:
         f" status={exchange.status or '-'} outcome={outcome} request_bytes={exchange.bytes_in} response_bytes={exchange.bytes_out}"
         f" duration_ms={exchange.duration * 1000:.1f} tls_version={exchange.tls_version or '-'}"
         f" key_exchange={exchange.key_exchange or '-'} {_who(exchange.certificate)}"
-        f" forged_headers={exchange.forged} {_why(exchange.backend, exchange.code, exchange.detail)}"
+        f" forged_headers={exchange.forged} token_verdict={_token(exchange.token)}"
+        f" {_why(exchange.backend, exchange.code, exchange.detail)}"
     )
 
 
@@ -62,6 +63,7 @@ def access_json(exchange: Exchange) -> str:
         "x5t_s256": certificate and certificate.thumbprint,
         "subject": certificate and _shorten(certificate.subject),
         "forged_headers": exchange.forged,
+        "token_verdict": None if exchange.token is _UNCHECKED else exchange.token.value,
         "backend": exchange.backend or None,
         "code": exchange.code and exchange.code.label,
         "detail": exchange.detail or None,
@@ -117,6 +119,10 @@ def _who(certificate: ClientCertificate | None) -> str:
     return (
         f"verdict={certificate.verdict.value} x5t_s256={certificate.thumbprint} subject={subject}"
     )
+
+
+def _token(verdict: TokenVerdict) -> str:
+    return "-" if verdict is _UNCHECKED else verdict.value
 
 
 def _shorten(subject: str) -> str:

@@ -42,6 +42,8 @@ def _states(found: Configuration) -> Iterator[CertificateState]:
         yield _certificate(f"upstream.ca[{place}]", authority)
     if found.upstream_identity is not None:
         yield _certificate("upstream.certificate", found.upstream_identity.certificate)
+    if found.tokens is not None and found.tokens.identity is not None:
+        yield _certificate("tokens.certificate", found.tokens.identity.certificate)
 
 
 def _certificate(use: str, certificate: x509.Certificate) -> CertificateState:

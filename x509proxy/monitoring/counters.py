@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
-from x509proxy.exchange import Exchange, Outcome
+from x509proxy.exchange import Exchange, Outcome, TokenVerdict
 from x509proxy.monitoring.reason_codes import LIMITS
 
 __all__ = [
@@ -51,6 +51,7 @@ KEY_EXCHANGES = (
 """The key exchange groups that are counted by name, as OpenSSL spells them; a client chooses from what OpenSSL offers."""
 # Looked up here, not at the class: that costs as much as to count.
 _ANSWERED, _REFUSED = Outcome.COMPLETED, Outcome.REJECTED
+_UNCHECKED = TokenVerdict.UNCHECKED
 
 
 class MetricsObserver(Protocol):
@@ -105,6 +106,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     exchanges: dict[str, dict[str, dict[int, int]]] = {}
     refusals: dict[str, int] = {}
     verdicts: dict[str, int] = {}
+    tokens: dict[str, int] = {}
     forged: int = 0
     invalid_header_names: int = 0
     bytes_in: int = 0
@@ -179,6 +181,7 @@ class Counters:
         self._seconds = 0.0
         self._bytes_in = self._bytes_out = 0
         self._forged = self._odd_names = 0
+        self._tokens = {each.value: 0 for each in TokenVerdict if each is not _UNCHECKED}
         self._verdicts = {verdict.value: 0 for verdict in Verdict}
         self._refusals: defaultdict[str, int] = defaultdict(int)
         self._versions: defaultdict[int, int] = defaultdict(int)
@@ -242,6 +245,7 @@ class Counters:
             exchanges=self._exchanges(),
             refusals=dict(self._refusals),
             verdicts=dict(self._verdicts),
+            tokens=dict(self._tokens),
             forged=self._forged,
             invalid_header_names=self._odd_names,
             bytes_in=self._bytes_in,
@@ -274,6 +278,8 @@ class Counters:
             self._bytes_out += exchange.bytes_out
             self._forged += exchange.forged
             self._odd_names += exchange.invalid_header_names
+            if exchange.token is not _UNCHECKED:
+                self._tokens[exchange.token.value] += 1
             certificate = exchange.certificate
             if certificate is None:
                 verdicts["NONE"] += 1

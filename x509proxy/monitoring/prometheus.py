@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from x509proxy.monitoring.counters import BOUNDS, KEY_EXCHANGES, Counts
 from x509proxy.monitoring.reason_codes import LIMITS
-from x509proxy.monitoring.snapshot import BackendState, Snapshot
+from x509proxy.monitoring.snapshot import BackendState, Snapshot, TokenState
 from x509proxy.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class _Collector:
         yield from _clients(self._snapshot)
         yield from _exchanges(self._snapshot.counts)
         yield from _backends(self._snapshot.backends)
+        yield from _tokens(self._snapshot.tokens)
         yield from _files(self._snapshot)
 
 
@@ -137,6 +138,11 @@ def _exchanges(counts: Counts) -> Iterator[Metric]:
         _by("verdict", counts.verdicts),
     )
     yield _counter(
+        "token_checks",
+        "Requests whose access token was checked, by verdict.",
+        _by("verdict", counts.tokens),
+    )
+    yield _counter(
         "forged_headers", "Header fields removed that pretended to be ours.", [({}, counts.forged)]
     )
     yield _counter(
@@ -203,6 +209,29 @@ def _backends(backends: Iterable[BackendState]) -> Iterator[Metric]:
     text = "Connections to the back end that could not be had, and exchanges with it that failed."
     yield _counter(
         "backend_failures", text, [({"backend": row.url}, row.failures) for row in backends]
+    )
+
+
+def _tokens(state: TokenState | None) -> Iterator[Metric]:
+    def rows(value: float) -> _Rows:
+        return [] if state is None else [({}, value)]
+
+    found = state or TokenState(level="")
+    yield _gauge("token_keys", "Keys of the issuer of access tokens.", rows(found.keys))
+    yield _gauge(
+        "pending_token_checks",
+        "Requests that wait for the authorization server.",
+        rows(found.pending),
+    )
+    yield _counter(
+        "token_server_failures",
+        "Requests to the authorization server that failed.",
+        rows(found.failures),
+    )
+    yield _gauge(
+        "token_server_failed",
+        "Whether the last request to the authorization server failed.",
+        rows(bool(found.error)),
     )
 
 

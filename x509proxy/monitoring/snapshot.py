@@ -23,6 +23,7 @@ __all__ = [
     "ReloadState",
     "Snapshot",
     "SnapshotSource",
+    "TokenState",
     "WorkerState",
     "clients_of",
     "refusals_of",
@@ -115,6 +116,22 @@ class ReloadState(SnapshotPart, frozen=True):
     error: str = ""
 
 
+class TokenState(SnapshotPart, frozen=True):
+    """The check of access tokens. ``keys``: of the issuer, ``fetched`` when; ``failures``: of the issuer's server.
+
+    ``error``: the last one's, empty after a response that was good. ``pending``: requests that wait
+    for that server.
+    """
+
+    level: str
+    issuer: str = ""
+    keys: int = 0
+    fetched: float = 0.0
+    failures: int = 0
+    error: str = ""
+    pending: int = 0
+
+
 class WorkerState(SnapshotPart, frozen=True):
     """One process that serves. ``state``: ``serving`` or ``draining``."""
 
@@ -141,6 +158,7 @@ class Snapshot(SnapshotPart, frozen=True):
     clients: tuple[ClientState, ...] = ()
     reload: ReloadState = ReloadState()
     workers: tuple[WorkerState, ...] = ()
+    tokens: TokenState | None = None
     counts: Counts = Counts()
     host: str = ""
 

@@ -21,6 +21,7 @@ from x509proxy.monitoring.snapshot import (
     ListenerState,
     ReloadState,
     Snapshot,
+    TokenState,
     WorkerState,
     clients_of,
     refusals_of,
@@ -69,12 +70,14 @@ class SnapshotBuilder:
         pools: Callable[[], Sequence[_Pool]] = tuple,
         factory: _Factory | None = None,
         now: Callable[[], float] = time.time,
+        tokens: Callable[[], TokenState | None] = lambda: None,
     ) -> None:
         self._counters = counters
         self._configuration = configuration
         self._pools = pools
         self._factory = factory
         self._now = now
+        self._tokens = tokens
         self._version = installed_version()
         self._host = without_secrets(socket.gethostname())
         self._started = now()
@@ -118,6 +121,7 @@ class SnapshotBuilder:
                 error=counters.reload_error,
             ),
             workers=(worker,) if factory else (),
+            tokens=self._tokens(),
             counts=counts,
         )
 

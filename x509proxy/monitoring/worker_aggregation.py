@@ -10,7 +10,13 @@ from typing import TypeVar
 import msgspec
 
 from x509proxy.monitoring.counters import Counts
-from x509proxy.monitoring.snapshot import BackendState, ClientState, RefusalState, Snapshot
+from x509proxy.monitoring.snapshot import (
+    BackendState,
+    ClientState,
+    RefusalState,
+    Snapshot,
+    TokenState,
+)
 
 __all__ = ["WorkerAggregate", "combine"]
 
@@ -41,12 +47,21 @@ def combine(snapshots: Sequence[Snapshot]) -> Snapshot:
                 key=lambda worker: worker.pid,
             )
         ),
+        tokens=_tokens([one.tokens for one in snapshots if one.tokens is not None], newest.tokens),
         counts=sum((snapshot.counts for snapshot in snapshots), Counts()),
     )
 
 
 def _newest(rows: Iterable[_Row], when: Callable[[_Row], float]) -> tuple[_Row, ...]:
     return tuple(sorted(rows, key=when, reverse=True)[:_LATEST])
+
+
+def _tokens(rows: list[TokenState], newest: TokenState | None) -> TokenState | None:
+    """Add what can be added. Each worker has keys of its own: those of the newest are shown."""
+    if newest is None:
+        return None
+    pending, failures = sum(row.pending for row in rows), sum(row.failures for row in rows)
+    return msgspec.structs.replace(newest, pending=pending, failures=failures)
 
 
 _HOPE = ("up", "slow", "down")

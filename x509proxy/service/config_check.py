@@ -6,20 +6,24 @@ import enum
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred, succeed
 
+from x509proxy.authorization.token_check import TokenCheck
 from x509proxy.config.credentials import as_in_unit
 from x509proxy.config.document import Document, DocumentError, read_document
 from x509proxy.config.endpoint_strings import place_warnings
 from x509proxy.config.file_paths import check_log_place
-from x509proxy.config.loader import Configuration, load_configuration, resolve
+from x509proxy.config.loader import Configuration, load_configuration, load_settings, resolve
 from x509proxy.config.warnings import advice_for, validity_errors
+from x509proxy.monitoring.snapshot import TokenState
 from x509proxy.redaction import without_secrets
 from x509proxy.service.listening import check_kinds
 from x509proxy.settings import ProxySettings, SettingsError
 
-__all__ = ["Finding", "Severity", "review"]
+__all__ = ["Finding", "Severity", "probe", "review"]
 
 
 class Severity(enum.Enum):
@@ -128,3 +132,23 @@ def _make_contexts(configuration: Configuration) -> None:
     contexts_for(configuration)
     if configuration.upstream_identity is not None:
         check_identity(configuration.upstream_identity)
+
+
+def probe(path: str, reactor: Any) -> Deferred[str]:
+    """Ask the servers that a good configuration names; return what was found, as a sentence.
+
+    The Deferred fails with SettingsError: one does not respond as it must.
+    """
+    tokens = load_configuration(load_settings(path), config=path).tokens
+    if tokens is None:
+        return succeed("there is no server to ask")
+    return TokenCheck.from_files(tokens, reactor).probe().addCallback(_found)
+
+
+def _found(state: TokenState) -> str:
+    if state.error:
+        raise SettingsError(
+            f"tokens: the authorization server: {state.error}; expected a response that can be used"
+        )
+    keys = f", {state.keys} keys" if state.level == "jwt" else ""
+    return f"tokens: level {state.level}{keys}: good"

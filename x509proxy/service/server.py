@@ -69,7 +69,11 @@ class ProxyServer:
             for place, context in contexts
         ]
         self._view = SnapshotBuilder(
-            self.counters, lambda: self.configuration, lambda: self.resource.pools, self.factory
+            self.counters,
+            lambda: self.configuration,
+            lambda: self.resource.pools,
+            self.factory,
+            tokens=lambda: self.resource.token_state,
         )
         self._reactor = reactor
         self._ports: list[IListeningPort] = []

@@ -213,6 +213,45 @@ class Advice(MaterialTests):
         )
         self.assertEqual([], self.warnings(rules=rules))
 
+    def test_hopeless_tokens(self) -> None:
+        """So it does for a rule that needs bound tokens: without a certificate none of them fits."""
+        settings = {"tokens": {"level": "unverified"}, "client_certificate": "none"}
+        rules = [{"path": "/api", "token": "bound"}, {"path": "/b", "token": "when-bound"}]
+        found, level = self.warnings(rules=rules, **settings)
+        self.assertEqual(
+            "rules[0].token: bound, and no listener asks for a certificate, so every request gets 401 at /api",
+            found,
+        )
+        self.assertTrue(level.startswith("tokens.level: "), level)
+
+    def test_tokens(self) -> None:
+        """Each start warns that unverified tokens are safe behind a back end that verifies them alone."""
+        tokens = {"level": "unverified"}
+        rules = [{"path": "/api", "token": "when-bound"}]
+        self.assertEqual(
+            [
+                "tokens.level: unverified reads cnf without checking the signature: an additional door, "
+                "safe only because the back end still verifies the token"
+            ],
+            self.warnings(rules=rules, tokens=tokens),
+        )
+        for unused in ([], [{"path": "/api", "token": "ignored"}]):
+            *_, sentence = self.warnings(rules=unused, tokens=tokens)
+            self.assertEqual("tokens: decides nothing, since no rule has token", sentence)
+        signed = {"level": "jwt", "issuer": "https://as.example", "audience": ["a"]}
+        self.assertEqual([], self.warnings(rules=rules, tokens=signed))
+
+    def test_token_certificate(self) -> None:
+        """The certificate that is shown to the authorization server ends some day too."""
+        made = make_self_signed(KeyKind.EC, "api", 3)
+        asked = {
+            "level": "introspection", "introspection-url": "https://as.example", "client-id": "a",
+            "certificate": self.write(made.certificate_pem + made.key_pem, 0o600, "api.pem"),
+        }  # fmt: skip
+        rules = [{"path": "/api", "token": "bound"}]
+        (sentence,) = self.warnings(rules=rules, tokens=asked)
+        self.assertTrue(sentence.startswith("tokens.certificate: expires soon"), sentence)
+
     def test_no_log(self) -> None:
         """Without an access log nobody knows who was refused."""
         (sentence,) = self.advice(access_log=None)

@@ -63,7 +63,7 @@ def told(
 ) -> bytes:  # fmt: skip
     """The fields, or in what words they are refused."""
     try:
-        return forward(sanitize_request(found, rules)[0], found, client, rules, policy, now)
+        return forward(sanitize_request(found, rules)[0], found, client, rules, policy, now).fields
     except HttpError as error:
         return error.response.detail.encode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 from urllib.parse import quote
 
 from hypothesis import example, given
@@ -11,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.path_readers import READERS
 from tests.unit.certificates.test_pem_files import NAME
-from x509proxy.forwarding.path_rules import requirement_for
+from x509proxy.forwarding.path_rules import requirement_for, token_requirement_for
 from x509proxy.http1.errors import Code, HttpError
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.http1.path_readings import normalized_paths
@@ -22,6 +23,7 @@ from x509proxy.settings import (
     PolicySettings,
     RuleSettings,
     SettingsError,
+    TokenRequirement,
 )
 
 TOKEN = RuleSettings(path="/token", client_certificate=CertificateRequirement.REQUIRED)
@@ -413,7 +415,9 @@ class Mistakes(SynchronousTestCase):
 
     def test_silent(self) -> None:
         """A secret name that was pasted where a path or a name belongs is not told."""
-        for mistake in ({"path": NAME}, {"path": f"/{NAME}*"}, {"server_name": NAME}):
+        mistakes: tuple[dict[str, Any], ...]
+        mistakes = ({"path": NAME}, {"path": f"/{NAME}*"}, {"server_name": NAME})
+        for mistake in mistakes:
             with self.assertRaises(SettingsError) as raised:
                 RuleSettings(client_certificate=CertificateRequirement.REQUIRED, **mistake)
             self.assertNotIn(NAME, str(raised.exception))
@@ -434,3 +438,112 @@ class Mistakes(SynchronousTestCase):
             with self.assertRaises(SettingsError, msg=name) as raised:
                 RuleSettings(server_name=name, client_certificate=CertificateRequirement.REQUIRED)
             self.assertIn("server-name: found ", str(raised.exception))
+
+
+API = RuleSettings(path="/api", token=TokenRequirement.BOUND)
+PUBLIC = RuleSettings(path="/api/public", token=TokenRequirement.IGNORED)
+SOME = RuleSettings(path="/some", token=TokenRequirement.WHEN_BOUND)
+
+
+class Tokens(SynchronousTestCase):
+    """The need of an access token, by the same rules."""
+
+    def expect(
+        self,
+        need: TokenRequirement,
+        target: str,
+        *rules: RuleSettings,
+        host: str = "as.example.com",
+    ) -> None:
+        settings = PolicySettings(rules=rules)
+        self.assertIs(need, token_requirement_for(head(target, host), settings), target)
+
+    def test_paths(self) -> None:
+        """A rule holds for its path and all below it, in every spelling; elsewhere no token is looked at."""
+        for target in (
+            "/api",
+            "/api/",
+            "/api/a?b",
+            "/%61PI;x",
+            "/API",
+            "/api.",
+            "/a/../api",
+            "/api.json",
+        ):
+            self.expect(TokenRequirement.BOUND, target, API, SOME)
+        for target in ("/", "/apis", "/a/api", "*"):
+            self.expect(TokenRequirement.IGNORED, target, API, SOME)
+        self.expect(TokenRequirement.WHEN_BOUND, "/some/thing", API, SOME)
+        self.expect(TokenRequirement.IGNORED, "/api")
+
+    def test_ambiguous(self) -> None:
+        """A path that servers read in different ways is 400, where tokens are checked at all."""
+        for target in ("//x/api", "/ap%ff", "/api%3fx", "/%2561pi"):
+            settings = PolicySettings(rules=(API,))
+            error: HttpError = self.assertRaises(
+                HttpError, token_requirement_for, head(target), settings
+            )
+            self.assertIs(Code.AMBIGUOUS_PATH, error.response.code)
+            self.expect(TokenRequirement.IGNORED, target, PUBLIC)
+
+    def test_opening(self) -> None:
+        """A rule that opens a path below opens its own spelling alone."""
+        self.expect(TokenRequirement.IGNORED, "/api/public", API, PUBLIC)
+        for target in ("/api/PUBLIC", "/api/public.json", "/api/%70ublic;x"):
+            self.expect(TokenRequirement.BOUND, target, API, PUBLIC)
+
+    def test_longest_first(self) -> None:
+        """The longest path with a token decides."""
+        for rules in ((API, PUBLIC), (PUBLIC, API)):
+            self.expect(TokenRequirement.IGNORED, "/api/public/a", *rules)
+            self.expect(TokenRequirement.BOUND, "/api/publicity", *rules)
+
+    def test_each_key_by_itself(self) -> None:
+        """A longer rule about certificates alone leaves the token bound, and the other way round."""
+        certificates = RuleSettings(
+            path="/api/admin", client_certificate=CertificateRequirement.REQUIRED
+        )
+        for rules in ((API, certificates), (certificates, API)):
+            self.expect(TokenRequirement.BOUND, "/api/admin/x", *rules)
+            self.assertIs(CertificateRequirement.REQUIRED, need("/api/admin/x", *rules))
+            self.assertIs(CertificateRequirement.OPTIONAL, need("/api/x", *rules))
+        below = RuleSettings(path="/token/a", token=TokenRequirement.BOUND)
+        self.assertIs(CertificateRequirement.REQUIRED, need("/token/a", TOKEN, below))
+
+    def test_detours(self) -> None:
+        """Of what a path with ``..`` can mean, the strictest holds."""
+        for target in ("/api/../login", "/login/../api", "/api/public/../x", "/x/../api/public"):
+            self.expect(
+                TokenRequirement.BOUND,
+                target,
+                API,
+                RuleSettings(path="/x", token=TokenRequirement.BOUND),
+            )
+        self.expect(TokenRequirement.BOUND, "/api/public/../a", API, PUBLIC)
+        self.expect(TokenRequirement.WHEN_BOUND, "/some/../a", API, SOME)
+
+    def test_server_names(self) -> None:
+        """A rule may be for one server name alone."""
+        rule = RuleSettings(server_name="api.example", token=TokenRequirement.BOUND)
+        for host in ("api.example", "API.example.:8443"):
+            self.expect(TokenRequirement.BOUND, "/", rule, host=host)
+        self.expect(TokenRequirement.IGNORED, "/", rule, host="as.example")
+
+    def test_needs_one(self) -> None:
+        """A rule decides about certificates, or about tokens, or both."""
+        error = self.assertRaises(SettingsError, RuleSettings, path="/a")
+        self.assertTrue(str(error).startswith("client-certificate: found nothing"), error)
+        RuleSettings(
+            client_certificate=CertificateRequirement.REQUIRED, token=TokenRequirement.BOUND
+        )
+
+    def test_contradiction(self) -> None:
+        """A token cannot be compared with a certificate that is ignored."""
+        ignored = CertificateRequirement.IGNORED
+        error = self.assertRaises(
+            SettingsError, RuleSettings, client_certificate=ignored, token=TokenRequirement.BOUND
+        )
+        self.assertTrue(
+            str(error).startswith("token: found bound beside client-certificate"), error
+        )
+        RuleSettings(client_certificate=ignored, token=TokenRequirement.WHEN_BOUND)

@@ -30,10 +30,12 @@ class Codes(SynchronousTestCase):
                 0: ["send_timeout", "slow_client", "client_left", "shutdown"],
                 400: [
                     "bad_request", "ambiguous_path", "contradictory_rules", "certificate_too_large",
+                    "token_malformed", "token_too_large",
                 ],
                 401: [
                     "no_certificate", "untrusted", "wrong_usage", "expired", "not_yet_valid", "weak_key",
-                    "unsupported_key", "key_type_not_allowed", "revoked", "unreadable_certificate",
+                    "unsupported_key", "key_type_not_allowed", "revoked", "unreadable_certificate", "token_missing", "token_invalid", "token_not_bound",
+                    "token_mismatch", "token_expired",
                 ],
                 405: ["method_not_allowed"],
                 408: ["head_timeout", "body_timeout"],
@@ -44,7 +46,10 @@ class Codes(SynchronousTestCase):
                 431: ["head_too_large"],
                 501: ["not_implemented"],
                 502: ["connect_failed", "invalid_response", "response_too_large", "internal_error"],
-                503: ["queue_full", "out_of_resources", "uploads_full", "queue_timeout"],
+                503: [
+                    "queue_full", "out_of_resources", "uploads_full", "queue_timeout",
+                    "token_unverifiable", "token_checks_full",
+                ],
                 504: ["connect_timeout", "backend_timeout"],
             },
             statuses,
@@ -78,8 +83,25 @@ class Body(SynchronousTestCase):
         special |= {502: "server_error", 504: "server_error"}
         for response in SENT:
             body = json.loads(response.body)
-            self.assertEqual(special.get(response.status, "invalid_request"), body["error"])
+            expected = response.code.bearer or special.get(response.status, "invalid_request")
+            self.assertEqual(expected, body["error"])
             self.assertTrue(body["error_description"], response.code)
+
+    def test_tokens(self) -> None:
+        """An access token's errors are those of RFC 6750 section 3.1."""
+        found = {code.label: (code.status, code.bearer) for code in Code if code.bearer}
+        self.assertEqual(
+            {
+                "token_malformed": (400, "invalid_request"),
+                "token_too_large": (400, "invalid_request"),
+                "token_missing": (401, "invalid_token"),
+                "token_invalid": (401, "invalid_token"),
+                "token_not_bound": (401, "invalid_token"),
+                "token_mismatch": (401, "invalid_token"),
+                "token_expired": (401, "invalid_token"),
+            },
+            found,
+        )
 
     def test_description_by_default(self) -> None:
         """Without a description the body has the phrase of the status."""
@@ -110,8 +132,27 @@ class Fields(SynchronousTestCase):
         self.assertEqual({503: b"1"}, with_field(b"Retry-After"))
 
     def test_challenge(self) -> None:
-        """401, and only 401, has a challenge (RFC 9110 section 15.5.2)."""
-        self.assertEqual({401: b"ClientCertificate"}, with_field(b"WWW-Authenticate"))
+        """401, and only 401, has a challenge (RFC 9110 section 15.5.2), but for access tokens."""
+        others = [response for response in SENT if not response.code.bearer]
+        found = {
+            response.status: dict(response.pairs).get(b"WWW-Authenticate") for response in others
+        }
+        self.assertEqual({401: b"ClientCertificate"}, {k: v for k, v in found.items() if v})
+
+    def test_bearer_challenge(self) -> None:
+        """For an access token the challenge has error and description (RFC 6750 section 3), byte for byte."""
+        description = "The access token is malformed"
+        for code, challenge in (
+            (Code.TOKEN_MALFORMED, b'Bearer error="invalid_request", error_description="%b"'),
+            (Code.TOKEN_MISMATCH, b'Bearer error="invalid_token", error_description="%b"'),
+        ):
+            found = dict(ErrorResponse(code, "detail", description).pairs)[b"WWW-Authenticate"]
+            self.assertEqual(challenge % description.encode(), found)
+
+    def test_no_token(self) -> None:
+        """A request without a token gets no error in the challenge."""
+        found = dict(ErrorResponse(Code.TOKEN_MISSING, "detail").pairs)[b"WWW-Authenticate"]
+        self.assertEqual(b"Bearer", found)
 
     def test_allow(self) -> None:
         """405, and only 405, lists the methods (RFC 9110 section 15.5.6)."""

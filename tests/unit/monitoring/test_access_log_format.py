@@ -13,7 +13,7 @@ from msgspec import structs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from x509proxy.exchange import Exchange, Outcome
+from x509proxy.exchange import Exchange, Outcome, TokenVerdict
 from x509proxy.monitoring.access_log_format import WRITERS, access_json, access_line
 from x509proxy.settings import LogFormat
 
@@ -56,7 +56,7 @@ class Line(SynchronousTestCase):
         self.assertEqual(
             "time=2026-07-13T12:00:00.250Z request_id=00c0ffee client_address=192.0.2.7 method=POST target=/token version=HTTP/1.1 status=200 "
             "outcome=completed request_bytes=29 response_bytes=512 duration_ms=12.3 tls_version=TLSv1.3 "
-            "key_exchange=X25519MLKEM768 verdict=NONE x5t_s256=- subject=- forged_headers=0 "
+            "key_exchange=X25519MLKEM768 verdict=NONE x5t_s256=- subject=- forged_headers=0 token_verdict=- "
             "backend=http://127.0.0.1:8080 code=- detail=-",
             line(),
         )
@@ -76,6 +76,11 @@ class Line(SynchronousTestCase):
     def test_forged(self) -> None:
         """Forged headers show in the log, by their number."""
         self.assertEqual("2", fields(line(forged=2))["forged_headers"])
+
+    def test_token(self) -> None:
+        """The verdict on an access token is there, ``-`` where none was checked."""
+        self.assertEqual("-", fields(line())["token_verdict"])
+        self.assertEqual("BOUND", fields(line(token=TokenVerdict.BOUND))["token_verdict"])
 
 
 class Escapes(SynchronousTestCase):
@@ -139,7 +144,8 @@ class Json(SynchronousTestCase):
             "method": "POST", "target": "/token",
             "version": "HTTP/1.1", "status": 200, "outcome": "completed", "request_bytes": 29, "response_bytes": 512,
             "duration_ms": 12.3, "tls_version": "TLSv1.3", "key_exchange": "X25519MLKEM768",
-            "verdict": "NONE", "x5t_s256": None, "subject": None, "forged_headers": 0, "backend": "http://127.0.0.1:8080", "code": None, "detail": None,
+            "verdict": "NONE", "x5t_s256": None, "subject": None, "forged_headers": 0,
+            "token_verdict": None, "backend": "http://127.0.0.1:8080", "code": None, "detail": None,
         }  # fmt: skip
         self.assertEqual(expected, self.read())
 

@@ -14,10 +14,11 @@ from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
 from x509proxy.config.loader import Configuration
+from x509proxy.config.token_files import TokenFiles
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
 from x509proxy.monitoring.certificate_expiry import certificate_states
-from x509proxy.settings import ProxySettings
+from x509proxy.settings import ProxySettings, TokenLevel, TokenSettings
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -90,6 +91,16 @@ class States(SynchronousTestCase):
         self.assertEqual(
             (_BEGIN.timestamp(), 7 * 86400.0), (states[2].begins, states[2].ends - states[2].begins)
         )
+
+    def test_tokens(self) -> None:
+        """The certificate that is shown to the authorization server."""
+        settings = TokenSettings(level=TokenLevel.UNVERIFIED)
+        for tokens, uses in (
+            (TokenFiles(settings), []),
+            (TokenFiles(settings, identity=identity("proxy")), ["tokens.certificate"]),
+        ):
+            states = certificate_states(attrs.evolve(self.found, tokens=tokens))
+            self.assertEqual(uses, [state.use for state in states[1:]])
 
     def test_upstream(self) -> None:
         """What is shown to back ends, and who vouches for them."""

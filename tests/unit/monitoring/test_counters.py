@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
-from x509proxy.exchange import Exchange, Outcome
+from x509proxy.exchange import Exchange, Outcome, TokenVerdict
 from x509proxy.http1.errors import Code
 from x509proxy.monitoring.counters import BOUNDS, NULL_METRICS, Counters, Counts
 
@@ -86,6 +86,13 @@ class Exchanges(SynchronousTestCase):
             self.counters.exchange(exchange(certificate=shown))
         expected = {"NONE": 1, "SELF_SIGNED": 2, "TRUSTED": 1, "UNTRUSTED": 0}
         self.assertEqual(expected, self.counters.counts().verdicts)
+
+    def test_tokens(self) -> None:
+        """Each request whose token was checked counts by the verdict."""
+        for verdict in (TokenVerdict.UNCHECKED, TokenVerdict.BOUND, TokenVerdict.BOUND):
+            self.counters.exchange(exchange(token=verdict))
+        expected = {"ABSENT": 0, "BOUND": 2, "UNBOUND": 0, "DPOP": 0, "REJECTED": 0}
+        self.assertEqual(expected, self.counters.counts().tokens)
 
     def test_fields(self) -> None:
         """Forged headers and odd names are added up."""

@@ -11,11 +11,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.unit.monitoring.status_page.test_html import EVIL
 from tests.unit.monitoring.test_counters import BACK_END, exchange, refused
 from tests.unit.monitoring.test_snapshot import DOWN, UP, snapshot
-from x509proxy.exchange import Outcome
+from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.http1.errors import Code
 from x509proxy.monitoring.counters import BOUNDS, Counters
 from x509proxy.monitoring.prometheus import exposition
-from x509proxy.monitoring.snapshot import CertificateState, ReloadState, Snapshot, WorkerState
+from x509proxy.monitoring.snapshot import (
+    CertificateState,
+    ReloadState,
+    Snapshot,
+    TokenState,
+    WorkerState,
+)
 from x509proxy.settings import SettingsError
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -38,7 +44,9 @@ def rich() -> Snapshot:
     """One in which every family has a series."""
     counters = Counters()
     counters.exchange(exchange(duration=0.004))
-    counters.exchange(exchange(duration=0.006, forged=2, invalid_header_names=1))
+    counters.exchange(
+        exchange(duration=0.006, forged=2, invalid_header_names=1, token=TokenVerdict.BOUND)
+    )
     counters.exchange(refused(status=503, code=Code.QUEUE_FULL))
     counters.exchange(refused(status=0, code=Code.CLIENT_LEFT, outcome=Outcome.ABORTED))
     counters.handshake_succeeded(0x0304, "X25519MLKEM768")
@@ -48,6 +56,7 @@ def rich() -> Snapshot:
     return snapshot(
         taken=1000.0, backends=(UP, DOWN), counts=counters.counts(), connections=7, most_connections=4096,
         certificates=(CertificateState(use="certificate", name="localhost", ends=1000.0 + 43200),),
+        tokens=TokenState(level="jwt", keys=2, pending=3, failures=4, error="no"),
         reload=ReloadState(loaded=5.0, error="broken"), workers=(WorkerState(pid=1, started=1.0),),
     )  # fmt: skip
 
@@ -66,6 +75,25 @@ class Text(SynchronousTestCase):
         )
         self.assertEqual(1, self.value("requests_total", backend="", outcome="aborted", code="0"))
         self.assertEqual(1, self.value("failed_requests_total", reason="queue_full"))
+        self.assertEqual(1, self.value("token_checks_total", verdict="BOUND"))
+        self.assertEqual(0, self.value("token_checks_total", verdict="REJECTED"))
+
+    def test_tokens(self) -> None:
+        """The issuer's keys, and its server; nothing where no tokens are checked."""
+        found = [
+            self.value(name)
+            for name in (
+                "token_keys",
+                "pending_token_checks",
+                "token_server_failures_total",
+                "token_server_failed",
+            )
+        ]
+        self.assertEqual([2, 3, 4, 1], found)
+        self.assertNotIn(("x509proxy_token_keys", ()), read(snapshot()))
+
+    def test_bytes(self) -> None:
+        """Forged and odd fields, and bytes."""
         self.assertEqual(
             (2, 1), (self.value("forged_headers_total"), self.value("invalid_header_names_total"))
         )
@@ -153,6 +181,10 @@ class Text(SynchronousTestCase):
             "failed_requests_total",
             "tls_handshake_failures_total",
             "certificate_expiry_time_seconds",
+            "token_keys",
+            "pending_token_checks",
+            "token_server_failures_total",
+            "token_server_failed",
         }
         self.assertEqual(
             {f"x509proxy_{name}" for name in unknown}, {name for name, _ in self.series} - empty

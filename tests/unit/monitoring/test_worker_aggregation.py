@@ -13,6 +13,7 @@ from x509proxy.monitoring.snapshot import (
     RefusalState,
     ReloadState,
     Snapshot,
+    TokenState,
     WorkerState,
 )
 from x509proxy.monitoring.worker_aggregation import WorkerAggregate, combine
@@ -73,6 +74,17 @@ class Sums(SynchronousTestCase):
             ),
         )
         self.assertEqual([1, 2], [row.pid for row in both.workers])
+
+    def test_tokens(self) -> None:
+        """What waits, and what failed, is added; keys are the newest's; without a check there is none."""
+        rows = [
+            TokenState(level="jwt", keys=keys, pending=1, failures=2, error=error)
+            for keys, error in ((1, ""), (2, "no"))
+        ]
+        one, other = worker(1, taken=101.0, tokens=rows[0]), worker(2, taken=100.0, tokens=rows[1])
+        expected = TokenState(level="jwt", keys=1, pending=2, failures=4)
+        self.assertEqual(expected, combine([one, other]).tokens)
+        self.assertIsNone(combine([worker(1), worker(2)]).tokens)
 
     def test_back_ends(self) -> None:
         """A back end is as well as the most hopeful thinks; its connections are added; a new one's row is not lost."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import pair
+from tests.support.tokens import key_set
 from tests.system.test_service import Files, parse
 from tests.unit.certificates.test_trust_store import make_crl
 from tests.unit.monitoring.test_snapshot import snapshot
@@ -79,6 +80,7 @@ class Configurations(SynchronousTestCase):
         files.write("ca.pem", root.certificate.public_bytes(Encoding.PEM))
         files.write("crl.pem", make_crl(root, days=(-9, -1)).public_bytes(Encoding.PEM))
         other = make_self_signed(KeyKind.RSA, "other", names=["other.example"], server=True)
+        files.write("jwks.json", key_set())
         files.write("other.pem", other.certificate_pem + other.key_pem)
         files.write("name", new_header_name().encode())
         files.write("value", SECRET.encode())
@@ -102,6 +104,12 @@ class Configurations(SynchronousTestCase):
             client-certificate = "none"
             [[certificates]]
             certificate = "other.pem"
+            [tokens]
+            level = "jwt"
+            issuer = "https://as.example"
+            audience = ["a"]
+            jwks-file = "jwks.json"
+            ca = "ca.pem"
             [discovery]
             mtls = "https://mtls.example.com"
             [upstream]

@@ -10,6 +10,7 @@ from x509proxy.monitoring.snapshot import (
     ClientState,
     RefusalState,
     Snapshot,
+    TokenState,
     WorkerState,
 )
 from x509proxy.monitoring.status_page.html import Markup, join, tag
@@ -35,6 +36,8 @@ def tables(snapshot: Snapshot) -> Iterator[Markup]:
         for row in snapshot.listeners
     ]
     yield _section("Listeners", "", _LISTENER, listeners)
+    if snapshot.tokens is not None:
+        yield _section("Access tokens", "", _TOKENS, [_tokens(snapshot.tokens, now)], "wide")
     several = len(snapshot.workers) > 1
     if several:
         yield _section("Workers", "", _WORKER, [_worker(row, now) for row in snapshot.workers])
@@ -134,6 +137,19 @@ def _backend(row: BackendState, snapshot: Snapshot) -> Sequence[object]:
 
 
 _LISTENER = (("Endpoint", "main clip half"), ("Certificate", "short"), ("PROXY header", "short"))
+_TOKENS = (
+    ("Issuer", "main clip half"), ("Level", "short"), ("Keys", "number"), ("Fetched", "short"), ("Pending", "number"),
+    ("Failed", "number"), ("Last error", "clip third"),
+)  # fmt: skip
+
+
+def _tokens(row: TokenState, now: float) -> Sequence[object]:
+    return (
+        row.issuer or "–", row.level, count(row.keys), ago(row.fetched, now), count(row.pending), count(row.failures),
+        _pill(row.error, "warn") if row.error else "–",
+    )  # fmt: skip
+
+
 _EXPIRY = (
     ("Certificate", "main clip half"),
     ("Setting", "short line"),

@@ -26,6 +26,7 @@ from x509proxy.monitoring.snapshot import (
     ListenerState,
     ReloadState,
     Snapshot,
+    TokenState,
     WorkerState,
     clients_of,
     refusals_of,
@@ -117,6 +118,28 @@ class Rows(SynchronousTestCase):
             "clients": clients_of(counters),
         }
         return page(snapshot(taken=NOW, **{**rows, **changes}))
+
+    def test_tokens(self) -> None:
+        """The check of access tokens: issuer, level, keys, and what failed; nothing without one."""
+        self.assertNotIn("Access tokens", self.found())
+        row = TokenState(
+            level="jwt",
+            issuer="https://<as>",
+            keys=2,
+            fetched=NOW - 5,
+            failures=3,
+            error="<no>",
+            pending=4,
+        )
+        document = self.found(tokens=row)
+        expected = {
+            "Issuer": "https://&lt;as&gt;", "Level": "jwt", "Keys": "2", "Fetched": "5 s ago", "Pending": "4",
+            "Failed": "3",
+        }  # fmt: skip
+        self.assertEqual(expected, {label: cells(document, label)[0] for label in expected})
+        self.assertIn(">&lt;no&gt;<", document)
+        found = self.found(tokens=TokenState(level="unverified"))
+        self.assertEqual(["–"], cells(found, "Issuer"))
 
     def test_back_ends(self) -> None:
         """A back end's row: state and since when, connections, queue, what it answered, and its last failure."""

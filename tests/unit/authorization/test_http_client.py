@@ -1,0 +1,283 @@
+"""Promises of :mod:`x509proxy.authorization.http_client`, against a server that does as it likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from x509proxy.authorization.http_client import Fetched, FetchError, HttpClient
+from x509proxy.certificates.pem_files import Identity
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.certificates.trust_store import EMPTY
+from x509proxy.config.token_files import TokenFiles
+from x509proxy.settings import ClientAuth, TlsSettings, TokenLevel, TokenSettings
+from x509proxy.transport.tls_context import ServerConnections, make_context
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+Act = Callable[[Any], None]
+
+
+class HostileServer(Factory):
+    """A server that sends what a test says, as soon as it has read a request; it keeps what it read."""
+
+    noisy = False
+
+    def __init__(self, act: Act) -> None:
+        self.act = act
+        self.requests: list[bytes] = []
+        self.open: list[Protocol] = []
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        return _Served(self)
+
+
+class _Served(Protocol):
+    transport: Any
+
+    def __init__(self, server: HostileServer) -> None:
+        self._server = server
+        self._data = b""
+
+    def connectionMade(self) -> None:
+        self._server.open.append(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+        if b"\r\n\r\n" in self._data:
+            self._server.requests.append(self._data)
+            self._server.act(self.transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._server.open.remove(self)
+
+
+def send(*pieces: bytes, close: bool = True) -> Act:
+    """Send pieces, and close."""
+
+    def act(transport: Any) -> None:
+        transport.writeSequence(pieces)
+        if close:
+            transport.loseConnection()
+
+    return act
+
+
+class _Flood:
+    """A producer that never ends."""
+
+    def __init__(self, transport: Any, piece: bytes) -> None:
+        self._transport = transport
+        self._piece = piece
+        self.sent = 0
+        transport.registerProducer(self, streaming=False)
+
+    def resumeProducing(self) -> None:
+        self._transport.write(self._piece)
+        self.sent += len(self._piece)
+
+    def stopProducing(self) -> None:
+        """The connection has gone."""
+
+
+class ClientTestCase(TestCase):
+    port: IListeningPort
+
+    async def serve(self, act: Act, identity: Identity | None = None) -> HostileServer:
+        server = HostileServer(act)
+        if identity is None:
+            endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        else:
+            context = make_context(identity, ClientAuth.OPTIONAL, EMPTY, TlsSettings(), http=False)
+            options = ServerConnections(context)
+            endpoint = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
+        self.port = await endpoint.listen(server)
+        self.addCleanup(self.port.stopListening)
+        self.addCleanup(self.until_closed, server)
+        return server
+
+    async def until_closed(self, server: HostileServer) -> None:
+        """Wait until the client has closed its connections: none is left behind."""
+        from twisted.internet.task import deferLater
+
+        while server.open:
+            await deferLater(reactor, 0.001)
+
+    def client(self, **settings: Any) -> HttpClient:
+        authorities = settings.pop("authorities", None)
+        changed = TokenSettings(level=TokenLevel.UNVERIFIED, **{"timeout": 10.0, **settings})
+        return HttpClient(reactor, TokenFiles(changed, None, authorities))
+
+    def url(self, path: str = "/", scheme: str = "http", host: str = "127.0.0.1") -> str:
+        return f"{scheme}://{host}:{self.port.getHost().port}{path}"  # type: ignore[attr-defined]
+
+    async def fetch(self, act: Act, **settings: Any) -> Fetched:
+        await self.serve(act)
+        return await self.client(**settings).get(self.url())
+
+    async def reason(self, act: Act, **settings: Any) -> str:
+        """The sentence for the log."""
+        try:
+            await self.fetch(act, **settings)
+        except FetchError as error:
+            return str(error)
+        raise AssertionError("found a response, expected none")
+
+
+class Good(ClientTestCase):
+    async def test_response(self) -> None:
+        """A response is read whole, and asked for by a plain request on a connection of its own."""
+        server = await self.serve(send(OK))
+        self.assertEqual(Fetched(200, b"{}"), await self.client().get(self.url("/a?b=c")))
+        (request,) = server.requests
+        self.assertTrue(request.startswith(b"GET /a?b=c HTTP/1.1\r\n"))
+        self.assertIn(b"\r\nAccept: application/json\r\n", request)
+        self.assertIn(b"\r\nConnection: close\r\n", request)
+
+    async def test_framing(self) -> None:
+        """Chunks are read too; a body that ends with its connection may have been cut, and is not."""
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+        self.assertEqual(b"{}", (await self.fetch(send(chunked))).require_ok())
+        self.assertIn(
+            "found no whole response", await self.reason(send(b"HTTP/1.0 200 OK\r\n\r\n{}"))
+        )
+
+    async def test_post(self) -> None:
+        """A form is sent whole, with its fields."""
+        server = await self.serve(send(OK))
+        fetched = await self.client().post(self.url(), b"token=a", {"Authorization": "Basic eA=="})
+        self.assertEqual(b"{}", fetched.body)
+        (request,) = server.requests
+        head, _, body = request.partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"POST / HTTP/1.1\r\n"))
+        self.assertEqual(b"token=a", body)
+        for field in (
+            b"Content-Length: 7",
+            b"Authorization: Basic eA==",
+            b"Content-Type: application/x-www-form-urlencoded",
+        ):
+            self.assertIn(b"\r\n" + field, head)
+
+    async def test_max_age(self) -> None:
+        """A response may say for how long it is good."""
+        for value, age in (
+            (b"max-age=60", 60.0), (b"public, Max-Age=5", 5.0), (b'max-age="7"', 7.0), (b"no-store", None),
+            (b"s-max-age=3", None), (b"max-age=-1", None), (b"max-age=9999999999", 999999999.0),
+        ):  # fmt: skip
+            response = OK.replace(b"\r\n\r\n", b"\r\nCache-Control: " + value + b"\r\n\r\n")
+            self.assertEqual(age, (await self.fetch(send(response))).max_age, value)
+
+    async def test_status(self) -> None:
+        """Other statuses are seen as they are; a redirect is not followed."""
+        response = b"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n"
+        server = await self.serve(send(response))
+        fetched = await self.client().get(self.url())
+        self.assertEqual(302, fetched.status)
+        error = self.assertRaises(FetchError, fetched.require_ok)
+        self.assertEqual("found status 302, expected 200", str(error))
+        self.assertEqual(1, len(server.requests))
+
+
+class Hostile(ClientTestCase):
+    async def test_silence(self) -> None:
+        """A server that hangs costs the timeout, before its head, within it, and within the body."""
+        for pieces in ((), (b"HTTP/1.1 200 OK\r\nA: ",), (OK[:-1],)):
+            sentence = await self.reason(send(*pieces, close=False), timeout=0.1)
+            self.assertEqual("found no response in time", sentence)
+
+    async def test_floods(self) -> None:
+        """A body, a head, a line or chunks without an end are cut after as many bytes as are allowed."""
+        head = b"HTTP/1.1 200 OK\r\n"
+        for begin, piece in (
+            (head + b"Content-Length: 104857600\r\n\r\n", b"x" * 65536),
+            (head + b"\r\n", b"x" * 65536),
+            (head, b"A: b\r\n" * 8192),
+            (head + b"A: ", b"x" * 8192),
+            (head + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 8192),
+        ):  # fmt: skip
+            floods: list[_Flood] = []
+
+            def act(
+                transport: Any, start: bytes = begin, more: bytes = piece, kept: Any = floods
+            ) -> None:
+                transport.write(start)
+                kept.append(_Flood(transport, more))
+
+            server = await self.serve(act)
+            with self.assertRaises(FetchError):
+                await self.client(max_response_bytes=200000).get(self.url())
+            await self.until_closed(server)
+            # The kernel's buffers took the rest.
+            self.assertLess(floods[0].sent, 32 << 20)
+
+    async def test_nonsense(self) -> None:
+        """A response that is none is one sentence, and nothing of it is in the sentence."""
+        for response in (b"", b"secret\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nsecret", b"HTTP/1.1 secret\r\n\r\n",
+                         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n"):  # fmt: skip
+            sentence = await self.reason(send(response))
+            self.assertTrue(sentence.startswith("found no whole response: "), sentence)
+            self.assertNotIn("secret", sentence)
+
+    async def test_refused(self) -> None:
+        """A server that is not there is named by the system's reason."""
+        await self.serve(send(OK))
+        url = self.url()
+        await self.port.stopListening()  # type: ignore[misc]
+        with self.assertRaises(FetchError) as raised:
+            await self.client().get(url)
+        self.assertIn("Connection refused", str(raised.exception))
+
+    async def test_cancelled(self) -> None:
+        """A request that is not wanted any more ends at once, in whatever state it is."""
+        await self.serve(send(close=False))
+        asked = self.client().get(self.url())
+        asked.cancel()
+        self.failureResultOf(asked, FetchError)
+
+
+class Tls(ClientTestCase):
+    async def test_verified(self) -> None:
+        """Over TLS the server's certificate has to be of a known authority, and for its name."""
+        made = make_self_signed(KeyKind.EC, "localhost", server=True)
+        identity = Identity(made.certificate, made.private_key, ())
+        await self.serve(send(OK), identity)
+        trusting = self.client(authorities=(made.certificate,))
+        fetched = await trusting.get(self.url(scheme="https", host="localhost"))
+        self.assertEqual(b"{}", fetched.body)
+        other = make_self_signed(KeyKind.EC, "localhost", server=True)
+        for client in (self.client(), self.client(authorities=(other.certificate,))):
+            with self.assertRaises(FetchError) as raised:
+                await client.get(self.url(scheme="https", host="localhost"))
+            self.assertIn("its certificate is not valid now", str(raised.exception))
+
+    async def test_certificate(self) -> None:
+        """A server that needs a certificate is shown the configured one."""
+        made, own = (
+            make_self_signed(KeyKind.EC, name, server=True) for name in ("localhost", "api")
+        )
+        shown: list[Any] = []
+
+        def act(transport: Any) -> None:
+            shown.append(transport.getPeerCertificate())
+            send(OK)(transport)
+
+        await self.serve(act, Identity(made.certificate, made.private_key, ()))
+        settings = TokenSettings(level=TokenLevel.UNVERIFIED)
+        identity = Identity(own.certificate, own.private_key, ())
+        files = TokenFiles(settings, authorities=(made.certificate,), identity=identity)
+        url = self.url(scheme="https", host="localhost")
+        await HttpClient(reactor, files).post(url, b"", {})
+        self.assertEqual([own.certificate], [one.to_cryptography() for one in shown])
+
+    async def test_not_tls(self) -> None:
+        """A server without TLS gets no request where https is asked for."""
+        server = await self.serve(send(OK))
+        with self.assertRaises(FetchError):
+            await self.client(timeout=1.0).get(self.url(scheme="https"))
+        self.assertEqual([], server.requests)

@@ -1,0 +1,292 @@
+"""Promises of :mod:`x509proxy.authorization.introspection`."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.certificates import NOON
+from tests.support.tokens import AUDIENCE, ISSUER, OTHER, OWN, AskedServer
+from x509proxy.authorization.http_client import HttpClient
+from x509proxy.authorization.introspection import Introspector
+from x509proxy.authorization.token_check import TokenCheck
+from x509proxy.certificates.client_certificate import ClientCertificate
+from x509proxy.config.token_files import TokenFiles
+from x509proxy.exchange import TokenVerdict
+from x509proxy.http1.errors import Code, HttpError
+from x509proxy.http1.messages import Framing, RequestHead
+from x509proxy.settings import TokenLevel, TokenRequirement, TokenSettings
+
+BOUND, WHEN_BOUND = TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND
+URL = "https://as.example/introspect"
+SECRET = "s e:cret"
+GOOD = {"active": True, "cnf": {"x5t#S256": OWN.thumbprint}}
+
+
+class IntrospectionTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.arrange()
+
+    def arrange(self, secret: str | None = SECRET, **changes: Any) -> None:
+        self.server = AskedServer()
+        given: dict[str, Any] = {
+            "level": TokenLevel.INTROSPECTION, "introspection_url": URL, "client_id": "api:1", "client_secret_file": "a", **changes,
+        }  # fmt: skip
+        settings = TokenSettings(**given)
+        files = TokenFiles(settings, client_secret=secret)
+        self.introspector = Introspector(files, cast(HttpClient, self.server))
+        self.check = TokenCheck(settings, self.introspector)
+        self.check.start()
+        self.addCleanup(self.check.stop)
+
+    def judge(
+        self,
+        token: bytes = b"opaque",
+        certificate: ClientCertificate | None = OWN,
+        requirement: TokenRequirement = BOUND,
+        now: float = NOON,
+    ) -> TokenVerdict | Deferred[TokenVerdict] | Code:
+        pairs = [(b"Authorization", b"Bearer " + token)]
+        head = RequestHead(b"GET", b"/api", "1.1", pairs, b"as.example", Framing.NONE)
+        try:
+            return self.check.check(head, certificate, requirement, now)
+        except HttpError as error:
+            return error.response.code
+
+    def wait(self, *arguments: Any, **more: Any) -> Deferred[TokenVerdict]:
+        found = self.judge(*arguments, **more)
+        assert isinstance(found, Deferred)
+        return found
+
+    def result(self, found: Deferred[TokenVerdict]) -> TokenVerdict | Code:
+        results: list[Any] = []
+        found.addBoth(results.append)
+        (result,) = results
+        if isinstance(result, Failure):
+            error: HttpError = result.value  # type: ignore[assignment]
+            return error.response.code
+        verdict: TokenVerdict = result
+        return verdict
+
+    def ask(self, response: object, status: int = 200, **more: Any) -> TokenVerdict | Code:
+        """The verdict on a token that nothing is known of."""
+        waiting = self.wait(**more)
+        self.server.answer(response, status)
+        return self.result(waiting)
+
+
+class Asking(IntrospectionTestCase):
+    def test_request(self) -> None:
+        """The token is sent in a form, with the client's name and secret (RFC 7662 section 2.1, RFC 6749 section 2.3.1)."""
+        self.wait(b"a+b/c=")
+        ((form, fields),) = self.server.forms
+        self.assertEqual([URL], self.server.urls)
+        self.assertEqual({"token": ["a+b/c="], "token_type_hint": ["access_token"]}, form)
+        kind, _, credentials = fields["Authorization"].partition(" ")
+        self.assertEqual(("Basic", b"api%3A1:s+e%3Acret"), (kind, b64decode(credentials)))
+
+    def test_certificate(self) -> None:
+        """A client that authenticates by its certificate sends its name in the form (RFC 8705 section 2)."""
+        self.arrange(None, client_secret_file=None, certificate="a")
+        self.wait()
+        ((form, fields),) = self.server.forms
+        self.assertEqual((["api:1"], {}), (form["client_id"], fields))
+
+    def test_metadata(self) -> None:
+        """The issuer's metadata says where to ask, once for all tokens; a failure is not remembered."""
+        self.arrange(introspection_url=None, issuer=ISSUER)
+        first, second = self.wait(b"a"), self.wait(b"b")
+        self.assertEqual(1, len(self.server.urls))
+        self.server.fail()
+        for one in (first, second):
+            self.assertIs(Code.TOKEN_UNVERIFIABLE, self.result(one))
+        first, second = self.wait(b"a"), self.wait(b"b")
+        self.server.answer({"issuer": ISSUER, "introspection_endpoint": URL})
+        self.assertEqual([URL, URL], self.server.urls[-2:])
+        self.assertEqual(4, len(self.server.urls))
+        self.wait(b"c")
+        self.assertEqual(URL, self.server.urls[4])
+
+    def test_shared(self) -> None:
+        """Requests with the same token, of whichever client, wait for one response, and are judged each by itself."""
+        own, other, none = self.wait(), self.wait(certificate=OTHER), self.wait(certificate=None)
+        self.assertEqual(1, len(self.server.urls))
+        self.server.answer(GOOD)
+        self.assertEqual(
+            [TokenVerdict.BOUND, Code.TOKEN_MISMATCH, Code.TOKEN_MISMATCH],
+            [self.result(one) for one in (own, other, none)],
+        )
+
+    def test_left(self) -> None:
+        """Nothing is asked any more for clients that have left."""
+        first, second = self.wait(), self.wait(certificate=OTHER)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(0, self.server.cancelled)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(1, self.server.cancelled)
+        self.assertEqual(0, self.check.pending)
+        self.assertIs(TokenVerdict.BOUND, self.ask(GOOD))
+
+    def test_full(self) -> None:
+        """Only so many wait."""
+        self.arrange(max_pending_checks=1)
+        waiting = self.wait(b"a")
+        self.assertIs(Code.TOKEN_CHECKS_FULL, self.judge(b"b"))
+        self.assertEqual((1, 1), (self.server.cancelled, self.check.pending))
+        self.server.asked[0][1].callback(None)  # type: ignore[arg-type]
+        self.failureResultOf(waiting, AttributeError)
+
+
+class Contents(IntrospectionTestCase):
+    def test_verdicts(self) -> None:
+        """An active token is judged by its ``cnf``."""
+        for response, needed, allowed in (
+            (GOOD, TokenVerdict.BOUND, TokenVerdict.BOUND),
+            ({"active": True, "cnf": {"x5t#S256": OTHER.thumbprint}}, Code.TOKEN_MISMATCH, Code.TOKEN_MISMATCH),
+            ({"active": True}, Code.TOKEN_NOT_BOUND, TokenVerdict.UNBOUND),
+            ({"active": True, "cnf": "x"}, Code.TOKEN_MALFORMED, Code.TOKEN_MALFORMED),
+            ({"active": False}, Code.TOKEN_INVALID, Code.TOKEN_INVALID),
+        ):  # fmt: skip
+            self.arrange()
+            self.assertIs(needed, self.ask(response))
+            self.assertIs(allowed, self.judge(requirement=WHEN_BOUND))
+            self.assertIs(needed, self.judge())
+
+    def test_not_good(self) -> None:
+        """A token that is not active, not an access token, or not for now, is 401, with whatever certificate."""
+        changes: tuple[dict[str, object], ...] = (
+            {"active": False}, {"active": "true"}, {"active": 1}, {"active": None}, {"token_type": "refresh_token"},
+            {"token_type": 1}, {"exp": NOON}, {"exp": NOON - 1}, {"exp": "1"}, {"exp": True}, {"exp": None}, {"nbf": NOON + 1},
+            {"nbf": []},
+        )  # fmt: skip
+        for change in changes:
+            self.arrange()
+            self.assertIs(Code.TOKEN_INVALID, self.ask({**GOOD, **change}), change)
+            self.assertIs(Code.TOKEN_INVALID, self.judge(requirement=WHEN_BOUND), change)
+        self.arrange()
+        self.assertIs(Code.TOKEN_INVALID, self.ask({"cnf": {"x5t#S256": OWN.thumbprint}}))
+
+    def test_good(self) -> None:
+        """Token types are compared without case; times that fit do not matter."""
+        for change in (
+            {"token_type": "Bearer"},
+            {"token_type": "DPoP"},
+            {"exp": NOON + 1},
+            {"nbf": NOON},
+        ):
+            self.arrange()
+            self.assertIs(TokenVerdict.BOUND, self.ask({**GOOD, **change}), change)
+
+    def test_skew(self) -> None:
+        """Clocks may differ by as much as is configured."""
+        self.arrange(clock_skew=5.0)
+        self.assertIs(TokenVerdict.BOUND, self.ask({**GOOD, "exp": NOON - 4, "nbf": NOON + 5}))
+        self.assertIs(TokenVerdict.BOUND, self.judge(now=NOON + 0.9))
+        self.assertIsInstance(self.judge(now=NOON + 1), Deferred)
+
+    def test_issuer_and_audience(self) -> None:
+        """Where they are configured, the audience has to be there, and an issuer that is there has to fit."""
+        expected: dict[str, Any] = {"issuer": ISSUER, "audience": (AUDIENCE,)}
+        for change, verdict in (
+            ({"iss": ISSUER, "aud": AUDIENCE}, TokenVerdict.BOUND),
+            ({"aud": ["x", AUDIENCE]}, TokenVerdict.BOUND),
+            ({"iss": "x", "aud": AUDIENCE}, Code.TOKEN_INVALID),
+            ({"iss": None, "aud": AUDIENCE}, Code.TOKEN_INVALID),
+            ({"iss": ISSUER}, Code.TOKEN_INVALID),
+            ({"aud": "x"}, Code.TOKEN_INVALID),
+            ({"aud": {AUDIENCE: 1}}, Code.TOKEN_INVALID),
+            ({"aud": [[AUDIENCE]]}, Code.TOKEN_INVALID),
+        ):  # fmt: skip
+            self.arrange(**expected)
+            self.assertIs(verdict, self.ask({**GOOD, **change}), change)
+
+
+class Remembering(IntrospectionTestCase):
+    def test_good(self) -> None:
+        """A good response is remembered for its time, and no longer than the token is good."""
+        self.ask(GOOD)
+        self.assertIs(TokenVerdict.BOUND, self.judge(now=NOON + 59))
+        self.assertIsInstance(self.judge(now=NOON + 60), Deferred)
+        self.arrange()
+        self.ask({**GOOD, "exp": NOON + 10})
+        self.assertIs(TokenVerdict.BOUND, self.judge(now=NOON + 9))
+        self.assertIsInstance(self.judge(now=NOON + 10), Deferred)
+
+    def test_bad(self) -> None:
+        """A bad one is remembered for a shorter time."""
+        for response in ({"active": False}, {"active": True, "cnf": 1}):
+            self.arrange()
+            self.ask(response)
+            self.assertIsInstance(self.judge(now=NOON + 4.9), Code)
+            self.assertIsInstance(self.judge(now=NOON + 5), Deferred)
+
+    def test_another_certificate(self) -> None:
+        """A token that is remembered with one certificate is asked for with another, and rejected there (WSO2 #11521)."""
+        self.ask(GOOD)
+        self.assertIs(Code.TOKEN_MISMATCH, self.ask(GOOD, certificate=OTHER))
+        self.assertIs(Code.TOKEN_MISMATCH, self.judge(certificate=OTHER))
+        self.assertIs(TokenVerdict.BOUND, self.judge())
+
+    def test_token_is_not_kept(self) -> None:
+        """Neither what is remembered nor what is logged has the token, or the secret."""
+        self.ask(GOOD)
+        self.wait(b"another-token").addErrback(lambda _: None)
+        self.server.fail()
+        told = repr(vars(self.check)) + repr(self.check._cache._values) + repr(self.check.state())
+        for secret in ("opaque", "another-token", "s e:cret", "s+e%3Acret"):
+            self.assertNotIn(secret, told)
+
+
+class Down(IntrospectionTestCase):
+    def test_unreachable(self) -> None:
+        """While the server does not respond a token is 503, and nothing is remembered."""
+        waiting = self.wait()
+        self.server.fail()
+        self.assertIs(Code.TOKEN_UNVERIFIABLE, self.result(waiting))
+        self.assertIs(TokenVerdict.BOUND, self.ask(GOOD))
+        self.assertEqual((1, ""), (self.check.state().failures, self.check.state().error))
+
+    def test_remembered(self) -> None:
+        """Remembered tokens are good meanwhile."""
+        self.ask(GOOD)
+        waiting = self.wait(b"b")
+        self.server.fail()
+        self.assertIs(Code.TOKEN_UNVERIFIABLE, self.result(waiting))
+        self.assertIs(TokenVerdict.BOUND, self.judge())
+
+    def test_lies(self) -> None:
+        """A response that is none is 503: never good, and never a token's fault."""
+        for response, status in (
+            (b"<html>secret", 200), (b"", 200), ([GOOD], 200), (b'{"active":false,"active":true}', 200), (b"\xff", 200),
+            (b"[" * 20000, 200), (GOOD, 302), (GOOD, 401), (GOOD, 500), (b'{"active":true,"a":NaN}', 200),
+        ):  # fmt: skip
+            self.assertIs(Code.TOKEN_UNVERIFIABLE, self.ask(response, status))
+            self.assertNotIn("secret", self.check.state().error)
+        self.assertEqual(10, self.check.state().failures)
+
+    def test_unexpected(self) -> None:
+        """An error that was not expected goes on to the relay, which answers 502."""
+        waiting = self.wait()
+        self.server.fail(ZeroDivisionError())
+        self.failureResultOf(waiting, ZeroDivisionError)
+        self.assertEqual(0, self.check.pending)
+
+
+class Made(SynchronousTestCase):
+    def test_from_files(self) -> None:
+        """The level makes one."""
+        settings = TokenSettings(
+            level=TokenLevel.INTROSPECTION,
+            introspection_url=URL,
+            client_id="a",
+            client_secret_file="b",
+        )
+        check = TokenCheck.from_files(TokenFiles(settings, client_secret="c"), Clock())
+        self.assertIsInstance(check._verifier, Introspector)

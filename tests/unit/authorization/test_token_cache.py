@@ -1,0 +1,56 @@
+"""Promises of :mod:`x509proxy.authorization.token_cache`."""
+
+from __future__ import annotations
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from x509proxy.authorization.token_cache import TokenCache
+
+
+@attrs.frozen
+class Value:
+    expires: float
+
+
+class Cache(SynchronousTestCase):
+    def test_key(self) -> None:
+        """A value is there for its token and its certificate, and for no other pair."""
+        cache: TokenCache[Value] = TokenCache(9)
+        cache.put((b"a", "x"), Value(5.0))
+        self.assertEqual(Value(5.0), cache.get((b"a", "x"), 0.0))
+        for key in ((b"a", "y"), (b"b", "x"), (b"a", None)):
+            self.assertIsNone(cache.get(key, 0.0))
+
+    def test_expired(self) -> None:
+        """A value is gone at its end, and makes room."""
+        cache: TokenCache[Value] = TokenCache(9)
+        cache.put((b"a", None), Value(5.0))
+        self.assertEqual(Value(5.0), cache.get((b"a", None), 4.999))
+        self.assertIsNone(cache.get((b"a", None), 5.0))
+        self.assertEqual(0, len(cache))
+
+    def test_bounded(self) -> None:
+        """However many tokens there are, the newest are remembered."""
+        cache: TokenCache[Value] = TokenCache(3)
+        for octet in range(100):
+            cache.put((bytes([octet]), None), Value(5.0))
+        self.assertEqual(3, len(cache))
+        self.assertIsNone(cache.get((bytes([96]), None), 0.0))
+        for octet in (97, 98, 99):
+            self.assertIsNotNone(cache.get((bytes([octet]), None), 0.0))
+
+    def test_again(self) -> None:
+        """A value that takes the place of another costs no other its place."""
+        cache: TokenCache[Value] = TokenCache(2)
+        for key, end in ((b"a", 1.0), (b"b", 2.0), (b"b", 3.0)):
+            cache.put((key, None), Value(end))
+        self.assertEqual(Value(1.0), cache.get((b"a", None), 0.0))
+        self.assertEqual(Value(3.0), cache.get((b"b", None), 0.0))
+
+    def test_clear(self) -> None:
+        """Everything can be forgotten."""
+        cache: TokenCache[Value] = TokenCache(2)
+        cache.put((b"a", None), Value(1.0))
+        cache.clear()
+        self.assertEqual(0, len(cache))

@@ -1,0 +1,175 @@
+"""Introspection: the contents of a token as the authorization server states them (RFC 7662).
+
+Facts
+-----
+* A response of "active" is for the token alone: the certificate is compared here, for each request.
+* A refresh token can be active too. ``token_type``, where there is one, is that of an access token.
+* While the server does not respond, nothing is known about a token: 503, and nothing remembered.
+"""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from x509proxy.authorization.http_client import Fetched, FetchError, HttpClient
+from x509proxy.authorization.key_source import KeyStatus, Metadata, unverifiable
+from x509proxy.authorization.shared_call import SharedCall
+from x509proxy.authorization.token_contents import TokenContents
+from x509proxy.config.token_files import TokenFiles
+from x509proxy.forwarding.bound_tokens import parse_object, read_binding
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
+from x509proxy.settings import TokenSettings
+
+__all__ = ["Introspector"]
+
+_NO_TOKEN = b"x509proxy-check"
+# RFC 6750, RFC 9449, and what some servers state in their place.
+_TOKEN_TYPES = frozenset({"bearer", "dpop", "access_token"})
+
+
+class Introspector:
+    """Level ``introspection``: the contents of a token, opaque or not, asked for at its server."""
+
+    _log = Logger()
+
+    def __init__(self, files: TokenFiles, client: HttpClient) -> None:
+        self._settings = files.settings
+        self._client = client
+        self._fields = _client_fields(files)
+        self._form = {"token_type_hint": "access_token"}
+        if files.client_secret is None and files.settings.client_id is not None:
+            # RFC 8705 section 2: a client that authenticates by its certificate says who it is.
+            self._form["client_id"] = files.settings.client_id
+        self._url = files.settings.introspection_url
+        self._finding: SharedCall[str] = SharedCall(self._find_url)
+        self._asking: dict[bytes, SharedCall[TokenContents]] = {}
+        self._status = KeyStatus()
+
+    def start(self) -> None:
+        """Nothing is known before there is a token."""
+
+    def stop(self) -> None:
+        """Each request has its own deadline."""
+
+    def probe(self) -> Deferred[None]:
+        """Ask for a token that does not exist: the response shows that the client may introspect."""
+        asked = self.read(_NO_TOKEN, 0.0)
+        return asked.addCallbacks(lambda _: None, lambda failure: failure.trap(HttpError) and None)
+
+    def status(self) -> KeyStatus:
+        return self._status
+
+    def read(self, token: bytes, now: float) -> Deferred[TokenContents]:
+        """Ask for a token's contents, as in :class:`~.verifiers.Verifier`."""
+        digest = sha256(token).digest()
+        call = self._asking.get(digest)
+        if call is None:
+            call = self._asking[digest] = SharedCall(lambda: self._ask(token, digest, now))
+        return call.join()
+
+    def _ask(self, token: bytes, digest: bytes, now: float) -> Deferred[TokenContents]:
+        found = self._finding.join() if self._url is None else succeed(self._url)
+        form = urlencode({"token": token.decode("ascii"), **self._form}).encode("ascii")
+        asked: Deferred[Fetched] = found.addCallback(self._client.post, form, self._fields)
+        read = asked.addCallbacks(self._read, self._not_read, callbackArgs=(now,))
+
+        def forget(result: Any) -> Any:
+            del self._asking[digest]
+            return result
+
+        return read.addBoth(forget)
+
+    def _find_url(self) -> Deferred[str]:
+        found = Metadata(self._settings, self._client).fetch("introspection_endpoint")
+
+        def use(url: str) -> str:
+            self._url = url
+            return url
+
+        return found.addCallback(use)
+
+    def _read(self, fetched: Fetched, now: float) -> TokenContents:
+        try:
+            table = parse_object(fetched.require_ok())
+        except (FetchError, HttpError) as error:
+            raise self._failed(str(error)) from None
+        self._status = attrs.evolve(self._status, error="")
+        return _contents(table, self._settings, now)
+
+    def _not_read(self, failure: Failure) -> Any:
+        if isinstance(failure.value, FetchError):
+            raise self._failed(str(failure.value)) from None
+        return failure
+
+    def _failed(self, sentence: str) -> HttpError:
+        if sentence != self._status.error:
+            self._log.warn("tokens: introspection: {sentence}", sentence=sentence)
+        self._status = attrs.evolve(
+            self._status, failures=self._status.failures + 1, error=sentence
+        )
+        return unverifiable("access token: no response of the introspection endpoint")
+
+
+def _client_fields(files: TokenFiles) -> dict[str, str]:
+    """Make the credentials of RFC 6749 section 2.3.1."""
+    secret, client_id = files.client_secret, files.settings.client_id
+    if secret is None or client_id is None:
+        return {}
+    credentials = f"{quote_plus(client_id)}:{quote_plus(secret)}".encode("ascii")
+    return {"Authorization": "Basic " + b64encode(credentials).decode("ascii")}
+
+
+def _contents(table: Mapping[str, Any], settings: TokenSettings, now: float) -> TokenContents:
+    problem = _problem(table, settings, now)
+    if problem is not None:
+        rejection = ErrorResponse(
+            Code.TOKEN_INVALID, f"access token: {problem}", "The access token is not active"
+        )
+        return TokenContents(None, now + settings.negative_cache_time, rejection)
+    expires = now + settings.cache_time
+    if "exp" in table:
+        expires = min(expires, table["exp"] + (settings.clock_skew or 0.0))
+    try:
+        binding = read_binding(dict(table))
+    except HttpError as error:
+        return TokenContents(None, now + settings.negative_cache_time, error.response)
+    return TokenContents(binding, expires)
+
+
+def _problem(table: Mapping[str, Any], settings: TokenSettings, now: float) -> str | None:
+    """Find what keeps a token from being good here; ``None`` if nothing does."""
+    skew = settings.clock_skew or 0.0
+    kind = table.get("token_type", "bearer")
+    if table.get("active") is not True:
+        return "inactive"
+    if not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES:
+        return "another token_type"
+    if settings.issuer is not None and table.get("iss", settings.issuer) != settings.issuer:
+        return "another iss"
+    if settings.audience and not _is_for(table.get("aud"), settings.audience):
+        return "another aud"
+    if not all(_is_time(table[name]) for name in ("exp", "nbf") if name in table):
+        return "malformed exp or nbf"
+    if now >= table.get("exp", math.inf) + skew or now < table.get("nbf", 0.0) - skew:
+        return "not valid now"
+    return None
+
+
+def _is_for(audience: object, wanted: tuple[str, ...]) -> bool:
+    members = audience if isinstance(audience, list) else [audience]
+    return any(member in wanted for member in members if isinstance(member, str))
+
+
+def _is_time(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)  # type: ignore[arg-type]

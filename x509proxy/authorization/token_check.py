@@ -1,0 +1,169 @@
+"""Token check: one request's access token, from the head to a verdict."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from x509proxy.authorization.token_cache import Key, TokenCache
+from x509proxy.authorization.token_contents import TokenContents
+from x509proxy.authorization.verifiers import Verifier, make_verifier
+from x509proxy.certificates.client_certificate import ClientCertificate
+from x509proxy.config.token_files import TokenFiles
+from x509proxy.exchange import TokenVerdict
+from x509proxy.forwarding.bound_tokens import (
+    Scheme,
+    authorization_of,
+    check_binding,
+    check_missing,
+    read_credentials,
+    rejected,
+)
+from x509proxy.http1.errors import Code, HttpError
+from x509proxy.http1.messages import RequestHead
+from x509proxy.monitoring.snapshot import TokenState
+from x509proxy.redaction import without_secrets
+from x509proxy.settings import TokenRequirement, TokenSettings
+
+__all__ = ["TokenCheck", "TokenChecker"]
+
+
+class TokenChecker(Protocol):
+    """A judge of access tokens."""
+
+    def check(
+        self,
+        head: RequestHead,
+        certificate: ClientCertificate | None,
+        requirement: TokenRequirement,
+        now: float,
+    ) -> TokenVerdict | Deferred[TokenVerdict]:
+        """Judge the token of a request; ``certificate``: the one that its client has shown.
+
+        :raises HttpError: the request must not reach a back end. A Deferred fails with it.
+        """
+
+
+@attrs.frozen
+class _Known:
+    """The facts about a token that came in this field: its scheme is one of them."""
+
+    contents: TokenContents
+    scheme: Scheme
+
+    @property
+    def expires(self) -> float:
+        """The end of the contents."""
+        return self.contents.expires
+
+    def check(
+        self, certificate: ClientCertificate | None, requirement: TokenRequirement
+    ) -> TokenVerdict:
+        """Judge a request with this token. :raises HttpError: it must not go on."""
+        if self.contents.rejection is not None:
+            raise HttpError(self.contents.rejection)
+        return check_binding(self.contents.binding, self.scheme, certificate, requirement)
+
+
+class TokenCheck:
+    """The check of a proxy's access tokens, with what is remembered of them."""
+
+    def __init__(self, settings: TokenSettings, verifier: Verifier) -> None:
+        self._settings = settings
+        self._verifier = verifier
+        self._cache: TokenCache[_Known] = TokenCache(settings.cache_entries)
+        self.pending = 0
+
+    @classmethod
+    def from_files(cls, files: TokenFiles, reactor: Any) -> TokenCheck:
+        """Make the check that ``[tokens]`` describes."""
+        return cls(files.settings, make_verifier(files, reactor))
+
+    def start(self) -> None:
+        """Fetch what will be needed, before the first request."""
+        self._verifier.start()
+
+    def stop(self) -> None:
+        """End what is being fetched."""
+        self._verifier.stop()
+
+    def probe(self) -> Deferred[TokenState]:
+        """Ask the authorization server once, without a request."""
+        return self._verifier.probe().addCallback(lambda _: self.state())
+
+    def forget(self) -> None:
+        """Read each token anew."""
+        self._cache.clear()
+
+    def state(self) -> TokenState:
+        """Return what there is to see of it."""
+        status, settings = self._verifier.status(), self._settings
+        return TokenState(
+            level=settings.level.value,
+            issuer=without_secrets(settings.issuer or ""),
+            keys=status.count,
+            fetched=status.fetched,
+            failures=status.failures,
+            error=status.error,
+            pending=self.pending,
+        )
+
+    def check(
+        self,
+        head: RequestHead,
+        certificate: ClientCertificate | None,
+        requirement: TokenRequirement,
+        now: float,
+    ) -> TokenVerdict | Deferred[TokenVerdict]:
+        """Judge the token of a request, as in :class:`TokenChecker`."""
+        value = authorization_of(head)
+        if value is None:
+            return check_missing(requirement)
+        thumbprint = None if certificate is None else certificate.thumbprint
+        key = sha256(value).digest(), thumbprint
+        known = self._cache.get(key, now)
+        if known is None:
+            presented = read_credentials(value, self._settings.max_token_bytes)
+            if presented is None:
+                return check_missing(requirement)
+            read = self._verifier.read(presented.token, now)
+            if isinstance(read, Deferred):
+                return self._wait(read, key, presented.scheme, certificate, requirement)
+            known = self._remember(key, read, presented.scheme)
+        # For every request, whatever is remembered: this is about the token alone.
+        return known.check(certificate, requirement)
+
+    def _remember(self, key: Key, contents: TokenContents, scheme: Scheme) -> _Known:
+        known = _Known(contents, scheme)
+        self._cache.put(key, known)
+        return known
+
+    def _wait(
+        self,
+        read: Deferred[TokenContents],
+        key: Key,
+        scheme: Scheme,
+        certificate: ClientCertificate | None,
+        requirement: TokenRequirement,
+    ) -> Deferred[TokenVerdict]:
+        if self.pending >= self._settings.max_pending_checks:
+            read.addErrback(lambda _: None)
+            read.cancel()
+            raise rejected(
+                Code.TOKEN_CHECKS_FULL,
+                f"{self.pending} requests wait for the authorization server",
+                "Too many access tokens are being verified",
+            )
+        self.pending += 1
+
+        def judge(contents: TokenContents) -> TokenVerdict:
+            return self._remember(key, contents, scheme).check(certificate, requirement)
+
+        def ended(result: Any) -> Any:
+            self.pending -= 1
+            return result
+
+        return read.addBoth(ended).addCallback(judge)
