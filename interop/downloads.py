@@ -14,13 +14,24 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-__all__ = ["CACHE", "DOWNLOADS", "KEYCLOAK", "KEYCLOAK_VERSION", "NIMBUS", "SPRING", "main"]
+__all__ = [
+    "CACHE",
+    "CADDY",
+    "DOWNLOADS",
+    "KEYCLOAK",
+    "KEYCLOAK_VERSION",
+    "NIMBUS",
+    "SPRING",
+    "main",
+]
 
 CACHE = Path(os.environ.get("X509PROXY_CACHE") or Path.home() / ".cache/x509proxy-interop")
 KEYCLOAK_VERSION = "26.7.3"
 KEYCLOAK = CACHE / f"keycloak-{KEYCLOAK_VERSION}"
 SPRING = CACHE / "spring-boot-4.0.7"
 NIMBUS = CACHE / "nimbus-11.39"
+CADDY = CACHE / "bin/caddy"
+_CADDY_VERSION = "v2.11.9"
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
 _SECONDS = 300.0  # 46 s for Keycloak's 177 MB, on two cores
 
@@ -65,10 +76,20 @@ def _libraries(project: str, folder: Path) -> None:
     _run("mvn", "-B", "-q", repository, "-f", pom, f"{_COPY}-dependencies", output)
 
 
+def _caddy(folder: Path) -> None:
+    """Build it, as its maintainers do without plug-ins; what Go needs for that is left in its cache."""
+    module = f"github.com/caddyserver/caddy/v2/cmd/caddy@{_CADDY_VERSION}"
+    environment = {"GOBIN": str(folder), "CGO_ENABLED": "0"}
+    _run("go", "install", "-trimpath", "-ldflags=-s -w", module, environment=environment)
+    CADDY.parent.mkdir(exist_ok=True)
+    (folder / "caddy").rename(CADDY)
+
+
 DOWNLOADS: dict[str, tuple[Path, Callable[[Path], None]]] = {
     "keycloak": (KEYCLOAK, _keycloak),
     "nimbus": (NIMBUS, _nimbus),
     "spring": (SPRING, _spring),
+    "caddy": (CADDY, _caddy),
 }
 
 
