@@ -36,7 +36,7 @@ FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "60")
 PROGRAMS = (
     "buildah", "chromium", "curl", "golang-go", "haproxy", "iproute2", "libnginx-mod-stream",
     "libnss3-tools", "logrotate", "maven", "mmdebstrap", "nginx", "openjdk-17-jdk-headless", "openssl",
-    "prometheus", "slowhttptest", "sslscan", "systemd", "testssl.sh", "tomcat10", "wget",
+    "prometheus", "slowhttptest", "sslscan", "stunnel4", "systemd", "testssl.sh", "tomcat10", "wget",
 )  # fmt: skip
 
 
