@@ -185,6 +185,7 @@ def interop(session: nox.Session) -> None:
     install = ("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent")
     session.run(*install, "--prefix", str(folder), external=True)
     session.env["X509PROXY_INTEROP_NODE"] = str(folder)
-    # Kept in ~/.cache unless X509PROXY_CACHE names another folder: 220 MB.
-    session.run("python", "-m", "interop.downloads")
+    # Kept in ~/.cache unless X509PROXY_CACHE names another folder: 290 MB. One that could not be
+    # fetched (exit status 1) fails its own tests.
+    session.run("python", "-m", "interop.downloads", success_codes=[0, 1])
     trial(session, *(session.posargs or ["interop"]))

@@ -93,7 +93,7 @@ class Hops(Stage):
 
     def serve(self, hop: Hop, changes: Mapping[str, str], preset: Mapping[str, str]) -> Proxy:
         """Start the hop and the proxy in front of it."""
-        self.require(hop.command[0])
+        self.require_hop(hop)
         here = {
             hop.listen: _LISTEN[hop].format(self.hop_port),
             "127.0.0.1:8080": f"127.0.0.1:{self.back_end.port}",
@@ -110,6 +110,12 @@ class Hops(Stage):
             **preset,
         }
         return self.start_proxy(filled(recipe(_PAGE, "x509proxy.toml"), places), port)
+
+    def require_hop(self, hop: Hop) -> None:
+        """Skip where the program is missing; Caddy's build needs a newer Go than Debian's."""
+        if hop is CADDYFILE and not CADDY.exists():
+            self.skipTest("not built: python -m interop.downloads caddy")
+        self.require(hop.command[0])
 
     def ask(self, context: ssl.SSLContext, port: int, *fields: tuple[str, str]) -> int:
         """Send a request with these fields; return the status."""

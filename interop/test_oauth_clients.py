@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from interop.oidc import x5t
 from interop.recipes import filled, recipe
 from interop.stage import ClientFiles
 from interop.test_authlib import AuthlibStage
+
+_GO = 26
 
 
 class OAuthClients(AuthlibStage):
@@ -54,6 +57,9 @@ class OAuthClients(AuthlibStage):
     def test_go(self) -> None:
         """The library takes the HTTP client with the certificate from the context."""
         self.require("go")
+        version = re.search(r"go1\.(\d+)", self.run_program("go", "version"))
+        if version is None or int(version[1]) < _GO:
+            self.skipTest(f"golang.org/x/oauth2 0.38.0 needs Go 1.{_GO}")
         self.program("oauth2.go")
         self.assert_bound(self.page("go.sh"))
 
