@@ -309,6 +309,42 @@ def traefik(fields: Fields) -> Read | None:
     return Read(ders[0], tuple(ders[1:])) if ders else None
 
 
+def aws_alb(fields: Fields) -> Read | None:
+    """A reader of an AWS load balancer's header: docs.aws.amazon.com, *Mutual authentication*."""
+    text = _first(fields, "X-Amzn-Mtls-Clientcert-Leaf")
+    return Read(_pem(unquote(text))) if text else None
+
+
+def cloudfront(fields: Fields) -> Read | None:
+    """A reader of CloudFront's header: docs.aws.amazon.com, *Viewer mTLS headers*."""
+    text = _first(fields, "CloudFront-Viewer-Cert-Pem")
+    return Read(_pem(unquote(text))) if text else None
+
+
+def cloudflare(fields: Fields) -> Read | None:
+    """A reader of Cloudflare's header: developers.cloudflare.com, *Forward a client certificate*."""
+    text = _first(fields, "Cf-Client-Cert-Der-Base64")
+    return Read(_certificate(_strict(text))) if text else None
+
+
+def ingress_nginx(fields: Fields) -> Read | None:
+    """A reader of ingress-nginx' headers: github.com/kubernetes/ingress-nginx, authtls.go."""
+    text = _first(fields, "ssl-client-cert")
+    if not text or _first(fields, "ssl-client-verify") != "SUCCESS":
+        return None
+    return Read(_pem(unquote(text)))
+
+
+def openbao(fields: Fields) -> Read | None:
+    """OpenBao: openbao.org, *Shared listener parameters*, decoder ``RFC9440``."""
+    text = _first(fields, "Client-Cert")
+    if not text:
+        return None
+    if not re.fullmatch(":[^:]+:", text):
+        raise Unreadable("no byte sequence")
+    return Read(_certificate(_strict(text.strip(":"))))
+
+
 CONSUMERS: Mapping[str, tuple[Consumer, ...]] = {
     "keycloak-rfc9440": (keycloak_rfc9440,),
     "keycloak-nginx": (keycloak_nginx, keycloak_nginx_trusted),
@@ -323,5 +359,10 @@ CONSUMERS: Mapping[str, tuple[Consumer, ...]] = {
     "auth0": (auth0,),
     "authentik": (authentik,),
     "traefik": (traefik,),
+    "aws-alb": (aws_alb,),
+    "cloudfront": (cloudfront,),
+    "cloudflare": (cloudflare,),
+    "ingress-nginx": (ingress_nginx,),
+    "openbao": (openbao,),
 }
 """Who reads the headers of each preset that cannot be proved with its server itself."""

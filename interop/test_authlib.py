@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from base64 import b64encode
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPSConnection
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,18 +26,16 @@ from x509proxy.certificates.self_signed import KeyKind, jwk_set
 _ROOT = Path(__file__).parent.parent
 
 
-class Authlib(Stage):
-    """``client_credentials`` with ``self_signed_tls_client_auth``."""
+class AuthlibStage(Stage):
+    """The server, the proxy of the page about RFC 9440 in front of it, and two clients."""
 
     def setUp(self) -> None:
         super().setUp()
         self.require_packages("authlib", "flask", "gunicorn")
         self.server_files()
         self.ec, self.rsa = self.client(KeyKind.EC, "ec"), self.client(KeyKind.RSA, "rsa")
-        clients = {
-            name: jwk_set(files.made.certificate)
-            for name, files in (("ec", self.ec), ("rsa", self.rsa))
-        }
+        files = {"ec": self.ec, "rsa": self.rsa, **self.more_clients()}
+        clients = {name: jwk_set(client.made.certificate) for name, client in files.items()}
         self.write("clients.json", json.dumps(clients))
         self.back_end = free_port()
         self.serve()
@@ -48,6 +47,10 @@ class Authlib(Stage):
         self.proxy = self.start_proxy(
             filled(recipe("servers/rfc9440", "x509proxy.toml"), here), port
         )
+
+    def more_clients(self) -> Mapping[str, ClientFiles]:
+        """Return further clients to register; there are none by default."""
+        return {}
 
     def require_packages(self, *names: str) -> None:
         """Like :meth:`require`, for packages of this Python."""
@@ -118,6 +121,10 @@ class Authlib(Stage):
         """The EC client's certificate in a header of that name, in every spelling, once and twice."""
         value = f":{b64encode(der(self.ec.made)).decode('ascii')}:"
         return [[(spelling, value)] * repeats for spelling in spellings(name) for repeats in (1, 2)]
+
+
+class Authlib(AuthlibStage):
+    """``client_credentials`` with ``self_signed_tls_client_auth``."""
 
     def test_bound(self) -> None:
         """Clients with EC and RSA keys get tokens; introspection shows that each is bound to its client's certificate."""

@@ -226,6 +226,31 @@ class Traefik(arrivals.PresetStage):
     issued = True
 
 
+class AwsAlb(arrivals.PresetStage):
+    preset = "aws-alb"
+    issued = True
+
+
+class CloudFront(arrivals.PresetStage):
+    preset = "cloudfront"
+    issued = True
+
+
+class Cloudflare(arrivals.PresetStage):
+    preset = "cloudflare"
+    issued = True
+
+
+class IngressNginx(arrivals.PresetStage):
+    preset = "ingress-nginx"
+    issued = True
+
+
+class OpenBao(arrivals.PresetStage):
+    preset = "openbao"
+    issued = True
+
+
 class Index(SynchronousTestCase):
     def test_table(self) -> None:
         """The table names each preset with its headers, in the order of ``x509proxy presets``."""

@@ -57,7 +57,12 @@ class Tomcat:
 
 
 class TomcatStage(Stage):
-    """A proof with a Tomcat in it."""
+    """A proof with a Tomcat in it.
+
+    ``java_home``: another JDK than the default one.
+    """
+
+    java_home = ""
 
     def setUp(self) -> None:
         super().setUp()
@@ -77,7 +82,12 @@ class TomcatStage(Stage):
         process = self.start(
             "tomcat",
             ["/bin/sh", str(_HOME / "bin/catalina.sh"), "run"],
-            {"CATALINA_HOME": str(_HOME), "CATALINA_BASE": str(base), "CATALINA_OPTS": _JAVA},
+            {
+                "CATALINA_HOME": str(_HOME),
+                "CATALINA_BASE": str(base),
+                "CATALINA_OPTS": _JAVA,
+                **({"JAVA_HOME": self.java_home} if self.java_home else {}),
+            },
         )
         self.wait_for(port, process, "tomcat")
         return Tomcat(port, process)
@@ -89,6 +99,7 @@ class TomcatStage(Stage):
         for name in ("logs", "temp", "work", "webapps"):
             (base / name).mkdir()
         shutil.copytree(_PAGES, base / "webapps/ROOT")
+        self.furnish(base / "webapps/ROOT")
         server = base / "conf/server.xml"
         text, replaced = _CONNECTOR.subn(lambda _: connector, server.read_text(), count=1)
         self.assertEqual(1, replaced)
@@ -96,6 +107,9 @@ class TomcatStage(Stage):
         with (base / "conf/catalina.properties").open("a") as file:
             file.write(f"\n{properties}")
         return base
+
+    def furnish(self, application: Path) -> None:
+        """Add classes and libraries to the application; there are none by default."""
 
     def stop_tomcat(self, tomcat: Tomcat) -> None:
         """Before another one takes its port."""

@@ -228,6 +228,40 @@ _ALL = (
         "Servers that read Traefik's header",
         (HeaderPlan(Format.BASE64_DER, b"X-Forwarded-Tls-Client-Cert"),),
     ),
+    # Headers of cloud services and gateways, for servers that move from behind one of them.
+    Preset(
+        "aws-alb",
+        "Servers that read the header of an AWS load balancer",
+        (HeaderPlan(Format.PEM_URL, b"X-Amzn-Mtls-Clientcert-Leaf"),),
+    ),
+    Preset(
+        "cloudfront",
+        "Servers that read the header of CloudFront",
+        (HeaderPlan(Format.PEM_URL, b"CloudFront-Viewer-Cert-Pem"),),
+    ),
+    Preset(
+        "cloudflare",
+        "Servers that read the header of Cloudflare",
+        (HeaderPlan(Format.BASE64_DER, b"Cf-Client-Cert-Der-Base64"),),
+    ),
+    Preset(
+        "ingress-nginx",
+        "Servers behind ingress-nginx",
+        (
+            HeaderPlan(Format.PEM_URL, b"ssl-client-cert"),
+            HeaderPlan(Format.VERIFY, b"ssl-client-verify"),
+        ),
+    ),
+    Preset(
+        "openbao",
+        "OpenBao",
+        (HeaderPlan(Format.RFC9440, b"Client-Cert"),),
+        (
+            'x_forwarded_for_client_cert_header = "{name}"',
+            'x_forwarded_for_client_cert_decoders = ["RFC9440"]',
+        ),
+        Naming.CHOSEN,
+    ),
     Preset("none", "Servers that nobody thought of: headers of your own", ()),
 )
 
