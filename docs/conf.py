@@ -27,7 +27,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 
 # References that lead to no page, each with its reason:
 _INTERNAL = (
-    "certificates|cli|config|downstream|exchange|forwarding|http1|monitoring|redaction|relay"
+    "authorization|certificates|cli|config|downstream|exchange|forwarding|http1|monitoring|redaction|relay"
     "|service|transport|upstream"
 )
 nitpick_ignore_regex = [

@@ -56,7 +56,7 @@ class ProtectedApi(OidcStage):
     def issuer(self) -> str:
         return f"https://localhost:{self.ports.mtls}"
 
-    def protect(self, tokens: str, need: str = "bound") -> Proxy:
+    def protect(self, tokens: str, workers: int = 1) -> Proxy:
         """Start a proxy in front of the API."""
         toml = f"""
             listen = "tcp:{self.port}:interface=127.0.0.1"
@@ -65,9 +65,10 @@ class ProtectedApi(OidcStage):
             header-file = "header.txt"
             backend = "http://127.0.0.1:{self.api}"
             access-log = "access.log"
+            workers = {workers}
             [[rules]]
             path = "/api"
-            token = "{need}"
+            token = "bound"
             [tokens]
             {tokens}
             """
@@ -111,7 +112,7 @@ class ProtectedApi(OidcStage):
         """A JWT is verified with the keys of the provider's metadata, fetched over TLS; other APIs' tokens are not."""
         token = self.token(self.serve(api=_API))
         tokens = f'level = "jwt"\nissuer = "{self.issuer}"\nca = "server.pem"\n'
-        front = self.protect(tokens + f'audience = ["{_API}"]')
+        front = self.protect(tokens + f'audience = ["{_API}"]', workers=2)
         self.check_front(front, token)
         header, claims, signature = token.split(".")
         for forged in (f"{header}.{claims}.{signature[::-1]}", f"{header}.{claims}x.{signature}"):
