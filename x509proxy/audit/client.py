@@ -9,6 +9,7 @@ import time
 
 import attrs
 from OpenSSL import SSL
+from OpenSSL._util import lib
 
 from x509proxy.audit.certificates import Credentials
 
@@ -125,7 +126,7 @@ class Connection:
     @property
     def resumed(self) -> bool:
         """Return whether the server resumed the session that was offered."""
-        return bool(SSL._lib.SSL_session_reused(self._openssl._ssl))  # noqa: SLF001
+        return bool(lib.SSL_session_reused(self._openssl._ssl))  # noqa: SLF001
 
     def _shake_hands(self) -> None:
         first = True

@@ -75,9 +75,17 @@ def _audit(options: Options) -> Report:
     def progress(result: Result) -> None:
         done.append(result)
         if sys.stderr.isatty():
-            print(f"\r\033[K{progress_line(len(done), len(probes), result)}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\033[K{progress_line(len(done), len(probes), result)}",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
-    with tempfile.TemporaryDirectory(prefix="x509proxy-audit-") as folder, _source(options) as source:
+    with (
+        tempfile.TemporaryDirectory(prefix="x509proxy-audit-") as folder,
+        _source(options) as source,
+    ):
         store = Store(Path(folder))
         _offer_authority(options, store)
         lab = Lab(target, source, store, Pace(rate=options.rate))
@@ -107,7 +115,10 @@ def _offer_authority(options: Options, store: Store) -> None:
         return
     with options.authority.open("xb") as file:
         file.write(store.get(AUTHORITY).certificate.read_bytes())
-    print(f"{options.authority}: put it into the terminator's trust store, then press Enter", file=sys.stderr)
+    print(
+        f"{options.authority}: put it into the terminator's trust store, then press Enter",
+        file=sys.stderr,
+    )
     sys.stdin.readline()
 
 
@@ -137,7 +148,9 @@ def chosen(options: Options) -> list[Probe]:
     known = {probe.id: probe for probe in PROBES}
     for id_ in options.only:
         if id_ not in known:
-            raise SettingsError(f"only: found {without_secrets(repr(id_))}, expected an id of --list")
+            raise SettingsError(
+                f"only: found {without_secrets(repr(id_))}, expected an id of --list"
+            )
     if options.only:
         return [known[id_] for id_ in options.only]
     return [probe for probe in PROBES if options.hostile or not probe.hostile]
@@ -149,7 +162,9 @@ def read_target(options: Options) -> Target:
     :raises SettingsError: an option is missing or unfit.
     """
     if options.url is None:
-        raise SettingsError("url: found none, expected the terminator's, such as https://as.example.com")
+        raise SettingsError(
+            "url: found none, expected the terminator's, such as https://as.example.com"
+        )
     address = _address("url", options.url, "https")
     if options.connect is not None:
         address = _elsewhere(address, options.connect)
@@ -194,7 +209,9 @@ def _fields(options: Options) -> tuple[Field, ...]:
         plans[0] = (plans[0][0], _FORMATS[options.format])
     fields = tuple(Field(found, form) for found, form in plans if found)
     if not fields:
-        raise SettingsError(f"header: found none, expected --header-file, since preset {preset.name} needs a name")
+        raise SettingsError(
+            f"header: found none, expected --header-file, since preset {preset.name} needs a name"
+        )
     return fields
 
 
@@ -207,5 +224,7 @@ def _name(options: Options) -> bytes | None:
     if text is None:
         return None
     if not text.isascii() or not text.replace("-", "").replace("_", "").isalnum():
-        raise SettingsError("header: found a name with other characters than letters, digits, - and _, expected a header's name")
+        raise SettingsError(
+            "header: found a name with other characters than letters, digits, - and _, expected a header's name"
+        )
     return text.encode("ascii")

@@ -65,7 +65,9 @@ def genuine(lab: Lab, exchange: Exchange) -> Iterator[str]:
 def _same(field: Field, value: bytes, digest: str) -> Iterator[str]:
     found = formats.read(field.form, value)
     if found != digest:
-        what = "another certificate" if found else f"no certificate in the format {field.form.value}"
+        what = (
+            "another certificate" if found else f"no certificate in the format {field.form.value}"
+        )
         yield f"{_name(field.name)}: found {what}, expected the certificate of the handshake"
 
 
@@ -92,13 +94,13 @@ def accepted(lab: Lab, exchange: Exchange) -> Iterator[str]:
     yield from genuine(lab, exchange)
 
 
-def explained(lab: Lab, exchange: Exchange) -> Iterator[str]:
+def explained(exchange: Exchange) -> Iterator[str]:
     """Yield a fault if the request neither arrived nor got an OAuth error (RFC 6749 section 5.2)."""
     if exchange.arrived:
         return
     types = [value for response in exchange.responses for value in response.values(b"content-type")]
     json = any(value.startswith(b"application/json") for value in types)
-    if not json or not 400 <= exchange.status < 500:  # noqa: PLR2004
+    if not json or not 400 <= exchange.status < 500:
         yield f"found {_ending(exchange)}, expected the request at the back end or a JSON error"
 
 
@@ -116,7 +118,7 @@ def never_arrived(exchange: Exchange) -> Iterator[str]:
         yield f"found {_name(arrival.method)} {_name(arrival.target)} at the back end, expected nothing"
 
 
-def framing(lab: Lab, exchange: Exchange) -> Iterator[str]:
+def framing(exchange: Exchange) -> Iterator[str]:
     """Yield a fault for a request that two servers would read differently."""
     for arrival in exchange.arrived:
         coded, sized = arrival.values(b"transfer-encoding"), arrival.values(b"content-length")

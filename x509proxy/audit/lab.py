@@ -161,14 +161,22 @@ class Lab:
         """Return the victim's certificate with a key that is not its own."""
         return self.store.stolen()
 
+    def require_recorder(self) -> None:
+        """Check that this audit has a recorder.
+
+        :raises NotApplicable: the back end is an echo elsewhere.
+        """
+        if not isinstance(self._source, Recording):
+            raise NotApplicable("needs the recording back end: give --listen")
+
     @property
     def recorder(self) -> Recorder:
         """The recorder.
 
         :raises NotApplicable: the back end is an echo elsewhere.
         """
-        if not isinstance(self._source, Recording):
-            raise NotApplicable("needs the recording back end: give --listen")
+        self.require_recorder()
+        assert isinstance(self._source, Recording)
         return self._source.recorder
 
     def fill(self, template: bytes, field: Field | None = None, token: bytes = b"") -> bytes:
@@ -183,7 +191,9 @@ class Lab:
             b"{twin}": re.sub(rb"[^A-Za-z0-9]", b"_", name),
             b"{lowertwin}": re.sub(rb"[^a-z0-9]", b"_", name.lower()),
             b"{hyphens}": re.sub(rb"[^A-Za-z0-9]", b"-", name),
-            b"{first}": name.replace(b"-", b"_", 1) if b"-" in name else name.replace(b"_", b"-", 1),
+            b"{first}": name.replace(b"-", b"_", 1)
+            if b"-" in name
+            else name.replace(b"_", b"-", 1),
             b"{forged}": self.forged_value(field),
             b"{HOST}": self.target.address.name.upper().encode("ascii"),
             b"{host}": self.target.address.name.encode("ascii"),
@@ -202,7 +212,9 @@ class Lab:
         """
         self._count += 1
         if self._count > self.pace.connections:
-            raise SettingsError(f"found {self._count} connections, expected {self._count - 1} or fewer")
+            raise SettingsError(
+                f"found {self._count} connections, expected {self._count - 1} or fewer"
+            )
         now = time.monotonic()
         time.sleep(max(0.0, self._next - now))
         self._next = max(now, self._next) + 1 / self.pace.rate
@@ -246,7 +258,12 @@ class Lab:
         return self.exchange(connection, sent, reply, client, token)
 
     def exchange(
-        self, connection: Connection, sent: bytes, reply: bytes, client: Credentials | None, token: bytes
+        self,
+        connection: Connection,
+        sent: bytes,
+        reply: bytes,
+        client: Credentials | None,
+        token: bytes,
     ) -> Exchange:
         """Return the exchange, and keep it for the report."""
         responses = parse_responses(reply, sent)
@@ -314,7 +331,7 @@ def read_reply(connection: Connection, sent: bytes, pace: Pace) -> bytes:
 
 def parse_responses(data: bytes, sent: bytes) -> tuple[Response, ...]:
     """Return the final responses that are complete."""
-    return tuple(each for each in _responses(data, sent) if each.status >= 200)  # noqa: PLR2004
+    return tuple(each for each in _responses(data, sent) if each.status >= 200)
 
 
 def _responses(data: bytes, sent: bytes) -> Iterator[Response]:
@@ -331,7 +348,8 @@ def _responses(data: bytes, sent: bytes) -> Iterator[Response]:
 
 
 def _one(parser: h11.Connection, data: bytes) -> Response | None:
-    status, pairs, body = 0, (), bytearray()
+    status, body = 0, bytearray()
+    pairs: tuple[tuple[bytes, bytes], ...] = ()
     try:
         parser.receive_data(data)
         while True:

@@ -25,19 +25,53 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--header", help="the header's name; for a secret one use --header-file")
     add("--header-file", type=Path, metavar="FILE", help="a file with the secret header name")
     add("--format", choices=sorted(_FORMATS), help="the format of the header's value (pem-url)")
-    add("--listen", metavar="STRPORTS", help="record here, where the terminator forwards to; without it an x509proxy echo is expected there")
-    add("--connect", metavar="HOST:PORT", help="connect here, and use the URL's name in the handshake")
+    add(
+        "--listen",
+        metavar="STRPORTS",
+        help="record here, where the terminator forwards to; without it an x509proxy echo is expected there",
+    )
+    add(
+        "--connect",
+        metavar="HOST:PORT",
+        help="connect here, and use the URL's name in the handshake",
+    )
     add("--direct", metavar="URL", help="the back end's own address, which must not be reachable")
     add("--plain", metavar="URL", help="the terminator's unencrypted port")
     add("--path", action="append", default=[], help="a further path that the back end serves")
-    add("--other-name", action="append", default=[], metavar="NAME", help="another name that the terminator serves")
-    add("--only", action="append", default=[], metavar="ID", help="run this probe alone; may be repeated")
+    add(
+        "--other-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name that the terminator serves",
+    )
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="run this probe alone; may be repeated",
+    )
     add("--list", action="store_true", help="list the probes, and leave")
     add("--hostile", action="store_true", help="run the probes for denial of service too")
     add("--rate", type=float, default=100.0, help="connections a second at most (100)")
-    add("--fail-on", choices=[each.value for each in Severity], default="low", help="the least severity for exit status 1 (low)")
-    add("--authority", type=Path, metavar="FILE", help="write the throw-away authority's certificate here, for a trust store, and wait for Enter")
-    add("--verbose", action="store_true", help="show everything that went over the wire for a failure")
+    add(
+        "--fail-on",
+        choices=[each.value for each in Severity],
+        default="low",
+        help="the least severity for exit status 1 (low)",
+    )
+    add(
+        "--authority",
+        type=Path,
+        metavar="FILE",
+        help="write the throw-away authority's certificate here, for a trust store, and wait for Enter",
+    )
+    add(
+        "--verbose",
+        action="store_true",
+        help="show everything that went over the wire for a failure",
+    )
     add("--json", action="store_true", help="print JSON instead of the table")
     for kind in ("junit", "sarif", "html"):
         add(f"--{kind}", metavar="FILE", help=f"write a report as {kind.upper()}")

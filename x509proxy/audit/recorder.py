@@ -102,7 +102,7 @@ class Recorder:
     @property
     def port(self) -> int:
         """The port, if it listens at one."""
-        address = self._server.server_address
+        address: object = self._server.server_address
         return int(address[1]) if isinstance(address, tuple) else 0
 
     def stop(self) -> None:

@@ -18,7 +18,17 @@ from x509proxy.audit.lab import Exchange
 from x509proxy.audit.run import Outcome, Result, failures
 from x509proxy.redaction import is_random
 
-__all__ = ["Redactor", "Report", "progress_line", "summary", "to_html", "to_json", "to_junit", "to_sarif", "to_table"]
+__all__ = [
+    "Redactor",
+    "Report",
+    "progress_line",
+    "summary",
+    "to_html",
+    "to_json",
+    "to_junit",
+    "to_sarif",
+    "to_table",
+]
 
 _LONG = re.compile(r"[A-Za-z0-9+/%=]{60,}")
 
@@ -65,7 +75,7 @@ class Report:
 
 def summary(report: Report) -> str:
     """Return the counts in one sentence."""
-    counts = {outcome: 0 for outcome in Outcome}
+    counts = dict.fromkeys(Outcome, 0)
     for result in report.results:
         counts[result.outcome] += 1
     return (
@@ -84,12 +94,12 @@ def progress_line(done: int, total: int, result: Result) -> str:
 
 def to_table(report: Report, *, verbose: bool = False) -> str:
     """Return the failures by severity with their details, and every probe in one line."""
-    lines: list[str] = []
-    for result in sorted(report.results, key=_order):
-        lines.append(_row(report, result))
+    lines = [_row(report, result) for result in sorted(report.results, key=_order)]
     failed = failures(report.results)
     if failed:
         lines += ["", "Failures", "========"]
+    if any(result.probe.id == "name-same" for result in failed):
+        lines += ["", "name-same failed: mend it first, since most others depend on it."]
     for result in failed:
         lines += ["", *_details(report, result, verbose=verbose)]
     return "\n".join([*lines, "", summary(report)]) + "\n"
@@ -102,7 +112,9 @@ def _order(result: Result) -> tuple[int, str]:
 def _row(report: Report, result: Result) -> str:
     probe = result.probe
     text = result.reason or probe.promise
-    return f"{result.outcome.value:4}  {probe.severity.value:8}  {probe.id:28} {report.redact(text)}"
+    return (
+        f"{result.outcome.value:4}  {probe.severity.value:8}  {probe.id:28} {report.redact(text)}"
+    )
 
 
 def _details(report: Report, result: Result, *, verbose: bool) -> Iterator[str]:
@@ -227,7 +239,12 @@ def _finding(report: Report, result: Result) -> dict[str, object]:
     text = "; ".join(report.redact(fault) for fault in result.faults)
     place = {"physicalLocation": {"artifactLocation": {"uri": report.target}}}
     level = _LEVELS[result.probe.severity.rank]
-    return {"ruleId": result.probe.id, "level": level, "message": {"text": text}, "locations": [place]}
+    return {
+        "ruleId": result.probe.id,
+        "level": level,
+        "message": {"text": text},
+        "locations": [place],
+    }
 
 
 # For readers.
@@ -272,7 +289,9 @@ def _html_row(report: Report, result: Result) -> str:
 def _html_failure(report: Report, result: Result) -> str:
     title, *lines = _details(report, result, verbose=True)
     text = html.escape("\n".join(line.removeprefix("  ") for line in lines))
-    return f'<details><summary class="FAIL">{html.escape(title)}</summary><pre>{text}</pre></details>'
+    return (
+        f'<details><summary class="FAIL">{html.escape(title)}</summary><pre>{text}</pre></details>'
+    )
 
 
 Writer = Callable[[Report], str]

@@ -18,7 +18,7 @@ _LAST = b"0\r\n\r\n"
 
 def _judged(lab: Lab, exchange: Exchange) -> Iterator[str]:
     yield from judge.forged(lab, exchange)
-    yield from judge.framing(lab, exchange)
+    yield from judge.framing(exchange)
 
 
 def _smuggle(*messages: tuple[bytes, bytes]) -> Script:
@@ -38,8 +38,13 @@ _HIDDEN = _LAST + _INNER
 
 
 def _coding(*values: bytes) -> Script:
-    return _smuggle(*((b"Transfer-Encoding: %b\r\nContent-Length: {length}" % value, _HIDDEN) for value in values),
-                    *((b"Transfer-Encoding: %b" % value, _HIDDEN) for value in values))  # fmt: skip
+    return _smuggle(
+        *(
+            (b"Transfer-Encoding: %b\r\nContent-Length: {length}" % value, _HIDDEN)
+            for value in values
+        ),
+        *((b"Transfer-Encoding: %b" % value, _HIDDEN) for value in values),
+    )
 
 
 def _size(*values: bytes) -> Script:
@@ -65,14 +70,18 @@ def _after_error(lab: Lab) -> Iterator[str]:
     for first in (bad, b"\0\0\0\r\n\r\n", b"GET /\r\n", message(b"Content-Length: x")):
         exchange = lab.send(first + _INNER)
         yield from _judged(lab, exchange)
-        if exchange.status >= 400 and exchange.arrived:  # noqa: PLR2004
+        if exchange.status >= 400 and exchange.arrived:
             yield "found a request at the back end after an error response, expected a closed connection"
 
 
 def _split_head(lab: Lab) -> Iterator[str]:
     """Send a bad head in pieces: what follows the error response must not complete it."""
     token, client = lab.token(), None
-    pieces = [b"GET / HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\n", b"Bad Name: x\r\n", b"{name}: {forged}\r\n\r\n"]
+    pieces = [
+        b"GET / HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\n",
+        b"Bad Name: x\r\n",
+        b"{name}: {forged}\r\n\r\n",
+    ]
     filled = [lab.fill(piece, token=token) for piece in pieces]
     with lab.connect(lab.tls()) as connection:
         reply = b""
@@ -82,7 +91,7 @@ def _split_head(lab: Lab) -> Iterator[str]:
         reply += connection.read(lab.pace.patience) if not reply else b""
         exchange = lab.exchange(connection, b"".join(filled), reply, client, token)
     yield from _judged(lab, exchange)
-    if exchange.status >= 400 and exchange.arrived:  # noqa: PLR2004
+    if exchange.status >= 400 and exchange.arrived:
         yield "found the rejected request at the back end, expected nothing"
 
 
@@ -99,59 +108,184 @@ def _expect(lab: Lab) -> Iterator[str]:
     inner = lab.fill(_INNER, token=b"a" * 21)
     lines = (b"Expect: 100-continue", b"Content-Length: %d" % len(inner))
     yield from _judged(lab, lab.send(message(*lines, body=_INNER, method=b"POST")))
-    yield from _judged(lab, lab.send(message(b"Expect: x", *lines[1:], body=_INNER, method=b"POST")))
-
-
-def _probe(id: str, severity: Severity, promise: str, reference: str, run: Script) -> Probe:  # noqa: A002
-    return Probe(id, Group.FRAMING, severity, promise, reference, run, fix.FRAMING)
-
-
-_CRITICAL, _HIGH = Severity.CRITICAL, Severity.HIGH
-
-PROBES: tuple[Probe, ...] = (
-    _probe("framing-cl-te", _CRITICAL, "A request with both Content-Length and Transfer-Encoding hides no other.",
-           "CVE-2020-10108 (Twisted)", _smuggle((_CODED + b"\r\nContent-Length: {length}", _HIDDEN),
-                                               (b"Content-Length: {length}\r\n" + _CODED, _HIDDEN))),
-    _probe("framing-te-cl", _CRITICAL, "A short Content-Length beside chunks hides no request.",
-           "CVE-2022-24801 (Twisted)", _smuggle((_CODED + b"\r\nContent-Length: 4", b"1\r\nZ\r\n" + _HIDDEN))),
-    _probe("framing-two-lengths", _CRITICAL, "Two different lengths are rejected.", "RFC 9112 section 6.3",
-           _smuggle((b"Content-Length: 0\r\nContent-Length: {inner}", _INNER),
-                    (b"Content-Length: {inner}\r\nContent-Length: 0", _INNER))),
-    _probe("framing-length-list", _CRITICAL, "A list of different lengths is rejected.", "RFC 9112 section 6.3",
-           _size(b"0, {inner}", b"{inner}, 0")),
-    _probe("framing-length-sign", _CRITICAL, "A length with a sign is rejected.", "CVE-2022-24801 (Twisted)", _size(b"+0", b"-0", b"-1")),
-    _probe("framing-length-odd", _CRITICAL, "A length that is no decimal number is rejected.", "CVE-2023-40225 (HAProxy)",
-           _size(b"0x0", b"", b"0_0", b"1e1", b"99999999999999999999999", b"0 0", b"\xb2")),
-    _probe("framing-length-space", _CRITICAL, "A space before the colon of Content-Length is rejected.", "CVE-2019-16869 (Netty)",
-           _smuggle((b"Content-Length : 0", _INNER), (b"Content-Length\t: {inner}", _INNER))),
-    _probe("framing-coding-unknown", _CRITICAL, "A transfer coding other than chunked is rejected.", "CVE-2020-10109 (Twisted)",
-           _coding(b"xchunked", b"identity", b"chunked, identity", b"gzip, chunked", b"chunkedx", b"cow")),
-    _probe("framing-coding-hidden", _CRITICAL, "A transfer coding with odd white space or control characters is rejected.",
-           "PortSwigger, HTTP desync attacks", _coding(b"\x0bchunked", b"\tchunked", b"chunked\x00", b"chunked\t,", b'"chunked"')),
-    _probe("framing-coding-twice", _CRITICAL, "Transfer-Encoding twice hides no request.", "RFC 9112 section 6.1",
-           _smuggle((_CODED + b"\r\n" + _CODED, _HIDDEN), (_CODED + b"\r\nTransfer-Encoding: cow", _HIDDEN))),
-    _probe("framing-coding-name", _CRITICAL, "Other spellings of Transfer-Encoding hide no request.", "smuggler, default mutations",
-           _smuggle((b"Transfer-Encoding : chunked\r\nContent-Length: {length}", _HIDDEN),
-                    (b"Transfer_Encoding: chunked\r\nContent-Length: {length}", _HIDDEN),
-                    (b"X-A: a\n" + _CODED + b"\r\nContent-Length: {length}", _HIDDEN),
-                    (b" " + _CODED + b"\r\nContent-Length: {length}", _HIDDEN))),
-    _probe("framing-coding-1.0", _CRITICAL, "Transfer-Encoding in HTTP/1.0 hides no request.", "RFC 9112 section 6.1", lambda lab: _old(lab)),
-    _probe("framing-chunk-size", _CRITICAL, "A chunk size that is no hexadecimal number is rejected.", "CVE-2022-24801 (Twisted)",
-           _chunk(b"0x0\r\n\r\n", b"+0\r\n\r\n", b"-0\r\n\r\n", b"0 0\r\n\r\n", b"\r\n\r\n", b"fffffffffffffffff0\r\n")),
-    _probe("framing-chunk-lines", _CRITICAL, "A chunk whose lines end in LF alone hides no request.", "CVE-2025-43859 (h11)",
-           _chunk(b"1\nZ\n", b"1\r\nZ\n", b"1\r\nZZ", b"1\r\nZ\rX")),
-    _probe("framing-chunk-extension", _CRITICAL, "A chunk's extension with a line end hides no request.", "CVE-2025-55315 (Kestrel)",
-           _chunk(b"1;a\nZ\r\n", b"1;\n\r\nZ\r\n", b'1;a="\r\nZ\r\n')),
-    _probe("framing-body-request", _CRITICAL, "A request that is sent as a body stays a body.", "twisted.web: GET with a body", _body_request),
-    _probe("framing-expect", _HIGH, "Expect: 100-continue hides no request.", "CVE-2025-32094 (Akamai)", _expect),
-    _probe("pipeline-identity", _CRITICAL, "Each request of a pipeline has the identity of its connection.", "RFC 9112 section 9.3.2", _pipelined),
-    _probe("pipeline-after-error", _CRITICAL, "After an error response nothing more of the connection is served.",
-           "twisted/twisted#8250", _after_error),
-    _probe("pipeline-split-head", _CRITICAL, "A head that was rejected is not completed by later bytes.", "twisted/twisted#9558", _split_head),
-)  # fmt: skip
+    yield from _judged(
+        lab, lab.send(message(b"Expect: x", *lines[1:], body=_INNER, method=b"POST"))
+    )
 
 
 def _old(lab: Lab) -> Iterator[str]:
     for lines in ((_CODED,), (_CODED, b"Content-Length: 5", b"Connection: keep-alive")):
         exchange = lab.send(message(*lines, body=_HIDDEN, method=b"POST", version=b"1.0"))
         yield from _judged(lab, exchange)
+
+
+def _probe(probe_id: str, severity: Severity, promise: str, reference: str, run: Script) -> Probe:
+    return Probe(probe_id, Group.FRAMING, severity, promise, reference, run, fix.FRAMING)
+
+
+_CRITICAL, _HIGH = Severity.CRITICAL, Severity.HIGH
+
+PROBES: tuple[Probe, ...] = (
+    _probe(
+        "framing-cl-te",
+        _CRITICAL,
+        "A request with both Content-Length and Transfer-Encoding hides no other.",
+        "CVE-2020-10108 (Twisted)",
+        _smuggle(
+            (_CODED + b"\r\nContent-Length: {length}", _HIDDEN),
+            (b"Content-Length: {length}\r\n" + _CODED, _HIDDEN),
+        ),
+    ),
+    _probe(
+        "framing-te-cl",
+        _CRITICAL,
+        "A short Content-Length beside chunks hides no request.",
+        "CVE-2022-24801 (Twisted)",
+        _smuggle((_CODED + b"\r\nContent-Length: 4", b"1\r\nZ\r\n" + _HIDDEN)),
+    ),
+    _probe(
+        "framing-two-lengths",
+        _CRITICAL,
+        "Two different lengths are rejected.",
+        "RFC 9112 section 6.3",
+        _smuggle(
+            (b"Content-Length: 0\r\nContent-Length: {inner}", _INNER),
+            (b"Content-Length: {inner}\r\nContent-Length: 0", _INNER),
+        ),
+    ),
+    _probe(
+        "framing-length-list",
+        _CRITICAL,
+        "A list of different lengths is rejected.",
+        "RFC 9112 section 6.3",
+        _size(b"0, {inner}", b"{inner}, 0"),
+    ),
+    _probe(
+        "framing-length-sign",
+        _CRITICAL,
+        "A length with a sign is rejected.",
+        "CVE-2022-24801 (Twisted)",
+        _size(b"+0", b"-0", b"-1"),
+    ),
+    _probe(
+        "framing-length-odd",
+        _CRITICAL,
+        "A length that is no decimal number is rejected.",
+        "CVE-2023-40225 (HAProxy)",
+        _size(b"0x0", b"", b"0_0", b"1e1", b"99999999999999999999999", b"0 0", b"\xb2"),
+    ),
+    _probe(
+        "framing-length-space",
+        _CRITICAL,
+        "A space before the colon of Content-Length is rejected.",
+        "CVE-2019-16869 (Netty)",
+        _smuggle((b"Content-Length : 0", _INNER), (b"Content-Length\t: {inner}", _INNER)),
+    ),
+    _probe(
+        "framing-coding-unknown",
+        _CRITICAL,
+        "A transfer coding other than chunked is rejected.",
+        "CVE-2020-10109 (Twisted)",
+        _coding(
+            b"xchunked", b"identity", b"chunked, identity", b"gzip, chunked", b"chunkedx", b"cow"
+        ),
+    ),
+    _probe(
+        "framing-coding-hidden",
+        _CRITICAL,
+        "A transfer coding with odd white space or control characters is rejected.",
+        "PortSwigger, HTTP desync attacks",
+        _coding(b"\x0bchunked", b"\tchunked", b"chunked\x00", b"chunked\t,", b'"chunked"'),
+    ),
+    _probe(
+        "framing-coding-twice",
+        _CRITICAL,
+        "Transfer-Encoding twice hides no request.",
+        "RFC 9112 section 6.1",
+        _smuggle(
+            (_CODED + b"\r\n" + _CODED, _HIDDEN), (_CODED + b"\r\nTransfer-Encoding: cow", _HIDDEN)
+        ),
+    ),
+    _probe(
+        "framing-coding-name",
+        _CRITICAL,
+        "Other spellings of Transfer-Encoding hide no request.",
+        "smuggler, default mutations",
+        _smuggle(
+            (b"Transfer-Encoding : chunked\r\nContent-Length: {length}", _HIDDEN),
+            (b"Transfer_Encoding: chunked\r\nContent-Length: {length}", _HIDDEN),
+            (b"X-A: a\n" + _CODED + b"\r\nContent-Length: {length}", _HIDDEN),
+            (b" " + _CODED + b"\r\nContent-Length: {length}", _HIDDEN),
+        ),
+    ),
+    _probe(
+        "framing-coding-1.0",
+        _CRITICAL,
+        "Transfer-Encoding in HTTP/1.0 hides no request.",
+        "RFC 9112 section 6.1",
+        _old,
+    ),
+    _probe(
+        "framing-chunk-size",
+        _CRITICAL,
+        "A chunk size that is no hexadecimal number is rejected.",
+        "CVE-2022-24801 (Twisted)",
+        _chunk(
+            b"0x0\r\n\r\n",
+            b"+0\r\n\r\n",
+            b"-0\r\n\r\n",
+            b"0 0\r\n\r\n",
+            b"\r\n\r\n",
+            b"fffffffffffffffff0\r\n",
+        ),
+    ),
+    _probe(
+        "framing-chunk-lines",
+        _CRITICAL,
+        "A chunk whose lines end in LF alone hides no request.",
+        "CVE-2025-43859 (h11)",
+        _chunk(b"1\nZ\n", b"1\r\nZ\n", b"1\r\nZZ", b"1\r\nZ\rX"),
+    ),
+    _probe(
+        "framing-chunk-extension",
+        _CRITICAL,
+        "A chunk's extension with a line end hides no request.",
+        "CVE-2025-55315 (Kestrel)",
+        _chunk(b"1;a\nZ\r\n", b"1;\n\r\nZ\r\n", b'1;a="\r\nZ\r\n'),
+    ),
+    _probe(
+        "framing-body-request",
+        _CRITICAL,
+        "A request that is sent as a body stays a body.",
+        "twisted.web: GET with a body",
+        _body_request,
+    ),
+    _probe(
+        "framing-expect",
+        _HIGH,
+        "Expect: 100-continue hides no request.",
+        "CVE-2025-32094 (Akamai)",
+        _expect,
+    ),
+    _probe(
+        "pipeline-identity",
+        _CRITICAL,
+        "Each request of a pipeline has the identity of its connection.",
+        "RFC 9112 section 9.3.2",
+        _pipelined,
+    ),
+    _probe(
+        "pipeline-after-error",
+        _CRITICAL,
+        "After an error response nothing more of the connection is served.",
+        "twisted/twisted#8250",
+        _after_error,
+    ),
+    _probe(
+        "pipeline-split-head",
+        _CRITICAL,
+        "A head that was rejected is not completed by later bytes.",
+        "twisted/twisted#9558",
+        _split_head,
+    ),
+)

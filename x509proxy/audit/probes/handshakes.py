@@ -98,7 +98,7 @@ def _old(lab: Lab) -> Iterator[str]:
 _BOTH = (Version.TLS_1_2, Version.TLS_1_3)
 
 
-def _resumed(lab: Lab, first: Tls, second: Callable[[Tls], Tls]) -> Iterator[Exchange]:
+def _resumed(lab: Lab, first: Tls, second: Tls) -> Iterator[Exchange]:
     """Yield the exchange on a connection that resumes another, where the terminator resumes."""
     shared = first.shared()
     with lab.connect(shared) as connection:
@@ -106,7 +106,7 @@ def _resumed(lab: Lab, first: Tls, second: Callable[[Tls], Tls]) -> Iterator[Exc
         session = connection.session
     if session is None:
         return
-    exchange = lab.send(get(), tls=second(first).resume(session, shared.context))
+    exchange = lab.send(get(), tls=second.resume(session, shared.context))
     if exchange.resumed:
         yield exchange
 
@@ -114,15 +114,16 @@ def _resumed(lab: Lab, first: Tls, second: Callable[[Tls], Tls]) -> Iterator[Exc
 def _resumption_keeps(lab: Lab) -> Iterator[str]:
     """Resume with the same certificate: the identity must be the same, or there is no resumption."""
     for version in _BOTH:
-        for exchange in _resumed(lab, lab.tls("client", version=version), lambda tls: tls):
+        tls = lab.tls("client", version=version)
+        for exchange in _resumed(lab, tls, tls):
             yield from judge.accepted(lab, exchange)
 
 
 def _resumption_proves(lab: Lab) -> Iterator[str]:
     """Resume with no key at hand: an identity without a new proof of possession."""
     for version in _BOTH:
-        bare = lab.tls(version=version)
-        for exchange in _resumed(lab, lab.tls("client", version=version), lambda _, bare=bare: bare):  # type: ignore[misc]
+        first, second = lab.tls("client", version=version), lab.tls(version=version)
+        for exchange in _resumed(lab, first, second):
             if any(judge.present(lab, exchange)):
                 yield f"{version.name}: found a resumed session with an identity, expected a full handshake"
 
@@ -131,9 +132,10 @@ def _resumption_names(lab: Lab) -> Iterator[str]:
     """Resume under another server name."""
     others = lab.target.other_names or ("x509proxy-audit.invalid",)
     for version in _BOTH:
+        first = lab.tls("client", version=version)
         for name in others:
             other = lab.tls("client", version=version, server_name=name)
-            for _ in _resumed(lab, lab.tls("client", version=version), lambda _, other=other: other):  # type: ignore[misc]
+            for _ in _resumed(lab, first, other):
                 yield f"{version.name}: found a session resumed under another name, expected a full handshake"
 
 
@@ -185,7 +187,7 @@ def _told(*names: str) -> Script:
 
     def run(lab: Lab) -> Iterator[str]:
         for name in names:
-            for fault in judge.explained(lab, lab.send(get(), name)):
+            for fault in judge.explained(lab.send(get(), name)):
                 yield f"{name}: {fault}"
 
     return run
@@ -226,76 +228,298 @@ def _stolen(lab: Lab) -> Iterator[str]:
     yield from judge.never_arrived(exchange)
 
 
-def _host(id: str, severity: Severity, promise: str, reference: str, run: Script) -> Probe:  # noqa: A002
-    return Probe(id, Group.HOSTS, severity, promise, reference, run, fix.HOSTS)
+def _host(probe_id: str, severity: Severity, promise: str, reference: str, run: Script) -> Probe:
+    return Probe(probe_id, Group.HOSTS, severity, promise, reference, run, fix.HOSTS)
 
 
-def _tls(id: str, severity: Severity, promise: str, reference: str, run: Script, fixes: Remedies) -> Probe:  # noqa: A002
-    return Probe(id, Group.TLS, severity, promise, reference, run, fixes)
+def _tls(
+    probe_id: str, severity: Severity, promise: str, reference: str, run: Script, fixes: Remedies
+) -> Probe:
+    return Probe(probe_id, Group.TLS, severity, promise, reference, run, fixes)
 
 
 def _certificate(
-    id: str, severity: Severity, promise: str, reference: str, run: Script, fixes: Remedies = fix.CERTIFICATES  # noqa: A002
+    probe_id: str,
+    severity: Severity,
+    promise: str,
+    reference: str,
+    run: Script,
+    fixes: Remedies = fix.CERTIFICATES,
 ) -> Probe:
-    return Probe(id, Group.CERTIFICATES, severity, promise, reference, run, fixes)
+    return Probe(probe_id, Group.CERTIFICATES, severity, promise, reference, run, fixes)
 
 
 PROBES: tuple[Probe, ...] = (
-    _host("sni-none", _CRITICAL, "Without a server name the same rules hold.", "CVE-2025-66614 (Tomcat)", _names(lambda _: "")),
-    _host("sni-unknown", _CRITICAL, "With an unknown server name the same rules hold.", "CVE-2025-66614 (Tomcat)",
-          _names(lambda _: "x509proxy-audit.invalid")),
-    _host("sni-case", _CRITICAL, "A server name in upper case meets the same rules.", "CVE-2021-36371 (Emissary)", _names(str.upper)),
-    _host("sni-below", _CRITICAL, "Names below the server's own, as a wildcard would match, meet the same rules.",
-          "CVE-2025-66614 (Tomcat)", _names(lambda name: f"audit.{name}")),
-    _host("host-other", _CRITICAL, "A Host other than the server name meets the same rules, or status 421.",
-          "CVE-2025-66614 (Tomcat)", _hosts(b"Host: x509proxy-audit.invalid", b"Host: localhost", b"Host: 127.0.0.1")),
-    _host("host-case", _CRITICAL, "A Host in upper case, with a final dot or a port, meets the same rules.", "RFC 9110 section 4.2.3",
-          _hosts(b"Host: {HOST}", b"Host: {host}.", b"Host: {host}:8443")),
-    _host("host-twice", _HIGH, "Two Host fields, or none, meet the same rules, or an error.", "RFC 9112 section 3.2",
-          _hosts(b"Host: {host}\r\nHost: other", b"Host: other\r\nHost: {host}", b"X-No-Host: x")),
-    _host("host-odd", _HIGH, "A Host that is no host meets the same rules, or an error.", "RFC 9112 section 3.2",
-          _hosts(b"Host: a b", b"Host: user@{host}", b"Host: {host}/x", b"Host: ", b"Host: [::1", b"Host: {host},other")),
-    _host("host-given", _CRITICAL, "The names that were given (--other-name) meet the same rules.",
-          "Traefik CVE-2022-46153", _given_names),
-    _host("hello-segments", _CRITICAL, "A ClientHello in small segments meets the same rules.", "CVE-2026-53622 (Traefik)", _cut(segment=40)),
-    _host("hello-fragments", _CRITICAL, "A ClientHello in several records meets the same rules.", "RFC 8446 section 5.1", _cut(fragment=60)),
-    _tls("tls-1.2", _CRITICAL, "The rules hold with TLS 1.2.", "RFC 8705 section 2", _version(Version.TLS_1_2), fix.CRYPTOGRAPHY),
-    _tls("tls-1.3", _CRITICAL, "The rules hold with TLS 1.3.", "RFC 8705 section 2", _version(Version.TLS_1_3), fix.CRYPTOGRAPHY),
+    _host(
+        "sni-none",
+        _CRITICAL,
+        "Without a server name the same rules hold.",
+        "CVE-2025-66614 (Tomcat)",
+        _names(lambda _: ""),
+    ),
+    _host(
+        "sni-unknown",
+        _CRITICAL,
+        "With an unknown server name the same rules hold.",
+        "CVE-2025-66614 (Tomcat)",
+        _names(lambda _: "x509proxy-audit.invalid"),
+    ),
+    _host(
+        "sni-case",
+        _CRITICAL,
+        "A server name in upper case meets the same rules.",
+        "CVE-2021-36371 (Emissary)",
+        _names(str.upper),
+    ),
+    _host(
+        "sni-below",
+        _CRITICAL,
+        "Names below the server's own, as a wildcard would match, meet the same rules.",
+        "CVE-2025-66614 (Tomcat)",
+        _names(lambda name: f"audit.{name}"),
+    ),
+    _host(
+        "host-other",
+        _CRITICAL,
+        "A Host other than the server name meets the same rules, or status 421.",
+        "CVE-2025-66614 (Tomcat)",
+        _hosts(b"Host: x509proxy-audit.invalid", b"Host: localhost", b"Host: 127.0.0.1"),
+    ),
+    _host(
+        "host-case",
+        _CRITICAL,
+        "A Host in upper case, with a final dot or a port, meets the same rules.",
+        "RFC 9110 section 4.2.3",
+        _hosts(b"Host: {HOST}", b"Host: {host}.", b"Host: {host}:8443"),
+    ),
+    _host(
+        "host-twice",
+        _HIGH,
+        "Two Host fields, or none, meet the same rules, or an error.",
+        "RFC 9112 section 3.2",
+        _hosts(b"Host: {host}\r\nHost: other", b"Host: other\r\nHost: {host}", b"X-No-Host: x"),
+    ),
+    _host(
+        "host-odd",
+        _HIGH,
+        "A Host that is no host meets the same rules, or an error.",
+        "RFC 9112 section 3.2",
+        _hosts(
+            b"Host: a b",
+            b"Host: user@{host}",
+            b"Host: {host}/x",
+            b"Host: ",
+            b"Host: [::1",
+            b"Host: {host},other",
+        ),
+    ),
+    _host(
+        "host-given",
+        _CRITICAL,
+        "The names that were given (--other-name) meet the same rules.",
+        "Traefik CVE-2022-46153",
+        _given_names,
+    ),
+    _host(
+        "hello-segments",
+        _CRITICAL,
+        "A ClientHello in small segments meets the same rules.",
+        "CVE-2026-53622 (Traefik)",
+        _cut(segment=40),
+    ),
+    _host(
+        "hello-fragments",
+        _CRITICAL,
+        "A ClientHello in several records meets the same rules.",
+        "RFC 8446 section 5.1",
+        _cut(fragment=60),
+    ),
+    _tls(
+        "tls-1.2",
+        _CRITICAL,
+        "The rules hold with TLS 1.2.",
+        "RFC 8705 section 2",
+        _version(Version.TLS_1_2),
+        fix.CRYPTOGRAPHY,
+    ),
+    _tls(
+        "tls-1.3",
+        _CRITICAL,
+        "The rules hold with TLS 1.3.",
+        "RFC 8705 section 2",
+        _version(Version.TLS_1_3),
+        fix.CRYPTOGRAPHY,
+    ),
     _tls("tls-old", _LOW, "TLS 1.0 and 1.1 are rejected.", "RFC 8996", _old, fix.CRYPTOGRAPHY),
-    _tls("resumption-keeps", _MEDIUM, "A resumed session has the identity of the first, or is not resumed.",
-         "RFC 9440 section 4", _resumption_keeps, fix.RESUMPTION),
-    _tls("resumption-proves", _LOW, "Each connection proves possession of the key.", "RFC 8446 section 8", _resumption_proves, fix.RESUMPTION),
-    _tls("resumption-names", _HIGH, "A session is not resumed under another name.",
-         "CVE-2025-23419 (nginx), CVE-2025-23048 (Apache)", _resumption_names, fix.RESUMPTION),
-    _tls("renegotiation", _LOW, "A client cannot renegotiate.", "CVE-2009-3555", _renegotiation, fix.CRYPTOGRAPHY),
-    _tls("authorities", _LOW, "The CertificateRequest names no authorities, so that clients send what they have.",
-         "nginx pull request 143; ingress-nginx#8813", _authorities, fix.CERTIFICATES),
-    _certificate("certificate-ec", _MEDIUM, "A self-signed certificate arrives.", "RFC 8705 section 2.2", _kind("client", "p384")),
-    _certificate("certificate-rsa", _MEDIUM, "A self-signed certificate with an RSA key arrives.", "RFC 8705 section 2.2", _kind("rsa", "rsa-4096")),
-    _certificate("certificate-rsa-pss", _LOW, "A certificate signed with RSA-PSS arrives.", "erlang/otp#11643", _kind("rsa-pss")),
-    _certificate("certificate-ed25519", _LOW, "A certificate with an Ed25519 key arrives.", "envoyproxy/envoy#25727", _kind("ed25519")),
-    _certificate("certificate-issued", _MEDIUM, "A certificate of an unknown authority arrives, without its chain in the place of the leaf.",
-                 "RFC 8705 section 6.3", _odd("issued")),
-    _certificate("certificate-ml-dsa", _MEDIUM, "A certificate with an ML-DSA key arrives, or no request does.", "RFC 9881", _odd("ml-dsa-44")),
-    _certificate("certificate-no-name", _MEDIUM, "A certificate with an empty subject arrives, or no request does.",
-                 "RFC 5280 section 4.1.2.6", _odd("no-name")),
-    _certificate("certificate-expired", _HIGH, "An expired certificate never makes a client anonymous.", "openssl/openssl#14036",
-                 _odd("expired", "not-yet-valid"), fix.VALIDITY),
-    _certificate("certificate-usage", _HIGH, "A certificate of wrong usage never makes a client anonymous.", "CVE-2025-66220 (Envoy)",
-                 _odd("server-usage", "critical-extension"), fix.VALIDITY),
-    _certificate("certificate-weak", _HIGH, "A weak key never makes a client anonymous.", "CVE-2025-15346 (wolfSSL)", _odd("rsa-1024")),
-    _certificate("certificate-large", _MEDIUM, "A certificate of 6 kB arrives whole, or no request does.",
-                 "wso2/product-is#13917", _odd("many-names")),
-    _certificate("certificate-huge", _HIGH, "A certificate of 17 kB never makes a client anonymous.", "haproxy/haproxy#598", _odd("huge")),
-    _certificate("rejection-validity", _LOW, "A client with an expired certificate is served, or told in JSON why not.",
-                 "RFC 6749 section 5.2; kubernetes/ingress-nginx#8229", _told("expired", "not-yet-valid"), fix.VALIDITY),
-    _certificate("rejection-usage", _LOW, "A client with a certificate of wrong usage is served, or told in JSON why not.",
-                 "nginxinc/docker-nginx#175", _told("server-usage"), fix.VALIDITY),
-    _certificate("rejection-size", _LOW, "A client with a huge certificate is served, or told in JSON why not.",
-                 "wso2/product-is#13917", _told("huge"), fix.LIMITS),
-    _certificate("certificate-injection", _CRITICAL, "Line ends, quotes, NUL and armour in a subject change nothing.",
-                 "CVE-2026-27448 (pyOpenSSL), authentik and Keycloak XFCC readers", _injected),
-    _certificate("certificate-chain", _CRITICAL, "The leaf is passed on, never another certificate that the client sent.",
-                 "CVE-2023-2422 (Keycloak)", _chain("with-victim", "issued-with-victim")),
-    _certificate("certificate-possession", _CRITICAL, "A certificate without its key passes nothing.", "RFC 8446 section 4.4.3", _stolen),
-)  # fmt: skip
+    _tls(
+        "resumption-keeps",
+        _MEDIUM,
+        "A resumed session has the identity of the first, or is not resumed.",
+        "RFC 9440 section 4",
+        _resumption_keeps,
+        fix.RESUMPTION,
+    ),
+    _tls(
+        "resumption-proves",
+        _LOW,
+        "Each connection proves possession of the key.",
+        "RFC 8446 section 8",
+        _resumption_proves,
+        fix.RESUMPTION,
+    ),
+    _tls(
+        "resumption-names",
+        _HIGH,
+        "A session is not resumed under another name.",
+        "CVE-2025-23419 (nginx), CVE-2025-23048 (Apache)",
+        _resumption_names,
+        fix.RESUMPTION,
+    ),
+    _tls(
+        "renegotiation",
+        _LOW,
+        "A client cannot renegotiate.",
+        "CVE-2009-3555",
+        _renegotiation,
+        fix.CRYPTOGRAPHY,
+    ),
+    _tls(
+        "authorities",
+        _LOW,
+        "The CertificateRequest names no authorities, so that clients send what they have.",
+        "nginx pull request 143; ingress-nginx#8813",
+        _authorities,
+        fix.CERTIFICATES,
+    ),
+    _certificate(
+        "certificate-ec",
+        _MEDIUM,
+        "A self-signed certificate arrives.",
+        "RFC 8705 section 2.2",
+        _kind("client", "p384"),
+    ),
+    _certificate(
+        "certificate-rsa",
+        _MEDIUM,
+        "A self-signed certificate with an RSA key arrives.",
+        "RFC 8705 section 2.2",
+        _kind("rsa", "rsa-4096"),
+    ),
+    _certificate(
+        "certificate-rsa-pss",
+        _LOW,
+        "A certificate signed with RSA-PSS arrives.",
+        "erlang/otp#11643",
+        _kind("rsa-pss"),
+    ),
+    _certificate(
+        "certificate-ed25519",
+        _LOW,
+        "A certificate with an Ed25519 key arrives.",
+        "envoyproxy/envoy#25727",
+        _kind("ed25519"),
+    ),
+    _certificate(
+        "certificate-issued",
+        _MEDIUM,
+        "A certificate of an unknown authority arrives, without its chain in the place of the leaf.",
+        "RFC 8705 section 6.3",
+        _odd("issued"),
+    ),
+    _certificate(
+        "certificate-ml-dsa",
+        _LOW,
+        "A client with an ML-DSA key is not silently anonymous.",
+        "RFC 9881",
+        _odd("ml-dsa-44"),
+    ),
+    _certificate(
+        "certificate-no-name",
+        _MEDIUM,
+        "A certificate with an empty subject arrives, or no request does.",
+        "RFC 5280 section 4.1.2.6",
+        _odd("no-name"),
+    ),
+    _certificate(
+        "certificate-expired",
+        _HIGH,
+        "An expired certificate never makes a client anonymous.",
+        "openssl/openssl#14036",
+        _odd("expired", "not-yet-valid"),
+        fix.VALIDITY,
+    ),
+    _certificate(
+        "certificate-usage",
+        _HIGH,
+        "A certificate of wrong usage never makes a client anonymous.",
+        "CVE-2025-66220 (Envoy)",
+        _odd("server-usage", "critical-extension"),
+        fix.VALIDITY,
+    ),
+    _certificate(
+        "certificate-weak",
+        _HIGH,
+        "A weak key never makes a client anonymous.",
+        "CVE-2025-15346 (wolfSSL)",
+        _odd("rsa-1024"),
+    ),
+    _certificate(
+        "certificate-large",
+        _MEDIUM,
+        "A certificate of 6 kB arrives whole, or no request does.",
+        "wso2/product-is#13917",
+        _odd("many-names"),
+    ),
+    _certificate(
+        "certificate-huge",
+        _HIGH,
+        "A certificate of 17 kB never makes a client anonymous.",
+        "haproxy/haproxy#598",
+        _odd("huge"),
+    ),
+    _certificate(
+        "rejection-validity",
+        _LOW,
+        "A client with an expired certificate is served, or told in JSON why not.",
+        "RFC 6749 section 5.2; kubernetes/ingress-nginx#8229",
+        _told("expired", "not-yet-valid"),
+        fix.VALIDITY,
+    ),
+    _certificate(
+        "rejection-usage",
+        _LOW,
+        "A client with a certificate of wrong usage is served, or told in JSON why not.",
+        "nginxinc/docker-nginx#175",
+        _told("server-usage"),
+        fix.VALIDITY,
+    ),
+    _certificate(
+        "rejection-size",
+        _LOW,
+        "A client with a huge certificate is served, or told in JSON why not.",
+        "wso2/product-is#13917",
+        _told("huge"),
+        fix.LIMITS,
+    ),
+    _certificate(
+        "certificate-injection",
+        _CRITICAL,
+        "Line ends, quotes, NUL and armour in a subject change nothing.",
+        "CVE-2026-27448 (pyOpenSSL), authentik and Keycloak XFCC readers",
+        _injected,
+    ),
+    _certificate(
+        "certificate-chain",
+        _CRITICAL,
+        "The leaf is passed on, never another certificate that the client sent.",
+        "CVE-2023-2422 (Keycloak)",
+        _chain("with-victim", "issued-with-victim"),
+    ),
+    _certificate(
+        "certificate-possession",
+        _CRITICAL,
+        "A certificate without its key passes nothing.",
+        "RFC 8446 section 4.4.3",
+        _stolen,
+    ),
+)

@@ -61,13 +61,23 @@ def _many_requests(lab: Lab) -> Iterator[str]:
     lab.arrivals(token, ())
 
 
-def _probe(id: str, promise: str, reference: str, run: Script) -> Probe:  # noqa: A002
-    return Probe(id, Group.HOSTILE, Severity.MEDIUM, promise, reference, run, fix.LIMITS)
+def _probe(probe_id: str, promise: str, reference: str, run: Script) -> Probe:
+    return Probe(probe_id, Group.HOSTILE, Severity.MEDIUM, promise, reference, run, fix.LIMITS)
 
 
 PROBES: tuple[Probe, ...] = (
     _probe("slow-head", "A head that never ends is cut.", "Slowloris (2009)", _slow_head),
-    _probe("many-fields", "A head has a largest number of fields.", "CVE-2026-49975 (HTTP/2 Bomb)", _many_fields),
+    _probe(
+        "many-fields",
+        "A head has a largest number of fields.",
+        "CVE-2026-49975 (HTTP/2 Bomb)",
+        _many_fields,
+    ),
     _probe("long-head", "A head has a largest size.", "CVE-2018-12121 (Node.js)", _long_head),
-    _probe("many-requests", "A connection has a largest number of requests.", "RFC 9112 section 9.3", _many_requests),
-)  # fmt: skip
+    _probe(
+        "many-requests",
+        "A connection has a largest number of requests.",
+        "RFC 9112 section 9.3",
+        _many_requests,
+    ),
+)

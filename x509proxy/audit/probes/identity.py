@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 from x509proxy.audit import formats, judge
 from x509proxy.audit import remedies as fix
-from x509proxy.audit.client import Connection
 from x509proxy.audit.lab import Exchange, Lab, get, message
 from x509proxy.audit.plain import open_plain
 from x509proxy.audit.probe import Group, NotApplicable, Probe, Remedies, Script, Severity, Watch
@@ -94,8 +93,7 @@ def _plus(lab: Lab) -> Iterator[str]:
 
 def _folded(lab: Lab) -> Iterator[str]:
     """Look for a value on several lines."""
-    recorder = lab.recorder
-    del recorder  # Only the recorder has the lines as they arrived.
+    lab.require_recorder()  # An echo has read the lines already.
     for client in ("client", "rsa"):
         for arrival in lab.send(get(), client).arrived:
             head = arrival.raw.partition(b"\r\n\r\n")[0]
@@ -106,7 +104,9 @@ def _folded(lab: Lab) -> Iterator[str]:
 def _space(lab: Lab) -> Iterator[str]:
     """Look for white space in formats that have none."""
     for name, value, form, _ in _raw_values(lab):
-        armoured = value.replace(b"-----BEGIN CERTIFICATE-----", b"").replace(b"-----END CERTIFICATE-----", b"")
+        armoured = value.replace(b"-----BEGIN CERTIFICATE-----", b"").replace(
+            b"-----END CERTIFICATE-----", b""
+        )
         if form in formats.CERTIFICATES - {Format.PEM_SPACES} and armoured.split() != [armoured]:
             yield f"{name}: found white space in the value, expected none in the format {form.value}"
 
@@ -117,9 +117,10 @@ def _space(lab: Lab) -> Iterator[str]:
 def _alternating(lab: Lab) -> Iterator[str]:
     """Let two clients and one without a certificate take turns on open connections."""
     with contextlib.ExitStack() as stack:
-        ends: list[tuple[Connection, str]] = []
-        for client in ("client", "other", ""):
-            ends.append((stack.enter_context(lab.connect(lab.tls(client))), client))
+        ends = [
+            (stack.enter_context(lab.connect(lab.tls(client))), client)
+            for client in ("client", "other", "")
+        ]
         for _ in range(4):
             for connection, client in ends:
                 credentials = lab.store.get(client) if client else None
@@ -164,7 +165,9 @@ def _badly(*answers: Answer) -> Script:
     return run
 
 
-_NTLM = Answer(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM TlRMTVNTUAACAAAA\r\nContent-Length: 0\r\n\r\n")
+_NTLM = Answer(
+    b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM TlRMTVNTUAACAAAA\r\nContent-Length: 0\r\n\r\n"
+)
 
 
 def _bound(lab: Lab) -> Iterator[str]:
@@ -196,7 +199,9 @@ def _reflected(lab: Lab) -> Iterator[str]:
             return None
         lines = b"%b: %b\r\nVary: %b\r\n" % (field.name, values[0], field.name)
         plain = usual(arrival).data
-        return Answer(plain.replace(b"\r\n\r\n", b"\r\n" + lines + b"\r\n", 1), usual(arrival).close)
+        return Answer(
+            plain.replace(b"\r\n\r\n", b"\r\n" + lines + b"\r\n", 1), usual(arrival).close
+        )
 
     recorder.responder = respond
     try:
@@ -236,52 +241,193 @@ def _plain(*templates: bytes) -> Script:
     return run
 
 
-def _absence(id: str, severity: Severity, promise: str, reference: str, run: Script) -> Probe:  # noqa: A002
-    return Probe(id, Group.ABSENCE, severity, promise, reference, run, fix.ABSENCE)
+def _absence(probe_id: str, severity: Severity, promise: str, reference: str, run: Script) -> Probe:
+    return Probe(probe_id, Group.ABSENCE, severity, promise, reference, run, fix.ABSENCE)
 
 
-def _encoding(id: str, severity: Severity, promise: str, reference: str, run: Script, watch: Watch = Watch.ANY) -> Probe:  # noqa: A002
-    return Probe(id, Group.ENCODING, severity, promise, reference, run, fix.FORMAT, watch)
+def _encoding(
+    probe_id: str,
+    severity: Severity,
+    promise: str,
+    reference: str,
+    run: Script,
+    watch: Watch = Watch.ANY,
+) -> Probe:
+    return Probe(probe_id, Group.ENCODING, severity, promise, reference, run, fix.FORMAT, watch)
 
 
 def _shared(
-    id: str, severity: Severity, promise: str, reference: str, run: Script, fixes: Remedies = (), watch: Watch = Watch.RECORDER  # noqa: A002
+    probe_id: str,
+    severity: Severity,
+    promise: str,
+    reference: str,
+    run: Script,
+    fixes: Remedies = (),
+    watch: Watch = Watch.RECORDER,
 ) -> Probe:
-    return Probe(id, Group.CONNECTIONS, severity, promise, reference, run, fixes, watch)
+    return Probe(probe_id, Group.CONNECTIONS, severity, promise, reference, run, fixes, watch)
 
 
-def _reach(id: str, severity: Severity, promise: str, reference: str, run: Callable[[Lab], Iterator[str]]) -> Probe:  # noqa: A002
-    return Probe(id, Group.REACH, severity, promise, reference, run, fix.REACH)
+def _reach(
+    probe_id: str,
+    severity: Severity,
+    promise: str,
+    reference: str,
+    run: Callable[[Lab], Iterator[str]],
+) -> Probe:
+    return Probe(probe_id, Group.REACH, severity, promise, reference, run, fix.REACH)
 
 
 PROBES: tuple[Probe, ...] = (
-    _absence("absent-empty", _LOW, "Without a certificate the header is absent, not empty.", "RFC 9440 section 2.4", _value_is(b"", b'""')),
-    _absence("absent-null", _MEDIUM, "Without a certificate the header is absent, not (null).",
-             "Apache RequestHeader; Authlete and SSLValve ignore (null)", _value_is(b"(null)", b"null", b"undefined")),
-    _absence("absent-dash", _MEDIUM, "Without a certificate the header is absent, not a dash.", "log formats as header values", _value_is(b"-", b"none")),
-    _absence("absent-placeholder", _HIGH, "Without a certificate the header has no other text.", "CVE-2026-30851 (Caddy), caddy#7530", _value_other),
-    _absence("absent-after-other", _CRITICAL, "Nothing of a client with a certificate remains for one without.",
-             "CVE-2026-30851 (Caddy)", _sticky),
-    _absence("absent-verified", _HIGH, "No field says that a missing certificate was verified.", "HAProxy ssl_c_verify is 0 without one", _verified),
-    _encoding("encoding-exact", _HIGH, "The server reads the certificate out of the header.", "tgies/client-certificate-auth#210", _exact),
-    _encoding("encoding-plus", _MEDIUM, "A URL-encoded value has no literal plus.", "wso2/api-manager#5085, hashicorp/vault#31728", _plus),
-    _encoding("encoding-space", _MEDIUM, "The value has no white space that its format does not have.", "caddyserver/caddy#3767", _space),
-    _encoding("encoding-folded", _HIGH, "The value is on one line.", "nginx $ssl_client_cert, nginx-devel 2016", _folded, Watch.RECORDER),
-    _shared("clients-alternating", _CRITICAL, "Clients that take turns keep their own identities.",
-            "HAProxy http-reuse always; connection pools", _alternating, watch=Watch.ANY),
-    _shared("clients-fresh", _CRITICAL, "Clients on new connections keep their own identities.",
-            "HAProxy http-reuse always; connection pools", _fresh, watch=Watch.ANY),
-    _shared("back-end-extra", _CRITICAL, "A response too many is not sent to the next client.", "Desync attacks on responses (CVE-2022-36760, Apache)",
-            _badly(Answer(_OK + _EXTRA), Answer(_OK.replace(b" 2", b" 0").removesuffix(b"ok") + _EXTRA))),
-    _shared("back-end-broken", _CRITICAL, "A broken response leaves nothing for the next client.", "RFC 9112 section 6.3",
-            _badly(Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + _EXTRA),
-                   Answer(b"garbage\r\n\r\n" + _EXTRA), Answer(_OK, close=True), Answer(b"", close=True))),
-    _shared("back-end-interim", _HIGH, "An interim response is not taken for the final one.", "RFC 9110 section 15.2",
-            _badly(Answer(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + _OK), Answer(b"HTTP/1.1 100 Continue\r\n\r\n" + _OK))),
-    _shared("back-end-bound", _MEDIUM, "A connection that the back end has authenticated is not shared.",
-            "nginx keepalive with NTLM; RFC 4559 section 6", _bound, fix.CONNECTION),
-    _shared("response-name", _LOW, "The header's name never comes back to the client.", "RFC 9440 section 4: Vary", _reflected, fix.RESPONSES),
-    _reach("direct", _CRITICAL, "The back end cannot be reached past the terminator.", "RFC 9440 section 4; Mailu CVE-2026-85751", _direct),
-    _reach("plain-forged", _CRITICAL, "The unencrypted port passes no forged header.", "CVE-2026-46579 (OpenShift router)",
-           _plain(get(_FORGED), get(b"{twin}: {forged}"), get(b"{lower}: {forged}", version=b"1.0"))),
-)  # fmt: skip
+    _absence(
+        "absent-empty",
+        _LOW,
+        "Without a certificate the header is absent, not empty.",
+        "RFC 9440 section 2.4",
+        _value_is(b"", b'""'),
+    ),
+    _absence(
+        "absent-null",
+        _MEDIUM,
+        "Without a certificate the header is absent, not (null).",
+        "Apache RequestHeader; Authlete and SSLValve ignore (null)",
+        _value_is(b"(null)", b"null", b"undefined"),
+    ),
+    _absence(
+        "absent-dash",
+        _MEDIUM,
+        "Without a certificate the header is absent, not a dash.",
+        "log formats as header values",
+        _value_is(b"-", b"none"),
+    ),
+    _absence(
+        "absent-placeholder",
+        _HIGH,
+        "Without a certificate the header has no other text.",
+        "CVE-2026-30851 (Caddy), caddy#7530",
+        _value_other,
+    ),
+    _absence(
+        "absent-after-other",
+        _CRITICAL,
+        "Nothing of a client with a certificate remains for one without.",
+        "CVE-2026-30851 (Caddy)",
+        _sticky,
+    ),
+    _absence(
+        "absent-verified",
+        _HIGH,
+        "No field says that a missing certificate was verified.",
+        "HAProxy ssl_c_verify is 0 without one",
+        _verified,
+    ),
+    _encoding(
+        "encoding-exact",
+        _HIGH,
+        "The server reads the certificate out of the header.",
+        "tgies/client-certificate-auth#210",
+        _exact,
+    ),
+    _encoding(
+        "encoding-plus",
+        _MEDIUM,
+        "A URL-encoded value has no literal plus.",
+        "wso2/api-manager#5085, hashicorp/vault#31728",
+        _plus,
+    ),
+    _encoding(
+        "encoding-space",
+        _MEDIUM,
+        "The value has no white space that its format does not have.",
+        "caddyserver/caddy#3767",
+        _space,
+    ),
+    _encoding(
+        "encoding-folded",
+        _HIGH,
+        "The value is on one line.",
+        "nginx $ssl_client_cert, nginx-devel 2016",
+        _folded,
+        Watch.RECORDER,
+    ),
+    _shared(
+        "clients-alternating",
+        _CRITICAL,
+        "Clients that take turns keep their own identities.",
+        "HAProxy http-reuse always; connection pools",
+        _alternating,
+        watch=Watch.ANY,
+    ),
+    _shared(
+        "clients-fresh",
+        _CRITICAL,
+        "Clients on new connections keep their own identities.",
+        "HAProxy http-reuse always; connection pools",
+        _fresh,
+        watch=Watch.ANY,
+    ),
+    _shared(
+        "back-end-extra",
+        _CRITICAL,
+        "A response too many is not sent to the next client.",
+        "Desync attacks on responses (CVE-2022-36760, Apache)",
+        _badly(
+            Answer(_OK + _EXTRA), Answer(_OK.replace(b" 2", b" 0").removesuffix(b"ok") + _EXTRA)
+        ),
+    ),
+    _shared(
+        "back-end-broken",
+        _CRITICAL,
+        "A broken response leaves nothing for the next client.",
+        "RFC 9112 section 6.3",
+        _badly(
+            Answer(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                + _EXTRA
+            ),
+            Answer(b"garbage\r\n\r\n" + _EXTRA),
+            Answer(_OK, close=True),
+            Answer(b"", close=True),
+        ),
+    ),
+    _shared(
+        "back-end-interim",
+        _HIGH,
+        "An interim response is not taken for the final one.",
+        "RFC 9110 section 15.2",
+        _badly(
+            Answer(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + _OK),
+            Answer(b"HTTP/1.1 100 Continue\r\n\r\n" + _OK),
+        ),
+    ),
+    _shared(
+        "back-end-bound",
+        _MEDIUM,
+        "A connection that the back end has authenticated is not shared.",
+        "nginx keepalive with NTLM; RFC 4559 section 6",
+        _bound,
+        fix.CONNECTION,
+    ),
+    _shared(
+        "response-name",
+        _LOW,
+        "The header's name never comes back to the client.",
+        "RFC 9440 section 4: Vary",
+        _reflected,
+        fix.RESPONSES,
+    ),
+    _reach(
+        "direct",
+        _CRITICAL,
+        "The back end cannot be reached past the terminator.",
+        "RFC 9440 section 4; Mailu CVE-2026-85751",
+        _direct,
+    ),
+    _reach(
+        "plain-forged",
+        _CRITICAL,
+        "The unencrypted port passes no forged header.",
+        "CVE-2026-46579 (OpenShift router)",
+        _plain(get(_FORGED), get(b"{twin}: {forged}"), get(b"{lower}: {forged}", version=b"1.0")),
+    ),
+)
