@@ -182,7 +182,7 @@ PEERS = (
 )  # fmt: skip
 
 _MODULES = (
-    "mpm_event", "authz_core", "headers", "proxy", "proxy_http", "ssl", "socache_shmcb", "http2", "unixd",
+    "mpm_event", "authz_core", "headers", "proxy", "proxy_http", "ssl", "socache_shmcb", "http2",
 )  # fmt: skip
 APACHE_MODULES = "\n".join(
     f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in _MODULES

@@ -72,6 +72,7 @@ class Tls:
 
 
 _HANDSHAKE_SECONDS = 5.0
+_SEGMENT_PAUSE = 0.02
 _RECORD_HEAD = 5
 
 
@@ -199,7 +200,9 @@ class Connection:
     def _flush(self, *, first: bool = False) -> None:
         try:
             while data := self._pending():
-                for piece in _cut(data, self._tls) if first else [data]:
+                for at, piece in enumerate(_cut(data, self._tls) if first else [data]):
+                    # A pause, or the kernel would put the segments together again.
+                    time.sleep(_SEGMENT_PAUSE if at else 0)
                     self._socket.sendall(piece)
         except OSError:
             if self.ending is Ending.OPEN:

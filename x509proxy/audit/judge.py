@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from x509proxy.audit import formats
 from x509proxy.audit.client import Ending
 from x509proxy.audit.lab import Exchange, Field, Lab
-from x509proxy.audit.recorder import Arrival
+from x509proxy.audit.recorder import INCOMPLETE, Arrival
 
 __all__ = [
     "accepted",
@@ -29,9 +30,17 @@ def _name(name: bytes) -> str:
     return name.decode("latin-1")
 
 
-def _identity(lab: Lab, arrival: Arrival) -> list[tuple[bytes, bytes]]:
-    """Return the fields that some server reads as one of those with the certificate."""
-    return [pair for pair in arrival.pairs if formats.folds(pair[0]) in lab.folded]
+def _identity(lab: Lab, arrival: Arrival) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the fields that some server reads as one of those with the certificate."""
+    seen = [*arrival.pairs, *_lines(arrival)]
+    return (pair for pair in seen if formats.folds(pair[0]) in lab.folded)
+
+
+def _lines(arrival: Arrival) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the head's lines as a server splits them that takes any CR or LF for an end."""
+    for line in re.split(rb"[\r\n]+", arrival.raw.partition(b"\r\n\r\n")[0]):
+        name, _, value = line.partition(b":")
+        yield name.strip(), value
 
 
 def forged(lab: Lab, exchange: Exchange) -> Iterator[str]:
@@ -126,7 +135,7 @@ def framing(exchange: Exchange) -> Iterator[str]:
             yield "found Content-Length and Transfer-Encoding at the back end, expected one of them"
         if coded and [value.lower() for value in coded] != [b"chunked"]:
             yield "found an odd Transfer-Encoding at the back end, expected chunked or none"
-        if arrival.fault and arrival.fault != "the connection ended inside the message":
+        if arrival.fault and arrival.fault != INCOMPLETE:
             yield f"found a malformed request at the back end ({arrival.fault}), expected none"
 
 

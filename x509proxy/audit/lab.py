@@ -123,13 +123,16 @@ class Echoes:
 class Lab:
     """One audit's means. A probe sends with :meth:`send` or :meth:`open`, and reads the exchange."""
 
+    slow_seconds = 65.0
+    """Seconds for which an unfinished head is kept up, and"""
+    many_requests = 5000
+    """requests on one connection, before a bound is found missing."""
+
     def __init__(self, target: Target, source: Source, store: Store, pace: Pace = Pace()) -> None:
         self.target = target
         self.store = store
         self.pace = pace
         self.transcript: list[Exchange] = []
-        self.slow_seconds = 65.0
-        self.many_requests = 5000
         self._source = source
         self._count = 0
         self._next = 0.0

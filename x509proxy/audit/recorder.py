@@ -22,8 +22,9 @@ import h11
 
 from x509proxy.settings import SettingsError
 
-__all__ = ["Answer", "Arrival", "Listener", "Recorder", "from_echo", "parse_listen"]
+__all__ = ["INCOMPLETE", "Answer", "Arrival", "Listener", "Recorder", "from_echo", "parse_listen"]
 
+INCOMPLETE = "the connection ended inside the message"
 Pairs = tuple[tuple[bytes, bytes], ...]
 
 
@@ -231,6 +232,9 @@ class _Reader:
 
     def receive(self, data: bytes) -> None:
         """Take bytes; none at the end of the connection."""
+        if not data:
+            self._finish(INCOMPLETE)
+            return
         self._raw += data
         try:
             self._parser.receive_data(data)
@@ -241,8 +245,6 @@ class _Reader:
                 self._take(event)
         except h11.RemoteProtocolError as error:
             self._finish(str(error))
-        if not data:
-            self._finish("the connection ended inside the message")
 
     def _take(self, event: Any) -> None:
         match event:

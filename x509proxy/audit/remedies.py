@@ -18,6 +18,7 @@ __all__ = [
     "REACH",
     "RESPONSES",
     "RESUMPTION",
+    "REUSE",
     "SIBLINGS",
     "SYNTAX",
     "TARGETS",
@@ -50,7 +51,6 @@ ABSENCE: Remedies = remedies(
 )
 CONNECTION: Remedies = remedies(
     apache="RequestHeader edit Connection, or unset Connection early: it can remove NAME (CVE-2022-31813)",
-    haproxy="http-request del-header connection is not needed: HAProxy replaces it",
     traefik="version 2.11.9 or 3.1.3, or newer (CVE-2024-45410)",
     caddy="nothing to set: header_up is applied after the hop-by-hop fields are removed",
 )
@@ -137,6 +137,13 @@ REACH: Remedies = remedies(
     haproxy="http-request redirect scheme https on port 80; a firewall for the back end",
     apache="Redirect permanent / https://…/ in the virtual host of port 80",
     caddy="no http:// site with reverse_proxy",
+)
+REUSE: Remedies = remedies(
+    nginx="no keepalive in the upstream block for such back ends",
+    haproxy="http-reuse never",
+    apache="ProxyPass … disablereuse=On",
+    caddy="transport http { keepalive off }",
+    envoy="max_requests_per_connection: 1 for the cluster",
 )
 RESPONSES: Remedies = remedies(
     nginx="proxy_hide_header NAME;",

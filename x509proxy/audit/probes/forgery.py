@@ -6,13 +6,13 @@ certificate in the format of the back end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import attrs
 
 from x509proxy.audit import formats, judge
 from x509proxy.audit import remedies as fix
-from x509proxy.audit.lab import Exchange, Lab, get, message
+from x509proxy.audit.lab import Lab, get, message
 from x509proxy.audit.probe import Group, Probe, Remedies, Script, Severity
 
 __all__ = ["PROBES"]
@@ -21,9 +21,7 @@ _CRITICAL, _HIGH, _MEDIUM, _LOW = Severity
 _FORGED = b"{name}: {forged}"
 
 
-def script(
-    *templates: bytes, rule: Callable[[Lab, Exchange], Iterator[str]] | None = None
-) -> Script:
+def script(*templates: bytes) -> Script:
     """Return a script that sends each template, for each field, without a certificate and with one."""
 
     def run(lab: Lab) -> Iterator[str]:
@@ -33,8 +31,7 @@ def script(
                     exchange = lab.send(template, client, field)
                     yield from judge.forged(lab, exchange)
                     yield from judge.kept(lab, exchange)
-                    if rule is not None:
-                        yield from rule(lab, exchange)
+                    yield from judge.framing(exchange)
 
     return run
 

@@ -325,7 +325,7 @@ PROBES: tuple[Probe, ...] = (
         _CRITICAL,
         "A ClientHello in small segments meets the same rules.",
         "CVE-2026-53622 (Traefik)",
-        _cut(segment=40),
+        _cut(segment=300),
     ),
     _host(
         "hello-fragments",

@@ -406,7 +406,7 @@ PROBES: tuple[Probe, ...] = (
         "A connection that the back end has authenticated is not shared.",
         "nginx keepalive with NTLM; RFC 4559 section 6",
         _bound,
-        fix.CONNECTION,
+        fix.REUSE,
     ),
     _shared(
         "response-name",
