@@ -466,7 +466,7 @@ PROBES: tuple[Probe, ...] = (
     _certificate(
         "certificate-large",
         _MEDIUM,
-        "A certificate of 6 kB arrives whole, or no request does.",
+        "A certificate of 5 kB arrives whole, or no request does.",
         "wso2/product-is#13917",
         _odd("many-names"),
     ),

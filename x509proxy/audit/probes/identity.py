@@ -396,8 +396,8 @@ PROBES: tuple[Probe, ...] = (
         "An interim response is not taken for the final one.",
         "RFC 9110 section 15.2",
         _badly(
-            Answer(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + _OK),
-            Answer(b"HTTP/1.1 100 Continue\r\n\r\n" + _OK),
+            Answer(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + _EXTRA),
+            Answer(b"HTTP/1.1 100 Continue\r\n\r\n" + _EXTRA),
         ),
     ),
     _shared(
