@@ -10,11 +10,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import attrs
 
-__all__ = ["PEERS", "Peer", "caddy"]
+from x509proxy.audit.export.command import export
+from x509proxy.certificates.pem_files import new_header_name
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+
+__all__ = ["PEERS", "Peer", "Place", "audit_command", "caddy", "exported", "told"]
 
 NAME = "X-Client-Cert"
 
@@ -45,8 +50,11 @@ class Peer:
         """Return the version that the program reports."""
         command = [self.program, *self.version[1:]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = re.search(r"\d+\.\d+(?:\.\d+)?", done.stdout + done.stderr)
-        return found[0] if found else "unknown"
+        found = re.search(
+            r"(?:caddyserver/caddy/v2\s+v|nginx/|version |Apache/)(\d+\.\d+(?:\.\d+)?)",
+            done.stdout + done.stderr,
+        )
+        return found[1] if found else "unknown"
 
 
 def caddy() -> str:
@@ -177,13 +185,120 @@ PEERS = (
         "caddy", _CADDY, "Caddyfile",
         ("caddy", "run", "--adapter", "caddyfile", "--config", "{path}"),
         ("caddy", "validate", "--adapter", "caddyfile", "--config", "{path}"),
-        ("caddy", "version"), "base64-der",
+        ("caddy", "build-info"), "base64-der",
     ),
 )  # fmt: skip
 
 _MODULES = (
     "mpm_event", "authz_core", "headers", "proxy", "proxy_http", "ssl", "socache_shmcb", "http2",
+    "setenvif",
 )  # fmt: skip
 APACHE_MODULES = "\n".join(
     f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in _MODULES
 )
+
+# Exports are written for these settings; the words before are what their files leave to the user.
+TOML = """
+listen = "tcp:{port}:interface=127.0.0.1"
+certificate = "{folder}/both.pem"
+header-file = "{folder}/header.txt"
+backend = "http://127.0.0.1:{back_end}"
+client.allowed-hosts = ["localhost"]
+"""
+_AROUND = {
+    "nginx": """
+daemon off;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+    include {exported};
+}}
+""",
+    "apache": """
+ServerRoot {folder}
+ServerName localhost
+PidFile {folder}/apache.pid
+ErrorLog {folder}/apache.log
+{modules}
+Include {exported}
+""",
+}
+
+
+@attrs.frozen
+class Place:
+    """A folder with the files of a terminator, and the ports of this run."""
+
+    folder: Path
+    port: int
+    plain: int
+    back_end: int
+
+    def fill(self, text: str, exported: Path | None = None) -> str:
+        """Return a text with the places of this machine."""
+        return text.format(
+            folder=self.folder, port=self.port, plain=self.plain, back_end=self.back_end,
+            modules=APACHE_MODULES, exported=exported,
+        )  # fmt: skip
+
+    def prepare(self) -> None:
+        """Write the server's certificate and key, and a secret header name."""
+        made = make_self_signed(KeyKind.EC, "localhost", server=True)
+        files = {
+            "server.pem": made.certificate_pem,
+            "server.key": made.key_pem,
+            "both.pem": made.certificate_pem + made.key_pem,
+            "header.txt": new_header_name().encode("ascii") + b"\n",
+        }
+        # nginx and Apache read them as root, and work as another user.
+        self.folder.chmod(0o755)
+        for name, data in files.items():
+            path = self.folder / name
+            path.touch(0o600)
+            path.write_bytes(data)
+
+
+def told(peer: Peer, place: Place) -> Path:
+    """Write the configuration that users are told to write; return its path."""
+    path = place.folder / peer.file
+    path.write_text(place.fill(peer.told))
+    return path
+
+
+def exported(peer: Peer, place: Place) -> Path:
+    """Write the configuration that ``x509proxy export`` makes; return its path."""
+    toml = place.folder / "x509proxy.toml"
+    toml.write_text(place.fill(TOML))
+    text, _ = export(peer.name, str(toml))
+    path = place.folder / f"exported-{peer.file}"
+    path.write_text(text)
+    if peer.name not in _AROUND:
+        return path
+    around = place.folder / peer.file
+    around.write_text(place.fill(_AROUND[peer.name], path))
+    return around
+
+
+def audit_command(place: Place, *options: str) -> list[str]:
+    """Return the command line of an audit of what listens at the place."""
+    program = Path(sys.executable).with_name("x509proxy")
+    return [
+        str(program), "audit", f"https://localhost:{place.port}", "--json",
+        "--connect", f"127.0.0.1:{place.port}", "--listen", f"tcp:{place.back_end}", *options,
+    ]  # fmt: skip
+
+
+def told_options(peer: Peer, place: Place) -> list[str]:
+    """Return the options for a configuration that users are told to write."""
+    plain = f"http://127.0.0.1:{place.plain}"
+    return ["--header", NAME, "--format", peer.form, "--plain", plain]
+
+
+def exported_options(peer: Peer, place: Place) -> list[str]:
+    """Return the options for an exported configuration."""
+    form = "pem-url" if peer.name == "nginx" else "pem"
+    return ["--header-file", str(place.folder / "header.txt"), "--format", form]

@@ -18,6 +18,14 @@ from x509proxy.audit.recorder import Listener, Recorder
 from x509proxy.audit.run import Outcome, Result, check_reachable, run
 from x509proxy.settings import Format
 
+_OTHER_SYNTAX = {"syntax-many-fields", "syntax-long-value", "syntax-splitters"}
+
+
+def _beginning(prefix: str) -> list[str]:
+    """Return the ids that begin so."""
+    return [probe.id for probe in PROBES if probe.id.startswith(prefix)]
+
+
 # Each probe with the failure class that it must find.
 FINDS: dict[Fault, tuple[str, ...]] = {
     Fault.ALERTS: ("certificate-ec", "certificate-rsa", "certificate-rsa-pss", "certificate-ed25519"),
@@ -64,7 +72,11 @@ FINDS: dict[Fault, tuple[str, ...]] = {
     Fault.PLACEHOLDER: ("absent-placeholder",),
     Fault.PLAIN: ("plain-forged",),
     Fault.PLUS: ("encoding-plus",),
-    Fault.RAW_HEADS: (*tuple(probe.id for probe in PROBES if probe.id.startswith("syntax-") and probe.id not in {"syntax-many-fields", "syntax-long-value", "syntax-splitters"}), "method-connect", "chunk-extension"),
+    Fault.RAW_HEADS: (
+        *(id_ for id_ in _beginning("syntax-") if id_ not in _OTHER_SYNTAX),
+        "method-connect",
+        "chunk-extension",
+    ),
     Fault.RENEGOTIATES: ("renegotiation",),
     Fault.RESUMES: ("resumption-proves", "resumption-names"),
     Fault.RESUMES_ANONYMOUS: ("resumption-keeps",),

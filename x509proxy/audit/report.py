@@ -45,13 +45,13 @@ class Redactor:
                 parts = re.split(r"[^A-Za-z0-9]+", name.decode("ascii"))
                 pattern = r"([^A-Za-z0-9]{1,3})".join(map(re.escape, parts))
                 text = re.sub(pattern, _covered, text, flags=re.IGNORECASE)
-        return text
+        return _LONG.sub(_shortened, text)
 
     def wire(self, data: bytes) -> str:
         """Return bytes as printable text, line by line, with long values shortened."""
         shown = data.decode("latin-1").encode("unicode_escape").decode("ascii")
         lines = shown.replace("\\r\\n", "\n").split("\n")
-        return "\n".join(_LONG.sub(_shortened, self(line)) for line in lines).strip("\n")
+        return "\n".join(map(self, lines)).strip("\n")
 
 
 def _covered(found: re.Match[str]) -> str:

@@ -123,7 +123,7 @@ def _fields(plan: Plan) -> list[str]:
     for name, form, value in values(plan, _WRITERS):
         # The name itself is removed in silence, before the twins are looked for.
         lines.append(f"RequestHeader unset {name} early")
-        lines.append(f'SetEnvIfNoCase "^{pattern(name)}$" "^" x509proxy_forged')
+        lines.append(f'SetEnvIfNoCase "^{pattern(name)}$" "." x509proxy_forged')
         lines += _written(name, form, value)
         lines += [f"Header always unset {name}", f"Header unset {name}"]
         lines.append(f'Header edit Vary "(?i)^.*{pattern(name)}.*$" "*"')

@@ -31,6 +31,7 @@ _LIMITS = (
     "sessions are resumed: only the JSON configuration can disable it",
     "an expired certificate is passed on: the back end has to judge it",
     "the verification result is not known",
+    "a trailer field that the client announces reaches the back end, under any name",
     "control characters in a value reach the back end",
     "a Vary field of the back end that names the header reaches the client",
 )
@@ -47,7 +48,6 @@ _GLOBAL = """
     }}
 }}
 """
-_FINGERPRINT = "{http.request.tls.client.fingerprint}"
 
 
 def render(plan: Plan) -> Exported:
@@ -107,7 +107,8 @@ def _routes(plan: Plan) -> list[str]:
         "@methods method TRACE CONNECT",
         "respond @methods 405",
         *(f"request_header -{name}" for name in removed),
-        f"@certificate vars_regexp {_FINGERPRINT} ^[0-9a-f]+$",
+        "# Not by its fingerprint: without a certificate it is the hash of nothing (2.11.9).",
+        f"@certificate vars_regexp {_DER} ^.+$",
         "handle @certificate {",
         *_proxy(plan, [*always, *own, *hidden]),
         "}",
@@ -126,8 +127,6 @@ def _proxy(plan: Plan, lines: list[str]) -> list[str]:
     return [
         f"    reverse_proxy {upstreams} {{",
         *(f"        {line}" for line in lines),
-        "        # A body that is read whole has a length, and no trailer fields follow it.",
-        f"        request_buffers {plan.max_body}",
         "        transport http {",
         "            keepalive off",
         "        }",

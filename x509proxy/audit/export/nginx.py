@@ -87,6 +87,8 @@ def _server(plan: Plan) -> str:
         "location / {",
         f"    proxy_pass {scheme}://x509proxy_back_end;",
         "    proxy_http_version 1.1;",
+        "    proxy_headers_hash_max_size 2048;",
+        "    proxy_headers_hash_bucket_size 512;",
         *(f"    {line}" for line in _headers(plan)),
         "}",
     ]
@@ -98,6 +100,7 @@ def _server(plan: Plan) -> str:
         f"client_max_body_size {plan.max_body};",
         f"large_client_header_buffers 4 {plan.max_head};",
         "client_header_timeout 10s;",
+        *_required(plan),
         "keepalive_requests 1000;",
         "underscores_in_headers off;",
         "ignore_invalid_headers on;",
@@ -133,9 +136,13 @@ def _client(plan: Plan) -> list[str]:
     lines = [f"ssl_verify_client {mode};", f"ssl_verify_depth {plan.depth};"]
     if plan.ca is not None:
         lines.append(f"ssl_client_certificate {plan.ca};")
-    if plan.requires and not plan.verifies:
-        lines.append("if ($ssl_client_verify = NONE) { return 496; }")
     return [*lines, *(f"ssl_crl {file};" for file in plan.crl)]
+
+
+def _required(plan: Plan) -> list[str]:
+    if plan.requires and not plan.verifies:
+        return [f"if ($ssl_client_verify = NONE) {{ return 401 '{ERROR_JSON}'; }}"]
+    return []
 
 
 def _headers(plan: Plan) -> list[str]:
@@ -164,6 +171,8 @@ def _other_hosts(plan: Plan) -> str:
         f"ssl_certificate_key {first.key};",
         "ssl_session_cache off;",
         "ssl_session_tickets off;",
+        "# The handshake of a client without a known server name ends here.",
+        *_client(plan),
         "return 421;",
     ]
     return "\nserver {\n" + "".join(f"    {line}\n" for line in lines) + "}\n"

@@ -170,7 +170,7 @@ def values(plan: Plan, writers: Mapping[Format, str]) -> list[tuple[str, Format,
 
     :raises SettingsError: the product cannot write a format.
     """
-    found = []
+    found: list[tuple[str, Format, str]] = []
     for field in plan.fields:
         name = field.name.decode("ascii")
         if field.form is Format.LITERAL:
