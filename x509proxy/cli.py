@@ -339,8 +339,8 @@ def _audit(**arguments: object) -> int:
     try:
         from x509proxy.audit.command import audit
     except ImportError as error:
-        expected = "expected it: pip install 'x509proxy[audit]'"
-        raise SettingsError(f"audit: found no module {error.name}, {expected}") from None
+        _fail(f"audit: found no module {error.name}, expected it: pip install 'x509proxy[audit]'")
+        return 2
     return audit(**arguments)
 
 
