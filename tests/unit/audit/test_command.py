@@ -31,7 +31,7 @@ class Done:
 
 
 class Terminal(io.StringIO):
-    """Standard error of somebody who watches."""
+    """Standard error on a terminal."""
 
     def isatty(self) -> bool:
         return True

@@ -406,7 +406,7 @@ class Files(Case):
         self.assertNotIn(self.name, repr(plan))
 
     def test_left_out(self) -> None:
-        """What no other product is given is told."""
+        """The limits name each setting that is left out."""
         text = (
             'listen = "tcp:1"\npreset = "auth0"\n[[headers]]\nname = "X-Chain"\nformat = "pem-url"\nchain-index = 2\n'
             '[[rules]]\npath = "/token"\nclient-certificate = "required"\n[[certificates]]\ncertificate = "both.pem"\n'

@@ -202,7 +202,7 @@ def comments(plan: Plan, limits: Iterable[str]) -> str:
     """Return the head of the file: its origin, its secret, and the limits."""
     lines = [
         f"{plan.product}: exported from {plan.source} by x509proxy export",
-        "This file holds the header's name: let nobody else read it (mode 600).",
+        "This file holds the header's name: keep it readable by its owner alone (mode 600).",
         "Audit the result: x509proxy audit --help",
         "Limits of this product:",
         *(f"- {limit}" for limit in limits),
