@@ -28,7 +28,9 @@ class Table(SynchronousTestCase):
         for row in rows:
             self.assertEqual(gentle, {*row.passed, *row.failed, *row.not_applicable}, row.product)
         kinds = {(row.product, row.kind) for row in rows}
-        peers = {(name, kind) for name in PRODUCTS if name != "envoy" for kind in ("told", "exported")}
+        peers = {
+            (name, kind) for name in PRODUCTS if name != "envoy" for kind in ("told", "exported")
+        }
         self.assertEqual({*peers, ("x509proxy", "default")}, kinds)
         (own,) = (row for row in rows if row.product == "x509proxy")
         self.assertEqual((), own.failed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -78,8 +79,13 @@ def _summary(rows: list[Row]) -> str:
 
 
 def _cells(cells: Iterable[str]) -> list[str]:
-    first, *others = cells
-    return [f"   * - {first}", *(f"     - {cell}" for cell in others)]
+    lines = []
+    for at, cell in enumerate(cells):
+        head = "     - " if at else "   * - "
+        lines += textwrap.wrap(
+            cell, 88, initial_indent=head, subsequent_indent=" " * 7, break_on_hyphens=False
+        )
+    return lines
 
 
 def _of(row: Row, severity: str) -> list[str]:

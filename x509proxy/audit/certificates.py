@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 
 import attrs
@@ -30,7 +31,10 @@ _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKe
 
 @attrs.frozen
 class Credentials:
-    """A client's certificate and key, in PEM files; ``chain``: DER of what it sends after its own."""
+    """A client's certificate and key, in PEM files.
+
+    ``chain``: the DER of the certificates that it sends after its own.
+    """
 
     certificate: Path
     key: Path
@@ -72,7 +76,7 @@ def _rsa(bits: int) -> Callable[[], _Key]:
 def _mldsa(name: str) -> Callable[[], _Key]:
     def make() -> _Key:
         try:
-            from cryptography.hazmat.primitives.asymmetric import mldsa
+            mldsa = import_module("cryptography.hazmat.primitives.asymmetric.mldsa")
         except ImportError:
             raise NotApplicable("found no ML-DSA in this version of cryptography") from None
         made: _Key = getattr(mldsa, name).generate()

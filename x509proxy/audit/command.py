@@ -44,7 +44,7 @@ _FORMATS = {form.value: form for form in Format}
 
 
 def audit(**arguments: object) -> int:
-    """Run the command; return the exit status: 0 without failures, 1 with, 2 if it could not run."""
+    """Run the command; return 0 without failures, 1 with some, 2 if it could not run."""
     options = Options(**arguments)  # type: ignore[arg-type]
     try:
         if options.list:
@@ -225,6 +225,6 @@ def _name(options: Options) -> bytes | None:
         return None
     if not text.isascii() or not text.replace("-", "").replace("_", "").isalnum():
         raise SettingsError(
-            "header: found a name with other characters than letters, digits, - and _, expected a header's name"
+            "header: found other characters, expected a name of letters, digits, - and _"
         )
     return text.encode("ascii")

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from x509proxy.settings import Format
 
@@ -157,8 +156,3 @@ _WRITERS: dict[Format, Callable[[bytes], str]] = {
     Format.VERDICT: lambda _: "TRUSTED",
     Format.VERIFY: lambda _: "SUCCESS",
 }
-
-
-def der_of(certificate: x509.Certificate) -> bytes:
-    """Return a certificate's DER."""
-    return certificate.public_bytes(Encoding.DER)

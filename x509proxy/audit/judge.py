@@ -48,7 +48,9 @@ def forged(lab: Lab, exchange: Exchange) -> Iterator[str]:
     for arrival in exchange.arrived:
         for name, value in _identity(lab, arrival):
             if lab.is_forged(value):
-                yield f"{_name(name)}: found the forged value at the back end, expected no such field"
+                yield (
+                    f"{_name(name)}: found the forged value at the back end, expected no such field"
+                )
 
 
 def kept(lab: Lab, exchange: Exchange) -> Iterator[str]:
@@ -104,7 +106,7 @@ def accepted(lab: Lab, exchange: Exchange) -> Iterator[str]:
 
 
 def explained(exchange: Exchange) -> Iterator[str]:
-    """Yield a fault if the request neither arrived nor got an OAuth error (RFC 6749 section 5.2)."""
+    """Yield a fault if the request neither arrived nor got a JSON error (RFC 6749)."""
     if exchange.arrived:
         return
     types = [value for response in exchange.responses for value in response.values(b"content-type")]
@@ -118,13 +120,19 @@ def never_anonymous(lab: Lab, exchange: Exchange) -> Iterator[str]:
     for arrival in exchange.arrived:
         for field in lab.identifying:
             if not any(value for value in arrival.values(field.name)):
-                yield f"{_name(field.name)}: found no certificate at the back end, expected it, or no request"
+                yield (
+                    f"{_name(field.name)}: found no certificate at the back end, "
+                    "expected it, or no request"
+                )
 
 
 def never_arrived(exchange: Exchange) -> Iterator[str]:
     """Yield a fault if anything arrived."""
     for arrival in exchange.arrived:
-        yield f"found {_name(arrival.method)} {_name(arrival.target)} at the back end, expected nothing"
+        yield (
+            f"found {_name(arrival.method)} {_name(arrival.target)} at the back end, "
+            "expected nothing"
+        )
 
 
 def framing(exchange: Exchange) -> Iterator[str]:

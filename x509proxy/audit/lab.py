@@ -121,7 +121,7 @@ class Echoes:
 
 
 class Lab:
-    """One audit's means. A probe sends with :meth:`send` or :meth:`open`, and reads the exchange."""
+    """One audit's means. A probe sends with :meth:`send`, and reads the exchange."""
 
     slow_seconds = 65.0
     """Seconds for which an unfinished head is kept up, and"""

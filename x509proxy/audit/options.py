@@ -1,4 +1,4 @@
-"""The options of ``x509proxy audit`` and ``x509proxy export``, without the modules that they need later."""
+"""The options of ``x509proxy audit`` and ``export``, without the modules that they need later."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--listen",
         metavar="STRPORTS",
-        help="record here, where the terminator forwards to; without it an x509proxy echo is expected there",
+        help="record here, where the terminator forwards to (default: an x509proxy echo is there)",
     )
     add(
         "--connect",
@@ -65,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--authority",
         type=Path,
         metavar="FILE",
-        help="write the throw-away authority's certificate here, for a trust store, and wait for Enter",
+        help="write the throw-away authority's certificate here, and wait for Enter",
     )
     add(
         "--verbose",

@@ -71,9 +71,9 @@ _UNIX = re.compile(r"unix:(?:address=)?([^:]+)")
 
 
 def parse_listen(text: str) -> Listener:
-    """Return the place that a Twisted endpoint names: ``tcp:PORT[:interface=ADDRESS]`` or ``unix:PATH``.
+    """Return the place that a Twisted endpoint names.
 
-    :raises SettingsError: it is another kind of endpoint.
+    :raises SettingsError: it is neither ``tcp:PORT[:interface=ADDRESS]`` nor ``unix:PATH``.
     """
     if found := _TCP.fullmatch(text):
         host = (found[2] or "127.0.0.1").replace("\\:", ":")
@@ -247,22 +247,17 @@ class _Reader:
             self._finish(str(error))
 
     def _take(self, event: Any) -> None:
-        match event:
-            case h11.Request():
-                self._request = event
-            case h11.Data():
-                self._body += event.data
-            case h11.EndOfMessage():
-                self.left = self._parser.trailing_data[0]
-                del self._raw[len(self._raw) - len(self.left) :]
-                # Trailer fields are of the message: a server may merge them with the head.
-                self._finish("", tuple(event.headers.raw_items()))
-            case _:
-                self.done = True
+        if isinstance(event, h11.Request):
+            self._request = event
+        elif isinstance(event, h11.Data):
+            self._body += event.data
+        else:
+            self.left = self._parser.trailing_data[0]
+            del self._raw[len(self._raw) - len(self.left) :]
+            # Trailer fields are of the message: a server may merge them with the head.
+            self._finish("", tuple(event.headers.raw_items()))
 
     def _finish(self, fault: str, trailers: Pairs = ()) -> None:
-        if self.done:
-            return
         self.done = True
         raw = bytes(self._raw)
         if self._request is not None:
@@ -299,7 +294,7 @@ def usual(arrival: Arrival) -> Answer:
 
 
 def from_echo(body: bytes) -> Arrival | None:
-    """Return the request that the response of ``x509proxy echo`` reports; ``None`` for another body."""
+    """Return the request that ``x509proxy echo`` reports; ``None`` for another body."""
     try:
         found = json.loads(body)
         pairs = tuple((_bytes(name), _bytes(value)) for name, value in found["headers"])

@@ -50,7 +50,7 @@ ABSENCE: Remedies = remedies(
     envoy="forward_client_cert_details: SANITIZE_SET",
 )
 CONNECTION: Remedies = remedies(
-    apache="RequestHeader edit Connection, or unset Connection early: it can remove NAME (CVE-2022-31813)",
+    apache="RequestHeader unset Connection early: it can remove NAME (CVE-2022-31813)",
     traefik="version 2.11.9 or 3.1.3, or newer (CVE-2024-45410)",
     caddy="nothing to set: header_up is applied after the hop-by-hop fields are removed",
 )
@@ -69,7 +69,7 @@ SIBLINGS: Remedies = remedies(
     traefik="customRequestHeaders OTHER: ''",
 )
 TARGETS: Remedies = remedies(
-    nginx="repeat proxy_set_header NAME in this location: a location with one of its own inherits none",
+    nginx="repeat proxy_set_header NAME here: a location with one of its own inherits none",
     haproxy="no if or unless on the del-header rule",
     apache="set RequestHeader in the virtual host, not in a Location",
     caddy="put header_up into each reverse_proxy, or a snippet that all import",

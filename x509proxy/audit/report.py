@@ -1,4 +1,4 @@
-"""Reports of an audit: a table for people, and JSON, JUnit, SARIF and HTML for machines and readers.
+"""Reports of an audit: a table, JSON, JUnit, SARIF and HTML.
 
 A secret header name never stands in a report: :class:`Redactor` covers it in every spelling, and
 leaves the separators visible, since they are the subject of some probes.
@@ -201,7 +201,8 @@ def _case(report: Report, result: Result) -> str:
     inner = ""
     if result.outcome is Outcome.FAILED:
         text = escape("\n".join(_details(report, result, verbose=True)))
-        inner = f"<failure message={quoteattr(probe.promise)} type={quoteattr(probe.severity.value)}>{text}</failure>"
+        words = f"message={quoteattr(probe.promise)} type={quoteattr(probe.severity.value)}"
+        inner = f"<failure {words}>{text}</failure>"
     elif result.outcome is Outcome.NOT_APPLICABLE:
         inner = f"<skipped message={quoteattr(result.reason)}/>"
     names = f"classname={quoteattr(probe.group.value)} name={quoteattr(probe.id)}"
@@ -250,11 +251,18 @@ def _finding(report: Report, result: Result) -> dict[str, object]:
 # For readers.
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222;background:#fff}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #ddd;vertical-align:top}
-pre{background:#f5f5f5;padding:.6rem;overflow-x:auto;font-size:13px}.FAIL{color:#b00020;font-weight:600}.pass{color:#0a7a32}
-.na{color:#777}details{border:1px solid #ddd;border-radius:4px;padding:.5rem .8rem;margin:.5rem 0}summary{cursor:pointer}
-@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}pre{background:#222}td,th,details{border-color:#444}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;
+color:#222;background:#fff}
+table{border-collapse:collapse;width:100%}
+td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #ddd;
+vertical-align:top}
+pre{background:#f5f5f5;padding:.6rem;overflow-x:auto;font-size:13px}
+.FAIL{color:#b00020;font-weight:600}.pass{color:#0a7a32}
+.na{color:#777}
+details{border:1px solid #ddd;
+border-radius:4px;padding:.5rem .8rem;margin:.5rem 0}summary{cursor:pointer}
+@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}
+pre{background:#222}td,th,details{border-color:#444}
 .FAIL{color:#ff6b81}.pass{color:#5fd38d}}
 """
 
@@ -268,8 +276,8 @@ def to_html(report: Report) -> str:
     return (
         f"{head}<title>{title}</title><style>{_STYLE}</style></head><body>\n<h1>{title}</h1>\n"
         f"<p>{html.escape(summary(report))}</p>\n<h2>Failures</h2>\n{failed or '<p>None.</p>'}\n"
-        "<h2>All probes</h2>\n<table><tr><th>Result</th><th>Severity</th><th>Group</th><th>Probe</th>"
-        f"<th>Promise</th></tr>\n{rows}\n</table>\n</body></html>\n"
+        "<h2>All probes</h2>\n<table><tr><th>Result</th><th>Severity</th><th>Group</th>"
+        f"<th>Probe</th><th>Promise</th></tr>\n{rows}\n</table>\n</body></html>\n"
     )
 
 

@@ -48,9 +48,7 @@ def check_reachable(lab: Lab) -> None:
     if exchange.arrived:
         return
     found = f"status {exchange.status}" if exchange.status else exchange.alert or "no response"
-    raise SettingsError(
-        f"url: found {found} and no request at the back end, expected the terminator to forward to it"
-    )
+    raise SettingsError(f"url: found {found} and no request at the back end, expected one")
 
 
 def run(

@@ -182,7 +182,7 @@ class CommandLine(AuditCase):
         self.refused("connect: found", url, "--header", "X-A", "--connect", "b:x")
         self.refused("header: found none, expected --header,", url)
         self.refused("header: found both", url, "--header", "X-A", "--header-file", "x")
-        self.refused("header: found a name with other characters", url, "--header", "X A")
+        self.refused("header: found other characters", url, "--header", "X A")
         self.refused("preset: found 'x'", url, "--preset", "x")
         self.refused("header: found none, expected --header-file", url, "--preset", "connect2id")
         self.refused("listen: found 'x'", url, "--header", "X-A", "--listen", "x")

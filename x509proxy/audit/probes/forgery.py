@@ -18,11 +18,12 @@ from x509proxy.audit.probe import Group, Probe, Remedies, Script, Severity
 __all__ = ["PROBES"]
 
 _CRITICAL, _HIGH, _MEDIUM, _LOW = Severity
+_END = b"\r\nX-Audit: {token}\r\nConnection: close\r\n\r\n"
 _FORGED = b"{name}: {forged}"
 
 
 def script(*templates: bytes) -> Script:
-    """Return a script that sends each template, for each field, without a certificate and with one."""
+    """Return a script that sends each template for each field, with and without a certificate."""
 
     def run(lab: Lab) -> Iterator[str]:
         for field in lab.target.fields:
@@ -163,8 +164,8 @@ _SYNTAX = (
         "White space before a header line is rejected.",
         "RFC 9112 section 2.2",
         (
-            b"!GET / HTTP/1.1\r\n {name}: {forged}\r\nHost: {host}\r\nX-Audit: {token}\r\nConnection: close\r\n\r\n",
-            b"!GET / HTTP/1.1\r\n\t{name}: {forged}\r\nHost: {host}\r\nX-Audit: {token}\r\nConnection: close\r\n\r\n",
+            b"!GET / HTTP/1.1\r\n {name}: {forged}\r\nHost: {host}" + _END,
+            b"!GET / HTTP/1.1\r\n\t{name}: {forged}\r\nHost: {host}" + _END,
         ),
     ),
     _Lines(
@@ -243,8 +244,8 @@ _SYNTAX = (
         "An encoded line end in the target stays encoded.",
         "CVE-2019-12387 (Twisted)",
         (
-            b"!GET /%0d%0a{name}:%20{forged} HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\nConnection: close\r\n\r\n",
-            b"!GET /x\r{name}:{forged} HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\nConnection: close\r\n\r\n",
+            b"!GET /%0d%0a{name}:%20{forged} HTTP/1.1\r\nHost: {host}" + _END,
+            b"!GET /x\r{name}:{forged} HTTP/1.1\r\nHost: {host}" + _END,
         ),
     ),
 )
@@ -416,7 +417,9 @@ def _sibling(names: tuple[bytes, ...]) -> Script:
             for name, found in arrival.pairs:
                 if value in found:
                     shown = name.decode("latin-1")
-                    yield f"{shown}: found the client's value at the back end, expected no such field"
+                    yield (
+                        f"{shown}: found the client's value at the back end, expected no such field"
+                    )
 
     return run
 

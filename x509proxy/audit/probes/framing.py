@@ -11,7 +11,10 @@ from x509proxy.audit.probe import Group, Probe, Script, Severity
 
 __all__ = ["PROBES"]
 
-_INNER = b"GET /x509proxy-audit-inner HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\n{name}: {forged}\r\n\r\n"
+_INNER = (
+    b"GET /x509proxy-audit-inner HTTP/1.1\r\nHost: {host}\r\n"
+    b"X-Audit: {token}\r\n{name}: {forged}\r\n\r\n"
+)
 _CODED = b"Transfer-Encoding: chunked"
 _LAST = b"0\r\n\r\n"
 
@@ -71,7 +74,10 @@ def _after_error(lab: Lab) -> Iterator[str]:
         exchange = lab.send(first + _INNER)
         yield from _judged(lab, exchange)
         if exchange.status >= 400 and exchange.arrived:
-            yield "found a request at the back end after an error response, expected a closed connection"
+            yield (
+                "found a request at the back end after an error response, "
+                "expected a closed connection"
+            )
 
 
 def _split_head(lab: Lab) -> Iterator[str]:

@@ -112,7 +112,7 @@ def _resumed(lab: Lab, first: Tls, second: Tls) -> Iterator[Exchange]:
 
 
 def _resumption_keeps(lab: Lab) -> Iterator[str]:
-    """Resume with the same certificate: the identity must be the same, or there is no resumption."""
+    """Resume with the same certificate: the identity must be the same."""
     for version in _BOTH:
         tls = lab.tls("client", version=version)
         for exchange in _resumed(lab, tls, tls):
@@ -125,7 +125,10 @@ def _resumption_proves(lab: Lab) -> Iterator[str]:
         first, second = lab.tls("client", version=version), lab.tls(version=version)
         for exchange in _resumed(lab, first, second):
             if any(judge.present(lab, exchange)):
-                yield f"{version.name}: found a resumed session with an identity, expected a full handshake"
+                yield (
+                    f"{version.name}: found a resumed session with an identity, "
+                    "expected a full handshake"
+                )
 
 
 def _resumption_names(lab: Lab) -> Iterator[str]:
@@ -136,7 +139,10 @@ def _resumption_names(lab: Lab) -> Iterator[str]:
         for name in others:
             other = lab.tls("client", version=version, server_name=name)
             for _ in _resumed(lab, first, other):
-                yield f"{version.name}: found a session resumed under another name, expected a full handshake"
+                yield (
+                    f"{version.name}: found a session resumed under another name, "
+                    "expected a full handshake"
+                )
 
 
 def _renegotiation(lab: Lab) -> Iterator[str]:
@@ -216,7 +222,10 @@ def _chain(*names: str) -> Script:
             for arrival in exchange.arrived:
                 values = [value for _, value in arrival.pairs]
                 if any(lab.holds(value, victim) for value in values):
-                    yield f"{name}: found another client's certificate at the back end, expected the leaf alone"
+                    yield (
+                        f"{name}: found another client's certificate at the back end, "
+                        "expected the leaf alone"
+                    )
 
     return run
 
@@ -422,7 +431,7 @@ PROBES: tuple[Probe, ...] = (
     _certificate(
         "certificate-issued",
         _MEDIUM,
-        "A certificate of an unknown authority arrives, without its chain in the place of the leaf.",
+        "A certificate of an unknown authority arrives, not its chain.",
         "RFC 8705 section 6.3",
         _odd("issued"),
     ),

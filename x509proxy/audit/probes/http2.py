@@ -21,6 +21,7 @@ __all__ = ["PROBES"]
 Pairs = tuple[tuple[bytes, bytes], ...]
 _CRITICAL, _HIGH, _MEDIUM, _LOW = Severity
 _FORGED = (b"{lower}", b"{forged}")
+_INNER = b"GET /x HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\n{name}: {forged}\r\n\r\n"
 
 
 @attrs.frozen
@@ -178,7 +179,9 @@ def _never(*requests: _Request, names: tuple[bytes, ...] = ()) -> Script:
                     if arrival.values(name):
                         yield f"{name.decode()}: found the field at the back end, expected none"
                 if b" " in arrival.target or b" " in arrival.method or b"\r" in arrival.target:
-                    yield "found white space in the request line at the back end, expected status 400"
+                    yield (
+                        "found white space in the request line at the back end, expected status 400"
+                    )
 
     return run
 
@@ -328,7 +331,7 @@ PROBES: tuple[Probe, ...] = (
             _Request(
                 ((b"transfer-encoding", b"chunked"),),
                 method=b"POST",
-                body=b"0\r\n\r\nGET /x HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\n{name}: {forged}\r\n\r\n",
+                body=b"0\r\n\r\n" + _INNER,
             )
         ),
     ),
@@ -341,7 +344,7 @@ PROBES: tuple[Probe, ...] = (
             _Request(
                 ((b"content-length", b"0"),),
                 method=b"POST",
-                body=b"GET /x HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\n{name}: {forged}\r\n\r\n",
+                body=_INNER,
             )
         ),
     ),

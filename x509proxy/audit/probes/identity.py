@@ -1,4 +1,4 @@
-"""The identity itself: its absence, its encoding, shared connections, and other ways to the back end."""
+"""The identity itself: its absence, encoding, shared connections, and other ways to it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def _value_is(*words: bytes) -> Script:
     def run(lab: Lab) -> Iterator[str]:
         for name, value in _values(lab):
             if value.lower() in words:
-                yield f"{name}: found {value.decode('latin-1')!r} without a certificate, expected no field"
+                yield (
+                    f"{name}: found {value.decode('latin-1')!r} without a certificate, "
+                    "expected no field"
+                )
 
     return run
 
@@ -44,7 +47,10 @@ def _value_other(lab: Lab) -> Iterator[str]:
     known = (b"", b"(null)", b"-", b'""', b"null", b"none", b"undefined")
     for name, value in _values(lab):
         if value.lower() not in known:
-            yield f"{name}: found {value[:40].decode('latin-1')!r} without a certificate, expected no field"
+            yield (
+                f"{name}: found {value[:40].decode('latin-1')!r} without a certificate, "
+                "expected no field"
+            )
 
 
 def _sticky(lab: Lab) -> Iterator[str]:
@@ -61,7 +67,10 @@ def _verified(lab: Lab) -> Iterator[str]:
             folded = formats.folds(name)
             if b"verif" in folded and value.strip().upper() in {b"0", b"SUCCESS", b"TRUE", b"OK"}:
                 shown = name.decode("latin-1")
-                yield f"{shown}: found {value.decode('latin-1')!r} without a certificate, expected NONE"
+                yield (
+                    f"{shown}: found {value.decode('latin-1')!r} without a certificate, "
+                    "expected NONE"
+                )
 
 
 # Encoding.
@@ -81,7 +90,10 @@ def _exact(lab: Lab) -> Iterator[str]:
     for name, value, form, exchange in _raw_values(lab):
         assert exchange.client is not None
         if formats.read(form, value) != exchange.client.digest:
-            yield f"{name}: found a value that no reader of {form.value} reads, expected the certificate"
+            yield (
+                f"{name}: found a value that no reader of {form.value} reads, "
+                "expected the certificate"
+            )
 
 
 def _plus(lab: Lab) -> Iterator[str]:
@@ -98,7 +110,10 @@ def _folded(lab: Lab) -> Iterator[str]:
         for arrival in lab.send(get(), client).arrived:
             head = arrival.raw.partition(b"\r\n\r\n")[0]
             if b"\n\t" in head or b"\n " in head:
-                yield "found a field folded over several lines, expected one line (RFC 9112 section 5.2)"
+                yield (
+                    "found a field folded over several lines, "
+                    "expected one line (RFC 9112 section 5.2)"
+                )
 
 
 def _space(lab: Lab) -> Iterator[str]:
@@ -108,7 +123,9 @@ def _space(lab: Lab) -> Iterator[str]:
             b"-----END CERTIFICATE-----", b""
         )
         if form in formats.CERTIFICATES - {Format.PEM_SPACES} and armoured.split() != [armoured]:
-            yield f"{name}: found white space in the value, expected none in the format {form.value}"
+            yield (
+                f"{name}: found white space in the value, expected none in the format {form.value}"
+            )
 
 
 # Connections of several clients.
@@ -158,7 +175,10 @@ def _badly(*answers: Answer) -> Script:
                     exchange = lab.send(get(), client)
                     yield from judge.genuine(lab, exchange)
                     if any(b"x-stolen" in response.body for response in exchange.responses):
-                        yield "found the response to another client's request, expected this client's own"
+                        yield (
+                            "found the response to another client's request, "
+                            "expected this client's own"
+                        )
             finally:
                 recorder.responder = lambda _: None
 
@@ -185,7 +205,10 @@ def _bound(lab: Lab) -> Iterator[str]:
         recorder.responder = lambda _: None
     bound = {arrival.connection for arrival in first}
     if any(arrival.connection in bound for arrival in second):
-        yield "found another client on a connection that the back end has authenticated, expected a new one"
+        yield (
+            "found another client on a connection that the back end has authenticated, "
+            "expected a new one"
+        )
 
 
 def _reflected(lab: Lab) -> Iterator[str]:
@@ -193,11 +216,9 @@ def _reflected(lab: Lab) -> Iterator[str]:
     recorder = lab.recorder
     field = lab.target.fields[0]
 
-    def respond(arrival: Arrival) -> Answer | None:
-        values = arrival.values(field.name)
-        if not values:
-            return None
-        lines = b"%b: %b\r\nVary: %b\r\n" % (field.name, values[0], field.name)
+    def respond(arrival: Arrival) -> Answer:
+        value = b"".join(arrival.values(field.name))
+        lines = b"%b: %b\r\nVary: %b\r\n" % (field.name, value, field.name)
         plain = usual(arrival).data
         return Answer(
             plain.replace(b"\r\n\r\n", b"\r\n" + lines + b"\r\n", 1), usual(arrival).close
