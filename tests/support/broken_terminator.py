@@ -627,7 +627,12 @@ class _Http2:
         self._client = client
         self._connection = connection
         self._http2 = _Careless(
-            H2Configuration(client_side=False, header_encoding=None, validate_inbound_headers=False)
+            H2Configuration(
+                client_side=False,
+                header_encoding=None,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+            )
         )
 
     def run(self) -> None:

@@ -15,10 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.broken_terminator import HEADER, Fault, Terminator
 from tests.support.ports import free_port
+from tests.unit.audit.test_scripts import echo
 from x509proxy import cli
 from x509proxy.audit import command
 from x509proxy.audit.options import Options
 from x509proxy.audit.probes import PROBES
+from x509proxy.audit.recorder import Listener, Recorder
 
 
 @attrs.frozen
@@ -78,6 +80,17 @@ class Runs(AuditCase):
         done = self.audit("--only", "name-same")
         self.assertEqual((0, ""), (done.status, done.err))
         self.assertIn("0 failed, 1 passed", done.out)
+
+    def test_echo(self) -> None:
+        """Without ``--listen`` an echo is expected where the terminator forwards to."""
+        recorder = Recorder(Listener(host="127.0.0.1"))
+        self.addCleanup(recorder.stop)
+        recorder.responder = echo
+        terminator = Terminator(recorder.port)
+        self.addCleanup(terminator.stop)
+        place = f"127.0.0.1:{terminator.port}"
+        options = ("--header-file", str(self.header), "--only", "name-same", "--connect", place)
+        self.assertEqual(0, run("https://localhost", *options).status)
 
     def test_failed(self) -> None:
         """A failure gives exit status 1, unless it is less severe than asked for."""

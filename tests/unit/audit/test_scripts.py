@@ -200,7 +200,7 @@ class Scripts(ScriptCase):
         """Behind an echo the requests are read from the responses, and some probes do not apply."""
         recorder = Recorder(Listener(host="127.0.0.1"))
         self.addCleanup(recorder.stop)
-        recorder.responder = _echo
+        recorder.responder = echo
         terminator = Terminator(recorder.port, Fault.UNDERSCORES)
         self.addCleanup(terminator.stop)
         target = Target(Address("127.0.0.1", terminator.port, "localhost"), self.target.fields)
@@ -211,7 +211,8 @@ class Scripts(ScriptCase):
         self.inapplicable("encoding-folded", lab)
 
 
-def _echo(arrival: Arrival) -> Answer:
+def echo(arrival: Arrival) -> Answer:
+    """Respond as ``x509proxy echo`` does."""
     pairs = [[name.decode(), value.decode()] for name, value in arrival.pairs]
     document = {"method": arrival.method.decode(), "target": "/", "headers": pairs}
     body = json.dumps(document).encode()
@@ -232,8 +233,9 @@ class Http2(ScriptCase):
                 self.assertEqual([], list(probe.script(lab)), probe.id)
 
     def test_odd_servers(self) -> None:
-        """A server that closes, or is no server of HTTP/2, has no response."""
-        for replies in ((), (b"HTTP/1.1 400 Bad Request\r\n\r\n",)):
+        """A server that closes, or sends a malformed frame, has no response."""
+        settings = b"\0\0\1\4\0\0\0\0\0\0"
+        for replies in ((), (settings,)):
             lab = self.lab()
             lab.fake = FakeConnection(*replies)
             self.assertEqual([], self.faults("h2-forged", lab))

@@ -200,10 +200,8 @@ def _authority(lab: Lab) -> Iterator[str]:
 
 def _crumbs(lab: Lab) -> Iterator[str]:
     """Send a cookie in crumbs, as RFC 9113 section 8.2.3 allows: one field must arrive."""
-    request = _Request(((b"cookie", b"a=1"), (b"cookie", b"b=2"), _FORGED))
-    exchange = ask(lab, request, "client")
-    yield from judge.forged(lab, exchange)
-    for arrival in exchange.arrived:
+    request = _Request(((b"cookie", b"a=1"), (b"cookie", b"b=2")))
+    for arrival in ask(lab, request, "client").arrived:
         if arrival.values(b"cookie") != [b"a=1; b=2"]:
             yield "Cookie: found crumbs at the back end, expected one field"
 
