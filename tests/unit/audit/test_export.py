@@ -14,11 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from x509proxy import cli
 from x509proxy.audit.export.command import RENDERERS, export
 from x509proxy.audit.export.plan import Identity, Place, Plan, read_plan
-from x509proxy.backend_url import Backend
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.forwarding.presets import HeaderPlan
-from x509proxy.settings import ClientAuth, Format, SettingsError, Trust, Validity
+from x509proxy.settings import Backend, ClientAuth, Format, SettingsError, Trust, Validity
 
 PLAN = Plan(
     product="x",

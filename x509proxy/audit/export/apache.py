@@ -12,8 +12,7 @@ from x509proxy.audit.export.plan import (
     shared_limits,
     values,
 )
-from x509proxy.backend_url import Scheme
-from x509proxy.settings import ClientAuth, Format, Trust, Validity
+from x509proxy.settings import ClientAuth, Format, Scheme, Trust, Validity
 
 __all__ = ["render"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 from x509proxy.audit.export.plan import Exported, Plan, comments, shared_limits, values
-from x509proxy.backend_url import Backend, Scheme
-from x509proxy.settings import ClientAuth, Format
+from x509proxy.settings import Backend, ClientAuth, Format, Scheme
 
 __all__ = ["render"]
 

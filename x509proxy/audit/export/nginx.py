@@ -14,9 +14,8 @@ from x509proxy.audit.export.plan import (
     shared_limits,
     values,
 )
-from x509proxy.backend_url import Scheme
 from x509proxy.forwarding.presets import HeaderPlan
-from x509proxy.settings import ClientAuth, Format, Trust
+from x509proxy.settings import ClientAuth, Format, Scheme, Trust
 
 __all__ = ["render"]
 

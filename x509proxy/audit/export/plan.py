@@ -8,11 +8,18 @@ from pathlib import Path
 
 import attrs
 
-from x509proxy.backend_url import Backend, Scheme
 from x509proxy.config.loader import load_configuration, load_settings
 from x509proxy.forwarding.presets import HeaderPlan
-from x509proxy.schema import ProxySettings
-from x509proxy.settings import ClientAuth, Format, SettingsError, Trust, Validity
+from x509proxy.settings import (
+    Backend,
+    ClientAuth,
+    Format,
+    ProxySettings,
+    Scheme,
+    SettingsError,
+    Trust,
+    Validity,
+)
 
 __all__ = [
     "CLAIMS",
