@@ -19,6 +19,7 @@ nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "types", "imports", "tests-3.11"]
 
+CADDY = "github.com/caddyserver/caddy/v2/cmd/caddy@v2.11.9"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 DEFAULT = PYTHONS[0]
 # The oldest versions that setup.py admits.
@@ -34,7 +35,7 @@ COVERAGE = "100"  # percent, of lines and branches
 FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "60")
 # For the servers, clients and scanners of interop/, by their Debian names.
 PROGRAMS = (
-    "buildah", "chromium", "curl", "golang-go", "haproxy", "iproute2", "libnginx-mod-stream",
+    "apache2", "buildah", "chromium", "curl", "golang-go", "haproxy", "iproute2", "libnginx-mod-stream",
     "libnss3-tools", "logrotate", "mmdebstrap", "nginx", "openjdk-17-jdk-headless", "openssl",
     "prometheus", "slowhttptest", "sslscan", "systemd", "testssl.sh", "tomcat10", "wget",
 )  # fmt: skip
@@ -173,6 +174,14 @@ def scanners(session: nox.Session) -> None:
     trial(session, "interop.test_scanners")
 
 
+def install_caddy(session: nox.Session) -> None:
+    """Build Caddy with Go, since Debian has an old version alone."""
+    folder = Path.home() / ".cache" / "x509proxy-interop" / "bin"
+    if not (folder / "caddy").exists() and shutil.which("go"):
+        environment = {"GOBIN": str(folder), "GOFLAGS": "-buildvcs=false"}
+        session.run("go", "install", CADDY, external=True, env=environment)
+
+
 @nox.session(python=DEFAULT)
 def interop(session: nox.Session) -> None:
     """Real servers, clients, browsers, scanners and installations; as root it installs them."""
@@ -185,4 +194,5 @@ def interop(session: nox.Session) -> None:
     install = ("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent")
     session.run(*install, "--prefix", str(folder), external=True)
     session.env["X509PROXY_INTEROP_NODE"] = str(folder)
+    install_caddy(session)
     trial(session, *(session.posargs or ["interop"]))

@@ -32,6 +32,11 @@ class Row:
     failed: tuple[str, ...]
     not_applicable: tuple[str, ...]
 
+    @property
+    def critical(self) -> list[str]:
+        """The failures of the worst severity."""
+        return _of(self, "critical")
+
 
 def read_rows() -> list[Row]:
     """Return the recorded runs."""

@@ -149,8 +149,9 @@ class Nginx(Case):
             "server unix:/run/s;", rendered("nginx", backends=(Backend.parse("unix:/run/s"),))[0]
         )
         self.contains(
-            rendered("nginx", backends=BACKENDS)[0],
+            rendered("nginx", backends=(*BACKENDS, Backend.parse("unix:/s")))[0],
             "proxy_pass https://x509proxy_back_end;",
+            "proxy_ssl_verify on;",
             "server [::1]:9443;",
         )
 
@@ -210,7 +211,7 @@ class Haproxy(Case):
             text,
             "bind 10.0.0.1:1 ",
             "return status 421",
-            "server back_end_1 b.example:443 ssl verify required",
+            "server back_end_1 b.example:443 ssl verify required ca-file",
             "unix@/s",
         )
 
@@ -426,6 +427,28 @@ class Files(Case):
             "largest value",
         )
         self.assertEqual(2, len(plan.identities))
+
+    def test_unfit(self) -> None:
+        """What another product's language could misread is an error."""
+        place = 'listen = "tcp:1"\nheader-file = "header.txt"\n'
+        mixed = self.toml(place)
+        text = (
+            Path(mixed).read_text().replace('"http://127.0.0.1:8080"', '["http://a", "https://b"]')
+        )
+        with self.assertRaisesRegex(SettingsError, "backend: found some with https"):
+            export("nginx", self.write("mixed.toml", text.encode()))
+        self.write("bo th.pem", (self.folder / "both.pem").read_bytes())
+        spaced = Path(mixed).read_text().replace("both.pem", "bo th.pem")
+        with self.assertRaisesRegex(SettingsError, "export: found white space or a mark"):
+            export("nginx", self.write("spaced.toml", spaced.encode()))
+
+    def test_shown_certificate(self) -> None:
+        """The proxy's own certificate for back ends is left out, and that is told."""
+        text = (
+            'listen = "tcp:1"\nheader-file = "header.txt"\n[upstream]\ncertificate = "both.pem"\n'
+        )
+        plan = read_plan("nginx", self.toml(text))
+        self.assertIn("the certificate that is shown to back ends is left out", plan.limits)
 
     def test_no_place(self) -> None:
         """Without a tcp endpoint there is nothing to export."""

@@ -148,8 +148,9 @@ def _written(name: str, form: Format, value: str) -> list[str]:
 
 def _proxy(plan: Plan) -> list[str]:
     lines = ["ProxyPreserveHost On", "ProxyVia Off"]
-    if any(each.scheme is Scheme.HTTPS for each in plan.backends):
-        lines += ["SSLProxyEngine on", "SSLProxyVerify require"]
+    if plan.encrypts:
+        lines += ["SSLProxyEngine on", "SSLProxyVerify require", "SSLProxyCheckPeerName on"]
+        lines.append(f"SSLProxyCACertificateFile {plan.upstream_ca}")
     urls = [_url(each.scheme, authority(each)) for each in plan.backends]
     if len(urls) == 1:
         return [*lines, f'ProxyPass "/" "{urls[0]}/" disablereuse=On']

@@ -128,6 +128,7 @@ def _proxy(plan: Plan, lines: list[str]) -> list[str]:
         *(f"        {line}" for line in lines),
         "        transport http {",
         "            keepalive off",
+        *([f"            tls_trust_pool file {plan.upstream_ca}"] if plan.encrypts else []),
         "        }",
         "    }",
     ]

@@ -156,11 +156,13 @@ def _cluster(plan: Plan) -> Tree:
         "connect_timeout": "5s",
         "load_assignment": {"cluster_name": "back_ends", "endpoints": endpoints},
     }
-    if any(each.scheme is Scheme.HTTPS for each in plan.backends):
-        system = {"trusted_ca": {"filename": "/etc/ssl/certs/ca-certificates.crt"}}
-        common = {"validation_context": system}
-        context = _typed(
-            f"{_TLS}.UpstreamTlsContext", sni=plan.backends[0].host, common_tls_context=common
-        )
+    if plan.encrypts:
+        host = plan.backends[0].host
+        names = [{"san_type": "DNS", "matcher": {"exact": host}}]
+        trusted = {"filename": plan.upstream_ca}
+        common = {
+            "validation_context": {"trusted_ca": trusted, "match_typed_subject_alt_names": names}
+        }
+        context = _typed(f"{_TLS}.UpstreamTlsContext", sni=host, common_tls_context=common)
         cluster["transport_socket"] = _socket("envoy.transport_sockets.tls", context)
     return cluster

@@ -144,7 +144,12 @@ def _rejections(plan: Plan) -> list[str]:
 def _backend(plan: Plan) -> str:
     lines = ["http-reuse never", "retries 0"]
     for at, each in enumerate(plan.backends, 1):
-        tls = " ssl verify required ca-file @system-ca" if each.scheme is Scheme.HTTPS else ""
+        tls = _tls(plan, each.host) if plan.encrypts else ""
         unix = "unix@" if each.scheme is Scheme.UNIX else ""
         lines.append(f"server back_end_{at} {unix}{authority(each)}{tls}")
     return "\nbackend back_ends\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def _tls(plan: Plan, host: str) -> str:
+    verified = f"ssl verify required ca-file {plan.upstream_ca} verifyhost {host}"
+    return f" {verified} sni str({host})"

@@ -80,7 +80,7 @@ def _listen(place: Place, default: str) -> str:
 
 def _server(plan: Plan) -> str:
     default = "" if plan.hosts else " default_server"
-    scheme = "https" if plan.backends[0].scheme is Scheme.HTTPS else "http"
+    scheme = "https" if plan.encrypts else "http"
     location = [
         "# The only location: one with a proxy_set_header of its own inherits none of these.",
         "location / {",
@@ -153,6 +153,14 @@ def _headers(plan: Plan) -> list[str]:
         'proxy_set_header Forwarded "";',
         *(f'proxy_set_header {name} "";' for name in plan.removed),
     ]
+    if plan.encrypts:
+        lines += [
+            "proxy_ssl_verify on;",
+            "proxy_ssl_verify_depth 4;",
+            f"proxy_ssl_trusted_certificate {plan.upstream_ca};",
+            "proxy_ssl_server_name on;",
+            f"proxy_ssl_name {plan.backends[0].host};",
+        ]
     for name, form, value in values(plan, _WRITERS):
         quoted = f'"{value}"' if form is Format.LITERAL else value
         lines += [f"proxy_set_header {name} {quoted};", f"proxy_hide_header {name};"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 
+from x509proxy.audit.corpus import CLAIMS
 from x509proxy.config.loader import load_configuration, load_settings
 from x509proxy.forwarding.presets import HeaderPlan
 from x509proxy.settings import (
@@ -22,7 +23,6 @@ from x509proxy.settings import (
 )
 
 __all__ = [
-    "CLAIMS",
     "ERROR_JSON",
     "Exported",
     "Identity",
@@ -37,16 +37,8 @@ __all__ = [
     "values",
 ]
 
-CLAIMS = (
-    "Client-Cert", "Client-Cert-Chain", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert",
-    "X-Forwarded-Tls-Client-Cert-Info", "ssl-client-cert", "ssl-client-verify",
-    "ssl-client-subject-dn", "SSL_CLIENT_CERT", "SSL_CLIENT_VERIFY", "ssl_client_escaped_cert",
-    "X-SSL-Client-Verify", "X-SSL-Client-CN", "X-SSL-Client-DER", "X-SSL-Cert",
-    "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf", "X-ARR-ClientCert", "X-Client-Cert",
-    "X-ClientCert", "X-Original-URL", "X-Rewrite-URL",
-)  # fmt: skip
-"""Other headers by which servers learn of a certificate or a path; clients may not send them."""
 ERROR_JSON = '{"error":"invalid_client","error_description":"The client certificate was rejected."}'
+_SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
 Exported = tuple[str, tuple[str, ...]]
 """A configuration, and the limits of the product."""
 
@@ -86,12 +78,18 @@ class Plan:
     depth: int
     max_body: int
     max_head: int
-    limits: tuple[str, ...]
+    upstream_ca: str = _SYSTEM_CA
+    limits: tuple[str, ...] = ()
 
     @property
     def verifies(self) -> bool:
         """Return whether only certificates of the authorities are passed on."""
         return self.trust is Trust.CA
+
+    @property
+    def encrypts(self) -> bool:
+        """Return whether the back ends are reached over TLS."""
+        return self.backends[0].scheme is Scheme.HTTPS
 
     @property
     def requires(self) -> bool:
@@ -102,7 +100,7 @@ class Plan:
     def removed(self) -> tuple[str, ...]:
         """The other headers to remove, without those that are written."""
         written = {field.name.lower() for field in self.fields}
-        return tuple(name for name in CLAIMS if name.lower().encode("ascii") not in written)
+        return tuple(name.decode("ascii") for name in CLAIMS if name.lower() not in written)
 
 
 Renderer = Callable[[Plan], Exported]
@@ -120,7 +118,9 @@ def read_plan(product: str, path: str) -> Plan:
     places, skipped = _places(each.endpoint for each in settings.places)
     if not places:
         raise SettingsError("listen: found no tcp endpoint, expected one for another product")
-    return Plan(
+    if len({each.scheme is Scheme.HTTPS for each in found.backends}) > 1:
+        raise SettingsError("backend: found some with https, expected all or none for an export")
+    plan = Plan(
         product=product,
         source=Path(path).name,
         places=places,
@@ -136,8 +136,30 @@ def read_plan(product: str, path: str) -> Plan:
         depth=settings.ca_depth,
         max_body=settings.client.max_body_bytes,
         max_head=settings.client.max_head_bytes,
+        upstream_ca=settings.upstream.ca or _SYSTEM_CA,
         limits=(*skipped, *_unsupported(settings, found.rules.plans)),
     )
+    _check_words(plan)
+    return plan
+
+
+_WORD = re.compile(r"[A-Za-z0-9._/:@+,=\[\]-]*")
+
+
+def _check_words(plan: Plan) -> None:
+    """Check that no text of the settings ends a word or a line in a product's language.
+
+    :raises SettingsError: one of them might.
+    """
+    words = [word for each in plan.identities for word in (each.certificate, each.key)]
+    words += [plan.ca or "", plan.upstream_ca, *plan.crl, *plan.hosts]
+    words += [word for each in plan.backends for word in (each.host, each.path)]
+    words += [each.host for each in plan.places]
+    words += [field.value.decode("ascii") for field in plan.fields]
+    if not all(map(_WORD.fullmatch, words)):
+        raise SettingsError(
+            "export: found white space or a mark in a path or value, expected letters, digits and ._/:@+,=-"
+        )
 
 
 _TCP = re.compile(r"tcp6?:(?:port=)?(\d+)((?::[^:=]+=(?:\\.|[^:\\])+)*)")
@@ -170,6 +192,8 @@ def _unsupported(settings: ProxySettings, plans: tuple[HeaderPlan, ...]) -> Iter
         yield "headers for the other certificates of a chain are left out"
     if any(plan.maximum for plan in plans):
         yield "the largest value of a header is not checked"
+    if settings.upstream.certificate is not None:
+        yield "the certificate that is shown to back ends is left out"
 
 
 def values(plan: Plan, writers: Mapping[Format, str]) -> list[tuple[str, Format, str]]:

@@ -12,8 +12,10 @@ import attrs
 
 from x509proxy.audit import formats, judge
 from x509proxy.audit import remedies as fix
+from x509proxy.audit.corpus import KNOWN_CLAIMS, SIBLINGS
 from x509proxy.audit.lab import Lab, get, message
 from x509proxy.audit.probe import Group, Probe, Remedies, Script, Severity
+from x509proxy.audit.recorder import Arrival
 
 __all__ = ["PROBES"]
 
@@ -370,58 +372,29 @@ _TRAILERS = (
     ),
 )
 
-_SIBLINGS: tuple[tuple[str, str, tuple[bytes, ...]], ...] = (
-    ("sibling-rfc9440", "RFC 9440 section 4", (b"Client-Cert", b"Client-Cert-Chain")),
-    ("sibling-xfcc", "envoyproxy/envoy#6038", (b"X-Forwarded-Client-Cert",)),
-    (
-        "sibling-traefik",
-        "CVE-2026-39858 (Traefik)",
-        (b"X-Forwarded-Tls-Client-Cert", b"X-Forwarded-Tls-Client-Cert-Info"),
-    ),
-    (
-        "sibling-nginx",
-        "Traefik pull request 13260",
-        (b"ssl-client-cert", b"ssl-client-verify", b"ssl-client-subject-dn"),
-    ),
-    (
-        "sibling-apache",
-        "apache/tomcat SSLValve",
-        (b"SSL_CLIENT_CERT", b"SSL_CLIENT_VERIFY", b"ssl_client_escaped_cert"),
-    ),
-    (
-        "sibling-haproxy",
-        "CVE-2026-46579 (OpenShift router)",
-        (b"X-SSL-Client-Verify", b"X-SSL-Client-CN", b"X-SSL-Client-DER", b"X-SSL-Cert"),
-    ),
-    (
-        "sibling-cloud",
-        "AWS ALB and Azure App Service manuals",
-        (b"X-Amzn-Mtls-Clientcert", b"X-Amzn-Mtls-Clientcert-Leaf", b"X-ARR-ClientCert"),
-    ),
-    ("sibling-aspnet", "ASP.NET Core certificate forwarding", (b"X-Client-Cert", b"X-ClientCert")),
-    (
-        "sibling-rewrite",
-        "CVE-2021-43798 and others: rewritten paths",
-        (b"X-Original-URL", b"X-Rewrite-URL"),
-    ),
-)
+
+_VALUE = b"x509proxy-audit-sibling"
+_AT_ONCE = 60
 
 
 def _sibling(names: tuple[bytes, ...]) -> Script:
+    """Return a script that sends fields of these names, a limited number at once."""
+
     def run(lab: Lab) -> Iterator[str]:
         others = [name for name in names if formats.folds(name) not in lab.folded]
-        value = b"x509proxy-audit-sibling"
-        lines = [name + b": " + value for name in others]
-        exchange = lab.send(get(*lines))
-        for arrival in exchange.arrived:
-            for name, found in arrival.pairs:
-                if value in found:
-                    shown = name.decode("latin-1")
-                    yield (
-                        f"{shown}: found the client's value at the back end, expected no such field"
-                    )
+        for at in range(0, len(others), _AT_ONCE):
+            lines = [name + b": " + _VALUE for name in others[at : at + _AT_ONCE]]
+            for arrival in lab.send(get(*lines)).arrived:
+                yield from _passed(arrival)
 
     return run
+
+
+def _passed(arrival: Arrival) -> Iterator[str]:
+    for name, found in arrival.pairs:
+        if _VALUE in found:
+            shown = name.decode("latin-1")
+            yield f"{shown}: found the client's value at the back end, expected no such field"
 
 
 _METHODS = (b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PATCH", b"AUDIT")
@@ -554,7 +527,16 @@ PROBES: tuple[Probe, ...] = (
             _sibling(names),
             fix.SIBLINGS,
         )
-        for probe_id, reference, names in _SIBLINGS
+        for probe_id, reference, names in SIBLINGS
+    ),
+    Probe(
+        "sibling-known",
+        Group.SIBLINGS,
+        _LOW,
+        "No other header by which a known product tells of a certificate is passed on.",
+        "the proxy's own corpus (x509proxy.forwarding.known_claims)",
+        _sibling(KNOWN_CLAIMS),
+        fix.SIBLINGS,
     ),
     _target(
         "method-any",
