@@ -165,6 +165,8 @@ def read_target(options: Options) -> Target:
         raise SettingsError(
             "url: found none, expected the terminator's, such as https://as.example.com"
         )
+    if not options.rate > 0:
+        raise SettingsError(f"rate: found {options.rate:g}, expected a number above zero")
     address = _address("url", options.url, "https")
     if options.connect is not None:
         address = _elsewhere(address, options.connect)
@@ -173,21 +175,29 @@ def read_target(options: Options) -> Target:
         _fields(options),
         _address("direct", options.direct) if options.direct else None,
         _address("plain", options.plain, "http") if options.plain else None,
-        tuple(path.encode("ascii") for path in options.path),
-        tuple(options.other_name),
+        tuple(_visible("path", path).encode("ascii") for path in options.path),
+        tuple(_visible("other-name", name) for name in options.other_name),
     )
 
 
 def _address(key: str, url: str, *schemes: str) -> Address:
     parts = urlsplit(url)
     expected = f"expected one such as {(schemes or ('http',))[0]}://host:port"
-    if parts.scheme not in (schemes or tuple(_PORTS)) or not parts.hostname:
+    is_known = parts.scheme in (schemes or tuple(_PORTS))
+    if not is_known or not parts.hostname or not parts.hostname.isascii():
         raise SettingsError(f"{key}: found {without_secrets(repr(url))}, {expected}")
     try:
         port = parts.port or _PORTS[parts.scheme]
     except ValueError:
         raise SettingsError(f"{key}: found {without_secrets(repr(url))}, {expected}") from None
     return Address(parts.hostname, port, parts.hostname)
+
+
+def _visible(key: str, text: str) -> str:
+    if not text.isascii() or not text.isprintable() or not text or " " in text:
+        found = without_secrets(repr(text))
+        raise SettingsError(f"{key}: found {found}, expected visible ASCII characters")
+    return text
 
 
 def _elsewhere(address: Address, place: str) -> Address:

@@ -15,6 +15,7 @@ __all__ = [
     "HTTP2",
     "LIMITS",
     "NAMES",
+    "POST_QUANTUM",
     "REACH",
     "RESPONSES",
     "RESUMPTION",
@@ -112,6 +113,12 @@ CERTIFICATES: Remedies = remedies(
     caddy="client_auth { mode request }",
     envoy="trust_chain_verification: ACCEPT_UNTRUSTED",
     traefik="clientAuthType: RequestClientCert",
+)
+POST_QUANTUM: Remedies = remedies(
+    nginx="a build with OpenSSL 3.5 or newer",
+    haproxy="a build with OpenSSL 3.5 or AWS-LC",
+    apache="a build with OpenSSL 3.5 or newer",
+    caddy="a build with Go 1.27 or newer",
 )
 VALIDITY: Remedies = remedies(
     nginx="not possible: optional_no_ca does not forgive these; error_page 495 can explain it",

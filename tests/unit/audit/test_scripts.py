@@ -263,3 +263,12 @@ class Judge(ScriptCase):
         ):
             (fault,) = judge.explained(exchange)
             self.assertIn(words, fault)
+
+
+class Remedies(SynchronousTestCase):
+    def test_each(self) -> None:
+        """Each probe has a promise in one sentence, an origin, and a remedy."""
+        for probe in PROBES:
+            self.assertTrue(probe.promise.endswith("."), probe.id)
+            self.assertTrue(probe.reference, probe.id)
+            self.assertTrue(probe.remedies, probe.id)

@@ -441,6 +441,7 @@ PROBES: tuple[Probe, ...] = (
         "A client with an ML-DSA key is not silently anonymous.",
         "RFC 9881",
         _odd("ml-dsa-44"),
+        fix.POST_QUANTUM,
     ),
     _certificate(
         "certificate-no-name",

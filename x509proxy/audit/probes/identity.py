@@ -283,7 +283,7 @@ def _shared(
     promise: str,
     reference: str,
     run: Script,
-    fixes: Remedies = (),
+    fixes: Remedies = fix.REUSE,
     watch: Watch = Watch.RECORDER,
 ) -> Probe:
     return Probe(probe_id, Group.CONNECTIONS, severity, promise, reference, run, fixes, watch)
