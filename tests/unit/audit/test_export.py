@@ -429,7 +429,7 @@ class Files(Case):
         self.assertEqual(2, len(plan.identities))
 
     def test_unfit(self) -> None:
-        """What another product's language could misread is an error."""
+        """Text that another product could misread is an error."""
         place = 'listen = "tcp:1"\nheader-file = "header.txt"\n'
         mixed = self.toml(place)
         text = (
