@@ -24,6 +24,7 @@ from h2.events import DataReceived, RequestReceived, StreamEnded, TrailersReceiv
 from OpenSSL import SSL
 
 from x509proxy.audit import formats
+from x509proxy.audit.corpus import CLAIMS, KNOWN_CLAIMS
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.settings import Format
 
@@ -89,7 +90,7 @@ class Fault(enum.Enum):
     VERIFIED = "says 0 for no certificate"
 
 
-_SIBLING = re.compile(rb"ssl|cert|mtls|x-arr|original-url|rewrite-url", re.IGNORECASE)
+_SIBLINGS = {formats.folds(name) for name in (*CLAIMS, *KNOWN_CLAIMS)}
 _HOP = {
     b"connection",
     b"keep-alive",
@@ -374,7 +375,7 @@ class Terminator:
                 self.has(fault) and re.search(marks, name)
                 for fault, marks in ((Fault.UNDERSCORES, rb"_"), (Fault.MARKS, rb"[^A-Za-z0-9_-]"))
             ) or self.has(Fault.KEEPS)
-        return self.has(Fault.SIBLINGS) or not _SIBLING.search(name)
+        return self.has(Fault.SIBLINGS) or formats.folds(name) not in _SIBLINGS
 
     def _unruled(self, client: _Client, start: bytes, pairs: Pairs) -> bool:
         """Return whether a fault switches the rules off for this request."""
