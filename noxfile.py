@@ -34,9 +34,10 @@ COVERAGE = "100"  # percent, of lines and branches
 FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "60")
 # For the servers, clients and scanners of interop/, by their Debian names.
 PROGRAMS = (
-    "buildah", "chromium", "curl", "golang-go", "haproxy", "iproute2", "libnginx-mod-stream",
-    "libnss3-tools", "logrotate", "maven", "mmdebstrap", "nginx", "openjdk-17-jdk-headless", "openssl",
-    "prometheus", "slowhttptest", "sslscan", "stunnel4", "systemd", "testssl.sh", "tomcat10", "wget",
+    "apache2", "buildah", "chromium", "curl", "golang-go", "haproxy", "iproute2",
+    "libnginx-mod-stream", "libnss3-tools", "logrotate", "maven", "mmdebstrap", "nginx",
+    "openjdk-17-jdk-headless", "openssl", "prometheus", "slowhttptest", "sslscan", "stunnel4",
+    "systemd", "testssl.sh", "tomcat10", "wget",
 )  # fmt: skip
 
 

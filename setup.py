@@ -64,6 +64,9 @@ setup(
             "pip-audit",
             "requests",
         ],
+        # The auditor's own parsers (docs/audit.rst).
+        "audit": ["h11", "h2>=4.3"],
+        "http2": ["h2>=4.3"],
         "bench": ["matplotlib"],
         "docs": ["sphinx>=8", "furo"],
         # From h11 on: foreign eyes, with which the tests look at what goes over the wire, and at what the documents say.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from x509proxy.audit.options import configure, configure_export
 from x509proxy.settings import Backend, Scheme, SettingsError
 
 if TYPE_CHECKING:
@@ -146,6 +147,18 @@ def _parser() -> argparse.ArgumentParser:
         "--listen", default=_LISTEN, metavar="STRPORTS", help=f"Twisted endpoint ({_LISTEN})"
     )
     command.set_defaults(command=_echo)
+
+    command = commands.add_parser(
+        "audit", help="test any TLS terminator: can a client pass as another through it?"
+    )
+    configure(command)
+    command.set_defaults(command=_audit)
+
+    command = commands.add_parser(
+        "export", help="write this configuration for another product, as well as it can do it"
+    )
+    configure_export(command)
+    command.set_defaults(command=_export)
     return parser
 
 
@@ -354,6 +367,24 @@ def _client_certificate(kind: str, name: str, days: int, out: str) -> None:
     print(f"{certificate}: the certificate")
     print(f"{jwks}: the JWK set to register with the authorization server")
     print(f"x5t#S256: {ClientCertificate.from_x509(made.certificate, ()).thumbprint}")
+
+
+def _audit(**arguments: object) -> int:
+    try:
+        from x509proxy.audit.command import audit
+    except ImportError as error:
+        _fail(f"audit: found no module {error.name}, expected it: pip install 'x509proxy[audit]'")
+        return 2
+    return audit(**arguments)
+
+
+def _export(product: str, path: str) -> None:
+    from x509proxy.audit.export.command import export
+
+    text, limits = export(product, path)
+    print(text, end="")
+    for limit in limits:
+        print(f"{product}: {limit}", file=sys.stderr)
 
 
 def _echo(listen: str) -> None:

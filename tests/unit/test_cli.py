@@ -126,7 +126,15 @@ class CommandLine(Case):
         """The help names every command."""
         result = run("--help")
         self.assertEqual(0, result.code)
-        for command in ("secret", "check", "presets", "client-certificate", "echo"):
+        for command in (
+            "secret",
+            "check",
+            "presets",
+            "client-certificate",
+            "echo",
+            "audit",
+            "export",
+        ):
             self.assertRegex(result.out, rf"\n +{command}\b")
 
     def test_version(self) -> None:

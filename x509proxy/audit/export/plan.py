@@ -1,0 +1,255 @@
+"""The settings that any terminator needs, as one frozen value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+
+from x509proxy.audit.corpus import CLAIMS
+from x509proxy.config.loader import load_configuration, load_settings
+from x509proxy.forwarding.presets import HeaderPlan
+from x509proxy.settings import (
+    Backend,
+    ClientAuth,
+    Format,
+    ProxySettings,
+    Scheme,
+    SettingsError,
+    Trust,
+    Validity,
+)
+
+__all__ = [
+    "ERROR_JSON",
+    "Exported",
+    "Identity",
+    "Place",
+    "Plan",
+    "Renderer",
+    "authority",
+    "comments",
+    "pattern",
+    "read_plan",
+    "shared_limits",
+    "values",
+]
+
+ERROR_JSON = '{"error":"invalid_client","error_description":"The client certificate was rejected."}'
+_SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
+Exported = tuple[str, tuple[str, ...]]
+"""A configuration, and the limits of the product."""
+
+
+@attrs.frozen
+class Place:
+    """An address and port to listen at; no ``host`` means all."""
+
+    port: int
+    host: str = ""
+
+
+@attrs.frozen
+class Identity:
+    """Files of a certificate chain and its key."""
+
+    certificate: str
+    key: str
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """One terminator. ``limits``: the settings that no product is given."""
+
+    product: str
+    source: str
+    places: tuple[Place, ...]
+    identities: tuple[Identity, ...]
+    fields: tuple[HeaderPlan, ...] = attrs.field(repr=False)
+    backends: tuple[Backend, ...]
+    hosts: tuple[str, ...]
+    client_auth: ClientAuth
+    trust: Trust
+    validity: Validity
+    ca: str | None
+    crl: tuple[str, ...]
+    depth: int
+    max_body: int
+    max_head: int
+    upstream_ca: str = _SYSTEM_CA
+    limits: tuple[str, ...] = ()
+
+    @property
+    def verifies(self) -> bool:
+        """Return whether only certificates of the authorities are passed on."""
+        return self.trust is Trust.CA
+
+    @property
+    def encrypts(self) -> bool:
+        """Return whether the back ends are reached over TLS."""
+        return self.backends[0].scheme is Scheme.HTTPS
+
+    @property
+    def requires(self) -> bool:
+        """Return whether each client needs a certificate."""
+        return self.client_auth is ClientAuth.REQUIRED
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """The other headers to remove, without those that are written."""
+        written = {field.name.lower() for field in self.fields}
+        return tuple(name.decode("ascii") for name in CLAIMS if name.lower() not in written)
+
+
+Renderer = Callable[[Plan], Exported]
+
+
+def read_plan(product: str, path: str) -> Plan:
+    """Return the plan of a TOML file.
+
+    :raises SettingsError: the file is unfit, or has no place that other products listen at.
+    """
+    settings = load_settings(path)
+    found = load_configuration(settings, config=path)
+    files = [(settings.certificate, settings.private_key)]
+    files += [(each.certificate, each.private_key) for each in settings.certificates]
+    places, skipped = _places(each.endpoint for each in settings.places)
+    if not places:
+        raise SettingsError("listen: found no tcp endpoint, expected one for another product")
+    if len({each.scheme is Scheme.HTTPS for each in found.backends}) > 1:
+        raise SettingsError("backend: found some with https, expected all or none for an export")
+    plan = Plan(
+        product=product,
+        source=Path(path).name,
+        places=places,
+        identities=tuple(Identity(str(one), str(key or one)) for one, key in files),
+        fields=tuple(plan for plan in found.rules.plans if plan.place == 1),
+        backends=found.backends,
+        hosts=settings.client.allowed_hosts,
+        client_auth=settings.client_certificate,
+        trust=settings.trust,
+        validity=settings.validity,
+        ca=settings.ca,
+        crl=settings.crl,
+        depth=settings.ca_depth,
+        max_body=settings.client.max_body_bytes,
+        max_head=settings.client.max_head_bytes,
+        upstream_ca=settings.upstream.ca or _SYSTEM_CA,
+        limits=(*skipped, *_unsupported(settings, found.rules.plans)),
+    )
+    _check_words(plan)
+    return plan
+
+
+_WORD = re.compile(r"[A-Za-z0-9._/:@+,=\[\]-]*")
+
+
+def _check_words(plan: Plan) -> None:
+    """Check that no text of the settings ends a word or a line in a product's language.
+
+    :raises SettingsError: one of them might.
+    """
+    words = [word for each in plan.identities for word in (each.certificate, each.key)]
+    words += [plan.ca or "", plan.upstream_ca, *plan.crl, *plan.hosts]
+    words += [word for each in plan.backends for word in (each.host, each.path)]
+    words += [each.host for each in plan.places]
+    words += [field.value.decode("ascii") for field in plan.fields]
+    if not all(map(_WORD.fullmatch, words)):
+        raise SettingsError(
+            "export: found white space or a mark in a path or value, expected letters, digits and ._/:@+,=-"
+        )
+
+
+_TCP = re.compile(r"tcp6?:(?:port=)?(\d+)((?::[^:=]+=(?:\\.|[^:\\])+)*)")
+
+
+def _places(endpoints: Iterable[str]) -> tuple[tuple[Place, ...], list[str]]:
+    places, skipped = [], []
+    for endpoint in endpoints:
+        found = _TCP.fullmatch(endpoint)
+        if found is None:
+            kind = endpoint.partition(":")[0]
+            skipped.append(f"the endpoint {kind}: is left out, since only tcp is exported")
+            continue
+        host = re.search(r":interface=((?:\\.|[^:\\])+)", found[2])
+        places.append(Place(int(found[1]), host[1].replace("\\", "") if host else ""))
+    return tuple(places), skipped
+
+
+_LEFT_OUT = {
+    "rules": "rules by path are left out: write them in the product's own language",
+    "discovery": "the metadata is not rewritten",
+    "health": "health checks are left out",
+    "listeners": "the listeners' own client-certificate and PROXY protocol are left out",
+}
+
+
+def _unsupported(settings: ProxySettings, plans: tuple[HeaderPlan, ...]) -> Iterator[str]:
+    yield from (limit for key, limit in _LEFT_OUT.items() if getattr(settings, key))
+    if any(plan.place > 1 for plan in plans):
+        yield "headers for the other certificates of a chain are left out"
+    if any(plan.maximum for plan in plans):
+        yield "the largest value of a header is not checked"
+    if settings.upstream.certificate is not None:
+        yield "the certificate that is shown to back ends is left out"
+
+
+def values(plan: Plan, writers: Mapping[Format, str]) -> list[tuple[str, Format, str]]:
+    """Return each header's name, its format, and its value in the product's language.
+
+    :raises SettingsError: the product cannot write a format.
+    """
+    found: list[tuple[str, Format, str]] = []
+    for field in plan.fields:
+        name = field.name.decode("ascii")
+        if field.form is Format.LITERAL:
+            found.append((name, field.form, field.value.decode("ascii")))
+        elif field.form in writers:
+            found.append((name, field.form, writers[field.form]))
+        else:
+            able = ", ".join(form.value for form in writers)
+            expected = f"expected one that {plan.product} can write: {able}"
+            raise SettingsError(f"format: found {field.form.value}, {expected}")
+    return found
+
+
+def pattern(name: str) -> str:
+    """Return a regular expression for a name in every spelling that a server may read as it."""
+    return "[^A-Za-z0-9]".join(re.split(r"[^A-Za-z0-9]", name))
+
+
+def shared_limits(plan: Plan) -> tuple[str, ...]:
+    """Return the limits that every product has for these settings."""
+    return (
+        *plan.limits,
+        "a forged header is removed, and not counted",
+        "the best-known headers for certificates are removed, not all that x509proxy removes",
+        "weak keys and huge certificates are not rejected by policy",
+    )
+
+
+def comments(plan: Plan, limits: Iterable[str]) -> str:
+    """Return the head of the file: its origin, its secret, and the limits."""
+    lines = [
+        f"{plan.product}: exported from {plan.source} by x509proxy export",
+        "This file holds the header's name: keep it readable by its owner alone (mode 600).",
+        "Audit the result: x509proxy audit --help",
+        "Limits of this product:",
+        *(f"- {limit}" for limit in limits),
+    ]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def authority(backend: Backend) -> str:
+    """Return the host and port of a back end, or its socket's path.
+
+    :raises SettingsError: it has a base path, which is not exported.
+    """
+    if backend.base:
+        raise SettingsError("backend: found a base path, expected none for an export")
+    if backend.scheme is Scheme.UNIX:
+        return backend.path
+    host = f"[{backend.host}]" if ":" in backend.host else backend.host
+    return f"{host}:{backend.port}"

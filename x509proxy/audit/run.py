@@ -1,0 +1,86 @@
+"""One audit from its first connection to its results."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
+
+from x509proxy.audit.lab import Exchange, Lab, get
+from x509proxy.audit.probe import NotApplicable, Probe, Severity
+from x509proxy.settings import SettingsError
+
+__all__ = ["Outcome", "Result", "check_reachable", "failures", "run"]
+
+_MOST_FAULTS = 5
+
+
+class Outcome(enum.Enum):
+    """The result of one probe in a word."""
+
+    PASSED = "pass"
+    FAILED = "FAIL"
+    NOT_APPLICABLE = "n/a"
+
+
+@attrs.frozen
+class Result:
+    """The result of one probe. ``evidence``: the exchanges of the first fault."""
+
+    probe: Probe
+    outcome: Outcome
+    faults: tuple[str, ...] = ()
+    reason: str = ""
+    seconds: float = 0.0
+    evidence: tuple[Exchange, ...] = attrs.field(default=(), repr=False)
+
+
+def check_reachable(lab: Lab) -> None:
+    """Send one plain request; it must arrive.
+
+    :raises SettingsError: nothing arrived, so that no probe could find anything.
+    """
+    if lab.send(get(), "client").arrived:
+        return
+    exchange = lab.send(get())
+    if exchange.arrived:
+        return
+    found = f"status {exchange.status}" if exchange.status else exchange.alert or "no response"
+    raise SettingsError(f"url: found {found} and no request at the back end, expected one")
+
+
+def run(
+    lab: Lab, probes: Iterable[Probe], progress: Callable[[Result], None] = lambda _: None
+) -> Iterator[Result]:
+    """Run each probe; yield its result."""
+    for probe in probes:
+        result = _one(lab, probe)
+        progress(result)
+        yield result
+
+
+def _one(lab: Lab, probe: Probe) -> Result:
+    lab.transcript.clear()
+    start = time.monotonic()
+    faults: dict[str, None] = {}
+    seen = 0
+    try:
+        for fault in probe.script(lab):
+            seen = seen or len(lab.transcript)
+            faults[fault] = None
+    except NotApplicable as reason:
+        if not faults:
+            return Result(probe, Outcome.NOT_APPLICABLE, reason=str(reason))
+    outcome = Outcome.FAILED if faults else Outcome.PASSED
+    evidence = tuple(lab.transcript[max(0, seen - 1) : seen] if faults else ())
+    seconds = time.monotonic() - start
+    return Result(probe, outcome, tuple(faults)[:_MOST_FAULTS], "", seconds, evidence)
+
+
+def failures(results: Iterable[Result], least: Severity = Severity.LOW) -> list[Result]:
+    """Return the failed results of this severity or worse, the worst first."""
+    failed = [each for each in results if each.outcome is Outcome.FAILED]
+    counted = [each for each in failed if each.probe.severity.rank <= least.rank]
+    return sorted(counted, key=lambda each: each.probe.severity.rank)
