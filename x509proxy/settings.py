@@ -338,8 +338,13 @@ def table_of(kind: Any) -> type[Settings] | None:
     )
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """The base: frozen, hashable, and checked at construction."""
+class Settings(
+    msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True
+):
+    """The base: frozen, hashable, and checked at construction.
+
+    Decoding rejects unknown keys: one that was dropped in silence could be a rule or a limit.
+    """
 
     def __post_init__(self) -> None:
         sentences = [

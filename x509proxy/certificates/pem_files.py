@@ -2,17 +2,14 @@
 
 Facts
 -----
-* A path can be another file a moment later, so a file is opened once, and its mode, owner and bytes are asked of that descriptor.
 * ``cryptography`` answers an encrypted key with TypeError, and anything else that it cannot read with ValueError,
   UnsupportedAlgorithm or, for a certificate of an odd version, InvalidVersion, which is none of these.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import stat
 import string
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
@@ -24,12 +21,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from x509proxy.certificates.config_files import ConfigFile, FileReader, read_file
 from x509proxy.certificates.file_kinds import kind_of_file
 from x509proxy.redaction import RANDOM, SHORTEST, is_random, without_secrets
 from x509proxy.settings import SettingsError
 
 __all__ = [
-    "ConfigFile",
     "Identity",
     "PrivateKey",
     "check_header_name",
@@ -55,7 +52,6 @@ PrivateKey = (
 
 _Loaded = TypeVar("_Loaded")
 
-_LARGEST = 4 << 20  # bytes; the bundle of all public authorities has 0.3 MiB
 _LARGEST_CRL = 16 << 20  # bytes; 38 for each certificate that is revoked, in PEM half as much again
 # OpenSSL's security level 2 rejects less when the context is built, in words of its own.
 _RSA_BITS = 2048
@@ -83,65 +79,6 @@ _PUBLISHED = (
 )
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    # Who opens a pipe waits for somebody to write into it, and a reload would stop the proxy.
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-@attrs.frozen
-class ConfigFile:
-    """One file's bytes, with the mode and the owner that this very file had. ``where``: key and path, for error sentences."""
-
-    where: str
-    data: bytes = attrs.field(repr=False)
-    mode: int
-    owner: int
-    group: int = -1
-
-    @classmethod
-    def read(cls, path: str, what: str, largest: int = _LARGEST) -> ConfigFile:
-        """Read the file that the key ``what`` names, of ``largest`` bytes at the most.
-
-        :raises SettingsError: it cannot be read, or is larger than anything that is meant here.
-        """
-        where = f"{what}: {without_secrets(path)}"
-        try:
-            with open(path, "rb", opener=_open_at_once) as file:
-                status = os.fstat(file.fileno())
-                data = file.read(largest + 1) if stat.S_ISREG(status.st_mode) else None
-        except (OSError, ValueError) as error:
-            # ValueError: a path with NUL in it, which never reaches the system.
-            reason = error.strerror if isinstance(error, OSError) else "Invalid path"
-            raise SettingsError(f"{where}: cannot be read: {reason}") from None
-        if data is None:
-            raise SettingsError(f"{where}: found a pipe or a device, expected a regular file")
-        if len(data) > largest:
-            raise SettingsError(
-                f"{where}: found more than {largest} bytes, expected a text file of {what}"
-            )
-        return cls(where, data, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-
-    def lines(self) -> list[str]:
-        """The lines that are not empty; each octet a character."""
-        return [line.decode("latin-1") for line in self.data.splitlines() if line]
-
-    def require_private(self) -> None:
-        """For a file that holds a secret.
-
-        :raises SettingsError: group or others may do anything with it, or it is another user's.
-        """
-        # 0440 of root and root's group is what systemd's LoadCredential= shows through the mask of its access list.
-        if self.mode & 0o077 and (self.mode, self.owner, self.group) != (0o440, 0, 0):
-            raise SettingsError(
-                f"{self.where}: found mode {self.mode:04o}, expected 0600: nothing for group and others"
-            )
-        user = os.geteuid()
-        if self.owner not in (0, user):
-            raise SettingsError(
-                f"{self.where}: found a file of user {self.owner}, expected one of user {user} or of root"
-            )
-
-
 @attrs.frozen
 class Identity:
     """Who one side of TLS is. ``chain``: what goes with the certificate, in the file's order; the leaf is not repeated."""
@@ -152,7 +89,10 @@ class Identity:
 
 
 def read_identity(
-    certificate_path: str, key_path: str | None, what: str = "certificate"
+    certificate_path: str,
+    key_path: str | None,
+    what: str = "certificate",
+    read: FileReader = read_file,
 ) -> Identity:
     """Read a chain in PEM, leaf first, and its key, from the same file if ``key_path`` is ``None``. ``what``: the key's name.
 
@@ -160,13 +100,13 @@ def read_identity(
 
     :raises SettingsError: a file cannot be read, the key is open to others, encrypted, or not that of the certificate.
     """
-    source = ConfigFile.read(certificate_path, what)
+    source = ConfigFile.read(certificate_path, what, read=read)
     leaf, *rest = _certificates(source)
     key_what = what.removesuffix("certificate") + "private-key"
     if key_path is None:
         key = _private_key(source, f"one in PEM, or {key_what} to name the file that holds it")
     else:
-        key_source = ConfigFile.read(key_path, key_what)
+        key_source = ConfigFile.read(key_path, key_what, read=read)
         if not _KEY_BLOCK.search(key_source.data):
             raise SettingsError(
                 f"{key_source.where}: {_no_private_key(key_source.data, 'one in PEM')}"
@@ -176,12 +116,14 @@ def read_identity(
     return Identity(leaf, key, tuple(certificate for certificate in rest if certificate != leaf))
 
 
-def read_authorities(path: str, what: str = "ca") -> tuple[x509.Certificate, ...]:
+def read_authorities(
+    path: str, what: str = "ca", read: FileReader = read_file
+) -> tuple[x509.Certificate, ...]:
     """Read a bundle of certificates in PEM, in the file's order.
 
     :raises SettingsError: the file cannot be read, or there is no certificate in it.
     """
-    return _certificates(ConfigFile.read(path, what))
+    return _certificates(ConfigFile.read(path, what, read=read))
 
 
 def _certificates(source: ConfigFile) -> tuple[x509.Certificate, ...]:
@@ -239,12 +181,14 @@ def _each(
             raise SettingsError(f"{source.where}: found no {sentence.format(which)}") from None
 
 
-def read_crls(path: str, what: str = "crl") -> tuple[x509.CertificateRevocationList, ...]:
+def read_crls(
+    path: str, what: str = "crl", read: FileReader = read_file
+) -> tuple[x509.CertificateRevocationList, ...]:
     """Read the revocation lists of a file, in its order: one or more in PEM, or one in DER. Whose they are is not asked here.
 
     :raises SettingsError: the file cannot be read, or there is no list in it, or one that cannot be read.
     """
-    source = ConfigFile.read(path, what, _LARGEST_CRL)
+    source = ConfigFile.read(path, what, _LARGEST_CRL, read)
     expected = "one or more in PEM, or one in DER"
     blocks = _blocks(source, b"X509 CRL", expected)
     load = x509.load_pem_x509_crl if blocks else x509.load_der_x509_crl
@@ -311,12 +255,12 @@ def _fits(key: PrivateKey, certificate: x509.Certificate) -> bool:
         return False
 
 
-def read_header_names(path: str) -> tuple[bytes, ...]:
+def read_header_names(path: str, read: FileReader = read_file) -> tuple[bytes, ...]:
     """Read the secret name: the one line of a file that nobody else may read; or two, while one takes the other's place.
 
     :raises SettingsError: as the file or a name is unfit; no name is in the sentence.
     """
-    source = ConfigFile.read(path, "header-file")
+    source = ConfigFile.read(path, "header-file", read=read)
     source.require_private()
     lines = source.lines()
     if len(lines) not in (1, 2):
@@ -326,12 +270,12 @@ def read_header_names(path: str) -> tuple[bytes, ...]:
     return tuple(check_header_name(line, source.where) for line in lines)
 
 
-def read_line(path: str, what: str) -> str:
+def read_line(path: str, what: str, read: FileReader = read_file) -> str:
     """Read a secret: the one line of a file that nobody else may read. ``what``: the key's name.
 
     :raises SettingsError: as the file is unfit.
     """
-    source = ConfigFile.read(path, what)
+    source = ConfigFile.read(path, what, read=read)
     source.require_private()
     lines = source.lines()
     if len(lines) != 1:

@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from x509proxy.certificates.client_certificate import date
+from x509proxy.certificates.config_files import FileReader, read_file
 from x509proxy.certificates.pem_files import read_authorities, read_crls, without_secrets
 from x509proxy.settings import ProxySettings, SettingsError, Trust, Usage
 
@@ -44,7 +45,7 @@ class TrustStore:
 EMPTY = TrustStore()
 
 
-def read_trusted(settings: ProxySettings) -> TrustStore:
+def read_trusted(settings: ProxySettings, read: FileReader = read_file) -> TrustStore:
     """Read the files of ``ca`` and ``crl``.
 
     :raises SettingsError: a file is missing or unfit, or a list is not by one of the authorities.
@@ -60,13 +61,15 @@ def read_trusted(settings: ProxySettings) -> TrustStore:
                 f"ca: found none, expected a PEM file with authorities, since {why}"
             )
         return TrustStore(depth=settings.ca_depth, usage=settings.usage)
-    authorities = read_authorities(settings.ca)
-    crls = tuple(crl for path in settings.crl for crl in _read_checked(path, authorities))
+    authorities = read_authorities(settings.ca, read=read)
+    crls = tuple(crl for path in settings.crl for crl in _read_checked(path, authorities, read))
     return TrustStore(authorities, crls, settings.ca_depth, settings.usage)
 
 
-def _read_checked(path: str, authorities: tuple[x509.Certificate, ...]) -> Iterator[_Crl]:
-    for crl in read_crls(path):
+def _read_checked(
+    path: str, authorities: tuple[x509.Certificate, ...], read: FileReader
+) -> Iterator[_Crl]:
+    for crl in read_crls(path, read=read):
         if problem := _problem(
             crl, [authority for authority in authorities if authority.subject == crl.issuer]
         ):

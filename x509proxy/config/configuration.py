@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 from cryptography import x509
 
+from x509proxy.certificates.config_files import RecordedFiles
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.forwarding.header_rules import HeaderRules
@@ -18,6 +19,7 @@ class Configuration:
     """Everything that a proxy needs, read and checked. ``upstream_authorities``: ``None`` stands for the system's own.
 
     ``further``: who the server is to clients that ask for other names than those of ``identity``.
+    ``files``: the files that all of it was made from, kept only where there are workers to send them to.
     """
 
     settings: ProxySettings
@@ -29,3 +31,4 @@ class Configuration:
     upstream_authorities: tuple[x509.Certificate, ...] | None = None
     upstream_identity: Identity | None = None
     warnings: tuple[str, ...] = ()
+    files: RecordedFiles = attrs.field(factory=RecordedFiles, repr=False, eq=False)

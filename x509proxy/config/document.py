@@ -20,7 +20,7 @@ import attrs
 import tomli
 from msgspec import inspect
 
-from x509proxy.certificates.pem_files import ConfigFile
+from x509proxy.certificates.config_files import ConfigFile
 from x509proxy.config.toml_lines import Lines
 from x509proxy.redaction import holds_secret, without_secrets
 from x509proxy.settings import (

@@ -11,6 +11,7 @@ import attrs
 import msgspec
 from cryptography import x509
 
+from x509proxy.certificates.config_files import FileReader, RecordedFiles, Recorder
 from x509proxy.certificates.pem_files import Identity, read_authorities, read_identity
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import read_trusted
@@ -28,6 +29,7 @@ __all__ = [
     "load_configuration",
     "load_settings",
     "override",
+    "read_configuration",
     "resolve",
     "settings_of",
 ]
@@ -89,35 +91,59 @@ def override(settings: ProxySettings, changes: Mapping[str, object]) -> ProxySet
 def load_configuration(
     settings: ProxySettings, now: float | None = None, config: str | None = None
 ) -> Configuration:
-    """Read every file that the settings name, and check that all of it fits together.
+    """Read every file that the settings name from the disk, and check that all of it fits together.
 
     ``now``: seconds since the epoch; ``config``: the file that the settings come from.
 
     :raises SettingsError: with a sentence for each thing that is missing, unfit or contradictory.
     """
+    recorder = Recorder()
     mistakes = _Mistakes()
     mistakes.of(_check_listens, settings)
     mistakes.of(check_places, settings)
     mistakes.of(check_log_apart, settings, config)
+    found = mistakes.of(read_configuration, settings, recorder.read)
+    if mistakes.sentences or found is None:
+        raise SettingsError(*mistakes.sentences)
+    return attrs.evolve(
+        found,
+        warnings=tuple(warnings_for(found, time.time() if now is None else now)),
+        files=recorder.files if settings.workers > 1 else RecordedFiles(),
+    )
+
+
+def read_configuration(settings: ProxySettings, read: FileReader) -> Configuration:
+    """Read every file that the settings name by ``read``, and look at nothing else on this machine.
+
+    A worker calls it with the files of its parent, which has checked the rest and printed warnings.
+
+    :raises SettingsError: with a sentence for each thing that is missing, unfit or contradictory.
+    """
+    mistakes = _Mistakes()
     backends = mistakes.of(_backends, settings)
-    rules = mistakes.of(read_rules, settings)
-    identity = mistakes.of(_identity, settings)
-    trusted = mistakes.of(read_trusted, settings)
+    rules = mistakes.of(read_rules, settings, read)
+    identity = mistakes.of(_identity, settings, read)
+    trusted = mistakes.of(read_trusted, settings, read)
     further = [
         mistakes.of(
-            read_identity, one.certificate, one.private_key, f"certificates[{index}].certificate"
+            read_identity,
+            one.certificate,
+            one.private_key,
+            f"certificates[{index}].certificate",
+            read,
         )
         for index, one in enumerate(settings.certificates)
     ]
-    authorities = mistakes.of(_upstream_authorities, settings.upstream)
-    upstream = mistakes.of(_upstream_identity, settings.upstream)
+    authorities = mistakes.of(_upstream_authorities, settings.upstream, read)
+    upstream = mistakes.of(_upstream_identity, settings.upstream, read)
     if mistakes.sentences or not (backends and rules and identity and trusted):
         raise SettingsError(*mistakes.sentences)
     served = tuple(one for one in further if one is not None)
-    found = Configuration(
+    if served:
+        ServerNames.of([one.certificate for one in (identity, *served)])
+    return Configuration(
         settings, identity, backends, rules, trusted, served, authorities, upstream
     )
-    return _checked(found, time.time() if now is None else now)
 
 
 class _Mistakes:
@@ -137,22 +163,15 @@ class _Mistakes:
             return None
 
 
-def _checked(found: Configuration, now: float) -> Configuration:
-    """Add the warnings, if the parts fit together."""
-    if found.further:
-        ServerNames.of([identity.certificate for identity in (found.identity, *found.further)])
-    return attrs.evolve(found, warnings=tuple(warnings_for(found, now)))
-
-
 def _check_listens(settings: ProxySettings) -> None:
     if not settings.listen and not settings.listeners:
         raise _missing("listen")
 
 
-def _identity(settings: ProxySettings) -> Identity:
+def _identity(settings: ProxySettings, read: FileReader) -> Identity:
     if settings.certificate is None:
         raise _missing("certificate")
-    return read_identity(settings.certificate, settings.private_key)
+    return read_identity(settings.certificate, settings.private_key, read=read)
 
 
 def _missing(name: str) -> SettingsError:
@@ -169,13 +188,17 @@ def _backends(settings: ProxySettings) -> tuple[Backend, ...]:
     return tuple(backend for backend in backends if backend is not None)
 
 
-def _upstream_authorities(upstream: UpstreamSettings) -> tuple[x509.Certificate, ...] | None:
-    return None if upstream.ca is None else read_authorities(upstream.ca, "upstream.ca")
+def _upstream_authorities(
+    upstream: UpstreamSettings, read: FileReader
+) -> tuple[x509.Certificate, ...] | None:
+    return None if upstream.ca is None else read_authorities(upstream.ca, "upstream.ca", read)
 
 
-def _upstream_identity(upstream: UpstreamSettings) -> Identity | None:
+def _upstream_identity(upstream: UpstreamSettings, read: FileReader) -> Identity | None:
     if upstream.certificate is not None:
-        return read_identity(upstream.certificate, upstream.private_key, "upstream.certificate")
+        return read_identity(
+            upstream.certificate, upstream.private_key, "upstream.certificate", read
+        )
     if upstream.private_key is not None:
         raise SettingsError(
             "upstream.certificate: found none, expected a PEM file, since there is an upstream.private-key"

@@ -17,6 +17,7 @@ from functools import lru_cache
 import attrs
 
 from x509proxy.certificates.client_certificate import ClientCertificate
+from x509proxy.certificates.config_files import FileReader, read_file
 from x509proxy.certificates.pem_files import (
     check_header_name,
     read_header_names,
@@ -126,15 +127,16 @@ def redact(text: str, rules: HeaderRules) -> str:
 # From the document.
 
 
-def read_rules(settings: ProxySettings) -> HeaderRules:
+def read_rules(settings: ProxySettings, read: FileReader = read_file) -> HeaderRules:
     """The preset's headers and the administrator's own: one of these takes the place of the preset's that has its name.
 
     :raises SettingsError: a name is missing, unfit, or there twice; a file cannot be read.
     """
     preset = find_preset(without_secrets(settings.preset))
-    named = HeaderRules.for_preset(preset, *_names(settings, preset))
+    named = HeaderRules.for_preset(preset, *_names(settings, preset, read))
     own = tuple(
-        _OwnHeader(header, f"headers[{at}]").plan() for at, header in enumerate(settings.headers)
+        _OwnHeader(header, f"headers[{at}]", read).plan()
+        for at, header in enumerate(settings.headers)
     )
     taken = {fold(plan.name) for plan in own}
     plans = (*(plan for plan in named.plans if fold(plan.name) not in taken), *own)
@@ -142,7 +144,7 @@ def read_rules(settings: ProxySettings) -> HeaderRules:
     return HeaderRules(plans, (*named.secrets, *_secrets(settings, own)))
 
 
-def _names(settings: ProxySettings, preset: Preset) -> tuple[bytes, ...]:
+def _names(settings: ProxySettings, preset: Preset, read: FileReader) -> tuple[bytes, ...]:
     header, path = settings.header, settings.header_file
     if header is not None and path is not None:
         raise SettingsError("header-file: found both header-file and header, expected one of them")
@@ -158,7 +160,7 @@ def _names(settings: ProxySettings, preset: Preset) -> tuple[bytes, ...]:
             f"{key}: found one, expected none, since preset {preset.name} has fixed header names"
         )
     return (
-        read_header_names(path)
+        read_header_names(path, read)
         if path is not None
         else (check_header_name(header or "", "header"),)
     )
@@ -208,6 +210,7 @@ class _OwnHeader:
 
     settings: HeaderSettings = attrs.field(repr=False)
     where: str
+    read: FileReader
 
     def plan(self) -> HeaderPlan:
         settings = self.settings
@@ -231,7 +234,7 @@ class _OwnHeader:
             )
         if path is not None:
             return check_header_name(
-                read_line(path, f"{self.where}.name-file"), f"{self.where}.name-file"
+                read_line(path, f"{self.where}.name-file", self.read), f"{self.where}.name-file"
             )
         return self._plain_name(name or "")
 
@@ -264,7 +267,7 @@ class _OwnHeader:
         return self._text(value or "") if path is None else self._secret_text(path)
 
     def _secret_text(self, path: str) -> bytes:
-        text = self._text(read_line(path, f"{self.where}.value-file"))
+        text = self._text(read_line(path, f"{self.where}.value-file", self.read))
         if len(alphanumerics(text)) < _SHORTEST_SECRET:
             # It is taken out of answers wherever it stands: a short one would take harmless fields with it.
             raise self._error(

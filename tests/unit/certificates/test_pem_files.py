@@ -26,7 +26,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.certificates import oid, tlv, with_spki
 from tests.support.names import secret_name
 from x509proxy.certificates.pem_files import (
-    ConfigFile,
     Identity,
     PrivateKey,
     check_header_name,
@@ -129,89 +128,12 @@ class MaterialTests(SynchronousTestCase):
 
 
 class SourceTests(MaterialTests):
-    def test_holds_bytes_and_mode(self) -> None:
-        """What is read comes with the mode and owner of the same file."""
-        source = ConfigFile.read(self.write(b"secret", 0o640), "ca")
-        self.assertEqual((source.data, source.mode, source.owner), (b"secret", 0o640, os.geteuid()))
-
-    def test_repr_is_silent(self) -> None:
-        """The bytes of a file do not show in a traceback."""
-        self.assertNotIn("hush", repr(ConfigFile.read(self.write(b"hush"), "ca")))
-
-    def test_missing(self) -> None:
-        """A missing file is named with its key and the system's reason."""
-        path = str(self.folder / "none.pem")
-        error = self.assertRaises(SettingsError, ConfigFile.read, path, "private-key")
-        self.assertEqual(
-            str(error), f"private-key: {path}: cannot be read: No such file or directory"
-        )
-
-    def test_folder(self) -> None:
-        """A folder is no file."""
-        error = self.assertRaises(SettingsError, ConfigFile.read, str(self.folder), "ca")
-        self.assert_sentence(error, "ca: ", str(self.folder), "Is a directory")
-
-    def test_forbidden(self) -> None:
-        """A file that the system does not let us read is named with the system's reason."""
-        path = self.write(b"", 0)
-        self.become_nobody()
-        error = self.assertRaises(SettingsError, ConfigFile.read, path, "ca")
-        self.assert_sentence(error, "ca: ", path, "Permission denied")
-
-    def test_impossible_path(self) -> None:
-        """A path that no file can have is an error like any other."""
-        error = self.assertRaises(SettingsError, ConfigFile.read, "a\0b", "ca")
-        self.assert_sentence(error, "cannot be read: Invalid path")
-
-    def test_pipe(self) -> None:
-        """A pipe is not waited for: a reload would stop the proxy."""
-        path = str(self.folder / "pipe")
-        os.mkfifo(path, 0o600)
-        error = self.assertRaises(SettingsError, read_header_names, path)
-        self.assert_sentence(error, "found a pipe or a device, expected a regular file")
-
-    def test_endless(self) -> None:
-        """A file without an end is given up."""
-        error = self.assertRaises(SettingsError, ConfigFile.read, "/dev/zero", "ca")
-        self.assert_sentence(error, "ca: /dev/zero: found a pipe or a device")
-        path = self.write(b"")
-        os.truncate(path, (4 << 20) + 1)
-        error = self.assertRaises(SettingsError, ConfigFile.read, path, "ca")
-        self.assert_sentence(error, "found more than 4194304 bytes")
-
-    def test_swapped(self) -> None:
-        """What is checked is what was read, whatever becomes of the path."""
-        source = ConfigFile.read(self.write(b"old", 0o644), "private-key")
-        self.write(b"new", 0o600)
-        error = self.assertRaises(SettingsError, source.require_private)
-        self.assert_sentence(error, "mode 0644")
-
-    def test_root_owned(self) -> None:
-        """A file of root's is as good as one's own."""
-        ConfigFile("private-key: x", b"", 0o400, 0).require_private()
-
     def test_pasted_key(self) -> None:
         """A key that was pasted where its file belongs is not repeated, not in part either."""
         text = without_secrets(
             "private-key: -----BEGIN PRIVATE KEY-----\nMIGHAgEA+MBMG/ByqG\n-----END PRIVATE KEY-----: cannot be read"
         )
         self.assertEqual("private-key: …", text)
-
-    def test_credential_of_systemd(self) -> None:
-        """What LoadCredential= hands over may be used: root's, readable by root's group, and nobody else's."""
-        ConfigFile("k: x", b"", 0o440, 0, 0).require_private()
-        for mode, owner, group in ((0o440, 0, 1), (0o440, 1, 0), (0o444, 0, 0), (0o640, 0, 0)):
-            self.assertRaises(
-                SettingsError, ConfigFile("k: x", b"", mode, owner, group).require_private
-            )
-
-    def test_modes(self) -> None:
-        """Any permission for group or others is one too many."""
-        for mode in (0o640, 0o604, 0o620, 0o602, 0o777):
-            error = self.assertRaises(
-                SettingsError, ConfigFile("k: x", b"", mode, 0).require_private
-            )
-            self.assert_sentence(error, "k: x: ", f"{mode:04o}", "expected 0600")
 
     def test_name_in_place_of_a_path(self) -> None:
         """Whoever gives the name where its file belongs does not find it in the error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import string
 import time
 from datetime import UTC, datetime, timedelta
@@ -26,9 +27,16 @@ from tests.unit.certificates.test_pem_files import (
     certificate_for,
     pem,
 )
+from x509proxy.certificates.config_files import RecordedFiles
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
-from x509proxy.config.loader import Configuration, load_configuration, load_settings, override
+from x509proxy.config.loader import (
+    Configuration,
+    load_configuration,
+    load_settings,
+    override,
+    read_configuration,
+)
 from x509proxy.http1.fields import fold
 from x509proxy.settings import (
     Backend,
@@ -689,6 +697,25 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual(
             len(load_configuration(before.settings, time.time() + 10 * DAY).warnings), 2
         )
+
+    def test_recorded(self) -> None:
+        """The files that were read make the same configuration again, without the disk; each is read once."""
+        both = self.write(pem(ISSUER, OTHER_KEY), name="client.pem")
+        upstream = UpstreamSettings(ca=self.bundle, certificate=both)
+        found = self.load(
+            upstream=upstream, workers="2", trust="ca", ca=self.bundle, crl=(self.crl(),)
+        )
+        self.assertEqual(6, len(found.files.contents))
+        shutil.rmtree(self.folder)
+        again = read_configuration(found.settings, found.files.read)
+        self.assertEqual((found.rules, found.trusted), (again.rules, again.trusted))
+        self.assertEqual(found.identity.certificate, again.identity.certificate)
+        self.assertEqual(found.upstream_authorities, again.upstream_authorities)
+        self.assertEqual(((), {}), (again.warnings, again.files.contents))
+        error = self.assertRaises(
+            SettingsError, read_configuration, found.settings, RecordedFiles().read
+        )
+        self.assertEqual(5, len(error.sentences), error.sentences)
 
     def test_upstream(self) -> None:
         """The side towards the back end has authorities and an identity of its own."""
