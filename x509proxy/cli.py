@@ -325,6 +325,9 @@ def _client_certificate(kind: str, name: str, days: int, out: str) -> None:
 def _echo(listen: str) -> None:
     from twisted.internet import reactor
 
+    from x509proxy.certificates.client_certificate import ignore_name_lengths
+
+    ignore_name_lengths()
     _serve(reactor, listen)
 
 

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -659,6 +660,13 @@ class InMemory(ServiceTestCase):
             shown.getvalue(),
         )
         self.assertEqual(1, shown.getvalue().count("\n"))
+
+    def test_filter(self) -> None:
+        """The process filters warnings about odd names of clients, which a library must not."""
+        with warnings.catch_warnings():
+            warnings.resetwarnings()
+            makeService(parse(*self.files.arguments("--listen", "tcp:0")))
+            self.assertIn("client_certificate", str(warnings.filters[0]))
 
     def test_make_demo(self) -> None:
         """``--demo`` makes the demonstration."""

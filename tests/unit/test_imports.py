@@ -56,6 +56,33 @@ class Reactor(SynchronousTestCase):
             self.assertIn(name, probe("twisted.internet.reactor", [name]))
 
 
+_STATE = """
+import importlib, signal, sys, threading, warnings
+
+def state():
+    ours = [found for found in warnings.filters if "x509proxy" in str(found[3])]
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    return (ours, sys.excepthook, threading.excepthook, sys.unraisablehook, handlers)
+
+before = state()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    if state() != before:
+        sys.exit(f"{name} changes the state of the process")
+"""
+
+
+class SideEffects(SynchronousTestCase):
+    def test_none(self) -> None:
+        """Importing any module changes no hook, no warning filter and no signal handler."""
+        names = [name for name in modules() if name not in WITH_REACTOR]
+        done = subprocess.run(
+            [sys.executable, "-c", _STATE, *names, *WITH_REACTOR],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        self.assertEqual((0, ""), (done.returncode, done.stderr))
+
+
 class Twisted(SynchronousTestCase):
     def test_not_in_pure_packages(self) -> None:
         """The pure packages work without Twisted being imported."""

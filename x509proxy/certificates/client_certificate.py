@@ -28,10 +28,24 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-__all__ = ["ClientCertificate", "Flag", "Verdict", "VerifyError", "unreadable"]
+__all__ = [
+    "ClientCertificate",
+    "Flag",
+    "Verdict",
+    "VerifyError",
+    "ignore_name_lengths",
+    "unreadable",
+]
 
-# Of each length of a name's part that it has not seen: a client could write thousands of lines into our log.
-warnings.filterwarnings("ignore", "Attribute's length", UserWarning, __name__.replace(".", r"\."))
+
+def ignore_name_lengths() -> None:
+    """Filter the warnings of ``cryptography`` about long names in certificates. For entry points.
+
+    There is one for each part of a name and each length: a client could write thousands of lines to
+    the log. The filter is the process's, so a library does not set it.
+    """
+    module = __name__.replace(".", r"\.")
+    warnings.filterwarnings("ignore", "Attribute's length", UserWarning, module)
 
 
 class Verdict(enum.Enum):

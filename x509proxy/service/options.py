@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from twisted.application.service import IService
 from twisted.python import usage
 
+from x509proxy.certificates.client_certificate import ignore_name_lengths
 from x509proxy.config.loader import (
     Configuration,
     load_configuration,
@@ -164,6 +165,7 @@ def makeService(options: Options) -> IService:
     reactor.installNameResolver(NameResolver(reactor))  # type: ignore[attr-defined]
     # twistd opens its log before it sets its own umask, and under -n sets none: log and pid file would be readable by all.
     os.umask(os.umask(0o077) | 0o077)
+    ignore_name_lengths()
     sys.excepthook = _without_traceback
     try:
         return _make_service(options, reactor)
