@@ -16,7 +16,13 @@ from tests.system.test_workers import ParentReactor
 from tests.unit.transport.test_tls_stream import StreamTestCase
 from x509proxy.downstream.factory import ProxyFactory, TlsFactory
 from x509proxy.monitoring.counters import Counters
-from x509proxy.service.ipc import Frames, Task, frame, pack, read_message
+from x509proxy.service.ipc import (
+    Frames,
+    NewConfiguration,
+    Task,
+    decode_worker_message,
+    encode_parent_message,
+)
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.service.server import ProxyServer
 from x509proxy.service.supervisor import WorkerSupervisor
@@ -209,17 +215,18 @@ class Wired(SynchronousTestCase):
         worker = Worker(self.reactor)
         pipe = RequestTransport(Clock())
         pipe.attach(worker)
-        pipe.deliver(frame(pack(Task(service.reloading.configuration, ((7, 2),)))))
+        configuration = NewConfiguration.of(service.reloading.configuration)
+        pipe.deliver(encode_parent_message(Task(configuration, ((7, 2),))))
         return worker, pipe
 
     def said(self, pipe: RequestTransport) -> list[dict[str, Any]]:
-        return [read_message(content) for content in Frames().feed(pipe.sent())]
+        return [msgspec.json.decode(content) for content in Frames().feed(pipe.sent())]
 
     def test_workers(self) -> None:
         """A worker reports each second; its parent shows what all of them have reported."""
         service = self.service("workers = 2")
-        crew = service.serving
-        assert isinstance(crew, WorkerSupervisor)
+        supervisor = service.serving
+        assert isinstance(supervisor, WorkerSupervisor)
         worker, pipe = self.worker(service)
         assert worker.running is not None
         worker.running.counters.handshake_succeeded(0x0304, "X25519MLKEM768")
@@ -229,23 +236,20 @@ class Wired(SynchronousTestCase):
             ("serving", ["snapshot", "snapshot"]),
             (serving["kind"], [report["kind"] for report in reports]),
         )
-        crew.hear(1, reports[-1])
-        found = crew.snapshot()
+        supervisor.on_message(1, decode_worker_message(msgspec.json.encode(reports[-1])))
+        found = supervisor.snapshot()
         self.assertEqual(
             ({"TLSv1.3": 1}, True, 1), (found.counts.handshakes, found.ready, len(found.workers))
         )
 
     def test_silent_workers(self) -> None:
-        """Where nobody can look, workers report no more than that they live."""
+        """Without an admin listener, workers send signs of life and no snapshots."""
         _, pipe = self.worker(self.service("workers = 2", admin=""))
         self.reactor.advance(1.0)
         self.assertEqual(["serving", "alive"], [message["kind"] for message in self.said(pipe)])
 
     def test_rubbish(self) -> None:
         """A report that is none is what the parent ends a worker for: a ValueError."""
-        crew = self.service("workers = 2").serving
-        assert isinstance(crew, WorkerSupervisor)
-        self.assertRaises(
-            ValueError, crew.hear, 1, {"kind": "snapshot", "snapshot": {"taken": "now"}}
-        )
+        content = b'{"kind":"snapshot","snapshot":{"taken":"now"}}'
+        self.assertRaises(ValueError, decode_worker_message, content)
         self.assertTrue(issubclass(msgspec.ValidationError, ValueError))

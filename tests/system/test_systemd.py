@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,6 +24,7 @@ from tests.system.test_service import TWISTD, Daemon, DaemonTestCase, Files, par
 from tests.unit.service.test_sd_notify import Ear
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.service.supervisor import WorkerSupervisor
+from x509proxy.settings import SettingsError
 
 RECIPE = Path(__file__).parents[2] / "contrib" / "logrotate"
 
@@ -86,27 +88,44 @@ class Words(ServiceTestCase):
         self.reactor.advance(60)
         self.assertEqual([], self.said())
 
+    def reload_by_workers(
+        self, service: ProxyService, supervisor: WorkerSupervisor
+    ) -> Deferred[None]:
+        """Begin a reload; the result stands for the workers' reports."""
+        reports: Deferred[None] = Deferred()
+        patched = self.patch(supervisor, "use", lambda _: reports)
+        service.reload()
+        patched.restore()
+        return reports
+
     def test_workers(self) -> None:
-        """Where others serve, it is ready when the first of them does."""
-        service, crew = self.serve_by_workers()
+        """With workers, the proxy is ready when the first of them serves; a reload ends with their reports."""
+        service, supervisor = self.serve_by_workers()
         self.assertEqual(["WATCHDOG"], self.said())
-        crew.serves()
+        supervisor.on_serving()
         self.assertEqual(["READY serving"], self.said())
-        crew.not_used("worker 1: of another planet")
+        reports = self.reload_by_workers(service, supervisor)
+        supervisor.on_serving()
+        self.assertEqual(["RELOADING"], self.said())
+        reports.errback(SettingsError("worker 1: of another planet"))
         self.assertEqual(
             ["READY serving; the last reload failed: worker 1: of another planet"], self.said()
         )
+        reports = self.reload_by_workers(service, supervisor)
         service.reload()
-        self.assertEqual(["RELOADING", "READY serving"], self.said())
+        self.assertEqual(["RELOADING"], self.said())
+        reports.callback(None)
+        self.assertEqual(["READY serving", "RELOADING", "READY serving"], self.said())
         self.successResultOf(service.stopService())
 
     def test_too_late(self) -> None:
-        """What a worker says while all are told to end takes nothing of that back."""
-        service, crew = self.serve_by_workers()
+        """A report of a worker does not revoke the end of the service."""
+        service, supervisor = self.serve_by_workers()
+        reports = self.reload_by_workers(service, supervisor)
         self.successResultOf(service.stopService())
-        self.assertEqual(["WATCHDOG", "STOPPING what is in flight ends"], self.said())
-        crew.serves()
-        crew.not_used("worker 1: of another planet")
+        self.assertEqual(["WATCHDOG", "RELOADING", "STOPPING what is in flight ends"], self.said())
+        supervisor.on_serving()
+        reports.errback(SettingsError("worker 1: of another planet"))
         self.assertEqual([], self.said())
 
     def test_children(self) -> None:
@@ -231,7 +250,15 @@ class Rotation(DaemonTestCase):
             for pid in [str(daemon.pid), *children]
             for link in Path(f"/proc/{pid}/fd").iterdir()
         ]
-        return sum(str(link.readlink()) == path for link in found)
+
+        def leads_there(link: Path) -> bool:
+            try:
+                return str(link.readlink()) == path
+            except OSError:
+                # It has been closed meanwhile.
+                return False
+
+        return sum(map(leads_there, found))
 
     async def test_own_log(self) -> None:
         """The own log of ``twistd`` is rotated at the same signal."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import re
 import runpy
 import signal
@@ -16,6 +17,8 @@ from typing import Any
 
 import attrs
 import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.task import deferLater
@@ -41,13 +44,37 @@ from tests.unit.monitoring.test_snapshot import snapshot
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration
 from x509proxy.monitoring.snapshot import WorkerState
-from x509proxy.service import worker as room_of_worker
+from x509proxy.service import worker as worker_module
 from x509proxy.service.access_log import LogFile
-from x509proxy.service.ipc import Frames, Task, frame, pack, read_message, unpack, write_message
+from x509proxy.service.ipc import (
+    Alive,
+    Frames,
+    NewConfiguration,
+    ReopenLog,
+    Task,
+    Used,
+    decode_parent_message,
+    decode_worker_message,
+    encode_parent_message,
+    frame,
+)
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.service.supervisor import FROM_PARENT, TO_PARENT, WorkerSupervisor
 from x509proxy.service.worker import Worker
 from x509proxy.settings import SettingsError
+
+_ran: list[object] = []
+
+
+class Pickled:
+    """An object whose pickle runs code where it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _run, ()
+
+
+def _run() -> None:
+    _ran.append(1)
 
 
 @attrs.define(eq=False)
@@ -83,12 +110,12 @@ class Process:
         self.protocol.childConnectionLost(TO_PARENT)
         self.protocol.processEnded(Failure(reason))
 
-    def says(self, message: dict[str, Any]) -> None:
-        self.protocol.childDataReceived(TO_PARENT, frame(write_message(message)))
+    def sends(self, message: dict[str, Any]) -> None:
+        self.protocol.childDataReceived(TO_PARENT, frame(msgspec.json.encode(message)))
 
     @property
-    def heard(self) -> list[Any]:
-        return [unpack(content) for content in Frames().feed(bytes(self.written))]
+    def received(self) -> list[Any]:
+        return [decode_parent_message(content) for content in Frames().feed(bytes(self.written))]
 
 
 class Port:
@@ -171,7 +198,7 @@ class Parent(InMemory):
     def make(self, *more: str) -> ProxyService:
         service = ProxyService(self.configuration(*more), self.reactor)
         assert isinstance(service.serving, WorkerSupervisor)
-        self.crew = service.serving
+        self.supervisor = service.serving
         self.service = service
         return service
 
@@ -202,10 +229,10 @@ class Parent(InMemory):
         )
         self.assertEqual(os.fstat(first.numbers[5]).st_ino, log.stat().st_ino)
         for process in (first, second):
-            [task] = process.heard
+            [task] = process.received
             self.assertIsInstance(task, Task)
             self.assertEqual((((6, 2), (7, 2)), 5), (task.sockets, task.access_log))
-            self.assertEqual(self.crew.configuration.rules, task.configuration.rules)
+            self.assertEqual(self.supervisor.configuration.rules, task.configuration.load().rules)
 
     def test_no_access_log(self) -> None:
         """Without an access log none is handed down."""
@@ -258,34 +285,138 @@ class Parent(InMemory):
         self.files.renew()
         self.service.reload()
         for process in (first, second):
-            _, configuration = process.heard
-            self.assertEqual(self.files.server.certificate, configuration.identity.certificate)
+            _, message = process.received
+            self.assertEqual(self.files.server.certificate, message.load().identity.certificate)
         first.ends(by=9)
         self.reactor.advance(1)
-        [task] = self.reactor.processes[2].heard
-        self.assertEqual(self.files.server.certificate, task.configuration.identity.certificate)
+        [task] = self.reactor.processes[2].received
+        self.assertEqual(
+            self.files.server.certificate, task.configuration.load().identity.certificate
+        )
+
+    def test_swapped_key(self) -> None:
+        """A worker that is started again gets the files that the parent has read, not those of then."""
+        first, _ = self.start()
+        before = self.files.server.certificate
+        self.files.renew()
+        first.ends(by=9)
+        self.reactor.advance(1)
+        [task] = self.reactor.processes[2].received
+        found = task.configuration.load().identity
+        self.assertEqual(before, found.certificate)
+        self.assertEqual(before.public_key(), found.private_key.public_key())
+
+    def test_not_to_be_sent(self) -> None:
+        """A configuration that cannot be sent ends the start, and fails a reload before it is used."""
+        first, second = self.start()
+        before = self.supervisor.configuration
+        unsendable = attrs.evolve(
+            before, settings=msgspec.structs.replace(before.settings, certificate="\udcff")
+        )
+        self.assertRaises(SettingsError, WorkerSupervisor, unsendable, self.reactor)
+        self.assertRaises(SettingsError, self.supervisor.use, unsendable)
+        self.assertIs(before, self.supervisor.configuration)
+        self.assertEqual((1, 1), (len(first.received), len(second.received)))
 
     def test_broken_reload(self) -> None:
         """What is broken reaches no worker."""
         first, _ = self.start()
         self.files.certificate.write_bytes(b"nothing")
         self.service.reload()
-        self.assertEqual(1, len(first.heard))
+        self.assertEqual(1, len(first.received))
         assert self.service.reloading.last is not None
         self.assertIn("server.pem", self.service.reloading.last.error)
 
-    def test_not_used(self) -> None:
-        """A worker that cannot use it is heard, and the last reload is one that failed."""
-        first, _ = self.start()
+    def results(self) -> dict[str, int]:
+        """Return how many reloads have been counted, by their results."""
+        return self.supervisor.snapshot().counts.reloads
+
+    def test_used(self) -> None:
+        """A reload counts once, and when all workers have reported; one that has no process does not report."""
+        first, second = self.start()
         self.service.reload()
+        self.assertIsNone(self.service.reloading.last)
+        first.sends({"kind": "used"})
+        self.assertIsNone(self.service.reloading.last)
+        second.sends({"kind": "used"})
+        second.sends({"kind": "used"})
         assert self.service.reloading.last is not None
         self.assertTrue(self.service.reloading.last.ok)
+        self.assertEqual({"success": 1, "failure": 0}, self.results())
+        second.ends(by=9)
+        self.service.reload()
+        first.sends({"kind": "used"})
+        self.assertEqual({"success": 2, "failure": 0}, self.results())
+
+    def test_not_used(self) -> None:
+        """One that cannot use it makes the reload a failure, once, when all have reported."""
+        first, second = self.start()
+        self.service.reload()
         with capturedLogs() as events:
-            first.says({"kind": "not used", "error": "certificate: of another planet"})
+            first.sends({"kind": "not used", "error": "certificate: of another planet"})
+            self.assertIsNone(self.service.reloading.last)
+            second.sends({"kind": "used"})
+        assert self.service.reloading.last is not None
         self.assertEqual(
             "worker 1: certificate: of another planet", self.service.reloading.last.error
         )
         self.assertEqual(1, len(events))
+        self.assertEqual({"success": 0, "failure": 1}, self.results())
+
+    def test_used_by_none(self) -> None:
+        """The sentences of many workers are one, with the number of the others."""
+        first, second = self.start()
+        self.service.reload()
+        second.sends({"kind": "not used", "error": "certificate: of another planet"})
+        first.ends(by=9)
+        assert self.service.reloading.last is not None
+        self.assertEqual(
+            "worker 2: certificate: of another planet (and 1 more workers)",
+            self.service.reloading.last.error,
+        )
+        self.assertEqual({"success": 0, "failure": 1}, self.results())
+
+    def test_dies_of_it(self) -> None:
+        """One that ends before it reports makes the reload a failure; its next process reports no more."""
+        first, second = self.start()
+        self.service.reload()
+        second.sends({"kind": "used"})
+        first.ends(by=11)
+        assert self.service.reloading.last is not None
+        self.assertEqual(
+            "worker 1: its process ended before it used the new configuration",
+            self.service.reloading.last.error,
+        )
+        self.reactor.advance(1)
+        self.reactor.processes[2].sends({"kind": "serving"})
+        self.assertEqual({"success": 0, "failure": 1}, self.results())
+
+    def test_reload_meanwhile(self) -> None:
+        """A second reload waits for the reports of the first, and then reads the files of then."""
+        first, second = self.start()
+        self.service.reload()
+        self.files.renew()
+        self.service.reload()
+        self.assertEqual(2, len(first.received))
+        for process in (first, second):
+            process.sends({"kind": "used"})
+        self.assertEqual(3, len(first.received))
+        self.assertEqual(
+            self.files.server.certificate, first.received[2].load().identity.certificate
+        )
+        for process in (first, second):
+            process.sends({"kind": "used"})
+        self.assertEqual({"success": 2, "failure": 0}, self.results())
+
+    def test_stop_meanwhile(self) -> None:
+        """The end of the service ends a reload, too."""
+        first, second = self.start()
+        self.service.reload()
+        stopped = self.service.stopService()
+        for process in (first, second):
+            process.ends(code=0)
+        self.successResultOf(stopped)
+        self.assertFalse(self.service.reloading.is_running)
 
     def test_back_off(self) -> None:
         """One that dies is started again after 1, 2, 4, 8, 16, 30, 30 … seconds, and after a minute of life after 1 again."""
@@ -318,35 +449,35 @@ class Parent(InMemory):
             self.reactor.advance(1)
         self.assertEqual([1, 2], [event["pause"] for event in events])
         self.assertEqual("Resource temporarily unavailable", events[1]["how"])
-        self.crew.tell({"kind": "metrics"})
-        self.assertEqual([{"kind": "metrics"}], second.heard[1:])
+        self.supervisor.broadcast(ReopenLog())
+        self.assertEqual([ReopenLog()], second.received[1:])
         with capturedLogs() as events:
             self.reactor.advance(2)
         self.assertEqual([4], [event["pause"] for event in events])
         self.reactor.advance(4)
         self.assertEqual(3, len(self.reactor.processes))
-        self.assertEqual(1, len(self.reactor.processes[-1].heard))
+        self.assertEqual(1, len(self.reactor.processes[-1].received))
 
-    def test_tell(self) -> None:
+    def test_broadcast(self) -> None:
         """A message goes to all that live; one that is going, or waits to be started again, hears nothing."""
         first, second = self.start()
         first.protocol.childConnectionLost(FROM_PARENT)
         first.protocol.childConnectionLost(2)
-        self.crew.tell({"kind": "metrics"})
-        self.assertEqual((1, [{"kind": "metrics"}]), (len(first.heard), second.heard[1:]))
+        self.supervisor.broadcast(ReopenLog())
+        self.assertEqual((1, [ReopenLog()]), (len(first.received), second.received[1:]))
 
     def test_reopen(self) -> None:
         """That the access log is another file now is told to all."""
         first, _ = self.start("--access-log", str(self.files.folder / "access.log"))
-        self.crew.reopen_log()
-        self.assertEqual([{"kind": "reopen log"}], first.heard[1:])
+        self.supervisor.reopen_log()
+        self.assertEqual([ReopenLog()], first.received[1:])
 
     def test_messages(self) -> None:
         """A worker that says what nobody here knows is another program, and is killed."""
         first, second = self.start()
-        first.says({"kind": "serving"})
+        first.sends({"kind": "serving"})
         with capturedLogs() as events:
-            second.says({"kind": "nonsense"})
+            second.sends({"kind": "nonsense"})
         self.assertEqual(([], [signal.SIGKILL]), (first.signals, second.signals))
         self.assertIn("nonsense", str(events[0]["error"]))
 
@@ -357,11 +488,11 @@ class Parent(InMemory):
     def test_silent(self) -> None:
         """One that served and says nothing any more, since it is stopped or hangs, is killed, and another is started."""
         first, second = self.start()
-        first.says({"kind": "serving"})
-        second.says({"kind": "serving"})
+        first.sends({"kind": "serving"})
+        second.sends({"kind": "serving"})
         for _ in range(20):
             self.tick(1)
-            second.says({"kind": "alive"})
+            second.sends({"kind": "alive"})
         self.assertEqual(([signal.SIGKILL], []), (first.signals, second.signals))
         first.ends(by=9)
         self.tick(1)
@@ -379,7 +510,7 @@ class Parent(InMemory):
     def test_parent_that_was_stopped(self) -> None:
         """A parent that was stopped itself, and so has read nothing, blames no worker for that."""
         first, second = self.start()
-        first.says({"kind": "serving"})
+        first.sends({"kind": "serving"})
         self.reactor.advance(3600)
         self.assertEqual([], [*first.signals, *second.signals])
 
@@ -394,7 +525,7 @@ class Parent(InMemory):
         self.assertIs(None, self.reactor.ports[0].factory.buildProtocol(None))
         [event] = events
         self.assertEqual(LogLevel.error, event["log_level"])
-        second.says({"kind": "serving"})
+        second.sends({"kind": "serving"})
         self.tick(20)
         self.assertFalse(any(port.reading for port in self.reactor.ports))
         second.ends(by=9)
@@ -406,7 +537,7 @@ class Parent(InMemory):
         first, _ = self.start()
         for level, expected in (("warn", LogLevel.warn), ("shouting", LogLevel.error)):
             with capturedLogs() as events:
-                first.says(
+                first.sends(
                     {
                         "kind": "log",
                         "level": level,
@@ -450,7 +581,7 @@ class Parent(InMemory):
         )
         first.ends(code=0)
         self.assertNoResult(stopped)
-        self.crew.tell({"kind": "metrics"})
+        self.supervisor.broadcast(ReopenLog())
         second.ends(code=0)
         self.successResultOf(stopped)
         self.assertEqual([], self.reactor.getDelayedCalls())
@@ -480,7 +611,7 @@ class Parent(InMemory):
     def test_stop_seen(self) -> None:
         """From the first moment of the end on nobody is told that it is ready, and who has ended is not shown any more."""
         first, _ = self.start()
-        first.says(
+        first.sends(
             {
                 "kind": "snapshot",
                 "snapshot": msgspec.to_builtins(
@@ -488,20 +619,24 @@ class Parent(InMemory):
                 ),
             }
         )
-        self.assertEqual((True, 1), (self.crew.snapshot().ready, len(self.crew.snapshot().workers)))
+        self.assertEqual(
+            (True, 1), (self.supervisor.snapshot().ready, len(self.supervisor.snapshot().workers))
+        )
         self.service.stopService()
-        self.assertEqual((True, False), (self.crew.snapshot().draining, self.crew.snapshot().ready))
+        self.assertEqual(
+            (True, False), (self.supervisor.snapshot().draining, self.supervisor.snapshot().ready)
+        )
         first.ends(code=0)
-        self.assertEqual((), self.crew.snapshot().workers)
+        self.assertEqual((), self.supervisor.snapshot().workers)
 
     def test_death_seen(self) -> None:
         """One that has died is not among those that serve, from this moment on."""
         first, _ = self.start()
-        first.says({"kind": "snapshot", "snapshot": msgspec.to_builtins(snapshot())})
-        self.assertTrue(self.crew.snapshot().ready)
+        first.sends({"kind": "snapshot", "snapshot": msgspec.to_builtins(snapshot())})
+        self.assertTrue(self.supervisor.snapshot().ready)
         first.ends(by=9)
         self.assertEqual(
-            (False, False), (self.crew.snapshot().draining, self.crew.snapshot().ready)
+            (False, False), (self.supervisor.snapshot().draining, self.supervisor.snapshot().ready)
         )
 
     def test_unstarted(self) -> None:
@@ -541,23 +676,23 @@ class Child(InMemory):
         self.pipe = StringTransport()
         self.relaxed: list[int] = []
         self.patch(
-            room_of_worker, "relax_collector", lambda: self.relaxed.append(len(self.reactor.ports))
+            worker_module, "relax_collector", lambda: self.relaxed.append(len(self.reactor.ports))
         )
         self.worker = Worker(self.reactor)
         self.worker.makeConnection(self.pipe)  # type: ignore[no-untyped-call]
 
     def said(self) -> list[Any]:
-        return [read_message(content) for content in Frames().feed(self.pipe.value())]
+        return [msgspec.json.decode(content) for content in Frames().feed(self.pipe.value())]
 
-    def hear(self, thing: Any) -> None:
-        self.worker.dataReceived(frame(pack(thing)))
+    def receive(self, message: Any) -> None:
+        self.worker.dataReceived(encode_parent_message(message))
 
     def begin(self, *more: str) -> None:
         configuration = self.configuration(*more)
         log = None
         if configuration.settings.access_log is not None:
             log = os.dup(LogFile(configuration.settings.access_log).fileno())
-        self.hear(Task(configuration, ((6, 2), (7, 2)), log))
+        self.receive(Task(NewConfiguration.of(configuration), ((6, 2), (7, 2)), log))
         self.assertEqual({"kind": "serving"}, self.said()[0])
 
     def test_task(self) -> None:
@@ -565,7 +700,7 @@ class Child(InMemory):
         configuration = self.configuration()
         for path in (self.files.key, self.files.certificate, self.files.header):
             path.unlink()
-        self.hear(Task(configuration, ((6, 2), (7, 2))))
+        self.receive(Task(NewConfiguration.of(configuration), ((6, 2), (7, 2))))
         self.assertEqual([6, 7], [port.number for port in self.reactor.ports])
         assert self.worker.running is not None
         self.assertEqual([6, 7], self.worker.running.addresses)
@@ -579,56 +714,136 @@ class Child(InMemory):
         """Another configuration is used, and it says so."""
         self.begin()
         self.files.renew()
-        self.hear(self.configuration())
+        self.receive(NewConfiguration.of(self.configuration()))
         assert self.worker.running is not None
         self.assertEqual(
             self.files.server.certificate, self.worker.running.configuration.identity.certificate
         )
-        self.assertEqual([], self.said()[1:])
+        self.assertEqual([{"kind": "used"}], self.said()[1:])
+
+    def test_warnings(self) -> None:
+        """The parent has printed the warnings of a configuration, so that a worker does not."""
+        self.files.write("proxy.toml", b'backend = "http://192.0.2.1"\n')
+        more = ("--config", str(self.files.folder / "proxy.toml"))
+        arguments = self.files.arguments("--listen", "tcp:2", "--workers", "2", *more)
+        place = arguments.index("--backend")
+        options = parse(*arguments[:place], *arguments[place + 2 :])
+        assert options.configuration is not None
+        self.assertTrue(options.configuration.warnings)
+        message = NewConfiguration.of(options.configuration)
+        with capturedLogs() as events:
+            self.receive(Task(message, ((6, 2),)))
+            self.receive(message)
+        self.assertEqual([], [e for e in events if e["log_level"] >= LogLevel.warn])
+        assert self.worker.running is not None
+        self.assertEqual((), self.worker.running.configuration.warnings)
 
     def test_not_used(self) -> None:
         """One that OpenSSL does not take is not used, and it says why."""
         self.begin()
         found = self.configuration()
-        tampered = attrs.evolve(
-            found.identity, private_key=make_self_signed(KeyKind.EC, "other").private_key
-        )
-        self.hear(attrs.evolve(found, identity=tampered))
+        # OpenSSL is the judge, as of a key that it does not accept.
+        self.patch(SSL.Context, "use_certificate", self.reject)
+        self.receive(NewConfiguration.of(found))
         [message] = self.said()[1:]
         self.assertEqual("not used", message["kind"])
         self.assertIn("certificate: OpenSSL does not take it", message["error"])
 
-    def test_never_thought_of(self) -> None:
+    def reject(self, *_: object) -> None:
+        raise SSL.Error([("x", "y", "z")])
+
+    def test_unexpected(self) -> None:
         """Whatever else goes wrong with one, the old one goes on serving."""
         self.begin()
-        self.hear(attrs.evolve(self.configuration(), backends=(None,)))  # type: ignore[arg-type]
+        assert self.worker.running is not None
+        self.patch(self.worker.running, "use", lambda _: 1 / 0)
+        self.receive(NewConfiguration.of(self.configuration()))
         self.assertEqual(
-            [{"kind": "not used", "error": "found an error of the kind AttributeError"}],
+            [{"kind": "not used", "error": "found an error of the kind ZeroDivisionError"}],
             self.said()[1:],
         )
-        self.assertEqual((1, 0), (len(self.flushLoggedErrors(AttributeError)), self.reactor.stops))
+        self.assertEqual(
+            (1, 0), (len(self.flushLoggedErrors(ZeroDivisionError)), self.reactor.stops)
+        )
+
+    def test_missing_file(self) -> None:
+        """A configuration whose files are not in the message is not used, though they are on the disk."""
+        self.begin()
+        self.receive(NewConfiguration(self.configuration().settings, {}))
+        [message] = self.said()[1:]
+        self.assertEqual("not used", message["kind"])
+        self.assertIn("Not among the files of the parent", message["error"])
+
+    def test_bad_task(self) -> None:
+        """A task that it cannot load ends it, with the sentence and exit code 1."""
+        with capturedLogs() as events:
+            self.receive(Task(NewConfiguration(self.configuration().settings, {}), ()))
+        self.assertEqual((1, 1), (self.reactor.stops, self.worker.exit_code))
+        [event] = events
+        self.assertIn("Not among the files of the parent", event["error"])
+
+    def assert_other_version(self, data: bytes) -> None:
+        """It ends with one sentence, exit code 1, and no traceback."""
+        with capturedLogs() as events:
+            self.worker.dataReceived(data)
+        [event] = events
+        self.assertEqual(
+            "cannot decode a message from the parent; was x509proxy upgraded without a restart?",
+            event["log_format"],
+        )
+        self.assertNotIn("log_failure", event)
+        self.assertEqual((1, 1), (self.reactor.stops, self.worker.exit_code))
 
     def test_message(self) -> None:
-        """A message that it does not know is of another program: it ends."""
+        """A message of an unknown kind is one of another version: it ends."""
         self.begin()
-        self.hear({"kind": "unknown"})
-        self.assertEqual((1, 1), (len(self.flushLoggedErrors(ValueError)), self.worker.exit_code))
-        self.assertEqual(1, self.reactor.stops)
+        self.assert_other_version(frame(b'{"kind":"unknown"}'))
+
+    def test_version(self) -> None:
+        """A task of another version is not carried out."""
+        message = Task(NewConfiguration.of(self.configuration()), ((6, 2), (7, 2)), version="1.0")
+        self.assert_other_version(encode_parent_message(message))
+        self.assertIsNone(self.worker.running)
+        self.assertEqual([], self.reactor.ports)
+
+    def test_pickle(self) -> None:
+        """A pickle is not loaded."""
+        ran: list[object] = []
+        self.patch(sys.modules[__name__], "_ran", ran)
+        self.assert_other_version(frame(pickle.dumps(Pickled())))
+        self.assertEqual([], ran)
+        self.assertIsNone(pickle.loads(pickle.dumps(Pickled())))  # noqa: S301 - the test's own
+        self.assertEqual([1], ran)
+
+    def test_too_long(self) -> None:
+        """A frame that is too long ends it before its content has come."""
+        self.assert_other_version(b"\xff\xff\xff\xff")
+
+    def test_truncated(self) -> None:
+        """A message that is cut off is not carried out, and the end of the pipe ends it as always."""
+        message = Task(NewConfiguration.of(self.configuration()), ((6, 2), (7, 2)))
+        self.worker.dataReceived(encode_parent_message(message)[:-1])
+        self.successResultOf(self.end())
+        self.assertIsNone(self.worker.running)
+
+    def test_other_errors(self) -> None:
+        """Any other error with a message ends it too, and is in the log."""
+        self.receive(ReopenLog())
+        self.assertEqual((1, 1), (self.reactor.stops, self.worker.exit_code))
+        self.assertEqual(1, len(self.flushLoggedErrors(AssertionError)))
 
     def test_reopen(self) -> None:
         """It goes on in the access log's new file when it is told to."""
         path = self.files.folder / "access.log"
         self.begin("--access-log", str(path))
         path.rename(self.files.folder / "access.log.1")
-        self.hear({"kind": "reopen log"})
+        self.receive(ReopenLog())
         self.assertTrue(path.exists())
         self.successResultOf(self.end())
 
     def test_garbage(self) -> None:
-        """What it cannot do ends it, with a sentence and an exit code: another version may be on the disk by now."""
-        self.worker.dataReceived(frame(b"no pickle"))
-        self.assertEqual((1, 1), (self.reactor.stops, self.worker.exit_code))
-        self.assertEqual(1, len(self.flushLoggedErrors()))
+        """A frame that is no message ends it."""
+        self.assert_other_version(frame(b"no message"))
 
     def test_log(self) -> None:
         """Its log lines go up, each with its level and place; the finest stay."""
@@ -653,16 +868,19 @@ class Child(InMemory):
         self.assertEqual(("info", "twisted"), (message["level"], message["namespace"]))
 
     def test_parent_does_not_listen(self) -> None:
-        """While the parent does not read, nothing piles up."""
+        """While the parent does not read, nothing piles up but the report that it waits for."""
         assert self.pipe.producer is not None
         self.pipe.producer.pauseProducing()
-        self.worker.say({"kind": "metrics"})
+        self.worker.send(Alive())
         self.assertEqual([], self.said())
+        self.worker.send(Used())
+        self.assertEqual([{"kind": "used"}], self.said())
+        self.pipe.clear()
         self.pipe.producer.resumeProducing()
-        self.worker.say({"kind": "metrics"})
+        self.worker.send(Alive())
         self.assertEqual(1, len(self.said()))
         self.pipe.producer.stopProducing()
-        self.worker.say({"kind": "metrics"})
+        self.worker.send(Alive())
         self.assertEqual(1, len(self.said()))
 
     def end(self) -> Any:
@@ -704,7 +922,7 @@ class Child(InMemory):
         self.worker.writeConnectionLost()
         self.worker.readConnectionLost()
         self.successResultOf(self.reactor.shutdown())
-        self.worker.say({"kind": "metrics"})
+        self.worker.send(Alive())
         self.assertEqual(1, len(self.said()))
 
     def test_snapshots(self) -> None:
@@ -714,17 +932,17 @@ class Child(InMemory):
         self.reactor.pump([1.0, 1.0])
         messages = self.said()[1:]
         self.assertEqual(["snapshot"] * 3, [message["kind"] for message in messages])
-        crew = WorkerSupervisor(self.configuration("--config", str(config)), self.reactor)
+        supervisor = WorkerSupervisor(self.configuration("--config", str(config)), self.reactor)
         for number in (1, 2):
-            crew.hear(number, messages[-1])
-        self.assertIsNotNone(crew.snapshot())
+            supervisor.on_message(number, decode_worker_message(msgspec.json.encode(messages[-1])))
+        self.assertIsNotNone(supervisor.snapshot())
 
     def test_sign_of_life(self) -> None:
         """Without an admin listener it says every second that it lives, which the parent takes for just that."""
         self.begin()
         self.reactor.pump([1.0, 1.0])
         self.assertEqual([{"kind": "alive"}] * 2, self.said()[1:])
-        WorkerSupervisor(self.configuration(), self.reactor).hear(1, {"kind": "alive"})
+        WorkerSupervisor(self.configuration(), self.reactor).on_message(1, Alive())
 
     def test_no_snapshot(self) -> None:
         """A snapshot that cannot be made is one that is missing: the next one is said."""
@@ -765,9 +983,9 @@ class Child(InMemory):
             installed.append(name)
             return Module()
 
-        self.patch(room_of_worker, "namedModule", named)
-        self.patch(room_of_worker, "serve", served.append)
-        self.assertIsNone(room_of_worker.main("twisted.internet.epollreactor"))
+        self.patch(worker_module, "namedModule", named)
+        self.patch(worker_module, "serve", served.append)
+        self.assertIsNone(worker_module.main("twisted.internet.epollreactor"))
         self.assertEqual((["twisted.internet.epollreactor"], [reactor]), (installed, served))
 
     def test_serve(self) -> None:
@@ -777,9 +995,12 @@ class Child(InMemory):
         made: list[Any] = []
         self.patch(globalLogBeginner, "beginLoggingTo", begun.append)
         self.patch(signal, "signal", ignored.__setitem__)
-        self.patch(room_of_worker, "StandardIO", lambda *given: made.append(given))
-        self.assertEqual(0, room_of_worker.serve(self.reactor))
+        self.patch(worker_module, "StandardIO", lambda *given: made.append(given))
+        filters: list[str] = []
+        self.patch(worker_module, "ignore_name_lengths", lambda: filters.append("names"))
+        self.assertEqual(0, worker_module.serve(self.reactor))
         self.assertTrue(self.reactor.hasRun)
+        self.assertEqual(["names"], filters)
         self.assertEqual(4, len(ignored))
         self.assertEqual(
             [signal.SIG_IGN] * 2, [ignored[number] for number in (signal.SIGHUP, signal.SIGUSR1)]
@@ -1037,6 +1258,26 @@ class Deaths(Real):
             ),
         )
         self.assertEqual(200, (await self.ask(daemon, get())).status)
+
+    async def test_swapped_files(self) -> None:
+        """Workers that start after the files have changed serve by those that the parent has read."""
+        daemon = await self.crew()
+        before = daemon.files.server.certificate.public_bytes(Encoding.DER)
+        daemon.files.renew()
+        daemon.files.header.write_bytes(b"swapped")
+        old = workers_of(daemon.pid)
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: not any(map(is_running, old)), pause=0.05)
+
+        def shown() -> bytes | None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            plain = socket.create_connection(("127.0.0.1", daemon.port), 30)
+            with context.wrap_socket(plain, server_hostname="localhost") as over:
+                return over.getpeercert(binary_form=True)
+
+        self.assertEqual(before, await deferToThread(shown))
 
     async def test_parent_killed(self) -> None:
         """When the parent is killed, the workers answer what is in flight and end."""

@@ -150,14 +150,6 @@ class Snapshot(SnapshotPart, frozen=True):
         can_be_asked = any(backend.state != "down" or backend.due for backend in self.backends)
         return not self.draining and bool(self.listeners) and can_be_asked
 
-    @classmethod
-    def told(cls, table: object) -> Snapshot:
-        """From what JSON makes of one, in a message of another process.
-
-        :raises ValueError: it is none.
-        """
-        return msgspec.convert(table, cls, str_keys=True)
-
 
 class SnapshotSource(Protocol):
     """Whoever has the parts: a process that serves, or the one that others report to."""

@@ -1,74 +1,244 @@
-"""What the parent and its workers say to each other over their pipes: frames, and what is in them.
+"""Messages between the parent and its workers, and the frames that carry them over two pipes.
 
-Down, from the parent to a worker: pickles. A configuration holds keys, certificates and revocation lists, which pickle does not
-know and which are named here; whatever else it comes to hold goes by itself. Up: JSON, and never pickles: a worker speaks with
-the whole world, and what it says must not run in the parent.
+A frame is a length of four bytes and then JSON, in both directions. The messages are typed: decoding
+checks every field, and a field or a kind of message that is unknown is an error.
 
-Why pickles are safe on the way down: a pipe that the parent has made is the only thing they are read from, its other end is the
-parent's, and whoever could write to it could just as well trace the worker. All the same, nothing is loaded but classes of ours,
-and the three functions below that make certificates, lists and keys.
+The parent sends settings and the contents of the files that they name. The worker makes the
+configuration from these, with the loader that the parent has used
+(:func:`x509proxy.config.loader.read_configuration`). Bytes of files are base64 in JSON.
+
+Facts
+-----
+* A message to a worker holds private keys and the secret header name. It exists in memory and in the
+  pipe alone, and its ``repr`` shows nothing of it.
+* A worker is exposed to the network, so its messages are data to the parent, with a lower limit.
 """
 
 from __future__ import annotations
 
-import enum
-import io
-import pickle
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
-import attrs
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
 
-from x509proxy.certificates.pem_files import PrivateKey
-from x509proxy.config.loader import Configuration
+from x509proxy.certificates.config_files import FileContents, RecordedFiles
+from x509proxy.config.loader import Configuration, read_configuration
+from x509proxy.monitoring.snapshot import Snapshot
+from x509proxy.monitoring.snapshot_builder import installed_version
+from x509proxy.settings import ProxySettings, SettingsError
 
-__all__ = ["Frames", "Message", "Task", "frame", "pack", "read_message", "unpack", "write_message"]
-
-Message = dict[str, Any]
-"""A small thing to say: ``kind``, and what belongs to it."""
+__all__ = [
+    "Alive",
+    "FrameError",
+    "Frames",
+    "LogLine",
+    "NewConfiguration",
+    "NotUsed",
+    "ParentMessage",
+    "ReopenLog",
+    "Serving",
+    "SnapshotReport",
+    "Task",
+    "Used",
+    "VersionError",
+    "WorkerMessage",
+    "decode_parent_message",
+    "decode_worker_message",
+    "encode_parent_message",
+    "encode_worker_message",
+    "frame",
+]
 
 _LENGTH = struct.Struct("!I")
-_LARGEST = (
-    1 << 28
-)  # bytes; ten revocation lists of the largest size (x509proxy.certificates.pem_files)
+_MAX_FRAME = 1 << 28
+"""Bytes: base64 of ten revocation lists of the largest size (:mod:`x509proxy.certificates.pem_files`)."""
 
 
-@attrs.frozen
-class Task:
-    """What a worker is to do. ``sockets``: number and address family of each; ``access_log``: the number of its descriptor."""
+# Read at import: after an upgrade, a parent that has not been restarted still sends its own version.
+_VERSION = installed_version()
 
-    configuration: Configuration
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """The base of all messages. Their ``repr`` is the name alone: they may hold keys."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+# From the parent to a worker.
+
+
+class NewConfiguration(_Message, frozen=True, tag="new configuration"):
+    """A configuration to serve by, as settings and the files that they name, by their paths."""
+
+    settings: ProxySettings
+    files: dict[str, FileContents]
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> NewConfiguration:
+        """Return the message for a configuration that was loaded with its files kept."""
+        return cls(configuration.settings, dict(configuration.files.contents))
+
+    def load(self) -> Configuration:
+        """Make the configuration, from these files alone.
+
+        :raises SettingsError: the parent could not have read it.
+        """
+        return read_configuration(self.settings, RecordedFiles(self.files).read)
+
+
+class Task(_Message, frozen=True, tag="task"):
+    """The first message to a worker: the configuration and the descriptors to serve with.
+
+    ``sockets``: number and address family of each; ``access_log``: the number of its descriptor.
+    ``version``: of the parent's program, which the worker's must equal.
+    """
+
+    configuration: NewConfiguration
     sockets: tuple[tuple[int, int], ...]
     access_log: int | None = None
+    version: str = _VERSION
+
+
+class ReopenLog(_Message, frozen=True, tag="reopen log"):
+    """A request to continue in the access log's new file."""
+
+
+ParentMessage = Task | NewConfiguration | ReopenLog
+
+
+# From a worker to the parent.
+
+
+class LogLine(_Message, frozen=True, tag="log"):
+    """An event for the parent's log. ``level``: the name of a ``LogLevel``."""
+
+    level: str
+    namespace: str
+    text: str
+
+
+class SnapshotReport(_Message, frozen=True, tag="snapshot"):
+    """The state of a worker."""
+
+    snapshot: Snapshot
+
+
+class Serving(_Message, frozen=True, tag="serving"):
+    """The report that a worker has begun to accept connections."""
+
+
+class Alive(_Message, frozen=True, tag="alive"):
+    """The sign of life of a worker that sends no snapshots."""
+
+
+class Used(_Message, frozen=True, tag="used"):
+    """The report that a worker serves by the new configuration."""
+
+
+class NotUsed(_Message, frozen=True, tag="not used"):
+    """The report that a worker still serves by the old configuration, and the reason."""
+
+    error: str
+
+
+WorkerMessage = LogLine | SnapshotReport | Serving | Alive | Used | NotUsed
+
+_from_parent: msgspec.json.Decoder[ParentMessage] = msgspec.json.Decoder(ParentMessage)
+_from_worker: msgspec.json.Decoder[WorkerMessage] = msgspec.json.Decoder(WorkerMessage)
+
+
+class FrameError(ValueError):
+    """A frame that is longer than its receiver accepts."""
+
+
+class VersionError(ValueError):
+    """A message that this version of the program cannot decode. It holds nothing of the message."""
+
+    SENTENCE: ClassVar[str] = (
+        "cannot decode a message from the parent; was x509proxy upgraded without a restart?"
+    )
+
+    def __init__(self) -> None:
+        super().__init__(self.SENTENCE)
+
+
+def encode_parent_message(message: ParentMessage) -> bytes:
+    """Return a message to a worker as a frame.
+
+    :raises SettingsError: it is too large, or the settings hold text that is not UTF-8.
+    """
+    try:
+        return frame(msgspec.json.encode(message))
+    except UnicodeEncodeError:
+        # A path from the command line, in another encoding.
+        raise SettingsError(
+            "workers: found a setting that is not UTF-8, expected UTF-8, which workers are sent"
+        ) from None
+    except FrameError as error:
+        raise SettingsError(f"workers: {error}") from None
+
+
+def decode_parent_message(content: bytes) -> ParentMessage:
+    """Decode a message in a worker.
+
+    :raises VersionError: it is of another version, or no message.
+    """
+    try:
+        message = _from_parent.decode(content)
+    except (ValueError, RecursionError):
+        # ``from None``: the error may quote a value.
+        raise VersionError from None
+    if isinstance(message, Task) and message.version != _VERSION:
+        raise VersionError
+    return message
+
+
+def encode_worker_message(message: WorkerMessage) -> bytes:
+    """Return a message to the parent as a frame."""
+    return frame(msgspec.json.encode(message))
+
+
+def decode_worker_message(content: bytes) -> WorkerMessage:
+    """Decode a message in the parent.
+
+    :raises ValueError: it is no message of a known kind.
+    """
+    try:
+        return _from_worker.decode(content)
+    except RecursionError:
+        raise ValueError("found a message with too many levels, expected a known one") from None
+
+
+def frame(content: bytes) -> bytes:
+    """Return the content with its length before it.
+
+    :raises FrameError: it is longer than any receiver accepts.
+    """
+    if len(content) > _MAX_FRAME:
+        raise FrameError(f"found a message of {len(content)} bytes, expected {_MAX_FRAME} or less")
+    return _LENGTH.pack(len(content)) + content
 
 
 class Frames:
-    """Bytes to frames. Each has its length before it, four bytes."""
+    """A parser of frames. ``max_bytes``: of the content of one frame."""
 
-    def __init__(self, largest: int = _LARGEST) -> None:
-        self._largest = largest
+    def __init__(self, max_bytes: int = _MAX_FRAME) -> None:
+        self._max_bytes = max_bytes
         self._data = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The frames that are complete now.
+        """Yield the contents of the frames that are complete now.
 
-        :raises ValueError: one that is too long.
+        :raises FrameError: a frame is too long.
         """
         self._data += data
         while len(self._data) >= _LENGTH.size:
             [length] = _LENGTH.unpack_from(self._data)
-            if length > self._largest:
-                raise ValueError(
-                    f"found a frame of {length} bytes, expected {self._largest} or less"
+            if length > self._max_bytes:
+                raise FrameError(
+                    f"found a frame of {length} bytes, expected {self._max_bytes} or less"
                 )
             end = _LENGTH.size + length
             if len(self._data) < end:
@@ -76,87 +246,3 @@ class Frames:
             content = bytes(self._data[_LENGTH.size : end])
             del self._data[:end]
             yield content
-
-
-def frame(content: bytes) -> bytes:
-    """The content with its length before it."""
-    return _LENGTH.pack(len(content)) + content
-
-
-def write_message(message: Message) -> bytes:
-    """A message as JSON."""
-    return msgspec.json.encode(message)
-
-
-def read_message(content: bytes) -> Message:
-    """A message from JSON.
-
-    :raises ValueError: it is no object with a ``kind``.
-    """
-    message = msgspec.json.decode(content)
-    if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
-        raise ValueError("found no message, expected an object with a kind")
-    return message
-
-
-def pack(thing: Task | Configuration | Message) -> bytes:
-    """What the parent says, as a pickle."""
-    out = io.BytesIO()
-    _Pickler(out, pickle.HIGHEST_PROTOCOL).dump(thing)
-    return out.getvalue()
-
-
-def unpack(content: bytes) -> Any:
-    """What the parent has said.
-
-    :raises Exception: of any kind; it was packed by another version of this program, for instance.
-    """
-    return _Unpickler(io.BytesIO(content)).load()
-
-
-class _Pickler(pickle.Pickler):
-    def reducer_override(self, obj: Any) -> Any:
-        match obj:
-            case enum.Enum():
-                # Python 3.11 has had two ways of its own, one of which asks for getattr.
-                return type(obj), (obj.value,)
-            case x509.Certificate():
-                return _certificate, (obj.public_bytes(Encoding.DER),)
-            case x509.CertificateRevocationList():
-                return _crl, (obj.public_bytes(Encoding.DER),)
-            case key if isinstance(key, PrivateKey):
-                return _private_key, (
-                    key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
-                )
-        return NotImplemented
-
-
-def _certificate(der: bytes) -> x509.Certificate:
-    return x509.load_der_x509_certificate(der)
-
-
-def _crl(der: bytes) -> x509.CertificateRevocationList:
-    return x509.load_der_x509_crl(der)
-
-
-def _private_key(der: bytes) -> PrivateKey:
-    key = load_der_private_key(der, None)
-    assert isinstance(key, PrivateKey)
-    return key
-
-
-_MADE_BY = (_certificate, _crl, _private_key)
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        # With a dot in its name, a thing would be looked for in whatever our modules import.
-        if module.startswith("x509proxy.") and "." not in name:
-            found = super().find_class(module, name)
-            if found in _MADE_BY or (
-                isinstance(found, type) and found.__module__.startswith("x509proxy.")
-            ):
-                return found
-        raise pickle.UnpicklingError(
-            f"found {module}.{name}, expected none but classes of x509proxy"
-        )

@@ -19,7 +19,7 @@ from x509proxy.service.access_log import open_log
 from x509proxy.service.admin import Admin
 from x509proxy.service.gc_tuning import relax_collector, restore_collector
 from x509proxy.service.listening import ListeningEndpoint
-from x509proxy.service.reload import FileWatcher, Reloader
+from x509proxy.service.reload import FileWatcher, Reload, Reloader
 from x509proxy.service.sd_notify import Notifier
 from x509proxy.service.server import ProxyServer
 from x509proxy.service.supervisor import WorkerSupervisor
@@ -50,10 +50,9 @@ class ProxyService(Service):
         self.serving: ProxyServer | WorkerSupervisor = kind(
             configuration, reactor, open_log(settings.access_log)
         )
-        self.reloading = Reloader(
-            configuration, read or (lambda: load_configuration(settings)), self._use
-        )
-        self.reloading.observe = lambda reload: self.serving.counters.reloaded(reload.error)
+        self._read = read or (lambda: load_configuration(settings))
+        self.reloading = Reloader(configuration, self._read_again, self._use)
+        self.reloading.observe = self._reloaded
         self.admin = (
             None if settings.admin is None else Admin(settings.admin, self.serving, reactor)
         )
@@ -62,8 +61,7 @@ class ProxyService(Service):
         self._notifier = Notifier.from_environment()
         self._old_signals: dict[signal.Signals, Any] = {}
         if isinstance(self.serving, WorkerSupervisor):
-            self.serving.not_used = self._not_used
-            self.serving.serves = self._tell_ready
+            self.serving.on_serving = self._notify_ready
 
     @property
     def addresses(self) -> list[IAddress]:
@@ -88,7 +86,7 @@ class ProxyService(Service):
         if isinstance(self.serving, WorkerSupervisor):
             self.serving.start()
         else:
-            self._reactor.callWhenRunning(self._tell_ready)
+            self._reactor.callWhenRunning(self._notify_ready)
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let what is in flight end, within the client's ``drain_timeout``."""
@@ -141,27 +139,30 @@ class ProxyService(Service):
 
     def reload(self) -> None:
         """Read all files again, check all, then swap; a broken file changes nothing."""
-        self._notifier.reloading()
         self.reloading.reload()
-        self._tell_ready()
 
-    def _not_used(self, sentence: str) -> None:
-        self.reloading.failed(sentence)
-        self._tell_ready()
+    def _read_again(self) -> Configuration:
+        self._notifier.reloading()
+        return self._read()
 
-    def _tell_ready(self) -> None:
+    def _reloaded(self, reload: Reload) -> None:
+        self.serving.counters.reloaded(reload.error)
+        self._notify_ready()
+
+    def _notify_ready(self) -> None:
+        """Send systemd that the start or the reload has ended; a worker may begin to serve while either runs."""
         last = self.reloading.last
-        # A worker may begin to serve when the end has begun.
-        if self.running:
+        if self.running and not self.reloading.is_running:
             self._notifier.ready(
                 "serving"
                 if last is None or last.ok
                 else f"serving; the last reload failed: {last.error}"
             )
 
-    def _use(self, configuration: Configuration) -> None:
-        self.serving.use(configuration)
+    def _use(self, configuration: Configuration) -> Deferred[None] | None:
+        used = self.serving.use(configuration)
         self._watch(configuration)
+        return used
 
     def _watch(self, configuration: Configuration) -> None:
         files = [

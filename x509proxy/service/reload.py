@@ -1,11 +1,12 @@
-"""To read everything again and use it, or to say in one sentence why not; and to notice that there is something to read.
+"""Reloads: everything is read and checked again and then used, or one sentence reports why not.
 
 Facts
 -----
-* Files are replaced one after the other: between a new certificate and its key there is a moment when they do not fit. So a
-  change counts when a second look finds it as the first did.
-* certbot makes its links in ``live/`` point to other files, lego writes a file anew: device, inode, size and time of what a name
-  leads to, together, tell both.
+* Files are replaced one after the other: between a new certificate and its key there is a moment when
+  they do not fit. So a change counts when a second look finds it as the first did.
+* certbot makes its links in ``live/`` point to other files, lego writes a file anew. Device, inode,
+  size and time of the file that a name leads to, together, detect both.
+* With workers a reload ends when all of them have reported. It counts once, as a success or a failure.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from x509proxy.config.loader import Configuration
 from x509proxy.settings import Change, ProxySettings, Settings, SettingsError, keys
@@ -27,20 +30,24 @@ __all__ = ["FileWatcher", "Reload", "Reloader"]
 
 @attrs.frozen
 class Reload:
-    """How a reload went. ``time``: seconds since the epoch; ``error``: the sentence that says why the old one goes on serving."""
+    """The result of a reload. ``time``: seconds since the epoch; ``error``: the reason why it failed, or ``""``."""
 
     time: float
     error: str = ""
 
     @property
     def ok(self) -> bool:
+        """Return whether the new files are used."""
         return not self.error
 
 
 class Reloader:
-    """The configuration of the day. ``read``: reads and checks everything; ``use``: serves by it.
+    """The configuration that is in use, and the way to the next one.
 
-    Both raise SettingsError, and then nothing has changed. ``last``: how the last one went; ``observe`` is called with each.
+    ``read``: reads and checks everything; ``use``: serves by it, and may return a Deferred that fires
+    when all workers do. Where either fails with SettingsError, the old configuration stays.
+    ``last``: the result of the last reload; ``observe`` is called with each result.
+    ``is_running``: true while a reload has no result yet.
     """
 
     _log = Logger()
@@ -49,33 +56,43 @@ class Reloader:
         self,
         configuration: Configuration,
         read: Callable[[], Configuration],
-        use: Callable[[Configuration], None],
+        use: Callable[[Configuration], Deferred[None] | None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self.configuration = configuration
         self.last: Reload | None = None
         self.observe: Callable[[Reload], None] = lambda _: None
+        self.is_running = False
+        self._is_requested = False
         self._read = read
         self._use = use
         self._now = now
 
     def reload(self) -> None:
-        """Read all files again, check all, then swap; a broken file changes nothing."""
-        try:
-            found = self._read()
-            _check_fixed(self.configuration.settings, found.settings)
-            self._use(found)
-        except SettingsError as error:
-            self.failed(str(error))
-        except Exception as error:
-            # A sentence of somebody else's may hold anything: its kind will do.
-            self._log.failure("reload: found what nobody has thought of")
-            self.failed(f"found an error of the kind {type(error).__name__}")
-        else:
-            self._used(found)
+        """Read all files again, check all, then swap; a broken file changes nothing.
 
-    def failed(self, sentence: str) -> None:
-        """It could not be used, and this is why."""
+        While a reload runs, requests for others are answered by one more, after it.
+        """
+        self._is_requested = True
+        if not self.is_running:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._is_requested, self.is_running = False, True
+        maybeDeferred(self._swap).addCallbacks(self._used, self._failed)
+
+    def _swap(self) -> Deferred[Configuration]:
+        found = self._read()
+        _check_fixed(self.configuration.settings, found.settings)
+        return maybeDeferred(self._use, found).addCallback(lambda _: found)
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(SettingsError):
+            sentence = str(failure.value)
+        else:
+            # The text of an unexpected error may hold anything, so its kind has to do.
+            self._log.failure("reload: an unexpected error", failure)
+            sentence = f"found an error of the kind {type(failure.value).__name__}"
         self._log.error("reload: {error}; the old files go on serving", error=sentence)
         self._end(Reload(self._now(), sentence))
 
@@ -88,7 +105,10 @@ class Reloader:
 
     def _end(self, reload: Reload) -> None:
         self.last = reload
+        self.is_running = False
         self.observe(reload)
+        if self._is_requested:
+            self._begin()
 
 
 def _check_fixed(old: ProxySettings, new: ProxySettings) -> None:
@@ -102,7 +122,7 @@ def _check_fixed(old: ProxySettings, new: ProxySettings) -> None:
 
 
 def _fixed(settings: Settings) -> dict[str, object]:
-    """Return the values that are bound, opened or started with rights that are gone by now."""
+    """Return the values of keys whose change needs a restart."""
     return {
         name: _fixed_part(getattr(settings, field.field))
         for name, field in keys(type(settings)).items()
@@ -123,7 +143,7 @@ _Stamp = tuple[int, int, int, int] | None
 
 
 class FileWatcher:
-    """Looks at files every few seconds, and calls ``changed`` when one of them is another than before."""
+    """A poll of files every few seconds, which calls ``changed`` when one of them has changed."""
 
     def __init__(self, clock: Any, changed: Callable[[], None]) -> None:
         self._clock = clock
@@ -134,7 +154,7 @@ class FileWatcher:
         self._before: dict[str, _Stamp] = {}
 
     def use(self, files: Iterable[str], seconds: float | None) -> None:
-        """Look at these from now on, so often, or never. What is known of a file already stays known."""
+        """Poll these files from now on, or none. The state of a file that is polled already is kept."""
         self.stop()
         if seconds is not None:
             self._used = {
@@ -144,7 +164,7 @@ class FileWatcher:
             self._call = self._clock.callLater(seconds, self._look)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         if self._call is not None:
             self._call.cancel()
             self._call = None

@@ -1,12 +1,14 @@
-"""Several processes that serve the same sockets, and the parent that binds these, starts the processes and starts them again.
+"""The parent of several processes that serve the same sockets: it binds, starts them and restarts them.
 
 Facts
 -----
-* The sockets are bound once and inherited. With ``SO_REUSEPORT`` each worker would have a queue of its own, and what has been
-  connected but not accepted when it dies would be reset; of a shared one, another worker takes it.
-* The parent has the configuration read, with rights that the workers need not have, and hands it down a pipe: not on a command
-  line nor in an environment, which others can read.
-* Whoever holds the other end of a pipe sees it close, however the holder has died: workers end with their parent.
+* The sockets are bound once and inherited. With ``SO_REUSEPORT`` each worker would have a queue of
+  its own, and connections in the queue of a worker that dies would be reset. From a shared queue,
+  another worker accepts them.
+* The parent reads the configuration, with rights that the workers need not have, and sends it through
+  a pipe. A command line or an environment would be visible to others.
+* A process sees its end of a pipe close when the process at the other end dies in any way. So workers
+  end with their parent.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -32,38 +34,46 @@ from x509proxy.monitoring.snapshot import Snapshot
 from x509proxy.monitoring.snapshot_builder import SnapshotBuilder
 from x509proxy.monitoring.worker_aggregation import WorkerAggregate
 from x509proxy.service.access_log import AccessLog, LogFile
-from x509proxy.service.ipc import Frames, Message, Task, frame, pack, read_message
+from x509proxy.service.ipc import (
+    Frames,
+    LogLine,
+    NewConfiguration,
+    NotUsed,
+    ParentMessage,
+    ReopenLog,
+    Serving,
+    SnapshotReport,
+    Task,
+    Used,
+    WorkerMessage,
+    decode_worker_message,
+    encode_parent_message,
+)
 from x509proxy.service.listening import ListeningEndpoint
 from x509proxy.service.server import contexts_for
+from x509proxy.settings import SettingsError
 
-__all__ = ["FOR_THE_PARENT", "FROM_PARENT", "TO_PARENT", "WorkerSupervisor"]
+__all__ = ["FROM_PARENT", "PARENT_SIGNALS", "TO_PARENT", "WorkerSupervisor"]
 
 FROM_PARENT, TO_PARENT = 3, 4
 """The descriptors of a worker's two pipes. After them come the access log and the sockets."""
-FOR_THE_PARENT = (signal.SIGHUP, signal.SIGUSR1)
-"""Signals that it catches, and tells its workers what is to be done; sent to all processes, they must not end a worker."""
-_REST = 5
-_PAUSES = (
-    1.0,
-    2.0,
-    4.0,
-    8.0,
-    16.0,
-    30.0,
-)  # seconds, before a worker that has died is started again
-_LONG = 60.0  # seconds; who has lived so long has not died of what is wrong at the start
+PARENT_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
+"""Signals for the parent, which sends messages to its workers. Sent to all processes, they must not end a worker."""
+_FIRST_FREE = 5
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds, before a worker that has died is restarted
+_LONG_LIFE = 60.0  # seconds; after that a death has another reason than the start
 _GRACE = 5.0  # seconds, beyond the stop timeout
-_LOOK = 1.0  # seconds; workers report as often
-# Looks without a report until a worker is taken to be stopped or to hang. They are counted, and not timed: a parent that was
-# stopped itself has read no report.
-_SILENT_LOOKS = 10
-_SILENT_LOOKS_AT_START = 60
-_LOOKS_UNSERVED = 10
-_LARGEST_MESSAGE = 1 << 24
-_LONGEST_LINE = 4096
+_CHECK_INTERVAL = 1.0  # seconds; workers report as often
+# Checks without a report until a worker counts as stopped or hanging. Checks are counted instead of
+# seconds: a parent that was stopped itself has read no report.
+_MAX_SILENT_CHECKS = 10
+_MAX_SILENT_CHECKS_AT_START = 60
+_MAX_UNSERVED_CHECKS = 10
+_MAX_WORKER_MESSAGE = 1 << 24
+_MAX_LINE = 4096
 _ENDED = "worker {worker} (process {pid}) has ended, {how}; another is started in {pause:g} s"
 _NOT_STARTED = "worker {worker} cannot be started: {how}; it is tried again in {pause:g} s"
-# What systemd tells one process only.
+# Set by systemd for one process only.
 _NOT_INHERITED = (
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
@@ -81,11 +91,39 @@ class _Closing(NamedFactory):
         return None
 
 
+class _Reports:
+    """The workers' reports about one new configuration. ``done`` fires when the last one is there."""
+
+    def __init__(self, workers: Iterable[int]) -> None:
+        self.done: Deferred[None] = Deferred()
+        self._missing = set(workers)
+        self._errors: list[str] = []
+        self._fire()
+
+    def add(self, worker: int, error: str = "") -> None:
+        """Note the first report of a worker, or its end; ``error``: the reason why it was not used."""
+        if worker in self._missing:
+            self._missing.remove(worker)
+            if error:
+                self._errors.append(f"worker {worker}: {error}")
+            self._fire()
+
+    def _fire(self) -> None:
+        if self._missing:
+            return
+        if not self._errors:
+            self.done.callback(None)
+            return
+        first, *others = self._errors
+        more = f" (and {len(others)} more workers)" if others else ""
+        self.done.errback(SettingsError(first + more))
+
+
 class WorkerSupervisor:
     """The parent's side.
 
-    ``fleet``: what is known of the workers. ``not_used``: called with the reason why one of them does not serve by a new
-    configuration; ``serves``: whenever one has begun to serve.
+    ``aggregate``: the state of the workers, as they report it; ``on_serving``: called each time that
+    one of them has begun to serve.
     """
 
     _log = Logger()
@@ -93,13 +131,17 @@ class WorkerSupervisor:
     def __init__(
         self, configuration: Configuration, reactor: Any, log_file: LogFile | None = None
     ) -> None:
+        """Check the configuration as far as workers would.
+
+        :raises SettingsError: OpenSSL rejects a certificate, a key or a list, or it cannot be sent.
+        """
         contexts_for(configuration)
+        encode_parent_message(NewConfiguration.of(configuration))
         self.configuration = configuration
-        self.not_used: Callable[[str], None] = lambda _: None
-        self.serves: Callable[[], None] = lambda: None
+        self.on_serving: Callable[[], None] = lambda: None
         self.reactor = reactor
         self.counters = Counters()
-        self.fleet = WorkerAggregate(
+        self.aggregate = WorkerAggregate(
             SnapshotBuilder(self.counters, lambda: self.configuration).snapshot
         )
         self.workers = [
@@ -109,15 +151,17 @@ class WorkerSupervisor:
         self._ports: list[IListeningPort] = []
         self._call: IDelayedCall | None = None
         self._unserved = 0
+        self._reports = _Reports(())
 
     @property
     def addresses(self) -> list[IAddress]:
+        """Return the addresses of the sockets."""
         return [port.getHost() for port in self._ports]
 
     def listen(self, places: Sequence[ListeningEndpoint]) -> None:
-        """Bind, and accept nothing: that is for the workers to do.
+        """Bind the sockets, without accepting: the workers accept.
 
-        :raises SettingsError: one of the places cannot be had; the others are given back by :meth:`stop`.
+        :raises SettingsError: a place cannot be bound; :meth:`stop` releases the others.
         """
         for place in places:
             port: Any = place.bind(_Closing())
@@ -128,57 +172,64 @@ class WorkerSupervisor:
         """Start all workers."""
         for worker in self.workers:
             worker.start()
-        self._look_later()
+        self._check_later()
 
-    def _look_later(self) -> None:
-        self._call = self.reactor.callLater(_LOOK, self._look)
+    def _check_later(self) -> None:
+        self._call = self.reactor.callLater(_CHECK_INTERVAL, self._check)
 
-    def _look(self) -> None:
-        """Find workers that are stopped or hang; and turn clients away while there is none to serve them."""
-        self._look_later()
+    def _check(self) -> None:
+        """Find workers that are stopped or hang, and close connections while none serves."""
+        self._check_later()
         for worker in self.workers:
-            worker.look()
+            worker.check()
         self._unserved = 0 if any(worker.serves for worker in self.workers) else self._unserved + 1
-        if self._unserved == _LOOKS_UNSERVED:
+        if self._unserved == _MAX_UNSERVED_CHECKS:
             self._log.error("no worker serves: connections are closed until one does")
             for port in self._ports:
                 port.startReading()  # type: ignore[attr-defined]
 
     def _is_served(self) -> None:
-        if self._unserved >= _LOOKS_UNSERVED:
+        if self._unserved >= _MAX_UNSERVED_CHECKS:
             self._log.info("a worker serves again")
         self._unserved = 0
         for port in self._ports:
             port.stopReading()  # type: ignore[attr-defined]
 
-    def use(self, configuration: Configuration) -> None:
-        """Serve by another configuration.
+    def use(self, configuration: Configuration) -> Deferred[None]:
+        """Serve by another configuration. Each worker that is started from now on gets it.
 
-        :raises SettingsError: OpenSSL does not take a certificate, a key or a list.
+        The result fires when every worker that was sent it has reported; it fails with SettingsError
+        if one could not use it, or ended first. Call it again only then.
+
+        :raises SettingsError: OpenSSL rejects a certificate, a key or a list, or it cannot be sent;
+            no worker is sent anything.
         """
         contexts_for(configuration)
+        frame = encode_parent_message(NewConfiguration.of(configuration))
         self.configuration = configuration
-        self.tell(configuration)
+        sent = [worker.number for worker in self.workers if worker.send(frame)]
+        self._reports = _Reports(sent)
+        return self._reports.done
 
     def snapshot(self) -> Snapshot:
-        """What there is to see of all of them, for ``[admin]``."""
-        return self.fleet.snapshot()
+        """Return the state of all of them, for ``[admin]``."""
+        return self.aggregate.snapshot()
 
     def reopen_log(self) -> None:
-        """Go on in the access log's new file, in all workers."""
+        """Continue in the access log's new file, in all workers."""
         self._access_log.reopen()
-        self.tell({"kind": "reopen log"})
+        self.broadcast(ReopenLog())
 
-    def tell(self, thing: Configuration | Message) -> None:
-        """Say something to all workers."""
-        data = frame(pack(thing))
+    def broadcast(self, message: ParentMessage) -> None:
+        """Send a message to all workers that run."""
+        frame = encode_parent_message(message)
         for worker in self.workers:
-            worker.tell(data)
+            worker.send(frame)
 
     def stop(self) -> Deferred[None]:
-        """Have all workers end what is in flight, within ``drain_timeout``, and end."""
+        """Let all workers finish their exchanges, within ``drain_timeout``, and end."""
         ports, self._ports = self._ports, []
-        self.fleet.draining = True
+        self.aggregate.draining = True
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -189,49 +240,48 @@ class WorkerSupervisor:
         ]
         return DeferredList(ends).addCallback(lambda _: self._access_log.close())
 
-    # The workers' calls.
+    # Calls from the workers' processes.
 
     def task(self) -> tuple[Task, dict[int, int]]:
-        """What a new worker is to do, and which of our descriptors it needs for it under which numbers."""
+        """Return the task of a new worker, and the parent's descriptors by their numbers in the worker."""
         given: dict[int, int] = {}
         log: int | None = None
         if self._access_log.file is not None:
-            log = _REST
+            log = _FIRST_FREE
             given[log] = self._access_log.file.fileno()
         sockets = []
-        for number, port in enumerate(self._ports, _REST + 1):
+        for number, port in enumerate(self._ports, _FIRST_FREE + 1):
             given[number] = port.fileno()  # type: ignore[attr-defined]
             sockets.append((number, int(port.addressFamily)))  # type: ignore[attr-defined]
-        return Task(self.configuration, tuple(sockets), log), given
+        return Task(NewConfiguration.of(self.configuration), tuple(sockets), log), given
 
-    def hear(self, number: int, message: Message) -> None:
-        """A worker says something.
-
-        :raises ValueError: something that nobody understands.
-        """
+    def on_message(self, number: int, message: WorkerMessage) -> None:
+        """Act on a message of a worker."""
         match message:
-            case {
-                "kind": "log",
-                "level": str(level),
-                "namespace": str(namespace),
-                "text": str(text),
-            }:
-                Logger(namespace=namespace).emit(
-                    _level(level), "worker {worker}: {text}", worker=number, text=text
+            case LogLine():
+                Logger(namespace=message.namespace).emit(
+                    _level(message.level),
+                    "worker {worker}: {text}",
+                    worker=number,
+                    text=message.text,
                 )
-            case {"kind": "snapshot", "snapshot": table}:
-                self.fleet.heard(number, Snapshot.told(table))
-            case {"kind": "serving"}:
+            case SnapshotReport():
+                self.aggregate.heard(number, message.snapshot)
+            case Serving():
                 self._is_served()
-                self.serves()
-            case {"kind": "alive"}:
-                pass
-            case {"kind": "not used", "error": str(sentence)}:
-                self.not_used(f"worker {number}: {sentence}")
+                self.on_serving()
+            case Used():
+                self._reports.add(number)
+            case NotUsed():
+                self._reports.add(number, message.error)
             case _:
-                raise ValueError(
-                    f"found a message of the kind {message['kind']!r}, expected a known one"
-                )
+                # Alive: each frame is a sign of life.
+                pass
+
+    def on_end(self, number: int) -> None:
+        """Note that a worker's process has ended."""
+        self.aggregate.ended(number)
+        self._reports.add(number, "its process ended before it used the new configuration")
 
 
 def _level(name: str) -> Any:
@@ -239,18 +289,18 @@ def _level(name: str) -> Any:
 
 
 class _Worker(ProcessProtocol):
-    """One of the crew, from the first of its processes to the last. ``serves``: whether this one has begun to."""
+    """One worker, from its first process to its last. ``serves``: true once this process has begun to."""
 
     transport: Any
 
-    def __init__(self, crew: WorkerSupervisor, number: int) -> None:
+    def __init__(self, supervisor: WorkerSupervisor, number: int) -> None:
         self.pid = 0
         self.number = number
-        self._crew = crew
-        self._clock = crew.reactor
-        self._log = Logger(namespace=f"{__name__}.Crew")
-        self._deaths = 0
-        self._born = 0.0
+        self._supervisor = supervisor
+        self._clock = supervisor.reactor
+        self._log = Logger(namespace=f"{__name__}.WorkerSupervisor")
+        self._restarts = 0
+        self._started = 0.0
         self.serves = False
         self._silent = 0
         self._call: IDelayedCall | None = None
@@ -258,26 +308,27 @@ class _Worker(ProcessProtocol):
         self._stopped: Deferred[None] | None = None
 
     def start(self) -> None:
-        """Start a process. Its task goes through the pipe."""
-        task, given = self._crew.task()
+        """Start a process, and send its task through the pipe."""
+        task, given = self._supervisor.task()
         self._call = None
-        self._frames, self._errors, self._born = (
-            Frames(_LARGEST_MESSAGE),
+        self._frames, self._errors, self._started = (
+            Frames(_MAX_WORKER_MESSAGE),
             b"",
             self._clock.seconds(),
         )
         try:
             process = self._spawn({0: 0, 1: 1, 2: "r", FROM_PARENT: "w", TO_PARENT: "r", **given})
         except OSError as error:
-            # No memory, or too many processes: later there may be room.
+            # No memory, or too many processes; that may pass.
             self._start_later(_NOT_STARTED, 0, os.strerror(error.errno or 0))
             return
         self.pid, self._pipe_open, self._silent = process.pid, True, 0
-        self.tell(frame(pack(task)))
+        self.send(encode_parent_message(task))
 
     def _spawn(self, numbers: dict[int, Any]) -> Any:
-        # What is held back here is held back there from the first moment on; what is only ignored, Twisted sets back.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_PARENT)
+        # Blocked signals are inherited, and so blocked in the worker from its first moment. Ignored
+        # ones are not: Twisted resets them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENT_SIGNALS)
         try:
             return self._clock.spawnProcess(
                 self, sys.executable, _command(self._clock), _environment(), childFDs=numbers
@@ -285,24 +336,25 @@ class _Worker(ProcessProtocol):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def look(self) -> None:
-        """Kill a process that has been silent for too long; the signal ends one that is stopped, too."""
+    def check(self) -> None:
+        """Kill a process that has been silent for too long. SIGKILL ends a stopped one, too."""
         self._silent += 1
-        limit = _SILENT_LOOKS if self.serves else _SILENT_LOOKS_AT_START
+        limit = _MAX_SILENT_CHECKS if self.serves else _MAX_SILENT_CHECKS_AT_START
         if self.pid and self._silent == limit:
             sentence = (
-                "worker {worker} (process {pid}) has not reported for {looks} s, and is killed"
+                "worker {worker} (process {pid}) has not reported for {seconds} s, and is killed"
             )
-            self._log.error(sentence, worker=self.number, pid=self.pid, looks=limit)
+            self._log.error(sentence, worker=self.number, pid=self.pid, seconds=limit)
             self._signal(signal.SIGKILL)
 
-    def tell(self, data: bytes) -> None:
-        """Write down its pipe; one that is going hears nothing."""
+    def send(self, frame: bytes) -> bool:
+        """Write a frame to its pipe; return false if the pipe is closed."""
         if self._pipe_open:
-            self.transport.writeToChild(FROM_PARENT, data)
+            self.transport.writeToChild(FROM_PARENT, frame)
+        return self._pipe_open
 
     def stop(self, seconds: float) -> Deferred[None]:
-        """Have it end by itself, or after so many seconds at the latest; none is started again."""
+        """Let it end by itself, or kill it after so many seconds. It is not restarted."""
         self._stopped = Deferred()
         self._cancel()
         if not self.pid:
@@ -331,10 +383,10 @@ class _Worker(ProcessProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if childFD == TO_PARENT:
-            self._hear(data)
+            self._read(data)
         else:
             *lines, self._errors = (self._errors + data).split(b"\n")
-            self._errors = self._errors[-_LONGEST_LINE:]
+            self._errors = self._errors[-_MAX_LINE:]
             for line in lines:
                 self._log.error(
                     "worker {worker}: {text}",
@@ -342,16 +394,15 @@ class _Worker(ProcessProtocol):
                     text=line.decode("utf-8", "backslashreplace"),
                 )
 
-    def _hear(self, data: bytes) -> None:
+    def _read(self, data: bytes) -> None:
         try:
             for content in self._frames.feed(data):
-                message = read_message(content)
+                message = decode_worker_message(content)
                 self._silent = 0
-                self.serves = self.serves or message["kind"] == "serving"
-                self._crew.hear(self.number, message)
+                self.serves = self.serves or isinstance(message, Serving)
+                self._supervisor.on_message(self.number, message)
         except ValueError as error:
-            # It is not one of ours any more.
-            sentence = "worker {worker} says what nobody understands, and is killed: {error}"
+            sentence = "worker {worker} is killed: it sent a message that cannot be read: {error}"
             self._log.error(sentence, worker=self.number, error=str(error))
             self._signal(signal.SIGKILL)
 
@@ -363,17 +414,17 @@ class _Worker(ProcessProtocol):
         pid, self.pid = self.pid, 0
         self._pipe_open = self.serves = False
         self._cancel()
-        self._crew.fleet.ended(self.number)
+        self._supervisor.on_end(self.number)
         if self._stopped is None:
             self._start_later(_ENDED, pid, _how(reason.value))
         else:
             self._stopped.callback(None)
 
     def _start_later(self, sentence: str, pid: int, how: str) -> None:
-        if self._clock.seconds() - self._born >= _LONG:
-            self._deaths = 0
-        pause = _PAUSES[min(self._deaths, len(_PAUSES) - 1)]
-        self._deaths += 1
+        if self._clock.seconds() - self._started >= _LONG_LIFE:
+            self._restarts = 0
+        pause = _PAUSES[min(self._restarts, len(_PAUSES) - 1)]
+        self._restarts += 1
         self._log.error(sentence, worker=self.number, pid=pid, how=how, pause=pause)
         self._call = self._clock.callLater(pause, self.start)
 
@@ -388,12 +439,12 @@ def _how(reason: Any) -> str:
 
 
 def _command(reactor: Any) -> list[str]:
-    # -P: a daemon's folder is not one to import from.
+    # -P: modules in a daemon's working directory must not be imported.
     return [sys.executable, "-P", "-m", "x509proxy.service.worker", type(reactor).__module__]
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with what makes the worker find the modules that we have found."""
+    """Return the parent's environment, with the path on which it has found its modules."""
     inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     return {
         **inherited,

@@ -1,7 +1,8 @@
-"""One of several processes that serve: ``python -m x509proxy.service.worker REACTOR``, started by :mod:`x509proxy.service.supervisor` alone.
+"""One of several processes that serve: ``python -m x509proxy.service.worker REACTOR``.
 
-It reads no files: what it is to do, and all it needs for it, comes through a pipe. When that pipe closes, be it that the parent
-wants so or that there is no parent any more, it accepts nothing more and ends when what is in flight has ended.
+:mod:`x509proxy.service.supervisor` alone starts it. It reads none of the files that the configuration
+names: settings and the contents of the files come through a pipe. The pipe closes when the parent
+closes it or dies. Then the worker accepts nothing more, and ends when its exchanges have ended.
 """
 
 from __future__ import annotations
@@ -20,28 +21,43 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
-from x509proxy.config.loader import Configuration
+from x509proxy.certificates.client_certificate import ignore_name_lengths
 from x509proxy.service.access_log import LogFile
 from x509proxy.service.gc_tuning import relax_collector
-from x509proxy.service.ipc import Frames, Message, Task, frame, unpack, write_message
-from x509proxy.service.supervisor import FOR_THE_PARENT, FROM_PARENT, TO_PARENT
+from x509proxy.service.ipc import (
+    Alive,
+    FrameError,
+    Frames,
+    LogLine,
+    NewConfiguration,
+    NotUsed,
+    ParentMessage,
+    Serving,
+    SnapshotReport,
+    Task,
+    Used,
+    VersionError,
+    WorkerMessage,
+    decode_parent_message,
+    encode_worker_message,
+)
+from x509proxy.service.supervisor import FROM_PARENT, PARENT_SIGNALS, TO_PARENT
 from x509proxy.settings import SettingsError
 from x509proxy.transport.monotonic import use_monotonic_time
 from x509proxy.upstream.name_resolver import NameResolver
 
 __all__ = ["Worker", "main"]
 
-# Of events by Twisted's old interface, such as "… starting on 8443".
+# Events by Twisted's old interface have this namespace, such as "… starting on 8443".
 _NAMESPACES = {"log_legacy": "twisted"}
 _QUIET = frozenset({LogLevel.debug})
-_REPORTS = (
-    1.0  # seconds between two signs of life, or snapshots where the parent has an admin listener
-)
+# Seconds between two signs of life, or snapshots if the parent has an admin listener.
+_REPORT_INTERVAL = 1.0
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Worker(Protocol):
-    """What its parent says is done."""
+    """The worker's side of the two pipes."""
 
     transport: Any
     _log = Logger(namespace="x509proxy.service.worker.Worker")
@@ -53,52 +69,50 @@ class Worker(Protocol):
         self.running: ProxyServer | None = None
         self._reactor = reactor
         self._frames = Frames()
-        self._full = False
-        self._mute = False
-        self._said: Deferred[None] | None = None
+        self._paused = False
+        self._closed = False
+        self._flushed: Deferred[None] | None = None
         self._ending = False
         reactor.addSystemEventTrigger("before", "shutdown", self._drain)
 
-    def say(self, message: Message) -> None:
-        """Say something to the parent; while that does not listen, it is lost: nothing piles up."""
-        if not self._full:
-            self.transport.write(frame(write_message(message)))
+    def send(self, message: WorkerMessage) -> None:
+        """Send a message to the parent, or drop it while the parent does not read.
+
+        Reports that the parent waits for are sent in any case. There is one for each of its messages.
+        """
+        is_report = isinstance(message, Serving | Used | NotUsed)
+        if not self._closed and (is_report or not self._paused):
+            self.transport.write(encode_worker_message(message))
 
     def log(self, event: LogEvent) -> None:
-        """A log observer: what is written goes into the parent's log."""
+        """Send an event to the parent's log (a log observer)."""
         if event["log_level"] not in _QUIET:
             text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-            namespace = event.get("log_namespace", "-")
-            self.say(
-                {
-                    "kind": "log",
-                    "level": event["log_level"].name,
-                    "namespace": _NAMESPACES.get(namespace, namespace),
-                    "text": text,
-                }
-            )
+            namespace = str(event.get("log_namespace", "-"))
+            level = event["log_level"].name
+            self.send(LogLine(level, _NAMESPACES.get(namespace, namespace), text))
 
     def end(self, exit_code: int = 0) -> None:
-        """Accept no more, and end when what is in flight has ended."""
+        """Accept no more, and end when all exchanges have ended."""
         if not self._ending:
             self._ending = True
             self.exit_code = exit_code
             self._reactor.stop()
 
     def _drain(self) -> Deferred[None]:
-        """What the reactor waits for before it stops: what is in flight, and then what is still to be said."""
+        """Return what the reactor waits for before it stops: the exchanges, and then the last messages."""
         self._ending = True
         stopped: Deferred[None] = self.running.stop() if self.running is not None else succeed(None)
-        return stopped.addCallback(lambda _: self._say_the_rest())
+        return stopped.addCallback(lambda _: self._flush())
 
-    def _say_the_rest(self) -> Deferred[None]:
-        said: Deferred[None] = Deferred()
-        if self._mute:
-            said.callback(None)
+    def _flush(self) -> Deferred[None]:
+        flushed: Deferred[None] = Deferred()
+        if self._closed:
+            flushed.callback(None)
         else:
-            self._said = said
+            self._flushed = flushed
             self.transport.loseConnection()
-        return said
+        return flushed
 
     # Twisted calls: the pipes.
 
@@ -108,91 +122,96 @@ class Worker(Protocol):
     def dataReceived(self, data: bytes) -> None:
         try:
             for content in self._frames.feed(data):
-                self._take(unpack(content))
+                self._on_message(decode_parent_message(content))
+        except (VersionError, FrameError):
+            # Another version may be on the disk by now than the one that the parent has in memory.
+            self._log.critical(VersionError.SENTENCE)
+            self.end(1)
+        except SettingsError as error:
+            sentence = "cannot use the configuration of the parent: {error}"
+            self._log.critical(sentence, error=str(error))
+            self.end(1)
         except Exception:
-            # Of any kind: another version may be on the disk by now than the one that the parent has in memory.
-            self._log.failure(
-                "the parent says what cannot be done, be it that x509proxy is another one since its start"
-            )
+            self._log.failure("a message from the parent led to an error")
             self.end(1)
 
     def readConnectionLost(self) -> None:
         self.end()
 
     def writeConnectionLost(self) -> None:
-        self._full = self._mute = True
+        self._closed = True
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._full = self._mute = True
-        if self._said is not None:
-            self._said.callback(None)
+        self._closed = True
+        if self._flushed is not None:
+            self._flushed.callback(None)
         self.end()
 
     def pauseProducing(self) -> None:
-        self._full = True
+        self._paused = True
 
     def resumeProducing(self) -> None:
-        self._full = False
+        self._paused = False
 
     def stopProducing(self) -> None:
-        self._full = True
+        self._paused = True
 
     # Inside.
 
-    def _take(self, thing: Any) -> None:
-        match thing:
+    def _on_message(self, message: ParentMessage) -> None:
+        match message:
             case Task():
-                self._begin(thing)
-            case Configuration():
-                self._use(thing)
-            case {"kind": "reopen log"}:
+                self._begin(message)
+            case NewConfiguration():
+                self._use(message)
+            case _:
+                # ReopenLog.
                 assert self.running is not None
                 self.running.reopen_log()
-            case _:
-                raise ValueError("found a message that nobody understands")
 
     def _begin(self, task: Task) -> None:
         from x509proxy.service.server import ProxyServer
 
-        path = task.configuration.settings.access_log
+        configuration = task.configuration.load()
+        path = configuration.settings.access_log
         log = LogFile(path, task.access_log) if path is not None else None
-        self.running = ProxyServer(task.configuration, self._reactor, log)
+        self.running = ProxyServer(configuration, self._reactor, log)
         self.running.adopt(task.sockets)
         relax_collector()
-        self.say({"kind": "serving"})
-        watched = task.configuration.settings.admin is not None
-        reporting = LoopingCall(self._report if watched else self._live)
+        self.send(Serving())
+        watched = configuration.settings.admin is not None
+        reporting = LoopingCall(self._report if watched else self._send_alive)
         reporting.clock = self._reactor
-        reporting.start(_REPORTS, now=watched)
+        reporting.start(_REPORT_INTERVAL, now=watched)
 
-    def _live(self) -> None:
-        """Have the parent know that this process is not stopped, and does not hang."""
-        self.say({"kind": "alive"})
+    def _send_alive(self) -> None:
+        """Show the parent that this process is neither stopped nor hangs."""
+        self.send(Alive())
 
     def _report(self) -> None:
         assert self.running is not None
         try:
-            self.say({"kind": "snapshot", "snapshot": self.running.snapshot()})
+            self.send(SnapshotReport(self.running.snapshot()))
         except Exception:
-            # Or the loop would end with it, and the parent would take this worker for dead.
+            # It would end the loop, and the parent would kill this worker as silent.
             self._log.failure("no snapshot could be made for the parent")
 
-    def _use(self, configuration: Configuration) -> None:
+    def _use(self, message: NewConfiguration) -> None:
         assert self.running is not None
         try:
-            self.running.use(configuration)
+            self.running.use(message.load())
         except SettingsError as error:
-            self.say({"kind": "not used", "error": str(error)})
+            self.send(NotUsed(str(error)))
         except Exception as error:
-            # The old one goes on serving; to end here would be to end everywhere.
+            # The old one stays in use: to end here would end every worker.
             self._log.failure("a new configuration could not be used")
-            self.say(
-                {"kind": "not used", "error": f"found an error of the kind {type(error).__name__}"}
-            )
+            self.send(NotUsed(f"found an error of the kind {type(error).__name__}"))
+        else:
+            self.send(Used())
 
 
 def main(reactor_module: str) -> int:
-    """Serve with the reactor of that module, until the parent says so or a signal comes; the exit code."""
+    """Serve with the reactor of that module until the parent closes its pipe; return the exit code."""
     namedModule(reactor_module).install()
     from twisted.internet import reactor
 
@@ -200,14 +219,16 @@ def main(reactor_module: str) -> int:
 
 
 def serve(reactor: Any) -> int:
-    """The same, with a reactor that there is."""
+    """Serve with an installed reactor (:func:`main`)."""
+    ignore_name_lengths()
     use_monotonic_time(reactor)
     reactor.installNameResolver(NameResolver(reactor))
-    # The parent holds them back as it starts a worker: those that have come by now go, like those to come.
-    for number in FOR_THE_PARENT:
+    # The parent has blocked them at the start of this worker: those that are pending are dropped, too.
+    for number in PARENT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     worker = Worker(reactor)
-    # Ctrl-C and systemd tell all processes at once, and so the parent's word comes too: Twisted's own handlers would end twice.
+    # Ctrl-C and systemd send signals to all processes, and the parent closes the pipe, too: Twisted's
+    # own handlers would stop the reactor twice.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: reactor.callFromThread(worker.end))
     # Twisted's hint names the Windows one.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -89,6 +90,57 @@ class ReloadingTests(SynchronousTestCase):
             Reload(7.0, "found an error of the kind ZeroDivisionError"), reloading.last
         )
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def deferred(self) -> Reloader:
+        """A reloader whose workers have yet to report."""
+        self.reports: list[Deferred[None]] = []
+        self.read: list[Configuration] = []
+
+        def read() -> Configuration:
+            self.read.append(self.changed(preset="none"))
+            return self.read[-1]
+
+        def use(_: Configuration) -> Deferred[None]:
+            self.reports.append(Deferred())
+            return self.reports[-1]
+
+        reloading = Reloader(self.first, read, use, lambda: 7.0)
+        reloading.observe = self.observed.append
+        return reloading
+
+    def test_reported_later(self) -> None:
+        """With workers there is a result when they have reported, and only one."""
+        reloading = self.deferred()
+        reloading.reload()
+        self.assertEqual(
+            (True, None, [], self.first),
+            (reloading.is_running, reloading.last, self.observed, reloading.configuration),
+        )
+        self.reports[0].callback(None)
+        self.assertEqual((False, [Reload(7.0)]), (reloading.is_running, self.observed))
+        self.assertIs(self.read[0], reloading.configuration)
+
+    def test_failed_later(self) -> None:
+        """A worker that could not use it makes it one failed reload, and the next one can follow."""
+        reloading = self.deferred()
+        reloading.reload()
+        self.reports[0].errback(SettingsError("worker 1: no"))
+        self.assertEqual([Reload(7.0, "worker 1: no")], self.observed)
+        self.assertIs(self.first, reloading.configuration)
+        reloading.reload()
+        self.reports[1].callback(None)
+        self.assertEqual([Reload(7.0, "worker 1: no"), Reload(7.0)], self.observed)
+
+    def test_meanwhile(self) -> None:
+        """However many are asked for while one runs, one more follows, with the files of then."""
+        reloading = self.deferred()
+        for _ in range(4):
+            reloading.reload()
+        self.assertEqual((1, 1), (len(self.read), len(self.reports)))
+        self.reports[0].callback(None)
+        self.assertEqual((2, 2, 1), (len(self.read), len(self.reports), len(self.observed)))
+        self.reports[1].callback(None)
+        self.assertEqual((2, 2, False), (len(self.read), len(self.observed), reloading.is_running))
 
     def test_needs_a_restart(self) -> None:
         """What was bound, opened or started with rights that are gone cannot change, and nothing else does then."""
