@@ -171,7 +171,7 @@ class Configurations(SynchronousTestCase):
         self.assertIn("Not among the files of the parent", str(error))
         self.assertEqual(
             {"server.pem", "server.key", "header.txt", "ca.pem", "crl.pem", "other.pem", "name"}
-            | {"value"},
+            | {"value", "jwks.json"},
             {Path(path).name for path in found.files.contents},
         )
 
