@@ -1,4 +1,4 @@
-"""The last lines of CI: ``summary.py COUNTS REPORT STATUS``, from trial's counts and nox's report."""
+"""The last lines of CI: ``summary.py COUNTS STATUS REPORT…``, from trial's counts and nox's reports."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 def summary(counts: list[dict[str, Any]], report: list[dict[str, Any]]) -> tuple[int, int]:
     """Return how many tests passed and how many failed.
 
-    The suite counts once: the run with the fewest passes, and the one with the most failures. A
-    session that failed without a failed test counts as one failure.
+    The suite counts once: the whole run, which is that of the coverage, and the most failures of
+    any run. A session that failed without a failed test counts as one failure.
     """
     suite = [one for one in counts if one["session"].startswith(("coverage", "tests", "oldest"))]
     others = [one for one in counts if one not in suite]
-    passed = min((one["passed"] for one in suite), default=0)
+    passed = sum(one["passed"] for one in suite if one["session"].startswith("coverage"))
     passed += sum(one["passed"] for one in others)
     failed = max((one["failed"] for one in suite), default=0)
     failed += sum(one["failed"] for one in others)
@@ -29,13 +29,14 @@ def main(arguments: list[str]) -> int:
     """Print a line for each session, and the counts; return the exit status."""
     lines = Path(arguments[0]).read_text().splitlines() if Path(arguments[0]).exists() else []
     counts = [json.loads(line) for line in lines]
-    report = json.loads(Path(arguments[1]).read_text())["sessions"]
+    reports = [json.loads(Path(name).read_text())["sessions"] for name in arguments[2:]]
+    report = [one for sessions in reports for one in sessions]
     for one in report:
         print(f"{one['result']:>8} {one['signature']}")
     for one in counts:
         print("{session}: {passed} passed, {failed} failed, {skipped} skipped".format(**one))
     passed, failed = summary(counts, report)
-    if arguments[2] != "0" and not failed:
+    if arguments[1] != "0" and not failed:
         failed = 1
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
