@@ -104,7 +104,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=DEFAULT)
 def types(session: nox.Session) -> None:
     """mypy, strict, over everything."""
-    session.install("-e", ".[test,interop]")
+    session.install("-e", ".[test,interop,docs]")
     session.run("mypy", "--strict", *CHECKED)
 
 

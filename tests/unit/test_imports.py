@@ -8,6 +8,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from x509proxy import service
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "x509proxy"
 # twisted.web.proxy imports the global reactor: these modules are imported late (twisted #7806).
@@ -81,6 +83,17 @@ class SideEffects(SynchronousTestCase):
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         self.assertEqual((0, ""), (done.returncode, done.stderr))
+
+
+class Lazy(SynchronousTestCase):
+    def test_service(self) -> None:
+        """The service package hands on the two names that twistd looks up, and no other."""
+        self.assertEqual(
+            ["Options", "makeService"],
+            [getattr(service, name).__name__ for name in service.__all__],
+        )
+        with self.assertRaisesRegex(AttributeError, "no attribute 'other'"):
+            _ = service.other
 
 
 class Twisted(SynchronousTestCase):
