@@ -127,7 +127,7 @@ class TwoListeners(BrowserStage):
         self.fill_store(certificate=True)
         self.choose()
         self.assertTrue(self.told(self.proxy, self.page_of("/authorize")))
-        self.assertIn("tls=TLSv1.3", self.logged("/authorize")[0])
+        self.assertIn("tls_version=TLSv1.3", self.logged("/authorize")[0])
 
     def test_chosen_rsa(self) -> None:
         """The same with an RSA key."""

@@ -155,7 +155,7 @@ class Clients(ClientStage):
             program, self.play(program, status=program.refused, connections=program.asks)
         )
         log = self.proxy.log.read_text()
-        self.assertEqual({"TLSv1.3"}, set(re.findall(r"\btls=(\S+)", log)), log)
+        self.assertEqual({"TLSv1.3"}, set(re.findall(r"\btls_version=(\S+)", log)), log)
 
     def posted(self, program: Program, reports: list[dict[str, Any]], *, certificate: bool) -> None:
         """The back end saw the form once for each request, with the certificate or without."""
