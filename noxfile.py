@@ -43,7 +43,7 @@ PROGRAMS = (
 
 def trial(session: nox.Session, *arguments: str, coverage: bool = False) -> None:
     """Run trial; print its output, append its counts, and fail as it fails."""
-    log = Path(session.create_tmp()) / "trial.log"
+    log = Path(session.create_tmp()).resolve() / "trial.log"
     command = ["python", "-m", *(("coverage", "run", "-m") if coverage else ())]
     command += ["twisted.trial", f"--temp-directory={log.with_suffix('.d')}", *arguments]
     # trial's own output goes through: a session of ten minutes must not be silent.
@@ -141,7 +141,7 @@ def coverage(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation's site, with each warning an error; posargs: the folder to write to."""
     session.install("-e", ".[docs]")
-    folder = session.posargs[0] if session.posargs else str(Path(session.create_tmp()) / "html")
+    folder = session.posargs[0] if session.posargs else str(Path(session.create_tmp()).resolve() / "html")
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "docs", folder)
 
 
@@ -180,7 +180,7 @@ def interop(session: nox.Session) -> None:
     node = () if shutil.which("npm") else ("nodejs", "npm")
     debian(session, *PROGRAMS, *node)
     session.install("-e", ".[test,interop]")
-    folder = Path(session.create_tmp()) / "node"
+    folder = Path(session.create_tmp()).resolve() / "node"
     folder.mkdir(exist_ok=True)
     shutil.copy("interop/node/package.json", folder)
     install = ("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent")
