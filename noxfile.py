@@ -26,7 +26,7 @@ OLDEST = (
     "twisted==26.10.0",
     "pyopenssl==26.3.0",
     "cryptography==49.0.0",
-    "msgspec==0.20.0",
+    "msgspec==0.21.0",
     "tomli==2.2.1",
 )
 CHECKED = ("x509proxy", "tests", "interop", "bench", "docs")

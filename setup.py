@@ -42,7 +42,7 @@ setup(
         "cryptography>=49",
         "idna",
         "attrs",
-        "msgspec>=0.20",
+        "msgspec>=0.21",
         # Errors with their line, which tomllib has from Python 3.14 on.
         "tomli>=2.2",
     ],
