@@ -37,6 +37,8 @@ class Scanned(Stage):
     def setUp(self) -> None:
         super().setUp()
         self.proxy = self.proxy_and_back_end()
+        # Cleanups run in reverse: before the folder goes.
+        self.addCleanup(self.assert_no_traceback)
 
     def proxy_and_back_end(self) -> Proxy:
         """Start both, at free ports."""
@@ -60,7 +62,8 @@ class Scanned(Stage):
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
         return done.stdout
 
-    def tearDown(self) -> None:
+    def assert_no_traceback(self) -> None:
+        """Look for an error of the proxy's own in its log."""
         self.assertNotIn("Traceback", self.proxy.log.read_text(errors="replace"))
 
 
