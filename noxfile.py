@@ -141,7 +141,11 @@ def coverage(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation's site, with each warning an error; posargs: the folder to write to."""
     session.install("-e", ".[docs]")
-    folder = session.posargs[0] if session.posargs else str(Path(session.create_tmp()).resolve() / "html")
+    folder = (
+        session.posargs[0]
+        if session.posargs
+        else str(Path(session.create_tmp()).resolve() / "html")
+    )
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "docs", folder)
 
 

@@ -168,13 +168,6 @@ class KeycloakStage(Stage):
 
     # What the answers say.
 
-    def wait_for_log(self, proxy: Proxy, text: str) -> None:
-        """Wait for a line in the proxy's log, which collects what is frequent."""
-        end = time.monotonic() + 60
-        while text not in (log := proxy.log.read_text()):
-            self.assertLess(time.monotonic(), end, log)
-            time.sleep(0.1)
-
     def assert_bound(self, answer: Answer, client: ClientFiles) -> str:
         """Assert that a token was issued for this certificate; return it."""
         self.assertEqual(200, answer.status, answer.body)

@@ -121,6 +121,13 @@ class Stage(SynchronousTestCase):
             self.assertLess(time.monotonic(), end, log)
             time.sleep(0.1)
 
+    def wait_for_log(self, proxy: Proxy, text: str) -> None:
+        """Wait for a line in the proxy's log, which collects what is frequent."""
+        end = time.monotonic() + 60
+        while text not in (log := proxy.log.read_text()):
+            self.assertLess(time.monotonic(), end, log)
+            time.sleep(0.1)
+
     # The proxy and its clients.
 
     def write(self, name: str, data: str | bytes, mode: int = 0o600) -> Path:

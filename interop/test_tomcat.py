@@ -143,8 +143,8 @@ class Connect2id(ProofTestCase):
         proxy = self.proxy_for(tomcat)
         other = make_self_signed(KeyKind.EC, "somebody else")
         self.assert_never_fooled(proxy, self.path, [*_forgeries([self.secret], _values(other)[:2])])
+        self.wait_for_log(proxy, "1 forged certificate header from")
         log = proxy.log.read_text()
-        self.assertIn("1 forged certificate header from", log)
         self.assertNotIn(self.secret.lower(), log.lower())
         for name in (self.secret, self.secret.upper()):
             answer = self.ask(self.past_the_proxy(tomcat), self.path, [(name, _values(other)[0])])

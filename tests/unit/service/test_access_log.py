@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import stat
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,8 @@ class Files(FileTestCase):
             file.write(f"{number:099}")
         self.assertTrue(0 < file.dropped < 10000, file.dropped)
         self.assertEqual("its reader has stopped", file.error)
+        # A thread writes: it may not have begun.
+        select.select([reader], [], [], 30)
         self.assertEqual(b"0" * 99 + b"\n", os.read(reader, 100))
 
     def test_pipe_reopened(self) -> None:
