@@ -3,7 +3,7 @@
 Facts
 -----
 * People put the secret name in the wrong place, such as the path of the file that should hold it; so every text that
-  comes from outside goes through :func:`without_secrets` before it stands in an error (law L4).
+  comes from outside goes through :func:`without_secrets` before it stands in an error (invariant L4).
 * Names of header fields are compared without case, so a random part is counted in lower case.
 """
 

@@ -1,7 +1,7 @@
 """One request on its way: certificate to policy to header pairs to back end, and the answer back; what can go wrong on each leg.
 
 Everything that may refuse the request is done before a back end hears of it, and the head is written before a connection is
-asked for: any doubt or exception until then is an answer of ours, and not one byte to the back end (law L3).
+asked for: any doubt or exception until then is an answer of ours, and not one byte to the back end (invariant L3).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The proxy as a Twisted resource: streaming under our own factory, buffered and under the same laws under a stock ``Site``.
+"""The proxy as a Twisted resource: streaming under our own factory, buffered and by the same rules under a stock ``Site``.
 
 Importing this module installs a reactor, since ``twisted.web.proxy`` does: import it late.
 """

@@ -1034,7 +1034,7 @@ class Faults(AttackTestCase):
         await self.expect_service()
 
     async def test_everywhere(self) -> None:
-        """A failure in whatever is called on the way from handshake to header costs the back end not one byte (law L3)."""
+        """A failure in whatever is called on the way from handshake to header costs the back end not one byte (invariant L3)."""
         self.start()
         for target, name in (
             ("x509proxy.transport.tls_context", "_read"),
@@ -1077,7 +1077,7 @@ class Faults(AttackTestCase):
         await self.expect_service()
 
     async def test_certificate_not_given(self) -> None:
-        """A certificate that OpenSSL does not hand out is not taken for none (law L3)."""
+        """A certificate that OpenSSL does not hand out is not taken for none (invariant L3)."""
         self.start()
         await self.expect_closed(SSL.Connection, "get_peer_certificate", ValueError)
         await self.expect_service()
@@ -1206,7 +1206,7 @@ class Records(AttackTestCase):
 
 class Held(SynchronousTestCase):
     def test_small_pieces(self) -> None:
-        """A body that comes two bytes at a time is held in about its size: 64 KiB for each connection, not 1.4 MB (law L7)."""
+        """A body that comes two bytes at a time is held in about its size: 64 KiB for each connection, not 1.4 MB (invariant L7)."""
         serves: Any = SimpleNamespace(
             observe=lambda _: None, serve=lambda request: request.accept(lambda: None)
         )

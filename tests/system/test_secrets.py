@@ -1,4 +1,4 @@
-"""Law L4 over everything at once: the header's name, clients' certificates and the server's key never leave, whatever happens."""
+"""Invariant L4 over everything at once: the header's name, clients' certificates and the server's key never leave, whatever happens."""
 
 from __future__ import annotations
 
@@ -488,7 +488,7 @@ REQUIRED = PolicySettings(client_certificate=ClientAuth.REQUIRED)
 
 
 class Oracle(SynchronousTestCase):
-    """A client that tries names learns nothing: the right one, a wrong one and none get the same bytes (law L4)."""
+    """A client that tries names learns nothing: the right one, a wrong one and none get the same bytes (invariant L4)."""
 
     def answers(
         self, said: bytes, back_end: bytes = OK, **options: Any
@@ -522,7 +522,7 @@ class Oracle(SynchronousTestCase):
             self.assertEqual(self.answers(get("/")), self.answers(get("/", *lines)), lines)
 
     def test_recorded_afterwards(self) -> None:
-        """What is counted and logged of a request, which differs, comes after its response has left (law L4)."""
+        """What is counted and logged of a request, which differs, comes after its response has left (invariant L4)."""
         said = get("/", f"{NAME.decode()}: EVIL")
         stays = said.replace(b"Connection: close\r\n", b"")
         for sent, back_end, policy in (

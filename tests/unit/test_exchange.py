@@ -36,7 +36,7 @@ class BackendHealth(SynchronousTestCase):
             exchange().status = 200  # type: ignore[misc]
 
     def test_repr_holds_no_certificate(self) -> None:
-        """A record shown in a traceback tells a thumbprint, never the certificate's bytes (law L4)."""
+        """A record shown in a traceback tells a thumbprint, never the certificate's bytes (invariant L4)."""
         self.assertNotIn("der=", repr(exchange(samples.client())))
 
     def test_a_list_is_an_observer(self) -> None:

@@ -626,7 +626,7 @@ def broken(*_: object, **__: object) -> None:
 
 
 class Failing(TransferTestCase):
-    """What fails in a later turn, when nobody is there to catch it, is answered all the same (law L3)."""
+    """What fails in a later turn, when nobody is there to catch it, is answered all the same (invariant L3)."""
 
     def expect_logged(self) -> None:
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))

@@ -50,7 +50,7 @@ def numbers(room: type[Any]) -> list[str]:
 
 class Numbers(SynchronousTestCase):
     def test_bounded(self) -> None:
-        """No number can be switched off: zero, less than zero, infinity and no number at all are refused (law L7)."""
+        """No number can be switched off: zero, less than zero, infinity and no number at all are refused (invariant L7)."""
         for room in ROOMS:
             for name in numbers(room):
                 for number in (0, -1, math.inf, -math.inf, math.nan):
@@ -139,7 +139,7 @@ class Values(SynchronousTestCase):
         )
 
     def test_repr_keeps_the_secret(self) -> None:
-        """The header's name is not in the text that a traceback shows (law L4)."""
+        """The header's name is not in the text that a traceback shows (invariant L4)."""
         self.assertEqual(
             "ProxySettings(listen=('tcp:8443',), backend=('http://a',), preset='connect2id')",
             repr(ProxySettings(header="Sec-Client-X509-Cert-secret", backend=("http://a",))),

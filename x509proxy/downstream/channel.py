@@ -3,7 +3,7 @@
 Facts
 -----
 * Stock ``HTTPChannel`` goes on serving a request it has answered 400 when the rest comes in later TLS records. Here a refusal is
-  the last thing that is ever done with what a connection sends: the reader is dead, the channel mute (law L3).
+  the last thing that is ever done with what a connection sends: the reader is dead, the channel mute (invariant L3).
 * ``loseConnection`` over TLS sends close_notify and reads on until the client's, which is the lingering close that lets a
   client read an early answer (RFC 9112 section 9.6); a deadline ends it.
 * A producer registered with a TLS transport keeps ``loseConnection`` waiting: it is unregistered first.

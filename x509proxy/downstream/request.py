@@ -1,7 +1,7 @@
 """One request on a client's connection: what was asked, its body as it comes, and the way to answer it.
 
 A request's body is held until it is complete, or until so much has come that it has to be streamed (``request_buffer_bytes``): what
-turns out malformed within that has cost the back end not one byte (law L3), and a slow client keeps no back end waiting.
+turns out malformed within that has cost the back end not one byte (invariant L3), and a slow client keeps no back end waiting.
 """
 
 from __future__ import annotations

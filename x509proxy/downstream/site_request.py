@@ -1,4 +1,4 @@
-"""A request of a stock ``twisted.web.server.Site``, as the proxy sees it: buffered, and under the laws of our own channel.
+"""A request of a stock ``twisted.web.server.Site``, as the proxy sees it: buffered, and by the rules of the proxy's own channel.
 
 What this cannot mend is what the stock channel has done before: no deadlines but its one, and the body in memory or on disk.
 What it does mend: the head is validated again, and a request that the stock channel has answered 400 and still renders

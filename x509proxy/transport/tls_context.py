@@ -3,11 +3,11 @@
 Facts
 -----
 * A verify callback that returns True waives everything but possession of the key (RFC 8446 section 4.4.3): whatever OpenSSL
-  objected to is kept beside the connection and judged later (law L5). It is called once for each objection, then once more.
+  objected to is kept beside the connection and judged later (invariant L5). It is called once for each objection, then once more.
 * Only ``get_peer_certificate`` names the leaf. On a server the chain leaves it out, so its first entry is somebody else's
   certificate if the client likes (the class of Keycloak's CVE-2023-2422).
 * Resumption skips the callback and takes the certificate from the ticket; to have none takes both ``OP_NO_TICKET`` and
-  ``SESS_CACHE_OFF``, and without a session id context clients that try to resume fail the handshake (law L6).
+  ``SESS_CACHE_OFF``, and without a session id context clients that try to resume fail the handshake (invariant L6).
 * pyOpenSSL refuses changes to a context that has been used: a reload builds a new one and swaps it in.
 * An empty list of authorities in the CertificateRequest means "any": a list makes clients send nothing
   (kubernetes/ingress-nginx 8813).

@@ -53,7 +53,7 @@ class Fields(SynchronousTestCase):
         self.assertEqual({Flag.UNREADABLE}, ClientCertificate.from_der(sample, ()).flags)
 
     def test_repr_holds_no_certificate(self) -> None:
-        """Neither the certificate nor its chain is in the text that a log or a traceback shows (law L4)."""
+        """Neither the certificate nor its chain is in the text that a log or a traceback shows (invariant L4)."""
         text = repr(samples.client(chain=(b"chain-bytes",)))
         self.assertNotIn("der=", text)
         self.assertNotIn("chain", text)

@@ -207,7 +207,7 @@ class Pipelining(ChannelTestCase):
 
 
 class Mute(ChannelTestCase):
-    """After a refusal nothing that still arrives is served (law L3)."""
+    """After a refusal nothing that still arrives is served (invariant L3)."""
 
     def test_later_feeds(self) -> None:
         """The rest of a refused head, and whole requests after it, vanish."""
@@ -335,7 +335,7 @@ class Mute(ChannelTestCase):
         self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
 
     def test_not_kept(self) -> None:
-        """What has come behind a request that is refused is let go while the end is waited for (law L7)."""
+        """What has come behind a request that is refused is let go while the end is waited for (invariant L7)."""
         wire = self.connect(GET)
         wire.deliver(GET)
         self.assertEqual((1, 1), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
@@ -723,7 +723,7 @@ class Leaving(ChannelTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_full(self) -> None:
-        """While a client does not read what it is sent, nothing more is read of it (law L7)."""
+        """While a client does not read what it is sent, nothing more is read of it (invariant L7)."""
         wire = self.connect(GET)
         wire.protocol.pauseProducing()
         wire.deliver(GET[:9])
@@ -739,7 +739,7 @@ class Leaving(ChannelTestCase):
 
 
 class Failing(ChannelTestCase):
-    """An exception is an answer of ours, and a line in the log (law L3)."""
+    """An exception is an answer of ours, and a line in the log (invariant L3)."""
 
     def fail(self, request: Request) -> None:  # type: ignore[override]
         raise ZeroDivisionError

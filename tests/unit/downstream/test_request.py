@@ -431,7 +431,7 @@ class Recording(RequestTestCase):
     """Each exchange is told of once, after its end."""
 
     def test_after_the_response(self) -> None:
-        """It is told of when the response has left, whole: what is done then takes its time unseen (law L4)."""
+        """It is told of when the response has left, whole: what is done then takes its time unseen (invariant L4)."""
         for method, length in ((b"GET", 2), (b"POST", -1)):
             self.setUp()
             request = self.request(method=method)

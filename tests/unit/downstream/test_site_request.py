@@ -192,7 +192,7 @@ SECOND = b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class Mute(SiteTestCase):
-    """After a refusal of a request nothing that its connection sends is served (law L3)."""
+    """After a refusal of a request nothing that its connection sends is served (invariant L3)."""
 
     def expect_mute(self, request: bytes, status: int) -> None:
         for pieces in (
@@ -714,7 +714,7 @@ class Alone(SiteTestCase):
             self.assertTrue(self.back_end.disconnected)
 
     def test_broken_off_before_the_back_end(self) -> None:
-        """What breaks while a connection to the back end is made costs the back end not one byte (law L3)."""
+        """What breaks while a connection to the back end is made costs the back end not one byte (invariant L3)."""
         serve = self.resource.serve
 
         def broken(request: Any) -> None:

@@ -258,7 +258,7 @@ class Keys(PolicyTestCase):
         )
 
     def test_only_more(self) -> None:
-        """Weak keys stay refused: nothing below 2048 bits can be asked for, nor no kind of key at all (law L5)."""
+        """Weak keys stay refused: nothing below 2048 bits can be asked for, nor no kind of key at all (invariant L5)."""
         for bits in (1, 1024, 2047, 8193):
             self.assertIn(
                 "expected 2048 to 8192",

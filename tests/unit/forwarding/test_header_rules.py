@@ -251,7 +251,7 @@ class Any_(RulesTests):  # noqa: N801 - the word is taken
         st.booleans(),
     )
     def test_one_value_a_name(self, preset: str, certificate: Any, chain: bool) -> None:
-        """Whatever the preset, no two fields of what is sent have one name as the sloppiest reader sees it (law L1)."""
+        """Whatever the preset, no two fields of what is sent have one name as the sloppiest reader sees it (invariant L1)."""
         rules = HeaderRules.for_preset(PRESETS[preset], b"X-Secret")
         if certificate is not None and chain:
             certificate = attrs.evolve(certificate, chain=(b"one", b"two"))

@@ -276,7 +276,7 @@ class Others(RewritingTestCase):
             self.expect_quiet()
 
     def test_nothing_is_kept(self) -> None:
-        """Of what has passed nothing is kept (law L7): neither of a large answer nor of a small one."""
+        """Of what has passed nothing is kept (invariant L7): neither of a large answer nor of a small one."""
         sink = Kept()
         gathering = Rewriting(sink, SETTINGS)
         gathering.begin(200, b"OK", [(b"Content-Type", b"application/json")], Framing.CHUNKED, -1)
@@ -383,7 +383,7 @@ class Failing(RewritingTestCase):
         self.assertTrue(self.back.aborted)
 
     def test_fault(self) -> None:
-        """A fault of ours is a 502, and not half an answer (law L3)."""
+        """A fault of ours is a 502, and not half an answer (invariant L3)."""
         with patch.object(rewriting, "with_aliases", side_effect=ZeroDivisionError):
             self.expect_status(502, self.ask(sized(DOCUMENT, JSON)))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))

@@ -505,5 +505,5 @@ class Settings(SynchronousTestCase):
         self.assertIn("$.discovery", str(raised))
 
     def test_size(self) -> None:
-        """Nothing of no size is looked at (law L7)."""
+        """Nothing of no size is looked at (invariant L7)."""
         self.assertRaises(SettingsError, DiscoverySettings, mtls=MTLS, max_body_bytes=0)

@@ -53,7 +53,7 @@ class Table(SynchronousTestCase):
             )
 
     def test_no_header_twice(self) -> None:
-        """No preset sends two headers of the same name (law L1)."""
+        """No preset sends two headers of the same name (invariant L1)."""
         for preset in PRESETS.values():
             self.assertEqual(
                 len(preset.plans), len(HeaderRules.for_preset(preset, b"X-Secret").folds)

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.sanitizer`: one genuine certificate header or none, whatever a client sends (law L1)."""
+"""Promises of :mod:`x509proxy.forwarding.sanitizer`: one genuine certificate header or none, whatever a client sends (invariant L1)."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Repeated(SynchronousTestCase):
 
 class Hoards(SynchronousTestCase):
     def test_caches(self) -> None:
-        """Whatever is remembered, only so much of it is (law L7)."""
+        """Whatever is remembered, only so much of it is (invariant L7)."""
         for cache in (
             fold,
             identity,
@@ -123,12 +123,12 @@ class Hoards(SynchronousTestCase):
             self.assertLessEqual(cache.cache_info().maxsize or 10**9, 1024)
 
     def test_shown(self) -> None:
-        """A traceback that shows a head shows none of its fields (law L4)."""
+        """A traceback that shows a head shows none of its fields (invariant L4)."""
         response = ResponseHead(200, b"OK", ((b"Set-Cookie", b"hush"),), Framing.NONE)
         self.assertNotIn("hush", repr(response) + repr(head((b"Authorization", b"hush"))))
 
     def test_rubbish(self) -> None:
-        """Names and hosts of 8 KiB, no two alike, do not pile up (law L7)."""
+        """Names and hosts of 8 KiB, no two alike, do not pile up (invariant L7)."""
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         for number in range(2000):
@@ -152,7 +152,7 @@ class Rules(SynchronousTestCase):
         )
 
     def test_repr(self) -> None:
-        """The secret name is not in the text that a traceback shows (law L4)."""
+        """The secret name is not in the text that a traceback shows (invariant L4)."""
         self.assertEqual("HeaderRules()", repr(RULES))
 
 

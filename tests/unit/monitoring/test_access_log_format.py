@@ -62,7 +62,7 @@ class Line(SynchronousTestCase):
         )
 
     def test_with_certificate(self) -> None:
-        """A certificate is there by its thumbprint and subject, and nothing else of it (law L4)."""
+        """A certificate is there by its thumbprint and subject, and nothing else of it (invariant L4)."""
         certificate = samples.client("CN=client,O=Example")
         found = fields(line(certificate=certificate))
         self.assertEqual("SELF_SIGNED", found["verdict"])
@@ -150,7 +150,7 @@ class Json(SynchronousTestCase):
         self.assertEqual(expected, self.read())
 
     def test_with_certificate(self) -> None:
-        """A certificate is there by its verdict, thumbprint and subject, and nothing else of it (law L4)."""
+        """A certificate is there by its verdict, thumbprint and subject, and nothing else of it (invariant L4)."""
         certificate = samples.client("CN=client,O=Example")
         found = self.read(certificate=certificate)
         self.assertEqual(

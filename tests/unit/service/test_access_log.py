@@ -317,7 +317,7 @@ class Writing(FileTestCase):
             )
 
     def test_forged_later(self) -> None:
-        """Nothing is written while a forged request is served: the right name would show by the time it takes (law L4)."""
+        """Nothing is written while a forged request is served: the right name would show by the time it takes (invariant L4)."""
         log = AccessLog(None, Given(ProxySettings()), self.clock)  # type: ignore[arg-type]
         forged = structs.replace(EXCHANGE, forged=1)
         self.assertEqual([], self.told(log, forged, seconds=0.9))

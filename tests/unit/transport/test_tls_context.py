@@ -798,7 +798,7 @@ class ByName(PkiTestCase):
             self.assertEqual(b"http/1.1", handshake_succeeded.client.get_alpn_proto_negotiated())
 
     def test_no_resumption(self) -> None:
-        """A session of one name is resumed under no name, neither that nor another (law L6, nginx CVE-2025-23419)."""
+        """A session of one name is resumed under no name, neither that nor another (invariant L6, nginx CVE-2025-23419)."""
         names = (b"first.example", b"second.example")
         for version in VERSIONS:
             for first, again in ((first, again) for first in names for again in names):
@@ -1053,7 +1053,7 @@ class Resumption(TlsTestCase):
         return resumed[0]
 
     def test_never(self) -> None:
-        """A client that offers to resume its session shakes hands anew and proves possession again (law L6)."""
+        """A client that offers to resume its session shakes hands anew and proves possession again (invariant L6)."""
         for version in VERSIONS:
             self.assertFalse(self.reused(server_context(), version))
 
@@ -1240,7 +1240,7 @@ class Required(TlsTestCase):
 
 class Faults(TlsTestCase):
     def test_exception_while_recording(self) -> None:
-        """An objection that cannot be recorded ends the handshake: nobody is taken for better than he is (law L3)."""
+        """An objection that cannot be recorded ends the handshake: nobody is taken for better than he is (invariant L3)."""
 
         class Full(set[object]):
             def add(self, _: object) -> None:

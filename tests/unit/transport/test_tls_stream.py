@@ -248,7 +248,7 @@ class Tls12(StreamTestCase):
         self.assertEqual(([b"one"], b"two"), (self.application.told, self.exchange()))
 
     def test_renegotiation(self) -> None:
-        """A client that asks for another handshake is told at once that there is none, and is served as before (law L6)."""
+        """A client that asks for another handshake is told at once that there is none, and is served as before (invariant L6)."""
         self.shake()
         self.client.renegotiate()
         with contextlib.suppress(SSL.WantReadError):
