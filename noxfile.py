@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import nox
@@ -43,15 +44,19 @@ PROGRAMS = (
 
 def trial(session: nox.Session, *arguments: str, coverage: bool = False) -> None:
     """Run trial; print its output, append its counts, and fail as it fails."""
-    log = Path(session.create_tmp()).resolve() / "trial.log"
     command = ["python", "-m", *(("coverage", "run", "-m") if coverage else ())]
-    command += ["twisted.trial", f"--temp-directory={log.with_suffix('.d')}", *arguments]
-    # trial's own output goes through: a session of ten minutes must not be silent.
-    pipe = f"set -o pipefail; \"$@\" 2>&1 | tee '{log}'"
-    try:
-        session.run("bash", "-c", pipe, "trial", *command, external=True)
-    finally:
-        append_counts(session.name, log)
+    # A short folder outside the session's: the path of a Unix socket has 107 bytes at most, and
+    # the folders above it must be open to the users that some tests become.
+    with tempfile.TemporaryDirectory(prefix="trial-") as folder:
+        Path(folder).chmod(0o755)
+        log = Path(folder) / "log"
+        command += ["twisted.trial", f"--temp-directory={folder}/t", *arguments]
+        # trial's own output goes through: a session of ten minutes must not be silent.
+        pipe = f"set -o pipefail; \"$@\" 2>&1 | tee '{log}'"
+        try:
+            session.run("bash", "-c", pipe, "trial", *command, external=True)
+        finally:
+            append_counts(session.name, log)
 
 
 def append_counts(session: str, log: Path) -> None:
@@ -144,7 +149,7 @@ def docs(session: nox.Session) -> None:
     folder = (
         session.posargs[0]
         if session.posargs
-        else str(Path(session.create_tmp()).resolve() / "html")
+        else str(Path(session.virtualenv.location).resolve() / "html")
     )
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "docs", folder)
 
@@ -184,7 +189,7 @@ def interop(session: nox.Session) -> None:
     node = () if shutil.which("npm") else ("nodejs", "npm")
     debian(session, *PROGRAMS, *node)
     session.install("-e", ".[test,interop]")
-    folder = Path(session.create_tmp()).resolve() / "node"
+    folder = Path(session.virtualenv.location).resolve() / "node"
     folder.mkdir(exist_ok=True)
     shutil.copy("interop/node/package.json", folder)
     install = ("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent")

@@ -21,8 +21,13 @@ def summary(counts: list[dict[str, Any]], report: list[dict[str, Any]]) -> tuple
     failed = max((one["failed"] for one in suite), default=0)
     failed += sum(one["failed"] for one in others)
     seen = {one["session"] for one in counts if one["failed"]}
-    bad = [one for one in report if one["result"] == "failed" and one["signature"] not in seen]
+    bad = [one for one in report if one["result"] == "failed" and not seen & names(one)]
     return passed, failed + len(bad)
+
+
+def names(session: dict[str, Any]) -> set[str]:
+    """Return every name that nox gives a session of its report."""
+    return {session["name"], *session["signatures"]}
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +37,7 @@ def main(arguments: list[str]) -> int:
     reports = [json.loads(Path(name).read_text())["sessions"] for name in arguments[2:]]
     report = [one for sessions in reports for one in sessions]
     for one in report:
-        print(f"{one['result']:>8} {one['signature']}")
+        print(f"{one['result']:>8} {max(names(one), key=len)} ({one['duration']:.0f} s)")
     for one in counts:
         print("{session}: {passed} passed, {failed} failed, {skipped} skipped".format(**one))
     passed, failed = summary(counts, report)
