@@ -158,6 +158,7 @@ class Judging(TransferTestCase):
 
     def test_line_end(self) -> None:
         """A line end in what is about to be written is a 502, and no back end gets a byte."""
+        forwarding._certificate_fields.cache_clear()
         with patch.object(forwarding, "identity", return_value=((HEADER, b"x\r\nX-Evil: y"),)):
             self.expect_status(502, self.proxy.client(GET))
         self.expect_unasked()

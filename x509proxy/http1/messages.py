@@ -23,6 +23,7 @@ from __future__ import annotations
 import enum
 import re
 import string
+from collections.abc import Collection
 from typing import Final
 
 import attrs
@@ -180,12 +181,13 @@ def request_head(
         detail = f"{len(pairs)} header fields"
         raise HttpError(ErrorResponse(Code.HEAD_TOO_LARGE, detail, "Too many header fields"))
     kept, fields = _index(pairs, settings.invalid_header_names)
-    host = _read_host(fields.get(b"host"), version)
-    origin, host = read_target(method, target, host)
+    origin, host = read_target(method, target, _read_host(fields, version))
     if settings.allowed_hosts:
         _check_allowed(host, settings.allowed_hosts)
     body, length = _request_framing(method, version, fields, settings.max_body_bytes)
-    upgrades = _asks_for_upgrade(fields)
+    options = _options(fields)
+    # RFC 9110 section 7.8: Upgrade counts only if Connection names it.
+    upgrades = b"upgrade" in options and b"upgrade" in fields
     if upgrades and body is not _NONE:
         # llhttp, and so Node.js, takes what follows the head for the other protocol.
         raise bad_request("upgrade of a request with a body")
@@ -197,10 +199,10 @@ def request_head(
         host,
         body,
         length,
-        _expects_continue(fields.get(b"expect"), version),
+        b"expect" in fields and _expects_continue(fields[b"expect"], version),
         len(pairs) - len(kept),
-        _keeps_alive(version, fields) and not upgrades,
-        binds_connection(fields.get(b"authorization")),
+        _keeps_alive(version, options) and not upgrades,
+        b"authorization" in fields and binds_connection(fields[b"authorization"]),
     )
 
 
@@ -228,11 +230,12 @@ def _join_connection(pairs: Pairs, fields: dict[bytes, bytes]) -> None:
     )
 
 
-def _read_host(host: bytes | None, version: str) -> bytes:
-    if host is None:
+def _read_host(fields: dict[bytes, bytes], version: str) -> bytes:
+    if b"host" not in fields:
         if version == "1.0":
             return b""
         raise bad_request("no host field")
+    host = fields[b"host"]
     if not is_authority(host):
         raise bad_request("malformed host field")
     return without_empty_port(host)
@@ -261,9 +264,9 @@ def _request_framing(
     method: bytes, version: str, fields: dict[bytes, bytes], limit: int
 ) -> tuple[Framing, int]:
     """RFC 9112 section 6.3, without the parts that recover from faulty framing."""
-    coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
-    if coding is None and length is None:
+    if b"content-length" not in fields and b"transfer-encoding" not in fields:
         return _NONE, 0
+    coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
     if coding is not None:
         if length is not None or version == "1.0" or coding.lower() != b"chunked":
             raise bad_request("transfer-encoding other than chunked alone, or in HTTP/1.0")
@@ -290,31 +293,25 @@ def body_too_large(detail: str, limit: int) -> HttpError:
     return HttpError(ErrorResponse(Code.BODY_TOO_LARGE, detail, f"The body may have {limit} bytes"))
 
 
-def _expects_continue(expect: bytes | None, version: str) -> bool:
+def _expects_continue(expect: bytes, version: str) -> bool:
     """RFC 9110 section 10.1.1: 100-continue is the only expectation, and HTTP/1.0 has none."""
-    if expect is None or version == "1.0":
+    if version == "1.0":
         return False
     if expect.lower() != b"100-continue":
         raise HttpError(ErrorResponse(Code.EXPECTATION_FAILED, "unknown expectation"))
     return True
 
 
-def _options(fields: dict[bytes, bytes]) -> list[bytes]:
-    """The options of ``Connection``, in lower case (RFC 9110 section 7.6.1)."""
+def _options(fields: dict[bytes, bytes]) -> Collection[bytes]:
+    """Return the options of ``Connection``, in lower case (RFC 9110 section 7.6.1)."""
+    if b"connection" not in fields:
+        return ()
     return [option.strip(b" \t") for option in fields[b"connection"].lower().split(b",")]
 
 
-def _keeps_alive(version: str, fields: dict[bytes, bytes]) -> bool:
+def _keeps_alive(version: str, options: Collection[bytes]) -> bool:
     """RFC 9112 section 9.3."""
-    if b"connection" not in fields:
-        return version == "1.1"
-    options = _options(fields)
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
-
-
-def _asks_for_upgrade(fields: dict[bytes, bytes]) -> bool:
-    """RFC 9110 section 7.8: ``Upgrade`` counts only if ``Connection`` names it."""
-    return b"upgrade" in fields and b"connection" in fields and b"upgrade" in _options(fields)
 
 
 def response_head(
@@ -327,31 +324,24 @@ def response_head(
     if len(pairs) > max_fields:
         raise response_too_large("too many header fields")
     fields = _index_response(pairs)
-    coding = fields.get(b"transfer-encoding")
-    if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
-        raise invalid_response("transfer-encoding other than chunked, or in HTTP/1.0")
     length = _response_length(fields)
+    body = Framing.CLOSE if length < 0 else _LENGTH_KNOWN
+    if b"transfer-encoding" in fields:
+        if version == "1.0" or fields[b"transfer-encoding"].lower() != b"chunked":
+            raise invalid_response("transfer-encoding other than chunked, or in HTTP/1.0")
+        body = _CHUNKED
     if method == b"HEAD" or status in (204, 304):
         body, length = _NONE, -1 if status == 204 else length
-    elif coding is not None:
-        body = _CHUNKED
-    else:
-        body = Framing.CLOSE if length < 0 else _LENGTH_KNOWN
     keep_alive = (
-        _keeps_alive(version, fields)
-        and _ends_for_sure(status, method)
+        _keeps_alive(version, _options(fields))
+        # Some servers send a body where none may be. It comes a little later, and would be the
+        # response to another client's request.
+        and method != b"HEAD"
+        and status not in _WITHOUT_CONTENT
         and (BINDING_NAMES.isdisjoint(fields) or not announces_binding(pairs))
     )
     printable = b"" if reason.translate(None, REQUEST_TEXT_OCTETS) else reason
     return ResponseHead(status, printable, pairs, body, length, keep_alive)
-
-
-def _ends_for_sure(status: int, method: bytes) -> bool:
-    """Decide whether a response ends where it says; some servers send a body that may not be.
-
-    It comes a little later, and would be the response to another client's request.
-    """
-    return method != b"HEAD" and status not in _WITHOUT_CONTENT
 
 
 def _index_response(pairs: Pairs) -> dict[bytes, bytes]:
@@ -368,10 +358,9 @@ def _index_response(pairs: Pairs) -> dict[bytes, bytes]:
 
 
 def _response_length(fields: dict[bytes, bytes]) -> int:
-    value = fields.get(b"content-length")
-    if value is None:
+    if b"content-length" not in fields:
         return -1
-    length = _read_length(value)
+    length = _read_length(fields[b"content-length"])
     if length < 0:
         raise invalid_response("malformed content-length")
     return length
@@ -387,7 +376,7 @@ def check_interim(status: int, version: str, pairs: Pairs) -> None:
         raise invalid_response("status 101")
     if b"transfer-encoding" in fields or _response_length(fields) > 0:
         raise invalid_response("interim response with a body")
-    if not _keeps_alive(version, fields):
+    if not _keeps_alive(version, _options(fields)):
         raise invalid_response("interim response that ends the connection")
 
 
