@@ -61,8 +61,6 @@ class ProxiedRequest(ResponseSink, Protocol):
     backend: str
     request_id: bytes
 
-    @property
-    def held(self) -> int: ...
     def accept(self) -> None: ...
     def take_body(self) -> bytes: ...
     def pause_body(self) -> None: ...
@@ -78,8 +76,8 @@ class Relay:
     _log = Logger()
 
     __slots__ = (
-        "_body", "_candidates", "_check", "_connection", "_fields", "_head", "_policy", "_pool", "_pools",
-        "_request", "_rules", "_sink", "_tokens", "streams",
+        "_body", "_candidates", "_check", "_connection", "_content", "_fields", "_head", "_policy", "_pool",
+        "_pools", "_request", "_rules", "_sink", "_tokens", "streams",
     )  # fmt: skip
 
     def __init__(
@@ -101,7 +99,7 @@ class Relay:
         self._policy = policy
         self._tokens = tokens
         self._check: Deferred[TokenVerdict] | None = None
-        self._fields = self._head = b""
+        self._fields = self._head = self._content = b""
         self._body = (Framing.NONE, 0)
         self._pool: Pool | None = None
         self._connection: Connection | None = None
@@ -168,14 +166,16 @@ class Relay:
     def request_ready(self) -> None:
         """Ask the next back end: the body is complete, or so large that it has to be streamed."""
         request = self._request
-        if request.head.method in METHODS_WITH_BODY:
-            self.streams = not request.body_complete
-            self._body = (
-                (request.head.body, request.head.length)
-                if self.streams
-                else (Framing.LENGTH, request.held)
-            )
-        elif request.held or not request.body_complete:
+        head = request.head
+        takes_body = head.method in METHODS_WITH_BODY
+        if not request.body_complete:
+            self.streams = True
+            self._body = (head.body, head.length)
+        else:
+            self._content = request.take_body()
+            if takes_body:
+                self._body = (Framing.LENGTH, len(self._content))
+        if not takes_body and (self.streams or self._content):
             # The last look (L3): the parser, or read_stock_head, has rejected it before.
             raise bad_request("body on a method that takes none")
         self._acquire(next(self._candidates))
@@ -195,7 +195,13 @@ class Relay:
         """Send the request on a connection that a pool lends."""
         self._connection = connection
         try:
-            self._send(connection)
+            request = self._request
+            if request.head.binds_connection:
+                connection.retire()
+            if self.streams:
+                self._send_streamed(connection)
+            else:
+                connection.send(request.head.method, self._head + self._content, self)
         except Exception:
             # Fail closed (L3): a connection that was opened in a later turn has no other caller.
             self._log.failure("a request could not be sent")
@@ -212,15 +218,10 @@ class Relay:
 
     # Send.
 
-    def _send(self, connection: Connection) -> None:
+    def _send_streamed(self, connection: Connection) -> None:
         request = self._request
-        if request.head.binds_connection:
-            connection.retire()
-        method, body = request.head.method, request.take_body()
-        if not self.streams:
-            connection.send(method, self._head + body, self)
-            return
-        connection.send_head(method, self._head + self._framed(body), self)
+        begun = self._head + self._framed(request.take_body())
+        connection.send_head(request.head.method, begun, self)
         if request.body_complete:
             # Its end came while the connection was waited for.
             self.body_end()

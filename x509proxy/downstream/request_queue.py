@@ -37,17 +37,17 @@ class RequestQueue:
     def feed(self, data: bytes) -> None:
         """Take octets from the client."""
         for event in self.parser.feed(data):
-            if isinstance(event, RequestHead):
-                self._receiving = Request(event, self._channel, self._settings.request_buffer_bytes)
-                self._receiving.set_request_id(self._settings.request_id)
-                self._queue.append(self._receiving)
-            elif isinstance(event, bytes):
-                assert self._receiving is not None
-                self._receiving.receive(event)
-            elif event is END:
+            if event is END:
                 assert self._receiving is not None
                 self._receiving.receive_end()
                 self._receiving = None
+            elif isinstance(event, bytes):
+                assert self._receiving is not None
+                self._receiving.receive(event)
+            elif isinstance(event, RequestHead):
+                self._receiving = Request(event, self._channel, self._settings.request_buffer_bytes)
+                self._receiving.set_request_id(self._settings.request_id)
+                self._queue.append(self._receiving)
             else:
                 self.reject(event)
 

@@ -24,7 +24,7 @@ from x509proxy.settings import PolicySettings, TokenRequirement
 __all__ = ["Decision", "decide"]
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Decision:
     """The decision about one request.
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 import enum
 import re
 import string
-from collections.abc import Collection
 from typing import Final
 
 import attrs
@@ -34,10 +33,9 @@ from x509proxy.http1.fields import Framing, Pairs
 from x509proxy.http1.grammar import REQUEST_TEXT_OCTETS
 from x509proxy.http1.request_target import (
     check_method,
-    is_authority,
     loggable,
+    read_authority,
     read_target,
-    without_empty_port,
 )
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import ClientSettings, InvalidNames
@@ -78,6 +76,7 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _NONE: Final = Framing.NONE
 _LENGTH_KNOWN: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
+_CLOSE: Final = Framing.CLOSE
 
 
 class EndOfMessage(enum.Enum):
@@ -89,7 +88,8 @@ class EndOfMessage(enum.Enum):
 END: Final = EndOfMessage.END
 
 
-@attrs.frozen
+# Without slots its construction takes half as long: 1.0 us against 1.8 us.
+@attrs.frozen(slots=False)
 class RequestHead:
     """The head of one request.
 
@@ -134,7 +134,7 @@ def refused_head(line: bytes, limit: int) -> RequestHead:
     return RequestHead(*loggable(line, limit), (), b"", Framing.NONE, keep_alive=False)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class ResponseHead:
     """The head of one response.
 
@@ -185,12 +185,15 @@ def request_head(
     if settings.allowed_hosts:
         _check_allowed(host, settings.allowed_hosts)
     body, length = _request_framing(method, version, fields, settings.max_body_bytes)
-    options = _options(fields)
-    # RFC 9110 section 7.8: Upgrade counts only if Connection names it.
-    upgrades = b"upgrade" in options and b"upgrade" in fields
-    if upgrades and body is not _NONE:
-        # llhttp, and so Node.js, takes what follows the head for the other protocol.
-        raise bad_request("upgrade of a request with a body")
+    keep_alive = version == "1.1"
+    if b"connection" in fields:
+        options = _options(fields[b"connection"])
+        # RFC 9110 section 7.8: Upgrade counts only if Connection names it.
+        upgrades = b"upgrade" in options and b"upgrade" in fields
+        if upgrades and body is not _NONE:
+            # llhttp, and so Node.js, takes what follows the head for the other protocol.
+            raise bad_request("upgrade of a request with a body")
+        keep_alive = _keeps_alive(version, options) and not upgrades
     return RequestHead(
         method,
         origin,
@@ -201,7 +204,7 @@ def request_head(
         length,
         b"expect" in fields and _expects_continue(fields[b"expect"], version),
         len(pairs) - len(kept),
-        _keeps_alive(version, options) and not upgrades,
+        keep_alive,
         b"authorization" in fields and binds_connection(fields[b"authorization"]),
     )
 
@@ -235,10 +238,10 @@ def _read_host(fields: dict[bytes, bytes], version: str) -> bytes:
         if version == "1.0":
             return b""
         raise bad_request("no host field")
-    host = fields[b"host"]
-    if not is_authority(host):
+    host = read_authority(fields[b"host"])
+    if host is None:
         raise bad_request("malformed host field")
-    return without_empty_port(host)
+    return host
 
 
 def host_name(host: bytes) -> str:
@@ -264,18 +267,18 @@ def _request_framing(
     method: bytes, version: str, fields: dict[bytes, bytes], limit: int
 ) -> tuple[Framing, int]:
     """RFC 9112 section 6.3, without the parts that recover from faulty framing."""
-    if b"content-length" not in fields and b"transfer-encoding" not in fields:
-        return _NONE, 0
-    coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
-    if coding is not None:
-        if length is not None or version == "1.0" or coding.lower() != b"chunked":
+    if b"transfer-encoding" in fields:
+        is_chunked = fields[b"transfer-encoding"].lower() == b"chunked"
+        if b"content-length" in fields or version == "1.0" or not is_chunked:
             raise bad_request("transfer-encoding other than chunked alone, or in HTTP/1.0")
         body, size = _CHUNKED, 0
-    else:
-        size = _read_length(length or b"")
+    elif b"content-length" in fields:
+        size = _read_length(fields[b"content-length"])
         if size < 0:
             raise bad_request("malformed content-length")
         body = _LENGTH_KNOWN if size else _NONE
+    else:
+        return _NONE, 0
     if body is not _NONE and method not in METHODS_WITH_BODY:
         raise bad_request(f"body on {method.decode('ascii')}")
     if size > limit:
@@ -302,14 +305,12 @@ def _expects_continue(expect: bytes, version: str) -> bool:
     return True
 
 
-def _options(fields: dict[bytes, bytes]) -> Collection[bytes]:
+def _options(value: bytes) -> list[bytes]:
     """Return the options of ``Connection``, in lower case (RFC 9110 section 7.6.1)."""
-    if b"connection" not in fields:
-        return ()
-    return [option.strip(b" \t") for option in fields[b"connection"].lower().split(b",")]
+    return [option.strip(b" \t") for option in value.lower().split(b",")]
 
 
-def _keeps_alive(version: str, options: Collection[bytes]) -> bool:
+def _keeps_alive(version: str, options: list[bytes]) -> bool:
     """RFC 9112 section 9.3."""
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
 
@@ -324,16 +325,17 @@ def response_head(
     if len(pairs) > max_fields:
         raise response_too_large("too many header fields")
     fields = _index_response(pairs)
-    length = _response_length(fields)
-    body = Framing.CLOSE if length < 0 else _LENGTH_KNOWN
-    if b"transfer-encoding" in fields:
+    body, length = _CLOSE, -1
+    if b"content-length" in fields:
+        body, length = _LENGTH_KNOWN, _response_length(fields[b"content-length"])
+    elif b"transfer-encoding" in fields:
         if version == "1.0" or fields[b"transfer-encoding"].lower() != b"chunked":
             raise invalid_response("transfer-encoding other than chunked, or in HTTP/1.0")
         body = _CHUNKED
     if method == b"HEAD" or status in (204, 304):
         body, length = _NONE, -1 if status == 204 else length
     keep_alive = (
-        _keeps_alive(version, _options(fields))
+        _connection_stays(version, fields)
         # Some servers send a body where none may be. It comes a little later, and would be the
         # response to another client's request.
         and method != b"HEAD"
@@ -357,10 +359,14 @@ def _index_response(pairs: Pairs) -> dict[bytes, bytes]:
     return fields
 
 
-def _response_length(fields: dict[bytes, bytes]) -> int:
-    if b"content-length" not in fields:
-        return -1
-    length = _read_length(fields[b"content-length"])
+def _connection_stays(version: str, fields: dict[bytes, bytes]) -> bool:
+    if b"connection" not in fields:
+        return version == "1.1"
+    return _keeps_alive(version, _options(fields[b"connection"]))
+
+
+def _response_length(value: bytes) -> int:
+    length = _read_length(value)
     if length < 0:
         raise invalid_response("malformed content-length")
     return length
@@ -374,9 +380,9 @@ def check_interim(status: int, version: str, pairs: Pairs) -> None:
     fields = _index_response(pairs)
     if status == 101:
         raise invalid_response("status 101")
-    if b"transfer-encoding" in fields or _response_length(fields) > 0:
+    if b"transfer-encoding" in fields or _response_length(fields.get(b"content-length", b"0")):
         raise invalid_response("interim response with a body")
-    if not _keeps_alive(version, _options(fields)):
+    if not _connection_stays(version, fields):
         raise invalid_response("interim response that ends the connection")
 
 

@@ -123,8 +123,8 @@ class Connection(Protocol):
     def rest(self) -> None:
         """Wait for the next exchange."""
         self._state = IDLE
-        self._wait_anew()
-        self.deadline = min(self.deadline, self.expires)
+        ends = self._now() + self._settings.idle_timeout
+        self.deadline = ends if ends < self.expires else self.expires
 
     def close(self) -> None:
         """End it, politely, but within ``read_timeout``; the pool forgets it at once."""
@@ -283,13 +283,13 @@ class Connection(Protocol):
             if handler is None or parser is not self._parser:
                 return
             try:
-                if isinstance(event, bytes):
+                if event is END:
+                    self._end_exchange(parser, handler)
+                elif isinstance(event, bytes):
                     handler.response_data(event)
                 elif isinstance(event, ResponseHead):
                     self._state = ANSWERING
                     handler.response_head(event)
-                elif event is END:
-                    self._end_exchange(parser, handler)
                 else:
                     self._fail(event, is_fault=self._is_fault(event))
             except Exception:
@@ -327,7 +327,8 @@ class Connection(Protocol):
     def _end_exchange(self, parser: ResponseParser, handler: ResponseHandler) -> None:
         """End the exchange, and decide, here alone, whether the connection is lent again."""
         self._handler = self._parser = None
-        self.resume_response()
+        if self.paused_at < math.inf:
+            self.resume_response()
         self._pool.served(self)
         if not self._request_ended:
             # The response came early, and the back end may never read the rest of the request.
