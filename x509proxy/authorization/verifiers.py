@@ -118,7 +118,8 @@ def _verified(
         text = "The access token is signed by a key that its issuer does not have"
         raise rejected(Code.TOKEN_INVALID, "access token of an unknown key", text)
     check_signature(token, key, algorithm)
-    return TokenContents(read_binding(parsed.claims), min(expires, now + _REMEMBERED))
+    binding = read_binding(parsed.claims)
+    return TokenContents(binding, min(expires, now + _REMEMBERED), claims=parsed.claims_json)
 
 
 def make_verifier(files: TokenFiles, reactor: Any) -> Verifier:

@@ -22,6 +22,7 @@ from x509proxy.settings import (
     Backend,
     CertificateRequirement,
     ClientAuth,
+    Format,
     KeyType,
     ProxySettings,
     Scheme,
@@ -177,7 +178,8 @@ def _larger_than_the_server(found: Configuration) -> Iterator[str]:
     settings, preset = found.settings, find_preset(found.settings.preset)
     limit = preset.max_head_bytes
     header = _header_bytes(found.rules.plans, settings.max_certificate_bytes)
-    largest = settings.client.max_head_bytes + header
+    claims = sum(p.maximum for p in found.rules.plans if p.form is Format.TOKEN_CLAIMS)
+    largest = settings.client.max_head_bytes + header + claims
     if 0 < limit < largest:
         yield (
             f"client.max-head-bytes: with the certificate a head may have {largest} bytes, and this server takes {limit} unless "

@@ -85,10 +85,14 @@ class PresentedToken:
 
 @attrs.frozen
 class Jws:
-    """A JWS in compact serialization (RFC 7515 section 7.1), parsed and not verified."""
+    """A JWS in compact serialization (RFC 7515 section 7.1), parsed and not verified.
+
+    ``claims_json``: the octets that ``claims`` were parsed from.
+    """
 
     header: _Object = attrs.field(repr=False)
     claims: _Object = attrs.field(repr=False)
+    claims_json: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -175,9 +179,10 @@ def parse_jws(token: bytes) -> Jws | None:
     if len(segments) != _JWS_SEGMENTS:
         raise _malformed(f"access token of {len(segments)} segments")
     _check_header(header)
-    claims = _parse_object(segments[1], "claims")
+    claims_json = _decode(segments[1], "claims")
+    claims = parse_object(claims_json, "access token's claims")
     _decode(segments[2], "signature")
-    return Jws(header, claims)
+    return Jws(header, claims, claims_json)
 
 
 def _begins_object(segment: bytes) -> bool:

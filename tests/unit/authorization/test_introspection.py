@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import NOON
-from tests.support.tokens import AUDIENCE, ISSUER, OTHER, OWN, AskedServer
+from tests.support.tokens import AUDIENCE, ISSUER, OTHER, OWN, AskedServer, verdict_of
 from x509proxy.authorization.http_client import HttpClient
 from x509proxy.authorization.introspection import Introspector
 from x509proxy.authorization.token_check import TokenCheck
@@ -54,7 +54,7 @@ class IntrospectionTestCase(SynchronousTestCase):
         pairs = [(b"Authorization", b"Bearer " + token)]
         head = RequestHead(b"GET", b"/api", "1.1", pairs, b"as.example", Framing.NONE)
         try:
-            return self.check.check(head, certificate, requirement, now)
+            return verdict_of(self.check.check(head, certificate, requirement, now))
         except HttpError as error:
             return error.response.code
 

@@ -25,6 +25,7 @@ from tests.support.tokens import (
     public,
     signed,
     unsigned,
+    verdict_of,
 )
 from x509proxy.authorization import verifiers
 from x509proxy.authorization.http_client import HttpClient
@@ -67,7 +68,7 @@ class Unverified(SynchronousTestCase):
     ) -> TokenVerdict | Deferred[TokenVerdict] | Code:
         """The verdict, or the code of the rejection."""
         try:
-            return self.check.check(head(*credentials), certificate, requirement, now)
+            return verdict_of(self.check.check(head(*credentials), certificate, requirement, now))
         except HttpError as error:
             return error.response.code
 
@@ -158,7 +159,8 @@ class Signed(SynchronousTestCase):
         now: float = NOON,
     ) -> TokenVerdict | Deferred[TokenVerdict] | Code:
         try:
-            return self.check.check(head(b"Bearer " + token), certificate, requirement, now)
+            found = self.check.check(head(b"Bearer " + token), certificate, requirement, now)
+            return verdict_of(found)
         except HttpError as error:
             return error.response.code
 
