@@ -231,17 +231,14 @@ def parse_object(data: bytes, part: str = "response") -> _Object:
     :raises HttpError: 400, it is none.
     """
     try:
-        found = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-            parse_int=_integer,
-        )
+        text = data.decode("utf-8")
+        found = _DECODER.decode(text)
     except (ValueError, RecursionError):
         raise _malformed(f"{part} is not strict JSON") from None
     if not isinstance(found, dict):
         raise _malformed(f"{part} is no JSON object")
-    if _depth(found) > _MAX_DEPTH:
+    # Counting takes 0.2 us and walking 6 us; claims are flat (python -m bench --tokens).
+    if text.count("{") + text.count("[") > _MAX_DEPTH and _depth(found) > _MAX_DEPTH:
         raise _malformed(f"{part} is nested too deeply")
     return found
 
@@ -261,6 +258,12 @@ def _integer(text: str) -> int:
     if len(text) > _MAX_INTEGER_DIGITS:
         raise ValueError("a number of too many digits")
     return int(text)
+
+
+# Made once: json.loads makes one for each call with hooks, which takes 4 us.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer
+)
 
 
 def _depth(value: object) -> int:
