@@ -176,8 +176,10 @@ class X509ProxyResource(ReverseProxyResource):
     def _use_tokens(self, files: TokenFiles | None) -> None:
         """Check tokens by these files; the keys that were fetched for the same ones are kept."""
         if files != self._token_files:
-            self._token_files = files
+            old, self._token_files = self._tokens, files
             self._tokens = _token_check(files, self.reactor)
+            if self._tokens is not None and old is not None:
+                self._tokens.adopt(old)
             if self._tokens is not None and self._started:
                 self._tokens.start()
         elif self._tokens is not None:

@@ -162,6 +162,10 @@ class HttpClient:
         self._reactor = reactor
         self._files = files
 
+    def trusts_as(self, other: HttpClient) -> bool:
+        """Return whether the two clients accept the same servers."""
+        return self._files.authorities == other._files.authorities
+
     def get(self, url: str) -> Deferred[Fetched]:
         """Fetch a URL; :raises FetchError: there is no response in time, or it is too large."""
         return self._request(b"GET", url, {})

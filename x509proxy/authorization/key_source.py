@@ -4,6 +4,8 @@ Facts
 -----
 * A key that is known is used at once, whatever its age: old keys are fetched again beside that. So
   a server that is down stops no request whose key is known, and the last good set is kept.
+* A reload keeps the keys of the same place: its server may be down at that moment. They are old from
+  then on.
 * A key that is not known is asked for, but not more often than ``min-refresh-interval`` allows.
   Otherwise a client that makes up ``kid`` makes the proxy ask as often as the client likes.
 * Metadata is RFC 8414's, or that of OpenID Connect Discovery where the server has no other. Its
@@ -164,6 +166,13 @@ class ServerKeys:
     def stop(self) -> None:
         if self._fetching is not None:
             self._fetching.cancel()
+
+    def adopt(self, other: ServerKeys) -> None:
+        """Use the keys that were fetched from the same place, until they are fetched again."""
+        mine, others = self._settings, other._settings
+        is_same_place = (mine.issuer, mine.jwks_url) == (others.issuer, others.jwks_url)
+        if is_same_place and self._client.trusts_as(other._client):
+            self._keys, self._status = other._keys, other._status
 
     def probe(self) -> Deferred[None]:
         waited: Deferred[None] = Deferred()

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from x509proxy.authorization.token_cache import Key, TokenCache
 from x509proxy.authorization.token_contents import TokenContents
-from x509proxy.authorization.verifiers import Verifier, make_verifier
+from x509proxy.authorization.verifiers import JwtVerifier, Verifier, make_verifier
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.config.token_files import TokenFiles
 from x509proxy.exchange import TokenVerdict
@@ -100,6 +100,11 @@ class TokenCheck:
     def stop(self) -> None:
         """End what is being fetched."""
         self._verifier.stop()
+
+    def adopt(self, other: TokenCheck) -> None:
+        """Use the keys that another check has fetched from the same server; contents are read anew."""
+        if isinstance(self._verifier, JwtVerifier) and isinstance(other._verifier, JwtVerifier):
+            self._verifier.adopt(other._verifier)
 
     def probe(self) -> Deferred[TokenState]:
         """Ask the authorization server once, without a request."""

@@ -90,6 +90,11 @@ class JwtVerifier:
     def status(self) -> KeyStatus:
         return self._keys.status()
 
+    def adopt(self, other: JwtVerifier) -> None:
+        """Use the other's keys, if they come from the same server."""
+        if isinstance(self._keys, ServerKeys) and isinstance(other._keys, ServerKeys):
+            self._keys.adopt(other._keys)
+
     def read(self, token: bytes, now: float) -> TokenContents | Deferred[TokenContents]:
         parsed = parse_jws(token)
         if parsed is None:
