@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.hostile_tokens import CASES, table
+from tests.support.hostile_tokens import cases, table
 from tests.unit.config.test_loader import TomlTests
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import new_header_name
@@ -38,13 +38,13 @@ class Hostile(SynchronousTestCase):
 
     def test_verified(self) -> None:
         """With level ``jwt`` no hostile token reaches the back end."""
-        passed = [case.name for case in CASES if case.result(TokenLevel.JWT) == "passes"]
+        passed = [case.name for case in cases() if case.result(TokenLevel.JWT) == "passes"]
         hostile = [name for name in passed if not name.endswith("(for comparison)")]
         self.assertEqual([*_PASS], hostile)
 
     def test_names(self) -> None:
         """No row hides another one."""
-        names = [case.name for case in CASES]
+        names = [case.name for case in cases()]
         self.assertEqual(len(set(names)), len(names))
 
 
