@@ -1,4 +1,4 @@
-"""The check of access tokens: its cost by itself, and the files for a load of requests with a bound token.
+"""Cost of the check of access tokens by itself, and the files for a load with a bound token.
 
 A check is measured as CPU time of this process, around calls of the check alone: the head is parsed
 and the certificate is known. ``known``: a token that the same client has sent before, as nearly all
@@ -40,7 +40,7 @@ _ALGORITHMS = ("ES256", "RS256")
 
 @attrs.frozen
 class CheckCost:
-    """µs of CPU for one check, in each batch. ``goal``: the most that it is to cost, if there is one."""
+    """µs of CPU for one check, in each batch. ``goal``: the highest cost that is intended."""
 
     title: str
     batches: Sequence[float]

@@ -1,7 +1,8 @@
 """Stage of the tests with access tokens: an API, and proxies that protect it.
 
-The API is ``x509proxy echo``: it returns the header fields that it has received. The proxies are the
-one in front of it and a Twisted application with :class:`~x509proxy.resource.X509ProxyResource`.
+The API is ``x509proxy echo``: it returns the header fields that it has received. The proxies are
+the one in front of it and a Twisted application with
+:class:`~x509proxy.resource.X509ProxyResource`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ resource = X509ProxyResource(
         ca="server.pem",
     ),
 )
-description = r"x509:tcp\\:{port}\\:interface=127.0.0.1:certificate=server.pem:privateKey=server.key"
+place = r"tcp\\:{port}\\:interface=127.0.0.1"
+description = f"x509:{{place}}:certificate=server.pem:privateKey=server.key"
 endpoints.serverFromString(reactor, description).listen(Site(resource))
 reactor.run()
 """
@@ -67,14 +69,14 @@ class Issuer:
 
     @property
     def jwt(self) -> str:
-        """The settings of level ``jwt``; keys come from the server's metadata, fetched over TLS."""
+        """Return the settings of level ``jwt``; the keys come from the server's metadata."""
         return (
             f'level = "jwt"\nissuer = "{self.url}"\naudience = ["{self.audience}"]\n'
             'types = ["at+jwt", "JWT"]\nca = "server.pem"\n'
         )
 
     def introspection(self, client: str, credentials: str) -> str:
-        """The settings of level ``introspection``, for a client with these credentials."""
+        """Return the settings of level ``introspection``, for a client with these credentials."""
         return (
             f'level = "introspection"\nissuer = "{self.url}"\nca = "server.pem"\n'
             f'client-id = "{client}"\n{credentials}\n'

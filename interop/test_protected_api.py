@@ -25,9 +25,11 @@ class OidcProvider(ApiStage, OidcStage):
     def setUp(self) -> None:
         super().setUp()
         self.enrol(
-            "api", token_endpoint_auth_method="client_secret_basic", client_secret="secret-of-the-api",
+            "api",
+            token_endpoint_auth_method="client_secret_basic",
+            client_secret="secret-of-the-api",
             tls_client_certificate_bound_access_tokens=False,
-        )  # fmt: skip
+        )
         self.write("secret.txt", "secret-of-the-api\n")
         self.clients = Clients(self.register("owner"), self.client(common_name="thief"))
         self.issuer = Issuer(f"https://localhost:{self.ports.mtls}", _API)
@@ -46,7 +48,7 @@ class OidcProvider(ApiStage, OidcStage):
         self.check_front(self.protect('level = "unverified"'), token, self.clients)
 
     def test_jwt(self) -> None:
-        """A JWT is verified with the keys of the provider's metadata, and forged ones are rejected."""
+        """A JWT is verified with the keys of the provider's metadata; forged ones are rejected."""
         token = self.token(self.serve(api=_API))
         front = self.protect(self.issuer.jwt, workers=2)
         self.check_front(front, token, self.clients)
@@ -92,7 +94,7 @@ class Keycloak(ApiStage, KeycloakStage):
     """Tokens of Keycloak. One test, since each start of the server takes half a minute."""
 
     def test_levels(self) -> None:
-        """Its tokens are accepted at each level from their owner alone; the proxy introspects with a certificate."""
+        """Each level accepts a token from its owner alone; introspection uses a certificate."""
         configuration = recipe("servers/keycloak", "keycloak.conf")
         look_up = recipe("servers/keycloak-rfc9440", "keycloak.conf")
         server = self.start_keycloak(configuration + look_up)
@@ -118,7 +120,7 @@ class Spring(ApiStage, SpringStage):
     """Tokens of Spring Authorization Server."""
 
     def test_levels(self) -> None:
-        """Its tokens are accepted at each level from their owner alone; the proxy introspects with a certificate."""
+        """Each level accepts a token from its owner alone; introspection uses a certificate."""
         clients = Clients(self.register("owner"), self.register("api"))
         proxy = self.serve()
         answer = self.token(proxy, "owner", clients.owner)

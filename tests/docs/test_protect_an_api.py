@@ -1,4 +1,4 @@
-"""Promises of ``docs/protect-an-api.rst``: its blocks work, and its table of hostile tokens is what the proxy does."""
+"""Promises of ``docs/protect-an-api.rst``: its blocks work, and its table is up to date."""
 
 from __future__ import annotations
 
@@ -67,9 +67,11 @@ class Blocks(TomlTests):
     def test_claims(self) -> None:
         """The header for claims can be added to another preset."""
         needed = {
-            "certificate": str(self.folder / "server.pem"), "private_key": str(self.folder / "server.key"),
-            "backend": "http://127.0.0.1:1", "header_file": self.header,
-        }  # fmt: skip
+            "certificate": str(self.folder / "server.pem"),
+            "private_key": str(self.folder / "server.key"),
+            "backend": "http://127.0.0.1:1",
+            "header_file": self.header,
+        }
         found = load_configuration(override(self.load(self.blocks["claims"]), needed))
         self.assertEqual((), found.warnings)
         plan = found.rules.plans[-1]

@@ -45,8 +45,8 @@ NAME = b"X-Api-Claims"
 FORGED = b"eyJzdWIiOiJldmUifQ"
 LATE = 1 << 33
 SPELLINGS = (
-    b"X-Api-Claims", b"x-api-claims", b"X-API-CLAIMS", b"X_Api_Claims", b"X-Api_Claims", b"x.api.claims",
-    b"X~Api~Claims", b"X-Api-Claims ", b"X-Api-Claims\xad",
+    b"X-Api-Claims", b"x-api-claims", b"X-API-CLAIMS", b"X_Api_Claims", b"X-Api_Claims",
+    b"x.api.claims", b"X~Api~Claims", b"X-Api-Claims ", b"X-Api-Claims\xad",
 )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ class ClaimsTestCase(SynchronousTestCase):
 
 class PassedOn(ClaimsTestCase):
     def test_bound(self) -> None:
-        """The back end reads the claims that the issuer has signed, beside the certificate, each time."""
+        """The back end reads the claims that the issuer has signed, each time."""
         for _ in range(2):
             self.send(forever(sub="alice"))
             found = self.claims(self.arrived())
@@ -143,7 +143,7 @@ class PassedOn(ClaimsTestCase):
         self.assertEqual(b"", self.arrived())
 
     def test_dpop(self) -> None:
-        """The claims of a DPoP key's token stay away: the back end has to verify the proof, so it parses the token."""
+        """The claims of a DPoP key's token are not sent: only the back end verifies the proof."""
         token = signed(claims(exp=LATE, cnf={"jkt": "a"}))
         for need, scheme in (
             (TokenRequirement.BOUND, b"DPoP "),
@@ -163,7 +163,7 @@ class PassedOn(ClaimsTestCase):
         self.assertEqual(both, self.claims(self.arrived())["cnf"])
 
     def test_odd_claims(self) -> None:
-        """Control characters, line ends and all of Unicode arrive as they were signed, in one field."""
+        """Control characters, line ends and all of Unicode arrive in one field, as signed."""
         odd = "a\r\nX-Api-Claims: b\0\x7f\u2028\U0001f600é\ud800"
         self.send(forever(sub=odd, **{"\r\nHost": "evil.example"}))
         head = self.arrived()
@@ -180,7 +180,7 @@ class PassedOn(ClaimsTestCase):
         self.assertEqual(b"", self.arrived())
 
     def test_too_large(self) -> None:
-        """Claims larger than the header takes are 400, and nothing reaches the back end; smaller ones still do."""
+        """Claims larger than the header takes are 400 and reach no back end; smaller ones do."""
         self.arrange(maximum=400)
         client = self.send(forever(more="x" * 400))
         sent = client.sent()
@@ -231,7 +231,7 @@ class Forged(ClaimsTestCase):
     """A client that writes the header itself."""
 
     def test_spellings(self) -> None:
-        """Each spelling is removed: with a token, without one, and where no rule looks at tokens."""
+        """Each spelling is removed: with a token, without one, and where no rule has a token."""
         token = forever()
         for name in SPELLINGS:
             for arguments in ((token, b"/api"), (None, b"/other"), (token, b"/"), (None, b"/api")):
@@ -289,7 +289,7 @@ class Forged(ClaimsTestCase):
         target: bytes,
         need: TokenRequirement,
     ) -> None:
-        """Whatever a client sends, a back end reads the claims of the verified token once, or no claims (L1)."""
+        """For any request, a back end reads the verified claims once, or none (L1)."""
         self.arrange(need)
         self.send(authorization, target, *(name + b": " + value for name, value in forged))
         head = self.arrived()
@@ -324,7 +324,7 @@ class Removed(ClaimsTestCase):
         )
 
     def test_reload(self) -> None:
-        """The claims stop with the reload, and a client's own do not take their place; on open connections too."""
+        """The claims stop with the reload, and a client's own do not take their place."""
         resource = X509ProxyResource.from_configuration(
             self.configuration("token-claims"), MemoryReactorClock()
         )

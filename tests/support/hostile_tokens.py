@@ -71,7 +71,7 @@ class Case:
     changes: Mapping[str, Any] = attrs.field(factory=dict)
 
     def result(self, level: TokenLevel) -> str:
-        """Send the request to a proxy whose rule is ``bound``; return "passes", or status and code."""
+        """Send the request to a proxy with the rule ``bound``; return "passes", or the error."""
         proxy = self._proxy(level)
         shown = certificate() if self.has_certificate else None
         sent = request(None, self.target, *self.fields)

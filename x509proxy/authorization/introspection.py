@@ -62,7 +62,7 @@ class Introspector:
         """Each request has its own deadline."""
 
     def probe(self) -> Deferred[None]:
-        """Ask for a token that does not exist: the response shows that the client may introspect."""
+        """Ask for a token that does not exist: this shows that the client may introspect."""
         asked = self.read(_NO_TOKEN, 0.0)
         return asked.addCallbacks(lambda _: None, lambda failure: failure.trap(HttpError) and None)
 

@@ -1,4 +1,4 @@
-"""Token cache: facts about access tokens, by the hash of token and scheme and the certificate's thumbprint.
+"""Token cache: facts about access tokens, by a hash and the certificate's thumbprint.
 
 Facts
 -----
@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 __all__ = ["Key", "TokenCache"]
 
 Key = tuple[bytes, str | None]
-"""SHA-256 of the field with the token, and ``x5t#S256`` of the certificate that came with it, if one did."""
+"""SHA-256 of the field with the token, and ``x5t#S256`` of the certificate, if there is one."""
 
 
 class _Expiring(Protocol):
@@ -35,7 +35,7 @@ _MAX_BYTES = 16 << 20
 
 
 class TokenCache(Generic[_Value]):
-    """Values until they expire; beyond ``most`` of them, or ``max_bytes`` in all, the oldest makes room."""
+    """Values until they expire. Beyond ``most`` or ``max_bytes``, the oldest is removed."""
 
     def __init__(self, most: int, max_bytes: int = _MAX_BYTES) -> None:
         self._most = most

@@ -102,7 +102,7 @@ class TokenCheck:
         self._verifier.stop()
 
     def adopt(self, other: TokenCheck) -> None:
-        """Use the keys that another check has fetched from the same server; contents are read anew."""
+        """Use the keys that another check has fetched from the same server."""
         if isinstance(self._verifier, JwtVerifier) and isinstance(other._verifier, JwtVerifier):
             self._verifier.adopt(other._verifier)
 

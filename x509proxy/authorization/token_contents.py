@@ -15,8 +15,8 @@ class TokenContents:
     """The part of a token that the check needs. ``binding``: ``None`` if it cannot be read.
 
     ``expires``: when these contents are no longer good, in seconds since the epoch. ``rejection``:
-    the response to the token, with whatever certificate it comes. ``claims``: the JSON of the verified
-    claims, empty where nothing verifies them.
+    the response to the token, with whatever certificate it comes. ``claims``: the JSON of the
+    verified claims, empty where nothing verifies them.
     """
 
     binding: Binding | None

@@ -1,4 +1,4 @@
-"""Certificate-bound access tokens (RFC 8705 section 3): found in a request, parsed, compared with the certificate.
+"""Certificate-bound access tokens (RFC 8705 section 3): found, parsed and compared.
 
 Facts
 -----
@@ -70,7 +70,7 @@ class Scheme(enum.Enum):
     DPOP = "dpop"
 
 
-# A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
+# An attribute of an enumeration takes four times as long as a module's name (Python 3.11).
 _BEARER, _DPOP = Scheme
 _BOUND, _WHEN_BOUND = TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND
 
@@ -155,7 +155,7 @@ def read_credentials(value: bytes, max_bytes: int) -> PresentedToken | None:
 
 
 def _has_token(query: bytes) -> bool:
-    """Look for the parameter under every name that a server takes for it: PHP reads ``.`` as ``_``."""
+    """Look for the parameter under each name of it: PHP reads ``.`` as ``_``."""
     if b"%" not in query and b"token" not in query.lower():
         return False
     names = [part.partition(b"=")[0] for part in _PARAMETER_END.split(query)]
@@ -212,7 +212,7 @@ def _check_header(header: _Object) -> None:
 
 
 def _decode(segment: bytes, part: str) -> bytes:
-    """Decode base64url in its only spelling: no padding, no other octets, no stray bits at the end."""
+    """Decode base64url in its only spelling: no padding, other octets or stray bits."""
     if not _BASE64URL.fullmatch(segment) or len(segment) % 4 == 1:
         raise _malformed(f"access token's {part} is no base64url")
     decoded = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))

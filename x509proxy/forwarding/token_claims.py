@@ -2,12 +2,12 @@
 
 Facts
 -----
-* A header of format ``token-claims`` is one of the header rules: the sanitizer removes its name from
-  every request, in every spelling, with or without a token and a rule (L1). This module adds it.
+* A header of format ``token-claims`` is one of the header rules. So the sanitizer removes its name
+  from every request, in every spelling, with or without a token and a rule (L1).
 * The value is base64url of the JSON. It is ASCII without line ends, whatever the claims hold (L2).
-* Claims come from a verified token alone, and belong to the client that sent it: the token is bound to
-  this connection's certificate, or is a bearer token. The holder of a DPoP key is proved by the back
-  end (RFC 9449 section 4.3), so those claims are not passed on.
+* Claims come from a verified token alone, and belong to the client that sent it: the token is bound
+  to this connection's certificate, or is a bearer token. The back end verifies the proof of a DPoP
+  key (RFC 9449 section 4.3), so the claims of its token are not passed on.
 * Claims that are too large are an error response (L3). A back end could take a request without the
   field for one without a token.
 """
@@ -22,7 +22,7 @@ import attrs
 from x509proxy.exchange import TokenVerdict
 from x509proxy.forwarding.bound_tokens import rejected
 from x509proxy.forwarding.header_rules import HeaderRules
-from x509proxy.http1.errors import Code
+from x509proxy.http1.errors import Code, HttpError
 from x509proxy.http1.fields import write_fields
 from x509proxy.settings import (
     Format,
@@ -40,7 +40,7 @@ _TOKEN_CLAIMS = Format.TOKEN_CLAIMS
 
 @attrs.frozen
 class CheckedToken:
-    """The result of the check of a request's access token. ``claims``: their JSON, if the back end may trust them."""
+    """The result of the check of an access token. ``claims``: JSON that the back end may trust."""
 
     verdict: TokenVerdict
     claims: bytes = attrs.field(default=b"", repr=False)
@@ -59,11 +59,17 @@ def _pairs(claims: bytes, rules: HeaderRules) -> Iterator[tuple[bytes, bytes]]:
         if plan.form is _TOKEN_CLAIMS:
             value = urlsafe_b64encode(claims).rstrip(b"=")
             if len(value) > plan.maximum:
-                text = f"The claims of the access token are too large: their header would have {len(value)} bytes, {plan.maximum} allowed"
-                raise rejected(
-                    Code.TOKEN_CLAIMS_TOO_LARGE, f"claims header of {len(value)} bytes", text
-                )
+                raise _too_large(len(value), plan.maximum)
             yield plan.name, value
+
+
+def _too_large(size: int, maximum: int) -> HttpError:
+    found = f"their header would have {size} bytes, {maximum} allowed"
+    return rejected(
+        Code.TOKEN_CLAIMS_TOO_LARGE,
+        f"claims header of {size} bytes",
+        f"The claims of the access token are too large: {found}",
+    )
 
 
 def check_claims_header(
@@ -81,6 +87,7 @@ def check_claims_header(
         )
     if tokens is not None and tokens.level is TokenLevel.UNVERIFIED:
         raise SettingsError(
-            "tokens.level: found unverified beside a header of format token-claims, expected jwt or "
-            "introspection: the back end trusts these claims, and anyone can write unverified ones"
+            "tokens.level: found unverified beside a header of format token-claims, expected jwt "
+            "or introspection: the back end trusts these claims, and anyone can write unverified "
+            "ones"
         )

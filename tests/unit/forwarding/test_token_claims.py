@@ -61,7 +61,7 @@ class Fields(SynchronousTestCase):
 
     @given(st.dictionaries(st.text(), _JSON), st.booleans())
     def test_any(self, claims: dict[str, object], is_ascii: bool) -> None:
-        """Control characters, line ends and all of Unicode are one line of ASCII, and come out as they were."""
+        """Control characters, line ends and all of Unicode are one line of ASCII."""
         text = json.dumps(claims, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
         line = claims_fields(text, rules(1 << 20))
         found = re.fullmatch(rb"X-Token-Claims: ([A-Za-z0-9_-]+)\r\n", line)
@@ -69,7 +69,7 @@ class Fields(SynchronousTestCase):
         self.assertEqual(text, urlsafe_b64decode(found[1] + b"=="))
 
     def test_size(self) -> None:
-        """A value of the largest size goes on; one octet more is 400, and is neither cut nor left out."""
+        """A value of the largest size goes on; one octet more is 400, never cut or left out."""
         text = b'{"a":"' + b"b" * 292 + b'"}'
         self.assertEqual(NAME + b": ", claims_fields(text, rules(400))[:16])
         for maximum in (399, 1, 0):
@@ -117,8 +117,9 @@ class Settings(SynchronousTestCase):
         for level in (TokenLevel.JWT, TokenLevel.INTROSPECTION):
             self.assertEqual("", self.refused(level, rule))
         self.assertEqual(
-            "tokens.level: found unverified beside a header of format token-claims, expected jwt or "
-            "introspection: the back end trusts these claims, and anyone can write unverified ones",
+            "tokens.level: found unverified beside a header of format token-claims, expected jwt "
+            "or introspection: the back end trusts these claims, and anyone can write unverified "
+            "ones",
             self.refused(TokenLevel.UNVERIFIED, rule),
         )
 
@@ -136,7 +137,7 @@ class Settings(SynchronousTestCase):
         self.assertEqual(sentence, self.refused(None))
 
     def test_no_table(self) -> None:
-        """A missing table is another check's mistake; and without the header every level is allowed."""
+        """A missing table is another check's; without the header every level is allowed."""
         rule = RuleSettings(token=TokenRequirement.BOUND)
         self.assertEqual("", self.refused(None, rule))
         others = HeaderRules((CERTIFICATE,))
