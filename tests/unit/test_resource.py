@@ -563,6 +563,16 @@ class Whole(SynchronousTestCase):
         error = self.assertRaises(SettingsError, self.make, header=HEADER, policy=policy)
         self.assertIn("tokens: found none", str(error))
 
+    def test_unverified_claims(self) -> None:
+        """A header for claims needs tokens that are verified."""
+        policy = PolicySettings(rules=(RuleSettings(token=TokenRequirement.BOUND),))
+        tokens = TokenSettings(level=TokenLevel.UNVERIFIED)
+        with self.assertRaisesRegex(SettingsError, "tokens.level: found unverified beside"):
+            X509ProxyResource(
+                "127.0.0.1", 8080, b"", MemoryReactorClock(),
+                preset="token-claims", policy=policy, tokens=tokens,
+            )  # fmt: skip
+
     def test_bad_preset(self) -> None:
         """An unknown preset does not make a resource."""
         self.assertRaises(SettingsError, self.make, header=HEADER, preset="nginx")

@@ -37,6 +37,7 @@ from x509proxy.config.token_files import TokenFiles
 from x509proxy.exchange import TokenVerdict
 from x509proxy.forwarding.bound_tokens import parse_jws
 from x509proxy.forwarding.signed_tokens import check_signature
+from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, HttpError
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.monitoring.snapshot import TokenState
@@ -126,6 +127,11 @@ class Unverified(SynchronousTestCase):
             self.check.forget()
             self.judge(b"Bearer " + bound(), now=NOON + 301)
             self.assertEqual(3, parse.call_count)
+
+    def test_claims(self) -> None:
+        """What nothing has verified is not for the back end."""
+        found = self.check.check(head(b"Bearer " + bound()), OWN, BOUND, NOON)
+        self.assertEqual(CheckedToken(TokenVerdict.BOUND, b""), found)
 
     def test_status(self) -> None:
         """There are no keys."""
