@@ -29,6 +29,7 @@ from x509proxy.settings import (
     Settings,
     TokenLevel,
     TokenRequirement,
+    TokenSettings,
     Trust,
     Usage,
 )
@@ -131,10 +132,26 @@ def advice_for(found: Configuration) -> Iterator[str]:
     yield from _used_elsewhere(found)
     yield from _public_names(found)
     yield from _larger_than_the_server(found)
+    if found.settings.tokens is not None:
+        yield from _accepted_tokens(found.settings.tokens)
     if found.settings.admin is not None and found.settings.admin.allow_remote:
         yield "admin.allow-remote: whoever can reach the admin listener can read it; let a firewall or a network policy say who that is"
     if found.settings.access_log is None:
         yield "access-log: none, so nobody will know who was refused, and why"
+
+
+def _accepted_tokens(tokens: TokenSettings) -> Iterator[str]:
+    if tokens.level is TokenLevel.INTROSPECTION and not tokens.audience:
+        yield (
+            "tokens.audience: none, so each active token of the server is accepted, "
+            "also one that was issued for another API"
+        )
+    kinds = {kind.lower().removeprefix("application/") for kind in tokens.types}
+    if tokens.level is TokenLevel.JWT and "jwt" in kinds:
+        yield (
+            "tokens.types: ID tokens may have the typ JWT too, so no ID token may have "
+            "a value of tokens.audience"
+        )
 
 
 def _used_elsewhere(found: Configuration) -> Iterator[str]:

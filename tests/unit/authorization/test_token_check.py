@@ -129,7 +129,7 @@ class Unverified(SynchronousTestCase):
             self.assertEqual(3, parse.call_count)
 
     def test_claims(self) -> None:
-        """What nothing has verified is not for the back end."""
+        """Claims that nothing has verified are not for the back end."""
         found = self.check.check(head(b"Bearer " + bound()), OWN, BOUND, NOON)
         self.assertEqual(CheckedToken(TokenVerdict.BOUND, b""), found)
 
