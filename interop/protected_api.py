@@ -35,7 +35,7 @@ resource = X509ProxyResource(
     "127.0.0.1", {api}, preset="token-claims",
     policy=PolicySettings(rules=(RuleSettings(path="/api", token=TokenRequirement.BOUND),)),
     tokens=TokenSettings(
-        level=TokenLevel.JWT, issuer="{issuer}", audience=("{audience}",), types=("at+jwt", "JWT"),
+        level=TokenLevel.JWT, issuer="{issuer}", audience=("{audience}",), types={types},
         ca="server.pem",
     ),
 )
@@ -62,17 +62,21 @@ token = "bound"
 
 @attrs.frozen
 class Issuer:
-    """An authorization server. ``url``: its ``iss``; ``audience``: the ``aud`` of its tokens."""
+    """An authorization server.
+
+    ``url``: its ``iss``; ``audience``, ``types``: the ``aud`` and ``typ`` of its access tokens.
+    """
 
     url: str
     audience: str
+    types: tuple[str, ...] = ("at+jwt",)
 
     @property
     def jwt(self) -> str:
         """Return the settings of level ``jwt``; the keys come from the server's metadata."""
         return (
             f'level = "jwt"\nissuer = "{self.url}"\naudience = ["{self.audience}"]\n'
-            'types = ["at+jwt", "JWT"]\nca = "server.pem"\n'
+            f'types = {json.dumps(self.types)}\nca = "server.pem"\n'
         )
 
     def introspection(self, client: str, credentials: str) -> str:
@@ -116,7 +120,7 @@ class ApiStage(Stage):
             "127.0.0.1:8080": f"127.0.0.1:{self.api_port}",
             "https://as.example.com": issuer.url,
             "https://api.example.com": issuer.audience,
-            "[tokens]": '[tokens]\nca = "server.pem"\ntypes = ["at+jwt", "JWT"]',
+            "[tokens]": f'[tokens]\nca = "server.pem"\ntypes = {json.dumps(issuer.types)}',
         }
         toml = filled(recipe(_PAGE, "x509proxy.toml"), here)
         return self.start_proxy(toml, port, f"claims-{port}")
@@ -125,7 +129,11 @@ class ApiStage(Stage):
         """Start a Twisted application with the rule, under a stock ``Site``."""
         port = free_port()
         text = _APPLICATION.format(
-            api=self.api_port, issuer=issuer.url, audience=issuer.audience, port=port
+            api=self.api_port,
+            issuer=issuer.url,
+            audience=issuer.audience,
+            types=issuer.types,
+            port=port,
         )
         self.write("application.py", text)
         process = self.start("application", [sys.executable, "application.py"])

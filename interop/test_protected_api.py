@@ -101,7 +101,8 @@ class Keycloak(ApiStage, KeycloakStage):
         proxy = self.proxy_for(server, "servers/keycloak-rfc9440", {})
         clients = Clients(self.issued("client"), self.issued("other"))
         token = self.assert_bound(self.token(proxy, "client", clients.owner), clients.owner)
-        issuer = Issuer(f"https://localhost:{server.public}{REALM}", "https://api.example.com")
+        url = f"https://localhost:{server.public}{REALM}"
+        issuer = Issuer(url, "https://api.example.com", ("at+jwt", "JWT"))
         certificate = 'certificate = "other.pem"\nprivate-key = "other.key"'
         self.start_api()
         for tokens in (
@@ -112,8 +113,9 @@ class Keycloak(ApiStage, KeycloakStage):
             self.check_front(self.protect(tokens), token, clients)
         self.check_claims(self.protect_with_claims(issuer), token, clients)
         self.check_claims(self.start_application(issuer), token, clients)
-        another = attrs.evolve(issuer, audience="https://other.example")
-        self.check_rejected(self.protect(another.jwt), token, clients.owner)
+        for changes in ({"audience": "https://other.example"}, {"types": ("at+jwt",)}):
+            another = attrs.evolve(issuer, **changes)
+            self.check_rejected(self.protect(another.jwt), token, clients.owner)
 
 
 class Spring(ApiStage, SpringStage):
