@@ -25,6 +25,7 @@ from x509proxy.forwarding.forwarded_fields import Decision, decide
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.metadata_rewriter import ResponseSink, response_sink
 from x509proxy.forwarding.sanitizer import sanitize_response
+from x509proxy.forwarding.token_claims import CheckedToken, claims_fields
 from x509proxy.http1.body import LAST_CHUNK, write_chunk
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Framing, write_head
@@ -98,7 +99,7 @@ class Relay:
         self._rules = rules
         self._policy = policy
         self._tokens = tokens
-        self._check: Deferred[TokenVerdict] | None = None
+        self._check: Deferred[CheckedToken] | None = None
         self._fields = self._head = self._content = b""
         self._body = (Framing.NONE, 0)
         self._pool: Pool | None = None
@@ -130,19 +131,29 @@ class Relay:
         self._request.token = TokenVerdict.REJECTED
         assert self._tokens is not None
         try:
-            found = self._tokens.check(head, decision.certificate, decision.token, now)
+            checked = self._tokens.check(head, decision.certificate, decision.token, now)
+            if not isinstance(checked, Deferred):
+                self._use_token(checked)
         except HttpError as rejected:
             self._reject(rejected.response)
             return
-        if isinstance(found, Deferred):
-            self._check = found
-            found.addCallbacks(self._accepted, self._not_accepted).addErrback(self._check_failed)
+        if isinstance(checked, Deferred):
+            self._check = checked
+            judged = checked.addCallback(self._use_token)
+            judged.addCallbacks(self._accepted, self._not_accepted).addErrback(self._check_failed)
         else:
-            self._accepted(found)
+            self._request.accept()
 
-    def _accepted(self, verdict: TokenVerdict) -> None:
+    def _use_token(self, checked: CheckedToken) -> None:
+        """Add the fields with the token's claims.
+
+        :raises HttpError: 400, they are too large.
+        """
+        self._fields += claims_fields(checked.claims, self._rules)
+        self._request.token = checked.verdict
+
+    def _accepted(self, _: None) -> None:
         self._check = None
-        self._request.token = verdict
         self._request.accept()
 
     def _not_accepted(self, failure: Failure) -> Failure | None:

@@ -124,7 +124,7 @@ class Connection(Protocol):
         """Wait for the next exchange."""
         self._state = IDLE
         ends = self._now() + self._settings.idle_timeout
-        self.deadline = ends if ends < self.expires else self.expires
+        self.deadline = min(self.expires, ends)
 
     def close(self) -> None:
         """End it, politely, but within ``read_timeout``; the pool forgets it at once."""
