@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -75,6 +75,7 @@ class Fields(SynchronousTestCase):
         kind = PolicySettings(validity=Validity.IGNORE)
         self.assertEqual(told(found, policy=kind), told(found, policy=kind, now=late))
 
+    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(
