@@ -56,7 +56,7 @@ class Blocks(TomlTests):
 
     def test_endpoints(self) -> None:
         """Each endpoint in the table of those is TOML, in both ways to write it, and Twisted listens there."""
-        table = PAGE.partition("``listen``: where")[2].partition("``[[headers]]``")[0]
+        table = PAGE.partition("``listen``: addresses")[2].partition("``[[headers]]``")[0]
         written = re.findall(r"``([\"'](?:tcp|unix).*?[\"'])``", table)
         reactor = MemoryReactorClock()
         for text in written:
