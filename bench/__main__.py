@@ -14,7 +14,7 @@ from types import FrameType
 
 import attrs
 
-from bench import hostile, report
+from bench import hostile, report, tokens
 from bench.growth import growth
 from bench.plot import draw
 from bench.results import Results
@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--hostile", action="store_true", help="measure hostile clients, and nothing else"
+    )
+    parser.add_argument(
+        "--tokens",
+        action="store_true",
+        help="measure the check of access tokens by itself, and nothing else",
     )
     parser.add_argument(
         "--priority",
@@ -170,6 +175,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if arguments.hostile:
             return hostile.main([])
+        if arguments.tokens:
+            print(report.checks(tokens.check_costs()))
+            return 0
         with Stage(_PREFERRED if arguments.priority else None) as stage:
             _run(arguments, stage)
     except BenchError as error:

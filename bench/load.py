@@ -25,7 +25,10 @@ __all__ = ["Generator", "Load", "Measured", "bulk", "fresh", "kept", "paced"]
 
 @attrs.frozen
 class Load:
-    """Arguments of the generator: see its own help (``go run ./bench/generator -help``)."""
+    """Arguments of the generator: see its own help (``go run ./bench/generator -help``).
+
+    ``bearer``: the file of the access token that each request of ``api`` has, in place of a new one.
+    """
 
     traffic: str
     path: str = "/token"
@@ -37,6 +40,7 @@ class Load:
     size: int = 0
     fields: int = 0
     fresh: bool = False
+    bearer: str = ""
 
     def arguments(self) -> Sequence[str]:
         """Write them for the command line."""
@@ -46,9 +50,11 @@ class Load:
         ]
 
 
-def kept(traffic: str, seconds: float, connections: int = 16, fields: int = 0) -> Load:
+def kept(
+    traffic: str, seconds: float, connections: int = 16, fields: int = 0, bearer: str = ""
+) -> Load:
     """Send requests on kept connections, the next one after each response."""
-    return Load(traffic, connections=connections, seconds=seconds, fields=fields)
+    return Load(traffic, connections=connections, seconds=seconds, fields=fields, bearer=bearer)
 
 
 def paced(traffic: str, seconds: float, rate: float) -> Load:

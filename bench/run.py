@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from statistics import median
 
 import attrs
@@ -16,7 +17,13 @@ from bench.load import Generator, Load, Measured
 from bench.measure import resident_kib, slope
 from bench.results import Column, Results
 from bench.stage import BenchError, Files, Stage, make_files
-from bench.subjects import Subject, start_back_end, start_checkout, start_subject
+from bench.subjects import (
+    Subject,
+    start_back_end,
+    start_checkout,
+    start_protected,
+    start_subject,
+)
 
 __all__ = ["FULL", "LOADS", "QUICK", "Plan", "Run"]
 
@@ -33,6 +40,7 @@ LOADS = (
     "idle",
     "token",
     "api",
+    "bound",
     "fresh-token",
     "paced",
     "latency",
@@ -89,6 +97,7 @@ class Run:
         self.keeps: dict[str, bool] = {}
         self.left_out: list[str] = []
         self._rates: Sequence[int] = ()
+        self._protected: tuple[Subject, Path] | None = None
         self._beside: dict[str, list[Measured]] = {}
         self._ciphers: dict[str, str] = {}
         self._failed: dict[tuple[str, str], dict[str, None]] = {}  # loads in their order
@@ -101,6 +110,7 @@ class Run:
         :param checkouts: folders with other versions of x509proxy.
         """
         back_end, pid = start_back_end(self.stage)
+        self._back_end = back_end
         self.generator = Generator(self.stage, self.files, pid)
         for name in names:
             # Before x509proxy itself: the ratio of the two is what such a run is for.
@@ -143,6 +153,7 @@ class Run:
     def _measures(self) -> Mapping[str, Callable[[Subject], _Found]]:
         return {
             **{name: partial(self._cost, name) for name in _COSTS},
+            "bound": self._bound,
             "paced": self._paced,
             "latency": self._latency,
             "down": partial(self._bulk, "down"),
@@ -207,6 +218,18 @@ class Run:
 
     def _cost(self, name: str, subject: Subject) -> _Found:
         return {_COSTS[name]: self.drive(subject, self.load(name), name).cost}
+
+    def _bound(self, subject: Subject) -> _Found:
+        """Measure ``api`` with one token that is verified, and compared with the certificate each time."""
+        if subject.name != _OWN:
+            raise BenchError("it compares no token with the certificate")
+        if self._protected is None:
+            self._protected = start_protected(self.stage, self.files, self._back_end)
+            self.keeps[self._protected[0].name] = True
+        protected, token = self._protected
+        what = load.kept("api", self.plan.seconds, bearer=str(token))
+        cost = self.drive(protected, what, "bound").cost
+        return {_micro("bound", "API: bound token, checked (jwt), unique path"): cost}
 
     def _paced(self, subject: Subject) -> _Found:
         return self._at_rate(subject, _PACED, with_cost=True)

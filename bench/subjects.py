@@ -23,9 +23,18 @@ from pathlib import Path
 import attrs
 
 from bench.stage import ROOT, BenchError, Files, Stage
+from bench.tokens import write_token
 from tests.support.ports import free_port
 
-__all__ = ["NAMES", "Place", "Subject", "start_back_end", "start_checkout", "start_subject"]
+__all__ = [
+    "NAMES",
+    "Place",
+    "Subject",
+    "start_back_end",
+    "start_checkout",
+    "start_protected",
+    "start_subject",
+]
 
 
 @attrs.frozen
@@ -255,6 +264,24 @@ def start_subject(
     # This checkout is measured, installed or not.
     pid = stage.start(name, recipe.command(program, place), place.port, {"PYTHONPATH": str(ROOT)})
     return Subject(name, version, place.port, pid, recipe.buffers)
+
+
+def start_protected(stage: Stage, files: Files, back_end: int) -> tuple[Subject, Path]:
+    """Start x509proxy with a rule about access tokens, which other loads are measured without.
+
+    :returns: it, and the file of a token that it accepts.
+    :raises BenchError: it does not start, or joserfc is missing.
+    """
+    folder = stage.folder / "protected"
+    folder.mkdir()
+    place = Place(folder, files, free_port(), back_end)
+    token, toml = write_token(folder, files)
+    path = folder / "x509proxy.conf"
+    path.touch(0o600)
+    path.write_text(_ours(place) + toml, "utf-8")
+    command = _run_ours(sys.executable, place)
+    pid = stage.start("protected", command, place.port, {"PYTHONPATH": str(ROOT)})
+    return Subject("protected", "", place.port, pid), token
 
 
 # The names of settings differ between versions: each writes its own configuration. Private names are

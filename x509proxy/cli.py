@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from x509proxy.audit.options import configure, configure_export
-from x509proxy.settings import Backend, Scheme, SettingsError
+from x509proxy.settings import Backend, Format, Scheme, SettingsError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamServerEndpoint
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _PLACEHOLDER = "<the secret name>"
+# {"iss":"https://as.example.com",...}
+_EXAMPLE_CLAIMS = "eyJpc3MiOiJodHRwczovL2FzLmV4YW1wbGUuY29tIi…fQ"
 _LISTEN = "tcp:8080:interface=127.0.0.1"
 
 
@@ -328,6 +330,10 @@ def _wire(preset: Preset) -> Iterator[str]:
 
     certificate = _example_certificate()
     for plan in preset.plans:
+        if plan.form is Format.TOKEN_CLAIMS:
+            yield f"  {_header(plan)}: {_EXAMPLE_CLAIMS}"
+            yield f"    (at most {plan.maximum} bytes; a token with larger claims is answered 400)"
+            continue
         for _, value in encode(certificate, plan.form, plan.name, plan.place):
             yield f"  {_header(plan)}: {_shorten(value.decode('ascii'))}"
         if plan.maximum:

@@ -24,6 +24,7 @@ from x509proxy.forwarding.forwarded_fields import forward
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.metadata_rewriter import ResponseSink, answer_sink
 from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response
+from x509proxy.forwarding.token_claims import CheckedToken, claims_fields
 from x509proxy.http1.body import LAST_CHUNK, write_chunk
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Framing, write_head
@@ -90,7 +91,7 @@ class Relay:
         self._rules = rules
         self._policy = policy
         self._tokens = tokens
-        self._check: Deferred[TokenVerdict] | None = None
+        self._check: Deferred[CheckedToken] | None = None
         self._fields = b""
         self._pool: Pool | None = None
         self._connection: Connection | None = None
@@ -110,14 +111,19 @@ class Relay:
             if self._check is None:
                 request.accept(self._choose)
             else:
-                checked = self._check.addCallbacks(self._accepted, self._not_accepted)
-                checked.addErrback(self._not_served)
+                checked = self._check.addCallback(self._use_token)
+                judged = checked.addCallbacks(self._accepted, self._not_accepted)
+                judged.addErrback(self._not_served)
 
     # The token check's calls, if it has to wait.
 
-    def _accepted(self, verdict: TokenVerdict) -> None:
+    def _use_token(self, checked: CheckedToken) -> None:
+        """Add the fields with the claims; :raises HttpError: they are too large."""
+        self._fields += claims_fields(checked.claims, self._rules)
+        self._request.token = checked.verdict
+
+    def _accepted(self, _: None) -> None:
         self._check = None
-        self._request.token = verdict
         self._request.accept(self._choose)
 
     def _not_accepted(self, failure: Failure) -> Failure | None:
@@ -151,7 +157,7 @@ class Relay:
             if isinstance(checked, Deferred):
                 self._check = checked
             else:
-                request.token = checked
+                self._use_token(checked)
 
     def _choose(self) -> None:
         """The body is there, or so much of it that it has to be streamed: ask the next back end."""

@@ -184,6 +184,8 @@ class Format(enum.Enum):
     """``NONE``, ``SELF_SIGNED``, ``TRUSTED`` or ``UNTRUSTED``; sent with every request."""
     VERIFY = "verify"
     """The same as nginx says it: ``NONE``, ``SUCCESS`` or ``FAILED:reason``; sent with every request."""
+    TOKEN_CLAIMS = "token-claims"  # noqa: S105 - no password
+    """Base64url of the JSON of the access token's verified claims; no field where there are none."""
     LITERAL = "literal"
     """The text of ``value``, or the one line of ``value-file``; sent with every request."""
 

@@ -14,7 +14,7 @@ from x509proxy.settings import Format
 __all__ = ["Options", "configure", "configure_export"]
 
 PRODUCTS = ("nginx", "haproxy", "apache", "caddy", "envoy")
-_FORMATS = {form.value: form for form in Format}
+_FORMATS = {form.value: form for form in Format if form is not Format.TOKEN_CLAIMS}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -93,6 +93,9 @@ def header_fields(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pa
     """
     if plan.form is Format.LITERAL:
         return ((plan.name, plan.value),)
+    if plan.form is Format.TOKEN_CLAIMS:
+        # Written when the token has been checked: x509proxy.forwarding.token_claims.
+        return ()
     pairs = encode(certificate, plan.form, plan.name, plan.place)
     size = sum(len(value) for _, value in pairs)
     if plan.maximum and size > plan.maximum:
@@ -199,6 +202,8 @@ _ORDINARY = frozenset(
     }
 )  # fmt: skip
 _ORDINARY_PREFIXES = ("accept", "content-", "if-", "access-control-", "sec-fetch-", "sec-ch-")
+# A certificate has a limit of its own; claims do not. No server takes 8 KiB unless told to.
+_MAX_VALUE_BYTES = {Format.TOKEN_CLAIMS: 8192}
 _WITH_PLACE = frozenset(
     {Format.PEM, Format.PEM_SPACES, Format.PEM_URL, Format.BASE64_DER, Format.RFC9440}
 )
@@ -222,7 +227,7 @@ class _OwnHeader:
             settings.format,
             self._name(),
             settings.chain_index,
-            settings.max_value_bytes or 0,
+            settings.max_value_bytes or _MAX_VALUE_BYTES.get(settings.format, 0),
             self._value(),
         )
 

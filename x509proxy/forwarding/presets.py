@@ -262,6 +262,14 @@ _ALL = (
         ),
         Naming.CHOSEN,
     ),
+    # A name that never passes from a client, whatever the preset, since it is in this table.
+    Preset(
+        "token-claims",
+        "APIs that read the verified claims of a token",
+        (HeaderPlan(Format.TOKEN_CLAIMS, b"X-Token-Claims", maximum=8192),),
+        ('claims = json.loads(base64.urlsafe_b64decode(request.headers["{name}"] + "=="))',),
+        Naming.CHOSEN,
+    ),
     Preset("none", "Servers that nobody thought of: headers of your own", ()),
 )
 

@@ -241,6 +241,39 @@ class Advice(MaterialTests):
         signed = {"level": "jwt", "issuer": "https://as.example", "audience": ["a"]}
         self.assertEqual([], self.warnings(rules=rules, tokens=signed))
 
+    def test_tokens_of_others(self) -> None:
+        """A check asks whether tokens of other APIs, and ID tokens, are kept away."""
+        rules = [{"path": "/api", "token": "bound"}]
+        asked = {"level": "introspection", "introspection-url": "https://a/b", "client-id": "c"}
+        asked["client-secret-file"] = self.write("secret-secret", name="secret.txt")
+        (sentence,) = self.advice(rules=rules, tokens=asked)
+        self.assertEqual(
+            "tokens.audience: none, so each active token of the server is accepted, "
+            "also one that was issued for another API",
+            sentence,
+        )
+        self.assertEqual([], self.advice(rules=rules, tokens={**asked, "audience": ["a"]}))
+        signed = {"level": "jwt", "issuer": "https://a", "audience": ["a"]}
+        self.assertEqual([], self.advice(rules=rules, tokens=signed))
+        for kind in ("JWT", "application/jwt"):
+            (sentence,) = self.advice(rules=rules, tokens={**signed, "types": ["at+jwt", kind]})
+            self.assertEqual(
+                "tokens.types: ID tokens may have the typ JWT too, so no ID token may have "
+                "a value of tokens.audience",
+                sentence,
+            )
+        self.assertEqual(1, len(self.warnings(rules=rules, tokens={"level": "unverified"})))
+        self.assertEqual([], self.advice(rules=rules, tokens={"level": "unverified"}))
+
+    def test_large_claims(self) -> None:
+        """The claims count for the head that the server takes."""
+        tokens = {"level": "jwt", "issuer": "https://a", "audience": ["a"]}
+        more = {"rules": [{"path": "/api", "token": "bound"}], "tokens": tokens}
+        for size, count in ((100, 0), (4000, 1)):
+            own = {"format": "token-claims", "name": "X-My", "max-value-bytes": size}
+            sentences = self.advice(**more, headers=[own], client={"max-head-bytes": 4400})
+            self.assertEqual(count, len(sentences), sentences)
+
     def test_token_certificate(self) -> None:
         """The certificate that is shown to the authorization server ends some day too."""
         made = make_self_signed(KeyKind.EC, "api", 3)
