@@ -38,6 +38,7 @@ from x509proxy.certificates import pem_files as material
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import check_header_name, read_header_names, read_identity
 from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signed
+from x509proxy.config import credentials
 from x509proxy.config.endpoint_strings import expected_for
 from x509proxy.forwarding import presets
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset
@@ -240,6 +241,26 @@ class Check(Case):
         """A good configuration is said to be good, and whoever has thought of everything hears nothing else."""
         path = self.configuration(more=self.THOUGHTFUL)
         self.assertEqual(Result(0, f"{path}: the configuration is good\n", ""), run("check", path))
+
+    def test_credentials(self) -> None:
+        """The originals of a running unit's copies are checked, and a copy that differs is a note."""
+        path = self.configuration()
+        running = self.folder / "run"
+        (running / "a.service").mkdir(parents=True)
+        copy = running / "a.service" / "header.txt"
+        copy.write_text("an earlier name")
+        unit = self.path(
+            "a.service", f"[Service]\nLoadCredential=header.txt:{self.folder}/header.txt\n".encode()
+        )
+        toml = Path(path)
+        toml.write_text(toml.read_text().replace('"header.txt"', f'"{copy}"'))
+        self.patch(credentials, "_CREDENTIALS", running)
+        with patch.dict(os.environ, {"CREDENTIALS_DIRECTORY": ""}):
+            result = run("check", "--unit", unit, path)
+        self.assertEqual(0, result.code, result.err)
+        self.assertIn("header-file: restart needed: the service runs with a copy of ", result.err)
+        copy.write_bytes((self.folder / "header.txt").read_bytes())
+        self.assertNotIn("restart needed", run("check", "--unit", unit, path).err)
 
     def test_online(self) -> None:
         """With ``--online`` the authorization server is asked, and one that does not respond is an error."""

@@ -6,13 +6,14 @@ It serves in this process, or, with ``workers``, has others serve (:mod:`x509pro
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 
+from x509proxy.config.credentials import original_files
 from x509proxy.config.file_paths import named_files
 from x509proxy.config.loader import Configuration, load_configuration
 from x509proxy.service.access_log import open_log
@@ -146,18 +147,14 @@ class ProxyService(Service):
         return self._read()
 
     def _reloaded(self, reload: Reload) -> None:
-        self.serving.counters.reloaded(reload.error)
+        self.serving.counters.reloaded(reload.error, reload.note)
         self._notify_ready()
 
     def _notify_ready(self) -> None:
         """Send systemd that the start or the reload has ended; a worker may begin to serve while either runs."""
         last = self.reloading.last
         if self.running and not self.reloading.is_running:
-            self._notifier.ready(
-                "serving"
-                if last is None or last.ok
-                else f"serving; the last reload failed: {last.error}"
-            )
+            self._notifier.ready("; ".join(["serving", *_reload_status(last)]))
 
     def _use(self, configuration: Configuration) -> Deferred[None] | None:
         used = self.serving.use(configuration)
@@ -167,6 +164,14 @@ class ProxyService(Service):
     def _watch(self, configuration: Configuration) -> None:
         files = [
             *named_files(configuration.settings),
+            *original_files(configuration.settings),
             *([self._config] if self._config is not None else []),
         ]
         self._watching.use(files, configuration.settings.reload_poll_interval)
+
+
+def _reload_status(last: Reload | None) -> Iterator[str]:
+    if last is not None and last.error:
+        yield f"the last reload failed: {last.error}"
+    elif last is not None and last.note:
+        yield last.note
