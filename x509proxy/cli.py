@@ -146,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--listen", default=_LISTEN, metavar="STRPORTS", help=f"Twisted endpoint ({_LISTEN})"
     )
+    command.add_argument(
+        "--show-secret-name",
+        action="store_true",
+        help="show the secret header name and its value too: each client receives them",
+    )
     command.set_defaults(command=_echo)
 
     command = commands.add_parser(
@@ -387,21 +392,21 @@ def _export(product: str, path: str) -> None:
         print(f"{product}: {limit}", file=sys.stderr)
 
 
-def _echo(listen: str) -> None:
+def _echo(listen: str, show_secret_name: bool) -> None:
     from twisted.internet import reactor
 
     from x509proxy.certificates.client_certificate import ignore_name_lengths
 
     ignore_name_lengths()
-    _serve(reactor, listen)
+    _serve(reactor, listen, show_secret_name)
 
 
-def _serve(reactor: IReactorCore, listen: str) -> None:
+def _serve(reactor: IReactorCore, listen: str, show_secret_name: bool) -> None:
     """Run the back end until the reactor is stopped, by Ctrl-C above all.
 
     :raises SettingsError: it cannot listen there.
     """
-    from x509proxy.service.echo import echo_site
+    from x509proxy.service.echo import Secrets, echo_site
 
     problems: list[str] = []
 
@@ -410,7 +415,9 @@ def _serve(reactor: IReactorCore, listen: str) -> None:
         reactor.stop()
 
     endpoint = _endpoint(reactor, listen)
-    site = echo_site(reactor=reactor)  # type: ignore[arg-type]  # every reactor also tells the time
+    secrets = Secrets.SHOWN if show_secret_name else Secrets.COVERED
+    # Every reactor has a clock.
+    site = echo_site(reactor=reactor, secrets=secrets)  # type: ignore[arg-type]
     # Only once it runs can a reactor be stopped, and a port that is taken is found out at once.
     reactor.callWhenRunning(lambda: endpoint.listen(site).addCallbacks(_announce, failed))
     reactor.run()

@@ -18,7 +18,7 @@ from pathlib import Path
 from socket import AF_INET, SOCK_STREAM, socket
 from threading import Timer
 from unittest.mock import Mock, patch
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import attrs
 import twisted.internet
@@ -664,7 +664,7 @@ class Echo(Case):
         reactor = MemoryReactorClock()
         out = StringIO()
         with redirect_stdout(out):
-            cli._serve(reactor, "tcp:8080:interface=127.0.0.1")
+            cli._serve(reactor, "tcp:8080:interface=127.0.0.1", show_secret_name=False)
         ((port, site, _, interface),) = reactor.tcpServers
         self.assertEqual((8080, "127.0.0.1", True), (port, interface, reactor.hasRun))
         self.assertIsInstance(site, Site)
@@ -720,6 +720,20 @@ class Echo(Case):
             process.send_signal(signal.SIGINT)
             out, err = process.communicate()
         self.assertEqual((0, "", ""), (process.returncode, out, err))
+
+    def test_secret_name(self) -> None:
+        """A secret header name is covered, unless the command line asks for it."""
+        name = secret_name("echo")
+        for options, is_shown in (([], False), (["--show-secret-name"], True)):
+            with started("echo", "--listen", "tcp:0:interface=127.0.0.1", *options) as process:
+                assert process.stdout is not None
+                url = process.stdout.readline().rpartition(" ")[2].strip()
+                request = Request(url, headers={name: "value"})  # noqa: S310 - our own process
+                with urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
+                    text = response.read().decode().lower()
+                process.send_signal(signal.SIGINT)
+                process.communicate()
+            self.assertEqual(is_shown, name.lower() in text)
 
     def test_taken_port_for_real(self) -> None:
         """A port that is taken is one sentence and exit code 1."""
