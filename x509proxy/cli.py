@@ -211,9 +211,11 @@ def _secret(preset: str, write: Path | None) -> None:
     from x509proxy.forwarding.presets import find_preset
 
     found = find_preset(without_secrets(preset))
-    if not found.takes_name:
+    # Without plans of its own, "none" has the name-file of [[headers]].
+    if found.plans and not found.takes_name:
         raise SettingsError(
-            f"preset: {found.name} has header names of its own, so there is no secret name to make"
+            f"preset: {found.name} has fixed header names, expected a preset that takes a name, "
+            "or none for the name-file of [[headers]]"
         )
     name = new_header_name()
     if write:

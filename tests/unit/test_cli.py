@@ -205,13 +205,28 @@ class Secret(Case):
         self.refuse(f"{path}: No such file or directory", "secret", "--write", path)
 
     def test_no_secret_needed(self) -> None:
-        """A preset whose headers have names of their own gets no secret one."""
+        """A preset with fixed header names takes no secret one."""
         self.refuse(
-            "preset: xfcc has header names of its own, so there is no secret name to make",
+            "preset: xfcc has fixed header names, expected a preset that takes a name, "
+            "or none for the name-file of [[headers]]",
             "secret",
             "--preset",
             "xfcc",
         )
+
+    def test_name_file(self) -> None:
+        """Preset none has the name-file of ``[[headers]]``: the name is all that is printed."""
+        path = self.path("header.txt")
+        self.assertEqual(Result(0, "", ""), run("secret", "--preset", "none", "--write", path))
+        self.assertEqual(1, len(run("secret", "--preset", "none").out.splitlines()))
+        made = make_self_signed(KeyKind.EC, "localhost", server=True)
+        self.path("server.pem", made.certificate_pem + made.key_pem)
+        text = (
+            'certificate = "server.pem"\nbackend = "http://127.0.0.1:8080"\npreset = "none"\n'
+            '[[headers]]\nname-file = "header.txt"\nformat = "pem"\n'
+        )
+        toml = self.path("proxy.toml", text.encode())
+        self.assertEqual(0, run("check", toml).code)
 
     def test_unknown_preset(self) -> None:
         """A preset that there is not is answered with those there are; a secret name in its place is not repeated."""
