@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -142,6 +143,17 @@ class CommandLine(Case):
         """The version is that of the installed package."""
         self.patch(importlib.metadata, "version", lambda name: f"26.1 of {name}")
         self.assertEqual(Result(0, "x509proxy 26.1 of x509proxy\n", ""), run("--version"))
+
+    def test_module(self) -> None:
+        """The script is a module too; importing that runs nothing."""
+        self.patch(sys, "argv", ["x509proxy", "presets"])
+        runpy.run_module("x509proxy.__main__", run_name="other")
+        out = StringIO()
+        with redirect_stdout(out):
+            error = self.assertRaises(
+                SystemExit, runpy.run_module, "x509proxy", run_name="__main__"
+            )
+        self.assertEqual((0, run("presets").out), (error.code, out.getvalue()))
 
     def test_version_of_a_checkout(self) -> None:
         """Where nothing is installed, that is said."""
@@ -568,11 +580,11 @@ class Presets(Case):
     def test_chosen_name(self) -> None:
         """A preset with a customary name shows that a secret one can be had, and a limit of its own."""
         self.assertIn(
-            "x509proxy secret --preset aspnet makes a name that nobody knows instead of X-Client-Cert.\n",
+            "x509proxy secret --preset aspnet makes a secret name instead of X-Client-Cert.\n",
             run("presets", "aspnet").out,
         )
         self.assertIn(
-            "    (at most 4096 bytes; a larger certificate is answered 400)\n",
+            "    (at most 4096 bytes; the response to a larger one is 400)\n",
             run("presets", "auth0").out,
         )
 
