@@ -119,6 +119,7 @@ class InstallTestCase(SynchronousTestCase):
     def run_shell(self, commands: str) -> str:
         done = subprocess.run(
             ["bash", "-euc", self.here(commands)],
+            env={**os.environ, "RENEWED_LINEAGE": str(self.folder)},
             cwd=self.folder, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         self.assertEqual((0, ""), (done.returncode, done.stderr if done.returncode else ""))
@@ -230,12 +231,17 @@ class Rotation(RunningTestCase):
         return [name for name in names if name.lower() in fields]
 
     def test_rotation(self) -> None:
-        """A reload uses a new key, both secret header names, and then the new one alone."""
+        """A reload uses a new key, a deploy hook's too, both secret header names, and then one."""
         self.install()
         self.start()
         [old] = self.names
         made = self.renew()
         self.step("key")
+        self.assertEqual([old], self.arrived(made, [old]))
+        made = self.renew()
+        shutil.copy(self.folder / "server.key", self.folder / "privkey.pem")
+        shutil.copy(self.folder / "server.pem", self.folder / "fullchain.pem")
+        self.step("hook")
         self.assertEqual([old], self.arrived(made, [old]))
         self.step("both")
         both = self.names

@@ -54,6 +54,9 @@ def blocks(page: Path) -> Iterator[Block]:
         directive = re.match(r"\s*\.\. code-block:: (\w+)", line)
         if directive or (line.rstrip().endswith("::") and not line.lstrip().startswith("..")):
             text = indented(lines[number + 1 :], len(line) - len(line.lstrip()))
+            if text.startswith("#!"):
+                # A file of its own.
+                continue
             if directive[1] in SHELLS if directive else COMMANDS.match(text):
                 yield Block(f"{page.relative_to(ROOT)}:{number + 1}", text)
 
