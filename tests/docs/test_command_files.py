@@ -97,10 +97,26 @@ class Completion(SynchronousTestCase):
         self.assertEqual(set(PRESETS), completed("x509proxy secret --preset "))
 
     def test_zsh(self) -> None:
-        """Zsh reads the file, which registers itself for the command."""
-        path = COMPLETION / "_x509proxy"
-        self.assertEqual("", run(program("zsh"), "-f", "-n", str(path)))
-        self.assertTrue(path.read_text("utf-8").startswith("#compdef x509proxy\n"))
+        """Zsh completes commands, options and known values, at a terminal."""
+        # A terminal of its own: completion is a part of the line editor. The word READY must not
+        # be in the line that is typed.
+        script = """
+            zmodload zsh/zpty
+            zpty z "$0" -f -i
+            zpty -w z "PS1=; fpath=($1 $fpath); autoload -Uz compinit; compinit -u -D; echo RE''ADY"
+            zpty -r z out '*READY*'
+            zpty -w -n z "$2"$'\\t'
+            zpty -r -m z out "*$3*" && print -r -- found
+            zpty -d z
+        """
+        zsh = program("zsh")
+        for typed, expected in (
+            ("x509proxy ech", "x509proxy echo"),
+            ("x509proxy echo --sh", "--show-secret-name"),
+            ("x509proxy secret --preset connec", "connect2id"),
+        ):
+            shown = run(zsh, "-f", "-c", script, zsh, str(COMPLETION), typed, expected)
+            self.assertEqual("found\n", shown, typed)
 
 
 class Manual(SynchronousTestCase):

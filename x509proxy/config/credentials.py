@@ -94,6 +94,11 @@ class _Copy:
     copy: Stamp | None
     original: Stamp | None
 
+    @property
+    def is_outdated(self) -> bool:
+        """Return whether the original was written after the copy, by their times."""
+        return bool(self.copy and self.original and self.original[3] > self.copy[3])
+
 
 @attrs.frozen
 class CredentialCopies:
@@ -104,12 +109,9 @@ class CredentialCopies:
     @classmethod
     def of(cls, settings: ProxySettings) -> CredentialCopies:
         """Look at the files of these settings that are credentials."""
+        paths = [(key, path) for key, path in files_read(settings) if _is_credential(path)]
         return cls(
-            tuple(
-                _Copy(key, path, stamp(path), _stamp_of_original(path))
-                for key, path in files_read(settings)
-                if _is_credential(path)
-            )
+            tuple(_Copy(key, path, stamp(path), _stamp_of_original(path)) for key, path in paths)
         )
 
     def since(self, before: CredentialCopies) -> tuple[CredentialCopies, str]:
@@ -134,6 +136,8 @@ class CredentialCopies:
                 doubtful.append(now.key)
             elif then.original != now.original:
                 changed.append(now.key)
+            elif then.is_outdated:
+                doubtful.append(now.key)
         if changed:
             raise SettingsError(
                 f"{_joined(changed)}: found a change that needs a restart, since systemd copies "

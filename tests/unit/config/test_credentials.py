@@ -206,6 +206,14 @@ class Copies(UnitTestCase):
         self.unit(f"[Service]\nLoadCredential=key:{self.original}\n")
         self.assertEqual([sentence, sentence], [self.since(), self.since()])
 
+    def test_written_after_the_copy(self) -> None:
+        """An original that is newer than the copy at the first look may be another one."""
+        self.original.write_text("second")
+        made = self.made.stat()
+        os.utime(self.original, ns=(made.st_atime_ns, made.st_mtime_ns + 1))
+        self.read = CredentialCopies.of(self.settings("key"))
+        self.assertIn("restart needed if changed", self.since())
+
     def test_named_later(self) -> None:
         """A copy that a new configuration names was made at the start too."""
         self.copy("other", "crl")
