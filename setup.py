@@ -92,6 +92,8 @@ setup(
             "types-PyYAML",
             "docutils",
             "pygments",
+            # Writes the completions that are committed, so another version would differ.
+            "shtab==1.13.0",
         ],
     },
     entry_points={"console_scripts": ["x509proxy = x509proxy.cli:main"]},
