@@ -26,11 +26,11 @@ _shtab_x509proxy_audit___sarif_COMPGEN=_shtab_compgen_files
 _shtab_x509proxy_audit___html_COMPGEN=_shtab_compgen_files
 _shtab_x509proxy_export_pos_1_COMPGEN=_shtab_compgen_files
 
-_shtab_x509proxy_secret___preset_choices=(aspnet auth0 authentik authlete aws-alb cloudflare cloudfront connect2id ingress-nginx janssen keycloak-apache keycloak-haproxy keycloak-nginx keycloak-rfc9440 none oidc-provider openbao rfc9440 tomcat-sslvalve traefik wso2 xfcc)
-_shtab_x509proxy_presets_pos_0_choices=(aspnet auth0 authentik authlete aws-alb cloudflare cloudfront connect2id ingress-nginx janssen keycloak-apache keycloak-haproxy keycloak-nginx keycloak-rfc9440 none oidc-provider openbao rfc9440 tomcat-sslvalve traefik wso2 xfcc)
+_shtab_x509proxy_secret___preset_choices=(aspnet auth0 authentik authlete aws-alb cloudflare cloudfront connect2id ingress-nginx janssen keycloak-apache keycloak-haproxy keycloak-nginx keycloak-rfc9440 none oidc-provider openbao rfc9440 token-claims tomcat-sslvalve traefik wso2 xfcc)
+_shtab_x509proxy_presets_pos_0_choices=(aspnet auth0 authentik authlete aws-alb cloudflare cloudfront connect2id ingress-nginx janssen keycloak-apache keycloak-haproxy keycloak-nginx keycloak-rfc9440 none oidc-provider openbao rfc9440 token-claims tomcat-sslvalve traefik wso2 xfcc)
 _shtab_x509proxy_client_certificate___key_choices=(ec ec-p384 rsa rsa-4096 ed25519 ml-dsa-44 ml-dsa-65 ml-dsa-87)
 _shtab_x509proxy_client_certificate___kind_choices=(ec ec-p384 rsa rsa-4096 ed25519 ml-dsa-44 ml-dsa-65 ml-dsa-87)
-_shtab_x509proxy_audit___preset_choices=(aspnet auth0 authentik authlete aws-alb cloudflare cloudfront connect2id ingress-nginx janssen keycloak-apache keycloak-haproxy keycloak-nginx keycloak-rfc9440 none oidc-provider openbao rfc9440 tomcat-sslvalve traefik wso2 xfcc)
+_shtab_x509proxy_audit___preset_choices=(aspnet auth0 authentik authlete aws-alb cloudflare cloudfront connect2id ingress-nginx janssen keycloak-apache keycloak-haproxy keycloak-nginx keycloak-rfc9440 none oidc-provider openbao rfc9440 token-claims tomcat-sslvalve traefik wso2 xfcc)
 _shtab_x509proxy_audit___format_choices=(base64-der issuer literal pem pem-spaces pem-url rfc9440 rfc9440-chain serial subject thumbprint verdict verify xfcc)
 _shtab_x509proxy_audit___fail_on_choices=(critical high medium low)
 _shtab_x509proxy_export_pos_0_choices=(nginx haproxy apache caddy envoy)
