@@ -820,7 +820,7 @@ class HeaderSettings(Settings, frozen=True):
     max_value_bytes: Annotated[
         int | None,
         Key(
-            "The size of the value; a larger certificate is answered 400.",
+            "The size of the value; a larger certificate, or larger claims, get 400.",
             Unit.BYTES,
             old=("maximum",),
         ),

@@ -202,7 +202,7 @@ _ORDINARY = frozenset(
     }
 )  # fmt: skip
 _ORDINARY_PREFIXES = ("accept", "content-", "if-", "access-control-", "sec-fetch-", "sec-ch-")
-# A certificate has a limit of its own; claims do not. No server takes 8 KiB unless told to.
+# A certificate has a limit of its own; claims do not. Tomcat and Jetty take a head of 8 KiB in all.
 _MAX_VALUE_BYTES = {Format.TOKEN_CLAIMS: 8192}
 _WITH_PLACE = frozenset(
     {Format.PEM, Format.PEM_SPACES, Format.PEM_URL, Format.BASE64_DER, Format.RFC9440}
