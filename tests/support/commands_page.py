@@ -81,7 +81,7 @@ PAGES = {
         "operations/check",
         {
             0: "The configuration is good.",
-            1: "It has an error, or a warning with ``--strict``.",
+            1: "It has an error, or a warning with --strict.",
             2: "The command line is wrong.",
         },
     ),
@@ -92,7 +92,7 @@ PAGES = {
         "audit",
         {
             0: "No probe failed.",
-            1: "A probe of the severity of ``--fail-on``, or of a worse one, failed.",
+            1: "A probe of the severity of --fail-on, or of a worse one, failed.",
             2: "The audit could not run, or the command line is wrong.",
         },
     ),
@@ -191,10 +191,12 @@ def _table(head: str, rows: Mapping[str, str]) -> Iterator[str]:
     yield ""
 
 
+_LITERAL = re.compile(r"(?<![`\w])(--[a-z-]+|(?:https?|unix|tcp):[\w/:.=-]*\w)")
+
+
 def _sentence(text: str) -> str:
-    """Return a help text as a sentence; a marked option stays as it is."""
-    words = (f"``{word}``" if word.startswith("--") else word for word in text.split())
-    text = " ".join(words)
+    """Return a help text as a sentence; options and addresses in it are literals."""
+    text = _LITERAL.sub(r"``\1``", " ".join(text.split()))
     text = text if text.endswith((".", "?")) else f"{text}."
     # A list of words keeps its first one as it is written.
     return text if text.split(" ", 1)[0].endswith(",") else text[:1].upper() + text[1:]
