@@ -38,9 +38,7 @@ class FirstToken(Stage):
     def run_on(self, name: str, port: str) -> None:
         """Start a block whose last line runs on."""
         *before, last = self.block(name).splitlines()
-        text = "\n".join(
-            [*(line for line in before if not line.startswith("pip ")), f"exec {last}"]
-        )
+        text = "\n".join([*before, f"exec {last}"])
         process = self.start(name, ["bash", "-euc", text], self.programs)
         self.wait_for(int(self.ports[port]), process, name)
 

@@ -303,10 +303,10 @@ class Container(SynchronousTestCase):
         [port] = re.findall(r"^EXPOSE (\d+)", image, re.MULTILINE)
         self.assertIn(f"--publish 443:{port} ", run)
         [config] = re.findall(r'"--config", "(.*?)"', image)
-        self.assertIn(f':{config.rpartition("/")[0]}:ro"', run)
+        self.assertIn(f":{config.rpartition('/')[0]}:ro ", run)
         self.assertTrue(block("container", "check").rstrip().endswith(f"check {config}"))
         [user] = re.findall(r"^USER (.*)$", image, re.MULTILINE)
-        self.assertIn(f"chown -R {user} etc", block("container", "owner"))
+        self.assertIn(f"chown -R {user} ", block("container", "owner"))
 
     def test_patience(self) -> None:
         """The stop waits longer than the proxy does for what is in flight."""
