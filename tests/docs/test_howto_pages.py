@@ -272,7 +272,7 @@ class OpenBanking(Running):
             self.assertIn(subject, json.loads(self.shell(asked))["message"])
             self.shell(
                 "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj "
-                "'/C=DE/O=Test TPP/organizationIdentifier=PSDDE-BAFIN-123456/CN=tpp.example' "
+                "'/C=DE/O=Test TPP/2.5.4.97=PSDDE-BAFIN-123456/CN=tpp.example' "
                 "-keyout fake.key -out fake.pem 2>&1"
             )
             self.assertEqual("invalid_client", self.ask("fake")["error"])
