@@ -11,12 +11,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support.pages import DOCS, ROOT, PageTests, block, read_page, toml_blocks
 from x509proxy.certificates.pem_files import new_header_name
+from x509proxy.config.loader import load_settings
 from x509proxy.forwarding.presets import PRESETS
 from x509proxy.service.config_check import Finding, Severity, review
 from x509proxy.settings import Format, ProxySettings, Settings, keys, table_of
@@ -312,6 +314,23 @@ class Container(SynchronousTestCase):
         """The stop waits longer than the proxy does for what is in flight."""
         [seconds] = re.findall(r"podman stop --time (\d+)", read_page("container"))
         self.assertGreater(int(seconds), ProxySettings().client.drain_timeout)
+
+
+class Every(SynchronousTestCase):
+    """All pages, the parts of configurations among them."""
+
+    def test_keys(self) -> None:
+        """Each block of TOML has keys and values of the proxy, but for one of another product."""
+        pages = sorted(str(path.relative_to(DOCS).with_suffix("")) for path in DOCS.rglob("*.rst"))
+        path = Path(self.mktemp())
+        counted = 0
+        for page in ["README", *pages]:
+            for text in toml_blocks(page):
+                if "[oauth." not in text:  # deployment.toml of WSO2
+                    path.write_text(text)
+                    load_settings(str(path))
+                    counted += 1
+        self.assertGreater(counted, 60)
 
 
 class Alike(SynchronousTestCase):
