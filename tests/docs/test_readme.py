@@ -30,7 +30,6 @@ class ProductionTests(PageTests):
         )
         (self.folder / "x509proxy.toml").write_text(self.block("toml"))
         self.assertIn("the configuration is good", self.shell(self.block("check")))
-        self.shell(self.block("trial-name"))
         with (
             self.running(self.in_shell("echo"), self.ports["8080"]),
             self.running(self.in_shell("run"), self.ports["8443"]),

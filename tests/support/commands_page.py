@@ -9,11 +9,13 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from textwrap import wrap
+from unittest.mock import patch
 
 import attrs
 
-from x509proxy.cli import _parser
+from x509proxy.cli import main
 from x509proxy.service.options import Options
 
 __all__ = ["PAGES", "commands_page", "parsers"]
@@ -118,9 +120,22 @@ def commands_page() -> str:
 
 
 def _commands() -> argparse._SubParsersAction[argparse.ArgumentParser]:
-    actions = _parser()._actions
+    actions = _console_parser()._actions
     [found] = [one for one in actions if isinstance(one, argparse._SubParsersAction)]
     return found
+
+
+def _console_parser() -> argparse.ArgumentParser:
+    """Return the parser of the console script, taken at the moment when it would parse."""
+    found: list[argparse.ArgumentParser] = []
+
+    def stop(parser: argparse.ArgumentParser, *_: object) -> None:
+        found.append(parser)
+        raise SystemExit
+
+    with patch.object(argparse.ArgumentParser, "parse_args", stop), suppress(SystemExit):
+        main([])
+    return found[0]
 
 
 def _proxy_options() -> dict[str, str]:
