@@ -11,6 +11,7 @@ import yaml
 
 from interop.arrivals import RawBackEnd, spellings
 from interop.consumers import Fields
+from interop.field_values import field_values
 from interop.recipes import filled, recipe
 from interop.stage import ClientFiles, Stage
 from tests.support.ports import free_port
@@ -105,17 +106,17 @@ class Beside(Stage):
         forged = header_value(self.victim.made).decode("ascii")
         secret = self.proxy.header_name
         status, fields = self.ask(_MTLS, self.me, _MTLS)
-        self.assertEqual((200, [mine]), (status, values(fields, secret)))
-        self.assertEqual([_CLIENT], values(fields, "X-Forwarded-For"))
+        self.assertEqual((200, [mine]), (status, field_values(fields, secret)))
+        self.assertEqual([_CLIENT], field_values(fields, "X-Forwarded-For"))
         status, fields = self.ask(_BROWSERS, self.me, _BROWSERS)
-        self.assertEqual((200, []), (status, values(fields, secret)))
-        self.assertEqual([_CLIENT], values(fields, "X-Forwarded-For"))
+        self.assertEqual((200, []), (status, field_values(fields, secret)))
+        self.assertEqual([_CLIENT], field_values(fields, "X-Forwarded-For"))
         for name in (_MTLS, _BROWSERS, None):
             for host in (_MTLS, _BROWSERS):
                 for client in (self.me, None):
                     for spelling in spellings(secret):
                         _, fields = self.ask(name, client, host, (spelling, forged))
-                        self.assertNotIn(forged, values(fields, secret), (name, spelling))
+                        self.assertNotIn(forged, field_values(fields, secret), (name, spelling))
 
     def test_nginx(self) -> None:
         """The page's ``stream`` block sends one name to x509proxy and all others to nginx."""
@@ -155,9 +156,3 @@ class Beside(Stage):
         balancer = tcp["services"][router["service"]]["loadBalancer"]
         self.assertEqual({"passthrough": True}, router["tls"])
         self.assertIn(balancer["serversTransport"], tcp["serversTransports"])
-
-
-def values(fields: Fields, name: str) -> list[str]:
-    """Return the values of a field in any spelling."""
-    folded = name.lower().replace("_", "-")
-    return [value for found, value in fields if found.lower().replace("_", "-") == folded]

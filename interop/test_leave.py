@@ -6,9 +6,9 @@ import ssl
 from http.client import HTTPSConnection
 
 from interop.arrivals import RawBackEnd, spellings
+from interop.field_values import field_values
 from interop.recipes import filled, recipe
 from interop.stage import ClientFiles, Proxy, Stage
-from interop.test_beside import values
 from tests.support.ports import free_port
 from x509proxy.certificates.self_signed import KeyKind
 
@@ -70,15 +70,15 @@ class Leave(Stage):
         for client in (*clients, None):
             through_old, through_new = (self.arrived(port, client) for port in (self.old, new.port))
             for name in names:
-                expected = values(through_old, name)
-                self.assertEqual(expected, values(through_new, name), name)
+                expected = field_values(through_old, name)
+                self.assertEqual(expected, field_values(through_new, name), name)
                 self.assertEqual(client is not None or "Verify" in name, bool(expected), name)
 
     def check_forged(self, new: Proxy) -> None:
         """No spelling of the header passes through the new one."""
         for spelling in spellings("X-Client-Cert"):
             fields = self.arrived(new.port, None, (spelling, "forged"))
-            self.assertEqual([], values(fields, "X-Client-Cert"), spelling)
+            self.assertEqual([], field_values(fields, "X-Client-Cert"), spelling)
 
     def test_nginx(self) -> None:
         """From nginx: the escaped certificate and the verdict are the same."""
@@ -107,5 +107,5 @@ class Leave(Stage):
         new = self.new("haproxy-after.toml")
         self.check(new, "X-Client-Cert")
         fields = self.arrived(self.old, None, ("X-Client-Cert", "forged"))
-        self.assertEqual(["forged"], values(fields, "X-Client-Cert"))
+        self.assertEqual(["forged"], field_values(fields, "X-Client-Cert"))
         self.check_forged(new)

@@ -10,12 +10,13 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.pages import ROOT, read_page
-from tests.unit.monitoring.test_access_log_format import EXCHANGE
+from tests.support.sample_exchange import sample_exchange
 from x509proxy.certificates.client_certificate import Verdict
 from x509proxy.exchange import Exchange, Outcome, TokenVerdict
 from x509proxy.http1.errors import Code
 from x509proxy.monitoring.access_log_format import access_json
 
+EXCHANGE = sample_exchange()
 SCHEMA = json.loads((ROOT / "contrib" / "access-log.schema.json").read_text())
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -54,6 +55,7 @@ class Schema(SynchronousTestCase):
     def test_lines(self) -> None:
         """Exchanges of every kind fit: each outcome, each code, each verdict, and one without anything."""
         self.check(EXCHANGE)
+        self.check(msgspec.structs.replace(EXCHANGE, certificate=None))
         for outcome in Outcome:
             self.check(msgspec.structs.replace(EXCHANGE, outcome=outcome))
         for code in Code:
