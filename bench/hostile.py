@@ -143,7 +143,7 @@ def key_updates(target: Target, seconds: float) -> int:
     return _records(target, seconds, b"", RecordClient.key_update)
 
 
-@load("key-update-requests", "the same, each to be answered by a KeyUpdate")
+@load("key-update-requests", "the same, each demanding a KeyUpdate")
 def key_update_requests(target: Target, seconds: float) -> int:
     """Send KeyUpdates that demand one in return."""
     return _records(target, seconds, b"", lambda client: client.key_update(answered=True))

@@ -16,7 +16,7 @@ from bench.backend import RESPONSE
 from bench.stage import BenchError, Files
 from bench.subjects import Subject
 
-__all__ = ["certificate_in", "hold", "prove", "told"]
+__all__ = ["certificate_in", "hold", "prove", "received_certificate"]
 
 _PATIENCE = 15.0  # seconds
 _REQUEST = b"GET /token HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -35,7 +35,7 @@ def certificate_in(value: str) -> bytes:
         raise BenchError(f"a header of {len(value)} characters holds no certificate") from None
 
 
-def told(fields: list[list[str]], name: str) -> bytes:
+def received_certificate(fields: list[list[str]], name: str) -> bytes:
     """Find the certificate in the one field of that name, with "_" or "-".
 
     :returns: DER; nothing without the field, or if it is empty.
@@ -67,11 +67,11 @@ def _received(subject: Subject, files: Files, certificate: bool) -> tuple[bytes,
     )
     try:
         connection.request("GET", "/headers", headers={files.header_name: "forged"})
-        answer = connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            raise BenchError(f"{subject.name} responds {answer.status}")
-        return told(json.loads(body), files.header_name), not answer.will_close
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise BenchError(f"{subject.name} responds {response.status}")
+        return received_certificate(json.loads(body), files.header_name), not response.will_close
     finally:
         connection.close()
 
@@ -120,12 +120,12 @@ def _connect(
 
 def _ask(connection: ssl.SSLSocket) -> None:
     connection.sendall(_REQUEST)
-    answer = b""
-    while not answer.endswith(_BODY):
+    response = b""
+    while not response.endswith(_BODY):
         piece = connection.recv(65536)
         if not piece:
             raise BenchError("a connection ended before its response")
-        answer += piece
+        response += piece
 
 
 def hold(subject: Subject, files: Files, keeps: bool, count: int, stack: ExitStack) -> None:
