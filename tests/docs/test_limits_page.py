@@ -7,13 +7,8 @@ import re
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.pages import read_page
-from x509proxy.certificates.config_files import _LARGEST
-from x509proxy.certificates.pem_files import _LARGEST_CRL
-from x509proxy.http1.body import _MAX_SIZE_LINE, _MAX_TRAILERS
+from tests.support.pages import ROOT, read_page
 from x509proxy.settings import ClientSettings, ProxySettings, Settings, UpstreamSettings
-from x509proxy.transport.tls_context import _MOST_ISSUERS
-from x509proxy.transport.tls_stream import _AT_ONCE, _MOST_EMPTY
 
 PAGE = read_page("limits")
 _ROW = re.compile(r"^   \* - ``([a-z-]+)``\n     - (\d+(?: \w+)?)$", re.MULTILINE)
@@ -66,17 +61,25 @@ class Tables(SynchronousTestCase):
             self.assertIn(f"\n``{name}``\n    ", PAGE)
 
 
+# A module, the value of a constant in it, and the words of the page.
+_CONSTANTS = (
+    ("transport/tls_context.py", "10", "10 issuers"),
+    ("transport/tls_stream.py", "64", "64 TLS records more"),
+    ("transport/tls_stream.py", "128", "128 TLS records of one connection"),
+    ("http1/body.py", "1024", "1024 bytes in the line"),
+    ("http1/body.py", "4096", "4096 bytes of trailer fields"),
+    ("certificates/config_files.py", "4 << 20", "4 MiB in a file of certificates"),
+    ("certificates/pem_files.py", "16 << 20", "16 MiB in one of revocation lists"),
+)
+
+
 class Constants(SynchronousTestCase):
     def test_constants(self) -> None:
-        """The limits without a setting are those of the code."""
+        """The limits without a setting are constants of the code, and the section has no other."""
         section = PAGE.partition("\nLimits without a setting\n")[2]
-        for text in (
-            f"{_MOST_ISSUERS} issuers",
-            f"{_MOST_EMPTY} TLS records more",
-            f"{_AT_ONCE} TLS records of one connection",
-            f"{_MAX_SIZE_LINE} bytes in the line",
-            f"{_MAX_TRAILERS} bytes of trailer fields",
-            f"{_LARGEST >> 20} MiB in a file of certificates",
-            f"{_LARGEST_CRL >> 20} MiB in one of revocation lists",
-        ):
+        for module, value, text in _CONSTANTS:
+            source = (ROOT / "x509proxy" / module).read_text("utf-8")
+            self.assertRegex(source, rf"(?m)^_[A-Z_]+ = {re.escape(value)}(?:$| +#)", module)
             self.assertIn(text, section)
+        rows = re.findall(r"^   \* - (?!limit)(.*)$", section, re.MULTILINE)
+        self.assertEqual(len(_CONSTANTS), sum(len(re.findall(r"\d+", row)) for row in rows))
