@@ -39,7 +39,7 @@ def machine(system: str, versions: Sequence[str]) -> str:
 
 
 def table(results: Results) -> str:
-    """Write a row for each load: the figure of each subject, and in brackets its ratio to the reference."""
+    """Write a row for each load, with each subject's figure and its ratio in brackets."""
     rows = [
         [
             f"{column.title}, {column.unit}",
@@ -48,8 +48,8 @@ def table(results: Results) -> str:
         for column in results.columns
     ]
     legend = (
-        f"In brackets: subject / {results.reference}, median of the rounds' ratios (lowest to highest, or the 95 % "
-        "interval from nine rounds on); below 1 the subject needs less."
+        f"In brackets: subject / {results.reference}, median of the rounds' ratios (lowest to "
+        "highest, or the 95 % interval from nine rounds on); below 1 the subject needs less."
     )
     return "\n".join([grid([["load", *results.subjects], *rows]), legend, *results.remarks, ""])
 

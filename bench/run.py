@@ -1,4 +1,4 @@
-"""One run: subjects start and prove themselves, then each load is sent to all of them in turn, round after round."""
+"""One run: subjects start and pass the checks, then each round sends each load to all of them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from bench.subjects import (
 __all__ = ["FULL", "LOADS", "QUICK", "Plan", "Run"]
 
 MB = 10**6
-_WARM = 100  # connections, before memory is looked at: the first ones pay for what all share
+_WARM = 100  # connections before memory is measured: the first ones include what all share
 _STEPS = 8
 _TRANSFERS = 2
 _STILL = 0.3  # seconds until freed memory has been returned
 _PACED = 1000  # requests per second
-_SHARE = 1 / 3  # of a core, under which latency is looked at
+_SHARE = 1 / 3  # of a core, at which latency is measured
 _OWN = "x509proxy"
 
 LOADS = (
@@ -54,7 +54,7 @@ LOADS = (
 
 @attrs.frozen
 class Plan:
-    """Amounts of everything. ``seconds``: of each load on kept connections; ``tail``: of one at a fixed rate."""
+    """Amounts. ``seconds``: of each load on kept connections; ``tail``: of one at a fixed rate."""
 
     rounds: int
     fresh: int
@@ -63,7 +63,7 @@ class Plan:
     bulk: int
     idle: int
     rates: Sequence[int] = ()
-    """Requests per second, besides a third of a core, under which latency is looked at."""
+    """Requests per second at which latency is measured, besides a third of a core."""
 
 
 FULL = Plan(rounds=3, fresh=1500, seconds=3, tail=6, bulk=200 * MB, idle=900)
@@ -86,7 +86,7 @@ _Found = Mapping[Column, float]
 
 
 class Run:
-    """``report`` is called with a line of progress now and then."""
+    """Subjects, files and figures of one run. ``report`` receives lines of progress."""
 
     def __init__(self, stage: Stage, plan: Plan, report: Callable[[str], None]) -> None:
         self.stage = stage
@@ -105,8 +105,9 @@ class Run:
     def set_up(
         self, names: Sequence[str], checkouts: Sequence[str] = (), workers: int | None = None
     ) -> None:
-        """Start the back end and the subjects; :raises BenchError: no subject is left, or there is no generator.
+        """Start the back end and the subjects.
 
+        :raises BenchError: no subject is left, or there is no generator.
         :param checkouts: folders with other versions of x509proxy.
         """
         back_end, pid = start_back_end(self.stage)
@@ -192,13 +193,17 @@ class Run:
             ciphers = [f"all {cipher}" for cipher in set(self._ciphers.values())]
         others = [one.others * 100 for found in self._beside.values() for one in found]
         return [
-            f"Other processes had {median(others):.0f} % of the machine's CPU (median; at most {max(others):.0f} %).",
+            f"Other processes had {median(others):.0f} % of the machine's CPU "
+            f"(median; at most {max(others):.0f} %).",
             f"CPU of generator + back end for one exchange: {', '.join(costs)}.",
             f"Cipher suites: {', '.join(ciphers)}.",
         ]
 
     def drive(self, subject: Subject, what: Load, name: str) -> Measured:
-        """Send one load to a subject; :raises BenchError: a request failed, or the subject cannot keep a connection."""
+        """Send one load to a subject.
+
+        :raises BenchError: a request failed, or the subject cannot keep a connection.
+        """
         if not (what.fresh or self.keeps[subject.name]):
             raise BenchError("it closes each connection after a response")
         measured = self.generator.drive(subject.port, subject.pid, what)
@@ -268,7 +273,7 @@ class Run:
         return {Column(direction, f"{size // MB} MB {direction}load", "ms"): cost}
 
     def _idle(self, subject: Subject) -> _Found:
-        """Measure the KiB of a connection that does nothing; while they are held, others are served."""
+        """Measure the KiB of an idle connection, and check that others are served meanwhile."""
         keeps = self.keeps[subject.name]
         points = []
         with ExitStack() as stack:

@@ -199,8 +199,9 @@ def _larger_than_the_server(found: Configuration) -> Iterator[str]:
     largest = settings.client.max_head_bytes + header + claims
     if 0 < limit < largest:
         yield (
-            f"client.max-head-bytes: with the certificate a head may have {largest} bytes, and this server takes {limit} unless "
-            f"{preset.head_setting} is raised there (docs/servers); it rejects more"
+            f"client.max-head-bytes: found heads of up to {largest} bytes with the certificate, "
+            f"expected {limit}: {preset.title} rejects more with {preset.head_status}, unless "
+            f"{preset.head_setting} is {largest} or more there ({preset.page})"
         )
     too_large = [
         key_type.value
@@ -212,7 +213,8 @@ def _larger_than_the_server(found: Configuration) -> Iterator[str]:
     if too_large:
         limits = f"{limit} bytes unless {preset.head_setting} is raised there" if limit else "less"
         yield (
-            f"key-types: certificates of {', '.join(too_large)} need a larger head than this server takes, {limits}; "
+            f"key-types: certificates of {', '.join(too_large)} need a larger head than "
+            f"{preset.title} accepts, {limits} ({preset.page}); "
             "a header with the thumbprint alone fits (docs/post-quantum.rst)"
         )
 

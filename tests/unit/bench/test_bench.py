@@ -160,17 +160,19 @@ class Proofs(SynchronousTestCase):
             with self.assertRaises(BenchError):
                 proof.certificate_in(value)
 
-    def test_told(self) -> None:
+    def test_received(self) -> None:
         """One field with the certificate, whatever else there is."""
         value = b64encode(self.DER).decode()
-        self.assertEqual(self.DER, proof.told([["Host", "x"], ["X-Cert", value]], "x-cert"))
-        self.assertEqual(b"", proof.told([["Host", "x"]], "X-Cert"))
+        self.assertEqual(
+            self.DER, proof.received_certificate([["Host", "x"], ["X-Cert", value]], "x-cert")
+        )
+        self.assertEqual(b"", proof.received_certificate([["Host", "x"]], "X-Cert"))
 
     def test_twins(self) -> None:
         """Two are one too many, in another spelling too."""
         for twin in ("X-Cert", "x_cert"):
             with self.assertRaisesRegex(BenchError, "2 certificate headers"):
-                proof.told([["X-Cert", ""], [twin, ""]], "X-Cert")
+                proof.received_certificate([["X-Cert", ""], [twin, ""]], "X-Cert")
 
 
 A, B = Column("a", "all", "µs"), Column("b", "bulk", "ms")

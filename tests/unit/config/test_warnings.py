@@ -111,9 +111,28 @@ class Advice(MaterialTests):
         """Heads that this proxy takes and the server does not are counted with the certificate, if the limit is known."""
         (sentence,) = self.advice(client={"max-head-bytes": 8192})
         # 2732 bytes of base64, 52 of the armour, 53 of the name, 4 of the rest.
-        self.assertIn("a head may have 11033 bytes, and this server takes 8192", sentence)
-        self.assertIn("unless maxHttpRequestHeaderSize is raised there", sentence)
+        self.assertEqual(
+            "client.max-head-bytes: found heads of up to 11033 bytes with the certificate, expected "
+            "8192: Connect2id server rejects more with 400, unless maxHttpRequestHeaderSize is "
+            "11033 or more there (docs/servers/connect2id.rst)",
+            sentence,
+        )
         self.assertEqual([], self.advice(client={"max-head-bytes": 8192}, preset="aspnet"))
+
+    def test_status_of_the_server(self) -> None:
+        """The note has the response and the page of each server: Node.js responds 431, Tomcat 400."""
+        for preset, status, setting in (
+            ("oidc-provider", 431, "--max-http-header-size"),
+            ("aspnet", 431, "MaxRequestHeadersTotalSize"),
+            ("wso2", 400, "maxHttpHeaderSize"),
+            ("janssen", 431, "requestHeaderSize"),
+        ):
+            header = None if preset == "janssen" else self.header
+            (sentence,) = self.advice(
+                client={"max-head-bytes": 32768}, preset=preset, header_file=header
+            )
+            self.assertIn(f" rejects more with {status}, unless {setting} is ", sentence)
+            self.assertTrue(sentence.endswith(f"(docs/servers/{preset}.rst)"), sentence)
 
     def too_large(self, preset: str, **settings: Any) -> str:
         """The key types that ``check`` warns of, with the rest of the sentence."""
@@ -138,12 +157,13 @@ class Advice(MaterialTests):
             ),
             ("wso2", "ml-dsa-65, ml-dsa-87", "8192 bytes unless maxHttpHeaderSize is"),
             ("janssen", "ml-dsa-65, ml-dsa-87", "8192 bytes unless requestHeaderSize is"),
-            ("auth0", "ml-dsa-44, ml-dsa-65, ml-dsa-87", "less;"),
+            ("auth0", "ml-dsa-44, ml-dsa-65, ml-dsa-87", "accepts, less (docs"),
         ):
             sentence = self.too_large(preset)
             self.assertTrue(sentence.startswith(f"{types} need a larger head"), sentence)
             self.assertIn(setting, sentence)
             self.assertIn("docs/post-quantum.rst", sentence)
+            self.assertIn(f"docs/servers/{preset}.rst", sentence)
 
     def test_ml_dsa_that_fits(self) -> None:
         """Nothing is said where they fit, where no limit is known, and of types that are not allowed or too large anyway."""
