@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import OK, Proxy, RequestTransport, post, undated
+from tests.support.memory import GET, OK, Proxy, RequestTransport, post, undated
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.downstream.factory import TlsFactory
@@ -196,3 +196,27 @@ class Behind(SynchronousTestCase):
             self.proxy.clock.advance(1)
         self.assertEqual([("/token", 413, Outcome.REJECTED)], self.outcomes())
         self.assertEqual("closing", self.wire.protocol._protocol._phase.value)
+
+    def writes(self, request: bytes) -> list[bytes]:
+        """Return what is written to the socket as one exchange ends, write by write."""
+        self.start()
+        self.say(request)
+        written: list[bytes] = []
+        self.patch(self.wire, "write", written.append)
+        self.proxy.back_end.wire.deliver(OK)
+        return written
+
+    def test_one_packet(self) -> None:
+        """The last response of a connection and the connection's end leave in one write."""
+        last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        (end,) = self.writes(last)
+        self.client.bio_write(end)
+        self.assertTrue(self.client.recv(1 << 16).endswith(b"\r\n\r\nok"))
+        self.assertRaises(SSL.ZeroReturnError, self.client.recv, 1)
+
+    def test_kept(self) -> None:
+        """A connection that stays open gets one write too, and no end."""
+        (end,) = self.writes(GET)
+        self.client.bio_write(end)
+        self.assertTrue(self.client.recv(1 << 16).endswith(b"\r\n\r\nok"))
+        self.assertRaises(SSL.WantReadError, self.client.recv, 1)

@@ -78,11 +78,11 @@ class KeepAlive(SynchronousTestCase):
 
     def test_get(self) -> None:
         """A GET with a short answer."""
-        self.assertLessEqual(self.exchange_calls(*[GET] * 20), 318)
+        self.assertLessEqual(self.exchange_calls(*[GET] * 20), 225)
 
     def test_token_request(self) -> None:
         """A token request as OAuth clients send it, with an answer as authorization servers give it."""
-        self.assertLessEqual(self.exchange_calls(*[TOKEN] * 20, answer=ANSWER), 368)
+        self.assertLessEqual(self.exchange_calls(*[TOKEN] * 20, answer=ANSWER), 245)
 
     def test_unknown_heads(self) -> None:
         """Each further field of a head that has not been seen before costs the same: nothing grows faster than its input."""

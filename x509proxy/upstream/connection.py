@@ -141,7 +141,8 @@ class Connection(Protocol):
         """Send a whole request, its body included, and wait for the response."""
         self._begin(method, handler)
         self._request_ended = True
-        self._await_response()
+        self._state = AWAITING
+        self.deadline = self._now() + self._settings.response_timeout
         self._writer.write(data)
 
     def send_head(self, method: bytes, data: bytes, handler: ResponseHandler) -> None:
@@ -158,11 +159,7 @@ class Connection(Protocol):
         self._parser = ResponseParser(method, self._settings)
         self._request_paused = self._was_paused = False
         self.paused_at = math.inf
-
-    def _await_response(self) -> None:
-        self._state = AWAITING
         self._served_before = self._pool.exchanges
-        self._wait_anew()
 
     def retire(self) -> None:
         """Make this exchange the connection's last: the pool lends it to no other client."""
@@ -178,7 +175,9 @@ class Connection(Protocol):
         self._writer.release()
         self._request_ended = True
         if self._state is SENDING:
-            self._await_response()
+            self._state = AWAITING
+            self._served_before = self._pool.exchanges
+            self._wait_anew()
 
     def pause_response(self) -> None:
         """Stop reading: the client of the response does not read."""
