@@ -22,7 +22,7 @@ from msgspec import inspect
 
 from x509proxy.certificates.config_files import ConfigFile
 from x509proxy.config.toml_lines import Lines
-from x509proxy.redaction import holds_secret, without_secrets
+from x509proxy.redaction import contains_secret, without_secrets
 from x509proxy.settings import (
     KeyField,
     ProxySettings,
@@ -131,7 +131,7 @@ def _secrets(table: Mapping[str, object]) -> Iterator[str]:
     for index, header in enumerate(headers if isinstance(headers, list) else ()):
         for key in ("name", "value"):
             text = header.get(key) if isinstance(header, dict) else None
-            if isinstance(text, str) and holds_secret(text):
+            if isinstance(text, str) and contains_secret(text):
                 yield f"headers[{index}].{key}"
 
 

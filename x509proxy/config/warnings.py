@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from cryptography import x509
 
-from x509proxy.certificates.chain_checks import authority_problems, named, server_problems
+from x509proxy.certificates.chain_checks import authority_problems, server_problems, subject_of
 from x509proxy.certificates.client_certificate import date, unreadable
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.trust_store import crl_warnings
@@ -94,7 +94,7 @@ def _authority_warnings(found: Configuration, now: float) -> Iterator[str]:
     if found.settings.crl or found.settings.trust in (Trust.CA, Trust.EITHER):
         yield from (f"ca: {problem}" for problem in authority_problems(found.trusted.authorities))
         for authority in found.trusted.authorities:
-            yield from _validity_warnings(f"ca: {named(authority)}", authority, now)
+            yield from _validity_warnings(f"ca: {subject_of(authority)}", authority, now)
 
 
 def _hopeless_rules(settings: ProxySettings) -> Iterator[str]:

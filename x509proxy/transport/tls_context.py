@@ -194,9 +194,9 @@ def _choose_by_name(
 ) -> Callable[[SSL.Connection], None]:
     def choose(connection: SSL.Connection) -> None:
         try:
-            place = names.place(connection.get_servername())
-            if place:
-                connection.set_context(others[place - 1])
+            index = names.index_for(connection.get_servername())
+            if index:
+                connection.set_context(others[index - 1])
         except BaseException:
             raise RuntimeError("no certificate could be chosen") from None
 

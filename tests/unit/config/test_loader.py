@@ -286,7 +286,7 @@ class LoadSettingsTests(TomlTests):
         for key, more in (("name", ""), ("value", 'name = "X-Key"\n')):
             text = f"[[headers]]\nformat = 'literal'\n{more}{key} = '{NAME}'"
             self.assertEqual(1, len(self.load(text, 0o600).headers))
-            found = f"FILE: headers[0].{key}: found mode 0644, expected 0600: nothing for group and others"
+            found = f"FILE: headers[0].{key}: found mode 0644, expected 0600: no access for group and others"
             self.assertEqual(found, self.mistake(text, 0o644))
         self.load(
             "[[headers]]\nformat = 'literal'\nname = 'X-Client-Certificate-Verification-Result'\nvalue = 'x509proxy'",
@@ -577,14 +577,14 @@ class LoadConfigurationTests(MaterialTests):
         for trust in ("ca", "either"):
             (warning,) = self.load(trust=trust, ca=leaf).warnings
             self.assertTrue(
-                warning.startswith("ca: 'CN=localhost' is the certificate of no authority"), warning
+                warning.startswith("ca: 'CN=localhost' is not a CA certificate"), warning
             )
         old = self.write(pem(certificate_for(OTHER_KEY, "old", 0, ca=True)), name="old.pem")
         (warning,) = self.load(trust="ca", ca=old).warnings
         self.assertRegex(warning, r"\Aca: 'CN=old' expired at 20")
         self.assertEqual(1, len(self.load(ca=leaf).warnings))
         self.assertIn(
-            "ca: 'CN=localhost' is the certificate",
+            "ca: 'CN=localhost' is not a CA certificate",
             str(self.load(ca=self.write(pem(ISSUER, LEAF)), crl=(self.crl(),)).warnings),
         )
 
@@ -594,7 +594,7 @@ class LoadConfigurationTests(MaterialTests):
             certificate=self.write(pem(certificate_for(KEY), ISSUER), name="foreign.pem")
         ).warnings
         self.assertTrue(
-            warning.startswith("certificate: the one in place 2 of the file has not issued"),
+            warning.startswith("certificate: the certificate number 2 in the file did not issue"),
             warning,
         )
         made = certificate_for(KEY, "further.example")
@@ -603,7 +603,7 @@ class LoadConfigurationTests(MaterialTests):
             override(ProxySettings(), {**self.good, "certificates": [further]})
         ).warnings
         self.assertTrue(
-            warning.startswith("certificates[0].certificate: the one in place 2"), warning
+            warning.startswith("certificates[0].certificate: the certificate number 2"), warning
         )
 
     def crl(self, days: int = 1) -> str:

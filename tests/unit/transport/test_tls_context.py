@@ -884,11 +884,11 @@ class ByName(PkiTestCase):
         connection.set_tlsext_host_name(b"second.example")
         asked: list[bytes | None] = []
 
-        def place(_: ServerNames, name: bytes | None) -> int:
+        def index_for(_: ServerNames, name: bytes | None) -> int:
             asked.append(name)
             return 1
 
-        self.patch(ServerNames, "place", place)
+        self.patch(ServerNames, "index_for", index_for)
         connections = ServerConnections(self.context())
         server = accept(connections)
         server.set_accept_state()
