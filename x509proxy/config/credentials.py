@@ -1,14 +1,14 @@
 """Credentials of a systemd unit (``LoadCredential=``) as they are while the unit does not run.
 
-A configuration names the copies in ``/run/credentials/UNIT``. They exist only while the unit runs, and its user alone can
-read them. So a check reads the files that systemd copies at the start.
+A configuration names the copies in ``/run/credentials/UNIT``. They exist only while the unit runs,
+and its user alone can read them. So a check reads the files that systemd copies at the start.
 
 Facts
 -----
-* ``LoadCredential=NAME:PATH`` copies a file, ``SetCredential=NAME:TEXT`` holds the text itself. The ``…Encrypted`` forms and
-  ``ImportCredential=`` need systemd to be read (systemd.exec(5)).
-* A drop-in in ``UNIT.d`` adds to the unit; an empty assignment takes back all earlier ones. A line that ends with a backslash
-  goes on in the next one (systemd.syntax(7)).
+* ``LoadCredential=NAME:PATH`` copies a file, ``SetCredential=NAME:TEXT`` holds the text itself. The
+  ``…Encrypted`` forms and ``ImportCredential=`` need systemd to be read (systemd.exec(5)).
+* A drop-in in ``UNIT.d`` adds to the unit; an empty assignment takes back all earlier ones. A line
+  that ends with a backslash goes on in the next one (systemd.syntax(7)).
 """
 
 from __future__ import annotations

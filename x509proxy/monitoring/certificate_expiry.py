@@ -24,7 +24,7 @@ def certificate_states(configuration: Configuration) -> tuple[CertificateState, 
 
 def _states(found: Configuration) -> Iterator[CertificateState]:
     yield _certificate("certificate", found.identity.certificate)
-    for place, identity in enumerate(found.further):
+    for place, identity in enumerate(found.extra_identities):
         yield _certificate(f"certificates[{place}].certificate", identity.certificate)
     for place, authority in enumerate(found.trusted.authorities):
         yield _certificate(f"ca[{place}]", authority)

@@ -107,7 +107,7 @@ class SnapshotBuilder:
             started=self._started,
             draining=draining,
             listeners=tuple(
-                _listener(place, configuration) for place in configuration.settings.places
+                _listener(place, configuration) for place in configuration.settings.all_listeners
             ),
             backends=tuple(_backend(pool) for pool in self._pools()),
             connections=connections,

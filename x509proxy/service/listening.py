@@ -24,8 +24,8 @@ from twisted.python.lockfile import FilesystemLock
 from x509proxy.config.endpoint_strings import (
     KINDS,
     Description,
+    endpoint_type,
     expected_for,
-    kind_of,
     private_socket,
 )
 from x509proxy.redaction import without_secrets
@@ -80,14 +80,14 @@ def check_kinds(settings: ProxySettings) -> None:
 
 def _places(settings: ProxySettings) -> Iterator[tuple[str, str]]:
     """Yield the key and the description of each place to listen at."""
-    descriptions = (place.description for place in settings.places)
-    yield from zip(settings.place_keys, descriptions, strict=True)
+    descriptions = (place.description for place in settings.all_listeners)
+    yield from zip(settings.listener_keys, descriptions, strict=True)
     if settings.admin is not None:
         yield "admin.listen", settings.admin.listen
 
 
 def _check_kind(key: str, description: str) -> None:
-    kind = kind_of(description)
+    kind = endpoint_type(description)
     known = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
     if kind not in known | _BUILT_IN:
         told = without_secrets(f"found {description!r}")
@@ -105,7 +105,7 @@ def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint
     except Exception as error:
         # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
         expected = f"expected a Twisted endpoint: {error}"
-        if kind_of(description) == "systemd":
+        if endpoint_type(description) == "systemd":
             expected = "a socket that is not there, expected one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
         raise SettingsError(without_secrets(f"{key}: found {description!r}, {expected}")) from None
     return endpoint

@@ -44,7 +44,7 @@ class ProxyService(Service):
         settings = configuration.settings
         self._reactor = reactor
         self._config = config
-        places = zip(settings.places, settings.place_keys, strict=True)
+        places = zip(settings.all_listeners, settings.listener_keys, strict=True)
         self._places = [ListeningEndpoint(reactor, place.description, key) for place, key in places]
         kind = WorkerSupervisor if settings.workers > 1 else ProxyServer
         self.serving: ProxyServer | WorkerSupervisor = kind(

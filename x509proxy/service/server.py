@@ -56,7 +56,9 @@ class ProxyServer:
         self.factory = ProxyFactory(
             self.resource, self.resource.deadlines, configuration.settings.client, self._watch
         )
-        contexts = zip(configuration.settings.places, contexts_for(configuration), strict=True)
+        contexts = zip(
+            configuration.settings.all_listeners, contexts_for(configuration), strict=True
+        )
         self.listeners = [
             _Listener(
                 place,
@@ -113,7 +115,7 @@ class ProxyServer:
         contexts = contexts_for(configuration)
         self.resource.use(configuration)
         for place, listener, context in zip(
-            configuration.settings.places, self.listeners, contexts, strict=True
+            configuration.settings.all_listeners, self.listeners, contexts, strict=True
         ):
             listener.use(place, context, configuration.settings.client)
         self.factory.use(configuration.settings.client)
@@ -244,9 +246,14 @@ def contexts_for(configuration: Configuration) -> list[Any]:
     from x509proxy.transport.tls_context import make_context
 
     settings, identity = configuration.settings, configuration.identity
-    asked = [place.client_certificate or settings.client_certificate for place in settings.places]
-    trusted, further = configuration.trusted, configuration.further
-    return [make_context(identity, ask, trusted, settings.tls, further=further) for ask in asked]
+    asked = [
+        place.client_certificate or settings.client_certificate for place in settings.all_listeners
+    ]
+    trusted, further = configuration.trusted, configuration.extra_identities
+    return [
+        make_context(identity, ask, trusted, settings.tls, extra_identities=further)
+        for ask in asked
+    ]
 
 
 def _close(port: IListeningPort) -> Deferred[Any]:

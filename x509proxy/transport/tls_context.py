@@ -148,7 +148,7 @@ def make_context(
     trusted: TrustStore = EMPTY,
     settings: TlsSettings = TlsSettings(),
     http: bool = True,
-    further: Sequence[Identity] = (),
+    extra_identities: Sequence[Identity] = (),
 ) -> SSL.Context:
     """A context for a server. ``trusted``: who makes a certificate ``TRUSTED``; they are not named to clients.
 
@@ -159,10 +159,10 @@ def make_context(
     :raises SettingsError: OpenSSL does not take a certificate, a key or a list, or two certificates have the same name.
     """
     context, *others = (
-        _make_one(one, ask, trusted, settings, http) for one in (identity, *further)
+        _make_one(one, ask, trusted, settings, http) for one in (identity, *extra_identities)
     )
     if others:
-        names = ServerNames.of([one.certificate for one in (identity, *further)])
+        names = ServerNames.of([one.certificate for one in (identity, *extra_identities)])
         context.set_tlsext_servername_callback(_choose_by_name(names, others))
     return context
 

@@ -451,7 +451,7 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual(
             found.rules.secrets, (fold(NAME.encode()).removeprefix(b"sec-client-x509-cert-"),)
         )
-        self.assertEqual((found.trusted, found.further), (TrustStore(), ()))
+        self.assertEqual((found.trusted, found.extra_identities), (TrustStore(), ()))
         self.assertEqual((found.upstream_authorities, found.upstream_identity), (None, None))
         self.assertEqual(found.warnings, ())
 
@@ -568,7 +568,10 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual(found.trusted, TrustStore((ISSUER,)))
         self.assertEqual(
             found.warnings,
-            ("ca: decides nothing while trust is any; ca or either pass on what it has issued",),
+            (
+                "ca: has no effect while trust is any; "
+                "ca or either forward the certificates that it has issued",
+            ),
         )
 
     def test_warns_of_authorities(self) -> None:
@@ -654,7 +657,9 @@ class LoadConfigurationTests(MaterialTests):
             for name, days in (("a.example", 99), ("b.example", 9))
         )
         found = load_configuration(self.further(a, b))
-        self.assertEqual([one.certificate for one in found.further], [a.certificate, b.certificate])
+        self.assertEqual(
+            [one.certificate for one in found.extra_identities], [a.certificate, b.certificate]
+        )
         (warning,) = found.warnings
         self.assertRegex(warning, r"\Acertificates\[1\]\.certificate: expires soon, at ")
 
@@ -690,7 +695,7 @@ class LoadConfigurationTests(MaterialTests):
         other = certificate_for(KEY, "other", ca=True)
         self.write(pem(ISSUER, other), name="ca.pem")
         after = load_configuration(before.settings)
-        self.assertEqual([one.certificate for one in after.further], [b.certificate])
+        self.assertEqual([one.certificate for one in after.extra_identities], [b.certificate])
         self.assertEqual(after.trusted.authorities, (ISSUER, other))
         self.assertNotEqual(after.trusted.crls, before.trusted.crls)
         self.assertEqual((before.warnings, len(after.warnings)), ((), 1))
@@ -745,9 +750,7 @@ class LoadConfigurationTests(MaterialTests):
     def test_warns_of_header(self) -> None:
         """A name on the command line is for trials."""
         (warning,) = self.load(header_file=None, header=NAME).warnings
-        self.assertIn(
-            "header: on a command line other users see the name in the process list", warning
-        )
+        self.assertIn("header: the process list shows a name from the command line", warning)
         self.assertNotIn(NAME, warning)
 
     def test_warns_of_open_network(self) -> None:

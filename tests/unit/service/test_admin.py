@@ -19,7 +19,7 @@ from tests.support.memory import RequestTransport
 from tests.support.raw_tls import Reply, get, read_reply, read_to_end
 from tests.unit.certificates.test_pem_files import NAME
 from tests.unit.monitoring.test_snapshot import DOWN, snapshot
-from x509proxy.config.endpoint_strings import check_places
+from x509proxy.config.endpoint_strings import check_endpoints
 from x509proxy.monitoring.snapshot import Snapshot
 from x509proxy.service.admin import Admin
 from x509proxy.settings import AdminSettings, ProxySettings, SettingsError
@@ -44,7 +44,7 @@ class Looked:
 class Places(SynchronousTestCase):
     def check(self, listen: str, allow_remote: bool = False) -> None:
         admin = AdminSettings(listen=listen, allow_remote=allow_remote)
-        check_places(ProxySettings(admin=admin))
+        check_endpoints(ProxySettings(admin=admin))
 
     def test_local(self) -> None:
         """A unix socket, and TCP on the loopback, need no permission."""

@@ -137,7 +137,7 @@ class Configurations(SynchronousTestCase):
             one, other = (getattr(configuration, field.name) for configuration in (before, after))
             if "identity" in field.name:
                 one, other = comparable(one), comparable(other)
-            elif field.name == "further":
+            elif field.name == "extra_identities":
                 one, other = (
                     [comparable(identity) for identity in found] for found in (one, other)
                 )

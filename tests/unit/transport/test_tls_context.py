@@ -715,7 +715,7 @@ class ByName(PkiTestCase):
         first, second = (
             Identity(made.certificate, made.private_key) for made in (self.FIRST, self.SECOND)
         )
-        return make_context(first, ask, trusted, further=[second])
+        return make_context(first, ask, trusted, extra_identities=[second])
 
     def ask(self, server: SSL.Connection, client: SSL.Context, name: bytes | None) -> Shaken:
         connection = SSL.Connection(client, None)
@@ -915,7 +915,7 @@ class ByName(PkiTestCase):
         """Two certificates with the same name end the start with a sentence."""
         first = Identity(self.FIRST.certificate, self.FIRST.private_key)
         error = self.assertRaises(
-            SettingsError, make_context, first, ClientAuth.OPTIONAL, further=[first]
+            SettingsError, make_context, first, ClientAuth.OPTIONAL, extra_identities=[first]
         )
         self.assertIn(
             "certificates[0].certificate: found the name 'first.example' of certificate", str(error)

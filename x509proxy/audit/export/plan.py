@@ -115,7 +115,7 @@ def read_plan(product: str, path: str) -> Plan:
     found = load_configuration(settings, config=path)
     files = [(settings.certificate, settings.private_key)]
     files += [(each.certificate, each.private_key) for each in settings.certificates]
-    places, skipped = _places(each.endpoint for each in settings.places)
+    places, skipped = _places(each.endpoint for each in settings.all_listeners)
     if not places:
         raise SettingsError("listen: found no tcp endpoint, expected one for another product")
     if len({each.scheme is Scheme.HTTPS for each in found.backends}) > 1:
