@@ -1,7 +1,7 @@
-"""x509proxy: OAuth 2.0 clients authenticate with an X.509 certificate, in front of a server that trusts one secret header.
+"""A reverse proxy that passes OAuth clients' X.509 certificates to a server in one secret header.
 
-``X509ProxyResource`` is imported when it is asked for: its module installs a reactor, which must not happen while ``twistd``
-looks through its plugins (``twistd --reactor=asyncio`` would fail).
+``X509ProxyResource`` is imported on first access: its module installs a reactor, which must not
+happen while ``twistd`` scans its plugins (``twistd --reactor=asyncio`` would fail).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "make_context",
 ]
 
-_LATE = {
+_LAZY = {
     "ProxyFactory": "x509proxy.downstream.factory",
     "ServerConnections": "x509proxy.transport.tls_context",
     "X509ProxyResource": "x509proxy.resource",
@@ -40,8 +40,8 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
+    if name not in _LAZY:
         raise AttributeError(f"module 'x509proxy' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_LATE[name]), name)
+    return getattr(import_module(_LAZY[name]), name)

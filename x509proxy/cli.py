@@ -328,7 +328,7 @@ def _wire(preset: Preset) -> Iterator[str]:
 
     certificate = _example_certificate()
     for plan in preset.plans:
-        for _, value in encode(certificate, plan.form, plan.name, plan.place):
+        for _, value in encode(certificate, plan.form, plan.name, plan.chain_index):
             yield f"  {_header(plan)}: {_shorten(value.decode('ascii'))}"
         if plan.maximum:
             yield f"    (at most {plan.maximum} bytes; a larger certificate is answered 400)"

@@ -1,7 +1,7 @@
-r"""The ``x509:`` endpoint: gives any Twisted server its clients' certificates, self-signed ones included, from a string.
+r"""The ``x509:`` endpoint: TLS with client certificates for Twisted servers, also self-signed ones.
 
-``twist web --listen=x509:tcp\:8443:certificate=server.pem:privateKey=server.key`` and in the application
-:func:`x509proxy.transport.tls_context.client_certificate`.
+Listen with ``twist web --listen=x509:tcp\:8443:certificate=server.pem:privateKey=server.key``, and
+call :func:`x509proxy.transport.tls_context.client_certificate` in the application.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ __all__ = ["X509EndpointParser", "x509_endpoint"]
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class X509EndpointParser:
-    """Reads ``x509:ENDPOINT:certificate=FILE[:privateKey=FILE][:clientCertificate=optional|required|none][:ca=FILE]``."""
+    """The parser of ``x509:ENDPOINT:certificate=FILE`` for Twisted.
+
+    Further arguments are ``privateKey=FILE``, ``clientCertificate=optional|required|none`` and
+    ``ca=FILE``.
+    """
 
     prefix = "x509"
 
@@ -35,14 +39,16 @@ def x509_endpoint(
     ca: str | None = None,
     **others: str,
 ) -> IStreamServerEndpoint:
-    """TLS that asks for certificates, on top of the endpoint that ``nested`` and ``others`` describe (colons escaped or not).
+    """Return an endpoint with TLS over the one that ``nested`` and ``others`` describe.
 
-    ``required`` here ends the handshake of a client without a certificate, since there is no proxy that could answer it. What a
-    certificate is worth (expired, weak, of an unknown authority) the application judges, by ``flags_at`` and ``verdict``.
+    Its colons may be escaped or not. With ``required``, the handshake of a client without a
+    certificate fails, since there is no proxy to send an error response. The application must check
+    each certificate by ``verdict`` and ``flags_at``: it may be expired, weak or of an unknown
+    authority.
 
-    :raises SettingsError: (a ``ValueError``) a file cannot be read, or does not fit.
+    :raises SettingsError: (a ``ValueError``) a file cannot be read, or is invalid.
     """
-    # Late, so that a scan of the plugins stays quick.
+    # Imported here, so that Twisted's scan of plugins is fast.
     from x509proxy.certificates.pem_files import read_authorities, read_identity
     from x509proxy.certificates.trust_store import TrustStore
     from x509proxy.config.endpoint_strings import endpoint_string
@@ -67,9 +73,7 @@ def x509_endpoint(
     description = endpoint_string(nested, others)
     try:
         within = serverFromString(reactor, description)
-    except (
-        Exception
-    ) as error:  # each kind of endpoint raises what it likes for a description that it cannot read
+    except Exception as error:  # each type of endpoint raises other errors
         raise SettingsError(
             f"x509: found {description!r}, expected a Twisted server endpoint: {error}"
         ) from None

@@ -22,7 +22,7 @@ from x509proxy.exchange import TokenVerdict
 from x509proxy.forwarding.client import Client
 from x509proxy.forwarding.forwarded_fields import forward
 from x509proxy.forwarding.header_rules import HeaderRules
-from x509proxy.forwarding.metadata_rewriter import ResponseSink, answer_sink
+from x509proxy.forwarding.metadata_rewriter import ResponseSink, response_sink
 from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response
 from x509proxy.http1.body import LAST_CHUNK, write_chunk
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
@@ -84,7 +84,9 @@ class Relay:
         tokens: TokenChecker | None = None,
     ) -> None:
         self._request = request
-        self._sink: ResponseSink = request if discovery is None else answer_sink(request, discovery)
+        self._sink: ResponseSink = (
+            request if discovery is None else response_sink(request, discovery)
+        )
         self._pools = pools
         self._candidates = candidates(pools, self)
         self._rules = rules

@@ -13,7 +13,7 @@ from tests.unit.monitoring.test_access_log_format import EXCHANGE, fields
 from x509proxy.config.loader import load_settings
 from x509proxy.exchange import Outcome
 from x509proxy.monitoring.access_log_format import access_json, access_line
-from x509proxy.service.access_log import _FORGED
+from x509proxy.service.access_log import _MAX_FORGERY_LINES
 from x509proxy.settings import ProxySettings
 
 HANDBOOK = Path(__file__).parents[2] / "docs" / "operations"
@@ -65,4 +65,4 @@ class Numbers(SynchronousTestCase):
             (settings.max_logged_errors_per_second, settings.client.request_id.value),
             (told["max-logged-errors-per-second"], told["client"]["request-id"]),
         )
-        self.assertIn(f"the first {_FORGED} in each second", LOGS)
+        self.assertIn(f"the first {_MAX_FORGERY_LINES} in each second", LOGS)

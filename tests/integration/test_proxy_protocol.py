@@ -240,7 +240,7 @@ class NotServed(ProxiedTestCase):
         reason = "its address is not among those that are trusted"
         self.assertEqual(
             [
-                (1, "127.0.0.1", "an unknown form of line"), (100, "192.0.2.66", reason), (1, "a unix socket", "no PROXY header"),
+                (1, "127.0.0.1", "an unknown format of the line"), (100, "192.0.2.66", reason), (1, "a unix socket", "no PROXY header"),
             ],
             [(event["count"], event["peer"], event["reason"]) for event in events],
         )  # fmt: skip

@@ -1038,7 +1038,7 @@ class Faults(AttackTestCase):
         self.start()
         for target, name in (
             ("x509proxy.transport.tls_context", "_read"),
-            ("x509proxy.transport.peer", "asked_of"),
+            ("x509proxy.transport.peer", "client_auth_of"),
             ("x509proxy.forwarding.forwarded_fields", "admit"),
             ("x509proxy.forwarding.forwarded_fields", "identity"),
             ("x509proxy.relay", "sanitize_request"),

@@ -212,7 +212,7 @@ def _fields(options: Options) -> tuple[Field, ...]:
             raise SettingsError("header: found none, expected --header, --header-file or --preset")
         return (Field(name, _FORMATS[options.format or Format.PEM_URL.value]),)
     preset = find_preset(without_secrets(options.preset))
-    plans = [(plan.name, plan.form) for plan in preset.plans if plan.place == 1]
+    plans = [(plan.name, plan.form) for plan in preset.plans if plan.chain_index == 1]
     if name is not None and plans:
         plans[0] = (name, plans[0][1])
     if options.format is not None and plans:

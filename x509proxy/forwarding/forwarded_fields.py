@@ -1,4 +1,4 @@
-"""The fields of a request that go to the back end: sanitized, admitted and written."""
+"""The header fields of a request for the back end, after sanitizing and the certificate policy."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ __all__ = ["Forwarded", "forward"]
 
 @attrs.frozen
 class Forwarded:
-    """The part of a request that goes to the back end.
-
-    ``certificate``: the one that the fields are about; ``token``: the request's need of an access
-    token; ``fields``: those of the head, written, without framing.
-    """
+    """The part of a request head that goes to the back end."""
 
     certificate: ClientCertificate | None
+    """The certificate that the fields contain."""
     token: TokenRequirement
+    """The requirement for an access token, which is checked later."""
     fields: bytes
+    """The serialized header fields, without framing."""
 
 
 def forward(
@@ -38,14 +37,16 @@ def forward(
     policy: PolicySettings,
     now: float,
 ) -> Forwarded:
-    """Judge the certificate, and write the fields that go to the back end.
+    """Apply the policy to the certificate, and write the fields for the back end.
 
-    ``cleaned``: what passes of the client's own; ``now``: seconds since the epoch.
+    ``cleaned`` has the client's own fields after sanitizing. ``now`` is in seconds since the epoch.
 
-    :raises HttpError: the response to the request; not one byte goes to the back end.
+    :raises HttpError: the certificate is rejected. Nothing is sent to the back end (L3).
     """
-    admitted = admit(client.certificate, requirement_for(head, policy, client.asked), policy, now)
+    requirement = requirement_for(head, policy, client.client_auth)
+    admitted = admit(client.certificate, requirement, policy, now)
     token = token_requirement_for(head, policy)
-    own = identity(admitted, rules)
-    fields = write_fields(forward_request(cleaned, head.host, client.hop, own))
+    fields = write_fields(
+        forward_request(cleaned, head.host, client.hop, identity(admitted, rules))
+    )
     return Forwarded(admitted, token, fields)

@@ -93,7 +93,7 @@ def header_fields(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pa
     """
     if plan.form is Format.LITERAL:
         return ((plan.name, plan.value),)
-    pairs = encode(certificate, plan.form, plan.name, plan.place)
+    pairs = encode(certificate, plan.form, plan.name, plan.chain_index)
     size = sum(len(value) for _, value in pairs)
     if plan.maximum and size > plan.maximum:
         text = f"The client certificate is too large: its header would have {size} bytes, {plan.maximum} allowed"

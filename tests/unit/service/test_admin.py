@@ -323,6 +323,6 @@ class Looks(SynchronousTestCase):
         admin = Admin(AdminSettings(listen=LOCAL), looked, clock)
         for second in range(100, 110, 2):
             looked.now, looked.broken = float(second), second == 104
-            admin._look()
+            admin._sample()
         self.assertEqual([102.0, 106.0, 108.0], [sample.at for sample in admin.history.samples])
         self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))

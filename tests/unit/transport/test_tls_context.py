@@ -661,7 +661,7 @@ class Revocation(PkiTestCase):
             SettingsError, make_context, identity_of(server_pair()), ClientAuth.OPTIONAL, trusted
         )
         self.assertEqual(
-            "ca: OpenSSL does not take an authority's certificate, or its revocation list",
+            "ca: OpenSSL rejects an authority's certificate or its revocation list",
             str(error),
         )
 
@@ -1248,7 +1248,7 @@ class Faults(TlsTestCase):
 
         for version in VERSIONS:
             server = accept(ServerConnections(server_context()))
-            self.patch(server, "objections", Full())
+            self.patch(server, "verify_errors", Full())
             handshake_succeeded = shake(
                 server, SSL.Connection(self.client_context(pair(), version), None)
             )
@@ -1262,7 +1262,7 @@ class Faults(TlsTestCase):
                 raise KeyboardInterrupt
 
         server = accept(ServerConnections(server_context()))
-        self.patch(server, "objections", Interrupted())
+        self.patch(server, "verify_errors", Interrupted())
         handshake_succeeded = shake(server, SSL.Connection(self.client_context(pair()), None))
         self.assertIn("certificate verify failed", handshake_succeeded.server_error)
 
@@ -1277,13 +1277,13 @@ class Faults(TlsTestCase):
         authority = pair(subject="CN=authority", ca=True)
         server = accept(ServerConnections(server_context(authorities=[authority])))
         shake(server, SSL.Connection(self.client_context(pair(issuer=authority)), None))
-        self.assertEqual(set(), getattr(server, "objections", None))
+        self.assertEqual(set(), getattr(server, "verify_errors", None))
 
 
 class BadIdentities(SynchronousTestCase):
     def expect(self, text: str, identity: Identity) -> None:
         error = self.assertRaises(SettingsError, make_context, identity, ClientAuth.OPTIONAL)
-        self.assertIn("certificate: OpenSSL does not take it: ", str(error))
+        self.assertIn("certificate: OpenSSL rejects it: ", str(error))
         self.assertIn(text, str(error))
         self.assertNotIn("PRIVATE", str(error))
 

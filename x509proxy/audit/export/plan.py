@@ -125,7 +125,7 @@ def read_plan(product: str, path: str) -> Plan:
         source=Path(path).name,
         places=places,
         identities=tuple(Identity(str(one), str(key or one)) for one, key in files),
-        fields=tuple(plan for plan in found.rules.plans if plan.place == 1),
+        fields=tuple(plan for plan in found.rules.plans if plan.chain_index == 1),
         backends=found.backends,
         hosts=settings.client.allowed_hosts,
         client_auth=settings.client_certificate,
@@ -188,7 +188,7 @@ _LEFT_OUT = {
 
 def _unsupported(settings: ProxySettings, plans: tuple[HeaderPlan, ...]) -> Iterator[str]:
     yield from (limit for key, limit in _LEFT_OUT.items() if getattr(settings, key))
-    if any(plan.place > 1 for plan in plans):
+    if any(plan.chain_index > 1 for plan in plans):
         yield "headers for the other certificates of a chain are left out"
     if any(plan.maximum for plan in plans):
         yield "the largest value of a header is not checked"
