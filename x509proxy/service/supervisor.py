@@ -270,7 +270,7 @@ class WorkerSupervisor:
                     text=message.text,
                 )
             case SnapshotReport():
-                self.aggregate.heard(number, message.snapshot)
+                self.aggregate.add(number, message.snapshot)
             case Serving():
                 self._is_served()
                 self.on_serving()
