@@ -441,7 +441,9 @@ class Files(Case):
             export("nginx", self.write("mixed.toml", text.encode()))
         self.write("bo th.pem", (self.folder / "both.pem").read_bytes())
         spaced = Path(mixed).read_text().replace("both.pem", "bo th.pem")
-        with self.assertRaisesRegex(SettingsError, "export: found white space or a special character"):
+        with self.assertRaisesRegex(
+            SettingsError, "export: found white space or a special character"
+        ):
             export("nginx", self.write("spaced.toml", spaced.encode()))
 
     def test_shown_certificate(self) -> None:
