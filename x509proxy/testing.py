@@ -1,6 +1,6 @@
-"""Test doubles for applications that embed the proxy, and for our own tests: certificates, a back end that remembers, a proxy.
+"""Test doubles for applications: certificates, a recording back end and a running proxy.
 
-Everything listens on the loopback, at a port of the kernel's choice, and is gone after ``stop``. In a trial test::
+All servers listen on the loopback address at a free port, until ``stop``. In a trial test::
 
     back_end = RecordingBackEnd(reactor)
     self.addCleanup(back_end.stop)
@@ -60,18 +60,21 @@ _LOOPBACK = "127.0.0.1"
 
 
 def client_identity(kind: KeyKind = KeyKind.EC, common_name: str = "client") -> SelfSigned:
-    """A client's key with a self-signed certificate, as ``self_signed_tls_client_auth`` has it (RFC 8705 section 2.2)."""
+    """Make a client's key and self-signed certificate, for ``self_signed_tls_client_auth``.
+
+    Source: RFC 8705 section 2.2.
+    """
     return make_self_signed(kind, common_name)
 
 
 def header_value(client: SelfSigned) -> bytes:
-    """The certificate as preset ``connect2id`` writes it: PEM without white space between the armour lines."""
+    """Return the value of the header with preset ``connect2id``: PEM without white space."""
     text = b64encode(client.certificate.public_bytes(Encoding.DER))
     return b"-----BEGIN CERTIFICATE-----" + text + b"-----END CERTIFICATE-----"
 
 
 # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
-_OBJECTIONS = {
+_VERIFY_ERRORS = {
     Verdict.SELF_SIGNED: [VerifyError(0, 18)],
     Verdict.UNTRUSTED: [VerifyError(0, 20)],
     Verdict.TRUSTED: [],
@@ -80,7 +83,7 @@ _Request = TypeVar("_Request")
 
 
 class _Presented:
-    """The transport of a request that came with a certificate, as far as :func:`x509proxy.client_certificate` looks at it."""
+    """A transport with a client certificate for :func:`x509proxy.client_certificate`."""
 
     def __init__(self, connection: SSL.Connection, transport: Any) -> None:
         self._connection = connection
@@ -96,10 +99,11 @@ class _Presented:
 def present(
     request: _Request, client: SelfSigned | None, verdict: Verdict | None = None
 ) -> _Request:
-    """Have a Twisted web request come from a client with this certificate, or without one, and return it. There is no TLS.
+    """Give a Twisted web request a client certificate, or none, without TLS, and return it.
 
-    :param request: any request, ``twisted.web.test.requesthelper.DummyRequest`` too.
-    :param verdict: what the handshake found out; by default ``SELF_SIGNED`` for a self-signed certificate, else ``TRUSTED``.
+    :param request: any request, such as ``twisted.web.test.requesthelper.DummyRequest``.
+    :param verdict: the result of the handshake. The default is ``SELF_SIGNED`` for a self-signed
+        certificate, and ``TRUSTED`` for others.
     """
     connection: Any = ServerConnections(SSL.Context(SSL.TLS_METHOD)).serverConnectionForTLS(
         Protocol()
@@ -108,14 +112,18 @@ def present(
     if client is not None:
         is_own = client.certificate.issuer == client.certificate.subject
         found = verdict or (Verdict.SELF_SIGNED if is_own else Verdict.TRUSTED)
-        connection.certificate = ClientCertificate.from_x509(client.certificate, _OBJECTIONS[found])
+        errors = _VERIFY_ERRORS[found]
+        connection.certificate = ClientCertificate.from_x509(client.certificate, errors)
     target: Any = request
     target.transport = _Presented(connection, getattr(request, "transport", None))
     return request
 
 
 class ThrowAwayAuthority:
-    """A certificate authority for one test (RFC 8705 section 2.1). What it issues is a ``SelfSigned`` that, for once, is not."""
+    """A certificate authority for a test (RFC 8705 section 2.1).
+
+    It issues values of the class ``SelfSigned``, although their issuer is this authority.
+    """
 
     def __init__(self, common_name: str = "throw-away authority") -> None:
         self._own = make_self_signed(KeyKind.EC, common_name)
@@ -124,11 +132,14 @@ class ThrowAwayAuthority:
         )
 
     def client(self, common_name: str = "client", kind: KeyKind = KeyKind.EC) -> SelfSigned:
-        """A client's key, with a certificate issued by this authority."""
+        """Make a client's key, with a certificate from this authority."""
         return self._reissue(make_self_signed(kind, common_name))
 
     def server(self, *names: str, kind: KeyKind = KeyKind.EC) -> SelfSigned:
-        """A server's; ``names``: DNS names and addresses, ``localhost`` if none is given."""
+        """Make a server's key, with a certificate from this authority.
+
+        ``names`` are its DNS names and IP addresses, by default ``localhost``.
+        """
         return self._reissue(
             make_self_signed(kind, (names or ("localhost",))[0], names=names, server=True)
         )
@@ -152,31 +163,37 @@ class ThrowAwayAuthority:
         return builder.sign(self._own.private_key, hashes.SHA256())
 
 
+_DEFAULT_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Answer = bytes | Callable[[Any], None]
-"""What a back end does when a request is complete: writes these bytes; or is given its transport, to do anything with it."""
+"""The response of a back end: its bytes, or a function that gets the transport."""
 
 
 @attrs.frozen
 class RecordedRequest:
-    """One request as it came: ``raw``, head and body on the wire; ``pairs``, in order; ``body``, without its framing."""
+    """A request as received."""
 
     raw: bytes
+    """Head and body, as sent."""
     start: bytes
+    """The request line."""
     pairs: Pairs
+    """The header fields, in order."""
     body: bytes
+    """The body without its framing."""
 
     def values(self, name: str) -> list[bytes]:
-        """All the fields of that name, whatever its case."""
+        """Return the values of all fields with that name, ignoring its case."""
         return [
             value for other, value in self.pairs if other.lower() == name.lower().encode("ascii")
         ]
 
 
 class RecordingBackEnd(Factory):
-    """An HTTP/1.1 server that keeps connections alive and remembers everything. It listens as soon as it is made.
+    """An HTTP/1.1 server with persistent connections that records all requests.
 
-    ``requests``: the complete ones, in order; ``received``: every byte of every connection; ``accepted``: how many connections.
-    ``answers`` are used up one for each request, then comes a short 200.
+    It listens from its construction on. ``requests`` has the complete requests in order,
+    ``received`` the bytes of all connections, and ``accepted`` the number of connections. Each of
+    ``answers`` is the response to one request. Further requests get a short 200.
     """
 
     noisy = False
@@ -197,34 +214,29 @@ class RecordingBackEnd(Factory):
         return _BackEndConnection(self)
 
     def heard(self, count: int) -> Deferred[None]:
-        """Fires when so many requests have come."""
+        """Return a result that fires when that number of requests is complete."""
         waiting: Deferred[None] = Deferred()
         self._awaited[waiting] = count
-        self._tell()
+        self._fire_waiting()
         return waiting
 
     def stop(self) -> Deferred[None]:
-        """Cut every connection and listen no more."""
+        """Close all connections and stop listening."""
         return Deferred.fromCoroutine(_stop(self._reactor, self._listening, self.connections))
 
     def take(self, request: RecordedRequest, transport: Any) -> None:
-        """Remember a request, and do what there is to do about it."""
+        """Record a request, and send the response."""
         self.requests.append(request)
-        answer = (
-            self.answers.popleft()
-            if self.answers
-            else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-        )
+        answer = self.answers.popleft() if self.answers else _DEFAULT_ANSWER
         if isinstance(answer, bytes):
             transport.write(answer)
         else:
             answer(transport)
-        self._tell()
+        self._fire_waiting()
 
-    def _tell(self) -> None:
-        for waiting in [
-            waiting for waiting, count in self._awaited.items() if count <= len(self.requests)
-        ]:
+    def _fire_waiting(self) -> None:
+        received = len(self.requests)
+        for waiting in [one for one, count in self._awaited.items() if count <= received]:
             del self._awaited[waiting]
             waiting.callback(None)
 
@@ -251,7 +263,10 @@ class _BackEndConnection(Protocol):
 
 
 def _first_request(data: bytes) -> RecordedRequest | None:
-    """The request that ``data`` begins with, if it is complete. Not the product's parser: a second pair of eyes."""
+    """Return the request at the beginning of ``data``, or ``None`` if it is incomplete.
+
+    This parser is independent of the proxy's own.
+    """
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
         return None
@@ -271,25 +286,30 @@ def _first_request(data: bytes) -> RecordedRequest | None:
 
 
 def _dechunk(data: bytes) -> tuple[bytes, int]:
-    """A chunked body and its size on the wire, -1 while it is not complete; there are no trailers."""
-    body, place = b"", 0
-    while (end := data.find(b"\r\n", place)) >= 0:
-        size = int(data[place:end], 16)
+    """Decode a chunked body without trailers, and return it with its encoded size.
+
+    The size is -1 if the body is incomplete.
+    """
+    body, offset = b"", 0
+    while (end := data.find(b"\r\n", offset)) >= 0:
+        size = int(data[offset:end], 16)
         body += data[end + 2 : end + 2 + size]
-        place = end + 4 + size
+        offset = end + 4 + size
         if size == 0:
-            return body, place
+            return body, offset
     return body, -1
 
 
 @attrs.define
 class RunningProxy:
-    """A proxy that runs. ``exchanges``: what has ended so far; ``server_pem``: what its clients have to trust."""
+    """A running proxy."""
 
     port: int
     server_pem: Path
+    """The file with its certificate, which clients must trust."""
     header_name: str
     exchanges: list[Exchange]
+    """All finished exchanges."""
     resource: X509ProxyResource
     _tls: Any
     _listening: Any
@@ -297,9 +317,9 @@ class RunningProxy:
     def connect(
         self, client: SelfSigned | None = None, timeout: float = 10.0, alpn: Sequence[str] = ()
     ) -> ssl.SSLSocket:
-        """Open a blocking connection with its handshake done, for raw bytes; use it in a thread.
+        """Open a blocking TLS connection for raw bytes, to be used in a thread.
 
-        ``alpn``: the protocols that the client offers (RFC 7301).
+        ``alpn`` has the protocols that the client offers (RFC 7301).
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if alpn:
@@ -311,7 +331,7 @@ class RunningProxy:
                 file.flush()
                 context.load_cert_chain(file.name)
         plain = socket.create_connection((_LOOPBACK, self.port), timeout)
-        # Python takes a reset for an end, and an end without close_notify too, unless it is told not to.
+        # By default, Python treats a reset, and an end without close_notify, as a regular end.
         return context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
 
     async def _stop(self) -> None:
@@ -320,7 +340,7 @@ class RunningProxy:
         shutil.rmtree(self.server_pem.parent, ignore_errors=True)
 
     def stop(self) -> Deferred[None]:
-        """Cut every connection, listen no more and remove the files."""
+        """Close all connections, stop listening and remove the files."""
         return Deferred.fromCoroutine(self._stop())
 
 
@@ -331,13 +351,15 @@ def running_proxy(
     authorities: Sequence[x509.Certificate] = (),
     **options: Any,
 ) -> RunningProxy:
-    """Start a proxy over TLS in front of the port ``back_end`` of the loopback.
+    """Start a proxy over TLS for the port ``back_end`` on the loopback address.
 
-    :param factory: what serves the resource, such as ``twisted.web.server.Site``; ours if none is given.
-    :param authorities: who makes a client's certificate ``TRUSTED``.
-    :param options: as for :class:`x509proxy.resource.X509ProxyResource`; ``header`` is a new secret name if it is not given.
+    :param factory: a factory for the resource, such as ``twisted.web.server.Site``. The default is
+        that of the proxy.
+    :param authorities: authorities that make a client's certificate ``TRUSTED``.
+    :param options: options of :class:`x509proxy.resource.X509ProxyResource`. ``header`` is a new
+        secret name by default.
     """
-    # Late: it installs a reactor, and by now the caller has chosen one.
+    # Imported here because it installs a reactor. The caller has chosen one by now.
     from x509proxy.resource import X509ProxyResource
 
     exchanges: list[Exchange] = []
@@ -370,7 +392,7 @@ def running_proxy(
 
 
 async def _stop(reactor: Any, listening: Any, connections: Any) -> None:
-    """End it all, and let the reactor turn for a while: what has been closed here ends there in later turns."""
+    """Close everything, and let the reactor run, since the other ends close in later turns."""
     await maybeDeferred(listening.stopListening)
     for connection in tuple(connections):
         connection.abortConnection()
