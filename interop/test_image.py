@@ -67,6 +67,7 @@ class File(Stage):
         self.assertEqual(
             {
                 "setup.py",
+                "build_commands.py",
                 "pyproject.toml",
                 "MANIFEST.in",
                 "README.rst",
@@ -109,6 +110,29 @@ mount -o remount,bind,ro "$root"
 exec chroot "$root" /usr/bin/setpriv --reuid=65532 --regid=65532 --groups=0 --bounding-set=-all --inh-caps=-all --no-new-privs \
     /usr/bin/env -i PATH=/opt/x509proxy/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 "$@"
 """
+# The user and its further ids are in files that only this mount namespace has.
+_BUILDER = """
+set -e
+cd "$1"
+mkdir -p home run source
+chmod 700 run
+chown 4711:4711 home run
+cp /etc/passwd passwd
+cp /etc/group group
+echo builder:x:4711:4711::/:/bin/sh >>passwd
+echo builder:x:4711: >>group
+echo builder:100000:65536 >subuid
+cp subuid subgid
+for name in passwd group subuid subgid; do
+    test -e "/etc/$name" || touch "/etc/$name"
+    mount --bind "$name" "/etc/$name"
+done
+mount --bind "$2" source
+folder=$1
+shift 2
+exec setpriv --reuid=4711 --regid=4711 --clear-groups env -i \\
+    PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$folder/home" XDG_RUNTIME_DIR="$folder/run" "$@"
+"""
 _TOML = """
 listen = "tcp:{port}:interface=127.0.0.1"
 certificate = "server.pem"
@@ -126,7 +150,7 @@ class Image(Stage):
         super().setUp()
         if os.geteuid() != 0:
             self.skipTest("building an image here needs root")
-        self.require("buildah", "mmdebstrap", "unshare")
+        self.require("buildah", "mmdebstrap", "newuidmap", "unshare")
         # Not those of this machine.
         self.stores = [
             "--storage-driver=vfs",
@@ -136,10 +160,13 @@ class Image(Stage):
         self.proxy, self.backend = free_port(), free_port()
 
     def test_runs(self) -> None:
-        """It can be built; it serves read-only, by a user without rights, and reads secrets that are root's and its group's."""
+        """A user without rights builds it; it serves read-only, by a user without rights, and reads secrets that are root's and its group's."""
         self.build()
         self.start_echo()
-        process = self.start_image()
+        root = self.mount_image()
+        documents = "opt/x509proxy/lib/python3*/site-packages/x509proxy-*.dist-info/sboms/*.json"
+        self.assertEqual(1, len(list(root.glob(documents))))
+        process = self.start_image(root)
         self.wait_for(self.proxy, process, "image")
         client = self.client()
         proxy = Proxy(
@@ -166,24 +193,37 @@ class Image(Stage):
         self.assertNotRegex(log, "Traceback|Unable to write")
 
     def build(self) -> None:
-        """The base, of Debian's packages; then the image, with this machine's certificates for pip to trust."""
-        base, pip = (
-            self.folder / "base.tar",
-            self.write("pip.conf", "[global]\ncert = /ca.crt\n", 0o644),
-        )
+        """Build the base of Debian's packages, then the image, as a user without rights.
+
+        pip trusts this machine's certificates. The image leaves the builder as an archive.
+        """
+        base = self.folder / "base.tar"
         self.run_program(
             "mmdebstrap", "--quiet", "--variant=minbase", "trixie", str(base), seconds=200
         )
-        container = self.run_buildah("from", "scratch")
-        self.run_buildah("add", container, str(base), "/")
-        self.run_buildah("commit", container, BASE)
-        self.run_buildah(
-            "build", "--isolation=chroot", "--pull=never", "--network=host", "--volume", f"{pip}:/etc/pip.conf:ro",
+        self.write("pip.conf", "[global]\ncert = /ca.crt\n", 0o644)
+        base.chmod(0o644)
+        self.folder.chmod(0o755)
+        container = self.run_builder("from", "scratch")
+        self.run_builder("add", container, str(base), "/")
+        self.run_builder("commit", container, BASE)
+        self.run_builder(
+            "build", "--isolation=chroot", "--pull=never", "--network=host",
+            "--volume", f"{self.folder}/pip.conf:/etc/pip.conf:ro",
             "--volume", "/etc/ssl/certs/ca-certificates.crt:/ca.crt:ro",
-            "--file", str(CONTAINERFILE), "--tag", "x509proxy", str(ROOT),
+            "--file", f"{self.folder}/source/contrib/Containerfile", "--tag", "x509proxy",
+            f"{self.folder}/source",
         )  # fmt: skip
+        self.run_builder("push", "x509proxy", f"oci-archive:{self.folder}/home/image.tar")
+
+    def run_builder(self, *arguments: str) -> str:
+        """Run ``buildah`` as a user without rights, who has 65536 further ids for the image."""
+        namespace = ("unshare", "--mount", "sh", "-c", _BUILDER, "sh", str(self.folder), str(ROOT))
+        buildah = ("buildah", "--storage-driver=vfs", *arguments)
+        return self.run_program(*namespace, *buildah, seconds=400).strip()
 
     def run_buildah(self, *arguments: str) -> str:
+        """Run ``buildah`` as root, with stores of its own."""
         return self.run_program("buildah", *self.stores, *arguments, seconds=400).strip()
 
     def start_echo(self) -> None:
@@ -193,12 +233,15 @@ class Image(Stage):
         )
         self.wait_for(self.backend, process, "echo")
 
-    def start_image(self) -> subprocess.Popen[bytes]:
-        """What its ENTRYPOINT says, in its root file system, with the files of ``etc`` in ``/etc/x509proxy``."""
-        root = Path(
-            self.run_buildah("mount", self.run_buildah("from", "--pull=never", "x509proxy"))
-        )
+    def mount_image(self) -> Path:
+        """Return the root file system of the image."""
+        container = self.run_buildah("from", f"oci-archive:{self.folder}/home/image.tar")
+        root = Path(self.run_buildah("mount", container))
         self.addCleanup(self.run_buildah, "umount", "--all")
+        return root
+
+    def start_image(self, root: Path) -> subprocess.Popen[bytes]:
+        """Run its ENTRYPOINT in its root file system, with the files of ``etc`` in ``/etc/x509proxy``."""
         (root / "etc" / "x509proxy").mkdir()
         files = self.folder / "etc"
         files.mkdir(0o755)

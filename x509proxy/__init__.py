@@ -1,7 +1,8 @@
-"""A reverse proxy that passes OAuth clients' X.509 certificates to a server in one secret header.
+"""A reverse proxy that terminates TLS and passes the client's certificate on (RFC 8705).
 
-``X509ProxyResource`` is imported on first access: its module installs a reactor, which must not
-happen while ``twistd`` scans its plugins (``twistd --reactor=asyncio`` would fail).
+``X509ProxyResource`` and its companions are imported at their first use. Their modules install a
+reactor, which must not happen while ``twistd`` looks through its plugins: ``twistd
+--reactor=asyncio`` would fail.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = [
     "make_context",
 ]
 
-_LAZY = {
+_LATE = {
     "ProxyFactory": "x509proxy.downstream.factory",
     "ServerConnections": "x509proxy.transport.tls_context",
     "X509ProxyResource": "x509proxy.resource",
@@ -40,8 +41,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _LATE:
         raise AttributeError(f"module 'x509proxy' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(import_module(_LATE[name]), name)

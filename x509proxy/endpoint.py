@@ -1,7 +1,8 @@
-r"""The ``x509:`` endpoint: TLS with client certificates for Twisted servers, also self-signed ones.
+r"""The ``x509:`` endpoint: any Twisted server receives its clients' certificates, from a string.
 
-Listen with ``twist web --listen=x509:tcp\:8443:certificate=server.pem:privateKey=server.key``, and
-call :func:`x509proxy.transport.tls_context.client_certificate` in the application.
+The server listens with
+``twist web --listen=x509:tcp\:8443:certificate=server.pem:privateKey=server.key``. The application
+calls :func:`x509proxy.transport.tls_context.client_certificate`, also for self-signed certificates.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ __all__ = ["X509EndpointParser", "x509_endpoint"]
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class X509EndpointParser:
-    """The parser of ``x509:ENDPOINT:certificate=FILE`` for Twisted.
+    """Parser of the endpoint's string.
 
-    Further arguments are ``privateKey=FILE``, ``clientCertificate=optional|required|none`` and
-    ``ca=FILE``.
+    ``x509:ENDPOINT:certificate=FILE``, then ``:privateKey=FILE``, ``:ca=FILE`` and
+    ``:clientCertificate=optional``, ``required`` or ``none``, each of which can be left out.
     """
 
     prefix = "x509"
@@ -39,16 +40,16 @@ def x509_endpoint(
     ca: str | None = None,
     **others: str,
 ) -> IStreamServerEndpoint:
-    """Return an endpoint with TLS over the one that ``nested`` and ``others`` describe.
+    """Put TLS that requests certificates on top of another endpoint.
 
-    Its colons may be escaped or not. With ``required``, the handshake of a client without a
-    certificate fails, since there is no proxy to send an error response. The application must check
-    each certificate by ``verdict`` and ``flags_at``: it may be expired, weak or of an unknown
-    authority.
+    ``nested`` and ``others`` describe the other endpoint, with its colons escaped or not. Here
+    ``required`` ends the handshake of a client without a certificate, since there is no proxy that
+    could send an error response. The application decides about expired, weak and unknown
+    certificates, by ``flags_at`` and ``verdict``.
 
-    :raises SettingsError: (a ``ValueError``) a file cannot be read, or is invalid.
+    :raises SettingsError: (a ``ValueError``) a file cannot be read, or does not fit.
     """
-    # Imported here, so that Twisted's scan of plugins is fast.
+    # Imported here, so that a scan of the plugins stays fast.
     from x509proxy.certificates.pem_files import read_authorities, read_identity
     from x509proxy.certificates.trust_store import TrustStore
     from x509proxy.config.endpoint_strings import endpoint_string
@@ -73,7 +74,7 @@ def x509_endpoint(
     description = endpoint_string(nested, others)
     try:
         within = serverFromString(reactor, description)
-    except Exception as error:  # each type of endpoint raises other errors
+    except Exception as error:  # the parsers of endpoints have no common exception
         raise SettingsError(
             f"x509: found {description!r}, expected a Twisted server endpoint: {error}"
         ) from None

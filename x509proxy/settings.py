@@ -188,6 +188,8 @@ class Format(enum.Enum):
     """``NONE``, ``SELF_SIGNED``, ``TRUSTED`` or ``UNTRUSTED``, sent with every request."""
     VERIFY = "verify"
     """``NONE``, ``SUCCESS`` or ``FAILED:reason`` as in nginx, sent with every request."""
+    TOKEN_CLAIMS = "token-claims"  # noqa: S105 - no password
+    """Base64url of the JSON of the access token's verified claims. No field if there are none."""
     LITERAL = "literal"
     """The text of ``value``, or the one line of ``value-file``, sent with every request."""
 
@@ -867,7 +869,7 @@ class HeaderSettings(Settings, frozen=True):
     max_value_bytes: Annotated[
         int | None,
         Key(
-            "The size of the value; a larger certificate is rejected with 400.",
+            "The size of the value; larger ones (certificates or claims) are rejected with 400.",
             Unit.BYTES,
             old=("maximum",),
         ),

@@ -1,6 +1,7 @@
-"""Test doubles for applications: certificates, a recording back end and a running proxy.
+"""Test doubles for applications that embed the proxy: certificates, a back end, a proxy.
 
-All servers listen on the loopback address at a free port, until ``stop``. In a trial test::
+The back end records what it receives. Both listen on the loopback, at a port that the kernel
+chooses, until ``stop``. In a trial test::
 
     back_end = RecordingBackEnd(reactor)
     self.addCleanup(back_end.stop)
@@ -60,21 +61,18 @@ _LOOPBACK = "127.0.0.1"
 
 
 def client_identity(kind: KeyKind = KeyKind.EC, common_name: str = "client") -> SelfSigned:
-    """Make a client's key and self-signed certificate, for ``self_signed_tls_client_auth``.
-
-    Source: RFC 8705 section 2.2.
-    """
+    """Make a client's key with a self-signed certificate (RFC 8705 section 2.2)."""
     return make_self_signed(kind, common_name)
 
 
 def header_value(client: SelfSigned) -> bytes:
-    """Return the value of the header with preset ``connect2id``: PEM without white space."""
+    """Encode the certificate as preset ``connect2id`` does: PEM in one line."""
     text = b64encode(client.certificate.public_bytes(Encoding.DER))
     return b"-----BEGIN CERTIFICATE-----" + text + b"-----END CERTIFICATE-----"
 
 
 # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
-_VERIFY_ERRORS = {
+_OBJECTIONS = {
     Verdict.SELF_SIGNED: [VerifyError(0, 18)],
     Verdict.UNTRUSTED: [VerifyError(0, 20)],
     Verdict.TRUSTED: [],
@@ -83,7 +81,7 @@ _Request = TypeVar("_Request")
 
 
 class _Presented:
-    """A transport with a client certificate for :func:`x509proxy.client_certificate`."""
+    """The transport of a request with a certificate, for :func:`x509proxy.client_certificate`."""
 
     def __init__(self, connection: SSL.Connection, transport: Any) -> None:
         self._connection = connection
@@ -99,11 +97,13 @@ class _Presented:
 def present(
     request: _Request, client: SelfSigned | None, verdict: Verdict | None = None
 ) -> _Request:
-    """Give a Twisted web request a client certificate, or none, without TLS, and return it.
+    """Give a Twisted web request a client with this certificate, or without one, and return it.
 
-    :param request: any request, such as ``twisted.web.test.requesthelper.DummyRequest``.
-    :param verdict: the result of the handshake. The default is ``SELF_SIGNED`` for a self-signed
-        certificate, and ``TRUSTED`` for others.
+    No TLS is involved.
+
+    :param request: any request, ``twisted.web.test.requesthelper.DummyRequest`` too.
+    :param verdict: the result of the handshake; by default ``SELF_SIGNED`` for a self-signed
+        certificate, else ``TRUSTED``.
     """
     connection: Any = ServerConnections(SSL.Context(SSL.TLS_METHOD)).serverConnectionForTLS(
         Protocol()
@@ -112,17 +112,16 @@ def present(
     if client is not None:
         is_own = client.certificate.issuer == client.certificate.subject
         found = verdict or (Verdict.SELF_SIGNED if is_own else Verdict.TRUSTED)
-        errors = _VERIFY_ERRORS[found]
-        connection.certificate = ClientCertificate.from_x509(client.certificate, errors)
+        connection.certificate = ClientCertificate.from_x509(client.certificate, _OBJECTIONS[found])
     target: Any = request
     target.transport = _Presented(connection, getattr(request, "transport", None))
     return request
 
 
 class ThrowAwayAuthority:
-    """A certificate authority for a test (RFC 8705 section 2.1).
+    """A certificate authority for one test (RFC 8705 section 2.1).
 
-    It issues values of the class ``SelfSigned``, although their issuer is this authority.
+    It issues values of the class ``SelfSigned``, with certificates that are not self-signed.
     """
 
     def __init__(self, common_name: str = "throw-away authority") -> None:
@@ -132,14 +131,11 @@ class ThrowAwayAuthority:
         )
 
     def client(self, common_name: str = "client", kind: KeyKind = KeyKind.EC) -> SelfSigned:
-        """Make a client's key, with a certificate from this authority."""
+        """Make a client's key, with a certificate issued by this authority."""
         return self._reissue(make_self_signed(kind, common_name))
 
     def server(self, *names: str, kind: KeyKind = KeyKind.EC) -> SelfSigned:
-        """Make a server's key, with a certificate from this authority.
-
-        ``names`` are its DNS names and IP addresses, by default ``localhost``.
-        """
+        """Make a server's, for DNS names and addresses; for ``localhost`` if none is given."""
         return self._reissue(
             make_self_signed(kind, (names or ("localhost",))[0], names=names, server=True)
         )
@@ -163,37 +159,36 @@ class ThrowAwayAuthority:
         return builder.sign(self._own.private_key, hashes.SHA256())
 
 
-_DEFAULT_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Answer = bytes | Callable[[Any], None]
-"""The response of a back end: its bytes, or a function that gets the transport."""
+"""A back end's reaction to a complete request: bytes to write, or a function of its transport."""
 
 
 @attrs.frozen
 class RecordedRequest:
-    """A request as received."""
+    """One request as it arrived.
+
+    ``raw``: head and body on the wire; ``pairs``: the fields in their order; ``body``: without its
+    framing.
+    """
 
     raw: bytes
-    """Head and body, as sent."""
     start: bytes
-    """The request line."""
     pairs: Pairs
-    """The header fields, in order."""
     body: bytes
-    """The body without its framing."""
 
     def values(self, name: str) -> list[bytes]:
-        """Return the values of all fields with that name, ignoring its case."""
+        """Return all fields of that name, in any case."""
         return [
             value for other, value in self.pairs if other.lower() == name.lower().encode("ascii")
         ]
 
 
 class RecordingBackEnd(Factory):
-    """An HTTP/1.1 server with persistent connections that records all requests.
+    """An HTTP/1.1 server that keeps connections alive and records everything.
 
-    It listens from its construction on. ``requests`` has the complete requests in order,
-    ``received`` the bytes of all connections, and ``accepted`` the number of connections. Each of
-    ``answers`` is the response to one request. Further requests get a short 200.
+    It listens from its construction on. ``requests``: the complete ones, in order; ``received``:
+    every byte of every connection; ``accepted``: the number of connections. Each of ``answers``
+    serves one request; further requests receive a short 200.
     """
 
     noisy = False
@@ -214,29 +209,34 @@ class RecordingBackEnd(Factory):
         return _BackEndConnection(self)
 
     def heard(self, count: int) -> Deferred[None]:
-        """Return a result that fires when that number of requests is complete."""
+        """Return a ``Deferred`` that fires after so many requests."""
         waiting: Deferred[None] = Deferred()
         self._awaited[waiting] = count
-        self._fire_waiting()
+        self._tell()
         return waiting
 
     def stop(self) -> Deferred[None]:
-        """Close all connections and stop listening."""
+        """Cut every connection and stop listening."""
         return Deferred.fromCoroutine(_stop(self._reactor, self._listening, self.connections))
 
     def take(self, request: RecordedRequest, transport: Any) -> None:
-        """Record a request, and send the response."""
+        """Record a request, and respond to it."""
         self.requests.append(request)
-        answer = self.answers.popleft() if self.answers else _DEFAULT_ANSWER
+        answer = (
+            self.answers.popleft()
+            if self.answers
+            else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        )
         if isinstance(answer, bytes):
             transport.write(answer)
         else:
             answer(transport)
-        self._fire_waiting()
+        self._tell()
 
-    def _fire_waiting(self) -> None:
-        received = len(self.requests)
-        for waiting in [one for one, count in self._awaited.items() if count <= received]:
+    def _tell(self) -> None:
+        for waiting in [
+            waiting for waiting, count in self._awaited.items() if count <= len(self.requests)
+        ]:
             del self._awaited[waiting]
             waiting.callback(None)
 
@@ -263,9 +263,9 @@ class _BackEndConnection(Protocol):
 
 
 def _first_request(data: bytes) -> RecordedRequest | None:
-    """Return the request at the beginning of ``data``, or ``None`` if it is incomplete.
+    """Parse the first request of ``data``, if it is complete.
 
-    This parser is independent of the proxy's own.
+    This parser is independent of the proxy's own, so that one can find a fault of the other.
     """
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
@@ -286,30 +286,28 @@ def _first_request(data: bytes) -> RecordedRequest | None:
 
 
 def _dechunk(data: bytes) -> tuple[bytes, int]:
-    """Decode a chunked body without trailers, and return it with its encoded size.
-
-    The size is -1 if the body is incomplete.
-    """
-    body, offset = b"", 0
-    while (end := data.find(b"\r\n", offset)) >= 0:
-        size = int(data[offset:end], 16)
+    """Decode a chunked body without trailers; return its size on the wire too, -1 if incomplete."""
+    body, place = b"", 0
+    while (end := data.find(b"\r\n", place)) >= 0:
+        size = int(data[place:end], 16)
         body += data[end + 2 : end + 2 + size]
-        offset = end + 4 + size
+        place = end + 4 + size
         if size == 0:
-            return body, offset
+            return body, place
     return body, -1
 
 
 @attrs.define
 class RunningProxy:
-    """A running proxy."""
+    """A running proxy.
+
+    ``exchanges``: those that have ended; ``server_pem``: the certificate that its clients trust.
+    """
 
     port: int
     server_pem: Path
-    """The file with its certificate, which clients must trust."""
     header_name: str
     exchanges: list[Exchange]
-    """All finished exchanges."""
     resource: X509ProxyResource
     _tls: Any
     _listening: Any
@@ -317,9 +315,9 @@ class RunningProxy:
     def connect(
         self, client: SelfSigned | None = None, timeout: float = 10.0, alpn: Sequence[str] = ()
     ) -> ssl.SSLSocket:
-        """Open a blocking TLS connection for raw bytes, to be used in a thread.
+        """Open a blocking connection with its handshake done, for raw bytes; use it in a thread.
 
-        ``alpn`` has the protocols that the client offers (RFC 7301).
+        ``alpn``: the protocols that the client offers (RFC 7301).
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if alpn:
@@ -331,7 +329,7 @@ class RunningProxy:
                 file.flush()
                 context.load_cert_chain(file.name)
         plain = socket.create_connection((_LOOPBACK, self.port), timeout)
-        # By default, Python treats a reset, and an end without close_notify, as a regular end.
+        # By default Python reports a reset, and an end without close_notify, as a regular end.
         return context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
 
     async def _stop(self) -> None:
@@ -340,7 +338,7 @@ class RunningProxy:
         shutil.rmtree(self.server_pem.parent, ignore_errors=True)
 
     def stop(self) -> Deferred[None]:
-        """Close all connections, stop listening and remove the files."""
+        """Cut every connection, stop listening and remove the files."""
         return Deferred.fromCoroutine(self._stop())
 
 
@@ -351,15 +349,15 @@ def running_proxy(
     authorities: Sequence[x509.Certificate] = (),
     **options: Any,
 ) -> RunningProxy:
-    """Start a proxy over TLS for the port ``back_end`` on the loopback address.
+    """Start a proxy over TLS in front of the port ``back_end`` of the loopback.
 
-    :param factory: a factory for the resource, such as ``twisted.web.server.Site``. The default is
-        that of the proxy.
-    :param authorities: authorities that make a client's certificate ``TRUSTED``.
-    :param options: options of :class:`x509proxy.resource.X509ProxyResource`. ``header`` is a new
-        secret name by default.
+    :param factory: the server of the resource, such as ``twisted.web.server.Site``; by default
+        :class:`x509proxy.ProxyFactory`.
+    :param authorities: the issuers that make a client's certificate ``TRUSTED``.
+    :param options: as for :class:`x509proxy.resource.X509ProxyResource`; by default ``header`` is
+        a new secret name.
     """
-    # Imported here because it installs a reactor. The caller has chosen one by now.
+    # Imported here: the module installs a reactor, and by now the caller has chosen one.
     from x509proxy.resource import X509ProxyResource
 
     exchanges: list[Exchange] = []
@@ -392,7 +390,7 @@ def running_proxy(
 
 
 async def _stop(reactor: Any, listening: Any, connections: Any) -> None:
-    """Close everything, and let the reactor run, since the other ends close in later turns."""
+    """Close everything, and run the reactor until the other sides have noticed."""
     await maybeDeferred(listening.stopListening)
     for connection in tuple(connections):
         connection.abortConnection()

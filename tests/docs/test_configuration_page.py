@@ -56,7 +56,7 @@ class Blocks(TomlTests):
 
     def test_endpoints(self) -> None:
         """Each endpoint in the table of those is TOML, in both ways to write it, and Twisted listens there."""
-        table = PAGE.partition("``listen``: where")[2].partition("``[[headers]]``")[0]
+        table = PAGE.partition("``listen``: addresses")[2].partition("``[[headers]]``")[0]
         written = re.findall(r"``([\"'](?:tcp|unix).*?[\"'])``", table)
         reactor = MemoryReactorClock()
         for text in written:
@@ -71,13 +71,14 @@ class Blocks(TomlTests):
         )
 
     def test_keys(self) -> None:
-        """Every key of the first level is named here or in the README."""
-        readme = (Path(__file__).parents[2] / "README.rst").read_text()
+        """Every key of the first level is named here, in the README, or among the limits."""
+        root = Path(__file__).parents[2]
+        pages = PAGE + "".join(
+            (root / name).read_text() for name in ("README.rst", "docs/limits.rst")
+        )
         keys = {field.encode_name for field in msgspec.structs.fields(ProxySettings)}
         unnamed = {
-            key
-            for key in keys
-            if not re.search(rf"(``|--|\[|^    ){key}\b", PAGE + readme, re.MULTILINE)
+            key for key in keys if not re.search(rf"(``|--|\[|^    ){key}\b", pages, re.MULTILINE)
         }
         self.assertEqual(set(), unnamed)
 

@@ -1,128 +1,26 @@
-"""The README is run: its commands, its configuration, its code, and its tables against what the code says."""
+"""Promises of the README: its commands, its configuration and its tables are run and compared."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import unittest
-from collections.abc import Iterator
-from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
-from textwrap import dedent
-from typing import Any
 
-import attrs
-import msgspec
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import SELF_SIGNED
-from tests.support.ports import free_port
-from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict
-from x509proxy.certificates.self_signed import KeyKind, make_self_signed
-from x509proxy.endpoint import x509_endpoint
-from x509proxy.service.options import Options
-from x509proxy.settings import ClientSettings, ProxySettings, Settings, UpstreamSettings
+from tests.support.audit_table import Row, read_rows
+from tests.support.pages import ROOT, PageTests, block, read_page
+from x509proxy.audit.probes import PROBES
 
-_README = (Path(__file__).parents[2] / "README.rst").read_text("utf-8")
-_PATIENCE = 20.0
-_UNITS = {"s": 1, "KiB": 1024, "MiB": 1024 * 1024, "": 1}
+README = read_page("README")
+# The aim of a page that is read in five minutes.
+MAX_WORDS = 1000
 
 
-def block(name: str) -> str:
-    """The indented text behind ``.. test: name``, as a reader would copy it."""
-    found = re.search(
-        rf"^\.\. test: {name}\n\n[^\n]*::[^\n]*\n\n((?:(?:    [^\n]*)?\n)+)", _README, re.MULTILINE
-    )
-    if found is None:
-        raise AssertionError(f"README.rst has no block {name}")
-    return dedent(found[1]).strip() + "\n"
+class ProductionTests(PageTests):
+    """Ten minutes to production."""
 
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until somebody listens there, or the process ends, or patience does."""
-    end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"nobody listens on {port}")
-
-
-class ReadmeTests(SynchronousTestCase):
-    """A folder as an administrator has it, with the README's ports replaced by free ones."""
-
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir(mode=0o700)
-        made = make_self_signed(KeyKind.EC, "localhost", names=["localhost"], server=True)
-        for name, content in (("server.pem", made.certificate_pem), ("server.key", made.key_pem)):
-            path = self.folder / name
-            path.touch(mode=0o600)
-            path.write_bytes(content)
-        self.ports = {"8443": str(free_port()), "8080": str(free_port())}
-        self.environ = dict(
-            os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        )
-
-    def block(self, name: str) -> str:
-        """The README's block, with free ports."""
-        return re.sub(r"\b(8443|8080)\b", lambda port: self.ports[port[0]], block(name))
-
-    def shell(self, commands: str) -> str:
-        """What the commands print; each must succeed."""
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands],
-            cwd=self.folder,
-            env=self.environ,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        self.assertEqual(
-            (done.returncode, done.stderr.decode() if done.returncode else ""), (0, ""), commands
-        )
-        return done.stdout.decode()
-
-    @contextmanager
-    def running(self, command: list[str], port: str) -> Iterator[None]:
-        """The command in the background while it listens on the port."""
-        process = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait_for(int(port), process)
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(_PATIENCE)
-            finally:
-                process.kill()
-
-    def in_shell(self, name: str) -> list[str]:
-        """The block's last line is what runs on; those before it prepare that."""
-        *before, last = self.block(name).splitlines()
-        return ["bash", "-ec", "\n".join([*before, f"exec {last}"])]
-
-
-class ProductionTests(ReadmeTests):
-    """In production in ten minutes."""
+    page = "README"
 
     def test_walk_through(self) -> None:
         """The README's steps lead to a proxy that passes a certificate on, and no forged one."""
@@ -138,129 +36,93 @@ class ProductionTests(ReadmeTests):
         ):
             shown = self.shell(self.block("client"))
             self.assertIn("CN=my-client", json.loads(shown[shown.index("{") :])["message"])
-            forged = json.loads(self.shell(self.block("forge")))
-            self.assertEqual(forged["message"], "No client certificate arrived.")
+            forged = self.shell(self.block("forge"))
+            self.assertEqual(json.loads(forged)["message"], "No client certificate arrived.")
         log = (self.folder / "access.log").read_text()
         self.assertEqual((log.count("status=200"), log.count("forged_headers=1")), (2, 1))
+        secret = (self.folder / "header.txt").read_text().strip().lower()
+        self.assertEqual((0, 0), (shown.lower().count(secret), forged.lower().count(secret)))
+
+    def test_trial_is_local(self) -> None:
+        """The trial listens on the loopback, and never sends the real name to what shows it."""
+        self.assertIn("--listen tcp:8443:interface=127.0.0.1", read_block("run"))
+        self.assertIn("--header-file trial.txt", read_block("run"))
+        self.assertIn("--listen tcp:8080:interface=127.0.0.1", read_block("echo"))
+        self.assertNotIn("header.txt", read_block("forge"))
 
 
-class EmbeddingTests(ReadmeTests):
-    """In a Twisted application."""
+def read_block(name: str) -> str:
+    """Return a block of the README as it is."""
+    return block("README", name)
 
-    def test_proxy_in_an_application(self) -> None:
-        """The README's program is a proxy."""
-        self.shell(self.block("secret"))
-        program = self.block("embed")
-        with (
-            self.running(self.in_shell("echo"), self.ports["8080"]),
-            self.running([sys.executable, "-c", program], self.ports["8443"]),
-        ):
-            shown = self.shell(self.block("client"))
-            self.assertIn("CN=my-client", shown)
 
-    def test_endpoint(self) -> None:
-        """The README's command serves a folder over TLS by the ``x509:`` endpoint, to this machine, and no file beside it."""
-        with self.running(self.in_shell("endpoint"), self.ports["8443"]):
-            here = f"https://localhost:{self.ports['8443']}"
-            self.assertEqual(self.shell(f"curl --cacert server.pem {here}/"), "It works.\n")
-            for secret in ("server.key", "../server.key"):
-                fetched = self.shell(
-                    f"curl --cacert server.pem --path-as-is -o /dev/null -w '%{{http_code}}' {here}/{secret}"
-                )
-                self.assertEqual(fetched, "404", secret)
-            with self.assertRaises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.2", int(self.ports["8443"])), 1).close()
+# The rows of the table, and their probes.
+_ATTACKS = {
+    "forged header to the plain-HTTP port": "plain-forged",
+    "forged header over TLS": "name-same",
+    "forged header to a path with own rules": "target-special",
+    "``X_Client_Cert`` for ``X-Client-Cert``": "twin-underscores",
+    "``X.Client.Cert`` for ``X-Client-Cert``": "twin-marks",
+    "forged header as a trailer field": "trailer-announced",
+    "``Connection`` removes the genuine header": "connection-nominates",
+    "session resumed under another name": "resumption-names",
+}
 
-    def who(self, certificate: ClientCertificate | None) -> bytes:
-        """What the README's resource says to the one who has shown this."""
-        names: dict[str, Any] = {}
-        exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
-        names["client_certificate"] = lambda _: certificate
-        said: bytes = names["WhoAmI"]().render_GET(None)
-        return said
 
-    def test_application(self) -> None:
-        """The README's resource knows a client by its thumbprint, and is not taken in by what only a handshake lets through."""
-        made = make_self_signed(KeyKind.EC, "client").certificate
-        known = ClientCertificate.from_x509(made, (SELF_SIGNED,))
-        self.assertEqual(self.who(known), known.thumbprint.encode())
-        self.assertEqual(self.who(None), b"nobody")
-        for other in (
-            attrs.evolve(known, not_after=time.time() - 1),
-            attrs.evolve(known, flags=frozenset({Flag.WEAK})),
-            attrs.evolve(known, verdict=Verdict.UNTRUSTED),
-        ):
-            self.assertIn(b"somebody whose certificate is", self.who(other))
+def result(row: Row, probe: str) -> str:
+    """Return the README's word for the result of a probe."""
+    if probe in row.failed:
+        return "passes"
+    return "--" if probe in row.passed else "n/a"
 
-    def test_testing(self) -> None:
-        """The README's test of its resource passes."""
-        names: dict[str, Any] = {}
-        exec(self.block("application") + self.block("testing"), names)  # noqa: S102 - as above
 
-    def test_application_without_tls(self) -> None:
-        """The README's resource says nobody of a client without TLS."""
-        names: dict[str, Any] = {}
-        exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
+class TableTests(SynchronousTestCase):
+    """The table of attacks, against the recorded runs of ``interop.test_audit``."""
 
-        class PlainRequest:
-            transport = StringTransport()
-
-        self.assertEqual(names["WhoAmI"]().render_GET(PlainRequest()), b"nobody")
-
-    def test_arguments(self) -> None:
-        """Every argument of the endpoint is in the table, and no other."""
-        table = _README.split("The endpoint within", 1)[1].split("**Here too", 1)[0]
-        options = [
-            one.name
-            for one in signature(x509_endpoint).parameters.values()
-            if one.kind is one.KEYWORD_ONLY
+    def setUp(self) -> None:
+        body = README.partition("\n.. test: attacks\n")[2].strip().partition("\n\n")[0]
+        ruler = body.partition("\n")[0]
+        edges = [match.start() for match in re.finditer("=+", ruler)]
+        cells = [
+            [line[start:end].strip() for start, end in zip(edges, [*edges[1:], None], strict=True)]
+            for line in body.splitlines()
+            if line != ruler
         ]
-        self.assertEqual(re.findall(r"^``(\w+)=``", table, re.MULTILINE), options)
+        (_, *names), (_, *self.versions), *self.rows = cells
+        runs = {row.product: row for row in read_rows() if row.kind in ("told", "default")}
+        self.assertEqual(set(runs), {name.lower() for name in names})
+        self.runs = [runs[name.lower()] for name in names]
+
+    def test_versions(self) -> None:
+        """The versions are those of the recorded runs; x509proxy has none, since it is this one."""
+        self.assertEqual([run.version for run in self.runs[:-1]], self.versions[:-1])
+        self.assertEqual(("x509proxy", ""), (self.runs[-1].product, self.versions[-1]))
+
+    def test_attacks(self) -> None:
+        """Each cell of an attack is the result of its probe."""
+        *attacks, _ = self.rows
+        self.assertEqual([*_ATTACKS], [name for name, *_ in attacks])
+        for name, *found in attacks:
+            self.assertEqual([result(run, _ATTACKS[name]) for run in self.runs], found, name)
+
+    def test_sums(self) -> None:
+        """The last row counts the failures of severity critical and high."""
+        severe = {probe.id for probe in PROBES if probe.severity.value in ("critical", "high")}
+        name, *found = self.rows[-1]
+        self.assertEqual("all failures, critical or high", name)
+        self.assertEqual([str(len(severe & set(run.failed))) for run in self.runs], found)
 
 
-class TableTests(unittest.TestCase):
-    """What the README says in tables."""
+class PageLengthTests(SynchronousTestCase):
+    def test_short(self) -> None:
+        """The README stays short: what is longer belongs to a page."""
+        self.assertLessEqual(len(README.split()), MAX_WORDS)
 
-    def check(self, table: str, defaults: Settings) -> None:
-        """Every number of the table is the default, and every number of the settings is in the table."""
-        body = _README.split(f"``[{table}]``  ", 1)[1].split("\n\n", 1)[0]
-        rows = dict(re.findall(r"^``([a-z-]+)`` +(\d+(?: \w+)?) ", body, re.MULTILINE))
-        said = {name: _number(value) for name, value in rows.items()}
-        numbers = {
-            name: value
-            for name, value in msgspec.to_builtins(defaults).items()
-            if isinstance(value, int | float)
-        }
-        self.assertEqual(said, numbers)
-
-    def test_client_limits(self) -> None:
-        """The limits of the client's side are those that hold."""
-        self.check("client", ClientSettings())
-
-    def test_upstream_limits(self) -> None:
-        """The limits of the back end's side are those that hold."""
-        self.check("upstream", UpstreamSettings())
-
-    def test_options(self) -> None:
-        """Every option is in the README, and every option in the README exists."""
-        table = _README.split("Command line\n", 1)[1].split("Security in one screen", 1)[0]
-        said = {name for name in re.findall(r"``--([a-z-]+)", table) if name != "help"}
-        options = {name.rstrip("=").replace("_", "-") for name in Options().longOpt} - {
-            "help",
-            "version",
-        }
-        self.assertEqual(said, options)
-
-    def test_options_are_keys(self) -> None:
-        """Every option but the file's own is a key of the file."""
-        options = {name.rstrip("=").replace("_", "-") for name in Options().longOpt} - {
-            "help",
-            "version",
-            "config",
-        }
-        self.assertLessEqual(options, set(msgspec.to_builtins(ProxySettings())))
-
-
-def _number(text: str) -> float:
-    amount, _, unit = text.partition(" ")
-    return int(amount) * _UNITS[unit]
+    def test_links(self) -> None:
+        """Each page and picture that the README links exists."""
+        links = re.findall(r"<((?:docs|contrib)/[^>]+)>`_", README)
+        links += re.findall(r"^\.\. image:: (.+)$", README, re.MULTILINE)
+        self.assertGreater(len(links), 15)
+        self.assertEqual([], [link for link in links if not Path(ROOT / link).is_file()])
+        for page in ("docs/servers/connect2id.rst", "docs/install-systemd.rst", "docs/index.rst"):
+            self.assertIn(page, links)

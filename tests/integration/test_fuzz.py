@@ -16,7 +16,6 @@ from tests.fuzz.mutator import LARGEST, Mutator, read_seeds
 from tests.fuzz.play import cut
 from x509proxy.forwarding import forwarded_fields as forwarding
 from x509proxy.forwarding import sanitizer as headers
-from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.http1 import body, messages, request_parser, response_parser
 from x509proxy.upstream import connection as upstream
 
@@ -50,23 +49,29 @@ class GoingRed(SynchronousTestCase):
             str(report),
         )
 
+    def ignore_kinds(self, *kinds: headers._Kind) -> None:
+        """Let fields of these kinds pass."""
+        kind_of = headers._request_kind
+
+        def careless(name: bytes, own: frozenset[bytes]) -> headers._Kind:
+            kind = kind_of(name, own)
+            return headers._END_TO_END if kind in kinds else kind
+
+        self.patch(headers, "_request_kind", careless)
+
     def test_forgeries(self) -> None:
         """A proxy that does not remove what clients claim is found out."""
-        self.patch(headers, "drop_claims", lambda pairs, _: (list(pairs), 0))
+        self.ignore_kinds(headers._CLAIM, headers._FORGED)
         self.expect_found("requests", "certificate header")
 
     def test_missing_header(self) -> None:
         """So is one that forgets the certificate."""
-        self.patch(forwarding, "identity", lambda *_: ())
+        self.patch(forwarding, "_certificate_fields", lambda *_: b"")
         self.expect_found("requests", "certificate header")
 
     def test_framing(self) -> None:
         """So is one that passes on the client's framing beside its own."""
-
-        def drop_nothing(pairs: Pairs) -> Pairs:
-            return pairs
-
-        self.patch(headers, "drop_hop_by_hop", drop_nothing)
+        self.ignore_kinds(headers._HOP)
         self.expect_found("requests", "refuses")
 
     def test_secrets(self) -> None:
@@ -78,7 +83,7 @@ class GoingRed(SynchronousTestCase):
         """So is one that takes half an answer for a whole one."""
 
         def fail(connection: upstream.Connection, *_: object, **__: object) -> None:
-            taker, connection._taker = connection._taker, None
+            taker, connection._handler = connection._handler, None
             connection._abort()
             assert taker is not None
             taker.response_end()

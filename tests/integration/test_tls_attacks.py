@@ -35,6 +35,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import Pair, pair
+from tests.support.memory import accept
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_reply
 from tests.unit.transport.test_tls_context import server_context
 from x509proxy.certificates.client_certificate import ClientCertificate
@@ -1040,9 +1041,8 @@ class Faults(AttackTestCase):
             ("x509proxy.transport.tls_context", "_read"),
             ("x509proxy.transport.peer", "client_auth_of"),
             ("x509proxy.forwarding.forwarded_fields", "admit"),
-            ("x509proxy.forwarding.forwarded_fields", "identity"),
-            ("x509proxy.relay", "sanitize_request"),
-            ("x509proxy.forwarding.forwarded_fields", "forward_request"),
+            ("x509proxy.forwarding.forwarded_fields", "_certificate_fields"),
+            ("x509proxy.forwarding.forwarded_fields", "sanitize_request"),
             ("x509proxy.forwarding.forwarded_fields", "write_fields"),
             ("x509proxy.relay", "write_head"),
         ):
@@ -1207,9 +1207,7 @@ class Records(AttackTestCase):
 class Held(SynchronousTestCase):
     def test_small_pieces(self) -> None:
         """A body that comes two bytes at a time is held in about its size: 64 KiB for each connection, not 1.4 MB (invariant L7)."""
-        serves: Any = SimpleNamespace(
-            observe=lambda _: None, serve=lambda request: request.accept(lambda: None)
-        )
+        serves: Any = SimpleNamespace(observe=lambda _: None, serve=accept)
         channel: Any = ProxyFactory(serves, Deadlines(Clock())).buildProtocol(None)
         channel.makeConnection(StringTransport())
         channel.dataReceived(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")

@@ -52,11 +52,12 @@ __all__ = [
     "Attempt",
     "BackEnd",
     "Borrower",
+    "Consumer",
     "Desk",
     "Proxy",
     "RequestTransport",
-    "Source",
     "TlsWire",
+    "accept",
     "post",
     "reply",
     "undated",
@@ -191,11 +192,22 @@ class TlsWire(RequestTransport):
         return self._handle
 
 
-class Source:
-    """Where an answer comes from: it keeps what it is told."""
+class Consumer:
+    """The receiver of a request: it keeps what it is told, and calls ``ready`` once the request is."""
 
-    def __init__(self) -> None:
+    def __init__(self, ready: Callable[[], object] = lambda: None) -> None:
+        self.ready = ready
         self.told: list[str] = []
+        self.taken: list[bytes | None] = []
+
+    def request_ready(self) -> None:
+        self.ready()
+
+    def body_data(self, data: bytes) -> None:
+        self.taken.append(data)
+
+    def body_end(self) -> None:
+        self.taken.append(None)
 
     def pause_response(self) -> None:
         self.told.append("pause")
@@ -205,6 +217,12 @@ class Source:
 
     def client_gone(self) -> None:
         self.told.append("gone")
+
+
+def accept(request: Request, ready: Callable[[], object] = lambda: None) -> None:
+    """Accept the request for a consumer of its own, unless it has one."""
+    request.consumer = request.consumer or Consumer(ready)
+    request.accept()
 
 
 class Desk:
@@ -265,8 +283,7 @@ class Borrower:
 
     def ask(self, method: bytes = b"GET") -> None:
         """Send a request without a body."""
-        self.connection.send(method, method + b" / HTTP/1.1\r\n\r\n", self, whole=True)
-        self.connection.body_end()
+        self.connection.send(method, method + b" / HTTP/1.1\r\n\r\n", self)
 
     def connected(self, connection: Connection) -> None:
         self.connections.append(connection)

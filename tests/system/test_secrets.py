@@ -399,12 +399,11 @@ class SaidUnderStockSite(Said):
 
 # Where something may break: a room, or a class of one, and its name for it.
 STAGES: list[tuple[Any, str]] = [
-    (transfer, "sanitize_request"),
-    (forwarding, "forward_request"),
+    (forwarding, "sanitize_request"),
     (forwarding, "admit"),
-    (forwarding, "identity"),
+    (forwarding, "_certificate_fields"),
     (forwarding, "write_fields"),
-    (transfer, "forward"),
+    (transfer, "decide"),
     (transfer, "write_head"),
     (transfer, "sanitize_response"),
     (transfer.Relay, "body_end"),
@@ -422,12 +421,12 @@ STAGES: list[tuple[Any, str]] = [
     (reader.RequestParser, "feed"),
     (channel, "client_of"),
     (channel, "Request"),
-    (request, "write_head"),
+    (request, "write_response_head"),
     (request.Request, "accept"),
     (request.Request, "begin"),
     (request.Request, "write"),
     (request.Request, "finish"),
-    (request.Request, "stream_to"),
+    (request.Request, "take_body"),
     (incoming.BaseRequest, "exchange"),
     (ClientCertificate, "from_x509"),
 ]

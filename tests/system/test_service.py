@@ -15,6 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,7 +25,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -34,6 +35,7 @@ from tests.support.ports import free_port
 from tests.support.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.exchange import Exchange, Outcome
+from x509proxy.monitoring.snapshot_builder import installed_version
 from x509proxy.service import access_log as logs
 from x509proxy.service import listening
 from x509proxy.service.options import Options, _without_traceback, makeService
@@ -124,6 +126,14 @@ class ServiceTestCase(SynchronousTestCase):
 
 
 class CommandLine(ServiceTestCase):
+    def test_version(self) -> None:
+        """The option prints this project's version, and not Twisted's as other options of ``twistd``."""
+        out = io.StringIO()
+        with redirect_stdout(out):
+            error = self.assertRaises(SystemExit, parse, "--version")
+        self.assertEqual(0, error.code)
+        self.assertEqual(f"x509proxy {installed_version()}\n", out.getvalue())
+
     def test_each_option(self) -> None:
         """Each option arrives in the settings."""
         log = str(self.files.folder / "access.log")
@@ -327,6 +337,21 @@ class InMemory(ServiceTestCase):
         service.startService()
         self.assertEqual([1, 2], [server[0] for server in self.reactor.tcpServers])
         self.assertEqual(2, len(service.addresses))
+        self.successResultOf(service.stopService())
+
+    def test_started(self) -> None:
+        """The log has the version, the listeners, the preset and the back ends, without the secret name."""
+        more = ["--listen", "tcp:1", "--listen", "unix:/run/p.sock"]
+        service = self.make(*more, "--backend", f"unix:/run/é/{HEADER}", "--preset", "connect2id")
+        with capturedLogs() as events:
+            service.startService()
+        [line] = [formatEvent(event) for event in events if "words" in event]
+        self.assertRegex(
+            line,
+            r"^started: version=\S+ listeners=https://0\.0\.0\.0:1,https\+unix:/run/p\.sock "
+            r"preset=connect2id backends=http://127\.0\.0\.1:9,unix:/run/\\xe9/(…|\\u2026) workers=1$",
+        )
+        self.assertNotIn(HEADER.lower(), line.lower())
         self.successResultOf(service.stopService())
 
     def test_plain_start(self) -> None:

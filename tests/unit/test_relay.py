@@ -20,6 +20,7 @@ from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.forwarding import forwarded_fields as forwarding
 from x509proxy.forwarding.certificate_formats import encode
+from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.settings import (
     CertificateRequirement,
@@ -158,6 +159,7 @@ class Judging(TransferTestCase):
 
     def test_line_end(self) -> None:
         """A line end in what is about to be written is a 502, and no back end gets a byte."""
+        forwarding._certificate_fields.cache_clear()
         with patch.object(forwarding, "identity", return_value=((HEADER, b"x\r\nX-Evil: y"),)):
             self.expect_status(502, self.proxy.client(GET))
         self.expect_unasked()
@@ -963,10 +965,10 @@ class _Slow:
     """A check of access tokens that takes its time: the test ends each of them."""
 
     def __init__(self) -> None:
-        self.checks: list[Deferred[TokenVerdict]] = []
+        self.checks: list[Deferred[CheckedToken]] = []
         self.cancelled = 0
 
-    def check(self, *_: object) -> Deferred[TokenVerdict]:
+    def check(self, *_: object) -> Deferred[CheckedToken]:
         self.checks.append(Deferred(self._cancel))
         return self.checks[-1]
 
@@ -986,8 +988,8 @@ class SlowTokens(TransferTestCase):
         rules = (RuleSettings(token=TokenRequirement.BOUND),)
         self.arrange(policy=PolicySettings(rules=rules), tokens=self.slow, client=client, **others)
 
-    def accept(self) -> None:
-        self.slow.checks[-1].callback(TokenVerdict.BOUND)
+    def accept(self, claims: bytes = b"") -> None:
+        self.slow.checks[-1].callback(CheckedToken(TokenVerdict.BOUND, claims))
 
     def reject(self, code: Code = Code.TOKEN_MISMATCH) -> None:
         self.slow.checks[-1].errback(HttpError(ErrorResponse(code, "detail")))

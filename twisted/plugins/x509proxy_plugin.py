@@ -1,4 +1,4 @@
-"""The plug-ins for twistd, as data only: each use of twistd on the machine imports this file."""
+"""Plugins for twistd. They are data: every user of twistd on the machine imports this file."""
 
 from twisted.application.service import ServiceMaker
 
@@ -7,7 +7,7 @@ from x509proxy.endpoint import X509EndpointParser
 x509proxy = ServiceMaker(
     "x509proxy",
     "x509proxy.service",
-    "A TLS-terminating reverse proxy that forwards client certificates (RFC 8705).",
+    "A TLS-terminating reverse proxy that passes client certificates on (RFC 8705).",
     "x509proxy",
 )
 

@@ -1,52 +1,70 @@
-"""The header fields of a request for the back end, after sanitizing and the certificate policy."""
+"""The proxy's decision about one request: an error response, or the fields that go to a back end.
+
+It is a pure function of the head, the client and the configuration. Nothing of a request reaches a
+back end unless :func:`decide` has returned without an error (invariant L3).
+"""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import attrs
 
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.forwarding.certificate_policy import admit
-from x509proxy.forwarding.client import Client
+from x509proxy.forwarding.client import Client, Hop
 from x509proxy.forwarding.header_rules import HeaderRules, identity
 from x509proxy.forwarding.path_rules import requirement_for, token_requirement_for
-from x509proxy.forwarding.sanitizer import forward_request
-from x509proxy.http1.fields import Pairs, write_fields
+from x509proxy.forwarding.sanitizer import forwarded, sanitize_request
+from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.fields import write_fields
 from x509proxy.http1.messages import RequestHead
 from x509proxy.settings import PolicySettings, TokenRequirement
 
-__all__ = ["Forwarded", "forward"]
+__all__ = ["Decision", "decide"]
 
 
-@attrs.frozen
-class Forwarded:
-    """The part of a request head that goes to the back end."""
+@attrs.frozen(slots=False)
+class Decision:
+    """The decision about one request."""
 
-    certificate: ClientCertificate | None
-    """The certificate that the fields contain."""
-    token: TokenRequirement
+    forged: int
+    """Number of fields that pretended to be the certificate header and were removed."""
+    error: ErrorResponse | None = None
+    """The response, or ``None`` for a request that may go to a back end."""
+    certificate: ClientCertificate | None = None
+    """The certificate that ``fields`` contain."""
+    token: TokenRequirement = TokenRequirement.IGNORED
     """The requirement for an access token, which is checked later."""
-    fields: bytes
+    fields: bytes = attrs.field(default=b"", repr=False)
     """The serialized header fields, without framing."""
 
 
-def forward(
-    cleaned: Pairs,
-    head: RequestHead,
-    client: Client,
-    rules: HeaderRules,
-    policy: PolicySettings,
-    now: float,
-) -> Forwarded:
-    """Apply the policy to the certificate, and write the fields for the back end.
+def decide(
+    head: RequestHead, client: Client, rules: HeaderRules, policy: PolicySettings, now: float
+) -> Decision:
+    """Sanitize a request, apply the policy to its certificate, and write the fields for a back end.
 
-    ``cleaned`` has the client's own fields after sanitizing. ``now`` is in seconds since the epoch.
-
-    :raises HttpError: the certificate is rejected. Nothing is sent to the back end (L3).
+    The client's fields come first, then the proxy's own. ``now`` is in seconds since the epoch.
     """
-    requirement = requirement_for(head, policy, client.client_auth)
-    admitted = admit(client.certificate, requirement, policy, now)
-    token = token_requirement_for(head, policy)
-    fields = write_fields(
-        forward_request(cleaned, head.host, client.hop, identity(admitted, rules))
-    )
-    return Forwarded(admitted, token, fields)
+    forged = 0
+    try:
+        pairs, forged = sanitize_request(head, rules)
+        requirement = requirement_for(head, policy, client.client_auth)
+        certificate = admit(client.certificate, requirement, policy, now)
+        token = token_requirement_for(head, policy)
+        own = _hop_fields(head.host, client.hop) + _certificate_fields(certificate, rules)
+        return Decision(forged, None, certificate, token, write_fields(pairs) + own)
+    except HttpError as rejected:
+        return Decision(forged, rejected.response)
+
+
+# A connection sends many requests to one host, with one certificate.
+@lru_cache(maxsize=256)
+def _hop_fields(host: bytes, hop: Hop) -> bytes:
+    return write_fields([*forwarded(host, hop)])
+
+
+@lru_cache(maxsize=1024)
+def _certificate_fields(certificate: ClientCertificate | None, rules: HeaderRules) -> bytes:
+    return write_fields(identity(certificate, rules))

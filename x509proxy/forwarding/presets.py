@@ -56,6 +56,13 @@ class Preset:
     """Largest request head that the server accepts by default. 0 if that is unknown."""
     head_setting: str = ""
     """The server's setting for it."""
+    head_status: int = 0
+    """Status of its response to a larger head. 0 if that is unknown."""
+
+    @property
+    def page(self) -> str:
+        """Return the path of the documentation page about this server."""
+        return f"docs/servers/{self.name}.rst"
 
     @property
     def needs_name(self) -> bool:
@@ -84,11 +91,11 @@ def _keycloak(provider: str, *lines: str) -> tuple[str, ...]:
     return (_KEYCLOAK.format(provider), *(line.format(provider) for line in lines))
 
 
-_TOMCAT_HEAD = (8192, "maxHttpRequestHeaderSize")  # measured with 10.1.60
-_NODE_HEAD = (16384, "--max-http-header-size")
-_KESTREL_HEAD = (32768, "MaxRequestHeadersTotalSize")  # from its documentation
-_WSO2_HEAD = (8192, "maxHttpHeaderSize")  # product-is issue 13917
-_JETTY_HEAD = (8192, "requestHeaderSize")  # from its documentation
+_TOMCAT_HEAD = (8192, "maxHttpRequestHeaderSize", 400)  # measured with 10.1.60
+_NODE_HEAD = (16384, "--max-http-header-size", 431)  # measured with 20.20.2
+_KESTREL_HEAD = (32768, "MaxRequestHeadersTotalSize", 431)  # from its documentation
+_WSO2_HEAD = (8192, "maxHttpHeaderSize", 400)  # product-is issue 13917; Tomcat's status
+_JETTY_HEAD = (8192, "requestHeaderSize", 431)  # from its documentation
 
 _ALL = (
     Preset(
@@ -268,6 +275,14 @@ _ALL = (
             'x_forwarded_for_client_cert_header = "{name}"',
             'x_forwarded_for_client_cert_decoders = ["RFC9440"]',
         ),
+        Naming.CHOSEN,
+    ),
+    # A client's field of this name is always removed, with any preset, since it is in this table.
+    Preset(
+        "token-claims",
+        "APIs that read the verified claims of a token",
+        (HeaderPlan(Format.TOKEN_CLAIMS, b"X-Token-Claims", maximum=8192),),
+        ('claims = json.loads(base64.urlsafe_b64decode(request.headers["{name}"] + "=="))',),
         Naming.CHOSEN,
     ),
     Preset("none", "Other servers, with [[headers]] alone", ()),

@@ -70,8 +70,11 @@ class MetricsObserver(Protocol):
     def limited(self, limit: str) -> None:
         """Count a connection that was rejected, by the setting with the limit."""
 
-    def reloaded(self, error: str = "") -> None:
-        """Count a reload. ``error`` is the reason if it failed."""
+    def reloaded(self, error: str = "", note: str = "") -> None:
+        """Count a reload. ``error`` is the reason if it failed.
+
+        ``note`` names files that need a restart if they have changed.
+        """
 
     def log_lines_dropped(self, log: str, lines: int) -> None:
         """Count lines that were not written to the log ``access`` or ``service``."""
@@ -84,7 +87,7 @@ class _NullMetrics:
     def handshake_succeeded(self, version: int, key_exchange: str) -> None: ...
     def handshake_failed(self, reason: str) -> None: ...
     def limited(self, limit: str) -> None: ...
-    def reloaded(self, error: str = "") -> None: ...
+    def reloaded(self, error: str = "", note: str = "") -> None: ...
     def log_lines_dropped(self, log: str, lines: int) -> None: ...
 
 
@@ -187,7 +190,7 @@ class Counters:
         self._uncounted: list[Exchange] = []
         self._rejected: deque[Exchange] = deque(maxlen=_MAX_LATEST)
         self._certificates: dict[str, CertificateUsage] = {}
-        self.reload_error = ""
+        self.reload_error = self.reload_note = ""
         self.reload_failed_at = 0.0
         self.loaded_at = time.time()
         self._completed: defaultdict[tuple[str, int], int] = defaultdict(int)
@@ -224,8 +227,8 @@ class Counters:
     def limited(self, limit: str) -> None:
         self._limits[limit] += 1
 
-    def reloaded(self, error: str = "") -> None:
-        self.reload_error = error
+    def reloaded(self, error: str = "", note: str = "") -> None:
+        self.reload_error, self.reload_note = error, note
         self._reloads["failure" if error else "success"] += 1
         if error:
             self.reload_failed_at = time.time()

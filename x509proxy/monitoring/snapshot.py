@@ -129,6 +129,8 @@ class ReloadState(SnapshotPart, frozen=True):
     """Time of the last failed reload."""
     error: str = ""
     """Reason for its failure. Empty if the last reload succeeded."""
+    note: str = ""
+    """Sentence about files that it could not read again. They need a restart if they changed."""
 
 
 class TokenState(SnapshotPart, frozen=True):

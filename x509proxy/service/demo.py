@@ -22,7 +22,7 @@ from twisted.internet.endpoints import UNIXServerEndpoint
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.config.loader import load_configuration
-from x509proxy.service.echo import echo_site
+from x509proxy.service.echo import Secrets, echo_site
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import MAX_SOCKET_PATH, ProxySettings, SettingsError
 
@@ -44,7 +44,9 @@ class DemoService(MultiService):
         with self._removing_folder_on_error():
             self._proxy = ProxyService(load_configuration(self._prepare(settings)), reactor)
         endpoint = UNIXServerEndpoint(reactor, str(self.folder / _SOCKET), mode=0o600)
-        StreamServerEndpointService(endpoint, echo_site(reactor=reactor)).setServiceParent(self)
+        # The header name is deleted with the folder.
+        site = echo_site(reactor=reactor, secrets=Secrets.SHOWN)
+        StreamServerEndpointService(endpoint, site).setServiceParent(self)
         self._proxy.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
@@ -119,7 +121,8 @@ class DemoService(MultiService):
             *_titled("With a certificate (RSA):", f"{curl} {self._client('client-rsa')} {url}"),
             *_titled("Without a certificate:", f"{curl} {url}"),
             *_titled(
-                "With a forged header (its name is no secret here):", f"{curl} {forged} {url}"
+                "With a forged header (its name is no secret here):",
+                f"{curl} {forged} -H 'X-Echo-Forged: forged' {url}",
             ),
         ]
         print("\n".join(lines), file=self._out, flush=True)

@@ -8,10 +8,12 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
+    IAddress,
     IListeningPort,
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
@@ -31,13 +33,26 @@ from x509proxy.config.endpoint_strings import (
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import ProxySettings, SettingsError
 
-__all__ = ["ListenError", "ListeningEndpoint", "check_free", "check_kinds"]
+__all__ = ["ListenError", "ListeningEndpoint", "check_free", "check_kinds", "url_of"]
 
 _BUILT_IN = {"tcp", "ssl", "unix"}
 # With Twisted's 50, 98 of 200 simultaneous clients repeated their SYN after 1 s. The kernel caps
 # the number at net.core.somaxconn, 4096 by default since Linux 5.4. For a socket from systemd, the
 # unit sets it (Backlog=).
 _BACKLOG = 4096
+
+
+def url_of(address: IAddress) -> str:
+    """Return the address of a listener as its clients write it."""
+    match address:
+        case IPv4Address(host=host, port=port):
+            return f"https://{host}:{port}"
+        case IPv6Address(host=host, port=port):
+            return f"https://[{host}]:{port}"
+        case UNIXAddress(name=bytes(name)):
+            return f"https+unix:{os.fsdecode(name)}"
+        case other:
+            return str(other)
 
 
 class ListeningEndpoint:

@@ -85,6 +85,8 @@ def _sections(snapshot: Snapshot, history: History) -> Iterator[Markup]:
             f"{snapshot.reload.error}",
             class_="notice",
         )
+    elif snapshot.reload.note:
+        yield tag("p", f"Last reload: {snapshot.reload.note}", class_="notice")
     yield tiles(snapshot, history)
     yield from tables(snapshot)
     yield lists(snapshot)
