@@ -98,7 +98,7 @@ def debian(session: nox.Session, *packages: str) -> None:
 
 @nox.session(python=DEFAULT)
 def lint(session: nox.Session) -> None:
-    """Style, spelling of the changelog fragments, and the prose of code and documentation."""
+    """Check the style, the changelog fragments, and the prose of code and documentation."""
     session.install("-e", ".[test]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -108,35 +108,35 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def types(session: nox.Session) -> None:
-    """mypy, strict, over everything."""
+    """Run mypy in strict mode over all code."""
     session.install("-e", ".[test,interop,docs]")
     session.run("mypy", "--strict", *CHECKED)
 
 
 @nox.session(python=DEFAULT)
 def imports(session: nox.Session) -> None:
-    """The order of the packages."""
+    """Check the order of the packages."""
     session.install("-e", ".[test]")
     session.run("lint-imports")
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The suite, on each Python that is installed."""
+    """Run the test suite with each installed Python."""
     session.install("-e", ".[test]")
     trial(session, *(session.posargs or ["tests"]))
 
 
 @nox.session(python=DEFAULT)
 def oldest(session: nox.Session) -> None:
-    """The suite with the oldest dependencies."""
+    """Run the test suite with the oldest dependencies."""
     session.install("-e", ".[test]", *OLDEST)
     trial(session, *(session.posargs or ["tests"]))
 
 
 @nox.session(python=DEFAULT)
 def coverage(session: nox.Session) -> None:
-    """The suite, with the coverage of lines and branches."""
+    """Run the test suite with the coverage of lines and branches."""
     session.install("-e", ".[test]")
     trial(session, *(session.posargs or ["tests"]), coverage=True)
     session.run("coverage", "report", f"--fail-under={COVERAGE}")
@@ -144,7 +144,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def docs(session: nox.Session) -> None:
-    """The documentation's site, with each warning an error; posargs: the folder to write to."""
+    """Build the documentation, with warnings as errors, in the folder of posargs."""
     session.install("-e", ".[docs]")
     folder = (
         session.posargs[0]
@@ -156,7 +156,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def fuzz(session: nox.Session) -> None:
-    """A minute of fuzzing in each direction: FUZZ_SECONDS=3600 for an hour."""
+    """Fuzz each direction for a minute, or with FUZZ_SECONDS=3600 for an hour."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.fuzz", "--seconds", FUZZ_SECONDS)
 
@@ -170,14 +170,14 @@ def package(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def demo(session: nox.Session) -> None:
-    """The README's demonstration: each ``curl`` line that it prints works."""
+    """Run the README's demonstration and each ``curl`` line that it prints."""
     session.install("-e", ".[test]")
     trial(session, "interop.test_install.Readme.test_demo")
 
 
 @nox.session(python=DEFAULT)
 def scanners(session: nox.Session) -> None:
-    """Scanners of TLS, slow clients and auditors alone; Debian's are installed as root."""
+    """Run TLS scanners, slow clients and auditors alone. As root, install those of Debian."""
     debian(session, "curl", "openssl", "slowhttptest", "sslscan", "testssl.sh")
     session.install("-e", ".[test,interop]")
     trial(session, "interop.test_scanners")
@@ -185,7 +185,7 @@ def scanners(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def interop(session: nox.Session) -> None:
-    """Real servers, clients, browsers, scanners and installations; as root it installs them."""
+    """Run real servers, clients, browsers and scanners. As root, install them."""
     node = () if shutil.which("npm") else ("nodejs", "npm")
     debian(session, *PROGRAMS, *node)
     session.install("-e", ".[test,interop]")

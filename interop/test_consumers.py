@@ -262,7 +262,7 @@ class Index(SynchronousTestCase):
             plan.name.decode("ascii")
             for preset in PRESETS.values()
             for plan in preset.plans
-            if plan.place < 3
+            if plan.chain_index < 3
         }
         self.assertEqual([], [name for name in names if f"``{name}``" not in text and name])
 

@@ -340,9 +340,9 @@ def _wire(preset: Preset) -> Iterator[str]:
     for plan in preset.plans:
         if plan.form is Format.TOKEN_CLAIMS:
             yield f"  {_header(plan)}: {_EXAMPLE_CLAIMS}"
-            yield f"    (at most {plan.maximum} bytes; a token with larger claims is answered 400)"
+            yield f"    (at most {plan.maximum} bytes; the response to larger claims is 400)"
             continue
-        for _, value in encode(certificate, plan.form, plan.name, plan.place):
+        for _, value in encode(certificate, plan.form, plan.name, plan.chain_index):
             yield f"  {_header(plan)}: {_shorten(value.decode('ascii'))}"
         if plan.maximum:
             yield f"    (at most {plan.maximum} bytes; the response to a larger one is 400)"

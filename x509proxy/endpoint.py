@@ -52,7 +52,7 @@ def x509_endpoint(
     # Imported here, so that a scan of the plugins stays fast.
     from x509proxy.certificates.pem_files import read_authorities, read_identity
     from x509proxy.certificates.trust_store import TrustStore
-    from x509proxy.config.endpoint_strings import described_with
+    from x509proxy.config.endpoint_strings import endpoint_string
     from x509proxy.settings import ClientAuth, SettingsError
     from x509proxy.transport.tls_context import ServerConnections, make_context, require_certificate
 
@@ -71,7 +71,7 @@ def x509_endpoint(
     )
     if ask is ClientAuth.REQUIRED:
         require_certificate(context)
-    description = described_with(nested, others)
+    description = endpoint_string(nested, others)
     try:
         within = serverFromString(reactor, description)
     except Exception as error:  # the parsers of endpoints have no common exception

@@ -1,15 +1,16 @@
-"""Every configuration key: its type, default, bounds and documentation; and the frozen values that hold them.
+"""All configuration keys with their types, defaults, bounds and documentation, as frozen values.
 
-Names in TOML are those of the fields with ``-`` for ``_``. Times are seconds, sizes are bytes. Every number is above zero and
-finite: no setting can be switched off by a zero (invariant L7, everything is bounded).
+Names in TOML are those of the fields with ``-`` for ``_``. Times are in seconds, sizes in bytes.
+Every number is above zero and finite, so that no zero can disable a limit (invariant L7).
 
-The facts about a key stand at the key, as a :class:`Key` in its annotation. The checks, the sets of files and of keys that need
-a restart, and the reference page (``docs/settings.rst``) are derived from there. A value that only one key can judge is
-checked by its bounds; what several keys of a table say together is checked by :meth:`Settings.contradictions`.
+A :class:`Key` in a field's annotation has the facts about it. The checks, the sets of files and of
+keys that need a restart, and the reference page (``docs/settings.rst``) are derived from it. The
+bounds of a key check a single value. :meth:`Settings.contradictions` checks the keys of a table
+together.
 
 Facts
 -----
-* Endpoint descriptions are text here. :mod:`x509proxy.config.endpoint_strings` alone takes them apart.
+* Endpoint strings are plain text here. Only :mod:`x509proxy.config.endpoint_strings` parses them.
 * ``msgspec`` keeps foreign annotations in ``Annotated`` and ignores them.
 """
 
@@ -78,14 +79,14 @@ __all__ = [
 
 
 class SettingsError(ValueError):
-    """Sentences for the person who configures: ``key: found X, expected Y``. They never hold a secret."""
+    """Mistakes in a configuration, each a sentence ``key: found X, expected Y`` without secrets."""
 
     def __init__(self, *sentences: str) -> None:
         super().__init__(*sentences)
         self.sentences = sentences
 
     def __str__(self) -> str:
-        """Return the first sentence, and the number of others."""
+        """Return the first sentence and the number of others."""
         first, *others = self.sentences
         return f"{first} (and {len(others)} more: see `x509proxy check`)" if others else first
 
@@ -102,28 +103,31 @@ class ClientAuth(enum.Enum):
 
 
 class ProxyProtocol(enum.Enum):
-    """The header of a balancer that names the client of each connection (:mod:`x509proxy.transport.proxy_protocol`)."""
+    """The PROXY protocol, in which a balancer sends each connection's client address.
+
+    See :mod:`x509proxy.transport.proxy_protocol`.
+    """
 
     NONE = "none"
     REQUIRED = "required"
 
 
 class CertificateRequirement(enum.Enum):
-    """The certificate that a request needs, by path and server name (:mod:`x509proxy.forwarding.path_rules`)."""
+    """The certificate that a request needs, by path and host (:mod:`~.forwarding.path_rules`)."""
 
     REQUIRED = "required"
     OPTIONAL = "optional"
     IGNORED = "ignored"
-    """The request is forwarded without the certificate that was shown: a browser's pages."""
+    """The request is forwarded without the client's certificate, as for pages in a browser."""
 
 
 class TokenRequirement(enum.Enum):
-    """The access token that a request needs (RFC 8705 section 3), by path and server name; the strictest first."""
+    """The access token that a request needs (RFC 8705 section 3). The strictest is first."""
 
     BOUND = "bound"
-    """A token is needed, and it is bound to the certificate of this connection."""
+    """The request needs a token that is bound to the certificate of its connection."""
     WHEN_BOUND = "when-bound"
-    """A token that is bound must fit the certificate; other tokens, and none, pass."""
+    """A bound token must match the certificate. Unbound tokens, and no token, are accepted."""
     IGNORED = "ignored"
 
 
@@ -131,15 +135,15 @@ class TokenLevel(enum.Enum):
     """The way an access token is read (:mod:`x509proxy.authorization`)."""
 
     UNVERIFIED = "unverified"
-    """``cnf`` is read without a look at the signature; the back end still verifies the token."""
+    """``cnf`` is read without a check of the signature, and the back end verifies the token."""
     JWT = "jwt"
     """Signature, issuer, audience and times of a JWT are verified."""
     INTROSPECTION = "introspection"
-    """The authorization server is asked (RFC 7662)."""
+    """The authorization server verifies the token (RFC 7662)."""
 
 
 class TokenAlgorithm(enum.Enum):
-    """An algorithm that signs access tokens; none with a shared secret (RFC 7518 section 3.1, RFC 8037, RFC 9864)."""
+    """A public-key algorithm for signed tokens (RFC 7518 section 3.1, RFC 8037, RFC 9864)."""
 
     RS256 = "RS256"
     RS384 = "RS384"
@@ -159,39 +163,39 @@ class Format(enum.Enum):
     """The format of a header's value (:mod:`x509proxy.forwarding.certificate_formats`)."""
 
     PEM = "pem"
-    """PEM without any white space between the armour lines: Connect2id."""
+    """PEM without white space between the armour lines, for Connect2id."""
     PEM_SPACES = "pem-spaces"
-    """PEM with a space for each new line: what Apache httpd sends."""
+    """PEM with a space in place of each line break, as Apache httpd sends it."""
     PEM_URL = "pem-url"
-    """URL-encoded PEM: nginx's ``$ssl_client_escaped_cert``, byte for byte."""
+    """URL-encoded PEM, identical to nginx's ``$ssl_client_escaped_cert``."""
     BASE64_DER = "base64-der"
-    """Base64 of the DER: HAProxy, Traefik, ASP.NET Core."""
+    """Base64 of the DER, as HAProxy and Traefik send it and ASP.NET Core reads it."""
     RFC9440 = "rfc9440"
     """``Client-Cert`` of RFC 9440."""
     RFC9440_CHAIN = "rfc9440-chain"
-    """``Client-Cert-Chain`` of RFC 9440; no field at all when the client sent the leaf alone."""
+    """``Client-Cert-Chain`` of RFC 9440. There is no field if the client sent the leaf alone."""
     XFCC = "xfcc"
     """``X-Forwarded-Client-Cert`` of Envoy."""
     THUMBPRINT = "thumbprint"
     """``x5t#S256``: base64url of the SHA-256 of the DER (RFC 8705 section 3.1)."""
     SUBJECT = "subject"
-    """The subject's name as RFC 4514 writes it, ASCII: the client's own words unless an authority vouches for them."""
+    """The subject's name in RFC 4514 form, ASCII. It is unverified unless the issuer is trusted."""
     ISSUER = "issuer"
     """The issuer's name, likewise."""
     SERIAL = "serial"
     """The serial number in upper-case hexadecimal, as nginx's ``$ssl_client_serial``."""
     VERDICT = "verdict"
-    """``NONE``, ``SELF_SIGNED``, ``TRUSTED`` or ``UNTRUSTED``; sent with every request."""
+    """``NONE``, ``SELF_SIGNED``, ``TRUSTED`` or ``UNTRUSTED``, sent with every request."""
     VERIFY = "verify"
-    """The same as nginx says it: ``NONE``, ``SUCCESS`` or ``FAILED:reason``; sent with every request."""
+    """``NONE``, ``SUCCESS`` or ``FAILED:reason`` as in nginx, sent with every request."""
     TOKEN_CLAIMS = "token-claims"  # noqa: S105 - no password
-    """Base64url of the JSON of the access token's verified claims; no field where there are none."""
+    """Base64url of the JSON of the access token's verified claims. No field if there are none."""
     LITERAL = "literal"
-    """The text of ``value``, or the one line of ``value-file``; sent with every request."""
+    """The text of ``value``, or the one line of ``value-file``, sent with every request."""
 
 
 class Trust(enum.Enum):
-    """The issuers whose certificates are passed on to the back end."""
+    """The issuers whose certificates are forwarded to the back end."""
 
     ANY = "any"
     SELF_SIGNED = "self-signed"
@@ -200,49 +204,56 @@ class Trust(enum.Enum):
 
 
 class Validity(enum.Enum):
-    """The treatment of a certificate outside its validity period: rejected by the proxy, or left to the back end."""
+    """The treatment of a certificate outside its validity period."""
 
     ENFORCE = "enforce"
+    """The proxy rejects it."""
     IGNORE = "ignore"
+    """The proxy forwards it, and the back end decides."""
 
 
 class Usage(enum.Enum):
-    """The treatment of an authority's certificate that is not for TLS clients (extended key usage, RFC 5280 section 4.2.1.12)."""
+    """The treatment of certificates from an authority that are not for TLS clients.
+
+    The extended key usage decides (RFC 5280 section 4.2.1.12).
+    """
 
     ENFORCE = "enforce"
     IGNORE = "ignore"
-    """Certificates that an authority has issued for servers identify clients too: each of those servers can act as a client."""
+    """They are accepted: each server with a certificate of the authority can act as a client."""
 
 
 class KeyType(enum.Enum):
-    """A kind of key that client certificates may have."""
+    """A type of key that client certificates may have."""
 
     RSA = "rsa"
     EC = "ec"
     ED25519 = "ed25519"
     ED448 = "ed448"
     ML_DSA_44 = "ml-dsa-44"
-    """FIPS 204, RFC 9881: signatures that withstand quantum computers, in certificates of 4 KB."""
+    """Post-quantum signatures (FIPS 204, RFC 9881). A certificate has 4 KB."""
     ML_DSA_65 = "ml-dsa-65"
-    """5.5 KB."""
+    """A certificate has 5.5 KB."""
     ML_DSA_87 = "ml-dsa-87"
-    """7.5 KB."""
+    """A certificate has 7.5 KB."""
 
 
 class InvalidNames(enum.Enum):
-    """The treatment of a request's header names outside ``[A-Za-z0-9-]``: dropped as nginx does, or answered 400."""
+    """The treatment of header fields in a request whose names are outside ``[A-Za-z0-9-]``."""
 
     DROP = "drop"
+    """The field is removed, as nginx does."""
     REFUSE = "refuse"
+    """The request is rejected with 400."""
 
 
 class RequestIds(enum.Enum):
-    """The origin of a request's identifier in the logs (:mod:`x509proxy.http1.request_id`)."""
+    """The origin of a request's identifier (:mod:`x509proxy.http1.request_id`)."""
 
     GENERATE = "generate"
-    """A new one for each request."""
+    """The proxy generates it."""
     TRUST = "trust"
-    """The one in the request, if it is well formed: for proxies behind a hop that assigns them."""
+    """It is taken from the request, if valid, for proxies behind a hop that assigns identifiers."""
 
 
 class LogFormat(enum.Enum):
@@ -274,7 +285,7 @@ class Unit(enum.Enum):
 
 
 class File(enum.Enum):
-    """The role of a key's value as the name of a file."""
+    """The use of the file that a key's value names."""
 
     NO = "no"
     READ = "read"
@@ -282,33 +293,34 @@ class File(enum.Enum):
 
 
 class Change(enum.Enum):
-    """The way a changed value comes into use."""
+    """The step after which a changed value takes effect."""
 
     RELOAD = "reload"
     RESTART = "restart"
 
 
-# Longer than any process runs, and few enough for every clock: date arithmetic fails beyond the year 9999.
+# Longer than any process runs, and small enough for clocks: date arithmetic fails after year 9999.
 _MAX_SECONDS = 366 * 24 * 3600.0
 _MAX_INTEGER = 2**31 - 1
 
 
 @attrs.frozen
 class Key:
-    """The facts about one key.
-
-    ``doc``: one sentence of documentation. ``least``, ``most``: bounds of a number, both included. ``expected``: an example, for error
-    sentences where the key is missing. ``old``: earlier names of the key, which produce an error that names this one.
-    """
+    """The facts about a configuration key."""
 
     doc: str
+    """One sentence of documentation."""
     unit: Unit = Unit.NONE
     least: float | None = None
+    """Smallest number that is allowed."""
     most: float | None = None
+    """Largest number that is allowed."""
     expected: str = ""
+    """An example, for the error sentence if the key is missing."""
     file: File = File.NO
     change: Change = Change.RELOAD
     old: tuple[str, ...] = ()
+    """Earlier names, for which the error sentence suggests this key."""
 
     def problem_with(self, value: object) -> str:
         """Return ``found X, expected Y`` for a value out of bounds, or ``""``."""
@@ -338,23 +350,26 @@ def _written(value: float) -> str:
 def _unexpanded(value: object) -> str:
     values = value if isinstance(value, tuple) else (value,)
     if any(isinstance(path, str) and path.startswith("~") for path in values):
-        return "found ~ at the beginning, which only a shell replaces, expected the whole path"
+        return "found ~ at the beginning, which only a shell expands, expected the whole path"
     return ""
 
 
 @attrs.frozen
 class KeyField:
-    """One key of a table: ``name`` as in TOML, ``field`` as in Python. ``default``: ``msgspec.NODEFAULT`` if the key is required."""
+    """A key of a table."""
 
     name: str
+    """Name in TOML."""
     field: str
+    """Name of the field in Python."""
     type: Any
     key: Key
     default: Any
+    """Default value, or ``msgspec.NODEFAULT`` if the key is required."""
 
     @property
     def required(self) -> bool:
-        """Return whether a table needs the key."""
+        """Return True if a table must have the key."""
         return self.default is msgspec.NODEFAULT
 
 
@@ -377,19 +392,22 @@ def _annotated(annotation: Any) -> tuple[Any, Key]:
 
 
 def table_of(kind: Any) -> type[Settings] | None:
-    """Return the kind of table that a key holds: one table, an optional one, or a list of them."""
-    kinds = [kind, *get_args(kind)]
+    """Return the class of the table, or of the list of tables, in a key of this type.
+
+    It is ``None`` if the key has another value.
+    """
+    types = [kind, *get_args(kind)]
     return next(
-        (part for part in kinds if isinstance(part, type) and issubclass(part, Settings)), None
+        (part for part in types if isinstance(part, type) and issubclass(part, Settings)), None
     )
 
 
 class Settings(
     msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True
 ):
-    """The base: frozen, hashable, and checked at construction.
+    """Base class of all tables: frozen, hashable, and checked at construction.
 
-    Decoding rejects unknown keys: one that was dropped in silence could be a rule or a limit.
+    Unknown keys are an error, since an ignored one could be a rule or a limit.
     """
 
     def __post_init__(self) -> None:
@@ -419,24 +437,24 @@ _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
 
 def _host_problems(key: str, *names: str) -> Iterator[str]:
-    """Yield a sentence for each name that no request can have (:func:`x509proxy.http1.messages.host_name`)."""
+    """Yield a sentence for each name that ``http1.messages.host_name`` cannot return."""
     for name in names:
         if not _HOST_NAME.fullmatch(name):
             expected = "a host's name in lower case, without a port, a final dot or *"
             yield f"{key}: found {without_secrets(repr(name))}, expected {expected}"
 
 
-# Only what a target can become (x509proxy.http1.path_readings): no dot at a name's end, and no stream behind it; and no star: a request may
-# have one, but whoever writes one means more.
+# Normalized paths only (x509proxy.http1.path_readings): a segment has no dot and no NTFS stream at
+# its end. A request may have a star in its path, but in a rule it would look like a wildcard.
 _RULE_PATH = re.compile(
     r"/|(?!.*(?::\$|/\([A-Za-z]\())(?:/[A-Za-z0-9._~!$&'()+,=:@-]*[A-Za-z0-9_~!$&'()+,=:@-])+"
 )
 
 
 class RuleSettings(Settings, frozen=True):
-    """The needs of requests below a path, to one server name or to any (:mod:`x509proxy.forwarding.path_rules`).
+    """Requirements for requests below a path (:mod:`x509proxy.forwarding.path_rules`).
 
-    A key that a rule leaves out is decided by the other rules.
+    Other rules decide about a key that a rule does not have.
     """
 
     client_certificate: Annotated[
@@ -446,19 +464,25 @@ class RuleSettings(Settings, frozen=True):
         TokenRequirement | None,
         Key("The access token that matching requests need, and its binding to the certificate."),
     ] = None
-    path: Annotated[str, Key("The path that the rule holds for, with everything below it.")] = "/"
+    path: Annotated[str, Key("The path that the rule applies to, with all paths below it.")] = "/"
     server_name: Annotated[
-        str | None, Key("The request's host name that the rule holds for; any if absent.")
+        str | None, Key("The host name in requests that the rule applies to; any if absent.")
     ] = None
 
     def contradictions(self) -> Iterator[str]:
         if not _RULE_PATH.fullmatch(self.path):
-            expected = "a plain path such as /token, for itself and all below it, without * and without / at its end"
-            yield f"path: found {without_secrets(repr(self.path))}, expected {expected}"
+            yield (
+                f"path: found {without_secrets(repr(self.path))}, "
+                "expected a plain path such as /token, for itself and all below it, "
+                "without * and without / at its end"
+            )
         if self.server_name is not None:
             yield from _host_problems("server-name", self.server_name)
         if self.client_certificate is None and self.token is None:
-            yield "client-certificate: found nothing, expected required, optional or ignored, or a token"
+            yield (
+                "client-certificate: found nothing, "
+                "expected required, optional or ignored, or a token"
+            )
         is_ignored = self.client_certificate is CertificateRequirement.IGNORED
         if is_ignored and self.token is TokenRequirement.BOUND:
             yield (
@@ -468,16 +492,16 @@ class RuleSettings(Settings, frozen=True):
 
 
 class PolicySettings(Settings, frozen=True):
-    """The certificates that are passed on (:mod:`x509proxy.forwarding.certificate_policy`).
+    """Rules for certificates to be forwarded (:mod:`x509proxy.forwarding.certificate_policy`).
 
-    Weaker, costlier or larger certificates than the bounds allow are rejected whatever the settings say (invariant L5,
+    No setting admits certificates that are weaker or larger than the bounds here (invariant L5,
     :mod:`x509proxy.certificates.client_certificate`).
     """
 
     client_certificate: Annotated[
         ClientAuth, Key("The certificate that the handshake asks for and a request needs.")
     ] = ClientAuth.OPTIONAL
-    trust: Annotated[Trust, Key("The issuers whose certificates are passed on.")] = Trust.ANY
+    trust: Annotated[Trust, Key("The issuers whose certificates are forwarded.")] = Trust.ANY
     validity: Annotated[
         Validity, Key("The treatment of certificates outside their validity period.")
     ] = Validity.ENFORCE
@@ -487,20 +511,20 @@ class PolicySettings(Settings, frozen=True):
     max_certificate_bytes: Annotated[
         int,
         Key(
-            "The size of a client's certificate in DER; a larger one is answered 400.",
+            "The size of a client's certificate in DER; a larger one is rejected with 400.",
             Unit.BYTES,
             most=16384,
             old=("maximum-der",),
         ),
     ] = 8192
     minimum_rsa_bits: Annotated[
-        int, Key("The size of an RSA key.", Unit.BITS, least=2048, most=8192)
+        int, Key("The smallest size of an RSA key.", Unit.BITS, least=2048, most=8192)
     ] = 2048
     key_types: Annotated[
-        tuple[KeyType, ...], Key("The kinds of keys that clients' certificates may have.")
+        tuple[KeyType, ...], Key("The types of keys that clients' certificates may have.")
     ] = tuple(KeyType)
     rules: Annotated[
-        tuple[RuleSettings, ...], Key("The paths that need a certificate, or get none.")
+        tuple[RuleSettings, ...], Key("Requirements for certificates and tokens, by path.")
     ] = ()
 
     def contradictions(self) -> Iterator[str]:
@@ -511,14 +535,14 @@ class PolicySettings(Settings, frozen=True):
             yield f"key-types: found none, expected one or more of {known}"
         rules = [(rule.path.lower(), rule.server_name) for rule in self.rules]
         if len(set(rules)) < len(rules):
-            yield "rules: found two for the same path and server name, expected one: which of them should count?"
+            yield "rules: found two for the same path and server name, expected one"
 
 
 class ClientSettings(Settings, frozen=True):
     """The client's side of HTTP/1.1 (:mod:`x509proxy.downstream.channel`)."""
 
     handshake_timeout: Annotated[
-        float, Key("The time for a TLS handshake; then the connection is cut.", Unit.SECONDS)
+        float, Key("The time for a TLS handshake; then the connection is closed.", Unit.SECONDS)
     ] = 10.0
     head_timeout: Annotated[
         float,
@@ -541,12 +565,12 @@ class ClientSettings(Settings, frozen=True):
     ] = 30.0
     send_timeout: Annotated[
         float,
-        Key("The time in which a client must receive some of its response.", Unit.SECONDS),
+        Key("The time within which a client must read a part of its response.", Unit.SECONDS),
     ] = 30.0
     drain_timeout: Annotated[
         float,
         Key(
-            "The time that requests in flight have after SIGTERM.",
+            "The time for requests in progress after SIGTERM.",
             Unit.SECONDS,
             old=("stop-timeout",),
         ),
@@ -555,18 +579,22 @@ class ClientSettings(Settings, frozen=True):
         int,
         Key(
             "The average rate at which a client reads a response, counted while the proxy waits "
-            "for it and once send-timeout has passed; below it the connection is cut.",
+            "for it and once send-timeout has passed; below it the connection is closed.",
             Unit.BYTES_PER_SECOND,
         ),
     ] = 240
     max_requests_per_connection: Annotated[
         int,
-        Key("The requests on a connection; the last response closes it.", old=("requests",)),
+        Key(
+            "The number of requests on a connection; the last response closes it.",
+            old=("requests",),
+        ),
     ] = 1000
     max_connection_age: Annotated[
         float,
         Key(
-            "The age at which a connection is closed with its next response: a revoked certificate stops working then.",
+            "The age after which a connection is closed with its next response, "
+            "so that a revoked certificate stops working.",
             Unit.SECONDS,
             old=("lifetime",),
         ),
@@ -574,7 +602,7 @@ class ClientSettings(Settings, frozen=True):
     max_connections: Annotated[
         int,
         Key(
-            "The connections at a time; others are cut before their handshake.",
+            "The number of connections at a time; others are closed before their handshake.",
             most=1_000_000,
             old=("connections",),
         ),
@@ -582,7 +610,7 @@ class ClientSettings(Settings, frozen=True):
     max_connections_per_address: Annotated[
         int | None,
         Key(
-            "The connections of one address at a time; no limit if absent.",
+            "The number of connections of one address at a time; no limit if absent.",
             most=1_000_000,
             old=("connections-per-address",),
         ),
@@ -590,7 +618,8 @@ class ClientSettings(Settings, frozen=True):
     handshake_rate_per_address: Annotated[
         float | None,
         Key(
-            "The handshakes of one address, with a burst of two seconds' worth; no limit if absent.",
+            "The rate of handshakes of one address, with a burst of two seconds' worth; "
+            "no limit if absent.",
             Unit.PER_SECOND,
             old=("handshakes-per-address",),
         ),
@@ -598,7 +627,8 @@ class ClientSettings(Settings, frozen=True):
     max_handshake_bytes: Annotated[
         int,
         Key(
-            "The size of a client's part of a TLS handshake; a larger one is ended, and so is one with more than ten issuers.",
+            "The size of the client's part of a TLS handshake. A larger one, or one with more than "
+            "ten issuers, fails.",
             Unit.BYTES,
             least=1024,
             most=1 << 17,
@@ -607,7 +637,7 @@ class ClientSettings(Settings, frozen=True):
     max_head_bytes: Annotated[
         int,
         Key(
-            "The size of a request's head; a larger one is answered 431.",
+            "The size of a request's head; a larger one is rejected with 431.",
             Unit.BYTES,
             least=64,
             most=1 << 20,
@@ -617,7 +647,7 @@ class ClientSettings(Settings, frozen=True):
     max_line_bytes: Annotated[
         int,
         Key(
-            "The size of a line of the head; a longer one is answered 431.",
+            "The size of a line of the head; a longer one is rejected with 431.",
             Unit.BYTES,
             least=16,
             most=1 << 20,
@@ -627,7 +657,7 @@ class ClientSettings(Settings, frozen=True):
     max_target_bytes: Annotated[
         int,
         Key(
-            "The size of a request's target; a longer one is answered 414.",
+            "The size of a request's target; a longer one is rejected with 414.",
             Unit.BYTES,
             most=1 << 20,
             old=("target-bytes",),
@@ -635,12 +665,16 @@ class ClientSettings(Settings, frozen=True):
     ] = 8192
     max_header_fields: Annotated[
         int,
-        Key("The fields of a request's head; more are answered 431.", most=10_000, old=("fields",)),
+        Key(
+            "The number of fields in a request's head; more are rejected with 431.",
+            most=10_000,
+            old=("fields",),
+        ),
     ] = 100
     max_body_bytes: Annotated[
         int,
         Key(
-            "The size of a request's body; a larger one is answered 413.",
+            "The size of a request's body; a larger one is rejected with 413.",
             Unit.BYTES,
             most=1 << 40,
             old=("body-bytes",),
@@ -649,8 +683,8 @@ class ClientSettings(Settings, frozen=True):
     request_buffer_bytes: Annotated[
         int,
         Key(
-            "The part of a request's body that is read before the back end is contacted: a body that is malformed "
-            "within it costs the back end nothing.",
+            "The part of a request's body that is read before the back end is contacted. "
+            "A malformed body within it never reaches the back end.",
             Unit.BYTES,
             most=1 << 30,
             old=("hold-bytes",),
@@ -666,7 +700,8 @@ class ClientSettings(Settings, frozen=True):
     allowed_hosts: Annotated[
         tuple[str, ...],
         Key(
-            "The host names that are served, without a port; others are answered 421; any if empty.",
+            "The host names that are served, without a port; any if empty. Requests to other "
+            "hosts are rejected with 421.",
             old=("hosts",),
         ),
     ] = ()
@@ -677,7 +712,7 @@ class ClientSettings(Settings, frozen=True):
             yield from _larger_part(self, part, whole)
 
 
-# A part that was set larger than its whole decides nothing. The defaults give way: whoever sets the whole alone means no more than that.
+# A part that is larger than its whole has no effect, so it is an error, unless it is the default.
 _PARTS = {
     "max_line_bytes": "max_head_bytes",
     "max_target_bytes": "max_head_bytes",
@@ -689,18 +724,20 @@ def _larger_part(settings: ClientSettings, part: str, whole: str) -> Iterator[st
     found, most = getattr(settings, part), getattr(settings, whole)
     if found > most and found != keys(ClientSettings)[part.replace("_", "-")].default:
         key, limit = part.replace("_", "-"), whole.replace("_", "-")
-        yield f"{key}: found {found}, expected no more than {limit}, {most}"
+        yield f"{key}: found {found}, expected {limit}, {most}, or less"
 
 
 class UpstreamSettings(Settings, frozen=True):
     """The back end's side of HTTP/1.1 (:mod:`x509proxy.upstream.connection`).
 
-    A back end that cannot be connected to, or has failed ``failure_threshold`` exchanges in a row, is left alone for ``retry_delay``, then
-    for twice that each time, up to ``max_retry_delay``; once back, its share grows for ``slow_start`` (:mod:`x509proxy.upstream.health`).
+    A back end is skipped after a failed connection, or after ``failure_threshold`` failed exchanges
+    in a row. The time is ``retry_delay`` at first and doubles with each failure, up to
+    ``max_retry_delay``. When the back end has recovered, its share of requests grows during
+    ``slow_start`` (:mod:`x509proxy.upstream.health`).
     """
 
     connect_timeout: Annotated[
-        float, Key("The time for a connection; then the next back end, or 504.", Unit.SECONDS)
+        float, Key("The time to connect; then the next back end is tried, or 504.", Unit.SECONDS)
     ] = 5.0
     response_timeout: Annotated[
         float, Key("The time until a response begins; then 504.", Unit.SECONDS)
@@ -708,14 +745,15 @@ class UpstreamSettings(Settings, frozen=True):
     read_timeout: Annotated[
         float,
         Key(
-            "The time between two bytes of a response; then 504, or the end of the connection.",
+            "The time between two bytes of a response; then 504, or the connection is closed.",
             Unit.SECONDS,
         ),
     ] = 30.0
     idle_timeout: Annotated[
         float,
         Key(
-            "The time after which an idle connection is closed; keep it below the back end's own timeout (Tomcat: 20 s).",
+            "The time after which an idle connection is closed. Keep it below the back end's own "
+            "timeout (Tomcat: 20 s).",
             Unit.SECONDS,
         ),
     ] = 15.0
@@ -725,7 +763,8 @@ class UpstreamSettings(Settings, frozen=True):
     max_connections: Annotated[
         int,
         Key(
-            "The connections to each back end, at most half of them for bodies that are streamed; further requests wait.",
+            "The number of connections to each back end, at most half of them for streamed bodies; "
+            "further requests are queued.",
             most=1_000_000,
             old=("connections",),
         ),
@@ -733,7 +772,7 @@ class UpstreamSettings(Settings, frozen=True):
     max_queued_requests: Annotated[
         int,
         Key(
-            "The requests that wait for each back end; more are answered 503.",
+            "The number of requests in the queue of each back end; more are rejected with 503.",
             most=1_000_000,
             old=("queue",),
         ),
@@ -749,24 +788,33 @@ class UpstreamSettings(Settings, frozen=True):
         ),
     ] = 32768
     max_header_fields: Annotated[
-        int, Key("The fields of a response's head; more become 502.", most=10_000, old=("fields",))
+        int,
+        Key(
+            "The number of fields in a response's head; more become 502.",
+            most=10_000,
+            old=("fields",),
+        ),
     ] = 200
     max_connection_age: Annotated[
         float,
         Key(
-            "The age from which a connection is not used again: a name that has moved is followed.",
+            "The age after which a connection is not reused, so that a changed DNS entry takes "
+            "effect.",
             Unit.SECONDS,
             old=("lifetime",),
         ),
     ] = 300.0
     failure_threshold: Annotated[
         int,
-        Key("The failed exchanges in a row after which a back end is left alone.", old=("faults",)),
+        Key(
+            "The number of failed exchanges in a row after which a back end is skipped.",
+            old=("faults",),
+        ),
     ] = 3
     retry_delay: Annotated[
         float,
         Key(
-            "The time for which it is left alone at first.",
+            "The time for which a failed back end is skipped at first.",
             Unit.SECONDS,
             most=300,
             old=("hold-off",),
@@ -775,14 +823,15 @@ class UpstreamSettings(Settings, frozen=True):
     max_retry_delay: Annotated[
         float,
         Key(
-            "The time for which it is left alone at most.",
+            "The longest time for which a failed back end is skipped.",
             Unit.SECONDS,
             most=300,
             old=("longest-hold-off",),
         ),
     ] = 30.0
     slow_start: Annotated[
-        float, Key("The time in which the share of a back end that is back grows.", Unit.SECONDS)
+        float,
+        Key("The time during which the share of a recovered back end grows.", Unit.SECONDS),
     ] = 10.0
     ca: Annotated[
         str | None,
@@ -793,19 +842,19 @@ class UpstreamSettings(Settings, frozen=True):
         Key("The proxy's own chain for https back ends, PEM.", file=File.READ),
     ] = None
     private_key: Annotated[
-        str | None, Key("Its key, PEM, that its owner alone can read.", file=File.READ)
+        str | None, Key("Its private key, PEM, readable by its owner only.", file=File.READ)
     ] = None
 
     def contradictions(self) -> Iterator[str]:
         if self.retry_delay > self.max_retry_delay:
-            expected = f"no more than max-retry-delay, {self.max_retry_delay:g}"
+            expected = f"max-retry-delay, {self.max_retry_delay:g}, or less"
             yield f"retry-delay: found {self.retry_delay:g}, expected {expected}"
 
 
 class HeaderSettings(Settings, frozen=True):
-    """One header that passes the client's certificate to the back end (:mod:`x509proxy.forwarding.header_rules`)."""
+    """A header with the client's certificate (:mod:`x509proxy.forwarding.header_rules`)."""
 
-    format: Annotated[Format, Key("The value's format.")]
+    format: Annotated[Format, Key("The format of the value.")]
     name: Annotated[str | None, Key("The header's name, if it is not a secret.")] = None
     name_file: Annotated[
         str | None, Key("The file that holds the header's secret name.", file=File.READ)
@@ -813,14 +862,14 @@ class HeaderSettings(Settings, frozen=True):
     chain_index: Annotated[
         int,
         Key(
-            "The certificate that is passed on: 1 is the client's own, 2 and on its chain.",
+            "The number of the certificate: 1 is the client's own, 2 and on those of its chain.",
             old=("place",),
         ),
     ] = 1
     max_value_bytes: Annotated[
         int | None,
         Key(
-            "The size of the value; a larger certificate, or larger claims, get 400.",
+            "The size of the value; larger ones (certificates or claims) are rejected with 400.",
             Unit.BYTES,
             old=("maximum",),
         ),
@@ -841,7 +890,7 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 class ListenerSettings(Settings, frozen=True):
-    """One more place to listen at.
+    """A listener with settings of its own.
 
     An ``endpoint`` that begins with ``haproxy:`` sets ``proxy_protocol`` to ``required``
     (:mod:`x509proxy.downstream.proxy_protocol_listener`).
@@ -858,20 +907,21 @@ class ListenerSettings(Settings, frozen=True):
     client_certificate: Annotated[
         ClientAuth | None,
         Key(
-            "The certificate that the handshake asks for here, if it differs; for browsers none (RFC 8705 section 5)."
+            "The certificate that the handshake asks for here, if it differs; none for browsers "
+            "(RFC 8705 section 5)."
         ),
     ] = None
     proxy_protocol: Annotated[
         ProxyProtocol | None,
         Key(
-            "The PROXY protocol: required where a balancer names the client of each connection.",
+            "The PROXY protocol, required behind a balancer that sends client addresses in it.",
             change=Change.RESTART,
         ),
     ] = None
     trusted_proxies: Annotated[
         tuple[str, ...],
         Key(
-            "The networks whose PROXY headers are trusted; other connections are cut.",
+            "The networks whose PROXY headers are trusted; other connections are closed.",
             old=("trusted",),
         ),
     ] = LOOPBACK
@@ -881,21 +931,34 @@ class ListenerSettings(Settings, frozen=True):
 
     def contradictions(self) -> Iterator[str]:
         if self.endpoint.startswith(_HAPROXY) and self.proxy_protocol is ProxyProtocol.NONE:
-            yield "proxy-protocol: found none, expected required, since the endpoint begins with haproxy:"
+            yield (
+                "proxy-protocol: found none, expected required, "
+                "since the endpoint begins with haproxy:"
+            )
         if self.description.startswith(_HAPROXY):
-            yield "endpoint: found haproxy: twice, expected it once; proxy-hops says how many headers there are"
+            yield (
+                "endpoint: found haproxy: twice, "
+                "expected it once; proxy-hops is the number of PROXY headers"
+            )
         if not self.is_proxied and (self.trusted_proxies, self.proxy_hops) != (LOOPBACK, 1):
-            yield 'proxy-protocol: found none, expected "required" where trusted-proxies or proxy-hops is given'
+            yield (
+                'proxy-protocol: found none, expected "required" '
+                "where trusted-proxies or proxy-hops is given"
+            )
         yield from _network_problems(self.trusted_proxies)
 
     @property
     def is_proxied(self) -> bool:
-        """Return whether each connection begins with a header of the PROXY protocol."""
+        """Return True if each connection begins with a header of the PROXY protocol."""
         return self.proxy_protocol is ProxyProtocol.REQUIRED or self.endpoint.startswith(_HAPROXY)
 
     @property
     def description(self) -> str:
-        """Return the endpoint without ``haproxy:``: Twisted's own parser of PROXY headers drops those that are split."""
+        """Return the endpoint without ``haproxy:``, for Twisted.
+
+        The proxy parses PROXY headers itself, since Twisted's parser fails if a header arrives in
+        pieces.
+        """
         return self.endpoint.removeprefix(_HAPROXY)
 
 
@@ -907,13 +970,13 @@ def _network_problems(networks: tuple[str, ...]) -> Iterator[str]:
             ipaddress.ip_network(network)
         except ValueError:
             expected = (
-                "an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix"
+                "an address, or a network such as 10.0.0.0/8 with no bit set after its prefix"
             )
             yield f"trusted-proxies: found {without_secrets(repr(network))}, expected {expected}"
 
 
 class CertificateSettings(Settings, frozen=True):
-    """One more certificate of the server's, for the clients that ask for one of its names (SNI, RFC 6066 section 3)."""
+    """An additional server certificate, selected by its names (SNI, RFC 6066 section 3)."""
 
     certificate: Annotated[
         str,
@@ -924,7 +987,7 @@ class CertificateSettings(Settings, frozen=True):
         ),
     ]
     private_key: Annotated[
-        str | None, Key("Its key, PEM, that its owner alone can read.", file=File.READ)
+        str | None, Key("Its private key, PEM, readable by its owner only.", file=File.READ)
     ] = None
 
 
@@ -932,7 +995,7 @@ _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{
 
 
 class DiscoverySettings(Settings, frozen=True):
-    """Metadata (RFC 8414) that names the endpoints for clients with a certificate (:mod:`x509proxy.forwarding.oauth_metadata`)."""
+    """Metadata with ``mtls_endpoint_aliases`` (RFC 8414, :mod:`~.forwarding.oauth_metadata`)."""
 
     mtls: Annotated[
         str,
@@ -944,7 +1007,7 @@ class DiscoverySettings(Settings, frozen=True):
     max_body_bytes: Annotated[
         int,
         Key(
-            "The size of a metadata document; a larger one passes unchanged.",
+            "The size of a metadata document; a larger one is forwarded unchanged.",
             Unit.BYTES,
             most=16 << 20,
             old=("body-bytes", "maximum"),
@@ -955,14 +1018,17 @@ class DiscoverySettings(Settings, frozen=True):
         origin = _ORIGIN.fullmatch(self.mtls)
         if origin is None or not 0 < int(origin[1] or 443) < 65536:
             # The value is not repeated: it may be a secret in the wrong place.
-            yield "mtls: found no https origin, expected one such as https://mtls.example.com:8443, without a path"
+            yield (
+                "mtls: found no https origin, "
+                "expected one such as https://mtls.example.com:8443, without a path"
+            )
 
 
 _CHECK_PATH = re.compile(r"/[!-\"$-~]*")
 
 
 class HealthSettings(Settings, frozen=True):
-    """Active checks of each back end, beside the results of its exchanges (:mod:`x509proxy.upstream.health_checks`)."""
+    """Active checks of each back end (:mod:`x509proxy.upstream.health_checks`)."""
 
     path: Annotated[
         str,
@@ -976,17 +1042,21 @@ class HealthSettings(Settings, frozen=True):
     ] = 200
     interval: Annotated[float, Key("The time between two checks.", Unit.SECONDS)] = 5.0
     timeout: Annotated[float, Key("The time for a whole check.", Unit.SECONDS)] = 2.0
-    rise: Annotated[int, Key("The good responses in a row that bring a back end back.")] = 2
-    fall: Annotated[int, Key("The bad responses in a row that take a back end out.")] = 3
+    rise: Annotated[int, Key("The good responses in a row that mark a back end as up.")] = 2
+    fall: Annotated[int, Key("The bad responses in a row that mark a back end as down.")] = 3
 
     def contradictions(self) -> Iterator[str]:
         if not _CHECK_PATH.fullmatch(self.path):
-            # The value is not repeated: a query may hold a key.
-            yield "path: found no path, expected one such as /health, in ASCII and without spaces or #"
+            # The value is not repeated: a query may contain a secret.
+            yield (
+                "path: found no path, "
+                "expected one such as /health, in ASCII and without spaces or #"
+            )
 
 
 _TOKEN_URL = re.compile(
-    r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:/[!-\"$-;=@-~]*)?(?:\?[!-\"$-~]*)?"
+    r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
+    r"(?:/[!-\"$-;=@-~]*)?(?:\?[!-\"$-~]*)?"
 )
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -994,12 +1064,12 @@ _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class TokenSettings(Settings, frozen=True):
     """The check of access tokens, for rules with ``token`` (:mod:`x509proxy.authorization`)."""
 
-    level: Annotated[TokenLevel, Key("The way access tokens are read.")]
+    level: Annotated[TokenLevel, Key("The way access tokens are checked.")]
     issuer: Annotated[
-        str | None, Key("The iss of the tokens; its metadata (RFC 8414) names the endpoints.")
+        str | None, Key("The iss of the tokens; its metadata (RFC 8414) has the endpoints.")
     ] = None
     audience: Annotated[
-        tuple[str, ...], Key("The values of aud that are good; a token needs one of them.")
+        tuple[str, ...], Key("The accepted values of aud; a token needs one of them.")
     ] = ()
     algorithms: Annotated[
         tuple[TokenAlgorithm, ...], Key("The algorithms that may sign a token.")
@@ -1009,15 +1079,16 @@ class TokenSettings(Settings, frozen=True):
         TokenAlgorithm.ES256,
         TokenAlgorithm.EDDSA,
     )
-    types: Annotated[
-        tuple[str, ...], Key("The values of typ that are good, where a token has one.")
-    ] = ("at+jwt",)
+    types: Annotated[tuple[str, ...], Key("The accepted values of typ, if a token has one.")] = (
+        "at+jwt",
+    )
     clock_skew: Annotated[
         float | None,
-        Key("The time by which the clocks may differ; none if absent.", Unit.SECONDS, most=600),
+        Key("The tolerated difference of the clocks; none if absent.", Unit.SECONDS, most=600),
     ] = None
     jwks_file: Annotated[
-        str | None, Key("The file with the issuer's JWK set; no key is fetched.", file=File.READ)
+        str | None,
+        Key("The file with the issuer's JWK set, in place of a download.", file=File.READ),
     ] = None
     jwks_url: Annotated[
         str | None, Key("The URL of the issuer's JWK set, in place of the metadata.")
@@ -1029,7 +1100,7 @@ class TokenSettings(Settings, frozen=True):
     client_secret_file: Annotated[
         str | None,
         Key(
-            "The file with the secret of this client, that its owner alone can read.",
+            "The file with the secret of this client, readable by its owner only.",
             file=File.READ,
         ),
     ] = None
@@ -1038,22 +1109,22 @@ class TokenSettings(Settings, frozen=True):
         Key("The certificate of this client, PEM, in place of a secret.", file=File.READ),
     ] = None
     private_key: Annotated[
-        str | None, Key("Its key, PEM, that its owner alone can read.", file=File.READ)
+        str | None, Key("Its private key, PEM, readable by its owner only.", file=File.READ)
     ] = None
     cache_time: Annotated[
-        float, Key("The time for which a good response is remembered.", Unit.SECONDS)
+        float, Key("The time for which a good result is cached.", Unit.SECONDS)
     ] = 60.0
     negative_cache_time: Annotated[
-        float, Key("The time for which a bad response is remembered.", Unit.SECONDS)
+        float, Key("The time for which a bad result is cached.", Unit.SECONDS)
     ] = 5.0
     ca: Annotated[
         str | None, Key("The authorities of the issuer's server, PEM.", file=File.READ)
     ] = None
     key_lifetime: Annotated[
-        float, Key("The time after which keys are fetched again, at the latest.", Unit.SECONDS)
+        float, Key("The time after which keys are downloaded again.", Unit.SECONDS)
     ] = 3600.0
     min_refresh_interval: Annotated[
-        float, Key("The time within which keys are not fetched again.", Unit.SECONDS)
+        float, Key("The smallest time between two downloads of the keys.", Unit.SECONDS)
     ] = 10.0
     timeout: Annotated[
         float, Key("The time for a response of the issuer's server.", Unit.SECONDS)
@@ -1062,13 +1133,15 @@ class TokenSettings(Settings, frozen=True):
         int, Key("The size of such a response, with its head.", Unit.BYTES, most=16 << 20)
     ] = 131072
     max_token_bytes: Annotated[
-        int, Key("The size of a token; a larger one is answered 400.", Unit.BYTES, most=16384)
+        int,
+        Key("The size of a token; a larger one is rejected with 400.", Unit.BYTES, most=16384),
     ] = 8192
     max_pending_checks: Annotated[
-        int, Key("The requests that wait for the issuer's server; others are answered 503.")
+        int,
+        Key("The requests that wait for the issuer's server; others are rejected with 503."),
     ] = 256
     cache_entries: Annotated[
-        int, Key("The tokens whose contents are remembered, by their hashes.", most=1 << 20)
+        int, Key("The number of cached results, stored by the tokens' hashes.", most=1 << 20)
     ] = 4096
 
     def contradictions(self) -> Iterator[str]:
@@ -1102,7 +1175,7 @@ class TokenSettings(Settings, frozen=True):
         if self.introspection_url is None and self.issuer is None:
             yield "introspection-url: found neither it nor issuer, expected one of them"
         if self.client_id is None:
-            yield "client-id: found none, expected the client that may introspect"
+            yield "client-id: found none, expected the client that may introspect tokens"
         if (self.client_secret_file is None) is (self.certificate is None):
             found = "neither" if self.certificate is None else "both"
             yield (
@@ -1112,9 +1185,9 @@ class TokenSettings(Settings, frozen=True):
 
 
 def url_problem(url: str) -> str:
-    """Return ``found X, expected Y`` for a URL that cannot be fetched, or that others can answer; or ``""``.
+    """Return ``found X, expected Y`` for an invalid URL, or ``http`` to another host, or ``""``.
 
-    The URL is not repeated: it may hold a key.
+    The URL is not repeated, since it may contain a secret.
     """
     found = _TOKEN_URL.fullmatch(url)
     if found is None or not 0 < int(found[3] or 443) < 65536:
@@ -1125,7 +1198,7 @@ def url_problem(url: str) -> str:
 
 
 def token_problems(rules: tuple[RuleSettings, ...], tokens: TokenSettings | None) -> Iterator[str]:
-    """Yield a sentence if rules need tokens, and no table says how these are read."""
+    """Yield a sentence if a rule needs tokens and there is no table with their settings."""
     needing = (
         index
         for index, rule in enumerate(rules)
@@ -1139,8 +1212,8 @@ def token_problems(rules: tuple[RuleSettings, ...], tokens: TokenSettings | None
 class AdminSettings(Settings, frozen=True):
     """The admin listener (:mod:`x509proxy.service.admin`): plain HTTP, without a password.
 
-    :func:`x509proxy.config.endpoint_strings.check_places` rejects a ``listen`` that others than this host can reach, unless
-    ``allow_remote`` is set.
+    :func:`x509proxy.config.endpoint_strings.check_endpoints` rejects a ``listen`` that other hosts
+        can reach, unless ``allow_remote`` is set.
     """
 
     listen: Annotated[
@@ -1154,7 +1227,7 @@ class AdminSettings(Settings, frozen=True):
     allow_remote: Annotated[
         bool,
         Key(
-            "Permission to listen where others than this host can read it.",
+            "Permission to listen where other hosts can connect.",
             old=("open",),
             change=Change.RESTART,
         ),
@@ -1162,7 +1235,7 @@ class AdminSettings(Settings, frozen=True):
     allowed_hosts: Annotated[
         tuple[str, ...],
         Key(
-            "The host names of its requests, besides localhost and addresses.",
+            "The host names that are served, besides localhost and addresses.",
             old=("hosts",),
             change=Change.RESTART,
         ),
@@ -1173,7 +1246,7 @@ class AdminSettings(Settings, frozen=True):
 
 
 class ProxySettings(PolicySettings, frozen=True):
-    """One proxy: everything that the command line and the TOML file can set; of certificates as :class:`PolicySettings`."""
+    """All settings of a proxy. Those about certificates are in :class:`PolicySettings`."""
 
     listen: Annotated[
         tuple[str, ...],
@@ -1192,7 +1265,8 @@ class ProxySettings(PolicySettings, frozen=True):
         ),
     ] = None
     private_key: Annotated[
-        str | None, Key("The server's key, PEM, that its owner alone can read.", file=File.READ)
+        str | None,
+        Key("The server's private key, PEM, readable by its owner only.", file=File.READ),
     ] = None
     backend: Annotated[
         tuple[str, ...],
@@ -1207,7 +1281,7 @@ class ProxySettings(PolicySettings, frozen=True):
     header_file: Annotated[
         str | None,
         Key(
-            "The file that holds the secret header name, in a second line the next one.",
+            "The file with the secret header name, and in a second line the next one.",
             file=File.READ,
         ),
     ] = None
@@ -1235,31 +1309,33 @@ class ProxySettings(PolicySettings, frozen=True):
     max_logged_errors_per_second: Annotated[
         int,
         Key(
-            "The rejected and aborted requests, and the failed handshakes, that are logged; others are counted.",
+            "The rate of rejected and aborted requests, and of failed handshakes, that are logged; "
+            "others are only counted.",
             Unit.PER_SECOND,
             old=("log-refusals",),
         ),
     ] = 50
     workers: Annotated[
-        int, Key("The processes that serve.", least=1, most=256, change=Change.RESTART)
+        int, Key("The number of processes that serve.", least=1, most=256, change=Change.RESTART)
     ] = 1
     reload_poll_interval: Annotated[
         float | None,
         Key(
-            "The time between two looks at the files for changes; none if absent.",
+            "The time between two checks of the files for changes; none if absent.",
             Unit.SECONDS,
             old=("reload-on-change",),
         ),
     ] = None
     demo: Annotated[
-        bool, Key("The demonstration, with everything embedded.", change=Change.RESTART)
+        bool, Key("A demonstration with an embedded back end.", change=Change.RESTART)
     ] = False
-    headers: Annotated[tuple[HeaderSettings, ...], Key("Further headers for the back end.")] = ()
+    headers: Annotated[tuple[HeaderSettings, ...], Key("Additional headers for the back end.")] = ()
     listeners: Annotated[
-        tuple[ListenerSettings, ...], Key("Further places to listen at.", change=Change.RESTART)
+        tuple[ListenerSettings, ...],
+        Key("Listeners with settings of their own.", change=Change.RESTART),
     ] = ()
     certificates: Annotated[
-        tuple[CertificateSettings, ...], Key("Further certificates, by server name.")
+        tuple[CertificateSettings, ...], Key("Additional certificates, by server name.")
     ] = ()
     discovery: Annotated[
         DiscoverySettings | None, Key("Endpoint aliases in the server's metadata.")
@@ -1268,14 +1344,17 @@ class ProxySettings(PolicySettings, frozen=True):
     tokens: Annotated[TokenSettings | None, Key("The check of access tokens.")] = None
     admin: Annotated[AdminSettings | None, Key("The admin listener.", change=Change.RESTART)] = None
     tls: Annotated[TlsSettings, Key("The handshake with the clients.")] = TlsSettings()
-    client: Annotated[ClientSettings, Key("The limits of the clients' side.")] = ClientSettings()
-    upstream: Annotated[UpstreamSettings, Key("The limits of the back ends' side.")] = (
+    client: Annotated[ClientSettings, Key("Limits for connections from clients.")] = (
+        ClientSettings()
+    )
+    upstream: Annotated[UpstreamSettings, Key("Limits for connections to back ends.")] = (
         UpstreamSettings()
     )
 
     def __repr__(self) -> str:
-        # The header's name is a secret (invariant L4): a traceback must not show it.
-        return f"ProxySettings(listen={self.listen!r}, backend={self.backend!r}, preset={self.preset!r})"
+        # The header's name is a secret (invariant L4), which a traceback must not show.
+        shown = {"listen": self.listen, "backend": self.backend, "preset": self.preset}
+        return f"ProxySettings({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
 
     def contradictions(self) -> Iterator[str]:
         yield from super().contradictions()
@@ -1287,21 +1366,21 @@ class ProxySettings(PolicySettings, frozen=True):
                 yield from error.sentences
 
     @property
-    def places(self) -> tuple[ListenerSettings, ...]:
-        """Return every place to listen at: those of ``listen``, then ``listeners``."""
+    def all_listeners(self) -> tuple[ListenerSettings, ...]:
+        """Return all listeners: those of ``listen``, then those of ``listeners``."""
         return (*(ListenerSettings(endpoint=endpoint) for endpoint in self.listen), *self.listeners)
 
     @property
-    def place_keys(self) -> tuple[str, ...]:
-        """Return the key of each of the ``places`` in the document."""
+    def listener_keys(self) -> tuple[str, ...]:
+        """Return the key in the document of each of ``all_listeners``."""
         return (
             *("listen" for _ in self.listen),
-            *(f"listeners[{at}].endpoint" for at in range(len(self.listeners))),
+            *(f"listeners[{index}].endpoint" for index in range(len(self.listeners))),
         )
 
     @property
     def policy(self) -> PolicySettings:
-        """Return the part that decides which certificates are passed on."""
+        """Return the settings that decide which certificates are forwarded."""
         return PolicySettings(
             **{name: getattr(self, name) for name in PolicySettings.__struct_fields__}
         )
@@ -1318,7 +1397,7 @@ class Scheme(enum.Enum):
     UNIX = "unix"
 
 
-# Labels as long as a resolver takes them (RFC 1035 section 2.3.4): with others, Python's codec for names fails.
+# Labels have at most 63 characters (RFC 1035 section 2.3.4). Python's idna codec fails for others.
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
 _BASE = re.compile(r"(/[!-\"$->@-~]*)?")
 _PORTS = {"http": 80, "https": 443}
@@ -1327,29 +1406,31 @@ MAX_SOCKET_PATH = 107
 
 
 class Backend(Settings, frozen=True):
-    """A back end's address: an origin server (RFC 9110 section 3.6).
-
-    ``base`` is put before every target; it is empty, or begins with ``/`` and does not end with one.
-    """
+    """The address of a back end, an origin server (RFC 9110 section 3.6)."""
 
     scheme: Scheme
     host: str = ""
     port: Annotated[int, Key("The port.", least=1, most=65535)] = 80
     path: str = ""
+    """Path of a unix socket."""
     base: bytes = b""
+    """Prefix of every target. Empty, or with ``/`` at its beginning and not at its end."""
 
     def contradictions(self) -> Iterator[str]:
         if not _BASE.fullmatch(self.base.decode("latin-1")) or self.base.endswith(b"/"):
-            yield f"base path: found {self.base!r}, expected none, or one that begins with / and ends without it"
+            yield (
+                f"base path: found {self.base!r}, "
+                "expected none, or one that begins with / and ends without it"
+            )
 
     @classmethod
     def parse(cls, url: str) -> Backend:
-        """Read ``http://host[:port][/base]``, ``https://…`` or ``unix:/path``.
+        """Parse ``http://host[:port][/base]``, ``https://…`` or ``unix:/path``.
 
-        :raises SettingsError: it is none of these, or has credentials, a query or a fragment.
+        :raises SettingsError: the URL is none of these, or has credentials, a query or a fragment.
         """
         if not url.isprintable() or " " in url:
-            # urlsplit drops tabs and line ends without a word.
+            # urlsplit silently drops tabs and line breaks.
             raise _bad_backend(url, "a space or a control character cannot be part of it")
         if url.startswith("unix:"):
             return cls._parse_unix(url)
@@ -1364,9 +1445,10 @@ class Backend(Settings, frozen=True):
         port = _port_of(url, parts)
         if not _HOST.fullmatch(host) or not _BASE.fullmatch(base):
             raise _bad_backend(url)
-        if parts.scheme == "https" and not _may_be_verified(host):
+        if parts.scheme == "https" and not _is_verifiable(host):
             raise SettingsError(
-                f"backend: found {host!r} with https, expected a host's name that a certificate can have"
+                f"backend: found {host!r} with https, "
+                "expected a host's name that a certificate can have"
             )
         return cls(scheme=Scheme(parts.scheme), host=host, port=port, base=base.encode("ascii"))
 
@@ -1374,22 +1456,22 @@ class Backend(Settings, frozen=True):
     def _parse_unix(cls, url: str) -> Backend:
         path = url.removeprefix("unix:").removeprefix("//")
         if not path.startswith("/"):
-            raise _bad_backend(url, "the path is relative, and has to begin with /")
+            raise _bad_backend(url, "the path must begin with /")
         if len(path.encode()) > MAX_SOCKET_PATH:
             raise SettingsError(
-                f"backend: found a socket's path of {len(path.encode())} bytes, expected {MAX_SOCKET_PATH} at most"
+                f"backend: found a socket's path of {len(path.encode())} bytes, "
+                f"expected {MAX_SOCKET_PATH} or less"
             )
         return cls(scheme=Scheme.UNIX, path=path)
 
     @property
     def authority(self) -> bytes:
-        """Return ``host[:port]`` as a ``Host`` field has it; ``localhost`` for a unix socket."""
+        """Return ``host[:port]`` for a ``Host`` field, and ``localhost`` for a unix socket."""
         if self.scheme is Scheme.UNIX:
             return b"localhost"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return (host if self.port == _PORTS[self.scheme.value] else f"{host}:{self.port}").encode(
-            "ascii"
-        )
+        port = "" if self.port == _PORTS[self.scheme.value] else f":{self.port}"
+        return f"{host}{port}".encode("ascii")
 
     def __str__(self) -> str:
         if self.scheme is Scheme.UNIX:
@@ -1403,19 +1485,22 @@ def _port_of(url: str, parts: SplitResult) -> int:
     except ValueError:
         port = 0
     if port == 0:
-        raise _bad_backend(url, "the port has to be a number from 1 to 65535")
+        raise _bad_backend(url, "the port must be a number from 1 to 65535")
     return port or _PORTS[parts.scheme]
 
 
 def _hint(scheme: str, has_query: bool) -> str:
     if scheme not in _PORTS:
         return ""
-    what = "a query or a fragment" if has_query else "a user name or a password"
-    return f"{what} cannot be part of it"
+    part = "a query or a fragment" if has_query else "a user name or a password"
+    return f"{part} cannot be part of it"
 
 
-def _may_be_verified(host: str) -> bool:
-    """Check that Twisted's TLS can ask for the host by name: an address, or a name that IDNA takes, so one without underscores."""
+def _is_verifiable(host: str) -> bool:
+    """Return True for an address, or for a name that IDNA accepts, so one without underscores.
+
+    Twisted's TLS verifies no other names.
+    """
     if ":" in host:
         return True
     try:
@@ -1432,5 +1517,5 @@ def _bad_backend(url: str, hint: str = "") -> SettingsError:
 
 
 def _without_credentials(url: str) -> str:
-    """Remove user information, query and fragment, which may hold keys."""
+    """Return the URL without user information, query and fragment, which may contain secrets."""
     return re.sub(r"[?#].*", "?…", re.sub(r"^([a-z]*:)?.*@", r"\1…@", url), flags=re.DOTALL)

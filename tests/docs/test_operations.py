@@ -28,7 +28,7 @@ from x509proxy.monitoring.snapshot import (
 )
 from x509proxy.monitoring.status_page.history import History, Sample
 from x509proxy.monitoring.status_page.page import status_json
-from x509proxy.service.access_log import _FORGED
+from x509proxy.service.access_log import _MAX_FORGERY_LINES
 from x509proxy.settings import ProxySettings
 
 HANDBOOK = Path(__file__).parents[2] / "docs" / "operations"
@@ -107,4 +107,4 @@ class Numbers(SynchronousTestCase):
             (settings.max_logged_errors_per_second, settings.client.request_id.value),
             (told["max-logged-errors-per-second"], told["client"]["request-id"]),
         )
-        self.assertIn(f"the first {_FORGED} in each second", LOGS)
+        self.assertIn(f"the first {_MAX_FORGERY_LINES} in each second", LOGS)

@@ -136,7 +136,7 @@ class AuditTestCase(SynchronousTestCase):
         )
         # Ten thousand fields take their time where the machine is busy.
         patience = 15.0 if Fault.UNBOUNDED in faults else 2.0
-        pace = Pace(rate=1000.0, patience=patience, quiet=0.02)
+        pace = Pace(rate=1000.0, response_seconds=patience, quiet=0.02)
         lab = ImpatientLab(target, Recording(self.recorder), self.store, pace)
         check_reachable(lab)
         return lab

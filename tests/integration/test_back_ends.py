@@ -287,7 +287,7 @@ class Why(SeveralTestCase):
             answer.start()
             await self.expect_reason(
                 f"https://localhost:{plain.getsockname()[1]}",
-                "it does not speak TLS",
+                "it does not use TLS",
                 server("localhost"),
             )
         answer.join(5)
@@ -307,7 +307,7 @@ class Why(SeveralTestCase):
 
     async def test_not_trusted(self) -> None:
         """One whose certificate nobody has issued whom ``ca`` names, and one whose certificate has expired."""
-        reason = "its certificate is not valid now, or no authority that is trusted here (ca) has issued it"
+        reason = "its certificate is not valid now, or no authority in upstream.ca has issued it"
         await self.expect_reason(self.over_tls(server("localhost")), reason, server("localhost"))
         late = make_self_signed(
             KeyKind.EC, "localhost", server=True, now=datetime(2020, 1, 1, tzinfo=UTC)

@@ -617,7 +617,7 @@ class EveryFormat(HurtingTestCase):
     def start_all(self, trust: Trust) -> None:
         plans = [HeaderPlan(form, f"X-Told-{form.value}".encode()) for form in _FORMS]
         issuers = [
-            HeaderPlan(form, f"X-Issuer-{form.value}".encode(), place=2)
+            HeaderPlan(form, f"X-Issuer-{form.value}".encode(), chain_index=2)
             for form in (Format.PEM, Format.PEM_SPACES, Format.PEM_URL, Format.BASE64_DER)
         ]
         rules = HeaderRules((HeaderPlan(Format.PEM, HEADER.encode()), *plans, *issuers))

@@ -240,7 +240,7 @@ class NotServed(ProxiedTestCase):
         reason = "its address is not among those that are trusted"
         self.assertEqual(
             [
-                (1, "127.0.0.1", "an unknown form of line"), (100, "192.0.2.66", reason), (1, "a unix socket", "no PROXY header"),
+                (1, "127.0.0.1", "an unknown format of the line"), (100, "192.0.2.66", reason), (1, "a unix socket", "no PROXY header"),
             ],
             [(event["count"], event["peer"], event["reason"]) for event in events],
         )  # fmt: skip
@@ -401,9 +401,11 @@ class Places(SynchronousTestCase):
             listen=("tcp:1", "haproxy:tcp:2"), listeners=(ListenerSettings(endpoint="tcp:3"),)
         )
         self.assertEqual(
-            ["tcp:1", "tcp:2", "tcp:3"], [place.description for place in settings.places]
+            ["tcp:1", "tcp:2", "tcp:3"], [place.description for place in settings.all_listeners]
         )
-        self.assertEqual([False, True, False], [place.is_proxied for place in settings.places])
+        self.assertEqual(
+            [False, True, False], [place.is_proxied for place in settings.all_listeners]
+        )
 
     def test_nothing_without_it(self) -> None:
         """A place without it has the factory that it had before."""
@@ -425,7 +427,10 @@ class Places(SynchronousTestCase):
             "proxy-protocol: found none, expected required, since the endpoint begins with haproxy:"
         )
         self.expect(sentence, endpoint="haproxy:tcp:1", proxy_protocol=ProxyProtocol.NONE)
-        sentence = "endpoint: found haproxy: twice, expected it once; proxy-hops says how many headers there are"
+        sentence = (
+            "endpoint: found haproxy: twice, "
+            "expected it once; proxy-hops is the number of PROXY headers"
+        )
         self.expect(sentence, endpoint="haproxy:haproxy:tcp:1")
         sentence = 'proxy-protocol: found none, expected "required" where trusted-proxies or proxy-hops is given'
         self.expect(sentence, trusted_proxies=("10.0.0.0/8",))
@@ -441,7 +446,7 @@ class Places(SynchronousTestCase):
             proxy_protocol=required,
             trusted_proxies=(),
         )
-        expected = "an address, or a network such as 10.0.0.0/8 with no bit set behind its prefix"
+        expected = "an address, or a network such as 10.0.0.0/8 with no bit set after its prefix"
         for odd in ("10.0.0.1/8", "localhost", "10.0.0.0/33", "", "::1/129", "10.0.0"):
             self.expect(
                 f"trusted-proxies: found {odd!r}, expected {expected}",
@@ -514,7 +519,7 @@ class Toml(PkiTestCase):
                 msgspec.structs.replace(settings, listeners=(place,))
             ).warnings
             self.assertEqual(
-                ["listeners.trusted-proxies: tcp:1 believes everybody"] * count,
+                ["listeners.trusted-proxies: tcp:1 trusts every address"] * count,
                 [one.partition(";")[0] for one in warnings],
             )
 
@@ -531,7 +536,7 @@ class Toml(PkiTestCase):
             proxy-hops = 2
             """,
         )
-        first, second = load_settings(str(self.folder / "proxy.toml")).places
+        first, second = load_settings(str(self.folder / "proxy.toml")).all_listeners
         self.assertEqual(
             (True, 1, ("127.0.0.0/8", "::1/128")),
             (first.is_proxied, first.proxy_hops, first.trusted_proxies),

@@ -1039,7 +1039,7 @@ class Faults(AttackTestCase):
         self.start()
         for target, name in (
             ("x509proxy.transport.tls_context", "_read"),
-            ("x509proxy.transport.peer", "asked_of"),
+            ("x509proxy.transport.peer", "client_auth_of"),
             ("x509proxy.forwarding.forwarded_fields", "admit"),
             ("x509proxy.forwarding.forwarded_fields", "_certificate_fields"),
             ("x509proxy.forwarding.forwarded_fields", "sanitize_request"),

@@ -422,10 +422,10 @@ class InMemory(ServiceTestCase):
         """Whatever a port cannot be had for is said."""
         nameless = CannotListenError("", 1, OSError("no such thing"))
         self.assertEqual(
-            "listen: a: no such thing", listening._why_not("listen: a", Failure(nameless))
+            "listen: a: no such thing", listening._reason("listen: a", Failure(nameless))
         )
         self.assertEqual(
-            "listen: a: other", listening._why_not("listen: a", Failure(ValueError("other")))
+            "listen: a: other", listening._reason("listen: a", Failure(ValueError("other")))
         )
 
     def test_keys(self) -> None:
@@ -475,7 +475,7 @@ class InMemory(ServiceTestCase):
         """One that there is not is named at the start too, and what a plug-in objects to is told in its words."""
         for text, words in (
             ("tcp:x", "found 'tcp:x' with the port 'x'"),
-            ("nothing:1", "found 'nothing:1', of a kind that there is not, expected tcp:8443, "),
+            ("nothing:1", "found 'nothing:1', an unknown endpoint type, expected tcp:8443, "),
         ):
             self.expect_sentence(lambda text=text: self.make("--listen", text), f"listen: {words}")  # type: ignore[misc]
         for text in ("ssl:1:privateKey=/nowhere", "ssl"):
@@ -516,7 +516,7 @@ class InMemory(ServiceTestCase):
         """A socket that systemd has not handed over is one sentence, without Twisted's words."""
         for text in ("systemd:domain=INET:name=https", "systemd:domain=INET:index=7"):
             sentence = self.expect_sentence(lambda text=text: self.make("--listen", text))  # type: ignore[misc]
-            expected = "a socket that is not there, expected one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
+            expected = "which systemd has not passed, expected one of LISTEN_FDS or LISTEN_FDNAMES"
             self.assertEqual(f"x509proxy: listen: found {text!r}, {expected}", sentence)
 
     def test_bad_access_log(self) -> None:

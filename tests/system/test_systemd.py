@@ -84,7 +84,7 @@ class Words(ServiceTestCase):
         self.reactor.advance(10)
         self.assertEqual(["WATCHDOG"], self.said())
         self.successResultOf(service.stopService())
-        self.assertEqual(["STOPPING what is in flight ends"], self.said())
+        self.assertEqual(["STOPPING finishing requests in progress"], self.said())
         self.reactor.advance(60)
         self.assertEqual([], self.said())
 
@@ -123,7 +123,9 @@ class Words(ServiceTestCase):
         service, supervisor = self.serve_by_workers()
         reports = self.reload_by_workers(service, supervisor)
         self.successResultOf(service.stopService())
-        self.assertEqual(["WATCHDOG", "RELOADING", "STOPPING what is in flight ends"], self.said())
+        self.assertEqual(
+            ["WATCHDOG", "RELOADING", "STOPPING finishing requests in progress"], self.said()
+        )
         supervisor.on_serving()
         reports.errback(SettingsError("worker 1: of another planet"))
         self.assertEqual([], self.said())

@@ -747,7 +747,7 @@ class Child(InMemory):
         self.receive(NewConfiguration.of(found))
         [message] = self.said()[1:]
         self.assertEqual("not used", message["kind"])
-        self.assertIn("certificate: OpenSSL does not take it", message["error"])
+        self.assertIn("certificate: OpenSSL rejects it", message["error"])
 
     def reject(self, *_: object) -> None:
         raise SSL.Error([("x", "y", "z")])
@@ -759,7 +759,7 @@ class Child(InMemory):
         self.patch(self.worker.running, "use", lambda _: 1 / 0)
         self.receive(NewConfiguration.of(self.configuration()))
         self.assertEqual(
-            [{"kind": "not used", "error": "found an error of the kind ZeroDivisionError"}],
+            [{"kind": "not used", "error": "unexpected error ZeroDivisionError"}],
             self.said()[1:],
         )
         self.assertEqual(
@@ -1131,7 +1131,7 @@ class Serving(Real):
         Path(folder).rename(f"{folder}.old")
         os.kill(daemon.pid, signal.SIGUSR1)
         await until(
-            lambda: daemon.log.count("No such file or directory; the old file goes on") == 3,
+            lambda: daemon.log.count("No such file or directory; the old file stays in use") == 3,
             pause=0.05,
         )
         for number in range(5):
@@ -1140,7 +1140,7 @@ class Serving(Real):
             lambda: Path(f"{folder}.old", "access.log").read_text().count("target=/") == 5,
             pause=0.05,
         )
-        self.assertEqual(3, daemon.log.count("the old file goes on"))
+        self.assertEqual(3, daemon.log.count("the old file stays in use"))
         self.assertNotIn("has ended", daemon.log)
 
     async def test_asyncio(self) -> None:

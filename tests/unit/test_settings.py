@@ -180,7 +180,7 @@ class Toml(SynchronousTestCase):
         for table, sentence in (
             (
                 {"upstream": {"retry-delay": 31}},
-                "retry-delay: found 31, expected no more than max-retry-delay, 30",
+                "retry-delay: found 31, expected max-retry-delay, 30, or less",
             ),
             (
                 {"upstream": {"max-retry-delay": 301}},

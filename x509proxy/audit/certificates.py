@@ -1,4 +1,4 @@
-"""Throw-away client certificates, made when a probe asks for them, in files of one folder."""
+"""Throw-away client certificates, made on demand, in the files of one folder."""
 
 from __future__ import annotations
 
@@ -31,31 +31,29 @@ _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKe
 
 @attrs.frozen
 class Credentials:
-    """A client's certificate and key, in PEM files.
-
-    ``chain``: the DER of the certificates that it sends after its own.
-    """
+    """A client's certificate and key, in PEM files."""
 
     certificate: Path
     key: Path
     der: bytes = attrs.field(repr=False)
     chain: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+    """The certificates that the client sends after its own, in DER."""
 
     @property
     def x509(self) -> x509.Certificate:
-        """The certificate."""
+        """Return the parsed certificate."""
         return x509.load_der_x509_certificate(self.der)
 
     @property
     def private_key(self) -> _Key:
-        """The key."""
+        """Return the loaded private key."""
         found = load_pem_private_key(self.key.read_bytes(), None)
         assert isinstance(found, ec.EllipticCurvePrivateKey)
         return found
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the certificate, in hex."""
+        """Return the SHA-256 of the certificate in hex."""
         return hashlib.sha256(self.der).hexdigest()
 
 
@@ -91,17 +89,23 @@ _CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 
 @attrs.frozen
 class Recipe:
-    """One kind of certificate. ``days``: from now, when it begins and ends to be valid."""
+    """The parameters of a certificate."""
 
     common_name: str = "x509proxy audit"
     key: Callable[[], _Key] = _ec
     days: tuple[int, int] = (-1, 30)
+    """Begin and end of the validity, in days from now."""
     usage: tuple[x509.ObjectIdentifier, ...] = _CLIENT
     names: int = 0
+    """Number of DNS names in the subjectAltName."""
     pss: bool = False
+    """Sign with RSA-PSS."""
     issuer: str = ""
+    """Name of the issuer's recipe. A certificate without one is self-signed."""
     sends: tuple[str, ...] = ()
+    """Names of the certificates that the client sends after its own."""
     critical: bool = False
+    """Add an unknown critical extension."""
     authority: bool = False
 
 
@@ -145,7 +149,7 @@ class Store:
         self._files: dict[str, Credentials] = {}
 
     def get(self, name: str) -> Credentials:
-        """Return the certificate of that name; make it if it is the first time.
+        """Return the certificate with that name, which is made at the first call.
 
         :raises NotApplicable: this machine cannot make it.
         """
@@ -157,8 +161,8 @@ class Store:
         """Return the victim's certificate with a key that is not its own."""
         victim, key = self.get("victim"), self.folder / "stolen.key"
         genuine, wrong = self._made["victim"].key, _ec()
-        # OpenSSL compares the public halves alone when a key is loaded: this one has the
-        # victim's public key beside another's private one, and signs what nobody can verify.
+        # OpenSSL compares only the public keys when it loads a private key. This one has the
+        # victim's public key beside another private key, so its signatures are invalid.
         der = wrong.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         mixed = der.replace(_point(wrong), _point(genuine))
         key.write_bytes(_armour(mixed))
@@ -222,7 +226,7 @@ def _hash_for(key: _Key) -> hashes.SHA256 | None:
 def _name(common_name: str) -> x509.Name:
     if not common_name:
         return x509.Name([])
-    # Not validated: names that RFC 5280 does not allow are the subject of some probes.
+    # Without validation, because some probes need names that RFC 5280 does not allow.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name, _validate=False)])
 
 

@@ -1,4 +1,4 @@
-"""A TLS client over memory buffers: any bytes, any server name, any cut of the first message."""
+"""A TLS client over memory buffers, which can send any bytes and split its first message."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ __all__ = ["Address", "Connection", "Ending", "Tls", "Version"]
 
 @attrs.frozen
 class Address:
-    """A place to connect to; ``name``: the server's name in the handshake and in ``Host``."""
+    """The address of a server."""
 
     host: str
     port: int
     name: str
+    """The server's name in the handshake and in ``Host``."""
 
 
 class Version(enum.Enum):
@@ -35,10 +36,10 @@ class Version(enum.Enum):
 
 
 class Ending(enum.Enum):
-    """The end of a connection, as the client saw it."""
+    """The end of a connection, as the client observed it."""
 
     OPEN = "open"
-    """Nothing more came in time."""
+    """The connection is open, and no more data was received in time."""
     CLOSED = "closed"
     ALERT = "TLS alert"
     REFUSED = "handshake refused"
@@ -46,28 +47,28 @@ class Ending(enum.Enum):
 
 @attrs.frozen
 class Tls:
-    """The parameters of one handshake.
-
-    ``server_name``: ``None`` for the address's own, empty for no SNI. ``segment``: bytes for each
-    TCP segment of the first message; ``fragment``: bytes for each TLS record of it.
-    """
+    """The parameters of a handshake."""
 
     client: Credentials | None = None
     server_name: str | None = None
+    """Name for SNI. ``None`` stands for that of the address, and ``""`` for no SNI."""
     version: Version | None = None
     protocols: tuple[bytes, ...] = ()
+    """Application protocols for ALPN."""
     segment: int = 0
+    """Bytes of each TCP segment of the first message. 0 stands for one segment."""
     fragment: int = 0
+    """Bytes of each TLS record of the first message. 0 stands for one record."""
     session: SSL.Session | None = attrs.field(default=None, repr=False)
     context: SSL.Context | None = attrs.field(default=None, repr=False)
 
     def shared(self) -> Tls:
-        """Return the same in a context of its own, whose sessions can be resumed."""
+        """Return the parameters with a context whose sessions can be resumed."""
         context = _context(attrs.evolve(self, client=None))
         return attrs.evolve(self, context=context)
 
     def resume(self, session: SSL.Session, context: SSL.Context | None) -> Tls:
-        """Return the same with a session to resume, in the context that it comes from."""
+        """Return the parameters with a session to resume, and its context."""
         return attrs.evolve(self, session=session, context=context)
 
 
@@ -77,7 +78,7 @@ _RECORD_HEAD = 5
 
 
 class Connection:
-    """One TLS connection. ``ending`` tells how it ended, ``alert`` the reason OpenSSL gave."""
+    """A TLS connection. ``ending`` is its state, and ``alert`` is OpenSSL's reason for an end."""
 
     def __init__(self, address: Address, tls: Tls) -> None:
         self.ending = Ending.OPEN
@@ -106,27 +107,27 @@ class Connection:
 
     @property
     def protocol(self) -> bytes:
-        """The application protocol that ALPN chose."""
+        """Return the application protocol that ALPN selected."""
         return self._openssl.get_alpn_proto_negotiated()
 
     @property
     def version(self) -> str:
-        """The name of the version of TLS."""
+        """Return the name of the TLS version."""
         return self._openssl.get_protocol_version_name()
 
     @property
     def authorities(self) -> int:
-        """The number of authorities that the server's CertificateRequest names."""
+        """Return the number of authorities in the server's CertificateRequest."""
         return len(self._openssl.get_client_ca_list())
 
     @property
     def session(self) -> SSL.Session | None:
-        """The session to resume with."""
+        """Return the session for a resumption."""
         return self._openssl.get_session()
 
     @property
     def resumed(self) -> bool:
-        """Return whether the server resumed the session that was offered."""
+        """Return True if the server resumed the offered session."""
         return bool(lib.SSL_session_reused(self._openssl._ssl))  # noqa: SLF001
 
     def _shake_hands(self) -> None:
@@ -145,7 +146,7 @@ class Connection:
         self._flush()
 
     def renegotiate(self) -> bool:
-        """Ask for another handshake on this connection; return whether the server agreed."""
+        """Start another handshake on this connection, and return True if the server accepts it."""
         try:
             self._openssl.renegotiate()
             self._openssl.do_handshake()
@@ -157,7 +158,7 @@ class Connection:
         return self.ending is Ending.OPEN and self._openssl.total_renegotiations() > 0
 
     def send(self, data: bytes) -> None:
-        """Send bytes; nothing happens on a connection that has ended."""
+        """Send bytes, unless the connection has ended."""
         if self.ending is not Ending.OPEN:
             return
         try:
@@ -168,7 +169,7 @@ class Connection:
             self._fail(error, Ending.ALERT)
 
     def read(self, seconds: float) -> bytes:
-        """Return the next bytes; none after so many seconds, or at the end."""
+        """Return the next bytes, or ``b""`` after that time or at the end."""
         end = time.monotonic() + seconds
         while self.ending is Ending.OPEN:
             try:
@@ -201,7 +202,7 @@ class Connection:
         try:
             while data := self._pending():
                 for at, piece in enumerate(_cut(data, self._tls) if first else [data]):
-                    # A pause, or the kernel would put the segments together again.
+                    # Without a pause, the kernel would merge the segments.
                     time.sleep(_SEGMENT_PAUSE if at else 0)
                     self._socket.sendall(piece)
         except OSError:
@@ -215,7 +216,7 @@ class Connection:
             return b""
 
     def _fill(self, seconds: float, ending: Ending) -> bool:
-        """Read from the socket; return whether anything came."""
+        """Read from the socket, and return True if there was data."""
         self._socket.settimeout(max(seconds, 0.001))
         try:
             data = self._socket.recv(65536)
@@ -234,7 +235,7 @@ class Connection:
 
 def _context(tls: Tls) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    # The auditor judges the terminator's treatment of clients, not its own certificate.
+    # The audit is about the terminator's treatment of clients, not about its own certificate.
     context.set_verify(SSL.VERIFY_NONE)
     context.set_options(SSL.OP_LEGACY_SERVER_CONNECT)
     # Old versions and short keys are the subject of some probes.
@@ -253,7 +254,7 @@ def _context(tls: Tls) -> SSL.Context:
 
 
 def _cut(data: bytes, tls: Tls) -> list[bytes]:
-    """Return the first flight in the pieces that the parameters ask for."""
+    """Return the first flight in pieces, as the parameters specify."""
     if tls.fragment:
         head, body = data[:3], data[_RECORD_HEAD:]
         parts = [body[at : at + tls.fragment] for at in range(0, len(body), tls.fragment)]

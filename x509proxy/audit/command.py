@@ -1,4 +1,4 @@
-"""The command ``x509proxy audit``: options to values, one run, and its reports."""
+"""The command ``x509proxy audit``: checked options, a run, and its reports."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _FORMATS = {form.value: form for form in Format if form is not Format.TOKEN_CLAI
 
 
 def audit(**arguments: object) -> int:
-    """Run the command; return 0 without failures, 1 with some, 2 if it could not run."""
+    """Run the command, and return 0 without failures, 1 with failures, 2 if it cannot run."""
     options = Options(**arguments)  # type: ignore[arg-type]
     try:
         if options.list:
@@ -116,7 +116,7 @@ def _offer_authority(options: Options, store: Store) -> None:
     with options.authority.open("xb") as file:
         file.write(store.get(AUTHORITY).certificate.read_bytes())
     print(
-        f"{options.authority}: put it into the terminator's trust store, then press Enter",
+        f"{options.authority}: add it to the terminator's trust store, then press Enter",
         file=sys.stderr,
     )
     sys.stdin.readline()
@@ -143,7 +143,7 @@ def _write(options: Options, report: Report) -> None:
 def chosen(options: Options) -> list[Probe]:
     """Return the probes to run.
 
-    :raises SettingsError: there is none of that id.
+    :raises SettingsError: an id is unknown.
     """
     known = {probe.id: probe for probe in PROBES}
     for id_ in options.only:
@@ -157,9 +157,9 @@ def chosen(options: Options) -> list[Probe]:
 
 
 def read_target(options: Options) -> Target:
-    """Return the terminator and the fields to watch.
+    """Return the terminator and the fields with the certificate.
 
-    :raises SettingsError: an option is missing or unfit.
+    :raises SettingsError: an option is missing or invalid.
     """
     if options.url is None:
         raise SettingsError(
@@ -200,8 +200,8 @@ def _visible(key: str, text: str) -> str:
     return text
 
 
-def _elsewhere(address: Address, place: str) -> Address:
-    found = _address("connect", f"https://{place}", "https")
+def _elsewhere(address: Address, host_and_port: str) -> Address:
+    found = _address("connect", f"https://{host_and_port}", "https")
     return attrs.evolve(address, host=found.host, port=found.port)
 
 
@@ -212,7 +212,7 @@ def _fields(options: Options) -> tuple[Field, ...]:
             raise SettingsError("header: found none, expected --header, --header-file or --preset")
         return (Field(name, _FORMATS[options.format or Format.PEM_URL.value]),)
     preset = find_preset(without_secrets(options.preset))
-    plans = [(plan.name, plan.form) for plan in preset.plans if plan.place == 1]
+    plans = [(plan.name, plan.form) for plan in preset.plans if plan.chain_index == 1]
     if any(form not in _FORMATS.values() for _, form in plans):
         # Without a field for the certificate every probe would pass.
         raise SettingsError(f"preset: found {preset.name}, expected one with a certificate header")

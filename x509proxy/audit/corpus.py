@@ -1,4 +1,4 @@
-"""Headers by which servers learn of a certificate or a path, for probes, exports and tests."""
+"""Names of headers with a certificate or a path, for probes, exports and tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from x509proxy.forwarding.known_claims import CERTIFICATE_CLAIMS
 __all__ = ["CLAIMS", "KNOWN_CLAIMS", "SIBLINGS"]
 
 Sibling = tuple[str, str, tuple[bytes, ...]]
-"""A probe's id, its origin, and the names of the fields."""
+"""The id of a probe, its origin, and the names of the fields."""
 
 SIBLINGS: tuple[Sibling, ...] = (
     ("sibling-rfc9440", "RFC 9440 section 4", (b"Client-Cert", b"Client-Cert-Chain")),
@@ -41,6 +41,6 @@ SIBLINGS: tuple[Sibling, ...] = (
     ("sibling-rewrite", "Symfony CVE-2018-14773", (b"X-Original-URL", b"X-Rewrite-URL")),
 )
 CLAIMS: tuple[bytes, ...] = tuple(name for _, _, names in SIBLINGS for name in names)
-"""All of these names. Clients may not send them."""
+"""All of these names, which clients must not send."""
 KNOWN_CLAIMS: tuple[bytes, ...] = CERTIFICATE_CLAIMS
-"""The headers of all products that the proxy removes, and that its own tests forge."""
+"""All product-specific headers that the proxy removes and its tests forge."""

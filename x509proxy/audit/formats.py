@@ -1,7 +1,7 @@
-"""Certificate formats as a strict server reads them, written a second time and on purpose.
+"""Strict parsers of the certificate formats, independent of the proxy's own encoders.
 
-:mod:`x509proxy.forwarding.certificate_formats` writes these formats; an error there must not be
-repeated by the auditor. Of it, only the names of the formats are shared.
+:mod:`x509proxy.forwarding.certificate_formats` encodes these formats, and an error there must not
+    be repeated here. Only the names of the formats are shared.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CERTIFICATES = frozenset(
 )
 """The formats that identify one certificate."""
 WITH_NONE = frozenset({Format.VERDICT, Format.VERIFY, Format.LITERAL})
-"""The formats of fields that are present without a certificate too."""
+"""The formats of fields that are sent without a certificate too."""
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _BODY = r"[A-Za-z0-9+/]+={0,2}"
@@ -47,7 +47,7 @@ def folds(name: bytes) -> bytes:
 
 
 def read(form: Format, value: bytes) -> str | None:
-    """Return the SHA-256 of the certificate in a value, in hex, or ``None`` if a server fails."""
+    """Return the SHA-256 of the certificate in a value, in hex, or ``None`` if it is invalid."""
     reader = _READERS[form]
     try:
         return reader(value.decode("ascii"))
@@ -56,7 +56,7 @@ def read(form: Format, value: bytes) -> str | None:
 
 
 def _digest(body: str) -> str:
-    # binascii.Error is a ValueError: the value is not the base64 that it appears to be.
+    # Invalid base64 raises binascii.Error, which is a ValueError.
     return hashlib.sha256(base64.b64decode(body, validate=True)).hexdigest()
 
 
@@ -66,13 +66,13 @@ def _pem(value: str) -> str | None:
 
 
 def _pem_spaces(value: str) -> str | None:
-    # Apache's form; the servers that read it take any white space (SSLValve, Keycloak).
+    # The servers that read Apache's format accept any white space (SSLValve, Keycloak).
     found = re.fullmatch(f"{_BEGIN} ?([A-Za-z0-9+/= ]+?) ?{_END} ?", value)
     return _digest(found[1].replace(" ", "")) if found else None
 
 
 def _pem_url(value: str) -> str | None:
-    # A form decoder, as most servers have one: a literal "+" would become a space.
+    # Most servers use a form decoder, which converts a literal "+" to a space.
     text = unquote_to_bytes(value.replace("+", " ")).decode("ascii")
     found = re.fullmatch(f"{_BEGIN}\n((?:[A-Za-z0-9+/=]+\n)+){_END}\n?", text)
     return _digest(found[1].replace("\n", "")) if found else None
@@ -115,11 +115,11 @@ _READERS: dict[Format, Callable[[str], str | None]] = {
 }
 
 
-# Writing, for forged values alone.
+# Writing, only for forged values.
 
 
 def encode(form: Format, der: bytes) -> bytes:
-    """Return a forged value: the victim's certificate, as a server would read it."""
+    """Return a forged value with the victim's certificate, as a server would parse it."""
     writer = _WRITERS.get(form)
     return writer(der).encode("ascii") if writer else b"x509proxy-audit-forged"
 

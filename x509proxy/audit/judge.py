@@ -1,4 +1,4 @@
-"""The rules by which an exchange is judged: each yields one sentence for each fault."""
+"""The rules for exchanges. Each yields a sentence for each fault."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def _name(name: bytes) -> str:
 
 
 def _identity(lab: Lab, arrival: Arrival) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the fields that some server reads as one of those with the certificate."""
+    """Yield the fields that a server may take for one with the certificate."""
     seen = [*arrival.pairs, *_lines(arrival)]
     return (pair for pair in seen if formats.folds(pair[0]) in lab.folded)
 
 
 def _lines(arrival: Arrival) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the head's lines as a server splits them that takes any CR or LF for an end."""
+    """Yield the lines of the head as a server splits them that accepts any CR or LF."""
     for line in re.split(rb"[\r\n]+", arrival.raw.partition(b"\r\n\r\n")[0]):
         name, _, value = line.partition(b":")
         yield name.strip(), value
 
 
 def forged(lab: Lab, exchange: Exchange) -> Iterator[str]:
-    """Yield a fault for each forged value that arrived under a name that a server may read."""
+    """Yield a fault for each forged value under a name that a server may read."""
     for arrival in exchange.arrived:
         for name, value in _identity(lab, arrival):
             if lab.is_forged(value):
@@ -76,10 +76,10 @@ def genuine(lab: Lab, exchange: Exchange) -> Iterator[str]:
 def _same(field: Field, value: bytes, digest: str) -> Iterator[str]:
     found = formats.read(field.form, value)
     if found != digest:
-        what = (
+        problem = (
             "another certificate" if found else f"no certificate in the format {field.form.value}"
         )
-        yield f"{_name(field.name)}: found {what}, expected the certificate of the handshake"
+        yield f"{_name(field.name)}: found {problem}, expected the certificate of the handshake"
 
 
 def present(lab: Lab, exchange: Exchange) -> Iterator[Arrival]:

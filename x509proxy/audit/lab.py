@@ -1,4 +1,4 @@
-"""The bench of one audit: it sends what a probe asks for, and pairs it with what arrived."""
+"""The environment of an audit, which sends requests and pairs them with those that arrived."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from x509proxy.settings import Format, SettingsError
 
 __all__ = ["Exchange", "Field", "Lab", "Pace", "Response", "Target", "get", "message"]
 
-_LONGEST_REPLY = 1 << 22
+_MAX_REPLY_BYTES = 1 << 22
 
 
 @attrs.frozen
@@ -33,29 +33,37 @@ class Field:
 
 @attrs.frozen
 class Target:
-    """The terminator, and its other doors. ``paths``: further targets that the back end serves."""
+    """The terminator, with other ways to the back end."""
 
     address: Address
     fields: tuple[Field, ...]
     direct: Address | None = None
+    """The back end's own address."""
     plain: Address | None = None
+    """The terminator's port without TLS."""
     paths: tuple[bytes, ...] = ()
+    """Additional targets that the back end serves."""
     other_names: tuple[str, ...] = ()
+    """Other server names of the terminator."""
 
 
 @attrs.frozen
 class Pace:
-    """Bounds: connections a second and in all, seconds to wait for a response and for silence."""
+    """The limits of an audit."""
 
     rate: float = 100.0
+    """Connections per second."""
     connections: int = 3000
-    patience: float = 3.0
+    """Connections in all."""
+    response_seconds: float = 3.0
+    """Time to wait for a response."""
     quiet: float = 0.04
+    """Time without data, in seconds, after which nothing more is expected."""
 
 
 @attrs.frozen
 class Response:
-    """One response, as h11 reads it."""
+    """A response, as parsed by h11."""
 
     status: int
     pairs: tuple[tuple[bytes, bytes], ...] = ()
@@ -68,7 +76,7 @@ class Response:
 
 @attrs.frozen
 class Exchange:
-    """Bytes that were sent on one connection, the reply, and the requests that arrived."""
+    """The bytes sent on a connection, the reply, and the requests that arrived."""
 
     sent: bytes = attrs.field(repr=False)
     reply: bytes = attrs.field(repr=False)
@@ -81,12 +89,12 @@ class Exchange:
 
     @property
     def status(self) -> int:
-        """The status of the first response, 0 without one."""
+        """Return the status of the first response, or 0."""
         return self.responses[0].status if self.responses else 0
 
 
 class Source(Protocol):
-    """Where the requests that arrived are read from."""
+    """A source of the requests that arrived at the back end."""
 
     def arrivals(
         self, token: bytes, responses: Iterable[Response], quiet: float
@@ -97,36 +105,36 @@ class Source(Protocol):
 
 @attrs.frozen
 class Recording:
-    """The requests are read from a recorder of this audit's own."""
+    """A source that reads the requests from the recorder of this audit."""
 
     recorder: Recorder
 
     def arrivals(
         self, token: bytes, responses: Iterable[Response], quiet: float
     ) -> tuple[Arrival, ...]:
-        """Return the requests with a token, however they arrived."""
+        """Return the recorded requests with a token."""
         return self.recorder.collect(token, quiet)
 
 
 @attrs.frozen
 class Echoes:
-    """The requests are read from the responses of an ``x509proxy echo`` that runs elsewhere."""
+    """A source that reads the requests from the responses of an ``x509proxy echo``."""
 
     def arrivals(
         self, token: bytes, responses: Iterable[Response], quiet: float
     ) -> tuple[Arrival, ...]:
-        """Return the requests with a token whose responses came back."""
+        """Return the requests with a token in the responses."""
         found = (from_echo(response.body) for response in responses)
         return tuple(each for each in found if each is not None and token in each.raw)
 
 
 class Lab:
-    """One audit's means. A probe sends with :meth:`send`, and reads the exchange."""
+    """The environment of an audit. A probe calls :meth:`send` and checks the exchange."""
 
     slow_seconds = 65.0
-    """Seconds for which an unfinished head is kept up, and"""
+    """Time for an unfinished head after which a missing deadline is a fault."""
     many_requests = 5000
-    """requests on one connection, before a bound is found missing."""
+    """Requests on a connection after which a missing limit is a fault."""
 
     def __init__(self, target: Target, source: Source, store: Store, pace: Pace = Pace()) -> None:
         self.target = target
@@ -143,20 +151,20 @@ class Lab:
     # The fields.
 
     def forged_value(self, field: Field) -> bytes:
-        """Return the value by which a client would pass as the victim."""
+        """Return the value by which a client would impersonate the victim."""
         return self._forged[field.name]
 
     def is_forged(self, value: bytes) -> bool:
-        """Return whether a forged value is in this one."""
+        """Return True if the value contains a forged one."""
         return any(forged in value for forged in self._forged.values())
 
     @property
     def identifying(self) -> tuple[Field, ...]:
-        """The fields that hold a certificate, or one value that identifies it."""
+        """Return the fields with a certificate, or with a value that identifies it."""
         return tuple(field for field in self.target.fields if field.form in formats.CERTIFICATES)
 
     def holds(self, value: bytes, der: bytes) -> bool:
-        """Return whether a certificate is in a value, in any of the formats."""
+        """Return True if the value contains a certificate in any format."""
         forms = formats.CERTIFICATES | {Format.RFC9440_CHAIN}
         return any(formats.encode(form, der).strip(b":") in value for form in forms)
 
@@ -174,7 +182,7 @@ class Lab:
 
     @property
     def recorder(self) -> Recorder:
-        """The recorder.
+        """Return the recorder.
 
         :raises NotApplicable: the back end is an echo elsewhere.
         """
@@ -183,10 +191,10 @@ class Lab:
         return self._source.recorder
 
     def fill(self, template: bytes, field: Field | None = None, token: bytes = b"") -> bytes:
-        """Return a template with its places filled: names, the forged value, host and token."""
+        """Return a template with values for its names, the forged value, host and token."""
         field = field or self.target.fields[0]
         name = field.name
-        places = {
+        values = {
             b"{name}": name,
             b"{lower}": name.lower(),
             b"{upper}": name.upper(),
@@ -202,16 +210,16 @@ class Lab:
             b"{host}": self.target.address.name.encode("ascii"),
             b"{token}": token,
         }
-        for place, text in places.items():
-            template = template.replace(place, text)
+        for placeholder, text in values.items():
+            template = template.replace(placeholder, text)
         return template
 
     # Connections.
 
     def connect(self, tls: Tls, address: Address | None = None) -> Connection:
-        """Open a connection, at the pace and within the number that this audit has.
+        """Open a connection, within the limits of this audit.
 
-        :raises SettingsError: the number is used up, or nothing listens there.
+        :raises SettingsError: the number of connections is exceeded, or the connection fails.
         """
         self._count += 1
         if self._count > self.pace.connections:
@@ -221,15 +229,15 @@ class Lab:
         now = time.monotonic()
         time.sleep(max(0.0, self._next - now))
         self._next = max(now, self._next) + 1 / self.pace.rate
-        place = address or self.target.address
+        server = address or self.target.address
         try:
-            return Connection(place, tls)
+            return Connection(server, tls)
         except OSError as error:
-            where = f"{place.host}:{place.port}"
+            where = f"{server.host}:{server.port}"
             raise SettingsError(f"{where}: found no connection ({error}), expected one") from None
 
     def tls(self, client: str | Credentials = "", **options: object) -> Tls:
-        """Return the parameters of a handshake with the client certificate of that name."""
+        """Return the parameters of a handshake with the client certificate that has that name."""
         found = self.store.get(client) if isinstance(client, str) and client else client or None
         return Tls(client=found, **options)  # type: ignore[arg-type]
 
@@ -241,7 +249,7 @@ class Lab:
         tls: Tls | None = None,
         address: Address | None = None,
     ) -> Exchange:
-        """Send the bytes of a template on a new connection; return all that came of it."""
+        """Send a template on a new connection, and return the exchange."""
         parameters = tls or self.tls(client)
         with self.connect(parameters, address) as connection:
             return self.ask(connection, template, parameters.client, field)
@@ -253,7 +261,7 @@ class Lab:
         client: Credentials | None,
         field: Field | None = None,
     ) -> Exchange:
-        """Send the bytes of a template on this connection, and read the responses."""
+        """Send a template on this connection, and return the exchange."""
         token = self.token()
         sent = self.fill(template, field, token)
         connection.send(sent)
@@ -268,7 +276,7 @@ class Lab:
         client: Credentials | None,
         token: bytes,
     ) -> Exchange:
-        """Return the exchange, and keep it for the report."""
+        """Return an exchange, after storing it for the report."""
         responses = parse_responses(reply, sent)
         made = Exchange(
             sent,
@@ -289,7 +297,7 @@ class Lab:
 
     @staticmethod
     def token() -> bytes:
-        """Return a new token, by which a request is recognised when it arrives."""
+        """Return a new token, which identifies a request at the back end."""
         return b"audit" + secrets.token_hex(8).encode("ascii")
 
 
@@ -299,7 +307,7 @@ class Lab:
 def get(
     *lines: bytes, target: bytes = b"/", method: bytes = b"GET", version: bytes = b"1.1"
 ) -> bytes:
-    """Return the template of a request without a body, on a connection that ends with it."""
+    """Return the template of a request without a body and with ``Connection: close``."""
     return message(*lines, b"Connection: close", target=target, method=method, version=version)
 
 
@@ -321,14 +329,14 @@ def message(
 def read_reply(connection: Connection, sent: bytes, pace: Pace) -> bytes:
     """Read until the end, or until a complete response is followed by silence."""
     data = bytearray()
-    wait = pace.patience
-    while connection.ending is Ending.OPEN and len(data) < _LONGEST_REPLY:
+    wait = pace.response_seconds
+    while connection.ending is Ending.OPEN and len(data) < _MAX_REPLY_BYTES:
         piece = connection.read(wait)
         if not piece:
             break
         data += piece
-        # Then only for another response, which a smuggled request would have.
-        wait = 2 * pace.quiet if parse_responses(bytes(data), sent) else pace.patience
+        # A short wait then, for the response of a smuggled request.
+        wait = 2 * pace.quiet if parse_responses(bytes(data), sent) else pace.response_seconds
     return bytes(data)
 
 
@@ -369,6 +377,6 @@ def _one(parser: h11.Connection, data: bytes) -> Response | None:
                     break
     except h11.RemoteProtocolError:
         pass
-    # A body that ends with the connection, or is cut: the head alone is a response too.
+    # The body may end with the connection, so a head without Content-Length is a response too.
     complete = status and not any(name.lower() == b"content-length" for name, _ in pairs)
     return Response(status, pairs, bytes(body)) if complete else None

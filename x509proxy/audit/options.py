@@ -1,4 +1,4 @@
-"""The options of ``x509proxy audit`` and ``export``, without the modules that they need later."""
+"""The options of ``x509proxy audit`` and ``export``, without imports of the other modules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--direct", metavar="URL", help="the back end's own address, which must not be reachable")
     add("--plain", metavar="URL", help="the terminator's unencrypted port")
-    add("--path", action="append", default=[], help="a further path that the back end serves")
+    add("--path", action="append", default=[], help="another path that the back end serves")
     add(
         "--other-name",
         action="append",
@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="run this probe alone; may be repeated",
     )
-    add("--list", action="store_true", help="list the probes, and leave")
+    add("--list", action="store_true", help="list the probes and exit")
     add("--hostile", action="store_true", help="run the probes for denial of service too")
     add("--rate", type=float, default=100.0, help="connections a second at most (100)")
     add(
@@ -70,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--verbose",
         action="store_true",
-        help="show everything that went over the wire for a failure",
+        help="show all bytes that were sent and received for a failure",
     )
     add("--json", action="store_true", help="print JSON instead of the table")
     for kind in ("junit", "sarif", "html"):
@@ -79,7 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """The command line, as argparse leaves it."""
+    """The parsed command line."""
 
     url: str | None
     preset: str | None

@@ -19,8 +19,8 @@ def open_plain(
     sent = lab.fill(template, field, token)
     reply = bytearray()
     try:
-        place = address.host, address.port
-        with socket.create_connection(place, lab.pace.patience) as connection:
+        server = address.host, address.port
+        with socket.create_connection(server, lab.pace.response_seconds) as connection:
             connection.sendall(sent)
             with contextlib.suppress(TimeoutError, ConnectionError):
                 while data := connection.recv(65536):

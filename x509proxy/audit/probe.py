@@ -1,4 +1,4 @@
-"""One promise of a terminator: its id, its severity, its origin, and the script that tests it."""
+"""Probes: each is a promise of a terminator with its severity, its origin, and a test script."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Severity(enum.Enum):
     """The consequence of a failure, the worst first."""
 
     CRITICAL = "critical"
-    """A client can pass as any other client."""
+    """A client can impersonate any other client."""
     HIGH = "high"
-    """One more mistake, or one kind of back end, and a client can pass as another."""
+    """A client can impersonate another with one more mistake, or with some types of back ends."""
     MEDIUM = "medium"
     """A client loses its identity, or a defence in depth is missing."""
     LOW = "low"
@@ -57,7 +57,7 @@ class Severity(enum.Enum):
 
     @property
     def rank(self) -> int:
-        """The place in the order, 0 for the worst."""
+        """Return the position in the order, 0 for the worst."""
         return list(Severity).index(self)
 
 
@@ -73,19 +73,19 @@ class Product(enum.Enum):
 
 
 class Watch(enum.Enum):
-    """The kind of back end that a probe needs."""
+    """The type of back end that a probe needs."""
 
     ANY = "any"
     RECORDER = "the recording back end (--listen)"
-    """The bytes that arrived, or a back end that responds as told."""
+    """A back end that shows the received bytes and can send any response."""
 
 
 class NotApplicable(Exception):
-    """This terminator, or this run, has nothing to test; the text is the reason."""
+    """A probe that does not apply to this terminator or this run. The text is the reason."""
 
 
 Script = Callable[["Lab"], Iterator[str]]
-"""Sends requests, and yields one sentence for each fault found."""
+"""A function that sends requests and yields a sentence for each fault."""
 Remedies = tuple[tuple[Product, str], ...]
 
 
@@ -100,18 +100,19 @@ def remedies(**lines: str) -> Remedies:
 
 @attrs.frozen
 class Probe:
-    """One promise. ``reference``: the CVE, advisory or RFC section that it comes from."""
+    """A promise of a terminator, and its test."""
 
     id: str
     group: Group
     severity: Severity
     promise: str
     reference: str
+    """The CVE, advisory or RFC section that the promise comes from."""
     script: Script = attrs.field(repr=False)
     remedies: Remedies = attrs.field(default=(), repr=False)
     watch: Watch = Watch.ANY
 
     @property
     def hostile(self) -> bool:
-        """Return whether the probe is a denial of service, sent with ``--hostile`` alone."""
+        """Return True for a denial of service, which needs ``--hostile``."""
         return self.group is Group.HOSTILE

@@ -1,8 +1,8 @@
-"""A back end that records each request as it arrived, byte for byte, and responds as it is told.
+"""A back end that records the bytes of each request, and sends configurable responses.
 
-h11 reads the requests, with a new reader for each, so that any response may be sent. A request
-that h11 rejects is recorded as malformed, with its fields split at the ends of lines: it arrived,
-and some other server would have served it.
+h11 parses the requests, with a new parser for each, so that any response can be sent. A request
+that h11 rejects is recorded as malformed, with its fields split at line ends, because other servers
+might accept it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import h11
 
 from x509proxy.settings import SettingsError
 
-__all__ = ["INCOMPLETE", "Answer", "Arrival", "Listener", "Recorder", "from_echo", "parse_listen"]
+__all__ = ["INCOMPLETE", "Arrival", "Listener", "Recorder", "Reply", "from_echo", "parse_listen"]
 
 INCOMPLETE = "the connection ended inside the message"
 Pairs = tuple[tuple[bytes, bytes], ...]
@@ -30,7 +30,7 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 
 @attrs.frozen
 class Arrival:
-    """One request as the back end received it. ``fault``: the reason why it is malformed."""
+    """A request as received. ``fault`` is the reason why it is malformed, or ``""``."""
 
     method: bytes
     target: bytes
@@ -41,25 +41,26 @@ class Arrival:
     fault: str = ""
 
     def values(self, name: bytes) -> list[bytes]:
-        """Return the values of a field, by its name without case."""
+        """Return the values of a field, ignoring the case of its name."""
         return [value for other, value in self.pairs if other.lower() == name.lower()]
 
 
 @attrs.frozen
-class Answer:
-    """The bytes of a response, and whether the connection ends with them."""
+class Reply:
+    """The bytes of a response."""
 
     data: bytes
     close: bool = False
+    """Close the connection after them."""
 
 
-Responder = Callable[[Arrival], Answer | None]
-"""Chooses the response to one request; ``None`` for the usual one."""
+Responder = Callable[[Arrival], Reply | None]
+"""A function that returns the response to a request, or ``None`` for the usual one."""
 
 
 @attrs.frozen
 class Listener:
-    """A place to listen: an address and port, or the path of a unix socket."""
+    """The address and port of a listener, or the path of its unix socket."""
 
     host: str = ""
     port: int = 0
@@ -72,9 +73,9 @@ _UNIX = re.compile(r"unix:(?:address=)?([^:]+)")
 
 
 def parse_listen(text: str) -> Listener:
-    """Return the place that a Twisted endpoint names.
+    """Parse ``tcp:PORT[:interface=ADDRESS]`` or ``unix:PATH``.
 
-    :raises SettingsError: it is neither ``tcp:PORT[:interface=ADDRESS]`` nor ``unix:PATH``.
+    :raises SettingsError: the text is neither.
     """
     if found := _TCP.fullmatch(text):
         host = (found[2] or "127.0.0.1").replace("\\:", ":")
@@ -103,7 +104,7 @@ class Recorder:
 
     @property
     def port(self) -> int:
-        """The port, if it listens at one."""
+        """Return the port, or 0 for a unix socket."""
         address: object = self._server.server_address
         return int(address[1]) if isinstance(address, tuple) else 0
 
@@ -114,32 +115,32 @@ class Recorder:
         self._thread.join(5)
 
     def accept(self) -> int:
-        """Count one more connection; return its number."""
+        """Count a new connection, and return its number."""
         with self._lock:
             self._connections += 1
             self._last = time.monotonic()
             return self._connections
 
     def touch(self) -> None:
-        """Note that bytes arrived."""
+        """Record the time of received bytes."""
         self._last = time.monotonic()
 
-    def record(self, arrival: Arrival) -> Answer:
-        """Keep a request; return the response to it."""
+    def record(self, arrival: Arrival) -> Reply:
+        """Store a request, and return the response."""
         with self._lock:
             self._arrivals.append(arrival)
             self._last = time.monotonic()
         return self.responder(arrival) or usual(arrival)
 
     def collect(self, token: bytes, quiet: float) -> tuple[Arrival, ...]:
-        """Return the requests with this token, once nothing has arrived for ``quiet`` seconds."""
+        """Return the requests with a token, after ``quiet`` seconds without received bytes."""
         end = time.monotonic() + 20 * quiet
         time.sleep(quiet / 4)
         while (left := self._last + quiet - time.monotonic()) > 0 and time.monotonic() < end:
             time.sleep(left)
         with self._lock:
             found = tuple(each for each in self._arrivals if token in each.raw)
-            # What came without a token is of no audit, such as a balancer's health check.
+            # Requests without a token do not belong to an audit, such as health checks.
             self._arrivals = [each for each in self._arrivals if token not in each.raw][-1000:]
         return found
 
@@ -163,7 +164,7 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(address, _Conversation)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore connections that the terminator cut."""
+        """Ignore connections that the terminator closed."""
 
 
 class _Server6(_Server):
@@ -176,7 +177,7 @@ class _UnixServer(_Server):
 
 
 class _Conversation(socketserver.BaseRequestHandler):
-    """One connection: a request after another, until one side closes."""
+    """A connection, with one request after another until a side closes it."""
 
     server: _Server
     request: socket.socket
@@ -188,14 +189,14 @@ class _Conversation(socketserver.BaseRequestHandler):
             arrival, left = self._next(number, left)
             if arrival is None:
                 return
-            answer = self.server.recorder.record(arrival)
+            reply = self.server.recorder.record(arrival)
             with contextlib.suppress(OSError):
-                self.request.sendall(answer.data)
-            if answer.close or arrival.fault:
+                self.request.sendall(reply.data)
+            if reply.close or arrival.fault:
                 return
 
     def _next(self, number: int, left: bytes) -> tuple[Arrival | None, bytes]:
-        """Read one request; return it and the bytes that came after it."""
+        """Read a request, and return it with the bytes after it."""
         reader = _Reader(left, number)
         while not reader.done:
             if reader.wants_continue():
@@ -210,7 +211,7 @@ class _Conversation(socketserver.BaseRequestHandler):
 
 
 class _Reader:
-    """The reading of one request, by h11."""
+    """The h11 parser of a single request."""
 
     def __init__(self, data: bytes, number: int) -> None:
         self.done = False
@@ -226,13 +227,13 @@ class _Reader:
             self.receive(data)
 
     def wants_continue(self) -> bool:
-        """Return whether the client waits for ``100 Continue``, once."""
+        """Return True, only once, if the client waits for ``100 Continue``."""
         waits = self._parser.they_are_waiting_for_100_continue and not self._continued
         self._continued = self._continued or waits
         return waits
 
     def receive(self, data: bytes) -> None:
-        """Take bytes; none at the end of the connection."""
+        """Process received bytes. ``b""`` is the end of the connection."""
         if not data:
             self._finish(INCOMPLETE)
             return
@@ -255,7 +256,7 @@ class _Reader:
         else:
             self.left = self._parser.trailing_data[0]
             del self._raw[len(self._raw) - len(self.left) :]
-            # Trailer fields are of the message: a server may merge them with the head.
+            # Trailer fields count too, since a server may merge them with the head.
             self._finish("", tuple(event.headers.raw_items()))
 
     def _finish(self, fault: str, trailers: Pairs = ()) -> None:
@@ -273,7 +274,7 @@ class _Reader:
 
 
 def _split(raw: bytes) -> tuple[bytes, bytes, Pairs]:
-    """Return the parts of a malformed request, as a tolerant server would see them."""
+    """Return the parts of a malformed request, as a tolerant server would parse them."""
     first, *lines = re.split(rb"\r\n|\n|\r", raw)
     method, _, rest = first.partition(b" ")
     pairs = (line.partition(b":") for line in lines if b":" in line)
@@ -281,17 +282,17 @@ def _split(raw: bytes) -> tuple[bytes, bytes, Pairs]:
     return method, rest.rpartition(b" ")[0] or rest, fields
 
 
-def usual(arrival: Arrival) -> Answer:
-    """Return a short 200 for a sound request, a 400 for another."""
+def usual(arrival: Arrival) -> Reply:
+    """Return a short 200 for a valid request, and a 400 for a malformed one."""
     if arrival.fault:
-        return Answer(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", close=True)
+        return Reply(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", close=True)
     tokens = b",".join(arrival.values(b"connection")).lower()
     start = arrival.raw.partition(b"\r\n")[0]
     close = b"close" in tokens or (start.endswith(b"HTTP/1.0") and b"keep-alive" not in tokens)
     ending = b"Connection: close\r\n" if close else b"Connection: keep-alive\r\n"
     body = b"" if arrival.method == b"HEAD" else b"ok\n"
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n"
-    return Answer(head + ending + b"\r\n" + body, close)
+    return Reply(head + ending + b"\r\n" + body, close)
 
 
 def from_echo(body: bytes) -> Arrival | None:

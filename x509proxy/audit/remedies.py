@@ -1,4 +1,4 @@
-"""Changes by which the products keep a promise, for the probes that share them."""
+"""Changes to the configuration of products, for probes that share them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reports of an audit: a table, JSON, JUnit, SARIF and HTML.
 
-A secret header name never stands in a report: :class:`Redactor` covers it in every spelling, and
-leaves the separators visible, since they are the subject of some probes.
+:class:`Redactor` removes a secret header name from a report, in every spelling. The separators stay
+visible, since they are the subject of some probes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LONG = re.compile(r"[A-Za-z0-9+/%=]{60,}")
 
 @attrs.frozen
 class Redactor:
-    """Text without secret names and without long values."""
+    """A function that removes secret names from text and shortens long values."""
 
     names: tuple[bytes, ...] = attrs.field(repr=False)
 
@@ -64,7 +64,7 @@ def _shortened(found: re.Match[str]) -> str:
 
 @attrs.frozen
 class Report:
-    """The results of one audit, and the words around them."""
+    """The results of an audit, with its target and duration."""
 
     target: str
     results: tuple[Result, ...]
@@ -99,7 +99,7 @@ def to_table(report: Report, *, verbose: bool = False) -> str:
     if failed:
         lines += ["", "Failures", "========"]
     if any(result.probe.id == "name-same" for result in failed):
-        lines += ["", "name-same failed: mend it first, since most others depend on it."]
+        lines += ["", "name-same failed: fix it first, since most others depend on it."]
     for result in failed:
         lines += ["", *_details(report, result, verbose=verbose)]
     return "\n".join([*lines, "", summary(report)]) + "\n"

@@ -1,4 +1,4 @@
-"""One audit from its first connection to its results."""
+"""The run of an audit: all probes, one after another, with their results."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from x509proxy.settings import SettingsError
 
 __all__ = ["Outcome", "Result", "check_reachable", "failures", "run"]
 
-_MOST_FAULTS = 5
+_MAX_FAULTS = 5
 
 
 class Outcome(enum.Enum):
-    """The result of one probe in a word."""
+    """The outcome of a probe."""
 
     PASSED = "pass"
     FAILED = "FAIL"
@@ -27,20 +27,22 @@ class Outcome(enum.Enum):
 
 @attrs.frozen
 class Result:
-    """The result of one probe. ``evidence``: the exchanges of the first fault."""
+    """The result of a probe."""
 
     probe: Probe
     outcome: Outcome
     faults: tuple[str, ...] = ()
     reason: str = ""
+    """The reason why the probe does not apply."""
     seconds: float = 0.0
     evidence: tuple[Exchange, ...] = attrs.field(default=(), repr=False)
+    """The exchanges of the first fault."""
 
 
 def check_reachable(lab: Lab) -> None:
-    """Send one plain request; it must arrive.
+    """Check that an ordinary request arrives.
 
-    :raises SettingsError: nothing arrived, so that no probe could find anything.
+    :raises SettingsError: it does not, so that no probe could find a fault.
     """
     if lab.send(get(), "client").arrived:
         return
@@ -54,7 +56,7 @@ def check_reachable(lab: Lab) -> None:
 def run(
     lab: Lab, probes: Iterable[Probe], progress: Callable[[Result], None] = lambda _: None
 ) -> Iterator[Result]:
-    """Run each probe; yield its result."""
+    """Run all probes, and yield their results."""
     for probe in probes:
         result = _one(lab, probe)
         progress(result)
@@ -76,7 +78,7 @@ def _one(lab: Lab, probe: Probe) -> Result:
     outcome = Outcome.FAILED if faults else Outcome.PASSED
     evidence = tuple(lab.transcript[max(0, seen - 1) : seen] if faults else ())
     seconds = time.monotonic() - start
-    return Result(probe, outcome, tuple(faults)[:_MOST_FAULTS], "", seconds, evidence)
+    return Result(probe, outcome, tuple(faults)[:_MAX_FAULTS], "", seconds, evidence)
 
 
 def failures(results: Iterable[Result], least: Severity = Severity.LOW) -> list[Result]:

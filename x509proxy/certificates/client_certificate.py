@@ -1,13 +1,15 @@
-"""The client's certificate as a frozen value: parsed once, at the door; past it nothing looks at X.509 again.
+"""The client's certificate as a frozen value, parsed once, when the handshake is over.
 
 Facts
 -----
-* What a handshake proves is possession of the private key, nothing else (RFC 8705 section 2.2: a self-signed certificate has
-  no chain to validate). Everything here but ``der`` and ``thumbprint`` is what the certificate *claims*.
-* OpenSSL does not check the signature of a self-signed certificate, so ``SELF_SIGNED`` means "issuer and subject are the same
-  and nothing else was objected to". A server that compares the whole certificate or its key is safe with that.
-* OpenSSL accepts certificates that ``cryptography`` refuses (version 7, duplicate extensions, BER inside). Such a one is
-  ``UNREADABLE`` and never passed on: two parsers that disagree are an attack's beginning.
+* A handshake proves possession of the private key, nothing else. A self-signed certificate has no
+  chain to validate (RFC 8705 section 2.2). All fields but ``der`` and ``thumbprint`` are *claims*.
+* OpenSSL does not check the signature of a self-signed certificate. ``SELF_SIGNED`` means: issuer
+  and subject are equal, and OpenSSL reported no other error. A server that compares the whole
+  certificate or its key is safe with that.
+* OpenSSL accepts certificates that ``cryptography`` rejects (version 7, duplicate extensions, BER
+  inside). They are ``UNREADABLE`` and never forwarded, because an attack can use two parsers that
+  disagree.
 """
 
 from __future__ import annotations
@@ -39,17 +41,17 @@ __all__ = [
 
 
 def ignore_name_lengths() -> None:
-    """Filter the warnings of ``cryptography`` about long names in certificates. For entry points.
+    """Filter the warnings of ``cryptography`` about long names in certificates.
 
-    There is one for each part of a name and each length: a client could write thousands of lines to
-    the log. The filter is the process's, so a library does not set it.
+    There is one for each part of a name and each length, so a client could write thousands of lines
+    to the log. The filter applies to the whole process: entry points set it, libraries do not.
     """
     module = __name__.replace(".", r"\.")
     warnings.filterwarnings("ignore", "Attribute's length", UserWarning, module)
 
 
 class Verdict(enum.Enum):
-    """What OpenSSL said of the certificate's origin, in one word."""
+    """The result of OpenSSL's chain verification."""
 
     NONE = "NONE"
     SELF_SIGNED = "SELF_SIGNED"
@@ -58,46 +60,50 @@ class Verdict(enum.Enum):
 
 
 class Flag(enum.Enum):
-    """What else is to be said of a certificate."""
+    """A property of a certificate for which a policy may reject it."""
 
     EXPIRED = "EXPIRED"
     NOT_YET_VALID = "NOT_YET_VALID"
     WRONG_USAGE = "WRONG_USAGE"
-    """Not for TLS clients, by its own usage or by that of one of its issuers."""
+    """Its own key usage, or that of one of its issuers, excludes TLS clients."""
     WEAK = "WEAK"
     UNSUPPORTED_KEY = "UNSUPPORTED_KEY"
-    """Of an unknown kind, or of one that this proxy does not accept: nothing is claimed about its strength."""
+    """The key's type is unknown or not accepted here. Its strength is not assessed."""
     REVOKED = "REVOKED"
     UNREADABLE = "UNREADABLE"
 
 
 class VerifyError(NamedTuple):
-    """One complaint of OpenSSL's: ``depth`` 0 is the client's own certificate, ``code`` an ``X509_V_ERR_*`` number."""
+    """One error that OpenSSL reported while it verified the chain."""
 
     depth: int
+    """Position in the chain. 0 is the client's own certificate."""
     code: int
+    """Number of an ``X509_V_ERR_*`` constant."""
 
 
-# X509_V_ERR_*, openssl/x509_vfy.h. Times are judged by our own clock at each request, since a connection may outlive them.
+# X509_V_ERR_*, openssl/x509_vfy.h. Validity times are compared with the clock at each request,
+# since a connection may outlive the certificate.
 _SELF_SIGNED = 18  # DEPTH_ZERO_SELF_SIGNED_CERT
 _TIMES = {9, 10}  # CERT_NOT_YET_VALID, CERT_HAS_EXPIRED
 _USAGE = 26  # INVALID_PURPOSE
 _WEAK = {66, 67, 68}  # EE_KEY_TOO_SMALL, CA_KEY_TOO_SMALL, CA_MD_TOO_WEAK
-_REVOKED = 23  # CERT_REVOKED, at any depth: what a revoked issuer has signed is worth no more
-# UNABLE_TO_GET_CRL: nobody keeps a list of what is self-signed. OpenSSL before 4.0 misses it there all the same.
-_NO_LIST = 3
+_REVOKED = 23  # CERT_REVOKED, at any depth: a revoked issuer revokes everything below it
+# UNABLE_TO_GET_CRL: OpenSSL before 4.0 reports it for self-signed certificates too, which no
+# revocation list covers.
+_NO_CRL = 3
 
 _CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
-# RFC 5280 section 4.2.1.12; others are written as numbers.
-_USAGES = {
+# RFC 5280 section 4.2.1.12. Other usages are shown as dotted numbers.
+_USAGE_NAMES = {
     "1.3.6.1.5.5.7.3.1": "serverAuth",
     "1.3.6.1.5.5.7.3.3": "codeSigning",
     "1.3.6.1.5.5.7.3.4": "emailProtection",
     "2.5.29.37.0": "anyExtendedKeyUsage",
 }
 
-# Types of one size and strength each, by the identifiers of RFC 8410 and RFC 9881.
-_OTHER_KEYS = {
+# Key types of one size each, by the identifiers of RFC 8410 and RFC 9881.
+_FIXED_SIZE_KEYS = {
     "1.3.101.112": "Ed25519",
     "1.3.101.113": "Ed448",
     "2.16.840.1.101.3.4.3.17": "ML-DSA-44",
@@ -105,67 +111,78 @@ _OTHER_KEYS = {
     "2.16.840.1.101.3.4.3.19": "ML-DSA-87",
 }
 _EC = "1.2.840.10045.2.1"
-# RFC 9909 sections 3 and 4: pure and pre-hashed. TLS has no signature scheme for them, and cryptography no class.
+# RFC 9909 sections 3 and 4, pure and pre-hashed. TLS has no signature scheme for them, and
+# cryptography no class.
 _SLH_DSA = {f"2.16.840.1.101.3.4.3.{number}" for number in (*range(20, 32), *range(35, 47))}
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 # DER of the object identifiers prime-field and characteristic-two-field (ANSI X9.62).
 _EXPLICIT_FIELDS = (bytes.fromhex("06072a8648ce3d0101"), bytes.fromhex("06072a8648ce3d0102"))
 _RSA_BITS = range(2048, 8193)
-# 1 and even exponents are no RSA: cryptography 50 rejects them, and 49 does not.
+# RSA needs an odd exponent of 3 or more. cryptography 50 rejects others, 49 does not.
 _RSA_EXPONENTS = range(3, 1 << 32, 2)
-_LONGEST_NAMES = 4096  # characters of subject and issuer together; real ones have some hundred
-_LARGEST_DER = 16384  # no server takes a header of 22 KB; to parse 84 KB of names costs as much as 60 handshakes
+_MAX_NAME_CHARS = 4096  # subject and issuer together; real ones have a few hundred
+# No server accepts a header of 22 KB, and parsing 84 KB of names costs as much as 60 handshakes.
+_MAX_DER_BYTES = 16384
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class ClientCertificate:
-    """One client's certificate.
-
-    ``der``: the bytes, canonical DER; ``thumbprint``: ``x5t#S256`` of RFC 8705 section 3.1 (SHA-256, base64url, no padding);
-    ``subject``, ``issuer``: RFC 4514 text, the client's own words; ``key``: such as ``EC P-256`` or ``RSA 2048``;
-    ``not_before``, ``not_after``: seconds since the epoch; ``chain``: what the client sent of its chain of trust, DER, issuer
-    after issuer, empty unless the verdict is ``TRUSTED``. ``flags`` holds no times: ask :meth:`flags_at`.
-    """
+    """A client's certificate and the result of its verification."""
 
     der: bytes = attrs.field(repr=False)
+    """The whole certificate in canonical DER."""
     thumbprint: str
+    """``x5t#S256`` of RFC 8705 section 3.1: base64url of the SHA-256 of the DER, unpadded."""
     verdict: Verdict
     flags: frozenset[Flag] = frozenset()
+    """All flags that do not depend on the time. :meth:`flags_at` adds those that do."""
     subject: str = ""
+    """The subject's name in RFC 4514 form, as the certificate claims it."""
     issuer: str = ""
+    """The issuer's name, likewise."""
     serial: int = 0
     key: str = ""
+    """The type of the public key, such as ``EC P-256`` or ``RSA 2048``."""
     not_before: float = 0.0
+    """Begin of the validity in seconds since the epoch."""
     not_after: float = 0.0
+    """End of the validity, likewise."""
     chain: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+    """The intermediate certificates that the client sent, DER, each followed by its issuer.
+
+    Empty unless the verdict is ``TRUSTED``.
+    """
 
     @classmethod
     def from_x509(
-        cls, certificate: x509.Certificate, objections: Iterable[VerifyError]
+        cls, certificate: x509.Certificate, errors: Iterable[VerifyError]
     ) -> ClientCertificate:
-        """As :meth:`from_der`."""
-        return cls.from_der(certificate.public_bytes(Encoding.DER), objections)
+        """Build the value from a parsed certificate, as :meth:`from_der` does."""
+        return cls.from_der(certificate.public_bytes(Encoding.DER), errors)
 
     @classmethod
-    def from_der(cls, der: bytes, objections: Iterable[VerifyError]) -> ClientCertificate:
-        """Parse the certificate of a finished handshake, with what OpenSSL objected to. Never raises: see ``UNREADABLE``."""
-        return unreadable(der) if len(der) > _LARGEST_DER else _parse(der, frozenset(objections))
+    def from_der(cls, der: bytes, errors: Iterable[VerifyError]) -> ClientCertificate:
+        """Parse the certificate of a finished handshake; ``errors`` are those of OpenSSL.
+
+        This never raises: a certificate that cannot be parsed has the flag ``UNREADABLE``.
+        """
+        return unreadable(der) if len(der) > _MAX_DER_BYTES else _parse(der, frozenset(errors))
 
     @classmethod
     def _parse(
-        cls, certificate: x509.Certificate, der: bytes, objections: frozenset[VerifyError]
+        cls, certificate: x509.Certificate, der: bytes, errors: frozenset[VerifyError]
     ) -> ClientCertificate:
-        # Read through, or a malformed extension would go unseen here and be seen by the back end.
+        # len() parses all extensions: the back end must not be the first to see a malformed one.
         len(certificate.extensions)
         key, key_flag = _describe_key(certificate)
         subject, issuer = certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
-        if len(subject) + len(issuer) > _LONGEST_NAMES:
-            raise ValueError("names of that length are nobody's")
+        if len(subject) + len(issuer) > _MAX_NAME_CHARS:
+            raise ValueError(f"found longer names, expected {_MAX_NAME_CHARS} characters or fewer")
         return cls(
             der=der,
             thumbprint=thumbprint(der),
-            verdict=_verdict(objections, certificate.issuer == certificate.subject),
-            flags=frozenset(_flags(objections, key_flag)),
+            verdict=_verdict(errors, certificate.issuer == certificate.subject),
+            flags=frozenset(_flags(errors, key_flag)),
             subject=subject,
             issuer=issuer,
             serial=certificate.serial_number,
@@ -175,30 +192,42 @@ class ClientCertificate:
         )
 
     def flags_at(self, now: float) -> frozenset[Flag]:
-        """The flags at a time (seconds since the epoch): ``flags`` with ``EXPIRED`` or ``NOT_YET_VALID`` if they apply."""
+        """Return the flags at a time: ``flags``, with ``EXPIRED`` or ``NOT_YET_VALID`` if so.
+
+        ``now`` is in seconds since the epoch.
+        """
         if self.not_before <= now <= self.not_after or Flag.UNREADABLE in self.flags:
             return self.flags
         return self.flags | {Flag.EXPIRED if now > self.not_after else Flag.NOT_YET_VALID}
 
 
-# A client comes back with the same certificate, and what is said of it depends on these two alone: 80 us of a connection's 500
-# (docs/performance.rst). Each takes 32 KiB at the worst, with a text of four bytes a letter, and some KiB as a rule.
+# Clients return with the same certificate, and the value depends on the arguments alone. A hit
+# saves 80 us of the 500 us that a connection costs (docs/performance.rst). An entry has a few KiB
+# as a rule, and at most 32 KiB, with names of four bytes per character.
 @lru_cache(maxsize=1024)
-def _parse(der: bytes, objections: frozenset[VerifyError]) -> ClientCertificate:
+def _parse(der: bytes, errors: frozenset[VerifyError]) -> ClientCertificate:
     try:
-        return ClientCertificate._parse(x509.load_der_x509_certificate(der), der, objections)  # noqa: SLF001 - our own
+        certificate = x509.load_der_x509_certificate(der)
+        return ClientCertificate._parse(certificate, der, errors)  # noqa: SLF001 - same module
     except Exception:
-        # cryptography parses lazily and raises ValueError, TypeError, DuplicateExtension, UnsupportedAlgorithm … (L3).
+        # cryptography parses lazily and raises ValueError, TypeError, DuplicateExtension,
+        # UnsupportedAlgorithm and others (L3).
         return unreadable(der)
 
 
 def thumbprint(der: bytes) -> str:
-    """``x5t#S256``: base64url, without padding, of the SHA-256 of the DER (RFC 8705 section 3.1, RFC 7515 section 4.1.8)."""
+    """Return ``x5t#S256``: base64url, without padding, of the SHA-256 of the DER.
+
+    Source: RFC 8705 section 3.1, RFC 7515 section 4.1.8.
+    """
     return urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode("ascii")
 
 
 def unreadable(der: bytes = b"") -> ClientCertificate:
-    """The value for a certificate of which only its presence is known, or its bytes; it is never passed on."""
+    """Return the value for a certificate that cannot be parsed, which is never forwarded.
+
+    ``der`` is empty if OpenSSL reported no more than the certificate's presence.
+    """
     return ClientCertificate(
         der=der,
         thumbprint=thumbprint(der),
@@ -208,12 +237,12 @@ def unreadable(der: bytes = b"") -> ClientCertificate:
 
 
 def date(seconds: float) -> str:
-    """A time for people, as RFC 3339 writes it."""
+    """Return a time, given in seconds since the epoch, in RFC 3339 form and UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _flags(objections: frozenset[VerifyError], key_flag: Flag | None) -> Iterator[Flag]:
-    codes = {objection.code for objection in objections}
+def _flags(errors: frozenset[VerifyError], key_flag: Flag | None) -> Iterator[Flag]:
+    codes = {error.code for error in errors}
     if key_flag:
         yield key_flag
     if _WEAK & codes:
@@ -224,25 +253,22 @@ def _flags(objections: frozenset[VerifyError], key_flag: Flag | None) -> Iterato
         yield Flag.WRONG_USAGE
 
 
-def _verdict(objections: frozenset[VerifyError], same_name: bool) -> Verdict:
-    own = {objection.code for objection in objections if objection.depth == 0}
+def _verdict(errors: frozenset[VerifyError], same_name: bool) -> Verdict:
+    own = {error.code for error in errors if error.depth == 0}
     if same_name and _SELF_SIGNED in own:
-        return (
-            Verdict.SELF_SIGNED
-            if own <= _TIMES | _WEAK | {_SELF_SIGNED, _USAGE, _NO_LIST}
-            else Verdict.UNTRUSTED
-        )
-    # An expired issuer or a wrong usage is no objection that a chain of trust survives; the leaf's own times are flags.
-    others = {
-        objection
-        for objection in objections
-        if objection.depth or objection.code not in _TIMES | _WEAK
-    }
-    return Verdict.UNTRUSTED if others else Verdict.TRUSTED
+        tolerated = _TIMES | _WEAK | {_SELF_SIGNED, _USAGE, _NO_CRL}
+        return Verdict.SELF_SIGNED if own <= tolerated else Verdict.UNTRUSTED
+    # The client's own validity and strength are flags. All other errors break the chain of trust,
+    # such as an expired issuer or a wrong usage.
+    breaking = {error for error in errors if error.depth or error.code not in _TIMES | _WEAK}
+    return Verdict.UNTRUSTED if breaking else Verdict.TRUSTED
 
 
 def client_usage_problem(der: bytes) -> str:
-    """The reason why a readable certificate with the flag ``WRONG_USAGE`` is not for TLS clients, for an error sentence."""
+    """Return the reason for the flag ``WRONG_USAGE``, for an error sentence.
+
+    ``der`` is a certificate that can be parsed.
+    """
     try:
         usages = (
             x509.load_der_x509_certificate(der)
@@ -253,16 +279,17 @@ def client_usage_problem(der: bytes) -> str:
         usages = x509.ExtendedKeyUsage([_CLIENT_AUTH])
     if _CLIENT_AUTH in usages:
         return "its key usage, or the usage of one of its issuers, does not include TLS clients"
-    found = ", ".join(_USAGES.get(usage.dotted_string, usage.dotted_string) for usage in usages)
+    numbers = [usage.dotted_string for usage in usages]
+    found = ", ".join(_USAGE_NAMES.get(number, number) for number in numbers)
     return f"its extended key usage has {found}, expected clientAuth"
 
 
 def _describe_key(certificate: x509.Certificate) -> tuple[str, Flag | None]:
-    """The name of the key's type, and the flag that keeps it from being forwarded."""
+    """Return the name of the key's type, and the flag that keeps it from being forwarded."""
     try:
         key = certificate.public_key()
     except UnsupportedAlgorithm:
-        # A kind of key, or a curve, that cryptography has no class for.
+        # cryptography has no class for this type of key or curve.
         return _unsupported_key(certificate.public_key_algorithm_oid), Flag.UNSUPPORTED_KEY
     match key:
         case rsa.RSAPublicKey():
@@ -271,7 +298,7 @@ def _describe_key(certificate: x509.Certificate) -> tuple[str, Flag | None]:
         case ec.EllipticCurvePublicKey():
             return _describe_curve(key.curve.name, certificate.tbs_certificate_bytes)
         case _:
-            name = _OTHER_KEYS.get(certificate.public_key_algorithm_oid.dotted_string)
+            name = _FIXED_SIZE_KEYS.get(certificate.public_key_algorithm_oid.dotted_string)
             if name:
                 return name, None
             return type(key).__name__.removesuffix("PublicKey").lstrip("_"), Flag.UNSUPPORTED_KEY
@@ -279,8 +306,9 @@ def _describe_key(certificate: x509.Certificate) -> tuple[str, Flag | None]:
 
 def _describe_curve(curve: str, signed: bytes) -> tuple[str, Flag | None]:
     name = f"EC {_CURVES.get(curve, curve)}"
-    # Explicit curve parameters begin with the kind of their field (the class of OpenSSL's CVE-2022-0778: parsing alone
-    # looped). Wherever these octets stand, the certificate is refused: a decoy must not hide them.
+    # Explicit curve parameters begin with the type of their field. Parsing them is a risk of its
+    # own (OpenSSL's CVE-2022-0778 was an endless loop). The octets count wherever they are in the
+    # certificate, so that a decoy cannot hide them.
     if any(field in signed for field in _EXPLICIT_FIELDS):
         return f"{name} with explicit parameters", Flag.UNSUPPORTED_KEY
     return name, None if curve in _CURVES else Flag.UNSUPPORTED_KEY

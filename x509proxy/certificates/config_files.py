@@ -1,4 +1,4 @@
-"""Files that the configuration names, read once, with the facts that decide whether they are private.
+"""Files that the configuration names, read once, with their mode and owner.
 
 Everything that loads a configuration takes a :data:`FileReader`. The default one reads the disk.
 Workers get a :class:`RecordedFiles` instead: the contents that their parent has read. So parent and
@@ -27,7 +27,7 @@ from x509proxy.settings import SettingsError
 
 __all__ = ["ConfigFile", "FileContents", "FileReader", "RecordedFiles", "Recorder", "read_file"]
 
-_LARGEST = 4 << 20  # bytes; the bundle of all public authorities has 0.3 MiB
+_MAX_BYTES = 4 << 20  # the bundle of all public authorities has 0.3 MiB
 
 
 class FileContents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,25 +59,25 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def read_file(path: str, largest: int) -> FileContents:
+def read_file(path: str, max_bytes: int) -> FileContents:
     """Read a file from the disk (:data:`FileReader`)."""
     with open(path, "rb", opener=_open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise IrregularFileError
         mode = stat.S_IMODE(status.st_mode)
-        data = file.read(largest + 1)
+        data = file.read(max_bytes + 1)
     return FileContents(data, mode, status.st_uid, status.st_gid, os.geteuid())
 
 
 @attrs.frozen
 class RecordedFiles:
-    """Files that another process, or an earlier reading, has read."""
+    """Contents of files that another process, or a :class:`Recorder`, has read."""
 
     contents: Mapping[str, FileContents] = attrs.field(factory=dict, repr=False)
 
-    def read(self, path: str, largest: int) -> FileContents:
-        """Return a recorded file (:data:`FileReader`); the disk is not looked at."""
+    def read(self, path: str, max_bytes: int) -> FileContents:
+        """Return a recorded file (:data:`FileReader`) without access to the disk."""
         try:
             return self.contents[path]
         except KeyError:
@@ -85,9 +85,9 @@ class RecordedFiles:
 
 
 class Recorder:
-    """A reader that reads each file once and keeps what it found.
+    """A reader that reads each file once and keeps its contents.
 
-    A file that two keys name is the same for both, even if it changes in between.
+    If two keys name a file, both get the same contents, even if the file changes in between.
     """
 
     def __init__(self, read: FileReader = read_file) -> None:
@@ -96,45 +96,44 @@ class Recorder:
 
     @property
     def files(self) -> RecordedFiles:
-        """Return everything that was read so far."""
+        """Return the files that were read so far."""
         return RecordedFiles(dict(self._contents))
 
-    def read(self, path: str, largest: int) -> FileContents:
-        """Read a file, or return it as it was (:data:`FileReader`)."""
+    def read(self, path: str, max_bytes: int) -> FileContents:
+        """Read a file, or return its recorded contents (:data:`FileReader`)."""
         found = self._contents.get(path)
         if found is None:
-            found = self._read(path, largest)
-            if len(found.data) <= largest:
-                # One that is cut off may be whole for another key, with a higher limit.
+            found = self._read(path, max_bytes)
+            if len(found.data) <= max_bytes:
+                # Truncated contents are not kept: another key may have a higher limit.
                 self._contents[path] = found
         return found
 
 
 @attrs.frozen
 class ConfigFile:
-    """One file that a key names. ``where``: key and path, for error sentences.
-
-    ``mode``, ``owner``, ``group``: of this very file; ``user``: the one whose process read it.
-    """
+    """A file that a configuration key names."""
 
     where: str
+    """The key and the redacted path, for error sentences."""
     data: bytes = attrs.field(repr=False)
     mode: int
     owner: int
     group: int = -1
     user: int = attrs.field(factory=os.geteuid)
+    """Effective user of the process that read the file."""
 
     @classmethod
     def read(
-        cls, path: str, what: str, largest: int = _LARGEST, read: FileReader = read_file
+        cls, path: str, setting: str, max_bytes: int = _MAX_BYTES, read: FileReader = read_file
     ) -> ConfigFile:
-        """Read the file that the key ``what`` names, of at most ``largest`` bytes.
+        """Read the file that the key ``setting`` names, of at most ``max_bytes`` bytes.
 
-        :raises SettingsError: it cannot be read, or is larger than any file with that purpose.
+        :raises SettingsError: the file cannot be read, or is larger.
         """
-        where = f"{what}: {without_secrets(path)}"
+        where = f"{setting}: {without_secrets(path)}"
         try:
-            found = read(path, largest)
+            found = read(path, max_bytes)
         except IrregularFileError:
             raise SettingsError(
                 f"{where}: found a pipe or a device, expected a regular file"
@@ -143,9 +142,9 @@ class ConfigFile:
             # ValueError: a path with NUL in it, which never reaches the system.
             reason = error.strerror if isinstance(error, OSError) else "Invalid path"
             raise SettingsError(f"{where}: cannot be read: {reason}") from None
-        if len(found.data) > largest:
+        if len(found.data) > max_bytes:
             raise SettingsError(
-                f"{where}: found more than {largest} bytes, expected a text file of {what}"
+                f"{where}: found more than {max_bytes} bytes, expected a text file of {setting}"
             )
         return cls(where, found.data, found.mode, found.owner, found.group, found.user)
 
@@ -158,11 +157,12 @@ class ConfigFile:
 
         :raises SettingsError: group or others have any right, or it belongs to another user.
         """
-        # 0440 of root and root's group is the mode that LoadCredential= of systemd shows
-        # through the mask of its access list.
+        # 0440 of root and its group is the mode of a file from systemd's LoadCredential=: the group
+        # bits show the mask of its access list.
         if self.mode & 0o077 and (self.mode, self.owner, self.group) != (0o440, 0, 0):
             raise SettingsError(
-                f"{self.where}: found mode {self.mode:04o}, expected 0600: nothing for group and others"
+                f"{self.where}: found mode {self.mode:04o}, "
+                "expected 0600: no access for group and others"
             )
         if self.owner not in (0, self.user):
             raise SettingsError(

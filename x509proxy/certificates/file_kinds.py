@@ -1,8 +1,9 @@
-"""Names for what a file holds in place of the certificate or key in PEM that belongs there.
+"""Recognition of files that are not the certificate or key in PEM that was expected.
 
 Facts
 -----
-* PKCS#12 is a SEQUENCE with version 3 and then the content type pkcs7-data or pkcs7-signedData (RFC 7292 section 4).
+* PKCS#12 is a SEQUENCE with version 3 and then the content type pkcs7-data or pkcs7-signedData (RFC
+  7292 section 4).
 * A Java keystore (JKS) begins with FEEDFEED; newer ones are PKCS#12.
 """
 
@@ -28,20 +29,29 @@ _LABELS = (
     (b"X509 CRL", "a revocation list"),
     (b"PKCS7", "a PKCS#7 bundle"),
 )
+_LONG_SEQUENCE = rb"0[\x80-\x84][\x00-\xff]{0,4}"
 _PKCS12 = re.compile(
-    rb"0[\x80-\x84][\x00-\xff]{0,4}\x02\x01\x030[\x80-\x84][\x00-\xff]{0,4}\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x01\x02]"
+    _LONG_SEQUENCE
+    + rb"\x02\x01\x03"
+    + _LONG_SEQUENCE
+    + rb"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x01\x02]"
 )
 _HINTS = {
     "a certificate in DER": "PEM, as `openssl x509 -inform der` makes it",
     "a private key in DER": "PEM, as `openssl pkey -inform der` makes it",
     "a PKCS#12 file": "PEM, as `openssl pkcs12 -noenc` makes it",
-    "a Java keystore": "PEM; `keytool -importkeystore -deststoretype pkcs12` and `openssl pkcs12 -noenc` make it",
+    "a Java keystore": (
+        "PEM; `keytool -importkeystore -deststoretype pkcs12` and `openssl pkcs12 -noenc` make it"
+    ),
     "a PKCS#7 bundle": "PEM, as `openssl pkcs7 -print_certs` makes it",
 }
 
 
 def kind_of_file(data: bytes) -> tuple[str, str]:
-    """Return a name for what a file's bytes are, ``""`` if that is unknown, and the way to PEM, ``""`` if there is none."""
+    """Return a name for the kind of a file, and a hint for its conversion to PEM.
+
+    Either is ``""`` if there is none.
+    """
     kind = _kind(data)
     return kind, _HINTS.get(kind, "")
 

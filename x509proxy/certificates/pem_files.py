@@ -1,9 +1,10 @@
-"""What is read from files and must be right before anything starts: keys, certificates, the secret name.
+"""Certificates, keys, revocation lists and secrets from files, checked before anything starts.
 
 Facts
 -----
-* ``cryptography`` answers an encrypted key with TypeError, and anything else that it cannot read with ValueError,
-  UnsupportedAlgorithm or, for a certificate of an odd version, InvalidVersion, which is none of these.
+* ``cryptography`` raises TypeError for an encrypted key, and ValueError or UnsupportedAlgorithm for
+  other input that it cannot read. For a certificate of an unknown version it raises InvalidVersion,
+  which is a subclass of neither.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from x509proxy.certificates.config_files import ConfigFile, FileReader, read_file
 from x509proxy.certificates.file_kinds import kind_of_file
-from x509proxy.redaction import RANDOM, SHORTEST, is_random, without_secrets
+from x509proxy.redaction import MIN_NAME_CHARS, MIN_RANDOM_CHARS, is_random, without_secrets
 from x509proxy.settings import SettingsError
 
 __all__ = [
@@ -48,28 +49,34 @@ PrivateKey = (
     | mldsa.MLDSA65PrivateKey
     | mldsa.MLDSA87PrivateKey
 )
-"""The keys that TLS signs with; ML-DSA in TLS 1.3 alone (draft-ietf-tls-mldsa)."""
+"""Private keys that TLS can sign with. ML-DSA needs TLS 1.3 (draft-ietf-tls-mldsa)."""
 
 _Loaded = TypeVar("_Loaded")
 
-_LARGEST_CRL = 16 << 20  # bytes; 38 for each certificate that is revoked, in PEM half as much again
-# OpenSSL's security level 2 rejects less when the context is built, in words of its own.
-_RSA_BITS = 2048
-# TLS 1.3 has signature schemes for these alone (RFC 8446 section 4.2.3): with secp256k1, no client can verify the handshake.
+_MAX_CRL_BYTES = 16 << 20  # an entry has 38 bytes in DER and half as much again in PEM
+# OpenSSL's security level 2 rejects shorter keys later, with a sentence that does not name the
+# file.
+_MIN_RSA_BITS = 2048
+# TLS 1.3 has signature schemes for these curves alone (RFC 8446 section 4.2.3). With secp256k1, no
+# client could verify the handshake.
 _CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
+_EXPECTED_KEY = (
+    "one without a password: Ed25519, EC on P-256, P-384 or P-521, "
+    f"RSA from {_MIN_RSA_BITS} bits, or ML-DSA"
+)
 _KEY_BLOCK = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
 )
 
-_LONGEST = 256
+_MAX_NAME_CHARS = 256
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 # "op.tls.clientX509CertHeader = …", as `x509proxy secret` prints it.
-_PASTED = re.compile(r"[A-Za-z0-9._-]+[ \t]*=")
+_ASSIGNMENT = re.compile(r"[A-Za-z0-9._-]+[ \t]*=")
 _PREFIX = "Sec-Client-X509-Cert-"
 _ALPHABET = string.ascii_letters + string.digits
-# The random parts of names that are printed where attackers read them. In lower case: letters and digits alone count.
+# Random parts of names in public documentation, which attackers read: lower case, without hyphens.
 _PUBLISHED = (
-    # connect2id.com: the guide on TLS proxies, the release notes of 8.1, the FAPI checklist of version 9.
+    # connect2id.com: guide on TLS proxies, release notes of 8.1, FAPI checklist of version 9.
     "alaelul8geiqu3ohog1mafa4ecu9ahsh",
     "liede5vaepeemiyie0xu2jaudauleing",
     # The tests of this project.
@@ -81,49 +88,54 @@ _PUBLISHED = (
 
 @attrs.frozen
 class Identity:
-    """Who one side of TLS is. ``chain``: what goes with the certificate, in the file's order; the leaf is not repeated."""
+    """The certificate and private key of one side of TLS."""
 
     certificate: x509.Certificate
     private_key: PrivateKey = attrs.field(repr=False)
     chain: tuple[x509.Certificate, ...] = ()
+    """Issuers that are sent after the certificate, in the file's order, without the leaf."""
 
 
 def read_identity(
     certificate_path: str,
     key_path: str | None,
-    what: str = "certificate",
+    setting: str = "certificate",
     read: FileReader = read_file,
 ) -> Identity:
-    """Read a chain in PEM, leaf first, and its key, from the same file if ``key_path`` is ``None``. ``what``: the key's name.
+    """Read a chain in PEM, leaf first, and its private key.
 
-    Validity is not judged: a server with an expired certificate is better than none, and its administrator is warned.
+    The key is in the same file if ``key_path`` is ``None``. ``setting`` names the certificate's
+    configuration key for error sentences. The validity period is not checked: an expired
+    certificate serves some clients, a proxy that does not start serves none. The administrator is
+    warned.
 
-    :raises SettingsError: a file cannot be read, the key is open to others, encrypted, or not that of the certificate.
+    :raises SettingsError: a file cannot be read, or the private key is readable by other users,
+        encrypted, or does not belong to the certificate.
     """
-    source = ConfigFile.read(certificate_path, what, read=read)
+    source = ConfigFile.read(certificate_path, setting, read=read)
     leaf, *rest = _certificates(source)
-    key_what = what.removesuffix("certificate") + "private-key"
+    key_setting = setting.removesuffix("certificate") + "private-key"
     if key_path is None:
-        key = _private_key(source, f"one in PEM, or {key_what} to name the file that holds it")
+        key = _private_key(source, f"one in PEM, or {key_setting} to name the file that holds it")
     else:
-        key_source = ConfigFile.read(key_path, key_what, read=read)
+        key_source = ConfigFile.read(key_path, key_setting, read=read)
         if not _KEY_BLOCK.search(key_source.data):
             raise SettingsError(
                 f"{key_source.where}: {_no_private_key(key_source.data, 'one in PEM')}"
             )
         key = _private_key(key_source, "one in PEM")
-    _check_fit(key, (leaf, *rest), source.where)
+    _check_match(key, (leaf, *rest), source.where)
     return Identity(leaf, key, tuple(certificate for certificate in rest if certificate != leaf))
 
 
 def read_authorities(
-    path: str, what: str = "ca", read: FileReader = read_file
+    path: str, setting: str = "ca", read: FileReader = read_file
 ) -> tuple[x509.Certificate, ...]:
     """Read a bundle of certificates in PEM, in the file's order.
 
     :raises SettingsError: the file cannot be read, or there is no certificate in it.
     """
-    return _certificates(ConfigFile.read(path, what, read=read))
+    return _certificates(ConfigFile.read(path, setting, read=read))
 
 
 def _certificates(source: ConfigFile) -> tuple[x509.Certificate, ...]:
@@ -143,28 +155,32 @@ def _certificates(source: ConfigFile) -> tuple[x509.Certificate, ...]:
 
 
 def _no_certificate(data: bytes, expected: str) -> str:
-    kind, way = kind_of_file(data)
+    kind, hint = kind_of_file(data)
     if kind == "a private key":
-        way = "a certificate in PEM; are the files of the certificate and the key swapped?"
-    return f"found {kind or 'no certificate that can be read'}, expected {way or expected}"
+        hint = "a certificate in PEM; are the files of the certificate and the key swapped?"
+    return f"found {kind or 'no certificate that can be read'}, expected {hint or expected}"
 
 
 def _no_private_key(data: bytes, expected: str) -> str:
-    kind, way = kind_of_file(data)
+    kind, hint = kind_of_file(data)
     if kind == "a certificate":
-        way = "a private key in PEM; are the files of the certificate and the key swapped?"
-    return f"found {kind or 'no private keys'}, expected {way or expected}"
+        hint = "a private key in PEM; are the files of the certificate and the key swapped?"
+    return f"found {kind or 'no private keys'}, expected {hint or expected}"
 
 
-def _blocks(source: ConfigFile, kind: bytes, expected: str) -> list[bytes]:
-    """The blocks of a kind in PEM. One that is cut off is not passed over: what it says would be missed in silence."""
-    marks = [*re.finditer(rb"-----(BEGIN|END) (" + kind + rb")-----", source.data)]
+def _blocks(source: ConfigFile, label: bytes, expected: str) -> list[bytes]:
+    """Return the PEM blocks with a label.
+
+    A truncated block is an error. To ignore it would silently drop a certificate.
+    """
+    marks = [*re.finditer(rb"-----(BEGIN|END) (" + label + rb")-----", source.data)]
     blocks: list[bytes] = []
     for begin, end in zip_longest(marks[::2], marks[1::2]):
         if end is None or (begin[1], end[1], end[2]) != (b"BEGIN", b"END", begin[2]):
             missing = "END" if begin[1] == b"BEGIN" else "BEGIN"
             raise SettingsError(
-                f"{source.where}: found block {len(blocks) + 1} without its {missing} line, expected {expected}"
+                f"{source.where}: found block {len(blocks) + 1} without its {missing} line, "
+                f"expected {expected}"
             )
         blocks.append(source.data[begin.start() : end.end()])
     return blocks
@@ -173,22 +189,24 @@ def _blocks(source: ConfigFile, kind: bytes, expected: str) -> list[bytes]:
 def _each(
     load: Callable[[bytes], _Loaded], blocks: list[bytes], source: ConfigFile, sentence: str
 ) -> Iterator[_Loaded]:
-    for place, block in enumerate(blocks, 1):
+    for number, block in enumerate(blocks, 1):
         try:
             yield load(block)
         except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
-            which = f" in block {place}" if len(blocks) > 1 else ""
-            raise SettingsError(f"{source.where}: found no {sentence.format(which)}") from None
+            where = f" in block {number}" if len(blocks) > 1 else ""
+            raise SettingsError(f"{source.where}: found no {sentence.format(where)}") from None
 
 
 def read_crls(
-    path: str, what: str = "crl", read: FileReader = read_file
+    path: str, setting: str = "crl", read: FileReader = read_file
 ) -> tuple[x509.CertificateRevocationList, ...]:
-    """Read the revocation lists of a file, in its order: one or more in PEM, or one in DER. Whose they are is not asked here.
+    """Read the revocation lists of a file, in its order: one or more in PEM, or one in DER.
 
-    :raises SettingsError: the file cannot be read, or there is no list in it, or one that cannot be read.
+    The issuer and the signature of a list are not checked here.
+
+    :raises SettingsError: the file or a list in it cannot be read, or there is no list.
     """
-    source = ConfigFile.read(path, what, _LARGEST_CRL, read)
+    source = ConfigFile.read(path, setting, _MAX_CRL_BYTES, read)
     expected = "one or more in PEM, or one in DER"
     blocks = _blocks(source, b"X509 CRL", expected)
     load = x509.load_pem_x509_crl if blocks else x509.load_der_x509_crl
@@ -212,7 +230,7 @@ def _private_key(source: ConfigFile, expected: str) -> PrivateKey:
     found = "a private key that cannot be read"
     try:
         match load_pem_private_key(blocks[0], None):
-            case rsa.RSAPrivateKey() as key if key.key_size < _RSA_BITS:
+            case rsa.RSAPrivateKey() as key if key.key_size < _MIN_RSA_BITS:
                 found = f"an RSA key of {key.key_size} bits"
             case ec.EllipticCurvePrivateKey() as key if key.curve.name not in _CURVES:
                 found = f"an EC key on {key.curve.name}"
@@ -224,31 +242,36 @@ def _private_key(source: ConfigFile, expected: str) -> PrivateKey:
         found = "an encrypted private key"
     except (ValueError, UnsupportedAlgorithm):
         pass
-    expected = f"one without a password: Ed25519, EC on P-256, P-384 or P-521, RSA from {_RSA_BITS} bits, or ML-DSA"
-    raise SettingsError(f"{source.where}: found {found}, expected {expected}")
+    raise SettingsError(f"{source.where}: found {found}, expected {_EXPECTED_KEY}")
 
 
-def _check_fit(key: PrivateKey, certificates: tuple[x509.Certificate, ...], where: str) -> None:
-    """Check that the key is that of the first certificate; name the one that it belongs to if it is another."""
-    # OpenSSL: "no certificate assigned" when the context is built. cryptography reads the key as one of plain RSA.
+def _check_match(key: PrivateKey, certificates: tuple[x509.Certificate, ...], where: str) -> None:
+    """Check that the key belongs to the first certificate.
+
+    :raises SettingsError: it does not. The sentence names the certificate that it belongs to, if
+        that is another one in the file.
+    """
+    # OpenSSL would fail with "no certificate assigned", when the context is built, because
+    # cryptography loads the private key as a plain RSA key.
     if certificates[0].public_key_algorithm_oid == x509.oid.PublicKeyAlgorithmOID.RSASSA_PSS:
         raise SettingsError(
-            f"{where}: found a certificate for an RSA-PSS key, expected one for a key of plain RSA, which signs with PSS too"
+            f"{where}: found a certificate for an RSA-PSS key, "
+            "expected one for a plain RSA key, which signs with PSS too"
         )
-    fitting = [
-        place for place, certificate in enumerate(certificates, 1) if _fits(key, certificate)
-    ]
-    if not fitting:
+    numbers = [number for number, one in enumerate(certificates, 1) if _matches(key, one)]
+    if not numbers:
         raise SettingsError(
-            f"{where}: found a certificate with another public key, expected the one of the private key"
+            f"{where}: found a certificate with another public key, "
+            "expected the one of the private key"
         )
-    if fitting[0] != 1:
+    if numbers[0] != 1:
         raise SettingsError(
-            f"{where}: found the private key's certificate in place {fitting[0]}, expected it first in the file"
+            f"{where}: found the private key's certificate as number {numbers[0]}, "
+            "expected it first in the file"
         )
 
 
-def _fits(key: PrivateKey, certificate: x509.Certificate) -> bool:
+def _matches(key: PrivateKey, certificate: x509.Certificate) -> bool:
     try:
         return certificate.public_key() == key.public_key()
     except (ValueError, UnsupportedAlgorithm):
@@ -256,26 +279,27 @@ def _fits(key: PrivateKey, certificate: x509.Certificate) -> bool:
 
 
 def read_header_names(path: str, read: FileReader = read_file) -> tuple[bytes, ...]:
-    """Read the secret name: the one line of a file that nobody else may read; or two, while one takes the other's place.
+    """Read the secret header name from a private file: one line, or two during a rotation.
 
-    :raises SettingsError: as the file or a name is unfit; no name is in the sentence.
+    :raises SettingsError: the file or a name is invalid. The sentence does not contain the name.
     """
     source = ConfigFile.read(path, "header-file", read=read)
     source.require_private()
     lines = source.lines()
     if len(lines) not in (1, 2):
         raise SettingsError(
-            f"{source.where}: found {len(lines) or 'no'} lines, expected the header's name, or two of them"
+            f"{source.where}: found {len(lines) or 'no'} lines, "
+            "expected the header's name, or two of them"
         )
     return tuple(check_header_name(line, source.where) for line in lines)
 
 
-def read_line(path: str, what: str, read: FileReader = read_file) -> str:
-    """Read a secret: the one line of a file that nobody else may read. ``what``: the key's name.
+def read_line(path: str, setting: str, read: FileReader = read_file) -> str:
+    """Read a secret, the only line of a private file that the key ``setting`` names.
 
-    :raises SettingsError: as the file is unfit.
+    :raises SettingsError: the file cannot be read, is readable by other users, or has not one line.
     """
-    source = ConfigFile.read(path, what, read=read)
+    source = ConfigFile.read(path, setting, read=read)
     source.require_private()
     lines = source.lines()
     if len(lines) != 1:
@@ -284,18 +308,24 @@ def read_line(path: str, what: str, read: FileReader = read_file) -> str:
 
 
 def check_header_name(name: str, where: str) -> bytes:
-    """Return the name as it goes on the wire, if it can be a secret. ``where``: for the sentence.
+    """Return a secret header name as bytes for the wire.
 
-    :raises SettingsError: other characters than ``[A-Za-z0-9-]``, too short, too long, without a random part, or published.
+    ``where`` begins the error sentence: the configuration key, and the path if there is one.
+
+    :raises SettingsError: the name has characters other than ``[A-Za-z0-9-]``, is too short, too
+        long or published, or has no random part.
     """
-    if _PASTED.match(name):
+    if _ASSIGNMENT.match(name):
         raise SettingsError(
-            f"{where}: found a line of the server's configuration, expected the name alone, which stands behind ="
+            f"{where}: found a line of the server's configuration, "
+            "expected the name alone, which follows the ="
         )
     if not _NAME.fullmatch(name):
         found = "with other characters than letters, digits and hyphens"
-    elif not SHORTEST <= len(name) <= _LONGEST:
-        found = "which is too short" if len(name) < SHORTEST else "which is too long"
+    elif len(name) < MIN_NAME_CHARS:
+        found = "which is too short"
+    elif len(name) > _MAX_NAME_CHARS:
+        found = "which is too long"
     elif not is_random(name):
         found = "that can be guessed"
     elif _is_published(name):
@@ -304,15 +334,16 @@ def check_header_name(name: str, where: str) -> bytes:
         return name.encode("ascii")
     raise SettingsError(
         f"{where}: found a header name of {len(name)} characters {found}, "
-        f"expected {SHORTEST} to {_LONGEST} with a random part of {RANDOM}, as `x509proxy secret` makes it"
+        f"expected {MIN_NAME_CHARS} to {_MAX_NAME_CHARS} with a random part of "
+        f"{MIN_RANDOM_CHARS}, as `x509proxy secret` makes it"
     )
 
 
 def _is_published(name: str) -> bool:
-    said = name.lower().replace("-", "")
-    return any(published in said for published in _PUBLISHED)
+    folded = name.lower().replace("-", "")
+    return any(published in folded for published in _PUBLISHED)
 
 
 def new_header_name() -> str:
-    """A new secret name: 32 random characters, 190 bits, after a prefix that tells its purpose."""
+    """Make a new secret header name: 32 random characters (190 bits) after a descriptive prefix."""
     return _PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(32))

@@ -2,12 +2,13 @@
 
 Facts
 -----
-* RFC 8705 section 2.2.2: with ``self_signed_tls_client_auth`` a client registers its certificates as a JWK set, each in ``x5c``;
-  the server compares the certificate, or its key, with the one of the handshake. So no authority is needed, and none is made:
-  ``CA:FALSE``, no ``keyCertSign``.
-* RFC 7518 section 6.2.1.2: an EC coordinate has the curve's full width, leading zeros too. A coordinate that is written as a
-  number loses them in one key of 128, and the client is then refused for no visible reason.
-* RFC 7517 section 4.7: ``x5c`` is ordinary base64 with padding; everything else here is base64url without.
+* With ``self_signed_tls_client_auth`` a client registers its certificates as a JWK set, each in
+  ``x5c``. The server compares the certificate, or its key, with the one of the handshake (RFC 8705
+  section 2.2.2). No authority is needed: the certificate has ``CA:FALSE`` and no ``keyCertSign``.
+* An EC coordinate has the curve's full width, with leading zeros (RFC 7518 section 6.2.1.2).
+  Written as a plain number it is too short for one key of 128, and the server rejects that client.
+* ``x5c`` is base64 with padding (RFC 7517 section 4.7). All other members here are base64url
+  without padding.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -43,22 +43,22 @@ PrivateKey = (
     | mldsa.MLDSA65PrivateKey
     | mldsa.MLDSA87PrivateKey
 )
-"""The private keys that are made here."""
+"""The private keys that :func:`make_self_signed` makes."""
 
 
 class KeyKind(enum.Enum):
-    """What sort of key is made."""
+    """The type and size of a new key."""
 
     EC = "ec"
-    """NIST P-256: small, quick, and read by every server."""
+    """NIST P-256: small, fast, and supported by every server."""
     EC_P384 = "ec-p384"
     RSA = "rsa"
     """2048 bits."""
     RSA_4096 = "rsa-4096"
     ED25519 = "ed25519"
-    """Browsers and Java before 15 do not read it."""
+    """Not supported by browsers and by Java before 15."""
     ML_DSA_44 = "ml-dsa-44"
-    """Post-quantum; read by OpenSSL 3.5 and Go 1.27 (``docs/post-quantum.rst``)."""
+    """Post-quantum; supported from OpenSSL 3.5 and Go 1.27 (``docs/post-quantum.rst``)."""
     ML_DSA_65 = "ml-dsa-65"
     ML_DSA_87 = "ml-dsa-87"
 
@@ -72,17 +72,17 @@ class SelfSigned:
 
     @property
     def certificate_pem(self) -> bytes:
-        """The certificate in PEM, with new lines."""
+        """Return the certificate in PEM, with line breaks."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     @property
     def key_pem(self) -> bytes:
-        """The private key in PEM: PKCS #8, **not encrypted**."""
+        """Return the private key in PEM: PKCS #8, **not encrypted**."""
         return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-# Clocks differ: a certificate made on one machine is used on another in the same minute.
-_BEFORE = timedelta(minutes=5)
+# Clocks differ, and a certificate made on one machine is used on another in the same minute.
+_CLOCK_SKEW = timedelta(minutes=5)
 _DAYS = range(1, 36526)
 _NAME_OCTETS = range(1, 65)  # RFC 5280 appendix A.1, ub-common-name
 
@@ -111,12 +111,13 @@ def make_self_signed(
     server: bool = False,
     now: datetime | None = None,
 ) -> SelfSigned:
-    """A new key, and a certificate of X.509 version 3 that it signs itself, valid ``days`` from ``now`` (the clock, if none).
+    """Make a new key and a self-signed X.509 certificate (version 3) for it.
 
-    ``names``: DNS names and IP addresses for the SubjectAlternativeName; a ``server`` that gives none has its common name there,
-    since clients look nowhere else (RFC 9525 section 2).
+    It is valid for ``days`` from ``now``, or from the current time. ``names`` are the DNS names and
+    IP addresses of the SubjectAlternativeName. A ``server`` without ``names`` has its common name
+    there, since clients look nowhere else (RFC 9525 section 2).
 
-    :raises SettingsError: a name that a certificate cannot hold, or a number of days outside 1 to 36525.
+    :raises SettingsError: a certificate cannot hold a name, or ``days`` is not within 1 to 36525.
     """
     if days not in _DAYS:
         raise SettingsError(f"days: found {days}, expected {_DAYS.start} to {_DAYS.stop - 1}")
@@ -129,7 +130,7 @@ def make_self_signed(
         subject_name=subject,
         public_key=key.public_key(),
         serial_number=x509.random_serial_number(),
-        not_valid_before=start - _BEFORE,
+        not_valid_before=start - _CLOCK_SKEW,
         not_valid_after=start + timedelta(days=days),
     )
     for extension, critical in _extensions(key, alternatives, server):
@@ -138,7 +139,7 @@ def make_self_signed(
 
 
 def _subject(common_name: str) -> x509.Name:
-    # Unprintable includes the lone surrogates that stand for bytes which were no UTF-8 on the command line.
+    # Lone surrogates, which stand for invalid UTF-8 on the command line, are unprintable too.
     if not common_name.isprintable() or len(common_name.encode()) not in _NAME_OCTETS:
         raise SettingsError(
             f"common name: found {common_name!r}, expected 1 to 64 bytes of printable text"
@@ -159,13 +160,14 @@ def _general_name(name: str) -> x509.GeneralName:
 def _extensions(
     key: PrivateKey, alternatives: Sequence[x509.GeneralName], server: bool
 ) -> Iterator[tuple[x509.ExtensionType, bool]]:
-    """What the certificate says beside its name and key, each with its criticality (RFC 5280 section 4.2.1)."""
+    """Yield the extensions, each with its criticality (RFC 5280 section 4.2.1)."""
     yield x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
     yield x509.BasicConstraints(ca=False, path_length=None), True
     yield (
         x509.KeyUsage(
-            digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
-            key_agreement=False, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
+            digital_signature=True, content_commitment=False, key_encipherment=False,
+            data_encipherment=False, key_agreement=False, key_cert_sign=False, crl_sign=False,
+            encipher_only=False, decipher_only=False,
         ),
         True,
     )  # fmt: skip
@@ -183,9 +185,11 @@ _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
 def jwk_set(certificate: x509.Certificate) -> dict[str, object]:
-    """The JWK set (RFC 7517 section 5) that registers a client with this certificate: one public key, ready for ``json.dumps``.
+    """Return the JWK set (RFC 7517 section 5) that registers a client with this certificate.
 
-    :raises SettingsError: the key is of a kind that RFC 7518, RFC 8037 and RFC 9964 give no JWK for.
+    It has one public key, and ``json.dumps`` accepts it.
+
+    :raises SettingsError: RFC 7518, RFC 8037 and RFC 9964 define no JWK for this type of key.
     """
     der = certificate.public_bytes(Encoding.DER)
     key: dict[str, object] = {
@@ -199,7 +203,11 @@ def jwk_set(certificate: x509.Certificate) -> dict[str, object]:
 
 
 def _jwk_of(certificate: x509.Certificate) -> dict[str, str]:
-    """The public key alone: RFC 7518 section 6.2 (EC) and 6.3 (RSA), RFC 8037 section 2 (OKP), RFC 9964 section 3 (AKP)."""
+    """Return the members of the public key.
+
+    Source: RFC 7518 sections 6.2 (EC) and 6.3 (RSA), RFC 8037 section 2 (OKP), RFC 9964 section 3
+    (AKP).
+    """
     match certificate.public_key():
         case ec.EllipticCurvePublicKey(curve=curve) as key if curve.name in _CURVES:
             point, width = key.public_numbers(), (key.key_size + 7) // 8
@@ -213,32 +221,28 @@ def _jwk_of(certificate: x509.Certificate) -> dict[str, str]:
             numbers = key.public_numbers()
             return {"kty": "RSA", "n": _number(numbers.n), "e": _number(numbers.e)}
         case ed25519.Ed25519PublicKey() as key:
-            return {
-                "kty": "OKP",
-                "crv": "Ed25519",
-                "x": _base64url(key.public_bytes(Encoding.Raw, PublicFormat.Raw)),
-            }
+            return {"kty": "OKP", "crv": "Ed25519", "x": _base64url(key.public_bytes_raw())}
         case ed448.Ed448PublicKey() as key:
-            return {
-                "kty": "OKP",
-                "crv": "Ed448",
-                "x": _base64url(key.public_bytes(Encoding.Raw, PublicFormat.Raw)),
-            }
+            return {"kty": "OKP", "crv": "Ed448", "x": _base64url(key.public_bytes_raw())}
         case (
             mldsa.MLDSA44PublicKey() | mldsa.MLDSA65PublicKey() | mldsa.MLDSA87PublicKey()
         ) as key:
-            # The algorithm is part of the key type: unlike for the others, "alg" is required.
+            # RFC 9964 section 3: "alg" is required, since "kty" does not name the parameter set.
             algorithm = ClientCertificate.from_x509(certificate, ()).key
             return {"kty": "AKP", "alg": algorithm, "pub": _base64url(key.public_bytes_raw())}
         case _:
             found = ClientCertificate.from_x509(certificate, ()).key
             raise SettingsError(
-                f"certificate: found a key of {found}, expected EC P-256, P-384, P-521, RSA, Ed25519, Ed448 or ML-DSA"
+                f"certificate: found a key of {found}, "
+                "expected EC P-256, P-384, P-521, RSA, Ed25519, Ed448 or ML-DSA"
             )
 
 
 def _number(value: int, width: int = 0) -> str:
-    """Base64url of a number, big-endian: ``width`` bytes, or as few as it takes (RFC 7518 section 2)."""
+    """Encode a number as base64url, big-endian (RFC 7518 section 2).
+
+    It takes ``width`` bytes, or as few as possible if that is 0.
+    """
     return _base64url(value.to_bytes(width or (value.bit_length() + 7) // 8, "big"))
 
 

@@ -1,4 +1,4 @@
-"""Which of a server's certificates a client gets, by the name that it asks for in the handshake (RFC 6066 section 3)."""
+"""Selection of the server's certificate by the name in the handshake (SNI, RFC 6066 section 3)."""
 
 from __future__ import annotations
 
@@ -14,54 +14,65 @@ __all__ = ["ServerNames"]
 
 @attrs.frozen
 class ServerNames:
-    """The names of several certificates. What none of them has gets the first one, as with nginx: no name, no alert."""
+    """The DNS names of several server certificates.
 
-    _places: Mapping[bytes, int]
+    As with nginx, an unknown or missing name selects the first certificate, and causes no alert.
+    """
+
+    _indexes: Mapping[bytes, int]
 
     @classmethod
     def of(cls, certificates: Sequence[x509.Certificate]) -> ServerNames:
-        """Gather the DNS names of each; the first certificate is ``certificate``, the others are ``certificates[0]`` and on.
+        """Collect the DNS names of the certificates.
 
-        :raises SettingsError: two have the same name, or one that is not the first has none.
+        The first one is that of the key ``certificate``, the others are those of
+        ``certificates[0]``, ``certificates[1]`` and so on.
+
+        :raises SettingsError: two have the same name, or one other than the first has none.
         """
-        places: dict[bytes, int] = {}
-        for place, certificate in enumerate(certificates):
-            key, names = _key(place), _dns_names(certificate, _key(place))
-            if place and not names:
+        indexes: dict[bytes, int] = {}
+        for index, certificate in enumerate(certificates):
+            key = _key(index)
+            names = _dns_names(certificate, key)
+            if index and not names:
                 raise SettingsError(
                     f"{key}: found no DNS name in it, expected one or more (subjectAltName)"
                 )
             for name in sorted(names):
-                if name in places:
-                    expected = "each name in one certificate"
+                if name in indexes:
                     raise SettingsError(
-                        f"{key}: found the name {name.decode()!r} of {_key(places[name])}, expected {expected}"
+                        f"{key}: found the name {name.decode()!r} of {_key(indexes[name])}, "
+                        "expected each name in one certificate"
                     )
-                places[name] = place
-        return cls(places)
+                indexes[name] = index
+        return cls(indexes)
 
-    def place(self, name: bytes | None) -> int:
-        """The place of the certificate for a name: of its own, or of one with a wildcard for its first label; else the first."""
+    def index_for(self, name: bytes | None) -> int:
+        """Return the index of the certificate for a name.
+
+        A certificate with the name itself is preferred to one with a wildcard for its first label.
+        Without either, it is the first.
+        """
         if name is None:
             return 0
         folded = name.lower()
         label, _, parent = folded.partition(b".")
         wildcard = b"*." + parent if label else b""
-        return self._places.get(folded, self._places.get(wildcard, 0))
+        return self._indexes.get(folded, self._indexes.get(wildcard, 0))
 
 
-def _key(place: int) -> str:
-    return f"certificates[{place - 1}].certificate" if place else "certificate"
+def _key(index: int) -> str:
+    return f"certificates[{index - 1}].certificate" if index else "certificate"
 
 
 def _dns_names(certificate: x509.Certificate, key: str) -> set[bytes]:
-    """In lower case, in which they are compared (RFC 4343)."""
+    """Return the names in lower case, since they are compared without case (RFC 4343)."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return set()
-    except Exception:  # cryptography has one of its own for each kind of oddity
+    except Exception:  # cryptography has a different one for each kind of fault
         raise SettingsError(
-            f"{key}: found an extension that cannot be read, expected none such"
+            f"{key}: found an extension that cannot be read, expected valid DER"
         ) from None
     return {name.lower().encode("utf-8") for name in found.get_values_for_type(x509.DNSName)}

@@ -1,4 +1,4 @@
-"""A configuration with everything that its files hold, as one frozen value."""
+"""A configuration with the contents of its files, as one frozen value."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ __all__ = ["Configuration"]
 
 @attrs.frozen
 class Configuration:
-    """Everything that a proxy needs, read and checked. ``upstream_authorities``: ``None`` stands for the system's own.
-
-    ``further``: who the server is to clients that ask for other names than those of ``identity``.
-    ``files``: the files that all of it was made from, kept only where there are workers to send them to.
-    """
+    """The complete input of a proxy, read and checked."""
 
     settings: ProxySettings
     identity: Identity
+    """Certificate and key of the server, for clients that ask for no other name."""
     backends: tuple[Backend, ...]
     rules: HeaderRules
     trusted: TrustStore = EMPTY
-    further: tuple[Identity, ...] = ()
+    extra_identities: tuple[Identity, ...] = ()
+    """Certificates and keys for the names that they contain (SNI)."""
     upstream_authorities: tuple[x509.Certificate, ...] | None = None
+    """Authorities for back ends' certificates. ``None`` stands for those of the system."""
     upstream_identity: Identity | None = None
+    """Certificate and key with which the proxy authenticates to back ends."""
     tokens: TokenFiles | None = None
     warnings: tuple[str, ...] = ()
     files: RecordedFiles = attrs.field(factory=RecordedFiles, repr=False, eq=False)
+    """The files that the rest was read from. Empty unless there are workers, which need them."""

@@ -1,8 +1,8 @@
-"""The configuration as a document: from TOML to settings, with every mistake at once.
+"""The decoder from a TOML document to settings, which reports all mistakes at once.
 
-The parsed document is compared with the types of the settings (``msgspec.inspect``), key by key. Each mistake becomes a
-:class:`Problem`: the dotted key, the value that was found, and the value that was expected. A key with a mistake is left out,
-so that the rest can be checked too.
+It compares the parsed document with the types of the settings (``msgspec.inspect``), key by key.
+Each mistake becomes a :class:`Problem`: the dotted key, the value found, and the value expected. A
+key with a mistake is left out, so that the rest can be checked too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from msgspec import inspect
 
 from x509proxy.certificates.config_files import ConfigFile
 from x509proxy.config.toml_lines import Lines
-from x509proxy.redaction import holds_secret, without_secrets
+from x509proxy.redaction import contains_secret, without_secrets
 from x509proxy.settings import (
     KeyField,
     ProxySettings,
@@ -38,17 +38,19 @@ __all__ = ["Document", "DocumentError", "Problem", "decode", "read_document"]
 
 @attrs.frozen
 class Problem:
-    """One mistake. ``key``: dotted, as in the document; ``text``: ``found X, expected Y``."""
+    """A mistake in a document."""
 
     key: str
+    """The dotted key, as in the document."""
     text: str
+    """``found X, expected Y``"""
 
     def __str__(self) -> str:
         return f"{self.key}: {self.text}"
 
 
 class DocumentError(SettingsError):
-    """The reason why a file cannot be used as a whole, and the line."""
+    """A mistake for which a file cannot be used at all, with its line."""
 
     def __init__(self, where: str, line: int, reason: str) -> None:
         super().__init__(f"{where}: line {line}: {reason}")
@@ -58,10 +60,11 @@ class DocumentError(SettingsError):
 
 @attrs.frozen
 class Document:
-    """A configuration file. ``settings``: without the keys in ``problems``, or ``None`` if the rest contradicts itself."""
+    """A configuration file."""
 
     path: str
     settings: ProxySettings | None
+    """The settings without the keys in ``problems``. ``None`` if the rest contradicts itself."""
     problems: tuple[Problem, ...] = ()
     lines: Lines = attrs.field(factory=lambda: Lines(""))
 
@@ -75,7 +78,8 @@ class Document:
 def read_document(path: str) -> Document:
     """Read a TOML file.
 
-    :raises SettingsError: it cannot be read, is no TOML, or holds a secret and others can read it.
+    :raises SettingsError: the file cannot be read, is not TOML, or contains a secret while other
+        users can read it.
     """
     source = ConfigFile.read(path, "config")
     where = without_secrets(path)
@@ -83,7 +87,7 @@ def read_document(path: str) -> Document:
     lines = Lines(text)
     table = _parse(text, where, lines)
     for key in _secrets(table):
-        # As secret here as in a header-file.
+        # The name is as secret here as in a header-file.
         try:
             attrs.evolve(source, where=key).require_private()
         except SettingsError as error:
@@ -97,7 +101,7 @@ def read_document(path: str) -> Document:
 
 def _text(data: bytes, where: str) -> str:
     if data.startswith(codecs.BOM_UTF8):
-        raise _no_toml(where, 1, "found a byte order mark, which is to be taken out")
+        raise _no_toml(where, 1, "found a byte order mark at the beginning")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -109,7 +113,7 @@ def _parse(text: str, where: str, lines: Lines) -> dict[str, object]:
     try:
         return tomli.loads(text)
     except RecursionError:
-        line, reason = text.count("\n") + 1, "found brackets within brackets, too many of them"
+        line, reason = text.count("\n") + 1, "found too many nested brackets"
     except tomli.TOMLDecodeError as error:
         line = min(error.lineno, len(text.splitlines()))
         reason = lines.reason_at(line) or without_secrets(error.msg)
@@ -124,14 +128,14 @@ def _no_toml(where: str, line: int, reason: str) -> DocumentError:
 
 
 def _secrets(table: Mapping[str, object]) -> Iterator[str]:
-    """Yield the keys with a secret: the header's name, and what looks like one in ``[[headers]]``."""
+    """Yield the keys that contain a secret: ``header``, and possible names in ``[[headers]]``."""
     if "header" in table:
         yield "header"
     headers = table.get("headers")
     for index, header in enumerate(headers if isinstance(headers, list) else ()):
         for key in ("name", "value"):
             text = header.get(key) if isinstance(header, dict) else None
-            if isinstance(text, str) and holds_secret(text):
+            if isinstance(text, str) and contains_secret(text):
                 yield f"headers[{index}].{key}"
 
 
@@ -150,14 +154,18 @@ _BAD = _Missing.BAD
 def decode(
     table: Mapping[str, object], *, as_text: bool = False
 ) -> tuple[ProxySettings | None, tuple[Problem, ...]]:
-    """Compare a document with the types of the settings. ``as_text``: values come from a command line, where numbers are text."""
+    """Return the settings of a document, and its mistakes.
+
+    The settings are ``None`` if the keys without a mistake contradict each other. ``as_text``
+    accepts numbers as text, as a command line has them.
+    """
     decoder = _Decoder(as_text)
     settings = decoder.table(table, ProxySettings, "")
     return settings if isinstance(settings, ProxySettings) else None, tuple(decoder.problems)
 
 
 class _Decoder:
-    """Decodes one document. ``problems``: the mistakes so far."""
+    """The state of decoding one document, with its mistakes so far."""
 
     def __init__(self, as_text: bool) -> None:
         self.problems: list[Problem] = []
@@ -178,20 +186,20 @@ class _Decoder:
         if not isinstance(value, Mapping):
             return self._wrong(path, value, f"a table{_written(path)}")
         known = keys(kind)
-        inside = f"{path}." if path else ""
+        prefix = f"{path}." if path else ""
         before = len(self.problems)
         fields = {
-            known[name].field: self._field(member, known[name], kind, inside + name)
+            known[name].field: self._field(member, known[name], kind, prefix + name)
             for name, member in value.items()
             if self._is_known(name, known, path)
         }
         for name, field in known.items():
             if field.required and name not in value:
-                self._add(inside + name, f"found nothing, expected {_needed(field, kind)}")
-        return self._made(kind, fields, inside, before)
+                self._add(prefix + name, f"found nothing, expected {_needed(field, kind)}")
+        return self._build(kind, fields, prefix, before)
 
-    def _made(
-        self, kind: type[Settings], fields: dict[str, object], inside: str, before: int
+    def _build(
+        self, kind: type[Settings], fields: dict[str, object], prefix: str, before: int
     ) -> Settings | _Missing:
         good = {name: value for name, value in fields.items() if value is not _BAD}
         if any(field.required and field.field not in good for field in keys(kind).values()):
@@ -199,8 +207,9 @@ class _Decoder:
         try:
             return kind(**good)
         except SettingsError as error:
-            found = [Problem(*_split(sentence, inside)) for sentence in error.sentences]
-            # What is wrong by itself was reported; what contradicts the default in its place is no mistake.
+            found = [Problem(*_split(sentence, prefix)) for sentence in error.sentences]
+            # A key with a mistake of its own was replaced by its default, and a contradiction to
+            # that default is no mistake of the document.
             reported = {problem.key for problem in self.problems[before:]}
             self.problems += [problem for problem in found if problem.key not in reported]
             return _BAD
@@ -208,13 +217,13 @@ class _Decoder:
     def _is_known(self, name: str, known: Mapping[str, KeyField], path: str) -> bool:
         if name in known:
             return True
-        inside = f"{path}." if path else ""
-        key = without_secrets(inside + name)
+        prefix = f"{path}." if path else ""
+        key = without_secrets(prefix + name)
         for new, field in known.items():
             if name in field.key.old:
-                self._add(key, f"found an old name, expected {inside}{new}")
+                self._add(key, f"found an old name, expected {prefix}{new}")
                 return False
-        expected = _elsewhere(name, path) or _near(name, known, inside)
+        expected = _elsewhere(name, path) or _near(name, known, prefix)
         self._add(key, f"found an unknown key, expected {expected}")
         return False
 
@@ -238,7 +247,7 @@ class _Decoder:
                 self.problems[-1] = Problem(last.key, hint)
         return found
 
-    # One for each type.
+    # One decoder for each type.
 
     def _string(self, value: object, _: inspect.Type, key: str) -> object:
         return value if isinstance(value, str) else self._wrong(key, value, "a string")
@@ -295,7 +304,7 @@ class _Decoder:
         return _BAD
 
 
-# Words that have other ones now.
+# Values that were renamed.
 _OLD_WORDS = {("RequestIds", "own"): "generate", ("RequestIds", "keep"): "trust"}
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),
@@ -318,7 +327,7 @@ def _kind_of(value: object) -> str:
 
 
 def _quoted_number(text: str, field: KeyField | None) -> str:
-    """Return the problem of a number that was written as text, such as ``"30s"``; or ``""``."""
+    """Return the mistake of a number that is written as text, such as ``"30s"``, or ``""``."""
     found = _QUOTED.fullmatch(text)
     if found is None or field is None or field.key.unit is Unit.NONE:
         return ""
@@ -336,10 +345,10 @@ def _type(kind: type[Settings], name: str) -> inspect.Type:
     return next(field.type for field in described.fields if field.encode_name == name)
 
 
-def _split(sentence: str, inside: str) -> tuple[str, str]:
-    """Separate the key of one of our own sentences from the rest."""
+def _split(sentence: str, prefix: str) -> tuple[str, str]:
+    """Split a :class:`SettingsError`'s sentence into the key, with a prefix, and the rest."""
     key, _, text = sentence.partition(": ")
-    return inside + key, text
+    return prefix + key, text
 
 
 def _needed(field: KeyField, kind: type[Settings]) -> str:
@@ -350,7 +359,7 @@ def _needed(field: KeyField, kind: type[Settings]) -> str:
 
 
 def _elsewhere(name: str, path: str) -> str:
-    """Return the place of a key that stands in the wrong table, or in none; ``""`` if there is no such place."""
+    """Return the right table for a key that is in the wrong table or in none, or ``""``."""
     first = keys(ProxySettings)
     if path:
         outer = path.partition(".")[0].partition("[")[0]
@@ -364,19 +373,19 @@ def _elsewhere(name: str, path: str) -> str:
     return _or(fitting) if fitting else ""
 
 
-def _near(name: str, known: Mapping[str, Any], inside: str) -> str:
+def _near(name: str, known: Mapping[str, Any], prefix: str) -> str:
     near = difflib.get_close_matches(name, known, 1)
-    return inside + near[0] if near else _or([*known])
+    return prefix + near[0] if near else _or([*known])
 
 
 def _brackets(table: str) -> str:
-    """Return a table of the first level as it is written."""
+    """Return the TOML header of a top-level table."""
     is_list = get_origin(keys(ProxySettings)[table].type) is tuple
     return f"[[{table}]]" if is_list else f"[{table}]"
 
 
 def _written(key: str) -> str:
-    """Return the way to write a table, for an error where another thing was written in its place."""
+    """Return a hint with the TOML header of a table, for an error about its type, or ``""``."""
     field = keys(ProxySettings).get(key)
     return f", written {_brackets(key)}" if field is not None and table_of(field.type) else ""
 

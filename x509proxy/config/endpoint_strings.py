@@ -1,13 +1,15 @@
-r"""Descriptions of endpoints: the only parser of them, without Twisted, and the checks of the places to listen at.
+r"""Endpoint strings such as ``tcp:8443``: their only parser, and the checks of all listeners.
 
-Each mistake is one sentence, before any socket is opened.
+The checks run before any socket is opened. Each mistake is one sentence.
 
 Facts
 -----
-* In a description ``:`` ends a part and a part's first ``=`` its name, unless there is ``\`` before it
-  (``twisted.internet.endpoints``). Other kinds of endpoints than these here come from plug-ins, and are judged by them.
-* Twisted gives a unix socket mode 666 unless its description has a ``mode``.
-* Twisted leaves ``IPV6_V6ONLY`` to the system: where Linux's ``net.ipv6.bindv6only`` is 0, ``::`` takes IPv4 too.
+* In an endpoint string ``:`` ends a part, and the first ``=`` of a part ends its name. ``\``
+  escapes either (``twisted.internet.endpoints``).
+* Twisted plug-ins add other types of endpoints. Their arguments are not checked here.
+* Twisted creates a unix socket with mode 666 unless its endpoint string has a ``mode``.
+* Twisted leaves ``IPV6_V6ONLY`` to the system. Where Linux's ``net.ipv6.bindv6only`` is 0, a socket
+  on ``::`` accepts IPv4 too.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -29,11 +31,11 @@ __all__ = [
     "KINDS",
     "Description",
     "EndpointSyntaxError",
-    "check_places",
-    "described_with",
+    "check_endpoints",
+    "endpoint_string",
+    "endpoint_type",
+    "endpoint_warnings",
     "expected_for",
-    "kind_of",
-    "place_warnings",
     "private_socket",
     "socket_paths",
 ]
@@ -44,8 +46,8 @@ KINDS = {
     "unix": ("address", "mode", "backlog", "lockfile"),
     "systemd": ("domain", "index", "name"),
 }
-"""The arguments of each kind, in the order that they have without names."""
-_FORMS = {
+"""The arguments of each type of endpoint, in the order of positional arguments."""
+_EXAMPLES = {
     "tcp": "tcp:8443 or tcp:8443:interface=127.0.0.1",
     "tcp6": r"tcp6:8443 or tcp6:8443:interface=\:\:1",
     "unix": "unix:/path or unix:/path:mode=660",
@@ -59,34 +61,36 @@ _BIND_V6_ONLY = Path("/proc/sys/net/ipv6/bindv6only")
 
 
 class EndpointSyntaxError(Exception):
-    """What is wrong with a description, in words that stand behind it."""
+    """An invalid endpoint string. The message follows ``found 'STRING' `` in a sentence."""
 
 
 def expected_for(kind: str = "") -> str:
-    """What could have been written, for the end of a sentence."""
-    return (
-        _FORMS.get(kind)
-        or "tcp:8443, tcp:8443:interface=127.0.0.1, tcp6:8443, unix:/path or systemd:domain=INET:name=NAME"
+    """Return valid examples of a type of endpoint, or of all, for the end of a sentence."""
+    return _EXAMPLES.get(kind) or (
+        "tcp:8443, tcp:8443:interface=127.0.0.1, tcp6:8443, unix:/path "
+        "or systemd:domain=INET:name=NAME"
     )
 
 
 @attrs.frozen
 class Description:
-    """One endpoint. ``arguments``: by name; empty for a kind that is not one of ours."""
+    """A parsed endpoint string."""
 
     kind: str
-    arguments: dict[str, str]
+    """The type of endpoint, such as ``tcp``."""
+    arguments: Mapping[str, str]
+    """Arguments by name. Empty for a type that a plug-in adds."""
 
     @classmethod
     def parse(cls, text: str) -> Description:
-        """Take it apart, and look at every part.
+        """Parse an endpoint string and check each argument.
 
-        :raises EndpointSyntaxError: it describes no endpoint.
+        :raises EndpointSyntaxError: the string is invalid.
         """
         positional, named = _parts(text)
         kind, *values = positional or [""]
         if not _KIND.fullmatch(kind):
-            raise EndpointSyntaxError("without the kind of endpoint that it is")
+            raise EndpointSyntaxError("without the type of endpoint")
         if kind not in KINDS:
             return cls(kind, {})
         arguments = _arguments(KINDS[kind], values, named)
@@ -96,7 +100,7 @@ class Description:
 
     @property
     def is_local(self) -> bool:
-        """Return whether this host alone can connect: a unix socket, or a loopback address."""
+        """Return True for a unix socket or a loopback address, which other hosts cannot reach."""
         if self.kind == "unix":
             return True
         try:
@@ -105,20 +109,20 @@ class Description:
             return False
 
     @property
-    def where(self) -> tuple[str, ...]:
-        """What no other endpoint can have: empty if that cannot be told."""
+    def address(self) -> tuple[str, ...]:
+        """Return the address as a tuple that is equal for equal addresses.
+
+        It is empty if the address is unknown: port 0, or a type that a plug-in adds.
+        """
         if self.kind in ("tcp", "tcp6"):
             port = int(self.arguments["port"])
-            interface = self.arguments.get("interface") or (
-                "::" if self.kind == "tcp6" else _ANY_IPV4
-            )
-            return (
-                ("tcp", str(port), "127.0.0.1" if interface == "localhost" else interface)
-                if port
-                else ()
-            )
+            default = "::" if self.kind == "tcp6" else _ANY_IPV4
+            interface = self.arguments.get("interface") or default
+            host = "127.0.0.1" if interface == "localhost" else interface
+            return ("tcp", str(port), host) if port else ()
         if self.kind == "unix":
-            return ("unix", os.path.abspath(self.arguments["address"]))  # noqa: PTH100 - without looking at links
+            path = os.path.abspath(self.arguments["address"])  # noqa: PTH100 - keeps links
+            return ("unix", path)
         return ("systemd", *sorted(self.arguments.values())) if self.arguments else ()
 
 
@@ -140,15 +144,15 @@ def _parts(text: str) -> tuple[list[str], dict[str, str]]:
             named[name] = value
             name, value = None, ""
     if value or name is not None:
-        # It has escaped the colon that was put there.
+        # It escapes the colon that was appended above.
         raise EndpointSyntaxError("with a backslash at its end")
     return positional, named
 
 
 def _arguments(names: tuple[str, ...], values: list[str], named: dict[str, str]) -> dict[str, str]:
-    """All of them by name, each looked at; the first one of ``names`` has to be there."""
+    """Return all arguments by name, after a check of each. The first of ``names`` is required."""
     if len(values) > len(names):
-        raise EndpointSyntaxError("with a part too many")
+        raise EndpointSyntaxError("with one part too many")
     for name in named:
         if name not in names:
             raise EndpointSyntaxError(f"with an unknown argument {name!r}")
@@ -164,25 +168,26 @@ def _check_port(port: str) -> None:
     if not port:
         raise EndpointSyntaxError("without a port")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise EndpointSyntaxError(f"with the port {port!r}, which is none from 0 to 65535")
+        raise EndpointSyntaxError(f"with the port {port!r}, which is not within 0 to 65535")
 
 
 def _check_interface(interface: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9._-]*|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?", interface):
-        raise EndpointSyntaxError(f"with the interface {interface!r}, which is no address")
+        raise EndpointSyntaxError(f"with the interface {interface!r}, which is not an address")
 
 
 def _check_address(path: str) -> None:
-    if not 0 < len(path.encode()) <= MAX_SOCKET_PATH:
+    length = len(path.encode())
+    if not 0 < length <= MAX_SOCKET_PATH:
         raise EndpointSyntaxError(
-            f"with a path of {len(path.encode())} bytes, which a socket's has 1 to {MAX_SOCKET_PATH} of"
+            f"with a path of {length} bytes, while that of a socket has 1 to {MAX_SOCKET_PATH}"
         )
 
 
-def _one_of(name: str, pattern: str, kind: str) -> Callable[[str], None]:
+def _one_of(name: str, pattern: str, expected: str) -> Callable[[str], None]:
     def check(value: str) -> None:
         if not re.fullmatch(pattern, value):
-            raise EndpointSyntaxError(f"with the {name} {value!r}, which is no {kind}")
+            raise EndpointSyntaxError(f"with the {name} {value!r}, which is not {expected}")
 
     return check
 
@@ -191,22 +196,22 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "port": _check_port,
     "interface": _check_interface,
     "address": _check_address,
-    "backlog": _one_of("backlog", "[0-9]{1,9}", "number"),
-    "mode": _one_of("mode", "[0-7]{3,4}", "octal mode such as 660"),
+    "backlog": _one_of("backlog", "[0-9]{1,9}", "a number"),
+    "mode": _one_of("mode", "[0-7]{3,4}", "an octal mode such as 660"),
     "lockfile": _one_of("lockfile", "[01]", "0 or 1"),
     "domain": _one_of("domain", "INET|INET6|UNIX", "INET, INET6 or UNIX"),
-    "index": _one_of("index", "[0-9]{1,4}", "number"),
-    "name": _one_of("name", ".+", "name"),
+    "index": _one_of("index", "[0-9]{1,4}", "a number"),
+    "name": _one_of("name", ".+", "a name"),
 }
 
 
-def kind_of(text: str) -> str:
-    """Return the kind of endpoint that a description names, well formed or not."""
+def endpoint_type(text: str) -> str:
+    """Return the type of endpoint that an endpoint string names, valid or not."""
     return text.partition(":")[0]
 
 
 def private_socket(text: str) -> str:
-    """Return the description for Twisted: a unix socket is its owner's alone unless it has a ``mode``."""
+    """Return the endpoint string for Twisted, in which a unix socket has mode 600 by default."""
     try:
         found = Description.parse(text)
     except EndpointSyntaxError:
@@ -215,96 +220,102 @@ def private_socket(text: str) -> str:
     return f"{text}:mode=600" if needs_mode else text
 
 
-def described_with(parts: tuple[str, ...], arguments: dict[str, str]) -> str:
-    """Return the description of an endpoint that Twisted's parser has taken apart: one escaped part stands for itself.
+def endpoint_string(parts: tuple[str, ...], arguments: dict[str, str]) -> str:
+    """Return the endpoint string of an endpoint that Twisted's parser has split.
 
-    Twisted leaves equals signs alone: an escaped ``tcp:0:interface=…`` arrives as an argument of the name ``tcp:0:interface``.
+    A single escaped part is an endpoint string as a whole. Twisted does not escape equals signs, so
+    an escaped ``tcp:0:interface=…`` arrives as an argument with the name ``tcp:0:interface``.
     """
     whole = [*parts, *(f"{name}={value}" for name, value in arguments.items() if ":" in name)]
-    head = whole[0] if len(whole) == 1 else ":".join(map(_quoted, whole))
-    named = (f"{name}={_quoted(value)}" for name, value in arguments.items() if ":" not in name)
+    head = whole[0] if len(whole) == 1 else ":".join(map(_escaped, whole))
+    named = (f"{name}={_escaped(value)}" for name, value in arguments.items() if ":" not in name)
     return ":".join([head, *named])
 
 
-def _quoted(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace(":", r"\:")
 
 
 @attrs.frozen
-class _Listening:
-    """One place to listen at. ``key``: in the document; ``text``: as it was written."""
+class _Listener:
+    """The endpoint of a listener."""
 
     key: str
+    """The configuration key that has it."""
     text: str
+    """The endpoint string as written there."""
     found: Description
 
     def error(self, problem: str, expected: str = "") -> str:
-        told = without_secrets(f"found {self.text!r} {problem}")
-        return f"{self.key}: {told}, expected {expected or expected_for(self.found.kind)}"
+        found = without_secrets(f"found {self.text!r} {problem}")
+        return f"{self.key}: {found}, expected {expected or expected_for(self.found.kind)}"
 
 
-def check_places(settings: ProxySettings) -> None:
-    """Check that each place to listen at can be understood and used, and is no other's too. Nothing is opened.
+def check_endpoints(settings: ProxySettings) -> None:
+    """Check that the endpoint of each listener is valid, usable and unique, without opening it.
 
     :raises SettingsError: with a sentence for each mistake.
     """
-    places: list[_Listening] = []
+    listeners: list[_Listener] = []
     sentences: list[str] = []
-    for key, text, description in _written(settings):
+    for key, text, description in _endpoints(settings):
         try:
-            place = _Listening(key, text, Description.parse(description))
+            listener = _Listener(key, text, Description.parse(description))
         except EndpointSyntaxError as error:
             sentences.append(_syntax_error(key, text, description, error))
         else:
-            sentences += _place_problems(place, settings)
-            sentences += _same_as(place, places)
-            places.append(place)
+            sentences += _problems(listener, settings)
+            sentences += _duplicates(listener, listeners)
+            listeners.append(listener)
     if sentences:
         raise SettingsError(*sentences)
 
 
-def _written(settings: ProxySettings) -> Iterator[tuple[str, str, str]]:
-    """Yield key, text as written, and Twisted's part of it, for each place to listen at."""
-    for key, place in zip(settings.place_keys, settings.places, strict=True):
-        yield key, place.endpoint, place.description
+def _endpoints(settings: ProxySettings) -> Iterator[tuple[str, str, str]]:
+    """Yield key, endpoint string, and its part that Twisted parses, for each listener."""
+    for key, listener in zip(settings.listener_keys, settings.all_listeners, strict=True):
+        yield key, listener.endpoint, listener.description
     if settings.admin is not None:
         yield "admin.listen", settings.admin.listen, settings.admin.listen
 
 
 def _syntax_error(key: str, text: str, description: str, error: EndpointSyntaxError) -> str:
     hint = r"; a colon within a part is written \:" if "::" in text or "[" in text else ""
-    told = without_secrets(f"found {text!r} {error}")
-    return f"{key}: {told}, expected {expected_for(kind_of(description))}{hint}"
+    found = without_secrets(f"found {text!r} {error}")
+    return f"{key}: {found}, expected {expected_for(endpoint_type(description))}{hint}"
 
 
-def _place_problems(place: _Listening, settings: ProxySettings) -> Iterator[str]:
-    is_admin = place.key == "admin.listen"
-    if place.found.kind in _WITH_TLS:
+def _problems(listener: _Listener, settings: ProxySettings) -> Iterator[str]:
+    is_admin = listener.key == "admin.listen"
+    if listener.found.kind in _WITH_TLS:
         without = "one without" if is_admin else "one without, which the proxy adds"
-        yield place.error("with TLS", f"{without}: {expected_for('tcp')}")
-    elif is_admin and not _may_be_remote(settings) and not place.found.is_local:
-        yield place.error("that other hosts can reach", _LOCAL)
-    yield from _socket_problems(place)
-    _, _, zone = place.found.arguments.get("interface", "").partition("%")
+        yield listener.error("with TLS", f"{without}: {expected_for('tcp')}")
+    elif is_admin and not _may_be_remote(settings) and not listener.found.is_local:
+        yield listener.error("that other hosts can reach", _LOCAL)
+    yield from _socket_problems(listener)
+    _, _, zone = listener.found.arguments.get("interface", "").partition("%")
     if zone and not _is_zone(zone):
-        yield place.error(f"with the zone {zone!r}, which is no network interface here")
+        yield listener.error(f"with the zone {zone!r}, which is not a network interface here")
 
 
 def _may_be_remote(settings: ProxySettings) -> bool:
     return settings.admin is not None and settings.admin.allow_remote
 
 
-_LOCAL = "unix:/path or tcp:9443:interface=127.0.0.1; allow-remote = true is for other places, where everybody can read it"
+_LOCAL = (
+    "unix:/path or tcp:9443:interface=127.0.0.1; "
+    "allow-remote = true permits other addresses, where anyone can read it"
+)
 
 
-def _socket_problems(place: _Listening) -> Iterator[str]:
-    path = place.found.arguments.get("address", "")
+def _socket_problems(listener: _Listener) -> Iterator[str]:
+    path = listener.found.arguments.get("address", "")
     if path.startswith("~"):
-        yield place.error("with ~, which only a shell replaces", "the whole path")
-    elif os.path.isdir(path):  # noqa: PTH112 - false for what cannot be looked at
-        yield place.error("which is a folder", "the path of a socket")
+        yield listener.error("with ~, which only a shell expands", "the whole path")
+    elif os.path.isdir(path):  # noqa: PTH112 - False if the path cannot be examined
+        yield listener.error("which is a folder", "the path of a socket")
     elif os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH110, PTH116
-        yield place.error("which is a file", "the path of a socket")
+        yield listener.error("which is a file", "the path of a socket")
 
 
 def _is_zone(zone: str) -> bool:
@@ -318,17 +329,17 @@ def _is_zone(zone: str) -> bool:
     return True
 
 
-def _same_as(place: _Listening, others: list[_Listening]) -> Iterator[str]:
+def _duplicates(listener: _Listener, others: list[_Listener]) -> Iterator[str]:
     for other in others:
-        if _overlap(place.found.where, other.found.where):
-            second = f"another place than that of {other.key}, {without_secrets(other.text)!r}"
-            yield f"{place.key}: found {without_secrets(place.text)!r}, expected {second}"
+        if _overlap(listener.found.address, other.found.address):
+            expected = f"another address than that of {other.key}, {without_secrets(other.text)!r}"
+            yield f"{listener.key}: found {without_secrets(listener.text)!r}, expected {expected}"
             return
 
 
 def socket_paths(settings: ProxySettings) -> Iterator[tuple[str, str]]:
-    """Yield the key and the path of each unix socket to listen at."""
-    for key, _, description in _written(settings):
+    """Yield the key and the path of each unix socket that a listener creates."""
+    for key, _, description in _endpoints(settings):
         try:
             path = Description.parse(description).arguments.get("address", "")
         except EndpointSyntaxError:
@@ -337,14 +348,23 @@ def socket_paths(settings: ProxySettings) -> Iterator[tuple[str, str]]:
             yield key, path
 
 
-def place_warnings(settings: ProxySettings) -> Iterator[str]:
-    """Yield a sentence for each unix socket whose path is relative, or whose folder is missing: the start may create it."""
+def endpoint_warnings(settings: ProxySettings) -> Iterator[str]:
+    """Yield a warning for each unix socket whose path is relative or whose folder is missing.
+
+    They are not errors: systemd may create the folder at the start.
+    """
     for key, path in socket_paths(settings):
-        folder = os.path.dirname(path)  # noqa: PTH120 - as the system splits it
+        folder = os.path.dirname(path)  # noqa: PTH120 - splits as the system does
         if not path.startswith("/"):
-            yield f"{key}: found a relative path, which is taken from the folder that the proxy starts in, expected a whole one"
-        elif not os.path.isdir(folder):  # noqa: PTH112 - false for what cannot be looked at
-            yield f"{key}: no folder {without_secrets(folder)} is there; the start fails unless RuntimeDirectory= or so makes it"
+            yield (
+                f"{key}: found a path relative to the folder that the proxy starts in, "
+                "expected an absolute one"
+            )
+        elif not os.path.isdir(folder):  # noqa: PTH112 - False if the path cannot be examined
+            yield (
+                f"{key}: found no folder {without_secrets(folder)}, expected it at the start, "
+                "for example from RuntimeDirectory="
+            )
 
 
 def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -355,7 +375,7 @@ def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 def _covers(wildcard: str, interface: str) -> bool:
     if wildcard == "::":
-        return ":" in interface or _takes_both()
+        return ":" in interface or _accepts_ipv4_on_ipv6()
     return wildcard == _ANY_IPV4 and not _is_ipv6(interface)
 
 
@@ -366,7 +386,7 @@ def _is_ipv6(interface: str) -> bool:
         return False
 
 
-def _takes_both() -> bool:
+def _accepts_ipv4_on_ipv6() -> bool:
     try:
         return _BIND_V6_ONLY.read_text().strip() == "0"
     except OSError:

@@ -1,10 +1,11 @@
-"""The files that a configuration names: those that are read, and the one that is written, which must be none of them.
+"""Paths of the files that a configuration names: those that are read, and the access log.
 
 Facts
 -----
-* The access log is opened to be appended to: were it the private key's file, its lines would stand behind the key.
-* It is opened with the rights of whoever starts the proxy. A reload has others, so only ``x509proxy check``
-  asks whether it can be.
+* The access log is opened to append. If its path were that of the private key, the log's lines
+  would follow the key in that file.
+* It is opened with the rights of the user that starts the proxy. A reload has other rights, so only
+  ``x509proxy check`` tests whether it can be opened.
 """
 
 from __future__ import annotations
@@ -34,16 +35,15 @@ __all__ = [
 
 
 def named_files(settings: Settings) -> Iterator[str]:
-    """Yield the files that settings name and that are read; not the one that is written."""
+    """Yield the paths of the files that are read."""
     yield from (path for _, path in files_read(settings))
 
 
-def files_read(settings: Settings, inside: str = "") -> Iterator[tuple[str, str]]:
+def files_read(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield the dotted key and the path of each file that is read."""
     for name, field in keys(type(settings)).items():
-        yield from _files(
-            field.key.file is File.READ, inside + name, getattr(settings, field.field)
-        )
+        is_file = field.key.file is File.READ
+        yield from _files(is_file, prefix + name, getattr(settings, field.field))
 
 
 def _files(is_file: bool, key: str, value: object) -> Iterator[tuple[str, str]]:
@@ -61,7 +61,7 @@ _Part = TypeVar("_Part", bound=Settings)
 
 
 def with_files(settings: _Part, change: Callable[[str], str]) -> _Part:
-    """Return the settings with every file's name changed."""
+    """Return the settings with ``change`` applied to each path."""
     return msgspec.structs.replace(
         settings,
         **{
@@ -97,9 +97,11 @@ def stamp(path: str) -> Stamp | None:
 
 
 def check_log_apart(settings: ProxySettings, config: str | None) -> None:
-    """Check that no file that is read, and no socket, is written to as the log. ``config``: the TOML file, if there is one.
+    """Check that the access log is no file that is read, and no socket.
 
-    :raises SettingsError: the access log is one of these, under any name.
+    ``config`` is the path of the TOML file, if there is one.
+
+    :raises SettingsError: the access log is one of these, under any path.
     """
     log = settings.access_log
     if log is None or log == "-":
@@ -110,36 +112,39 @@ def check_log_apart(settings: ProxySettings, config: str | None) -> None:
     for key, path in others:
         if _is_same(log, path):
             raise SettingsError(
-                f"access-log: {without_secrets(log)}: found the file of {key}, expected one of its own"
+                f"access-log: {without_secrets(log)}: found the file of {key}, "
+                "expected one of its own"
             )
 
 
 def _is_same(one: str, other: str) -> bool:
-    if os.path.abspath(one) == os.path.abspath(other):  # noqa: PTH100 - without looking at links
+    if os.path.abspath(one) == os.path.abspath(other):  # noqa: PTH100 - keeps links
         return True
     try:
         return os.path.samefile(one, other)  # noqa: PTH121 - both are text
     except (OSError, ValueError):
-        # There is no log yet; and what cannot be looked at, or has NUL in its name, is not opened either.
+        # The log does not exist yet. A path that cannot be examined, or has NUL in it, cannot be
+        # opened either.
         return False
 
 
 def check_log_place(settings: ProxySettings) -> None:
     """Check that the access log could be opened, without creating it.
 
-    :raises SettingsError: it is no file, its folder is missing, or it cannot be written.
+    :raises SettingsError: it is not a file, its folder is missing, or it cannot be written.
     """
     path = settings.access_log
     if path is not None and path != "-":
-        problem = log_problem(path) or _no_right(path)
+        problem = log_problem(path) or _permission_problem(path)
         if problem:
             raise SettingsError(
-                f"access-log: {without_secrets(path)}: found {problem}, expected a file that can be written"
+                f"access-log: {without_secrets(path)}: found {problem}, "
+                "expected a file that can be written"
             )
 
 
-# The kinds of files that lines cannot be appended to. /dev/null is a device and can be.
-_NO_LOGS = {
+# Types of files that lines cannot be appended to. Character devices are allowed for /dev/null.
+_NOT_APPENDABLE = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -148,9 +153,10 @@ _NO_LOGS = {
 
 
 def log_problem(path: str) -> str:
-    """Return the reason why a path cannot be that of a log, or ``""``: the same at the start and in a check.
+    """Return the reason why a path cannot be that of a log, or ``""``.
 
-    A pipe without a reader cannot be opened, and one whose reader stops loses lines; standard output is ``-``.
+    A pipe is not allowed: without a reader it cannot be opened, and lines are lost when its reader
+    stops.
     """
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - text
@@ -159,20 +165,20 @@ def log_problem(path: str) -> str:
     except OSError as error:
         if error.errno == errno.ELOOP:
             return "a loop of links"
-        # A link without a file becomes that file.
+        # Opening a dangling link creates the file that it points to.
         target = os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114
-        folder = os.path.dirname(target) or "."  # noqa: PTH120 - as the system splits it
-        return "" if os.path.isdir(folder) else f"no folder {without_secrets(folder)}"  # noqa: PTH112
-    return _NO_LOGS.get(stat.S_IFMT(mode), "")
+        folder = os.path.dirname(target) or "."  # noqa: PTH120 - splits as the system does
+        if os.path.isdir(folder):  # noqa: PTH112
+            return ""
+        return f"no folder {without_secrets(folder)}"
+    return _NOT_APPENDABLE.get(stat.S_IFMT(mode), "")
 
 
-def _no_right(path: str) -> str:
+def _permission_problem(path: str) -> str:
     path = os.path.realpath(path)
     if os.path.exists(path):  # noqa: PTH110
         return "" if os.access(path, os.W_OK, effective_ids=True) else "no right to write it"
     folder = os.path.dirname(path)  # noqa: PTH120
-    return (
-        ""
-        if os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
-        else "no right to write to its folder"
-    )
+    if os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        return ""
+    return "no right to write to its folder"

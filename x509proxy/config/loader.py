@@ -1,4 +1,4 @@
-"""From a TOML file and the command line to frozen settings, and from those to everything that is read from files."""
+"""The loader: from a TOML file and command-line options to a checked :class:`Configuration`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import read_trusted
 from x509proxy.config.configuration import Configuration
 from x509proxy.config.document import Document, decode, read_document
-from x509proxy.config.endpoint_strings import check_places
+from x509proxy.config.endpoint_strings import check_endpoints
 from x509proxy.config.file_paths import check_log_apart, with_files
 from x509proxy.config.token_files import read_token_files
 from x509proxy.config.warnings import warnings_for
@@ -36,14 +36,16 @@ __all__ = [
     "settings_of",
 ]
 
-_NAMINGS = ("header", "header-file")
+_NAME_KEYS = ("header", "header-file")
 
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
 
 def load_settings(path: str) -> ProxySettings:
-    """Read a TOML file. Relative names of files are taken from the folder that it lies in, and are absolute afterwards.
+    """Read the settings from a TOML file.
+
+    Relative paths in it are relative to its folder. In the result all paths are absolute.
 
     :raises SettingsError: with a sentence for each mistake in it.
     """
@@ -61,17 +63,21 @@ def settings_of(document: Document) -> ProxySettings:
 
 
 def resolve(settings: ProxySettings, folder: Path) -> ProxySettings:
-    """Return the settings with every file's name absolute, relative ones from ``folder``: a daemon changes its own."""
+    """Return the settings with absolute paths, relative ones being relative to ``folder``.
+
+    A daemon changes its working folder, so relative paths would lead elsewhere later.
+    """
     return with_files(settings, lambda path: str(folder / path))
 
 
 def override(settings: ProxySettings, changes: Mapping[str, object]) -> ProxySettings:
-    """Return the settings with the options of the command line, by field name; values are text, or sequences of it.
+    """Return the settings with command-line options in place of the keys of the same name.
 
-    ``None``, ``False`` and an empty sequence stand for an option that was not given. The two ways to give the header's name
-    exclude each other, so that either replaces both.
+    ``changes`` has field names with text, or sequences of text. ``None``, ``False`` and an empty
+    sequence stand for an option that was not given. ``header`` and ``header-file`` exclude each
+    other, so either option replaces both keys.
 
-    :raises SettingsError: with a sentence for each unfit option.
+    :raises SettingsError: with a sentence for each invalid option.
     """
     given = {
         name.replace("_", "-"): value
@@ -83,8 +89,8 @@ def override(settings: ProxySettings, changes: Mapping[str, object]) -> ProxySet
         raise SettingsError(*(f"--{problem}" for problem in problems))
     known = keys(ProxySettings)
     replaced = {known[name].field for name in given}
-    if not given.keys().isdisjoint(_NAMINGS):
-        replaced.update(known[name].field for name in _NAMINGS)
+    if not given.keys().isdisjoint(_NAME_KEYS):
+        replaced.update(known[name].field for name in _NAME_KEYS)
     return msgspec.structs.replace(
         settings, **{field: getattr(decoded, field) for field in replaced}
     )
@@ -93,16 +99,18 @@ def override(settings: ProxySettings, changes: Mapping[str, object]) -> ProxySet
 def load_configuration(
     settings: ProxySettings, now: float | None = None, config: str | None = None
 ) -> Configuration:
-    """Read every file that the settings name from the disk, and check that all of it fits together.
+    """Read all files that the settings name from the disk, and check them together.
 
-    ``now``: seconds since the epoch; ``config``: the file that the settings come from.
+    ``now`` is in seconds since the epoch, and the current time by default. ``config`` is the path
+    of the TOML file that the settings come from.
 
-    :raises SettingsError: with a sentence for each thing that is missing, unfit or contradictory.
+    :raises SettingsError: with a sentence for each missing, invalid or contradictory setting or
+        file.
     """
     recorder = Recorder()
     mistakes = _Mistakes()
     mistakes.of(_check_listens, settings)
-    mistakes.of(check_places, settings)
+    mistakes.of(check_endpoints, settings)
     mistakes.of(check_log_apart, settings, config)
     found = mistakes.of(read_configuration, settings, recorder.read)
     if mistakes.sentences or found is None:
@@ -115,11 +123,12 @@ def load_configuration(
 
 
 def read_configuration(settings: ProxySettings, read: FileReader) -> Configuration:
-    """Read every file that the settings name by ``read``, and look at nothing else on this machine.
+    """Read all files that the settings name by ``read``, and access nothing else on this machine.
 
     A worker calls it with the files of its parent, which has checked the rest and printed warnings.
 
-    :raises SettingsError: with a sentence for each thing that is missing, unfit or contradictory.
+    :raises SettingsError: with a sentence for each missing, invalid or contradictory setting or
+        file.
     """
     mistakes = _Mistakes()
     backends = mistakes.of(_backends, settings)
@@ -152,7 +161,7 @@ def read_configuration(settings: ProxySettings, read: FileReader) -> Configurati
 
 
 class _Mistakes:
-    """The sentences of several checks, none of which ends the others."""
+    """The mistakes of several checks, of which each runs even if others fail."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
@@ -206,6 +215,7 @@ def _upstream_identity(upstream: UpstreamSettings, read: FileReader) -> Identity
         )
     if upstream.private_key is not None:
         raise SettingsError(
-            "upstream.certificate: found none, expected a PEM file, since there is an upstream.private-key"
+            "upstream.certificate: found none, "
+            "expected a PEM file, since there is an upstream.private-key"
         )
     return None

@@ -1,4 +1,4 @@
-"""Token files: everything that ``[tokens]`` names, read and checked."""
+"""Settings of ``[tokens]`` with the contents of the files that they name."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["TokenFiles", "read_token_files"]
 
 @attrs.frozen
 class TokenFiles:
-    """The settings, and what their files hold.
-
-    ``key_set``: a JWK set; ``authorities``: ``None`` stands for the system's; ``client_secret`` and
-    ``identity``: what the proxy authenticates with to the authorization server.
-    """
+    """The settings of ``[tokens]`` and the contents of their files."""
 
     settings: TokenSettings
     key_set: bytes | None = attrs.field(default=None, repr=False)
+    """A JWK set in JSON."""
     authorities: tuple[x509.Certificate, ...] | None = None
+    """Authorities for the authorization server. ``None`` stands for those of the system."""
     client_secret: str | None = attrs.field(default=None, repr=False)
-    # A key that is read anew is another object, its certificate an equal one.
+    """Secret with which the proxy authenticates to the authorization server."""
+    # Private keys that were read twice are never equal, but their certificates are.
     identity: Identity | None = attrs.field(
         default=None, repr=False, eq=lambda one: one and (one.certificate, one.chain)
     )
+    """Certificate and key with which it does so instead."""
 
 
 def read_token_files(
@@ -41,7 +41,7 @@ def read_token_files(
 ) -> TokenFiles | None:
     """Read the files of ``[tokens]``; ``None`` without that table.
 
-    :raises SettingsError: one is missing or unfit, or a library is missing.
+    :raises SettingsError: a file is missing or invalid, or a library is missing.
     """
     if settings is None:
         return None

@@ -1,11 +1,14 @@
-"""The lines of a TOML file on which its keys stand.
+"""Line numbers of the keys of a TOML file, for error sentences.
 
-No parser: the text is taken for valid, and what cannot be followed has no line. The parser's own errors have theirs.
+This is no parser: it assumes that the text is valid, and a key that it cannot follow has no line.
+Syntax errors have the line that the TOML parser reports.
 
 Facts
 -----
-* A key's line counts even if its value goes on for more: strings with three quotes, arrays and comments within them.
-* ``[[name]]`` begins the next member of a list; ``[name.other]`` after it belongs to the last member (TOML 1.0).
+* A value can have several lines: strings with three quotes, and arrays with comments in them. The
+  line of its key counts.
+* ``[[name]]`` begins the next member of a list. ``[name.other]`` after it belongs to the last
+  member (TOML 1.0).
 """
 
 from __future__ import annotations
@@ -20,18 +23,18 @@ _DOTTED = rf"{_WORD}(?:[ \t]*\.[ \t]*{_WORD})*"
 _PART = re.compile(_WORD)
 _HEADER = re.compile(rf"[ \t]*(\[\[?)[ \t]*({_DOTTED})[ \t]*\]")
 _ASSIGNMENT = re.compile(rf"[ \t]*({_DOTTED})[ \t]*=")
-# What a value consists of, as far as its end can be found by it.
+# The parts of a value that are needed to find its end.
 _TOKEN = re.compile(
     r'"""(?:[^\\]|\\.)*?"""' + r"|'''.*?'''"
     r'|"(?:[^"\\\n]|\\.)*"' + r"|'[^'\n]*'"
     r"|\#[^\n]*|[\[\]{},\n]",
     re.DOTALL,
 )
-_PASTED = re.compile(r"[ \t]*op\.tls\.")
+_CONNECT2ID = re.compile(r"[ \t]*op\.tls\.")
 
 
 class Lines:
-    """The line of each key of a file."""
+    """The line numbers of the keys of a file."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -41,7 +44,10 @@ class Lines:
         self._scan()
 
     def find(self, key: str) -> int:
-        """Return the line of a dotted key, such as ``listeners[1].endpoint``, or of what it stands in; 0 if there is none."""
+        """Return the line of a dotted key such as ``listeners[1].endpoint``.
+
+        It is that of the innermost table with a line if the key has none, and 0 without either.
+        """
         while key not in self._lines and key:
             key = key[: max(key.rfind("."), key.rfind("["), 0)]
         return self._lines.get(key, 0)
@@ -49,10 +55,13 @@ class Lines:
     def reason_at(self, line: int) -> str:
         """Return a clearer reason for a syntax error on a line than the parser's, or ``""``."""
         if line in self._repeated:
-            return "found a key, or a table, twice"
+            return "found a key or a table twice"
         text = self._text.splitlines()[line - 1 : line]
-        if text and _PASTED.match(text[0]):
-            return "found a line of Connect2id's configuration, whose name belongs into the header-file"
+        if text and _CONNECT2ID.match(text[0]):
+            return (
+                "found a line of Connect2id's configuration, "
+                "from which the name belongs in the header-file"
+            )
         return ""
 
     def _scan(self) -> None:
@@ -83,16 +92,16 @@ class Lines:
         self._note(member, line)
         return member
 
-    def _last(self, inside: str, parts: Iterator[str]) -> str:
-        """Return the name of a table, with the last member of each list that it stands in."""
+    def _last(self, prefix: str, parts: Iterator[str]) -> str:
+        """Return the name of a table, with the last member of each list that contains it."""
         for part in parts:
-            if inside in self._counts:
-                inside = f"{inside}[{self._counts[inside]}]"
-            inside = f"{inside}.{part}" if inside else part
-        return inside
+            if prefix in self._counts:
+                prefix = f"{prefix}[{self._counts[prefix]}]"
+            prefix = f"{prefix}.{part}" if prefix else part
+        return prefix
 
     def _value(self, key: str, position: int, line: int) -> int:
-        """Return the end of a value, and note the lines of a list's members."""
+        """Return the end of a value, and record the lines of a list's members."""
         depth = index = 0
         first = position
         for token in _TOKEN.finditer(self._text, position):

@@ -1,4 +1,4 @@
-"""What is allowed and yet worth a sentence: at each start, and, what an auditor would ask besides, from ``x509proxy check``."""
+"""Configuration warnings, printed at each start, and advice, printed by ``x509proxy check``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from cryptography import x509
 
-from x509proxy.certificates.chain_checks import authority_problems, named, server_problems
+from x509proxy.certificates.chain_checks import authority_problems, server_problems, subject_of
 from x509proxy.certificates.client_certificate import date, unreadable
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.trust_store import crl_warnings
@@ -36,46 +36,51 @@ from x509proxy.settings import (
 
 __all__ = ["advice_for", "validity_errors", "warnings_for"]
 
-_SOON = 14 * 24 * 3600.0
+_EXPIRES_SOON = 14 * 24 * 3600.0  # seconds
 
 
 def warnings_for(found: Configuration, now: float) -> Iterator[str]:
-    """For each start. ``now``: seconds since the epoch."""
+    """Yield the warnings of a start. ``now`` is in seconds since the epoch."""
     settings = found.settings
-    if settings.header is not None:
-        yield (
-            "header: on a command line other users see the name in the process list, and in the TOML whoever is shown it; "
-            "header-file keeps it secret"
-        )
-    if (
-        settings.ca is not None
-        and not settings.crl
-        and settings.trust not in (Trust.CA, Trust.EITHER)
-    ):
-        yield f"ca: decides nothing while trust is {settings.trust.value}; ca or either pass on what it has issued"
-    yield from _usage_warnings(settings)
-    yield from _hopeless_rules(settings)
+    yield from _settings_warnings(settings)
+    yield from _unreachable_rules(settings)
     yield from _token_warnings(settings)
     for backend in found.backends:
-        if backend.scheme is Scheme.HTTP and not _is_here(backend):
-            yield f"backend: {backend} is neither https nor this host; anyone on that network can read or forge the header"
-    for place in settings.places:
-        if any(network.endswith("/0") for network in place.trusted_proxies):
-            yield f"listeners.trusted-proxies: {place.description} believes everybody; whoever can reach it can name any address"
+        if backend.scheme is Scheme.HTTP and not _is_this_host(backend):
+            yield (
+                f"backend: {backend} is neither https nor this host; "
+                "anyone on that network can read or forge the header"
+            )
+    for listener in settings.all_listeners:
+        if any(network.endswith("/0") for network in listener.trusted_proxies):
+            yield (
+                f"listeners.trusted-proxies: {listener.description} trusts every address; "
+                "anyone who can reach it can claim any client address"
+            )
     yield from _certificate_warnings(found, now)
     yield from _authority_warnings(found, now)
     yield from crl_warnings(found.trusted, now)
 
 
-def _usage_warnings(settings: ProxySettings) -> Iterator[str]:
-    if settings.usage is Usage.IGNORE:
-        if settings.ca is None:
-            yield "usage: ignore decides nothing without ca; self-signed certificates need no usage"
-        else:
-            yield (
-                "usage: ignore accepts certificates that an authority in ca has issued for servers; "
-                "each of those servers can authenticate as a client"
-            )
+def _settings_warnings(settings: ProxySettings) -> Iterator[str]:
+    trusts_authorities = settings.trust in (Trust.CA, Trust.EITHER)
+    if settings.header is not None:
+        yield (
+            "header: the process list shows a name from the command line, and the TOML file shows "
+            "it to its readers; header-file keeps it secret"
+        )
+    if settings.ca is not None and not settings.crl and not trusts_authorities:
+        yield (
+            f"ca: has no effect while trust is {settings.trust.value}; "
+            "ca or either forward the certificates that it has issued"
+        )
+    if settings.usage is Usage.IGNORE and settings.ca is None:
+        yield "usage: ignore has no effect without ca; self-signed certificates need no usage"
+    elif settings.usage is Usage.IGNORE:
+        yield (
+            "usage: ignore accepts certificates that an authority in ca has issued for servers; "
+            "each of those servers can authenticate as a client"
+        )
 
 
 def _certificate_warnings(found: Configuration, now: float) -> Iterator[str]:
@@ -86,33 +91,32 @@ def _certificate_warnings(found: Configuration, now: float) -> Iterator[str]:
 
 
 def validity_errors(found: Configuration, now: float) -> Iterator[str]:
-    """Yield those of the warnings that mean that handshakes fail: a certificate of the proxy's own is not valid now."""
+    """Yield the warnings that mean failed handshakes: a certificate of the proxy is not valid."""
     for key, identity in _identities(found):
-        yield from _out_of_date(f"{key}:", identity.certificate, now)
+        yield from _validity_problems(f"{key}:", identity.certificate, now)
 
 
 def _authority_warnings(found: Configuration, now: float) -> Iterator[str]:
-    """Where authorities decide something."""
+    """Yield problems of authorities, unless the settings give these no effect."""
     if found.settings.crl or found.settings.trust in (Trust.CA, Trust.EITHER):
         yield from (f"ca: {problem}" for problem in authority_problems(found.trusted.authorities))
         for authority in found.trusted.authorities:
-            yield from _validity_warnings(f"ca: {named(authority)}", authority, now)
+            yield from _validity_warnings(f"ca: {subject_of(authority)}", authority, now)
 
 
-def _hopeless_rules(settings: ProxySettings) -> Iterator[str]:
-    asked = {place.client_certificate or settings.client_certificate for place in settings.places}
-    if asked == {ClientAuth.NONE}:
-        for place, rule in enumerate(settings.rules):
-            if rule.client_certificate is CertificateRequirement.REQUIRED:
-                yield (
-                    f"rules[{place}].client-certificate: required, and no listener asks for a certificate, so everybody is "
-                    f"answered 401 at {without_secrets(rule.path)}"
-                )
-            if rule.token is TokenRequirement.BOUND:
-                yield (
-                    f"rules[{place}].token: bound, and no listener asks for a certificate, so every request gets 401 at "
-                    f"{without_secrets(rule.path)}"
-                )
+def _unreachable_rules(settings: ProxySettings) -> Iterator[str]:
+    """Yield rules that reject every request, because no listener asks for a certificate."""
+    default = settings.client_certificate
+    modes = {one.client_certificate or default for one in settings.all_listeners}
+    if modes != {ClientAuth.NONE}:
+        return
+    for index, rule in enumerate(settings.rules):
+        path = without_secrets(rule.path)
+        end = f"and no listener asks for a certificate, so every request gets 401 at {path}"
+        if rule.client_certificate is CertificateRequirement.REQUIRED:
+            yield f"rules[{index}].client-certificate: required, {end}"
+        if rule.token is TokenRequirement.BOUND:
+            yield f"rules[{index}].token: bound, {end}"
 
 
 def _token_warnings(settings: ProxySettings) -> Iterator[str]:
@@ -120,24 +124,27 @@ def _token_warnings(settings: ProxySettings) -> Iterator[str]:
         return
     if settings.tokens.level is TokenLevel.UNVERIFIED:
         yield (
-            "tokens.level: unverified reads cnf without checking the signature: an additional door, "
-            "safe only because the back end still verifies the token"
+            "tokens.level: unverified reads cnf without checking the signature; "
+            "this is safe only while the back end verifies the token"
         )
     if all(rule.token in {None, TokenRequirement.IGNORED} for rule in settings.rules):
-        yield "tokens: decides nothing, since no rule has token"
+        yield "tokens: has no effect, since no rule has token"
 
 
 def advice_for(found: Configuration) -> Iterator[str]:
-    """For whoever checks a configuration: what is worth a thought, and may well be meant."""
-    yield from _used_elsewhere(found)
+    """Yield advice for a person who checks a configuration. All of it may be intended."""
+    yield from _secret_elsewhere(found)
     yield from _public_names(found)
     yield from _larger_than_the_server(found)
     if found.settings.tokens is not None:
         yield from _accepted_tokens(found.settings.tokens)
     if found.settings.admin is not None and found.settings.admin.allow_remote:
-        yield "admin.allow-remote: whoever can reach the admin listener can read it; let a firewall or a network policy say who that is"
+        yield (
+            "admin.allow-remote: anyone who can reach the admin listener can read it; "
+            "restrict access by a firewall or a network policy"
+        )
     if found.settings.access_log is None:
-        yield "access-log: none, so nobody will know who was refused, and why"
+        yield "access-log: none, so there is no record of rejected requests and the reasons"
 
 
 def _accepted_tokens(tokens: TokenSettings) -> Iterator[str]:
@@ -154,13 +161,16 @@ def _accepted_tokens(tokens: TokenSettings) -> Iterator[str]:
         )
 
 
-def _used_elsewhere(found: Configuration) -> Iterator[str]:
-    """A secret that also stands in a name, a path or an address is none: these are logged, and shown in lists of processes."""
+def _secret_elsewhere(found: Configuration) -> Iterator[str]:
+    """Yield other settings that contain the secret name.
+
+    Names, paths and addresses appear in logs and process lists, so they cannot hold a secret.
+    """
     for key, text in _texts(found.settings):
         if key not in ("header", "name", "value") and contains_secret(
             text.encode("utf-8"), found.rules
         ):
-            yield f"{key}: the secret header name stands there too, and what stands there is no secret"
+            yield f"{key}: contains the secret header name, but {key} is not kept secret"
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -176,17 +186,19 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _public_names(found: Configuration) -> Iterator[str]:
-    """RFC 9440 section 4: a header that everybody knows has to be kept from whoever reaches the back end on another way."""
+    """Yield remote back ends that trust a header whose name is public (RFC 9440 section 4)."""
     if not found.rules.secrets and found.upstream_identity is None:
         for backend in found.backends:
-            if not _is_here(backend):
+            if not _is_this_host(backend):
                 yield (
-                    f"backend: {backend} is sent a header whose name everybody knows; whoever else can reach it can be anybody, "
-                    "unless it demands upstream.certificate of this proxy"
+                    f"backend: {backend} trusts a header whose name is public; anyone else who can "
+                    "reach it can impersonate any client, unless it requires this proxy's "
+                    "upstream.certificate"
                 )
 
 
-# DER bytes of a self-signed certificate: 3982, 5511 and 7469 from `x509proxy client-certificate --key ml-dsa-…`.
+# DER bytes of a self-signed certificate: 3982, 5511 and 7469 from `x509proxy client-certificate
+# --key ml-dsa-…`.
 _ML_DSA_BYTES = {KeyType.ML_DSA_44: 4000, KeyType.ML_DSA_65: 5500, KeyType.ML_DSA_87: 7500}
 _OTHER_FIELDS_BYTES = 512  # request line and fields of a token request without a certificate
 
@@ -220,17 +232,20 @@ def _larger_than_the_server(found: Configuration) -> Iterator[str]:
 
 
 def _fits(plans: tuple[HeaderPlan, ...], certificate_bytes: int, limit: int) -> bool:
-    """Check a certificate of that size against the limits of each header and of the head, where there are any."""
-    if any(
-        plan.maximum and _header_bytes((plan,), certificate_bytes) > plan.maximum for plan in plans
-    ):
+    """Return True if a certificate of that size is within the limits of each header and the head.
+
+    A limit of 0 is no limit.
+    """
+    sizes = [(plan.maximum, _header_bytes((plan,), certificate_bytes)) for plan in plans]
+    if any(0 < maximum < size for maximum, size in sizes):
         return False
     return not limit or _header_bytes(plans, certificate_bytes) + _OTHER_FIELDS_BYTES <= limit
 
 
 def _header_bytes(plans: tuple[HeaderPlan, ...], certificate_bytes: int) -> int:
-    """The bytes of all the header fields for a certificate of that size, without a chain."""
-    # Hash output, since some of a certificate's octets take three times the space in the URL-encoded form.
+    """Return the size of all header fields for a certificate of that size, without a chain."""
+    # Hash output has the distribution of a key's octets, of which some take three times the space
+    # in URL-encoded form.
     der = hashlib.shake_128(b"").digest(certificate_bytes)
     pairs = (
         pair
@@ -243,8 +258,8 @@ def _header_bytes(plans: tuple[HeaderPlan, ...], certificate_bytes: int) -> int:
 def _servers(found: Configuration) -> Iterator[tuple[str, Identity]]:
     yield "certificate", found.identity
     yield from (
-        (f"certificates[{place}].certificate", identity)
-        for place, identity in enumerate(found.further)
+        (f"certificates[{index}].certificate", identity)
+        for index, identity in enumerate(found.extra_identities)
     )
 
 
@@ -256,7 +271,7 @@ def _identities(found: Configuration) -> Iterator[tuple[str, Identity]]:
         yield "tokens.certificate", found.tokens.identity
 
 
-def _is_here(backend: Backend) -> bool:
+def _is_this_host(backend: Backend) -> bool:
     if backend.scheme is Scheme.UNIX:
         return True
     try:
@@ -266,18 +281,16 @@ def _is_here(backend: Backend) -> bool:
 
 
 def _validity_warnings(key: str, certificate: x509.Certificate, now: float) -> Iterator[str]:
-    problems = [*_out_of_date(key, certificate, now)]
+    problems = [*_validity_problems(key, certificate, now)]
     yield from problems
     end = certificate.not_valid_after_utc.timestamp()
-    if not problems and now > end - _SOON:
+    if not problems and now > end - _EXPIRES_SOON:
         yield f"{key} expires soon, at {date(end)}"
 
 
-def _out_of_date(key: str, certificate: x509.Certificate, now: float) -> Iterator[str]:
-    begin, end = (
-        certificate.not_valid_before_utc.timestamp(),
-        certificate.not_valid_after_utc.timestamp(),
-    )
+def _validity_problems(key: str, certificate: x509.Certificate, now: float) -> Iterator[str]:
+    begin = certificate.not_valid_before_utc.timestamp()
+    end = certificate.not_valid_after_utc.timestamp()
     if now < begin:
         yield f"{key} is not valid before {date(begin)}"
     elif now > end:

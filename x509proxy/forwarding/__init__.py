@@ -1,11 +1,14 @@
-"""The decisions of the proxy: which fields pass, who is admitted, how the certificate is passed on.
+"""The decisions of the proxy: the fields and the certificate that are forwarded to the back end.
 
-The order of the rules is the heart of the product (invariant L1). First the fields go that concern
-one connection, and those that ``Connection`` names; then every field by which a client could claim
-a certificate or another address, compared after folding; then policy admits the certificate, or
-rejects the request with an error that tells the client's developer why; last the proxy's own fields
-are added. So ``Connection: <secret name>`` cannot remove what is added after it.
+The order of the steps is a security property (invariant L1):
 
-Everything here is a pure function of a request head, the client of its connection and the
+1. Fields about one connection are removed, with those that ``Connection`` names.
+2. Fields by which a client could claim a certificate or another address are removed. Names are
+   compared after folding.
+3. The policy admits the certificate, or rejects the request with an error that tells the client's
+   developer why.
+4. The proxy's own fields are added. So ``Connection: <secret name>`` cannot remove them.
+
+All functions here are pure. They depend on a request head, the client of its connection and the
 configuration. There is no I/O, no clock and no Twisted: times are arguments.
 """

@@ -12,23 +12,25 @@ __all__ = ["Client", "Hop"]
 
 @attrs.frozen(cache_hash=True)
 class Hop:
-    """Where the request came from and went to: addresses in text, without brackets; ``scheme`` as the client saw it."""
+    """The hop between the client and the proxy, as forwarded fields describe it."""
 
     peer: str
+    """The client's address, without brackets."""
     port: int = 443
+    """The port of the listener."""
     scheme: str = "https"
+    """The scheme of the URL that the client used."""
 
 
 @attrs.frozen
 class Client:
-    """The client of a connection whose handshake is over. ``tls_version``: such as ``TLSv1.3``; empty without TLS.
-
-    ``key_exchange``: the group, such as ``X25519MLKEM768``; empty without TLS or where OpenSSL does not name it.
-    ``asked``: what its listener asks for, if that is not what the others do (:class:`x509proxy.settings.ListenerSettings`).
-    """
+    """The client of a connection with a finished handshake."""
 
     hop: Hop
     certificate: ClientCertificate | None = None
     tls_version: str = ""
-    asked: ClientAuth | None = None
+    """The TLS version, such as ``TLSv1.3``. Empty without TLS."""
+    client_auth: ClientAuth | None = None
+    """The ``client-certificate`` of its listener. ``None`` stands for the general setting."""
     key_exchange: str = ""
+    """The key exchange group, such as ``X25519MLKEM768``. Empty without TLS, or if unknown."""

@@ -26,33 +26,32 @@ __all__ = ["Decision", "decide"]
 
 @attrs.frozen(slots=False)
 class Decision:
-    """The decision about one request.
-
-    ``forged``: how many fields were removed that pretended to be the certificate header.
-    ``error``: the response, or ``None`` for a request that may go to a back end. ``certificate``:
-    the one that ``fields`` are about. ``token``: the request's need of an access token.
-    ``fields``: those of the head, written, without framing.
-    """
+    """The decision about one request."""
 
     forged: int
+    """Number of fields that pretended to be the certificate header and were removed."""
     error: ErrorResponse | None = None
+    """The response, or ``None`` for a request that may go to a back end."""
     certificate: ClientCertificate | None = None
+    """The certificate that ``fields`` contain."""
     token: TokenRequirement = TokenRequirement.IGNORED
+    """The requirement for an access token, which is checked later."""
     fields: bytes = attrs.field(default=b"", repr=False)
+    """The serialized header fields, without framing."""
 
 
 def decide(
     head: RequestHead, client: Client, rules: HeaderRules, policy: PolicySettings, now: float
 ) -> Decision:
-    """Sanitize a request, judge its certificate, and write the fields that go to the back end.
+    """Sanitize a request, apply the policy to its certificate, and write the fields for a back end.
 
-    The client's fields come first, then the proxy's own. ``now``: seconds since the epoch.
+    The client's fields come first, then the proxy's own. ``now`` is in seconds since the epoch.
     """
     forged = 0
     try:
         pairs, forged = sanitize_request(head, rules)
-        need = requirement_for(head, policy, client.asked)
-        certificate = admit(client.certificate, need, policy, now)
+        requirement = requirement_for(head, policy, client.client_auth)
+        certificate = admit(client.certificate, requirement, policy, now)
         token = token_requirement_for(head, policy)
         own = _hop_fields(head.host, client.hop) + _certificate_fields(certificate, rules)
         return Decision(forged, None, certificate, token, write_fields(pairs) + own)

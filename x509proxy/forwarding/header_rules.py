@@ -94,7 +94,7 @@ def header_fields(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pa
     if plan.form is Format.TOKEN_CLAIMS:
         # Written when the token has been checked: x509proxy.forwarding.token_claims.
         return ()
-    pairs = encode(certificate, plan.form, plan.name, plan.place)
+    pairs = encode(certificate, plan.form, plan.name, plan.chain_index)
     size = sum(len(value) for _, value in pairs)
     if plan.maximum and size > plan.maximum:
         text = f"The client certificate is too large: its header would have {size} bytes, {plan.maximum} allowed"

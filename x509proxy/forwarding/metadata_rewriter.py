@@ -1,7 +1,8 @@
-"""What stands between an answer and its request when the request is for metadata: the answer is gathered, then added to.
+"""The rewriter of metadata responses, which buffers a document and adds the mTLS aliases.
 
-Everything else that is asked never comes here. What is gathered is bounded by ``max-body-bytes``; the client sees nothing of it until
-it is complete, so an answer that is cut short before is a refusal, and one that fails afterwards is cut, as ever.
+Only responses to requests for metadata pass it. ``max-body-bytes`` limits the buffer. The client
+receives nothing until the document is complete, so a response that is truncated before that becomes
+an error response. One that fails later is aborted, like any other.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.settings import DiscoverySettings
 
-__all__ = ["ResponseSink", "Rewriting", "response_sink"]
+__all__ = ["MetadataRewriter", "ResponseSink", "response_sink"]
 
 _METHODS = (b"GET", b"HEAD")
 
 
 class ResponseSink(Protocol):
-    """Where an answer goes (:class:`x509proxy.downstream.request.Request`)."""
+    """The receiver of a response (:class:`x509proxy.downstream.request.Request`)."""
 
     def begin(
         self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int
@@ -36,75 +37,73 @@ class ResponseSink(Protocol):
     def finish(self) -> None: ...
 
 
-class _Asking(ResponseSink, Protocol):
+class _Request(ResponseSink, Protocol):
     head: RequestHead
 
 
-def response_sink(request: _Asking, settings: DiscoverySettings) -> ResponseSink:
-    """Where the answer to ``request`` has to go: to itself, or, if it asks for metadata, through a :class:`Rewriting`.
+def response_sink(request: _Request, settings: DiscoverySettings) -> ResponseSink:
+    """Return the receiver of the response to ``request``.
 
-    Then its head is changed, so that the whole document is asked for.
+    That is the request itself, or a :class:`MetadataRewriter` if it is for metadata. In that case
+    the head of the request is changed to ask for the complete document.
     """
     head = request.head
     if head.method not in _METHODS or not is_metadata(head.target):
         return request
     request.head = attrs.evolve(head, pairs=for_whole_document(head.pairs))
-    return Rewriting(request, settings)
+    return MetadataRewriter(request, settings)
 
 
-class Rewriting:
-    """Hands one answer on to ``sink``: a metadata document with its aliases, anything else as it comes."""
+class MetadataRewriter:
+    """A receiver that adds aliases to a metadata document, and passes other responses unchanged."""
 
-    __slots__ = ("_gathered", "_held", "_settings", "_sink")
+    __slots__ = ("_body", "_head", "_settings", "_sink")
 
     def __init__(self, sink: ResponseSink, settings: DiscoverySettings) -> None:
         self._sink = sink
         self._settings = settings
-        self._held: tuple[int, bytes, Pairs, Framing, int] | None = None
-        # Not a list of pieces: an answer may come byte by byte.
-        self._gathered = bytearray()
+        # The head of a buffered document.
+        self._head: tuple[int, bytes, Pairs, Framing, int] | None = None
+        # A bytearray, since a list of pieces takes more memory if a response comes byte by byte.
+        self._body = bytearray()
 
     def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
         is_document = may_be_document(status, pairs) and length <= self._settings.max_body_bytes
         if is_document and body is not Framing.NONE:
-            self._held = status, reason, pairs, body, length
+            self._head = status, reason, pairs, body, length
             return
         if is_document:
             pairs = without_validators(pairs)
         if is_document or status == 304:
-            # To HEAD, or a 304. RFC 9110 section 8.6: no length may be told but what a GET would have, and nobody knows it here.
+            # A response to HEAD, or a 304. RFC 9110 section 8.6 permits no other length than that
+            # of the response to GET, which is unknown here.
             length = -1
         self._sink.begin(status, reason, pairs, body, length)
 
     def write(self, data: bytes) -> None:
-        if self._held is None:
+        if self._head is None:
             self._sink.write(data)
             return
-        self._gathered += data
-        if len(self._gathered) > self._settings.max_body_bytes:
-            self._hand_on()
+        self._body += data
+        if len(self._body) > self._settings.max_body_bytes:
+            self._flush()
 
     def finish(self) -> None:
-        if self._held is not None:
-            document = with_aliases(bytes(self._gathered), self._settings.mtls)
+        if self._head is not None:
+            document = with_aliases(bytes(self._body), self._settings.mtls)
             if document is not None:
-                status, reason, pairs, _, _ = self._held
-                self._held = (
-                    status,
-                    reason,
-                    without_validators(pairs),
-                    Framing.LENGTH,
-                    len(document),
-                )
-                self._gathered = bytearray(document)
-            self._hand_on()
+                status, reason, pairs, _, _ = self._head
+                pairs = without_validators(pairs)
+                self._head = status, reason, pairs, Framing.LENGTH, len(document)
+                self._body = bytearray(document)
+            self._flush()
         self._sink.finish()
 
-    def _hand_on(self) -> None:
-        """What was held goes first; from now on nothing is."""
-        assert self._held is not None
-        held, gathered = self._held, bytes(self._gathered)
-        self._held, self._gathered = None, bytearray()
-        self._sink.begin(*held)
-        if gathered:
-            self._sink.write(gathered)
+    def _flush(self) -> None:
+        """Send the buffered head and body, and buffer nothing more."""
+        assert self._head is not None
+        head, body = self._head, bytes(self._body)
+        self._head, self._body = None, bytearray()
+        self._sink.begin(*head)
+        if body:
+            self._sink.write(body)

@@ -1,15 +1,18 @@
-"""An authorization server's metadata (RFC 8414, OpenID Connect Discovery 1.0), and what clients with certificates need in it.
+"""Authorization server metadata (RFC 8414, OpenID Connect Discovery 1.0) with mTLS aliases added.
 
 Facts
 -----
-* RFC 8705 section 5: ``mtls_endpoint_aliases`` holds the endpoints that a client with a certificate uses "in preference to" those
-  of the same name at the top level; for one that is not in it, the client goes to the top level's.
-* RFC 8414 section 3.2 and OpenID Connect Discovery section 4.2: the answer is a 200 with ``application/json``. There is no
-  registered ``+json`` type for this document, so none is taken for it.
-* RFC 9110 section 3.7: a gateway is the origin server to its clients. Section 7.7 forbids *proxies* to transform what says
-  ``no-transform``; Keycloak says so with every answer of this kind (it is the default of JAX-RS).
-* RFC 9110 section 12.5.3: without ``Accept-Encoding`` any content coding is welcome, so ``identity`` is asked for by name.
-* The document is not written anew: text is put between its bytes, so that nothing that stands in it can change.
+* ``mtls_endpoint_aliases`` has the endpoints that a client with a certificate uses "in preference
+  to" those of the same name at the top level. For all others it uses the top level (RFC 8705
+  section 5).
+* The response is a 200 with ``application/json`` (RFC 8414 section 3.2, OpenID Connect Discovery
+  section 4.2). No ``+json`` type is registered for it, so none is accepted.
+* To its clients a gateway is the origin server (RFC 9110 section 3.7). Section 7.7 forbids
+  *proxies* to transform content with ``no-transform``, which Keycloak sends with each of these
+  responses (it is the default of JAX-RS).
+* Without ``Accept-Encoding`` a server may use any content coding (RFC 9110 section 12.5.3), so the
+  request asks for ``identity``.
+* Text is inserted into the document, and nothing is serialized again. So no other byte changes.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ __all__ = [
     "without_validators",
 ]
 
-# What Keycloak publishes as aliases, and openid-client looks for: all that a client calls itself, with a certificate to
-# authenticate (RFC 8705 section 2; RFC 7009, 7662, 8628 and 9126; CIBA) or with a token that is bound to one (section 3:
-# UserInfo, client registration). Not the pages for browsers, nor keys that anybody may read.
+# The aliases that Keycloak publishes and openid-client looks for: all endpoints that a client calls
+# with a certificate (RFC 8705 section 2; RFC 7009, 7662, 8628 and 9126; CIBA) or with a bound token
+# (section 3: UserInfo, client registration). Pages for browsers and public keys are not among them.
 _ENDPOINTS = (
     "token_endpoint",
     "revocation_endpoint",
@@ -48,14 +51,23 @@ _WELL_KNOWN = rb"/\.well-known/(?:openid-configuration|oauth-authorization-serve
 _SEGMENT = rb"/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+"
 _PATH = re.compile(rb"(?:%b)*%b|%b(?:%b)+" % (_SEGMENT, _WELL_KNOWN, _WELL_KNOWN, _SEGMENT))
 
-# Of another coding, of a part, or of no answer at all if the client has it already: none of these can be added to.
-_NOT_ASKED_FOR = frozenset(
+# Request fields for another coding, for a part, or for no content if it is unchanged. The response
+# to them could not be extended.
+_NOT_FORWARDED = frozenset(
     {
-        b"accept-encoding", b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since",
-        b"want-digest", b"want-content-digest", b"want-repr-digest",
+        b"accept-encoding",
+        b"range",
+        b"if-range",
+        b"if-match",
+        b"if-none-match",
+        b"if-modified-since",
+        b"if-unmodified-since",
+        b"want-digest",
+        b"want-content-digest",
+        b"want-repr-digest",
     }
-)  # fmt: skip
-# What was said of the body as it came.
+)
+# Response fields that describe the original body.
 _VALIDATORS = frozenset(
     {
         b"etag",
@@ -70,21 +82,22 @@ _VALIDATORS = frozenset(
 
 
 def is_metadata(target: bytes) -> bool:
-    """Whether a request's target (origin-form, as sent) is a metadata document's, in a plain spelling.
+    """Return True if a request target, in origin-form as sent, is that of a metadata document.
 
-    The well-known path alone, behind an issuer's path (OpenID Connect Discovery section 4) or before it (RFC 8414 section 3.1).
+    That is the well-known path alone, after an issuer's path (OpenID Connect Discovery section 4),
+    or before it (RFC 8414 section 3.1), without percent-encoding.
     """
     return _PATH.fullmatch(target.partition(b"?")[0]) is not None
 
 
 def for_whole_document(pairs: Pairs) -> Pairs:
-    """A request's fields, so that what is answered is the document, whole and uncoded."""
-    kept = [pair for pair in pairs if pair[0].lower() not in _NOT_ASKED_FOR]
+    """Return the fields of a request for the complete document without a content coding."""
+    kept = [pair for pair in pairs if pair[0].lower() not in _NOT_FORWARDED]
     return [*kept, (b"Accept-Encoding", b"identity")]
 
 
 def may_be_document(status: int, pairs: Pairs) -> bool:
-    """Whether an answer with this head can be a metadata document that :func:`with_aliases` reads."""
+    """Return True if a response with this head can be a document for :func:`with_aliases`."""
     fields = [(name.lower(), value) for name, value in pairs]
     types = [
         value.partition(b";")[0].strip().lower()
@@ -96,18 +109,19 @@ def may_be_document(status: int, pairs: Pairs) -> bool:
 
 
 def without_validators(pairs: Pairs) -> Pairs:
-    """An answer's fields without those that fit the body only as it was."""
+    """Return the fields of a response without those that describe the original body."""
     return [pair for pair in pairs if pair[0].lower() not in _VALIDATORS]
 
 
 def with_aliases(body: bytes, mtls: str) -> bytes | None:
-    """The document with ``mtls_endpoint_aliases`` at the origin ``mtls`` (``https://host[:port]``); all else byte for byte.
+    """Return the document with ``mtls_endpoint_aliases``, and all other bytes unchanged.
 
-    Only endpoints of the issuer's own origin have an alias there, with the same path and query. An alias that the server tells
-    itself stands, and so does what it says of ``tls_client_certificate_bound_access_tokens``, which is ``true`` otherwise.
+    ``mtls`` is the origin of the aliases, ``https://host[:port]``. Endpoints at the issuer's own
+    origin get an alias with the same path and query. ``tls_client_certificate_bound_access_tokens``
+    is added as ``true``. The server's own aliases and its own value of that member are kept.
 
-    :return: ``None`` if there is nothing to add, or the body is not one JSON object in UTF-8, without repeated names, that
-        has an ``issuer``.
+    :return: ``None`` if there is nothing to add, or if the body is not a JSON object in UTF-8 with
+        an ``issuer`` and without repeated names.
     """
     try:
         text = body.decode("utf-8")
@@ -115,35 +129,38 @@ def with_aliases(body: bytes, mtls: str) -> bytes | None:
     except (ValueError, RecursionError):
         return None
     document = {name: value for name, (value, _) in members.items()}
-    told = document.get(_ALIASES, {})
-    if not isinstance(told, dict):
+    existing = document.get(_ALIASES, {})
+    if not isinstance(existing, dict):
         return None
-    aliases = {name: url for name, url in _aliases(document, mtls).items() if name not in told}
-    if not (told or aliases) or (_BOUND in document and not aliases):
+    aliases = {name: url for name, url in _aliases(document, mtls).items() if name not in existing}
+    if not (existing or aliases) or (_BOUND in document and not aliases):
         return None
-    return _inserted(text, members, aliases, bool(told)).encode("utf-8")
+    separator = ", " if existing else ""
+    return _with_members(text, members, aliases, separator).encode("utf-8")
 
 
-def _inserted(
-    text: str, members: Mapping[str, _Member], aliases: Mapping[str, str], told: bool
+def _with_members(
+    text: str, members: Mapping[str, _Member], aliases: Mapping[str, str], separator: str
 ) -> str:
-    """The text with ``aliases`` in it, behind those that are ``told``; what stands further back is written first."""
+    """Return the text with the new members, and ``aliases`` after existing ones and a separator."""
+    # The end of the text is changed first, so that the earlier offsets stay valid.
     added = json.dumps(aliases)
+    end = [*members.values()][-1][1]
     if _BOUND not in members:
-        text = _put(text, [*members.values()][-1][1], f', "{_BOUND}": true')
+        text = _inserted(text, end, f', "{_BOUND}": true')
     if not aliases:
         return text
     if _ALIASES in members:
-        # Before its closing brace.
-        return _put(text, members[_ALIASES][1] - 1, f"{', ' if told else ''}{added[1:-1]}")
-    return _put(text, [*members.values()][-1][1], f', "{_ALIASES}": {added}')
+        closing_brace = members[_ALIASES][1] - 1
+        return _inserted(text, closing_brace, f"{separator}{added[1:-1]}")
+    return _inserted(text, end, f', "{_ALIASES}": {added}')
 
 
-def _put(text: str, place: int, piece: str) -> str:
-    return text[:place] + piece + text[place:]
+def _inserted(text: str, offset: int, piece: str) -> str:
+    return text[:offset] + piece + text[offset:]
 
 
-# The characters of RFC 3986 without user information and fragment: no endpoint of a server that means well has them.
+# The characters of RFC 3986, without user information and fragment, which endpoints do not have.
 _URL = re.compile(
     r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?"
     r"((?:/[a-z0-9._~!$&'()*+,;=:@%/-]*)?(?:\?[a-z0-9._~!$&'()*+,;=:@%/?-]*)?)",
@@ -153,7 +170,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def _aliases(document: Mapping[str, object], mtls: str) -> dict[str, str]:
-    """Those of the endpoints that have the issuer's origin, at the origin ``mtls``."""
+    """Return the endpoints at the issuer's origin, moved to the origin ``mtls``."""
     issuer = _split(document.get("issuer"))
     endpoints = {name: _split(document.get(name)) for name in _ENDPOINTS}
     return {
@@ -164,7 +181,10 @@ def _aliases(document: Mapping[str, object], mtls: str) -> dict[str, str]:
 
 
 def _split(url: object) -> tuple[tuple[str, str, int], str] | None:
-    """An URL's origin (RFC 6454 section 4), and its path and query; ``None`` if it is not of the usual form."""
+    """Return the origin of a URL (RFC 6454 section 4), and its path with the query.
+
+    The result is ``None`` for anything but an http(s) URL without user information and fragment.
+    """
     match = _URL.fullmatch(url) if isinstance(url, str) else None
     if match is None:
         return None
@@ -172,9 +192,9 @@ def _split(url: object) -> tuple[tuple[str, str, int], str] | None:
     return (scheme, match[2].lower(), int(match[3] or _PORTS[scheme])), match[4]
 
 
-# JSON, strictly (RFC 8259): what two readers could read in two ways is not touched. Of a member of the document: its value,
-# and the place behind it.
+# Strict JSON (RFC 8259): a document that two parsers could read differently is not changed.
 _Member = tuple[object, int]
+"""The value of a member of the document, and the offset after it."""
 _OPEN = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*")
 _COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
 _NEXT = re.compile(r"[ \t\n\r]*(?:(,)[ \t\n\r]*|\}[ \t\n\r]*\Z)")
@@ -183,40 +203,42 @@ _NEXT = re.compile(r"[ \t\n\r]*(?:(,)[ \t\n\r]*|\}[ \t\n\r]*\Z)")
 def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("found a repeated name, expected unique names")
     return members
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"found {name}, expected JSON")
 
 
-# A float for an integer: no number is looked at, and Python's integers are slow, or refused, from some thousand digits on.
+# Integers are parsed as floats: their values are not used, and Python's integers are slow, or an
+# error, for some thousand digits.
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_without_repeats, parse_int=float, parse_constant=_no_constant
 )
 
 
 def _read_members(text: str) -> dict[str, _Member]:
-    """The members of the object that the text is.
+    """Return the members of a JSON object.
 
-    :raises ValueError: it is none; :raises RecursionError: it is too deep.
+    :raises ValueError: the text is not a JSON object with unique names.
+    :raises RecursionError: it has too many levels.
     """
     members: dict[str, _Member] = {}
-    place, more = _match(_OPEN, text, 0).end(), True
+    offset, more = _match(_OPEN, text, 0).end(), True
     while more:
-        name, place = _DECODER.raw_decode(text, place)
-        value, place = _DECODER.raw_decode(text, _match(_COLON, text, place).end())
+        name, offset = _DECODER.raw_decode(text, offset)
+        value, offset = _DECODER.raw_decode(text, _match(_COLON, text, offset).end())
         if not isinstance(name, str) or name in members:
-            raise ValueError("a name that is none, or stands twice")
-        members[name] = value, place
-        mark = _match(_NEXT, text, place)
-        place, more = mark.end(), mark[1] is not None
+            raise ValueError("found an invalid or repeated name, expected unique strings")
+        members[name] = value, offset
+        end = _match(_NEXT, text, offset)
+        offset, more = end.end(), end[1] is not None
     return members
 
 
-def _match(pattern: re.Pattern[str], text: str, place: int) -> re.Match[str]:
-    found = pattern.match(text, place)
+def _match(pattern: re.Pattern[str], text: str, offset: int) -> re.Match[str]:
+    found = pattern.match(text, offset)
     if found is None:
-        raise ValueError("no JSON object")
+        raise ValueError("found other text, expected a JSON object")
     return found

@@ -1,7 +1,8 @@
-"""Authorization servers as data: which headers each of them trusts, and how it wants the certificate written.
+"""Presets of authorization servers: the headers that each of them trusts, and their formats.
 
-Sources of each: ``docs/servers``. A name in lower case or with ``_`` is sent as it stands here, the way its server's own manual
-writes it; names of fields are compared without case, and by CGI-like servers without the difference of ``_`` and ``-``.
+The sources are in ``docs/servers``. Names are sent in the spelling of the server's own manual, some
+in lower case or with ``_``. Servers compare names without case, and CGI-like ones equate ``_`` and
+``-``.
 """
 
 from __future__ import annotations
@@ -16,69 +17,69 @@ __all__ = ["PRESETS", "HeaderPlan", "Naming", "Preset", "find_preset"]
 
 
 class Naming(enum.Enum):
-    """Who names the first of a preset's headers."""
+    """The choice of the name of a preset's first header."""
 
     SECRET = "secret"  # noqa: S105 - no password
-    """The administrator, and nobody else may know the name."""
+    """The administrator chooses a secret name."""
     CHOSEN = "chosen"
-    """The server has a customary name and takes another one: a secret one is better."""
+    """The server has a usual name and accepts another one, preferably a secret one."""
     FIXED = "fixed"
-    """The server reads this name and no other."""
+    """The server accepts no other name."""
 
 
 @attrs.frozen
 class HeaderPlan:
-    """One header to send. An empty ``name`` stands for the name that the administrator chose and keeps secret.
-
-    ``place``: which certificate, 1 the client's own, 2 and on what it sent with it; ``maximum``: bytes of the value, 0 for no
-    limit but the certificate's own; ``value``: what a ``LITERAL`` says.
-    """
+    """A header for the back end."""
 
     form: Format
     name: bytes = attrs.field(default=b"", repr=False)
-    place: int = 1
+    """The header's name. An empty one stands for the administrator's secret name."""
+    chain_index: int = 1
+    """The number of the certificate: 1 is the client's own, 2 and on those of its chain."""
     maximum: int = 0
+    """Largest size of the value in bytes. 0 stands for no limit."""
     value: bytes = attrs.field(default=b"", repr=False)
+    """The value of the format ``LITERAL``."""
 
 
 @attrs.frozen
 class Preset:
-    """One server.
-
-    ``server_lines``: lines for its own configuration, with ``{name}`` for the first header's name.
-    ``max_head_bytes``: the largest head that it accepts by default, or 0 if that is not known;
-    ``head_setting``: its name for this limit; ``head_status``: its response to a larger one.
-    """
+    """An authorization server."""
 
     name: str
     title: str
     plans: tuple[HeaderPlan, ...]
     server_lines: tuple[str, ...] = ()
+    """Lines for the server's own configuration, with ``{name}`` for the first header's name."""
     naming: Naming = Naming.FIXED
     max_head_bytes: int = 0
+    """Largest request head that the server accepts by default. 0 if that is unknown."""
     head_setting: str = ""
+    """The server's setting for it."""
     head_status: int = 0
+    """Status of its response to a larger head. 0 if that is unknown."""
 
     @property
     def page(self) -> str:
-        """Return the page about this server."""
+        """Return the path of the documentation page about this server."""
         return f"docs/servers/{self.name}.rst"
 
     @property
     def needs_name(self) -> bool:
-        """Whether the administrator has to choose the first header's name."""
+        """Return True if the administrator must choose the name of the first header."""
         return self.naming is Naming.SECRET
 
     @property
     def takes_name(self) -> bool:
-        """Whether the administrator may choose it."""
+        """Return True if the administrator can choose it."""
         return self.naming is not Naming.FIXED
 
 
 def _chain(form: Format, name: str, first: int, count: int) -> tuple[HeaderPlan, ...]:
-    """A header for each certificate that the client sent after its own, as many as the server reads."""
+    """Return headers for the issuers that the client sent, as many as the server reads."""
     return tuple(
-        HeaderPlan(form, f"{name}{first + at}".encode("ascii"), place=2 + at) for at in range(count)
+        HeaderPlan(form, f"{name}{first + index}".encode("ascii"), chain_index=2 + index)
+        for index in range(count)
     )
 
 
@@ -105,8 +106,9 @@ _ALL = (
         Naming.SECRET,
         *_TOMCAT_HEAD,
     ),
-    # Both headers of org.apache.catalina.valves.SSLValve, which prefers the second: 9.0.70 and every 10.1 know it. So a secret
-    # name has to take the place of both, or the second goes on being believed; decoding leaves a value without % as it is.
+    # Both headers of org.apache.catalina.valves.SSLValve. It prefers the second, which 9.0.70 and
+    # all of 10.1 have. So a secret name must replace both, or the second would still be trusted.
+    # URL decoding does not change a value without %.
     Preset(
         "tomcat-sslvalve",
         "Tomcat with the SSLValve",
@@ -121,7 +123,8 @@ _ALL = (
         Naming.CHOSEN,
         *_TOMCAT_HEAD,
     ),
-    # With more than one certificate in the chain Keycloak answers an error, unless certificate-chain-length says so.
+    # Keycloak rejects a chain of more certificates than its certificate-chain-length, by default
+    # one.
     Preset(
         "keycloak-rfc9440",
         "Keycloak, look-up rfc9440",
@@ -162,13 +165,15 @@ _ALL = (
         ),
         Naming.CHOSEN,
     ),
-    # Read by your own features.mTLS.getCertificate; this name and form are those of its certification code.
+    # The site's own features.mTLS.getCertificate reads it. Name and format are those of the code
+    # with which oidc-provider was certified.
     Preset(
         "oidc-provider",
         "oidc-provider for Node.js",
         (HeaderPlan(Format.BASE64_DER, b"Client-Certificate"),),
         (
-            "getCertificate: (ctx) => ctx.get('{name}') && new X509Certificate(Buffer.from(ctx.get('{name}'), 'base64'))",
+            "getCertificate: (ctx) => ctx.get('{name}') && "
+            "new X509Certificate(Buffer.from(ctx.get('{name}'), 'base64'))",
         ),
         Naming.CHOSEN,
         *_NODE_HEAD,
@@ -192,7 +197,8 @@ _ALL = (
         "ASP.NET Core, Duende IdentityServer",
         (HeaderPlan(Format.BASE64_DER, b"X-Client-Cert"),),
         (
-            'builder.Services.AddCertificateForwarding(options => options.CertificateHeader = "{name}");',
+            "builder.Services.AddCertificateForwarding("
+            'options => options.CertificateHeader = "{name}");',
         ),
         Naming.CHOSEN,
         *_KESTREL_HEAD,
@@ -221,7 +227,8 @@ _ALL = (
         Naming.FIXED,
         *_JETTY_HEAD,
     ),
-    # auth0.com/docs, "Set up the Customer Edge": 4096 bytes at most, the leaf alone. The API key is one of your own headers.
+    # auth0.com/docs, "Set up the Customer Edge": at most 4096 bytes, the leaf alone. The API key is
+    # an additional header ([[headers]], format literal).
     Preset(
         "auth0",
         "Auth0, self-managed certificates",
@@ -270,7 +277,7 @@ _ALL = (
         ),
         Naming.CHOSEN,
     ),
-    # A name that never passes from a client, whatever the preset, since it is in this table.
+    # A client's field of this name is always removed, with any preset, since it is in this table.
     Preset(
         "token-claims",
         "APIs that read the verified claims of a token",
@@ -278,16 +285,16 @@ _ALL = (
         ('claims = json.loads(base64.urlsafe_b64decode(request.headers["{name}"] + "=="))',),
         Naming.CHOSEN,
     ),
-    Preset("none", "Servers that nobody thought of: headers of your own", ()),
+    Preset("none", "Other servers, with [[headers]] alone", ()),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name.
+    """Return the preset with that name.
 
-    :raises SettingsError: there is none; the sentence lists those there are.
+    :raises SettingsError: there is none. The sentence has the names of all presets.
     """
     try:
         return PRESETS[name]

@@ -1,6 +1,6 @@
-"""From an exchange to one line of the access log: pure, and the only place where its fields are escaped.
+"""The formats of the access log, text and JSON, with the escaping of all fields.
 
-``docs/operations/logs.rst`` tells what each field says.
+``docs/operations/logs.rst`` has the meaning of each field.
 """
 
 from __future__ import annotations
@@ -21,29 +21,33 @@ __all__ = ["WRITERS", "access_json", "access_line", "quoted"]
 
 
 _COMPLETED, _UNCHECKED = Outcome.COMPLETED, TokenVerdict.UNCHECKED
-_LONGEST_SUBJECT = 256
-# Visible ASCII but the quote, the backslash and the sign that separates a name from its value.
+_MAX_SUBJECT_CHARS = 256
+# Visible ASCII without the quote, the backslash and the equals sign.
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def access_line(exchange: Exchange) -> str:
-    """One line, without its end: ``name=value`` separated by spaces; a value that needs it is quoted, ``-`` stands for none."""
-    # One template: what can only be plain is not looked at, and what comes again is not written again, since this is done for
-    # each request.
+    """Return a line without its end, with fields ``name=value`` separated by spaces.
+
+    Values are quoted as needed, and ``-`` stands for a missing one.
+    """
+    # This runs for each request: fields without special characters are not escaped, and parts that
+    # repeat are cached.
     outcome = "completed" if exchange.outcome is _COMPLETED else exchange.outcome.value
     return (
         f"time={_time(exchange.started)} request_id={exchange.request_id or '-'}"
-        f" {_what(exchange.peer, exchange.method, exchange.target, exchange.version)}"
-        f" status={exchange.status or '-'} outcome={outcome} request_bytes={exchange.bytes_in} response_bytes={exchange.bytes_out}"
+        f" {_request(exchange.peer, exchange.method, exchange.target, exchange.version)}"
+        f" status={exchange.status or '-'} outcome={outcome}"
+        f" request_bytes={exchange.bytes_in} response_bytes={exchange.bytes_out}"
         f" duration_ms={exchange.duration * 1000:.1f} tls_version={exchange.tls_version or '-'}"
-        f" key_exchange={exchange.key_exchange or '-'} {_who(exchange.certificate)}"
+        f" key_exchange={exchange.key_exchange or '-'} {_certificate(exchange.certificate)}"
         f" forged_headers={exchange.forged} token_verdict={_token(exchange.token)}"
-        f" {_why(exchange.backend, exchange.code, exchange.detail)}"
+        f" {_reason(exchange.backend, exchange.code, exchange.detail)}"
     )
 
 
 def access_json(exchange: Exchange) -> str:
-    """The same as one JSON object in ASCII, without the line's end: numbers are numbers, ``null`` stands for none."""
+    """Return a line without its end: a JSON object in ASCII, with ``null`` for missing values."""
     certificate = exchange.certificate
     fields = {
         "time": _time(exchange.started),
@@ -69,24 +73,24 @@ def access_json(exchange: Exchange) -> str:
         "detail": exchange.detail or None,
     }
     line = _encode(fields).decode("utf-8")
-    # What is no visible ASCII can only stand inside of a string.
-    return line if line.isascii() and line.isprintable() else _ODD.sub(_escape_json, line)
+    # Only strings contain other characters than visible ASCII.
+    return line if line.isascii() and line.isprintable() else _NOT_ASCII.sub(_escape_json, line)
 
 
 WRITERS: dict[LogFormat, Callable[[Exchange], str]] = {
     LogFormat.TEXT: access_line,
     LogFormat.JSON: access_json,
 }
-"""How each format is written."""
+"""The writer of each format."""
 
 _encode = msgspec.json.Encoder().encode
-_ODD = re.compile(r"[^ -~]")
+_NOT_ASCII = re.compile(r"[^ -~]")
 
 
 def _escape_json(match: re.Match[str]) -> str:
     units = match[0].encode("utf-16-be")
     return "".join(
-        f"\\u{units[place]:02x}{units[place + 1]:02x}" for place in range(0, len(units), 2)
+        f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2)
     )
 
 
@@ -99,20 +103,23 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-# A target may have 8 KB, and twice as many when it is escaped.
+# A small cache: a target may have 8 KB, and twice as many when it is escaped.
 @lru_cache(maxsize=128)
-def _what(peer: str, method: str, target: str, version: str) -> str:
-    return f"client_address={quoted(peer)} method={quoted(method)} target={quoted(target)} version={version}"
+def _request(peer: str, method: str, target: str, version: str) -> str:
+    return (
+        f"client_address={quoted(peer)} method={quoted(method)} "
+        f"target={quoted(target)} version={version}"
+    )
 
 
 @lru_cache(maxsize=128)
-def _why(backend: str, code: Code | None, detail: str) -> str:
+def _reason(backend: str, code: Code | None, detail: str) -> str:
     label = code.label if code else "-"
     return f"backend={quoted(backend)} code={label} detail={quoted(detail)}"
 
 
 @lru_cache(maxsize=1024)
-def _who(certificate: ClientCertificate | None) -> str:
+def _certificate(certificate: ClientCertificate | None) -> str:
     if certificate is None:
         return f"verdict={Verdict.NONE.value} x5t_s256=- subject=-"
     subject = quoted(_shorten(certificate.subject))
@@ -126,12 +133,17 @@ def _token(verdict: TokenVerdict) -> str:
 
 
 def _shorten(subject: str) -> str:
-    """A client may have 6 KB of subject written out at each of its requests, four times as long when it is escaped."""
-    return subject if len(subject) <= _LONGEST_SUBJECT else subject[:_LONGEST_SUBJECT] + "..."
+    """Limit the length of a subject, of which a client could otherwise log 24 KB per request."""
+    if len(subject) <= _MAX_SUBJECT_CHARS:
+        return subject
+    return subject[:_MAX_SUBJECT_CHARS] + "..."
 
 
 def quoted(value: str) -> str:
-    """Return a value in printable ASCII: a client chooses its subject and target, and a log is read in terminals and by line."""
+    """Return a value in printable ASCII, quoted as needed, or ``-`` if it is empty.
+
+    Clients choose subjects and targets, which must not act on a terminal or begin a new line.
+    """
     if not value:
         return "-"
     if _PLAIN.fullmatch(value):

@@ -1,4 +1,4 @@
-"""The state of one back end at one moment, for the status page and the metrics."""
+"""The state of a back end as a frozen value, for the status page and the metrics."""
 
 from __future__ import annotations
 
@@ -10,34 +10,39 @@ __all__ = ["BackendState", "PoolStatus"]
 
 
 class BackendState(enum.Enum):
-    """How a back end is thought of."""
+    """The health state of a back end."""
 
     UP = "up"
     SLOW = "slow"
-    """It has come back, and its share grows."""
+    """It has recovered, and its share of requests grows."""
     DOWN = "down"
-    """Nothing is sent there but a trial now and then, or everything where all are down."""
+    """It gets a trial request now and then. If all are down, requests are sent to all."""
 
 
 @attrs.frozen(kw_only=True)
 class PoolStatus:
-    """One back end at one moment, for the status page and the metrics; no secrets in it.
+    """A back end and its connection pool at one moment, without secrets.
 
-    ``since``, ``last_check`` and ``last_failure``: seconds since the epoch; ``last_error``: a sentence, empty if there has been none; ``busy``,
-    ``idle``, ``opening``: connections; ``waiting``: requests that have none yet; ``exchanges``: answered whole; ``failures``:
-    connections that could not be had, and exchanges that failed; ``due``: it is down, and the next request may try it.
+    Times are in seconds since the epoch.
     """
 
     name: str
     state: BackendState
     since: float
+    """Time of the last change of ``state``."""
     due: bool = False
+    """True if it is down and the next request may try it."""
     last_error: str = ""
+    """The last failure as a sentence, or ``""``."""
     busy: int = 0
+    """Number of connections with a request."""
     idle: int = 0
     opening: int = 0
     waiting: int = 0
+    """Number of queued requests."""
     exchanges: int = 0
+    """Number of complete responses."""
     failures: int = 0
+    """Number of failed connections and exchanges."""
     last_check: float | None = None
     last_failure: float | None = None

@@ -1,4 +1,4 @@
-"""When what the proxy has read from files will be no longer valid: its own certificates, authorities, and revocation lists."""
+"""Validity periods of the proxy's own certificates, of authorities and of revocation lists."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from x509proxy.monitoring.snapshot import CertificateState
 
 __all__ = ["certificate_states"]
 
-_LONGEST = 120
+_MAX_CHARS = 120
 
 
 def certificate_states(configuration: Configuration) -> tuple[CertificateState, ...]:
-    """Everything with an end, in the order of the configuration; each ``use`` is there once."""
+    """Return all certificates and lists of a configuration, in order. Each ``use`` is unique."""
     return tuple(_states(configuration))
 
 
 def _states(found: Configuration) -> Iterator[CertificateState]:
     yield _certificate("certificate", found.identity.certificate)
-    for place, identity in enumerate(found.further):
-        yield _certificate(f"certificates[{place}].certificate", identity.certificate)
-    for place, authority in enumerate(found.trusted.authorities):
-        yield _certificate(f"ca[{place}]", authority)
-    for place, crl in enumerate(found.trusted.crls):
-        # A list need not say when the next one comes (RFC 5280 section 5.1.2.5 wants it to).
+    for index, identity in enumerate(found.extra_identities):
+        yield _certificate(f"certificates[{index}].certificate", identity.certificate)
+    for index, authority in enumerate(found.trusted.authorities):
+        yield _certificate(f"ca[{index}]", authority)
+    for index, crl in enumerate(found.trusted.crls):
+        # RFC 5280 section 5.1.2.5 requires nextUpdate, but a list can be without it.
         if crl.next_update_utc is not None:
-            begins, ends = crl.last_update_utc.timestamp(), crl.next_update_utc.timestamp()
             yield CertificateState(
-                use=f"crl[{place}]",
+                use=f"crl[{index}]",
                 name=_shown(crl.issuer.rfc4514_string()),
-                begins=begins,
-                ends=ends,
+                begins=crl.last_update_utc.timestamp(),
+                ends=crl.next_update_utc.timestamp(),
             )
-    for place, authority in enumerate(found.upstream_authorities or ()):
-        yield _certificate(f"upstream.ca[{place}]", authority)
+    for index, authority in enumerate(found.upstream_authorities or ()):
+        yield _certificate(f"upstream.ca[{index}]", authority)
     if found.upstream_identity is not None:
         yield _certificate("upstream.certificate", found.upstream_identity.certificate)
     if found.tokens is not None and found.tokens.identity is not None:
@@ -65,4 +64,4 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 def _shown(name: str) -> str:
     visible = "".join(mark if mark.isprintable() else "?" for mark in name)
-    return visible if len(visible) <= _LONGEST else visible[: _LONGEST - 3] + "..."
+    return visible if len(visible) <= _MAX_CHARS else visible[: _MAX_CHARS - 3] + "..."

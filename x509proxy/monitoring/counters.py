@@ -1,11 +1,12 @@
-"""What is counted: one object that is told of everything that happens, its null twin, and its numbers as a frozen value.
+"""The counters of a process, a null implementation, and the counts as a frozen value.
 
 Facts
 -----
-* Exchanges are put aside and counted 64 at a time: one by one, code and tables would not be in the processor's cache. Numbers and
-  dictionaries are all there is; whoever looks at them does the rest (:mod:`x509proxy.monitoring.snapshot`, :mod:`x509proxy.monitoring.prometheus`).
-* No key in here is of a client's choosing: an attacker who could choose one could make a table grow without end. A status is the
-  back end's, and has three digits; a back end is the administrator's; everything else is a word of ours.
+* Exchanges are counted in batches of 64. One by one, code and tables would not be in the
+  processor's cache. :mod:`.snapshot` and :mod:`.prometheus` do all further work at a
+  reader's request.
+* Clients choose no key of a table here, so that an attack cannot make one grow without limit. A
+  status has three digits, the administrator names the back ends, and all other keys are constants.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ __all__ = [
 ]
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Seconds: where the bins of the durations end, the last one being without an end."""
-_LATEST = 50  # refusals, and certificates
+"""Upper bounds of the bins for durations, in seconds. One more bin has no upper bound."""
+_MAX_LATEST = 50  # error responses, and certificates
 _BATCH = 64
-# By the numbers that they have on the wire (RFC 8446 section 4.1.2, RFC 5246 appendix E): pyOpenSSL's are the same.
+# Protocol versions on the wire (RFC 8446 section 4.1.2, RFC 5246 appendix E), as in pyOpenSSL.
 _TLS_VERSIONS = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 KEY_EXCHANGES = (
     "X25519MLKEM768",
@@ -48,36 +49,39 @@ KEY_EXCHANGES = (
     "secp521r1",
     "x448",
 )
-"""The key exchange groups that are counted by name, as OpenSSL spells them; a client chooses from what OpenSSL offers."""
-# Looked up here, not at the class: that costs as much as to count.
-_ANSWERED, _REFUSED = Outcome.COMPLETED, Outcome.REJECTED
+"""The key exchange groups that are counted by name, in OpenSSL's spelling."""
+# An attribute of the enumeration costs as much as the counting itself.
+_COMPLETED, _REJECTED = Outcome.COMPLETED, Outcome.REJECTED
 _UNCHECKED = TokenVerdict.UNCHECKED
 
 
 class MetricsObserver(Protocol):
-    """Whoever is told of what happens. Nothing in here may raise, or take its time."""
+    """The receiver of all events that are counted. Its methods must be fast and must not raise."""
 
     def exchange(self, exchange: Exchange) -> None:
-        """A request has been answered, or not."""
+        """Count a finished exchange."""
 
     def handshake_succeeded(self, version: int, key_exchange: str) -> None:
-        """Count a finished handshake. ``version``: as on the wire; ``key_exchange``: OpenSSL's name of the group."""
+        """Count a finished handshake, with the version on the wire and OpenSSL's group name."""
 
     def handshake_failed(self, reason: str) -> None:
-        """One has failed. ``reason``: a word of :mod:`x509proxy.monitoring.reason_codes`."""
+        """Count a failed handshake, by a label of :mod:`x509proxy.monitoring.reason_codes`."""
 
     def limited(self, limit: str) -> None:
-        """A connection was not taken. ``limit``: the setting that says so."""
+        """Count a connection that was rejected, by the setting with the limit."""
 
     def reloaded(self, error: str = "", note: str = "") -> None:
-        """Count a reload. ``error``: its failure; ``note``: files that need a restart if changed."""
+        """Count a reload. ``error`` is the reason if it failed.
+
+        ``note`` names files that need a restart if they have changed.
+        """
 
     def log_lines_dropped(self, log: str, lines: int) -> None:
-        """Lines were not written. ``log``: ``access`` or ``service``."""
+        """Count lines that were not written to the log ``access`` or ``service``."""
 
 
-class _Unwatched:
-    """Nobody looks."""
+class _NullMetrics:
+    """An observer that counts nothing."""
 
     def exchange(self, exchange: Exchange) -> None: ...
     def handshake_succeeded(self, version: int, key_exchange: str) -> None: ...
@@ -87,34 +91,45 @@ class _Unwatched:
     def log_lines_dropped(self, log: str, lines: int) -> None: ...
 
 
-NULL_METRICS: MetricsObserver = _Unwatched()
-"""The twin of the counters that counts nothing."""
+NULL_METRICS: MetricsObserver = _NullMetrics()
+"""The observer where nobody can read counters."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """All numbers at one moment; they only grow, and those of several processes can be added.
-
-    ``exchanges``: by back end (none: ``""``), outcome and status. ``durations``: how many answered exchanges took as long as
-    each bin of :data:`BOUNDS` and no longer, not added up; ``seconds``: all of them together. ``bytes_in``, ``bytes_out``: of
-    bodies. ``limits``: connections that were not taken; ``refusals``: by a word of :mod:`x509proxy.monitoring.reason_codes`.
-    """
+    """All counts at one moment. They only grow, and those of several processes can be added."""
 
     handshakes: dict[str, int] = {}
+    """Finished handshakes, by TLS version."""
     key_exchanges: dict[str, int] = {}
+    """Finished handshakes, by key exchange group."""
     handshake_failures: dict[str, int] = {}
+    """Failed handshakes, by reason."""
     limits: dict[str, int] = {}
+    """Rejected connections, by the setting with the limit."""
     exchanges: dict[str, dict[str, dict[int, int]]] = {}
+    """Exchanges by back end (``""`` if there was none), outcome and status."""
     refusals: dict[str, int] = {}
+    """Rejected and aborted exchanges, by code."""
     verdicts: dict[str, int] = {}
+    """Exchanges, by the verdict of the client's certificate."""
     tokens: dict[str, int] = {}
+    """Exchanges, by the verdict of the access token."""
     forged: int = 0
+    """Forged certificate header fields that were removed."""
     invalid_header_names: int = 0
+    """Header fields that were dropped for their names."""
     bytes_in: int = 0
+    """Bytes of request bodies."""
     bytes_out: int = 0
+    """Bytes of response bodies."""
     durations: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    """Completed exchanges in each bin of :data:`BOUNDS`, not cumulative."""
     seconds: float = 0.0
+    """Sum of the durations of completed exchanges."""
     reloads: dict[str, int] = {}
+    """Reloads, by ``success`` or ``failure``."""
     log_lines_dropped: dict[str, int] = {}
+    """Lines that were not written, by log."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -124,16 +139,16 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
             }
         )
 
-    def limits_met(self) -> dict[str, int]:
-        """How often each limit was met, by the setting that has it: connections that were not taken, and refusals."""
-        met = dict(self.limits)
-        for word, limit in LIMITS.items():
-            if count := self.refusals.get(word, 0):
-                met[limit] = met.get(limit, 0) + count
-        return met
+    def exceeded_limits(self) -> dict[str, int]:
+        """Return rejected connections and requests, by the setting with the exceeded limit."""
+        exceeded = dict(self.limits)
+        for label, limit in LIMITS.items():
+            if count := self.refusals.get(label, 0):
+                exceeded[limit] = exceeded.get(limit, 0) + count
+        return exceeded
 
     def total(self, outcome: str | None = None) -> int:
-        """How many exchanges there were, with this outcome or with any."""
+        """Return the number of exchanges, with one outcome or with any."""
         found = (
             statuses
             for each in self.exchanges.values()
@@ -154,7 +169,10 @@ def _sum(one: Any, other: Any) -> Any:
 
 
 class CertificateUsage:
-    """A client's certificate that was shown, how often it came with a request, and when it did last (seconds since the epoch)."""
+    """A client's certificate with its number of requests and the time of the last one.
+
+    ``last`` is in seconds since the epoch.
+    """
 
     __slots__ = ("certificate", "last", "requests", "verdict")
 
@@ -166,24 +184,24 @@ class CertificateUsage:
 
 
 class Counters:
-    """The numbers of one process, the latest refusals, and the certificates that came last."""
+    """The counters of a process, with its latest error responses and client certificates."""
 
     def __init__(self) -> None:
         self._uncounted: list[Exchange] = []
-        self._refused: deque[Exchange] = deque(maxlen=_LATEST)
-        self._seen: dict[str, CertificateUsage] = {}
+        self._rejected: deque[Exchange] = deque(maxlen=_MAX_LATEST)
+        self._certificates: dict[str, CertificateUsage] = {}
         self.reload_error = self.reload_note = ""
         self.reload_failed_at = 0.0
         self.loaded_at = time.time()
-        self._answered: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self._completed: defaultdict[tuple[str, int], int] = defaultdict(int)
         self._others: defaultdict[tuple[str, str, int], int] = defaultdict(int)
         self._durations = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
         self._bytes_in = self._bytes_out = 0
-        self._forged = self._odd_names = 0
+        self._forged = self._invalid_names = 0
         self._tokens = {each.value: 0 for each in TokenVerdict if each is not _UNCHECKED}
         self._verdicts = {verdict.value: 0 for verdict in Verdict}
-        self._refusals: defaultdict[str, int] = defaultdict(int)
+        self._codes: defaultdict[str, int] = defaultdict(int)
         self._versions: defaultdict[int, int] = defaultdict(int)
         self._key_exchanges: defaultdict[str, int] = defaultdict(int)
         self._failures: defaultdict[str, int] = defaultdict(int)
@@ -191,7 +209,7 @@ class Counters:
         self._reloads = {"success": 0, "failure": 0}
         self._log_lines_dropped = {"access": 0, "service": 0}
 
-    # What happens.
+    # Events (MetricsObserver).
 
     def exchange(self, exchange: Exchange) -> None:
         uncounted = self._uncounted
@@ -220,34 +238,34 @@ class Counters:
     def log_lines_dropped(self, log: str, lines: int) -> None:
         self._log_lines_dropped[log] += lines
 
-    # What has happened.
+    # Results.
 
     @property
-    def refused(self) -> deque[Exchange]:
-        """The latest exchanges that were refused, newest last."""
+    def rejected(self) -> deque[Exchange]:
+        """Return the latest rejected exchanges, newest last."""
         self._count()
-        return self._refused
+        return self._rejected
 
     @property
-    def seen(self) -> dict[str, CertificateUsage]:
-        """The certificates that came last, by thumbprint."""
+    def certificates(self) -> dict[str, CertificateUsage]:
+        """Return the latest client certificates, by thumbprint."""
         self._count()
-        return self._seen
+        return self._certificates
 
     def counts(self) -> Counts:
-        """The numbers as they are now."""
+        """Return the current counts."""
         self._count()
         return Counts(
-            handshakes=_named(self._versions.items()),
+            handshakes=_by_version(self._versions.items()),
             key_exchanges=dict(self._key_exchanges),
             handshake_failures=dict(self._failures),
             limits=dict(self._limits),
             exchanges=self._exchanges(),
-            refusals=dict(self._refusals),
+            refusals=dict(self._codes),
             verdicts=dict(self._verdicts),
             tokens=dict(self._tokens),
             forged=self._forged,
-            invalid_header_names=self._odd_names,
+            invalid_header_names=self._invalid_names,
             bytes_in=self._bytes_in,
             bytes_out=self._bytes_out,
             durations=tuple(self._durations),
@@ -260,65 +278,64 @@ class Counters:
 
     def _count(self) -> None:
         uncounted, self._uncounted = self._uncounted, []
-        answered, durations, verdicts, known = (
-            self._answered,
-            self._durations,
-            self._verdicts,
-            self._seen,
-        )
+        # Local names save attribute look-ups in the loop.
+        completed, durations = self._completed, self._durations
+        verdicts, certificates = self._verdicts, self._certificates
         for exchange in uncounted:
-            if exchange.outcome is _ANSWERED:
-                answered[exchange.backend, exchange.status] += 1
+            if exchange.outcome is _COMPLETED:
+                completed[exchange.backend, exchange.status] += 1
                 duration = exchange.duration
                 durations[bisect_left(BOUNDS, duration)] += 1
                 self._seconds += duration
             else:
-                self._not_answered(exchange)
+                self._count_failed(exchange)
             self._bytes_in += exchange.bytes_in
             self._bytes_out += exchange.bytes_out
             self._forged += exchange.forged
-            self._odd_names += exchange.invalid_header_names
+            self._invalid_names += exchange.invalid_header_names
             if exchange.token is not _UNCHECKED:
                 self._tokens[exchange.token.value] += 1
             certificate = exchange.certificate
             if certificate is None:
                 verdicts["NONE"] += 1
                 continue
-            seen = known.get(certificate.thumbprint)
-            if seen is None or seen.certificate is not certificate:
-                seen = self._meet(certificate, seen)
-            seen.requests += 1
-            seen.last = exchange.started
-            verdicts[seen.verdict] += 1
+            usage = certificates.get(certificate.thumbprint)
+            if usage is None or usage.certificate is not certificate:
+                usage = self._add_certificate(certificate, usage)
+            usage.requests += 1
+            usage.last = exchange.started
+            verdicts[usage.verdict] += 1
 
-    def _not_answered(self, exchange: Exchange) -> None:
+    def _count_failed(self, exchange: Exchange) -> None:
         self._others[exchange.backend, exchange.outcome.value, exchange.status] += 1
-        self._refusals[exchange.code.label if exchange.code else "other"] += 1
-        if exchange.outcome is _REFUSED:
-            self._refused.append(exchange)
+        self._codes[exchange.code.label if exchange.code else "other"] += 1
+        if exchange.outcome is _REJECTED:
+            self._rejected.append(exchange)
 
-    def _meet(
+    def _add_certificate(
         self, certificate: ClientCertificate, known: CertificateUsage | None
     ) -> CertificateUsage:
-        """A certificate that is not in the table, or has another verdict there; the one not seen for longest makes room."""
+        """Add a certificate, or one with another verdict than ``known``, and return its usage.
+
+        If the table is full, the certificate that was not used for the longest time is removed.
+        """
         new = CertificateUsage(certificate)
         if known is not None:
             new.requests = known.requests
-        elif len(self._seen) >= _LATEST:
-            del self._seen[
-                min(self._seen.values(), key=lambda seen: seen.last).certificate.thumbprint
-            ]
-        self._seen[certificate.thumbprint] = new
+        elif len(self._certificates) >= _MAX_LATEST:
+            oldest = min(self._certificates.values(), key=lambda usage: usage.last)
+            del self._certificates[oldest.certificate.thumbprint]
+        self._certificates[certificate.thumbprint] = new
         return new
 
     def _exchanges(self) -> dict[str, dict[str, dict[int, int]]]:
         table: dict[str, dict[str, dict[int, int]]] = {}
-        for (backend, status), count in self._answered.items():
-            table.setdefault(backend, {}).setdefault(_ANSWERED.value, {})[status] = count
+        for (backend, status), count in self._completed.items():
+            table.setdefault(backend, {}).setdefault(_COMPLETED.value, {})[status] = count
         for (backend, outcome, status), count in self._others.items():
             table.setdefault(backend, {}).setdefault(outcome, {})[status] = count
         return table
 
 
-def _named(versions: Iterable[tuple[int, int]]) -> dict[str, int]:
+def _by_version(versions: Iterable[tuple[int, int]]) -> dict[str, int]:
     return {_TLS_VERSIONS.get(version, "other"): count for version, count in versions}

@@ -1,4 +1,4 @@
-"""A failed TLS handshake as a frozen value, and as one line of the service's log."""
+"""A failed TLS handshake as a frozen value, and as a line of the service's log."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _MAX_CHARS = 256
 
 @attrs.frozen
 class HandshakeFailure:
-    """One handshake that failed.
+    """A failed handshake.
 
-    ``reason``: a label of :func:`x509proxy.monitoring.reason_codes.handshake_reason`; ``detail``: OpenSSL's words. ``tls_version`` and
-    ``server_name`` (SNI) are empty if the client's first message did not come.
+    ``tls_version`` and ``server_name`` (SNI) are empty if no first message was received.
     """
 
     client_address: str
     reason: str
+    """A label of :func:`x509proxy.monitoring.reason_codes.handshake_reason`."""
     detail: str = ""
+    """OpenSSL's text for its first error."""
     tls_version: str = ""
     server_name: str = ""
 
@@ -36,13 +37,13 @@ def unlogged(failure: HandshakeFailure) -> None:
 
 
 def failure_line(failure: HandshakeFailure) -> str:
-    """Return the line, in ASCII: ``name=value``, quoted where it is needed; ``-`` stands for none."""
+    """Return the line in ASCII, with fields ``name=value``, quoted as needed. ``-`` is no value."""
     fields = (
         ("client_address", failure.client_address),
         ("reason", failure.reason),
         ("detail", failure.detail),
         ("tls_version", failure.tls_version),
-        # The client chooses it.
+        # The client chooses the name, so its length is limited.
         ("server_name", failure.server_name[:_MAX_CHARS]),
     )
     return " ".join(f"{name}={quoted(value)}" for name, value in fields)

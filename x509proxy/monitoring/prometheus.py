@@ -1,7 +1,8 @@
-"""A snapshot as Prometheus reads it, written by ``prometheus-client`` (the extra ``metrics``).
+"""The exposition of a snapshot for Prometheus, by ``prometheus-client`` (the extra ``metrics``).
 
-Names follow https://prometheus.io/docs/practices/naming/: ``x509proxy_``, the base unit, ``_total`` for what only grows. A
-series whose labels are known beforehand is written from the start, with 0: a rate can only be taken of what is there.
+Names follow https://prometheus.io/docs/practices/naming/: ``x509proxy_``, the base unit, and
+``_total`` for counters. A series with constant labels exists from the start, with the value 0,
+since a rate needs a first value.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["exposition"]
 
 _STATES = ("up", "slow", "down")
-_OF_CONNECTIONS = (
+_CONNECTION_LIMITS = (
     "client.max-connections",
     "client.max-connections-per-address",
     "client.handshake-rate-per-address",
 )
-_NONE_MET = dict.fromkeys((*_OF_CONNECTIONS, *LIMITS.values()), 0)
+_NO_LIMITS_EXCEEDED = dict.fromkeys((*_CONNECTION_LIMITS, *LIMITS.values()), 0)
 
 
 def exposition(snapshot: Snapshot) -> tuple[str, bytes]:
-    """The content type, and the text.
+    """Return the content type and the text.
 
     :raises SettingsError: ``prometheus-client`` is not installed.
     """
@@ -45,17 +46,17 @@ def exposition(snapshot: Snapshot) -> tuple[str, bytes]:
 
 
 class _Collector:
-    """What ``prometheus-client`` asks."""
+    """A collector for ``prometheus-client``."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry would otherwise collect, to look for names that are there twice."""
+        """Return nothing, since the registry would otherwise collect to find duplicate names."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Each family of series, in the order of the handbook's page."""
+        """Yield all metrics, in the order of ``docs/operations/metrics.rst``."""
         yield from _process(self._snapshot)
         yield from _clients(self._snapshot)
         yield from _exchanges(self._snapshot.counts)
@@ -66,23 +67,25 @@ class _Collector:
 
 def _process(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge(
-        "build_info", "Always 1; the version is in the label.", [({"version": snapshot.version}, 1)]
+        "build_info",
+        "Constant 1, with the version as a label.",
+        [({"version": snapshot.version}, 1)],
     )
     yield _gauge(
         "start_time_seconds",
-        "When the proxy was started, since the epoch.",
+        "Start time of the proxy, in seconds since the epoch.",
         [({}, snapshot.started)],
     )
     yield _gauge(
         "ready",
-        "Whether it accepts connections and a back end can be asked, as /readyz says.",
+        "1 if the proxy accepts connections and a back end is available, as for /readyz.",
         [({}, snapshot.ready)],
     )
     states = {
         state: sum(worker.state == state for worker in snapshot.workers)
         for state in ("serving", "draining")
     }
-    yield _gauge("workers", "Processes that serve, by state.", _by("state", states))
+    yield _gauge("workers", "Serving processes, by state.", _by("state", states))
 
 
 def _clients(snapshot: Snapshot) -> Iterator[Metric]:
@@ -90,12 +93,12 @@ def _clients(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("connections", "Open connections of clients.", [({}, snapshot.connections)])
     yield _gauge(
         "connections_limit",
-        "How many of them there may be (client.max-connections).",
+        "Limit of connections of clients (client.max-connections).",
         [({}, snapshot.most_connections)],
     )
     versions = {"TLSv1.2": 0, "TLSv1.3": 0} | counts.handshakes
     yield _counter(
-        "tls_handshakes", "Handshakes that went well, by TLS version.", _by("version", versions)
+        "tls_handshakes", "Successful TLS handshakes, by TLS version.", _by("version", versions)
     )
     yield _counter(
         "tls_key_exchanges",
@@ -104,14 +107,13 @@ def _clients(snapshot: Snapshot) -> Iterator[Metric]:
     )
     yield _counter(
         "tls_handshake_failures",
-        "Handshakes that did not, by reason.",
+        "Failed TLS handshakes, by reason.",
         _by("reason", counts.handshake_failures),
     )
-    met = _NONE_MET | counts.limits_met()
     yield _counter(
         "limit_exceeded",
-        "How often a limit was met, by the setting that has it.",
-        _by("limit", met),
+        "Connections and requests rejected because a limit was reached, by setting.",
+        _by("limit", _NO_LIMITS_EXCEEDED | counts.exceeded_limits()),
     )
 
 
@@ -124,26 +126,28 @@ def _exchanges(counts: Counts) -> Iterator[Metric]:
     )
     yield _counter(
         "requests",
-        "Requests, by back end, outcome and the status of the answer (0: none was sent).",
+        "Requests, by back end, outcome and status of the response (0: none was sent).",
         rows,
     )
     yield _counter(
         "failed_requests",
-        "Requests that no back end answered, or not whole, by reason.",
+        "Requests without a complete response of a back end, by code.",
         _by("reason", counts.refusals),
     )
     yield _counter(
         "client_certificates",
-        "Requests, by what was said of the client's certificate.",
+        "Requests, by the verdict of the client's certificate.",
         _by("verdict", counts.verdicts),
     )
     yield _counter(
         "token_checks",
-        "Requests whose access token was checked, by verdict.",
+        "Requests with a checked access token, by verdict.",
         _by("verdict", counts.tokens),
     )
     yield _counter(
-        "forged_headers", "Header fields removed that pretended to be ours.", [({}, counts.forged)]
+        "forged_headers",
+        "Forged certificate header fields that were removed.",
+        [({}, counts.forged)],
     )
     yield _counter(
         "invalid_header_names",
@@ -152,11 +156,11 @@ def _exchanges(counts: Counts) -> Iterator[Metric]:
     )
     yield _counter(
         "log_lines_dropped",
-        "Lines that were not written: a full disk, or a reader that has stopped.",
+        "Log lines lost because of a full disk or a stopped reader, by log.",
         _by("log", counts.log_lines_dropped),
     )
-    yield _counter("request_body_bytes", "Bytes of the requests' bodies.", [({}, counts.bytes_in)])
-    yield _counter("response_body_bytes", "Bytes of the answers' bodies.", [({}, counts.bytes_out)])
+    yield _counter("request_body_bytes", "Bytes of request bodies.", [({}, counts.bytes_in)])
+    yield _counter("response_body_bytes", "Bytes of response bodies.", [({}, counts.bytes_out)])
     yield _durations(counts)
 
 
@@ -167,10 +171,8 @@ def _durations(counts: Counts) -> Metric:
     for bound, count in zip((*map(str, BOUNDS), "+Inf"), counts.durations, strict=True):
         added += count
         buckets.append((bound, float(added)))
-    name, text = (
-        "x509proxy_request_duration_seconds",
-        "From a request's head to its answer's end, where a back end answered.",
-    )
+    name = "x509proxy_request_duration_seconds"
+    text = "Time from a request's head to the end of a back end's complete response."
     return HistogramMetricFamily(name, text, buckets=buckets, sum_value=counts.seconds)
 
 
@@ -181,7 +183,7 @@ def _backends(backends: Iterable[BackendState]) -> Iterator[Metric]:
         for row in backends
         for state in _STATES
     ]
-    yield _gauge("backend_state", "1 for the state that the back end is in.", rows)
+    yield _gauge("backend_state", "1 for the current state of the back end.", rows)
     states = ("busy", "idle", "opening")
     rows = [
         ({"backend": row.url, "state": state}, getattr(row, state))
@@ -190,11 +192,8 @@ def _backends(backends: Iterable[BackendState]) -> Iterator[Metric]:
     ]
     yield _gauge("backend_connections", "Connections to the back end, by state.", rows)
     for name, text in (
-        (
-            "connections",
-            "How many connections to the back end there may be (upstream.max-connections).",
-        ),
-        ("queue", "How many requests may wait for a connection (upstream.max-queued-requests)."),
+        ("connections", "Limit of connections to the back end (upstream.max-connections)."),
+        ("queue", "Limit of queued requests (upstream.max-queued-requests)."),
     ):
         yield _gauge(
             f"backend_{name}_limit",
@@ -203,10 +202,10 @@ def _backends(backends: Iterable[BackendState]) -> Iterator[Metric]:
         )
     yield _gauge(
         "backend_queued_requests",
-        "Requests that wait for one.",
+        "Requests that wait for a connection to the back end.",
         [({"backend": row.url}, row.waiting) for row in backends],
     )
-    text = "Connections to the back end that could not be had, and exchanges with it that failed."
+    text = "Failed connections to the back end, and failed exchanges with it."
     yield _counter(
         "backend_failures", text, [({"backend": row.url}, row.failures) for row in backends]
     )
@@ -230,7 +229,7 @@ def _tokens(state: TokenState | None) -> Iterator[Metric]:
     )
     yield _gauge(
         "token_server_failed",
-        "Whether the last request to the authorization server failed.",
+        "1 if the last request to the authorization server failed.",
         rows(bool(found.error)),
     )
 
@@ -239,7 +238,7 @@ def _files(snapshot: Snapshot) -> Iterator[Metric]:
     ends = [({"use": row.use, "name": row.name}, row.ends) for row in snapshot.certificates]
     yield _gauge(
         "certificate_expiry_time_seconds",
-        "When a certificate or revocation list ends, since the epoch.",
+        "End of the validity of a certificate or revocation list, in seconds since the epoch.",
         ends,
     )
     yield _counter(
@@ -249,13 +248,13 @@ def _files(snapshot: Snapshot) -> Iterator[Metric]:
     )
     yield _gauge(
         "reload_success_time_seconds",
-        "When what serves was read, since the epoch.",
+        "Time at which the current configuration was read, in seconds since the epoch.",
         [({}, snapshot.reload.loaded)],
     )
     failed = bool(snapshot.reload.error)
     yield _gauge(
         "reload_failed",
-        "Whether the last reload failed, so that an older configuration serves.",
+        "1 if the last reload failed, so that an older configuration is in use.",
         [({}, failed)],
     )
 

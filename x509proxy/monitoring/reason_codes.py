@@ -1,4 +1,4 @@
-"""Reasons as labels of metrics: of exceeded limits, of failed handshakes and of failed connections."""
+"""Labels and sentences for exceeded limits, failed handshakes and failed connections."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from x509proxy.http1.errors import Code
 __all__ = ["LIMITS", "connect_reason", "counted", "handshake_detail", "handshake_reason"]
 
 LIMITS = {code.label: code.limit for code in Code if code.limit}
-"""The codes about a limit, and the setting that was exceeded; ``client.max-head-bytes`` stands for lines and fields too."""
+"""The codes about a limit, each with its setting.
+
+``client.max-head-bytes`` stands for the limits of lines and fields too.
+"""
 
 
-# Parts of OpenSSL's texts (ssl/ssl_err.c), and the word for each. The first that fits; what the client said in an alert is last.
-_HANDSHAKES = (
+# Parts of OpenSSL's texts (ssl/ssl_err.c), each with a label. The first match counts, so the
+# generic "alert" comes late.
+_HANDSHAKE_LABELS = (
     ("protocol version", "protocol_version"),
     ("unsupported protocol", "protocol_version"),
     ("version too low", "protocol_version"),
@@ -35,13 +39,16 @@ _HANDSHAKES = (
 
 
 def handshake_reason(arguments: Sequence[object]) -> str:
-    """The word for a failed handshake, by the arguments of an ``OpenSSL.SSL.Error``: a list of (library, function, text)."""
+    """Return the label of a failed handshake.
+
+    ``arguments`` are those of an ``OpenSSL.SSL.Error``: a list of (library, function, text).
+    """
     texts = _texts(arguments)
-    return next((word for part, word in _HANDSHAKES if part in texts), "other")
+    return next((label for part, label in _HANDSHAKE_LABELS if part in texts), "other")
 
 
 def handshake_detail(arguments: Sequence[object]) -> str:
-    """Return OpenSSL's own words for the first of its errors, which are among its constants, or ``""``."""
+    """Return OpenSSL's text for the first of its errors, a constant, or ``""``."""
     errors = arguments[0] if arguments and isinstance(arguments[0], list) else []
     return str(errors[0][-1]) if errors else ""
 
@@ -51,46 +58,46 @@ def _texts(arguments: Sequence[object]) -> str:
     return " ".join(str(error[-1]).lower() for error in errors)
 
 
-# What the words above mean where the back end is the other one.
-_BACK_ENDS = {
-    "protocol_version": "it has no version of TLS that is spoken here (1.2 and 1.3)",
-    "not_tls": "it does not speak TLS",
-    "no_shared_parameters": "it has no cipher or signature in common with us",
-    "client_alert": "it refuses the TLS handshake, as one does that wants another certificate of ours, or one at all",
-    "bad_signature": "it has not proved that it has its certificate's key",
-    "client_left": "it ended the connection before the TLS handshake was over",
+# Sentences for the labels above, about a handshake with a back end.
+_BACKEND_HANDSHAKES = {
+    "protocol_version": "it supports no TLS version of this proxy (1.2 and 1.3)",
+    "not_tls": "it does not use TLS",
+    "no_shared_parameters": "it has no cipher or signature algorithm in common with this proxy",
+    "client_alert": "it rejected the TLS handshake; it may require another upstream.certificate",
+    "bad_signature": "it did not prove that it has its certificate's private key",
+    "client_left": "it closed the connection during the TLS handshake",
 }
-# By their classes' names, since this room knows nothing of Twisted.
-_ERRORS = {
+# By class name, since this package does not import Twisted.
+_CONNECT_ERRORS = {
     "VerificationError": "its certificate is for another name",
-    "CertificateError": "its certificate is for no name that can be read",
+    "CertificateError": "its certificate has no name that can be read",
     "DNSLookupError": "its name cannot be looked up",
-    "TimeoutError": "it does not answer",
-    "ConnectionDone": _BACK_ENDS["client_left"],
-    "ConnectionLost": _BACK_ENDS["client_left"],
+    "TimeoutError": "it does not respond",
+    "ConnectionDone": _BACKEND_HANDSHAKES["client_left"],
+    "ConnectionLost": _BACKEND_HANDSHAKES["client_left"],
 }
 
 
 def connect_reason(error: BaseException | None) -> str:
-    """Why a back end could not be connected to, for the operator, in words of ours or of the operating system's.
+    """Return the reason for a failed connection to a back end, for the operator.
 
-    Not the error's text: a library's words about a certificate or an address are not ours to log.
+    The error's own text is not used, because a library may put certificates or addresses into it.
     """
     number = getattr(error, "osError", None)
     if isinstance(number, int):
         return os.strerror(number)
     if isinstance(error, SSL.Error):
-        return _no_handshake(error)
+        return _backend_handshake(error)
     name = type(error).__name__
-    return _ERRORS.get(name, name)
+    return _CONNECT_ERRORS.get(name, name)
 
 
-def _no_handshake(error: SSL.Error) -> str:
+def _backend_handshake(error: SSL.Error) -> str:
     if "certificate verify failed" in _texts(error.args):
-        return "its certificate is not valid now, or no authority that is trusted here (ca) has issued it"
-    return _BACK_ENDS.get(handshake_reason(error.args), "the TLS handshake failed")
+        return "its certificate is not valid now, or no authority in upstream.ca has issued it"
+    return _BACKEND_HANDSHAKES.get(handshake_reason(error.args), "the TLS handshake failed")
 
 
 def counted(count: int, thing: str) -> str:
-    """``1 header``, ``2 headers``: for a sentence of the log."""
+    """Return ``1 header`` or ``2 headers``, for a sentence of the log."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

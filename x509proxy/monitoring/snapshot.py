@@ -1,7 +1,8 @@
-"""Everything that there is to see of a running proxy at one moment, as a frozen value that can be sent, added, and shown.
+"""The visible state of a running proxy at one moment, as a frozen value that workers can send.
 
-Texts of a client's choosing (subjects, targets) are cut and free of secret names here, once, and escaped where they are shown
-(:mod:`x509proxy.monitoring.status_page.html`). Times are seconds since the epoch, 0 for never; sizes are bytes.
+Texts that clients choose (subjects, targets) are truncated and redacted here, and escaped by
+:mod:`x509proxy.monitoring.status_page.html`. Times are in seconds since the epoch, 0 for never.
+Sizes are in bytes.
 """
 
 from __future__ import annotations
@@ -29,60 +30,71 @@ __all__ = [
     "refusals_of",
 ]
 
-_LONGEST = 160
+_MAX_CHARS = 160
 
 
 class SnapshotPart(msgspec.Struct, frozen=True, kw_only=True):
-    """The base: frozen and named."""
+    """Base class: frozen, with named fields."""
 
 
 class ListenerState(SnapshotPart, frozen=True):
-    """One place to listen at. ``asks``: ``optional``, ``required`` or ``none``; ``proxy_protocol``: whether it is expected."""
+    """A listener."""
 
     endpoint: str
     asks: str
+    """Its ``client-certificate``: ``optional``, ``required`` or ``none``."""
     proxy_protocol: bool = False
+    """True if connections must begin with a PROXY header."""
 
 
 class BackendState(SnapshotPart, frozen=True):
-    """One back end. ``state``: ``up``, ``slow`` (it has come back, and its share grows) or ``down``, ``since`` when.
-
-    ``due``: it is down, and nobody but the next request finds out whether it still is. ``busy``, ``idle``, ``opening``:
-    connections; ``waiting``: requests in the queue; ``connections``, ``queue``: how many there may be. ``failures``: connections
-    that could not be had, and exchanges that failed; ``reason``: the last one's, ``failed``: its time; ``checked``: when it was
-    last asked how it is.
-    """
+    """A back end."""
 
     url: str
     state: str = "up"
+    """``up``, ``slow`` (recovered, and its share of requests grows) or ``down``."""
     since: float = 0.0
+    """Time of the last change of ``state``."""
     due: bool = False
+    """True if it is down and the next request will try it."""
     reason: str = ""
+    """Reason for the last failure."""
     busy: int = 0
+    """Number of connections with a request."""
     idle: int = 0
     opening: int = 0
     waiting: int = 0
+    """Number of queued requests."""
     connections: int = 0
+    """Limit of connections."""
     queue: int = 0
+    """Limit of queued requests."""
     failures: int = 0
+    """Number of failed connections and exchanges."""
     checked: float = 0.0
+    """Time of the last health check."""
     failed: float = 0.0
+    """Time of the last failure."""
 
 
 class CertificateState(SnapshotPart, frozen=True):
-    """A certificate or list that the proxy has read, and when it ends. ``use``: the key that names its file."""
+    """A certificate or revocation list of the configuration."""
 
     use: str
+    """The key that names its file, with an index where there are several."""
     name: str
     ends: float
+    """End of its validity."""
     begins: float = 0.0
+    """Begin of its validity."""
     thumbprint: str = ""
 
 
 class RefusalState(SnapshotPart, frozen=True):
-    """A request that the proxy answered itself."""
+    """A request to which the proxy sent an error response."""
 
     at: float
+    """Time of the response."""
     status: int
     code: str
     detail: str
@@ -94,67 +106,75 @@ class RefusalState(SnapshotPart, frozen=True):
 
 
 class ClientState(SnapshotPart, frozen=True):
-    """A client's certificate that was shown: the client's own words, unless the verdict is ``TRUSTED``."""
+    """A client certificate. Its contents are unverified unless the verdict is ``TRUSTED``."""
 
     thumbprint: str
     subject: str
     verdict: str
     key: str
+    """Type of the key, such as ``EC P-256``."""
     ends: float
+    """End of its validity."""
     last: float
+    """Time of the last request."""
     requests: int
 
 
 class ReloadState(SnapshotPart, frozen=True):
-    """The times of the last successful and the last failed reload, and their sentences.
-
-    ``error``: the reason why the last one failed, empty after a success; ``note``: a sentence about
-    files that it could not read again, so that they need a restart if they have changed.
-    """
+    """The result of the last reload."""
 
     loaded: float = 0.0
+    """Time at which the current configuration was read."""
     failed: float = 0.0
+    """Time of the last failed reload."""
     error: str = ""
+    """Reason for its failure. Empty if the last reload succeeded."""
     note: str = ""
+    """Sentence about files that it could not read again. They need a restart if they changed."""
 
 
 class TokenState(SnapshotPart, frozen=True):
-    """The check of access tokens. ``keys``: of the issuer, ``fetched`` when; ``failures``: of the issuer's server.
-
-    ``error``: the last one's, empty after a response that was good. ``pending``: requests that wait
-    for that server.
-    """
+    """The state of the check of access tokens."""
 
     level: str
     issuer: str = ""
     keys: int = 0
+    """Number of the issuer's keys."""
     fetched: float = 0.0
+    """Time at which the keys were downloaded."""
     failures: int = 0
+    """Number of failed requests to the issuer's server."""
     error: str = ""
+    """Reason for the last failure. Empty after a good response."""
     pending: int = 0
+    """Number of requests that wait for the issuer's server."""
 
 
 class WorkerState(SnapshotPart, frozen=True):
-    """One process that serves. ``state``: ``serving`` or ``draining``."""
+    """A serving process."""
 
     pid: int
     started: float
     state: str = "serving"
+    """``serving`` or ``draining``."""
     connections: int = 0
     exchanges: int = 0
 
 
 class Snapshot(SnapshotPart, frozen=True):
-    """One proxy at one moment. ``host``: the machine's name; ``connections``: of clients; ``most_connections``: how many there may be."""
+    """A proxy at one moment."""
 
     taken: float
+    """Time of the snapshot."""
     version: str
     started: float
     draining: bool = False
     listeners: tuple[ListenerState, ...] = ()
     backends: tuple[BackendState, ...] = ()
     connections: int = 0
+    """Number of connections of clients."""
     most_connections: int = 0
+    """Limit of connections of clients."""
     certificates: tuple[CertificateState, ...] = ()
     refusals: tuple[RefusalState, ...] = ()
     clients: tuple[ClientState, ...] = ()
@@ -163,23 +183,30 @@ class Snapshot(SnapshotPart, frozen=True):
     tokens: TokenState | None = None
     counts: Counts = Counts()
     host: str = ""
+    """Name of the machine."""
 
     @property
     def ready(self) -> bool:
-        """Whether it should be sent requests: it accepts connections, and a back end can be asked, or has to be, to be known."""
-        can_be_asked = any(backend.state != "down" or backend.due for backend in self.backends)
-        return not self.draining and bool(self.listeners) and can_be_asked
+        """Return True if a balancer should send requests to this proxy.
+
+        It must accept connections, and a back end must be up or due for a trial request.
+        """
+        has_backend = any(backend.state != "down" or backend.due for backend in self.backends)
+        return not self.draining and bool(self.listeners) and has_backend
 
 
 class SnapshotSource(Protocol):
-    """Whoever has the parts: a process that serves, or the one that others report to."""
+    """A source of snapshots: a serving process, or the parent of workers."""
 
     def snapshot(self) -> Snapshot: ...
 
 
 def refusals_of(counters: Counters, hide: Callable[[str], str] = str) -> tuple[RefusalState, ...]:
-    """The latest refusals, newest first. ``hide``: takes secret names out of a text (:func:`x509proxy.forwarding.header_rules.redact`)."""
-    return tuple(_refusal(exchange, hide) for exchange in reversed(counters.refused))
+    """Return the latest error responses, newest first.
+
+    ``hide`` redacts secret names (:func:`x509proxy.forwarding.header_rules.redact`).
+    """
+    return tuple(_refusal(exchange, hide) for exchange in reversed(counters.rejected))
 
 
 def _refusal(exchange: Exchange, hide: Callable[[str], str]) -> RefusalState:
@@ -198,29 +225,28 @@ def _refusal(exchange: Exchange, hide: Callable[[str], str]) -> RefusalState:
 
 
 def clients_of(counters: Counters, hide: Callable[[str], str] = str) -> tuple[ClientState, ...]:
-    """The certificates that came last, newest first."""
-    return tuple(
-        _client(seen, hide) for seen in sorted(counters.seen.values(), key=lambda seen: -seen.last)
-    )
+    """Return the latest client certificates, newest first."""
+    newest_first = sorted(counters.certificates.values(), key=lambda usage: -usage.last)
+    return tuple(_client(usage, hide) for usage in newest_first)
 
 
-def _client(seen: CertificateUsage, hide: Callable[[str], str]) -> ClientState:
-    certificate = seen.certificate
+def _client(usage: CertificateUsage, hide: Callable[[str], str]) -> ClientState:
+    certificate = usage.certificate
     return ClientState(
         thumbprint=certificate.thumbprint,
         subject=_plain(certificate.subject, hide),
-        verdict=seen.verdict,
+        verdict=usage.verdict,
         key=certificate.key,
         ends=certificate.not_after,
-        last=seen.last,
-        requests=seen.requests,
+        last=usage.last,
+        requests=usage.requests,
     )
 
 
 def _plain(text: str, hide: Callable[[str], str]) -> str:
-    """Printable ASCII, of bounded length, without secrets: names are looked for in the whole text, before it is cut."""
+    """Return printable ASCII of limited length, redacted before it is truncated."""
     escaped = text.encode("ascii", "backslashreplace").decode("ascii")
     visible = hide(
         "".join(mark if mark.isprintable() else f"\\x{ord(mark):02x}" for mark in escaped)
     )
-    return visible if len(visible) <= _LONGEST else visible[: _LONGEST - 3] + "..."
+    return visible if len(visible) <= _MAX_CHARS else visible[: _MAX_CHARS - 3] + "..."

@@ -1,4 +1,4 @@
-"""From the parts of a process that serves to a snapshot of it: who owns the parts makes one of these, and asks it."""
+"""The builder of snapshots from the counters, pools and settings of a process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["SnapshotBuilder", "installed_version"]
 
 
 def installed_version() -> str:
-    """The package's, as it is installed; ``unknown`` for a tree that is not."""
+    """Return the version of the installed package, or ``unknown`` if it is not installed."""
     try:
         return version_of("x509proxy")
     except PackageNotFoundError:
@@ -58,9 +58,10 @@ class _Factory(Protocol):
 
 
 class SnapshotBuilder:
-    """One process, as it can be seen. ``pools``, ``configuration``: those of the day; ``factory``: of the channels.
+    """A source of snapshots of this process.
 
-    A parent whose workers serve has neither pools nor a factory.
+    ``configuration``, ``pools`` and ``tokens`` return the current values. ``factory`` is that of
+    clients' connections. The parent of workers has no pools and no factory.
     """
 
     def __init__(
@@ -83,19 +84,18 @@ class SnapshotBuilder:
         self._started = now()
 
     def snapshot(self) -> Snapshot:
-        """What there is to see, now."""
-        configuration, counters, factory, now = (
-            self._configuration(),
-            self._counters,
-            self._factory,
-            self._now(),
-        )
+        """Return the current state."""
+        configuration, now = self._configuration(), self._now()
+        counters, factory = self._counters, self._factory
         counts = counters.counts()
         draining, connections = (factory.draining, factory.connections) if factory else (False, 0)
         worker = WorkerState(
-            pid=os.getpid(), started=self._started, state="draining" if draining else "serving", connections=connections,
+            pid=os.getpid(),
+            started=self._started,
+            state="draining" if draining else "serving",
+            connections=connections,
             exchanges=counts.total(),
-        )  # fmt: skip
+        )
 
         def hide(text: str) -> str:
             return redact(text, configuration.rules)
@@ -107,7 +107,8 @@ class SnapshotBuilder:
             started=self._started,
             draining=draining,
             listeners=tuple(
-                _listener(place, configuration) for place in configuration.settings.places
+                _listener(settings, configuration)
+                for settings in configuration.settings.all_listeners
             ),
             backends=tuple(_backend(pool) for pool in self._pools()),
             connections=connections,
@@ -127,10 +128,12 @@ class SnapshotBuilder:
         )
 
 
-def _listener(place: ListenerSettings, configuration: Configuration) -> ListenerState:
-    asked = place.client_certificate or configuration.settings.client_certificate
+def _listener(settings: ListenerSettings, configuration: Configuration) -> ListenerState:
+    client_auth = settings.client_certificate or configuration.settings.client_certificate
     return ListenerState(
-        endpoint=without_secrets(place.endpoint), asks=asked.value, proxy_protocol=place.is_proxied
+        endpoint=without_secrets(settings.endpoint),
+        asks=client_auth.value,
+        proxy_protocol=settings.is_proxied,
     )
 
 

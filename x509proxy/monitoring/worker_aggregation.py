@@ -1,4 +1,4 @@
-"""Several processes that serve by one configuration, seen as one."""
+"""The sum of the snapshots of several workers with one configuration."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from x509proxy.monitoring.snapshot import (
 
 __all__ = ["WorkerAggregate", "combine"]
 
-_LATEST = 50
+_MAX_LATEST = 50
 _Row = TypeVar("_Row", RefusalState, ClientState)
 
 
 def combine(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """What several processes with one configuration are together.
+    """Return one snapshot for several processes with one configuration.
 
-    What they have in common is taken from the newest. A back end is as well as the most hopeful of them thinks.
+    Common values are those of the newest snapshot. The state of a back end is the best of all.
     """
     newest = max(snapshots, key=lambda snapshot: snapshot.taken)
     return msgspec.structs.replace(
@@ -53,28 +53,28 @@ def combine(snapshots: Sequence[Snapshot]) -> Snapshot:
 
 
 def _newest(rows: Iterable[_Row], when: Callable[[_Row], float]) -> tuple[_Row, ...]:
-    return tuple(sorted(rows, key=when, reverse=True)[:_LATEST])
+    return tuple(sorted(rows, key=when, reverse=True)[:_MAX_LATEST])
 
 
 def _tokens(rows: list[TokenState], newest: TokenState | None) -> TokenState | None:
-    """Add what can be added. Each worker has keys of its own: those of the newest are shown."""
+    """Return the newest state with the sums of all numbers, apart from the keys."""
     if newest is None:
         return None
     pending, failures = sum(row.pending for row in rows), sum(row.failures for row in rows)
     return msgspec.structs.replace(newest, pending=pending, failures=failures)
 
 
-_HOPE = ("up", "slow", "down")
+_BEST_FIRST = ("up", "slow", "down")
 
 
 def _backends(rows: list[BackendState]) -> tuple[BackendState, ...]:
-    """One row for each URL, in the order in which they come first."""
+    """Return a row for each URL, in the order of their first rows."""
     grouped = {row.url: [other for other in rows if other.url == row.url] for row in rows}
     return tuple(_backend(same) for same in grouped.values())
 
 
 def _backend(same: list[BackendState]) -> BackendState:
-    best = min(same, key=lambda row: (_HOPE.index(row.state), not row.due))
+    best = min(same, key=lambda row: (_BEST_FIRST.index(row.state), not row.due))
     numbers = ("busy", "idle", "opening", "waiting", "connections", "queue", "failures")
     last = max(same, key=lambda row: row.failed)
     return msgspec.structs.replace(
@@ -101,14 +101,15 @@ def _client_of_several(same: list[ClientState]) -> ClientState:
     return msgspec.structs.replace(newest, requests=sum(row.requests for row in same))
 
 
-_STALE = 10.0  # seconds; a worker reports every one of them
+_STALE = 10.0  # seconds; a worker reports every second
 
 
 class WorkerAggregate:
-    """What the parent of several workers knows of them: the newest snapshot of each, and the counts of those that have ended.
+    """The newest snapshot of each worker, and the counts of workers that have ended.
 
-    ``own``: the parent's own snapshot, which has what it alone knows: places, certificates, reloads. ``draining``: whether all
-    have been told to end. Counts of the dead are kept, or a total would shrink, and Prometheus would take the rest for new.
+    ``own`` makes the parent's own snapshot, which alone has the listeners, certificates and
+    reloads. ``draining`` is True if all workers were asked to end. The counts of ended workers are
+    kept. If a total shrank, Prometheus would take it for a restart and count the rest again.
     """
 
     def __init__(
@@ -118,28 +119,38 @@ class WorkerAggregate:
         self._own = own
         self._now = now
         self._newest: dict[int, Snapshot] = {}
-        # By our own clock, which nobody sets: one that goes wrong must not make the living dead, nor the dead alive.
-        self._heard: dict[int, float] = {}
-        self._retired = Counts()
+        # On the parent's monotonic clock, so that a change of the time of day has no effect.
+        self._reported: dict[int, float] = {}
+        self._ended = Counts()
 
-    def heard(self, number: int, snapshot: Snapshot) -> None:
-        """Worker ``number`` has reported."""
+    def add(self, number: int, snapshot: Snapshot) -> None:
+        """Store the snapshot of worker ``number``."""
         self._newest[number] = snapshot
-        self._heard[number] = self._now()
+        self._reported[number] = self._now()
 
     def ended(self, number: int) -> None:
-        """Worker ``number`` is no more. It may be one that has never reported."""
+        """Keep the counts of worker ``number``, if it has ever reported, and drop its snapshot."""
         if number in self._newest:
-            self._retired += self._newest.pop(number).counts
+            self._ended += self._newest.pop(number).counts
 
     def snapshot(self) -> Snapshot:
-        """All together. While no worker has reported for a while, no back end is known to be up."""
+        """Return the sum of all workers.
+
+        Without a recent report it has no back ends, so that the proxy is not ready.
+        """
         own, now = self._own(), self._now()
-        fresh = [one for number, one in self._newest.items() if now - self._heard[number] < _STALE]
-        them = combine(fresh or [own])
-        counts = sum((one.counts for one in self._newest.values()), own.counts + self._retired)
+        recent = [
+            one for number, one in self._newest.items() if now - self._reported[number] < _STALE
+        ]
+        workers = combine(recent or [own])
+        counts = sum((one.counts for one in self._newest.values()), own.counts + self._ended)
         return msgspec.structs.replace(
-            them,
-            taken=own.taken, started=own.started, draining=self.draining or them.draining, listeners=own.listeners,
-            certificates=own.certificates, reload=own.reload, counts=counts,
-        )  # fmt: skip
+            workers,
+            taken=own.taken,
+            started=own.started,
+            draining=self.draining or workers.draining,
+            listeners=own.listeners,
+            certificates=own.certificates,
+            reload=own.reload,
+            counts=counts,
+        )

@@ -1,12 +1,12 @@
 """The ``twistd`` service: options, listening, reload, workers, the admin listener and systemd.
 
-``twistd x509proxy`` asks this package for :class:`Options` and :func:`makeService` by name, so both
-are handed on, lazily: importing the package must not install a reactor.
+``twistd x509proxy`` looks up :class:`Options` and :func:`makeService` here by name. They are
+imported on first access, because importing the package must not install a reactor.
 
 A :class:`~.server.ProxyServer` is everything that serves in one process. It is made from a
-configuration, takes another one in at a reload without losing a connection, and runs either below
-:class:`~.proxy_service.ProxyService` or, with ``workers``, in processes of its own that
-:mod:`~.supervisor` starts, watches and adds up.
+configuration, and a reload gives it another one without losing a connection. It runs below
+:class:`~.proxy_service.ProxyService`. With ``workers`` there is one in each worker process, which
+:mod:`~.supervisor` starts and monitors.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""The access log: who writes it, where it lies, and how little of it a flood or a full disk gets.
+"""The access log: its file, its rate limits, and the warnings about forged headers.
 
 Facts
 -----
-* One ``write`` to a file opened with ``O_APPEND`` is one piece in it (write(2)), so several processes may share a file.
-* logrotate renames the file, makes a new one with the old one's owner and rights (``create``), and sends SIGUSR1: whoever holds
-  the descriptor goes on writing into the renamed file until it opens the name anew.
-* Whoever is refused can be so ten thousand times a second, at 300 bytes a line. What the back end has answered is written
-  whatever happens: it is what an administrator needs in order to know what clients have done.
+* One ``write`` to a file opened with ``O_APPEND`` appends one piece (write(2)), so several
+  processes can share a file.
+* logrotate renames the file, creates a new one with the same owner and mode (``create``), and sends
+  SIGUSR1. Until the path is opened again, lines go to the renamed file.
+* A client can cause ten thousand rejected requests a second, at 300 bytes a line, so these lines
+  have a rate limit. Responses of the back end are always logged, because an administrator needs a
+  complete record of what clients did.
 """
 
 from __future__ import annotations
@@ -32,21 +34,22 @@ from x509proxy.settings import SettingsError
 __all__ = ["AccessLog", "LogFile", "RateLimiter", "open_log"]
 
 _STANDARD_OUTPUT = 1
-_PATIENCE = 1.0  # seconds
-# A pipe that nobody reads is an error, and no reason to wait.
+_MAX_DRAIN_SECONDS = 1.0
+# O_NONBLOCK: opening a pipe without a reader fails at once.
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
 
 
 class LogFile:
-    """A file that lines are appended to, readable by nobody else. ``path``: ``-`` for standard output.
+    """A log file that its owner alone can read.
 
-    ``dropped``: how many lines were not written, or not whole; ``error``: why the last of them was not.
+    ``dropped`` is the number of lines that were not written, or not completely. ``error`` is the
+    reason for the last of them.
     """
 
     def __init__(self, path: str, descriptor: int | None = None) -> None:
-        """``descriptor``: of a file that is open already.
+        """Open ``path``, or use an open ``descriptor`` of it. ``-`` is standard output.
 
-        :raises OSError: it cannot be opened.
+        :raises OSError: the file cannot be opened.
         """
         self.path = path
         self.dropped = 0
@@ -57,16 +60,16 @@ class LogFile:
 
     def _use(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._torn = False
+        self._is_line_open = False
         self._writer = BackgroundWriter(descriptor) if may_block(descriptor) else None
-        self._dropped_there = 0
+        self._counted = 0
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
         return self._descriptor
 
     def write(self, line: str) -> None:
-        """Write a line and its end, in one piece; or count it as dropped."""
+        """Write a line and a line end in one piece, or count the line as dropped."""
         data = f"{line}\n".encode("ascii")
         if self._writer is None:
             self._append(data)
@@ -75,16 +78,16 @@ class LogFile:
             self._count_dropped(self._writer)
 
     def _append(self, data: bytes) -> None:
-        if self._torn:
-            # The rest of a line that was written in part is lost; the next one is a line of its own.
+        if self._is_line_open:
+            # The previous line was written in part. Its rest is lost.
             data = b"\n" + data
         try:
             written = os.write(self._descriptor, data)
         except OSError as error:
             self._drop(1, os.strerror(error.errno or 0))
         else:
-            self._torn = written < len(data)
-            if self._torn:
+            self._is_line_open = written < len(data)
+            if self._is_line_open:
                 self._drop(1, "a line was written in part")
 
     def _drop(self, lines: int, error: str) -> None:
@@ -92,29 +95,29 @@ class LogFile:
         self.error = error
 
     def _count_dropped(self, writer: BackgroundWriter) -> None:
-        dropped, self._dropped_there = writer.dropped - self._dropped_there, writer.dropped
+        dropped, self._counted = writer.dropped - self._counted, writer.dropped
         if dropped:
             self._drop(dropped, writer.error)
 
     def reopen(self) -> None:
-        """Go on in whatever bears the file's name now.
+        """Open the path again and continue in the file that is there now.
 
-        :raises OSError: it cannot be opened, and the old file goes on.
+        :raises OSError: it cannot be opened. The old file stays in use.
         """
         if self.path != "-":
-            after = os.open(self.path, _FLAGS, 0o600)
-            self._leave()
-            self._use(after)
+            descriptor = os.open(self.path, _FLAGS, 0o600)
+            self._close_descriptor()
+            self._use(descriptor)
 
     def close(self) -> None:
-        """Close it, unless it is standard output; a reader that has stopped is waited for for a second at the most."""
+        """Write the pending lines, for at most a second, and close all but standard output."""
         if self._writer is not None:
-            self._writer.drain(_PATIENCE)
+            self._writer.drain(_MAX_DRAIN_SECONDS)
             self._count_dropped(self._writer)
         if self.path != "-":
-            self._leave()
+            self._close_descriptor()
 
-    def _leave(self) -> None:
+    def _close_descriptor(self) -> None:
         if self._writer is None:
             os.close(self._descriptor)
         else:
@@ -124,14 +127,17 @@ class LogFile:
 def open_log(path: str | None) -> LogFile | None:
     """Open the log with the rights that the daemon starts with.
 
-    :raises SettingsError: it cannot be opened.
+    ``None`` stands for no log, ``-`` for standard output.
+
+    :raises SettingsError: the file cannot be opened.
     """
     if path is None or path == "-":
         return None if path is None else LogFile(path)
     problem = log_problem(path)
     if problem:
         raise SettingsError(
-            f"access-log: {without_secrets(path)}: found {problem}, expected a file that can be written"
+            f"access-log: {without_secrets(path)}: found {problem}, "
+            "expected a file that can be written"
         )
     try:
         return LogFile(path)
@@ -140,43 +146,48 @@ def open_log(path: str | None) -> LogFile | None:
 
 
 class RateLimiter:
-    """So many of a kind in each span of time; what is beyond that is counted, and told at the end of the span.
+    """A limit of events per period. Events beyond it are counted.
 
-    ``clock``: has ``callLater``; ``tell`` is called with the count. The first ones of each span always pass.
+    A period begins with its first event. At its end, ``report`` is called with the number of events
+    beyond the limit, if there were any. ``clock`` has Twisted's ``callLater``.
     """
 
-    def __init__(self, rate: int, seconds: float, clock: Any, tell: Callable[[int], None]) -> None:
+    def __init__(
+        self, rate: int, seconds: float, clock: Any, report: Callable[[int], None]
+    ) -> None:
         self.rate = rate
         self._seconds = seconds
         self._clock = clock
-        self._tell = tell
+        self._report = report
         self._count = 0
         self._call: IDelayedCall | None = None
 
     def take(self) -> bool:
-        """Whether there is something left for this one."""
+        """Count an event, and return True if it is within the limit."""
         if self._call is None:
             self._call = self._clock.callLater(self._seconds, self.end)
         self._count += 1
         return self._count <= self.rate
 
     def end(self) -> None:
-        """The span is over, be it early."""
+        """End the period now, and report."""
         call, self._call = self._call, None
         if call is not None and call.active():
             call.cancel()
         beyond, self._count = self._count - self.rate, 0
         if beyond > 0:
-            self._tell(beyond)
+            self._report(beyond)
 
 
-# Sentences a second for forged headers: an attack must be seen, and need not be seen ten thousand times.
-_FORGED = 10
-_COMPLAINTS = 60.0  # seconds
+_MAX_FORGERY_LINES = 10  # a second: enough to see an attack, and no flood
+_LOST_LINES_PERIOD = 60.0  # seconds
 
 
 class AccessLog:
-    """An observer of exchanges that writes them down, and warns of forged headers. ``file``: ``None`` for warnings only."""
+    """An observer of exchanges that logs them, and warns of forged headers.
+
+    Without a ``file`` there are only the warnings.
+    """
 
     _log = Logger()
 
@@ -190,36 +201,37 @@ class AccessLog:
         self.file = file
         self._watch = watch
         self._dropped = 0
-        self._refusals = RateLimiter(
-            configuration.settings.max_logged_errors_per_second, 1.0, clock, self._tell_refusals
+        self._rejections = RateLimiter(
+            configuration.settings.max_logged_errors_per_second, 1.0, clock, self._report_rejections
         )
-        self._forged = RateLimiter(0, 1.0, clock, self._tell_forged)
+        self._forged = RateLimiter(0, 1.0, clock, self._report_forgeries)
         self._forgeries: list[Exchange] = []
-        self._lost = RateLimiter(1, _COMPLAINTS, clock, self._tell_lost)
+        self._lost = RateLimiter(1, _LOST_LINES_PERIOD, clock, self._report_lost)
         self.use(configuration)
 
     def use(self, configuration: Configuration) -> None:
-        """Write as this configuration says from now on; the file stays."""
+        """Log by this configuration from now on, in the same file."""
         self._rules = configuration.rules
         self._write = WRITERS[configuration.settings.log_format]
-        self._refusals.rate = configuration.settings.max_logged_errors_per_second
+        self._rejections.rate = configuration.settings.max_logged_errors_per_second
 
     def observe(self, exchange: Exchange) -> None:
-        """Write down what has happened."""
+        """Log a finished exchange."""
         if exchange.forged:
-            # Written now, it would delay this client's next request, and so reveal the name (L4).
+            # The warning is written later. Now it would delay this client's next request, and so
+            # reveal that the name is right (L4).
             self._forged.take()
-            if len(self._forgeries) < _FORGED:
+            if len(self._forgeries) < _MAX_FORGERY_LINES:
                 self._forgeries.append(exchange)
         if self.file is not None and (
-            exchange.outcome is Outcome.COMPLETED or self._refusals.take()
+            exchange.outcome is Outcome.COMPLETED or self._rejections.take()
         ):
-            # A full disk, or a reader that has stopped, must not cost an exchange.
+            # Lines are dropped if the disk is full or a reader has stopped: exchanges go on.
             self.file.write(redact(self._write(exchange), self._rules))
             if self.file.dropped > self._dropped:
-                self._tell_dropped(self.file)
+                self._report_dropped(self.file)
 
-    def _tell_dropped(self, file: LogFile) -> None:
+    def _report_dropped(self, file: LogFile) -> None:
         dropped, self._dropped = file.dropped - self._dropped, file.dropped
         self._watch.log_lines_dropped("access", dropped)
         for _ in range(dropped):
@@ -227,46 +239,46 @@ class AccessLog:
                 self._log.error("access-log: {error}; the line is lost", error=file.error)
 
     def reopen(self) -> None:
-        """Go on in whatever bears the file's name now (SIGUSR1)."""
+        """Continue in the file that has the path now (SIGUSR1)."""
         if self.file is not None:
             try:
                 self.file.reopen()
             except OSError as error:
                 sentence = (
-                    "access-log: {path} cannot be opened again: {error}; the old file goes on"
+                    "access-log: {path} cannot be opened again: {error}; the old file stays in use"
                 )
                 self._log.error(
                     sentence, path=without_secrets(self.file.path), error=error.strerror
                 )
 
     def close(self) -> None:
-        """Tell what is still to be told, and close the file."""
-        for ration in (self._refusals, self._forged, self._lost):
-            ration.end()
+        """Report pending counts and close the file."""
+        for limiter in (self._rejections, self._forged, self._lost):
+            limiter.end()
         file, self.file = self.file, None
         if file is not None:
             file.close()
 
-    def _tell_refusals(self, count: int) -> None:
+    def _report_rejections(self, count: int) -> None:
         self._log.warn(
-            "access-log: {count} more refused or aborted exchanges are not in it", count=count
+            "access-log: {count} more rejected or aborted requests are not logged", count=count
         )
 
-    def _tell_forged(self, count: int) -> None:
+    def _report_forgeries(self, count: int) -> None:
         forgeries, self._forgeries = self._forgeries, []
         for exchange in forgeries:
             self._log.warn(
-                "{what} from {peer} removed",
-                what=counted(exchange.forged, "forged certificate header"),
+                "{headers} from {peer} removed",
+                headers=counted(exchange.forged, "forged certificate header"),
                 count=exchange.forged,
                 peer=exchange.peer,
             )
         if more := count - len(forgeries):
             self._log.warn(
-                "{what} with forged certificate headers",
-                what=counted(more, "more request"),
+                "{requests} with forged certificate headers",
+                requests=counted(more, "more request"),
                 count=more,
             )
 
-    def _tell_lost(self, count: int) -> None:
+    def _report_lost(self, count: int) -> None:
         self._log.error("access-log: {count} more lines are lost", count=count)

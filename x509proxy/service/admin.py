@@ -1,11 +1,13 @@
-"""The admin listener: a status page, JSON of the same, metrics, and what a balancer asks. Plain HTTP, for this machine alone.
+"""The admin listener: a status page, its JSON, metrics and health checks, in plain HTTP.
 
-It is served by the proxy's own channel and not by Twisted's: that one holds bodies of any size, and goes on after a refusal. What
-this one needs in addition is here: whose names it answers to.
+The proxy's own channel serves it. Twisted's channel buffers bodies of any size and continues after
+an error.
 
-A page that a browser of this machine shows can have its own name point to 127.0.0.1, and then read what is there (DNS rebinding).
-It cannot choose the ``Host`` that the browser sends: that is its own name. So only names that are known are answered to, and
-addresses, which nobody can have point elsewhere.
+Facts
+-----
+* A web page can let its own name point to 127.0.0.1 and then read what is served there (DNS
+  rebinding). It cannot choose the ``Host`` field: the browser sends the page's name. So requests
+  are served only for configured names, and for addresses, which do not depend on DNS.
 """
 
 from __future__ import annotations
@@ -35,12 +37,23 @@ from x509proxy.transport.deadlines import Deadlines
 
 __all__ = ["Admin"]
 
-# One who watches, one who scrapes, and some who ask whether all is well.
+# Enough for browsers, a metrics scraper and the health checks of balancers.
 _CLIENT = ClientSettings(
-    handshake_timeout=5.0, head_timeout=5.0, body_timeout=5.0, idle_timeout=20.0, send_timeout=10.0, drain_timeout=1.0,
-    max_connections=64, max_head_bytes=8192, max_line_bytes=4096, max_target_bytes=1024, max_header_fields=50, max_body_bytes=1, request_buffer_bytes=1,
-)  # fmt: skip
-_EVERY = 2.0  # seconds between two samples for the graphs
+    handshake_timeout=5.0,
+    head_timeout=5.0,
+    body_timeout=5.0,
+    idle_timeout=20.0,
+    send_timeout=10.0,
+    drain_timeout=1.0,
+    max_connections=64,
+    max_head_bytes=8192,
+    max_line_bytes=4096,
+    max_target_bytes=1024,
+    max_header_fields=50,
+    max_body_bytes=1,
+    request_buffer_bytes=1,
+)
+_SAMPLE_INTERVAL = 2.0  # seconds between two samples for the graphs
 _FIELDS = (
     (b"Cache-Control", b"no-store"),
     (b"Content-Security-Policy", CONTENT_SECURITY_POLICY.encode("ascii")),
@@ -51,129 +64,135 @@ _FIELDS = (
 
 
 @attrs.frozen
-class _Answer:
+class _Response:
     status: int
     content_type: str
     body: bytes
 
 
-def _text(status: int, text: str) -> _Answer:
-    return _Answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())
+def _text(status: int, text: str) -> _Response:
+    return _Response(status, "text/plain; charset=utf-8", f"{text}\n".encode())
 
 
 class Admin:
-    """Listens where ``[admin]`` says; answers with what ``source`` knows.
+    """The listener of ``[admin]``, which shows the snapshots of ``source``.
 
-    :raises SettingsError: Twisted does not understand the endpoint.
+    :raises SettingsError: Twisted rejects the endpoint.
     """
 
     _log = Logger()
 
     def __init__(self, settings: AdminSettings, source: SnapshotSource, reactor: Any) -> None:
         self.history = History()
-        # Whoever looks at the proxy is not one of its clients, and is not counted among them.
+        # Requests to this listener are not counted among those of clients.
         self.observe: Observer = unobserved
         self._names = frozenset({"localhost", *settings.allowed_hosts})
         self._source = source
-        self._place = ListeningEndpoint(reactor, settings.listen, "admin.listen")
+        self._endpoint = ListeningEndpoint(reactor, settings.listen, "admin.listen")
         self._port: IListeningPort | None = None
         self._factory = ProxyFactory(
             self, Deadlines(reactor), _CLIENT, when_full=WhenFull.CUT_OLDEST
         )
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = reactor
-        self._pages: dict[bytes, Callable[[], _Answer]] = {
-            b"/": self._page, b"/status.json": self._json, b"/metrics": self._metrics, b"/healthz": self._health,
+        self._sampling = LoopingCall(self._sample)
+        self._sampling.clock = reactor
+        self._pages: dict[bytes, Callable[[], _Response]] = {
+            b"/": self._page,
+            b"/status.json": self._json,
+            b"/metrics": self._metrics,
+            b"/healthz": self._health,
             b"/readyz": self._readiness,
-        }  # fmt: skip
+        }
 
     @property
     def address(self) -> Any:
-        """Where it listens, once it does."""
+        """Return the address of the listener, after :meth:`listen`."""
         assert self._port is not None
         return self._port.getHost()
 
     def listen(self) -> None:
-        """Begin, and look at the source every two seconds from now on.
+        """Begin to listen, and to take a sample of the source every two seconds.
 
-        :raises SettingsError: the place cannot be had.
+        :raises SettingsError: the address cannot be bound.
         """
-        self._port = self._place.bind(self._factory)
-        self._looking.start(_EVERY)
+        self._port = self._endpoint.bind(self._factory)
+        self._sampling.start(_SAMPLE_INTERVAL)
 
     def stop(self) -> Deferred[None]:
-        """Listen no more. To be called last of all: until then ``/readyz`` says that the proxy is draining."""
+        """Stop listening.
+
+        It is the last listener to stop, so that ``/readyz`` shows that the proxy is draining.
+        """
         if self._port is None:
             return succeed(None)
         port, self._port = self._port, None
-        self._looking.stop()
+        self._sampling.stop()
         return maybeDeferred(port.stopListening).addCallback(lambda _: self._factory.drain())
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         try:
             self.history.add(self._source.snapshot())
         except Exception:
-            # Or the loop would end with it.
-            self._log.failure("the proxy could not be looked at")
+            # An exception would end the LoopingCall.
+            self._log.failure("cannot take a sample for the status page")
 
-    # The channel's calls.
+    # Called by the channel.
 
     def serve(self, request: Request) -> None:
-        """Answer, at once and whole."""
+        """Send the whole response to a request."""
         head = request.head
-        if not self._is_ours(head.host):
+        if not self._is_served(head.host):
             request.answer(
                 ErrorResponse(
                     Code.MISDIRECTED,
                     "a host that is not served",
-                    "This name is not in hosts of [admin]",
+                    "This host name is not in allowed-hosts of [admin]",
                 )
             )
         elif head.method not in (b"GET", b"HEAD"):
             request.answer(ErrorResponse(Code.METHOD_NOT_ALLOWED, "method", "GET and HEAD only"))
         else:
-            _send(request, self._pages.get(head.target.partition(b"?")[0], _nothing)())
+            _send(request, self._pages.get(head.target.partition(b"?")[0], _not_found)())
 
-    def _is_ours(self, host: bytes) -> bool:
-        # HAProxy's checks name none unless told to; a browser, which others may lead here, always does.
+    def _is_served(self, host: bytes) -> bool:
+        # HAProxy's health checks send no host by default. Browsers always send one.
         name = host_name(host)
         return not name or name in self._names or _is_address(name)
 
     # The pages.
 
-    def _page(self) -> _Answer:
-        return _Answer(
-            200, "text/html; charset=utf-8", status_page(self._source.snapshot(), self.history)
-        )
+    def _page(self) -> _Response:
+        page = status_page(self._source.snapshot(), self.history)
+        return _Response(200, "text/html; charset=utf-8", page)
 
-    def _json(self) -> _Answer:
-        return _Answer(200, "application/json", status_json(self._source.snapshot(), self.history))
+    def _json(self) -> _Response:
+        content = status_json(self._source.snapshot(), self.history)
+        return _Response(200, "application/json", content)
 
-    def _metrics(self) -> _Answer:
+    def _metrics(self) -> _Response:
         try:
-            return _Answer(200, *exposition(self._source.snapshot()))
+            return _Response(200, *exposition(self._source.snapshot()))
         except SettingsError as error:
             return _text(501, str(error))
 
-    def _health(self) -> _Answer:
+    def _health(self) -> _Response:
         return _text(200, "ok")
 
-    def _readiness(self) -> _Answer:
+    def _readiness(self) -> _Response:
         snapshot = self._source.snapshot()
         if snapshot.ready:
             return _text(200, "ready")
         return _text(503, "draining" if snapshot.draining else "no back end is up")
 
 
-def _nothing() -> _Answer:
-    return _text(404, "There are /, /status.json, /metrics, /healthz and /readyz")
+def _not_found() -> _Response:
+    return _text(404, "Not found. Paths: /, /status.json, /metrics, /healthz and /readyz")
 
 
-def _send(request: Request, answer: _Answer) -> None:
-    pairs = [(b"Content-Type", answer.content_type.encode("ascii")), *_FIELDS]
-    request.begin(answer.status, b"", pairs, Framing.LENGTH, len(answer.body))
+def _send(request: Request, response: _Response) -> None:
+    pairs = [(b"Content-Type", response.content_type.encode("ascii")), *_FIELDS]
+    request.begin(response.status, b"", pairs, Framing.LENGTH, len(response.body))
     if request.head.method != b"HEAD":
-        request.write(answer.body)
+        request.write(response.body)
     request.finish()
 
 

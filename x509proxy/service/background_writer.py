@@ -1,13 +1,17 @@
-"""Lines to a descriptor whose reader may stop: written in a thread, from a bounded buffer, and dropped where that is full.
+"""Log lines to a descriptor whose reader may stop, written by a thread from a bounded buffer.
+
+Lines are dropped while the buffer is full.
 
 Facts
 -----
-* A write to a pipe, a socket or a terminal blocks while its reader has stopped: with ``access-log = "-"`` the whole proxy stopped after
-  191 responses, SIGTERM included. A regular file has no reader, and is written at once.
-* ``O_NONBLOCK`` belongs to the open file description, which standard output shares with whatever else writes there: a shell
-  behind it would fail. ``poll`` before each write is no help where several workers share one pipe, since another one may take
-  the room in between. A thread needs neither, and works for every kind of descriptor.
-* One ``write`` of ``PIPE_BUF`` octets at the most is one piece in a pipe (pipe(7)), whatever other processes write.
+* A write to a pipe, a socket or a terminal blocks while its reader has stopped. With ``access-log =
+  "-"`` the whole proxy stopped after 191 responses, and did not react to SIGTERM either. A regular
+  file has no reader.
+* ``O_NONBLOCK`` belongs to the open file description, which standard output shares with other
+  processes: a shell there would fail.
+* ``poll`` before each write does not help if workers share a pipe, since another worker may fill it
+  in between. A thread works for every type of descriptor.
+* A ``write`` of at most ``PIPE_BUF`` bytes to a pipe is atomic (pipe(7)).
 """
 
 from __future__ import annotations
@@ -25,31 +29,33 @@ from typing import Any
 
 __all__ = ["BackgroundWriter", "LogStream", "may_block", "unblock_log"]
 
-_LIMIT = 1 << 20  # octets that wait; 3000 lines of an access log
-# Seconds for which lines are gathered: 1.5 us of CPU for a line at 10,000 a second, against 3 to 7 with a thread that wakes for each.
-_GATHER = 0.02
-_PATIENCE = 1.0  # seconds that the end of the proxy waits for a reader
-_PIECE = select.PIPE_BUF
+_MAX_BUFFER_BYTES = 1 << 20  # 3000 lines of an access log
+# Seconds for which lines are collected: 1.5 us of CPU for a line at 10,000 lines a second, against
+# 3 to 7 us with a thread that wakes up for each line.
+_COLLECT_SECONDS = 0.02
+_MAX_DRAIN_SECONDS = 1.0  # for which the end of the process waits for a reader
+_MAX_ATOMIC_BYTES = select.PIPE_BUF
 _STANDARD_OUTPUT = 1
 
 
 def may_block(descriptor: int) -> bool:
-    """Return true where a write may wait for a reader: not for a file, nor for ``/dev/null``."""
+    """Return True if a write may wait for a reader, which a file and ``/dev/null`` do not have."""
     mode = os.fstat(descriptor).st_mode
     return not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or os.isatty(descriptor))
 
 
 class BackgroundWriter:
-    """Writes to ``descriptor`` in a thread, begun with the first line: a daemon forks after its files have been opened.
+    """A thread that writes lines to a descriptor.
 
-    ``dropped``: how many lines were not written; ``error``: why the last of them was not.
+    It starts with the first line, because a daemon opens its files before it forks. ``dropped`` is
+    the number of lines that were not written. ``error`` is the reason for the last of them.
     """
 
-    def __init__(self, descriptor: int, limit: int = _LIMIT) -> None:
+    def __init__(self, descriptor: int, max_bytes: int = _MAX_BUFFER_BYTES) -> None:
         self.dropped = 0
         self.error = ""
         self._descriptor = descriptor
-        self._limit = limit
+        self._max_bytes = max_bytes
         self._lines: deque[bytes] = deque()
         self._size = 0
         self._changed = Condition()
@@ -57,9 +63,9 @@ class BackgroundWriter:
         self._closing = False
 
     def write(self, line: bytes) -> None:
-        """Write a line, its end included, soon; or drop it."""
+        """Queue a line, which includes its end, or drop it if the buffer is full."""
         with self._changed:
-            if self._size + len(line) > self._limit:
+            if self._size + len(line) > self._max_bytes:
                 self.dropped += 1
                 self.error = "its reader has stopped"
                 return
@@ -71,12 +77,15 @@ class BackgroundWriter:
             self._thread.start()
 
     def drain(self, seconds: float) -> None:
-        """Wait until all has been written, for so long at the most."""
+        """Wait until all lines are written, but no longer than that."""
         with self._changed:
             self._changed.wait_for(lambda: not self._size, seconds)
 
     def close(self) -> None:
-        """Close the descriptor when all has been written: before that, another file could get its number."""
+        """Close the descriptor after the last line is written.
+
+        If it were closed before, another file could get its number and then the lines.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -87,12 +96,12 @@ class BackgroundWriter:
 
     def _run(self) -> None:
         while self._has_lines():
-            time.sleep(_GATHER)
+            time.sleep(_COLLECT_SECONDS)
             self._write_all()
         os.close(self._descriptor)
 
     def _has_lines(self) -> bool:
-        """Wait for some; none come after the end."""
+        """Wait for lines, and return False after :meth:`close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._closing)
             return bool(self._lines)
@@ -112,11 +121,11 @@ class BackgroundWriter:
                 self._changed.notify_all()
 
     def _next(self) -> list[bytes]:
-        """As many lines as are one piece."""
+        """Remove the next line from the buffer, with those that fit into one atomic write."""
         with self._changed:
             lines: list[bytes] = []
             size = 0
-            while self._lines and (not lines or size + len(self._lines[0]) <= _PIECE):
+            while self._lines and (not lines or size + len(self._lines[0]) <= _MAX_ATOMIC_BYTES):
                 lines.append(self._lines.popleft())
                 size += len(lines[-1])
             return lines
@@ -126,14 +135,17 @@ class BackgroundWriter:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:
-                # Whoever has opened it wants no write to wait; so it is waited for here.
-                room = select.poll()
-                room.register(self._descriptor, select.POLLOUT)
-                room.poll()
+                # Another process has set O_NONBLOCK on it.
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLOUT)
+                poll.poll()
 
 
 class LogStream(io.TextIOBase):
-    """A text stream over a :class:`BackgroundWriter`, for Twisted's own log. ``report``: called with a number of dropped lines."""
+    """A text stream over a :class:`BackgroundWriter`, for Twisted's log.
+
+    ``report`` is called with the number of dropped lines.
+    """
 
     def __init__(self, writer: BackgroundWriter, report: Callable[[int], None]) -> None:
         self._writer = writer
@@ -151,25 +163,31 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def finish(self) -> None:
-        """The process ends: from now on each line is waited for, all of them together for a second."""
-        self._end = time.monotonic() + _PATIENCE
-        self._writer.drain(_PATIENCE)
+        """Wait for the pending lines, and for each line from now on, for a second in total.
+
+        It is called when the process ends.
+        """
+        self._end = time.monotonic() + _MAX_DRAIN_SECONDS
+        self._writer.drain(_MAX_DRAIN_SECONDS)
 
 
 def unblock_log(
-    above: MutableMapping[str, Any] | None, reactor: Any, report: Callable[[int], None]
+    program_options: MutableMapping[str, Any] | None,
+    reactor: Any,
+    report: Callable[[int], None],
 ) -> None:
-    """Have the log of ``twistd -n`` or ``twist`` never wait for the reader of standard output.
+    """Replace the log stream of ``twistd -n`` or ``twist`` by one that never blocks.
 
-    ``above``: the options of the program; in an application of its own, logging is that application's business.
+    ``program_options`` are those of the program. They are ``None`` in another application, whose
+    log is not changed.
     """
-    if above is None or not may_block(_STANDARD_OUTPUT):
+    if program_options is None or not may_block(_STANDARD_OUTPUT):
         return
     stream = LogStream(BackgroundWriter(_STANDARD_OUTPUT), report)
-    if above.get("logFile") is sys.stdout:
-        above["logFile"] = stream  # twist
-    elif above.get("nodaemon"):
-        sys.stdout = stream  # twistd, which begins to log when the service has been made
+    if program_options.get("logFile") is sys.stdout:
+        program_options["logFile"] = stream  # twist
+    elif program_options.get("nodaemon"):
+        sys.stdout = stream  # twistd, which begins to log after the service is made
     else:
         return
     reactor.addSystemEventTrigger("after", "shutdown", stream.finish)

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from x509proxy.authorization.token_check import TokenCheck
 from x509proxy.config.credentials import as_in_unit, outdated_copies
 from x509proxy.config.document import Document, DocumentError, read_document
-from x509proxy.config.endpoint_strings import place_warnings
+from x509proxy.config.endpoint_strings import endpoint_warnings
 from x509proxy.config.file_paths import check_log_place
 from x509proxy.config.loader import Configuration, load_configuration, load_settings, resolve
 from x509proxy.config.warnings import advice_for, validity_errors
@@ -103,7 +103,7 @@ def _findings(severity: Severity, sentences: Iterable[str]) -> Iterator[Finding]
 def _warnings(settings: ProxySettings, configuration: Configuration | None) -> Iterator[str]:
     """Yield what is read of the endpoints, if they can be read."""
     if configuration is not None:
-        yield from place_warnings(settings)
+        yield from endpoint_warnings(settings)
 
 
 def _load(settings: ProxySettings, path: str, now: float) -> tuple[Configuration | None, list[str]]:

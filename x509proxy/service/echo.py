@@ -34,7 +34,7 @@ from twisted.web.server import Request, Site
 from x509proxy.certificates.client_certificate import ClientCertificate, VerifyError, date
 from x509proxy.forwarding.presets import PRESETS
 from x509proxy.http1.fields import Pairs, fold
-from x509proxy.redaction import holds_secret
+from x509proxy.redaction import contains_secret
 from x509proxy.settings import Format
 
 __all__ = ["EchoRequest", "EchoResource", "EchoSite", "Secrets", "decode", "describe", "echo_site"]
@@ -210,8 +210,8 @@ def _is_secret(name: bytes, value: bytes) -> bool:
     folded = fold(name)
     # Folded, since a terminator may write a secret name with underscores.
     return folded not in _PUBLIC and (
-        holds_secret(name.decode("latin-1"))
-        or holds_secret(folded.decode("latin-1"))
+        contains_secret(name.decode("latin-1"))
+        or contains_secret(folded.decode("latin-1"))
         or decode(value) is not None
     )
 

@@ -1,11 +1,13 @@
-"""Python's garbage collector, as a process that serves for months needs it.
+"""Settings of Python's garbage collector for a process that serves for months.
 
 Facts
 -----
-* What the proxy makes for a connection and for a request has no cycles (``tests/integration/test_no_cycles.py``), so reference counting frees
-  it at once, and the collector only walks over what is in use: every 700 objects (Python 3.11), and now and then all of them.
-* With what is there frozen, and its rounds rarer, connections cost less, and no request waits while all that was imported is
-  looked through.
+* The objects of a connection and of a request have no cycles
+  (``tests/integration/test_no_cycles.py``), so reference counting frees them at once. The collector
+  would only traverse objects in use: the young ones after 700 allocations (Python 3.11), and
+  sometimes all of them.
+* With the imported modules frozen and fewer collections, connections cost less, and no request
+  waits for a full collection.
 """
 
 from __future__ import annotations
@@ -14,21 +16,25 @@ import gc
 
 __all__ = ["relax_collector", "restore_collector"]
 
-_USUAL = gc.get_threshold()
-# Objects made and not freed, until the youngest are looked at: some MiB at the most, should a library leave cycles after all.
-_AFTER = 10_000
+_DEFAULTS = gc.get_threshold()
+# Allocations without a deallocation until a collection. Cycles of a library hold some MiB until
+# then.
+_THRESHOLD = 10_000
 
 
 def relax_collector() -> None:
-    """Once all is there that stays: leave it alone from now on, and look at what is new less often."""
-    if gc.get_threshold() == _USUAL:
+    """Exclude all existing objects from collections, and run collections less often.
+
+    It is called when everything that stays in memory has been imported and made.
+    """
+    if gc.get_threshold() == _DEFAULTS:
         gc.collect()
         gc.freeze()
-        gc.set_threshold(_AFTER, *_USUAL[1:])
+        gc.set_threshold(_THRESHOLD, *_DEFAULTS[1:])
 
 
 def restore_collector() -> None:
-    """As it was before."""
-    if gc.get_threshold() == (_AFTER, *_USUAL[1:]):
+    """Undo :func:`relax_collector`."""
+    if gc.get_threshold() == (_THRESHOLD, *_DEFAULTS[1:]):
         gc.unfreeze()
-        gc.set_threshold(*_USUAL)
+        gc.set_threshold(*_DEFAULTS)

@@ -2,8 +2,9 @@
 
 Facts
 -----
-* A line of the access log is a request, and a failed handshake has none. So it has no line there, in either format.
-* A port scan, or a balancer that only connects, sends no first message. Such connections are counted, and have no line.
+* A line of the access log is a request, which a failed handshake does not have.
+* A port scan, or a balancer that only connects, sends no first message. These connections are only
+  counted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from x509proxy.service.access_log import RateLimiter
 
 __all__ = ["HandshakeLog"]
 
-_SILENT = frozenset({"no_client_hello"})
+_NOT_LOGGED = frozenset({"no_client_hello"})
 
 
 class HandshakeLog:
@@ -39,7 +40,7 @@ class HandshakeLog:
 
     def failed(self, failure: HandshakeFailure) -> None:
         """Log one failure, if the limit allows."""
-        if failure.reason not in _SILENT and self._limiter.take():
+        if failure.reason not in _NOT_LOGGED and self._limiter.take():
             line = redact(failure_line(failure), self._rules)
             self._log.info("TLS handshake failed: {line}", line=line, reason=failure.reason)
 

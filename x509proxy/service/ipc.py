@@ -1,16 +1,16 @@
 """Messages between the parent and its workers, and the frames that carry them over two pipes.
 
-A frame is a length of four bytes and then JSON, in both directions. The messages are typed: decoding
-checks every field, and a field or a kind of message that is unknown is an error.
+A frame is a length of four bytes, big-endian, and then JSON, in both directions. The messages are
+typed: decoding checks every field, and an unknown field or type of message is an error.
 
 The parent sends settings and the contents of the files that they name. The worker makes the
-configuration from these, with the loader that the parent has used
+configuration from these, with the same loader as the parent
 (:func:`x509proxy.config.loader.read_configuration`). Bytes of files are base64 in JSON.
 
 Facts
 -----
-* A message to a worker holds private keys and the secret header name. It exists in memory and in the
-  pipe alone, and its ``repr`` shows nothing of it.
+* A message to a worker has private keys and the secret header name in it. It exists in memory and
+  in the pipe alone, and its ``repr`` shows nothing of it.
 * A worker is exposed to the network, so its messages are data to the parent, with a lower limit.
 """
 
@@ -51,16 +51,17 @@ __all__ = [
 ]
 
 _LENGTH = struct.Struct("!I")
-_MAX_FRAME = 1 << 28
-"""Bytes: base64 of ten revocation lists of the largest size (:mod:`x509proxy.certificates.pem_files`)."""
+# Base64 of ten revocation lists of the largest size (x509proxy.certificates.pem_files).
+_MAX_FRAME_BYTES = 1 << 28
 
 
-# Read at import: after an upgrade, a parent that has not been restarted still sends its own version.
+# Read at import: after an upgrade, a parent that has not been restarted still sends its own
+# version.
 _VERSION = installed_version()
 
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
-    """The base of all messages. Their ``repr`` is the name alone: they may hold keys."""
+    """Base class of messages. Their ``repr`` is the name alone, since they may contain keys."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -70,7 +71,7 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
 
 class NewConfiguration(_Message, frozen=True, tag="new configuration"):
-    """A configuration to serve by, as settings and the files that they name, by their paths."""
+    """A configuration, as settings and the contents of the files that they name, by path."""
 
     settings: ProxySettings
     files: dict[str, FileContents]
@@ -89,16 +90,15 @@ class NewConfiguration(_Message, frozen=True, tag="new configuration"):
 
 
 class Task(_Message, frozen=True, tag="task"):
-    """The first message to a worker: the configuration and the descriptors to serve with.
-
-    ``sockets``: number and address family of each; ``access_log``: the number of its descriptor.
-    ``version``: of the parent's program, which the worker's must equal.
-    """
+    """The first message to a worker: the configuration and its descriptors."""
 
     configuration: NewConfiguration
     sockets: tuple[tuple[int, int], ...]
+    """Descriptor and address family of each socket."""
     access_log: int | None = None
+    """Descriptor of the access log."""
     version: str = _VERSION
+    """Version of the parent's program, which must be that of the worker."""
 
 
 class ReopenLog(_Message, frozen=True, tag="reopen log"):
@@ -112,9 +112,10 @@ ParentMessage = Task | NewConfiguration | ReopenLog
 
 
 class LogLine(_Message, frozen=True, tag="log"):
-    """An event for the parent's log. ``level``: the name of a ``LogLevel``."""
+    """An event for the parent's log."""
 
     level: str
+    """Name of a ``LogLevel``."""
     namespace: str
     text: str
 
@@ -154,7 +155,7 @@ class FrameError(ValueError):
 
 
 class VersionError(ValueError):
-    """A message that this version of the program cannot decode. It holds nothing of the message."""
+    """A message that this version of the program cannot decode. Its content is not in the error."""
 
     SENTENCE: ClassVar[str] = (
         "cannot decode a message from the parent; was x509proxy upgraded without a restart?"
@@ -167,7 +168,7 @@ class VersionError(ValueError):
 def encode_parent_message(message: ParentMessage) -> bytes:
     """Return a message to a worker as a frame.
 
-    :raises SettingsError: it is too large, or the settings hold text that is not UTF-8.
+    :raises SettingsError: the message is too large, or the settings have text that is not UTF-8.
     """
     try:
         return frame(msgspec.json.encode(message))
@@ -183,7 +184,7 @@ def encode_parent_message(message: ParentMessage) -> bytes:
 def decode_parent_message(content: bytes) -> ParentMessage:
     """Decode a message in a worker.
 
-    :raises VersionError: it is of another version, or no message.
+    :raises VersionError: the message is invalid, or from another version.
     """
     try:
         message = _from_parent.decode(content)
@@ -203,7 +204,7 @@ def encode_worker_message(message: WorkerMessage) -> bytes:
 def decode_worker_message(content: bytes) -> WorkerMessage:
     """Decode a message in the parent.
 
-    :raises ValueError: it is no message of a known kind.
+    :raises ValueError: the message is invalid or of an unknown type.
     """
     try:
         return _from_worker.decode(content)
@@ -212,19 +213,21 @@ def decode_worker_message(content: bytes) -> WorkerMessage:
 
 
 def frame(content: bytes) -> bytes:
-    """Return the content with its length before it.
+    """Return the content as a frame.
 
     :raises FrameError: it is longer than any receiver accepts.
     """
-    if len(content) > _MAX_FRAME:
-        raise FrameError(f"found a message of {len(content)} bytes, expected {_MAX_FRAME} or less")
+    if len(content) > _MAX_FRAME_BYTES:
+        raise FrameError(
+            f"found a message of {len(content)} bytes, expected {_MAX_FRAME_BYTES} or less"
+        )
     return _LENGTH.pack(len(content)) + content
 
 
 class Frames:
-    """A parser of frames. ``max_bytes``: of the content of one frame."""
+    """A parser of frames. ``max_bytes`` limits the content of one frame."""
 
-    def __init__(self, max_bytes: int = _MAX_FRAME) -> None:
+    def __init__(self, max_bytes: int = _MAX_FRAME_BYTES) -> None:
         self._max_bytes = max_bytes
         self._data = bytearray()
 

@@ -1,4 +1,4 @@
-"""Endpoints from their descriptions, with one sentence for a port that cannot be bound."""
+"""Listening endpoints: from endpoint strings to bound sockets, with a sentence per failure."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from twisted.python.lockfile import FilesystemLock
 from x509proxy.config.endpoint_strings import (
     KINDS,
     Description,
+    endpoint_type,
     expected_for,
-    kind_of,
     private_socket,
 )
 from x509proxy.redaction import without_secrets
@@ -36,9 +36,9 @@ from x509proxy.settings import ProxySettings, SettingsError
 __all__ = ["ListenError", "ListeningEndpoint", "check_free", "check_kinds", "url_of"]
 
 _BUILT_IN = {"tcp", "ssl", "unix"}
-# Twisted's 50 made 98 of 200 simultaneous clients repeat their SYN after 1 s. The kernel's bound,
-# net.core.somaxconn, is 4096 by default since Linux 5.4, and caps this number. A socket of systemd
-# has the length that its unit names (Backlog=).
+# With Twisted's 50, 98 of 200 simultaneous clients repeated their SYN after 1 s. The kernel caps
+# the number at net.core.somaxconn, 4096 by default since Linux 5.4. For a socket from systemd, the
+# unit sets it (Backlog=).
 _BACKLOG = 4096
 
 
@@ -56,9 +56,9 @@ def url_of(address: IAddress) -> str:
 
 
 class ListeningEndpoint:
-    """One place to listen at. ``key``: what it is called in the document.
+    """The endpoint of a listener. ``key`` is its configuration key, for error sentences.
 
-    :raises SettingsError: Twisted does not understand the description.
+    :raises SettingsError: Twisted rejects the endpoint string.
     """
 
     def __init__(self, reactor: Any, description: str, key: str = "listen") -> None:
@@ -66,26 +66,26 @@ class ListeningEndpoint:
         self._endpoint = _endpoint(reactor, description, key)
 
     def bind(self, factory: Factory) -> IListeningPort:
-        """Listen.
+        """Listen and return the port.
 
-        :raises ListenError: it cannot be had.
+        :raises ListenError: the address cannot be bound.
         """
         ports: list[IListeningPort] = []
         failures: list[Failure] = []
         listening: Deferred[IListeningPort] = self._endpoint.listen(factory)
         listening.addCallbacks(ports.append, failures.append)
         if failures:
-            raise ListenError(_why_not(self._where, failures[0]))
+            raise ListenError(_reason(self._where, failures[0]))
         return ports[0]
 
 
 def check_kinds(settings: ProxySettings) -> None:
-    """Check that Twisted has each kind of endpoint, of itself or by a plug-in. Nothing is opened.
+    """Check that Twisted or one of its plug-ins has each type of endpoint, without opening one.
 
-    :raises SettingsError: with a sentence for each that it has not.
+    :raises SettingsError: with a sentence for each unknown type.
     """
     sentences: list[str] = []
-    for key, description in _places(settings):
+    for key, description in _endpoint_strings(settings):
         try:
             _check_kind(key, description)
         except SettingsError as error:
@@ -94,22 +94,20 @@ def check_kinds(settings: ProxySettings) -> None:
         raise SettingsError(*sentences)
 
 
-def _places(settings: ProxySettings) -> Iterator[tuple[str, str]]:
-    """Yield the key and the description of each place to listen at."""
-    descriptions = (place.description for place in settings.places)
-    yield from zip(settings.place_keys, descriptions, strict=True)
+def _endpoint_strings(settings: ProxySettings) -> Iterator[tuple[str, str]]:
+    """Yield the key and the endpoint string of each listener."""
+    descriptions = (listener.description for listener in settings.all_listeners)
+    yield from zip(settings.listener_keys, descriptions, strict=True)
     if settings.admin is not None:
         yield "admin.listen", settings.admin.listen
 
 
 def _check_kind(key: str, description: str) -> None:
-    kind = kind_of(description)
+    kind = endpoint_type(description)
     known = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
     if kind not in known | _BUILT_IN:
-        told = without_secrets(f"found {description!r}")
-        raise SettingsError(
-            f"{key}: {told}, of a kind that there is not, expected {expected_for()}"
-        )
+        found = without_secrets(f"found {description!r}")
+        raise SettingsError(f"{key}: {found}, an unknown endpoint type, expected {expected_for()}")
 
 
 def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint:
@@ -119,13 +117,10 @@ def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint
             reactor, _with_backlog(private_socket(description))
         )
     except Exception as error:
-        # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
+        # Each type of endpoint raises other errors: OSError, SSL.Error, IndexError …
         expected = f"expected a Twisted endpoint: {error}"
-        if kind_of(description) == "systemd":
-            expected = (
-                "a socket that is not there, expected one that systemd has handed over "
-                "(LISTEN_FDS, LISTEN_FDNAMES)"
-            )
+        if endpoint_type(description) == "systemd":
+            expected = "which systemd has not passed, expected one of LISTEN_FDS or LISTEN_FDNAMES"
         raise SettingsError(without_secrets(f"{key}: found {description!r}, {expected}")) from None
     return endpoint
 
@@ -138,21 +133,21 @@ def _with_backlog(description: str) -> str:
 
 
 class ListenError(SettingsError):
-    """A place to listen at that cannot be had."""
+    """An address that cannot be bound."""
 
-    # twistd passes a daemon's start error on in 100 bytes, this name included.
+    # twistd reports an error in the start of a daemon in 100 bytes, which include this name.
     __module__ = "x509proxy"
 
 
 def check_free(settings: ProxySettings) -> None:
-    """Check that each address can be listened at, by binding it for a moment.
+    """Check that each address can be bound, by binding it for a moment.
 
-    For the start of a daemon: after its fork, ``twistd`` reports an error as a representation of
-    bytes, cut after 100.
+    ``twistd`` truncates an error after the fork of a daemon to 100 bytes and shows their ``repr``.
+    So the check comes before the fork.
 
-    :raises ListenError: one cannot.
+    :raises ListenError: an address cannot be bound.
     """
-    for key, description in _places(settings):
+    for key, description in _endpoint_strings(settings):
         found = Description.parse(description)
         try:
             _bind(found)
@@ -181,9 +176,9 @@ def _bind_tcp(found: Description) -> None:
         probe.bind((host, int(found.arguments["port"])))
 
 
-def _why_not(where: str, failure: Failure) -> str:
+def _reason(where: str, failure: Failure) -> str:
     reason = failure.value
     if isinstance(reason, CannotListenError):
-        # An OSError, or text where a lock of a unix socket is somebody else's.
+        # An OSError, or text if another process has the lock of a unix socket.
         reason = reason.socketError
     return without_secrets(f"{where}: {getattr(reason, 'strerror', None) or reason}")

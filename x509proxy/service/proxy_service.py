@@ -1,6 +1,6 @@
-"""A proxy as a Twisted service: it listens, reloads its configuration, and drains at the end.
+"""The proxy as a Twisted service, with its listeners, signals, reloads and graceful stop.
 
-It serves in this process, or, with ``workers``, in others (:mod:`x509proxy.service.supervisor`).
+It serves in this process or, with ``workers``, in processes of :mod:`x509proxy.service.supervisor`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ __all__ = ["ProxyService"]
 
 
 class ProxyService(Service):
-    """A proxy, for one run. ``addresses``: those of its listeners, once they are bound.
+    """A proxy for one run.
 
-    ``serving``: a :class:`ProxyServer` or a :class:`WorkerSupervisor`; ``reloading``: the
-    configuration in use, and the result of the last reload. ``read``: reads everything again from
-    the file ``config``; without them, the settings stay.
+    ``addresses`` has the addresses of the listeners after the start. ``serving`` is a
+    :class:`ProxyServer` or a :class:`WorkerSupervisor`. ``reloading`` has the current configuration
+    and the result of the last reload. ``read`` loads the configuration again from the TOML file
+    ``config``, which is watched for changes. Without them the settings stay, and a reload reads the
+    files that they name.
     """
 
     _log = Logger()
@@ -52,8 +54,10 @@ class ProxyService(Service):
         settings = configuration.settings
         self._reactor = reactor
         self._config = config
-        places = zip(settings.places, settings.place_keys, strict=True)
-        self._places = [ListeningEndpoint(reactor, place.description, key) for place, key in places]
+        self._endpoints = [
+            ListeningEndpoint(reactor, listener.description, key)
+            for listener, key in zip(settings.all_listeners, settings.listener_keys, strict=True)
+        ]
         kind = WorkerSupervisor if settings.workers > 1 else ProxyServer
         self.serving: ProxyServer | WorkerSupervisor = kind(
             configuration, reactor, open_log(settings.access_log)
@@ -84,13 +88,13 @@ class ProxyService(Service):
     def startService(self) -> None:
         super().startService()
         if not self._listening:
-            # twist knows no privileged start.
+            # twist does not call privilegedStartService.
             self._listen()
         self._log_start()
         self._catch_signals()
         self._watch(self.reloading.configuration)
         self._notifier.keep_alive(self._reactor)
-        # It may have been stopped again by then.
+        # The service may have been stopped by then.
         self._reactor.callWhenRunning(lambda: relax_collector() if self.running else None)
         if isinstance(self.serving, WorkerSupervisor):
             self.serving.start()
@@ -98,14 +102,14 @@ class ProxyService(Service):
             self._reactor.callWhenRunning(self._notify_ready)
 
     def stopService(self) -> Deferred[None]:
-        """Stop accepting, let what is in flight end, within the client's ``drain_timeout``."""
+        """Stop accepting, and finish the requests in progress within ``client.drain-timeout``."""
         super().stopService()
         self._listening = False
         self._release_signals()
         restore_collector()
         self._watching.stop()
-        self._notifier.stopping("what is in flight ends")
-        # The admin listener is the last to go: until then it says that the proxy is draining.
+        self._notifier.stopping("finishing requests in progress")
+        # The admin listener is the last to stop, so that it shows that the proxy is draining.
         stopped = self.serving.stop().addCallback(
             lambda _: self.admin.stop() if self.admin is not None else None
         )
@@ -115,7 +119,7 @@ class ProxyService(Service):
 
     def _listen(self) -> None:
         self._listening = True
-        self.serving.listen(self._places)
+        self.serving.listen(self._endpoints)
         if self.admin is not None:
             self.admin.listen()
 
@@ -140,14 +144,15 @@ class ProxyService(Service):
                     number, self._caught(call, signal.getsignal(number))
                 )
             except ValueError:
-                # Embedded in a program whose reactor runs in a thread; it handles signals itself.
+                # The reactor of an embedding program runs in another thread than the main one. That
+                # program handles signals.
                 return
 
     def _caught(self, call: Callable[[], None], before: Any) -> Callable[[int, Any], None]:
         def caught(number: int, frame: Any) -> None:
             self._reactor.callFromThread(call)
             if callable(before):
-                # twistd's own log is rotated by SIGUSR1 too.
+                # SIGUSR1 rotates twistd's own log too.
                 before(number, frame)
 
         return caught
@@ -157,11 +162,11 @@ class ProxyService(Service):
             signal.signal(*self._old_signals.popitem())
 
     def reopen_log(self) -> None:
-        """Go on in the access log's new file; the old one has another name by now (logrotate)."""
+        """Continue in the access log's new file, after logrotate has renamed the old one."""
         self.serving.reopen_log()
 
     def reload(self) -> None:
-        """Read all files again, check all, then swap; a broken file changes nothing."""
+        """Read and check all files again, then swap. An invalid file changes nothing."""
         self.reloading.reload()
 
     def _read_again(self) -> Configuration:
@@ -173,9 +178,9 @@ class ProxyService(Service):
         self._notify_ready()
 
     def _notify_ready(self) -> None:
-        """Report the end of the start or of a reload to systemd.
+        """Notify systemd that the start or the reload has ended.
 
-        A worker may begin to serve while either runs.
+        It does nothing during a reload, since a worker may begin to serve in the meantime.
         """
         last = self.reloading.last
         if self.running and not self.reloading.is_running:

@@ -1,7 +1,7 @@
-"""Everything that serves in one process, made from a configuration; another one can take its place while it serves.
+"""The proxy server in one process, made from a configuration that a reload can replace.
 
-What is shared: one resource, one factory and so its limits, one access log. What each place to listen at has of its own: the TLS
-context of the day.
+All listeners share one resource, one factory with its limits, and one access log. Each listener has
+its own TLS context.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from x509proxy.settings import ClientSettings, ListenerSettings
 
 __all__ = ["ProxyServer", "contexts_for"]
 
-_OTHER_FILES = 128  # the admin listener's 64 connections, ports, logs, pipes, checks
+_OTHER_FILES = 128  # the admin listener's 64 connections, listeners, logs, pipes, health checks
 
 
 class ProxyServer:
-    """A proxy in one process. ``addresses``: where it listens, once it does."""
+    """A proxy in one process. ``addresses`` has the addresses of its listeners."""
 
     _log = Logger()
 
     def __init__(
         self, configuration: Configuration, reactor: Any, log_file: LogFile | None = None
     ) -> None:
-        # Late, since importing the resource installs a reactor.
+        # Imported here because importing the resource installs a reactor.
         from x509proxy.downstream.factory import ProxyFactory
         from x509proxy.resource import X509ProxyResource
 
         self.configuration = configuration
         self.handshake_log = HandshakeLog(configuration, reactor)
         self.counters = Counters()
-        # Where nobody can look, nothing is counted.
+        # Counting costs time, and without an admin listener the counters are not shown.
         self._watch: MetricsObserver = (
             NULL_METRICS if configuration.settings.admin is None else self.counters
         )
@@ -56,19 +56,21 @@ class ProxyServer:
         self.factory = ProxyFactory(
             self.resource, self.resource.deadlines, configuration.settings.client, self._watch
         )
-        contexts = zip(configuration.settings.places, contexts_for(configuration), strict=True)
+        contexts = zip(
+            configuration.settings.all_listeners, contexts_for(configuration), strict=True
+        )
         self.listeners = [
             _Listener(
-                place,
+                listener,
                 context,
                 configuration.settings.client,
                 self.factory,
                 self._watch,
                 self.handshake_log.failed,
             )
-            for place, context in contexts
+            for listener, context in contexts
         ]
-        self._view = SnapshotBuilder(
+        self._snapshots = SnapshotBuilder(
             self.counters,
             lambda: self.configuration,
             lambda: self.resource.pools,
@@ -78,27 +80,29 @@ class ProxyServer:
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
         self._adopted: list[IListeningPort] = []
-        self._file_limit_told = False
+        self._file_limit_reported = False
 
     @property
     def addresses(self) -> list[IAddress]:
         return [port.getHost() for port in self._ports or self._adopted]
 
-    def listen(self, places: Sequence[ListeningEndpoint]) -> None:
-        """Listen where the configuration says.
+    def listen(self, endpoints: Sequence[ListeningEndpoint]) -> None:
+        """Listen on the endpoints of the configuration's listeners, in their order.
 
-        :raises SettingsError: one of them cannot be had; the others are given back by :meth:`stop`.
+        :raises SettingsError: an address cannot be bound. :meth:`stop` releases the others.
         """
-        for place, listener in zip(places, self.listeners, strict=True):
-            self._ports.append(place.bind(listener.factory))
+        for endpoint, listener in zip(endpoints, self.listeners, strict=True):
+            self._ports.append(endpoint.bind(listener.factory))
         self._start()
 
     def adopt(self, sockets: Iterable[tuple[int, int]]) -> None:
-        """Listen at these sockets (number and address family), in the order of the places; the caller's own stay open."""
+        """Listen on inherited sockets in place of :meth:`listen`.
+
+        They are pairs of descriptor and address family. The descriptors are duplicated.
+        """
         for (number, family), listener in zip(sockets, self.listeners, strict=True):
-            self._adopted.append(
-                _shared(self._reactor.adoptStreamPort(number, family, listener.factory))
-            )
+            port = self._reactor.adoptStreamPort(number, family, listener.factory)
+            self._adopted.append(_shared(port))
         self._start()
 
     def _start(self) -> None:
@@ -106,16 +110,16 @@ class ProxyServer:
         self.resource.start()
 
     def use(self, configuration: Configuration) -> None:
-        """Serve by another configuration: the same places, but anything else may be new. It is used whole or not at all.
+        """Serve by another configuration with the same endpoints, completely or not at all.
 
-        :raises SettingsError: OpenSSL does not take a certificate, a key or a list.
+        :raises SettingsError: OpenSSL rejects a certificate, a key or a revocation list.
         """
         contexts = contexts_for(configuration)
         self.resource.use(configuration)
-        for place, listener, context in zip(
-            configuration.settings.places, self.listeners, contexts, strict=True
+        for settings, listener, context in zip(
+            configuration.settings.all_listeners, self.listeners, contexts, strict=True
         ):
-            listener.use(place, context, configuration.settings.client)
+            listener.use(settings, context, configuration.settings.client)
         self.factory.use(configuration.settings.client)
         self.access_log.use(configuration)
         self.handshake_log.use(configuration)
@@ -123,7 +127,10 @@ class ProxyServer:
         self._raise_file_limit()
 
     def _raise_file_limit(self) -> None:
-        """Two files for each connection, as far as the hard limit goes: at 1024, accepting fails long before the limit here."""
+        """Raise the soft limit of open files to two for each connection, or to the hard limit.
+
+        The usual 1024 is far below the default of ``client.max-connections``.
+        """
         soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
         wanted = self._wanted_files()
         if hard != limits.RLIM_INFINITY:
@@ -132,27 +139,28 @@ class ProxyServer:
             try:
                 limits.setrlimit(limits.RLIMIT_NOFILE, (wanted, hard))
             except (OSError, ValueError) as error:
-                # macOS knows no hard limit, and its kernel grants less all the same.
-                self._tell_file_limit(soft, wanted, error)
-        self._bound_connections(limits.getrlimit(limits.RLIMIT_NOFILE)[0])
+                # macOS reports no hard limit, and its kernel still allows fewer files.
+                self._warn_of_file_limit(soft, wanted, error)
+        self._limit_connections(limits.getrlimit(limits.RLIMIT_NOFILE)[0])
 
-    def _bound_connections(self, files: int) -> None:
-        """Accept no more connections than there can be files.
+    def _limit_connections(self, files: int) -> None:
+        """Accept no more connections than the limit of open files allows.
 
-        Beyond that Twisted closes what it accepts, with three lines in the log for each, and no back end can be connected to.
+        Without free descriptors, Twisted closes each connection that it accepts, with three lines
+        in the log, and the proxy cannot connect to back ends.
         """
         if files == limits.RLIM_INFINITY:
             self.factory.most_connections = math.inf
             return
         configuration = self.configuration
         settings = configuration.settings
-        # Half as many again for uploads, each of which has a second hold on its connection.
+        # 3/2, because an upload needs a second descriptor for its connection.
         upstream = len(configuration.backends) * settings.upstream.max_connections * 3 // 2
         self.factory.most_connections = most = max(1, files - upstream - _OTHER_FILES)
-        if most < settings.client.max_connections and not self._file_limit_told:
-            self._file_limit_told = True
+        if most < settings.client.max_connections and not self._file_limit_reported:
+            self._file_limit_reported = True
             sentence = (
-                "the limit of open files is {files}, {wanted} are wanted for client.max-connections: "
+                "the limit of open files is {files}, client.max-connections needs {wanted}: "
                 "at most {most} connections are accepted"
             )
             self._log.warn(sentence, files=files, wanted=self._wanted_files(), most=most)
@@ -160,25 +168,28 @@ class ProxyServer:
     def _wanted_files(self) -> int:
         return 2 * self.configuration.settings.client.max_connections + 256
 
-    def _tell_file_limit(self, soft: int, wanted: int, error: Exception) -> None:
-        if not self._file_limit_told:
-            self._file_limit_told = True
-            sentence = "the limit of open files stays {soft}, {wanted} are wanted for client.max-connections: {error}"
+    def _warn_of_file_limit(self, soft: int, wanted: int, error: Exception) -> None:
+        if not self._file_limit_reported:
+            self._file_limit_reported = True
+            sentence = (
+                "the limit of open files stays {soft}, client.max-connections needs {wanted}: "
+                "{error}"
+            )
             self._log.warn(sentence, soft=soft, wanted=wanted, error=str(error))
 
     def snapshot(self) -> Snapshot:
-        """What there is to see of it, for ``[admin]``."""
-        return self._view.snapshot()
+        """Return the state of this process, for ``[admin]``."""
+        return self._snapshots.snapshot()
 
     def reopen_log(self) -> None:
-        """Go on in the access log's new file (:meth:`x509proxy.service.access_log.AccessLog.reopen`)."""
+        """Continue in the access log's new file (:meth:`.access_log.AccessLog.reopen`)."""
         self.access_log.reopen()
 
     def stop(self) -> Deferred[None]:
-        """Accept no more, let what is in flight end, within the client's ``drain_timeout``, and close the rest."""
+        """Stop accepting, finish requests within ``client.drain-timeout``, and close the rest."""
         ports, self._ports = self._ports, []
         for port in self._adopted:
-            # Not stopListening: others accept here too, and a unix socket's file would go.
+            # stopListening would remove the file of a unix socket, on which other workers accept.
             port.stopReading()  # type: ignore[attr-defined]
         stopped = DeferredList([_close(port) for port in ports])
         return stopped.addCallback(lambda _: self.factory.drain()).addCallback(
@@ -186,7 +197,7 @@ class ProxyServer:
         )
 
     def observe(self, exchange: Exchange) -> None:
-        """Count what has happened, and write it down."""
+        """Count and log a finished exchange."""
         self._watch.exchange(exchange)
         self.access_log.observe(exchange)
 
@@ -197,7 +208,10 @@ class ProxyServer:
 
 
 def _shared(port: Any) -> Any:
-    """Accept one connection at a time where others accept too: Twisted would take up to a hundred, for as long as they live."""
+    """Let a port accept one connection in a turn, so that workers share the connections evenly.
+
+    Twisted accepts up to a hundred at a time.
+    """
     accept = port.doRead
 
     def accept_one() -> None:
@@ -209,11 +223,11 @@ def _shared(port: Any) -> Any:
 
 
 class _Listener:
-    """One place to listen at."""
+    """The TLS context and the protocol factory of one listener."""
 
     def __init__(
         self,
-        place: ListenerSettings,
+        settings: ListenerSettings,
         context: Any,
         client: ClientSettings,
         factory: Any,
@@ -224,33 +238,41 @@ class _Listener:
         from x509proxy.transport.tls_context import ServerConnections
 
         self.connections = ServerConnections(
-            context, place.client_certificate, watch, log, client.max_handshake_bytes
+            context, settings.client_certificate, watch, log, client.max_handshake_bytes
         )
-        self.factory = stream_factory(self.connections, factory, place)
+        self.factory = stream_factory(self.connections, factory, settings)
 
-    def use(self, place: ListenerSettings, context: Any, client: ClientSettings) -> None:
-        """For the connections to come: another context, and others to believe."""
+    def use(self, settings: ListenerSettings, context: Any, client: ClientSettings) -> None:
+        """Use another context and other trusted proxies for new connections."""
         from x509proxy.downstream.proxy_protocol_listener import use_place
 
-        self.connections.swap(context, place.client_certificate, client.max_handshake_bytes)
-        use_place(self.factory, place)
+        self.connections.swap(context, settings.client_certificate, client.max_handshake_bytes)
+        use_place(self.factory, settings)
 
 
 def contexts_for(configuration: Configuration) -> list[Any]:
-    """A TLS context for each place to listen at.
+    """Return a TLS context for each listener.
 
-    :raises SettingsError: OpenSSL does not take a certificate, a key or a list.
+    :raises SettingsError: OpenSSL rejects a certificate, a key or a revocation list.
     """
     from x509proxy.transport.tls_context import make_context
 
-    settings, identity = configuration.settings, configuration.identity
-    asked = [place.client_certificate or settings.client_certificate for place in settings.places]
-    trusted, further = configuration.trusted, configuration.further
-    return [make_context(identity, ask, trusted, settings.tls, further=further) for ask in asked]
+    settings = configuration.settings
+    default = settings.client_certificate
+    return [
+        make_context(
+            configuration.identity,
+            listener.client_certificate or default,
+            configuration.trusted,
+            settings.tls,
+            extra_identities=configuration.extra_identities,
+        )
+        for listener in settings.all_listeners
+    ]
 
 
 def _close(port: IListeningPort) -> Deferred[Any]:
-    """Who waits in the kernel's queue has connected already, and would be reset: so those are taken first."""
+    """Accept the connections in the queue of a port, which would be reset otherwise; close it."""
     if isinstance(port, Port):
         port.doRead()
     closed: Deferred[Any] = maybeDeferred(port.stopListening)

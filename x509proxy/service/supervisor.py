@@ -1,14 +1,14 @@
-"""The parent of several processes that serve the same sockets: it binds, starts them and restarts them.
+"""The parent of worker processes: it binds the sockets, and starts and restarts the workers.
 
 Facts
 -----
 * The sockets are bound once and inherited. With ``SO_REUSEPORT`` each worker would have a queue of
   its own, and connections in the queue of a worker that dies would be reset. From a shared queue,
   another worker accepts them.
-* The parent reads the configuration, with rights that the workers need not have, and sends it through
-  a pipe. A command line or an environment would be visible to others.
-* A process sees its end of a pipe close when the process at the other end dies in any way. So workers
-  end with their parent.
+* The parent reads the configuration, with rights that the workers need not have, and sends it
+  through a pipe. A command line or an environment would be visible to others.
+* A process sees its end of a pipe close when the process at the other end dies in any way. So
+  workers end with their parent.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ __all__ = ["FROM_PARENT", "PARENT_SIGNALS", "TO_PARENT", "WorkerSupervisor"]
 FROM_PARENT, TO_PARENT = 3, 4
 """The descriptors of a worker's two pipes. After them come the access log and the sockets."""
 PARENT_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
-"""Signals for the parent, which sends messages to its workers. Sent to all processes, they must not end a worker."""
+"""Signals for the parent. They must not end a worker if they are sent to all processes."""
 _FIRST_FREE = 5
-_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds, before a worker that has died is restarted
-_LONG_LIFE = 60.0  # seconds; after that a death has another reason than the start
-_GRACE = 5.0  # seconds, beyond the stop timeout
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before a worker that has ended is restarted
+_LONG_LIFE = 60.0  # seconds; a worker that ends later did not fail because of its start
+_GRACE = 5.0  # seconds, beyond drain-timeout
 _CHECK_INTERVAL = 1.0  # seconds; workers report as often
 # Checks without a report until a worker counts as stopped or hanging. Checks are counted instead of
 # seconds: a parent that was stopped itself has read no report.
 _MAX_SILENT_CHECKS = 10
 _MAX_SILENT_CHECKS_AT_START = 60
 _MAX_UNSERVED_CHECKS = 10
-_MAX_WORKER_MESSAGE = 1 << 24
-_MAX_LINE = 4096
+_MAX_MESSAGE_BYTES = 1 << 24
+_MAX_LINE_BYTES = 4096
 _ENDED = "worker {worker} (process {pid}) has ended, {how}; another is started in {pause:g} s"
 _NOT_STARTED = "worker {worker} cannot be started: {how}; it is tried again in {pause:g} s"
 # Set by systemd for one process only.
@@ -92,7 +92,7 @@ class _Closing(NamedFactory):
 
 
 class _Reports:
-    """The workers' reports about one new configuration. ``done`` fires when the last one is there."""
+    """The workers' reports about a new configuration. ``done`` fires with the last of them."""
 
     def __init__(self, workers: Iterable[int]) -> None:
         self.done: Deferred[None] = Deferred()
@@ -101,7 +101,10 @@ class _Reports:
         self._fire()
 
     def add(self, worker: int, error: str = "") -> None:
-        """Note the first report of a worker, or its end; ``error``: the reason why it was not used."""
+        """Record the first report of a worker, or its end.
+
+        ``error`` is the reason why it does not use the configuration, or ``""``.
+        """
         if worker in self._missing:
             self._missing.remove(worker)
             if error:
@@ -120,10 +123,10 @@ class _Reports:
 
 
 class WorkerSupervisor:
-    """The parent's side.
+    """The parent of the workers.
 
-    ``aggregate``: the state of the workers, as they report it; ``on_serving``: called each time that
-    one of them has begun to serve.
+    ``aggregate`` adds up the snapshots of the workers. ``on_serving`` is called each time that a
+    worker has begun to serve.
     """
 
     _log = Logger()
@@ -133,7 +136,8 @@ class WorkerSupervisor:
     ) -> None:
         """Check the configuration as far as workers would.
 
-        :raises SettingsError: OpenSSL rejects a certificate, a key or a list, or it cannot be sent.
+        :raises SettingsError: OpenSSL rejects a certificate, a key or a revocation list, or the
+            configuration cannot be sent.
         """
         contexts_for(configuration)
         encode_parent_message(NewConfiguration.of(configuration))
@@ -158,13 +162,13 @@ class WorkerSupervisor:
         """Return the addresses of the sockets."""
         return [port.getHost() for port in self._ports]
 
-    def listen(self, places: Sequence[ListeningEndpoint]) -> None:
-        """Bind the sockets, without accepting: the workers accept.
+    def listen(self, endpoints: Sequence[ListeningEndpoint]) -> None:
+        """Bind the sockets, on which the workers accept.
 
-        :raises SettingsError: a place cannot be bound; :meth:`stop` releases the others.
+        :raises SettingsError: an address cannot be bound. :meth:`stop` releases the others.
         """
-        for place in places:
-            port: Any = place.bind(_Closing())
+        for endpoint in endpoints:
+            port: Any = endpoint.bind(_Closing())
             self._ports.append(port)
             port.stopReading()
 
@@ -198,11 +202,11 @@ class WorkerSupervisor:
     def use(self, configuration: Configuration) -> Deferred[None]:
         """Serve by another configuration. Each worker that is started from now on gets it.
 
-        The result fires when every worker that was sent it has reported; it fails with SettingsError
-        if one could not use it, or ended first. Call it again only then.
+        The result fires when all workers have reported. It fails with SettingsError if one of them
+        ended or did not use the configuration. Do not call this again before that.
 
-        :raises SettingsError: OpenSSL rejects a certificate, a key or a list, or it cannot be sent;
-            no worker is sent anything.
+        :raises SettingsError: OpenSSL rejects a certificate, a key or a revocation list, or the
+            configuration cannot be sent. In that case nothing is sent to any worker.
         """
         contexts_for(configuration)
         frame = encode_parent_message(NewConfiguration.of(configuration))
@@ -212,7 +216,7 @@ class WorkerSupervisor:
         return self._reports.done
 
     def snapshot(self) -> Snapshot:
-        """Return the state of all of them, for ``[admin]``."""
+        """Return the state of all workers, for ``[admin]``."""
         return self.aggregate.snapshot()
 
     def reopen_log(self) -> None:
@@ -221,7 +225,7 @@ class WorkerSupervisor:
         self.broadcast(ReopenLog())
 
     def broadcast(self, message: ParentMessage) -> None:
-        """Send a message to all workers that run."""
+        """Send a message to all running workers."""
         frame = encode_parent_message(message)
         for worker in self.workers:
             worker.send(frame)
@@ -243,7 +247,7 @@ class WorkerSupervisor:
     # Calls from the workers' processes.
 
     def task(self) -> tuple[Task, dict[int, int]]:
-        """Return the task of a new worker, and the parent's descriptors by their numbers in the worker."""
+        """Return the task of a new worker, and its descriptors as ``{in the worker: in here}``."""
         given: dict[int, int] = {}
         log: int | None = None
         if self._access_log.file is not None:
@@ -256,7 +260,7 @@ class WorkerSupervisor:
         return Task(NewConfiguration.of(self.configuration), tuple(sockets), log), given
 
     def on_message(self, number: int, message: WorkerMessage) -> None:
-        """Act on a message of a worker."""
+        """Handle a message of a worker."""
         match message:
             case LogLine():
                 Logger(namespace=message.namespace).emit(
@@ -266,7 +270,7 @@ class WorkerSupervisor:
                     text=message.text,
                 )
             case SnapshotReport():
-                self.aggregate.heard(number, message.snapshot)
+                self.aggregate.add(number, message.snapshot)
             case Serving():
                 self._is_served()
                 self.on_serving()
@@ -279,7 +283,7 @@ class WorkerSupervisor:
                 pass
 
     def on_end(self, number: int) -> None:
-        """Note that a worker's process has ended."""
+        """Record that a worker's process has ended."""
         self.aggregate.ended(number)
         self._reports.add(number, "its process ended before it used the new configuration")
 
@@ -289,7 +293,7 @@ def _level(name: str) -> Any:
 
 
 class _Worker(ProcessProtocol):
-    """One worker, from its first process to its last. ``serves``: true once this process has begun to."""
+    """A worker, with one process after another. ``serves`` is True if its process accepts."""
 
     transport: Any
 
@@ -312,14 +316,14 @@ class _Worker(ProcessProtocol):
         task, given = self._supervisor.task()
         self._call = None
         self._frames, self._errors, self._started = (
-            Frames(_MAX_WORKER_MESSAGE),
+            Frames(_MAX_MESSAGE_BYTES),
             b"",
             self._clock.seconds(),
         )
         try:
             process = self._spawn({0: 0, 1: 1, 2: "r", FROM_PARENT: "w", TO_PARENT: "r", **given})
         except OSError as error:
-            # No memory, or too many processes; that may pass.
+            # Too little memory, or too many processes, which may be temporary.
             self._start_later(_NOT_STARTED, 0, os.strerror(error.errno or 0))
             return
         self.pid, self._pipe_open, self._silent = process.pid, True, 0
@@ -337,7 +341,7 @@ class _Worker(ProcessProtocol):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def check(self) -> None:
-        """Kill a process that has been silent for too long. SIGKILL ends a stopped one, too."""
+        """Kill a process that has not reported for too long. SIGKILL ends a stopped one, too."""
         self._silent += 1
         limit = _MAX_SILENT_CHECKS if self.serves else _MAX_SILENT_CHECKS_AT_START
         if self.pid and self._silent == limit:
@@ -348,7 +352,7 @@ class _Worker(ProcessProtocol):
             self._signal(signal.SIGKILL)
 
     def send(self, frame: bytes) -> bool:
-        """Write a frame to its pipe; return false if the pipe is closed."""
+        """Write a frame to its pipe, and return False if the pipe is closed."""
         if self._pipe_open:
             self.transport.writeToChild(FROM_PARENT, frame)
         return self._pipe_open
@@ -386,7 +390,7 @@ class _Worker(ProcessProtocol):
             self._read(data)
         else:
             *lines, self._errors = (self._errors + data).split(b"\n")
-            self._errors = self._errors[-_MAX_LINE:]
+            self._errors = self._errors[-_MAX_LINE_BYTES:]
             for line in lines:
                 self._log.error(
                     "worker {worker}: {text}",
@@ -444,7 +448,7 @@ def _command(reactor: Any) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the parent's environment, with the path on which it has found its modules."""
+    """Return the parent's environment, with its module search path."""
     inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     return {
         **inherited,

@@ -1,8 +1,8 @@
 """One of several processes that serve: ``python -m x509proxy.service.worker REACTOR``.
 
-:mod:`x509proxy.service.supervisor` alone starts it. It reads none of the files that the configuration
-names: settings and the contents of the files come through a pipe. The pipe closes when the parent
-closes it or dies. Then the worker accepts nothing more, and ends when its exchanges have ended.
+Only :mod:`x509proxy.service.supervisor` starts it. It does not open the files that the
+configuration names: settings and the contents of the files come through a pipe. When the parent
+closes the pipe or dies, the worker stops accepting, finishes its requests and ends.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Worker(Protocol):
     def send(self, message: WorkerMessage) -> None:
         """Send a message to the parent, or drop it while the parent does not read.
 
-        Reports that the parent waits for are sent in any case. There is one for each of its messages.
+        Reports that the parent waits for are sent in any case. There is one for each of its
+        messages.
         """
         is_report = isinstance(message, Serving | Used | NotUsed)
         if not self._closed and (is_report or not self._paused):
@@ -93,14 +94,14 @@ class Worker(Protocol):
             self.send(LogLine(level, _NAMESPACES.get(namespace, namespace), text))
 
     def end(self, exit_code: int = 0) -> None:
-        """Accept no more, and end when all exchanges have ended."""
+        """Stop accepting, and end when all requests are finished."""
         if not self._ending:
             self._ending = True
             self.exit_code = exit_code
             self._reactor.stop()
 
     def _drain(self) -> Deferred[None]:
-        """Return what the reactor waits for before it stops: the exchanges, and then the last messages."""
+        """Return a result for which the reactor waits: all requests, then the last messages."""
         self._ending = True
         stopped: Deferred[None] = self.running.stop() if self.running is not None else succeed(None)
         return stopped.addCallback(lambda _: self._flush())
@@ -124,7 +125,7 @@ class Worker(Protocol):
             for content in self._frames.feed(data):
                 self._on_message(decode_parent_message(content))
         except (VersionError, FrameError):
-            # Another version may be on the disk by now than the one that the parent has in memory.
+            # The disk may have another version now than the one that the parent has loaded.
             self._log.critical(VersionError.SENTENCE)
             self.end(1)
         except SettingsError as error:
@@ -132,7 +133,7 @@ class Worker(Protocol):
             self._log.critical(sentence, error=str(error))
             self.end(1)
         except Exception:
-            self._log.failure("a message from the parent led to an error")
+            self._log.failure("unexpected error in a message from the parent")
             self.end(1)
 
     def readConnectionLost(self) -> None:
@@ -193,8 +194,8 @@ class Worker(Protocol):
         try:
             self.send(SnapshotReport(self.running.snapshot()))
         except Exception:
-            # It would end the loop, and the parent would kill this worker as silent.
-            self._log.failure("no snapshot could be made for the parent")
+            # An exception would end the loop, and the parent would then kill this worker.
+            self._log.failure("cannot make a snapshot for the parent")
 
     def _use(self, message: NewConfiguration) -> None:
         assert self.running is not None
@@ -203,15 +204,18 @@ class Worker(Protocol):
         except SettingsError as error:
             self.send(NotUsed(str(error)))
         except Exception as error:
-            # The old one stays in use: to end here would end every worker.
-            self._log.failure("a new configuration could not be used")
-            self.send(NotUsed(f"found an error of the kind {type(error).__name__}"))
+            # The old configuration stays in use. Ending here would end all workers.
+            self._log.failure("unexpected error in a new configuration")
+            self.send(NotUsed(f"unexpected error {type(error).__name__}"))
         else:
             self.send(Used())
 
 
 def main(reactor_module: str) -> int:
-    """Serve with the reactor of that module until the parent closes its pipe; return the exit code."""
+    """Serve with the reactor of a module until the parent closes its pipe.
+
+    Return the exit code.
+    """
     namedModule(reactor_module).install()
     from twisted.internet import reactor
 
@@ -223,12 +227,12 @@ def serve(reactor: Any) -> int:
     ignore_name_lengths()
     use_monotonic_time(reactor)
     reactor.installNameResolver(NameResolver(reactor))
-    # The parent has blocked them at the start of this worker: those that are pending are dropped, too.
+    # The parent has blocked these signals since the start of this worker. Pending ones are dropped.
     for number in PARENT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     worker = Worker(reactor)
-    # Ctrl-C and systemd send signals to all processes, and the parent closes the pipe, too: Twisted's
-    # own handlers would stop the reactor twice.
+    # Ctrl-C and systemd send signals to all processes, and the parent closes the pipe, too:
+    # Twisted's own handlers would stop the reactor twice.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: reactor.callFromThread(worker.end))
     # Twisted's hint names the Windows one.

@@ -1,11 +1,13 @@
-"""Octets on their way to a client, by the kernel's own count.
+"""The kernel's counts of the bytes that a client has, and has not yet, received.
 
 Facts
 -----
-* The kernel takes megabytes that a client on a slow line has not received. A reset discards them; an end with FIN does not
-  (RFC 9293 section 3.6).
-* ``SIOCOUTQ`` is the number of octets that the other side has not acknowledged (tcp(7), unix(7)); for unix sockets, that it has
-  not read. ``tcpi_bytes_acked`` in ``TCP_INFO`` is the number of those it has (linux/tcp.h, offset 120; Linux 4.1).
+* The kernel buffers megabytes for a client on a slow line. A reset discards them, and an end with
+  FIN does not (RFC 9293 section 3.6).
+* ``SIOCOUTQ`` is the number of bytes that the other side has not acknowledged (tcp(7)), or not read
+  from a unix socket (unix(7)).
+* ``tcpi_bytes_acked`` in ``TCP_INFO`` is the number of acknowledged bytes (linux/tcp.h, offset 120;
+  Linux 4.1).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _SIOCOUTQ = termios.TIOCOUTQ
 
 
 class Delivery:
-    """The octets written to one connection. Where the kernel has no count, both figures are ``None``."""
+    """The bytes written to a connection. Both counts are ``None`` if the kernel has none."""
 
     __slots__ = ("_socket",)
 
@@ -41,18 +43,18 @@ class Delivery:
         )
 
     def unsent(self) -> int | None:
-        """Return how many octets the kernel holds that the client has not acknowledged."""
+        """Return the number of bytes that the client has not acknowledged."""
         if self._socket is None:
             return None
         try:
             found: int
             (found,) = _UNSENT.unpack(fcntl.ioctl(self._socket, _SIOCOUTQ, bytes(_UNSENT.size)))
         except (OSError, ValueError):
-            return None  # the socket is gone, or the kernel has no such count
+            return None  # the socket is closed, or the kernel has no count
         return found
 
     def acknowledged(self) -> int | None:
-        """Return how many octets of this connection the client has acknowledged."""
+        """Return the number of bytes that the client has acknowledged."""
         if self._socket is None or _TCP_INFO is None:
             return None
         try:
@@ -60,5 +62,5 @@ class Delivery:
             found: int
             (found,) = _ACKNOWLEDGED.unpack(info)
         except (OSError, struct.error):
-            return None  # no TCP, or a kernel from before 4.1
+            return None  # not TCP, or a kernel before 4.1
         return found

@@ -1,7 +1,10 @@
-"""An IP address as text, in the one form in which it is told to others, counted, and compared.
+"""IP addresses as text in a single form, in which they are forwarded, counted and compared.
 
-A dual-stack socket sees an IPv4 client as ``::ffff:192.0.2.1``, and a neighbour with a zone, ``fe80::1%eth0``: no node of
-RFC 7239, and it means nothing to anybody else.
+Facts
+-----
+* A dual-stack socket reports an IPv4 client as ``::ffff:192.0.2.1``.
+* A link-local address has a zone, such as ``fe80::1%eth0``, which is not a node of RFC 7239 and has
+  no meaning on other hosts.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def plain_address(host: str) -> str:
-    """The address without a zone, and as IPv4 if it is that; what is no address stays as it is."""
+    """Return an address without its zone, and in IPv4 form if it is mapped.
+
+    Text that is not an address is returned unchanged.
+    """
     if ":" not in host:
         return host
     try:
@@ -24,6 +30,6 @@ def plain_address(host: str) -> str:
 
 
 def unmapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, if it does."""
+    """Return the IPv4 address of an IPv4-mapped one, and other addresses unchanged."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return address if mapped is None else mapped

@@ -1,12 +1,14 @@
-"""A reactor's timers on the monotonic clock.
+"""The monotonic clock for a reactor's timers.
 
 Facts
 -----
-* Twisted's reactors compute the time of each timer with ``reactor.seconds``, which is the time of day. A step back by an hour
-  delays every timer by an hour: systemd's watchdog then ends a healthy proxy, and no health check is sent.
-* ``seconds`` is a method of ``IReactorTime`` and is looked up at each use, which Twisted's own tests rely on
-  (``test_callLaterUsesReactorSecondsInDelayedCall``). So an attribute of the instance takes its place, and the timers of
-  endpoints, loops and connectors follow too. A timer made before that has a time of the other clock, and would never fire.
+* Twisted's reactors compute the time of each timer with ``reactor.seconds``, which is the time of
+  day. A step back by an hour delays every timer by an hour: systemd's watchdog then ends a healthy
+  proxy, and no health check is sent.
+* ``seconds`` is a method of ``IReactorTime`` that is looked up at each use, on which Twisted's own
+  tests rely (``test_callLaterUsesReactorSecondsInDelayedCall``). So an attribute of the instance
+  can replace it, also for the timers of endpoints, loops and connectors.
+* A timer that was made before has a time of the other clock and would never fire.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ __all__ = ["use_monotonic_time"]
 
 
 def use_monotonic_time(reactor: Any) -> None:
-    """Have all timers of ``reactor`` use the monotonic clock, unless it has timers or a clock of its own.
+    """Let all timers of ``reactor`` use the monotonic clock, before it runs.
 
-    To be called before the reactor runs. In a program that embeds the proxy the reactor is not changed
-    (:class:`x509proxy.transport.deadlines.Deadlines` has a clock of its own for that).
+    Nothing changes if the reactor already has timers or another clock. An embedding program keeps
+    its reactor unchanged, and :class:`x509proxy.transport.deadlines.Deadlines` has its own clock.
     """
     if reactor.seconds is time.time and not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic

@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection: address, certificate and TLS version, as one frozen value."""
+"""The client of a transport as a frozen value: address, certificate and TLS version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from x509proxy.forwarding.client import Client, Hop
 from x509proxy.settings import ClientAuth
 from x509proxy.transport.ip_address import plain_address
 from x509proxy.transport.tls_context import (
-    asked_of,
+    client_auth_of,
     connection_of,
     key_exchange_of,
     peer_certificate,
@@ -20,12 +20,12 @@ __all__ = ["client_of", "peer_of"]
 
 
 def peer_of(transport: Any) -> str:
-    """The address at the other end, in its plain form (:mod:`x509proxy.transport.ip_address`); ``unknown`` for a unix socket's."""
+    """Return the client's address (:mod:`.ip_address`), or ``unknown`` for a unix socket."""
     return plain_address(getattr(transport.getPeer(), "host", "unknown"))
 
 
 def client_of(transport: Any) -> Client:
-    """The client behind a transport of Twisted's."""
+    """Return the client of a Twisted transport whose handshake is finished."""
     connection = connection_of(transport)
     peer, port = peer_of(transport), getattr(transport.getHost(), "port", 0)
     if connection is None:
@@ -36,11 +36,11 @@ def client_of(transport: Any) -> Client:
         peer_certificate(connection),
         connection.get_protocol_version_name(),
         key_exchange_of(connection),
-        asked_of(connection),
+        client_auth_of(connection),
     )
 
 
-# One object for all connections of a client: what has been found out for one of them holds for the others.
+# Connections with equal values share an object, since other caches use it as a key.
 @lru_cache(maxsize=1024)
 def _over_tls(
     peer: str,
@@ -48,6 +48,6 @@ def _over_tls(
     certificate: ClientCertificate | None,
     tls_version: str,
     key_exchange: str,
-    asked: ClientAuth | None,
+    client_auth: ClientAuth | None,
 ) -> Client:
-    return Client(Hop(peer, port), certificate, tls_version, asked, key_exchange)
+    return Client(Hop(peer, port), certificate, tls_version, client_auth, key_exchange)

@@ -1,21 +1,25 @@
-"""The handshake with the client: which context, verification that records and does not refuse, and who came out of it.
+"""TLS contexts for servers, verification that records errors, and the certificate of a connection.
 
 Facts
 -----
-* A verify callback that returns True waives everything but possession of the key (RFC 8446 section 4.4.3): whatever OpenSSL
-  objected to is kept beside the connection and judged later (invariant L5). It is called once for each objection, then once more.
-* Only ``get_peer_certificate`` names the leaf. On a server the chain leaves it out, so its first entry is somebody else's
-  certificate if the client likes (the class of Keycloak's CVE-2023-2422).
-* Resumption skips the callback and takes the certificate from the ticket; to have none takes both ``OP_NO_TICKET`` and
-  ``SESS_CACHE_OFF``, and without a session id context clients that try to resume fail the handshake (invariant L6).
-* pyOpenSSL refuses changes to a context that has been used: a reload builds a new one and swaps it in.
-* An empty list of authorities in the CertificateRequest means "any": a list makes clients send nothing
-  (kubernetes/ingress-nginx 8813).
-* Several certificates are several contexts that differ in nothing else: after ``set_context`` the certificate, the ALPN callback
-  and the store with authorities and revocation lists are those of the new one, everything else is still the first one's. In
-  TLS 1.3 the first one's servername callback is called again after a HelloRetryRequest.
-* What a servername callback raises ends the handshake if it is an ``Exception``; after a ``BaseException`` the handshake goes on
-  with the first certificate.
+* A verify callback that returns True waives everything but possession of the key (RFC 8446 section
+  4.4.3). OpenSSL's errors are recorded with the connection, and the policy judges them later
+  (invariant L5). OpenSSL calls it once for each error, and once more at the end.
+* Only ``get_peer_certificate`` names the leaf. On a server the chain does not contain it, so the
+  client chooses the chain's first entry, such as another client's certificate (as in Keycloak's
+  CVE-2023-2422).
+* Resumption skips the callback and takes the certificate from the ticket. Both ``OP_NO_TICKET`` and
+  ``SESS_CACHE_OFF`` are needed to disable it. Without a session id context, the handshake of
+  clients that try to resume would fail (invariant L6).
+* pyOpenSSL rejects changes to a context in use, so a reload makes a new one.
+* An empty list of authorities in the CertificateRequest means "any". With a list, clients send no
+  other certificates (kubernetes/ingress-nginx 8813).
+* Several certificates need several contexts with equal options. ``set_context`` replaces the
+  certificate, the ALPN callback and the store with authorities and revocation lists. Everything
+  else stays that of the first context. In TLS 1.3 its servername callback is called again after a
+  HelloRetryRequest.
+* An ``Exception`` in a servername callback ends the handshake. After another ``BaseException`` the
+  handshake continues with the first certificate.
 """
 
 from __future__ import annotations
@@ -53,8 +57,8 @@ from x509proxy.settings import (
 
 __all__ = [
     "ServerConnections",
-    "asked_of",
     "asks_for_certificate",
+    "client_auth_of",
     "client_certificate",
     "connection_of",
     "has_long_chain",
@@ -67,14 +71,17 @@ __all__ = [
 ]
 
 _VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS1_3_VERSION}
-# TLS 1.2: forward secrecy and AEAD only. TLS 1.3 has nothing else. AES-128 first, as Mozilla's and Go's order has it: it is as
-# strong as the curves, and its SHA-256 makes a handshake cheaper than the SHA-384 that goes with AES-256.
+# TLS 1.2: forward secrecy and AEAD only, as in TLS 1.3. AES-128 is first, as in Mozilla's and Go's
+# order: it is as strong as the curves, and its SHA-256 costs less in a handshake than the SHA-384
+# of AES-256.
 _CIPHERS = b"ECDHE+AESGCM+AES128:ECDHE+AESGCM:ECDHE+CHACHA20"
 _TLS_1_3_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
-# OpenSSL would take ffdhe3072 too: 1.33 ms of the server's for each ClientHello, X25519 0.11, P-521 0.42, and the client pays
-# nothing (D(HE)at, CVE-2002-20001). P-521 stays: in TLS 1.2 a client's certificate must be on a curve of this list.
+# OpenSSL's default includes ffdhe3072, which costs the server 1.33 ms for each ClientHello and the
+# client nothing (D(HE)at, CVE-2002-20001). X25519 costs 0.11 ms, P-521 0.42 ms. P-521 is needed: in
+# TLS 1.2 a client's certificate must be on a curve of this list.
 _GROUPS = b"X25519MLKEM768:X25519:P-256:P-384:P-521"
-# pyOpenSSL 26.4 has no call for it: set_tmp_ecdh takes one curve. Where a later binding lacks the function, OpenSSL's list stays.
+# pyOpenSSL 26.4 has no public call: set_tmp_ecdh accepts one curve. If a later binding lacks this
+# function, OpenSSL's own list is used.
 _set_groups: Callable[[Any, bytes], int] | None = getattr(
     SSL._lib,  # type: ignore[attr-defined]  # noqa: SLF001
     "SSL_CTX_set1_curves_list",
@@ -87,23 +94,24 @@ _OPTIONS = (
     | SSL.OP_CIPHER_SERVER_PREFERENCE
 )
 _HTTP_1_1 = b"http/1.1"
-_MOST_ISSUERS = 10  # beside the client's own certificate; public chains have two or three
+_MAX_ISSUERS = 10  # besides the client's own certificate; public chains have two or three
 _CHECK_LISTS = crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
 
 
 class _Connection(SSL.Connection):
-    """A connection with OpenSSL's objections, and with the certificate once somebody has asked for it.
+    """A connection with the errors that OpenSSL reported, and the parsed certificate.
 
-    Not in its app data: Twisted puts the protocol there.
+    They are attributes because Twisted uses the connection's app data for the protocol.
     """
 
-    def __init__(self, context: SSL.Context, asked: ClientAuth | None) -> None:
+    def __init__(self, context: SSL.Context, client_auth: ClientAuth | None) -> None:
         super().__init__(context, None)
-        self.asked = asked
-        # set_context drops it, a reload too, and OpenSSL may still call its servername callback.
+        self.client_auth = client_auth
+        # Keeps the context alive after set_context or a reload, since OpenSSL may still call its
+        # servername callback.
         self.first_context = context
-        # None while nobody has looked: that would be another thing than to have none.
-        self.objections: set[VerifyError] | None = None
+        # None until OpenSSL has verified a certificate, an empty set if it found no error.
+        self.verify_errors: set[VerifyError] | None = None
         self.certificate: ClientCertificate | None = None
         self.certificate_read = False
 
@@ -111,13 +119,13 @@ class _Connection(SSL.Connection):
 def _record(
     connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, ok: int
 ) -> bool:
-    """Record OpenSSL's error, and let the handshake continue; end it where that is impossible."""
+    """Record OpenSSL's error and continue the handshake, or end it if that is impossible."""
     try:
         assert isinstance(connection, _Connection)
-        if connection.objections is None:
-            connection.objections = set()
+        if connection.verify_errors is None:
+            connection.verify_errors = set()
         if not ok:
-            connection.objections.add(VerifyError(depth, code))
+            connection.verify_errors.add(VerifyError(depth, code))
     except BaseException:
         return False
     return True
@@ -126,9 +134,10 @@ def _record(
 def _record_except_usage(
     connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
 ) -> bool:
-    """Record all errors but the usage of a certificate in the chain: the verify callback for ``usage = "ignore"``.
+    """Record all errors but a wrong key usage: the verify callback for ``usage = "ignore"``.
 
-    OpenSSL reports an issuer that is no CA separately (``X509_V_ERR_INVALID_CA``), so that only CAs vouch for clients here too.
+    OpenSSL reports an issuer that is not a CA separately (``X509_V_ERR_INVALID_CA``), so that only
+    CAs vouch for clients here too.
     """
     return _record(connection, certificate, code, depth, ok or code == _WRONG_USAGE)
 
@@ -138,7 +147,8 @@ _RECORDERS = {Usage.ENFORCE: _record, Usage.IGNORE: _record_except_usage}
 
 
 def _choose_http_1_1(_connection: SSL.Connection, offered: list[bytes]) -> bytes | Any:
-    # Without an overlap the handshake goes on without ALPN (RFC 7301 section 3.2 allows it); stock Twisted alerts 80.
+    # Without an overlap the handshake continues without ALPN, which RFC 7301 section 3.2 allows.
+    # Twisted's default sends alert 80.
     return _HTTP_1_1 if _HTTP_1_1 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
@@ -148,22 +158,25 @@ def make_context(
     trusted: TrustStore = EMPTY,
     settings: TlsSettings = TlsSettings(),
     http: bool = True,
-    further: Sequence[Identity] = (),
+    extra_identities: Sequence[Identity] = (),
 ) -> SSL.Context:
-    """A context for a server. ``trusted``: who makes a certificate ``TRUSTED``; they are not named to clients.
+    """Make a TLS context for a server.
 
-    ``ask`` ``NONE`` asks for no certificate; ``OPTIONAL`` and ``REQUIRED`` ask alike, since a handshake does not judge.
-    ``http``: whether to settle on ``http/1.1`` by ALPN. ``further``: who the server is to clients that ask for one of the DNS
-    names in those certificates; to all others it is ``identity``.
-
-    :raises SettingsError: OpenSSL does not take a certificate, a key or a list, or two certificates have the same name.
+    :param ask: ``NONE`` asks for no certificate. ``OPTIONAL`` and ``REQUIRED`` both ask for one,
+        and accept a handshake without it.
+    :param trusted: the authorities for clients' certificates. The handshake does not name them.
+    :param http: select ``http/1.1`` by ALPN.
+    :param extra_identities: certificates for the DNS names that they contain. Clients that ask for
+        no such name get ``identity``.
+    :raises SettingsError: OpenSSL rejects a certificate, a key or a revocation list, or two
+        certificates have the same name.
     """
     context, *others = (
-        _make_one(one, ask, trusted, settings, http) for one in (identity, *further)
+        _make_one(one, ask, trusted, settings, http) for one in (identity, *extra_identities)
     )
     if others:
-        names = ServerNames.of([one.certificate for one in (identity, *further)])
-        context.set_tlsext_servername_callback(_choose_by_name(names, others))
+        names = ServerNames.of([one.certificate for one in (identity, *extra_identities)])
+        context.set_tlsext_servername_callback(_select_by_name(names, others))
     return context
 
 
@@ -189,30 +202,31 @@ def _make_one(
     return context
 
 
-def _choose_by_name(
+def _select_by_name(
     names: ServerNames, others: Sequence[SSL.Context]
 ) -> Callable[[SSL.Connection], None]:
-    def choose(connection: SSL.Connection) -> None:
+    def select(connection: SSL.Connection) -> None:
         try:
-            place = names.place(connection.get_servername())
-            if place:
-                connection.set_context(others[place - 1])
+            index = names.index_for(connection.get_servername())
+            if index:
+                connection.set_context(others[index - 1])
         except BaseException:
-            raise RuntimeError("no certificate could be chosen") from None
+            raise RuntimeError("cannot select a certificate") from None
 
-    return choose
+    return select
 
 
 def require_certificate(context: SSL.Context) -> None:
-    """End the handshake of a client that shows none: for servers that have no answer of their own to give."""
+    """Let handshakes without a client certificate fail, for servers that send no error response."""
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _record)
 
 
 def _add_trusted(context: SSL.Context, trusted: TrustStore) -> None:
     store = context.get_cert_store()
     assert store is not None
-    # Of what a client sends as its issuers, no more is looked at than can matter: each costs up to 5 ms (RSA 3072 with an
-    # exponent as long), and 75 of them fit into a handshake. Zero still follows one step.
+    # Each issuer that the client sends can cost up to 5 ms (RSA 3072 with an exponent as long), and
+    # a handshake has room for 75 of them. So no more are verified than a chain may have. A depth of
+    # 0 still permits one issuer.
     context.set_verify_depth(trusted.depth if trusted.authorities else 0)
     try:
         for authority in trusted.authorities:
@@ -221,7 +235,7 @@ def _add_trusted(context: SSL.Context, trusted: TrustStore) -> None:
             store.add_crl(crl)
     except crypto.Error:
         raise SettingsError(
-            "ca: OpenSSL does not take an authority's certificate, or its revocation list"
+            "ca: OpenSSL rejects an authority's certificate or its revocation list"
         ) from None
     if trusted.crls:
         store.set_flags(_CHECK_LISTS)
@@ -236,14 +250,15 @@ def _add_identity(context: SSL.Context, identity: Identity) -> None:
         context.check_privatekey()
     except SSL.Error as error:
         reason = error.args[0][0][-1] if error.args and error.args[0] else "no reason given"
-        raise SettingsError(f"certificate: OpenSSL does not take it: {reason}") from None
+        raise SettingsError(f"certificate: OpenSSL rejects it: {reason}") from None
 
 
 def pyopenssl_key(key: PrivateKey) -> Any:
     """Return the key in a form that pyOpenSSL accepts, without writing it to a file.
 
-    pyOpenSSL 26.4 has no class for ML-DSA keys, but OpenSSL reads them from PKCS #8. The result is then a ``PKey``, of which
-    pyOpenSSL issues a DeprecationWarning: Python hides it, and there is no other way but a file.
+    pyOpenSSL 26.4 has no class for ML-DSA keys, but OpenSSL reads them from PKCS #8. The result is
+    then a ``PKey``. pyOpenSSL issues a DeprecationWarning for it, which Python hides. The only
+    alternative is a file.
     """
     try:
         crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]
@@ -255,47 +270,51 @@ def pyopenssl_key(key: PrivateKey) -> Any:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerConnections:
-    """Makes the TLS state of each accepted connection, out of the context of the day.
+    """A factory of OpenSSL connections for accepted sockets, with a context that can be replaced.
 
-    ``asked``: what this listener asks for, if that is not what the others do (:func:`asked_of`). ``watch``: who is told of
-    handshakes, by a stream of ours (:mod:`x509proxy.transport.tls_stream`); ``log``: called with each failed one.
-    ``max_handshake_bytes``: what that stream takes of a client until the handshake is complete.
+    :param client_auth: the listener's own setting, ``None`` for the general one.
+    :param watch: metrics of handshakes, for :mod:`x509proxy.transport.tls_stream`.
+    :param log: called with each failed handshake, likewise.
+    :param max_handshake_bytes: limit of the client's part of a handshake, likewise.
     """
 
     def __init__(
         self,
         context: SSL.Context,
-        asked: ClientAuth | None = None,
+        client_auth: ClientAuth | None = None,
         watch: MetricsObserver = NULL_METRICS,
         log: HandshakeObserver = unlogged,
         max_handshake_bytes: int = ClientSettings().max_handshake_bytes,
     ) -> None:
         self.watch = watch
         self.log = log
-        self.swap(context, asked, max_handshake_bytes)
+        self.swap(context, client_auth, max_handshake_bytes)
 
     def swap(
         self,
         context: SSL.Context,
-        asked: ClientAuth | None = None,
+        client_auth: ClientAuth | None = None,
         max_handshake_bytes: int = ClientSettings().max_handshake_bytes,
     ) -> None:
-        """Use these for the connections to come; those that are stay with theirs."""
+        """Use these values for new connections. Existing ones are not changed."""
         self._context = context
-        self._asked = asked
+        self._client_auth = client_auth
         self.max_handshake_bytes = max_handshake_bytes
 
     def serverConnectionForTLS(self, tlsProtocol: Protocol) -> SSL.Connection:
-        return _Connection(self._context, self._asked)
+        return _Connection(self._context, self._client_auth)
 
 
-def asked_of(connection: SSL.Connection) -> ClientAuth | None:
-    """What the connection's listener asks for, if that is not what the others do."""
-    return connection.asked if isinstance(connection, _Connection) else None
+def client_auth_of(connection: SSL.Connection) -> ClientAuth | None:
+    """Return the ``client-certificate`` of the connection's listener, ``None`` if it has none."""
+    return connection.client_auth if isinstance(connection, _Connection) else None
 
 
 def key_exchange_of(connection: SSL.Connection) -> str:
-    """The key exchange group of a finished handshake, such as ``X25519MLKEM768``; empty where OpenSSL cannot name it."""
+    """Return the key exchange group of a finished handshake, such as ``X25519MLKEM768``.
+
+    It is empty if OpenSSL cannot name it.
+    """
     try:
         return connection.get_group_name() or ""
     except NotImplementedError:
@@ -304,9 +323,10 @@ def key_exchange_of(connection: SSL.Connection) -> str:
 
 
 def peer_certificate(connection: SSL.Connection) -> ClientCertificate | None:
-    """The client's certificate of a finished handshake, parsed once for each connection; ``None`` if it showed none.
+    """Return the client's certificate of a finished handshake, or ``None``.
 
-    It works with other people's TLS contexts too; the verdict is then ``SELF_SIGNED`` or ``UNTRUSTED``, never ``TRUSTED``.
+    It is parsed once for each connection. With a TLS context from elsewhere, the verdict is
+    ``SELF_SIGNED`` or ``UNTRUSTED``, never ``TRUSTED``.
     """
     if not isinstance(connection, _Connection):
         return _read(connection)
@@ -321,36 +341,35 @@ def _read(connection: SSL.Connection) -> ClientCertificate | None:
         certificate = connection.get_peer_certificate()
         if certificate is None:
             return None
-        # Not as_cryptography: most certificates have been parsed before, and are found by their bytes.
+        # DER, without as_cryptography: most certificates were parsed before and are in the cache.
         der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
-        objections = (
-            connection.objections
+        errors = (
+            connection.verify_errors
             if isinstance(connection, _Connection)
-            else _guess(certificate.to_cryptography())
+            else _assumed_errors(certificate.to_cryptography())
         )
-        if objections is None:
+        if errors is None:
             return unreadable(der)
-        found = ClientCertificate.from_der(der, objections)
-        return (
-            attrs.evolve(found, chain=_chain(connection))
-            if found.verdict is Verdict.TRUSTED
-            else found
-        )
+        found = ClientCertificate.from_der(der, errors)
+        if found.verdict is not Verdict.TRUSTED:
+            return found
+        return attrs.evolve(found, chain=_chain(connection))
     except Exception:
-        # cryptography refuses what OpenSSL took (version 7, BER inside): there is a certificate, and nothing to pass on (L3).
+        # cryptography rejects some certificates that OpenSSL accepts (version 7, BER inside). The
+        # client has a certificate that cannot be forwarded (L3).
         return unreadable()
 
 
 # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
-def _guess(certificate: x509.Certificate) -> set[VerifyError]:
+def _assumed_errors(certificate: x509.Certificate) -> set[VerifyError]:
     return {VerifyError(0, 18 if certificate.issuer == certificate.subject else 20)}
 
 
 def _chain(connection: SSL.Connection) -> tuple[bytes, ...]:
-    """What the client has sent of its chain of trust, issuer after issuer.
+    """Return the issuers that the client sent and OpenSSL verified, in the order of the chain.
 
-    It may send whatever it likes beside it, such as another client's certificate, and there were servers that let it in by the
-    name of any of them (Keycloak's CVE-2023-2422): so it is only what OpenSSL has followed. RFC 9440 section 2.3 has no other.
+    A client may send other certificates too, such as another client's. Some servers accepted any of
+    them (Keycloak's CVE-2023-2422). RFC 9440 section 2.3 permits the verified chain only.
     """
     sent = set(connection.get_peer_cert_chain(as_cryptography=True) or ())
     followed = connection.get_verified_chain(as_cryptography=True) or () if sent else ()
@@ -362,23 +381,24 @@ def _chain(connection: SSL.Connection) -> tuple[bytes, ...]:
 
 
 def has_long_chain(connection: SSL.Connection) -> bool:
-    """Return whether the client has sent more issuers than a chain of trust has.
+    """Return True if the client sent more than ten issuers.
 
-    OpenSSL keeps all of them parsed for as long as the connection lives, 3 KiB and more for each.
+    OpenSSL keeps all of them in memory while the connection is open, 3 KiB and more for each.
     """
-    if isinstance(connection, _Connection) and connection.objections is None:
-        return False  # No certificate has come yet.
+    if isinstance(connection, _Connection) and connection.verify_errors is None:
+        return False  # No certificate was received yet.
     try:
-        return len(connection.get_peer_cert_chain() or ()) > _MOST_ISSUERS
+        return len(connection.get_peer_cert_chain() or ()) > _MAX_ISSUERS
     except Exception:
-        return False  # peer_certificate fails in the same way, and takes the certificate for unreadable (L3)
+        return False  # peer_certificate fails too, and returns an unreadable certificate (L3)
 
 
 def client_certificate(request: Any) -> ClientCertificate | None:
-    """The certificate of the client that a Twisted web request came from, with no header at all; ``None`` without one.
+    """Return the certificate of the TLS connection of a Twisted web request, or ``None``.
 
-    For applications served by the ``x509:`` endpoint, or by any other TLS endpoint that asks for certificates. Look at
-    ``verdict`` and ``flags_at(now)`` before you believe a name: the handshake has proved possession of the key, no more.
+    This is for applications on the ``x509:`` endpoint, or on any other TLS endpoint that asks for
+    certificates. No header is involved. Check ``verdict`` and ``flags_at(now)`` before you use a
+    name in the certificate: the handshake proves possession of the key, and nothing else.
 
     :param request: a ``twisted.web.server.Request``, over HTTP/1.1 or HTTP/2.
     """
@@ -387,7 +407,7 @@ def client_certificate(request: Any) -> ClientCertificate | None:
 
 
 def asks_for_certificate(request: Any) -> bool:
-    """Return whether the TLS endpoint that a Twisted web request came by asks its clients for certificates."""
+    """Return True if the TLS endpoint of a Twisted web request asks clients for certificates."""
     connection = connection_of(transport_of(request))
     return connection is not None and bool(
         connection.get_context().get_verify_mode() & SSL.VERIFY_PEER
@@ -395,14 +415,14 @@ def asks_for_certificate(request: Any) -> bool:
 
 
 def transport_of(request: Any) -> Any:
-    """The transport that a Twisted web request came on."""
+    """Return the transport of a Twisted web request."""
     if request.transport is None:
         # Over HTTP/2 a request has no transport of its own (twisted#9270).
-        return request.channel._conn.transport  # noqa: SLF001 - nothing public leads there
+        return request.channel._conn.transport  # noqa: SLF001 - there is no public attribute
     return request.transport
 
 
 def connection_of(transport: Any) -> SSL.Connection | None:
-    """The TLS state of a transport of Twisted's; ``None`` without TLS."""
+    """Return the OpenSSL connection of a Twisted transport, or ``None`` without TLS."""
     handle: Any = getattr(transport, "getHandle", lambda: None)()
     return handle if hasattr(handle, "get_peer_certificate") else None

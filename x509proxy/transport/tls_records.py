@@ -1,11 +1,13 @@
-"""TLS records as they come in, cut so that OpenSSL is given no more than a turn's share of them.
+"""Incoming TLS records, passed to OpenSSL in limited portions.
 
 Facts
 -----
-* A record begins with five octets in the clear; the last two are the length of what follows (RFC 8446 section 5.1).
-* One ``SSL_read`` processes every record that carries no data before it returns, a KeyUpdate in 10 microseconds: the input
-  is the only place to bound that work.
-* pyOpenSSL reports the lack of a record by an exception, after it has made a buffer. The count of complete records saves it.
+* A record begins with five bytes in plaintext. The last two are the length of the rest (RFC 8446
+  section 5.1).
+* One ``SSL_read`` processes all records without data before it returns, and a KeyUpdate takes 10
+  microseconds. So this work can only be limited at the input.
+* If no record is complete, pyOpenSSL allocates a buffer and then raises an exception. The count of
+  complete records avoids the call.
 """
 
 from __future__ import annotations
@@ -16,22 +18,24 @@ _HEADER = 5
 
 
 class IncomingRecords:
-    """The octets of one direction of a connection. ``waiting``: those that OpenSSL has not been given."""
+    """The received bytes of a connection. ``waiting`` has those that OpenSSL has not got yet."""
 
     __slots__ = ("_begun", "_missing", "waiting")
 
     def __init__(self) -> None:
         self.waiting = b""
-        # Of the last record given: a header that is not complete, or the number of octets that its content still lacks.
+        # State of the last record in OpenSSL: the bytes of an incomplete header, or the number of
+        # missing bytes of its content.
         self._begun = b""
         self._missing = 0
 
     def take(self, data: bytes, records: int, octets: int) -> tuple[bytes, int]:
-        """Append the next piece of the stream, and remove the first octets of what is waiting.
+        """Append ``data``, and remove bytes from the beginning for OpenSSL.
 
-        They go up to the end of so many records, and are no more than ``octets``.
+        They reach at most to the end of that number of records, and are at most ``octets`` many.
 
-        :returns: the octets, the beginning of an incomplete record included, and how many records end in them.
+        :returns: the bytes, which may end with a part of a record, and the number of records that
+            end in them.
         """
         if self.waiting:
             data = self.waiting + data
@@ -40,21 +44,21 @@ class IncomingRecords:
             given = len(self._begun)
             data = self._begun + data
         end = len(data)
-        if end > given + octets:  # noqa: PLR1730 - a call less, for each packet
+        if end > given + octets:  # noqa: PLR1730 - saves a call for each packet
             end = given + octets
-        place, count = self._missing, 0
+        offset, count = self._missing, 0
         self._begun, self._missing = b"", 0
-        while place <= end:
-            # The first time it is the end of a record that began in an earlier piece, if there was one.
-            count += place > 0
+        while offset <= end:
+            # At first it is the end of a record that began in an earlier piece, if there was one.
+            count += offset > 0
             if count == records:
-                end = place
-            elif end - place >= _HEADER:
-                place += _HEADER + (data[place + 3] << 8 | data[place + 4])
+                end = offset
+            elif end - offset >= _HEADER:
+                offset += _HEADER + (data[offset + 3] << 8 | data[offset + 4])
                 continue
-            self._begun = data[place:end]
+            self._begun = data[offset:end]
             break
         else:
-            self._missing = place - end
+            self._missing = offset - end
         self.waiting = data[end:]
         return data[given:end], count

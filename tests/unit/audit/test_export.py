@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy import cli
 from x509proxy.audit.export.command import RENDERERS, export
-from x509proxy.audit.export.plan import Identity, Place, Plan, read_plan
+from x509proxy.audit.export.plan import Identity, ListenAddress, Plan, read_plan
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.forwarding.presets import HeaderPlan
@@ -22,7 +22,7 @@ from x509proxy.settings import Backend, ClientAuth, Format, SettingsError, Trust
 PLAN = Plan(
     product="x",
     source="x509proxy.toml",
-    places=(Place(8443),),
+    listeners=(ListenAddress(8443),),
     identities=(Identity("/a.pem", "/a.pem"),),
     fields=(HeaderPlan(Format.PEM_URL, b"X-My-Cert"),),
     backends=(Backend.parse("http://127.0.0.1:8080"),),
@@ -122,12 +122,14 @@ class Nginx(Case):
         self.assertIn("ssl_verify_client off;", rendered("nginx", client_auth=ClientAuth.NONE)[0])
         text, limits = rendered("nginx", client_auth=ClientAuth.REQUIRED, trust=Trust.SELF_SIGNED)
         self.assertIn("if ($ssl_client_verify = NONE) { return 401", text)
-        self.assertIn("self-signed certificates are not told", limits)
+        self.assertIn("self-signed and unknown certificates", limits)
 
     def test_hosts(self) -> None:
         """Other hosts get 421, with the same handshake."""
         text, _ = rendered(
-            "nginx", hosts=("a", "b"), places=(Place(1, "::1"), Place(2, "10.0.0.1"))
+            "nginx",
+            hosts=("a", "b"),
+            listeners=(ListenAddress(1, "::1"), ListenAddress(2, "10.0.0.1")),
         )
         self.contains(
             text,
@@ -204,7 +206,7 @@ class Haproxy(Case):
         text, _ = rendered(
             "haproxy",
             hosts=("a",),
-            places=(Place(1, "10.0.0.1"),),
+            listeners=(ListenAddress(1, "10.0.0.1"),),
             backends=(*BACKENDS, Backend.parse("unix:/s")),
         )
         self.contains(
@@ -244,7 +246,7 @@ class Apache(Case):
             "apache",
             client_auth=ClientAuth.REQUIRED,
             hosts=("a", "b"),
-            places=(Place(1, "::1"),),
+            listeners=(ListenAddress(1, "::1"),),
             **VERIFYING,
         )
         self.contains(
@@ -259,7 +261,7 @@ class Apache(Case):
         self.assertIn("SSLVerifyClient optional\n", rendered("apache", **VERIFYING)[0])
         self.assertIn("SSLVerifyClient none", rendered("apache", client_auth=ClientAuth.NONE)[0])
         limits = rendered("apache", trust=Trust.SELF_SIGNED, validity=Validity.IGNORE)[1]
-        self.contains(limits, "validity is enforced", "self-signed certificates are not told")
+        self.contains(limits, "validity is enforced", "self-signed and unknown certificates")
 
     def test_back_ends(self) -> None:
         """Several back ends are a balancer; a unix socket has a URL of its own."""
@@ -301,7 +303,7 @@ class Caddy(Case):
     def test_places(self) -> None:
         """Addresses, hosts, back ends and literals."""
         text, _ = rendered(
-            "caddy", places=(Place(1, "10.0.0.1"),), hosts=("a",), fields=fields(Format.LITERAL),
+            "caddy", listeners=(ListenAddress(1, "10.0.0.1"),), hosts=("a",), fields=fields(Format.LITERAL),
             backends=(*BACKENDS, Backend.parse("unix:/s")),
         )  # fmt: skip
         self.contains(text, "https://a:1 {", "bind 10.0.0.1", "https://b.example:443", "unix//s")
@@ -397,11 +399,11 @@ class Files(Case):
                 'listen = ["tcp:1", "tcp:2:interface=\\\\:\\\\:1", "unix:/s"]\nheader-file = "header.txt"\n'
             ),
         )
-        self.assertEqual((Place(1), Place(2, "::1")), plan.places)
+        self.assertEqual((ListenAddress(1), ListenAddress(2, "::1")), plan.listeners)
         self.assertEqual(str(self.folder / "both.pem"), plan.identities[0].key)
         self.assertEqual(self.name.encode(), plan.fields[0].name)
         self.assertEqual(
-            ("the endpoint unix: is left out, since only tcp is exported",), plan.limits
+            ("the endpoint unix: is omitted, since only tcp is exported",), plan.limits
         )
         self.assertNotIn(self.name, repr(plan))
 
@@ -424,7 +426,7 @@ class Files(Case):
             "rules by path",
             "health checks",
             "other certificates of a chain",
-            "largest value",
+            "size of a header's value",
         )
         self.assertEqual(2, len(plan.identities))
 
@@ -439,7 +441,9 @@ class Files(Case):
             export("nginx", self.write("mixed.toml", text.encode()))
         self.write("bo th.pem", (self.folder / "both.pem").read_bytes())
         spaced = Path(mixed).read_text().replace("both.pem", "bo th.pem")
-        with self.assertRaisesRegex(SettingsError, "export: found white space or a mark"):
+        with self.assertRaisesRegex(
+            SettingsError, "export: found white space or a special character"
+        ):
             export("nginx", self.write("spaced.toml", spaced.encode()))
 
     def test_shown_certificate(self) -> None:
@@ -448,7 +452,7 @@ class Files(Case):
             'listen = "tcp:1"\nheader-file = "header.txt"\n[upstream]\ncertificate = "both.pem"\n'
         )
         plan = read_plan("nginx", self.toml(text))
-        self.assertIn("the certificate that is shown to back ends is left out", plan.limits)
+        self.assertIn("the proxy's certificate for back ends is omitted", plan.limits)
 
     def test_no_place(self) -> None:
         """Without a tcp endpoint there is nothing to export."""
@@ -464,5 +468,5 @@ class Files(Case):
             )
         self.assertEqual(0, status)
         self.assertIn(f"proxy_set_header {self.name} $ssl_client_escaped_cert;", out.getvalue())
-        self.assertIn("nginx: a forged header is removed, and not counted\n", err.getvalue())
+        self.assertIn("nginx: a forged header is removed and not counted\n", err.getvalue())
         self.assertNotIn(self.name, err.getvalue())

@@ -16,9 +16,9 @@ from tests.support import certificates as samples
 from tests.support.raw_tls import HEADER
 from x509proxy.audit.recorder import (
     INCOMPLETE,
-    Answer,
     Listener,
     Recorder,
+    Reply,
     from_echo,
     parse_listen,
 )
@@ -130,7 +130,7 @@ class Recording(SynchronousTestCase):
 
     def test_responder(self) -> None:
         """A responder chooses the bytes, and the end of the connection."""
-        self.recorder.responder = lambda _: Answer(b"HTTP/1.1 500 x\r\n\r\n", close=True)
+        self.recorder.responder = lambda _: Reply(b"HTTP/1.1 500 x\r\n\r\n", close=True)
         self.assertEqual(b"HTTP/1.1 500 x\r\n\r\n", self.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
 
     def test_cut(self) -> None:

@@ -73,7 +73,7 @@ class Reports(SynchronousTestCase):
         """The worst comes first, and each failure has its request, its arrival and its remedies."""
         text = to_table(REPORT)
         self.assertLess(text.index("name-same"), text.index("sibling-xfcc"))
-        self.assertIn("name-same failed: mend it first", text)
+        self.assertIn("name-same failed: fix it first", text)
         self.assertIn("  sent:\n    GET /<&> HTTP/1.1", text)
         self.assertIn("  arrived:\n    GET / HTTP/1.1", text)
         self.assertIn("(only its response was seen)", text)

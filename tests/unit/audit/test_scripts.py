@@ -24,7 +24,7 @@ from x509proxy.audit.client import Address, Ending
 from x509proxy.audit.lab import Echoes, Exchange, Field, Lab, Pace, Recording, Response, Target
 from x509proxy.audit.probe import Group, NotApplicable, Probe, Severity
 from x509proxy.audit.probes import PROBES
-from x509proxy.audit.recorder import Answer, Arrival, Listener, Recorder
+from x509proxy.audit.recorder import Arrival, Listener, Recorder, Reply
 from x509proxy.audit.run import Outcome, run
 from x509proxy.settings import Format
 
@@ -211,14 +211,12 @@ class Scripts(ScriptCase):
         self.inapplicable("encoding-folded", lab)
 
 
-def echo(arrival: Arrival) -> Answer:
+def echo(arrival: Arrival) -> Reply:
     """Respond as ``x509proxy echo`` does."""
     pairs = [[name.decode(), value.decode()] for name, value in arrival.pairs]
     document = {"method": arrival.method.decode(), "target": "/", "headers": pairs}
     body = json.dumps(document).encode()
-    return Answer(
-        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), close=True
-    )
+    return Reply(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), close=True)
 
 
 class Http2(ScriptCase):

@@ -15,7 +15,7 @@ from tests.unit.certificates.test_pem_files import (
     OTHER_KEY,
     certificate_for,
 )
-from x509proxy.certificates.chain_checks import authority_problems, named, server_problems
+from x509proxy.certificates.chain_checks import authority_problems, server_problems, subject_of
 from x509proxy.certificates.pem_files import Identity
 
 INTERMEDIATE = certificate_for(KEY, "intermediate", issuer=ISSUER, ca=True)
@@ -55,8 +55,8 @@ class Server(SynchronousTestCase):
             self.assertTrue(sentence.startswith("has no subjectAltName"), sentence)
 
     def test_foreign_chain(self) -> None:
-        """A chain that does not belong to it, be it by name, by signature or in another order."""
-        for chain, place in (
+        """A chain that does not match by name or signature, or is in another order, is reported."""
+        for chain, number in (
             ((INTERMEDIATE,), 2),
             ((STRANGER,), 2),
             ((ISSUER, INTERMEDIATE), 3),
@@ -65,7 +65,7 @@ class Server(SynchronousTestCase):
             (sentence,) = self.problems(LEAF, *chain)
             self.assertTrue(
                 sentence.startswith(
-                    f"the one in place {place} of the file has not issued the one before"
+                    f"the certificate number {number} in the file did not issue the one before it"
                 ),
                 sentence,
             )
@@ -90,7 +90,7 @@ class Authorities(SynchronousTestCase):
             (sentence,) = self.problems(certificate)
             self.assertTrue(
                 sentence.startswith(
-                    f"'CN={name}' is the certificate of no authority (basicConstraints)"
+                    f"'CN={name}' is not a CA certificate (basicConstraints CA:FALSE)"
                 ),
                 sentence,
             )
@@ -99,7 +99,8 @@ class Authorities(SynchronousTestCase):
         """OpenSSL follows a chain up to its root."""
         (sentence,) = self.problems(INTERMEDIATE)
         self.assertEqual(
-            "'CN=intermediate' is no root, and its issuer 'CN=issuer' is not there, so that nobody is trusted by it",
+            "'CN=intermediate' is not a root, and its issuer 'CN=issuer' is missing, "
+            "so no client is trusted because of it",
             sentence,
         )
 
@@ -119,10 +120,10 @@ class Authorities(SynchronousTestCase):
         odd = x509.load_der_x509_certificate(der)
         (sentence,) = self.problems(odd, ISSUER)
         self.assertTrue(
-            sentence.startswith("'a name that cannot be read' is the certificate of no authority"),
+            sentence.startswith("'a name that cannot be read' is not a CA certificate"),
             sentence,
         )
-        self.assertEqual("'a name that cannot be read'", named(odd))
+        self.assertEqual("'a name that cannot be read'", subject_of(odd))
 
     def test_silent(self) -> None:
         """Something like a secret in a subject is not told."""

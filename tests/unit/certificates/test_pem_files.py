@@ -376,7 +376,7 @@ class ReadIdentityTests(MaterialTests):
         """A chain that begins with the issuer is told from a wrong key."""
         error = self.refusal(self.write(pem(ISSUER, LEAF, KEY)), None)
         self.assert_sentence(
-            error, "found the private key's certificate in place 2, expected it first"
+            error, "found the private key's certificate as number 2, expected it first"
         )
 
     def test_unreadable_public_key(self) -> None:

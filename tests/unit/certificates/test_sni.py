@@ -32,7 +32,8 @@ class Choice(SynchronousTestCase):
         names = ServerNames.of([certificate(*each) for each in certificates])
         for place, asked in places.items():
             self.assertEqual(
-                dict.fromkeys(asked, int(place[-1])), {name: names.place(name) for name in asked}
+                dict.fromkeys(asked, int(place[-1])),
+                {name: names.index_for(name) for name in asked},
             )
 
     def test_exact(self) -> None:
@@ -97,7 +98,7 @@ class Choice(SynchronousTestCase):
     def test_never_raises(self, name: bytes) -> None:
         """Whatever a client asks for, it gets a certificate that there is."""
         self.assertIn(
-            ServerNames.of([certificate("a.example"), certificate("*.b.example")]).place(name),
+            ServerNames.of([certificate("a.example"), certificate("*.b.example")]).index_for(name),
             (0, 1),
         )
 
@@ -133,7 +134,7 @@ class Refusals(SynchronousTestCase):
     def test_unreadable(self) -> None:
         """A certificate with an extension that cannot be read is an error."""
         broken = attrs.evolve(samples.pair(), der=samples.malformed_extension()).certificate
-        sentence = "found an extension that cannot be read, expected none such"
+        sentence = "found an extension that cannot be read, expected valid DER"
         self.assertEqual(
             f"certificates[0].certificate: {sentence}",
             self.refusal(certificate("a.example"), broken),

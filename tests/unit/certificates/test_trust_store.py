@@ -146,7 +146,7 @@ class Refusals(TrustedTests):
 
     def test_signature(self) -> None:
         """A list that another key has signed, of the same kind or not, is an error."""
-        sentence = "crl: FILE: found a list with another signature than that of its authority in ca"
+        sentence = "crl: FILE: found a list with an invalid signature, expected that of its authority in ca"
         for signer in (pair(subject="CN=x", ca=True), OTHER, pair("Ed25519", "CN=x", ca=True)):
             self.assertEqual(sentence, self.refusal(pem_of(make_crl(CA, signer=signer))))
 
@@ -163,7 +163,7 @@ class Refusals(TrustedTests):
             .sign(CA.private_key, hashes.SHA256())
         )
         bundle = self.write(odd.public_bytes(Encoding.PEM), name="odd.pem")
-        self.assertIn("another signature", self.refusal(pem_of(make_crl(CA)), ca=bundle))
+        self.assertIn("an invalid signature", self.refusal(pem_of(make_crl(CA)), ca=bundle))
 
     def test_authorities_of_one_name(self) -> None:
         """Of several authorities with one name, as while a key is changed, any may have signed."""
@@ -200,7 +200,10 @@ class Refusals(TrustedTests):
     def test_key_usage(self) -> None:
         """An authority whose key usage does not allow lists is found at the start, not by its clients."""
         crl = pem_of(make_crl(CA))
-        sentence = "crl: FILE: found a list of an authority whose key usage does not allow it (cRLSign, RFC 5280 section 4.2.1.3)"
+        sentence = (
+            "crl: FILE: found a list of an authority whose key usage excludes it, "
+            "expected cRLSign (RFC 5280 section 4.2.1.3)"
+        )
         self.assertEqual(
             sentence, self.refusal(crl, ca=self.write(self.usage(False), name="no.pem"))
         )
@@ -233,7 +236,7 @@ class Warnings(TrustedTests):
         self, crls: Sequence[x509.CertificateRevocationList], *texts: str, now: float = NOW
     ) -> None:
         trusted = TrustStore((CA.certificate, OTHER.certificate), tuple(crls))
-        end = "; what that authority has issued is not trusted"
+        end = "; no certificate of that authority is trusted"
         self.assertEqual(
             [f"crl: the list of {text}{end}" for text in texts], list(crl_warnings(trusted, now))
         )

@@ -151,7 +151,7 @@ class Hints(DocumentTests):
 
     def test_tilde(self) -> None:
         """No shell replaces ``~`` in a file's name."""
-        said = "found ~ at the beginning, which only a shell replaces, expected the whole path"
+        said = "found ~ at the beginning, which only a shell expands, expected the whole path"
         for text, key in (
             ("certificate = '~/server.pem'", "certificate"),
             ("crl = ['a', '~/b']", "crl"),
@@ -173,7 +173,7 @@ class Hints(DocumentTests):
         """A line of Connect2id's configuration is recognised, and its name is not repeated."""
         found = self.refusal(f"demo = true\nop.tls.clientX509CertHeader = {NAME}\n")
         self.assertEqual(
-            "FILE: line 2: found a line of Connect2id's configuration, whose name belongs into the header-file, expected TOML",
+            "FILE: line 2: found a line of Connect2id's configuration, from which the name belongs in the header-file, expected TOML",
             found,
         )
 
@@ -294,7 +294,7 @@ class Syntax(TomlTests):
             (3, "[client]\na = 1\na = 2"),
         ):
             self.assertEqual(
-                f"FILE: line {line}: found a key, or a table, twice, expected TOML",
+                f"FILE: line {line}: found a key or a table twice, expected TOML",
                 self.refusal(text),
             )
 
@@ -309,10 +309,10 @@ class Syntax(TomlTests):
 
     def test_byte_order_mark(self) -> None:
         """An editor's mark at the beginning is named, since it is invisible."""
-        found = "FILE: line 1: found a byte order mark, which is to be taken out, expected TOML"
+        found = "FILE: line 1: found a byte order mark at the beginning, expected TOML"
         self.assertEqual(found, self.refusal("\ufeffdemo = true"))
 
     def test_deep(self) -> None:
         """Brackets without end are one sentence."""
-        found = "FILE: line 2: found brackets within brackets, too many of them, expected TOML"
+        found = "FILE: line 2: found too many nested brackets, expected TOML"
         self.assertEqual(found, self.refusal("\na = " + "[" * 5000))

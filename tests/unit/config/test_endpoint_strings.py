@@ -16,10 +16,10 @@ from x509proxy.config import endpoint_strings as places
 from x509proxy.config.endpoint_strings import (
     Description,
     EndpointSyntaxError,
-    check_places,
-    described_with,
+    check_endpoints,
+    endpoint_string,
+    endpoint_warnings,
     expected_for,
-    place_warnings,
     private_socket,
 )
 from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, SettingsError
@@ -42,62 +42,61 @@ class Sentences(SynchronousTestCase):
     def refusal(
         self, *listen: str, admin: str | None = None, listeners: tuple[str, ...] = ()
     ) -> str:
-        further = tuple(ListenerSettings(endpoint=one) for one in listeners)
-        shown = None if admin is None else AdminSettings(listen=admin, allow_remote=True)
-        settings = ProxySettings(listen=listen, listeners=further, admin=shown)
-        sentence = str(self.assertRaises(SettingsError, check_places, settings))
+        others = tuple(ListenerSettings(endpoint=one) for one in listeners)
+        admin_settings = None if admin is None else AdminSettings(listen=admin, allow_remote=True)
+        settings = ProxySettings(listen=listen, listeners=others, admin=admin_settings)
+        sentence = str(self.assertRaises(SettingsError, check_endpoints, settings))
         self.assertNotIn("\n", sentence)
         return sentence
 
     def test_good(self) -> None:
-        """What Twisted understands, and what its plug-ins have to judge, is taken."""
+        """Endpoint strings that Twisted or one of its plug-ins parses are accepted."""
         for text in (*GOOD, *FOREIGN):
-            check_places(ProxySettings(listen=(text,)))
+            check_endpoints(ProxySettings(listen=(text,)))
 
     def test_mistakes(self) -> None:
-        """Each mistake has its word, and what is expected is shown."""
+        """The sentence names the mistake and shows what is expected."""
         tcp = ", expected tcp:8443 or tcp:8443:interface=127.0.0.1"
         unix = ", expected unix:/path or unix:/path:mode=660"
         systemd = ", expected systemd:domain=INET:name=NAME"
         colon = r"; a colon within a part is written \:"
-        every = f" without the kind of endpoint that it is, expected {expected_for()}"
-        for text, said in (
-            ("tcp:abc", f" with the port 'abc', which is none from 0 to 65535{tcp}"),
-            ("tcp:99999", f" with the port '99999', which is none from 0 to 65535{tcp}"),
-            ("tcp:-1", f" with the port '-1', which is none from 0 to 65535{tcp}"),
+        every = f" without the type of endpoint, expected {expected_for()}"
+        port = "which is not within 0 to 65535"
+        length = "while that of a socket has 1 to 107"
+        for text, sentence in (
+            ("tcp:abc", f" with the port 'abc', {port}{tcp}"),
+            ("tcp:99999", f" with the port '99999', {port}{tcp}"),
+            ("tcp:-1", f" with the port '-1', {port}{tcp}"),
             ("tcp", f" without a port{tcp}"),
             ("tcp:", f" without a port{tcp}"),
             ("8443", every),
             ("127.0.0.1:8443", every),
             ("", every),
-            ("[::1]:8443", every + r"; a colon within a part is written \:"),
-            (
-                "tcp:1:interface=::1",
-                rf" with more than one interface{tcp}; a colon within a part is written \:",
-            ),
+            ("[::1]:8443", f"{every}{colon}"),
+            ("tcp:1:interface=::1", f" with more than one interface{tcp}{colon}"),
             ("tcp:1:interface=[::1]", f" with more than one interface{tcp}{colon}"),
-            ("tcp:1:a:2:b", f" with a part too many{tcp}"),
+            ("tcp:1:a:2:b", f" with one part too many{tcp}"),
             (
                 r"tcp:1:interface=[\:\:1]",
-                f" with the interface '[::1]', which is no address{tcp}{colon}",
+                f" with the interface '[::1]', which is not an address{tcp}{colon}",
             ),
             ("tcp:1:iface=a", f" with an unknown argument 'iface'{tcp}"),
             ("tcp:1:port=2", f" with more than one port{tcp}"),
             ("tcp:1:backlog=1:backlog=2", f" with more than one backlog{tcp}"),
-            ("tcp:1:backlog=x", f" with the backlog 'x', which is no number{tcp}"),
+            ("tcp:1:backlog=x", f" with the backlog 'x', which is not a number{tcp}"),
             ("tcp:1\\", f" with a backslash at its end{tcp}"),
             ("tcp:1:backlog=1\\", f" with a backslash at its end{tcp}"),
             (
                 "tcp6:x",
-                r" with the port 'x', which is none from 0 to 65535, expected tcp6:8443 or tcp6:8443:interface=\:\:1",
+                rf" with the port 'x', {port}, expected tcp6:8443 or tcp6:8443:interface=\:\:1",
             ),
-            ("unix:", f" with a path of 0 bytes, which a socket's has 1 to 107 of{unix}"),
+            ("unix:", f" with a path of 0 bytes, {length}{unix}"),
+            ("unix:/" + "x" * 107, f" with a path of 108 bytes, {length}{unix}"),
             (
-                "unix:/" + "x" * 107,
-                f" with a path of 108 bytes, which a socket's has 1 to 107 of{unix}",
+                "unix:/a:mode=abc",
+                f" with the mode 'abc', which is not an octal mode such as 660{unix}",
             ),
-            ("unix:/a:mode=abc", f" with the mode 'abc', which is no octal mode such as 660{unix}"),
-            ("unix:/a:lockfile=no", f" with the lockfile 'no', which is no 0 or 1{unix}"),
+            ("unix:/a:lockfile=no", f" with the lockfile 'no', which is not 0 or 1{unix}"),
             ("systemd:domain=INET", f" with neither or both of index and name{systemd}"),
             (
                 "systemd:domain=INET:index=0:name=a",
@@ -105,17 +104,17 @@ class Sentences(SynchronousTestCase):
             ),
             (
                 "systemd:domain=IP:index=0",
-                f" with the domain 'IP', which is no INET, INET6 or UNIX{systemd}",
+                f" with the domain 'IP', which is not INET, INET6 or UNIX{systemd}",
             ),
-            ("systemd:index=0", f" with the domain '', which is no INET, INET6 or UNIX{systemd}"),
+            ("systemd:index=0", f" with the domain '', which is not INET, INET6 or UNIX{systemd}"),
         ):
-            self.assertEqual(f"listen: found {text!r}{said}", self.refusal(text))
+            self.assertEqual(f"listen: found {text!r}{sentence}", self.refusal(text))
         self.assertIn(
             "listen: found 'haproxy:tcp:x' with the port 'x'", self.refusal("haproxy:tcp:x")
         )
 
     def test_files(self) -> None:
-        """What is there and no socket cannot become one; ``~`` is no shell's here."""
+        """A socket cannot replace a folder or a file, and ``~`` is not expanded."""
         folder = Path(self.mktemp())
         folder.mkdir()
         file = folder / "file"
@@ -123,35 +122,35 @@ class Sentences(SynchronousTestCase):
         for path, problem in ((folder, "which is a folder"), (file, "which is a file")):
             found = f"listen: found 'unix:{path}' {problem}, expected the path of a socket"
             self.assertEqual(found, self.refusal(f"unix:{path}"))
-        found = "with ~, which only a shell replaces, expected the whole path"
+        found = "with ~, which only a shell expands, expected the whole path"
         self.assertEqual(f"listen: found 'unix:~/a' {found}", self.refusal("unix:~/a"))
-        check_places(ProxySettings(listen=("unix:/dev/log",)))
+        check_endpoints(ProxySettings(listen=("unix:/dev/log",)))
 
     def test_zones(self) -> None:
         """The zone of a link-local address is a network interface of this host, by name or number."""
         for zone in ("nowhere0", "4000000000", "99999999999999999999"):
-            found = f"with the zone {zone!r}, which is no network interface here"
+            found = f"with the zone {zone!r}, which is not a network interface here"
             text = rf"tcp6:1:interface=fe80\:\:1%{zone}"
             self.assertIn(found, self.refusal(text))
         for zone in ("lo", "1"):
-            check_places(ProxySettings(listen=(rf"tcp6:1:interface=fe80\:\:1%{zone}",)))
+            check_endpoints(ProxySettings(listen=(rf"tcp6:1:interface=fe80\:\:1%{zone}",)))
 
     def test_all_at_once(self) -> None:
-        """Every place with a mistake has its sentence."""
+        """Each listener with a mistake has a sentence."""
         settings = ProxySettings(listen=("tcp:x", "tcp:1", "tcp:1", "ssl:1"))
-        error: SettingsError = self.assertRaises(SettingsError, check_places, settings)
-        words = ("with the port 'x'", "expected another place", "with TLS")
+        error: SettingsError = self.assertRaises(SettingsError, check_endpoints, settings)
+        words = ("with the port 'x'", "expected another address", "with TLS")
         for sentence, word in zip(error.sentences, words, strict=True):
             self.assertIn(word, sentence)
         self.assertIn("(and 2 more: see `x509proxy check`)", str(error))
 
     def test_relative(self) -> None:
         """A relative path depends on the folder that the proxy starts in."""
-        [warning] = place_warnings(ProxySettings(listen=("unix:a", "tcp:x")))
-        self.assertTrue(warning.startswith("listen: found a relative path, "), warning)
+        [warning] = endpoint_warnings(ProxySettings(listen=("unix:a", "tcp:x")))
+        self.assertTrue(warning.startswith("listen: found a path relative to "), warning)
 
     def test_keys(self) -> None:
-        """The sentence begins with the key where it stands."""
+        """The sentence begins with the key that has the mistake."""
         self.assertTrue(
             self.refusal("tcp:1", listeners=("tcp:2", "tcp:x")).startswith(
                 "listeners[1].endpoint: found 'tcp:x'"
@@ -191,60 +190,67 @@ class Sentences(SynchronousTestCase):
             ("unix:/a", "unix:/b/../a:mode=660"), ("systemd:INET:0", "systemd:domain=INET:index=0"),
             ("tcp:1:interface=host", "tcp:1"),
         ):  # fmt: skip
-            found = f"found {other!r}, expected another place than that of listen, {one!r}"
+            found = f"found {other!r}, expected another address than that of listen, {one!r}"
             self.assertEqual(f"listen: {found}", self.refusal(one, other))
             self.assertEqual(
                 f"listeners[0].endpoint: {found}", self.refusal(one, listeners=(other,))
             )
         self.assertIn(
-            "admin.listen: found 'tcp:1', expected another place",
+            "admin.listen: found 'tcp:1', expected another address",
             self.refusal("tcp:1", admin="tcp:1"),
         )
 
     def test_apart(self) -> None:
-        """What does not meet may be the same in part: other ports, families or addresses, and any port of the system's choice."""
+        """Listeners may differ in the port, family or address alone, and the system may choose."""
         for one, other in (
-            ("tcp:1", "tcp:2"), ("tcp:0", "tcp:0"), ("tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.2"),
-            ("tcp:1", r"tcp6:1:interface=\:\:1"), ("unix:/a", "unix:/b"), ("systemd:INET:0", "systemd:INET:1"),
+            ("tcp:1", "tcp:2"),
+            ("tcp:0", "tcp:0"),
+            ("tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.2"),
+            ("tcp:1", r"tcp6:1:interface=\:\:1"),
+            ("unix:/a", "unix:/b"),
+            ("systemd:INET:0", "systemd:INET:1"),
             ("unix:/1", "tcp:1"),
             ("onion:1", "onion:1"),
-        ):  # fmt: skip
-            check_places(ProxySettings(listen=(one, other)))
+        ):
+            check_endpoints(ProxySettings(listen=(one, other)))
 
     def test_both_families(self) -> None:
-        """Where the system gives IPv4 to ``::`` too, the port is taken for both; where it does not, or is silent, it is not."""
+        """A port on ``::`` is taken for IPv4 too if the system is known to bind both."""
         path = Path(self.mktemp())
         self.patch(places, "_BIND_V6_ONLY", path)
-        check_places(ProxySettings(listen=("tcp:1", "tcp6:1")))
+        check_endpoints(ProxySettings(listen=("tcp:1", "tcp6:1")))
         path.write_text("1\n")
-        check_places(ProxySettings(listen=("tcp:1", "tcp6:1")))
+        check_endpoints(ProxySettings(listen=("tcp:1", "tcp6:1")))
         path.write_text("0\n")
         for pair in (("tcp:1", "tcp6:1"), ("tcp6:1", "tcp:1:interface=127.0.0.1")):
-            self.assertIn("expected another place", self.refusal(*pair))
+            self.assertIn("expected another address", self.refusal(*pair))
 
-    def test_place_warnings(self) -> None:
-        """A socket's folder that is not there is told, and may be made in time."""
-        self.assertEqual([], [*place_warnings(ProxySettings(listen=("unix:/a", "tcp:1")))])
+    def test_missing_folder(self) -> None:
+        """A missing folder of a socket is a warning, since it may be created before the start."""
+        self.assertEqual([], [*endpoint_warnings(ProxySettings(listen=("unix:/a", "tcp:1")))])
         admin = AdminSettings(listen=f"unix:/run/{NAME}/a")
-        first, second = place_warnings(ProxySettings(listen=("unix:/nowhere/a",), admin=admin))
-        sentence = "listen: no folder /nowhere is there; the start fails unless RuntimeDirectory= or so makes it"
-        self.assertEqual(sentence, first)
-        self.assertTrue(second.startswith("admin.listen: no folder /run/"), second)
+        first, second = endpoint_warnings(ProxySettings(listen=("unix:/nowhere/a",), admin=admin))
+        self.assertEqual(
+            "listen: found no folder /nowhere, expected it at the start, "
+            "for example from RuntimeDirectory=",
+            first,
+        )
+        self.assertTrue(second.startswith("admin.listen: found no folder /run/"), second)
         self.assertNotIn(NAME, second)
 
 
 class AsTwisted(SynchronousTestCase):
-    """What is good here, Twisted's own parser takes too, and for the same."""
+    """Twisted's parser accepts the valid endpoint strings and reads the same from them."""
 
-    def where(self, text: str) -> Any:
+    def parse(self, text: str) -> Any:
         reactor: Any = MemoryReactorClock()
         endpoint: Any = serverFromString(reactor, text)
         return endpoint
 
     def test_good(self) -> None:
-        """Each good example is read with the same port, address and interface."""
+        """Each example has the same port, address and interface."""
         for text in (good.removeprefix("haproxy:") for good in GOOD):
-            arguments, endpoint = Description.parse(text).arguments, self.where(text)
+            arguments, endpoint = Description.parse(text).arguments, self.parse(text)
             if "port" in arguments:
                 self.assertEqual(int(arguments["port"]), endpoint._port)
                 self.assertEqual(
@@ -256,21 +262,21 @@ class AsTwisted(SynchronousTestCase):
     @example("tcp:1:interface=127.0.0.1:backlog=5")
     @given(st.text(alphabet="tcpunix6:=\\/01 interfacebacklogmode", max_size=24))
     def test_any(self, rest: str) -> None:
-        """Whatever is taken for one of the common kinds, Twisted takes."""
+        """Twisted accepts each string that is accepted here, of the common types."""
         for text in (rest, f"tcp:1:{rest}", f"tcp6:{rest}", f"unix:/a:{rest}"):
             try:
                 found = Description.parse(text)
             except EndpointSyntaxError:
                 continue
             if found.kind in ("tcp", "tcp6", "unix"):
-                self.where(text)
+                self.parse(text)
 
     @given(
         st.text(alphabet="/ab:=\\\\d0m6", max_size=12)
         | st.sampled_from(["/a:660", "/a:mode=660", "address=/a", "/a=b:600", r"/a\:600"])
     )
     def test_mode(self, rest: str) -> None:
-        """A unix socket that has no mode gets ours, and one that has keeps it: whoever reads the description finds one mode."""
+        """A unix socket has mode 600 unless it has one, and never two."""
         try:
             before = Description.parse(f"unix:{rest}").arguments
         except EndpointSyntaxError:
@@ -281,12 +287,12 @@ class AsTwisted(SynchronousTestCase):
 
 class Together(SynchronousTestCase):
     def test_described(self) -> None:
-        """What Twisted has taken apart is put together again, so that it reads the same."""
+        """An endpoint string that was split and joined has the same meaning."""
         for text in (r"tcp:1:interface=\:\:1", r"unix:/a\:b:mode=660", "tcp:1", r"unix:/a\\b"):
             found = Description.parse(text)
             kind = text.partition(":")[0]
             arguments = dict(found.arguments)
-            self.assertEqual(found, Description.parse(described_with((kind,), arguments)))
+            self.assertEqual(found, Description.parse(endpoint_string((kind,), arguments)))
         self.assertEqual(
-            "tcp:0:interface=1.2.3.4", described_with((), {"tcp:0:interface": "1.2.3.4"})
+            "tcp:0:interface=1.2.3.4", endpoint_string((), {"tcp:0:interface": "1.2.3.4"})
         )

@@ -291,7 +291,7 @@ class LoadSettingsTests(TomlTests):
         for key, more in (("name", ""), ("value", 'name = "X-Key"\n')):
             text = f"[[headers]]\nformat = 'literal'\n{more}{key} = '{NAME}'"
             self.assertEqual(1, len(self.load(text, 0o600).headers))
-            found = f"FILE: headers[0].{key}: found mode 0644, expected 0600: nothing for group and others"
+            found = f"FILE: headers[0].{key}: found mode 0644, expected 0600: no access for group and others"
             self.assertEqual(found, self.mistake(text, 0o644))
         self.load(
             "[[headers]]\nformat = 'literal'\nname = 'X-Client-Certificate-Verification-Result'\nvalue = 'x509proxy'",
@@ -456,7 +456,7 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual(
             found.rules.secrets, (fold(NAME.encode()).removeprefix(b"sec-client-x509-cert-"),)
         )
-        self.assertEqual((found.trusted, found.further), (TrustStore(), ()))
+        self.assertEqual((found.trusted, found.extra_identities), (TrustStore(), ()))
         self.assertEqual((found.upstream_authorities, found.upstream_identity), (None, None))
         self.assertEqual(found.warnings, ())
 
@@ -609,7 +609,10 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual(found.trusted, TrustStore((ISSUER,)))
         self.assertEqual(
             found.warnings,
-            ("ca: decides nothing while trust is any; ca or either pass on what it has issued",),
+            (
+                "ca: has no effect while trust is any; "
+                "ca or either forward the certificates that it has issued",
+            ),
         )
 
     def test_warns_of_authorities(self) -> None:
@@ -618,14 +621,14 @@ class LoadConfigurationTests(MaterialTests):
         for trust in ("ca", "either"):
             (warning,) = self.load(trust=trust, ca=leaf).warnings
             self.assertTrue(
-                warning.startswith("ca: 'CN=localhost' is the certificate of no authority"), warning
+                warning.startswith("ca: 'CN=localhost' is not a CA certificate"), warning
             )
         old = self.write(pem(certificate_for(OTHER_KEY, "old", 0, ca=True)), name="old.pem")
         (warning,) = self.load(trust="ca", ca=old).warnings
         self.assertRegex(warning, r"\Aca: 'CN=old' expired at 20")
         self.assertEqual(1, len(self.load(ca=leaf).warnings))
         self.assertIn(
-            "ca: 'CN=localhost' is the certificate",
+            "ca: 'CN=localhost' is not a CA certificate",
             str(self.load(ca=self.write(pem(ISSUER, LEAF)), crl=(self.crl(),)).warnings),
         )
 
@@ -635,7 +638,7 @@ class LoadConfigurationTests(MaterialTests):
             certificate=self.write(pem(certificate_for(KEY), ISSUER), name="foreign.pem")
         ).warnings
         self.assertTrue(
-            warning.startswith("certificate: the one in place 2 of the file has not issued"),
+            warning.startswith("certificate: the certificate number 2 in the file did not issue"),
             warning,
         )
         made = certificate_for(KEY, "further.example")
@@ -644,7 +647,7 @@ class LoadConfigurationTests(MaterialTests):
             override(ProxySettings(), {**self.good, "certificates": [further]})
         ).warnings
         self.assertTrue(
-            warning.startswith("certificates[0].certificate: the one in place 2"), warning
+            warning.startswith("certificates[0].certificate: the certificate number 2"), warning
         )
 
     def crl(self, days: int = 1) -> str:
@@ -695,7 +698,9 @@ class LoadConfigurationTests(MaterialTests):
             for name, days in (("a.example", 99), ("b.example", 9))
         )
         found = load_configuration(self.further(a, b))
-        self.assertEqual([one.certificate for one in found.further], [a.certificate, b.certificate])
+        self.assertEqual(
+            [one.certificate for one in found.extra_identities], [a.certificate, b.certificate]
+        )
         (warning,) = found.warnings
         self.assertRegex(warning, r"\Acertificates\[1\]\.certificate: expires soon, at ")
 
@@ -731,7 +736,7 @@ class LoadConfigurationTests(MaterialTests):
         other = certificate_for(KEY, "other", ca=True)
         self.write(pem(ISSUER, other), name="ca.pem")
         after = load_configuration(before.settings)
-        self.assertEqual([one.certificate for one in after.further], [b.certificate])
+        self.assertEqual([one.certificate for one in after.extra_identities], [b.certificate])
         self.assertEqual(after.trusted.authorities, (ISSUER, other))
         self.assertNotEqual(after.trusted.crls, before.trusted.crls)
         self.assertEqual((before.warnings, len(after.warnings)), ((), 1))
@@ -786,9 +791,7 @@ class LoadConfigurationTests(MaterialTests):
     def test_warns_of_header(self) -> None:
         """A name on the command line is for trials."""
         (warning,) = self.load(header_file=None, header=NAME).warnings
-        self.assertIn(
-            "header: on a command line other users see the name in the process list", warning
-        )
+        self.assertIn("header: the process list shows a name from the command line", warning)
         self.assertNotIn(NAME, warning)
 
     def test_warns_of_open_network(self) -> None:

@@ -66,7 +66,7 @@ class Places(SynchronousTestCase):
     def test_reasons(self) -> None:
         """A repeated key and a pasted line have a reason of their own."""
         lines = Lines("a = 1\na = 2\nop.tls.x = Y\nb = 1")
-        self.assertEqual("found a key, or a table, twice", lines.reason_at(2))
+        self.assertEqual("found a key or a table twice", lines.reason_at(2))
         self.assertIn("Connect2id", lines.reason_at(3))
         self.assertEqual("", lines.reason_at(4))
         self.assertEqual("", lines.reason_at(9))

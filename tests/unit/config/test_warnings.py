@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.warnings`; the warnings at each start stand in ``test_configuration``."""
+"""Promises of :mod:`x509proxy.config.warnings`; further warnings are in ``test_loader``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 class Page(SynchronousTestCase):
     def test_all(self) -> None:
-        """The handbook's page names every key that a warning or a note begins with."""
+        """The page about ``check`` names each key that a warning or advice begins with."""
         source = (ROOT / "x509proxy" / "config" / "warnings.py").read_text()
         page = (ROOT / "docs" / "operations" / "check.rst").read_text()
         keys = set(re.findall(r'f?"([a-z][a-z.-]+)(?:\[\{\w+\}\][a-z.-]*)?: ', source))
@@ -66,41 +66,36 @@ class Advice(MaterialTests):
             "backend": ["http://127.0.0.1:8080"],
             **self.QUIET,
         }
-        told = {name: value for name, value in {**needed, **settings}.items() if value is not None}
-        found = override(
-            ProxySettings(listen=() if settings.get("listen") == [] else ("tcp:8443",)), told
-        )
-        return load_configuration(found)
+        given = {name: value for name, value in {**needed, **settings}.items() if value is not None}
+        listen = () if settings.get("listen") == [] else ("tcp:8443",)
+        return load_configuration(override(ProxySettings(listen=listen), given))
 
     def test_nothing(self) -> None:
-        """Whoever has thought of everything hears nothing."""
+        """There is no advice about a careful configuration."""
         self.assertEqual([], self.advice())
 
     def test_used_elsewhere(self) -> None:
-        """A secret name that also stands where it is logged, in whatever spelling, is worth a sentence, without the name."""
+        """A secret name in a value that is logged, in any case, is reported without the name."""
         for key, value in (
             ("access_log", f"/var/log/{self.name}.log"),
             ("backend", [f"http://127.0.0.1/{self.name.lower()}"]),
         ):
             (sentence,) = self.advice(**{key: value})
             self.assertTrue(
-                sentence.startswith(
-                    f"{key.replace('_', '-')}: the secret header name stands there too"
-                ),
+                sentence.startswith(f"{key.replace('_', '-')}: contains the secret header name"),
                 sentence,
             )
             self.assertNotIn(self.name.lower(), sentence.lower())
 
     def test_public_names(self) -> None:
-        """A name that everybody knows, sent over a network to a server that cannot tell who sends it."""
+        """A public name is reported if a remote back end cannot authenticate the proxy."""
         known: dict[str, Any] = {"preset": "rfc9440", "header_file": None}
         far = "https://192.0.2.1"
         (sentence,) = self.advice(
             **known, backend=[far, "http://127.0.0.1:1", "https://localhost", "unix:/run/as.sock"]
         )
         self.assertTrue(
-            sentence.startswith(f"backend: {far} is sent a header whose name everybody knows"),
-            sentence,
+            sentence.startswith(f"backend: {far} trusts a header whose name is public"), sentence
         )
         self.assertEqual(
             [], self.advice(**known, backend=[far], upstream={"certificate": self.pair})
@@ -108,7 +103,7 @@ class Advice(MaterialTests):
         self.assertEqual([], self.advice(backend=[far]))
 
     def test_larger_than_the_server(self) -> None:
-        """Heads that this proxy takes and the server does not are counted with the certificate, if the limit is known."""
+        """Heads that the proxy accepts and the server rejects are reported, if its limit is known."""
         (sentence,) = self.advice(client={"max-head-bytes": 8192})
         # 2732 bytes of base64, 52 of the armour, 53 of the name, 4 of the rest.
         self.assertEqual(
@@ -135,19 +130,18 @@ class Advice(MaterialTests):
             self.assertTrue(sentence.endswith(f"(docs/servers/{preset}.rst)"), sentence)
 
     def too_large(self, preset: str, **settings: Any) -> str:
-        """The key types that ``check`` warns of, with the rest of the sentence."""
+        """Return the advice about key types from their names on."""
         header = self.header if preset in ("connect2id", "tomcat-sslvalve") else None
         needed = {"max_certificate_bytes": 8192, "header_file": header, "preset": preset}
-        told = self.advice(**{**needed, **settings})
         found = [
             sentence.removeprefix("key-types: certificates of ")
-            for sentence in told
+            for sentence in self.advice(**{**needed, **settings})
             if sentence.startswith("key-types: ")
         ]
         return "".join(found)
 
     def test_ml_dsa_larger_than_the_server(self) -> None:
-        """The key types whose certificates do not fit into a server's head are named, with that server's setting."""
+        """Key types whose certificates exceed a server's limit are named, with its setting."""
         for preset, types, setting in (
             ("connect2id", "ml-dsa-87", "8192 bytes unless maxHttpRequestHeaderSize is"),
             (
@@ -166,7 +160,7 @@ class Advice(MaterialTests):
             self.assertIn(f"docs/servers/{preset}.rst", sentence)
 
     def test_ml_dsa_that_fits(self) -> None:
-        """Nothing is said where they fit, where no limit is known, and of types that are not allowed or too large anyway."""
+        """Key types that fit, or are not allowed, and servers without a known limit are no issue."""
         for preset in ("oidc-provider", "aspnet", "keycloak-rfc9440", "rfc9440"):
             self.assertEqual("", self.too_large(preset), preset)
         self.assertEqual("", self.too_large("connect2id", key_types=["ec", "ml-dsa-65"]))
@@ -177,9 +171,9 @@ class Advice(MaterialTests):
         self.assertIn("ml-dsa-87 need", self.too_large("connect2id", headers=[literal]))
 
     def test_ignored_usage(self) -> None:
-        """That servers can act as clients is said at each start, and so is a setting that decides nothing."""
+        """Each start warns that servers can act as clients, and that a setting has no effect."""
         (sentence,) = self.warnings(usage="ignore")
-        self.assertIn("usage: ignore decides nothing without ca", sentence)
+        self.assertIn("usage: ignore has no effect without ca", sentence)
         made = pair(subject="CN=authority", ca=True)
         authority = self.write(made.pem, name="ca.pem")
         (sentence,) = self.warnings(usage="ignore", ca=authority, trust="ca")
@@ -191,25 +185,25 @@ class Advice(MaterialTests):
         )
 
     def test_ml_dsa_server(self) -> None:
-        """A server's certificate with an ML-DSA key shuts out most clients of today, so each start warns of it."""
+        """Each start warns of a server certificate with an ML-DSA key, which few clients accept."""
         made = make_self_signed(KeyKind.ML_DSA_65, "localhost", server=True)
         path = self.write(made.certificate_pem + made.key_pem, name="ml-dsa.pem")
         (sentence,) = self.warnings(certificate=path)
         self.assertIn("certificate: has an ML-DSA key", sentence)
 
     def test_admin(self) -> None:
-        """An admin listener that is open to all."""
+        """An admin listener that other hosts can reach is reported."""
         (sentence,) = self.advice(admin={"listen": "tcp:9443", "allow-remote": True})
         self.assertTrue(
             sentence.startswith(
-                "admin.allow-remote: whoever can reach the admin listener can read it"
+                "admin.allow-remote: anyone who can reach the admin listener can read it"
             ),
             sentence,
         )
         self.assertEqual([], self.advice(admin={"listen": "tcp:9443:interface=127.0.0.1"}))
 
-    def test_hopeless_rules(self) -> None:
-        """A rule that wants a certificate where no listener asks for one answers everybody 401, so each start warns of it."""
+    def test_unreachable_rules(self) -> None:
+        """Each start warns of a rule that requires a certificate if no listener asks for one."""
         rules = [
             {"path": "/token", "client-certificate": "required"},
             {"path": "/a", "client-certificate": "optional"},
@@ -220,12 +214,12 @@ class Advice(MaterialTests):
             sentence.startswith("rules[0].client-certificate: required, and no listener asks for"),
             sentence,
         )
-        self.assertTrue(sentence.endswith("so everybody is answered 401 at /token"), sentence)
+        self.assertTrue(sentence.endswith("so every request gets 401 at /token"), sentence)
         (sentence,) = self.warnings(
             rules=[{"path": f"/{self.name}", "client-certificate": "required"}],
             client_certificate="none",
         )
-        self.assertTrue(sentence.endswith("answered 401 at /…"), sentence)
+        self.assertTrue(sentence.endswith("gets 401 at /…"), sentence)
         none = {"listeners": [{**listener, "client-certificate": "none"}], "listen": []}
         self.assertEqual(1, len(self.warnings(rules=rules, **none, client_certificate="required")))
         self.assertEqual(
@@ -233,31 +227,32 @@ class Advice(MaterialTests):
         )
         self.assertEqual([], self.warnings(rules=rules))
 
-    def test_hopeless_tokens(self) -> None:
-        """So it does for a rule that needs bound tokens: without a certificate none of them fits."""
+    def test_unreachable_token_rules(self) -> None:
+        """Each start warns of a rule for bound tokens if no listener asks for a certificate."""
         settings = {"tokens": {"level": "unverified"}, "client_certificate": "none"}
         rules = [{"path": "/api", "token": "bound"}, {"path": "/b", "token": "when-bound"}]
         found, level = self.warnings(rules=rules, **settings)
         self.assertEqual(
-            "rules[0].token: bound, and no listener asks for a certificate, so every request gets 401 at /api",
+            "rules[0].token: bound, and no listener asks for a certificate, "
+            "so every request gets 401 at /api",
             found,
         )
         self.assertTrue(level.startswith("tokens.level: "), level)
 
     def test_tokens(self) -> None:
-        """Each start warns that unverified tokens are safe behind a back end that verifies them alone."""
+        """Each start warns that unverified tokens need a back end that verifies them."""
         tokens = {"level": "unverified"}
         rules = [{"path": "/api", "token": "when-bound"}]
         self.assertEqual(
             [
-                "tokens.level: unverified reads cnf without checking the signature: an additional door, "
-                "safe only because the back end still verifies the token"
+                "tokens.level: unverified reads cnf without checking the signature; "
+                "this is safe only while the back end verifies the token"
             ],
             self.warnings(rules=rules, tokens=tokens),
         )
         for unused in ([], [{"path": "/api", "token": "ignored"}]):
             *_, sentence = self.warnings(rules=unused, tokens=tokens)
-            self.assertEqual("tokens: decides nothing, since no rule has token", sentence)
+            self.assertEqual("tokens: has no effect, since no rule has token", sentence)
         signed = {"level": "jwt", "issuer": "https://as.example", "audience": ["a"]}
         self.assertEqual([], self.warnings(rules=rules, tokens=signed))
 
@@ -295,17 +290,17 @@ class Advice(MaterialTests):
             self.assertEqual(count, len(sentences), sentences)
 
     def test_token_certificate(self) -> None:
-        """The certificate that is shown to the authorization server ends some day too."""
+        """The expiry of the certificate for the authorization server is reported too."""
         made = make_self_signed(KeyKind.EC, "api", 3)
-        asked = {
+        tokens = {
             "level": "introspection", "introspection-url": "https://as.example", "client-id": "a",
             "certificate": self.write(made.certificate_pem + made.key_pem, 0o600, "api.pem"),
         }  # fmt: skip
         rules = [{"path": "/api", "token": "bound"}]
-        (sentence,) = self.warnings(rules=rules, tokens=asked)
+        (sentence,) = self.warnings(rules=rules, tokens=tokens)
         self.assertTrue(sentence.startswith("tokens.certificate: expires soon"), sentence)
 
     def test_no_log(self) -> None:
-        """Without an access log nobody knows who was refused."""
+        """A missing access log is reported."""
         (sentence,) = self.advice(access_log=None)
         self.assertTrue(sentence.startswith("access-log: none"), sentence)

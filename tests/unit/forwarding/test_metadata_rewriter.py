@@ -19,7 +19,7 @@ from x509proxy.config.loader import Configuration
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome
 from x509proxy.forwarding import metadata_rewriter as rewriting
-from x509proxy.forwarding.metadata_rewriter import Rewriting
+from x509proxy.forwarding.metadata_rewriter import MetadataRewriter
 from x509proxy.http1.messages import Framing
 from x509proxy.resource import X509ProxyResource
 from x509proxy.settings import (
@@ -278,12 +278,12 @@ class Others(RewritingTestCase):
     def test_nothing_is_kept(self) -> None:
         """Of what has passed nothing is kept (invariant L7): neither of a large answer nor of a small one."""
         sink = Kept()
-        gathering = Rewriting(sink, SETTINGS)
+        gathering = MetadataRewriter(sink, SETTINGS)
         gathering.begin(200, b"OK", [(b"Content-Type", b"application/json")], Framing.CHUNKED, -1)
         for _ in range(100):
             gathering.write(b"x" * 100)
-            self.assertLessEqual(len(gathering._gathered), SETTINGS.max_body_bytes)
-        self.assertEqual((1, 10000, b""), (len(sink.begun), len(sink.body), gathering._gathered))
+            self.assertLessEqual(len(gathering._body), SETTINGS.max_body_bytes)
+        self.assertEqual((1, 10000, b""), (len(sink.begun), len(sink.body), gathering._body))
 
 
 class Kept:

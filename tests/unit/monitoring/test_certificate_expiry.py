@@ -56,7 +56,7 @@ class States(SynchronousTestCase):
 
     def test_own(self) -> None:
         """The server's certificates, with their names; one without names by its subject."""
-        further = attrs.evolve(self.found, further=(identity("c.example"),))
+        further = attrs.evolve(self.found, extra_identities=(identity("c.example"),))
         first, second = certificate_states(further)
         self.assertEqual(("certificate", "a.example, b.example"), (first.use, first.name))
         self.assertEqual("certificates[0].certificate", second.use)

@@ -71,7 +71,7 @@ class Exchanges(SynchronousTestCase):
         )
         self.assertEqual({"no_certificate": 1, "client_left": 1}, counts.refusals)
         self.assertEqual(0, sum(counts.durations))
-        self.assertEqual(["no client certificate"], [one.detail for one in self.counters.refused])
+        self.assertEqual(["no client certificate"], [one.detail for one in self.counters.rejected])
 
     def test_durations(self) -> None:
         """Each duration is in one bin, whose end it does not exceed; there is one for what takes longest."""
@@ -112,7 +112,7 @@ class Bounds(SynchronousTestCase):
             self.counters.exchange(refused(started=float(number)))
         self.assertEqual(
             [float(number) for number in range(10, 60)],
-            [one.started for one in self.counters.refused],
+            [one.started for one in self.counters.rejected],
         )
 
     def test_certificates(self) -> None:
@@ -121,11 +121,14 @@ class Bounds(SynchronousTestCase):
             self.counters.exchange(exchange(started=float(number), certificate=certificate(number)))
         self.counters.exchange(exchange(started=50.0, certificate=certificate(0)))
         self.counters.exchange(exchange(started=51.0, certificate=certificate(50)))
-        self.assertEqual(50, len(self.counters.seen))
-        self.assertNotIn("thumbprint 1", self.counters.seen)
+        self.assertEqual(50, len(self.counters.certificates))
+        self.assertNotIn("thumbprint 1", self.counters.certificates)
         self.assertEqual(
             (2, 50.0),
-            (self.counters.seen["thumbprint 0"].requests, self.counters.seen["thumbprint 0"].last),
+            (
+                self.counters.certificates["thumbprint 0"].requests,
+                self.counters.certificates["thumbprint 0"].last,
+            ),
         )
 
     def test_another_verdict(self) -> None:
@@ -135,8 +138,8 @@ class Bounds(SynchronousTestCase):
         self.assertEqual(
             ("TRUSTED", 2),
             (
-                self.counters.seen["thumbprint 1"].verdict,
-                self.counters.seen["thumbprint 1"].requests,
+                self.counters.certificates["thumbprint 1"].verdict,
+                self.counters.certificates["thumbprint 1"].requests,
             ),
         )
 

@@ -67,14 +67,14 @@ class Connecting(SynchronousTestCase):
 
     def test_twisted(self) -> None:
         """What Twisted and service-identity raise has a sentence of ours."""
-        ended = "it ended the connection before the TLS handshake was over"
+        ended = "it closed the connection during the TLS handshake"
         for error, said in (
             (errors.DNSLookupError("SECRET"), "its name cannot be looked up"),
-            (errors.TimeoutError(), "it does not answer"),
+            (errors.TimeoutError(), "it does not respond"),
             (errors.ConnectionDone("SECRET"), ended),
             (errors.ConnectionLost("SECRET"), ended),
             (VerificationError(errors=[]), "its certificate is for another name"),
-            (CertificateError("SECRET"), "its certificate is for no name that can be read"),
+            (CertificateError("SECRET"), "its certificate has no name that can be read"),
         ):
             self.assertEqual(said, connect_reason(error))
 
@@ -83,14 +83,14 @@ class Connecting(SynchronousTestCase):
         for text, part in (
             (
                 "certificate verify failed",
-                "its certificate is not valid now, or no authority that is trusted here",
+                "its certificate is not valid now, or no authority in upstream.ca",
             ),
-            ("wrong version number", "it does not speak TLS"),
-            ("tlsv1 alert protocol version", "no version of TLS"),
+            ("wrong version number", "it does not use TLS"),
+            ("tlsv1 alert protocol version", "no TLS version"),
             ("no shared cipher", "in common"),
-            ("tls alert handshake failure", "refuses the TLS handshake"),
-            ("bad signature", "not proved"),
-            ("unexpected eof while reading", "ended the connection"),
+            ("tls alert handshake failure", "it rejected the TLS handshake"),
+            ("bad signature", "did not prove"),
+            ("unexpected eof while reading", "closed the connection"),
             ("SECRET", "the TLS handshake failed"),
         ):
             self.assertIn(part, connect_reason(tls(text)))

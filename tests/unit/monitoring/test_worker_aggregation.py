@@ -147,8 +147,8 @@ class Fleets(SynchronousTestCase):
 
     def test_together(self) -> None:
         """Workers' numbers are added to the parent's; reloads are the parent's business."""
-        self.fleet.heard(1, worker(11, counts=counts(2)))
-        self.fleet.heard(2, worker(12, counts=counts(3)))
+        self.fleet.add(1, worker(11, counts=counts(2)))
+        self.fleet.add(2, worker(12, counts=counts(3)))
         found = self.fleet.snapshot()
         self.assertEqual(
             (5, (UP.url,), "broken"),
@@ -160,19 +160,19 @@ class Fleets(SynchronousTestCase):
     def test_newest(self) -> None:
         """A report takes the place of the one before."""
         for number in (2, 3):
-            self.fleet.heard(1, worker(11, counts=counts(number)))
+            self.fleet.add(1, worker(11, counts=counts(number)))
         self.assertEqual(3, self.fleet.snapshot().counts.total())
 
     def test_another_process(self) -> None:
         """When a worker has ended it is no longer among those that serve; what it counted stays, whoever comes after it."""
-        self.fleet.heard(1, worker(11, counts=counts(2), connections=7))
+        self.fleet.add(1, worker(11, counts=counts(2), connections=7))
         self.fleet.ended(1)
         found = self.fleet.snapshot()
         self.assertEqual(
             ((), 0, 2, False), (found.workers, found.connections, found.counts.total(), found.ready)
         )
-        self.fleet.heard(1, worker(12, counts=counts(1)))
-        self.fleet.heard(1, worker(12, counts=counts(2)))
+        self.fleet.add(1, worker(12, counts=counts(1)))
+        self.fleet.add(1, worker(12, counts=counts(2)))
         self.assertEqual(4, self.fleet.snapshot().counts.total())
 
     def test_silent_end(self) -> None:
@@ -182,9 +182,9 @@ class Fleets(SynchronousTestCase):
 
     def test_silent(self) -> None:
         """One that has not reported for ten seconds is not counted among those that serve, what it counted is."""
-        self.fleet.heard(2, worker(12, counts=counts(3), connections=7))
+        self.fleet.add(2, worker(12, counts=counts(3), connections=7))
         self.now += 0.5
-        self.fleet.heard(1, worker(11, counts=counts(2)))
+        self.fleet.add(1, worker(11, counts=counts(2)))
         self.now += 9.5
         found = self.fleet.snapshot()
         self.assertEqual(
@@ -195,14 +195,14 @@ class Fleets(SynchronousTestCase):
     def test_clock_that_is_set(self) -> None:
         """What a worker's clock says, or the parent's own of the day, makes neither the living dead nor the dead alive."""
         for taken in (0.0, 1e9):
-            self.fleet.heard(1, worker(11, taken=taken))
+            self.fleet.add(1, worker(11, taken=taken))
             self.assertTrue(self.fleet.snapshot().ready)
             self.now += 10.0
             self.assertFalse(self.fleet.snapshot().ready)
 
     def test_end(self) -> None:
         """Once all are told to end it drains, whatever those last said that do not report any more."""
-        self.fleet.heard(1, worker(11))
+        self.fleet.add(1, worker(11))
         self.fleet.draining = True
         found = self.fleet.snapshot()
         self.assertEqual(

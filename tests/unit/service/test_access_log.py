@@ -282,7 +282,7 @@ class Writing(FileTestCase):
         aborted = structs.replace(REFUSED, outcome=Outcome.ABORTED)
         said = self.told(self.log(max_logged_errors_per_second=3), *[REFUSED, aborted] * 500)
         self.assertEqual(
-            [("warn", "access-log: 997 more refused or aborted exchanges are not in it")], said
+            [("warn", "access-log: 997 more rejected or aborted requests are not logged")], said
         )
         self.assertEqual(3, len(self.lines))
 
@@ -375,7 +375,7 @@ class Writing(FileTestCase):
             log.reopen()
         [event] = events
         said = event["log_format"].format(**event)
-        expected = f"access-log: {self.path} cannot be opened again: No such file or directory; the old file goes on"
+        expected = f"access-log: {self.path} cannot be opened again: No such file or directory; the old file stays in use"
         self.assertEqual(expected, said)
         log.observe(EXCHANGE)
         self.assertEqual(access_line(EXCHANGE) + "\n", (moved / self.path.name).read_text())

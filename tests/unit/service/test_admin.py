@@ -19,7 +19,7 @@ from tests.support.memory import RequestTransport
 from tests.support.raw_tls import Reply, get, read_reply, read_to_end
 from tests.unit.certificates.test_pem_files import NAME
 from tests.unit.monitoring.test_snapshot import DOWN, snapshot
-from x509proxy.config.endpoint_strings import check_places
+from x509proxy.config.endpoint_strings import check_endpoints
 from x509proxy.monitoring.snapshot import Snapshot
 from x509proxy.service.admin import Admin
 from x509proxy.settings import AdminSettings, ProxySettings, SettingsError
@@ -44,7 +44,7 @@ class Looked:
 class Places(SynchronousTestCase):
     def check(self, listen: str, allow_remote: bool = False) -> None:
         admin = AdminSettings(listen=listen, allow_remote=allow_remote)
-        check_places(ProxySettings(admin=admin))
+        check_endpoints(ProxySettings(admin=admin))
 
     def test_local(self) -> None:
         """A unix socket, and TCP on the loopback, need no permission."""
@@ -323,6 +323,6 @@ class Looks(SynchronousTestCase):
         admin = Admin(AdminSettings(listen=LOCAL), looked, clock)
         for second in range(100, 110, 2):
             looked.now, looked.broken = float(second), second == 104
-            admin._look()
+            admin._sample()
         self.assertEqual([102.0, 106.0, 108.0], [sample.at for sample in admin.history.samples])
         self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))

@@ -67,7 +67,7 @@ class Writing(PipeTestCase):
 
     def test_reader_that_stops(self) -> None:
         """No write waits; what finds no room is dropped and counted; when the reader goes on, so do the lines."""
-        writer = BackgroundWriter(self.descriptor, limit=10000)
+        writer = BackgroundWriter(self.descriptor, max_bytes=10000)
         before = time.monotonic()
         for _ in range(2000):
             writer.write(LINE)
@@ -114,7 +114,7 @@ class Streams(PipeTestCase):
     def test_observer(self) -> None:
         """Twisted's text observer writes to it; what is dropped is reported."""
         reported: list[int] = []
-        writer = BackgroundWriter(self.descriptor, limit=1000)
+        writer = BackgroundWriter(self.descriptor, max_bytes=1000)
         observed: Any = LogStream(writer, reported.append)
         log = Logger(observer=LogPublisher(textFileLogObserver(observed)))
         for _ in range(10000):

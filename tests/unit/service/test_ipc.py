@@ -137,7 +137,7 @@ class Configurations(SynchronousTestCase):
             one, other = (getattr(configuration, field.name) for configuration in (before, after))
             if "identity" in field.name:
                 one, other = comparable(one), comparable(other)
-            elif field.name == "further":
+            elif field.name == "extra_identities":
                 one, other = (
                     [comparable(identity) for identity in found] for found in (one, other)
                 )
@@ -210,7 +210,7 @@ class Configurations(SynchronousTestCase):
     def test_too_large(self) -> None:
         """Files that no worker would accept are an error of the parent, before it sends any."""
         message = task(self.configuration())
-        self.patch(ipc, "_MAX_FRAME", 1000)
+        self.patch(ipc, "_MAX_FRAME_BYTES", 1000)
         error = self.assertRaises(SettingsError, encode_parent_message, message)
         self.assertRegex(
             str(error), r"\Aworkers: found a message of \d+ bytes, expected 1000 or less\Z"

@@ -57,7 +57,7 @@ class Kinds(SynchronousTestCase):
         sentence = self.refusal(ProxySettings(listen=("tcp:1", "tpc:2")))
         self.assertTrue(
             sentence.startswith(
-                "listen: found 'tpc:2', of a kind that there is not, expected tcp:8443, "
+                "listen: found 'tpc:2', an unknown endpoint type, expected tcp:8443, "
             ),
             sentence,
         )

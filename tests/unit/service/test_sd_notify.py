@@ -62,8 +62,10 @@ class Words(NotifyTestCase):
 
     def test_stopping(self) -> None:
         """It stops."""
-        self.notifier.stopping("what is in flight ends")
-        self.assertEqual([{"STOPPING": "1", "STATUS": "what is in flight ends"}], self.ear.heard())
+        self.notifier.stopping("finishing requests in progress")
+        self.assertEqual(
+            [{"STOPPING": "1", "STATUS": "finishing requests in progress"}], self.ear.heard()
+        )
 
     def test_path(self) -> None:
         """A socket with a path is spoken to as well as an abstract one."""

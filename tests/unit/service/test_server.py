@@ -140,7 +140,9 @@ class InMemory(SynchronousTestCase):
                 self.adopt(running)
                 running.use(self.of_connections(8192))
             [event] = [event for event in events if event["log_level"] is LogLevel.warn]
-            sentence = f"the limit of open files stays 256, 8448 are wanted for client.max-connections: {refusal}"
+            sentence = (
+                f"the limit of open files stays 256, client.max-connections needs 8448: {refusal}"
+            )
             self.assertEqual(
                 (sentence, None),
                 (eventAsText(event, includeTimestamp=False, includeSystem=False), limits.made),
@@ -156,7 +158,7 @@ class InMemory(SynchronousTestCase):
             running.use(self.of_connections(2048))
         [event] = [event for event in events if event["log_level"] is LogLevel.warn]
         sentence = (
-            "the limit of open files is 512, 8448 are wanted for client.max-connections: "
+            "the limit of open files is 512, client.max-connections needs 8448: "
             "at most 288 connections are accepted"
         )
         self.assertEqual(sentence, eventAsText(event, includeTimestamp=False, includeSystem=False))

@@ -234,7 +234,7 @@ class Binary(HeaderTestCase):
         """What is valid and no TCP over IP counts as if nobody were named; of UNSPEC the block is not looked at."""
         for family, size in ((0x12, 12), (0x22, 36), (0x31, 216), (0x32, 216)):
             self.assert_read(Unnamed.UNKNOWN, binary(bytes(size), family))
-            self.refused(binary(bytes(size - 1), family), "cut short")
+            self.refused(binary(bytes(size - 1), family), "truncated addresses")
         for block in (b"", b"\xff", bytes(100)):
             self.assert_read(Unnamed.UNKNOWN, binary(block, 0x00))
 
@@ -251,8 +251,8 @@ class Binary(HeaderTestCase):
         for length in (2049, 65535):
             for command in (0x20, 0x21):
                 self.refused(binary(b"", command=command, length=length), "too long")
-        self.refused(header(FOUR)[:-1].replace(b"\x00\x0c", b"\x00\x0b"), "cut short")
-        self.refused(binary(b"", 0x21), "cut short")
+        self.refused(header(FOUR)[:-1].replace(b"\x00\x0c", b"\x00\x0b"), "truncated addresses")
+        self.refused(binary(b"", 0x21), "truncated addresses")
 
     def test_tlvs(self) -> None:
         """They are skipped, and have to fill the rest exactly."""
@@ -264,8 +264,8 @@ class Binary(HeaderTestCase):
             tlv(1, b"h2")[:-1],
             tlv(4, b"") + b"\x00",
         ):
-            self.refused(header(FOUR, odd), "TLV cut short")
-            self.refused(binary(bytes(216) + odd, 0x31), "TLV cut short")
+            self.refused(header(FOUR, odd), "truncated TLV")
+            self.refused(binary(bytes(216) + odd, 0x31), "truncated TLV")
 
     def test_checksum(self) -> None:
         """One that is there has to be right (section 2.2.3)."""
@@ -327,11 +327,11 @@ class Chain(SynchronousTestCase):
         """Unless said otherwise, balancers are on this machine."""
         believed = TrustedProxies.of(ListenerSettings(endpoint="haproxy:tcp:1"))
         here = [
-            believed.believes(host)
+            believed.trusts(host)
             for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", None)
         ]
         elsewhere = [
-            believed.believes(host) for host in ("10.0.0.1", "128.0.0.1", "::2", "::ffff:10.0.0.1")
+            believed.trusts(host) for host in ("10.0.0.1", "128.0.0.1", "::2", "::ffff:10.0.0.1")
         ]
         self.assertEqual(([True] * 5, [False] * 4), (here, elsewhere))
 

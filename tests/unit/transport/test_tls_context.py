@@ -661,7 +661,7 @@ class Revocation(PkiTestCase):
             SettingsError, make_context, identity_of(server_pair()), ClientAuth.OPTIONAL, trusted
         )
         self.assertEqual(
-            "ca: OpenSSL does not take an authority's certificate, or its revocation list",
+            "ca: OpenSSL rejects an authority's certificate or its revocation list",
             str(error),
         )
 
@@ -715,7 +715,7 @@ class ByName(PkiTestCase):
         first, second = (
             Identity(made.certificate, made.private_key) for made in (self.FIRST, self.SECOND)
         )
-        return make_context(first, ask, trusted, further=[second])
+        return make_context(first, ask, trusted, extra_identities=[second])
 
     def ask(self, server: SSL.Connection, client: SSL.Context, name: bytes | None) -> Shaken:
         connection = SSL.Connection(client, None)
@@ -884,11 +884,11 @@ class ByName(PkiTestCase):
         connection.set_tlsext_host_name(b"second.example")
         asked: list[bytes | None] = []
 
-        def place(_: ServerNames, name: bytes | None) -> int:
+        def index_for(_: ServerNames, name: bytes | None) -> int:
             asked.append(name)
             return 1
 
-        self.patch(ServerNames, "place", place)
+        self.patch(ServerNames, "index_for", index_for)
         connections = ServerConnections(self.context())
         server = accept(connections)
         server.set_accept_state()
@@ -915,7 +915,7 @@ class ByName(PkiTestCase):
         """Two certificates with the same name end the start with a sentence."""
         first = Identity(self.FIRST.certificate, self.FIRST.private_key)
         error = self.assertRaises(
-            SettingsError, make_context, first, ClientAuth.OPTIONAL, further=[first]
+            SettingsError, make_context, first, ClientAuth.OPTIONAL, extra_identities=[first]
         )
         self.assertIn(
             "certificates[0].certificate: found the name 'first.example' of certificate", str(error)
@@ -1248,7 +1248,7 @@ class Faults(TlsTestCase):
 
         for version in VERSIONS:
             server = accept(ServerConnections(server_context()))
-            self.patch(server, "objections", Full())
+            self.patch(server, "verify_errors", Full())
             handshake_succeeded = shake(
                 server, SSL.Connection(self.client_context(pair(), version), None)
             )
@@ -1262,7 +1262,7 @@ class Faults(TlsTestCase):
                 raise KeyboardInterrupt
 
         server = accept(ServerConnections(server_context()))
-        self.patch(server, "objections", Interrupted())
+        self.patch(server, "verify_errors", Interrupted())
         handshake_succeeded = shake(server, SSL.Connection(self.client_context(pair()), None))
         self.assertIn("certificate verify failed", handshake_succeeded.server_error)
 
@@ -1277,13 +1277,13 @@ class Faults(TlsTestCase):
         authority = pair(subject="CN=authority", ca=True)
         server = accept(ServerConnections(server_context(authorities=[authority])))
         shake(server, SSL.Connection(self.client_context(pair(issuer=authority)), None))
-        self.assertEqual(set(), getattr(server, "objections", None))
+        self.assertEqual(set(), getattr(server, "verify_errors", None))
 
 
 class BadIdentities(SynchronousTestCase):
     def expect(self, text: str, identity: Identity) -> None:
         error = self.assertRaises(SettingsError, make_context, identity, ClientAuth.OPTIONAL)
-        self.assertIn("certificate: OpenSSL does not take it: ", str(error))
+        self.assertIn("certificate: OpenSSL rejects it: ", str(error))
         self.assertIn(text, str(error))
         self.assertNotIn("PRIVATE", str(error))
 

@@ -228,6 +228,6 @@ class OverTls(ChecksTestCase):
         self.wire.lose(CUT)
         (report,) = self.reports
         self.assertEqual(
-            "the back end could not be connected to: it ended the connection before the TLS handshake was over",
+            "the back end could not be connected to: it closed the connection during the TLS handshake",
             report,
         )

@@ -1,6 +1,6 @@
-"""Configurations of other products, written from the proxy's own TOML.
+"""Configurations for other products, from the proxy's own TOML.
 
-:mod:`~.plan` reduces the settings to what any terminator needs. One module for each product
-renders it, with the product's limits as sentences: they stand in the text's comments and go to
-standard error. A format that a product cannot write is an error, never an approximation in silence.
+:mod:`~.plan` reduces the settings to those that every terminator needs. A module for each product
+renders the plan. The product's limits are sentences in the comments and on standard error. A format
+that a product cannot write is an error, not an approximation.
 """

@@ -1,10 +1,10 @@
-"""Apache httpd: values edited into their format, and twins of the name rejected by pattern."""
+"""Export for Apache httpd: values edited into their format, and name twins rejected by pattern."""
 
 from __future__ import annotations
 
 from x509proxy.audit.export.plan import (
     Exported,
-    Place,
+    ListenAddress,
     Plan,
     authority,
     comments,
@@ -20,7 +20,7 @@ _PEM = "%{SSL_CLIENT_CERT}s"
 _NO_SPACE = ('edit* {name} "[ ]" ""',)
 _BARE = ('edit* {name} "-----[A-Z ]+-----" ""', *_NO_SPACE)
 _BEGIN, _END = "-----BEGIN%%20CERTIFICATE-----%%0A", "%%0A-----END%%20CERTIFICATE-----%%0A"
-# mod_headers writes a space for each line end of the PEM; these edits follow.
+# mod_headers replaces each line end of the PEM by a space. These edits follow.
 _EDITS: dict[Format, tuple[str, ...]] = {
     Format.PEM: (
         *_NO_SPACE,
@@ -49,7 +49,7 @@ _WRITERS = {
 }
 _LIMITS = (
     "an expired, not yet valid or misused certificate is rejected with a TLS alert",
-    "other spellings of the header's name are rejected with 403, so that a guess is told",
+    "other spellings of the header's name are rejected with 403, which reveals a right guess",
     "URL-encoded PEM has one long line between the armour lines",
     "control characters in a value reach the back end",
     "needs the modules ssl, headers, proxy, proxy_http and setenvif",
@@ -57,26 +57,26 @@ _LIMITS = (
 
 
 def render(plan: Plan) -> Exported:
-    """Return one virtual host for all places, and the limits."""
+    """Return a virtual host for all listeners, and the limits."""
     limits = [*shared_limits(plan), *_LIMITS]
     if plan.validity is Validity.IGNORE:
         limits.append("validity is enforced, whatever the settings say")
     if plan.trust is Trust.SELF_SIGNED:
-        limits.append("self-signed certificates are not told from unknown ones")
+        limits.append("self-signed and unknown certificates are treated alike")
     if plan.hosts:
         limits.append("other hosts get the rules of the first virtual host, not 421")
-    listens = "".join(f"Listen {_address(place, '')}\n" for place in plan.places)
-    places = " ".join(_address(place, "*:") for place in plan.places)
+    listens = "".join(f"Listen {_address(listener, '')}\n" for listener in plan.listeners)
+    addresses = " ".join(_address(listener, "*:") for listener in plan.listeners)
     lines = [*_tls(plan), *_fields(plan), *_proxy(plan)]
     inner = "".join(f"    {line}\n" for line in lines)
     server = "HttpProtocolOptions Strict\nTraceEnable off\nSSLSessionCache none\n"
-    text = f"{listens}{server}\n<VirtualHost {places}>\n{inner}</VirtualHost>\n"
+    text = f"{listens}{server}\n<VirtualHost {addresses}>\n{inner}</VirtualHost>\n"
     return f"{comments(plan, limits)}\n{text}", tuple(limits)
 
 
-def _address(place: Place, everywhere: str) -> str:
-    host = f"[{place.host}]" if ":" in place.host else place.host
-    return f"{host}:{place.port}" if host else f"{everywhere}{place.port}"
+def _address(listener: ListenAddress, everywhere: str) -> str:
+    host = f"[{listener.host}]" if ":" in listener.host else listener.host
+    return f"{host}:{listener.port}" if host else f"{everywhere}{listener.port}"
 
 
 def _tls(plan: Plan) -> list[str]:

@@ -1,4 +1,4 @@
-"""Caddy: a Caddyfile with one route for clients with a certificate and one for the others."""
+"""Export for Caddy: a Caddyfile with separate routes for clients with and without a certificate."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _WRITERS = {
 }
 _LIMITS = (
     "needs version 2.11.4 or newer, which drops names with underscores",
-    "names with dots or other marks for hyphens reach the back end",
+    "names with dots or other marks in place of hyphens reach the back end",
     "sessions are resumed: only the JSON configuration can disable it",
-    "an expired certificate is passed on: the back end has to judge it",
+    "an expired certificate is forwarded: the back end must check it",
     "the verification result is not known",
     "a trailer field that the client announces reaches the back end, under any name",
     "control characters in a value reach the back end",
@@ -56,18 +56,20 @@ def render(plan: Plan) -> Exported:
     """
     limits = [*shared_limits(plan), *_LIMITS]
     if plan.trust in {Trust.SELF_SIGNED, Trust.EITHER}:
-        limits.append("any certificate is passed on, self-signed or issued")
+        limits.append("any certificate is forwarded, self-signed or issued")
     if plan.crl:
         limits.append("revocation lists are not read")
     names = plan.hosts or ("",)
-    sites = ", ".join(f"https://{name}:{place.port}" for name in names for place in plan.places)
+    sites = ", ".join(
+        f"https://{name}:{listener.port}" for name in names for listener in plan.listeners
+    )
     inner = "".join(f"    {line}\n" for line in [*_binds(plan), *_tls(plan), *_routes(plan)])
     head = comments(plan, limits) + _GLOBAL.format(head=plan.max_head)
     return f"{head}\n{sites} {{\n{inner}}}\n", tuple(limits)
 
 
 def _binds(plan: Plan) -> list[str]:
-    hosts = sorted({place.host for place in plan.places if place.host})
+    hosts = sorted({listener.host for listener in plan.listeners if listener.host})
     return [f"bind {' '.join(hosts)}"] if hosts else []
 
 

@@ -1,4 +1,4 @@
-"""The command ``x509proxy export``: one TOML file to another product's configuration."""
+"""The command ``x509proxy export``: from a TOML file to another product's configuration."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ RENDERERS: dict[str, Renderer] = {
 def export(product: str, path: str) -> Exported:
     """Return the configuration and the limits.
 
-    :raises SettingsError: the file is unfit, or the product cannot write a format.
+    :raises SettingsError: the file is invalid, or the product cannot write a format.
     """
     return RENDERERS[product](read_plan(product, path))

@@ -1,4 +1,4 @@
-"""Envoy: a static configuration with the certificate in a header of URL-encoded PEM."""
+"""Export for Envoy: a static configuration with the certificate as URL-encoded PEM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WRITERS = {
 _LIMITS = (
     "this configuration has not been run by its authors: check it with envoy --mode validate",
     "a client with an Ed25519 key is rejected by BoringSSL",
-    "an expired certificate is passed on: the back end has to judge it",
+    "an expired certificate is forwarded: the back end must check it",
     "the verification result is not known",
 )
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
@@ -32,9 +32,9 @@ Tree = dict[str, object]
 def render(plan: Plan) -> Exported:
     """Return the configuration, and the limits."""
     limits = (*shared_limits(plan), *_LIMITS)
-    listeners = [_listener(plan, at) for at in range(len(plan.places))]
+    listeners = [_listener(plan, at) for at in range(len(plan.listeners))]
     document = {"static_resources": {"listeners": listeners, "clusters": [_cluster(plan)]}}
-    # Every JSON document is a YAML document; the comments stand before it.
+    # A JSON document is a YAML document, and YAML has comments.
     return comments(plan, limits) + json.dumps(document, indent=2) + "\n", limits
 
 
@@ -51,14 +51,14 @@ def _address(host: str, port: int) -> Tree:
 
 
 def _listener(plan: Plan, at: int) -> Tree:
-    place = plan.places[at]
+    listener = plan.listeners[at]
     chain = {
         "transport_socket": _socket("envoy.transport_sockets.tls", _tls(plan)),
         "filters": [_socket("envoy.filters.network.http_connection_manager", _manager(plan))],
     }
     return {
         "name": f"x509proxy_{at}",
-        "address": _address(place.host or "::", place.port),
+        "address": _address(listener.host or "::", listener.port),
         "filter_chains": [chain],
     }
 

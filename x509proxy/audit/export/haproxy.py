@@ -1,4 +1,4 @@
-"""HAProxy: names removed by pattern, values built from the DER, and no shared connection."""
+"""Export for HAProxy: names removed by pattern, values from the DER, no shared connections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WRITERS = {
     Format.VERIFY: "",
     Format.VERDICT: "",
 }
-# ssl_c_verify is 0 without a certificate too: the result counts with ssl_c_used alone.
+# ssl_c_verify is 0 without a certificate too, so it counts only together with ssl_c_used.
 _RESULTS = {
     Format.VERIFY: ("NONE", "SUCCESS", "FAILED:%[ssl_c_verify]"),
     Format.VERDICT: ("NONE", "TRUSTED", "UNTRUSTED"),
@@ -43,7 +43,7 @@ _RESULTS = {
 _LIMITS = (
     "the chain of a client is not known, only its leaf",
     "URL-encoded PEM has one long line between the armour lines",
-    "requests in chunks are rejected with 411, since their trailer fields would be passed on",
+    "chunked requests are rejected with 411, since their trailer fields would be forwarded",
     "control characters in a value reach the back end",
 )
 
@@ -82,18 +82,18 @@ def _bind(plan: Plan) -> list[str]:
     options += "".join(f" crt {each.certificate}" for each in plan.identities)
     if plan.client_auth is not ClientAuth.NONE:
         mode = "required" if plan.verifies and plan.requires else "optional"
-        # A file of authorities is compulsory, even where all errors are ignored.
+        # HAProxy requires a file of authorities, even if all errors are ignored.
         options += f" verify {mode} ca-file {plan.ca or plan.identities[0].certificate}"
         options += "" if plan.verifies else " ca-ignore-err all crt-ignore-err all"
         options += " no-ca-names" + "".join(f" crl-file {file}" for file in plan.crl)
-    return [f"bind {place.host or '*'}:{place.port} {options}" for place in plan.places]
+    return [f"bind {listener.host or '*'}:{listener.port} {options}" for listener in plan.listeners]
 
 
 def _frontend(plan: Plan) -> str:
     hosts = " ".join(plan.hosts)
     misdirected = f"unless {{ req.hdr(host),host_only,lower -m str {hosts} }}"
     too_large = f"if {{ req.hdr_val(content-length) gt {plan.max_body} }}"
-    gone = (*plan.removed, "Forwarded", "X-Forwarded-For", "Upgrade")
+    removed = (*plan.removed, "Forwarded", "X-Forwarded-For", "Upgrade")
     lines = [
         *_bind(plan),
         "option http-restrict-req-hdr-names delete",
@@ -102,7 +102,7 @@ def _frontend(plan: Plan) -> str:
         f"http-request return status 413 {too_large}",
         *([f"http-request return status 421 {misdirected}"] if hosts else []),
         *_rejections(plan),
-        *(f"http-request del-header {name}" for name in gone),
+        *(f"http-request del-header {name}" for name in removed),
         "http-request set-header X-Forwarded-For %[src]",
         "http-request set-header X-Forwarded-Proto https",
     ]

@@ -1,4 +1,4 @@
-"""nginx: one server block, every header rule in its one location, and no session to resume."""
+"""Export for nginx: a server block with a single location, and no session resumption."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import attrs
 from x509proxy.audit.export.plan import (
     ERROR_JSON,
     Exported,
-    Place,
+    ListenAddress,
     Plan,
     authority,
     comments,
@@ -51,11 +51,11 @@ def render(plan: Plan) -> Exported:
     """Return the configuration for the ``http`` context, and the limits."""
     limits = [*shared_limits(plan), *_LIMITS]
     if any(field.form is Format.PEM for field in plan.fields):
-        # nginx has no PEM without line ends.
+        # nginx has no variable with PEM without line breaks.
         limits.append(_PEM_LIMIT)
         plan = attrs.evolve(plan, fields=tuple(map(_escaped, plan.fields)))
     if plan.trust is Trust.SELF_SIGNED:
-        limits.append("self-signed certificates are not told from unknown ones")
+        limits.append("self-signed and unknown certificates are treated alike")
     text = comments(plan, limits) + _MAPS + _upstream(plan) + _server(plan) + _other_hosts(plan)
     return text, tuple(limits)
 
@@ -69,13 +69,13 @@ def _upstream(plan: Plan) -> str:
     for each in plan.backends:
         unix = "unix:" if each.scheme is Scheme.UNIX else ""
         lines.append(f"    server {unix}{authority(each)};\n")
-    # No keepalive: a connection serves one client, and nothing is left on it for another.
+    # Without keepalive, each connection serves a single client.
     return f"\nupstream x509proxy_back_end {{\n{''.join(lines)}}}\n"
 
 
-def _listen(place: Place, default: str) -> str:
-    host = f"[{place.host}]" if ":" in place.host else place.host
-    return f"listen {host + ':' if host else ''}{place.port} ssl{default};"
+def _listen(listener: ListenAddress, default: str) -> str:
+    host = f"[{listener.host}]" if ":" in listener.host else listener.host
+    return f"listen {host + ':' if host else ''}{listener.port} ssl{default};"
 
 
 def _server(plan: Plan) -> str:
@@ -92,7 +92,7 @@ def _server(plan: Plan) -> str:
         "}",
     ]
     lines = [
-        *(_listen(place, default) for place in plan.places),
+        *(_listen(listener, default) for listener in plan.listeners),
         f"server_name {' '.join(plan.hosts) or '_'};",
         *_tls(plan),
         *_client(plan),
@@ -172,7 +172,7 @@ def _other_hosts(plan: Plan) -> str:
         return ""
     first = plan.identities[0]
     lines = [
-        *(_listen(place, " default_server") for place in plan.places),
+        *(_listen(listener, " default_server") for listener in plan.listeners),
         "server_name _;",
         f"ssl_certificate {first.certificate};",
         f"ssl_certificate_key {first.key};",

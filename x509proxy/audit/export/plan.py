@@ -1,4 +1,4 @@
-"""The settings that any terminator needs, as one frozen value."""
+"""The settings that every terminator needs, as one frozen value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
     "ERROR_JSON",
     "Exported",
     "Identity",
-    "Place",
+    "ListenAddress",
     "Plan",
     "Renderer",
     "authority",
@@ -44,16 +44,17 @@ Exported = tuple[str, tuple[str, ...]]
 
 
 @attrs.frozen
-class Place:
-    """An address and port to listen at; no ``host`` means all."""
+class ListenAddress:
+    """The address and port of a listener."""
 
     port: int
     host: str = ""
+    """An IP address. Empty for all."""
 
 
 @attrs.frozen
 class Identity:
-    """Files of a certificate chain and its key."""
+    """The files of a certificate chain and its key."""
 
     certificate: str
     key: str
@@ -61,11 +62,11 @@ class Identity:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """One terminator. ``limits``: the settings that no product is given."""
+    """The settings of a terminator. ``limits`` are sentences about those that are not exported."""
 
     product: str
     source: str
-    places: tuple[Place, ...]
+    listeners: tuple[ListenAddress, ...]
     identities: tuple[Identity, ...]
     fields: tuple[HeaderPlan, ...] = attrs.field(repr=False)
     backends: tuple[Backend, ...]
@@ -83,22 +84,22 @@ class Plan:
 
     @property
     def verifies(self) -> bool:
-        """Return whether only certificates of the authorities are passed on."""
+        """Return True if only certificates of the authorities are forwarded."""
         return self.trust is Trust.CA
 
     @property
     def encrypts(self) -> bool:
-        """Return whether the back ends are reached over TLS."""
+        """Return True if the connections to back ends use TLS."""
         return self.backends[0].scheme is Scheme.HTTPS
 
     @property
     def requires(self) -> bool:
-        """Return whether each client needs a certificate."""
+        """Return True if each client needs a certificate."""
         return self.client_auth is ClientAuth.REQUIRED
 
     @property
     def removed(self) -> tuple[str, ...]:
-        """The other headers to remove, without those that are written."""
+        """Return the other headers to remove, without those that are written."""
         written = {field.name.lower() for field in self.fields}
         return tuple(name.decode("ascii") for name in CLAIMS if name.lower() not in written)
 
@@ -109,23 +110,23 @@ Renderer = Callable[[Plan], Exported]
 def read_plan(product: str, path: str) -> Plan:
     """Return the plan of a TOML file.
 
-    :raises SettingsError: the file is unfit, or has no place that other products listen at.
+    :raises SettingsError: the file is invalid, or has no listener that can be exported.
     """
     settings = load_settings(path)
     found = load_configuration(settings, config=path)
     files = [(settings.certificate, settings.private_key)]
     files += [(each.certificate, each.private_key) for each in settings.certificates]
-    places, skipped = _places(each.endpoint for each in settings.places)
-    if not places:
+    listeners, skipped = _listeners(each.endpoint for each in settings.all_listeners)
+    if not listeners:
         raise SettingsError("listen: found no tcp endpoint, expected one for another product")
     if len({each.scheme is Scheme.HTTPS for each in found.backends}) > 1:
         raise SettingsError("backend: found some with https, expected all or none for an export")
     plan = Plan(
         product=product,
         source=Path(path).name,
-        places=places,
+        listeners=listeners,
         identities=tuple(Identity(str(one), str(key or one)) for one, key in files),
-        fields=tuple(plan for plan in found.rules.plans if plan.place == 1),
+        fields=tuple(plan for plan in found.rules.plans if plan.chain_index == 1),
         backends=found.backends,
         hosts=settings.client.allowed_hosts,
         client_auth=settings.client_certificate,
@@ -147,53 +148,54 @@ _WORD = re.compile(r"[A-Za-z0-9._/:@+,=\[\]-]*")
 
 
 def _check_words(plan: Plan) -> None:
-    """Check that no text of the settings ends a word or a line in a product's language.
+    """Check that no text of the settings could end a word or a line in a product's language.
 
-    :raises SettingsError: one of them might.
+    :raises SettingsError: a text has white space or special characters.
     """
     words = [word for each in plan.identities for word in (each.certificate, each.key)]
     words += [plan.ca or "", plan.upstream_ca, *plan.crl, *plan.hosts]
     words += [word for each in plan.backends for word in (each.host, each.path)]
-    words += [each.host for each in plan.places]
+    words += [each.host for each in plan.listeners]
     words += [field.value.decode("ascii") for field in plan.fields]
     if not all(map(_WORD.fullmatch, words)):
         raise SettingsError(
-            "export: found white space or a mark in a path or value, expected letters, digits and ._/:@+,=-"
+            "export: found white space or a special character in a path or value, "
+            "expected letters, digits and ._/:@+,=-"
         )
 
 
 _TCP = re.compile(r"tcp6?:(?:port=)?(\d+)((?::[^:=]+=(?:\\.|[^:\\])+)*)")
 
 
-def _places(endpoints: Iterable[str]) -> tuple[tuple[Place, ...], list[str]]:
-    places, skipped = [], []
+def _listeners(endpoints: Iterable[str]) -> tuple[tuple[ListenAddress, ...], list[str]]:
+    listeners, skipped = [], []
     for endpoint in endpoints:
         found = _TCP.fullmatch(endpoint)
         if found is None:
             kind = endpoint.partition(":")[0]
-            skipped.append(f"the endpoint {kind}: is left out, since only tcp is exported")
+            skipped.append(f"the endpoint {kind}: is omitted, since only tcp is exported")
             continue
         host = re.search(r":interface=((?:\\.|[^:\\])+)", found[2])
-        places.append(Place(int(found[1]), host[1].replace("\\", "") if host else ""))
-    return tuple(places), skipped
+        listeners.append(ListenAddress(int(found[1]), host[1].replace("\\", "") if host else ""))
+    return tuple(listeners), skipped
 
 
 _LEFT_OUT = {
-    "rules": "rules by path are left out: write them in the product's own language",
+    "rules": "rules by path are omitted: write them in the product's own language",
     "discovery": "the metadata is not rewritten",
-    "health": "health checks are left out",
-    "listeners": "the listeners' own client-certificate and PROXY protocol are left out",
+    "health": "health checks are omitted",
+    "listeners": "the listeners' own client-certificate and PROXY protocol are omitted",
 }
 
 
 def _unsupported(settings: ProxySettings, plans: tuple[HeaderPlan, ...]) -> Iterator[str]:
     yield from (limit for key, limit in _LEFT_OUT.items() if getattr(settings, key))
-    if any(plan.place > 1 for plan in plans):
-        yield "headers for the other certificates of a chain are left out"
+    if any(plan.chain_index > 1 for plan in plans):
+        yield "headers for the other certificates of a chain are omitted"
     if any(plan.maximum for plan in plans):
-        yield "the largest value of a header is not checked"
+        yield "the size of a header's value is not checked"
     if settings.upstream.certificate is not None:
-        yield "the certificate that is shown to back ends is left out"
+        yield "the proxy's certificate for back ends is omitted"
 
 
 def values(plan: Plan, writers: Mapping[Format, str]) -> list[tuple[str, Format, str]]:
@@ -216,7 +218,7 @@ def values(plan: Plan, writers: Mapping[Format, str]) -> list[tuple[str, Format,
 
 
 def pattern(name: str) -> str:
-    """Return a regular expression for a name in every spelling that a server may read as it."""
+    """Return a regular expression for all spellings that a server may treat as the name."""
     return "[^A-Za-z0-9]".join(re.split(r"[^A-Za-z0-9]", name))
 
 
@@ -224,17 +226,17 @@ def shared_limits(plan: Plan) -> tuple[str, ...]:
     """Return the limits that every product has for these settings."""
     return (
         *plan.limits,
-        "a forged header is removed, and not counted",
-        "the best-known headers for certificates are removed, not all that x509proxy removes",
+        "a forged header is removed and not counted",
+        "only the best-known headers for certificates are removed, while x509proxy removes more",
         "weak keys and huge certificates are not rejected by policy",
     )
 
 
 def comments(plan: Plan, limits: Iterable[str]) -> str:
-    """Return the head of the file: its origin, its secret, and the limits."""
+    """Return the comments at the beginning of the file: its origin, its secret, and the limits."""
     lines = [
         f"{plan.product}: exported from {plan.source} by x509proxy export",
-        "This file holds the header's name: keep it readable by its owner alone (mode 600).",
+        "This file contains the header's name: keep it readable by its owner only (mode 600).",
         "Audit the result: x509proxy audit --help",
         "Limits of this product:",
         *(f"- {limit}" for limit in limits),

@@ -1,4 +1,4 @@
-"""The probes by group; :data:`PROBES` holds all of them, in the order in which they run."""
+"""The probes by group. :data:`PROBES` has all of them, in the order in which they run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forged headers: names, syntax, other headers for certificates, and where requests go.
+"""Probes of forged headers: names, syntax, other certificate headers, methods and targets.
 
 Each template is sent without a client certificate and with one. A forged value is the victim's
 certificate in the format of the back end.
@@ -131,7 +131,7 @@ _MARKS = b".!#$%&'*+^`|~"
 
 
 def _marked(lab: Lab) -> Iterator[str]:
-    """Send the name with each other token character for its separators."""
+    """Send the name with each other token character in place of its separators."""
     separators = bytes.maketrans(b"-_", b"\0\0")
     for field in lab.target.fields:
         for mark in _MARKS:
@@ -141,7 +141,7 @@ def _marked(lab: Lab) -> Iterator[str]:
 
 
 def _comma(lab: Lab) -> Iterator[str]:
-    """Send a value that holds two, and an empty one before the forged one."""
+    """Send a value with two elements, and an empty value before the forged one."""
     yield from script(get(b"{name}: x, {forged}"), get(b"{name}:\r\n{name}: {forged}"))(lab)
 
 
@@ -229,7 +229,7 @@ _SYNTAX = (
     _Lines(
         "syntax-many-fields",
         _HIGH,
-        "The header is removed behind many other fields too.",
+        "The header is removed after many other fields too.",
         "RFC 9110 section 5.4",
         (b"\r\n".join([*(b"X-A%d: a" % at for at in range(80)), _FORGED]),),
     ),
@@ -254,11 +254,11 @@ _SYNTAX = (
 
 
 def _splitters(lab: Lab) -> Iterator[str]:
-    """Send the characters that some servers take for an end of line, within a value."""
+    """Send a value with the characters that some servers treat as a line end."""
     for mark in (b"\x0b", b"\x0c", b"\x1c", b"\x1e", b"\x85", b"\xc2\x85", b"\xe2\x80\xa8"):
         exchange = lab.send(get(b"X-A: a" + mark + b"{name}: {forged}"))
         for arrival in exchange.arrived:
-            # The other reader: str.splitlines(), as a server in Python may use it.
+            # A server in Python may use str.splitlines(), which splits at all of them.
             if mark in b"".join(arrival.values(b"x-a")):
                 yield f"X-A: found the control character {mark!r} at the back end, expected none"
 
@@ -291,7 +291,7 @@ _CONNECTION = (
     _Lines(
         "upgrade-h2c",
         _HIGH,
-        "An upgrade to h2c opens no way around the rules.",
+        "An upgrade to h2c does not bypass the rules.",
         "h2cSmuggler; CVE-2021-21295 (Netty)",
         (
             b"!"
@@ -306,7 +306,7 @@ _CONNECTION = (
     _Lines(
         "upgrade-websocket",
         _HIGH,
-        "An upgrade to WebSocket passes through the same rules.",
+        "The same rules apply to an upgrade to WebSocket.",
         "websocket smuggling (Mikhail Egorov, 2019)",
         (
             b"!"
@@ -378,19 +378,19 @@ _AT_ONCE = 60
 
 
 def _sibling(names: tuple[bytes, ...]) -> Script:
-    """Return a script that sends fields of these names, a limited number at once."""
+    """Return a script that sends fields with these names, a limited number per request."""
 
     def run(lab: Lab) -> Iterator[str]:
         others = [name for name in names if formats.folds(name) not in lab.folded]
         for at in range(0, len(others), _AT_ONCE):
             lines = [name + b": " + _VALUE for name in others[at : at + _AT_ONCE]]
             for arrival in lab.send(get(*lines)).arrived:
-                yield from _passed(arrival)
+                yield from _forwarded(arrival)
 
     return run
 
 
-def _passed(arrival: Arrival) -> Iterator[str]:
+def _forwarded(arrival: Arrival) -> Iterator[str]:
     for name, found in arrival.pairs:
         if _VALUE in found:
             shown = name.decode("latin-1")
@@ -427,7 +427,7 @@ def _traced(lab: Lab) -> Iterator[str]:
 
 
 def _tunnel(lab: Lab) -> Iterator[str]:
-    """Ask for a tunnel to the back end, and send a request through it."""
+    """Request a tunnel to the back end, and send a request through it."""
     for target in (b"{host}:443", b"127.0.0.1:80"):
         template = get(_FORGED, target=target, method=b"CONNECT")
         yield from judge.forged(lab, lab.send(template + get(_FORGED)))
@@ -475,7 +475,7 @@ def _given(lab: Lab) -> Iterator[str]:
 
 
 def _large(lab: Lab) -> Iterator[str]:
-    """Announce a body that is too large; the error response must not let the header through."""
+    """Announce a body that is too large. The header must not arrive despite the error response."""
     lines = (_FORGED, b"Connection: close", b"Content-Length: 99999999999")
     yield from script(message(*lines, method=b"POST"))(lab)
 
@@ -500,7 +500,7 @@ PROBES: tuple[Probe, ...] = (
         "name-comma",
         Group.NAMES,
         _CRITICAL,
-        "A value that holds two, and an empty first copy, are removed whole.",
+        "A value with two elements, and an empty first copy, are removed completely.",
         "Traefik and Keycloak 26.5: comma-joined values (keycloak#46395)",
         _comma,
         fix.NAMES,
@@ -510,7 +510,7 @@ PROBES: tuple[Probe, ...] = (
         "syntax-splitters",
         Group.SYNTAX,
         _LOW,
-        "Control characters that some servers take for an end of line do not pass.",
+        "Control characters that some servers treat as a line end do not arrive.",
         "RFC 9110 section 5.5",
         _splitters,
         fix.SYNTAX,
@@ -522,7 +522,7 @@ PROBES: tuple[Probe, ...] = (
             probe_id,
             Group.SIBLINGS,
             _LOW,
-            f"{', '.join(name.decode() for name in names)}: not passed on from clients.",
+            f"{', '.join(name.decode() for name in names)}: not forwarded from clients.",
             reference,
             _sibling(names),
             fix.SIBLINGS,
@@ -533,7 +533,7 @@ PROBES: tuple[Probe, ...] = (
         "sibling-known",
         Group.SIBLINGS,
         _LOW,
-        "No other header by which a known product tells of a certificate is passed on.",
+        "No certificate header of another known product is forwarded.",
         "the proxy's own corpus (x509proxy.forwarding.known_claims)",
         _sibling(KNOWN_CLAIMS),
         fix.SIBLINGS,
@@ -576,7 +576,7 @@ PROBES: tuple[Probe, ...] = (
     _target(
         "target-special",
         _CRITICAL,
-        "Paths that often have rules of their own keep this one.",
+        "The header is removed on paths that often have separate rules.",
         "nginx: proxy_set_header is not inherited",
         _on(*_SPECIAL),
     ),
@@ -604,14 +604,14 @@ PROBES: tuple[Probe, ...] = (
     _target(
         "target-error",
         _CRITICAL,
-        "A response of the terminator's own lets nothing through.",
+        "No forged header arrives despite an error response of the terminator.",
         "Apache CVE-2024-38473",
         _on(b"/%", b"/%zz", b"/" + b"a" * 6000, b"no-slash"),
     ),
     _target(
         "target-large",
         _HIGH,
-        "A body that is too large lets nothing through.",
+        "No forged header arrives with a body that is too large.",
         "RFC 9110 section 15.5.14",
         _large,
     ),
@@ -628,7 +628,7 @@ PROBES: tuple[Probe, ...] = (
     _target(
         "version-odd",
         _HIGH,
-        "Other versions of HTTP/1 let nothing through.",
+        "No forged header arrives with other versions of HTTP/1.",
         "RFC 9112 section 2.3",
         script(
             get(_FORGED, version=b"1.9"),

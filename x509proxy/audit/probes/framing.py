@@ -1,4 +1,4 @@
-"""Message framing: a body that one server reads as the next request, and pipelines."""
+"""Probes of message framing: request smuggling and pipelines."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _chunk(*starts: bytes) -> Script:
 
 
 def _pipelined(lab: Lab) -> Iterator[str]:
-    """Send two requests at once; each must have the identity of this connection."""
+    """Send two requests at once. Each must have the identity of this connection."""
     for client in ("", "client"):
         first = message(b"{name}: {forged}")
         exchange = lab.send(first + message(b"{name}: {forged}", b"Connection: close"), client)
@@ -68,7 +68,7 @@ def _pipelined(lab: Lab) -> Iterator[str]:
 
 
 def _after_error(lab: Lab) -> Iterator[str]:
-    """Send a request after one that must be rejected: nothing more may be served."""
+    """Send a request after one that must be rejected. It must not be served."""
     bad = b"GET / HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\nBad Name : x\r\n\r\n"
     for first in (bad, b"\0\0\0\r\n\r\n", b"GET /\r\n", message(b"Content-Length: x")):
         exchange = lab.send(first + _INNER)
@@ -81,7 +81,7 @@ def _after_error(lab: Lab) -> Iterator[str]:
 
 
 def _split_head(lab: Lab) -> Iterator[str]:
-    """Send a bad head in pieces: what follows the error response must not complete it."""
+    """Send a malformed head in pieces. Later bytes must not complete it after the error."""
     token, client = lab.token(), None
     pieces = [
         b"GET / HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\n",
@@ -94,7 +94,7 @@ def _split_head(lab: Lab) -> Iterator[str]:
         for piece in filled:
             connection.send(piece)
             reply += connection.read(lab.pace.quiet)
-        reply += connection.read(lab.pace.patience) if not reply else b""
+        reply += connection.read(lab.pace.response_seconds) if not reply else b""
         exchange = lab.exchange(connection, b"".join(filled), reply, client, token)
     yield from _judged(lab, exchange)
     if exchange.status >= 400 and exchange.arrived:
@@ -102,7 +102,7 @@ def _split_head(lab: Lab) -> Iterator[str]:
 
 
 def _body_request(lab: Lab) -> Iterator[str]:
-    """Send a request as a body with a sound length: it must stay a body."""
+    """Send a request as a body with a correct length. It must stay a body."""
     for method in (b"GET", b"POST", b"HEAD", b"OPTIONS"):
         inner = lab.fill(_INNER, token=b"a" * 21)
         lines = (b"Content-Length: %d" % len(inner), b"Connection: close")
@@ -110,7 +110,7 @@ def _body_request(lab: Lab) -> Iterator[str]:
 
 
 def _expect(lab: Lab) -> Iterator[str]:
-    """Announce a body with Expect, and send a request in its place."""
+    """Announce a body with Expect, and send a request instead."""
     inner = lab.fill(_INNER, token=b"a" * 21)
     lines = (b"Expect: 100-continue", b"Content-Length: %d" % len(inner))
     yield from _judged(lab, lab.send(message(*lines, body=_INNER, method=b"POST")))
@@ -176,7 +176,7 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "framing-length-odd",
         _CRITICAL,
-        "A length that is no decimal number is rejected.",
+        "A length that is not a decimal number is rejected.",
         "CVE-2023-40225 (HAProxy)",
         _size(b"0x0", b"", b"0_0", b"1e1", b"99999999999999999999999", b"0 0", b"\xb2"),
     ),
@@ -234,7 +234,7 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "framing-chunk-size",
         _CRITICAL,
-        "A chunk size that is no hexadecimal number is rejected.",
+        "A chunk size that is not a hexadecimal number is rejected.",
         "CVE-2022-24801 (Twisted)",
         _chunk(
             b"0x0\r\n\r\n",
@@ -283,7 +283,7 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "pipeline-after-error",
         _CRITICAL,
-        "After an error response nothing more of the connection is served.",
+        "No request is served on a connection after an error response.",
         "twisted/twisted#8250",
         _after_error,
     ),

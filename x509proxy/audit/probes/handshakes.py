@@ -1,4 +1,4 @@
-"""Handshakes: server names and hosts, versions, resumption, and certificates of all kinds."""
+"""Probes of handshakes: server names and hosts, versions, resumption, and certificates."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _hosts(*hosts: bytes) -> Script:
 
 
 def _given_names(lab: Lab) -> Iterator[str]:
-    """Show one name in the handshake and another in Host, for the names that were given."""
+    """Send one name in the handshake and another in Host, for each given name."""
     if not lab.target.other_names:
         raise NotApplicable("needs another name that the terminator serves: give --other-name")
     for name in lab.target.other_names:
@@ -61,7 +61,7 @@ def _given_names(lab: Lab) -> Iterator[str]:
 
 
 def _cut(**parameters: int) -> Script:
-    """Return a script of handshakes whose first message comes in pieces."""
+    """Return a script of handshakes with a first message in pieces."""
 
     def run(lab: Lab) -> Iterator[str]:
         for client in ("", "client"):
@@ -88,7 +88,7 @@ def _version(version: Version) -> Script:
 
 
 def _old(lab: Lab) -> Iterator[str]:
-    """Offer TLS 1.0 and 1.1 alone."""
+    """Offer only TLS 1.0 or 1.1."""
     for version in (Version.TLS_1_0, Version.TLS_1_1):
         with lab.connect(lab.tls(version=version)) as connection:
             if connection.ending is not Ending.REFUSED:
@@ -99,7 +99,7 @@ _BOTH = (Version.TLS_1_2, Version.TLS_1_3)
 
 
 def _resumed(lab: Lab, first: Tls, second: Tls) -> Iterator[Exchange]:
-    """Yield the exchange on a connection that resumes another, where the terminator resumes."""
+    """Yield the exchange on a resumed session, if the terminator resumes it."""
     shared = first.shared()
     with lab.connect(shared) as connection:
         lab.ask(connection, message(b"X-A: first"), first.client)
@@ -112,7 +112,7 @@ def _resumed(lab: Lab, first: Tls, second: Tls) -> Iterator[Exchange]:
 
 
 def _resumption_keeps(lab: Lab) -> Iterator[str]:
-    """Resume with the same certificate: the identity must be the same."""
+    """Resume with the same certificate. The identity must be the same."""
     for version in _BOTH:
         tls = lab.tls("client", version=version)
         for exchange in _resumed(lab, tls, tls):
@@ -120,7 +120,7 @@ def _resumption_keeps(lab: Lab) -> Iterator[str]:
 
 
 def _resumption_proves(lab: Lab) -> Iterator[str]:
-    """Resume with no key at hand: an identity without a new proof of possession."""
+    """Resume without a key. An identity would then have no new proof of possession."""
     for version in _BOTH:
         first, second = lab.tls("client", version=version), lab.tls(version=version)
         for exchange in _resumed(lab, first, second):
@@ -146,7 +146,7 @@ def _resumption_names(lab: Lab) -> Iterator[str]:
 
 
 def _renegotiation(lab: Lab) -> Iterator[str]:
-    """Ask for a second handshake on a connection of TLS 1.2."""
+    """Request a second handshake on a connection with TLS 1.2."""
     with lab.connect(lab.tls("client", version=Version.TLS_1_2)) as connection:
         if connection.ending is Ending.REFUSED:
             raise NotApplicable("the terminator does not offer TLS_1_2")
@@ -176,7 +176,7 @@ def _kind(*names: str) -> Script:
 
 
 def _odd(*names: str) -> Script:
-    """Return a script of clients whose certificate arrives, or whose request does not."""
+    """Return a script of clients whose certificate arrives if their request does."""
 
     def run(lab: Lab) -> Iterator[str]:
         for name in names:
@@ -188,8 +188,8 @@ def _odd(*names: str) -> Script:
     return run
 
 
-def _told(*names: str) -> Script:
-    """Return a script of clients that are served, or told in JSON why not."""
+def _explained(*names: str) -> Script:
+    """Return a script of clients that are served, or rejected with a JSON error."""
 
     def run(lab: Lab) -> Iterator[str]:
         for name in names:
@@ -200,12 +200,12 @@ def _told(*names: str) -> Script:
 
 
 def _injected(lab: Lab) -> Iterator[str]:
-    """Show names with line ends, quotes and armour: none of it may become a field or an element."""
+    """Send names with line ends, quotes and PEM armour, which must not begin fields or elements."""
     for name in ("line-name", "quote-name", "pem-name", "nul-name", "unicode-name"):
         exchange = lab.send(get(), name)
         for arrival in exchange.arrived:
             if arrival.values(b"x-audit-injected"):
-                yield f"{name}: found a field out of the subject's name, expected none"
+                yield f"{name}: found a field from the subject's name, expected none"
         for fault in judge.genuine(lab, exchange):
             yield f"{name}: {fault}"
 
@@ -231,7 +231,7 @@ def _chain(*names: str) -> Script:
 
 
 def _stolen(lab: Lab) -> Iterator[str]:
-    """Show the victim's certificate with another key."""
+    """Send the victim's certificate with another key."""
     stolen = lab.stolen()
     exchange = lab.send(get(), stolen)
     yield from judge.never_arrived(exchange)
@@ -262,56 +262,56 @@ PROBES: tuple[Probe, ...] = (
     _host(
         "sni-none",
         _CRITICAL,
-        "Without a server name the same rules hold.",
+        "The same rules apply without a server name.",
         "CVE-2025-66614 (Tomcat)",
         _names(lambda _: ""),
     ),
     _host(
         "sni-unknown",
         _CRITICAL,
-        "With an unknown server name the same rules hold.",
+        "The same rules apply to an unknown server name.",
         "CVE-2025-66614 (Tomcat)",
         _names(lambda _: "x509proxy-audit.invalid"),
     ),
     _host(
         "sni-case",
         _CRITICAL,
-        "A server name in upper case meets the same rules.",
+        "The same rules apply to a server name in upper case.",
         "CVE-2021-36371 (Emissary)",
         _names(str.upper),
     ),
     _host(
         "sni-below",
         _CRITICAL,
-        "Names below the server's own, as a wildcard would match, meet the same rules.",
+        "The same rules apply to names below the server's own, which a wildcard would match.",
         "CVE-2025-66614 (Tomcat)",
         _names(lambda name: f"audit.{name}"),
     ),
     _host(
         "host-other",
         _CRITICAL,
-        "A Host other than the server name meets the same rules, or status 421.",
+        "The same rules, or status 421, apply to a Host other than the server name.",
         "CVE-2025-66614 (Tomcat)",
         _hosts(b"Host: x509proxy-audit.invalid", b"Host: localhost", b"Host: 127.0.0.1"),
     ),
     _host(
         "host-case",
         _CRITICAL,
-        "A Host in upper case, with a final dot or a port, meets the same rules.",
+        "The same rules apply to a Host in upper case, with a final dot or with a port.",
         "RFC 9110 section 4.2.3",
         _hosts(b"Host: {HOST}", b"Host: {host}.", b"Host: {host}:8443"),
     ),
     _host(
         "host-twice",
         _HIGH,
-        "Two Host fields, or none, meet the same rules, or an error.",
+        "The same rules, or an error, apply to two Host fields or none.",
         "RFC 9112 section 3.2",
         _hosts(b"Host: {host}\r\nHost: other", b"Host: other\r\nHost: {host}", b"X-No-Host: x"),
     ),
     _host(
         "host-odd",
         _HIGH,
-        "A Host that is no host meets the same rules, or an error.",
+        "The same rules, or an error, apply to an invalid Host.",
         "RFC 9112 section 3.2",
         _hosts(
             b"Host: a b",
@@ -325,28 +325,28 @@ PROBES: tuple[Probe, ...] = (
     _host(
         "host-given",
         _CRITICAL,
-        "The names that were given (--other-name) meet the same rules.",
+        "The same rules apply to the given names (--other-name).",
         "Traefik CVE-2022-46153",
         _given_names,
     ),
     _host(
         "hello-segments",
         _CRITICAL,
-        "A ClientHello in small segments meets the same rules.",
+        "The same rules apply to a ClientHello in small segments.",
         "CVE-2026-53622 (Traefik)",
         _cut(segment=300),
     ),
     _host(
         "hello-fragments",
         _CRITICAL,
-        "A ClientHello in several records meets the same rules.",
+        "The same rules apply to a ClientHello in several records.",
         "RFC 8446 section 5.1",
         _cut(fragment=60),
     ),
     _tls(
         "tls-1.2",
         _CRITICAL,
-        "The rules hold with TLS 1.2.",
+        "The rules apply with TLS 1.2.",
         "RFC 8705 section 2",
         _version(Version.TLS_1_2),
         fix.CRYPTOGRAPHY,
@@ -354,7 +354,7 @@ PROBES: tuple[Probe, ...] = (
     _tls(
         "tls-1.3",
         _CRITICAL,
-        "The rules hold with TLS 1.3.",
+        "The rules apply with TLS 1.3.",
         "RFC 8705 section 2",
         _version(Version.TLS_1_3),
         fix.CRYPTOGRAPHY,
@@ -395,7 +395,7 @@ PROBES: tuple[Probe, ...] = (
     _tls(
         "authorities",
         _LOW,
-        "The CertificateRequest names no authorities, so that clients send what they have.",
+        "The CertificateRequest names no authorities, so clients send any certificate.",
         "nginx pull request 143; ingress-nginx#8813",
         _authorities,
         fix.CERTIFICATES,
@@ -490,45 +490,45 @@ PROBES: tuple[Probe, ...] = (
     _certificate(
         "rejection-validity",
         _LOW,
-        "A client with an expired certificate is served, or told in JSON why not.",
+        "A client with an expired certificate is served, or rejected with a JSON error.",
         "RFC 6749 section 5.2; kubernetes/ingress-nginx#8229",
-        _told("expired", "not-yet-valid"),
+        _explained("expired", "not-yet-valid"),
         fix.VALIDITY,
     ),
     _certificate(
         "rejection-usage",
         _LOW,
-        "A client with a certificate of wrong usage is served, or told in JSON why not.",
+        "A client with a certificate of wrong usage is served, or rejected with a JSON error.",
         "nginxinc/docker-nginx#175",
-        _told("server-usage"),
+        _explained("server-usage"),
         fix.VALIDITY,
     ),
     _certificate(
         "rejection-size",
         _LOW,
-        "A client with a huge certificate is served, or told in JSON why not.",
+        "A client with a huge certificate is served, or rejected with a JSON error.",
         "wso2/product-is#13917",
-        _told("huge"),
+        _explained("huge"),
         fix.LIMITS,
     ),
     _certificate(
         "certificate-injection",
         _CRITICAL,
-        "Line ends, quotes, NUL and armour in a subject change nothing.",
+        "Line ends, quotes, NUL and PEM armour in a subject have no effect.",
         "CVE-2026-27448 (pyOpenSSL), authentik and Keycloak XFCC readers",
         _injected,
     ),
     _certificate(
         "certificate-chain",
         _CRITICAL,
-        "The leaf is passed on, never another certificate that the client sent.",
+        "The leaf is forwarded, never another certificate that the client sent.",
         "CVE-2023-2422 (Keycloak)",
         _chain("with-victim", "issued-with-victim"),
     ),
     _certificate(
         "certificate-possession",
         _CRITICAL,
-        "A certificate without its key passes nothing.",
+        "No request arrives with a certificate without its key.",
         "RFC 8446 section 4.4.3",
         _stolen,
     ),

@@ -1,4 +1,4 @@
-"""Denial of service in small doses: each probe looks for a bound, and stops when it is found."""
+"""Probes for denial of service. Each looks for a limit, and stops when it is found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IDLE = 120
 
 
 def _slow_head(lab: Lab) -> Iterator[str]:
-    """Send a head byte by byte: a deadline must end the connection."""
+    """Send a head byte by byte. A deadline must end the connection."""
     with lab.connect(lab.tls()) as connection:
         end = time.monotonic() + lab.slow_seconds
         connection.send(b"GET / HTTP/1.1\r\nX-A: ")
@@ -46,14 +46,14 @@ def _long_head(lab: Lab) -> Iterator[str]:
 
 
 def _many_requests(lab: Lab) -> Iterator[str]:
-    """Send requests on one connection, without an end."""
+    """Send many requests on one connection."""
     request = b"GET / HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\n\r\n"
     token = lab.token()
     filled = lab.fill(request, token=token)
     with lab.connect(lab.tls()) as connection, contextlib.suppress(OSError):
         for _ in range(lab.many_requests):
             connection.send(filled)
-            if not connection.read(lab.pace.patience):
+            if not connection.read(lab.pace.response_seconds):
                 break
         else:
             if connection.ending is Ending.OPEN:
@@ -66,17 +66,22 @@ def _probe(probe_id: str, promise: str, reference: str, run: Script) -> Probe:
 
 
 PROBES: tuple[Probe, ...] = (
-    _probe("slow-head", "A head that never ends is cut.", "Slowloris (2009)", _slow_head),
+    _probe(
+        "slow-head",
+        "A deadline ends a connection with an unfinished head.",
+        "Slowloris (2009)",
+        _slow_head,
+    ),
     _probe(
         "many-fields",
-        "A head has a largest number of fields.",
+        "The number of fields in a head is limited.",
         "CVE-2026-49975 (HTTP/2 Bomb)",
         _many_fields,
     ),
-    _probe("long-head", "A head has a largest size.", "CVE-2018-12121 (Node.js)", _long_head),
+    _probe("long-head", "The size of a head is limited.", "CVE-2018-12121 (Node.js)", _long_head),
     _probe(
         "many-requests",
-        "A connection has a largest number of requests.",
+        "The number of requests on a connection is limited.",
         "RFC 9112 section 9.3",
         _many_requests,
     ),

@@ -1,4 +1,4 @@
-"""HTTP/2: pseudo-header fields, values that HTTP/1.1 cannot hold, and fields of connections."""
+"""Probes of HTTP/2: pseudo-header fields, values invalid in HTTP/1.1, connection fields."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ _INNER = b"GET /x HTTP/1.1\r\nHost: {host}\r\nX-Audit: {token}\r\n{name}: {forge
 
 @attrs.frozen
 class _Request:
-    """A request as a list of fields; ``pseudo``: those that begin with a colon."""
+    """A request over HTTP/2."""
 
     pairs: Pairs = ()
     method: bytes = b"GET"
     path: bytes = b"/"
     authority: bytes = b"{host}"
     before: Pairs = ()
+    """Fields before the pseudo-header fields."""
     body: bytes = b""
     trailers: Pairs = ()
 
     def fields(self) -> Pairs:
-        """Return all fields, the pseudo-header fields first."""
+        """Return all fields in the order of the request."""
         pseudo = (
             (b":method", self.method),
             (b":scheme", b"https"),
@@ -48,7 +49,7 @@ class _Request:
 
 
 def ask(lab: Lab, request: _Request, client: str = "") -> Exchange:
-    """Send a request over HTTP/2; return the exchange.
+    """Send a request over HTTP/2, and return the exchange.
 
     :raises NotApplicable: the terminator does not offer HTTP/2, or h2 is not installed.
     """
@@ -76,7 +77,7 @@ def _library() -> H2Connection:
         from h2.connection import H2Connection
     except ImportError:
         raise NotApplicable("h2 is not installed: pip install 'x509proxy[http2]'") from None
-    # Nothing is checked on the way out: what h2 would refuse to send is the subject.
+    # Without checks of sent fields, because the probes send fields that h2 would reject.
     return H2Connection(
         H2Configuration(
             client_side=True,
@@ -89,7 +90,7 @@ def _library() -> H2Connection:
 
 
 class _Conversation:
-    """One connection with one stream."""
+    """A connection with a single stream."""
 
     def __init__(self, connection: Connection, lab: Lab, token: bytes, http2: H2Connection) -> None:
         self._connection = connection
@@ -127,7 +128,7 @@ class _Conversation:
 
         status, body = 0, bytearray()
         pairs: Pairs = ()
-        while data := self._connection.read(self._lab.pace.patience):
+        while data := self._connection.read(self._lab.pace.response_seconds):
             try:
                 found = self._http2.receive_data(data)
             except ProtocolError:
@@ -187,7 +188,7 @@ def _never(*requests: _Request, names: tuple[bytes, ...] = ()) -> Script:
 
 
 def _authority(lab: Lab) -> Iterator[str]:
-    """Send a Host other than :authority; the back end must see one."""
+    """Send a Host other than :authority. The back end must receive one."""
     for request in (
         _Request(((b"host", b"other.invalid"),)),
         _Request(before=((b"host", b"other.invalid"),)),
@@ -199,11 +200,11 @@ def _authority(lab: Lab) -> Iterator[str]:
 
 
 def _crumbs(lab: Lab) -> Iterator[str]:
-    """Send a cookie in crumbs, as RFC 9113 section 8.2.3 allows: one field must arrive."""
+    """Send a cookie in several fields (RFC 9113 section 8.2.3). A single one must arrive."""
     request = _Request(((b"cookie", b"a=1"), (b"cookie", b"b=2")))
     for arrival in ask(lab, request, "client").arrived:
         if arrival.values(b"cookie") != [b"a=1; b=2"]:
-            yield "Cookie: found crumbs at the back end, expected one field"
+            yield "Cookie: found several fields at the back end, expected one"
 
 
 def _probe(probe_id: str, severity: Severity, promise: str, reference: str, run: Script) -> Probe:
@@ -312,7 +313,7 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "h2-connection",
         _HIGH,
-        "Fields of connections never reach the back end, and Connection removes nothing.",
+        "Connection fields never reach the back end, and Connection removes nothing.",
         "RFC 9113 section 8.2.2",
         _script(
             _Request(((b"connection", b"{lower}"),)),
@@ -356,7 +357,7 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "h2-cookies",
         _LOW,
-        "A cookie in crumbs arrives as one field.",
+        "A cookie in several fields arrives as one field.",
         "RFC 9113 section 8.2.3; CVE-2026-49975",
         _crumbs,
     ),

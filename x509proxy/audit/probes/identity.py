@@ -1,4 +1,4 @@
-"""The identity itself: its absence, encoding, shared connections, and other ways to it."""
+"""Probes of the identity: its absence, encoding, shared connections, and bypasses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from x509proxy.audit import remedies as fix
 from x509proxy.audit.lab import Exchange, Lab, get, message
 from x509proxy.audit.plain import open_plain
 from x509proxy.audit.probe import Group, NotApplicable, Probe, Remedies, Script, Severity, Watch
-from x509proxy.audit.recorder import Answer, Arrival, usual
+from x509proxy.audit.recorder import Arrival, Reply, usual
 from x509proxy.settings import Format
 
 __all__ = ["PROBES"]
@@ -54,14 +54,14 @@ def _value_other(lab: Lab) -> Iterator[str]:
 
 
 def _sticky(lab: Lab) -> Iterator[str]:
-    """Send a request with a certificate, then one without: nothing may remain."""
+    """Send a request with a certificate, then one without. Nothing may remain of the first."""
     for _ in range(3):
         lab.send(message(), "client")
         yield from judge.anonymous(lab, lab.send(get()))
 
 
 def _verified(lab: Lab) -> Iterator[str]:
-    """Look for a field that says "verified" of a connection without a certificate."""
+    """Look for a field that claims a verification on a connection without a certificate."""
     for arrival in lab.send(get()).arrived:
         for name, value in arrival.pairs:
             folded = formats.folds(name)
@@ -86,12 +86,12 @@ def _raw_values(lab: Lab) -> Iterator[tuple[str, bytes, Format, Exchange]]:
 
 
 def _exact(lab: Lab) -> Iterator[str]:
-    """Read the value exactly as the server does."""
+    """Parse the value exactly as the server does."""
     for name, value, form, exchange in _raw_values(lab):
         assert exchange.client is not None
         if formats.read(form, value) != exchange.client.digest:
             yield (
-                f"{name}: found a value that no reader of {form.value} reads, "
+                f"{name}: found a value that is not valid in the format {form.value}, "
                 "expected the certificate"
             )
 
@@ -105,7 +105,7 @@ def _plus(lab: Lab) -> Iterator[str]:
 
 def _folded(lab: Lab) -> Iterator[str]:
     """Look for a value on several lines."""
-    lab.require_recorder()  # An echo has read the lines already.
+    lab.require_recorder()  # An echo reports parsed fields only.
     for client in ("client", "rsa"):
         for arrival in lab.send(get(), client).arrived:
             head = arrival.raw.partition(b"\r\n\r\n")[0]
@@ -160,14 +160,14 @@ _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _EXTRA = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx-stolen!"
 
 
-def _badly(*answers: Answer) -> Script:
+def _badly(*replies: Reply) -> Script:
     """Return a script with a back end that responds badly, and another client after it."""
 
     def run(lab: Lab) -> Iterator[str]:
         recorder = lab.recorder
-        for answer in answers:
-            recorder.responder = lambda arrival, answer=answer: (  # type: ignore[misc]
-                answer if arrival.values(b"x-audit-bad") else None
+        for reply in replies:
+            recorder.responder = lambda arrival, reply=reply: (  # type: ignore[misc]
+                reply if arrival.values(b"x-audit-bad") else None
             )
             try:
                 lab.send(message(b"X-Audit-Bad: 1"), "client")
@@ -185,16 +185,17 @@ def _badly(*answers: Answer) -> Script:
     return run
 
 
-_NTLM = Answer(
-    b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM TlRMTVNTUAACAAAA\r\nContent-Length: 0\r\n\r\n"
+_NTLM = Reply(
+    b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM TlRMTVNTUAACAAAA\r\n"
+    b"Content-Length: 0\r\n\r\n"
 )
 
 
 def _bound(lab: Lab) -> Iterator[str]:
-    """Let the back end authenticate a connection (NTLM): no other client may be on it."""
+    """Let the back end authenticate a connection (NTLM), which no other client may use."""
     recorder = lab.recorder
 
-    def respond(arrival: Arrival) -> Answer | None:
+    def respond(arrival: Arrival) -> Reply | None:
         return _NTLM if arrival.values(b"authorization") else None
 
     recorder.responder = respond
@@ -216,13 +217,11 @@ def _reflected(lab: Lab) -> Iterator[str]:
     recorder = lab.recorder
     field = lab.target.fields[0]
 
-    def respond(arrival: Arrival) -> Answer:
+    def respond(arrival: Arrival) -> Reply:
         value = b"".join(arrival.values(field.name))
         lines = b"%b: %b\r\nVary: %b\r\n" % (field.name, value, field.name)
         plain = usual(arrival).data
-        return Answer(
-            plain.replace(b"\r\n\r\n", b"\r\n" + lines + b"\r\n", 1), usual(arrival).close
-        )
+        return Reply(plain.replace(b"\r\n\r\n", b"\r\n" + lines + b"\r\n", 1), usual(arrival).close)
 
     recorder.responder = respond
     try:
@@ -237,14 +236,14 @@ def _reflected(lab: Lab) -> Iterator[str]:
 
 
 def _direct(lab: Lab) -> Iterator[str]:
-    """Connect to the back end past the terminator."""
+    """Connect to the back end without the terminator."""
     if lab.target.direct is None:
         raise NotApplicable("needs the back end's own address: give --direct")
-    place = lab.target.direct
-    exchange = open_plain(lab, place, get(_FORGED))
+    back_end = lab.target.direct
+    exchange = open_plain(lab, back_end, get(_FORGED))
     if exchange is None:
         return
-    yield f"{place.host}:{place.port}: found the back end reachable, expected no connection"
+    yield f"{back_end.host}:{back_end.port}: found the back end reachable, expected no connection"
     yield from judge.forged(lab, exchange)
 
 
@@ -338,14 +337,14 @@ PROBES: tuple[Probe, ...] = (
     _absence(
         "absent-verified",
         _HIGH,
-        "No field says that a missing certificate was verified.",
+        "No field claims that a missing certificate was verified.",
         "HAProxy ssl_c_verify is 0 without one",
         _verified,
     ),
     _encoding(
         "encoding-exact",
         _HIGH,
-        "The server reads the certificate out of the header.",
+        "The server can parse the certificate in the header.",
         "tgies/client-certificate-auth#210",
         _exact,
     ),
@@ -390,11 +389,9 @@ PROBES: tuple[Probe, ...] = (
     _shared(
         "back-end-extra",
         _CRITICAL,
-        "A response too many is not sent to the next client.",
+        "An extra response is not sent to the next client.",
         "Desync attacks on responses (CVE-2022-36760, Apache)",
-        _badly(
-            Answer(_OK + _EXTRA), Answer(_OK.replace(b" 2", b" 0").removesuffix(b"ok") + _EXTRA)
-        ),
+        _badly(Reply(_OK + _EXTRA), Reply(_OK.replace(b" 2", b" 0").removesuffix(b"ok") + _EXTRA)),
     ),
     _shared(
         "back-end-broken",
@@ -402,23 +399,23 @@ PROBES: tuple[Probe, ...] = (
         "A broken response leaves nothing for the next client.",
         "RFC 9112 section 6.3",
         _badly(
-            Answer(
-                b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-                + _EXTRA
+            Reply(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"0\r\n\r\n" + _EXTRA
             ),
-            Answer(b"garbage\r\n\r\n" + _EXTRA),
-            Answer(_OK, close=True),
-            Answer(b"", close=True),
+            Reply(b"garbage\r\n\r\n" + _EXTRA),
+            Reply(_OK, close=True),
+            Reply(b"", close=True),
         ),
     ),
     _shared(
         "back-end-interim",
         _HIGH,
-        "An interim response is not taken for the final one.",
+        "An interim response is not treated as the final one.",
         "RFC 9110 section 15.2",
         _badly(
-            Answer(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + _EXTRA),
-            Answer(b"HTTP/1.1 100 Continue\r\n\r\n" + _EXTRA),
+            Reply(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + _EXTRA),
+            Reply(b"HTTP/1.1 100 Continue\r\n\r\n" + _EXTRA),
         ),
     ),
     _shared(
@@ -432,7 +429,7 @@ PROBES: tuple[Probe, ...] = (
     _shared(
         "response-name",
         _LOW,
-        "The header's name never comes back to the client.",
+        "The header's name is never sent to the client.",
         "RFC 9440 section 4: Vary",
         _reflected,
         fix.RESPONSES,
@@ -440,7 +437,7 @@ PROBES: tuple[Probe, ...] = (
     _reach(
         "direct",
         _CRITICAL,
-        "The back end cannot be reached past the terminator.",
+        "The back end cannot be reached without the terminator.",
         "RFC 9440 section 4; Mailu CVE-2026-85751",
         _direct,
     ),

@@ -1,5 +1,5 @@
-"""The HTML status page: works without scripts, refreshes itself where there are some.
+"""The HTML status page, rendered from a snapshot and the history of rates.
 
-:mod:`~.html` is the one place that escapes text. The page is rendered from a snapshot and the
-history of rates, and loads nothing from elsewhere.
+It works without scripts, loads nothing from elsewhere, and refreshes itself. :mod:`~.html` is the
+only module that escapes text.
 """

@@ -1,4 +1,4 @@
-"""What went on in the last minutes, as rates, out of snapshots that are taken at regular times: the status page's graphs."""
+"""Rates of the last minutes, from snapshots at regular intervals, for the page's graphs."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ __all__ = ["History", "Sample", "quantile"]
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What went on between two snapshots, by the second; ``at``: the later one's time; ``connections``: at that time.
-
-    ``failures``: handshakes; ``refused``, ``aborted``: exchanges that were not answered by a back end, or not whole.
-    ``milliseconds``: how long an answered exchange took on the average, 0 if there was none.
-    """
+    """Rates per second between two snapshots."""
 
     at: float
+    """Time of the later snapshot, in seconds since the epoch."""
     exchanges: float = 0.0
     refused: float = 0.0
+    """Rate of rejected requests."""
     aborted: float = 0.0
+    """Rate of aborted exchanges."""
     handshakes: float = 0.0
     failures: float = 0.0
+    """Rate of failed handshakes."""
     bytes_in: float = 0.0
     bytes_out: float = 0.0
     connections: int = 0
+    """Number of connections at the later snapshot."""
     milliseconds: float = 0.0
+    """Mean duration of a completed exchange. 0 if there was none."""
 
 
 class History:
-    """The last ``length`` samples, oldest first."""
+    """The latest ``length`` samples, oldest first."""
 
     def __init__(self, length: int = 150) -> None:
         self.samples: deque[Sample] = deque(maxlen=length)
@@ -41,7 +43,7 @@ class History:
         self._last: Snapshot | None = None
 
     def add(self, snapshot: Snapshot) -> None:
-        """Note what has happened since the snapshot before."""
+        """Add a sample of the time since the previous snapshot."""
         last, self._last = self._last, snapshot
         if last is not None and snapshot.taken > last.taken:
             self.samples.append(_sample(last, snapshot))
@@ -49,13 +51,17 @@ class History:
             self._durations.append(tuple(max(0, after - before) for before, after in pairs))
 
     def quantile(self, share: float, samples: int = 30) -> float | None:
-        """How many seconds so great a share of the answered exchanges took at the most, in the last so many samples."""
+        """Return a quantile of the durations in the latest samples, in seconds, or ``None``."""
         latest = [*self._durations][-samples:]
         return quantile(share, [sum(column) for column in zip(*latest, strict=True)])
 
 
 def quantile(share: float, bins: Sequence[int]) -> float | None:
-    """Seconds, from the bins of :data:`~x509proxy.monitoring.counters.BOUNDS`, evenly spread within one; ``None`` if all are empty."""
+    """Return a quantile, in seconds, from bins with the upper bounds ``counters.BOUNDS``.
+
+    Values are assumed to be evenly distributed within a bin. ``None`` means that all bins are
+    empty.
+    """
     wanted, below = share * sum(bins), 0.0
     ends = (*BOUNDS, BOUNDS[-1])
     for count, begin, end in zip(bins, (0.0, *BOUNDS), ends, strict=False):
@@ -68,10 +74,11 @@ def quantile(share: float, bins: Sequence[int]) -> float | None:
 def _sample(before: Snapshot, after: Snapshot) -> Sample:
     seconds = after.taken - before.taken
     old, new = before.counts, after.counts
-    answered = new.total("completed") - old.total("completed")
+    completed = new.total("completed") - old.total("completed")
+    duration = max(0.0, new.seconds - old.seconds)
 
     def rate(one: float, other: float) -> float:
-        # A worker's end may be heard of before its last counts are.
+        # A worker may end before its last counts are received, and the sum then shrinks.
         return round(max(0.0, other - one) / seconds, 3)
 
     return Sample(
@@ -84,9 +91,7 @@ def _sample(before: Snapshot, after: Snapshot) -> Sample:
         bytes_in=rate(old.bytes_in, new.bytes_in),
         bytes_out=rate(old.bytes_out, new.bytes_out),
         connections=after.connections,
-        milliseconds=round(max(0.0, new.seconds - old.seconds) / answered * 1000, 3)
-        if answered > 0
-        else 0.0,
+        milliseconds=round(duration / completed * 1000, 3) if completed > 0 else 0.0,
     )
 
 

@@ -1,4 +1,4 @@
-"""HTML and SVG out of plain values: the only place where the status page's texts are escaped."""
+"""HTML and SVG elements from plain values, with the escaping of all text of the status page."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["Markup", "graph", "join", "tag"]
 
-# Without an end of their own; the stroke closes those of SVG, and means nothing in HTML.
+# Elements without an end tag. The "/" closes those of SVG and has no effect in HTML.
 _VOID = frozenset({"meta", "line", "path", "rect"})
 
 
 class Markup(str):
-    """Text that is HTML already: only :func:`tag`, and what is ours, makes it."""
+    """Text that is HTML. Only :func:`tag`, :func:`join` and constants make it."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Markup:
-    """One element. Whatever is not :class:`Markup` is escaped, in it and in its attributes; empty attributes are left out.
+    """Return an element. Children and attributes are escaped unless they are :class:`Markup`.
 
-    A name that Python has taken is written with a line behind it (``class_``), and lines inside stand for hyphens.
+    Attributes with an empty value are omitted. A trailing underscore in a name is dropped
+    (``class_``), and underscores inside become hyphens.
     """
     fields = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
@@ -33,7 +34,7 @@ def tag(name: str, /, *children: object, **attributes: object) -> Markup:
 
 
 def join(children: Iterable[object]) -> Markup:
-    """Several, one behind the other."""
+    """Return the concatenation of several children, escaped likewise."""
     return Markup(
         "".join(
             child if isinstance(child, Markup) else html.escape(str(child)) for child in children
@@ -45,16 +46,19 @@ _WIDTH, _HEIGHT = 240, 40
 
 
 def graph(values: Sequence[float], length: int, label: str) -> Markup:
-    """A small graph of the newest values, the last of ``length`` at the right edge; its scale is that of the largest."""
+    """Return a small graph of the newest values, at most ``length``, the last at the right edge.
+
+    The largest value sets the scale.
+    """
     most = max(values, default=0.0)
     shown = values[-length:]
     step = _WIDTH / max(1, length - 1)
     points = [
         (
-            _WIDTH - (len(shown) - 1 - place) * step,
+            _WIDTH - (len(shown) - 1 - index) * step,
             _HEIGHT - 2 - (_HEIGHT - 4) * (value / most if most else 0.0),
         )
-        for place, value in enumerate(shown)
+        for index, value in enumerate(shown)
     ]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     drawn = [tag("line", class_="base", x1=0, x2=_WIDTH, y1=_HEIGHT - 1, y2=_HEIGHT - 1)]

@@ -1,7 +1,7 @@
-"""The status page: one document out of a snapshot and the last minutes' history, with nothing that is fetched from elsewhere.
+"""The status page as a single document, from a snapshot and the history of the last minutes.
 
-The server draws everything, graphs too, so that the page says all without a script; the script only puts in what has been drawn
-anew (``status.js``). So there is one place that knows what a row looks like, and one that escapes (:mod:`x509proxy.monitoring.status_page.html`).
+The server renders everything, with the graphs, so that the page is complete without a script. The
+script ``status.js`` only replaces it by newly rendered HTML.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "trusted-types 'none'",
     )
 )
-"""This style and this script, by their hashes, and nothing else: what should get past the escaping would not run."""
+"""Only this style and this script, by their hashes: injected HTML could not run a script."""
 
 
 def status_json(snapshot: Snapshot, history: History) -> bytes:
-    """The same as the page, for programs: docs/operations/status-page.rst has the fields."""
+    """Return the page's content as JSON. ``docs/operations/status-page.rst`` has the fields."""
     ready = {"ready": snapshot.ready, "p50": history.quantile(0.5), "p95": history.quantile(0.95)}
     return msgspec.json.encode(
         {**msgspec.structs.asdict(snapshot), **ready, "history": [*history.samples]}
@@ -59,7 +59,7 @@ def status_json(snapshot: Snapshot, history: History) -> bytes:
 
 
 def status_page(snapshot: Snapshot, history: History) -> bytes:
-    """The whole document, UTF-8."""
+    """Return the HTML document in UTF-8."""
     head = join(
         (
             tag("meta", charset="utf-8"),
@@ -81,7 +81,8 @@ def _sections(snapshot: Snapshot, history: History) -> Iterator[Markup]:
         at = time_of_day(snapshot.reload.failed)
         yield tag(
             "p",
-            f"The reload at {at} failed; what was loaded before serves on. {snapshot.reload.error}",
+            f"The reload at {at} failed; the old configuration stays in use. "
+            f"{snapshot.reload.error}",
             class_="notice",
         )
     elif snapshot.reload.note:
@@ -92,7 +93,7 @@ def _sections(snapshot: Snapshot, history: History) -> Iterator[Markup]:
 
 
 def _title(snapshot: Snapshot) -> str:
-    """Return the title, which several proxies' pages side by side differ by."""
+    """Return the title, with the host's name to distinguish the pages of several proxies."""
     return f"{snapshot.host} – x509proxy" if snapshot.host else "x509proxy"
 
 
@@ -111,16 +112,13 @@ def _header(snapshot: Snapshot) -> Markup:
 
 
 def _state(snapshot: Snapshot) -> Markup:
-    """What a balancer is told, in words."""
-    if snapshot.ready:
-        down = sum(backend.state == "down" for backend in snapshot.backends)
-        word, mood = (
-            (f"serving, {down} back end{'s' * (down > 1)} down", "warn")
-            if down
-            else ("serving", "good")
-        )
-    else:
+    """Return the state that ``/readyz`` reports, with more detail."""
+    if not snapshot.ready:
         word, mood = ("draining", "warn") if snapshot.draining else ("no back end is up", "bad")
+    elif down := sum(backend.state == "down" for backend in snapshot.backends):
+        word, mood = f"serving, {down} back end{'s' * (down > 1)} down", "warn"
+    else:
+        word, mood = "serving", "good"
     return tag("span", word, class_=f"pill {mood}")
 
 
@@ -133,7 +131,7 @@ def _footer() -> Markup:
     )
     links = [tag("a", name, href=path) for name, path in paths]
     stale = tag(
-        "span", "The proxy does not answer; this is what it said last.", id="stale", role="status"
+        "span", "The proxy does not respond; this is its last state.", id="stale", role="status"
     )
     return tag(
         "footer",

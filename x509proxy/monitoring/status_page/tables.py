@@ -1,4 +1,4 @@
-"""The status page's tables: each row a back end, a place to listen at, a certificate, a refusal, a client, or a worker."""
+"""The tables of the status page, from back ends and listeners to clients and workers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from x509proxy.monitoring.status_page.units import ago, count, span, time_of_day
 __all__ = ["tables"]
 
 _Head = tuple[str, str]
-"""A column's name and classes: ``main`` is the row's title on a phone, ``clip`` is cut where there is no room."""
+"""Name and CSS classes of a column.
+
+``main`` is the title of a row on a phone. ``clip`` is truncated if there is too little space.
+"""
 _DAY = 86400.0
-_SOON = 14 * _DAY
-_SHOWN = 15  # rows of what happens often; all there are is in the JSON
+_EXPIRES_SOON = 14 * _DAY
+_MAX_ROWS = 15  # of error responses and clients; the JSON has all
 
 
 def tables(snapshot: Snapshot) -> Iterator[Markup]:
-    """All of them, in the order of the page."""
+    """Yield all tables, in the order of the page."""
     now = snapshot.taken
     yield _section(
         "Back ends", "", _BACKEND, [_backend(row, snapshot) for row in snapshot.backends], "wide"
@@ -50,17 +53,17 @@ def tables(snapshot: Snapshot) -> Iterator[Markup]:
     )
     yield _section(
         "Latest error responses",
-        "equal ones together, newest first",
+        "grouped by status and reason, newest first",
         _REFUSAL,
-        [_refusal(same) for same in _grouped(snapshot.refusals)[:_SHOWN]],
+        [_refusal(same) for same in _grouped(snapshot.refusals)[:_MAX_ROWS]],
         "wide",
     )
-    note = "as clients showed them, latest first"
+    note = "as presented by clients, newest first"
     yield _section(
         "Client certificates",
         note,
         _CLIENT,
-        [_client(row, now) for row in snapshot.clients[:_SHOWN]],
+        [_client(row, now) for row in snapshot.clients[:_MAX_ROWS]],
         "wide",
     )
 
@@ -93,7 +96,7 @@ def _pill(word: str, mood: str) -> Markup:
 
 
 def _bar(part: int, whole: int) -> Markup:
-    """How much is used; the number beside it says the same."""
+    """Return a bar for a share. The number beside it has the same meaning for screen readers."""
     share = min(1.0, part / whole) if whole else 0.0
     drawn = tag("rect", width=round(72 * share, 1), height=6)
     return tag(
@@ -106,23 +109,32 @@ def _bar(part: int, whole: int) -> Markup:
 
 
 _BACKEND = (
-    ("Back end", "main clip fifth"), ("State", "short"), ("Busy", "number"), ("Idle", "number"), ("Waiting", "number"),
-    ("Requests", "number"), ("5xx", "number"), ("Failures", "number"), ("Checked", "short"), ("Last failure", "third"),
-)  # fmt: skip
+    ("Back end", "main clip fifth"),
+    ("State", "short"),
+    ("Busy", "number"),
+    ("Idle", "number"),
+    ("Waiting", "number"),
+    ("Requests", "number"),
+    ("5xx", "number"),
+    ("Failures", "number"),
+    ("Checked", "short"),
+    ("Last failure", "third"),
+)
 _STATES = {"up": "good", "slow": "warn", "down": "bad"}
 
 
 def _backend(row: BackendState, snapshot: Snapshot) -> Sequence[object]:
-    answers = snapshot.counts.exchanges.get(row.url, {})
-    statuses = [
-        (status, number) for of_outcome in answers.values() for status, number in of_outcome.items()
-    ]
+    outcomes = snapshot.counts.exchanges.get(row.url, {})
+    statuses = [pair for by_status in outcomes.values() for pair in by_status.items()]
     busy = tag("span", f"{count(row.busy)} of {count(row.connections)}", class_="of")
     word = "slow start" if row.state == "slow" else row.state
-    lasting = tag("span", f" {span(snapshot.taken - row.since)}", class_="since")
+    since = tag("span", f" {span(snapshot.taken - row.since)}", class_="since")
+    failure = row.reason or "–"
+    if row.failed and row.reason:
+        failure = f"{time_of_day(row.failed)} {row.reason}"
     return (
         row.url,
-        join((_pill(word, _STATES[row.state]), lasting)),
+        join((_pill(word, _STATES[row.state]), since)),
         join((_bar(row.busy, row.connections), busy)),
         count(row.idle + row.opening),
         f"{count(row.waiting)} of {count(row.queue)}",
@@ -130,24 +142,32 @@ def _backend(row: BackendState, snapshot: Snapshot) -> Sequence[object]:
         count(sum(number for status, number in statuses if status >= 500)),
         count(row.failures),
         ago(row.checked, snapshot.taken),
-        f"{time_of_day(row.failed)} {row.reason}"
-        if row.failed and row.reason
-        else row.reason or "–",
+        failure,
     )
 
 
 _LISTENER = (("Endpoint", "main clip half"), ("Certificate", "short"), ("PROXY header", "short"))
 _TOKENS = (
-    ("Issuer", "main clip half"), ("Level", "short"), ("Keys", "number"), ("Fetched", "short"), ("Pending", "number"),
-    ("Failed", "number"), ("Last error", "clip third"),
-)  # fmt: skip
+    ("Issuer", "main clip half"),
+    ("Level", "short"),
+    ("Keys", "number"),
+    ("Fetched", "short"),
+    ("Pending", "number"),
+    ("Failed", "number"),
+    ("Last error", "clip third"),
+)
 
 
 def _tokens(row: TokenState, now: float) -> Sequence[object]:
     return (
-        row.issuer or "–", row.level, count(row.keys), ago(row.fetched, now), count(row.pending), count(row.failures),
+        row.issuer or "–",
+        row.level,
+        count(row.keys),
+        ago(row.fetched, now),
+        count(row.pending),
+        count(row.failures),
         _pill(row.error, "warn") if row.error else "–",
-    )  # fmt: skip
+    )
 
 
 _EXPIRY = (
@@ -158,20 +178,25 @@ _EXPIRY = (
 
 
 def _expiry(row: CertificateState, now: float) -> Sequence[object]:
-    # A revocation list of a day's life is not old after an hour.
-    soon = min(_SOON, (row.ends - row.begins) / 4)
+    # A quarter of the validity, since some revocation lists are valid for a day only.
+    soon = min(_EXPIRES_SOON, (row.ends - row.begins) / 4)
     mood = "bad" if row.ends <= now else "warn" if row.ends - now < soon else ""
     return row.name, row.use, _pill(until(row.ends, now), mood) if mood else until(row.ends, now)
 
 
 _REFUSAL = (
-    ("Time", "short"), ("Times", "number"), ("Status", "short"), ("Reason", "main clip third"), ("Request", "clip third"), ("Client", "short line"),
+    ("Time", "short"),
+    ("Times", "number"),
+    ("Status", "short"),
+    ("Reason", "main clip third"),
+    ("Request", "clip third"),
+    ("Client", "short line"),
     ("Certificate", "clip fifth"),
-)  # fmt: skip
+)
 
 
 def _grouped(rows: Sequence[RefusalState]) -> list[list[RefusalState]]:
-    """Put those with the same status and reason together, in the order of each group's newest."""
+    """Return groups with the same status and reason, in the order of their newest rows."""
     groups: dict[tuple[int, str, str], list[RefusalState]] = {}
     for row in rows:
         groups.setdefault((row.status, row.code, row.detail), []).append(row)
@@ -196,24 +221,34 @@ def _request(row: RefusalState) -> str:
 
 
 def _of_several(values: Sequence[str]) -> str:
-    """Return the newest value, and the number of other ones."""
+    """Return the newest value and the number of different ones."""
     others = len(set(values)) - 1
     return f"{values[0]} and {others} more" if others else values[0]
 
 
 _CLIENT = (
-    ("Subject", "main clip third"), ("Verdict", "short"), ("Key", "short"), ("Thumbprint (x5t#S256)", "clip third"),
-    ("Ends", "short"), ("Requests", "number"), ("Last seen", "short"),
-)  # fmt: skip
+    ("Subject", "main clip third"),
+    ("Verdict", "short"),
+    ("Key", "short"),
+    ("Thumbprint (x5t#S256)", "clip third"),
+    ("Ends", "short"),
+    ("Requests", "number"),
+    ("Last seen", "short"),
+)
 _VERDICTS = {"TRUSTED": "good", "SELF_SIGNED": "", "UNTRUSTED": "warn"}
 
 
 def _client(row: ClientState, now: float) -> Sequence[object]:
+    verdict = row.verdict.replace("_", " ").lower()
     return (
-        row.subject or "(no subject)", _pill(row.verdict.replace("_", " ").lower(), _VERDICTS.get(row.verdict, "")),
-        row.key or "–", tag("code", row.thumbprint, title=row.thumbprint), until(row.ends, now) if row.ends else "–",
-        count(row.requests), ago(row.last, now),
-    )  # fmt: skip
+        row.subject or "(no subject)",
+        _pill(verdict, _VERDICTS.get(row.verdict, "")),
+        row.key or "–",
+        tag("code", row.thumbprint, title=row.thumbprint),
+        until(row.ends, now) if row.ends else "–",
+        count(row.requests),
+        ago(row.last, now),
+    )
 
 
 _WORKER = (

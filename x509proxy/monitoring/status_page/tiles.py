@@ -1,4 +1,4 @@
-"""The status page's figures: six with a graph, at its head, and the counters at its foot."""
+"""The figures of the status page: six tiles with a graph, and the lists of counters."""
 
 from __future__ import annotations
 
@@ -13,44 +13,53 @@ from x509proxy.monitoring.status_page.units import count, number, rate, seconds,
 
 __all__ = ["lists", "tiles"]
 
-_RECENT = 5  # samples, of which a figure is the mean: one alone would flicker
+_MEAN_SAMPLES = 5  # a figure is their mean, since a single sample varies too much
 
 
 def tiles(snapshot: Snapshot, history: History) -> Markup:
-    """Six figures, each with the last minutes."""
-    counts, last = snapshot.counts, _Recent(history)
-    refused, total = counts.total("rejected"), counts.total()
-    requests, handshake_succeeded, failed = (
-        last.rate(name) for name in ("exchanges", "handshakes", "failures")
-    )
-    (sent, unit), received = size(last.mean("bytes_out")), " ".join(size(last.mean("bytes_in")))
-    p50, p95 = seconds(history.quantile(0.5)), " ".join(seconds(history.quantile(0.95))).rstrip()
-    connections, most = count(snapshot.connections), count(snapshot.most_connections)
-    of_all = f"{number(100 * refused / total if total else 0)} %"
-    drawn = (
-        last.tile("Requests", requests, f"{count(total)} in all", "exchanges"),
-        last.tile(
+    """Return six figures, each with a graph of the last minutes."""
+    counts, recent = snapshot.counts, _Recent(history)
+    rejected, total = counts.total("rejected"), counts.total()
+    share = f"{number(100 * rejected / total if total else 0)} %"
+    p95 = " ".join(seconds(history.quantile(0.95))).rstrip()
+    failed = recent.rate("failures")
+    sent, unit = size(recent.mean("bytes_out"))
+    received = " ".join(size(recent.mean("bytes_in")))
+    return tag(
+        "div",
+        recent.tile("Requests", recent.rate("exchanges"), f"{count(total)} in all", "exchanges"),
+        recent.tile(
             "Error responses",
-            last.rate("refused"),
-            f"{count(refused)} in all, {of_all}",
+            recent.rate("refused"),
+            f"{count(rejected)} in all, {share}",
             "refused",
             alarm=True,
         ),
-        last.tile("Duration, median", p50, f"95 % within {p95}", "milliseconds"),
-        last.tile(
+        recent.tile(
+            "Duration, median",
+            seconds(history.quantile(0.5)),
+            f"95 % within {p95}",
+            "milliseconds",
+        ),
+        recent.tile(
             "Handshakes",
-            handshake_succeeded,
+            recent.rate("handshakes"),
             "none failed" if failed[0] == "0" else f"{' '.join(failed)} failed",
             "handshakes",
         ),
-        last.tile("Connections", (connections, ""), f"of {most}", "connections"),
-        last.tile("Bodies sent", (sent, f"{unit}/s"), f"{received}/s received", "bytes_out"),
+        recent.tile(
+            "Connections",
+            (count(snapshot.connections), ""),
+            f"of {count(snapshot.most_connections)}",
+            "connections",
+        ),
+        recent.tile("Bodies sent", (sent, f"{unit}/s"), f"{received}/s received", "bytes_out"),
+        class_="tiles",
     )
-    return tag("div", *drawn, class_="tiles")
 
 
 class _Recent:
-    """The samples, and what is made of them."""
+    """The samples of a history, with their means and graphs."""
 
     def __init__(self, history: History) -> None:
         self._samples = [*history.samples]
@@ -60,7 +69,7 @@ class _Recent:
         return [getattr(sample, field) for sample in self._samples]
 
     def mean(self, field: str) -> float:
-        latest = self._values(field)[-_RECENT:]
+        latest = self._values(field)[-_MEAN_SAMPLES:]
         return sum(latest) / len(latest) if latest else 0.0
 
     def rate(self, field: str) -> tuple[str, str]:
@@ -79,38 +88,35 @@ class _Recent:
 
 
 def lists(snapshot: Snapshot) -> Markup:
-    """What has been counted since the start."""
+    """Return the counters since the start."""
     counts = snapshot.counts
+    without_status = {code.label for code in Code if not code.status}
+    errors = {key: n for key, n in counts.refusals.items() if key not in without_status}
+    aborted = {key: n for key, n in counts.refusals.items() if key in without_status}
     groups = (
-        ("Answers", _classes(counts)),
+        ("Responses", _status_classes(counts)),
         ("Certificates", counts.verdicts),
-        ("Handshakes", {**counts.handshakes, **_worded(counts.handshake_failures)}),
-        ("Error responses", _worded(_refusals(counts, answered=True))),
-        ("Not answered", _worded(_refusals(counts, answered=False))),
-        (
-            "Limits and forgeries",
-            {
-                "forged headers": counts.forged,
-                "odd header names": counts.invalid_header_names,
-                **counts.limits_met(),
-                **{
-                    f"dropped lines, {log} log": lines
-                    for log, lines in counts.log_lines_dropped.items()
-                    if lines
-                },
-            },
-        ),
+        ("Handshakes", {**counts.handshakes, **_in_words(counts.handshake_failures)}),
+        ("Error responses", _in_words(errors)),
+        ("Aborted requests", _in_words(aborted)),
+        ("Limits and forgeries", _limits(counts)),
     )
     inside = [tag("div", tag("h3", name), _list(rows), class_="list") for name, rows in groups]
     title = tag("h2", "Counters", tag("small", "since the start"))
     return tag("section", title, tag("div", *inside, class_="lists"), class_="wide")
 
 
-def _refusals(counts: Counts, *, answered: bool) -> dict[str, int]:
-    """Return the codes that clients were answered with, or those of exchanges that were cut short."""
-    cut = {code.label for code in Code if not code.status}
+def _limits(counts: Counts) -> dict[str, int]:
+    dropped = {
+        f"dropped lines, {log} log": lines
+        for log, lines in counts.log_lines_dropped.items()
+        if lines
+    }
     return {
-        label: found for label, found in counts.refusals.items() if (label in cut) is not answered
+        "forged headers": counts.forged,
+        "invalid header names": counts.invalid_header_names,
+        **counts.exceeded_limits(),
+        **dropped,
     }
 
 
@@ -121,20 +127,18 @@ def _list(rows: Mapping[str, int]) -> Markup:
     return tag("dl", *pairs)
 
 
-def _classes(counts: Counts) -> dict[str, int]:
-    """By the first digit, whoever answered; those that nobody answered apart."""
+def _status_classes(counts: Counts) -> dict[str, int]:
+    """Return the number of responses by the first digit of the status."""
     table = dict.fromkeys(("2xx", "3xx", "4xx", "5xx"), 0)
     for outcomes in counts.exchanges.values():
         for statuses in outcomes.values():
-            for status, number_ in statuses.items():
-                name = f"{status // 100}xx" if status else "no answer"
-                table[name] = table.get(name, 0) + number_
+            for status, found in statuses.items():
+                name = f"{status // 100}xx" if status else "no response"
+                table[name] = table.get(name, 0) + found
     return table
 
 
-def _worded(counts: Mapping[str, int]) -> dict[str, int]:
-    """The most frequent first, in words."""
-    return {
-        name.replace("_", " "): counts[name]
-        for name in sorted(counts, key=lambda name: -counts[name])
-    }
+def _in_words(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts with spaces in the labels, the largest first."""
+    by_count = sorted(counts, key=lambda name: -counts[name])
+    return {name.replace("_", " "): counts[name] for name in by_count}

@@ -1,4 +1,4 @@
-"""Numbers and times as people read them: three digits that matter, and a unit."""
+"""Formatting of numbers and times for people, with three significant digits and a unit."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def count(value: int) -> str:
-    """A whole number, in groups of three."""
+    """Return an integer in groups of three digits."""
     return f"{value:,}"
 
 
 def number(value: float) -> str:
-    """Something that is measured: ``0``, ``0.25``, ``3.1``, ``42``, ``1,250``."""
+    """Return a measured value, such as ``0``, ``0.25``, ``3.1``, ``42`` or ``1,250``."""
     if value == 0 or value >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
 
 
 def rate(value: float) -> tuple[str, str]:
-    """So many a second: the number, and its unit."""
+    """Return a rate per second and its unit."""
     return number(value), "/s"
 
 
 def size(value: float) -> tuple[str, str]:
-    """Bytes: the number, and its unit (powers of 1000)."""
+    """Return a number of bytes in a larger unit (powers of 1000), and the unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
             return number(value), unit
@@ -36,14 +36,14 @@ def size(value: float) -> tuple[str, str]:
 
 
 def seconds(value: float | None) -> tuple[str, str]:
-    """How long an exchange takes: the number, and its unit; a stroke for nothing known."""
+    """Return a duration and its unit, or a dash if it is unknown."""
     if value is None:
         return "–", ""
     return (number(value), "s") if value >= 0.9995 else (number(value * 1000), "ms")
 
 
 def span(value: float) -> str:
-    """A time that passes, by its largest unit and the next: ``3 d 4 h``, ``12 min``, ``8 s``."""
+    """Return a time span in its largest unit and the next, such as ``3 d 4 h`` or ``8 s``."""
     whole = max(0, int(value))
     if whole >= 2 * _DAY:
         days, rest = divmod(whole, _DAY)
@@ -54,17 +54,17 @@ def span(value: float) -> str:
 
 
 def ago(then: float, now: float) -> str:
-    """How long something is past; a stroke if it never was."""
+    """Return the time since an event, or a dash if there was none (0)."""
     if not then:
         return "–"
     return "now" if now - then < 1 else f"{span(now - then)} ago"
 
 
 def until(then: float, now: float) -> str:
-    """How long something is to come, or past."""
+    """Return the time until an event, or since it."""
     return f"in {span(then - now)}" if then > now else f"{span(now - then)} ago"
 
 
 def time_of_day(then: float) -> str:
-    """In UTC, as the logs have it."""
+    """Return the time of day in UTC."""
     return datetime.fromtimestamp(then, UTC).strftime("%H:%M:%S")

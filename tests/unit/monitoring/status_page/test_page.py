@@ -98,7 +98,7 @@ class Document(SynchronousTestCase):
         """A reload that failed is said at the top, with its sentence, until one succeeds."""
         failed = ReloadState(loaded=1.0, failed=3600.0, error="ca: <none>")
         self.assertIn(
-            "The reload at 01:00:00 failed; what was loaded before serves on. ca: &lt;none&gt;",
+            "The reload at 01:00:00 failed; the old configuration stays in use. ca: &lt;none&gt;",
             page(snapshot(reload=failed)),
         )
         self.assertNotIn(
@@ -264,8 +264,8 @@ class Rows(SynchronousTestCase):
         lists = {part.partition("</h3>")[0]: part for part in text.split("<h3>")[1:]}
         self.assertIn("head too large", lists["Error responses"])
         self.assertNotIn("client left", lists["Error responses"])
-        self.assertIn("client left", lists["Not answered"])
-        self.assertNotIn("head too large", lists["Not answered"])
+        self.assertIn("client left", lists["Aborted requests"])
+        self.assertNotIn("head too large", lists["Aborted requests"])
 
     def test_clients(self) -> None:
         """A client's row: subject, verdict, thumbprint, how often, when last."""
@@ -364,7 +364,7 @@ class Figures(SynchronousTestCase):
         document = page(snapshot(counts=counters.counts()))
         found = dict(re.findall(r"<dt[^>]*>(.*?)</dt><dd>(.*?)</dd>", document))
         expected = {
-            "2xx": "2", "4xx": "1", "5xx": "1", "no answer": "1", "NONE": "5", "queue full": "1", "client left": "1",
+            "2xx": "2", "4xx": "1", "5xx": "1", "no response": "1", "NONE": "5", "queue full": "1", "client left": "1",
             "upstream.max-queued-requests": "1", "client.max-connections": "1", "forged headers": "0",
         }  # fmt: skip
         self.assertEqual(expected, {name: found.get(name) for name in expected})
