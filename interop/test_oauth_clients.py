@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from interop.authlib_stage import AuthlibStage
 from interop.clients import BIN, PAGE, SHELL
 from interop.downloads import NIMBUS
 from interop.oidc import x5t
 from interop.recipes import filled, recipe
 from interop.stage import ClientFiles
-from interop.test_authlib import AuthlibStage
 
 _GO = 26
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import attrs
 from twisted.internet.threads import deferToThread
 
+from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase
+from tests.support.notify_socket import NotifySocket
 from tests.support.raw_tls import read_reply, until
-from tests.system.test_service import ROOT, TWISTD, Daemon, DaemonTestCase
-from tests.unit.service.test_sd_notify import Ear
 
 _CLIENTS = 4
 _SECONDS = 6.0
@@ -42,7 +42,7 @@ class Tally:
 class Holder:
     """The socket, and the program that hands it to a service when the first client comes, as systemd does."""
 
-    def __init__(self, program: str, ear: Ear) -> None:
+    def __init__(self, program: str, ear: NotifySocket) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
         self._program = program
         self._ear = ear
@@ -127,11 +127,11 @@ class Client(threading.Thread):
 class Restart(DaemonTestCase):
     timeout = 120
 
-    def hold(self) -> tuple[Holder, Ear]:
+    def hold(self) -> tuple[Holder, NotifySocket]:
         program = shutil.which("systemd-socket-activate")
         if program is None:
             self.skipTest("systemd-socket-activate is not here")
-        ear = Ear()
+        ear = NotifySocket()
         self.addCleanup(ear.close)
         holder = Holder(program, ear)
         self.addCleanup(holder.socket.close)
@@ -149,7 +149,7 @@ class Restart(DaemonTestCase):
             *rest,
         ]
 
-    async def heard(self, ear: Ear, word: str) -> None:
+    async def heard(self, ear: NotifySocket, word: str) -> None:
         await until(lambda: any(word in said for said in ear.heard()), 30, pause=0.02)
 
     async def restarts(self, *more: str) -> None:

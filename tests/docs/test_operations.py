@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.monitoring.test_access_log_format import EXCHANGE, fields
+from tests.support.exchanges import EXCHANGE, fields
 from x509proxy.config.loader import load_settings
 from x509proxy.exchange import Outcome
 from x509proxy.monitoring.access_log_format import access_json, access_line

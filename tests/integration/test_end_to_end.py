@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import KINDS, pair
-from tests.unit.test_endpoint import TLS_VERSIONS, curl, reactor, server_files, write_private
+from tests.support.endpoints import TLS_VERSIONS, curl, reactor, server_files, write_private
 from x509proxy.certificates.pem_files import new_header_name, read_identity
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.exchange import Exchange, Outcome

@@ -14,8 +14,7 @@ from tests.fuzz import differential
 from tests.fuzz.campaign import run
 from tests.fuzz.mutator import LARGEST, Mutator, read_seeds
 from tests.fuzz.play import cut
-from x509proxy.forwarding import forwarded_fields as forwarding
-from x509proxy.forwarding import sanitizer as headers
+from x509proxy.forwarding import forwarded_fields, sanitizer
 from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.http1 import body, messages, request_parser, response_parser
 from x509proxy.upstream import connection as upstream
@@ -52,12 +51,12 @@ class GoingRed(SynchronousTestCase):
 
     def test_forgeries(self) -> None:
         """A proxy that does not remove what clients claim is found out."""
-        self.patch(headers, "drop_claims", lambda pairs, _: (list(pairs), 0))
+        self.patch(sanitizer, "drop_claims", lambda pairs, _: (list(pairs), 0))
         self.expect_found("requests", "certificate header")
 
     def test_missing_header(self) -> None:
         """So is one that forgets the certificate."""
-        self.patch(forwarding, "identity", lambda *_: ())
+        self.patch(forwarded_fields, "identity", lambda *_: ())
         self.expect_found("requests", "certificate header")
 
     def test_framing(self) -> None:
@@ -66,12 +65,12 @@ class GoingRed(SynchronousTestCase):
         def drop_nothing(pairs: Pairs) -> Pairs:
             return pairs
 
-        self.patch(headers, "drop_hop_by_hop", drop_nothing)
+        self.patch(sanitizer, "drop_hop_by_hop", drop_nothing)
         self.expect_found("requests", "refuses")
 
     def test_secrets(self) -> None:
         """So is one that hands on whatever the back end says."""
-        self.patch(headers, "contains_secret", lambda *_: False)
+        self.patch(sanitizer, "contains_secret", lambda *_: False)
         self.expect_found("answers", "the secret name")
 
     def test_cut_short(self) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.threads import deferToThread
 
-from tests.integration.test_pki import PkiTestCase, value_of
 from tests.support.certificates import Pair, pair
+from tests.support.pki import PkiTestCase, value_of
 from tests.support.raw_tls import HEADER, Reply, get, read_reply
 from x509proxy.certificates.pem_files import new_header_name
 

@@ -10,10 +10,10 @@ from OpenSSL import SSL
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import Desk, RequestTransport
-from tests.system.test_service import Files, parse
-from tests.system.test_workers import ParentReactor
-from tests.unit.transport.test_tls_stream import StreamTestCase
+from tests.support.memory import RecordingHandler, RequestTransport
+from tests.support.parent_reactor import ParentReactor
+from tests.support.services import ProxyFiles, parse_options
+from tests.support.tls_streams import StreamTestCase
 from x509proxy.downstream.factory import ProxyFactory, TlsFactory
 from x509proxy.monitoring.counters import Counters
 from x509proxy.service.ipc import (
@@ -108,7 +108,7 @@ class OldHandshakes(StreamTestCase):
 class Limits(SynchronousTestCase):
     def connect(self, settings: ClientSettings, times: int = 2) -> dict[str, int]:
         clock, counters = Clock(), Counters()
-        factory = ProxyFactory(Desk(), Deadlines(clock), settings, counters)
+        factory = ProxyFactory(RecordingHandler(), Deadlines(clock), settings, counters)
         for _ in range(times):
             self.addCleanup(RequestTransport(clock).attach(factory.buildProtocol(None)).lose)
         self.assertEqual(1, factory.connections)
@@ -137,7 +137,7 @@ class OverTls(StreamTestCase):
         """A connection that is not taken is not counted among the handshakes that failed."""
         counters = Counters()
         owner = ProxyFactory(
-            Desk(), Deadlines(Clock()), ClientSettings(max_connections=1), counters
+            RecordingHandler(), Deadlines(Clock()), ClientSettings(max_connections=1), counters
         )
         self.connect(owner)
         self.factory._connections.watch = counters
@@ -155,7 +155,7 @@ class Wired(SynchronousTestCase):
     """With ``[admin]`` everybody is told; without, nobody."""
 
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
+        self.files = ProxyFiles(self.mktemp())
         self.reactor = ParentReactor()
         for number in (signal.SIGHUP, signal.SIGUSR1):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
@@ -172,7 +172,7 @@ class Wired(SynchronousTestCase):
             {more}
             {admin}
         """
-        options = parse("--config", str(self.files.write("proxy.toml", text.encode())))
+        options = parse_options("--config", str(self.files.write("proxy.toml", text.encode())))
         assert options.configuration is not None
         return ProxyService(options.configuration, self.reactor)
 

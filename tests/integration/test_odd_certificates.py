@@ -6,14 +6,11 @@ refused, and the next client is served. What ``cryptography`` does not make is p
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
-import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -28,22 +25,20 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from OpenSSL import SSL
 from tlslite.utils.python_rsakey import Python_RSAKey  # type: ignore[import-untyped]
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_tls_attacks import (
-    ML_DSA_SCHEMES,
-    VERSIONS,
-    Attack,
-    AttackTestCase,
-    Heard,
-    Key,
-    ml_dsa_attack,
-    pem_header,
-    real_key,
-)
 from tests.support import certificates as samples
+from tests.support.certificate_parts import (
+    ISSUER,
+    TIMES,
+    certificate,
+    costly_chain,
+    elements,
+    handshake_cost,
+    parts_of,
+    with_signature,
+)
 from tests.support.certificates import (
     EXTENSIONS,
     SERIAL,
@@ -57,7 +52,18 @@ from tests.support.certificates import (
     with_part,
 )
 from tests.support.raw_tls import HEADER, get
-from tests.unit.transport.test_tls_context import accept, pump, server_context
+from tests.support.tls_attacks import (
+    ML_DSA_SCHEMES,
+    VERSIONS,
+    Attack,
+    AttackTestCase,
+    Key,
+    Observed,
+    ml_dsa_attack,
+    pem_header,
+    real_key,
+)
+from tests.support.tls_memory import server_context
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict, thumbprint
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.header_rules import HeaderRules
@@ -65,10 +71,8 @@ from x509proxy.forwarding.presets import HeaderPlan
 from x509proxy.http1.errors import Code
 from x509proxy.monitoring.access_log_format import access_line
 from x509proxy.settings import Format, KeyType, PolicySettings, Trust, Validity
-from x509proxy.transport.tls_context import ServerConnections, peer_certificate
 
 PASSED, REFUSED, ENDED = "passed on", "refused", "ended"
-ISSUER, TIMES, ALGORITHM = 3, 4, 2
 
 
 @attrs.frozen
@@ -78,27 +82,6 @@ class Sample:
     der: bytes
     key: Any = attrs.field(repr=False)
     more: tuple[bytes, ...] = attrs.field(default=(), repr=False)
-
-
-def elements(der: bytes) -> list[bytes]:
-    """The parts of a certificate: what is signed, with which algorithm, the signature."""
-    return samples._elements(samples._content(der))
-
-
-def parts_of(der: bytes) -> list[bytes]:
-    """The parts of what is signed."""
-    return samples._elements(samples._content(elements(der)[0]))
-
-
-def with_signature(der: bytes, signature: bytes, algorithm: str | None = None) -> bytes:
-    """The certificate with another signature, by another algorithm if one is given."""
-    signed, signed_with, _ = elements(der)
-    if algorithm is not None:
-        signed_with = tlv(0x30, oid(algorithm), b"\x05\x00")
-        parts = parts_of(der)
-        parts[ALGORITHM] = signed_with
-        signed = tlv(0x30, *parts)
-    return tlv(0x30, signed, signed_with, tlv(0x03, b"\0", signature))
 
 
 def of_version_1(der: bytes, end: int) -> bytes:
@@ -382,7 +365,7 @@ class HurtingTestCase(AttackTestCase):
         """From now on this policy."""
         self.proxy.resource._policy = policy
 
-    async def show(self, found: Sample, version: str) -> tuple[str, Heard]:
+    async def show(self, found: Sample, version: str) -> tuple[str, Observed]:
         """What becomes of it; and that nothing else does."""
         self.back_end.received.clear()
         self.back_end.requests.clear()
@@ -717,40 +700,6 @@ class EveryTrust(HurtingTestCase):
 # What it costs.
 
 
-def certificate(
-    subject: str, issuer: str, public_key: bytes = b"", *extensions: x509.ExtensionType
-) -> bytes:
-    """A certificate of the samples' key, or of another one."""
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name.from_rfc4514_string(subject))
-        .issuer_name(x509.Name.from_rfc4514_string(issuer))
-        .public_key(samples._key("P-256").public_key())
-        .serial_number(7)
-        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
-    )
-    for value in extensions or (x509.BasicConstraints(ca=False, path_length=None),):
-        builder = builder.add_extension(value, critical=True)
-    der = builder.sign(samples._key("P-256"), hashes.SHA256()).public_bytes(Encoding.DER)
-    return with_part(der, SPKI, public_key) if public_key else der
-
-
-@functools.cache
-def dear_chain(links: int = 70) -> tuple[bytes, ...]:
-    """A leaf, and issuers behind it whose RSA keys make each signature as dear to check as can be; 92 KB."""
-    sha256_with_rsa = "1.2.840.113549.1.1.11"
-    public_key, may_issue = (
-        samples.rsa_spki(3072, (1 << 3070) + 1),
-        x509.BasicConstraints(ca=True, path_length=None),
-    )
-    chain = [certificate("CN=leaf", "CN=0")]
-    chain += [
-        certificate(f"CN={link}", f"CN={link + 1}", public_key, may_issue) for link in range(links)
-    ]
-    return tuple(with_signature(der, b"\x01" * 384, sha256_with_rsa) for der in chain)
-
-
 @functools.cache
 def dear_names(links: int = 25) -> tuple[bytes, ...]:
     """A leaf with 2900 names, and issuers that exclude 360 others each; 62 KB."""
@@ -769,63 +718,24 @@ def dear_subject() -> tuple[bytes, ...]:
     return (with_part(certificate("CN=a", "CN=a"), SUBJECT, name(b"x", count=7000)),)
 
 
-def handshake_cost(
-    shown: tuple[bytes, ...], times_over: int = 3, authorities: tuple[Pair, ...] = ()
-) -> float:
-    """Seconds of the processor for the server's side of one handshake, and for what is made of its certificate; the least."""
-    return min(_one_handshake(shown, authorities) for _ in range(times_over))
-
-
-def _one_handshake(shown: tuple[bytes, ...], authorities: tuple[Pair, ...]) -> float:
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_cipher_list(b"ALL:@SECLEVEL=0")
-    context.use_certificate(x509.load_der_x509_certificate(shown[0]))
-    context.use_privatekey(samples._key("P-256"))
-    for der in shown[1:]:
-        context.add_extra_chain_cert(x509.load_der_x509_certificate(der))
-    server, client = (
-        accept(ServerConnections(server_context(authorities=authorities))),
-        SSL.Connection(context, None),
-    )
-    server.set_accept_state()
-    client.set_connect_state()
-    cost = 0.0
-    for _ in range(4):
-        _step(client)
-        pump(client, server)
-        began = time.process_time()
-        _step(server)
-        cost += time.process_time() - began
-        pump(server, client)
-    began = time.process_time()
-    found = peer_certificate(server)
-    assert found is not None
-    return cost + time.process_time() - began
-
-
-def _step(connection: SSL.Connection) -> None:
-    with contextlib.suppress(SSL.WantReadError):
-        connection.do_handshake()
-
-
 class Cost(SynchronousTestCase):
     # Measured: 12 to 14 times what an ordinary one costs; 47 where there is an authority.
     def expect_bounded(
         self, shown: tuple[bytes, ...], most: float = 40.0, authorities: tuple[Pair, ...] = ()
     ) -> None:
         ordinary = handshake_cost((certificate("CN=a", "CN=a"),), 10)
-        dear = handshake_cost(shown, authorities=authorities)
+        dear = handshake_cost(shown, server_context=server_context(authorities=authorities))
         self.assertLess(
             dear / ordinary, most, f"{dear * 1000:.1f} ms, an ordinary one {ordinary * 1000:.2f} ms"
         )
 
     def test_chain(self) -> None:
         """A chain of issuers with dear keys costs no more than some ordinary handshakes: nobody follows it to its end."""
-        self.expect_bounded(dear_chain())
+        self.expect_bounded(costly_chain())
 
     def test_chain_beside_an_authority(self) -> None:
         """Nor where there is an authority, to whom a chain may lead."""
-        self.expect_bounded(dear_chain(), 120.0, (authority(),))
+        self.expect_bounded(costly_chain(), 120.0, (authority(),))
 
     def test_names(self) -> None:
         """Names to be compared with what a chain excludes cost no more either."""

@@ -10,143 +10,29 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
-from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration import test_odd_certificates as hurting
+from tests.support.certificate_parts import certificate, costly_chain, handshake_cost
 from tests.support.certificates import Pair, pair
-from tests.support.raw_tls import HEADER, Reply, get, read_reply, until
-from tests.system.test_service import context_of
-from tests.unit.certificates.test_trust_store import make_crl, pem_of
+from tests.support.crls import crl_pem, make_crl
+from tests.support.pki import ROOT, VERSIONS, PkiTestCase, value_of
+from tests.support.raw_tls import HEADER, get, read_reply, until
+from tests.support.services import tls_context_of
 from x509proxy.certificates.pem_files import Identity
-from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
-from x509proxy.config.loader import load_configuration, load_settings
-from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import ClientAuth
-from x509proxy.testing import RecordingBackEnd, header_value
 from x509proxy.transport.tls_context import make_context
 
-VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
-ROOT = pair(subject="CN=root", ca=True)
 BETWEEN = pair(subject="CN=between", issuer=ROOT, ca=True)
 BELOW = pair("RSA 2048", "CN=below", issuer=BETWEEN, ca=True)
-
-
-def value_of(client: Pair | SelfSigned) -> bytes:
-    """The client's certificate as the back end is to see it."""
-    return header_value(SelfSigned(client.certificate, client.private_key))
-
-
-class PkiTestCase(TestCase):
-    """A service from a TOML file, between clients in threads and a recording back end."""
-
-    timeout = 60
-    MORE = 'trust = "ca"\nca = "ca.pem"\n'
-
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
-        self.server = make_self_signed(KeyKind.EC, "main", names=["main.example"], server=True)
-        self.write("header.txt", HEADER.encode())
-        self.write_server("server", self.server)
-        self.write_ca(ROOT)
-        self.back_end = RecordingBackEnd(reactor)
-        self.addCleanup(self.back_end.stop)
-
-    def write(self, name: str, content: bytes) -> None:
-        (self.folder / name).write_bytes(content)
-        (self.folder / name).chmod(0o600)
-
-    def write_server(self, name: str, made: SelfSigned) -> None:
-        self.write(f"{name}.pem", made.certificate_pem)
-        self.write(f"{name}.key", made.key_pem)
-
-    def write_ca(self, *authorities: Pair) -> None:
-        self.write(
-            "ca.pem", b"".join(one.certificate.public_bytes(Encoding.PEM) for one in authorities)
-        )
-
-    def start(self, more: str = "", listen: str = '"tcp:0:interface=127.0.0.1"') -> ProxyService:
-        """Start the service; it is stopped after the test."""
-        text = f"""
-            listen = {listen}
-            certificate = "server.pem"
-            private-key = "server.key"
-            header-file = "header.txt"
-            backend = "http://127.0.0.1:{self.back_end.port}"
-            client.drain-timeout = 0.2
-        """
-        self.write("proxy.toml", f"{text}\n{more or self.MORE}".encode())
-        self.service = ProxyService(
-            load_configuration(load_settings(str(self.folder / "proxy.toml"))), reactor
-        )
-        self.service.startService()
-        self.addCleanup(self.service.stopService)
-        return self.service
-
-    def connect(
-        self,
-        client: Pair | None,
-        chain: Sequence[Pair] = (),
-        name: str | None = None,
-        version: str = "TLSv1.3",
-        place: int = 0,
-    ) -> ssl.SSLSocket:
-        """A connection that trusts anybody, to look at whom it has got itself."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        context.minimum_version = context.maximum_version = VERSIONS[version]
-        context.set_alpn_protocols(["http/1.1"])
-        if client is not None:
-            path = self.folder / "client.pem"
-            path.write_bytes(
-                client.pem + b"".join(one.certificate.public_bytes(Encoding.PEM) for one in chain)
-            )
-            context.load_cert_chain(path)
-        port: Any = self.service.addresses[place]
-        return context.wrap_socket(
-            socket.create_connection(("127.0.0.1", port.port), 10), server_hostname=name
-        )
-
-    async def ask(
-        self, client: Pair | None, chain: Sequence[Pair] = (), **more: Any
-    ) -> tuple[Reply, bytes | None]:
-        """The answer on a new connection, and the certificate of whoever gave it."""
-
-        def run() -> tuple[Reply, bytes | None]:
-            with self.connect(client, chain, **more) as connection:
-                self.assertEqual("http/1.1", connection.selected_alpn_protocol())
-                connection.sendall(get())
-                return read_reply(connection), connection.getpeercert(binary_form=True)
-
-        answer: tuple[Reply, bytes | None] = await deferToThread(run)
-        return answer
-
-    async def passes(self, client: Pair, chain: Sequence[Pair] = (), **more: Any) -> None:
-        """The back end sees this very certificate, once."""
-        before = len(self.back_end.requests)
-        reply, _ = await self.ask(client, chain, **more)
-        self.assertEqual((200, before + 1), (reply.status, len(self.back_end.requests)), reply.body)
-        self.assertEqual([value_of(client)], self.back_end.requests[-1].values(HEADER))
-
-    async def refused(
-        self, words: str, client: Pair, chain: Sequence[Pair] = (), **more: Any
-    ) -> None:
-        """The client is told why, and the back end hears nothing."""
-        before = len(self.back_end.requests)
-        reply, _ = await self.ask(client, chain, **more)
-        self.assertEqual((401, before), (reply.status, len(self.back_end.requests)))
-        self.assertIn(words, reply.body.decode())
 
 
 class Authorities(PkiTestCase):
@@ -171,7 +57,7 @@ class Authorities(PkiTestCase):
 
     async def test_either(self) -> None:
         """``either`` passes on self-signed certificates too, lists or none, and with the verdict for whoever wants it."""
-        self.write("crl.pem", pem_of(make_crl(ROOT)))
+        self.write("crl.pem", crl_pem(make_crl(ROOT)))
         verdict = '[[headers]]\nname = "X-Verdict"\nformat = "verdict"'
         self.start(f'trust = "either"\nca = "ca.pem"\ncrl = "crl.pem"\n{verdict}')
         for client, word in (
@@ -203,7 +89,7 @@ class ListsTestCase(PkiTestCase):
         between: Sequence[Pair] = (),
         days: tuple[float, float] = (-1, 7),
     ) -> None:
-        self.write("root.crl", pem_of(make_crl(ROOT, *root)))
+        self.write("root.crl", crl_pem(make_crl(ROOT, *root)))
         self.write("between.crl", make_crl(BETWEEN, *between, days=days).public_bytes(Encoding.DER))
 
 
@@ -254,9 +140,9 @@ class Reload(ListsTestCase):
         await self.passes(self.CLIENT)
         self.write_lists(root=[self.CLIENT])
         await self.passes(self.CLIENT)
-        before = context_of(self.service)
+        before = tls_context_of(self.service)
         os.kill(os.getpid(), signal.SIGHUP)
-        await until(lambda: context_of(self.service) is not before)
+        await until(lambda: tls_context_of(self.service) is not before)
         await self.refused(self.REVOKED, self.CLIENT)
 
     async def test_open_connection(self) -> None:
@@ -290,8 +176,8 @@ class Reload(ListsTestCase):
         stranger = make_crl(pair(subject="CN=stranger", ca=True))
         for name, content in (
             ("root.crl", b"broken"),
-            ("root.crl", pem_of(stranger)),
-            ("root.crl", pem_of(make_crl(ROOT, signer=BETWEEN))),
+            ("root.crl", crl_pem(stranger)),
+            ("root.crl", crl_pem(make_crl(ROOT, signer=BETWEEN))),
             ("between.crl", b""),
             ("ca.pem", b"broken"),
             ("second.pem", self.server.certificate_pem),
@@ -448,14 +334,11 @@ def server_context(trusted: TrustStore) -> SSL.Context:
 
 def list_cost(entries: int) -> tuple[int, float, float, int]:
     """Of a list: its bytes of DER, seconds of a handshake without and with it, bytes of memory that a context takes for it."""
-    crl, issued = long_list(ROOT, entries), hurting.certificate("CN=issued", "CN=root")
+    crl, issued = long_list(ROOT, entries), certificate("CN=issued", "CN=root")
     bare, begun = server_context(TrustStore((ROOT.certificate,))), memory()
     context = server_context(TrustStore((ROOT.certificate,), (crl,)))
     taken = memory() - begun
-    costs = []
-    for each in (bare, context):
-        with patch.object(hurting, "server_context", lambda each=each, **_: each):
-            costs.append(hurting.handshake_cost((issued,), 10))
+    costs = [handshake_cost((issued,), 10, each) for each in (bare, context)]
     return len(crl.public_bytes(Encoding.DER)), costs[0], costs[1], taken
 
 
@@ -473,13 +356,12 @@ class Cost(SynchronousTestCase):
     # Measured: 47 to 49 times what an ordinary one costs with a depth of 4, with or without lists; 102 with 10.
     def test_chain(self) -> None:
         """With lists of every name that a hostile chain gives itself, its cost stays bounded by ``ca-depth``."""
-        ordinary = hurting.handshake_cost((hurting.certificate("CN=a", "CN=a"),), 10)
+        ordinary = handshake_cost((certificate("CN=a", "CN=a"),), 10)
         named = [pair(subject=f"CN={number}", ca=True) for number in range(12)]
         authorities, crls = tuple(one.certificate for one in named), tuple(map(make_crl, named))
         for depth, most in ((4, 120.0), (10, 240.0)):
             context = server_context(TrustStore(authorities, crls, depth))
-            self.patch(hurting, "server_context", lambda context=context, **_: context)
-            dear = hurting.handshake_cost(hurting.dear_chain())
+            dear = handshake_cost(costly_chain(), server_context=context)
             self.assertLess(
                 dear / ordinary,
                 most,

@@ -17,12 +17,12 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_pki import PkiTestCase, value_of
 from tests.support.certificates import pair
-from tests.support.memory import GET, Desk, RequestTransport, reply
+from tests.support.memory import GET, RecordingHandler, RequestTransport, reply
+from tests.support.names import NAME
+from tests.support.pki import PkiTestCase, value_of
+from tests.support.proxy_headers import FOUR, LINE, SIX, binary, header, line
 from tests.support.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
-from tests.unit.certificates.test_pem_files import NAME
-from tests.unit.transport.test_proxy_protocol import FOUR, LINE, SIX, binary, header, line
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.endpoint_strings import private_socket
@@ -64,7 +64,7 @@ class ProxiedTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.desk = Desk()
+        self.desk = RecordingHandler()
         self.desk.then = reply
         self.owner = ProxyFactory(self.desk, Deadlines(self.clock), self.SETTINGS)
         context = make_context(
@@ -407,7 +407,8 @@ class Places(SynchronousTestCase):
 
     def test_nothing_without_it(self) -> None:
         """A place without it has the factory that it had before."""
-        connections, owner = ServerConnections(None), ProxyFactory(Desk(), Deadlines(Clock()))  # type: ignore[arg-type]
+        connections = ServerConnections(None)  # type: ignore[arg-type]
+        owner = ProxyFactory(RecordingHandler(), Deadlines(Clock()))
         factory = stream_factory(connections, owner, ListenerSettings(endpoint="tcp:1"))
         use_place(factory, ListenerSettings(endpoint="tcp:1"))
         self.assertIs(TlsFactory, type(factory))

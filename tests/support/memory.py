@@ -51,11 +51,11 @@ __all__ = [
     "RULES",
     "Attempt",
     "BackEnd",
-    "Borrower",
-    "Desk",
     "Proxy",
+    "RecordingHandler",
+    "RecordingSource",
+    "RecordingWaiter",
     "RequestTransport",
-    "Source",
     "TlsWire",
     "post",
     "reply",
@@ -191,7 +191,7 @@ class TlsWire(RequestTransport):
         return self._handle
 
 
-class Source:
+class RecordingSource:
     """Where an answer comes from: it keeps what it is told."""
 
     def __init__(self) -> None:
@@ -207,7 +207,7 @@ class Source:
         self.told.append("gone")
 
 
-class Desk:
+class RecordingHandler:
     """What stands behind a channel: it keeps the requests, and does ``then`` with each, which is nothing of note at first."""
 
     def __init__(self) -> None:
@@ -228,7 +228,7 @@ def reply(request: Request, body: bytes = b"ok") -> None:
     request.finish()
 
 
-class Borrower:
+class RecordingWaiter:
     """One who needs a connection for one exchange: it keeps what it is told.
 
     It does ``at_once`` when it is connected, ``then`` when it gets the answer's head, and ``finally_`` when all is over.
@@ -237,8 +237,8 @@ class Borrower:
 
     def __init__(
         self,
-        at_once: Callable[[Borrower], object] = id,
-        finally_: Callable[[Borrower], object] = id,
+        at_once: Callable[[RecordingWaiter], object] = id,
+        finally_: Callable[[RecordingWaiter], object] = id,
         *,
         streams: bool = False,
     ) -> None:
@@ -246,12 +246,12 @@ class Borrower:
         self.told: list[object] = []
         self.refusals: list[ErrorResponse] = []
         self.connections: list[Connection] = []
-        self.then: Callable[[Borrower], object] = id
+        self.then: Callable[[RecordingWaiter], object] = id
         self._at_once = at_once
         self._finally = finally_
 
     def __repr__(self) -> str:
-        return f"<Borrower {self.told} {self.refusals}>"
+        return f"<RecordingWaiter {self.told} {self.refusals}>"
 
     @property
     def connection(self) -> Connection:

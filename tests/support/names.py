@@ -13,3 +13,6 @@ def secret_name(label: str) -> str:
     """Return the same name for the same label, as random as those of ``x509proxy secret``."""
     digest = base64.b64encode(hashlib.sha512(label.encode()).digest()).decode("ascii")
     return "Sec-Client-X509-Cert-" + re.sub(r"[^A-Za-z0-9]", "", digest)[:32]
+
+
+NAME = secret_name("test_pem_files")

@@ -4,85 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
-import socketserver
 import ssl
 import subprocess
 import sys
 import threading
-import zlib
-from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path
 from typing import BinaryIO
 
 from twisted.internet.threads import deferToThread
 
+from tests.support.bulk_server import (
+    BLOCK,
+    MIB,
+    BulkHandler,
+    BulkServer,
+    blocks,
+    checksum,
+    high_water,
+)
+from tests.support.daemons import TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import until
-from tests.system.test_service import TWISTD, Daemon, DaemonTestCase
 
-MIB = 1 << 20
 SIZE = 300  # MiB
 GROWTH = 16  # MiB
-# Not one that a compressor, or a shifted buffer, would leave as it is.
-BLOCK = os.urandom(MIB - 1) + b"\n"
-
-
-def blocks(count: int) -> Iterator[bytes]:
-    return (BLOCK for _ in range(count))
-
-
-def checksum(pieces: Iterator[bytes]) -> tuple[int, int]:
-    """How many bytes, and which."""
-    size = crc = 0
-    for piece in pieces:
-        size, crc = size + len(piece), zlib.crc32(piece, crc)
-    return size, crc
-
-
-class _Handler(socketserver.StreamRequestHandler):
-    """Answers ``POST`` with the checksum of what came, and ``GET /N`` with N blocks, framed by ``Content-Length``."""
-
-    def handle(self) -> None:
-        while line := self.rfile.readline():
-            fields = dict(
-                field.strip().lower().split(b": ", 1)
-                for field in iter(self.rfile.readline, b"\r\n")
-            )
-            method, target, _ = line.split(b" ")
-            if method == b"POST":
-                self.answer_checksum(fields)
-            else:
-                count = int(target[1:])
-                self.wfile.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (count * len(BLOCK))
-                )
-                for block in blocks(count):
-                    self.wfile.write(block)
-
-    def answer_checksum(self, fields: dict[bytes, bytes]) -> None:
-        body = (
-            self.chunks()
-            if b"transfer-encoding" in fields
-            else self.pieces(int(fields[b"content-length"]))
-        )
-        answer = b"%d %d" % checksum(body)
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
-
-    def pieces(self, size: int) -> Iterator[bytes]:
-        while size:
-            piece = self.rfile.read(min(size, 65536))
-            size -= len(piece)
-            yield piece
-
-    def chunks(self) -> Iterator[bytes]:
-        while size := int(self.rfile.readline(), 16):
-            yield from self.pieces(size)
-            self.rfile.readline()
-        self.rfile.readline()
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
 
 
 # One that never ends an answer, in a process of its own, to be killed.
@@ -123,7 +67,7 @@ class BulkTestCase(DaemonTestCase):
 
 class Memory(BulkTestCase):
     def setUp(self) -> None:
-        self.server = _Server(("127.0.0.1", 0), _Handler)
+        self.server = BulkServer(("127.0.0.1", 0), BulkHandler)
         thread = threading.Thread(
             target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
@@ -161,12 +105,6 @@ class Memory(BulkTestCase):
     async def test_down(self) -> None:
         """300 MiB from the back end cost none either."""
         self.assertLess(await self.grown("down"), GROWTH)
-
-
-def high_water(pid: int) -> int:
-    """The largest resident size that a process has had, in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) >> 10
 
 
 def upload(_: ssl.SSLSocket, stream: BinaryIO, count: int) -> tuple[int, int]:

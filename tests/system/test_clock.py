@@ -6,9 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase
+from tests.support.notify_socket import NotifySocket
 from tests.support.raw_tls import until
-from tests.system.test_service import ROOT, TWISTD, Daemon, DaemonTestCase
-from tests.unit.service.test_sd_notify import Ear
 
 # Imported by each Python that has it in its path, before Twisted takes hold of time.time: parent and workers.
 _STEPPING = """
@@ -29,7 +29,7 @@ drain-timeout = 1
 class StepBack(DaemonTestCase):
     async def serve(self, *lines: str) -> Daemon:
         """A proxy that tells systemd that it lives, and whose clock can be set."""
-        self.ear = Ear()
+        self.ear = NotifySocket()
         self.addCleanup(self.ear.close)
         daemon = self.prepare()
         self.flag = daemon.files.folder / "step"

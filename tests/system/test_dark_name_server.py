@@ -8,8 +8,8 @@ import signal
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
+from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import get, read_reply, until
-from tests.system.test_service import ROOT, TWISTD, Daemon, DaemonTestCase
 
 # Each lookup of this name takes a minute, as with resolv.conf's defaults and several servers.
 _DARK = """

@@ -21,10 +21,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.daemons import ROOT, TWIST, TWISTD
 from tests.support.ports import free_port
 from tests.support.raw_tls import until
-from tests.system.test_service import ROOT, TWIST, TWISTD
-from x509proxy.service import demo as room
+from x509proxy.service import demo
 from x509proxy.service.demo import DemoService
 from x509proxy.settings import ProxySettings, SettingsError, Trust
 
@@ -54,7 +54,7 @@ class InMemory(SynchronousTestCase):
         self.patch(tempfile, "tempdir", str(self.folders))
         # Signals are the running test's business.
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
-        self.patch(room, "_PORT", 0)
+        self.patch(demo, "_PORT", 0)
 
     def make(self, **settings: Any) -> Any:
         self.out = io.StringIO()
@@ -126,12 +126,12 @@ class Port(SynchronousTestCase):
     def test_free(self) -> None:
         """The usual port is taken when it is free, and any other when it is not."""
         # Not 8443 itself: any program of this machine may have it.
-        self.patch(room, "_PORT", free_port())
-        self.assertEqual(room._PORT, room._free_port())
+        self.patch(demo, "_PORT", free_port())
+        self.assertEqual(demo._PORT, demo._free_port())
         with socket.socket() as other:
-            other.bind(("127.0.0.1", room._PORT))
+            other.bind(("127.0.0.1", demo._PORT))
             other.listen()
-            self.assertEqual(0, room._free_port())
+            self.assertEqual(0, demo._free_port())
 
 
 class ProxyServer(TestCase):
@@ -147,14 +147,14 @@ class ProxyServer(TestCase):
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         other = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(other.close)
-        self.patch(room, "_PORT", other.getsockname()[1])
+        self.patch(demo, "_PORT", other.getsockname()[1])
         out = io.StringIO()
         service: Any = DemoService(ProxySettings(demo=True), reactor, out)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(service.stopService)
         await until(out.getvalue)
-        self.assertNotIn(f":{room._PORT}/", out.getvalue())
+        self.assertNotIn(f":{demo._PORT}/", out.getvalue())
         await check(self, out.getvalue())
         await service.stopService()
         self.assertFalse(service.folder.exists())

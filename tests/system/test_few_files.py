@@ -8,8 +8,8 @@ import sys
 
 from twisted.internet.threads import deferToThread
 
+from tests.support.daemons import BIN, Daemon, DaemonTestCase
 from tests.support.raw_tls import get, read_reply, until
-from tests.system.test_service import BIN, Daemon, DaemonTestCase
 
 _FILES = 300
 _CROWD = 600

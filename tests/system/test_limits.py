@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from tests.support.bulk_server import BulkHandler, BulkServer, high_water
+from tests.support.daemons import TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import ProxyTestCase, Reply, get, read_reply, read_to_end, until
-from tests.system.test_bulk import _Handler, _Server, high_water
-from tests.system.test_service import TWISTD, Daemon, DaemonTestCase
 from x509proxy.exchange import Outcome
 from x509proxy.settings import ClientSettings, UpstreamSettings
 from x509proxy.testing import running_proxy
@@ -489,7 +489,7 @@ class ProcessTestCase(DaemonTestCase):
         return daemon
 
 
-class _Pouring(_Handler):
+class _Pouring(BulkHandler):
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError):
             super().handle()
@@ -500,7 +500,7 @@ class SlowReaders(ProcessTestCase):
 
     async def test_memory_and_end(self) -> None:
         """Eight answers of 64 MiB each, of which nobody reads a byte, cost no memory worth speaking of, and are cut in time."""
-        server = _Server(("127.0.0.1", 0), _Pouring)
+        server = BulkServer(("127.0.0.1", 0), _Pouring)
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )

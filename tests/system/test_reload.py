@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import ssl
-import threading
-import time
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -16,10 +12,12 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 
-from tests.integration.test_pki import PkiTestCase, value_of
 from tests.support.certificates import Pair, pair
+from tests.support.client_load import ClientLoad
+from tests.support.daemons import TWISTD, Daemon, DaemonTestCase
+from tests.support.pki import PkiTestCase, value_of
 from tests.support.raw_tls import HEADER, Reply, get, read_reply, until
-from tests.system.test_service import TWISTD, Daemon, DaemonTestCase, parse
+from tests.support.services import parse_options
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.service.proxy_service import ProxyService
@@ -44,7 +42,7 @@ class ReloadTestCase(PkiTestCase):
 
     def start(self, more: str = "", *arguments: str) -> ProxyService:
         self.write_toml(more)
-        options = parse("--config", str(self.folder / "proxy.toml"), *arguments)
+        options = parse_options("--config", str(self.folder / "proxy.toml"), *arguments)
         assert options.configuration is not None
         self.service = ProxyService(options.configuration, reactor, options.read, options.config)
         self.service.startService()
@@ -347,63 +345,6 @@ class OnChange(ReloadTestCase):
         self.assertIs(last, self.service.reloading.last)
 
 
-class Load:
-    """Clients that ask for so many seconds, in threads: some on one connection each, some on a new one each time."""
-
-    def __init__(self, daemon: Daemon, trusted: Path, seconds: float) -> None:
-        self.answered = 0
-        self.failures: list[str] = []
-        self.last_failure = 0.0
-        self.connections = 0
-        self._daemon = daemon
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._context.check_hostname = False
-        self._context.verify_mode = ssl.CERT_NONE
-        self._context.load_cert_chain(trusted)
-        self._end = time.monotonic() + seconds
-        self._lock = threading.Lock()
-
-    def now(self) -> float:
-        """The time by which ``last_failure`` goes."""
-        return time.monotonic()
-
-    def run(self, keep: bool) -> None:
-        """One client."""
-        connection: ssl.SSLSocket | None = None
-        while time.monotonic() < self._end:
-            try:
-                connection = connection or self._connect()
-                connection.sendall(
-                    b"GET / HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
-                    % (b"" if keep else b"Connection: close\r\n")
-                )
-                reply = read_reply(connection)
-                self._count(None if reply.status == 200 else f"status {reply.status}")
-                if not keep or "close" in reply.get("Connection"):
-                    connection.close()
-                    connection = None
-            except (OSError, ValueError, EOFError) as error:
-                self._count(repr(error))
-                connection = None
-        if connection is not None:
-            connection.close()
-
-    def _connect(self) -> ssl.SSLSocket:
-        with self._lock:
-            self.connections += 1
-        return self._context.wrap_socket(
-            socket.create_connection(("127.0.0.1", self._daemon.port), 10), server_hostname="a"
-        )
-
-    def _count(self, failure: str | None) -> None:
-        with self._lock:
-            if failure is None:
-                self.answered += 1
-            else:
-                self.failures.append(failure)
-                self.last_failure = time.monotonic()
-
-
 class UnderLoad(DaemonTestCase):
     WORKERS = 1
     RELOADS = 10
@@ -432,7 +373,7 @@ class UnderLoad(DaemonTestCase):
         client = make_self_signed(KeyKind.EC, "client")
         # Workers take their time to start: until then there is no load.
         self.assertEqual(200, (await self.ask(daemon, get())).status)
-        load = Load(
+        load = ClientLoad(
             daemon, daemon.files.write("client.pem", client.certificate_pem + client.key_pem), 3.5
         )
         clients = [deferToThread(load.run, keep) for keep in (True, True, False, False)]

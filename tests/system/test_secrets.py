@@ -27,30 +27,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from tests.support.daemons import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase, is_running
 from tests.support.memory import HEADER as NAME
 from tests.support.memory import OK, Proxy, RequestTransport, undated
 from tests.support.names import secret_name
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_to_end, until
-from tests.system.test_service import (
-    ROOT,
-    TWIST,
-    TWISTD,
-    Daemon,
-    DaemonTestCase,
-    Files,
-    is_running,
-    parse,
-    running_of,
-)
-from x509proxy import relay as transfer
+from tests.support.services import ProxyFiles, parse_options, server_of
+from x509proxy import relay
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.downstream import base_request as incoming
-from x509proxy.downstream import channel, request
+from x509proxy.downstream import base_request, channel, request
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.forwarding import forwarded_fields as forwarding
-from x509proxy.http1 import request_parser as reader
-from x509proxy.http1 import response_parser as answers
+from x509proxy.forwarding import forwarded_fields
+from x509proxy.http1 import request_parser, response_parser
 from x509proxy.monitoring.access_log_format import access_line
 from x509proxy.service.options import makeService
 from x509proxy.service.proxy_service import ProxyService
@@ -95,28 +84,28 @@ def private_forms(made: SelfSigned) -> Iterator[str]:
 
 @implementer(ILogObserver)
 @attrs.define
-class Ears:
-    """Everything that has been said, and what of it must not have been. ``heard`` pairs each text with where it comes from."""
+class OutputRecorder:
+    """Everything that has been said, and what of it must not have been. ``recorded`` pairs each text with where it comes from."""
 
     name: str = HEADER
-    heard: list[tuple[str, str]] = attrs.field(factory=list)
+    recorded: list[tuple[str, str]] = attrs.field(factory=list)
     forms: list[str] = attrs.field(factory=list)
 
-    def hear(self, where: str, text: str | bytes) -> None:
-        self.heard.append((where, text.decode("latin-1") if isinstance(text, bytes) else text))
+    def record(self, where: str, text: str | bytes) -> None:
+        self.recorded.append((where, text.decode("latin-1") if isinstance(text, bytes) else text))
 
     def __call__(self, event: LogEvent) -> None:
         """As an observer of logs: the event as it is written for people, as JSON, and its raw values."""
-        self.hear("log", eventAsText(event, includeTraceback=True))
-        self.hear("log as JSON", eventAsJSON(event))
-        self.hear("raw log event", repr(event))
-        self.hear(
+        self.record("log", eventAsText(event, includeTraceback=True))
+        self.record("log as JSON", eventAsJSON(event))
+        self.record("raw log event", repr(event))
+        self.record(
             "values of a log event", " ".join(f"{value!r} {value}" for value in event.values())
         )
 
     def exchange(self, exchange: Exchange) -> None:
-        self.hear("access log", access_line(exchange))
-        self.hear("repr of an exchange", repr(exchange))
+        self.record("access log", access_line(exchange))
+        self.record("repr of an exchange", repr(exchange))
 
     def keep_secret(self, *made: SelfSigned, private: bool = False) -> None:
         """Certificates that must not be told; with ``private``, keys."""
@@ -137,7 +126,7 @@ class Ears:
             for place in range(0, max(1, len(form) - PIECE), PIECE // 2)
         }
         found = []
-        for where, text in self.heard:
+        for where, text in self.recorded:
             joined = "".join(text.replace("\\n", "").split())
             if name in fold(text) or name in fold(joined):
                 found.append(f"{where}: the name: {text[:300]}")
@@ -267,8 +256,8 @@ def site(resource: Any) -> Any:
     return made
 
 
-class EarsTestCase(ProxyTestCase):
-    """A proxy, and ears on everything that it says."""
+class RecordedTestCase(ProxyTestCase):
+    """A proxy, and recorder on everything that it says."""
 
     patience: ClassVar[float] = 5.0
     strict: ClassVar[bool] = True
@@ -276,17 +265,17 @@ class EarsTestCase(ProxyTestCase):
     stock: ClassVar[bool] = False
 
     def listen(self, *back_end: Answer, **options: Any) -> None:
-        self.ears = Ears()
+        self.recorder = OutputRecorder()
         self.client = client_identity()
-        self.ears.keep_secret(self.client)
-        globalLogPublisher.addObserver(self.ears)
-        self.addCleanup(globalLogPublisher.removeObserver, self.ears)
+        self.recorder.keep_secret(self.client)
+        globalLogPublisher.addObserver(self.recorder)
+        self.addCleanup(globalLogPublisher.removeObserver, self.recorder)
         options.setdefault("upstream", UpstreamSettings(response_timeout=0.3, read_timeout=0.3))
         options.setdefault("client", ClientSettings(idle_timeout=0.3))
         self.start(*back_end, factory=site if self.stock else None, **options)
 
     async def say(self, *requests: bytes, client: SelfSigned | None = None) -> list[bytes]:
-        """What comes back for each, on a connection of its own; the ears hear the answers' heads, and our own answers whole."""
+        """What comes back for each, on a connection of its own; the recorder record the answers' heads, and our own answers whole."""
 
         def run() -> list[bytes]:
             answers_ = []
@@ -296,19 +285,19 @@ class EarsTestCase(ProxyTestCase):
                     answers_.append(read_to_end(connection))
             return answers_
 
-        heard: list[bytes] = await deferToThread(run)
-        for answer in heard:
-            self.ears.hear("answer", answer)
-        return heard
+        recorded: list[bytes] = await deferToThread(run)
+        for answer in recorded:
+            self.recorder.record("answer", answer)
+        return recorded
 
     def expect_silence(self) -> None:
         for exchange in self.proxy.exchanges:
-            self.ears.exchange(exchange)
+            self.recorder.exchange(exchange)
         self.flushLoggedErrors()
-        self.assertEqual([], self.ears.leaks())
+        self.assertEqual([], self.recorder.leaks())
 
 
-class Said(EarsTestCase):
+class Said(RecordedTestCase):
     """Logs, records and answers are silent of the secrets. The class itself is run under our own factory."""
 
     async def test_good_exchanges(self) -> None:
@@ -331,17 +320,17 @@ class Said(EarsTestCase):
     async def test_forged_headers(self) -> None:
         """Whoever forges the header, in whatever spelling and place: it is counted, and nothing is told."""
         self.listen()
-        heard = await self.say(*(get("/", *lines) for lines in forgeries(HEADER)))
-        self.assertEqual({b"200"}, {answer[9:12] for answer in heard})
+        recorded = await self.say(*(get("/", *lines) for lines in forgeries(HEADER)))
+        self.assertEqual({b"200"}, {answer[9:12] for answer in recorded})
         self.assertGreater(sum(exchange.forged for exchange in self.proxy.exchanges), 5)
         self.expect_silence()
 
     async def test_malformed_requests(self) -> None:
         """Whatever is refused is refused without a word of what was sent."""
         self.listen()
-        heard = await self.say(*bad_request(HEADER))
+        recorded = await self.say(*bad_request(HEADER))
         if self.strict:
-            self.assertNotIn(b"200", [answer[9:12] for answer in heard])
+            self.assertNotIn(b"200", [answer[9:12] for answer in recorded])
             self.assertEqual([], self.back_end.requests)
         self.expect_silence()
 
@@ -352,7 +341,7 @@ class Said(EarsTestCase):
             KeyKind.EC, "large", names=[f"{number}.example" for number in range(800)]
         )
         self.listen(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
-        self.ears.keep_secret(old, large)
+        self.recorder.keep_secret(old, large)
         statuses = [
             (await self.say(get("/", f"{HEADER}: EVIL"), client=client))[0][9:12]
             for client in (old, large)
@@ -363,9 +352,9 @@ class Said(EarsTestCase):
             connection.sendall(get())
             return read_to_end(connection)
 
-        heard = await self.dialogue(step)
-        self.assertEqual(b"401", heard[9:12])
-        self.ears.hear("answer", heard)
+        recorded = await self.dialogue(step)
+        self.assertEqual(b"401", recorded[9:12])
+        self.recorder.record("answer", recorded)
         self.assertEqual([], self.back_end.requests)
         self.expect_silence()
 
@@ -373,19 +362,21 @@ class Said(EarsTestCase):
         """Whatever a back end does instead of answering, with the name in it: 502, 504 or a cut, and nothing is told."""
         faults = back_end_faults(HEADER.encode())
         self.listen(*faults)
-        heard = await self.say(*[get("/", f"{HEADER}: EVIL")] * len(faults))
-        self.assertEqual(set(), {answer[9:12] for answer in heard} - {b"502", b"504", b"200", b""})
+        recorded = await self.say(*[get("/", f"{HEADER}: EVIL")] * len(faults))
+        self.assertEqual(
+            set(), {answer[9:12] for answer in recorded} - {b"502", b"504", b"200", b""}
+        )
         # Only those may begin whose body is then cut short; where both came at once nothing is seen of the head.
-        self.assertLessEqual([answer[9:12] for answer in heard].count(b"200"), 2)
+        self.assertLessEqual([answer[9:12] for answer in recorded].count(b"200"), 2)
         self.expect_silence()
 
     async def test_no_back_end(self) -> None:
         """Where there is no back end at all, the answer tells nothing, not even its address."""
         self.listen()
         await self.back_end.stop()
-        [heard] = await self.say(get("/", f"{HEADER}: EVIL"))
-        self.assertEqual(b"502", heard[9:12])
-        self.assertNotIn(str(self.back_end.port).encode(), heard)
+        [recorded] = await self.say(get("/", f"{HEADER}: EVIL"))
+        self.assertEqual(b"502", recorded[9:12])
+        self.assertNotIn(str(self.back_end.port).encode(), recorded)
         self.expect_silence()
 
 
@@ -399,27 +390,27 @@ class SaidUnderStockSite(Said):
 
 # Where something may break: a room, or a class of one, and its name for it.
 STAGES: list[tuple[Any, str]] = [
-    (transfer, "sanitize_request"),
-    (forwarding, "forward_request"),
-    (forwarding, "admit"),
-    (forwarding, "identity"),
-    (forwarding, "write_fields"),
-    (transfer, "forward"),
-    (transfer, "write_head"),
-    (transfer, "sanitize_response"),
-    (transfer.Relay, "body_end"),
-    (transfer.Relay, "response_end"),
-    (transfer.Relay, "response_data"),
+    (relay, "sanitize_request"),
+    (forwarded_fields, "forward_request"),
+    (forwarded_fields, "admit"),
+    (forwarded_fields, "identity"),
+    (forwarded_fields, "write_fields"),
+    (relay, "forward"),
+    (relay, "write_head"),
+    (relay, "sanitize_response"),
+    (relay.Relay, "body_end"),
+    (relay.Relay, "response_end"),
+    (relay.Relay, "response_data"),
     (pool, "plan"),
     (pool.Pool, "acquire"),
     (pool.Pool, "release"),
     (upstream.Connection, "send"),
     (upstream.Connection, "open"),
     (upstream.Connection, "close"),
-    (answers.ResponseParser, "feed"),
-    (answers, "response_head"),
-    (reader, "request_head"),
-    (reader.RequestParser, "feed"),
+    (response_parser.ResponseParser, "feed"),
+    (response_parser, "response_head"),
+    (request_parser, "request_head"),
+    (request_parser.RequestParser, "feed"),
     (channel, "client_of"),
     (channel, "Request"),
     (request, "write_head"),
@@ -428,7 +419,7 @@ STAGES: list[tuple[Any, str]] = [
     (request.Request, "write"),
     (request.Request, "finish"),
     (request.Request, "stream_to"),
-    (incoming.BaseRequest, "exchange"),
+    (base_request.BaseRequest, "exchange"),
     (ClientCertificate, "from_x509"),
 ]
 # After these there may be a whole answer: what fails is the record, or what becomes of a connection of which no more is wanted.
@@ -440,7 +431,7 @@ def stage_name(place: Any, name: str) -> str:
     return f"{place.__name__.removeprefix('x509proxy.')}.{name}"
 
 
-class Broken(EarsTestCase):
+class Broken(RecordedTestCase):
     """An exception anywhere: its traceback tells nothing, its client is not left waiting, and the next one is served."""
 
     patience = 1.2
@@ -454,12 +445,12 @@ class Broken(EarsTestCase):
 
         patcher = self.patch(place, name, broken)
         try:
-            [heard] = await self.say(said)
+            [recorded] = await self.say(said)
         except TimeoutError:
             return "left waiting"
         finally:
             patcher.restore()
-        if raised and heard.endswith(b"ok") and stage_name(place, name) not in LATE:
+        if raised and recorded.endswith(b"ok") and stage_name(place, name) not in LATE:
             return "served as if nothing had happened"
         [after] = await self.say(get())
         return "" if after[9:12] == b"200" else f"the next one got {after[:12]!r}"
@@ -588,14 +579,14 @@ class Oracle(SynchronousTestCase):
             )
 
 
-class OracleForReal(EarsTestCase):
+class OracleForReal(RecordedTestCase):
     """The same over TLS, with a certificate."""
 
     async def test_same_bytes(self) -> None:
         """Right name, wrong name and no name get the same bytes to the end of the connection."""
         self.listen()
-        heard = await self.say(get("/"), get("/", f"{WRONG}: EVIL"), get("/", f"{HEADER}: EVIL"))
-        self.assertEqual(1, len({undated(answer) for answer in heard}), heard)
+        recorded = await self.say(get("/"), get("/", f"{WRONG}: EVIL"), get("/", f"{HEADER}: EVIL"))
+        self.assertEqual(1, len({undated(answer) for answer in recorded}), recorded)
         self.assertEqual([0, 0, 1], [exchange.forged for exchange in self.proxy.exchanges])
 
 
@@ -605,7 +596,7 @@ class OracleUnderStockSite(OracleForReal):
     stock = True
 
 
-class Cleaned(EarsTestCase):
+class Cleaned(RecordedTestCase):
     """A back end that tells the name in its answer's head does not tell the client."""
 
     echoes: ClassVar[list[str]] = [
@@ -647,29 +638,31 @@ class Cleaned(EarsTestCase):
     async def test_fields(self) -> None:
         """In whatever field, as its name, in its value or as a member of a list, it is cleaned out, and the rest arrives."""
         self.listen(*(self.answer(line) for line in self.echoes))
-        heard = await self.say(*[get()] * len(self.echoes))
-        self.assertEqual({b"HTTP/1.1 200 OK"}, {answer.partition(b"\r\n")[0] for answer in heard})
+        recorded = await self.say(*[get()] * len(self.echoes))
+        self.assertEqual(
+            {b"HTTP/1.1 200 OK"}, {answer.partition(b"\r\n")[0] for answer in recorded}
+        )
         self.assertTrue(
             all(
                 b"\r\nX-Kept: yes\r\n" in answer and answer.endswith(b"\r\n\r\nok")
-                for answer in heard
+                for answer in recorded
             )
         )
-        self.assertTrue(all(answer.count(b"\r\nDate: ") == 1 for answer in heard))
+        self.assertTrue(all(answer.count(b"\r\nDate: ") == 1 for answer in recorded))
         self.expect_silence()
 
     async def test_lists_keep_the_rest(self) -> None:
         """A list loses the one member only: caches still learn what else the answer varies with, and that this is not all."""
         self.listen(self.answer("Vary: Accept, {0}, Cookie"))
-        [heard] = await self.say(get())
-        self.assertIn(b"\r\nVary: Accept, *, Cookie\r\n", heard)
+        [recorded] = await self.say(get())
+        self.assertIn(b"\r\nVary: Accept, *, Cookie\r\n", recorded)
 
     async def test_reason(self) -> None:
         """In the reason phrase it is cleaned out, and the status stays."""
         reasons = [f"Bad {HEADER}", HEADER.lower(), f"missing {HEADER.replace('-', '_')}!"]
         self.listen(*(self.answer(reason=reason, status=400) for reason in reasons))
-        heard = await self.say(*[get()] * len(reasons))
-        self.assertEqual({b"HTTP/1.1 400"}, {answer[:12] for answer in heard})
+        recorded = await self.say(*[get()] * len(reasons))
+        self.assertEqual({b"HTTP/1.1 400"}, {answer[:12] for answer in recorded})
         self.expect_silence()
 
     async def test_heads_alone(self) -> None:
@@ -688,9 +681,9 @@ class Cleaned(EarsTestCase):
         early = f"HTTP/1.1 103 Early Hints\r\n{HEADER}: x\r\nLink: {HEADER}\r\n\r\n".encode()
         chunked = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;{HEADER}=1\r\nok\r\n0\r\n{HEADER}: x\r\n\r\n".encode()
         self.listen(early + self.answer(), chunked)
-        heard = await self.say(get(), get())
+        recorded = await self.say(get(), get())
         self.assertEqual(
-            [b"HTTP/1.1 200 OK"] * 2, [answer.partition(b"\r\n")[0] for answer in heard]
+            [b"HTTP/1.1 200 OK"] * 2, [answer.partition(b"\r\n")[0] for answer in recorded]
         )
         self.expect_silence()
 
@@ -726,12 +719,12 @@ class Texts(SynchronousTestCase):
     """What a traceback or a debugger shows of our values is silent of the secrets."""
 
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
-        self.ears = Ears()
-        self.ears.keep_secret(self.files.server, private=True)
+        self.files = ProxyFiles(self.mktemp())
+        self.recorder = OutputRecorder()
+        self.recorder.keep_secret(self.files.server, private=True)
 
     def service(self, *more: str) -> ProxyService:
-        options = parse(*self.files.arguments("--listen", "tcp:0", *more))
+        options = parse_options(*self.files.arguments("--listen", "tcp:0", *more))
         assert options.configuration is not None
         return ProxyService(options.configuration, MemoryReactorClock())
 
@@ -739,7 +732,7 @@ class Texts(SynchronousTestCase):
         """Everything of ours that a running service holds, from settings to pools, has a silent ``repr`` and ``str``."""
         service = self.service("--client-certificate", "required")
         client = client_identity()
-        self.ears.keep_secret(client)
+        self.recorder.keep_secret(client)
         chain = (client.certificate.public_bytes(Encoding.DER),)
         certificate = attrs.evolve(ClientCertificate.from_x509(client.certificate, ()), chain=chain)
         found = Exchange(
@@ -765,25 +758,25 @@ class Texts(SynchronousTestCase):
         }
         self.assertLessEqual(wanted, kinds)
         for thing in seen.values():
-            self.ears.hear(f"repr of {type(thing).__name__}", repr(thing))
-            self.ears.hear(f"str of {type(thing).__name__}", str(thing))
-        self.assertEqual([], self.ears.leaks())
+            self.recorder.record(f"repr of {type(thing).__name__}", repr(thing))
+            self.recorder.record(f"str of {type(thing).__name__}", str(thing))
+        self.assertEqual([], self.recorder.leaks())
 
     def test_name_in_the_settings_themselves(self) -> None:
         """With ``header`` in place of ``header-file`` the settings that hold it are as silent."""
         arguments = self.files.arguments("--header", HEADER)
         place = arguments.index("--header-file")
-        options = parse(*arguments[:place], *arguments[place + 2 :])
-        self.ears.hear(
+        options = parse_options(*arguments[:place], *arguments[place + 2 :])
+        self.recorder.record(
             "settings", f"{options.settings!r} {options.settings} {options.configuration!r}"
         )
-        self.assertEqual([], self.ears.leaks())
+        self.assertEqual([], self.recorder.leaks())
 
     def test_reload_with_broken_files(self) -> None:
         """A reload that finds its files broken, swapped or open to others logs a sentence, and nothing that is in them."""
         service = self.service()
-        globalLogPublisher.addObserver(self.ears)
-        self.addCleanup(globalLogPublisher.removeObserver, self.ears)
+        globalLogPublisher.addObserver(self.recorder)
+        self.addCleanup(globalLogPublisher.removeObserver, self.recorder)
         files = self.files
         key, certificate = files.key.read_bytes(), files.certificate.read_bytes()
         for path, content, mode in (
@@ -804,25 +797,27 @@ class Texts(SynchronousTestCase):
             service.reload()
             path.write_bytes(before)
             path.chmod(0o600)
-        logged = [text for where, text in self.ears.heard if where == "log"]
+        logged = [text for where, text in self.recorder.recorded if where == "log"]
         self.assertEqual([True] * 10, ["the old files go on serving" in text for text in logged])
-        self.assertEqual([], self.ears.leaks())
+        self.assertEqual([], self.recorder.leaks())
 
 
 class WrongPlaces(SynchronousTestCase):
     """People put the name where it does not belong: the sentence that ends the start does not repeat it."""
 
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
-        self.ears = Ears()
-        self.ears.keep_secret(self.files.server, private=True)
+        self.files = ProxyFiles(self.mktemp())
+        self.recorder = OutputRecorder()
+        self.recorder.keep_secret(self.files.server, private=True)
         self.patch(sys, "stderr", io.StringIO())
         self.patch(sys, "excepthook", sys.excepthook)
 
     def told(self, *arguments: str) -> str:
         """All that is said about a start with these arguments, which must fail."""
         try:
-            service = makeService(parse(*self.files.arguments("--listen", "tcp:0", *arguments)))
+            service = makeService(
+                parse_options(*self.files.arguments("--listen", "tcp:0", *arguments))
+            )
             assert isinstance(service, ProxyService)
             service.privilegedStartService()
         except (SystemExit, SettingsError) as error:
@@ -830,8 +825,8 @@ class WrongPlaces(SynchronousTestCase):
             return f"{code} {error!r}"
         raise AssertionError(f"{arguments} is taken")
 
-    def hear(self, *arguments: str) -> None:
-        self.ears.hear(" ".join(arguments), self.told(*arguments))
+    def record(self, *arguments: str) -> None:
+        self.recorder.record(" ".join(arguments), self.told(*arguments))
 
     def test_settings_of_words(self) -> None:
         """In place of a word, a file or a name of another kind."""
@@ -846,10 +841,10 @@ class WrongPlaces(SynchronousTestCase):
             "config",
         ):
             for value in (HEADER, f"/nowhere/{HEADER}", f"{HEADER}: x", HEADER.lower()):
-                self.hear(f"--{option}", value)
-        self.hear("--header", f"{HEADER}:")
-        self.hear("--header", f"{HEADER} ")
-        self.assertEqual([], self.ears.leaks())
+                self.record(f"--{option}", value)
+        self.record("--header", f"{HEADER}:")
+        self.record("--header", f"{HEADER} ")
+        self.assertEqual([], self.recorder.leaks())
 
     def test_back_ends(self) -> None:
         """In place of a back end, or within one that cannot be."""
@@ -862,8 +857,8 @@ class WrongPlaces(SynchronousTestCase):
             "http://a/#{0}",
             "http://{0}:0",
         ):
-            self.hear("--backend", value.format(HEADER))
-        self.assertEqual([], self.ears.leaks())
+            self.record("--backend", value.format(HEADER))
+        self.assertEqual([], self.recorder.leaks())
 
     def test_listeners(self) -> None:
         """In place of an endpoint, or within one that cannot be."""
@@ -875,28 +870,28 @@ class WrongPlaces(SynchronousTestCase):
             f"tcp:8443:{HEADER}=1",
             f"systemd:domain={HEADER}",
         ):
-            self.hear("--listen", value)
-        self.assertEqual([], self.ears.leaks())
+            self.record("--listen", value)
+        self.assertEqual([], self.recorder.leaks())
 
     def test_access_log(self) -> None:
         """In place of the access log."""
-        self.hear("--access-log", f"/nowhere/{HEADER}")
-        self.hear("--access-log", f"/{HEADER}/access.log")
-        self.assertEqual([], self.ears.leaks())
+        self.record("--access-log", f"/nowhere/{HEADER}")
+        self.record("--access-log", f"/{HEADER}/access.log")
+        self.assertEqual([], self.recorder.leaks())
 
     def test_files_of_each_other(self) -> None:
-        """Files that have changed places: a key where the name belongs, and the name where the key does."""
+        """ProxyFiles that have changed places: a key where the name belongs, and the name where the key does."""
         files = self.files
         for option, path in (
             ("header-file", files.key),
             ("private-key", files.header),
             ("certificate", files.header),
         ):
-            self.hear(f"--{option}", str(path))
-        self.hear("--ca", str(files.header))
-        self.hear("--config", str(files.header))
-        self.hear("--config", str(files.key))
-        self.assertEqual([], self.ears.leaks())
+            self.record(f"--{option}", str(path))
+        self.record("--ca", str(files.header))
+        self.record("--config", str(files.header))
+        self.record("--config", str(files.key))
+        self.assertEqual([], self.recorder.leaks())
 
     def test_toml(self) -> None:
         """In a configuration file, as a key or a value, whole or broken; and a key pasted into it."""
@@ -934,14 +929,14 @@ class WrongPlaces(SynchronousTestCase):
                 for part in (option, value)
             ]
             try:
-                makeService(parse("--config", str(path), *rest))
+                makeService(parse_options("--config", str(path), *rest))
             except (SystemExit, SettingsError) as error:
-                self.ears.hear(
+                self.recorder.record(
                     text[:40], f"{error.code if isinstance(error, SystemExit) else error} {error!r}"
                 )
             else:
                 self.fail(text)
-        self.assertEqual([], self.ears.leaks())
+        self.assertEqual([], self.recorder.leaks())
 
 
 class AccessLog(SynchronousTestCase):
@@ -949,12 +944,12 @@ class AccessLog(SynchronousTestCase):
 
     def test_name_in_a_target_or_subject(self) -> None:
         """A client that writes the name into its target or its certificate's subject does not get it into the access log."""
-        files = Files(self.mktemp())
+        files = ProxyFiles(self.mktemp())
         path = files.folder / "access.log"
-        options = parse(*files.arguments("--listen", "tcp:0", "--access-log", str(path)))
+        options = parse_options(*files.arguments("--listen", "tcp:0", "--access-log", str(path)))
         assert options.configuration is not None
         service = ProxyService(options.configuration, MemoryReactorClock())
-        ears = Ears()
+        recorder = OutputRecorder()
         self.addCleanup(service.stopService)
         for text in (HEADER, HEADER.lower(), HEADER.replace("-", "_")):
             client = make_self_signed(KeyKind.EC, text)
@@ -966,16 +961,16 @@ class AccessLog(SynchronousTestCase):
                 "method": "GET",
                 "outcome": Outcome.COMPLETED,
             }
-            running_of(service).observe(Exchange(**{**base, "target": f"/{text}/x"}))  # type: ignore[arg-type]
-            running_of(service).observe(
+            server_of(service).observe(Exchange(**{**base, "target": f"/{text}/x"}))  # type: ignore[arg-type]
+            server_of(service).observe(
                 Exchange(**{**base, "target": "/", "certificate": certificate})  # type: ignore[arg-type]
             )
         lines = path.read_text().splitlines()
         self.assertEqual(6, len(lines))
         for line in lines:
             self.assertIn("method=GET", line)
-            ears.hear("access log", line)
-        self.assertEqual([], ears.leaks())
+            recorder.record("access log", line)
+        self.assertEqual([], recorder.leaks())
 
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
@@ -989,16 +984,18 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
 class Processes(DaemonTestCase):
     """Real daemons: what they say, what the system tells of them, and what they leave on the disk."""
 
-    def ears_for(self, daemon: Daemon, client: SelfSigned) -> Ears:
-        ears = Ears()
-        ears.keep_secret(client, daemon.files.server)
-        ears.keep_secret(daemon.files.server, private=True)
-        return ears
+    def ears_for(self, daemon: Daemon, client: SelfSigned) -> OutputRecorder:
+        recorder = OutputRecorder()
+        recorder.keep_secret(client, daemon.files.server)
+        recorder.keep_secret(daemon.files.server, private=True)
+        return recorder
 
-    async def through_everything(self, daemon: Daemon, ears: Ears, client: SelfSigned) -> None:
+    async def through_everything(
+        self, daemon: Daemon, recorder: OutputRecorder, client: SelfSigned
+    ) -> None:
         """Good, forged, malformed, failing; then a reload that fails."""
         for folder in ("cmdline", "environ"):
-            ears.hear(
+            recorder.record(
                 folder, Path(f"/proc/{daemon.pid}/{folder}").read_bytes().replace(b"\0", b" ")
             )
         faults = [fault for fault in back_end_faults(HEADER.encode()) if isinstance(fault, bytes)]
@@ -1007,17 +1004,17 @@ class Processes(DaemonTestCase):
         requests = [*(get("/", *each) for each in lines), *bad_request(HEADER)]
 
         def run() -> list[bytes]:
-            heard = []
+            recorded = []
             for said in requests:
                 with daemon.connect(client=client) as connection:
                     connection.sendall(said)
-                    heard.append(read_to_end(connection))
-            return heard
+                    recorded.append(read_to_end(connection))
+            return recorded
 
-        heard: list[bytes] = await deferToThread(run)
-        self.assertEqual([b"200", b"200"], [answer[9:12] for answer in heard[:2]])
-        for answer in heard:
-            ears.hear("answer", answer)
+        recorded: list[bytes] = await deferToThread(run)
+        self.assertEqual([b"200", b"200"], [answer[9:12] for answer in recorded[:2]])
+        for answer in recorded:
+            recorder.record("answer", answer)
         daemon.files.key.write_bytes(b"nothing")
         os.kill(daemon.pid, signal.SIGHUP)
         await until(lambda: "reload: " in daemon.log, pause=0.05)
@@ -1027,15 +1024,15 @@ class Processes(DaemonTestCase):
         daemon = self.prepare()
         daemon.spawn([*runner, *daemon.arguments("--access-log", str(daemon.access_log))])
         await until(daemon.listens, pause=0.05)
-        ears = self.ears_for(daemon, client)
-        await self.through_everything(daemon, ears, client)
+        recorder = self.ears_for(daemon, client)
+        await self.through_everything(daemon, recorder, client)
         os.kill(daemon.pid, signal.SIGTERM)
         await until(lambda: daemon.process and daemon.process.poll() is not None, pause=0.05)
-        ears.hear("log", daemon.log)
-        ears.hear("access log", daemon.access_log.read_text())
+        recorder.record("log", daemon.log)
+        recorder.record("access log", daemon.access_log.read_text())
         self.assertIn("1 forged certificate header from 127.0.0.1 removed", daemon.log)
         self.assertGreater(len(daemon.access_log.read_text().splitlines()), 30)
-        self.assertEqual([], ears.leaks())
+        self.assertEqual([], recorder.leaks())
 
     async def test_twistd(self) -> None:
         """A daemon by ``twistd`` tells nothing, in its logs, its process's command line and environment, or its answers."""
@@ -1047,7 +1044,7 @@ class Processes(DaemonTestCase):
 
     async def test_loose_permissions(self) -> None:
         """A key, a header file or a configuration with the name in it that others can read stops the start with one sentence."""
-        files = Files(self.mktemp())
+        files = ProxyFiles(self.mktemp())
         config = files.write("proxy.toml", f"header = '{HEADER}'\n".encode())
         whole = [
             *TWISTD,
@@ -1109,7 +1106,7 @@ class Processes(DaemonTestCase):
 
     async def test_unix_listener(self) -> None:
         """A unix socket that cannot be had, under the name by mistake, is told of without it."""
-        files = Files(self.mktemp())
+        files = ProxyFiles(self.mktemp())
         command = [
             *TWISTD,
             "-n",
@@ -1123,10 +1120,10 @@ class Processes(DaemonTestCase):
 
 
 class Hearing(SynchronousTestCase):
-    """The tests above can fail: the ears hear."""
+    """The tests above can fail: the recorder record."""
 
     def test_every_form(self) -> None:
-        """The name in any spelling, and a certificate or key in any form, broken over lines or not, is heard."""
+        """The name in any spelling, and a certificate or key in any form, broken over lines or not, is recorded."""
         made = client_identity()
         der = made.certificate.public_bytes(Encoding.DER)
         number = made.private_key.private_numbers().private_value  # type: ignore[union-attr]
@@ -1146,18 +1143,18 @@ class Hearing(SynchronousTestCase):
             hex(number),
         ]
         for text in texts:
-            ears = Ears()
-            ears.keep_secret(made)
-            ears.keep_secret(made, private=True)
-            ears.hear("somewhere", text)
-            self.assertEqual(1, len(ears.leaks()), text)
+            recorder = OutputRecorder()
+            recorder.keep_secret(made)
+            recorder.keep_secret(made, private=True)
+            recorder.record("somewhere", text)
+            self.assertEqual(1, len(recorder.leaks()), text)
 
     def test_silence(self) -> None:
         """What is no secret is not taken for one: a wrong name, a thumbprint, any printable text."""
-        ears = Ears()
-        ears.keep_secret(client_identity())
-        ears.hear(
+        recorder = OutputRecorder()
+        recorder.keep_secret(client_identity())
+        recorder.record(
             "somewhere",
             f"{WRONG} {string.printable} x5t#S256=SgXm9QvRLoRzY0N3dOWcCYx4-yGzkQkY2zJ5Cw8vC1I",
         )
-        self.assertEqual([], ears.leaks())
+        self.assertEqual([], recorder.leaks())

@@ -10,16 +10,13 @@ import signal
 import socket
 import ssl
 import stat
-import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-import attrs
-from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.testing import MemoryReactorClock
@@ -27,88 +24,36 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_no_cycles import MANY
-from tests.support.ports import free_port
-from tests.support.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
-from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from tests.support.daemons import (
+    ROOT,
+    TWIST,
+    TWISTD,
+    Daemon,
+    DaemonTestCase,
+    is_running,
+    nobody_can_run,
+)
+from tests.support.raw_tls import HEADER, get, read_reply, read_to_end, until
+from tests.support.services import ProxyFiles, parse_options, server_of, tls_context_of
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.service import access_log as logs
-from x509proxy.service import listening
+from x509proxy.service import access_log, listening
 from x509proxy.service.options import Options, _without_traceback, makeService
 from x509proxy.service.proxy_service import ProxyService
-from x509proxy.service.server import ProxyServer
 from x509proxy.settings import ClientAuth, SettingsError, Trust
 from x509proxy.testing import (
-    Answer,
-    RecordingBackEnd,
     ThrowAwayAuthority,
     client_identity,
-    header_value,
 )
 
-ROOT = Path(__file__).parents[2]
-Answered = TypeVar("Answered")
-
-
-class Files:
-    """A folder with everything that a proxy reads."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder).absolute()
-        self.folder.mkdir()
-        self.renew()
-        self.header = self.write("header.txt", HEADER.encode() + b"\n")
-        self.ca = self.write("ca.pem", make_self_signed(KeyKind.EC, "ca").certificate_pem)
-
-    def write(self, name: str, content: bytes, mode: int = 0o600) -> Path:
-        path = self.folder / name
-        path.touch(mode)
-        path.write_bytes(content)
-        path.chmod(mode)
-        return path
-
-    def renew(self) -> None:
-        """A new key and certificate for the server."""
-        self.server = make_self_signed(KeyKind.EC, "localhost", names=["localhost"], server=True)
-        self.certificate = self.write("server.pem", self.server.certificate_pem)
-        self.key = self.write("server.key", self.server.key_pem)
-
-    def arguments(self, *more: str) -> list[str]:
-        """A complete command line."""
-        files = [
-            "--certificate",
-            self.certificate,
-            "--private-key",
-            self.key,
-            "--header-file",
-            self.header,
-        ]
-        return [*map(str, files), "--backend", "http://127.0.0.1:9", *more]
-
-
-def running_of(service: ProxyService) -> ProxyServer:
-    """What serves, in this process."""
-    assert isinstance(service.serving, ProxyServer)
-    return service.serving
-
-
-def context_of(service: ProxyService) -> object:
-    """The TLS context of the day."""
-    return running_of(service).listeners[0].connections._context
-
-
-def parse(*arguments: str) -> Options:
-    options: Any = Options()
-    options.parseOptions(list(arguments))
-    parsed: Options = options
-    return parsed
+# More objects than the collector keeps without a freeze.
+MANY = 10_000
 
 
 class ServiceTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
+        self.files = ProxyFiles(self.mktemp())
 
     def expect_sentence(self, call: Callable[[], object], *words: str) -> str:
         """It ends with one sentence, from the options or from the service."""
@@ -137,7 +82,7 @@ class CommandLine(ServiceTestCase):
             "--ca",
             str(self.files.ca),
         ]
-        settings = parse(
+        settings = parse_options(
             *self.files.arguments("--listen", "tcp:1", "--access-log", log, *more)
         ).settings
         self.assertEqual((("tcp:1",), ("http://127.0.0.1:9",)), (settings.listen, settings.backend))
@@ -162,7 +107,7 @@ class CommandLine(ServiceTestCase):
         """The name may stand on the command line, for trials: there is a warning then, without the name."""
         arguments = self.files.arguments("--header", HEADER)
         place = arguments.index("--header-file")
-        options = parse(*arguments[:place], *arguments[place + 2 :])
+        options = parse_options(*arguments[:place], *arguments[place + 2 :])
         assert options.configuration is not None
         [warning] = options.configuration.warnings
         self.assertIn("process list", warning)
@@ -170,7 +115,7 @@ class CommandLine(ServiceTestCase):
 
     def test_defaults(self) -> None:
         """What is not said is as the manual says."""
-        settings = parse(*self.files.arguments()).settings
+        settings = parse_options(*self.files.arguments()).settings
         self.assertEqual(("tcp:8443",), settings.listen)
         self.assertEqual(
             (ClientAuth.OPTIONAL, Trust.ANY), (settings.client_certificate, settings.trust)
@@ -180,14 +125,14 @@ class CommandLine(ServiceTestCase):
     def test_repeatable(self) -> None:
         """``--listen`` and ``--backend`` may be repeated, and keep their order."""
         more = ("--listen", "tcp:1", "--listen", "tcp:2", "--backend", "unix:/a")
-        settings = parse(*self.files.arguments(*more)).settings
+        settings = parse_options(*self.files.arguments(*more)).settings
         self.assertEqual(("tcp:1", "tcp:2"), settings.listen)
         self.assertEqual(("http://127.0.0.1:9", "unix:/a"), settings.backend)
 
     def test_toml(self) -> None:
         """A file can say it all; what it says of files is relative to it."""
         config = self.files.write("proxy.toml", self.toml())
-        settings = parse("--config", str(config)).settings
+        settings = parse_options("--config", str(config)).settings
         self.assertEqual(
             (("tcp:1",), 7), (settings.listen, settings.client.max_requests_per_connection)
         )
@@ -208,7 +153,7 @@ class CommandLine(ServiceTestCase):
         """What the command line says replaces what the file says, lists whole; the rest of the file stands."""
         config = str(self.files.write("proxy.toml", self.toml()))
         more = ("--listen", "tcp:2", "--backend", "unix:/a", "--client-certificate", "none")
-        settings = parse("--config", config, *more).settings
+        settings = parse_options("--config", config, *more).settings
         self.assertEqual((("tcp:2",), ("unix:/a",)), (settings.listen, settings.backend))
         self.assertEqual(
             (ClientAuth.NONE, 7),
@@ -217,7 +162,7 @@ class CommandLine(ServiceTestCase):
 
     def test_demo(self) -> None:
         """``--demo`` needs nothing else, and reads no configuration."""
-        options = parse("--demo")
+        options = parse_options("--demo")
         self.assertTrue(options.settings.demo)
         self.assertIsNone(options.configuration)
 
@@ -236,11 +181,11 @@ class CommandLine(ServiceTestCase):
             (self.files.arguments("--ca", "/nowhere.pem"), ["/nowhere.pem"]),
             (self.files.arguments("--header", "X-Cert"), ["header"]),
         ):
-            self.expect_sentence(lambda arguments=arguments: parse(*arguments), *words)  # type: ignore[misc]
+            self.expect_sentence(lambda arguments=arguments: parse_options(*arguments), *words)  # type: ignore[misc]
 
     def test_all_errors(self) -> None:
         """Several mistakes are as many lines."""
-        said = str(self.assertRaises(SystemExit, parse).code)
+        said = str(self.assertRaises(SystemExit, parse_options).code)
         keys = [line.split(": ")[:3] for line in said.splitlines()]
         self.assertEqual(
             [["x509proxy", key] for key in ("backend", "header-file", "certificate")],
@@ -250,7 +195,9 @@ class CommandLine(ServiceTestCase):
     def test_open_header_file(self) -> None:
         """A header file that others can read is refused."""
         self.files.header.chmod(0o644)
-        self.expect_sentence(lambda: parse(*self.files.arguments()), "header.txt", "0644", "0600")
+        self.expect_sentence(
+            lambda: parse_options(*self.files.arguments()), "header.txt", "0644", "0600"
+        )
 
     def test_secret_in_errors(self) -> None:
         """A name that is refused, or stands in the wrong place, is not repeated."""
@@ -261,7 +208,7 @@ class CommandLine(ServiceTestCase):
             ["--trust", HEADER],
         ):
             sentence = self.expect_sentence(
-                lambda arguments=arguments: parse(*self.files.arguments(*arguments))  # type: ignore[misc]
+                lambda arguments=arguments: parse_options(*self.files.arguments(*arguments))  # type: ignore[misc]
             )
             self.assertNotIn(HEADER, sentence)
 
@@ -277,13 +224,13 @@ class CommandLine(ServiceTestCase):
             "ca",
         ):
             self.expect_sentence(
-                lambda name=name: parse(*self.files.arguments(f"--{name}", "")),  # type: ignore[misc]
+                lambda name=name: parse_options(*self.files.arguments(f"--{name}", "")),  # type: ignore[misc]
                 name,
             )
 
     def test_unknown(self) -> None:
         """An unknown option is the usual error of Twisted's."""
-        self.assertRaises(UsageError, parse, "--resume")
+        self.assertRaises(UsageError, parse_options, "--resume")
 
 
 class _Reactor(MemoryReactorClock):
@@ -304,7 +251,7 @@ class InMemory(ServiceTestCase):
         self.patch(sys, "excepthook", sys.excepthook)
 
     def make(self, *more: str) -> ProxyService:
-        options = parse(*self.files.arguments(*more))
+        options = parse_options(*self.files.arguments(*more))
         assert options.configuration is not None
         return ProxyService(options.configuration, self.reactor)
 
@@ -411,7 +358,9 @@ class InMemory(ServiceTestCase):
         ):
             config = self.files.write("keys.toml", f'{table} = "nothing:1"\n'.encode())
             error = self.assertRaises(
-                SystemExit, makeService, parse(*self.files.arguments("--config", str(config)))
+                SystemExit,
+                makeService,
+                parse_options(*self.files.arguments("--config", str(config))),
             )
             self.assertEqual(0, str(error).find(f"x509proxy: {key}: found 'nothing:1'"), error)
 
@@ -516,7 +465,7 @@ class InMemory(ServiceTestCase):
             "found the file of the configuration",
         )
         log = self.files.folder / "log"
-        options = parse(*self.files.arguments("--config", toml, "--access-log", str(log)))
+        options = parse_options(*self.files.arguments("--config", toml, "--access-log", str(log)))
         log.symlink_to(toml)
         self.assertIn(
             "found the file of the configuration",
@@ -529,7 +478,7 @@ class InMemory(ServiceTestCase):
         lines: list[str] = []
         for count in (1, 2):
             service = self.make("--access-log", str(path))
-            running_of(service).observe(self.exchange())
+            server_of(service).observe(self.exchange())
             lines = path.read_text().splitlines()
             self.assertEqual(count, len(lines))
             self.successResultOf(service.stopService())
@@ -541,26 +490,26 @@ class InMemory(ServiceTestCase):
         read, write = os.pipe()
         for descriptor in (read, write):
             self.addCleanup(os.close, descriptor)
-        self.patch(logs, "_STANDARD_OUTPUT", write)
+        self.patch(access_log, "_STANDARD_OUTPUT", write)
         service = self.make("--access-log", "-")
-        running_of(service).observe(self.exchange())
+        server_of(service).observe(self.exchange())
         self.successResultOf(service.stopService())
         self.assertIn(b"client_address=192.0.2.1", os.read(read, 4096))
 
     def test_full_disk(self) -> None:
         """A log that cannot be written costs log lines and nothing else: the observer does not raise."""
         service = self.make("--access-log", "/dev/full")
-        running_of(service).observe(self.exchange())
+        server_of(service).observe(self.exchange())
         self.flushLoggedErrors(OSError)
 
     def test_forged(self) -> None:
         """A forged header is a warning in the log, with its sender and without the name."""
         service = self.make()
         with capturedLogs() as events:
-            running_of(service).observe(self.exchange())
-            running_of(service).observe(self.exchange(forged=2))
+            server_of(service).observe(self.exchange())
+            server_of(service).observe(self.exchange(forged=2))
             # It is written up to a second later, and at the end.
-            running_of(service).access_log.close()
+            server_of(service).access_log.close()
         [event] = [
             event
             for event in events
@@ -574,21 +523,21 @@ class InMemory(ServiceTestCase):
     def test_reload(self) -> None:
         """A reload makes a new context of the files as they are then."""
         service = self.make()
-        before = context_of(service)
+        before = tls_context_of(service)
         self.files.renew()
         with capturedLogs() as events:
             service.reload()
-        self.assertIsNot(before, context_of(service))
+        self.assertIsNot(before, tls_context_of(service))
         self.assertEqual(["info"], [event["log_level"].name for event in events])
 
     def test_broken_reload(self) -> None:
         """A broken file leaves the old certificate serving, and the log says so."""
         service = self.make()
-        before = context_of(service)
+        before = tls_context_of(service)
         self.files.certificate.write_bytes(b"nothing")
         with capturedLogs() as events:
             service.reload()
-        self.assertIs(before, context_of(service))
+        self.assertIs(before, tls_context_of(service))
         [event] = events
         self.assertIn("server.pem", event["error"])
         self.assertEqual("error", event["log_level"].name)
@@ -601,13 +550,13 @@ class InMemory(ServiceTestCase):
         arguments = [
             argument.replace(f"{self.files.folder}/", "") for argument in self.files.arguments()
         ]
-        options = parse(*arguments)
+        options = parse_options(*arguments)
         assert options.configuration is not None
         service = ProxyService(options.configuration, self.reactor)
-        before = context_of(service)
+        before = tls_context_of(service)
         os.chdir("/")
         service.reload()
-        self.assertIsNot(before, context_of(service))
+        self.assertIsNot(before, tls_context_of(service))
 
     def test_hangup(self) -> None:
         """SIGHUP asks the reactor for a reload while the service runs, and is whose it was before afterwards."""
@@ -652,7 +601,9 @@ class InMemory(ServiceTestCase):
         shown = io.StringIO()
         self.patch(sys, "stderr", shown)
         made = makeService(
-            parse(*self.files.arguments("--backend", "http://192.0.2.1", "--listen", "tcp:0"))
+            parse_options(
+                *self.files.arguments("--backend", "http://192.0.2.1", "--listen", "tcp:0")
+            )
         )
         self.assertIsInstance(made, ProxyService)
         self.assertTrue(
@@ -665,175 +616,25 @@ class InMemory(ServiceTestCase):
         """The process filters warnings about odd names of clients, which a library must not."""
         with warnings.catch_warnings():
             warnings.resetwarnings()
-            makeService(parse(*self.files.arguments("--listen", "tcp:0")))
+            makeService(parse_options(*self.files.arguments("--listen", "tcp:0")))
             self.assertIn("client_certificate", str(warnings.filters[0]))
 
     def test_make_demo(self) -> None:
         """``--demo`` makes the demonstration."""
         from x509proxy.service.demo import DemoService
 
-        made = makeService(parse("--demo"))
+        made = makeService(parse_options("--demo"))
         assert isinstance(made, DemoService)
         shutil.rmtree(made.folder)
 
     def test_bad_demo(self) -> None:
         """A demonstration with something wrong on its command line ends the start with one sentence."""
         self.expect_sentence(
-            lambda: makeService(parse("--demo", "--trust", "ca")), "ca: found none"
+            lambda: makeService(parse_options("--demo", "--trust", "ca")), "ca: found none"
         )
 
 
 # Real processes.
-
-BIN = Path(sys.executable).parent
-TWISTD = [sys.executable, str(BIN / "twistd")]
-TWIST = [sys.executable, "-m", "twisted"]
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended unnoticed."""
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
-@attrs.define
-class Daemon:
-    """One proxy in a process of its own, and its files."""
-
-    files: Files
-    port: int
-    back_end: RecordingBackEnd
-    pid: int = 0
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid_file(self) -> Path:
-        return self.files.folder / "twistd.pid"
-
-    @property
-    def log(self) -> str:
-        """Everything it has said, wherever: twistd's log and both standard streams."""
-        paths = (self.files.folder / name for name in ("twistd.log", "stdout", "stderr"))
-        return "".join(path.read_text() for path in paths if path.exists())
-
-    @property
-    def access_log(self) -> Path:
-        return self.files.folder / "access.log"
-
-    def arguments(self, *more: str) -> list[str]:
-        listen = f"tcp:{self.port}:interface=127.0.0.1"
-        back_end = f"http://127.0.0.1:{self.back_end.port}"
-        files = self.files
-        names = [
-            "--certificate",
-            files.certificate,
-            "--private-key",
-            files.key,
-            "--header-file",
-            files.header,
-        ]
-        return ["x509proxy", "--listen", listen, "--backend", back_end, *map(str, names), *more]
-
-    def spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-        with (
-            (self.files.folder / "stdout").open("wb") as out,
-            (self.files.folder / "stderr").open("wb") as err,
-        ):
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-            )
-        self.pid = self.process.pid
-        return self.process
-
-    def listens(self) -> bool:
-        if self.process is not None and self.process.poll() is not None:
-            raise AssertionError(f"it has ended with {self.process.returncode}:\n{self.log}")
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def connect(self, ca: Path | None = None, client: SelfSigned | None = None) -> ssl.SSLSocket:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(ca or self.files.certificate)
-        if client is not None:
-            context.load_cert_chain(
-                self.files.write("client.pem", client.certificate_pem + client.key_pem)
-            )
-        return context.wrap_socket(
-            socket.create_connection(("127.0.0.1", self.port), 10), server_hostname="localhost"
-        )
-
-    def end(self) -> None:
-        """Whatever has become of it, it ends now."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        elif self.pid and self.process is None and is_running(self.pid):
-            os.kill(self.pid, signal.SIGKILL)
-
-
-class DaemonTestCase(TestCase):
-    timeout = 60
-
-    def prepare(self, *answers: Answer) -> Daemon:
-        back_end = RecordingBackEnd(reactor, *answers)
-        self.addCleanup(back_end.stop)
-        daemon = Daemon(Files(self.mktemp()), free_port(), back_end)
-        self.addCleanup(daemon.end)
-        return daemon
-
-    async def start(
-        self, *more: str, answers: Sequence[Answer] = (), runner: Sequence[str] = ()
-    ) -> Daemon:
-        """One that runs in the foreground, by ``twistd -n`` unless another runner is given."""
-        daemon = self.prepare(*answers)
-        daemon.spawn(
-            [
-                *(runner or [*TWISTD, "-n", "--pidfile", str(daemon.pid_file)]),
-                *daemon.arguments(*more),
-            ]
-        )
-        await until(daemon.listens, pause=0.05)
-        return daemon
-
-    async def dialogue(
-        self,
-        daemon: Daemon,
-        step: Callable[[ssl.SSLSocket], Answered],
-        client: SelfSigned | None = None,
-    ) -> Answered:
-        def run() -> Answered:
-            with daemon.connect(client=client) as connection:
-                return step(connection)
-
-        result: Answered = await deferToThread(run)
-        return result
-
-    async def ask(self, daemon: Daemon, request: bytes, client: SelfSigned | None = None) -> Reply:
-        def step(connection: ssl.SSLSocket) -> Reply:
-            connection.sendall(request)
-            return read_reply(connection)
-
-        return await self.dialogue(daemon, step, client)
-
-    async def ends(self, daemon: Daemon, status: int) -> None:
-        """It ends by itself, with this exit code, and leaves no pid file."""
-        process = daemon.process
-        assert process is not None
-        await until(lambda: process.poll() is not None, pause=0.05)
-        self.assertEqual(status, process.returncode, daemon.log)
-        # Of a daemon it is the process that started it which has ended; it is told before the file goes.
-        await until(lambda: not daemon.pid_file.exists(), pause=0.05)
-
-    async def serves(self, daemon: Daemon) -> None:
-        """A client with a certificate is answered, and the back end has seen the certificate."""
-        client = client_identity()
-        self.assertEqual(
-            200, (await self.ask(daemon, get("/token", f"{HEADER}: EVIL"), client)).status
-        )
-        self.assertEqual([header_value(client)], daemon.back_end.requests[-1].values(HEADER))
 
 
 class Foreground(DaemonTestCase):
@@ -965,17 +766,6 @@ class Taken(DaemonTestCase):
         daemon = await self.fails(TWIST)
         self.assertIn(self.words, daemon.log)
         self.assertNotIn("Traceback", daemon.log)
-
-
-def nobody_can_run() -> bool:
-    """Whether the user ``nobody`` could load every module that Python may ask for late."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", "import twisted.web.http"], user="nobody", cwd=ROOT, check=False
-        )
-    except PermissionError:
-        return False
-    return done.returncode == 0
 
 
 def running_with(word: str) -> list[int]:

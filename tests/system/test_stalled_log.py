@@ -10,8 +10,8 @@ import ssl
 import subprocess
 from collections.abc import Sequence
 
+from tests.support.daemons import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import read_reply, until
-from tests.system.test_service import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase
 
 # More than a pipe (64 KiB) and the proxy's own buffer (1 MiB) hold: each line has the whole path.
 _REQUESTS = 600

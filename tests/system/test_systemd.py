@@ -19,9 +19,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.daemons import TWISTD, Daemon, DaemonTestCase
+from tests.support.notify_socket import NotifySocket
 from tests.support.raw_tls import get, read_reply, read_to_end, until
-from tests.system.test_service import TWISTD, Daemon, DaemonTestCase, Files, parse
-from tests.unit.service.test_sd_notify import Ear
+from tests.support.services import ProxyFiles, parse_options
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.service.supervisor import WorkerSupervisor
 from x509proxy.settings import SettingsError
@@ -41,14 +42,14 @@ class _Reactor(MemoryReactorClock):
 
 class ServiceTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
-        self.ear = Ear()
+        self.files = ProxyFiles(self.mktemp())
+        self.ear = NotifySocket()
         self.addCleanup(self.ear.close)
         for number in (signal.SIGHUP, signal.SIGUSR1):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def serve(self, *more: str) -> ProxyService:
-        options = parse(*self.files.arguments("--listen", "tcp:1", *more))
+        options = parse_options(*self.files.arguments("--listen", "tcp:1", *more))
         assert options.configuration is not None
         environment = patch.dict(
             os.environ, {"NOTIFY_SOCKET": self.ear.name, "WATCHDOG_USEC": "20000000"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import re
@@ -20,27 +19,18 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet import reactor
-from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.task import deferLater
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, globalLogBeginner
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.client_load import ClientLoad
+from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase, is_running, nobody_can_run
+from tests.support.parent_reactor import FakeProcess, ParentReactor
 from tests.support.raw_tls import get, read_reply, read_to_end, until
-from tests.system.test_reload import Load
-from tests.system.test_service import (
-    ROOT,
-    TWISTD,
-    Daemon,
-    DaemonTestCase,
-    Files,
-    is_running,
-    nobody_can_run,
-    parse,
-)
-from tests.unit.monitoring.test_snapshot import snapshot
+from tests.support.services import ProxyFiles, parse_options
+from tests.support.snapshots import snapshot
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration
 from x509proxy.monitoring.snapshot import WorkerState
@@ -53,7 +43,6 @@ from x509proxy.service.ipc import (
     ReopenLog,
     Task,
     Used,
-    decode_parent_message,
     decode_worker_message,
     encode_parent_message,
     frame,
@@ -77,117 +66,14 @@ def _run() -> None:
     _ran.append(1)
 
 
-@attrs.define(eq=False)
-class Process:
-    """A process that is none."""
-
-    pid: int
-    protocol: Any
-    arguments: list[str]
-    environment: dict[str, str]
-    numbers: dict[int, Any]
-    written: bytearray = attrs.Factory(bytearray)
-    closed: bool = False
-    signals: list[int] = attrs.Factory(list)
-    deaf_to: set[int] = attrs.Factory(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-
-    def writeToChild(self, number: int, data: bytes) -> None:
-        assert number == FROM_PARENT and not self.closed
-        self.written += data
-
-    def closeChildFD(self, number: int) -> None:
-        assert number == FROM_PARENT
-        self.closed = True
-
-    def signalProcess(self, number: int) -> None:
-        if self.signals:
-            raise ProcessExitedAlready
-        self.signals.append(number)
-
-    def ends(self, code: int | None = None, by: int | None = None) -> None:
-        reason = ProcessDone(0) if code == 0 else ProcessTerminated(code, by)
-        self.protocol.childConnectionLost(FROM_PARENT)
-        self.protocol.childConnectionLost(TO_PARENT)
-        self.protocol.processEnded(Failure(reason))
-
-    def sends(self, message: dict[str, Any]) -> None:
-        self.protocol.childDataReceived(TO_PARENT, frame(msgspec.json.encode(message)))
-
-    @property
-    def received(self) -> list[Any]:
-        return [decode_parent_message(content) for content in Frames().feed(bytes(self.written))]
-
-
-class Port:
-    """A port that is bound and can be put aside."""
-
-    addressFamily = socket.AF_INET
-
-    def __init__(self, number: int, factory: Any = None) -> None:
-        self.number = number
-        self.factory = factory
-        self.reading = self.listening = True
-        self.numberAccepts = 100
-        self.accepts: list[int] = []
-
-    def getHost(self) -> int:
-        return self.number
-
-    def fileno(self) -> int:
-        return 100 + self.number
-
-    def startReading(self) -> None:
-        self.reading = True
-
-    def stopReading(self) -> None:
-        self.reading = False
-
-    def doRead(self) -> None:
-        self.accepts.append(self.numberAccepts)
-        self.numberAccepts += 20
-
-    def stopListening(self) -> None:
-        self.listening = False
-
-
-class ParentReactor(MemoryReactorClock):
-    """A reactor that spawns no processes and binds no ports. ``refusals``: how often there is no memory for a process."""
-
-    refusals = 0
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.processes: list[Process] = []
-        self.ports: list[Port] = []
-
-    def spawnProcess(
-        self, protocol: Any, executable: str, args: Any, env: Any, childFDs: Any
-    ) -> Process:
-        if self.refusals:
-            self.refusals -= 1
-            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        process = Process(1000 + len(self.processes), protocol, args, env, childFDs)
-        self.processes.append(process)
-        protocol.makeConnection(process)
-        return process
-
-    def listenTCP(self, port: int, factory: Any, *_: Any, **__: Any) -> Any:
-        self.ports.append(Port(port, factory))
-        return self.ports[-1]
-
-    def adoptStreamPort(self, number: int, family: int, factory: Any) -> Any:
-        self.ports.append(Port(number))
-        return self.ports[-1]
-
-
 class InMemory(SynchronousTestCase):
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
+        self.files = ProxyFiles(self.mktemp())
         self.reactor = ParentReactor()
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
 
     def configuration(self, *more: str) -> Configuration:
-        options = parse(
+        options = parse_options(
             *self.files.arguments("--listen", "tcp:1", "--listen", "tcp:2", "--workers", "2", *more)
         )
         assert options.configuration is not None
@@ -202,7 +88,7 @@ class Parent(InMemory):
         self.service = service
         return service
 
-    def start(self, *more: str) -> list[Process]:
+    def start(self, *more: str) -> list[FakeProcess]:
         service = self.make(*more)
         service.privilegedStartService()
         self.assertEqual([], self.reactor.processes)
@@ -727,7 +613,7 @@ class Child(InMemory):
         more = ("--config", str(self.files.folder / "proxy.toml"))
         arguments = self.files.arguments("--listen", "tcp:2", "--workers", "2", *more)
         place = arguments.index("--backend")
-        options = parse(*arguments[:place], *arguments[place + 2 :])
+        options = parse_options(*arguments[:place], *arguments[place + 2 :])
         assert options.configuration is not None
         self.assertTrue(options.configuration.warnings)
         message = NewConfiguration.of(options.configuration)
@@ -1240,7 +1126,7 @@ class Deaths(Real):
         daemon = await self.crew()
         first, _ = workers_of(daemon.pid)
         clients = 6
-        load = Load(daemon, await self.client(daemon), 3.0)
+        load = ClientLoad(daemon, await self.client(daemon), 3.0)
         running = [deferToThread(load.run, turn % 2 == 0) for turn in range(clients)]
         await deferLater(reactor, 1.0)
         os.kill(first, signal.SIGKILL)

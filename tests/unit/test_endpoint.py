@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.plugin import getPlugins
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -22,28 +19,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from tests.support.certificates import Pair, pair
+from tests.support.endpoints import TLS_VERSIONS, curl, reactor, server_files, write_private
 from x509proxy.certificates.client_certificate import thumbprint
-from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.endpoint import X509EndpointParser, x509_endpoint
 from x509proxy.settings import SettingsError
 from x509proxy.transport.tls_context import client_certificate
-
-reactor: Any = installed_reactor
-
-
-def write_private(path: str, content: bytes) -> str:
-    """A file that only we can read; its absolute path."""
-    file = Path(path).absolute()
-    file.touch(mode=0o600)
-    file.write_bytes(content)
-    return str(file)
-
-
-def server_files(certificate: str, key: str) -> None:
-    """A certificate for ``localhost`` and its key."""
-    made = make_self_signed(KeyKind.EC, "localhost", server=True)
-    write_private(certificate, made.certificate_pem)
-    write_private(key, made.key_pem)
 
 
 class EndpointTestCase(SynchronousTestCase):
@@ -184,18 +164,6 @@ class Plugin(SynchronousTestCase):
 
 
 # Real sockets, and somebody else's TLS.
-
-
-def curl(*arguments: str) -> Deferred[tuple[bytes, bytes, int]]:
-    """Run ``curl``, for twenty seconds at most; its output, its complaints and its exit code."""
-    bounded = ("-q", "--silent", "--show-error", "--max-time", "20", *arguments)
-    run: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
-        "curl", bounded, env={"PATH": os.environ["PATH"]}, reactor=reactor
-    )
-    return run
-
-
-TLS_VERSIONS = {"TLSv1.2": ("--tlsv1.2", "--tls-max", "1.2"), "TLSv1.3": ("--tlsv1.3",)}
 
 
 class Tells(Resource):

@@ -31,7 +31,7 @@ from x509proxy.settings import (
     Validity,
 )
 
-ROOMS: tuple[type[Any], ...] = (
+TABLES: tuple[type[Any], ...] = (
     TlsSettings,
     PolicySettings,
     ClientSettings,
@@ -40,21 +40,21 @@ ROOMS: tuple[type[Any], ...] = (
 )
 
 
-def numbers(room: type[Any]) -> list[str]:
+def numbers(table: type[Any]) -> list[str]:
     return [
         name
-        for name in room.__struct_fields__
-        if isinstance(getattr(room(), name), int | float) and name != "demo"
+        for name in table.__struct_fields__
+        if isinstance(getattr(table(), name), int | float) and name != "demo"
     ]
 
 
 class Numbers(SynchronousTestCase):
     def test_bounded(self) -> None:
         """No number can be switched off: zero, less than zero, infinity and no number at all are refused (invariant L7)."""
-        for room in ROOMS:
-            for name in numbers(room):
+        for table in TABLES:
+            for name in numbers(table):
                 for number in (0, -1, math.inf, -math.inf, math.nan):
-                    raised = self.assertRaises(ValueError, room, **{name: number})
+                    raised = self.assertRaises(ValueError, table, **{name: number})
                     self.assertEqual(
                         f"{name.replace('_', '-')}: found {number}, expected a number above zero",
                         str(raised),
@@ -73,14 +73,14 @@ class Numbers(SynchronousTestCase):
 class Values(SynchronousTestCase):
     def test_frozen(self) -> None:
         """Settings do not change after they have been checked."""
-        for room in ROOMS:
-            for name in room.__struct_fields__:
-                self.assertRaises(AttributeError, setattr, room(), name, None)
+        for table in TABLES:
+            for name in table.__struct_fields__:
+                self.assertRaises(AttributeError, setattr, table(), name, None)
 
     def test_hashable(self) -> None:
         """Equal settings are equal keys."""
-        for room in ROOMS:
-            self.assertEqual(1, len({room(), room()}))
+        for table in TABLES:
+            self.assertEqual(1, len({table(), table()}))
 
     def test_defaults(self) -> None:
         """The defaults are those of the design."""

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.audit_requests import echo
 from tests.support.broken_terminator import HEADER, Fault, Terminator
 from tests.support.ports import free_port
-from tests.unit.audit.test_scripts import echo
 from x509proxy import cli
 from x509proxy.audit import command
 from x509proxy.audit.options import Options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from h2.events import StreamEnded
 from h2.exceptions import ProtocolError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.audit_requests import arrival, echo
 from tests.support.broken_terminator import HEADER, Fault, Terminator
 from tests.support.ports import free_port
 from x509proxy.audit import judge
@@ -24,7 +24,7 @@ from x509proxy.audit.client import Address, Ending
 from x509proxy.audit.lab import Echoes, Exchange, Field, Lab, Pace, Recording, Response, Target
 from x509proxy.audit.probe import Group, NotApplicable, Probe, Severity
 from x509proxy.audit.probes import PROBES
-from x509proxy.audit.recorder import Answer, Arrival, Listener, Recorder
+from x509proxy.audit.recorder import Arrival, Listener, Recorder
 from x509proxy.audit.run import Outcome, run
 from x509proxy.settings import Format
 
@@ -128,11 +128,6 @@ class ScriptCase(SynchronousTestCase):
             self.faults(probe, lab)
 
 
-def arrival(*pairs: tuple[bytes, bytes]) -> Arrival:
-    """Return a request with these fields."""
-    return Arrival(b"GET", b"/", pairs)
-
-
 class Scripts(ScriptCase):
     def test_missing_options(self) -> None:
         """Without its option a probe does not apply."""
@@ -209,16 +204,6 @@ class Scripts(ScriptCase):
         self.assertEqual([], self.faults("encoding-exact", lab))
         self.assertTrue(self.faults("twin-underscores", lab))
         self.inapplicable("encoding-folded", lab)
-
-
-def echo(arrival: Arrival) -> Answer:
-    """Respond as ``x509proxy echo`` does."""
-    pairs = [[name.decode(), value.decode()] for name, value in arrival.pairs]
-    document = {"method": arrival.method.decode(), "target": "/", "headers": pairs}
-    body = json.dumps(document).encode()
-    return Answer(
-        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), close=True
-    )
 
 
 class Http2(ScriptCase):

@@ -7,14 +7,8 @@ from cryptography.hazmat.primitives import hashes
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.unit.certificates.test_pem_files import (
-    ISSUER,
-    KEY,
-    LEAF,
-    NAME,
-    OTHER_KEY,
-    certificate_for,
-)
+from tests.support.names import NAME
+from tests.support.pem import ISSUER, KEY, LEAF, OTHER_KEY, certificate_for
 from x509proxy.certificates.chain_checks import authority_problems, named, server_problems
 from x509proxy.certificates.pem_files import Identity
 

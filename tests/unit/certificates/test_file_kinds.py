@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import KEY, LEAF, pem
+from tests.support.pem import KEY, LEAF, pem
 from x509proxy.certificates.file_kinds import kind_of_file
 
 

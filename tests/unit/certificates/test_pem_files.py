@@ -13,21 +13,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
     PrivateFormat,
     PublicFormat,
 )
-from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import oid, tlv, with_spki
-from tests.support.names import secret_name
+from tests.support.files import OTHER_USER, FileTestCase
+from tests.support.names import NAME
+from tests.support.pem import ISSUER, KEY, LEAF, OTHER_KEY, certificate_for, key_pem, pem
 from x509proxy.certificates.pem_files import (
     Identity,
-    PrivateKey,
     check_header_name,
     new_header_name,
     read_authorities,
@@ -38,96 +35,8 @@ from x509proxy.certificates.pem_files import (
 )
 from x509proxy.settings import SettingsError
 
-NAME = secret_name("test_pem_files")
-KEY = ec.generate_private_key(ec.SECP256R1())
-OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
-ALIEN = 4711
 
-
-def certificate_for(
-    key: PrivateKey,
-    name: str = "localhost",
-    days: int = 30,
-    *,
-    issuer: x509.Certificate | None = None,
-    ca: bool = False,
-) -> x509.Certificate:
-    """A certificate that is valid from yesterday for ``days`` from now: self-signed, or ``issuer``'s, who has ``OTHER_KEY``."""
-    now = datetime.now(UTC)
-    names = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = x509.CertificateBuilder(
-        issuer.subject if issuer else names, names, key.public_key(), x509.random_serial_number()
-    )
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
-        now + timedelta(days=days)
-    )
-    builder = builder.add_extension(
-        x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False
-    )
-    if ca:
-        builder = builder.add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
-        )
-    if issuer:
-        return builder.sign(OTHER_KEY, hashes.SHA256())
-    signs_alone = isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
-    return builder.sign(key, None if signs_alone else hashes.SHA256())
-
-
-def pem(*things: x509.Certificate | PrivateKey) -> bytes:
-    """Certificates and keys in the given order, as one file has them."""
-    return b"".join(
-        thing.public_bytes(Encoding.PEM) if isinstance(thing, x509.Certificate) else key_pem(thing)
-        for thing in things
-    )
-
-
-def key_pem(
-    key: PrivateKey | x25519.X25519PrivateKey,
-    form: PrivateFormat = PrivateFormat.PKCS8,
-    encryption: KeySerializationEncryption | None = None,
-) -> bytes:
-    """A key in PEM."""
-    return key.private_bytes(Encoding.PEM, form, encryption or NoEncryption())
-
-
-ISSUER = certificate_for(OTHER_KEY, "issuer", ca=True)
-LEAF = certificate_for(KEY, issuer=ISSUER)
-
-
-class MaterialTests(SynchronousTestCase):
-    """A folder for each test, and the sentence of each refusal."""
-
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir(parents=True)
-
-    def write(self, data: bytes | str, mode: int = 0o600, name: str = "file.pem") -> str:
-        path = self.folder / name
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
-        path.chmod(mode)
-        return str(path)
-
-    def make_alien(self, path: str) -> None:
-        """Let the file be neither root's nor ours."""
-        if os.geteuid() == 0:
-            os.chown(path, ALIEN, -1)
-        else:
-            self.patch(os, "geteuid", lambda: ALIEN)
-
-    def become_nobody(self) -> None:
-        """Root may read anything, so that it has to be another user for a while."""
-        if os.geteuid() == 0:
-            os.seteuid(65534)
-            self.addCleanup(os.seteuid, 0)
-
-    def assert_sentence(self, error: SettingsError, *parts: str) -> None:
-        text = str(error)
-        self.assertEqual([part for part in parts if part not in text], [], text)
-        self.assertNotIn("\n", text)
-
-
-class SourceTests(MaterialTests):
+class SourceTests(FileTestCase):
     def test_pasted_key(self) -> None:
         """A key that was pasted where its file belongs is not repeated, not in part either."""
         text = without_secrets(
@@ -142,7 +51,7 @@ class SourceTests(MaterialTests):
         self.assert_sentence(error, f"header-file: {self.folder}/…: cannot be read")
 
 
-class ReadIdentityTests(MaterialTests):
+class ReadIdentityTests(FileTestCase):
     def refusal(self, certificate: str, key: str | None) -> SettingsError:
         error: SettingsError = self.assertRaises(SettingsError, read_identity, certificate, key)
         self.assertNotIn("-----", str(error))
@@ -260,7 +169,7 @@ class ReadIdentityTests(MaterialTests):
     def test_alien_key(self) -> None:
         """A key that another user can change is refused."""
         key = self.write(pem(KEY), name="key.pem")
-        owner = ALIEN if os.geteuid() == 0 else os.geteuid()
+        owner = OTHER_USER if os.geteuid() == 0 else os.geteuid()
         self.make_alien(key)
         self.assert_sentence(
             self.refusal(self.write(pem(LEAF)), key),
@@ -406,7 +315,7 @@ class ReadIdentityTests(MaterialTests):
         self.assert_sentence(error, f"certificates[0].private-key: {path}: ")
 
 
-class ReadAuthoritiesTests(MaterialTests):
+class ReadAuthoritiesTests(FileTestCase):
     def test_bundle(self) -> None:
         """A bundle is read in its order, and may be public."""
         self.assertEqual(read_authorities(self.write(pem(LEAF, ISSUER), 0o644)), (LEAF, ISSUER))
@@ -429,7 +338,7 @@ def crl_for(key: ec.EllipticCurvePrivateKey, number: int) -> x509.CertificateRev
     return builder.add_extension(x509.CRLNumber(number), critical=False).sign(key, hashes.SHA256())
 
 
-class ReadCrlsTests(MaterialTests):
+class ReadCrlsTests(FileTestCase):
     def test_lists(self) -> None:
         """Any number of lists in PEM, with text between them, or one in DER."""
         crls = tuple(crl_for(KEY, number) for number in range(3))
@@ -463,7 +372,7 @@ class ReadCrlsTests(MaterialTests):
         self.assert_sentence(error, "crl: ", "found more than 16777216 bytes")
 
 
-class ReadHeaderNameTests(MaterialTests):
+class ReadHeaderNameTests(FileTestCase):
     def refusal(self, data: bytes | str, mode: int = 0o600) -> SettingsError:
         error: SettingsError = self.assertRaises(
             SettingsError, read_header_names, self.write(data, mode)
@@ -505,7 +414,7 @@ class ReadHeaderNameTests(MaterialTests):
             )
 
 
-class CheckHeaderNameTests(MaterialTests):
+class CheckHeaderNameTests(FileTestCase):
     def refusal(self, name: str) -> SettingsError:
         error: SettingsError = self.assertRaises(SettingsError, check_header_name, name, "header")
         return error

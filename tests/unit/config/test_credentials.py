@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME
+from tests.support.names import NAME
 from x509proxy.config import credentials
 from x509proxy.config.credentials import as_in_unit
 from x509proxy.settings import ProxySettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_origin
 
 from tests.support.names import secret_name
-from tests.unit.config.test_loader import TomlTests
+from tests.support.toml_files import TomlTestCase
 from x509proxy.config.document import decode, read_document
 from x509proxy.settings import (
     ClientSettings,
@@ -28,7 +28,7 @@ def tables() -> dict[str, type[Settings]]:
     }
 
 
-class DocumentTests(TomlTests):
+class DocumentTests(TomlTestCase):
     def problems(self, text: str) -> list[str]:
         """Return the sentences of a file, without its path."""
         path = self.write(text, 0o600, "proxy.toml")
@@ -285,7 +285,7 @@ class Offers(DocumentTests):
                 self.assertTrue(field.key.doc.endswith("."), f"{table}.{name}")
 
 
-class Syntax(TomlTests):
+class Syntax(TomlTestCase):
     def test_twice(self) -> None:
         """A key or a table that is there twice is said to be so, with its line."""
         for line, text in (

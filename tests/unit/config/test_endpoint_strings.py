@@ -11,8 +11,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME
-from x509proxy.config import endpoint_strings as places
+from tests.support.names import NAME
+from x509proxy.config import endpoint_strings
 from x509proxy.config.endpoint_strings import (
     Description,
     EndpointSyntaxError,
@@ -214,7 +214,7 @@ class Sentences(SynchronousTestCase):
     def test_both_families(self) -> None:
         """Where the system gives IPv4 to ``::`` too, the port is taken for both; where it does not, or is silent, it is not."""
         path = Path(self.mktemp())
-        self.patch(places, "_BIND_V6_ONLY", path)
+        self.patch(endpoint_strings, "_BIND_V6_ONLY", path)
         check_places(ProxySettings(listen=("tcp:1", "tcp6:1")))
         path.write_text("1\n")
         check_places(ProxySettings(listen=("tcp:1", "tcp6:1")))

@@ -11,7 +11,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME, MaterialTests
+from tests.support.files import FileTestCase
+from tests.support.names import NAME
 from x509proxy.config.file_paths import check_log_apart, check_log_place, log_problem, named_files
 from x509proxy.service.access_log import open_log
 from x509proxy.settings import (
@@ -38,7 +39,7 @@ class NamedFiles(SynchronousTestCase):
         self.assertEqual([], list(named_files(ProxySettings())))
 
 
-class Apart(MaterialTests):
+class Apart(FileTestCase):
     def refusal(self, log: str, config: str | None = None, **read: Any) -> str:
         settings = ProxySettings(access_log=log, **read)
         error: SettingsError = self.assertRaises(SettingsError, check_log_apart, settings, config)
@@ -92,7 +93,7 @@ class Apart(MaterialTests):
         check_log_apart(ProxySettings(access_log=key), None)
 
 
-class LogPlace(MaterialTests):
+class LogPlace(FileTestCase):
     def refusal(self, path: str) -> str:
         error: SettingsError = self.assertRaises(
             SettingsError, check_log_place, ProxySettings(access_log=path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import shutil
 import string
 import time
@@ -17,16 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.certificates.test_pem_files import (
-    ISSUER,
-    KEY,
-    LEAF,
-    NAME,
-    OTHER_KEY,
-    MaterialTests,
-    certificate_for,
-    pem,
-)
+from tests.support.files import FileTestCase
+from tests.support.names import NAME
+from tests.support.pem import ISSUER, KEY, LEAF, OTHER_KEY, certificate_for, pem
+from tests.support.toml_files import TomlTestCase
 from x509proxy.certificates.config_files import RecordedFiles
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
@@ -57,22 +50,7 @@ from x509proxy.settings import (
 DAY = 24 * 3600.0
 
 
-class TomlTests(MaterialTests):
-    def load(self, text: str | bytes, mode: int = 0o644) -> ProxySettings:
-        self.path = self.write(text, mode, "proxy.toml")
-        return load_settings(self.path)
-
-    def refusal(self, text: str | bytes, mode: int = 0o600) -> str:
-        error: SettingsError = self.assertRaises(SettingsError, self.load, text, mode)
-        self.assert_sentence(error, self.path)
-        return str(error).replace(self.path, "FILE")
-
-    def mistake(self, text: str | bytes, mode: int = 0o600) -> str:
-        """Return the sentence without its line."""
-        return re.sub(r"^FILE: line [0-9]+: ", "FILE: ", self.refusal(text, mode))
-
-
-class LoadSettingsTests(TomlTests):
+class LoadSettingsTests(TomlTestCase):
     def test_empty(self) -> None:
         """An empty file means the defaults."""
         self.assertEqual(self.load(""), ProxySettings())
@@ -322,7 +300,7 @@ class LoadSettingsTests(TomlTests):
         self.assertNotIn(name, str(error))
 
 
-class OverrideTests(MaterialTests):
+class OverrideTests(FileTestCase):
     def refusal(self, **changes: object) -> str:
         return str(self.assertRaises(SettingsError, override, ProxySettings(), changes))
 
@@ -410,7 +388,7 @@ def _namings(of: ProxySettings) -> tuple[str | None, str | None]:
     return of.header, of.header_file
 
 
-class LoadConfigurationTests(MaterialTests):
+class LoadConfigurationTests(FileTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.key = self.write(pem(KEY), name="server.key")

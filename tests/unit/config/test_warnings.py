@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import pair
-from tests.unit.certificates.test_pem_files import MaterialTests
+from tests.support.files import FileTestCase
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, override
@@ -39,7 +39,7 @@ class Page(SynchronousTestCase):
         self.assertEqual(set(), {key for key in keys if f"``{key}``" not in page})
 
 
-class Advice(MaterialTests):
+class Advice(FileTestCase):
     QUIET: ClassVar[dict[str, Any]] = {
         "access_log": "-",
         "max_certificate_bytes": 2048,

@@ -11,9 +11,9 @@ from tests.support.certificates import certificate
 from tests.support.memory import (
     CUT,
     GET,
-    Desk,
+    RecordingHandler,
+    RecordingSource,
     RequestTransport,
-    Source,
     TlsWire,
     post,
     reply,
@@ -45,8 +45,8 @@ def status(answer: bytes) -> bytes:
 class ChannelTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.desk = Desk()
-        self.source = Source()
+        self.desk = RecordingHandler()
+        self.source = RecordingSource()
         self.arrange()
 
     def arrange(self, settings: ClientSettings = ClientSettings()) -> None:

@@ -8,7 +8,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import client
-from tests.support.memory import Source, undated
+from tests.support.memory import RecordingSource, undated
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.certificate_formats import Pairs
@@ -70,7 +70,7 @@ class Sink:
 class RequestTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.line = Line()
-        self.source = Source()
+        self.source = RecordingSource()
         self.sink = Sink()
         self.readied = 0
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import certificates as samples
-from tests.unit.certificates.test_pem_files import MaterialTests
+from tests.support.files import FileTestCase
 from x509proxy.certificates.client_certificate import Verdict
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.forwarding.header_rules import (
@@ -27,7 +27,7 @@ from x509proxy.settings import Format, HeaderSettings, ProxySettings, SettingsEr
 CLIENT = samples.client()
 
 
-class RulesTests(MaterialTests):
+class RulesTests(FileTestCase):
     def rules(self, *headers: dict[str, Any], **settings: Any) -> HeaderRules:
         own = tuple(HeaderSettings(**{"format": Format.PEM, **header}) for header in headers)
         return read_rules(ProxySettings(**{"preset": "none", "headers": own, **settings}))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.unit.http1.test_fields import as_others_read
-from x509proxy.certificates import client_certificate as certificate
-from x509proxy.forwarding import sanitizer as headers
+from tests.support.cgi_names import as_others_read
+from x509proxy.certificates import client_certificate
+from x509proxy.forwarding import sanitizer
 from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.forwarding.client import Hop
 from x509proxy.forwarding.header_rules import HeaderRules, identity, redact
@@ -117,8 +117,8 @@ class Hoards(SynchronousTestCase):
             fold,
             identity,
             forwarded,
-            headers._is_claim,
-            certificate._parse,
+            sanitizer._is_claim,
+            client_certificate._parse,
         ):
             self.assertLessEqual(cache.cache_info().maxsize or 10**9, 1024)
 
@@ -170,10 +170,10 @@ class Identity(SynchronousTestCase):
     def test_two(self) -> None:
         """A preset with two headers has both, in its order."""
         rules = HeaderRules.for_preset(PRESETS["rfc9440"])
-        certificate = attrs.evolve(samples.client(), chain=(b"one",))
+        client_certificate = attrs.evolve(samples.client(), chain=(b"one",))
         self.assertEqual(
             [b"Client-Cert", b"Client-Cert-Chain"],
-            [name for name, _ in identity(certificate, rules)],
+            [name for name, _ in identity(client_certificate, rules)],
         )
 
     def test_each_its_own(self) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME
+from tests.support.names import NAME
 from x509proxy.http1.errors import ErrorResponse, HttpError
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_costs import calls
+from tests.support.call_counts import count_calls
 from x509proxy.http1.errors import HttpError
 from x509proxy.http1.path_readings import normalized_paths
 from x509proxy.http1.request_target import check_method, loggable, read_target
@@ -139,7 +139,7 @@ class Strays(SynchronousTestCase):
             self.assertLessEqual(many, 2.2 * few + 50, piece)
 
     def steps(self, target: str) -> int:
-        return calls(lambda: self.tried(target))
+        return count_calls(lambda: self.tried(target))
 
     def tried(self, target: str) -> None:
         with contextlib.suppress(HttpError):

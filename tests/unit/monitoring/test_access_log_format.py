@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import attrs
@@ -13,41 +12,14 @@ from msgspec import structs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from x509proxy.exchange import Exchange, Outcome, TokenVerdict
+from tests.support.exchanges import EXCHANGE, fields
+from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.monitoring.access_log_format import WRITERS, access_json, access_line
 from x509proxy.settings import LogFormat
-
-EXCHANGE = Exchange(
-    started=samples.NOON + 0.25,
-    duration=0.0123,
-    peer="192.0.2.7",
-    method="POST",
-    target="/token",
-    status=200,
-    outcome=Outcome.COMPLETED,
-    bytes_in=29,
-    bytes_out=512,
-    tls_version="TLSv1.3",
-    key_exchange="X25519MLKEM768",
-    backend="http://127.0.0.1:8080",
-    request_id="00c0ffee",
-)
-_FIELD = re.compile(r'([a-z0-9_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |\Z)')
 
 
 def line(**changes: Any) -> str:
     return access_line(structs.replace(EXCHANGE, **changes))
-
-
-def fields(text: str) -> dict[str, str]:
-    """Read a line as a log's reader would: no quote, space or line end may throw it off."""
-    found, at = {}, 0
-    while at < len(text):
-        match = _FIELD.match(text, at)
-        assert match, text[at:]
-        found[match[1]] = match[2]
-        at = match.end()
-    return found
 
 
 class Line(SynchronousTestCase):

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
+from tests.support.identities import identity
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
@@ -21,11 +22,6 @@ from x509proxy.monitoring.certificate_expiry import certificate_states
 from x509proxy.settings import ProxySettings, TokenLevel, TokenSettings
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def identity(name: str, *names: str) -> Identity:
-    made = make_self_signed(KeyKind.EC, name, names=names, server=True)
-    return Identity(made.certificate, made.private_key)
 
 
 def crl(authority: SelfSigned, days: int | None) -> x509.CertificateRevocationList:

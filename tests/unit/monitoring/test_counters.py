@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
+from tests.support.exchanges import BACK_END, exchange, refused
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
-from x509proxy.exchange import Exchange, Outcome, TokenVerdict
+from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.http1.errors import Code
 from x509proxy.monitoring.counters import BOUNDS, NULL_METRICS, Counters, Counts
-
-BACK_END = "http://127.0.0.1:8080"
-
-
-def exchange(**changes: Any) -> Exchange:
-    """One that a back end has answered, but for the changes."""
-    found = {
-        "started": 1000.0, "duration": 0.004, "peer": "192.0.2.7", "method": "POST", "target": "/token", "status": 200,
-        "outcome": Outcome.COMPLETED, "bytes_in": 29, "bytes_out": 60, "backend": BACK_END,
-    }  # fmt: skip
-    return Exchange(**{**found, **changes})
-
-
-def refused(**changes: Any) -> Exchange:
-    """One that the proxy refused, but for the changes."""
-    found = {
-        "status": 401,
-        "outcome": Outcome.REJECTED,
-        "code": Code.NO_CERTIFICATE,
-        "detail": "no client certificate",
-        "backend": "",
-    }
-    return exchange(**{**found, **changes})
 
 
 def certificate(number: int, verdict: Verdict = Verdict.SELF_SIGNED) -> ClientCertificate:

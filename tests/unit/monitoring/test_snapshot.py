@@ -7,32 +7,16 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.unit.monitoring.test_counters import exchange, refused
+from tests.support.exchanges import exchange, refused
+from tests.support.snapshots import DOWN, snapshot
 from x509proxy.monitoring.counters import Counters
 from x509proxy.monitoring.snapshot import (
     BackendState,
-    ListenerState,
     Snapshot,
     WorkerState,
     clients_of,
     refusals_of,
 )
-
-UP = BackendState(url="http://a", state="up")
-DOWN = BackendState(url="http://b", state="down")
-LISTENER = ListenerState(endpoint="tcp:8443", asks="optional")
-
-
-def snapshot(**changes: object) -> Snapshot:
-    """One of a proxy that is ready, but for the changes."""
-    found: dict[str, object] = {
-        "taken": 100.0,
-        "version": "1",
-        "started": 50.0,
-        "listeners": (LISTENER,),
-        "backends": (UP,),
-    }
-    return Snapshot(**{**found, **changes})  # type: ignore[arg-type]
 
 
 class Ready(SynchronousTestCase):

@@ -11,12 +11,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.support.memory import HEADER, RULES, BackEnd, Borrower, Desk
-from tests.unit.monitoring.test_certificate_expiry import identity
-from tests.unit.monitoring.test_counters import exchange, refused
+from tests.support.exchanges import exchange, refused
+from tests.support.identities import identity
+from tests.support.memory import HEADER, RULES, BackEnd, RecordingHandler, RecordingWaiter
 from x509proxy.config.loader import Configuration
 from x509proxy.downstream.factory import ProxyFactory
-from x509proxy.monitoring import snapshot_builder as room
+from x509proxy.monitoring import snapshot_builder
 from x509proxy.monitoring.counters import Counters
 from x509proxy.monitoring.snapshot_builder import SnapshotBuilder, installed_version
 from x509proxy.settings import (
@@ -49,7 +49,7 @@ class Views(SynchronousTestCase):
             deadlines,
             UpstreamSettings(max_connections=7),
         )
-        self.factory = ProxyFactory(Desk(), deadlines)
+        self.factory = ProxyFactory(RecordingHandler(), deadlines)
         self.counters = Counters()
         self.now = 1000.0
         self.view = SnapshotBuilder(
@@ -97,7 +97,7 @@ class Views(SynchronousTestCase):
 
     def test_nobody_asks(self) -> None:
         """One that is down, and has no checks, is not ready until its retry-delay is over: then a request has to find out."""
-        self.pool.acquire(Borrower())
+        self.pool.acquire(RecordingWaiter())
         self.back_end.attempts[0].fail()
         self.assertFalse(self.view.snapshot().ready)
         self.clock.advance(UpstreamSettings().retry_delay)
@@ -157,5 +157,5 @@ class Versions(SynchronousTestCase):
         def fail(_: str) -> str:
             raise PackageNotFoundError
 
-        self.patch(room, "version_of", fail)
+        self.patch(snapshot_builder, "version_of", fail)
         self.assertEqual("unknown", installed_version())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.monitoring.test_snapshot import DOWN, LISTENER, UP, snapshot
+from tests.support.snapshots import DOWN, LISTENER, UP, snapshot
 from x509proxy.monitoring.counters import Counts
 from x509proxy.monitoring.snapshot import (
     BackendState,

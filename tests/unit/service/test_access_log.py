@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.exchanges import EXCHANGE
 from tests.support.memory import HEADER, RULES
-from tests.unit.monitoring.test_access_log_format import EXCHANGE
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.header_rules import HeaderRules

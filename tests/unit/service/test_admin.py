@@ -16,9 +16,9 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.memory import RequestTransport
+from tests.support.names import NAME
 from tests.support.raw_tls import Reply, get, read_reply, read_to_end
-from tests.unit.certificates.test_pem_files import NAME
-from tests.unit.monitoring.test_snapshot import DOWN, snapshot
+from tests.support.snapshots import DOWN, snapshot
 from x509proxy.config.endpoint_strings import check_places
 from x509proxy.monitoring.snapshot import Snapshot
 from x509proxy.service.admin import Admin

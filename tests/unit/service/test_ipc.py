@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import pair
+from tests.support.crls import make_crl
+from tests.support.services import ProxyFiles, parse_options
+from tests.support.snapshots import snapshot
 from tests.support.tokens import key_set
-from tests.system.test_service import Files, parse
-from tests.unit.certificates.test_trust_store import make_crl
-from tests.unit.monitoring.test_snapshot import snapshot
 from x509proxy.certificates.config_files import FileContents
 from x509proxy.certificates.pem_files import Identity, new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
@@ -71,7 +71,7 @@ def task(configuration: Configuration, **changes: Any) -> Task:
 
 class Configurations(SynchronousTestCase):
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
+        self.files = ProxyFiles(self.mktemp())
 
     def configuration(self, *more: str) -> Configuration:
         """Return one with a value for everything that files hold."""
@@ -119,7 +119,9 @@ class Configurations(SynchronousTestCase):
         files.write("proxy.toml", toml.encode())
         arguments = files.arguments("--config", str(files.folder / "proxy.toml"))
         place = arguments.index("--backend")
-        options = parse(*arguments[:place], *arguments[place + 2 :], "--workers", "2", *more)
+        options = parse_options(
+            *arguments[:place], *arguments[place + 2 :], "--workers", "2", *more
+        )
         assert options.configuration is not None
         return options.configuration
 
@@ -208,7 +210,7 @@ class Configurations(SynchronousTestCase):
         self.assertEqual("[<Task>, <FileContents: 4 bytes, mode 0600>]", text)
 
     def test_too_large(self) -> None:
-        """Files that no worker would accept are an error of the parent, before it sends any."""
+        """ProxyFiles that no worker would accept are an error of the parent, before it sends any."""
         message = task(self.configuration())
         self.patch(ipc, "_MAX_FRAME", 1000)
         error = self.assertRaises(SettingsError, encode_parent_message, message)

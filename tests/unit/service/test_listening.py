@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.lockfile import FilesystemLock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME
+from tests.support.names import NAME
 from x509proxy.downstream.factory import NamedFactory
 from x509proxy.service.listening import ListenError, ListeningEndpoint, check_free, check_kinds
 from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, SettingsError

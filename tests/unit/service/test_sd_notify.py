@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 import time
 from pathlib import Path
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.notify_socket import NotifySocket
 from x509proxy.service.sd_notify import Notifier
-
-
-class Ear:
-    """The other end, in a name space of the kernel's own."""
-
-    def __init__(self, name: str = "") -> None:
-        self.name = name or f"@x509proxy-{secrets.token_hex(8)}"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(self.name.replace("@", "\0", 1))
-
-    def heard(self) -> list[dict[str, str]]:
-        found: list[dict[str, str]] = []
-        while True:
-            try:
-                text = self._socket.recv(4096).decode()
-            except BlockingIOError:
-                return found
-            found.append(dict(line.split("=", 1) for line in text.split("\n")))
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 class NotifyTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.ear = Ear()
+        self.ear = NotifySocket()
         self.addCleanup(self.ear.close)
         self.notifier = Notifier(self.ear.name, 10.0)
 
@@ -72,7 +49,7 @@ class Words(NotifyTestCase):
         # A path below trial's own folder may be longer than a socket's may be.
         here = os.open(folder, os.O_RDONLY)
         self.addCleanup(os.close, here)
-        ear = Ear(f"/proc/self/fd/{here}/notify")
+        ear = NotifySocket(f"/proc/self/fd/{here}/notify")
         self.addCleanup(ear.close)
         Notifier(ear.name).ready()
         self.assertEqual(["1"], [said["READY"] for said in ear.heard()])

@@ -15,15 +15,15 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_pki import PkiTestCase
 from tests.support.certificates import Pair, pair
 from tests.support.memory import RequestTransport
+from tests.support.parent_reactor import ParentReactor
+from tests.support.pki import PkiTestCase
 from tests.support.raw_tls import get, read_reply
-from tests.system.test_service import Files, parse
-from tests.system.test_workers import ParentReactor
+from tests.support.services import ProxyFiles, parse_options
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, load_settings
-from x509proxy.service import server as room
+from x509proxy.service import server
 from x509proxy.service.listening import ListeningEndpoint
 from x509proxy.service.server import ProxyServer
 from x509proxy.settings import SettingsError
@@ -51,11 +51,13 @@ class Limits:
 
 class InMemory(SynchronousTestCase):
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
+        self.files = ProxyFiles(self.mktemp())
         self.reactor = ParentReactor()
 
     def configuration(self, *more: str) -> Configuration:
-        configuration = parse(*self.files.arguments("--listen", "tcp:1", *more)).configuration
+        configuration = parse_options(
+            *self.files.arguments("--listen", "tcp:1", *more)
+        ).configuration
         assert configuration is not None
         return configuration
 
@@ -90,7 +92,7 @@ class InMemory(SynchronousTestCase):
 
     def limits(self, soft: int, hard: int, refusal: Exception | None = None) -> Limits:
         limits = Limits(soft, hard, refusal)
-        self.patch(room, "limits", limits)
+        self.patch(server, "limits", limits)
         return limits
 
     def of_connections(self, number: int) -> Configuration:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.proxy_headers import FOUR, LINE, SIGNATURE, SIX, binary, header, line
 from x509proxy.settings import ListenerSettings
-from x509proxy.transport import proxy_protocol as room
+from x509proxy.transport import proxy_protocol
 from x509proxy.transport.proxy_protocol import (
     BadHeader,
     End,
@@ -24,10 +25,6 @@ from x509proxy.transport.proxy_protocol import (
     read_header,
 )
 
-SIGNATURE = bytes.fromhex("0D0A0D0A000D0A515549540A")
-FOUR = ProxyAddresses(End("192.0.2.7", 40000), End("198.51.100.1", 443))
-SIX = ProxyAddresses(End("2001:db8::7", 1), End("2001:db8:ffff::1", 65535))
-LINE = b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"
 PORTS = st.integers(0, 65535)
 V4 = st.ip_addresses(v=4).map(str)
 V6 = st.ip_addresses(v=6).map(str).filter(lambda address: not address.startswith("::ffff:"))
@@ -37,37 +34,8 @@ ENDS = st.one_of(
 TLV = st.tuples(st.integers(0, 255).filter(lambda kind: kind != 3), st.binary(max_size=60))
 
 
-def line(ends: ProxyAddresses) -> bytes:
-    """Version 1, as its section has it; not the product's."""
-    kind = "TCP6" if ":" in ends.source.host else "TCP4"
-    source, destination = ends.source, ends.destination
-    return f"PROXY {kind} {source.host} {destination.host} {source.port} {destination.port}\r\n".encode()
-
-
 def tlv(kind: int, value: bytes) -> bytes:
     return struct.pack("!BH", kind, len(value)) + value
-
-
-def binary(
-    block: bytes, family: int = 0x11, command: int = 0x21, length: int | None = None
-) -> bytes:
-    """Version 2; ``length``: what it says of its block, if not the truth."""
-    return (
-        SIGNATURE
-        + struct.pack("!BBH", command, family, len(block) if length is None else length)
-        + block
-    )
-
-
-def addresses(ends: ProxyAddresses) -> bytes:
-    hosts = b"".join(
-        ipaddress.ip_address(end.host).packed for end in (ends.source, ends.destination)
-    )
-    return hosts + struct.pack("!HH", ends.source.port, ends.destination.port)
-
-
-def header(ends: ProxyAddresses, *tlvs: bytes) -> bytes:
-    return binary(addresses(ends) + b"".join(tlvs), 0x21 if ":" in ends.source.host else 0x11)
 
 
 def checked(ends: ProxyAddresses, *tlvs: bytes) -> bytes:
@@ -269,7 +237,7 @@ class Binary(HeaderTestCase):
 
     def test_checksum(self) -> None:
         """One that is there has to be right (section 2.2.3)."""
-        self.assertEqual(0xE3069283, room._crc32c(b"123456789"))
+        self.assertEqual(0xE3069283, proxy_protocol._crc32c(b"123456789"))
         self.assert_read(SIX, checked(SIX, tlv(1, b"h2")))
         for wrong in (bytes(4), b"\xff" * 4):
             self.refused(header(FOUR, tlv(3, wrong)), "wrong checksum")

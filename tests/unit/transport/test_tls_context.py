@@ -29,7 +29,8 @@ from zope.interface import implementer
 
 from tests.support import certificates as samples
 from tests.support.certificates import Pair, pair
-from tests.unit.certificates.test_trust_store import make_crl
+from tests.support.crls import make_crl
+from tests.support.tls_memory import LARGEST, accept, identity_of, pump, server_context, server_pair
 from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, unreadable
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
@@ -48,31 +49,6 @@ from x509proxy.transport.tls_context import (
 )
 
 VERSIONS = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
-LARGEST = 1 << 16
-
-
-def server_pair() -> Pair:
-    return pair(subject="CN=localhost", usage=ExtendedKeyUsageOID.SERVER_AUTH)
-
-
-def identity_of(found: Pair) -> Identity:
-    return Identity(found.certificate, found.private_key)
-
-
-def server_context(
-    ask: ClientAuth = ClientAuth.OPTIONAL,
-    authorities: Sequence[Pair] = (),
-    settings: TlsSettings = TlsSettings(),
-    http: bool = True,
-) -> SSL.Context:
-    trusted = TrustStore(tuple(authority.certificate for authority in authorities))
-    return make_context(identity_of(server_pair()), ask, trusted, settings, http)
-
-
-def accept(connections: ServerConnections) -> SSL.Connection:
-    """What Twisted asks for at each connection; the protocol that it is for does not matter."""
-    protocol: Any = None
-    return connections.serverConnectionForTLS(protocol)
 
 
 def foreign_options(**arguments: Any) -> CertificateOptions:
@@ -93,18 +69,6 @@ class Shaken:
     @property
     def certificate(self) -> ClientCertificate | None:
         return peer_certificate(self.server)
-
-
-def pump(one: SSL.Connection, other: SSL.Connection) -> bool:
-    """Carry what there is, both ways; whether there was anything."""
-    moved = False
-    for source, sink in ((one, other), (other, one)):
-        try:
-            sink.bio_write(source.bio_read(LARGEST))
-        except SSL.WantReadError:
-            continue
-        moved = True
-    return moved
 
 
 def step(connection: SSL.Connection) -> str:

@@ -39,7 +39,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides, implementer
 
-from tests.support.memory import OK, Borrower
+from tests.support.memory import OK, RecordingWaiter
 from tests.support.raw_tls import until
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import Identity
@@ -48,7 +48,7 @@ from x509proxy.http1.errors import Code
 from x509proxy.settings import Backend, ClientAuth, SettingsError, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections, make_context, peer_certificate
-from x509proxy.upstream import endpoints as room
+from x509proxy.upstream import endpoints
 from x509proxy.upstream.endpoints import UnreadInput, backend_endpoint, check_identity
 from x509proxy.upstream.pool import Pool
 
@@ -74,7 +74,7 @@ class Doubts(SynchronousTestCase):
             crypto.X509.from_cryptography(server(name).certificate)
             for name in ("localhost", "other.example")
         )
-        verified = room._Verified(None, "localhost")
+        verified = endpoints._Verified(None, "localhost")
         answers = [
             verified._verify(connection, *seen)
             for seen in ((good, 0, 0, 1), (good, 20, 0, 0), (other, 0, 0, 1), (other, 0, 1, 1))
@@ -93,7 +93,7 @@ class OwnCertificate(SynchronousTestCase):
         def reject(*_: object) -> None:
             raise SSL.Error
 
-        self.patch(room, "_client_options", reject)
+        self.patch(endpoints, "_client_options", reject)
         error = str(self.assertRaises(SettingsError, check_identity, identity(server("a"))))
         self.assertTrue(
             error.startswith("upstream.certificate: found a certificate or a key"), error
@@ -265,7 +265,7 @@ class Sockets(TestCase):
         self.reactor: Any = reactor
         self.server = Server()
         self.deadlines = Ending()
-        self.borrower = Borrower()
+        self.borrower = RecordingWaiter()
 
     async def listen(self, endpoint: IStreamServerEndpoint) -> Any:
         port = await endpoint.listen(ForOne(self.server))
@@ -291,7 +291,7 @@ class Sockets(TestCase):
         )
         pool = Pool(backend, endpoint, self.deadlines, SETTINGS)
         over: Deferred[None] = Deferred()
-        self.borrower = Borrower(Borrower.ask, lambda _: over.callback(None))
+        self.borrower = RecordingWaiter(RecordingWaiter.ask, lambda _: over.callback(None))
         pool.acquire(self.borrower)
         await over
         pool.close()
@@ -331,8 +331,8 @@ class Sockets(TestCase):
         pool = Pool(backend, backend_endpoint(names, backend, settings), Deadlines(clock), settings)
         for address, wait in (("127.0.0.1", 0), ("127.0.0.2", 101), ("127.0.0.2", 0)):
             names.address = address
-            over: Deferred[Borrower] = Deferred()
-            pool.acquire(Borrower(Borrower.ask, over.callback))
+            over: Deferred[RecordingWaiter] = Deferred()
+            pool.acquire(RecordingWaiter(RecordingWaiter.ask, over.callback))
             await over
             clock.advance(wait)
         self.assertEqual(["as.example"] * 2, names.asked)
@@ -464,7 +464,7 @@ class NoRoom(TestCase):
                     Deadlines(reactor),
                     settings,
                 )
-                borrower = Borrower(Borrower.ask)
+                borrower = RecordingWaiter(RecordingWaiter.ask)
                 pool.acquire(borrower)
                 await until(lambda borrower=borrower: borrower.refusals)  # type: ignore[misc]
                 self.assertEqual([Code.CONNECT_TIMEOUT], [one.code for one in borrower.refusals])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.monitoring.test_snapshot import snapshot
+from tests.support.snapshots import snapshot
 from x509proxy.monitoring.counters import BOUNDS, Counts
 from x509proxy.monitoring.status_page.history import History, quantile
 

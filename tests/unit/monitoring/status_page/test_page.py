@@ -13,9 +13,9 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.unit.monitoring.status_page.test_html import EVIL, Reader
-from tests.unit.monitoring.test_counters import exchange, refused
-from tests.unit.monitoring.test_snapshot import DOWN, UP, snapshot
+from tests.support.exchanges import exchange, refused
+from tests.support.html import HOSTILE_TEXT, HtmlReader
+from tests.support.snapshots import DOWN, UP, snapshot
 from x509proxy.certificates.client_certificate import Verdict
 from x509proxy.exchange import Outcome
 from x509proxy.http1.errors import Code
@@ -64,7 +64,7 @@ class Document(SynchronousTestCase):
             [text] = re.findall(f"<{name}>(.*?)</{name}>", document, re.DOTALL)
             digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
             self.assertIn(f"{name}-src 'sha256-{digest}'", CONTENT_SECURITY_POLICY)
-        attributes = {name for _, fields in Reader(document).elements for name in fields}
+        attributes = {name for _, fields in HtmlReader(document).elements for name in fields}
         self.assertEqual(
             set(), {name for name in attributes if name == "style" or name.startswith("on")}
         )
@@ -72,7 +72,7 @@ class Document(SynchronousTestCase):
 
     def test_nothing_from_elsewhere(self) -> None:
         """Nothing is fetched but the page itself, and every link leads to the listener's own paths."""
-        found = Reader(page(snapshot())).elements
+        found = HtmlReader(page(snapshot())).elements
         self.assertEqual([], [fields for _, fields in found if "src" in fields])
         links = [fields["href"] for _, fields in found if "href" in fields]
         self.assertEqual(["/status.json", "/metrics", "/healthz", "/readyz"], links)
@@ -285,21 +285,26 @@ class Rows(SynchronousTestCase):
 
     def test_evil(self) -> None:
         """A subject, a target, a method, a reason, an address and a back end's error stay what they are: texts."""
-        shown = attrs.evolve(samples.client(), subject=EVIL, key=EVIL)
+        shown = attrs.evolve(samples.client(), subject=HOSTILE_TEXT, key=HOSTILE_TEXT)
         self.counters.exchange(
             refused(
-                certificate=shown, target=EVIL, method=EVIL, detail=EVIL, peer=EVIL, backend=EVIL
+                certificate=shown,
+                target=HOSTILE_TEXT,
+                method=HOSTILE_TEXT,
+                detail=HOSTILE_TEXT,
+                peer=HOSTILE_TEXT,
+                backend=HOSTILE_TEXT,
             )
         )
-        row = BackendState(url=EVIL, reason=EVIL)
-        certificate = CertificateState(use=EVIL, name=EVIL, ends=0.0)
+        row = BackendState(url=HOSTILE_TEXT, reason=HOSTILE_TEXT)
+        certificate = CertificateState(use=HOSTILE_TEXT, name=HOSTILE_TEXT, ends=0.0)
         document = self.found(
             backends=(row,),
             certificates=(certificate,),
-            version=EVIL,
-            reload=ReloadState(error=EVIL),
+            version=HOSTILE_TEXT,
+            reload=ReloadState(error=HOSTILE_TEXT),
         )
-        elements = [name for name, _ in Reader(document).elements]
+        elements = [name for name, _ in HtmlReader(document).elements]
         self.assertEqual((1, 0), (elements.count("script"), elements.count("img")))
         self.assertNotIn("alert(1)</script>", document)
 
