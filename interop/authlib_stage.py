@@ -68,7 +68,7 @@ class AuthlibStage(Stage):
     def ask(
         self, path: str, client: ClientFiles | None, *fields: tuple[str, str], **form: str
     ) -> tuple[int, dict[str, Any]]:
-        """The answer to a form, through the proxy."""
+        """Send a form through the proxy; return the status and the JSON."""
         connection = HTTPSConnection(
             "localhost", self.proxy.port, context=self.context(self.proxy, client), timeout=30
         )
@@ -80,7 +80,7 @@ class AuthlibStage(Stage):
         return self.ask("/token", client, *fields, grant_type="client_credentials", client_id=name)
 
     def past_the_proxy(self, name: str, *fields: tuple[str, str]) -> tuple[int, dict[str, Any]]:
-        """The same question to the server itself. Authlib wants ``https``, and believes who says so."""
+        """Send the same to the server itself, with the field by which Authlib detects ``https``."""
         connection = HTTPConnection("127.0.0.1", self.back_end, timeout=30)
         form = {"grant_type": "client_credentials", "client_id": name}
         return self._ask(connection, "/token", (("X-Forwarded-Proto", "https"), *fields), form)
@@ -113,6 +113,6 @@ class AuthlibStage(Stage):
         self.assertGreaterEqual(status, 400)
 
     def forged(self, name: str) -> list[list[tuple[str, str]]]:
-        """The EC client's certificate in a header of that name, in every spelling, once and twice."""
+        """Return the EC client's certificate in each spelling of a name, once and twice."""
         value = f":{b64encode(der(self.ec.made)).decode('ascii')}:"
         return [[(spelling, value)] * repeats for spelling in spellings(name) for repeats in (1, 2)]

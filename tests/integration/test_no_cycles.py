@@ -19,10 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.memory import Proxy
 from tests.support.raw_tls import ProxyTestCase, get, read_reply, read_to_end, until
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
-from x509proxy.service.gc_tuning import relax_collector, restore_collector
 
-# Objects: Python 3.12 freezes some hundred that are immortal, of its own accord.
-MANY = 10_000
 OURS = ("x509proxy.", "OpenSSL.")
 KEEP = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Number: %d\r\n\r\n"
 POST = b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
@@ -33,32 +30,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nX-Number: %d\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
 HALF = b"HTTP/1.1 200 OK\r\nX-Half: %d\r\nContent-Length: 10\r\n\r\nhalf"
 LINGER = struct.pack("ii", 1, 0)
-
-
-class Settings(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.usual = gc.get_threshold()
-        self.addCleanup(gc.set_threshold, *self.usual)
-        self.addCleanup(gc.unfreeze)
-
-    def test_relaxed(self) -> None:
-        """What is there is looked at no more, and what is new less often; at the end all is as it was."""
-        relax_collector()
-        self.assertGreater(gc.get_freeze_count(), MANY)
-        self.assertGreater(gc.get_threshold()[0], self.usual[0])
-        restore_collector()
-        self.assertEqual(self.usual, gc.get_threshold())
-        self.assertLess(gc.get_freeze_count(), MANY)
-
-    def test_not_ours(self) -> None:
-        """Where somebody has settings of his own, they are left alone, at the start and at the end."""
-        gc.set_threshold(123, 4, 5)
-        relax_collector()
-        self.assertEqual((123, 4, 5), gc.get_threshold())
-        self.assertLess(gc.get_freeze_count(), MANY)
-        gc.freeze()
-        restore_collector()
-        self.assertGreater(gc.get_freeze_count(), MANY)
 
 
 class Waiting(SynchronousTestCase):

@@ -20,7 +20,7 @@ def blocks(count: int) -> Iterator[bytes]:
 
 
 def checksum(pieces: Iterator[bytes]) -> tuple[int, int]:
-    """How many bytes, and which."""
+    """Return the number of bytes and their checksum."""
     size = crc = 0
     for piece in pieces:
         size, crc = size + len(piece), zlib.crc32(piece, crc)
@@ -28,7 +28,10 @@ def checksum(pieces: Iterator[bytes]) -> tuple[int, int]:
 
 
 class BulkHandler(socketserver.StreamRequestHandler):
-    """Answers ``POST`` with the checksum of what came, and ``GET /N`` with N blocks, framed by ``Content-Length``."""
+    """Answers ``POST`` with the checksum of the body, and ``GET /N`` with N blocks.
+
+    The response is framed by ``Content-Length``.
+    """
 
     def handle(self) -> None:
         while line := self.rfile.readline():
@@ -74,6 +77,6 @@ class BulkServer(socketserver.ThreadingTCPServer):
 
 
 def high_water(pid: int) -> int:
-    """The largest resident size that a process has had, in MiB."""
+    """Return the largest resident size that a process has had, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) >> 10

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def count_calls(step: Callable[[], object]) -> int:
-    """How many functions are called, Python's and C's together."""
+    """Return the number of calls of Python and of C functions."""
     count = 0
 
     def on_event(_: FrameType, event: str, __: Any) -> None:

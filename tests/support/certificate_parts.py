@@ -29,17 +29,17 @@ ISSUER, TIMES, ALGORITHM = 3, 4, 2
 
 
 def elements(der: bytes) -> list[bytes]:
-    """The parts of a certificate: what is signed, with which algorithm, the signature."""
+    """Return the signed part, the algorithm and the signature of a certificate."""
     return samples._elements(samples._content(der))
 
 
 def parts_of(der: bytes) -> list[bytes]:
-    """The parts of what is signed."""
+    """Return the elements of the signed part."""
     return samples._elements(samples._content(elements(der)[0]))
 
 
 def with_signature(der: bytes, signature: bytes, algorithm: str | None = None) -> bytes:
-    """The certificate with another signature, by another algorithm if one is given."""
+    """Return the certificate with another signature, by another algorithm if one is given."""
     signed, signed_with, _ = elements(der)
     if algorithm is not None:
         signed_with = tlv(0x30, oid(algorithm), b"\x05\x00")
@@ -52,7 +52,7 @@ def with_signature(der: bytes, signature: bytes, algorithm: str | None = None) -
 def certificate(
     subject: str, issuer: str, public_key: bytes = b"", *extensions: x509.ExtensionType
 ) -> bytes:
-    """A certificate of the samples' key, or of another one."""
+    """Return a certificate of the samples' key, or of another one."""
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name.from_rfc4514_string(subject))
@@ -70,7 +70,7 @@ def certificate(
 
 @functools.cache
 def costly_chain(links: int = 70) -> tuple[bytes, ...]:
-    """A leaf, and issuers behind it whose RSA keys make each signature as dear to check as can be; 92 KB."""
+    """Return a leaf and issuers whose RSA keys make each signature slow to verify; 92 KB."""
     sha256_with_rsa = "1.2.840.113549.1.1.11"
     public_key, may_issue = (
         samples.rsa_spki(3072, (1 << 3070) + 1),

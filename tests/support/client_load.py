@@ -13,7 +13,7 @@ from tests.support.raw_tls import read_reply
 
 
 class ClientLoad:
-    """Clients that ask for so many seconds, in threads: some on one connection each, some on a new one each time."""
+    """Clients in threads: some send on one connection each, some on a new one each time."""
 
     def __init__(self, daemon: Daemon, trusted: Path, seconds: float) -> None:
         self.answered = 0
@@ -29,7 +29,7 @@ class ClientLoad:
         self._lock = threading.Lock()
 
     def now(self) -> float:
-        """The time by which ``last_failure`` goes."""
+        """Return the time on the clock of ``last_failure``."""
         return time.monotonic()
 
     def run(self, keep: bool) -> None:

@@ -20,7 +20,7 @@ def make_crl(
     signer: Pair | None = None,
     extension: x509.ExtensionType | None = None,
 ) -> x509.CertificateRevocationList:
-    """A revocation list from and to ``days`` from ``now``, or from the clock."""
+    """Make a revocation list from and to ``days`` from ``now``, or from the clock."""
     today = datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
     builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.certificate.subject)
     builder = builder.last_update(today + timedelta(days[0])).next_update(

@@ -44,7 +44,7 @@ TWIST = [sys.executable, "-m", "twisted"]
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended unnoticed."""
+    """Return whether the process exists and is no zombie."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -67,7 +67,7 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        """Everything it has said, wherever: twistd's log and both standard streams."""
+        """Return twistd's log and both standard streams."""
         paths = (self.files.folder / name for name in ("twistd.log", "stdout", "stderr"))
         return "".join(path.read_text() for path in paths if path.exists())
 
@@ -119,7 +119,7 @@ class Daemon:
         )
 
     def end(self) -> None:
-        """Whatever has become of it, it ends now."""
+        """Kill the process, if it runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -140,7 +140,7 @@ class DaemonTestCase(TestCase):
     async def start(
         self, *more: str, answers: Sequence[Answer] = (), runner: Sequence[str] = ()
     ) -> Daemon:
-        """One that runs in the foreground, by ``twistd -n`` unless another runner is given."""
+        """Start one in the foreground, by ``twistd -n`` unless another runner is given."""
         daemon = self.prepare(*answers)
         daemon.spawn(
             [
@@ -172,16 +172,16 @@ class DaemonTestCase(TestCase):
         return await self.dialogue(daemon, step, client)
 
     async def ends(self, daemon: Daemon, status: int) -> None:
-        """It ends by itself, with this exit code, and leaves no pid file."""
+        """Check that it ends by itself, with this exit status, and leaves no pid file."""
         process = daemon.process
         assert process is not None
         await until(lambda: process.poll() is not None, pause=0.05)
         self.assertEqual(status, process.returncode, daemon.log)
-        # Of a daemon it is the process that started it which has ended; it is told before the file goes.
+        # A daemon's parent ends before the daemon removes the file.
         await until(lambda: not daemon.pid_file.exists(), pause=0.05)
 
     async def serves(self, daemon: Daemon) -> None:
-        """A client with a certificate is answered, and the back end has seen the certificate."""
+        """Check that the back end receives a client's certificate, and not the forged one."""
         client = client_identity()
         self.assertEqual(
             200, (await self.ask(daemon, get("/token", f"{HEADER}: EVIL"), client)).status
@@ -189,8 +189,8 @@ class DaemonTestCase(TestCase):
         self.assertEqual([header_value(client)], daemon.back_end.requests[-1].values(HEADER))
 
 
-def nobody_can_run() -> bool:
-    """Whether the user ``nobody`` could load every module that Python may ask for late."""
+def other_user_can_run() -> bool:
+    """Return whether another user can import the modules that are imported late."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", "import twisted.web.http"], user="nobody", cwd=ROOT, check=False

@@ -16,7 +16,7 @@ reactor: Any = installed_reactor
 
 
 def write_private(path: str, content: bytes) -> str:
-    """A file that only we can read; its absolute path."""
+    """Write a file that only its owner can read; return its absolute path."""
     file = Path(path).absolute()
     file.touch(mode=0o600)
     file.write_bytes(content)
@@ -24,7 +24,7 @@ def write_private(path: str, content: bytes) -> str:
 
 
 def server_files(certificate: str, key: str) -> None:
-    """A certificate for ``localhost`` and its key."""
+    """Write a certificate for ``localhost`` and its key."""
     made = make_self_signed(KeyKind.EC, "localhost", server=True)
     write_private(certificate, made.certificate_pem)
     write_private(key, made.key_pem)

@@ -8,7 +8,7 @@ HOSTILE_TEXT = "</td><script>alert(1)</script><img src=x onerror='alert(1)'>\"&a
 
 
 class HtmlReader(HTMLParser):
-    """What a document consists of, by somebody else's eyes."""
+    """The elements of a document, as the standard library reads them."""
 
     def __init__(self, document: str) -> None:
         super().__init__()

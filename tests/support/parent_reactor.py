@@ -95,7 +95,10 @@ class FakePort:
 
 
 class ParentReactor(MemoryReactorClock):
-    """A reactor that spawns no processes and binds no ports. ``refusals``: how often there is no memory for a process."""
+    """A reactor that spawns no processes and binds no ports.
+
+    ``refusals``: the number of processes that cannot start for want of memory.
+    """
 
     refusals = 0
 

@@ -33,7 +33,10 @@ def certificate_for(
     issuer: x509.Certificate | None = None,
     ca: bool = False,
 ) -> x509.Certificate:
-    """A certificate that is valid from yesterday for ``days`` from now: self-signed, or ``issuer``'s, who has ``OTHER_KEY``."""
+    """Make a certificate that is valid from yesterday for ``days`` from now.
+
+    It is self-signed, or signed with ``OTHER_KEY`` for ``issuer``.
+    """
     now = datetime.now(UTC)
     names = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = x509.CertificateBuilder(
@@ -56,7 +59,7 @@ def certificate_for(
 
 
 def pem(*things: x509.Certificate | PrivateKey) -> bytes:
-    """Certificates and keys in the given order, as one file has them."""
+    """Encode certificates and keys in the given order, as one file has them."""
     return b"".join(
         thing.public_bytes(Encoding.PEM) if isinstance(thing, x509.Certificate) else key_pem(thing)
         for thing in things
@@ -68,7 +71,7 @@ def key_pem(
     form: PrivateFormat = PrivateFormat.PKCS8,
     encryption: KeySerializationEncryption | None = None,
 ) -> bytes:
-    """A key in PEM."""
+    """Encode a key in PEM."""
     return key.private_bytes(Encoding.PEM, form, encryption or NoEncryption())
 
 

@@ -27,7 +27,7 @@ ROOT = pair(subject="CN=root", ca=True)
 
 
 def value_of(client: Pair | SelfSigned) -> bytes:
-    """The client's certificate as the back end is to see it."""
+    """Return the header value that the back end should receive for a client."""
     return header_value(SelfSigned(client.certificate, client.private_key))
 
 
@@ -86,7 +86,7 @@ class PkiTestCase(TestCase):
         version: str = "TLSv1.3",
         place: int = 0,
     ) -> ssl.SSLSocket:
-        """A connection that trusts anybody, to look at whom it has got itself."""
+        """Open a connection that trusts any server; its caller checks the certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -106,7 +106,7 @@ class PkiTestCase(TestCase):
     async def ask(
         self, client: Pair | None, chain: Sequence[Pair] = (), **more: Any
     ) -> tuple[Reply, bytes | None]:
-        """The answer on a new connection, and the certificate of whoever gave it."""
+        """Send a request on a new connection; return the response and the server's certificate."""
 
         def run() -> tuple[Reply, bytes | None]:
             with self.connect(client, chain, **more) as connection:
@@ -118,7 +118,7 @@ class PkiTestCase(TestCase):
         return answer
 
     async def passes(self, client: Pair, chain: Sequence[Pair] = (), **more: Any) -> None:
-        """The back end sees this very certificate, once."""
+        """Check that the back end receives this certificate, once."""
         before = len(self.back_end.requests)
         reply, _ = await self.ask(client, chain, **more)
         self.assertEqual((200, before + 1), (reply.status, len(self.back_end.requests)), reply.body)
@@ -127,7 +127,7 @@ class PkiTestCase(TestCase):
     async def refused(
         self, words: str, client: Pair, chain: Sequence[Pair] = (), **more: Any
     ) -> None:
-        """The client is told why, and the back end hears nothing."""
+        """Check that the client receives the reason, and the back end nothing."""
         before = len(self.back_end.requests)
         reply, _ = await self.ask(client, chain, **more)
         self.assertEqual((401, before), (reply.status, len(self.back_end.requests)))

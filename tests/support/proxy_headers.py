@@ -32,7 +32,7 @@ def line(ends: ProxyAddresses) -> bytes:
 def binary(
     block: bytes, family: int = 0x11, command: int = 0x21, length: int | None = None
 ) -> bytes:
-    """Version 2; ``length``: what it says of its block, if not the truth."""
+    """Encode version 2; ``length``: the length field, if it is not the block's."""
     return (
         SIGNATURE
         + struct.pack("!BBH", command, family, len(block) if length is None else length)

@@ -23,7 +23,10 @@ from x509proxy.settings import (
 
 
 def asked(line: bytes, *more: bytes, host: bytes = b"as.example", scheme: bytes = b"http") -> bytes:
-    """The head that a back end gets, without its id: ``more`` are lines after those of the proxy."""
+    """Return the head that a back end receives, without its id.
+
+    ``more`` are lines after those of the proxy.
+    """
     lines = [
         line,
         b"Host: " + host,
@@ -82,9 +85,9 @@ class RelayTestCase(SynchronousTestCase):
         self.assertEqual((status, Outcome.REJECTED), (exchange.status, exchange.outcome))
 
     def expect_unasked(self) -> None:
-        """No back end has heard of anything."""
+        """Check that no connection to a back end was attempted."""
         self.assertEqual([[]], [back_end.attempts for back_end in self.proxy.back_ends])
 
     def expect_quiet(self) -> None:
-        """Nothing is in use, and nobody waits."""
+        """Check that no connection is in use, and no request waits."""
         self.assertEqual([0] * len(self.proxy.pools), [pool.load for pool in self.proxy.pools])

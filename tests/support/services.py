@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.parent_reactor import ParentReactor
 from tests.support.raw_tls import HEADER
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.config.loader import Configuration
 from x509proxy.service.options import Options
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.service.server import ProxyServer
+from x509proxy.settings import SettingsError
 
 
 class ProxyFiles:
@@ -30,13 +38,13 @@ class ProxyFiles:
         return path
 
     def renew(self) -> None:
-        """A new key and certificate for the server."""
+        """Make a new key and certificate for the server."""
         self.server = make_self_signed(KeyKind.EC, "localhost", names=["localhost"], server=True)
         self.certificate = self.write("server.pem", self.server.certificate_pem)
         self.key = self.write("server.key", self.server.key_pem)
 
     def arguments(self, *more: str) -> list[str]:
-        """A complete command line."""
+        """Return a complete command line."""
         files = [
             "--certificate",
             self.certificate,
@@ -49,13 +57,13 @@ class ProxyFiles:
 
 
 def server_of(service: ProxyService) -> ProxyServer:
-    """What serves, in this process."""
+    """Return the part of the service that serves in this process."""
     assert isinstance(service.serving, ProxyServer)
     return service.serving
 
 
 def tls_context_of(service: ProxyService) -> object:
-    """The TLS context of the day."""
+    """Return the TLS context that new connections use."""
     return server_of(service).listeners[0].connections._context
 
 
@@ -64,3 +72,43 @@ def parse_options(*arguments: str) -> Options:
     options.parseOptions(list(arguments))
     parsed: Options = options
     return parsed
+
+
+class ServiceTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.files = ProxyFiles(self.mktemp())
+
+    def expect_sentence(self, call: Callable[[], object], *words: str) -> str:
+        """Check that a call raises one sentence, from the options or from the service."""
+        error: BaseException = self.assertRaises((SystemExit, SettingsError), call)
+        sentence = str(error)
+        if isinstance(error, SettingsError):
+            sentence = f"x509proxy: {sentence}"
+        self.assertTrue(sentence.startswith("x509proxy: "), sentence)
+        self.assertNotIn("\n", sentence)
+        for word in words:
+            self.assertIn(word, sentence)
+        return sentence
+
+
+class SignalReactor(MemoryReactorClock):
+    """With the one call that signals take."""
+
+    called: list[Callable[[], object]]
+
+    def callFromThread(self, callable: Callable[[], object], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        self.called.append(callable)
+
+
+class WorkersTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.files = ProxyFiles(self.mktemp())
+        self.reactor = ParentReactor()
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+
+    def configuration(self, *more: str) -> Configuration:
+        options = parse_options(
+            *self.files.arguments("--listen", "tcp:1", "--listen", "tcp:2", "--workers", "2", *more)
+        )
+        assert options.configuration is not None
+        return options.configuration

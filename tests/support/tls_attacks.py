@@ -31,7 +31,7 @@ PATIENCE = 10.0
 
 @attrs.define
 class Key:
-    """What ``tlslite`` signs with; it believes what it is told of the kind, and that the signature fits."""
+    """A key of any kind, with a chosen signature: ``tlslite`` accepts both unchecked."""
 
     key_type: str
     make: Callable[[bytes], bytes]
@@ -43,7 +43,7 @@ class Key:
 
     @property
     def private_key(self) -> Any:
-        """How many octets of a digest ECDSA takes."""
+        """A curve that takes 66 octets of a digest."""
         return SimpleNamespace(curve=SimpleNamespace(baselen=66))
 
     def sign(self, data: Any, *_: object) -> bytearray:
@@ -58,7 +58,7 @@ class Key:
 
 
 def real_key(found: Pair) -> Any:
-    """The key as ``tlslite`` has it."""
+    """Return the key as ``tlslite`` represents it."""
     key = serialization.load_der_private_key(found.key_der, None)
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -84,7 +84,7 @@ def _ask(connection: Any) -> None:
 
 @attrs.frozen(kw_only=True)
 class Attack:
-    """One client: which certificates it shows, with what it signs, and what else is odd about it."""
+    """One client: its certificates, the key that signs, and its deviations from the protocol."""
 
     shown: Sequence[bytes] = ()
     key: Any = None
@@ -99,7 +99,7 @@ class Attack:
 
 @attrs.define
 class Observed:
-    """What came of it for the client: an alert's name, ``cut``, or nothing; and what it was answered."""
+    """The client's view: an alert's name, ``cut`` or nothing; and the response."""
 
     alert: str = ""
     answer: bytes = b""
@@ -158,7 +158,7 @@ def _certificate_kind(key: Any) -> str:
 
 
 def is_kind(message: Any, kind: int) -> bool:
-    """Whether a message is of that kind of the handshake's."""
+    """Return whether a message is of that handshake type."""
     return (
         message.contentType == ContentType.handshake
         and getattr(message, "handshakeType", None) == kind
@@ -166,7 +166,7 @@ def is_kind(message: Any, kind: int) -> bool:
 
 
 def pem_header(found: bytes) -> bytes:
-    """The value of the header for that certificate."""
+    """Return the value of the header for a certificate."""
     return b"-----BEGIN CERTIFICATE-----" + b64encode(found) + b"-----END CERTIFICATE-----"
 
 
@@ -187,7 +187,7 @@ class AttackTestCase(ProxyTestCase):
         self.assertEqual((b"", 0), (bytes(self.back_end.received), self.back_end.accepted))
 
     async def expect_service(self) -> None:
-        """An honest client is answered, and known by its own certificate."""
+        """Check that an honest client is served with its own certificate."""
         before = len(self.honest_requests())
         reply = await self.ask(get("/honest"), self.honest)
         self.assertEqual(200, reply.status)
@@ -200,18 +200,18 @@ class AttackTestCase(ProxyTestCase):
         return [request for request in self.back_end.requests if b" /honest " in request.start]
 
     async def expect_refused(self, attack: Attack, *alerts: str) -> None:
-        """The handshake ends with one of these alerts, and the back end hears nothing, with a request behind it or not."""
+        """Check that the handshake ends with one of these alerts, and nothing is forwarded."""
         await self.expect_end(attack, *alerts)
         self.expect_silence()
 
     async def expect_end(self, attack: Attack, *alerts: str) -> None:
-        """It ends with one of these alerts, which the client gets although its request is behind it, and without an answer."""
+        """Check that it ends with one of these alerts, without a response to its request."""
         heard = await self.attack(attack)
         self.assertIn(heard.alert, alerts, attack)
         self.assertEqual(b"", heard.answer)
 
     async def expect_identity(self, attack: Attack, der: bytes | None) -> Observed:
-        """The request is served, by a full handshake, in the name of this very certificate, or of none."""
+        """Check that the request is forwarded, after a full handshake, with this certificate."""
         before = len(self.back_end.requests)
         heard = await self.attack(attack)
         self.assertEqual((b"HTTP/1.1 200", False), (heard.answer[:12], heard.resumed), heard)
@@ -225,7 +225,10 @@ ML_DSA_SCHEMES = {"ML-DSA-44": (9, 4), "ML-DSA-65": (9, 5), "ML-DSA-87": (9, 6)}
 
 
 def ml_dsa_attack(kind: str, shown: bytes, signer: Any) -> Attack:
-    """A client with a certificate of that kind, for which ``signer`` signs; ``tlslite`` takes the key for an Ed25519 one."""
+    """Make a client with a certificate of that kind, for which ``signer`` signs.
+
+    ``tlslite`` takes the key for an Ed25519 one.
+    """
 
     def edit(message: Any) -> Any:
         if is_kind(message, HandshakeType.certificate_verify):

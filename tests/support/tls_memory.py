@@ -39,13 +39,13 @@ def server_context(
 
 
 def accept(connections: ServerConnections) -> SSL.Connection:
-    """What Twisted asks for at each connection; the protocol that it is for does not matter."""
+    """Make the server's side of a connection, as Twisted does for each."""
     protocol: Any = None
     return connections.serverConnectionForTLS(protocol)
 
 
 def pump(one: SSL.Connection, other: SSL.Connection) -> bool:
-    """Carry what there is, both ways; whether there was anything."""
+    """Carry the pending bytes in both directions; return whether there were any."""
     moved = False
     for source, sink in ((one, other), (other, one)):
         try:

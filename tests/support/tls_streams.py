@@ -28,7 +28,7 @@ SERVER = make_self_signed(KeyKind.EC, "localhost", server=True)
 
 @implementer(IHandshakeListener, IPushProducer)
 class Application(Protocol):
-    """What speaks over the stream: it remembers what it is told, and does ``then`` with what it hears."""
+    """A protocol over the stream: it records events, and calls ``then`` with the data."""
 
     transport: Any
 
@@ -85,7 +85,7 @@ class StreamTestCase(SynchronousTestCase):
         self.client.set_connect_state()
 
     def take(self) -> bytes:
-        """What the client has to send."""
+        """Return the bytes that the client has to send."""
         try:
             return self.client.bio_read(1 << 20)
         except SSL.WantReadError:

@@ -85,7 +85,7 @@ def private_forms(made: SelfSigned) -> Iterator[str]:
 @implementer(ILogObserver)
 @attrs.define
 class OutputRecorder:
-    """Everything that has been said, and what of it must not have been. ``recorded`` pairs each text with where it comes from."""
+    """All output, and the forms of the secrets in it. ``recorded`` pairs each text with its origin."""
 
     name: str = HEADER
     recorded: list[tuple[str, str]] = attrs.field(factory=list)
@@ -257,7 +257,7 @@ def site(resource: Any) -> Any:
 
 
 class RecordedTestCase(ProxyTestCase):
-    """A proxy, and recorder on everything that it says."""
+    """A proxy, with a recorder of all its output."""
 
     patience: ClassVar[float] = 5.0
     strict: ClassVar[bool] = True
@@ -275,7 +275,7 @@ class RecordedTestCase(ProxyTestCase):
         self.start(*back_end, factory=site if self.stock else None, **options)
 
     async def say(self, *requests: bytes, client: SelfSigned | None = None) -> list[bytes]:
-        """What comes back for each, on a connection of its own; the recorder record the answers' heads, and our own answers whole."""
+        """What comes back for each, on a connection of its own; the recorder has the answers' heads, and our own answers whole."""
 
         def run() -> list[bytes]:
             answers_ = []
@@ -880,7 +880,7 @@ class WrongPlaces(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_files_of_each_other(self) -> None:
-        """ProxyFiles that have changed places: a key where the name belongs, and the name where the key does."""
+        """Files that have changed places: a key where the name belongs, and the name where the key does."""
         files = self.files
         for option, path in (
             ("header-file", files.key),
@@ -1120,7 +1120,7 @@ class Processes(DaemonTestCase):
 
 
 class Hearing(SynchronousTestCase):
-    """The tests above can fail: the recorder record."""
+    """The tests above can fail: the recorder works."""
 
     def test_every_form(self) -> None:
         """The name in any spelling, and a certificate or key in any form, broken over lines or not, is recorded."""

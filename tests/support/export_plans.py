@@ -1,0 +1,59 @@
+"""Plans of exported configurations, and their text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from x509proxy.audit.export.command import RENDERERS
+from x509proxy.audit.export.plan import Identity, Place, Plan
+from x509proxy.forwarding.presets import HeaderPlan
+from x509proxy.settings import Backend, ClientAuth, Format, Trust, Validity
+
+PLAN = Plan(
+    product="x",
+    source="x509proxy.toml",
+    places=(Place(8443),),
+    identities=(Identity("/a.pem", "/a.pem"),),
+    fields=(HeaderPlan(Format.PEM_URL, b"X-My-Cert"),),
+    backends=(Backend.parse("http://127.0.0.1:8080"),),
+    hosts=(),
+    client_auth=ClientAuth.OPTIONAL,
+    trust=Trust.ANY,
+    validity=Validity.ENFORCE,
+    ca=None,
+    crl=(),
+    depth=4,
+    max_body=1000,
+    max_head=16384,
+    limits=(),
+)
+
+
+BACKENDS = tuple(map(Backend.parse, ("https://b.example", "https://[::1]:9443")))
+
+
+VERIFYING = {"trust": Trust.CA, "ca": "/ca.pem", "crl": ("/crl.pem",)}
+
+
+def rendered(product: str, **changes: Any) -> tuple[str, str]:
+    """Return the configuration of a changed plan, and its limits as one text."""
+    plan = attrs.evolve(PLAN, product=product, **changes)
+    if product == "caddy" and "fields" not in changes:
+        plan = attrs.evolve(plan, fields=(HeaderPlan(Format.BASE64_DER, b"X-My-Cert"),))
+    text, limits = RENDERERS[product](plan)
+    return text, "\n".join(limits)
+
+
+def plan_fields(*forms: Format) -> tuple[HeaderPlan, ...]:
+    """Return a header for each format."""
+    return tuple(HeaderPlan(form, f"X-{form.value}".encode(), value=b"v") for form in forms)
+
+
+class ExportTestCase(SynchronousTestCase):
+    def contains(self, text: str, *parts: str) -> None:
+        """Check that each part is in the text."""
+        for part in parts:
+            self.assertIn(part, text)

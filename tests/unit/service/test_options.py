@@ -1,0 +1,177 @@
+"""Promises of :mod:`x509proxy.service.options`."""
+
+from __future__ import annotations
+
+from twisted.python.usage import UsageError
+
+from tests.support.raw_tls import HEADER
+from tests.support.services import (
+    ServiceTestCase,
+    parse_options,
+)
+from x509proxy.settings import ClientAuth, Trust
+
+
+class CommandLine(ServiceTestCase):
+    def test_each_option(self) -> None:
+        """Each option arrives in the settings."""
+        log = str(self.files.folder / "access.log")
+        more = [
+            "--preset",
+            "connect2id",
+            "--client-certificate",
+            "required",
+            "--trust",
+            "either",
+            "--ca",
+            str(self.files.ca),
+        ]
+        settings = parse_options(
+            *self.files.arguments("--listen", "tcp:1", "--access-log", log, *more)
+        ).settings
+        self.assertEqual((("tcp:1",), ("http://127.0.0.1:9",)), (settings.listen, settings.backend))
+        paths = (
+            settings.certificate,
+            settings.private_key,
+            settings.header_file,
+            settings.ca,
+            settings.access_log,
+        )
+        files = self.files
+        self.assertEqual(
+            (*map(str, (files.certificate, files.key, files.header, files.ca)), log), paths
+        )
+        self.assertEqual("connect2id", settings.preset)
+        self.assertEqual(
+            (ClientAuth.REQUIRED, Trust.EITHER), (settings.client_certificate, settings.trust)
+        )
+        self.assertFalse(settings.demo)
+
+    def test_header(self) -> None:
+        """The name may stand on the command line, for trials: there is a warning then, without the name."""
+        arguments = self.files.arguments("--header", HEADER)
+        place = arguments.index("--header-file")
+        options = parse_options(*arguments[:place], *arguments[place + 2 :])
+        assert options.configuration is not None
+        [warning] = options.configuration.warnings
+        self.assertIn("process list", warning)
+        self.assertNotIn(HEADER, warning)
+
+    def test_defaults(self) -> None:
+        """What is not said is as the manual says."""
+        settings = parse_options(*self.files.arguments()).settings
+        self.assertEqual(("tcp:8443",), settings.listen)
+        self.assertEqual(
+            (ClientAuth.OPTIONAL, Trust.ANY), (settings.client_certificate, settings.trust)
+        )
+        self.assertIsNone(settings.access_log)
+
+    def test_repeatable(self) -> None:
+        """``--listen`` and ``--backend`` may be repeated, and keep their order."""
+        more = ("--listen", "tcp:1", "--listen", "tcp:2", "--backend", "unix:/a")
+        settings = parse_options(*self.files.arguments(*more)).settings
+        self.assertEqual(("tcp:1", "tcp:2"), settings.listen)
+        self.assertEqual(("http://127.0.0.1:9", "unix:/a"), settings.backend)
+
+    def test_toml(self) -> None:
+        """A file can say it all; what it says of files is relative to it."""
+        config = self.files.write("proxy.toml", self.toml())
+        settings = parse_options("--config", str(config)).settings
+        self.assertEqual(
+            (("tcp:1",), 7), (settings.listen, settings.client.max_requests_per_connection)
+        )
+        self.assertEqual(str(self.files.certificate), settings.certificate)
+
+    def toml(self) -> bytes:
+        return b"""
+            listen = "tcp:1"
+            certificate = "server.pem"
+            private-key = "server.key"
+            header-file = "header.txt"
+            backend = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+            client-certificate = "required"
+            client.max-requests-per-connection = 7
+        """
+
+    def test_command_line_wins(self) -> None:
+        """What the command line says replaces what the file says, lists whole; the rest of the file stands."""
+        config = str(self.files.write("proxy.toml", self.toml()))
+        more = ("--listen", "tcp:2", "--backend", "unix:/a", "--client-certificate", "none")
+        settings = parse_options("--config", config, *more).settings
+        self.assertEqual((("tcp:2",), ("unix:/a",)), (settings.listen, settings.backend))
+        self.assertEqual(
+            (ClientAuth.NONE, 7),
+            (settings.client_certificate, settings.client.max_requests_per_connection),
+        )
+
+    def test_demo(self) -> None:
+        """``--demo`` needs nothing else, and reads no configuration."""
+        options = parse_options("--demo")
+        self.assertTrue(options.settings.demo)
+        self.assertIsNone(options.configuration)
+
+    def test_errors(self) -> None:
+        """Whatever is wrong is one sentence that says where."""
+        for arguments, words in (
+            (["--config", "/nowhere.toml"], ["/nowhere.toml", "cannot be read"]),
+            (self.files.arguments("--trust", "nobody"), ["--trust", "'nobody'", "self-signed"]),
+            (
+                self.files.arguments("--client-certificate", "maybe"),
+                ["--client-certificate", "required"],
+            ),
+            (self.files.arguments("--preset", "nginx"), ["preset", "'nginx'", "connect2id"]),
+            (self.files.arguments("--backend", "ftp://a"), ["backend", "'ftp://a'"]),
+            (self.files.arguments("--trust", "ca"), ["ca: found none"]),
+            (self.files.arguments("--ca", "/nowhere.pem"), ["/nowhere.pem"]),
+            (self.files.arguments("--header", "X-Cert"), ["header"]),
+        ):
+            self.expect_sentence(lambda arguments=arguments: parse_options(*arguments), *words)  # type: ignore[misc]
+
+    def test_all_errors(self) -> None:
+        """Several mistakes are as many lines."""
+        said = str(self.assertRaises(SystemExit, parse_options).code)
+        keys = [line.split(": ")[:3] for line in said.splitlines()]
+        self.assertEqual(
+            [["x509proxy", key] for key in ("backend", "header-file", "certificate")],
+            [words[:2] for words in keys],
+        )
+
+    def test_open_header_file(self) -> None:
+        """A header file that others can read is refused."""
+        self.files.header.chmod(0o644)
+        self.expect_sentence(
+            lambda: parse_options(*self.files.arguments()), "header.txt", "0644", "0600"
+        )
+
+    def test_secret_in_errors(self) -> None:
+        """A name that is refused, or stands in the wrong place, is not repeated."""
+        for arguments in (
+            ["--header", HEADER + "_"],
+            ["--header-file", HEADER],
+            ["--preset", HEADER],
+            ["--trust", HEADER],
+        ):
+            sentence = self.expect_sentence(
+                lambda arguments=arguments: parse_options(*self.files.arguments(*arguments))  # type: ignore[misc]
+            )
+            self.assertNotIn(HEADER, sentence)
+
+    def test_empty_values(self) -> None:
+        """An option with nothing in it, as an unset variable of a shell leaves it, is an error and not the default."""
+        for name in (
+            "client-certificate",
+            "trust",
+            "header-file",
+            "preset",
+            "backend",
+            "config",
+            "ca",
+        ):
+            self.expect_sentence(
+                lambda name=name: parse_options(*self.files.arguments(f"--{name}", "")),  # type: ignore[misc]
+                name,
+            )
+
+    def test_unknown(self) -> None:
+        """An unknown option is the usual error of Twisted's."""
+        self.assertRaises(UsageError, parse_options, "--resume")

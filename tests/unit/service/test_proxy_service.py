@@ -1,0 +1,430 @@
+"""Promises of :mod:`x509proxy.service.proxy_service`."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import shutil
+import signal
+import socket
+import stat
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+
+from tests.support.raw_tls import HEADER
+from tests.support.services import (
+    ServiceTestCase,
+    SignalReactor,
+    parse_options,
+    server_of,
+    tls_context_of,
+)
+from x509proxy.exchange import Exchange, Outcome
+from x509proxy.service import access_log, listening
+from x509proxy.service.options import Options, _without_traceback, makeService
+from x509proxy.service.proxy_service import ProxyService
+from x509proxy.settings import SettingsError
+
+# More objects than the collector keeps without a freeze.
+MANY = 10_000
+
+
+class InMemory(ServiceTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor = SignalReactor()
+        self.reactor.called = []
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        self.patch(sys, "excepthook", sys.excepthook)
+
+    def make(self, *more: str) -> ProxyService:
+        options = parse_options(*self.files.arguments(*more))
+        assert options.configuration is not None
+        return ProxyService(options.configuration, self.reactor)
+
+    def exchange(self, **changes: Any) -> Exchange:
+        given = {
+            "started": 0.0,
+            "duration": 0.0,
+            "peer": "192.0.2.1",
+            "method": "GET",
+            "target": "/",
+            **changes,
+        }
+        return Exchange(outcome=Outcome.COMPLETED, **given)
+
+    def test_privileged_start(self) -> None:
+        """``twistd`` has the ports bound while there are rights for it, once."""
+        service = self.make("--listen", "tcp:1", "--listen", "tcp:2")
+        self.assertEqual([], service.addresses)
+        service.privilegedStartService()
+        service.startService()
+        self.assertEqual([1, 2], [server[0] for server in self.reactor.tcpServers])
+        self.assertEqual(2, len(service.addresses))
+        self.successResultOf(service.stopService())
+
+    def test_plain_start(self) -> None:
+        """``twist`` knows no privileged start: the ports are bound all the same."""
+        service = self.make("--listen", "tcp:1")
+        service.startService()
+        self.assertEqual([1], [server[0] for server in self.reactor.tcpServers])
+        self.successResultOf(service.stopService())
+        self.assertEqual([], service.addresses)
+
+    def test_admin(self) -> None:
+        """The admin listener's port is bound with the others, while there are rights for it; the last to be closed."""
+        config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
+        service = self.make("--listen", "tcp:1", "--config", str(config))
+        service.privilegedStartService()
+        self.assertEqual([1, 9], [server[0] for server in self.reactor.tcpServers])
+        service.startService()
+        self.successResultOf(service.stopService())
+
+    def test_collector(self) -> None:
+        """What is there once the reactor runs is no business of the garbage collector's, until the end."""
+        self.addCleanup(gc.unfreeze)
+        service = self.make("--listen", "tcp:1")
+        service.startService()
+        self.assertLess(gc.get_freeze_count(), MANY)
+        self.reactor.run()
+        self.assertGreater(gc.get_freeze_count(), MANY)
+        self.successResultOf(service.stopService())
+        self.assertLess(gc.get_freeze_count(), MANY)
+
+    def test_relaxed_too_late(self) -> None:
+        """A service that has been stopped before the reactor runs does nothing to the garbage collector any more."""
+        usual = gc.get_threshold()
+        service = self.make()
+        service.startService()
+        self.successResultOf(service.stopService())
+        self.reactor.run()
+        self.assertEqual(usual, gc.get_threshold())
+
+    def test_stop_unstarted(self) -> None:
+        """One that was never started can be stopped."""
+        self.successResultOf(self.make().stopService())
+
+    def test_taken(self) -> None:
+        """A port that cannot be had ends the start with one sentence, and no traceback."""
+
+        def taken(port: int, *_: object, **__: object) -> IListeningPort:
+            raise CannotListenError("", port, OSError(98, "Address already in use"))
+
+        self.patch(self.reactor, "listenTCP", taken)
+        error = self.assertRaises(
+            SettingsError, self.make("--listen", "tcp:1").privilegedStartService
+        )
+        self.assertEqual("listen: tcp:1: Address already in use", str(error))
+        shown = self.patch_stderr()
+        _without_traceback(type(error), error, None)
+        self.assertEqual("x509proxy: listen: tcp:1: Address already in use\n", shown.getvalue())
+
+    def test_others_exceptions(self) -> None:
+        """An exception of anybody else's is shown as ever, whole."""
+        shown: list[object] = []
+        self.patch(sys, "__excepthook__", lambda *error: shown.append(error))
+        error = ValueError("another")
+        _without_traceback(ValueError, error, None)
+        self.assertEqual([(ValueError, error, None)], shown)
+
+    def test_reasons(self) -> None:
+        """Whatever a port cannot be had for is said."""
+        nameless = CannotListenError("", 1, OSError("no such thing"))
+        self.assertEqual(
+            "listen: a: no such thing", listening._why_not("listen: a", Failure(nameless))
+        )
+        self.assertEqual(
+            "listen: a: other", listening._why_not("listen: a", Failure(ValueError("other")))
+        )
+
+    def test_keys(self) -> None:
+        """The sentence names the place by its key in the document, and says of it what was written there."""
+        for key, table in (
+            ("listeners[0].endpoint", "[[listeners]]\nendpoint"),
+            ("admin.listen", "[admin]\nallow-remote = true\nlisten"),
+        ):
+            config = self.files.write("keys.toml", f'{table} = "nothing:1"\n'.encode())
+            error = self.assertRaises(
+                SystemExit,
+                makeService,
+                parse_options(*self.files.arguments("--config", str(config))),
+            )
+            self.assertEqual(0, str(error).find(f"x509proxy: {key}: found 'nothing:1'"), error)
+
+    def test_second_port_taken(self) -> None:
+        """When the second of two ports cannot be had, the first can be given back by stopping: no port is left bound."""
+        stopped: list[bool] = []
+        listen: Any = self.reactor.listenTCP
+
+        def second_taken(port: int, *arguments: Any, **options: Any) -> Any:
+            if port == 2:
+                raise CannotListenError("", port, OSError(98, "Address already in use"))
+            listening: Any = listen(port, *arguments, **options)
+            listening.stopListening = lambda: stopped.append(True)
+            return listening
+
+        self.patch(self.reactor, "listenTCP", second_taken)
+        service = self.make("--listen", "tcp:1", "--listen", "tcp:2")
+        self.assertRaises(SettingsError, service.privilegedStartService)
+        self.successResultOf(service.stopService())
+        self.assertEqual([True], stopped)
+
+    def patch_stderr(self) -> io.StringIO:
+        shown = io.StringIO()
+        self.patch(sys, "__stderr__", shown)
+        return shown
+
+    def test_bad_endpoints(self) -> None:
+        """A description that is no endpoint ends the start with one sentence."""
+        for description in ("tcp", "tcp:http:x=y", "nothing:1", "tcp:port=1:a=b"):
+            self.expect_sentence(
+                lambda description=description: self.make("--listen", description),  # type: ignore[misc]
+                "listen",
+            )
+
+    def test_bad_kinds(self) -> None:
+        """One that there is not is named at the start too, and what a plug-in objects to is told in its words."""
+        for text, words in (
+            ("tcp:x", "found 'tcp:x' with the port 'x'"),
+            ("nothing:1", "found 'nothing:1', of a kind that there is not, expected tcp:8443, "),
+        ):
+            self.expect_sentence(lambda text=text: self.make("--listen", text), f"listen: {words}")  # type: ignore[misc]
+        for text in ("ssl:1:privateKey=/nowhere", "ssl"):
+            words = f"admin.listen: found {text!r}, expected a Twisted endpoint: "
+            self.expect_sentence(
+                lambda text=text: listening.ListeningEndpoint(self.reactor, text, "admin.listen"),  # type: ignore[misc]
+                words,
+            )
+
+    def parse_below(self, **above: int) -> None:
+        """Parse ``--access-log -`` as ``twistd`` or ``twist`` does, with options of its own."""
+        options: Any = Options()
+        options.parent = above
+        options.parseOptions(self.files.arguments("--access-log", "-"))
+
+    def test_daemon_without_output(self) -> None:
+        """A daemon's standard output goes nowhere, so that its access log needs a file; in the foreground it may go there."""
+        words = ("access-log: found - for a daemon, ", "expected a file, or twistd -n")
+        self.expect_sentence(lambda: self.parse_below(nodaemon=0, debug=0), *words)
+        for above in ({"nodaemon": 1}, {"nodaemon": 0, "debug": 1}, {}):
+            self.parse_below(**above)
+
+    def test_daemon_looks_first(self) -> None:
+        """A daemon's addresses are bound for a moment before ``twistd`` forks; in the foreground the start itself reports them."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            place = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            for nodaemon in (0, 1):
+                options: Any = Options()
+                options.parent = {"nodaemon": nodaemon, "debug": 0}
+                options.parseOptions(self.files.arguments("--listen", place))
+                if nodaemon:
+                    self.assertIsNotNone(makeService(options))
+                else:
+                    words = f"listen: {place}: Address already in use"
+                    self.expect_sentence(lambda: makeService(options), words)  # noqa: B023
+
+    def test_no_systemd_socket(self) -> None:
+        """A socket that systemd has not handed over is one sentence, without Twisted's words."""
+        for text in ("systemd:domain=INET:name=https", "systemd:domain=INET:index=7"):
+            sentence = self.expect_sentence(lambda text=text: self.make("--listen", text))  # type: ignore[misc]
+            expected = "a socket that is not there, expected one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
+            self.assertEqual(f"x509proxy: listen: found {text!r}, {expected}", sentence)
+
+    def test_bad_access_log(self) -> None:
+        """An access log that cannot be opened ends the start with one sentence."""
+        self.expect_sentence(
+            lambda: self.make("--access-log", "/nowhere/access.log"),
+            "access-log",
+            "/nowhere/access.log",
+        )
+
+    def test_access_log_that_is_read(self) -> None:
+        """Neither a start nor a reload takes a file for the access log that the proxy reads, such as its key or the TOML."""
+        key = str(self.files.key)
+        before = self.files.key.read_bytes()
+        self.expect_sentence(
+            lambda: self.make("--access-log", key), "access-log", "found the file of private-key"
+        )
+        self.assertEqual(before, self.files.key.read_bytes())
+        toml = str(self.files.write("proxy.toml", b""))
+        self.expect_sentence(
+            lambda: self.make("--config", toml, "--access-log", toml),
+            "found the file of the configuration",
+        )
+        log = self.files.folder / "log"
+        options = parse_options(*self.files.arguments("--config", toml, "--access-log", str(log)))
+        log.symlink_to(toml)
+        self.assertIn(
+            "found the file of the configuration",
+            str(self.assertRaises(SettingsError, options.read)),
+        )
+
+    def test_access_log(self) -> None:
+        """The access log is its owner's alone and gets a line for each exchange, at once; it is appended to."""
+        path = self.files.folder / "access.log"
+        lines: list[str] = []
+        for count in (1, 2):
+            service = self.make("--access-log", str(path))
+            server_of(service).observe(self.exchange())
+            lines = path.read_text().splitlines()
+            self.assertEqual(count, len(lines))
+            self.successResultOf(service.stopService())
+        self.assertIn("client_address=192.0.2.1 method=GET target=/", lines[1])
+        self.assertEqual(0o600, stat.S_IMODE(path.stat().st_mode))
+
+    def test_standard_output(self) -> None:
+        """``-`` is standard output, which is not closed at the end."""
+        read, write = os.pipe()
+        for descriptor in (read, write):
+            self.addCleanup(os.close, descriptor)
+        self.patch(access_log, "_STANDARD_OUTPUT", write)
+        service = self.make("--access-log", "-")
+        server_of(service).observe(self.exchange())
+        self.successResultOf(service.stopService())
+        self.assertIn(b"client_address=192.0.2.1", os.read(read, 4096))
+
+    def test_full_disk(self) -> None:
+        """A log that cannot be written costs log lines and nothing else: the observer does not raise."""
+        service = self.make("--access-log", "/dev/full")
+        server_of(service).observe(self.exchange())
+        self.flushLoggedErrors(OSError)
+
+    def test_forged(self) -> None:
+        """A forged header is a warning in the log, with its sender and without the name."""
+        service = self.make()
+        with capturedLogs() as events:
+            server_of(service).observe(self.exchange())
+            server_of(service).observe(self.exchange(forged=2))
+            # It is written up to a second later, and at the end.
+            server_of(service).access_log.close()
+        [event] = [
+            event
+            for event in events
+            if event.get("log_namespace") == "x509proxy.service.access_log.AccessLog"
+        ]
+        self.assertEqual(
+            (2, "192.0.2.1", "warn"), (event["count"], event["peer"], event["log_level"].name)
+        )
+        self.assertNotIn(HEADER, str(event))
+
+    def test_reload(self) -> None:
+        """A reload makes a new context of the files as they are then."""
+        service = self.make()
+        before = tls_context_of(service)
+        self.files.renew()
+        with capturedLogs() as events:
+            service.reload()
+        self.assertIsNot(before, tls_context_of(service))
+        self.assertEqual(["info"], [event["log_level"].name for event in events])
+
+    def test_broken_reload(self) -> None:
+        """A broken file leaves the old certificate serving, and the log says so."""
+        service = self.make()
+        before = tls_context_of(service)
+        self.files.certificate.write_bytes(b"nothing")
+        with capturedLogs() as events:
+            service.reload()
+        self.assertIs(before, tls_context_of(service))
+        [event] = events
+        self.assertIn("server.pem", event["error"])
+        self.assertEqual("error", event["log_level"].name)
+
+    def test_reload_after_change_of_folder(self) -> None:
+        """A reload finds files whose names were relative, though ``twistd --rundir`` has gone to another folder by then."""
+        here = Path.cwd()
+        self.addCleanup(os.chdir, here)
+        os.chdir(self.files.folder)
+        arguments = [
+            argument.replace(f"{self.files.folder}/", "") for argument in self.files.arguments()
+        ]
+        options = parse_options(*arguments)
+        assert options.configuration is not None
+        service = ProxyService(options.configuration, self.reactor)
+        before = tls_context_of(service)
+        os.chdir("/")
+        service.reload()
+        self.assertIsNot(before, tls_context_of(service))
+
+    def test_hangup(self) -> None:
+        """SIGHUP asks the reactor for a reload while the service runs, and is whose it was before afterwards."""
+        before = signal.getsignal(signal.SIGHUP)
+        service = self.make()
+        service.startService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual([service.reload], self.reactor.called)
+        self.successResultOf(service.stopService())
+        self.assertEqual(before, signal.getsignal(signal.SIGHUP))
+
+    def test_reopen(self) -> None:
+        """SIGUSR1 asks the reactor to open the access log anew; whoever was called by it before still is."""
+        called: list[int] = []
+        self.addCleanup(
+            signal.signal,
+            signal.SIGUSR1,
+            signal.signal(signal.SIGUSR1, lambda number, _: called.append(number)),
+        )
+        path = self.files.folder / "access.log"
+        service = self.make("--access-log", str(path))
+        service.startService()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self.assertEqual(([service.reopen_log], [signal.SIGUSR1]), (self.reactor.called, called))
+        path.rename(self.files.folder / "access.log.1")
+        service.reopen_log()
+        self.assertTrue(path.exists())
+        self.successResultOf(service.stopService())
+
+    def test_embedded_in_a_thread(self) -> None:
+        """In a thread, signals are the program's business: they are left alone, at the start and at the end."""
+        before = signal.getsignal(signal.SIGHUP)
+        service = self.make()
+        for step in (service.startService, service.stopService):
+            thread = threading.Thread(target=step)
+            thread.start()
+            thread.join()
+        self.assertEqual((before, False), (signal.getsignal(signal.SIGHUP), bool(service.running)))
+
+    def test_make_service(self) -> None:
+        """The service is made of the options; warnings go to standard error, one a line."""
+        shown = io.StringIO()
+        self.patch(sys, "stderr", shown)
+        made = makeService(
+            parse_options(
+                *self.files.arguments("--backend", "http://192.0.2.1", "--listen", "tcp:0")
+            )
+        )
+        self.assertIsInstance(made, ProxyService)
+        self.assertTrue(
+            shown.getvalue().startswith("x509proxy: warning: backend: http://192.0.2.1 "),
+            shown.getvalue(),
+        )
+        self.assertEqual(1, shown.getvalue().count("\n"))
+
+    def test_filter(self) -> None:
+        """The process filters warnings about odd names of clients, which a library must not."""
+        with warnings.catch_warnings():
+            warnings.resetwarnings()
+            makeService(parse_options(*self.files.arguments("--listen", "tcp:0")))
+            self.assertIn("client_certificate", str(warnings.filters[0]))
+
+    def test_make_demo(self) -> None:
+        """``--demo`` makes the demonstration."""
+        from x509proxy.service.demo import DemoService
+
+        made = makeService(parse_options("--demo"))
+        assert isinstance(made, DemoService)
+        shutil.rmtree(made.folder)
+
+    def test_bad_demo(self) -> None:
+        """A demonstration with something wrong on its command line ends the start with one sentence."""
+        self.expect_sentence(
+            lambda: makeService(parse_options("--demo", "--trust", "ca")), "ca: found none"
+        )
