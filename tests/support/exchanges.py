@@ -46,7 +46,8 @@ BACK_END = "http://127.0.0.1:8080"
 def exchange(**changes: Any) -> Exchange:
     """One that a back end has answered, but for the changes."""
     found = {
-        "started": 1000.0, "duration": 0.004, "peer": "192.0.2.7", "method": "POST", "target": "/token", "status": 200,
+        "started": 1000.0, "duration": 0.004, "peer": "192.0.2.7", "method": "POST",
+        "target": "/token", "status": 200,
         "outcome": Outcome.COMPLETED, "bytes_in": 29, "bytes_out": 60, "backend": BACK_END,
     }  # fmt: skip
     return Exchange(**{**found, **changes})

@@ -1,4 +1,7 @@
-"""Secret header names for tests: made from a label, since a name that stands in a repository is public, and is refused."""
+"""Secret header names for tests, made from a label.
+
+A name that stands in a repository is public, and the settings reject it.
+"""
 
 from __future__ import annotations
 

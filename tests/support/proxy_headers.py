@@ -23,10 +23,11 @@ LINE = b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"
 
 
 def line(ends: ProxyAddresses) -> bytes:
-    """Version 1, as its section has it; not the product's."""
+    """Encode version 1."""
     kind = "TCP6" if ":" in ends.source.host else "TCP4"
     source, destination = ends.source, ends.destination
-    return f"PROXY {kind} {source.host} {destination.host} {source.port} {destination.port}\r\n".encode()
+    hosts, ports = f"{source.host} {destination.host}", f"{source.port} {destination.port}"
+    return f"PROXY {kind} {hosts} {ports}\r\n".encode()
 
 
 def binary(

@@ -1,7 +1,8 @@
-"""Foreign eyes: other people's parsers on the bytes that a back end, or a client, receives. Nothing of the product is used here.
+"""Other parsers, for the bytes that a back end or a client receives; the product's are not used.
 
-Each reader of requests takes one connection's bytes and gives the complete requests, in order, and whether anything is left over;
-it raises :class:`HttpError` for what it does not take. The three whose applications see CGI variables give those as well.
+Each reader of requests takes one connection's bytes. It returns the complete requests, in order,
+and whether anything is left over; it raises :class:`HttpError` for what it rejects. The three whose
+applications see CGI variables return those as well.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class HttpError(Exception):
 
 @attrs.frozen
 class CertificateUsage:
-    """One request as somebody else understands it. ``environ``: what a CGI-like application is told, empty for the others."""
+    """One request as a parser reads it. ``environ``: the variables of a CGI-like application."""
 
     method: bytes
     target: bytes
@@ -85,7 +86,7 @@ def fold(name: bytes) -> bytes:
 
 @lru_cache(maxsize=4096)
 def cgi_name(name: bytes) -> str:
-    """The variable that a field of that name becomes."""
+    """Return the variable that a field of that name becomes."""
     return "HTTP_" + re.sub(r"[^A-Z0-9]", "_", name.decode("ascii").upper())
 
 
@@ -173,7 +174,7 @@ def _by_httptools(data: bytes) -> Reading:
 
 class _File(io.BytesIO):
     def close(self) -> None:
-        """It is read on when ``http.client`` has read a body to its end."""
+        """Ignore it: reading goes on when ``http.client`` has read a body to its end."""
 
 
 class _Chunks(HTTPResponse):
@@ -187,7 +188,7 @@ class _Chunks(HTTPResponse):
         self._method = "POST"
 
     def __del__(self) -> None:
-        """It has nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class _Handler(WSGIRequestHandler):
@@ -209,7 +210,7 @@ class _Handler(WSGIRequestHandler):
         raise HttpError(f"{code} {message}")
 
     def read(self) -> CertificateUsage | None:
-        """The next request, if there is a complete one."""
+        """Return the next request, if there is a complete one."""
         self.raw_requestline = self.rfile.readline(65537)
         if not self.raw_requestline or not self.parse_request():
             return None
@@ -348,7 +349,7 @@ def _comparable(target: bytes) -> bytes:
 
 
 def read_requests(data: bytes) -> tuple[Reading, list[str]]:
-    """What all of them agree on (or the first says), and what they do not agree on."""
+    """Return the requests of all readers, or of the first, and their disagreements."""
     seen: dict[str, Reading] = {}
     wrong = []
     for name, read in SERVERS.items():
@@ -381,7 +382,8 @@ def pointed_requests(
 ) -> list[str]:
     """Every reason why the bytes of one connection to a back end are not what they should be.
 
-    ``name``: the secret header; ``genuine``: its one value, ``None`` for none; ``claims``: names that must not be there.
+    ``name``: the secret header; ``genuine``: its one value, ``None`` for none; ``claims``: names
+    that must be absent.
     """
     reading, wrong = read_requests(data)
     folds = {fold(claim) for claim in claims} - {fold(name)}
@@ -531,7 +533,7 @@ def _answers_by_httptools(data: bytes, methods: Sequence[bytes], closed: bool) -
         parser: Any = httptools.HttpResponseParser(collector)
         collector.parser = parser
         method = waiting[0]
-        # It tells neither where a message ends nor can be told of HEAD: it is given one message, as long as it takes it for one.
+        # It reports no end of a message, and has no notion of HEAD: it is fed one message alone.
         size = _size_by_httptools(data, parser, collector, alone=method == b"HEAD")
         if not collector.heads:
             return answers
@@ -610,13 +612,13 @@ CLIENTS: dict[str, Callable[[bytes, Sequence[bytes], bool], list[Answer]]] = {
     "httptools": _answers_by_httptools,
     "http.client": _answers_by_http_client,
 }
-"""Those who read answers: bytes, the methods of the requests, whether the connection has been closed in good order."""
+"""Readers of responses: bytes, the requests' methods, whether the connection closed cleanly."""
 
 
 def read_answers(
     data: bytes, methods: Sequence[bytes], *, closed: bool = False
 ) -> tuple[list[Answer], list[str]]:
-    """The complete answers that all of them see (or the first does), and what they do not agree on."""
+    """Return the complete responses of all readers, or of the first, and their disagreements."""
     seen: dict[str, list[Answer]] = {}
     wrong = []
     for name, read in CLIENTS.items():

@@ -51,7 +51,8 @@ def full_snapshot() -> Snapshot:
     counters.limited("client.max-connections")
     counters.reloaded("broken")
     return snapshot(
-        taken=1000.0, backends=(UP, DOWN), counts=counters.counts(), connections=7, most_connections=4096,
+        taken=1000.0, backends=(UP, DOWN), counts=counters.counts(), connections=7,
+        most_connections=4096,
         certificates=(CertificateState(use="certificate", name="localhost", ends=1000.0 + 43200),),
         tokens=TokenState(level="jwt", keys=2, pending=3, failures=4, error="no"),
         reload=ReloadState(loaded=5.0, error="broken"), workers=(WorkerState(pid=1, started=1.0),),
