@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import mldsa
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
@@ -47,6 +48,12 @@ class Server(SynchronousTestCase):
         for certificate in (plain(), plain(b"odd"), plain(EDI_PARTY)):
             (sentence,) = self.problems(certificate)
             self.assertTrue(sentence.startswith("has no subjectAltName"), sentence)
+
+    def test_ml_dsa(self) -> None:
+        """Few clients can verify an ML-DSA key's handshake."""
+        key = mldsa.MLDSA44PrivateKey.generate()
+        (sentence,) = server_problems(Identity(LEAF, key))
+        self.assertTrue(sentence.startswith("has an ML-DSA key"), sentence)
 
     def test_foreign_chain(self) -> None:
         """A chain that does not belong to it, be it by name, by signature or in another order."""

@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import warnings
 from base64 import urlsafe_b64decode
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
+from x509proxy.certificates import client_certificate
 from x509proxy.certificates.client_certificate import (
     ClientCertificate,
     Flag,
     Verdict,
     VerifyError,
+    client_usage_problem,
     date,
+    ignore_name_lengths,
     thumbprint,
     unreadable,
 )
@@ -400,3 +405,37 @@ class Date(SynchronousTestCase):
         """A time for people is RFC 3339's, in UTC, to the second."""
         self.assertEqual("2026-07-13T12:00:00Z", date(samples.NOON))
         self.assertEqual("9999-12-31T23:59:59Z", date(253402300799.0))
+
+
+class NameLengths(SynchronousTestCase):
+    def test_filter(self) -> None:
+        """The filter covers the warnings of this module's names, and no other warning."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ignore_name_lengths()
+            for text, module in (
+                ("Attribute's length must be >= 1", client_certificate.__name__),
+                ("Attribute's length must be >= 1", "another"),
+                ("another", client_certificate.__name__),
+            ):
+                warnings.warn_explicit(text, UserWarning, "file.py", 1, module)
+        self.assertEqual(2, len(caught))
+
+
+class Usage(SynchronousTestCase):
+    def problem(self, usage: x509.ObjectIdentifier | None = None) -> str:
+        sample = samples.pair(usage=usage).certificate if usage else samples.certificate()
+        return client_usage_problem(sample.public_bytes(Encoding.DER))
+
+    def test_extended(self) -> None:
+        """The sentence names the usages, and the expected one."""
+        found = self.problem(ExtendedKeyUsageOID.SERVER_AUTH)
+        self.assertEqual("its extended key usage has serverAuth, expected clientAuth", found)
+        other = self.problem(x509.ObjectIdentifier("1.2.3"))
+        self.assertEqual("its extended key usage has 1.2.3, expected clientAuth", other)
+
+    def test_key_usage(self) -> None:
+        """A certificate for clients is rejected for its key usage, or for one of its issuers."""
+        expected = "its key usage, or the usage of one of its issuers, does not include TLS clients"
+        self.assertEqual(expected, self.problem())
+        self.assertEqual(expected, self.problem(ExtendedKeyUsageOID.CLIENT_AUTH))

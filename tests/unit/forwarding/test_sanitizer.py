@@ -33,6 +33,7 @@ from x509proxy.forwarding.sanitizer import (
     forward_response,
     forwarded,
     sanitize_request,
+    sanitize_response,
 )
 from x509proxy.http1.errors import ErrorResponse, HttpError
 from x509proxy.http1.fields import fold
@@ -533,3 +534,11 @@ class Plans(SynchronousTestCase):
             for plan in rules.plans:
                 self.assertIsInstance(plan, HeaderPlan)
                 self.assertEqual(([], 1), drop_claims([(plan.name, PEM)], rules))
+
+
+class Responses(SynchronousTestCase):
+    def test_both(self) -> None:
+        """The reason phrase and the fields of a response are cleaned together."""
+        pairs = [(b"Server", b"x"), (NAME, b"echo"), (b"Connection", b"close")]
+        head = ResponseHead(200, b"No " + NAME, pairs, Framing.NONE)
+        self.assertEqual((b"", [(b"Server", b"x")]), sanitize_response(head, RULES))
