@@ -316,3 +316,61 @@ class Syntax(TomlTestCase):
         """Brackets without end are one sentence."""
         found = "FILE: line 2: found brackets within brackets, too many of them, expected TOML"
         self.assertEqual(found, self.refusal("\na = " + "[" * 5000))
+
+
+class Text(DocumentTests):
+    def test_encoding(self) -> None:
+        """A byte order mark, and bytes that are not UTF-8, are named with their line."""
+        for data, expected in (
+            (b"\xef\xbb\xbftrust = 'any'", "FILE: line 1: found a byte order mark"),
+            (b"a = 1\nb = '\xff'", "FILE: line 2: found bytes that are not UTF-8, expected TOML"),
+        ):
+            self.assertIn(expected, self.refusal(data))
+
+    def test_beyond_the_parser(self) -> None:
+        """Nesting and numbers that Python cannot parse are errors of the file."""
+        for text, expected in (
+            ("a = " + "[" * 100_000, "brackets within brackets, too many of them"),
+            ("a = " + "1" * 10_000, "a number with too many digits"),
+        ):
+            self.assertIn(f"found {expected}, expected TOML", self.refusal(text))
+
+    def test_open_secret(self) -> None:
+        """A file with a secret name in it is private: in ``header``, and in ``[[headers]]``."""
+        for text, key in (
+            (f'header = "{NAME}"', "header"),
+            (f'[[headers]]\nname = "{NAME}"', "headers[0].name"),
+            (f'[[headers]]\nname = "a"\nvalue = "{NAME}"', "headers[0].value"),
+        ):
+            sentence = self.refusal(text, 0o644)
+            self.assertIn(f"{key}: ", sentence)
+            self.assertIn("0644", sentence)
+            self.assertNotIn(NAME, sentence)
+
+
+class Types(DocumentTests):
+    def test_text(self) -> None:
+        """Where values come as text, as from the environment, integers are read from it."""
+        settings, problems = decode({"client": {"max-body-bytes": "7"}}, as_text=True)
+        assert settings is not None
+        self.assertEqual(([], 7), ([*problems], settings.client.max_body_bytes))
+
+    def test_infinite(self) -> None:
+        """A number beyond a float is above each bound."""
+        [sentence] = self.problems(f"[client]\nhead-timeout = {10**400}")
+        self.assertIn("client.head-timeout: found inf", sentence)
+
+    def test_wrong(self) -> None:
+        """A value of another type is named by its type, and never repeated."""
+        for text, expected in (
+            (
+                '[client]\nhead-timeout = "x"',
+                "client.head-timeout: found a string, expected a number",
+            ),
+            ("[client]\nhead-timeout = true", "client.head-timeout: found a boolean"),
+            ("[client]\nmax-body-bytes = 1.5", "client.max-body-bytes: found a number"),
+            ("trust = 1", "trust: found an integer, expected any"),
+            ("demo = 1", "demo: found an integer, expected true or false"),
+        ):
+            [sentence] = self.problems(text)
+            self.assertIn(expected, sentence)

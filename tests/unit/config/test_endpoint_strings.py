@@ -290,3 +290,38 @@ class Together(SynchronousTestCase):
         self.assertEqual(
             "tcp:0:interface=1.2.3.4", described_with((), {"tcp:0:interface": "1.2.3.4"})
         )
+
+
+class Locality(SynchronousTestCase):
+    def test_local(self) -> None:
+        """A unix socket and a loopback address are this host's alone; a name or no interface is not."""
+        for text, expected in (
+            ("unix:/a", True),
+            ("tcp:1:interface=127.0.0.1", True),
+            (r"tcp:1:interface=\:\:1", True),
+            ("tcp:1:interface=192.0.2.1", False),
+            ("tcp:1:interface=localhost", False),
+            ("tcp:1", False),
+        ):
+            self.assertIs(expected, Description.parse(text).is_local, text)
+
+    def test_admin(self) -> None:
+        """The admin listener is reached from this host alone, unless that is allowed."""
+        for listen, remote, refused in (
+            ("tcp:9443", False, True),
+            ("tcp:9443", True, False),
+            ("tcp:9443:interface=127.0.0.1", False, False),
+        ):
+            settings = ProxySettings(admin=AdminSettings(listen=listen, allow_remote=remote))
+            if refused:
+                error: SettingsError = self.assertRaises(SettingsError, check_places, settings)
+                self.assertIn("admin.listen: found", str(error))
+                self.assertIn("other hosts can reach", str(error))
+            else:
+                check_places(settings)
+
+
+class Malformed(SynchronousTestCase):
+    def test_unchanged(self) -> None:
+        """A description that cannot be parsed is left for the check that reports it."""
+        self.assertEqual("tcp:::::", private_socket("tcp:::::"))

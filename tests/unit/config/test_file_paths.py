@@ -13,7 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.files import FileTestCase
 from tests.support.names import NAME
-from x509proxy.config.file_paths import check_log_apart, check_log_place, log_problem, named_files
+from x509proxy.config.file_paths import (
+    check_log_apart,
+    check_log_place,
+    log_problem,
+    named_files,
+    with_files,
+)
 from x509proxy.service.access_log import open_log
 from x509proxy.settings import (
     AdminSettings,
@@ -182,3 +188,21 @@ class LogPlace(FileTestCase):
             "new.log: found no right to write to its folder, expected",
             self.refusal(str(self.folder / "new.log")),
         )
+
+
+class Changed(SynchronousTestCase):
+    def test_each_file(self) -> None:
+        """The name of each file is changed, in each table, and standard output is not a file."""
+        settings = ProxySettings(
+            certificate="1",
+            crl=("2", "3"),
+            access_log="log",
+            headers=(HeaderSettings(format=Format.LITERAL, name_file="4", value_file="5"),),
+            upstream=UpstreamSettings(ca="6"),
+        )
+        found = with_files(settings, lambda path: f"/etc/{path}")
+        expected = {f"/etc/{number}" for number in range(1, 7)}
+        self.assertEqual(expected, set(named_files(found)))
+        self.assertEqual("/etc/log", found.access_log)
+        plain = with_files(ProxySettings(access_log="-"), lambda path: f"/etc/{path}")
+        self.assertEqual(ProxySettings(access_log="-"), plain)

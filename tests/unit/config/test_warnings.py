@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import pair
 from tests.support.files import FileTestCase
+from tests.support.pem import ISSUER, pem
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, override
-from x509proxy.config.warnings import advice_for
+from x509proxy.config.warnings import advice_for, validity_errors
 from x509proxy.settings import ProxySettings, Usage
 
 ROOT = Path(__file__).parents[3]
@@ -256,3 +262,64 @@ class Advice(FileTestCase):
         """Without an access log nobody knows who was refused."""
         (sentence,) = self.advice(access_log=None)
         self.assertTrue(sentence.startswith("access-log: none"), sentence)
+
+
+class AtStart(Advice):
+    def made(self, begin: int, end: int) -> str:
+        """Write a server's certificate that is valid from and to so many days from now."""
+        found = pair(subject="CN=localhost", usage=ExtendedKeyUsageOID.SERVER_AUTH)
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder(
+                found.certificate.issuer,
+                found.certificate.subject,
+                found.certificate.public_key(),
+                1,
+            )
+            .not_valid_before(now + timedelta(begin))
+            .not_valid_after(now + timedelta(end))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("a")]), critical=False)
+        )
+        made = builder.sign(found.private_key, hashes.SHA256())
+        return self.write(pem(made, found.private_key), name="dated.pem")
+
+    def test_header(self) -> None:
+        """A secret name in the settings themselves can be read by others."""
+        [warning] = self.warnings(header=self.name, header_file=None)
+        self.assertTrue(warning.startswith("header: on a command line"), warning)
+        self.assertNotIn(self.name, warning)
+
+    def test_idle_authorities(self) -> None:
+        """Authorities decide nothing while no client is asked to come from them."""
+        ca = self.write(pem(ISSUER), name="ca.pem")
+        [warning] = self.warnings(ca=ca, trust="any")
+        self.assertTrue(warning.startswith("ca: decides nothing while trust is any"), warning)
+
+    def test_remote_backend(self) -> None:
+        """Plain HTTP to another host can be read and forged on the way."""
+        [warning] = self.warnings(backend=["http://192.0.2.1:8080"])
+        self.assertTrue(warning.startswith("backend: http://192.0.2.1:8080 is neither"), warning)
+
+    def test_open_listener(self) -> None:
+        """A PROXY header from any address can name any address."""
+        listener = {
+            "endpoint": "tcp:1",
+            "proxy-protocol": "required",
+            "trusted-proxies": ["0.0.0.0/0"],
+        }
+        [warning] = self.warnings(listeners=[listener])
+        self.assertTrue(warning.startswith("listeners.trusted-proxies: tcp:1 "), warning)
+
+    def test_dates(self) -> None:
+        """A certificate that is not valid yet, that has expired or expires soon is named."""
+        for begin, end, expected in (
+            (1, 90, " is not valid before "),
+            (-9, -1, " expired at "),
+            (-9, 1, " expires soon, at "),
+        ):
+            path = self.made(begin, end)
+            found = self.load(certificate=path, private_key=path)
+            [warning] = found.warnings
+            self.assertIn(f"certificate:{expected}", warning)
+            errors = list(validity_errors(found, time.time()))
+            self.assertEqual([] if "soon" in expected else [warning], errors)

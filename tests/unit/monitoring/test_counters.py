@@ -207,3 +207,21 @@ class Sums(SynchronousTestCase):
         )
         self.assertEqual(one, one + Counts())
         self.assertEqual((5, 3, 2), (both.total(), both.total("completed"), both.total("rejected")))
+
+
+class LimitsMet(SynchronousTestCase):
+    def test_both(self) -> None:
+        """A limit that is met counts by its setting, at a connection as well as at a request."""
+        counters = Counters()
+        counters.limited("client.max-connections")
+        counters.exchange(refused(code=Code.HEAD_TOO_LARGE, status=431))
+        counters.exchange(refused())
+        expected = {"client.max-connections": 1, "client.max-head-bytes": 1}
+        self.assertEqual(expected, counters.counts().limits_met())
+
+    def test_dropped_lines(self) -> None:
+        """Lines that a log could not take count by the log."""
+        counters = Counters()
+        counters.log_lines_dropped("access", 2)
+        counters.log_lines_dropped("access", 3)
+        self.assertEqual(5, counters.counts().log_lines_dropped["access"])

@@ -14,6 +14,7 @@ from x509proxy.monitoring.reason_codes import (
     LIMITS,
     connect_reason,
     counted,
+    handshake_detail,
     handshake_reason,
 )
 
@@ -108,3 +109,13 @@ class Numbers(SynchronousTestCase):
             ["0 headers", "1 header", "2 headers"],
             [counted(number, "header") for number in range(3)],
         )
+
+
+class Details(SynchronousTestCase):
+    def test_first(self) -> None:
+        """The detail is the text of the first error that OpenSSL reports, if there is one."""
+        errors = [("SSL routines", "", "no shared cipher"), ("SSL routines", "", "another")]
+        self.assertEqual("no shared cipher", handshake_detail([errors]))
+        others: tuple[tuple[object, ...], ...] = ((), ([],), (-1, "Unexpected EOF"))
+        for arguments in others:
+            self.assertEqual("", handshake_detail(arguments))
