@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.support.parent_reactor import ParentReactor
 from tests.support.raw_tls import HEADER
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration
+from x509proxy.exchange import Exchange, Outcome
 from x509proxy.service.options import Options
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.service.server import ProxyServer
@@ -112,3 +114,30 @@ class WorkersTestCase(SynchronousTestCase):
         )
         assert options.configuration is not None
         return options.configuration
+
+
+class ServiceInMemoryTestCase(ServiceTestCase):
+    """A service on a reactor in memory."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor = SignalReactor()
+        self.reactor.called = []
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        self.patch(sys, "excepthook", sys.excepthook)
+
+    def make(self, *more: str) -> ProxyService:
+        options = parse_options(*self.files.arguments(*more))
+        assert options.configuration is not None
+        return ProxyService(options.configuration, self.reactor)
+
+    def exchange(self, **changes: Any) -> Exchange:
+        given = {
+            "started": 0.0,
+            "duration": 0.0,
+            "peer": "192.0.2.1",
+            "method": "GET",
+            "target": "/",
+            **changes,
+        }
+        return Exchange(outcome=Outcome.COMPLETED, **given)

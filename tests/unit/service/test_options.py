@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import socket
+import sys
+import warnings
+from typing import Any
+
 from twisted.python.usage import UsageError
 
 from tests.support.raw_tls import HEADER
 from tests.support.services import (
+    ServiceInMemoryTestCase,
     ServiceTestCase,
     parse_options,
 )
+from x509proxy.service.options import Options, _without_traceback, makeService
+from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import ClientAuth, Trust
 
 
@@ -175,3 +185,77 @@ class CommandLine(ServiceTestCase):
     def test_unknown(self) -> None:
         """An unknown option is the usual error of Twisted's."""
         self.assertRaises(UsageError, parse_options, "--resume")
+
+
+class MakeService(ServiceInMemoryTestCase):
+    def test_others_exceptions(self) -> None:
+        """An exception of anybody else's is shown as ever, whole."""
+        shown: list[object] = []
+        self.patch(sys, "__excepthook__", lambda *error: shown.append(error))
+        error = ValueError("another")
+        _without_traceback(ValueError, error, None)
+        self.assertEqual([(ValueError, error, None)], shown)
+
+    def parse_below(self, **above: int) -> None:
+        """Parse ``--access-log -`` as ``twistd`` or ``twist`` does, with options of its own."""
+        options: Any = Options()
+        options.parent = above
+        options.parseOptions(self.files.arguments("--access-log", "-"))
+
+    def test_daemon_without_output(self) -> None:
+        """A daemon's standard output goes nowhere, so that its access log needs a file; in the foreground it may go there."""
+        words = ("access-log: found - for a daemon, ", "expected a file, or twistd -n")
+        self.expect_sentence(lambda: self.parse_below(nodaemon=0, debug=0), *words)
+        for above in ({"nodaemon": 1}, {"nodaemon": 0, "debug": 1}, {}):
+            self.parse_below(**above)
+
+    def test_daemon_looks_first(self) -> None:
+        """A daemon's addresses are bound for a moment before ``twistd`` forks; in the foreground the start itself reports them."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            place = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            for nodaemon in (0, 1):
+                options: Any = Options()
+                options.parent = {"nodaemon": nodaemon, "debug": 0}
+                options.parseOptions(self.files.arguments("--listen", place))
+                if nodaemon:
+                    self.assertIsNotNone(makeService(options))
+                else:
+                    words = f"listen: {place}: Address already in use"
+                    self.expect_sentence(lambda: makeService(options), words)  # noqa: B023
+
+    def test_make_service(self) -> None:
+        """The service is made of the options; warnings go to standard error, one a line."""
+        shown = io.StringIO()
+        self.patch(sys, "stderr", shown)
+        made = makeService(
+            parse_options(
+                *self.files.arguments("--backend", "http://192.0.2.1", "--listen", "tcp:0")
+            )
+        )
+        self.assertIsInstance(made, ProxyService)
+        self.assertTrue(
+            shown.getvalue().startswith("x509proxy: warning: backend: http://192.0.2.1 "),
+            shown.getvalue(),
+        )
+        self.assertEqual(1, shown.getvalue().count("\n"))
+
+    def test_filter(self) -> None:
+        """The process filters warnings about odd names of clients, which a library must not."""
+        with warnings.catch_warnings():
+            warnings.resetwarnings()
+            makeService(parse_options(*self.files.arguments("--listen", "tcp:0")))
+            self.assertIn("client_certificate", str(warnings.filters[0]))
+
+    def test_make_demo(self) -> None:
+        """``--demo`` makes the demonstration."""
+        from x509proxy.service.demo import DemoService
+
+        made = makeService(parse_options("--demo"))
+        assert isinstance(made, DemoService)
+        shutil.rmtree(made.folder)
+
+    def test_bad_demo(self) -> None:
+        """A demonstration with something wrong on its command line ends the start with one sentence."""
+        self.expect_sentence(
+            lambda: makeService(parse_options("--demo", "--trust", "ca")), "ca: found none"
+        )

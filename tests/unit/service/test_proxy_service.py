@@ -5,13 +5,10 @@ from __future__ import annotations
 import gc
 import io
 import os
-import shutil
 import signal
-import socket
 import stat
 import sys
 import threading
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +19,13 @@ from twisted.python.failure import Failure
 
 from tests.support.raw_tls import HEADER
 from tests.support.services import (
-    ServiceTestCase,
-    SignalReactor,
+    ServiceInMemoryTestCase,
     parse_options,
     server_of,
     tls_context_of,
 )
-from x509proxy.exchange import Exchange, Outcome
 from x509proxy.service import access_log, listening
-from x509proxy.service.options import Options, _without_traceback, makeService
+from x509proxy.service.options import _without_traceback, makeService
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import SettingsError
 
@@ -38,30 +33,7 @@ from x509proxy.settings import SettingsError
 MANY = 10_000
 
 
-class InMemory(ServiceTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.reactor = SignalReactor()
-        self.reactor.called = []
-        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
-        self.patch(sys, "excepthook", sys.excepthook)
-
-    def make(self, *more: str) -> ProxyService:
-        options = parse_options(*self.files.arguments(*more))
-        assert options.configuration is not None
-        return ProxyService(options.configuration, self.reactor)
-
-    def exchange(self, **changes: Any) -> Exchange:
-        given = {
-            "started": 0.0,
-            "duration": 0.0,
-            "peer": "192.0.2.1",
-            "method": "GET",
-            "target": "/",
-            **changes,
-        }
-        return Exchange(outcome=Outcome.COMPLETED, **given)
-
+class InMemory(ServiceInMemoryTestCase):
     def test_privileged_start(self) -> None:
         """``twistd`` has the ports bound while there are rights for it, once."""
         service = self.make("--listen", "tcp:1", "--listen", "tcp:2")
@@ -127,14 +99,6 @@ class InMemory(ServiceTestCase):
         shown = self.patch_stderr()
         _without_traceback(type(error), error, None)
         self.assertEqual("x509proxy: listen: tcp:1: Address already in use\n", shown.getvalue())
-
-    def test_others_exceptions(self) -> None:
-        """An exception of anybody else's is shown as ever, whole."""
-        shown: list[object] = []
-        self.patch(sys, "__excepthook__", lambda *error: shown.append(error))
-        error = ValueError("another")
-        _without_traceback(ValueError, error, None)
-        self.assertEqual([(ValueError, error, None)], shown)
 
     def test_reasons(self) -> None:
         """Whatever a port cannot be had for is said."""
@@ -204,33 +168,6 @@ class InMemory(ServiceTestCase):
                 lambda text=text: listening.ListeningEndpoint(self.reactor, text, "admin.listen"),  # type: ignore[misc]
                 words,
             )
-
-    def parse_below(self, **above: int) -> None:
-        """Parse ``--access-log -`` as ``twistd`` or ``twist`` does, with options of its own."""
-        options: Any = Options()
-        options.parent = above
-        options.parseOptions(self.files.arguments("--access-log", "-"))
-
-    def test_daemon_without_output(self) -> None:
-        """A daemon's standard output goes nowhere, so that its access log needs a file; in the foreground it may go there."""
-        words = ("access-log: found - for a daemon, ", "expected a file, or twistd -n")
-        self.expect_sentence(lambda: self.parse_below(nodaemon=0, debug=0), *words)
-        for above in ({"nodaemon": 1}, {"nodaemon": 0, "debug": 1}, {}):
-            self.parse_below(**above)
-
-    def test_daemon_looks_first(self) -> None:
-        """A daemon's addresses are bound for a moment before ``twistd`` forks; in the foreground the start itself reports them."""
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            place = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
-            for nodaemon in (0, 1):
-                options: Any = Options()
-                options.parent = {"nodaemon": nodaemon, "debug": 0}
-                options.parseOptions(self.files.arguments("--listen", place))
-                if nodaemon:
-                    self.assertIsNotNone(makeService(options))
-                else:
-                    words = f"listen: {place}: Address already in use"
-                    self.expect_sentence(lambda: makeService(options), words)  # noqa: B023
 
     def test_no_systemd_socket(self) -> None:
         """A socket that systemd has not handed over is one sentence, without Twisted's words."""
@@ -391,40 +328,3 @@ class InMemory(ServiceTestCase):
             thread.start()
             thread.join()
         self.assertEqual((before, False), (signal.getsignal(signal.SIGHUP), bool(service.running)))
-
-    def test_make_service(self) -> None:
-        """The service is made of the options; warnings go to standard error, one a line."""
-        shown = io.StringIO()
-        self.patch(sys, "stderr", shown)
-        made = makeService(
-            parse_options(
-                *self.files.arguments("--backend", "http://192.0.2.1", "--listen", "tcp:0")
-            )
-        )
-        self.assertIsInstance(made, ProxyService)
-        self.assertTrue(
-            shown.getvalue().startswith("x509proxy: warning: backend: http://192.0.2.1 "),
-            shown.getvalue(),
-        )
-        self.assertEqual(1, shown.getvalue().count("\n"))
-
-    def test_filter(self) -> None:
-        """The process filters warnings about odd names of clients, which a library must not."""
-        with warnings.catch_warnings():
-            warnings.resetwarnings()
-            makeService(parse_options(*self.files.arguments("--listen", "tcp:0")))
-            self.assertIn("client_certificate", str(warnings.filters[0]))
-
-    def test_make_demo(self) -> None:
-        """``--demo`` makes the demonstration."""
-        from x509proxy.service.demo import DemoService
-
-        made = makeService(parse_options("--demo"))
-        assert isinstance(made, DemoService)
-        shutil.rmtree(made.folder)
-
-    def test_bad_demo(self) -> None:
-        """A demonstration with something wrong on its command line ends the start with one sentence."""
-        self.expect_sentence(
-            lambda: makeService(parse_options("--demo", "--trust", "ca")), "ca: found none"
-        )
