@@ -60,7 +60,11 @@ def main(arguments: list[str]) -> int:
             )
             for place, tests in enumerate(parts())
         ]
-        wait(running)
+        try:
+            wait(running)
+        finally:
+            for part in running:
+                part.process.terminate()
         summaries = [summary(part.output) for part in running]
     if covered:
         subprocess.run([sys.executable, "-m", "coverage", "combine", "-q"], cwd=ROOT, check=True)

@@ -241,6 +241,16 @@ class Serving(Real):
         self.assertEqual(1, len(daemon.access_log.read_text().splitlines()))
 
 
+# twistd with a parent that checks its workers every 0.4 s, not every second: it takes ten checks to
+# give up on a worker, which reports once a second.
+_CHECKS_OFTEN = """
+from x509proxy.service import supervisor
+supervisor._CHECK_INTERVAL = 0.4
+from twisted.scripts.twistd import run
+run()
+"""
+IMPATIENT = [sys.executable, "-c", _CHECKS_OFTEN]
+
 # As after an upgrade that went wrong: the parent goes on, and no worker can be imported.
 _NO_WORKERS = """
 import os, sys
@@ -352,7 +362,7 @@ class Deaths(Real):
 
     async def test_stopped(self) -> None:
         """A worker that is stopped, and not dead, is noticed and replaced."""
-        daemon = await self.crew()
+        daemon = await self.crew(runner=IMPATIENT)
         first, second = workers_of(daemon.pid)
         os.kill(first, signal.SIGSTOP)
         await until(lambda: len({*workers_of(daemon.pid)} - {first}) == 2, seconds=30, pause=0.05)
@@ -367,7 +377,7 @@ class Deaths(Real):
         module = daemon.files.write("sitecustomize.py", _NO_WORKERS.encode())
         environment = ["env", f"PYTHONPATH={module.parent}:{ROOT}"]
         daemon.spawn(
-            [*environment, *TWISTD, "-n", "--pidfile=", *daemon.arguments("--workers", "2")]
+            [*environment, *IMPATIENT, "-n", "--pidfile=", *daemon.arguments("--workers", "2")]
         )
         await until(daemon.listens, pause=0.05)
         connection = socket.create_connection(("127.0.0.1", daemon.port), 30)
