@@ -21,6 +21,7 @@ from x509proxy.settings import (
     Format,
     HeaderSettings,
     HealthSettings,
+    Key,
     KeyType,
     ListenerSettings,
     PolicySettings,
@@ -37,6 +38,8 @@ from x509proxy.settings import (
     Trust,
     UpstreamSettings,
     Validity,
+    keys,
+    table_of,
     url_problem,
 )
 
@@ -548,9 +551,29 @@ class Secrets(SynchronousTestCase):
         self.assertEqual("a: found b, expected c (and 2 more: see `x509proxy check`)", str(error))
 
 
+class Keys(SynchronousTestCase):
+    def test_required(self) -> None:
+        """A key without a default is required; a plain field of a table has no facts."""
+        self.assertTrue(keys(ListenerSettings)["endpoint"].required)
+        self.assertFalse(keys(ProxySettings)["trust"].required)
+        self.assertEqual(Key(""), keys(Backend)["host"].key)
+
+    def test_tables(self) -> None:
+        """A key holds a table, an optional one or a list of them, or no table."""
+        fields = keys(ProxySettings)
+        for name, table in (
+            ("client", ClientSettings),
+            ("admin", AdminSettings),
+            ("listeners", ListenerSettings),
+            ("trust", None),
+        ):
+            self.assertIs(table, table_of(fields[name].type), name)
+
+
 class UnverifiableHosts(SynchronousTestCase):
     def test_https(self) -> None:
         """A host that no certificate can name is an error with https, and none with http."""
         Backend.parse("http://a_b/")
+        self.assertRaises(SettingsError, Backend.parse, f"unix:/{'a' * 107}")
         Backend.parse("https://[::1]/")
         self.assertRaises(SettingsError, Backend.parse, "https://a_b/")

@@ -367,8 +367,11 @@ class Types(DocumentTests):
                 '[client]\nhead-timeout = "x"',
                 "client.head-timeout: found a string, expected a number",
             ),
-            ("[client]\nhead-timeout = true", "client.head-timeout: found a boolean"),
-            ("[client]\nmax-body-bytes = 1.5", "client.max-body-bytes: found a number"),
+            ("[client]\nhead-timeout = true", "client.head-timeout: found true or false"),
+            (
+                "[client]\nmax-body-bytes = 1.5",
+                "client.max-body-bytes: found a number, expected an integer",
+            ),
             ("trust = 1", "trust: found an integer, expected any"),
             ("demo = 1", "demo: found an integer, expected true or false"),
         ):

@@ -286,6 +286,11 @@ class Texts(RulesTests):
 
 
 class Sources(RulesTests):
+    def test_missing(self) -> None:
+        """A preset with a secret name needs one."""
+        sentence = self.refusal(preset="connect2id")
+        self.assertTrue(sentence.startswith("header-file: found none, expected a file"), sentence)
+
     def test_two(self) -> None:
         """The secret name is in the file or in the settings, not in both."""
         name = new_header_name()

@@ -17,6 +17,7 @@ from tests.support.services import (
     ServiceTestCase,
     parse_options,
 )
+from x509proxy.service.listening import ListenError
 from x509proxy.service.options import Options, _without_traceback, makeService
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import ClientAuth, Trust
@@ -188,6 +189,23 @@ class CommandLine(ServiceTestCase):
 
 
 class MakeService(ServiceInMemoryTestCase):
+    def test_listen_error(self) -> None:
+        """A place that cannot be had is one sentence on standard error, without a traceback."""
+        shown = io.StringIO()
+        self.patch(sys, "__stderr__", shown)
+        error = ListenError("listen: tcp:1: Address already in use")
+        _without_traceback(ListenError, error, None)
+        self.assertEqual("x509proxy: listen: tcp:1: Address already in use\n", shown.getvalue())
+
+    def test_read_again(self) -> None:
+        """A reload reads the command line's files again."""
+        options = parse_options(*self.files.arguments())
+        self.files.renew()
+        found = options.read()
+        assert options.configuration is not None
+        self.assertNotEqual(options.configuration.identity, found.identity)
+        self.assertEqual(self.files.server.certificate, found.identity.certificate)
+
     def test_others_exceptions(self) -> None:
         """An exception of anybody else's is shown as ever, whole."""
         shown: list[object] = []

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
+from tests.support.parent_reactor import ParentReactor
 from tests.support.raw_tls import HEADER
 from tests.support.services import (
     ServiceInMemoryTestCase,
@@ -27,6 +28,7 @@ from tests.support.services import (
 from x509proxy.service import access_log, listening
 from x509proxy.service.options import _without_traceback, makeService
 from x509proxy.service.proxy_service import ProxyService
+from x509proxy.service.supervisor import WorkerSupervisor
 from x509proxy.settings import SettingsError
 
 # More objects than the collector keeps without a freeze.
@@ -318,6 +320,16 @@ class InMemory(ServiceInMemoryTestCase):
         service.reopen_log()
         self.assertTrue(path.exists())
         self.successResultOf(service.stopService())
+
+    def test_workers(self) -> None:
+        """With workers the service starts a parent, and reports readiness once they serve."""
+        self.reactor = ParentReactor()  # type: ignore[assignment]
+        service = self.make("--listen", "tcp:1", "--workers", "2")
+        assert isinstance(service.serving, WorkerSupervisor)
+        self.assertIsNotNone(service.serving.on_serving)
+        service.startService()
+        self.assertEqual(2, len(self.reactor.processes))  # type: ignore[attr-defined]
+        service.stopService()
 
     def test_embedded_in_a_thread(self) -> None:
         """In a thread, signals are the program's business: they are left alone, at the start and at the end."""

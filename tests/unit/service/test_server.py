@@ -11,6 +11,8 @@ from typing import Any
 
 import attrs
 from twisted.internet import reactor
+from twisted.internet.defer import succeed
+from twisted.internet.tcp import Port
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,6 +26,7 @@ from tests.support.services import ProxyFiles, parse_options
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, load_settings
 from x509proxy.service import server
+from x509proxy.service.access_log import LogFile
 from x509proxy.service.listening import ListeningEndpoint
 from x509proxy.service.server import ProxyServer
 from x509proxy.settings import SettingsError
@@ -195,6 +198,50 @@ class InMemory(SynchronousTestCase):
         self.assertEqual(
             [(False, True)], [(port.reading, port.listening) for port in self.reactor.ports]
         )
+
+
+class Parts(InMemory):
+    def test_addresses(self) -> None:
+        """Its addresses are those of the ports that it has bound, or that it was given."""
+        running = ProxyServer(self.configuration(), self.reactor)
+        self.assertEqual([], running.addresses)
+        self.listen(running)
+        self.assertEqual([1], running.addresses)
+        self.successResultOf(running.stop())
+        self.assertEqual([False], [port.listening for port in self.reactor.ports])
+
+    def test_real_port(self) -> None:
+        """A real port accepts the connections that wait, before it is closed."""
+        read: list[Port] = []
+
+        def append(port: Port) -> None:
+            read.append(port)
+
+        self.patch(Port, "doRead", append)
+        self.patch(Port, "stopListening", lambda _: succeed(None))
+        running = ProxyServer(self.configuration(), self.reactor)
+        port = Port(0, running.factory, reactor=self.reactor)
+        running._ports.append(port)
+        self.successResultOf(running.stop())
+        self.assertEqual([port], read)
+
+    def test_snapshot(self) -> None:
+        """The snapshot names the listeners, and whether requests are served."""
+        snapshot = ProxyServer(self.configuration(), self.reactor).snapshot()
+        self.assertEqual(
+            (["tcp:1"], True), ([x.endpoint for x in snapshot.listeners], snapshot.ready)
+        )
+
+    def test_reopen(self) -> None:
+        """The access log goes on in a new file."""
+        path = Path(self.mktemp()).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        running = ProxyServer(self.configuration(), self.reactor, LogFile(str(path)))
+        path.rename(f"{path}.1")
+        self.assertFalse(path.exists())
+        running.reopen_log()
+        self.assertTrue(path.exists())
+        self.successResultOf(running.stop())
 
 
 class Adopting(PkiTestCase):
