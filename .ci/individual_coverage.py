@@ -4,9 +4,9 @@ A module is covered when the tests of ``tests/unit/<package>/test_<module>.py`` 
 of its lines and branches; coverage by other tests is chance. ``MODULE`` is a path, such as
 ``http1/body.py``; without one each module is measured, in processes of their own.
 
-``--data FILE`` reads the whole suite's coverage, recorded by ``python -m tests.support.contexts``,
-and measures alone only those modules that seem to be incomplete in it: code that a cache or a
-module's import runs once is recorded for one test at the most.
+``--data FILE`` reads the whole suite's coverage, recorded by ``python -m tests.support.contexts``.
+Only modules that are incomplete in it are measured alone. It can lack lines that a cache or an
+import runs once: they are recorded for the first test alone.
 
 Modules that are not complete yet stand in ``individual-coverage-pending.txt``, which only shrinks.
 """

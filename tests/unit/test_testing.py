@@ -221,6 +221,14 @@ class Proxy(ProxyTestCase):
             names.add(proxy.header_name)
         self.assertEqual(2, len(names))
 
+    async def test_protocols(self) -> None:
+        """A client offers the protocols that it is given (RFC 7301)."""
+        self.start()
+        for offered, expected in ((["h2", "http/1.1"], "http/1.1"), ([], None)):
+            connection = await deferToThread(self.proxy.connect, alpn=offered)
+            self.addCleanup(connection.close)
+            self.assertEqual(expected, connection.selected_alpn_protocol())
+
     async def test_nothing_is_left(self) -> None:
         """Stopping in the middle of an exchange cuts it, and neither a connection nor a file is left."""
         self.start(lambda _: None)

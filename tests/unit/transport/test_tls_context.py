@@ -40,7 +40,10 @@ from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersio
 from x509proxy.transport import tls_context
 from x509proxy.transport.tls_context import (
     ServerConnections,
+    asked_of,
+    asks_for_certificate,
     client_certificate,
+    has_long_chain,
     key_exchange_of,
     make_context,
     peer_certificate,
@@ -1326,8 +1329,10 @@ class Remembers(Resource):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[ClientCertificate | None] = []
+        self.asked: list[bool] = []
 
     def render_GET(self, request: Request) -> bytes:
+        self.asked.append(asks_for_certificate(request))
         self.found.append(client_certificate(request))
         return b"ok"
 
@@ -1360,7 +1365,18 @@ class UnderSite(TlsTestCase):
             pump.flush()
         self.assertTrue(asking.received.startswith(b"HTTP/1.1 200"), asking.received)
         (found,) = resource.found
+        self.asked = resource.asked
         return found
+
+    def test_asked(self) -> None:
+        """A resource can tell whether its listener asks for certificates: without TLS none does."""
+        for creator, client, expected in (
+            (ServerConnections(server_context()), self.client_context(), True),
+            (ServerConnections(server_context(ClientAuth.NONE)), self.client_context(), False),
+            (None, None, False),
+        ):
+            self.ask(creator, client)
+            self.assertEqual([expected], self.asked)
 
     def test_our_context(self) -> None:
         """An application asks for its client's certificate, and has it with its verdict."""
@@ -1423,3 +1439,40 @@ class Names(TlsTestCase):
         self.assertEqual(
             "1.2.840.113549.1.1.10", certificate.public_key_algorithm_oid.dotted_string
         )
+
+
+class Listeners(TlsTestCase):
+    def test_asked(self) -> None:
+        """A connection keeps what its own listener asks for; OpenSSL's own has nothing of the kind."""
+        context = server_context()
+        for asked in (None, ClientAuth.REQUIRED):
+            connection = accept(ServerConnections(context, asked))
+            self.assertIs(asked, asked_of(connection))
+        self.assertIsNone(asked_of(SSL.Connection(context, None)))
+
+
+class LongChains(TlsTestCase):
+    def sent(self, issuers: int) -> SSL.Connection:
+        """Return the server's side of a handshake in which a client sends so many issuers."""
+        chain = [pair(subject=f"CN={number}", ca=True) for number in range(issuers)]
+        client = self.client_context(pair(), chain=chain)
+        return self.shake(server_context(), client).server
+
+    def test_limit(self) -> None:
+        """Ten issuers are the most; the client's own certificate comes on top."""
+        self.assertFalse(has_long_chain(self.sent(9)))
+        self.assertTrue(has_long_chain(self.sent(11)))
+
+    def test_before_the_certificate(self) -> None:
+        """Before a certificate has come there is no chain."""
+        self.assertFalse(has_long_chain(accept(ServerConnections(server_context()))))
+
+    def test_unreadable(self) -> None:
+        """A chain that cannot be read is the certificate's own error later."""
+        connection = self.sent(0)
+
+        def fail() -> None:
+            raise ValueError("unreadable")
+
+        self.patch(connection, "get_peer_cert_chain", fail)
+        self.assertFalse(has_long_chain(connection))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.audit_lab import AuditTestCase, add_fault_tests
 from tests.support.audit_requests import arrival, echo
 from tests.support.broken_terminator import Fault, Terminator
 from tests.support.scripted_lab import (
@@ -9,6 +10,7 @@ from tests.support.scripted_lab import (
 )
 from x509proxy.audit.client import Address
 from x509proxy.audit.lab import Echoes, Lab, Target
+from x509proxy.audit.probes.forgery import PROBES
 from x509proxy.audit.recorder import Listener, Recorder
 
 
@@ -30,3 +32,12 @@ class Forgery(ScriptTestCase):
         self.assertEqual([], self.faults("encoding-exact", lab))
         self.assertTrue(self.faults("twin-underscores", lab))
         self.inapplicable("encoding-folded", lab)
+
+
+class Terminators(AuditTestCase):
+    def test_sound(self) -> None:
+        """A terminator that keeps every promise passes every probe that applies."""
+        self.sound(*PROBES)
+
+
+add_fault_tests(Terminators, PROBES)

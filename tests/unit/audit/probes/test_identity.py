@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from tests.support.audit_lab import AuditTestCase, add_fault_tests
 from tests.support.audit_requests import arrival
 from tests.support.broken_terminator import HEADER
 from tests.support.scripted_lab import (
     ScriptTestCase,
 )
+from x509proxy.audit.probes.identity import PROBES
+from x509proxy.audit.run import Outcome
 
 
 class Identity(ScriptTestCase):
@@ -21,3 +24,19 @@ class Identity(ScriptTestCase):
         self.assertEqual([], self.faults("absent-dash", lab))
         self.assertEqual([], self.faults("absent-placeholder", lab))
         self.assertEqual([], self.faults("absent-after-other", lab))
+
+
+class Terminators(AuditTestCase):
+    def test_sound(self) -> None:
+        """A terminator that keeps every promise passes every probe that applies."""
+        self.sound(*PROBES)
+
+    def test_direct(self) -> None:
+        """A back end that can be reached past the terminator is found."""
+        (probe,) = (probe for probe in PROBES if probe.id == "direct")
+        result = self.play(self.lab(direct=True), probe)["direct"]
+        self.assertIs(Outcome.FAILED, result.outcome)
+        self.assertIn("the forged value", " ".join(result.faults))
+
+
+add_fault_tests(Terminators, PROBES)
