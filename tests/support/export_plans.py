@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -9,6 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.audit.export.command import RENDERERS
 from x509proxy.audit.export.plan import Identity, Place, Plan
+from x509proxy.certificates.pem_files import new_header_name
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.forwarding.presets import HeaderPlan
 from x509proxy.settings import Backend, ClientAuth, Format, Trust, Validity
 
@@ -57,3 +60,27 @@ class ExportTestCase(SynchronousTestCase):
         """Check that each part is in the text."""
         for part in parts:
             self.assertIn(part, text)
+
+
+class ExportFilesTestCase(ExportTestCase):
+    """A folder with a configuration and its files."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir(parents=True)
+        made = make_self_signed(KeyKind.EC, "localhost", server=True)
+        self.write("both.pem", made.certificate_pem + made.key_pem)
+        self.name = new_header_name()
+        self.write("header.txt", self.name.encode())
+
+    def write(self, name: str, data: bytes) -> str:
+        path = self.folder / name
+        path.write_bytes(data)
+        path.chmod(0o600)
+        return str(path)
+
+    def toml(self, text: str) -> str:
+        return self.write(
+            "x509proxy.toml",
+            f'certificate = "both.pem"\nbackend = "http://127.0.0.1:8080"\n{text}'.encode(),
+        )

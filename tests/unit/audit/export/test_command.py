@@ -1,15 +1,20 @@
-"""Exported configurations: what each product is told, and what it cannot do."""
+"""Promises of :mod:`x509proxy.audit.export.command`, for each product."""
 
 from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
 
 import attrs
 
 from tests.support.export_plans import (
     PLAN,
+    ExportFilesTestCase,
     ExportTestCase,
     plan_fields,
     rendered,
 )
+from x509proxy import cli
 from x509proxy.audit.export.command import RENDERERS
 from x509proxy.forwarding.presets import HeaderPlan
 from x509proxy.settings import Backend, Format, SettingsError
@@ -51,3 +56,17 @@ class Every(ExportTestCase):
             "Client-Cert",
             attrs.evolve(PLAN, fields=(HeaderPlan(Format.PEM, b"client-cert"),)).removed,
         )
+
+
+class Command(ExportFilesTestCase):
+    def test_command(self) -> None:
+        """The configuration goes to standard output, the limits to standard error."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            status = cli.main(
+                ["export", "nginx", self.toml('listen = "tcp:1"\nheader-file = "header.txt"\n')]
+            )
+        self.assertEqual(0, status)
+        self.assertIn(f"proxy_set_header {self.name} $ssl_client_escaped_cert;", out.getvalue())
+        self.assertIn("nginx: a forged header is removed, and not counted\n", err.getvalue())
+        self.assertNotIn(self.name, err.getvalue())

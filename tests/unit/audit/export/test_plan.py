@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from tests.support.export_plans import (
-    ExportTestCase,
-)
-from x509proxy import cli
+import attrs
+
+from tests.support.export_plans import PLAN, ExportFilesTestCase, ExportTestCase
 from x509proxy.audit.export.command import export
-from x509proxy.audit.export.plan import Place, read_plan
-from x509proxy.certificates.pem_files import new_header_name
+from x509proxy.audit.export.plan import (
+    Place,
+    authority,
+    comments,
+    pattern,
+    read_plan,
+    shared_limits,
+    values,
+)
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
-from x509proxy.settings import SettingsError
+from x509proxy.forwarding.presets import HeaderPlan
+from x509proxy.settings import Backend, ClientAuth, Format, SettingsError, Trust
 
 
-class Files(ExportTestCase):
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir(parents=True)
-        made = make_self_signed(KeyKind.EC, "localhost", server=True)
-        self.write("both.pem", made.certificate_pem + made.key_pem)
-        self.name = new_header_name()
-        self.write("header.txt", self.name.encode())
-
-    def write(self, name: str, data: bytes) -> str:
-        path = self.folder / name
-        path.write_bytes(data)
-        path.chmod(0o600)
-        return str(path)
-
-    def toml(self, text: str) -> str:
-        return self.write(
-            "x509proxy.toml",
-            f'certificate = "both.pem"\nbackend = "http://127.0.0.1:8080"\n{text}'.encode(),
-        )
-
+class Files(ExportFilesTestCase):
     def test_read(self) -> None:
         """The plan has the file's places, files, header and limits."""
         plan = read_plan(
@@ -104,14 +89,55 @@ class Files(ExportTestCase):
         with self.assertRaisesRegex(SettingsError, "listen: found no tcp endpoint"):
             export("nginx", self.toml('listen = "unix:/s"\nheader-file = "header.txt"\n'))
 
-    def test_command(self) -> None:
-        """The configuration goes to standard output, the limits to standard error."""
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            status = cli.main(
-                ["export", "nginx", self.toml('listen = "tcp:1"\nheader-file = "header.txt"\n')]
-            )
-        self.assertEqual(0, status)
-        self.assertIn(f"proxy_set_header {self.name} $ssl_client_escaped_cert;", out.getvalue())
-        self.assertIn("nginx: a forged header is removed, and not counted\n", err.getvalue())
-        self.assertNotIn(self.name, err.getvalue())
+
+class Texts(ExportTestCase):
+    def test_values(self) -> None:
+        """A literal is itself, and each other format is the product's expression for it."""
+        writers = {Format.PEM_URL: "$escaped"}
+        fields = (
+            HeaderPlan(Format.PEM_URL, b"X-A"),
+            HeaderPlan(Format.LITERAL, b"X-B", value=b"b"),
+        )
+        plan = attrs.evolve(PLAN, fields=fields)
+        expected = [("X-A", Format.PEM_URL, "$escaped"), ("X-B", Format.LITERAL, "b")]
+        self.assertEqual(expected, values(plan, writers))
+        with self.assertRaisesRegex(
+            SettingsError, "format: found pem-url, expected one that x can"
+        ):
+            values(plan, {Format.PEM: "$pem"})
+
+    def test_pattern(self) -> None:
+        """The pattern of a name matches each spelling that a server may read as it."""
+        for spelling in ("X-My-Cert", "X_My_Cert", "X.My-Cert"):
+            self.assertRegex(spelling, rf"\A{pattern('X-My-Cert')}\Z")
+        self.assertNotRegex("XMyCert", pattern("X-My-Cert"))
+
+    def test_authorities(self) -> None:
+        """A back end is a host and a port, an address in brackets, or a socket's path."""
+        for url, expected in (
+            ("http://a", "a:80"),
+            ("https://[::1]:9443", "[::1]:9443"),
+            ("unix:/a", "/a"),
+        ):
+            self.assertEqual(expected, authority(Backend.parse(url)))
+        with self.assertRaisesRegex(SettingsError, "backend: found a base path"):
+            authority(Backend.parse("http://a/b"))
+
+    def test_comments(self) -> None:
+        """The head of the file names its origin, the secret, and each limit."""
+        text = comments(PLAN, shared_limits(attrs.evolve(PLAN, limits=("one",))))
+        self.contains(text, "# x: exported from x509proxy.toml", "(mode 600)", "# - one\n")
+        self.assertEqual(set("#"), {line[0] for line in text.splitlines()})
+
+    def test_properties(self) -> None:
+        """A plan knows what its product must do: verify, encrypt, require, and remove."""
+        self.assertEqual((False, False, False), (PLAN.verifies, PLAN.encrypts, PLAN.requires))
+        strict = attrs.evolve(
+            PLAN,
+            trust=Trust.CA,
+            client_auth=ClientAuth.REQUIRED,
+            backends=(Backend.parse("https://a"),),
+            fields=(HeaderPlan(Format.PEM, b"client-cert"),),
+        )
+        self.assertEqual((True, True, True), (strict.verifies, strict.encrypts, strict.requires))
+        self.assertEqual({"Client-Cert"}, set(PLAN.removed) - set(strict.removed))
