@@ -176,9 +176,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def fuzz(session: nox.Session) -> None:
-    """A minute of fuzzing in each direction: FUZZ_SECONDS=3600 for an hour."""
+    """A minute of fuzzing in each direction (FUZZ_SECONDS=3600 for an hour), and whole products."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.fuzz", "--seconds", FUZZ_SECONDS)
+    # The suite takes samples of these products.
+    session.env["X509PROXY_EXHAUSTIVE"] = "1"
+    trial(session, "tests.integration.test_spoofing", "tests.integration.test_reference_parsers")
 
 
 @nox.session(python=DEFAULT)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.play import FORGED_NAMES, GENUINE, GOOD, ClientPlay, cut, play_client
+from tests.support.exhaustive import examples
 from tests.support.memory import GET, HEADER, post
 from tests.support.reference_parsers import (
     SERVERS,
@@ -599,7 +600,9 @@ class WholeStreams(SynchronousTestCase):
     @given(STREAMS, CUTS, st.booleans(), st.sampled_from([1, 16, 65536]), st.booleans())
     @example(request(FORGED), [], True, 65536, True)
     @example(chunked(b"1\r\na\r\n0\r\n" + FORGED + b"\r\n\r\n") + GET, [60], False, 1, False)
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(
+        max_examples=examples(100, 300), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     def test_streams(
         self,
         stream: bytes,

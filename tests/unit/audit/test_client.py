@@ -60,6 +60,7 @@ class Handshakes(ClientCase):
             self.assertEqual(
                 (Ending.REFUSED, "no response in time"), (connection.ending, connection.alert)
             )
+        done.set()
 
     def test_cut(self) -> None:
         """A server that resets the connection refuses the handshake."""

@@ -21,7 +21,7 @@ class Plain(ScriptTestCase):
         self.assertEqual([], self.faults("plain-forged", lab))
 
     def test_open(self) -> None:
-        """What an unencrypted port responds, and what arrives through it, is one exchange."""
+        """The response of an unencrypted port, and the requests through it, are one exchange."""
         recorder = Recorder(Listener(host="127.0.0.1"))
         self.addCleanup(recorder.stop)
         place = Address("127.0.0.1", recorder.port, "localhost")

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.exhaustive import examples
 from tests.support.files import FileTestCase
 from tests.support.names import NAME
 from tests.support.pem import ISSUER, KEY, LEAF, OTHER_KEY, certificate_for, pem
@@ -277,7 +278,7 @@ class LoadSettingsTests(TomlTestCase):
             self.mistake("[[headers]]\nname = 1\nformat = 'pem'", 0o644),
         )
 
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=examples(20, 100))
     @given(st.integers())
     def test_name_is_never_told(self, seed: int) -> None:
         """Wherever the name is put by mistake, the error does not repeat it."""
