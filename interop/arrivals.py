@@ -67,7 +67,10 @@ class _Conversation(socketserver.StreamRequestHandler):
 
 
 class RawBackEnd(socketserver.ThreadingTCPServer):
-    """It listens at a port of the loopback's until :meth:`stop`. ``requests``: the fields of each, in order, untouched."""
+    """It listens at a port of the loopback's until :meth:`stop`.
+
+    ``requests``: the fields of each, in order, untouched.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -147,8 +150,9 @@ class ArrivalStage(Stage):
 class PresetStage(ArrivalStage):
     """The promises that are the same for each preset; a class for each names it.
 
-    ``issued``: the page's proxy passes on what an authority has issued and nothing else; ``chained``: the server gets the
-    certificates that a client sends after its own; ``backend``: what the page writes in the place of this one.
+    ``issued``: the page's proxy passes on what an authority has issued and nothing else;
+    ``chained``: the server gets the certificates that a client sends after its own; ``backend``:
+    what the page writes in the place of this one.
     """
 
     preset = ""
@@ -188,7 +192,10 @@ class PresetStage(ArrivalStage):
         return [read for _ in CONSUMERS[self.preset]]
 
     def test_exactly_the_certificate(self) -> None:
-        """The server reads the certificate of the handshake, byte for byte; the chain only where it asks for one."""
+        """The server reads the certificate of the handshake, byte for byte.
+
+        The chain only where it asks for one.
+        """
         above = self.authority.certificate
         for kind in (KeyKind.EC, KeyKind.RSA):
             made = self.make(kind)
@@ -219,7 +226,8 @@ class PresetStage(ArrivalStage):
         victim, mallory = self.make(), self.make()
         genuine = list(self.of_the_preset(self.ask(self.proxy, self.files(victim, "victim"))[1]))
         files = self.files(mallory, "mallory")
-        # Past the proxy it works: these readers can be fooled, so that they show whether it has happened.
+        # Past the proxy it works: these readers can be fooled, so that they show whether it has
+        # happened.
         self.assertEqual(
             self.everybody(Read(der(victim))), self.reads(self.ask_past_the_proxy(*genuine))
         )

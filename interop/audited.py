@@ -26,7 +26,10 @@ NAME = "X-Client-Cert"
 
 @attrs.frozen
 class Peer:
-    """One product. ``told``: a configuration as its users write it; ``form``: its header's format."""
+    """One product.
+
+    ``told``: a configuration as its users write it; ``form``: its header's format.
+    """
 
     name: str
     told: str

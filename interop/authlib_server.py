@@ -1,8 +1,9 @@
 """An authorization server made of Authlib and Flask, whose clients authenticate with self-signed certificates.
 
-``self_signed_tls_client_auth`` (RFC 8705 section 2.2), tokens bound to the certificate (section 3), introspection (section 3.2),
-all from ``Client-Cert`` of RFC 9440, which a proxy writes. Authlib 1.9 has no RFC 8705 of its own: what is added here is a method
-of client authentication and what introspection says. :mod:`interop.test_authlib` starts it under gunicorn.
+``self_signed_tls_client_auth`` (RFC 8705 section 2.2), tokens bound to the certificate (section 3),
+introspection (section 3.2), all from ``Client-Cert`` of RFC 9440, which a proxy writes. Authlib 1.9
+has no RFC 8705 of its own: what is added here is a method of client authentication and what
+introspection says. :mod:`interop.test_authlib` starts it under gunicorn.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _SECONDS = 3600
 
 
 def presented_certificate(header: str | None) -> bytes | None:
-    """The certificate in DER; none if the header is missing or malformed. More is not needed: it holds base64 alone."""
+    """The certificate in DER; none if the header is missing or malformed.
+
+    More is not needed: it holds base64 alone.
+    """
     match = re.fullmatch(r":([A-Za-z0-9+/=]+):", header or "")
     return base64.b64decode(match[1]) if match else None
 

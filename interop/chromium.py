@@ -25,7 +25,8 @@ _FLAGS = (
     "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE evil.localhost",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-# Chromium listens at 3 and speaks at 4. Its ends of the pipes are far above, so that neither is in the other's place.
+# Chromium listens at 3 and speaks at 4. Its ends of the pipes are far above, so that neither is in
+# the other's place.
 _PLACE_PIPES = 'exec 3<&"$1" 4>&"$2"; shift 2; exec "$@"'
 _FAR_ABOVE = 64
 
@@ -153,7 +154,10 @@ class Browser:
 
 
 def _far_above(number: int) -> int:
-    """The same file by a number that no other program's convention uses; the old number is closed."""
+    """The same file by a number that no other program's convention uses.
+
+    The old number is closed.
+    """
     far: int = fcntl.fcntl(number, fcntl.F_DUPFD, _FAR_ABOVE)
     os.close(number)
     return far

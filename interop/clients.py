@@ -57,7 +57,10 @@ class ClientStage(Stage):
         )
 
     def make_certificate(self, kind: KeyKind) -> None:
-        """``my-client.*`` anew, as the page says; what the client registers is the certificate that it shows."""
+        """``my-client.*`` anew, as the page says.
+
+        What the client registers is the certificate that it shows.
+        """
         for path in (*self.folder.glob("my-client.*"), *self.folder.glob("password.txt")):
             path.unlink()
         self.page("certificate", {"--key ec": f"--key {kind.value}"})
@@ -68,7 +71,10 @@ class ClientStage(Stage):
         self.thumbprint = key["x5t#S256"]
 
     def told(self, proxy: Proxy, report: Mapping[str, Any]) -> bool:
-        """Whether the back end, whose report this is, learned of the client's certificate; of any other it must not."""
+        """Whether the back end, whose report this is, learned of the client's certificate.
+
+        Of any other it must not.
+        """
         values = [
             value for name, value in report["headers"] if name.lower() == proxy.header_name.lower()
         ]

@@ -1,14 +1,16 @@
 """How servers read a client's certificate out of a request, re-created as far as their documents or sources say; nothing more.
 
-Each function is given the fields as they arrived and says what its server would take for the client's certificate: nothing where
-it takes the client for one without, and :class:`Unreadable` where it would answer an error. Where a reader is sloppy, it is as
-sloppy here: that is what the interop are about. Read from the sources named, none of their lines copied.
+Each function is given the fields as they arrived and says what its server would take for the
+client's certificate: nothing where it takes the client for one without, and :class:`Unreadable`
+where it would answer an error. Where a reader is sloppy, it is as sloppy here: that is what the
+interop are about. Read from the sources named, none of their lines copied.
 
 Facts
 -----
-* Servlet containers and ASP.NET compare names without case; WSGI and CGI servers take ``_`` for ``-`` as well.
-* Java's ``URLDecoder`` is a form decoder: it reads ``+`` as a space. ``Base64.getDecoder()`` takes no white space,
-  ``getMimeDecoder()`` skips whatever is not its own.
+* Servlet containers and ASP.NET compare names without case; WSGI and CGI servers take ``_`` for
+  ``-`` as well.
+* Java's ``URLDecoder`` is a form decoder: it reads ``+`` as a space. ``Base64.getDecoder()`` takes
+  no white space, ``getMimeDecoder()`` skips whatever is not its own.
 """
 
 from __future__ import annotations
@@ -94,8 +96,9 @@ def _certificate(der: bytes) -> bytes:
 def _keycloak(
     fields: Fields, name: str, decode: Callable[[str], bytes], prefix: str = "", length: int = 1
 ) -> Read | None:
-    # AbstractClientCertificateFromHttpHeadersLookup@110a6242: the first field, double quotes around it trimmed; then PREFIX_0 and
-    # on, certificate-chain-length (1) of them, and those that are missing or unreadable are skipped.
+    # AbstractClientCertificateFromHttpHeadersLookup@110a6242: the first field, double quotes around
+    # it trimmed; then PREFIX_0 and on, certificate-chain-length (1) of them, and those that are
+    # missing or unreadable are skipped.
     text = _first(fields, name)
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
     if not text.strip():
@@ -107,14 +110,16 @@ def _keycloak(
 
 
 def _keycloak_pem(text: str) -> bytes:
-    # PemUtilsProvider@1f03e358: expressions that are greedy within a line, new lines taken out, a Base64 that skips white space.
+    # PemUtilsProvider@1f03e358: expressions that are greedy within a line, new lines taken out, a
+    # Base64 that skips white space.
     text = re.sub("-----BEGIN (.*)-----", "", text)
     text = re.sub("-----END (.*)----", "", text)
     return _spaced(text)
 
 
 def _without_armour(text: str) -> str:
-    # Apache@049a7fa6 and Nginx@cb99360f do this before, which is why a PEM in one line is read at all.
+    # Apache@049a7fa6 and Nginx@cb99360f do this before, which is why a PEM in one line is read at
+    # all.
     return text.replace(_BEGIN, "").replace(_END, "").strip() if text.startswith(_BEGIN) else text
 
 
@@ -222,7 +227,8 @@ def _byte_sequence(text: str) -> bytes:
 def aspnet(fields: Fields, name: str = "X-Client-Cert") -> Read | None:
     """ASP.NET Core: github.com/dotnet/aspnetcore, CertificateForwardingOptions@136a666a, …Feature@0bb20cc3.
 
-    Repeated fields are one text with commas, which ``Convert.FromBase64String`` refuses; white space it skips.
+    Repeated fields are one text with commas, which ``Convert.FromBase64String`` refuses; white
+    space it skips.
     """
     text = ",".join(_all(fields, name))
     return Read(_certificate(_spaced(text))) if text else None
@@ -250,7 +256,8 @@ def _wso2_body(text: str) -> str:
 def authlete(fields: Fields) -> Read | None:
     """Authlete's java-jaxrs: github.com/authlete/authlete-java-jaxrs, HeaderClientCertificateExtractor@06e54117.
 
-    It hands the texts on to Authlete's API, which is read no further here than PEM with white space.
+    It hands the texts on to Authlete's API, which is read no further here than PEM with white
+    space.
     """
     names = ["X-Ssl-Cert", *(f"X-Ssl-Cert-Chain-{at}" for at in range(1, 5))]
     texts = [
@@ -277,7 +284,10 @@ def janssen(fields: Fields) -> Read | None:
 
 
 def auth0(fields: Fields) -> Read | None:
-    """Auth0: github.com/auth0/docs-v2@59df3cbe, …/configure-mtls/set-up-the-customer-edge.mdx; only its page is known."""
+    """Auth0: github.com/auth0/docs-v2@59df3cbe, …/configure-mtls/set-up-the-customer-edge.mdx.
+
+    Only its page is known.
+    """
     text, word = (
         _first(fields, "client-certificate"),
         _first(fields, "client-certificate-ca-verified"),

@@ -1,12 +1,14 @@
 """The stage of ``test_oidc_provider``: the page's provider, clients that are registered with it, and openid-client.
 
-Needs Node.js 18 or newer, curl, and the modules of ``interop/node/package.json``, installed once into a folder of their own::
+Needs Node.js 18 or newer, curl, and the modules of ``interop/node/package.json``, installed once
+into a folder of their own::
 
     mkdir -p ~/.cache/x509proxy-interop/node
     cp interop/node/package.json ~/.cache/x509proxy-interop/node/
     npm install --prefix ~/.cache/x509proxy-interop/node --no-package-lock --no-audit --no-fund
 
-``X509PROXY_INTEROP_NODE`` names another folder. oidc-provider 9 does not start on Node.js 18, and is left out there.
+``X509PROXY_INTEROP_NODE`` names another folder. oidc-provider 9 does not start on Node.js 18, and
+is left out there.
 """
 
 from __future__ import annotations
@@ -109,7 +111,10 @@ class OidcStage(Stage):
         mtls: str = "",
         api: str = "",
     ) -> Proxy:
-        """Start the page's provider, and the proxy in front of it. ``toml`` and ``mtls``: the page's own unless given."""
+        """Start the page's provider, and the proxy in front of it.
+
+        ``toml`` and ``mtls``: the page's own unless given.
+        """
         self.write(
             "configuration.json",
             json.dumps({"clients": self.registered, "discovery": discovery or {}, "api": api}),

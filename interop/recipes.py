@@ -43,7 +43,8 @@ def recipe(page: str, name: str) -> str:
 def filled(text: str, places: Mapping[str, str]) -> str:
     """A recipe with what this machine has in the place of what the page has for its readers: ports, folders, names.
 
-    :raises LookupError: one of the ``places`` is not in the text, so that a changed page is noticed.
+    :raises LookupError: one of the ``places`` is not in the text, so that a changed page is
+        noticed.
     """
     for old, new in places.items():
         if old not in text:

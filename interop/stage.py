@@ -35,7 +35,10 @@ class ClientFiles:
 
 @attrs.frozen
 class Proxy:
-    """A running ``twistd x509proxy``. ``header_name``: the secret one, if the recipe has a ``header-file``."""
+    """A running ``twistd x509proxy``.
+
+    ``header_name``: the secret one, if the recipe has a ``header-file``.
+    """
 
     port: int
     authority: Path
@@ -58,7 +61,10 @@ class Stage(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def require(self, *programs: str) -> None:
-        """Skip where a program is missing; but in CI, which installs them all, fail: what is skipped proves nothing."""
+        """Skip where a program is missing.
+
+        But in CI, which installs them all, fail: what is skipped proves nothing.
+        """
         missing = [
             program
             for program in programs
@@ -146,7 +152,10 @@ class Stage(SynchronousTestCase):
         return self.write("server.pem", made.certificate_pem)
 
     def start_proxy(self, toml: str, port: int, name: str = "proxy") -> Proxy:
-        """Start ``twistd -n x509proxy``; its configuration names files of :meth:`server_files` and listens on ``port``."""
+        """Start ``twistd -n x509proxy``.
+
+        Its configuration names files of :meth:`server_files` and listens on ``port``.
+        """
         path = self.write(f"{name}.toml", toml)
         command = [
             str(Path(sys.executable).parent / "twistd"),

@@ -1,7 +1,7 @@
 """Authlib behind the proxy: an authorization server in Python that believes ``Client-Cert`` (RFC 9440).
 
-It runs under gunicorn with ``--header-map dangerous``, which reads ``Client_Cert`` as ``Client-Cert``: as sloppy as readers get.
-Packages: Authlib, Flask, gunicorn.
+It runs under gunicorn with ``--header-map dangerous``, which reads ``Client_Cert`` as
+``Client-Cert``: as sloppy as readers get. Packages: Authlib, Flask, gunicorn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ class Authlib(AuthlibStage):
     """``client_credentials`` with ``self_signed_tls_client_auth``."""
 
     def test_bound(self) -> None:
-        """Clients with EC and RSA keys get tokens; introspection shows that each is bound to its client's certificate."""
+        """Clients with EC and RSA keys get tokens.
+
+        Introspection shows that each is bound to its client's certificate.
+        """
         for name, files in (("ec", self.ec), ("rsa", self.rsa)):
             status, content = self.token(name, files)
             self.assertEqual((200, "Bearer"), (status, content.get("token_type")), content)

@@ -148,7 +148,8 @@ class Killed(Stage):
         )
         self.assertLessEqual(len(failed), _CLIENTS)
         for fate in failed:
-            # Its answer was waited for when it was killed: begun before that, or so soon after that nobody could know.
+            # Its answer was waited for when it was killed: begun before that, or so soon after that
+            # nobody could know.
             self.assertEqual(("502", True), (fate.told, fate.begun < gone + 0.1), fate)
         before = [fate for fate in fates if fate.ended < gone]
         self.assertTrue(0.4 < _share(before) < 0.6, _share(before))

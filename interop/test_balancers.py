@@ -180,7 +180,10 @@ class HAProxy(BalancerStage):
             self.assert_arrived(self.ask(port, "127.0.0.9"), "127.0.0.9", port)
 
     def test_health_checks(self) -> None:
-        """HAProxy finds it well by its own checks, with either header; they are no requests, and no reason for a word."""
+        """HAProxy finds it well by its own checks, with either header.
+
+        They are no requests, and no reason for a word.
+        """
         for place, how in enumerate(("send-proxy", "send-proxy-v2")):
             port = free_port()
             places = {":443": f"127.0.0.1:{port}", NODE: f"127.0.0.1:{self.proxy.port}"}
@@ -282,7 +285,10 @@ class TwoInARow(BalancerStage):
         return near_port, port
 
     def test_client(self) -> None:
-        """The client is who the far one names; past it nobody gets through, be his own header as it may."""
+        """The client is who the far one names.
+
+        Past it nobody gets through, be his own header as it may.
+        """
         near_port, port = self.chain("send-proxy-v2", "send-proxy source 127.0.0.4")
         self.assert_arrived(self.ask(port, "127.0.0.8"), "127.0.0.8", port)
         before = len(self.back_end.requests)

@@ -1,8 +1,8 @@
 """A browser in front of the proxy: headless Chromium, with the certificates and the settings of ``docs/clients.rst``.
 
-Debian's ``chromium libnss3-tools curl openssl``. Everything that Chromium keeps is in a home of its own. What the page gives as
-an administrator's policy is written into the profile as the same setting, since a policy holds for the whole machine. Chromium
-reaches nobody but ``localhost``.
+Debian's ``chromium libnss3-tools curl openssl``. Everything that Chromium keeps is in a home of its
+own. What the page gives as an administrator's policy is written into the profile as the same
+setting, since a policy holds for the whole machine. Chromium reaches nobody but ``localhost``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Clients in front of the proxy: each block of ``docs/clients.rst`` is run, with every kind of certificate, and without one.
 
-Debian's ``curl wget openssl openjdk-17-jdk-headless golang-go nodejs npm``; ``requests`` and ``httpx`` from PyPI (extra
-``interop``); ``npm install`` is run by the test that is about it. A relay of Twisted's stands before the proxy: its log tells how
-many connections a client has opened.
+Debian's ``curl wget openssl openjdk-17-jdk-headless golang-go nodejs npm``; ``requests`` and
+``httpx`` from PyPI (extra ``interop``); ``npm install`` is run by the test that is about it. A
+relay of Twisted's stands before the proxy: its log tells how many connections a client has opened.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ access-log = "-"
 class Program:
     """One of the page's clients.
 
-    ``without``: what to change in the recipe for a client without a certificate; ``asks``: requests that it sends, over one
-    connection; ``refused``: its exit code when it is answered 401; ``shows``: whether it then shows the proxy's answer.
+    ``without``: what to change in the recipe for a client without a certificate; ``asks``: requests
+    that it sends, over one connection; ``refused``: its exit code when it is answered 401;
+    ``shows``: whether it then shows the proxy's answer.
     """
 
     recipe: str

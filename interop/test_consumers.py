@@ -1,6 +1,7 @@
 """Every preset that cannot be proved with its server itself: what the server's own parser finds in the requests that arrive.
 
-The proxy is the real one, started from the page's recipe; :mod:`interop.arrivals` has the promises that are the same for all.
+The proxy is the real one, started from the page's recipe; :mod:`interop.arrivals` has the promises
+that are the same for all.
 """
 
 from __future__ import annotations
@@ -189,7 +190,10 @@ class Auth0(arrivals.PresetStage):
     backend = '"https://tenant.edge.tenants.us.auth0.com"'
 
     def test_words(self) -> None:
-        """The word is ``SUCCESS`` for what the authority has issued, else ``FAILED``; without a certificate nothing arrives."""
+        """The word is ``SUCCESS`` for what the authority has issued, else ``FAILED``.
+
+        Without a certificate nothing arrives.
+        """
         issued, own = self.authority.client(), self.make()
         words = [
             auth0(self.ask(self.proxy, self.files(made, "client"))[1]) for made in (issued, own)
@@ -298,7 +302,10 @@ class OwnHeaders(arrivals.ArrivalStage):
         )
 
     def test_in_addition(self) -> None:
-        """Other names come in addition to the preset's headers; a literal with or without a certificate."""
+        """Other names come in addition to the preset's headers.
+
+        A literal with or without a certificate.
+        """
         verdict = '[[headers]]\nname = "X-Verdict"\nformat = "verdict"\n'
         literal = '[[headers]]\nname = "X-Via"\nformat = "literal"\nvalue = "edge 1"\n'
         proxy = self.behind(f'{_OWN}preset = "aspnet"\n{verdict}{literal}')

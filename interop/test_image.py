@@ -1,6 +1,7 @@
 """Promises of ``contrib/Containerfile``: by hadolint, by the rules of the house, and by building and running it.
 
-No registry of images is needed: the base is made of Debian's packages here, under the name that the file asks for.
+No registry of images is needed: the base is made of Debian's packages here, under the name that the
+file asks for.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class File(Stage):
         )
 
     def test_sources(self) -> None:
-        """What is copied into the build is there, and is what a package needs; nothing that lies about in a checkout is."""
+        """What is copied into the build is there, and is what a package needs.
+
+        Nothing that lies about in a checkout is.
+        """
         copied = [
             name
             for word, rest in instructions()
@@ -95,7 +99,8 @@ class File(Stage):
         )
 
 
-# As a container's runtime does it: the image read-only, /etc/x509proxy from outside, no capabilities, no way to get any.
+# As a container's runtime does it: the image read-only, /etc/x509proxy from outside, no
+# capabilities, no way to get any.
 _RUN = """
 set -e
 root=$1 files=$2
@@ -136,7 +141,11 @@ class Image(Stage):
         self.proxy, self.backend = free_port(), free_port()
 
     def test_runs(self) -> None:
-        """It can be built; it serves read-only, by a user without rights, and reads secrets that are root's and its group's."""
+        """It can be built.
+
+        It serves read-only, by a user without rights, and reads secrets that are root's and its
+        group's.
+        """
         self.build()
         self.start_echo()
         process = self.start_image()
@@ -166,7 +175,10 @@ class Image(Stage):
         self.assertNotRegex(log, "Traceback|Unable to write")
 
     def build(self) -> None:
-        """The base, of Debian's packages; then the image, with this machine's certificates for pip to trust."""
+        """The base, of Debian's packages.
+
+        Then the image, with this machine's certificates for pip to trust.
+        """
         base, pip = (
             self.folder / "base.tar",
             self.write("pip.conf", "[global]\ncert = /ca.crt\n", 0o644),

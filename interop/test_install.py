@@ -45,7 +45,10 @@ class Clean(SynchronousTestCase):
         return done.stdout
 
     def environment(self, *install: str) -> Path:
-        """Make a virtual environment with something installed; return the folder of its programs."""
+        """Make a virtual environment with something installed.
+
+        Return the folder of its programs.
+        """
         made = self.folder / "venv"
         self.run_(sys.executable, "-m", "venv", str(made))
         self.run_(str(made / "bin/pip"), "install", "--quiet", *install, cwd=self.tree)

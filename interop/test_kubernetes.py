@@ -19,7 +19,8 @@ from x509proxy.settings import ClientSettings
 FOLDER = Path(__file__).parent.parent / "contrib" / "kubernetes"
 BASE, AUTOSCALING = FOLDER / "base", FOLDER / "autoscaling"
 BIN = Path(sys.executable).parent
-# From the one that knows preStop's sleep without being asked to, to the newest whose schemas are there.
+# From the one that knows preStop's sleep without being asked to, to the newest whose schemas are
+# there.
 VERSIONS = ("1.30", "1.37")
 NAME = {"app.kubernetes.io/name": "x509proxy"}
 USER = 65532
@@ -81,7 +82,10 @@ class Manifests(ManifestStage):
             self.assertEqual(files, listed - {"../base"})
 
     def test_no_values(self) -> None:
-        """The template of the secrets holds names, and no secrets; the objects are those that the pods mount."""
+        """The template of the secrets holds names, and no secrets.
+
+        The objects are those that the pods mount.
+        """
         secrets = list(yaml.safe_load_all((BASE / "secrets.template.yaml").read_text()))
         self.assertEqual(
             [{"apiVersion", "kind", "metadata", "type"}] * 2, [set(secret) for secret in secrets]
@@ -229,7 +233,8 @@ class Configuration(ManifestStage):
         )
 
 
-# The interpreter may lie where only root gets, so the rights are dropped once everything is imported.
+# The interpreter may lie where only root gets, so the rights are dropped once everything is
+# imported.
 _READ = """
 import os, sys
 from x509proxy.certificates.pem_files import read_header_names

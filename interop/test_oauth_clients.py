@@ -1,7 +1,8 @@
 """OAuth libraries as clients of the proxy: ``golang.org/x/oauth2`` and Connect2id's SDK.
 
-The programs are those of ``docs/clients.rst``; the server is the one of :mod:`interop.test_authlib`.
-Authlib's own client and openid-client are run by the tests of their servers.
+The programs are those of ``docs/clients.rst``; the server is the one of
+:mod:`interop.test_authlib`. Authlib's own client and openid-client are run by the tests of their
+servers.
 """
 
 from __future__ import annotations

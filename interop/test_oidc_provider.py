@@ -1,6 +1,7 @@
 """oidc-provider behind the proxy, openid-client in front of it: RFC 8705 between two implementations, certified both.
 
-What has to be installed: :mod:`interop.oidc`. Everything runs with oidc-provider 8, which Node.js 18 can run, and with version 9.
+What has to be installed: :mod:`interop.oidc`. Everything runs with oidc-provider 8, which Node.js
+18 can run, and with version 9.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class SelfSignedClients(OidcStage):
         self.assertIn("client certificate was not provided", self.said)
 
     def test_forged_secret(self) -> None:
-        """A client that knows even the secret name gets nothing by it, in no spelling; past the proxy, it does."""
+        """A client that knows even the secret name gets nothing by it, in no spelling.
+
+        Past the proxy, it does.
+        """
         victim = self.register("victim")
         proxy = self.serve()
         name = proxy.header_name
@@ -145,7 +149,10 @@ class CertifiedClients(OidcStage):
         self.assertNotIn("client certificate was", self.said)
 
     def test_verdict(self) -> None:
-        """Where the proxy passes all on, its verdict alone makes the provider refuse them; the client cannot say another."""
+        """Where the proxy passes all on, its verdict alone makes the provider refuse them.
+
+        The client cannot say another.
+        """
         proxy = self.serve(self.toml("pki.toml", {'trust = "ca"': 'trust = "any"'}))
         for stranger in self._strangers():
             self.check_refused(*self.ask(proxy, "client", _FORGED_WORDS, stranger))
@@ -172,7 +179,10 @@ _FORGED_WORDS = {"X-Client-Cert-Verdict": "TRUSTED", "X-Client-Cert-Subject": "C
 
 
 class _Authority(ThrowAwayAuthority):
-    """One that issues certificates with a DNS name too. All of them have the same name, as an impostor would."""
+    """One that issues certificates with a DNS name too.
+
+    All of them have the same name, as an impostor would.
+    """
 
     @property
     def pem(self) -> bytes:
@@ -245,7 +255,10 @@ class TwoListeners(OidcStage):
         self.assertIn("client certificate was not provided", self.said)
 
     def test_sign_in(self) -> None:
-        """A browser without a certificate signs in; the token is the client's, and worth nothing with another's certificate."""
+        """A browser without a certificate signs in.
+
+        The token is the client's, and worth nothing with another's certificate.
+        """
         places = ["https://client.example/back"]
         client = self.register(
             "client",

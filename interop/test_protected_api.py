@@ -109,7 +109,10 @@ class ProtectedApi(OidcStage):
         self.check_front(self.protect('level = "unverified"'), token)
 
     def test_jwt(self) -> None:
-        """A JWT is verified with the keys of the provider's metadata, fetched over TLS; other APIs' tokens are not."""
+        """A JWT is verified with the keys of the provider's metadata, fetched over TLS.
+
+        Other APIs' tokens are not.
+        """
         token = self.token(self.serve(api=_API))
         tokens = f'level = "jwt"\nissuer = "{self.issuer}"\nca = "server.pem"\n'
         front = self.protect(tokens + f'audience = ["{_API}"]', workers=2)

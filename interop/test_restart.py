@@ -29,7 +29,10 @@ _REQUEST = b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @attrs.define
 class Tally:
-    """What clients met. ``stale``: a kept connection had been closed before its next request, as by any idle timeout."""
+    """What clients met.
+
+    ``stale``: a kept connection had been closed before its next request, as by any idle timeout.
+    """
 
     answered: int = 0
     restarts_seen: int = 0
@@ -79,7 +82,10 @@ class Holder:
 
 
 class Client(threading.Thread):
-    """Asks again and again. ``keeps``: over one connection as long as that lives, else over a new one each time."""
+    """Asks again and again.
+
+    ``keeps``: over one connection as long as that lives, else over a new one each time.
+    """
 
     def __init__(self, daemon: Daemon, keeps: bool, tally: Tally) -> None:
         super().__init__(daemon=True)

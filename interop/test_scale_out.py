@@ -1,4 +1,6 @@
-"""Three nodes behind HAProxy, each with an address of its own on a wire of its own; one is killed, one reloads, one drains.
+"""Three nodes behind HAProxy, each with an address of its own on a wire of its own.
+
+One is killed, one reloads, one drains.
 
 The figures for ``docs/operations/scale-out.rst`` are printed::
 
@@ -303,7 +305,10 @@ class ScaleOut(ScaleOutStage):
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """What runs a module of ours; the interop' folder holds files only, so the modules are found here."""
+    """What runs a module of ours.
+
+    The interop' folder holds files only, so the modules are found here.
+    """
     return [
         sys.executable,
         "-c",

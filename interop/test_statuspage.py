@@ -211,7 +211,10 @@ class Workers(StatusStage):
     workers = 2
 
     def test_sum(self) -> None:
-        """The page and its JSON show what both have done; a worker that is killed takes nothing of it along."""
+        """The page and its JSON show what both have done.
+
+        A worker that is killed takes nothing of it along.
+        """
         for _ in range(8):
             self.ask("/token", self.evil)
         self.browser.until(lambda: self.status()["counts"]["handshakes"] == {"TLSv1.3": 8})

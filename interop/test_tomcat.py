@@ -80,7 +80,10 @@ class ProofTestCase(TomcatStage):
         return [self.client(kind) for kind in _KINDS]
 
     def assert_needed(self, tomcat_for: Callable[[bool], Tomcat]) -> None:
-        """With Tomcat's own limit a large certificate is refused; with the page's it passes, though the proxy lets no more."""
+        """With Tomcat's own limit a large certificate is refused.
+
+        With the page's it passes, though the proxy lets no more.
+        """
         client = self.client_files(_large(), "large")
         for limited in (False, True):
             tomcat = tomcat_for(limited)
@@ -138,7 +141,10 @@ class Connect2id(ProofTestCase):
         self.assertEqual({"headers": "0"}, self.ask(self.connect(proxy), self.path).said)
 
     def test_forged(self) -> None:
-        """No spelling of the secret name reaches the server from a client, and the log counts it; past the proxy it does."""
+        """No spelling of the secret name reaches the server from a client, and the log counts it.
+
+        Past the proxy it does.
+        """
         tomcat = self.tomcat()
         proxy = self.proxy_for(tomcat)
         other = make_self_signed(KeyKind.EC, "somebody else")
@@ -151,7 +157,10 @@ class Connect2id(ProofTestCase):
             self.assertEqual(_der(other), answer.certificate)
 
     def test_url(self) -> None:
-        """The server knows its https URL, whatever a client says of it; with the default port if no header tells another."""
+        """The server knows its https URL, whatever a client says of it.
+
+        With the default port if no header tells another.
+        """
         lies = ("Proto", "http"), ("Port", "1"), ("Host", "evil"), ("For", "192.0.2.1")
         fields = [(f"X-Forwarded-{name}", value) for name, value in lies]
         page, connector = recipe(self.page, "remote-ip"), recipe(self.page, "connector")
@@ -220,7 +229,10 @@ class Connect2id(ProofTestCase):
             time.sleep(0.05)
 
     def test_authority(self) -> None:
-        """With an authority, its clients' certificates reach the server; a self-signed one is refused before."""
+        """With an authority, its clients' certificates reach the server.
+
+        A self-signed one is refused before.
+        """
         authority = ThrowAwayAuthority()
         self.write("ca.pem", authority.certificate.public_bytes(Encoding.PEM))
         proxy = self.proxy_for(self.tomcat(), recipe(self.page, "authority"))
@@ -276,7 +288,10 @@ class SslValve(ProofTestCase):
             self.assert_attribute(self.proxy_for(tomcat, more), *clients)
 
     def test_secret_name(self) -> None:
-        """Under a secret name too; then nobody sets the attribute by the customary names, not even past the proxy."""
+        """Under a secret name too.
+
+        Then nobody sets the attribute by the customary names, not even past the proxy.
+        """
         tomcat = self.tomcat(self.secret_valve())
         self.assert_attribute(
             self.proxy_for(tomcat, recipe(self.page, "secret.toml")), *self.clients()
@@ -298,7 +313,10 @@ class SslValve(ProofTestCase):
         self.assertEqual(_der(other), answer.certificate)
 
     def test_forged(self) -> None:
-        """No spelling of a header that the valve reads reaches the attributes from a client; past the proxy they are believed."""
+        """No spelling of a header that the valve reads reaches the attributes from a client.
+
+        Past the proxy they are believed.
+        """
         tomcat = self.tomcat()
         other = make_self_signed(KeyKind.EC, "somebody else")
         forgeries = [*_forgeries(_HEADERS, _values(other)[1:]), *_forgeries(_OTHERS, ["4711"])]

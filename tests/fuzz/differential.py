@@ -79,7 +79,10 @@ class Message:
 
 @attrs.frozen
 class _Ours:
-    """The first message as the product reads it. ``rejected``: its body is; ``rest``: what follows."""
+    """The first message as the product reads it.
+
+    ``rejected``: its body is; ``rest``: what follows.
+    """
 
     message: Message
     framing: Framing

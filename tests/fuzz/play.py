@@ -1,7 +1,8 @@
 """Bytes played through a whole proxy in memory, and everything that is wrong with what comes out.
 
-I1: one genuine header, or none. I2: foreign parsers agree. I3: what is refused reaches the back end with zero bytes. I4: no
-secret anywhere else. I5: no traceback, and the proxy serves a good request afterwards.
+I1: one genuine header, or none. I2: foreign parsers agree. I3: what is refused reaches the back end
+with zero bytes. I4: no secret anywhere else. I5: no traceback, and the proxy serves a good request
+afterwards.
 """
 
 from __future__ import annotations
@@ -99,9 +100,12 @@ class _Answering:
 
 @attrs.frozen
 class ClientPlay:
-    """What came of one client's bytes. ``received``: by each connection of the back end; ``late``: after a refusal.
+    """What came of one client's bytes.
 
-    ``exchanges``: those that ended by themselves; ``ended``: with those that ended when the client left.
+    ``received``: by each connection of the back end; ``late``: after a refusal.
+
+    ``exchanges``: those that ended by themselves; ``ended``: with those that ended when the client
+    left.
     """
 
     received: list[bytes]
@@ -290,7 +294,8 @@ class BackEndPlay:
 
 
 def _is_early_end(sent: bytes) -> bool:
-    # Until the connection's end, which only whoever sees the reset knows to be none; or a declared length that is there.
+    # Until the connection's end, which only whoever sees the reset knows to be none; or a declared
+    # length that is there.
     head = sent.partition(b"\r\n\r\n")[0].lower()
     return b"\r\ncontent-length" not in head and b"\r\ntransfer-encoding" not in head
 
@@ -353,7 +358,11 @@ def cut(data: bytes, mode: int) -> list[bytes]:
 
 
 def play_requests(data: bytes) -> list[str]:
-    """Client bytes. Bits from below: a certificate, a small hold, a late back end, what follows a refusal; two for the pieces."""
+    """Client bytes.
+
+    Bits from below: a certificate, a small hold, a late back end, what follows a refusal; two for
+    the pieces.
+    """
     options, stream = data[0] if data else 0, data[1:]
     play = play_client(
         cut(stream, options >> 4),

@@ -189,7 +189,10 @@ class Generators(SynchronousTestCase):
         (self.subject,) = self.run_.subjects
 
     def test_loads(self) -> None:
-        """Each load is answered, and has a cost and latencies; long bodies are not for this subject."""
+        """Each load is answered, and has a cost and latencies.
+
+        Long bodies are not for this subject.
+        """
         results = self.run_.measure()
         self.assertIn("1, bare: token ", "\n".join(self.lines))
         keys = [column.key for column in results.columns]
@@ -312,7 +315,10 @@ class Runs(SynchronousTestCase):
             stage.start("one", [sys.executable, "-c", "print('no such luck')"], free_port())
 
     def test_priority(self) -> None:
-        """Without a session of its own or the right to prefer it, there is a sentence; unasked, nothing is changed."""
+        """Without a session of its own or the right to prefer it, there is a sentence.
+
+        Unasked, nothing is changed.
+        """
         Stage().prefer(2**30)
         with self.assertRaisesRegex(BenchError, "--priority: it takes root"):
             Stage("-15").prefer(2**30)

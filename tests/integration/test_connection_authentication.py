@@ -73,7 +73,10 @@ class BoundTestCase(SynchronousTestCase):
         return self.proxy.back_end.wires
 
     def expect_lent(self, request: bytes, response: bytes, *, again: bool) -> None:
-        """The next client gets the connection of this exchange, or one of its own; so it is for one that waits."""
+        """The next client gets the connection of this exchange, or one of its own.
+
+        So it is for one that waits.
+        """
         self.start()
         self.proxy.client(request)
         self.wires[0].deliver(response)

@@ -1,7 +1,8 @@
 """What an exchange costs, counted and not timed: a change that adds work to the hot path goes red here.
 
-Calls of Python and of C functions are the same on every machine. The bounds stand a few per cent above what was measured; who
-lowers a figure lowers its bound, and whoever has to raise one says why in the commit.
+Calls of Python and of C functions are the same on every machine. The bounds stand a few per cent
+above what was measured; who lowers a figure lowers its bound, and whoever has to raise one says why
+in the commit.
 """
 
 from __future__ import annotations

@@ -111,7 +111,10 @@ class EndToEndTestCase(TestCase):
     def ask(
         self, targets: list[str], version: str, *more: str
     ) -> Deferred[tuple[bytes, bytes, int]]:
-        """One ``curl`` for all targets: they share a connection if they can. It says how many it has made for each."""
+        """One ``curl`` for all targets: they share a connection if they can.
+
+        It says how many it has made for each.
+        """
         urls = [f"https://localhost:{self.port}{target}" for target in targets]
         where = (
             "--resolve",

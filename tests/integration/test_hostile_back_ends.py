@@ -437,7 +437,10 @@ class Mixed(HostileTestCase):
     """Never an answer for the wrong client."""
 
     def expect_not_mixed(self, first: bytes, *feeds: bytes, status: int = 200) -> None:
-        """Two clients share a connection. The second gets nothing of what came on the first's, behind its answer."""
+        """Two clients share a connection.
+
+        The second gets nothing of what came on the first's, behind its answer.
+        """
         one, two = self.start(first, GET)
         self.wires[0].deliver(*feeds)
         self.turn()
@@ -631,7 +634,10 @@ class Secrets(HostileTestCase):
         self.expect_kept(*(name + b": a" for name in names))
 
     def test_lists(self) -> None:
-        """A list loses the member that tells the name, and keeps the others; in ``Vary`` it leaves a star."""
+        """A list loses the member that tells the name, and keeps the others.
+
+        In ``Vary`` it leaves a star.
+        """
         for name in (
             b"Vary",
             b"Access-Control-Allow-Headers",
@@ -735,5 +741,8 @@ class Anything(SynchronousTestCase):
     @example(START + b"\r\nok", [], b"OLD", "cut")
     @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_answers(self, data: bytes, cuts: Sequence[int], method: bytes, end: str) -> None:
-        """The client gets one answer that all foreign clients take for the same, or is cut off; it learns no secret."""
+        """The client gets one answer that all foreign clients take for the same, or is cut off.
+
+        It learns no secret.
+        """
         self.assertEqual([], play_answer(list(pieces(data, cuts)), method, end).faults())

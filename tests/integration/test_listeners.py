@@ -42,7 +42,10 @@ class Listeners(ListenersTestCase):
     TWO = '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nclient-certificate = "{}"\n'
 
     async def test_one_that_does_not_ask(self) -> None:
-        """A listener for browsers asks for nothing; whatever a client has, its requests go without a certificate (RFC 8705)."""
+        """A listener for browsers asks for nothing.
+
+        Whatever a client has, its requests go without a certificate (RFC 8705).
+        """
         self.start(f'client-certificate = "required"\n{self.TWO.format("none")}')
         reply, seen = await self.at(0, "/", self.CLIENT)
         self.assertEqual((200, [value_of(self.CLIENT)]), (reply.status, seen))
@@ -156,7 +159,10 @@ class Rotation(ListenersTestCase):
         return [self.back_end.requests[-1].values(name) for name in names]
 
     async def test_without_an_outage(self) -> None:
-        """A secret name changes on an open connection: the old one, both, the new one; from a client none of them passes."""
+        """A secret name changes on an open connection: the old one, both, the new one.
+
+        From a client none of them passes.
+        """
         old, new = HEADER, new_header_name()
         self.start()
         connection: ssl.SSLSocket = await deferToThread(self.connect, self.CLIENT)

@@ -92,7 +92,10 @@ class Cycles(ProxyTestCase):
         self.assertEqual({}, await self.left_behind(answered))
 
     async def test_kept(self) -> None:
-        """A connection that could have been used again; the client closes it, or is gone without a word."""
+        """A connection that could have been used again.
+
+        The client closes it, or is gone without a word.
+        """
         for end in (closed, reset):
             self.assertEqual({}, await self.left_behind(partial(kept, end)), end.__name__)
 

@@ -127,7 +127,10 @@ class Wired(SynchronousTestCase):
         return ProxyService(options.configuration, self.reactor)
 
     def test_one_process(self) -> None:
-        """What a process that serves is told is what its admin listener shows; it listens last, and ends last."""
+        """What a process that serves is told is what its admin listener shows.
+
+        It listens last, and ends last.
+        """
         service = self.service()
         service.startService()
         self.assertEqual([1, 9443], [port.number for port in self.reactor.ports])

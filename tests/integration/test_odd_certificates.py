@@ -1,7 +1,8 @@
 """Certificates that hurt, through the whole proxy: passed on byte for byte, or refused in words, or the handshake ends.
 
-Never anything else: no traceback in the log (trial fails a test that logs one), not one byte at the back end for what is
-refused, and the next client is served. What ``cryptography`` does not make is put together by hand and sent by ``tlslite-ng``.
+Never anything else: no traceback in the log (trial fails a test that logs one), not one byte at the
+back end for what is refused, and the next client is served. What ``cryptography`` does not make is
+put together by hand and sent by ``tlslite-ng``.
 """
 
 from __future__ import annotations
@@ -310,7 +311,8 @@ NEVER: dict[str, Callable[[], Sample]] = {
     ),
 }
 
-# Whatever becomes of these, they are not passed on: the handshake may end, or the request be refused.
+# Whatever becomes of these, they are not passed on: the handshake may end, or the request be
+# refused.
 NOWHERE: dict[str, Callable[[], Sample]] = {
     "11 more behind it": lambda: changed(plain(), *[pair(subject="CN=more").der] * 11),
     "150 more behind it": lambda: changed(plain(), *[pair(subject="CN=more").der] * 150),
@@ -499,7 +501,10 @@ class PostQuantum(HurtingTestCase):
         self.assertEqual(b"HTTP/1.1 200", answer[:12])
 
     async def test_size(self) -> None:
-        """One larger than ``max-certificate-bytes`` is 400; its thumbprint alone needs no more room than any other."""
+        """One larger than ``max-certificate-bytes`` is 400.
+
+        Its thumbprint alone needs no more room than any other.
+        """
         self.start(policy=PolicySettings(max_certificate_bytes=6144))
         _, answer, exchange = await self.show_ml_dsa("ML-DSA-87")
         self.assertEqual(b"HTTP/1.1 400", answer[:12])
@@ -540,7 +545,8 @@ def victim() -> Pair:
     return pair(subject="CN=victim", issuer=authority())
 
 
-# Names, and certificates beside its own, by which a client could pass for another one in some format.
+# Names, and certificates beside its own, by which a client could pass for another one in some
+# format.
 NAMES: dict[str, Callable[[], bytes]] = {
     "NUL in a name": lambda: with_part(plain(), SUBJECT, name(b"victim\0.attacker")),
     "quote in a name": lambda: with_part(plain(), SUBJECT, name(b'x"y')),

@@ -109,7 +109,10 @@ class Lists(ListsTestCase):
                     await self.passes(stays, chain, version=version)
 
     async def test_revoked_intermediate(self) -> None:
-        """What a revoked intermediate has issued is refused, in every mode; what the root has issued itself is not."""
+        """What a revoked intermediate has issued is refused, in every mode.
+
+        What the root has issued itself is not.
+        """
         self.write_lists(root=[BETWEEN])
         for trust in ("ca", "either", "any"):
             self.start(self.MORE.replace('"ca"', f'"{trust}"', 1))
@@ -224,7 +227,10 @@ class ServerNames(PkiTestCase):
     SECOND = '[[certificates]]\ncertificate = "second.pem"\nprivate-key = "second.key"\n'
 
     def start_two(self, kind: KeyKind) -> tuple[x509.Certificate, x509.Certificate]:
-        """Start with two certificates, the second of this kind of key; the first is of the other."""
+        """Start with two certificates, the second of this kind of key.
+
+        The first is of the other.
+        """
         self.server = make_self_signed(
             {KeyKind.EC: KeyKind.RSA}.get(kind, KeyKind.EC),
             "m",
@@ -353,7 +359,8 @@ class Cost(SynchronousTestCase):
         _, bare, cost, _ = list_cost(10000)
         self.assertLess(cost / bare, 8.0, f"{cost * 1000:.2f} ms, without it {bare * 1000:.2f} ms")
 
-    # Measured: 47 to 49 times what an ordinary one costs with a depth of 4, with or without lists; 102 with 10.
+    # Measured: 47 to 49 times what an ordinary one costs with a depth of 4, with or without lists;
+    # 102 with 10.
     def test_chain(self) -> None:
         """With lists of every name that a hostile chain gives itself, its cost stays bounded by ``ca-depth``."""
         ordinary = handshake_cost((certificate("CN=a", "CN=a"),), 10)

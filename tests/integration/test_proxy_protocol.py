@@ -116,7 +116,10 @@ class ForReal(PkiTestCase):
         return connection
 
     def heard(self, pieces: Iterable[bytes]) -> bytes:
-        """What is said to somebody who sends these; a cut may come so early that the connection is not even made."""
+        """What is said to somebody who sends these.
+
+        A cut may come so early that the connection is not even made.
+        """
         try:
             with self.plain(pieces) as connection:
                 return read_to_end(connection)
@@ -178,7 +181,10 @@ class ForReal(PkiTestCase):
         self.assertEqual(0, self.back_end.accepted)
 
     async def test_reload(self) -> None:
-        """Whom to believe can be changed by a reload; whether there is a header, and how many, cannot."""
+        """Whom to believe can be changed by a reload.
+
+        Whether there is a header, and how many, cannot.
+        """
         place = '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nproxy-protocol = "{}"\n{}\n'
         self.start(place.format("required", 'trusted-proxies = ["192.0.2.0/24"]'), listen="[]")
         path = self.folder / "proxy.toml"

@@ -1,4 +1,7 @@
-"""Whole client byte streams through a whole proxy; other people's parsers on what reaches the back end (threats 1A, 1B)."""
+"""Whole client byte streams through a whole proxy.
+
+Other people's parsers on what reaches the back end (threats 1A, 1B).
+"""
 
 from __future__ import annotations
 
@@ -690,7 +693,10 @@ class Eyes(SynchronousTestCase):
             self.assertRaises(HttpError, read, b"\x16\x03\x01 nonsense\r\n\r\n")
 
     def test_answers(self) -> None:
-        """One answer is one answer to all; bytes behind it, and an answer that nobody asked for, are seen."""
+        """One answer is one answer to all.
+
+        Bytes behind it, and an answer that nobody asked for, are seen.
+        """
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         seen, wrong = read_answers(answer, [b"GET"])
         self.assertEqual(([(200, b"ok")], []), ([(one.status, one.body) for one in seen], wrong))

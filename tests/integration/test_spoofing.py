@@ -195,7 +195,10 @@ class SpoofingTestCase(ProxyTestCase):
 
 
 def send(connection: ssl.SSLSocket, request: bytes) -> None:
-    """Send it and wait for the answer, and for the end if it says there is one; what is answered is not the point here."""
+    """Send it and wait for the answer, and for the end if it says there is one.
+
+    What is answered is not the point here.
+    """
     try:
         connection.sendall(request)
         response = HTTPResponse(connection)

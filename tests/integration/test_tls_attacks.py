@@ -198,13 +198,17 @@ class Possession(AttackTestCase):
             )
             return signature
 
-        # Given whole, not as a digest: then it is seen to be the same signature but for the context.
+        # Given whole, not as a digest: then it is seen to be the same signature but for the
+        # context.
         await self.expect_refused(
             Attack(shown=[victim.der], key=Key("ecdsa", sign_as_server)), "decrypt_error"
         )
 
     async def test_empty_list(self) -> None:
-        """A client with an empty list of certificates has none; if it signs nevertheless, the handshake ends."""
+        """A client with an empty list of certificates has none.
+
+        If it signs nevertheless, the handshake ends.
+        """
         self.start()
         for version in VERSIONS:
             attack = Attack(
@@ -952,7 +956,10 @@ class Records(AttackTestCase):
         await self.expect_service()
 
     async def test_key_updates(self) -> None:
-        """Key updates between two requests leave the client who it is; two thousand of them leave the proxy serving."""
+        """Key updates between two requests leave the client who it is.
+
+        Two thousand of them leave the proxy serving.
+        """
         self.start()
         found = pair()
         for count in (1, 2000):

@@ -196,7 +196,10 @@ class Figures(SynchronousTestCase):
         self.assertEqual(Ratio(1.0, 0.5, 2.0), results().ratio("a", "nginx", "ours"))
 
     def test_interval(self) -> None:
-        """From nine rounds on one ratio on each side is left out; of twenty, five (the sign test's table)."""
+        """From nine rounds on one ratio on each side is left out.
+
+        Of twenty, five (the sign test's table).
+        """
         for count, outside in ((8, 0), (9, 1), (11, 1), (12, 2), (20, 5)):
             ratio = results([(1, number) for number in range(count)]).ratio("a", "ours")
             assert ratio is not None

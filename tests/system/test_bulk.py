@@ -77,7 +77,10 @@ class Memory(BulkTestCase):
         self.addCleanup(self.server.shutdown)
 
     async def grown(self, step: str) -> int:
-        """By how many MiB the proxy's largest size grows from a small body to a large one; the body arrives as it was."""
+        """By how many MiB the proxy's largest size grows from a small body to a large one.
+
+        The body arrives as it was.
+        """
         daemon = await self.proxy(self.server.server_address[1])
         act = {"up": upload, "up in chunks": upload_chunked, "down": download}[step]
         sizes = []

@@ -10,7 +10,8 @@ from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase
 from tests.support.notify_socket import NotifySocket
 from tests.support.raw_tls import until
 
-# Imported by each Python that has it in its path, before Twisted takes hold of time.time: parent and workers.
+# Imported by each Python that has it in its path, before Twisted takes hold of time.time: parent
+# and workers.
 _STEPPING = """
 import os, time
 _real = time.time

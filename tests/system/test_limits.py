@@ -36,7 +36,10 @@ SOON = 4.0
 
 
 def drip(connection: socket.socket, data: bytes, seconds: float = SOON) -> tuple[bytes, float]:
-    """Send byte after byte until the other side says or ends something; all that it says to its end, and how long it took."""
+    """Send byte after byte until the other side says or ends something.
+
+    All that it says to its end, and how long it took.
+    """
     begin = time.monotonic()
     heard: bytes | None = None
     for octet in data:
@@ -534,7 +537,10 @@ class End(ProcessTestCase):
     """SIGTERM with everything under way at once."""
 
     async def test_in_flight(self) -> None:
-        """What is answered in time is answered whole, what is not is cut at ``drain-timeout``; idle and half requests are none."""
+        """What is answered in time is answered whole, what is not is cut at ``drain-timeout``.
+
+        Idle and half requests are none.
+        """
         held: list[Any] = []
         daemon = self.prepare(held.append, held.append, held.append)
         path = daemon.files.write("proxy.toml", b"client.drain-timeout = 1.5\n")
@@ -591,7 +597,8 @@ class Descriptors(ProcessTestCase):
         def crowd() -> object:
             with ExitStack() as stack:
                 for _ in range(60):
-                    # Who is one too many is reset, on an idle machine before connect() has returned (69 % of 20,000 measured).
+                    # Who is one too many is reset, on an idle machine before connect() has returned
+                    # (69 % of 20,000 measured).
                     with contextlib.suppress(ConnectionError):
                         stack.enter_context(
                             socket.create_connection(("127.0.0.1", daemon.port), SOON)

@@ -211,7 +211,10 @@ class BackEnds(ReloadTestCase):
         return other
 
     async def test_another(self) -> None:
-        """Requests go to the new back end; what is in flight on the old one ends there, and then nothing is kept open to it."""
+        """Requests go to the new back end.
+
+        What is in flight on the old one ends there, and then nothing is kept open to it.
+        """
         self.start()
         other = self.other()
         held: list[Any] = []
@@ -352,7 +355,8 @@ class UnderLoad(DaemonTestCase):
     async def test_nothing_is_lost(self) -> None:
         """Ten reloads in three seconds, each with another certificate, other rules and the other back end, cost no request.
 
-        Four clients ask all the time, two of them on a connection that stays open, two on a new one for each request.
+        Four clients ask all the time, two of them on a connection that stays open, two on a new one
+        for each request.
         """
         daemon = self.prepare()
         other = RecordingBackEnd(reactor)

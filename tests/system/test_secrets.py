@@ -85,7 +85,10 @@ def private_forms(made: SelfSigned) -> Iterator[str]:
 @implementer(ILogObserver)
 @attrs.define
 class OutputRecorder:
-    """All output, and the forms of the secrets in it. ``recorded`` pairs each text with its origin."""
+    """All output, and the forms of the secrets in it.
+
+    ``recorded`` pairs each text with its origin.
+    """
 
     name: str = HEADER
     recorded: list[tuple[str, str]] = attrs.field(factory=list)
@@ -251,7 +254,8 @@ def back_end_faults(name: bytes) -> list[Answer]:
 def site(resource: Any) -> Any:
     """A stock ``Site`` that does not wait long for the rest of what is malformed."""
     made: Any = Site(resource, timeout=0.5)
-    # Its own access log repeats the target, Referer and User-Agent of whoever sends them (docs/threat-model.rst).
+    # Its own access log repeats the target, Referer and User-Agent of whoever sends them
+    # (docs/threat-model.rst).
     made.log = id
     return made
 
@@ -275,7 +279,10 @@ class RecordedTestCase(ProxyTestCase):
         self.start(*back_end, factory=site if self.stock else None, **options)
 
     async def say(self, *requests: bytes, client: SelfSigned | None = None) -> list[bytes]:
-        """What comes back for each, on a connection of its own; the recorder has the answers' heads, and our own answers whole."""
+        """What comes back for each, on a connection of its own.
+
+        The recorder has the answers' heads, and our own answers whole.
+        """
 
         def run() -> list[bytes]:
             answers_ = []
@@ -298,7 +305,10 @@ class RecordedTestCase(ProxyTestCase):
 
 
 class Said(RecordedTestCase):
-    """Logs, records and answers are silent of the secrets. The class itself is run under our own factory."""
+    """Logs, records and answers are silent of the secrets.
+
+    The class itself is run under our own factory.
+    """
 
     async def test_good_exchanges(self) -> None:
         """Whoever is served well, with a certificate, without one, in either version of HTTP: nothing is told."""
@@ -366,7 +376,8 @@ class Said(RecordedTestCase):
         self.assertEqual(
             set(), {answer[9:12] for answer in recorded} - {b"502", b"504", b"200", b""}
         )
-        # Only those may begin whose body is then cut short; where both came at once nothing is seen of the head.
+        # Only those may begin whose body is then cut short; where both came at once nothing is seen
+        # of the head.
         self.assertLessEqual([answer[9:12] for answer in recorded].count(b"200"), 2)
         self.expect_silence()
 
@@ -422,7 +433,8 @@ STAGES: list[tuple[Any, str]] = [
     (base_request.BaseRequest, "exchange"),
     (ClientCertificate, "from_x509"),
 ]
-# After these there may be a whole answer: what fails is the record, or what becomes of a connection of which no more is wanted.
+# After these there may be a whole answer: what fails is the record, or what becomes of a connection
+# of which no more is wanted.
 LATE = {"BaseRequest.exchange", "Pool.release", "Connection.close"}
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 
@@ -862,7 +874,8 @@ class WrongPlaces(SynchronousTestCase):
 
     def test_listeners(self) -> None:
         """In place of an endpoint, or within one that cannot be."""
-        # A unix socket that cannot be had is in the memory reactor's power; the real one is tried in a process.
+        # A unix socket that cannot be had is in the memory reactor's power; the real one is tried
+        # in a process.
         for value in (
             HEADER,
             f"tcp:{HEADER}",
@@ -894,7 +907,10 @@ class WrongPlaces(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_toml(self) -> None:
-        """In a configuration file, as a key or a value, whole or broken; and a key pasted into it."""
+        """In a configuration file, as a key or a value, whole or broken.
+
+        And a key pasted into it.
+        """
         key = self.files.key.read_text()
         whole = self.files.arguments("--listen", "tcp:0")
         for text in (

@@ -139,7 +139,10 @@ class Taken(DaemonTestCase):
         return daemon
 
     async def test_twistd(self) -> None:
-        """It ends ``twistd -n`` with exit code 1 and one sentence on standard error; the pid file is gone."""
+        """It ends ``twistd -n`` with exit code 1 and one sentence on standard error.
+
+        The pid file is gone.
+        """
         daemon = await self.fails([*TWISTD, "-n", "--pidfile", "PIDFILE"])
         [sentence] = (daemon.files.folder / "stderr").read_text().splitlines()
         self.assertEqual(
@@ -275,7 +278,10 @@ class Reload(DaemonTestCase):
 
 class End(DaemonTestCase):
     async def test_in_flight(self) -> None:
-        """SIGTERM lets a request that is in flight end, though nobody new is let in; then the process ends."""
+        """SIGTERM lets a request that is in flight end, though nobody new is let in.
+
+        Then the process ends.
+        """
         held: list[Any] = []
         daemon = await self.start(
             "--access-log", str(Path(self.mktemp()).absolute()), answers=[held.append]

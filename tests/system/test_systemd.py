@@ -31,7 +31,10 @@ RECIPE = Path(__file__).parents[2] / "contrib" / "logrotate"
 
 
 class _Reactor(MemoryReactorClock):
-    """With the calls that a service makes of a real one; what comes from a signal is done at once."""
+    """With the calls that a service makes of a real one.
+
+    What comes from a signal is done at once.
+    """
 
     def callFromThread(self, callable: Callable[..., object], *args: Any, **kwargs: Any) -> None:  # noqa: A002
         callable(*args, **kwargs)
@@ -79,7 +82,10 @@ class ServiceTestCase(SynchronousTestCase):
 
 class Words(ServiceTestCase):
     def test_life(self) -> None:
-        """From the start to the end: it lives, it serves, it lives on, it stops; and nothing is left that ticks."""
+        """From the start to the end: it lives, it serves, it lives on, it stops.
+
+        And nothing is left that ticks.
+        """
         service = self.serve()
         self.assertEqual(["WATCHDOG", "READY serving"], self.said())
         self.reactor.advance(10)
@@ -100,7 +106,10 @@ class Words(ServiceTestCase):
         return reports
 
     def test_workers(self) -> None:
-        """With workers, the proxy is ready when the first of them serves; a reload ends with their reports."""
+        """With workers, the proxy is ready when the first of them serves.
+
+        A reload ends with their reports.
+        """
         service, supervisor = self.serve_by_workers()
         self.assertEqual(["WATCHDOG"], self.said())
         supervisor.on_serving()

@@ -98,7 +98,10 @@ class Real(DaemonTestCase):
 
 class Serving(Real):
     async def test_all_of_it(self) -> None:
-        """Two workers serve one port and write one access log; SIGTERM ends all three processes, and none is left."""
+        """Two workers serve one port and write one access log.
+
+        SIGTERM ends all three processes, and none is left.
+        """
         daemon = await self.crew("--access-log", "-")
         first, second = workers_of(daemon.pid)
         await self.serves(daemon)
@@ -211,7 +214,10 @@ class Serving(Real):
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_unix_socket(self) -> None:
-        """A worker that dies does not take the file of a unix socket with it; the parent does at the end."""
+        """A worker that dies does not take the file of a unix socket with it.
+
+        The parent does at the end.
+        """
         path = Path("/tmp") / f"x509proxy-{os.getpid()}.sock"  # noqa: S108 - a longer name would be none of a socket
         self.addCleanup(path.unlink, missing_ok=True)
         daemon = await self.crew("--listen", f"unix:{path}")

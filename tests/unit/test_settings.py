@@ -182,7 +182,10 @@ class Toml(SynchronousTestCase):
         )
 
     def test_back_ends(self) -> None:
-        """What is said of back ends that fail is read; sentences name the key, but not a path, which may hold another."""
+        """What is said of back ends that fail is read.
+
+        Sentences name the key, but not a path, which may hold another.
+        """
         found = self.read(
             upstream={"retry-delay": 0.5, "max-retry-delay": 300},
             health={"path": "/health?full=1", "status": 204},
@@ -208,7 +211,10 @@ class Toml(SynchronousTestCase):
             self.assertEqual(sentence, str(error).partition(" - at")[0])
 
     def test_hosts(self) -> None:
-        """A name that is served is written as names are compared; with another one, every request would be misdirected."""
+        """A name that is served is written as names are compared.
+
+        With another one, every request would be misdirected.
+        """
         hosts = ("localhost", "as.example.com", "127.0.0.1", "[::1]", "xn--a_b")
         self.assertEqual(hosts, self.read(client={"allowed-hosts": hosts}).client.allowed_hosts)
         for name in (

@@ -159,7 +159,10 @@ class BackEnd(TestCase):
             self.assertEqual(b"abcd\n", self.back_end.requests[0].body)
 
     def test_answers(self) -> None:
-        """Scripted answers are used up in order, then there is a short 200; a function is given the transport."""
+        """Scripted answers are used up in order, then there is a short 200.
+
+        A function is given the transport.
+        """
         self.back_end.answers.extend([b"one", lambda transport: transport.write(b"two")])
         written = self.feed(b"GET / HTTP/1.1\r\n\r\n" * 3)
         self.assertEqual(
@@ -183,7 +186,10 @@ class BackEnd(TestCase):
 
 class Proxy(ProxyTestCase):
     async def test_two_ends(self) -> None:
-        """A request goes in over TLS with a certificate and comes out with it in the header; the exchange is recorded."""
+        """A request goes in over TLS with a certificate and comes out with it in the header.
+
+        The exchange is recorded.
+        """
         self.start()
         client = client_identity()
         reply = await self.ask(get("/a"), client)

@@ -222,7 +222,10 @@ class Keys(SynchronousTestCase):
             self.expect(f"EC {curve}", samples.spki(curve))
 
     def test_other_curve(self) -> None:
-        """A curve outside that list is not supported, whatever its size; nothing is said of its strength."""
+        """A curve outside that list is not supported, whatever its size.
+
+        Nothing is said of its strength.
+        """
         self.expect("EC secp256k1", samples.spki("secp256k1"), Flag.UNSUPPORTED_KEY)
 
     def test_unknown_curve(self) -> None:
@@ -291,7 +294,10 @@ class Keys(SynchronousTestCase):
             self.expect("SLH-DSA", spki, Flag.UNSUPPORTED_KEY)
 
     def test_unknown_kind(self) -> None:
-        """A key of an unknown algorithm is called unknown, with its identifier; the certificate is read all the same."""
+        """A key of an unknown algorithm is called unknown, with its identifier.
+
+        The certificate is read all the same.
+        """
         spki = samples.unknown_spki("1.3.6.1.4.1.99999.2")
         self.expect("unknown type 1.3.6.1.4.1.99999.2", spki, Flag.UNSUPPORTED_KEY)
         self.assertEqual("CN=client", read(samples.with_spki(spki)).subject)

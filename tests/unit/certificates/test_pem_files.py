@@ -267,7 +267,10 @@ class ReadIdentityTests(FileTestCase):
         )
 
     def test_pasted_line(self) -> None:
-        """The line for the server's configuration, pasted with the name, is recognised; the name is not repeated."""
+        """The line for the server's configuration, pasted with the name, is recognised.
+
+        The name is not repeated.
+        """
         path = self.write(f"op.tls.clientX509CertHeader = {NAME}\n", name="header.txt")
         error = self.assertRaises(SettingsError, read_header_names, path)
         self.assert_sentence(
@@ -467,7 +470,10 @@ class CheckHeaderNameTests(FileTestCase):
             self.assertEqual(f"{name[:-1]}7".encode(), check_header_name(f"{name[:-1]}7", "header"))
 
     def test_length(self) -> None:
-        """32 to 256 characters; the sentence tells how many there are and how to get a good name."""
+        """32 to 256 characters.
+
+        The sentence tells how many there are and how to get a good name.
+        """
         self.assert_sentence(
             self.refusal(NAME[-31:]),
             "header: found",

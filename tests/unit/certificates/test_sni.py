@@ -107,7 +107,10 @@ class Refusals(SynchronousTestCase):
         return str(self.assertRaises(SettingsError, ServerNames.of, certificates))
 
     def test_twice(self) -> None:
-        """Two certificates with one name are an error that says which; one that has it twice is none."""
+        """Two certificates with one name are an error that says which.
+
+        One that has it twice is none.
+        """
         sentence = "found the name 'b.example' of {}, expected each name in one certificate"
         first, b, other = (
             certificate("a.example", "b.example"),

@@ -107,7 +107,10 @@ class Refusals(TrustedTests):
         )
 
     def test_issuer(self) -> None:
-        """A list by nobody in the bundle is an error, whatever stands before it; its name is shown, unless it is ours."""
+        """A list by nobody in the bundle is an error, whatever stands before it.
+
+        Its name is shown, unless it is ours.
+        """
         stranger = make_crl(pair(subject="CN=stranger", ca=True))
         sentence = "crl: FILE: found a list of 'CN=stranger', expected one of an authority in ca"
         self.assertEqual(sentence, self.refusal(crl_pem(make_crl(CA), stranger)))

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.config.document`: every mistake at once; the common ones stand in ``test_loader``."""
+"""Promises of :mod:`x509proxy.config.document`: every mistake at once.
+
+The common ones stand in ``test_loader``.
+"""
 
 from __future__ import annotations
 

@@ -212,7 +212,10 @@ class Sentences(SynchronousTestCase):
             check_places(ProxySettings(listen=(one, other)))
 
     def test_both_families(self) -> None:
-        """Where the system gives IPv4 to ``::`` too, the port is taken for both; where it does not, or is silent, it is not."""
+        """Where the system gives IPv4 to ``::`` too, the port is taken for both.
+
+        Where it does not, or is silent, it is not.
+        """
         path = Path(self.mktemp())
         self.patch(endpoint_strings, "_BIND_V6_ONLY", path)
         check_places(ProxySettings(listen=("tcp:1", "tcp6:1")))
@@ -294,7 +297,10 @@ class Together(SynchronousTestCase):
 
 class Locality(SynchronousTestCase):
     def test_local(self) -> None:
-        """A unix socket and a loopback address are this host's alone; a name or no interface is not."""
+        """A unix socket and a loopback address are this host's alone.
+
+        A name or no interface is not.
+        """
         for text, expected in (
             ("unix:/a", True),
             ("tcp:1:interface=127.0.0.1", True),

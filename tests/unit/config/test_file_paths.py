@@ -34,7 +34,10 @@ from x509proxy.settings import (
 
 class NamedFiles(SynchronousTestCase):
     def test_all(self) -> None:
-        """Every file that is read is named, wherever in the document; the one that is written is not."""
+        """Every file that is read is named, wherever in the document.
+
+        The one that is written is not.
+        """
         settings = ProxySettings(
             certificate="1", private_key="2", header_file="3", ca="4", crl=("5", "6"), access_log="no", preset="no",
             headers=(HeaderSettings(format=Format.LITERAL, name_file="7", value_file="8"),),
@@ -135,7 +138,10 @@ class LogPlace(FileTestCase):
         self.assertNotIn(NAME, self.refusal(f"/nowhere/{NAME}/access.log"))
 
     def test_kinds(self) -> None:
-        """What lines cannot be appended to is no log: a pipe, a socket, links in a loop; nor is the listener's own socket."""
+        """What lines cannot be appended to is no log: a pipe, a socket, links in a loop.
+
+        Nor is the listener's own socket.
+        """
         folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
         pipe, loop = folder / "pipe", folder / "loop"

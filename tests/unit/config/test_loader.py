@@ -117,7 +117,10 @@ class LoadSettingsTests(TomlTestCase):
         self.assertEqual(upstream, (f"{folder}/u.pem", "/u/c.pem", f"{folder}/u.key"))
 
     def test_relative_paths_in_lists(self) -> None:
-        """Files in lists and in tables of lists are looked for there too; one list needs no brackets."""
+        """Files in lists and in tables of lists are looked for there too.
+
+        One list needs no brackets.
+        """
         tables = '[[certificates]]\ncertificate = "a.pem"\n[[certificates]]\ncertificate = "/b.pem"\nprivate-key = "b.key"'
         loaded, folder = self.load(f'crl = ["a.crl", "/b.crl"]\n{tables}'), self.folder.absolute()
         self.assertEqual(loaded.crl, (f"{folder}/a.crl", "/b.crl"))
@@ -345,7 +348,10 @@ class OverrideTests(FileTestCase):
         self.assertEqual((after.backend, after.demo), (("http://a",), True))
 
     def test_namings(self) -> None:
-        """Either way to name the header replaces both; only the command line itself can contradict itself."""
+        """Either way to name the header replaces both.
+
+        Only the command line itself can contradict itself.
+        """
         self.assertEqual(
             _namings(override(ProxySettings(header_file="f"), {"header": "h"})), ("h", None)
         )
@@ -605,7 +611,10 @@ class LoadConfigurationTests(FileTestCase):
             )
 
     def test_list_problems(self) -> None:
-        """A list without authorities, or by another, is an error; one that has expired is warned of."""
+        """A list without authorities, or by another, is an error.
+
+        One that has expired is warned of.
+        """
         self.assertIn(
             "ca: found none, expected a PEM file with authorities, since there is a crl",
             self.refusal(crl=(self.crl(),)),
@@ -678,7 +687,10 @@ class LoadConfigurationTests(FileTestCase):
         )
 
     def test_recorded(self) -> None:
-        """The files that were read make the same configuration again, without the disk; each is read once."""
+        """The files that were read make the same configuration again, without the disk.
+
+        Each is read once.
+        """
         both = self.write(pem(ISSUER, OTHER_KEY), name="client.pem")
         upstream = UpstreamSettings(ca=self.bundle, certificate=both)
         found = self.load(
@@ -730,7 +742,10 @@ class LoadConfigurationTests(FileTestCase):
         self.assertNotIn(NAME, warning)
 
     def test_warns_of_open_network(self) -> None:
-        """Each http back end that is not this host is warned of; https, sockets and loopback are not."""
+        """Each http back end that is not this host is warned of.
+
+        Https, sockets and loopback are not.
+        """
         quiet = (
             "https://a.example",
             "unix:/run/a",

@@ -54,7 +54,10 @@ class Files(TomlTestCase):
         self.assertIsNone(self.read().authorities)
 
     def test_client(self) -> None:
-        """The secret, or the certificate, for the authorization server is read; others may not read them."""
+        """The secret, or the certificate, for the authorization server is read.
+
+        Others may not read them.
+        """
         asked: dict[str, Any] = {"level": TokenLevel.INTROSPECTION, "client_id": "api"}
         path = self.write("secret\n", 0o600, "secret.txt")
         found = self.read(**asked, client_secret_file=path)

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.config.warnings`; the warnings at each start stand in ``test_configuration``."""
+"""Promises of :mod:`x509proxy.config.warnings`.
+
+The warnings at each start stand in ``test_configuration``.
+"""
 
 from __future__ import annotations
 

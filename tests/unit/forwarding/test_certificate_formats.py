@@ -271,5 +271,8 @@ class Words(SynchronousTestCase):
         )
 
     def test_no_name(self) -> None:
-        """A certificate may have an empty subject (RFC 5280 section 4.1.2.6); no empty header is sent."""
+        """A certificate may have an empty subject (RFC 5280 section 4.1.2.6).
+
+        No empty header is sent.
+        """
         self.assertEqual((), encode(attrs.evolve(CLIENT, subject=""), Format.SUBJECT, NAME))

@@ -90,7 +90,10 @@ class Fields(SynchronousTestCase):
     """What is done to the heads around a document."""
 
     def test_request(self) -> None:
-        """The whole document is asked for, uncoded, whatever the client has already; all else stays in its place."""
+        """The whole document is asked for, uncoded, whatever the client has already.
+
+        All else stays in its place.
+        """
         sent = [
             (b"A", b"1"),
             (b"aCCept-enCoding", b"gzip"),
@@ -190,7 +193,10 @@ class Aliases(SynchronousTestCase):
         self.assertEqual(before + added + b"\n}\n", with_aliases(before + b"\n}\n", "https://m"))
 
     def test_told(self) -> None:
-        """What the server tells itself stands, name by name; what it leaves out comes in addition."""
+        """What the server tells itself stands, name by name.
+
+        What it leaves out comes in addition.
+        """
         told = {"token_endpoint": "https://own.example/t", "userinfo_endpoint": None, "x": [1]}
         endpoints = {name: f"{ISSUER}/{name}" for name in NAMES[:2]} | {
             "userinfo_endpoint": f"{ISSUER}/u"
@@ -243,7 +249,10 @@ class Origins(SynchronousTestCase):
     """Only what is at the issuer's origin has an alias: of another host nobody knows that it is behind this proxy."""
 
     def test_same(self) -> None:
-        """The default port may be written or not, scheme and host in any case; the issuer has a path or none."""
+        """The default port may be written or not, scheme and host in any case.
+
+        The issuer has a path or none.
+        """
         for issuer, endpoint in (
             ("https://as.example", "https://as.example/t"),
             ("https://as.example/realms/x", "https://as.example/t"),
@@ -437,7 +446,10 @@ class Everything(SynchronousTestCase):
     @given(st.text(alphabet='{}[]",:\\ue0123.-ntrfalse\n \u00fc', max_size=40))
     @example('"\\ud800":"\\udfff"')
     def test_no_more_forgiving(self, text: str) -> None:
-        """What a strict reader takes for no JSON is not touched; what is touched, it takes for JSON."""
+        """What a strict reader takes for no JSON is not touched.
+
+        What is touched, it takes for JSON.
+        """
         body = f'{{"issuer":"https://a","token_endpoint":"https://a/t",{text}}}'.encode()
         changed = with_aliases(body, MTLS)
         if changed is not None:

@@ -64,7 +64,10 @@ class Escapes(SynchronousTestCase):
         self.expect("/a?b+c%20d;e", "/a?b+c%20d;e")
 
     def test_quotes(self) -> None:
-        """Spaces, equals signs, quotes and backslashes make a value quoted; the last two are escaped inside."""
+        """Spaces, equals signs, quotes and backslashes make a value quoted.
+
+        The last two are escaped inside.
+        """
         self.expect('"a b"', "a b")
         self.expect('"a=b"', "a=b")
         self.expect('"a\\"b"', 'a"b')
@@ -140,7 +143,10 @@ class Json(SynchronousTestCase):
         self.assertEqual(list(fields(line())), list(self.read()))
 
     def test_nothing_was_sent(self) -> None:
-        """An exchange without an answer has no status, not the status 0; what is empty is ``null``."""
+        """An exchange without an answer has no status, not the status 0.
+
+        What is empty is ``null``.
+        """
         found = self.read(
             status=0, backend="", request_id="", tls_version="", outcome=Outcome.ABORTED
         )

@@ -50,7 +50,10 @@ class Exchanges(SynchronousTestCase):
         self.assertEqual(["no client certificate"], [one.detail for one in self.counters.refused])
 
     def test_durations(self) -> None:
-        """Each duration is in one bin, whose end it does not exceed; there is one for what takes longest."""
+        """Each duration is in one bin, whose end it does not exceed.
+
+        There is one for what takes longest.
+        """
         for seconds in (0.0, BOUNDS[0], BOUNDS[0] + 1e-9, BOUNDS[-1], 1000.0):
             self.counters.exchange(exchange(duration=seconds))
         self.assertEqual((2, 1, *[0] * (len(BOUNDS) - 3), 1, 1), self.counters.counts().durations)

@@ -23,7 +23,10 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def read(found: Snapshot) -> Series:
-    """Every series, as somebody else's parser reads it; a series that is there twice is an error."""
+    """Every series, as somebody else's parser reads it.
+
+    A series that is there twice is an error.
+    """
     kind, text = exposition(found)
     assert kind.startswith("text/plain"), kind
     series: Series = {}

@@ -40,7 +40,10 @@ class Texts(SynchronousTestCase):
         self.counters = Counters()
 
     def test_refusals(self) -> None:
-        """Refusals come newest first, with the client's certificate; the time is that of the answer."""
+        """Refusals come newest first, with the client's certificate.
+
+        The time is that of the answer.
+        """
         client = samples.client("CN=somebody")
         self.counters.exchange(refused(certificate=client, started=10.0, duration=2.0))
         self.counters.exchange(refused(started=20.0))

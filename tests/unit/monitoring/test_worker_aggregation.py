@@ -76,7 +76,10 @@ class Sums(SynchronousTestCase):
         self.assertEqual([1, 2], [row.pid for row in both.workers])
 
     def test_tokens(self) -> None:
-        """What waits, and what failed, is added; keys are the newest's; without a check there is none."""
+        """What waits, and what failed, is added.
+
+        Keys are the newest's; without a check there is none.
+        """
         rows = [
             TokenState(level="jwt", keys=keys, pending=1, failures=2, error=error)
             for keys, error in ((1, ""), (2, "no"))
@@ -87,7 +90,10 @@ class Sums(SynchronousTestCase):
         self.assertIsNone(combine([worker(1), worker(2)]).tokens)
 
     def test_back_ends(self) -> None:
-        """A back end is as well as the most hopeful thinks; its connections are added; a new one's row is not lost."""
+        """A back end is as well as the most hopeful thinks.
+
+        Its connections are added; a new one's row is not lost.
+        """
         bad = BackendState(
             url="http://a", state="down", reason="no", busy=1, failures=5, checked=9.0
         )
@@ -110,7 +116,10 @@ class Sums(SynchronousTestCase):
         self.assertTrue(combine([snapshot(draining=True), snapshot(draining=True)]).draining)
 
     def test_rows(self) -> None:
-        """Refusals are merged, newest first, fifty at the most; a client that went to both is one row."""
+        """Refusals are merged, newest first, fifty at the most.
+
+        A client that went to both is one row.
+        """
         one = snapshot(
             refusals=tuple(refusal(at) for at in range(40)),
             clients=(client("x", 5.0, 2), client("y", 1.0, 1)),
@@ -164,7 +173,10 @@ class Fleets(SynchronousTestCase):
         self.assertEqual(3, self.fleet.snapshot().counts.total())
 
     def test_another_process(self) -> None:
-        """When a worker has ended it is no longer among those that serve; what it counted stays, whoever comes after it."""
+        """When a worker has ended it is no longer among those that serve.
+
+        What it counted stays, whoever comes after it.
+        """
         self.fleet.heard(1, worker(11, counts=counts(2), connections=7))
         self.fleet.ended(1)
         found = self.fleet.snapshot()

@@ -19,7 +19,10 @@ class Settings(SynchronousTestCase):
         self.addCleanup(gc.unfreeze)
 
     def test_relaxed(self) -> None:
-        """What is there is looked at no more, and what is new less often; at the end all is as it was."""
+        """What is there is looked at no more, and what is new less often.
+
+        At the end all is as it was.
+        """
         relax_collector()
         self.assertGreater(gc.get_freeze_count(), MANY)
         self.assertGreater(gc.get_threshold()[0], self.usual[0])

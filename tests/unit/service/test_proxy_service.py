@@ -55,7 +55,10 @@ class InMemory(ServiceInMemoryTestCase):
         self.assertEqual([], service.addresses)
 
     def test_admin(self) -> None:
-        """The admin listener's port is bound with the others, while there are rights for it; the last to be closed."""
+        """The admin listener's port is bound with the others, while there are rights for it.
+
+        The last to be closed.
+        """
         config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
         service = self.make("--listen", "tcp:1", "--config", str(config))
         service.privilegedStartService()
@@ -208,7 +211,10 @@ class InMemory(ServiceInMemoryTestCase):
         )
 
     def test_access_log(self) -> None:
-        """The access log is its owner's alone and gets a line for each exchange, at once; it is appended to."""
+        """The access log is its owner's alone and gets a line for each exchange, at once.
+
+        It is appended to.
+        """
         path = self.files.folder / "access.log"
         lines: list[str] = []
         for count in (1, 2):
@@ -304,7 +310,10 @@ class InMemory(ServiceInMemoryTestCase):
         self.assertEqual(before, signal.getsignal(signal.SIGHUP))
 
     def test_reopen(self) -> None:
-        """SIGUSR1 asks the reactor to open the access log anew; whoever was called by it before still is."""
+        """SIGUSR1 asks the reactor to open the access log anew.
+
+        Whoever was called by it before still is.
+        """
         called: list[int] = []
         self.addCleanup(
             signal.signal,

@@ -43,7 +43,10 @@ class Parent(WorkersTestCase):
         return list(self.reactor.processes)
 
     def test_start(self) -> None:
-        """The parent binds and does not accept; the workers get sockets, pipes and a task, in their arguments no secret."""
+        """The parent binds and does not accept.
+
+        The workers get sockets, pipes and a task, in their arguments no secret.
+        """
         log = self.files.folder / "access.log"
         first, second = self.start("--access-log", str(log))
         self.assertEqual(
@@ -164,7 +167,10 @@ class Parent(WorkersTestCase):
         return self.supervisor.snapshot().counts.reloads
 
     def test_used(self) -> None:
-        """A reload counts once, and when all workers have reported; one that has no process does not report."""
+        """A reload counts once, and when all workers have reported.
+
+        One that has no process does not report.
+        """
         first, second = self.start()
         self.service.reload()
         self.assertIsNone(self.service.reloading.last)
@@ -209,7 +215,10 @@ class Parent(WorkersTestCase):
         self.assertEqual({"success": 0, "failure": 1}, self.results())
 
     def test_dies_of_it(self) -> None:
-        """One that ends before it reports makes the reload a failure; its next process reports no more."""
+        """One that ends before it reports makes the reload a failure.
+
+        Its next process reports no more.
+        """
         first, second = self.start()
         self.service.reload()
         second.sends({"kind": "used"})
@@ -273,7 +282,10 @@ class Parent(WorkersTestCase):
         self.assertEqual(("with exit code 3", 1), (events[0]["how"], events[0]["pause"]))
 
     def test_not_started(self) -> None:
-        """One that cannot be started, for lack of memory or of processes, is tried again; meanwhile the others are told."""
+        """One that cannot be started, for lack of memory or of processes, is tried again.
+
+        Meanwhile the others are told.
+        """
         first, second = self.start()
         self.reactor.refusals = 2
         with capturedLogs() as events:
@@ -291,7 +303,10 @@ class Parent(WorkersTestCase):
         self.assertEqual(1, len(self.reactor.processes[-1].received))
 
     def test_broadcast(self) -> None:
-        """A message goes to all that live; one that is going, or waits to be started again, hears nothing."""
+        """A message goes to all that live.
+
+        One that is going, or waits to be started again, hears nothing.
+        """
         first, second = self.start()
         first.protocol.childConnectionLost(FROM_PARENT)
         first.protocol.childConnectionLost(2)
@@ -331,7 +346,10 @@ class Parent(WorkersTestCase):
         self.assertEqual(3, len(self.reactor.processes))
 
     def test_silent_at_its_start(self) -> None:
-        """One that has not yet served has more time: a machine may be busy. One that is dead is nobody to be killed."""
+        """One that has not yet served has more time: a machine may be busy.
+
+        One that is dead is nobody to be killed.
+        """
         first, second = self.start()
         second.ends(by=9)
         self.tick(59)
@@ -385,7 +403,10 @@ class Parent(WorkersTestCase):
             self.assertEqual("worker 1: a {brace}", event["log_format"].format(**event))
 
     def test_last_words(self) -> None:
-        """What a worker writes to its standard error, line by line, is in the log too; a line without an end takes no memory."""
+        """What a worker writes to its standard error, line by line, is in the log too.
+
+        A line without an end takes no memory.
+        """
         first, _ = self.start()
         with capturedLogs() as events:
             first.protocol.childDataReceived(2, b"one\nt")

@@ -311,7 +311,10 @@ class Child(WorkersTestCase):
         self.successResultOf(self.end())
 
     def test_signal(self) -> None:
-        """A signal that stops the reactor ends it likewise; that the pipe closes then stops nothing twice."""
+        """A signal that stops the reactor ends it likewise.
+
+        That the pipe closes then stops nothing twice.
+        """
         self.begin()
         ended = self.reactor.shutdown()
         self.worker.readConnectionLost()
@@ -329,7 +332,10 @@ class Child(WorkersTestCase):
         self.assertEqual(1, len(self.said()))
 
     def test_snapshots(self) -> None:
-        """For the parent's admin listener it says every second how it is, until it ends; and the parent shows all of it."""
+        """For the parent's admin listener it says every second how it is, until it ends.
+
+        And the parent shows all of it.
+        """
         config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
         self.begin("--config", str(config))
         self.reactor.pump([1.0, 1.0])

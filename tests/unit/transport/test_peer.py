@@ -56,7 +56,10 @@ class Clients(SynchronousTestCase):
         self.assertIsNone(client_of(TlsWire(Clock())).certificate)
 
     def test_one_of_each(self) -> None:
-        """Who comes again, with the same certificate from the same address, is the same object; any other is another."""
+        """Who comes again, with the same certificate from the same address, is the same object.
+
+        Any other is another.
+        """
         one, two = samples.certificate("CN=client"), samples.certificate("CN=other")
         found = client_of(TlsWire(Clock(), one))
         self.assertIs(found, client_of(TlsWire(Clock(), one)))

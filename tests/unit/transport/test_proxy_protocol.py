@@ -84,7 +84,10 @@ class Neither(HeaderTestCase):
 
     @given(st.binary(max_size=200))
     def test_anything(self, data: bytes) -> None:
-        """Whatever comes, it is a header, or might become one, or is refused; there is no other error."""
+        """Whatever comes, it is a header, or might become one, or is refused.
+
+        There is no other error.
+        """
         for beginning in (
             b"",
             b"PROXY ",
@@ -199,7 +202,10 @@ class Binary(HeaderTestCase):
                 self.assert_read(Unnamed.LOCAL, binary(block, family, 0x20))
 
     def test_unnamed(self) -> None:
-        """What is valid and no TCP over IP counts as if nobody were named; of UNSPEC the block is not looked at."""
+        """What is valid and no TCP over IP counts as if nobody were named.
+
+        Of UNSPEC the block is not looked at.
+        """
         for family, size in ((0x12, 12), (0x22, 36), (0x31, 216), (0x32, 216)):
             self.assert_read(Unnamed.UNKNOWN, binary(bytes(size), family))
             self.refused(binary(bytes(size - 1), family), "cut short")
@@ -280,7 +286,10 @@ class Chain(SynchronousTestCase):
         return ProxyHeaderParser(TrustedProxies.of(settings), peer)
 
     def test_one(self) -> None:
-        """One balancer that is trusted names the client; what it hands on is the client's, be it another header."""
+        """One balancer that is trusted names the client.
+
+        What it hands on is the client's, be it another header.
+        """
         self.assertEqual((FOUR, LINE), self.headers().feed(LINE + LINE))
 
     def test_not_trusted(self) -> None:
@@ -326,7 +335,10 @@ class Chain(SynchronousTestCase):
         self.assertEqual((near, b"x"), self.headers(2).feed(line(near) + local + b"x"))
 
     def test_unknown(self) -> None:
-        """Behind somebody who is not named nobody is believed; as the last word it leaves the ends as they are."""
+        """Behind somebody who is not named nobody is believed.
+
+        As the last word it leaves the ends as they are.
+        """
         unknown = b"PROXY UNKNOWN\r\n"
         self.assertRaises(BadHeader, self.headers(2).feed, unknown)
         self.assertEqual((None, b""), self.headers().feed(unknown))

@@ -196,7 +196,10 @@ class EveryKind(TlsTestCase):
                 )
 
     def test_ml_dsa(self) -> None:
-        """A client with an ML-DSA certificate proves possession in TLS 1.3; the certificate arrives byte for byte."""
+        """A client with an ML-DSA certificate proves possession in TLS 1.3.
+
+        The certificate arrives byte for byte.
+        """
         for kind in samples.ML_DSA_KINDS:
             found = self.certificate_of(pair(kind))
             self.assertEqual(
@@ -307,7 +310,10 @@ class Groups(TlsTestCase):
         return server_context()
 
     def test_offered(self) -> None:
-        """ML-KEM with X25519, X25519 alone and the three NIST curves are agreed upon; nothing that is slow."""
+        """ML-KEM with X25519, X25519 alone and the three NIST curves are agreed upon.
+
+        Nothing that is slow.
+        """
         taken = [b"X25519MLKEM768", b"X25519", b"P-256", b"P-384", b"P-521"]
         self.assertEqual(
             ["X25519MLKEM768", "x25519", "secp256r1", "secp384r1", "secp521r1"],
@@ -516,7 +522,10 @@ class IgnoredUsage(PkiTestCase):
 
 class KeyExchange(TlsTestCase):
     def test_name(self) -> None:
-        """The group that OpenSSL negotiates by default withstands quantum computers in TLS 1.3; in 1.2 there is none that does."""
+        """The group that OpenSSL negotiates by default withstands quantum computers in TLS 1.3.
+
+        In 1.2 there is none that does.
+        """
         for version, group in (("TLSv1.3", "X25519MLKEM768"), ("TLSv1.2", "x25519")):
             shaken = self.shake(server_context(), self.client_context(version=version))
             self.assertEqual(group, key_exchange_of(shaken.server))
@@ -564,7 +573,10 @@ class Revocation(PkiTestCase):
             self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.direct, [self.root], crls)
 
     def test_untimely_list(self) -> None:
-        """A list that has expired, or is not yet valid, leaves nobody trusted; who is on it is revoked all the same."""
+        """A list that has expired, or is not yet valid, leaves nobody trusted.
+
+        Who is on it is revoked all the same.
+        """
         for days in ((-3, -1), (1, 3)):
             self.expect_of(
                 Verdict.UNTRUSTED, set(), self.direct, [self.root], [make_crl(self.root, days=days)]
@@ -1443,7 +1455,10 @@ class Names(TlsTestCase):
 
 class Listeners(TlsTestCase):
     def test_asked(self) -> None:
-        """A connection keeps what its own listener asks for; OpenSSL's own has nothing of the kind."""
+        """A connection keeps what its own listener asks for.
+
+        OpenSSL's own has nothing of the kind.
+        """
         context = server_context()
         for asked in (None, ClientAuth.REQUIRED):
             connection = accept(ServerConnections(context, asked))

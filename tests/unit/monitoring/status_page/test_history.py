@@ -78,7 +78,10 @@ class Rates(SynchronousTestCase):
 
 class Quantiles(SynchronousTestCase):
     def test_within_a_bin(self) -> None:
-        """Durations are spread evenly within a bin; what is beyond the last bound is at that bound."""
+        """Durations are spread evenly within a bin.
+
+        What is beyond the last bound is at that bound.
+        """
         for bins, share, expected in (
             (durations((0, 10)), 0.5, BOUNDS[0] / 2),
             (durations((2, 4)), 1.0, BOUNDS[2]),

@@ -23,7 +23,10 @@ from x509proxy.monitoring.status_page.page import CONTENT_SECURITY_POLICY, statu
 
 class Document(SynchronousTestCase):
     def test_policy(self) -> None:
-        """The one style and the one script are those of the policy; there are no others, and no attribute that would need one."""
+        """The one style and the one script are those of the policy.
+
+        There are no others, and no attribute that would need one.
+        """
         document = page(snapshot())
         for name in ("style", "script"):
             [text] = re.findall(f"<{name}>(.*?)</{name}>", document, re.DOTALL)

@@ -108,7 +108,10 @@ class Rows(SynchronousTestCase):
         self.assertEqual([], cells(self.found(workers=workers[:1]), "Process"))
 
     def test_expiry(self) -> None:
-        """What ends soon is marked: within 14 days, or the last quarter of a short life; and what has ended."""
+        """What ends soon is marked: within 14 days, or the last quarter of a short life.
+
+        And what has ended.
+        """
         rows = tuple(
             CertificateState(
                 use=f"crl[{place}]", name="name", begins=NOW + begins * _DAY, ends=NOW + ends * _DAY
