@@ -1,4 +1,4 @@
-"""Terminators to audit: each as its users are told to configure it, and as ``x509proxy export`` does.
+"""Terminators to audit, as their users are told to configure them, and as exported.
 
 The configurations named ``told`` are those of manuals, guides and blog posts; their sources stand
 beside them. ``{…}`` are the places of this machine.

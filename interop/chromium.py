@@ -1,6 +1,6 @@
-"""A headless Chromium with one page, steered over its pipe: messages of JSON, each with a NUL behind it.
+"""A headless Chromium with one page, steered over its pipe by JSON messages, each ended by NUL.
 
-It reaches nobody but ``localhost``.
+It reaches no host but ``localhost``.
 """
 
 from __future__ import annotations
@@ -131,13 +131,13 @@ class Browser:
         )
 
     def run(self, script: str) -> Any:
-        """The value of an expression, in the page."""
+        """Return the value of an expression, in the page."""
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get(
             "value"
         )
 
     def text(self) -> str:
-        """What a person reads."""
+        """Return the text that a person reads."""
         found: str = self.run("document.body.innerText")
         return found
 
@@ -149,12 +149,12 @@ class Browser:
             time.sleep(0.1)
 
     def picture(self) -> bytes:
-        """A screenshot, PNG."""
+        """Take a screenshot, as PNG."""
         return b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
 
 def _far_above(number: int) -> int:
-    """The same file by a number that no other program's convention uses.
+    """Return the same file by a number that no other program's convention uses.
 
     The old number is closed.
     """

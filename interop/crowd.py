@@ -1,4 +1,4 @@
-"""Clients of the better sort, many at once: they keep a connection or make a new one, and ask once more as RFC 9112 allows.
+"""Many well-behaved clients: they keep a connection or open new ones, and retry as in RFC 9112.
 
 ``python -m interop.crowd ADDRESS PORT AUTHORITY CERTIFICATE KEY ROWS`` runs until it is told to end
 (SIGTERM), two minutes at the most, and writes each request's fate to the file ROWS, one JSON array
@@ -44,7 +44,7 @@ _CLOSED = (
 
 @attrs.frozen
 class Fate:
-    """What became of one request.
+    """The result of one request.
 
     ``begun``, ``ended``: on the machine's one monotonic clock, in seconds; ``begun`` is before a
     connection is made. As the back end saw it: ``node``, who passed it on; ``peer``, the client's
@@ -64,7 +64,7 @@ class Fate:
 
 
 def fates(rows: Path) -> list[Fate]:
-    """What the crowd has written so far."""
+    """Return the rows that the crowd has written so far."""
     return [
         Fate(*json.loads(line))
         for line in rows.read_text().splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Machines on one wire, played by network namespaces: each has an address and a network stack of its own, and none leads outside.
+"""Machines on one wire, as network namespaces with addresses of their own and no way out.
 
 The switch that connects them lies in a namespace too, so that this machine's own addresses, routes
 and filters are not touched.
@@ -28,7 +28,7 @@ class Machine:
     address: str
 
     def command(self, *command: str) -> list[str]:
-        """What runs the command there; ``ip`` becomes it, so that its process is the command's."""
+        """Return the prefix that runs a command there; ``ip`` becomes the command's process."""
         return ["ip", "netns", "exec", self.space, *command]
 
 
@@ -69,7 +69,7 @@ class NetworkStage(Stage):
         return space
 
     def machine(self, name: str, address: str) -> Machine:
-        """A new machine on the wire. ``name``: at most 10 letters and digits."""
+        """Add a new machine to the wire. ``name``: at most 10 letters and digits."""
         space = self._space(name)
         _ip(
             "-n",

@@ -1,4 +1,4 @@
-"""Authlib behind the proxy: an authorization server in Python that believes ``Client-Cert`` (RFC 9440).
+"""Authlib behind the proxy: an authorization server in Python that trusts ``Client-Cert``.
 
 It runs under gunicorn with ``--header-map dangerous``, which reads ``Client_Cert`` as
 ``Client-Cert``: as sloppy as readers get. Packages: Authlib, Flask, gunicorn.
@@ -29,7 +29,7 @@ class Authlib(AuthlibStage):
             self.assertEqual((200, True, expected), (status, content["active"], content["cnf"]))
 
     def test_others(self) -> None:
-        """Another client's certificate, one that nobody has registered, and none are refused."""
+        """Another client's certificate, one that is not registered, and none are rejected."""
         for client in (self.rsa, self.client(common_name="ec"), None):
             self.refused(self.token("ec", client))
 
@@ -43,14 +43,14 @@ class Authlib(AuthlibStage):
         self.refused(self.ask("/introspect", self.rsa, token=token, client_id="ec"))
 
     def test_forged(self) -> None:
-        """Another's certificate in the header, in every spelling, makes nobody that other, with or without one of his own."""
+        """A forged header gives no client another's identity, in any spelling."""
         for fields in self.forged("Client-Cert"):
             self.refused(self.token("ec", None, *fields))
             self.refused(self.token("ec", self.rsa, *fields))
             self.assertEqual(200, self.token("rsa", self.rsa, *fields)[0])
 
     def test_past_the_proxy(self) -> None:
-        """Whoever reaches the server past the proxy is anybody, in every spelling: so the refusals above are the proxy's work."""
+        """Past the proxy each spelling works: so the rejections above are the proxy's work."""
         once = [fields for fields in self.forged("Client-Cert") if len(fields) == 1]
         self.assertEqual(
             [200] * len(once), [self.past_the_proxy("ec", *fields)[0] for fields in once]

@@ -1,4 +1,4 @@
-"""Promises of ``contrib/Containerfile``: by hadolint, by the rules of the house, and by building and running it.
+"""Promises of ``contrib/Containerfile``, by hadolint, by rules of this project, and by running it.
 
 No registry of images is needed: the base is made of Debian's packages here, under the name that the
 file asks for.
@@ -24,7 +24,7 @@ USER = 65532
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The file's instructions in order, each on one line, without comments."""
+    """Return the file's instructions in order, each on one line, without comments."""
     lines = re.sub(
         r"\\\n", " ", re.sub(r"^#.*\n", "", CONTAINERFILE.read_text(), flags=re.MULTILINE)
     ).splitlines()
@@ -42,7 +42,7 @@ class File(Stage):
         self.assertEqual("", self.run_program(hadolint, "--no-color", str(CONTAINERFILE)))
 
     def test_instructions(self) -> None:
-        """Images by their short names, nothing from the net but packages, a user by number, no secrets, no health check."""
+        """Short image names, only packages from the net, a user by number, no secrets."""
         found = instructions()
         self.assertEqual({BASE}, {rest.split()[0] for word, rest in found if word == "FROM"})
         self.assertLessEqual(
@@ -58,7 +58,7 @@ class File(Stage):
         )
 
     def test_sources(self) -> None:
-        """What is copied into the build is there, and is what a package needs.
+        """The files that are copied into the build exist, and are those that a package needs.
 
         Nothing that lies about in a checkout is.
         """
@@ -84,14 +84,14 @@ class File(Stage):
             self.assertTrue((ROOT / name).exists(), name)
 
     def test_metrics(self) -> None:
-        """What Prometheus asks for is installed with it (``contrib/kubernetes`` has the service for that)."""
+        """The Prometheus library is installed with it: ``contrib/kubernetes`` has the service."""
         (installs,) = [
             rest for word, rest in instructions() if word == "RUN" and "pip install" in rest
         ]
         self.assertIn("'.[metrics]'", installs)
 
     def test_command(self) -> None:
-        """The command is the proxy's, in the foreground, without a pid file, as the first process, so that SIGTERM arrives."""
+        """The command is the proxy's, in the foreground, the first process: SIGTERM arrives."""
         (command,) = [json.loads(rest) for word, rest in instructions() if word == "ENTRYPOINT"]
         config = "/etc/x509proxy/x509proxy.toml"
         self.assertEqual(
@@ -175,7 +175,7 @@ class Image(Stage):
         self.assertNotRegex(log, "Traceback|Unable to write")
 
     def build(self) -> None:
-        """The base, of Debian's packages.
+        """Make the base, of Debian's packages.
 
         Then the image, with this machine's certificates for pip to trust.
         """
@@ -206,7 +206,7 @@ class Image(Stage):
         self.wait_for(self.backend, process, "echo")
 
     def start_image(self) -> subprocess.Popen[bytes]:
-        """What its ENTRYPOINT says, in its root file system, with the files of ``etc`` in ``/etc/x509proxy``."""
+        """Start its ENTRYPOINT in its root file system, with files of ``etc``."""
         root = Path(
             self.run_buildah("mount", self.run_buildah("from", "--pull=never", "x509proxy"))
         )

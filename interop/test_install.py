@@ -130,7 +130,7 @@ class Readme(Clean):
             time.sleep(1)
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
-        """The demonstration ends on SIGTERM, within ten seconds."""
+        """End the demonstration with SIGTERM, within ten seconds."""
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(10)

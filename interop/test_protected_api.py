@@ -1,4 +1,4 @@
-"""An API behind the proxy: bound tokens of oidc-provider, with the right certificate, with another, and with none.
+"""An API behind the proxy: bound tokens of oidc-provider, with the right, another and no key.
 
 The programs that are needed: see :mod:`interop.oidc`.
 """

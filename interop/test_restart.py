@@ -1,4 +1,7 @@
-"""A restart under load, the socket held by another process, as systemd holds it: nobody is refused, and no request fails."""
+"""A restart under load, with the socket held by another process, as by systemd.
+
+No client is rejected, and no request fails.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _REQUEST = b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @attrs.define
 class Tally:
-    """What clients met.
+    """The results of the clients.
 
     ``stale``: a kept connection had been closed before its next request, as by any idle timeout.
     """
@@ -43,7 +46,7 @@ class Tally:
 
 
 class Holder:
-    """The socket, and the program that hands it to a service when the first client comes, as systemd does."""
+    """The socket, and the program that passes it to a service, as systemd does."""
 
     def __init__(self, program: str, ear: NotifySocket) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
@@ -195,7 +198,7 @@ class Restart(DaemonTestCase):
         self.assertGreater(total["answered"], 100)
 
     async def test_twice(self) -> None:
-        """Two restarts under load: each connection is accepted, and each request on a new one is answered 200."""
+        """Two restarts under load: each connection is accepted, each new request is 200."""
         await self.restarts()
 
     async def test_with_workers(self) -> None:
