@@ -69,7 +69,7 @@ class Steps(SynchronousTestCase):
         return done.stdout
 
     def install(self) -> list[str]:
-        """Do the steps 2 and 3, copy the credentials as systemd does, and return the check's words."""
+        """Do the steps 2 and 3, copy the credentials as systemd does, and return the output."""
         self.assertIn("op.tls.clientX509CertHeader = ", self.run_shell(block("files")))
         (self.folder / "files" / "x509proxy.toml").write_text(self.here(block("toml")))
         words = shlex.split(self.here(block("run").replace("\\\n", " ")))

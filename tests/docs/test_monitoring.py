@@ -1,4 +1,4 @@
-"""Promises of ``contrib/prometheus`` and ``contrib/grafana``: they ask for series that there are, in Prometheus' own language."""
+"""Promises of ``contrib/prometheus`` and ``contrib/grafana``: they query existing series."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def expressions() -> Iterator[str]:
-    """What all panels and variables ask for."""
+    """Return the queries of all panels and variables."""
     dashboard = json.loads(DASHBOARD.read_text())
     for panel in dashboard["panels"]:
         yield from (target["expr"] for target in panel["targets"])

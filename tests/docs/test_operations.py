@@ -1,4 +1,4 @@
-"""What the handbook says of logs and of restarts, against the code."""
+"""The handbook's pages of logs and restarts, against the code."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Fields(SynchronousTestCase):
         self.assertEqual(list(json.loads(access_json(EXCHANGE))), named)
 
     def test_kinds(self) -> None:
-        """What it calls a number is one in JSON, and what it calls a string is one, or ``null``."""
+        """A field that it calls a number is one in JSON, and a string is one, or ``null``."""
         found = json.loads(access_json(EXCHANGE))
         for name, kind in _FIELD.findall(LOGS):
             expected = (int, float) if kind == "number" else (str, type(None))
             self.assertIsInstance(found[name], expected, name)
 
     def test_outcomes(self) -> None:
-        """It tells of every outcome."""
+        """It names every outcome."""
         for outcome in Outcome:
             self.assertIn(f"``{outcome.value}``:", LOGS)
 

@@ -1,4 +1,4 @@
-"""The README is run: its commands, its configuration, its code, and its tables against what the code says."""
+"""The README is run: its commands, its configuration, its code; its tables match the code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _UNITS = {"s": 1, "KiB": 1024, "MiB": 1024 * 1024, "": 1}
 
 
 def block(name: str) -> str:
-    """The indented text behind ``.. test: name``, as a reader would copy it."""
+    """Return the indented text behind ``.. test: name``, as a reader would copy it."""
     found = re.search(
         rf"^\.\. test: {name}\n\n[^\n]*::[^\n]*\n\n((?:(?:    [^\n]*)?\n)+)", _README, re.MULTILINE
     )
@@ -47,7 +47,7 @@ def block(name: str) -> str:
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until somebody listens there, or the process ends, or patience does."""
+    """Wait until a program listens there, the process ends, or time is over."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -56,7 +56,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
         else:
             return
-    raise AssertionError(f"nobody listens on {port}")
+    raise AssertionError(f"no program listens on {port}")
 
 
 class ReadmeTests(SynchronousTestCase):
@@ -76,11 +76,11 @@ class ReadmeTests(SynchronousTestCase):
         )
 
     def block(self, name: str) -> str:
-        """The README's block, with free ports."""
+        """Return the README's block, with free ports."""
         return re.sub(r"\b(8443|8080)\b", lambda port: self.ports[port[0]], block(name))
 
     def shell(self, commands: str) -> str:
-        """What the commands print; each must succeed."""
+        """Return the output of the commands; each must succeed."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=self.folder,
@@ -96,7 +96,7 @@ class ReadmeTests(SynchronousTestCase):
 
     @contextmanager
     def running(self, command: list[str], port: str) -> Iterator[None]:
-        """The command in the background while it listens on the port."""
+        """Run the command in the background while it listens on the port."""
         process = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -116,7 +116,7 @@ class ReadmeTests(SynchronousTestCase):
                 process.kill()
 
     def in_shell(self, name: str) -> list[str]:
-        """The block's last line is what runs on; those before it prepare that."""
+        """Run the block's last line in the background, after those that prepare it."""
         *before, last = self.block(name).splitlines()
         return ["bash", "-ec", "\n".join([*before, f"exec {last}"])]
 
@@ -159,7 +159,7 @@ class EmbeddingTests(ReadmeTests):
             self.assertIn("CN=my-client", shown)
 
     def test_endpoint(self) -> None:
-        """The README's command serves a folder over TLS by the ``x509:`` endpoint, to this machine, and no file beside it."""
+        """The README's command serves a folder by the ``x509:`` endpoint, and no file beside it."""
         with self.running(self.in_shell("endpoint"), self.ports["8443"]):
             here = f"https://localhost:{self.ports['8443']}"
             self.assertEqual(self.shell(f"curl --cacert server.pem {here}/"), "It works.\n")
@@ -172,7 +172,7 @@ class EmbeddingTests(ReadmeTests):
                 socket.create_connection(("127.0.0.2", int(self.ports["8443"])), 1).close()
 
     def who(self, certificate: ClientCertificate | None) -> bytes:
-        """What the README's resource says to the one who has shown this."""
+        """Return the text of the README's resource for a client."""
         names: dict[str, Any] = {}
         exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
         names["client_certificate"] = lambda _: certificate
@@ -180,7 +180,7 @@ class EmbeddingTests(ReadmeTests):
         return said
 
     def test_application(self) -> None:
-        """The README's resource knows a client by its thumbprint, and is not taken in by what only a handshake lets through."""
+        """The README's resource identifies a client by its thumbprint, not by a bare name."""
         made = make_self_signed(KeyKind.EC, "client").certificate
         known = ClientCertificate.from_x509(made, (SELF_SIGNED,))
         self.assertEqual(self.who(known), known.thumbprint.encode())
@@ -198,7 +198,7 @@ class EmbeddingTests(ReadmeTests):
         exec(self.block("application") + self.block("testing"), names)  # noqa: S102 - as above
 
     def test_application_without_tls(self) -> None:
-        """The README's resource says nobody of a client without TLS."""
+        """The README's resource identifies no client without TLS."""
         names: dict[str, Any] = {}
         exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
 
@@ -219,10 +219,10 @@ class EmbeddingTests(ReadmeTests):
 
 
 class TableTests(unittest.TestCase):
-    """What the README says in tables."""
+    """The tables of the README."""
 
     def check(self, table: str, defaults: Settings) -> None:
-        """Every number of the table is the default, and every number of the settings is in the table."""
+        """Every number of the table is the default, and every number of the settings is in it."""
         body = _README.split(f"``[{table}]``  ", 1)[1].split("\n\n", 1)[0]
         rows = dict(re.findall(r"^``([a-z-]+)`` +(\d+(?: \w+)?) ", body, re.MULTILINE))
         said = {name: _number(value) for name, value in rows.items()}

@@ -1,4 +1,4 @@
-"""A small mutator, for where ``atheris`` is not at hand: it cuts, repeats, joins and spoils what is in the corpus."""
+"""A small mutator, in place of ``atheris``: it cuts, repeats, joins and spoils the corpus."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ WORDS = (
 
 
 def read_seeds(kind: str) -> list[bytes]:
-    """The kept seeds for ``requests`` or ``answers``."""
+    """Return the kept seeds for ``requests`` or ``answers``."""
     return [path.read_bytes() for path in sorted((_SEEDS / kind).iterdir())]
 
 
 def stretched(data: bytes, random: Random) -> bytes:
-    """The data with a run in it that ends within a few octets of one of the parsers' limits."""
+    """Return the data with a run that ends within a few octets of a parser's limit."""
     piece = random.choice(_RUNS)
     size = random.choice(_LIMITS) + random.randint(-20, 20)
     place = random.randint(1, max(1, len(data)))
@@ -58,7 +58,7 @@ class Mutator:
         )  # fmt: skip
 
     def next(self) -> bytes:
-        """The next input."""
+        """Return the next input."""
         data = self._random.choice(self._corpus)
         for _ in range(self._random.randint(1, 5)):
             data = self._random.choice(self._ways)(data)

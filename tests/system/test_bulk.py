@@ -1,4 +1,4 @@
-"""Promises that need bulk: memory does not grow with a body, and an answer that is cut short is never taken for a whole one."""
+"""Promises that need bulk: memory does not grow with a body; a cut response is never complete."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BulkTestCase(DaemonTestCase):
     timeout = 60
 
     async def proxy(self, back_end: int) -> Daemon:
-        """A proxy in a process of its own, for bodies of any size."""
+        """Start a proxy in a process of its own, for bodies of any size."""
         daemon = self.prepare()
         config = (
             f'client.max-body-bytes = {SIZE * MIB * 2}\nbackend = "http://127.0.0.1:{back_end}"\n'
@@ -127,7 +127,7 @@ def upload_chunked(_: ssl.SSLSocket, stream: BinaryIO, count: int) -> tuple[int,
 
 
 def answered(stream: BinaryIO) -> tuple[int, int]:
-    """The checksum that the back end answers."""
+    """Return the checksum in the back end's response."""
     stream.flush()
     length = 0
     for line in iter(stream.readline, b"\r\n"):
@@ -170,7 +170,7 @@ class Killed(BulkTestCase):
         self.assertNotIsInstance(error, TimeoutError)
 
     async def test_with_length(self) -> None:
-        """A back end that is killed in the middle of an answer of known length is a failure to the client."""
+        """A back end that is killed in a response of known length is a failure to the client."""
         await self.expect_failure(b"/")
 
     async def test_in_chunks(self) -> None:

@@ -29,7 +29,7 @@ drain-timeout = 1
 
 class StepBack(DaemonTestCase):
     async def serve(self, *lines: str) -> Daemon:
-        """A proxy that tells systemd that it lives, and whose clock can be set."""
+        """Start a proxy with systemd's watchdog, and with a clock that can be set."""
         self.ear = NotifySocket()
         self.addCleanup(self.ear.close)
         daemon = self.prepare()
@@ -58,7 +58,7 @@ class StepBack(DaemonTestCase):
         return daemon
 
     async def expect_life(self, daemon: Daemon) -> None:
-        """The watchdog is fed and the back end is checked, several times more."""
+        """Check that the watchdog is fed and the back end is checked, several times more."""
         before = len(daemon.back_end.requests)
         beats: list[dict[str, str]] = []
         self.ear.heard()

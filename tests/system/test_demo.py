@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.demo`: it runs as it stands, every line it prints works, and it leaves nothing behind."""
+"""Promises of the demonstration: every line it prints works, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from x509proxy.settings import ProxySettings
 
 
 def run(line: str) -> Any:
-    """What a printed line gets, run as a shell would."""
+    """Return the response to a printed line, run as a shell would."""
     done = subprocess.run(
         [*shlex.split(line), "--silent", "--show-error", "--max-time", "10"],
         capture_output=True,
@@ -44,7 +44,7 @@ class ProxyServer(TestCase):
     timeout = 60
 
     async def test_lines(self) -> None:
-        """Each printed line works, and shows what it says it shows: EC, RSA, none, and a forged header that is none either.
+        """Each printed line works: EC, RSA, no certificate, and a forged header that has no effect.
 
         It does while the usual port is taken: another one is taken instead, and printed.
         """
@@ -80,13 +80,13 @@ async def check(case: TestCase, text: str) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """What did not end when it was told to."""
+    """Kill a process that has not ended."""
     process.kill()
     process.wait()
 
 
 class Process(TestCase):
-    """In a process of its own, at a port of its own: two demonstrations that start at once may both find 8443 free."""
+    """Processes with ports of their own: two demonstrations at once may both find 8443 free."""
 
     timeout = 60
 
@@ -120,7 +120,7 @@ class Process(TestCase):
         self.assertNotIn("Traceback", self.said())
 
     async def test_twistd(self) -> None:
-        """``twistd -n x509proxy --demo`` runs, its lines work, and Ctrl-C ends it and its folder."""
+        """Check that ``twistd -n x509proxy --demo`` runs, its lines work, and Ctrl-C ends it."""
         await self.start([*TWISTD, "-n", "--pidfile="])
         await check(self, self.said())
         await self.interrupt()

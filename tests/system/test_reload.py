@@ -1,4 +1,4 @@
-"""Promises of a reload over real sockets: each kind of change is used, what is broken is not, and no request is lost by it."""
+"""Promises of a reload over real sockets: valid changes are used, and no request is lost."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ReloadTestCase(PkiTestCase):
         return (await self.get(*given, **named)).status
 
     async def seen(self, name: str = HEADER) -> list[bytes]:
-        """What the back end sees of the client's certificate, under that name."""
+        """Return the client's certificate as the back end receives it, under that name."""
         await self.get()
         return self.back_end.requests[-1].values(name)
 
@@ -136,7 +136,7 @@ class Kinds(ReloadTestCase):
         self.assertEqual(401, await self.status())
 
     async def test_client_certificate(self) -> None:
-        """What is asked for can change, on a listener of its own too."""
+        """The certificates that a listener asks for can change, each listener's on its own."""
         more = '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nclient-certificate = "{}"\n'
         self.start(more.format("none"))
         self.assertEqual(
@@ -233,7 +233,7 @@ class BackEnds(ReloadTestCase):
         self.assertEqual((2, 1), (len(self.back_end.requests), len(other.connections)))
 
     async def test_the_same(self) -> None:
-        """A back end that nothing has changed for keeps its connections, though another comes to it."""
+        """An unchanged back end keeps its connections, though another one is added."""
         self.start()
         await self.get()
         other = self.other()
@@ -262,7 +262,7 @@ class BackEnds(ReloadTestCase):
 
 class HttpError(ReloadTestCase):
     async def test_sentences(self) -> None:
-        """Whatever is broken is said in one sentence with the file's name, and everything goes on as it was."""
+        """Each broken file is reported in one sentence with its name, and nothing changes."""
         self.start()
         cases = (
             ("nonsense\n", "proxy.toml"),
@@ -321,7 +321,7 @@ class HttpError(ReloadTestCase):
 
 class OnChange(ReloadTestCase):
     async def test_files(self) -> None:
-        """With ``reload-poll-interval``, a new certificate is used without a signal, and so is a new rule in the TOML file."""
+        """With ``reload-poll-interval`` a new certificate, and a new rule, need no signal."""
         more = "reload-poll-interval = 0.1\n"
         self.start(more)
         with capturedLogs() as events:
@@ -353,7 +353,7 @@ class UnderLoad(DaemonTestCase):
     RELOADS = 10
 
     async def test_nothing_is_lost(self) -> None:
-        """Ten reloads in three seconds, each with another certificate, other rules and the other back end, cost no request.
+        """Ten reloads in three seconds, each with other files and rules, lose no request.
 
         Four clients ask all the time, two of them on a connection that stays open, two on a new one
         for each request.

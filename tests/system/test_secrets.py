@@ -1,4 +1,4 @@
-"""Invariant L4 over everything at once: the header's name, clients' certificates and the server's key never leave, whatever happens."""
+"""Invariant L4 over everything at once: name, certificates and keys never leave."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def fold(text: str) -> str:
 
 
 def secret_forms(octets: bytes) -> Iterator[str]:
-    """The ways in which bytes get into a text."""
+    """Yield the forms in which bytes occur in a text."""
     yield b64encode(octets).decode()
     yield urlsafe_b64encode(octets).decode()
     yield octets.hex()
@@ -73,7 +73,7 @@ def secret_forms(octets: bytes) -> Iterator[str]:
 
 
 def private_forms(made: SelfSigned) -> Iterator[str]:
-    """The same for a private key, and its number."""
+    """Yield the same for a private key, and its number."""
     yield from secret_forms(
         made.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     )
@@ -98,7 +98,7 @@ class OutputRecorder:
         self.recorded.append((where, text.decode("latin-1") if isinstance(text, bytes) else text))
 
     def __call__(self, event: LogEvent) -> None:
-        """As an observer of logs: the event as it is written for people, as JSON, and its raw values."""
+        """Record an event of the log as text, as JSON, and with its raw values."""
         self.record("log", eventAsText(event, includeTraceback=True))
         self.record("log as JSON", eventAsJSON(event))
         self.record("raw log event", repr(event))
@@ -139,7 +139,7 @@ class OutputRecorder:
 
 
 def spellings(name: str) -> list[str]:
-    """The name as clients may write it who hope that somebody reads it so."""
+    """Yield the name in the spellings of clients that hope for a sloppy reader."""
     random_case = "".join(random.Random(3).choice([mark.lower(), mark.upper()]) for mark in name)
     others = [name.replace("-", mark) for mark in "_.!~*'`|^"]
     return [
@@ -175,7 +175,7 @@ def forgeries(name: str) -> list[list[str]]:
 
 
 def bad_request(name: str) -> list[bytes]:
-    """Requests that are refused, with the name where it hurts."""
+    """Yield requests that are rejected, with the name in the part at fault."""
     host = "Host: localhost"
     texts = [
         f"{name}\r\n\r\n",
@@ -209,7 +209,7 @@ def bad_request(name: str) -> list[bytes]:
 
 
 def back_end_faults(name: bytes) -> list[Answer]:
-    """What a back end does instead of answering, with the name where it hurts."""
+    """Failures of a back end, with the name in them."""
     ok = b"HTTP/1.1 200 OK\r\n"
     length = b"Content-Length: 5\r\n"
     texts = [
@@ -252,7 +252,7 @@ def back_end_faults(name: bytes) -> list[Answer]:
 
 
 def site(resource: Any) -> Any:
-    """A stock ``Site`` that does not wait long for the rest of what is malformed."""
+    """Make a stock ``Site`` with a short timeout for the rest of a malformed request."""
     made: Any = Site(resource, timeout=0.5)
     # Its own access log repeats the target, Referer and User-Agent of whoever sends them
     # (docs/threat-model.rst).
@@ -279,7 +279,7 @@ class RecordedTestCase(ProxyTestCase):
         self.start(*back_end, factory=site if self.stock else None, **options)
 
     async def say(self, *requests: bytes, client: SelfSigned | None = None) -> list[bytes]:
-        """What comes back for each, on a connection of its own.
+        """Return the response to each, on a connection of its own.
 
         The recorder has the answers' heads, and our own answers whole.
         """
@@ -311,7 +311,7 @@ class Said(RecordedTestCase):
     """
 
     async def test_good_exchanges(self) -> None:
-        """Whoever is served well, with a certificate, without one, in either version of HTTP: nothing is told."""
+        """Good requests, with and without a certificate, in both versions of HTTP, show nothing."""
         self.listen()
         for version in ("1.1", "1.0"):
             for method in ("GET", "HEAD", "DELETE", "OPTIONS"):
@@ -328,7 +328,7 @@ class Said(RecordedTestCase):
         self.expect_silence()
 
     async def test_forged_headers(self) -> None:
-        """Whoever forges the header, in whatever spelling and place: it is counted, and nothing is told."""
+        """Forged headers, in each spelling and place, are counted, and show nothing."""
         self.listen()
         recorded = await self.say(*(get("/", *lines) for lines in forgeries(HEADER)))
         self.assertEqual({b"200"}, {answer[9:12] for answer in recorded})
@@ -336,7 +336,7 @@ class Said(RecordedTestCase):
         self.expect_silence()
 
     async def test_malformed_requests(self) -> None:
-        """Whatever is refused is refused without a word of what was sent."""
+        """A rejected request is rejected without any part of it."""
         self.listen()
         recorded = await self.say(*bad_request(HEADER))
         if self.strict:
@@ -345,7 +345,7 @@ class Said(RecordedTestCase):
         self.expect_silence()
 
     async def test_refused_certificates(self) -> None:
-        """Certificates that are refused, for their time, origin, size or absence, are told of by thumbprint and subject alone."""
+        """Rejected certificates are named by thumbprint and subject alone."""
         old = make_self_signed(KeyKind.EC, "old", days=1, now=datetime.now(UTC) - timedelta(days=9))
         large = make_self_signed(
             KeyKind.EC, "large", names=[f"{number}.example" for number in range(800)]
@@ -369,7 +369,7 @@ class Said(RecordedTestCase):
         self.expect_silence()
 
     async def test_failing_back_ends(self) -> None:
-        """Whatever a back end does instead of answering, with the name in it: 502, 504 or a cut, and nothing is told."""
+        """Failing back ends, with the name in what they send, are 502, 504 or a cut."""
         faults = back_end_faults(HEADER.encode())
         self.listen(*faults)
         recorded = await self.say(*[get("/", f"{HEADER}: EVIL")] * len(faults))
@@ -444,7 +444,7 @@ def stage_name(place: Any, name: str) -> str:
 
 
 class Broken(RecordedTestCase):
-    """An exception anywhere: its traceback tells nothing, its client is not left waiting, and the next one is served."""
+    """An exception anywhere shows nothing, its client does not wait, and the next is served."""
 
     patience = 1.2
 
@@ -478,11 +478,11 @@ class Broken(RecordedTestCase):
         self.assertEqual({}, wrong)
 
     async def test_everywhere(self) -> None:
-        """Whatever function raises for a request with a forged header, the client sees an end that is no success."""
+        """Any function may raise for a request with a forged header: the client sees no success."""
         await self.expect_end(get("/", f"{HEADER}: EVIL", "Authorization: Basic x"), OK)
 
     async def test_with_a_body(self) -> None:
-        """So it is for one with a body, over connections to the back end that serve one request each."""
+        """So it is for one with a body, over connections that serve one request each."""
         head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{HEADER}: EVIL\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
         await self.expect_end(head.encode(), CLOSING)
 
@@ -491,12 +491,12 @@ REQUIRED = PolicySettings(client_certificate=ClientAuth.REQUIRED)
 
 
 class Oracle(SynchronousTestCase):
-    """A client that tries names learns nothing: the right one, a wrong one and none get the same bytes (invariant L4)."""
+    """A client that guesses names gets the same bytes for each (invariant L4)."""
 
     def answers(
         self, said: bytes, back_end: bytes = OK, **options: Any
     ) -> tuple[bytes, bool, bool]:
-        """What comes back, dates apart; and whether the connection is being closed, or cut."""
+        """Return the response without dates, and whether the connection closes or is cut."""
         proxy = Proxy(**options)
         wire = proxy.client()
         wire.deliver(said)
@@ -510,7 +510,7 @@ class Oracle(SynchronousTestCase):
         self.assertEqual(self.answers(wrong, **options), self.answers(right, **options), right)
 
     def test_wrong_name_is_as_long(self) -> None:
-        """The wrong name differs from the right one in its random part alone, or the tests below compare nothing."""
+        """The wrong name differs from the right one in its random part alone."""
         self.assertEqual((len(NAME), NAME[:21].decode()), (len(WRONG), WRONG[:21]))
         self.assertNotEqual(NAME.decode(), WRONG)
 
@@ -525,7 +525,7 @@ class Oracle(SynchronousTestCase):
             self.assertEqual(self.answers(get("/")), self.answers(get("/", *lines)), lines)
 
     def test_recorded_afterwards(self) -> None:
-        """What is counted and logged of a request, which differs, comes after its response has left (invariant L4)."""
+        """The count and the log of a request, which differ, follow its response (invariant L4)."""
         said = get("/", f"{NAME.decode()}: EVIL")
         stays = said.replace(b"Connection: close\r\n", b"")
         for sent, back_end, policy in (
@@ -552,18 +552,18 @@ class Oracle(SynchronousTestCase):
             self.assertEqual([1], left, sent)
 
     def test_malformed(self) -> None:
-        """A malformed request that holds the right name gets the answer of one that holds a wrong one."""
+        """A malformed request with the right name gets the response of one with a wrong name."""
         for number in range(len(bad_request(WRONG))):
             self.expect_same(lambda name, number=number: bad_request(name)[number])  # type: ignore[misc]
 
     def test_policy(self) -> None:
-        """Where a certificate is required, a forged header is none, and its name makes no difference."""
+        """Where a certificate is required, a forged header is none, with any name."""
         policy = PolicySettings(client_certificate=ClientAuth.REQUIRED)
         self.expect_same(lambda name: get("/", f"{name}: EVIL"), policy=policy)
         self.assertIn(b" 401 ", self.answers(get("/", f"{NAME.decode()}: EVIL"), policy=policy)[0])
 
     def test_limits(self) -> None:
-        """At the edge of each limit the right name counts as much as a wrong one: just inside, and just outside."""
+        """At the edge of each limit the right name counts as much as a wrong one."""
         for room in range(4):
             settings = ClientSettings(
                 max_head_bytes=140 + room, max_header_fields=3 + room, max_line_bytes=60 + room
@@ -574,13 +574,13 @@ class Oracle(SynchronousTestCase):
             self.expect_same(lambda name: get("/", f"{name}: EVIL"), client=settings)
 
     def test_back_ends(self) -> None:
-        """Whatever the back end answers, or does not, the right name makes no difference."""
+        """With each response of the back end, the right name makes no difference."""
         for answer in back_end_faults(NAME)[:16]:
             assert isinstance(answer, bytes)
             self.expect_same(lambda name: get("/", f"{name}: EVIL"), back_end=answer)
 
     def test_refused_odd_names(self) -> None:
-        """Where odd names are refused, a twin of the right name is refused as any other, and the name itself is not."""
+        """Where odd names are rejected, a twin of the right name is rejected as any other."""
         from x509proxy.settings import InvalidNames
 
         settings = ClientSettings(invalid_header_names=InvalidNames.REFUSE)
@@ -648,7 +648,7 @@ class Cleaned(RecordedTestCase):
         return ("\r\n".join(head) + body).encode()
 
     async def test_fields(self) -> None:
-        """In whatever field, as its name, in its value or as a member of a list, it is cleaned out, and the rest arrives."""
+        """In each field, as its name, in its value or in a list, it is removed."""
         self.listen(*(self.answer(line) for line in self.echoes))
         recorded = await self.say(*[get()] * len(self.echoes))
         self.assertEqual(
@@ -664,7 +664,7 @@ class Cleaned(RecordedTestCase):
         self.expect_silence()
 
     async def test_lists_keep_the_rest(self) -> None:
-        """A list loses the one member only: caches still learn what else the answer varies with, and that this is not all."""
+        """A list loses one member only, so that caches learn the others from ``Vary``."""
         self.listen(self.answer("Vary: Accept, {0}, Cookie"))
         [recorded] = await self.say(get())
         self.assertIn(b"\r\nVary: Accept, *, Cookie\r\n", recorded)
@@ -728,7 +728,7 @@ def ours(thing: Any, seen: dict[int, Any], depth: int = 8) -> None:
 
 
 class Texts(SynchronousTestCase):
-    """What a traceback or a debugger shows of our values is silent of the secrets."""
+    """The representations of values in a traceback or debugger show no secret."""
 
     def setUp(self) -> None:
         self.files = ProxyFiles(self.mktemp())
@@ -741,7 +741,7 @@ class Texts(SynchronousTestCase):
         return ProxyService(options.configuration, MemoryReactorClock())
 
     def test_values(self) -> None:
-        """Everything of ours that a running service holds, from settings to pools, has a silent ``repr`` and ``str``."""
+        """Each object of a running service, from settings to pools, has a silent ``repr``."""
         service = self.service("--client-certificate", "required")
         client = client_identity()
         self.recorder.keep_secret(client)
@@ -785,7 +785,7 @@ class Texts(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_reload_with_broken_files(self) -> None:
-        """A reload that finds its files broken, swapped or open to others logs a sentence, and nothing that is in them."""
+        """A reload with broken, swapped or open files logs a sentence, and nothing of them."""
         service = self.service()
         globalLogPublisher.addObserver(self.recorder)
         self.addCleanup(globalLogPublisher.removeObserver, self.recorder)
@@ -815,7 +815,7 @@ class Texts(SynchronousTestCase):
 
 
 class WrongPlaces(SynchronousTestCase):
-    """People put the name where it does not belong: the sentence that ends the start does not repeat it."""
+    """A name in the wrong place is not repeated by the sentence that ends the start."""
 
     def setUp(self) -> None:
         self.files = ProxyFiles(self.mktemp())
@@ -893,7 +893,7 @@ class WrongPlaces(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_files_of_each_other(self) -> None:
-        """Files that have changed places: a key where the name belongs, and the name where the key does."""
+        """Files that have changed places: a key for the name, and the name for the key."""
         files = self.files
         for option, path in (
             ("header-file", files.key),
@@ -959,7 +959,7 @@ class AccessLog(SynchronousTestCase):
     """The access log holds what clients choose, and is read by more people than know the name."""
 
     def test_name_in_a_target_or_subject(self) -> None:
-        """A client that writes the name into its target or its certificate's subject does not get it into the access log."""
+        """The name in a target or in a certificate's subject is not in the access log."""
         files = ProxyFiles(self.mktemp())
         path = files.folder / "access.log"
         options = parse_options(*files.arguments("--listen", "tcp:0", "--access-log", str(path)))
@@ -990,7 +990,7 @@ class AccessLog(SynchronousTestCase):
 
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    """A process of this checkout that ends by itself."""
+    """Run a process of this checkout that ends by itself."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, timeout=20, check=False
@@ -998,7 +998,7 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
 
 
 class Processes(DaemonTestCase):
-    """Real daemons: what they say, what the system tells of them, and what they leave on the disk."""
+    """Real daemons: their output, the system's view of them, and their files."""
 
     def ears_for(self, daemon: Daemon, client: SelfSigned) -> OutputRecorder:
         recorder = OutputRecorder()
@@ -1051,7 +1051,7 @@ class Processes(DaemonTestCase):
         self.assertEqual([], recorder.leaks())
 
     async def test_twistd(self) -> None:
-        """A daemon by ``twistd`` tells nothing, in its logs, its process's command line and environment, or its answers."""
+        """Check that a daemon by ``twistd`` shows nothing in logs, arguments and responses."""
         await self.expect_silence([*TWISTD, "-n", "--pidfile="])
 
     async def test_twist_at_debug(self) -> None:
@@ -1059,7 +1059,7 @@ class Processes(DaemonTestCase):
         await self.expect_silence([*TWIST, "--log-level=debug", "--log-format=text"])
 
     async def test_loose_permissions(self) -> None:
-        """A key, a header file or a configuration with the name in it that others can read stops the start with one sentence."""
+        """A key, header file or configuration that others can read stops the start."""
         files = ProxyFiles(self.mktemp())
         config = files.write("proxy.toml", f"header = '{HEADER}'\n".encode())
         whole = [
@@ -1086,7 +1086,7 @@ class Processes(DaemonTestCase):
                 self.assertNotIn(fold(HEADER), fold(sentence))
 
     async def started(self, mask: int, *options: str) -> dict[str, int]:
-        """The modes of what a daemon has made in its folder, started with this umask."""
+        """Return the modes of a daemon's files, started with this umask."""
         daemon = self.prepare()
         there = {path.name for path in daemon.files.folder.iterdir()} | {"stdout", "stderr"}
         log = daemon.files.folder / "twistd.log"
@@ -1112,7 +1112,7 @@ class Processes(DaemonTestCase):
         return modes
 
     async def test_modes(self) -> None:
-        """Whatever the umask, what a daemon makes can be read by its owner alone: pid file, twistd's log and access log."""
+        """With each umask the files of a daemon can be read by its owner alone."""
         expected = dict.fromkeys(["twistd.pid", "twistd.log", "access.log"], 0o600)
         found = {
             "background": await self.started(0o022),
@@ -1139,7 +1139,7 @@ class Hearing(SynchronousTestCase):
     """The tests above can fail: the recorder works."""
 
     def test_every_form(self) -> None:
-        """The name in any spelling, and a certificate or key in any form, broken over lines or not, is recorded."""
+        """The recorder finds the name in each spelling, and certificates and keys in each form."""
         made = client_identity()
         der = made.certificate.public_bytes(Encoding.DER)
         number = made.private_key.private_numbers().private_value  # type: ignore[union-attr]
@@ -1166,7 +1166,7 @@ class Hearing(SynchronousTestCase):
             self.assertEqual(1, len(recorder.leaks()), text)
 
     def test_silence(self) -> None:
-        """What is no secret is not taken for one: a wrong name, a thumbprint, any printable text."""
+        """The recorder ignores a wrong name, a thumbprint, and other printable text."""
         recorder = OutputRecorder()
         recorder.keep_secret(client_identity())
         recorder.record(

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service`: options, the service in memory, and real daemons in processes of their own."""
+"""Promises of :mod:`x509proxy.service` as real daemons in processes of their own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Foreground(DaemonTestCase):
         await until(lambda: daemon.process and daemon.process.poll() is not None, pause=0.05)
 
     async def test_secret(self) -> None:
-        """The secret name stands in no log, no answer of ours and no process list, whatever clients and back end do."""
+        """The secret name is in no log, response or process list, with any client and back end."""
         name = HEADER.encode()
         told = (
             b"HTTP/1.1 200 %b\r\n%b: x\r\nVary: %b\r\nSet-Cookie: %b\r\nContent-Length: 0\r\n\r\n"
@@ -88,7 +88,7 @@ class Foreground(DaemonTestCase):
         self.assertIn("1 forged certificate header from 127.0.0.1 removed", everything)
 
     async def test_bad_option(self) -> None:
-        """What is wrong with the options is one sentence on standard error, and exit code 1."""
+        """An error in the options is one sentence on standard error, and exit status 1."""
         daemon = self.prepare()
         daemon.files.header.chmod(0o644)
         daemon.spawn([*TWISTD, "-n", "--pidfile", str(daemon.pid_file), *daemon.arguments()])
@@ -97,7 +97,7 @@ class Foreground(DaemonTestCase):
         self.assertIn("expected 0600", daemon.log)
 
     async def test_bad_demo(self) -> None:
-        """What is wrong with the options of a demonstration is one sentence too, and no folder is left."""
+        """An error in a demonstration's options is one sentence too, and leaves no folder."""
         daemon = self.prepare()
         temporary = daemon.files.folder / "tmp"
         temporary.mkdir()
@@ -123,7 +123,7 @@ class Foreground(DaemonTestCase):
 
 
 class Taken(DaemonTestCase):
-    """A port that somebody else has."""
+    """A port that another program has."""
 
     words: ClassVar[str] = "Address already in use"
 
@@ -150,7 +150,7 @@ class Taken(DaemonTestCase):
         )
 
     async def test_daemonised(self) -> None:
-        """It ends the starting process of a daemon with exit code 1 and the sentence, and leaves no process behind."""
+        """Check that the starting process ends with status 1 and the sentence, and no other."""
         daemon = await self.fails([*TWISTD, "--pidfile", "PIDFILE", "--logfile", "/dev/null"])
         [sentence] = (daemon.files.folder / "stderr").read_text().splitlines()
         self.assertEqual(
@@ -166,7 +166,7 @@ class Taken(DaemonTestCase):
 
 
 def running_with(word: str) -> list[int]:
-    """The processes with a word in their command line."""
+    """Return the processes with a word in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -210,7 +210,7 @@ class Background(DaemonTestCase):
         self.assertFalse(daemon.pid_file.exists())
 
     async def test_rundir(self) -> None:
-        """A daemon that has gone to another folder reads its files again all the same when it is told to."""
+        """A daemon that has changed its folder still reads its files again at a reload."""
         daemon = self.prepare()
         folder = daemon.files.folder
         relative = [
@@ -226,7 +226,7 @@ class Background(DaemonTestCase):
         self.assertIn("the files are used as they are now", daemon.log)
 
     async def test_user(self) -> None:
-        """Started by root with ``-u``, it serves with that user's rights, and goes on writing the log that root opened."""
+        """Started by root with ``-u``, it has that user's rights, and writes root's log."""
         if not other_user_can_run():
             self.skipTest("takes root, and a Python and a checkout that nobody can read")
         daemon = self.prepare()
@@ -241,7 +241,7 @@ class Background(DaemonTestCase):
 
 class Reload(DaemonTestCase):
     async def certificate(self, daemon: Daemon, trusted: Path) -> bytes:
-        """The server's certificate as a new client sees it."""
+        """Return the server's certificate as a new client receives it."""
 
         def run() -> bytes:
             with daemon.connect(trusted) as connection:
@@ -251,7 +251,7 @@ class Reload(DaemonTestCase):
         return der
 
     async def test_new_certificate(self) -> None:
-        """After SIGHUP new clients see the new certificate, and a connection that is open goes on."""
+        """After SIGHUP new clients get the new certificate; an open connection goes on."""
         daemon = await self.start()
         old = daemon.files.write("old.pem", daemon.files.server.certificate_pem)
         first = await self.certificate(daemon, old)
@@ -278,7 +278,7 @@ class Reload(DaemonTestCase):
 
 class End(DaemonTestCase):
     async def test_in_flight(self) -> None:
-        """SIGTERM lets a request that is in flight end, though nobody new is let in.
+        """SIGTERM lets a request in flight end, though no new client is accepted.
 
         Then the process ends.
         """
@@ -301,7 +301,7 @@ class End(DaemonTestCase):
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_idle(self) -> None:
-        """A client that keeps its connection open, with nothing in flight, does not hold up the end for long."""
+        """An open connection with nothing in flight does not delay the end for long."""
         daemon = await self.start()
         connection = await deferToThread(daemon.connect)
         self.addCleanup(connection.close)
@@ -312,7 +312,7 @@ class End(DaemonTestCase):
         await until(lambda: process and process.poll() is not None, 10, pause=0.05)
 
     async def test_cut_at_the_end(self) -> None:
-        """What has not ended within ``drain-timeout`` is cut, and has its line in the access log all the same."""
+        """An exchange beyond ``drain-timeout`` is cut, and has its line in the access log."""
         config = b"client.drain-timeout = 0.1\n"
         daemon = self.prepare(lambda _: None)
         path = daemon.files.write("proxy.toml", config)
@@ -331,7 +331,7 @@ class End(DaemonTestCase):
 
 class AccessLog(DaemonTestCase):
     async def test_lines(self) -> None:
-        """Each exchange is one line, an aborted one and a refused one too, in a file that is its owner's alone."""
+        """Each exchange is one line, in a file that is its owner's alone."""
         daemon = self.prepare()
         daemon.spawn(
             [*TWISTD, "-n", "--pidfile=", *daemon.arguments("--access-log", str(daemon.access_log))]
@@ -372,7 +372,7 @@ class AccessLog(DaemonTestCase):
 
 class Authority(DaemonTestCase):
     async def test_trust(self) -> None:
-        """With ``--trust ca`` a certificate of the authority is passed on, and another is answered 401."""
+        """With ``--trust ca`` a certificate of the authority passes, and another is 401."""
         authority = ThrowAwayAuthority()
         daemon = self.prepare()
         from cryptography.hazmat.primitives.serialization import Encoding

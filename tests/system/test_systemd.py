@@ -1,4 +1,4 @@
-"""Promises of a running proxy towards its keeper: signals, systemd's words, a log that is rotated, an end that loses nothing."""
+"""Promises towards systemd: signals, notifications, a rotated log, an end that loses nothing."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ServiceTestCase(SynchronousTestCase):
         return service, service.serving
 
     def said(self) -> list[str]:
-        """What systemd has heard, the first word of each and the sentence for its status."""
+        """Return systemd's notifications: the first word of each, and the status."""
         return [
             " ".join(filter(None, [next(iter(said)), said.get("STATUS", "")]))
             for said in self.ear.heard()
@@ -147,7 +147,7 @@ class Words(ServiceTestCase):
         self.successResultOf(service.stopService())
 
     def test_reload(self) -> None:
-        """A reload begins and ends, and a failed one leaves a sentence in the status until one is well again."""
+        """A reload begins and ends; a failed one leaves a sentence in the status."""
         service = self.serve()
         self.said()
         content = self.files.certificate.read_bytes()
@@ -164,7 +164,7 @@ class Words(ServiceTestCase):
 
 class Signals(ServiceTestCase):
     def test_reopen(self) -> None:
-        """SIGUSR1 opens the access log anew, and whoever had the signal before (twistd, for its own log) gets it too."""
+        """SIGUSR1 reopens the access log, and twistd's own handler for it runs too."""
         seen: list[int] = []
 
         def before(number: int, _: FrameType | None) -> None:
@@ -197,7 +197,7 @@ class Rotation(DaemonTestCase):
         )
 
     async def test_recipe(self) -> None:
-        """The recipe for logrotate: what was written lies in the old file, what is written from then on in the new one."""
+        """The logrotate recipe: earlier lines are in the old file, later ones in the new file."""
         program = shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin")
         if program is None:
             self.skipTest("logrotate is not here")
@@ -217,7 +217,7 @@ class Rotation(DaemonTestCase):
         )
 
     def rotate(self, program: str, daemon: Daemon) -> None:
-        """Do what the recipe says, with this daemon's file, and its process where systemd's name for it stands."""
+        """Do the steps of the recipe, with this daemon's file, and its process for systemd's."""
         text = RECIPE.read_text("ascii").replace(
             "/var/log/x509proxy/access.log", str(daemon.access_log)
         )
@@ -253,7 +253,7 @@ class Rotation(DaemonTestCase):
         await self.lines(daemon, path, ["/after"] * 8)
 
     def holders(self, daemon: Daemon, path: str) -> int:
-        """How many descriptors of the daemon and its workers lead to a file."""
+        """Return the number of descriptors of the daemon and its workers that lead to a file."""
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
         found = [
             link
@@ -282,7 +282,7 @@ class Rotation(DaemonTestCase):
 
 class End(DaemonTestCase):
     async def test_just_connected(self) -> None:
-        """A client that has connected before the end, and speaks only after its beginning, is answered all the same."""
+        """A client that has connected before the end, and sends after its beginning, is served."""
         held: list[Any] = []
         daemon = await self.start(answers=[held.append])
         slow, quiet = [await deferToThread(daemon.connect) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.supervisor` and :mod:`x509proxy.service.worker`: the parent and a worker in memory, then real ones."""
+"""Promises of a real parent and its workers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, by their numbers, oldest first."""
+    """Return the children of a process, the oldest first."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -116,7 +116,7 @@ class Serving(Real):
         self.assertEqual({"x509proxy"}, set(re.findall(r"(\S+) starting on \d", daemon.log)))
 
     async def test_signals_too_early(self) -> None:
-        """SIGHUP and SIGUSR1 to all processes at once end no worker, not even one that has only just begun to import."""
+        """SIGHUP and SIGUSR1 to all processes end no worker, not even one that is importing."""
         daemon = self.prepare()
         daemon.spawn(
             [*TWISTD, "-n", "--pidfile", str(daemon.pid_file), *daemon.arguments("--workers", "2")]
@@ -142,7 +142,7 @@ class Serving(Real):
                 self.assertNotIn(secret, told)
 
     async def test_log_out_of_reach(self) -> None:
-        """A log that cannot be opened again goes on in the old file, in every process, and each says so once."""
+        """A log that cannot be reopened goes on in the old file, and each process logs it once."""
         folder = self.mktemp()
         Path(folder).mkdir()
         daemon = await self.crew("--access-log", str(Path(folder).absolute() / "access.log"))
@@ -232,7 +232,7 @@ class Serving(Real):
         self.assertFalse(path.exists())
 
     async def test_user(self) -> None:
-        """Started by root with ``-u``, the workers have that user's rights, and go on writing the log that root opened."""
+        """Started by root with ``-u``, workers have that user's rights, and write root's log."""
         if not other_user_can_run():
             self.skipTest("takes root, and a Python and a checkout that nobody can read")
         daemon = self.prepare()
@@ -267,7 +267,7 @@ if "x509proxy.service.worker" in sys.orig_argv:
 
 class Deaths(Real):
     async def test_killed_under_load(self) -> None:
-        """A worker that is killed takes what it has with it and no more: the failures are those of the connections in it."""
+        """A killed worker loses only its own connections."""
         daemon = await self.crew()
         first, _ = workers_of(daemon.pid)
         clients = 6
@@ -291,7 +291,7 @@ class Deaths(Real):
         self.assertEqual(200, (await self.ask(daemon, get())).status)
 
     async def test_swapped_files(self) -> None:
-        """Workers that start after the files have changed serve by those that the parent has read."""
+        """Workers that start after the files have changed serve by the parent's files."""
         daemon = await self.crew()
         before = daemon.files.server.certificate.public_bytes(Encoding.DER)
         daemon.files.renew()
@@ -348,7 +348,7 @@ class Deaths(Real):
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_accept_queue(self) -> None:
-        """Who has been connected and not been accepted when all workers die is served by the next ones."""
+        """Connections that wait when all workers die are served by the next workers."""
         daemon = await self.crew()
         pids = workers_of(daemon.pid)
         for pid in pids:
