@@ -1,4 +1,4 @@
-"""A few seconds of fuzzing in each direction, always the same; ``python -m tests.fuzz`` goes on for longer."""
+"""Seconds of fuzzing in each direction, always the same; ``python -m tests.fuzz`` runs longer."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Campaigns(SynchronousTestCase):
         self.assertEqual((), report.findings, str(report))
 
     def test_requests(self) -> None:
-        """Whatever a client sends: one genuine header or none, agreement, nothing of what is refused, no secret, no traceback."""
+        """Any client's bytes: one genuine header or none, agreement, no secret, no traceback."""
         self.expect_nothing("requests")
 
     def test_answers(self) -> None:
-        """Whatever a back end sends: one answer that all understand alike or a cut, no secret, no traceback."""
+        """Any back end's bytes: one response that all read alike or a cut, and no secret."""
         self.expect_nothing("answers")
 
 
@@ -69,7 +69,7 @@ class GoingRed(SynchronousTestCase):
         self.expect_found("requests", "refuses")
 
     def test_secrets(self) -> None:
-        """So is one that hands on whatever the back end says."""
+        """So is one that passes on every byte of the back end."""
         self.patch(sanitizer, "contains_secret", lambda *_: False)
         self.expect_found("answers", "the secret name")
 
@@ -110,10 +110,10 @@ class Mutations(SynchronousTestCase):
 
 
 class Differential(SynchronousTestCase):
-    """The parsers beside llhttp and h11; ``python -m tests.fuzz.differential`` goes on for longer."""
+    """The parsers beside llhttp and h11; ``python -m tests.fuzz.differential`` runs longer."""
 
     def test_agree(self) -> None:
-        """Whatever the parsers accept, both others accept, and read alike."""
+        """Messages that the parsers accept are accepted by both others, and read alike."""
         for kind in differential.KINDS:
             report = differential.campaign(kind, 4000, seed=2)
             self.assertEqual((), report.findings, str(report))

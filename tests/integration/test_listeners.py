@@ -1,4 +1,4 @@
-"""Promises of several listeners, of rules by path and of a reload, through a service that was made from a TOML file."""
+"""Promises of several listeners, of rules by path and of a reload, by a service from TOML."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ListenersTestCase(PkiTestCase):
     async def at(
         self, place: int, target: str, client: Pair | None, host: str = "localhost"
     ) -> tuple[Reply, list[bytes]]:
-        """The answer to a request at one of the listeners, and the certificates that the back end saw with it."""
+        """Return the response at one of the listeners, and the certificates that arrived."""
         before = len(self.back_end.requests)
 
         def run() -> Reply:
@@ -92,7 +92,7 @@ class Rules(ListenersTestCase):
     """
 
     async def test_paths(self) -> None:
-        """One listener serves browsers and machines: a path needs a certificate, takes one, or goes without."""
+        """One listener serves browsers and machines: a path needs a certificate, or not."""
         self.start(self.RULES)
         rows = [
             ("/token", 200, True),
@@ -118,7 +118,7 @@ class Rules(ListenersTestCase):
             self.assertEqual((400, EMPTY), (reply.status, seen))
 
     async def test_open(self) -> None:
-        """Where all paths need a certificate but those that a rule opens, only the rule's own spelling opens one."""
+        """Where only a rule opens a path, only the rule's own spelling opens one."""
         self.start(
             """
             client-certificate = "required"
@@ -145,7 +145,7 @@ class Rules(ListenersTestCase):
             self.assertEqual(target.encode(), self.back_end.requests[-1].raw.split(b" ")[1])
 
     async def test_server_names(self) -> None:
-        """A name of its own for clients with certificates needs one on every path that has no rule."""
+        """A host name for clients with certificates needs one on every path without a rule."""
         self.start(self.RULES)
         for host, target, status in (
             ("mtls.example.com", "/other", 401), ("MTLS.example.com:8443", "/other", 401), ("mtls.example.com", "/login", 200),

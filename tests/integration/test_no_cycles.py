@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.gc_tuning`, and the one that it leans on: what ends is freed at once, without the collector."""
+"""Promises about memory: what ends is freed at once, without the collector."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LINGER = struct.pack("ii", 1, 0)
 
 class Waiting(SynchronousTestCase):
     def test_in_the_inbox(self) -> None:
-        """A request that waits for its turn, and one of which the body is missing: neither keeps a connection that has gone."""
+        """A request that waits, or has no body yet, keeps no connection that has ended."""
         gc.disable()
         self.addCleanup(gc.enable)
         for said in (2 * (KEEP % 0), POST):
@@ -54,7 +54,7 @@ class Cycles(ProxyTestCase):
         self.start(*[ANSWER % number for number in range(20)])
 
     async def left_behind(self, step: Callable[[ssl.SSLSocket], object]) -> Counter[str]:
-        """What only the collector would have freed after some connections on which a client does this, by type."""
+        """Return the objects, by type, that only the collector would have freed."""
 
         def connect() -> None:
             with self.proxy.connect(CLIENT) as client:
@@ -87,7 +87,7 @@ class Cycles(ProxyTestCase):
         self.assertEqual({}, await self.left_behind(answered))
 
     async def test_chunked(self) -> None:
-        """An answer whose length nobody knows."""
+        """A response without a length."""
         self.back_end.answers.extendleft([CHUNKED] * 6)
         self.assertEqual({}, await self.left_behind(answered))
 
@@ -115,7 +115,7 @@ class Cycles(ProxyTestCase):
         self.assertEqual({}, await self.left_behind_by(connect))
 
     async def test_refused(self) -> None:
-        """A request that nobody understands."""
+        """A malformed request."""
         self.assertEqual({}, await self.left_behind(refused))
 
     async def test_not_whole(self) -> None:

@@ -1,4 +1,4 @@
-"""Promises of those who tell what happens (:mod:`x509proxy.monitoring.counters`): streams, the factory, and whoever serves."""
+"""Promises of the observers of streams, factory and service (``x509proxy.monitoring.counters``)."""
 
 from __future__ import annotations
 
@@ -35,37 +35,37 @@ class Handshakes(StreamTestCase):
         self.factory._connections.watch = self.counters
 
     def failures(self) -> dict[str, int]:
-        """What is counted once the connection has ended."""
+        """Return the failures that are counted once the connection has ended."""
         self.wire.lose()
         counts = self.counters.counts()
         self.assertEqual({}, counts.handshakes)
         return counts.handshake_failures
 
     def test_done(self) -> None:
-        """A handshake counts once, by its version; the end of such a connection is no failure."""
+        """A handshake counts once, by its version; its connection's end is no failure."""
         self.shake()
         self.wire.lose()
         counts = self.counters.counts()
         self.assertEqual(({"TLSv1.3": 1}, {}), (counts.handshakes, counts.handshake_failures))
 
     def test_not_tls(self) -> None:
-        """What is no TLS is a failure of that kind, once."""
+        """Bytes that are not TLS are a failure of that kind, once."""
         self.wire.deliver(b"GET / HTTP/1.1\r\n\r\n", b"more")
         self.assertEqual({"not_tls": 1}, self.failures())
 
     def test_silent(self) -> None:
-        """Whoever says nothing and leaves looks whether the port is open."""
+        """A connection that ends without a byte is a probe of the port."""
         self.assertEqual({"no_client_hello": 1}, self.failures())
 
     def test_left(self) -> None:
-        """Whoever leaves in the middle is counted as that."""
+        """A connection that ends within the handshake is counted as that."""
         with self.assertRaises(SSL.WantReadError):
             self.client.do_handshake()
         self.wire.deliver(self.take())
         self.assertEqual({"client_left": 1}, self.failures())
 
     def test_cut(self) -> None:
-        """Whom the proxy leaves, because it takes too long, too."""
+        """A connection that the proxy ends, because it takes too long, too."""
         self.stream.abortConnection()
         self.assertEqual({"timeout": 1}, self.failures())
 
@@ -80,7 +80,7 @@ class Handshakes(StreamTestCase):
         self.assertEqual(({}, {"client_alert": 1}), (found.handshakes, self.failures()))
 
     def test_fault(self) -> None:
-        """A fault of ours is one."""
+        """An exception in the proxy is one of its own."""
 
         def fail() -> None:
             raise RuntimeError("a callback's fault")
@@ -102,7 +102,7 @@ class OldHandshakes(StreamTestCase):
 
 
 class Wired(SynchronousTestCase):
-    """With ``[admin]`` everybody is told; without, nobody."""
+    """With ``[admin]`` events are counted; without, they are not."""
 
     def setUp(self) -> None:
         self.files = ProxyFiles(self.mktemp())
@@ -127,7 +127,7 @@ class Wired(SynchronousTestCase):
         return ProxyService(options.configuration, self.reactor)
 
     def test_one_process(self) -> None:
-        """What a process that serves is told is what its admin listener shows.
+        """The counts of a process that serves are those of its admin listener.
 
         It listens last, and ends last.
         """
@@ -155,7 +155,7 @@ class Wired(SynchronousTestCase):
         self.assertIn("server.pem", service.serving.snapshot().reload.error)
 
     def test_without(self) -> None:
-        """Without ``[admin]`` nothing is counted, and nobody listens."""
+        """Without ``[admin]`` nothing is counted, and there is no listener."""
         service = self.service(admin="")
         service.startService()
         running = service.serving

@@ -1,4 +1,4 @@
-"""Clients with certificates of authorities, revoked or not, and servers with several names: real sockets through our proxy."""
+"""Clients of authorities, revoked or not, and servers with several names: real sockets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Authorities(PkiTestCase):
     NO_AUTHORITY = "must be issued by a certificate authority that this server trusts"
 
     async def test_chain(self) -> None:
-        """A chain that the client sends is followed within ``ca-depth``, and one that is longer is not."""
+        """A client's chain is followed within ``ca-depth``, and a longer one is not."""
         self.start(f"{self.MORE}ca-depth = 1")
         for version in VERSIONS:
             await self.passes(pair(issuer=ROOT), version=version)
@@ -56,7 +56,7 @@ class Authorities(PkiTestCase):
         await self.passes(pair(issuer=BELOW), [BELOW, BETWEEN])
 
     async def test_either(self) -> None:
-        """``either`` passes on self-signed certificates too, lists or none, and with the verdict for whoever wants it."""
+        """``either`` passes on self-signed certificates too, with the verdict, lists or none."""
         self.write("crl.pem", crl_pem(make_crl(ROOT)))
         verdict = '[[headers]]\nname = "X-Verdict"\nformat = "verdict"'
         self.start(f'trust = "either"\nca = "ca.pem"\ncrl = "crl.pem"\n{verdict}')
@@ -109,7 +109,7 @@ class Lists(ListsTestCase):
                     await self.passes(stays, chain, version=version)
 
     async def test_revoked_intermediate(self) -> None:
-        """What a revoked intermediate has issued is refused, in every mode.
+        """Certificates that a revoked intermediate has issued are rejected, in every mode.
 
         What the root has issued itself is not.
         """
@@ -120,7 +120,7 @@ class Lists(ListsTestCase):
             await self.passes(pair(issuer=ROOT))
 
     async def test_expired_list(self) -> None:
-        """With an expired list its authority's clients are refused, and there is a warning at the start; others are served."""
+        """With an expired list its clients are rejected, with a warning; others are served."""
         self.write_lists(days=(-3, -1))
         [warning] = self.start().reloading.configuration.warnings
         self.assertIn("crl: the list of 'CN=between' expired at ", warning)
@@ -132,13 +132,13 @@ class Reload(ListsTestCase):
     CLIENT = pair(subject="CN=leaves soon", issuer=ROOT)
 
     def reload(self) -> list[str]:
-        """The log's lines of a reload."""
+        """Return the log's lines of a reload."""
         with capturedLogs() as events:
             self.service.reload()
         return [event["log_format"].format(**event) for event in events]
 
     async def test_hangup(self) -> None:
-        """A client that is revoked while the daemon runs is refused from the next connection after SIGHUP."""
+        """A client that is revoked meanwhile is rejected from the next connection after SIGHUP."""
         self.start()
         await self.passes(self.CLIENT)
         self.write_lists(root=[self.CLIENT])
@@ -149,7 +149,7 @@ class Reload(ListsTestCase):
         await self.refused(self.REVOKED, self.CLIENT)
 
     async def test_open_connection(self) -> None:
-        """A connection that is open stays as it is: whoever is on it has been judged by the lists of then."""
+        """An open connection stays as it is: its client has been judged by the earlier lists."""
         self.start()
         connection = await deferToThread(self.connect, self.CLIENT)
         self.addCleanup(connection.close)
@@ -215,7 +215,7 @@ class Reload(ListsTestCase):
         self.assertEqual(second.certificate.public_bytes(Encoding.DER), shown)
 
     async def test_warnings(self) -> None:
-        """What there is to warn of after a reload stands in the log."""
+        """The warnings after a reload are in the log."""
         self.start()
         self.write_lists(days=(-3, -1))
         warning, done = self.reload()
@@ -246,7 +246,7 @@ class ServerNames(PkiTestCase):
         return self.server.certificate, second.certificate
 
     async def test_table(self) -> None:
-        """In every version, with every kind of key: the name's own certificate, and the client's in the header."""
+        """In each version, with each kind of key: the name's certificate, and the client's."""
         for kind in (KeyKind.EC, KeyKind.RSA):
             main, second = self.start_two(kind)
             for version in VERSIONS:
@@ -321,7 +321,7 @@ class ServerNames(PkiTestCase):
 
 
 def long_list(issuer: Pair, entries: int) -> x509.CertificateRevocationList:
-    """A list with so many entries of usual length, 38 bytes."""
+    """Make a list with so many entries of usual length, 38 bytes."""
     now = datetime.now(UTC)
     builder = x509.CertificateRevocationListBuilder(
         issuer.certificate.subject, now, now + timedelta(7)
@@ -339,7 +339,11 @@ def server_context(trusted: TrustStore) -> SSL.Context:
 
 
 def list_cost(entries: int) -> tuple[int, float, float, int]:
-    """Of a list: its bytes of DER, seconds of a handshake without and with it, bytes of memory that a context takes for it."""
+    """Return the costs of a list: its size, seconds without and with it, and its memory.
+
+    The size is in bytes of DER; the seconds are those of a handshake; the memory is the resident
+    memory of a context.
+    """
     crl, issued = long_list(ROOT, entries), certificate("CN=issued", "CN=root")
     bare, begun = server_context(TrustStore((ROOT.certificate,))), memory()
     context = server_context(TrustStore((ROOT.certificate,), (crl,)))
@@ -355,14 +359,14 @@ def memory() -> int:
 
 class Cost(SynchronousTestCase):
     def test_long_list(self) -> None:
-        """A list of ten thousand, whose name anybody can give as his issuer's, does not make a handshake dear."""
+        """A list of ten thousand, whose issuer any client can name, makes no handshake slow."""
         _, bare, cost, _ = list_cost(10000)
         self.assertLess(cost / bare, 8.0, f"{cost * 1000:.2f} ms, without it {bare * 1000:.2f} ms")
 
     # Measured: 47 to 49 times what an ordinary one costs with a depth of 4, with or without lists;
     # 102 with 10.
     def test_chain(self) -> None:
-        """With lists of every name that a hostile chain gives itself, its cost stays bounded by ``ca-depth``."""
+        """With lists of every name of a hostile chain, its cost is bounded by ``ca-depth``."""
         ordinary = handshake_cost((certificate("CN=a", "CN=a"),), 10)
         named = [pair(subject=f"CN={number}", ca=True) for number in range(12)]
         authorities, crls = tuple(one.certificate for one in named), tuple(map(make_crl, named))

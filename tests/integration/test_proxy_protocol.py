@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.downstream.proxy_protocol_listener`: nothing before the header counts, and everything behind it is the real client's."""
+"""Promises of listeners behind the PROXY protocol, by a service, over real sockets.
+
+Nothing before the header counts, and everything behind it is the real client's.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from x509proxy.transport.proxy_protocol import End, ProxyAddresses
 
 
 class Toml(PkiTestCase):
-    """The sentences for whoever writes the file."""
+    """The error sentences of the file."""
 
     MORE = "\n"
 
@@ -73,7 +76,7 @@ class Toml(PkiTestCase):
             )
 
     def test_everything(self) -> None:
-        """All keys of such a place."""
+        """All keys of a listener with the protocol."""
         self.write(
             "proxy.toml",
             b"""
@@ -96,7 +99,7 @@ class Toml(PkiTestCase):
 
 
 class ForReal(PkiTestCase):
-    """Sockets, a service made from a TOML file, a client with a certificate, and what the back end sees."""
+    """Sockets, a service made from TOML, a client with a certificate, and the back end."""
 
     MORE = 'access-log = "access.log"\nclient.handshake-timeout = 1.0\n'
     CLIENT = pair()
@@ -106,7 +109,7 @@ class ForReal(PkiTestCase):
         return super().start(more, listen)
 
     def plain(self, pieces: Iterable[bytes] = ()) -> socket.socket:
-        """A connection on which only these bytes have been sent, each in a packet of its own."""
+        """Open a connection on which only these bytes are sent, each in a packet."""
         port: Any = self.service.addresses[0]
         connection = socket.create_connection(("127.0.0.1", port.port), 10)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -116,7 +119,7 @@ class ForReal(PkiTestCase):
         return connection
 
     def heard(self, pieces: Iterable[bytes]) -> bytes:
-        """What is said to somebody who sends these.
+        """Return the response to these bytes.
 
         A cut may come so early that the connection is not even made.
         """
@@ -138,7 +141,7 @@ class ForReal(PkiTestCase):
             return read_reply(connection)
 
     async def test_split(self) -> None:
-        """Version 1 and 2, whole and byte by byte: certificate, addresses and log are the client's, not the balancer's."""
+        """Version 1 and 2, byte by byte too: certificate, addresses and log are the client's."""
         self.start()
         for first in (line(self.ENDS), header(self.ENDS)):
             for pieces in ([first], [bytes([octet]) for octet in first]):
@@ -155,7 +158,7 @@ class ForReal(PkiTestCase):
         )
 
     async def test_cut(self) -> None:
-        """No header, half of one, garbage, too much: each is cut, the back end hears nothing, and the next one is served."""
+        """No header, half of one, garbage, too much: each is cut, and the next is served."""
         self.start()
         for first in (
             b"",
@@ -174,14 +177,14 @@ class ForReal(PkiTestCase):
         self.assertEqual(200, (await deferToThread(self.ask_behind, [LINE])).status)
 
     async def test_not_trusted(self) -> None:
-        """With other networks in ``trusted-proxies`` nobody here is believed."""
+        """With other networks in ``trusted-proxies`` no peer here is trusted."""
         place = '[[listeners]]\nendpoint = "haproxy:tcp:0:interface=127.0.0.1"\ntrusted-proxies = ["192.0.2.0/24"]\n'
         self.start(place, listen="[]")
         self.assertEqual(b"", await deferToThread(self.heard, [LINE]))
         self.assertEqual(0, self.back_end.accepted)
 
     async def test_reload(self) -> None:
-        """Whom to believe can be changed by a reload.
+        """The trusted networks can be changed by a reload.
 
         Whether there is a header, and how many, cannot.
         """
@@ -203,7 +206,7 @@ class ForReal(PkiTestCase):
             self.assertEqual(200, (await deferToThread(self.ask_behind, [LINE])).status)
 
     async def test_beside(self) -> None:
-        """A listener without the protocol takes no header, and one with it serves nobody without."""
+        """A listener without the protocol takes no header; one with it needs a header."""
         place = (
             '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nproxy-protocol = "required"\n'
         )

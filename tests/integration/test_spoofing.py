@@ -1,4 +1,4 @@
-"""Spoofs of the certificate header, each through a real TLS connection, judged by the bytes that the back end received."""
+"""Spoofs of the certificate header through real TLS, judged by the back end's bytes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def fold(name: bytes) -> bytes:
 
 
 def letters(name: bytes) -> bytes:
-    """The name without its marks: ``XRealIP``."""
+    """Return the name without its marks: ``XRealIP``."""
     return re.sub(rb"[^A-Za-z0-9]", b"", name)
 
 
@@ -108,7 +108,7 @@ def spoofs() -> Iterator[bytes]:
 
 
 def messages() -> Iterator[tuple[bytes, bytes]]:
-    """What a body can hide: header lines and a body."""
+    """Yield header lines and bodies, which hide a request or a field."""
     inner = b"GET /admin HTTP/1.1\r\nHost: localhost\r\n" + SECRET + b": EVIL\r\n\r\n"
     chunked = b"Transfer-Encoding: chunked\r\n"
     length = b"Content-Length: %d\r\n"
@@ -143,7 +143,7 @@ def messages() -> Iterator[tuple[bytes, bytes]]:
 
 
 def faults(request: RecordedRequest, client: SelfSigned | None) -> list[str]:
-    """What is wrong with one request that the back end received."""
+    """Return the faults of one request that the back end received."""
     head = request.raw.partition(b"\r\n\r\n")[0]
     names = [fold(name) for name, _ in request.pairs]
     genuine = [] if client is None else [(SECRET, header_value(client))]
@@ -195,7 +195,7 @@ class SpoofingTestCase(ProxyTestCase):
 
 
 def send(connection: ssl.SSLSocket, request: bytes) -> None:
-    """Send it and wait for the answer, and for the end if it says there is one.
+    """Send it and wait for the response, and for the end if it is announced.
 
     What is answered is not the point here.
     """
@@ -243,11 +243,11 @@ class Ours(SpoofingTestCase):
         await self.expect_clean(client, requests, at_least(requests))
 
     async def test_with_certificate(self) -> None:
-        """Whatever header lines a client sends, the back end sees its own certificate, once, and nothing forged."""
+        """With any header lines of a client, the back end receives the genuine header alone."""
         await self.expect_spoofs(client_identity(), b"1.1")
 
     async def test_without_certificate(self) -> None:
-        """A client without a certificate is nobody, whatever header lines it sends."""
+        """A client without a certificate has none, with any header lines."""
         await self.expect_spoofs(None, b"1.1")
 
     async def test_http_1_0_with_certificate(self) -> None:
@@ -259,7 +259,7 @@ class Ours(SpoofingTestCase):
         await self.expect_spoofs(None, b"1.0")
 
     async def test_bodies(self) -> None:
-        """Whatever a body hides, in trailers, chunk extensions or behind an odd framing, is no header and no request."""
+        """Nothing in a body, in trailers or chunk extensions becomes a header or a request."""
         start = b"POST /token HTTP/%b\r\nHost: localhost\r\n"
         requests = [
             start % version + lines + b"\r\n" + body
@@ -319,7 +319,7 @@ class Naive(SpoofingTestCase):
         return await self.attack(client_identity(), requests)
 
     async def test_child_of_the_wrong_class(self) -> None:
-        """The naive proxy passes the plainest forgery of all on, at every path, and adds no genuine header."""
+        """The naive proxy passes the plainest forgery on, at every path, and adds no header."""
         request = b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b: EVIL\r\n\r\n"
         wrong = await self.attack_naive(
             NaiveResource, [request % (path, SECRET) for path in (b"/", b"/token", b"/a/b/")]

@@ -1,4 +1,4 @@
-"""Attacks on the handshake, over real sockets: what a proper TLS client cannot be talked into doing, ``tlslite-ng`` does."""
+"""Attacks on the handshake, over real sockets, by ``tlslite-ng``: OpenSSL's client makes none."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SUITE = 0xC02B  # TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
 
 
 def without(kind: int) -> Callable[[Any], Any]:
-    """An edit: such a message is not sent."""
+    """Edit a message away: it is not sent."""
     return lambda message: None if is_kind(message, kind) else message
 
 
@@ -66,13 +66,13 @@ def send_all(steps: Iterator[Any]) -> None:
 
 
 def saying(signature: bytes) -> Any:
-    """A key that signs everything alike."""
+    """Make a key that signs everything alike."""
     return Key("ecdsa", lambda _: signature)
 
 
 class MlDsa(AttackTestCase):
     async def test_client_of_ours(self) -> None:
-        """The attacking client is accepted with its own key, so that it is the attack that is rejected below."""
+        """The attacking client is accepted with its own key: so the attack is what is rejected."""
         self.start()
         for kind in ML_DSA_SCHEMES:
             found: Any = pair(kind)
@@ -81,7 +81,7 @@ class MlDsa(AttackTestCase):
             )
 
     async def test_key_of_another(self) -> None:
-        """A victim's ML-DSA certificate with another key of its type ends the handshake, and so does a garbled signature."""
+        """A victim's ML-DSA certificate with another key, or a bad signature, ends the handshake."""
         self.start()
         for kind in ML_DSA_SCHEMES:
             victim: Any = pair(kind, "CN=victim")
@@ -112,7 +112,7 @@ class MlDsa(AttackTestCase):
 
 class Possession(AttackTestCase):
     async def test_a_client_of_ours(self) -> None:
-        """The attacking client is taken for what it is while it keeps to the rules: so it is the attack that is refused below."""
+        """The attacking client is accepted while it keeps to the rules."""
         self.start()
         for version in VERSIONS:
             for kind in ("EC P-256", "RSA 2048", "Ed25519"):
@@ -123,7 +123,7 @@ class Possession(AttackTestCase):
             await self.expect_identity(Attack(version=version), None)
 
     async def test_key_of_another(self) -> None:
-        """A victim's certificate with another key ends the handshake, with a request behind it or not."""
+        """A victim's certificate with another key ends the handshake, with a request or not."""
         self.start()
         for kind, other in (
             ("EC P-256", pair(subject="CN=attacker")),
@@ -187,7 +187,7 @@ class Possession(AttackTestCase):
             )
 
     async def test_signature_as_a_server(self) -> None:
-        """In TLS 1.3 a signature that a victim made as a server does not make its thief a client."""
+        """A signature that a victim made as a TLS 1.3 server identifies no client."""
         self.start()
         victim = pair(subject="CN=victim")
         genuine: Any = victim.private_key
@@ -234,7 +234,7 @@ class Possession(AttackTestCase):
             )
 
     async def test_compressed_certificate(self) -> None:
-        """A certificate that comes compressed (RFC 8879), unasked, ends the handshake: nothing here is ever inflated."""
+        """A compressed certificate (RFC 8879), unasked, ends the handshake: nothing is inflated."""
         self.start()
         found = pair()
         settings = {"certificate_compression_send": ["zlib"]}
@@ -245,7 +245,7 @@ class Possession(AttackTestCase):
         )
 
     async def test_unasked(self) -> None:
-        """Where nobody asked, a certificate that comes nevertheless ends the handshake."""
+        """A certificate that the server has not asked for ends the handshake."""
         self.start(policy=PolicySettings(client_certificate=ClientAuth.NONE))
         found = pair()
 
@@ -261,7 +261,7 @@ class Possession(AttackTestCase):
 
 class Chains(AttackTestCase):
     async def test_victim_behind_the_attacker(self) -> None:
-        """Whoever's certificates an attacker sends behind its own, and however often, it is itself."""
+        """With any certificates behind its own, and any number, an attacker is itself."""
         self.start()
         attacker, victim = pair(subject="CN=attacker"), pair(subject="CN=victim")
         chains = [
@@ -288,7 +288,7 @@ class Chains(AttackTestCase):
             )
 
     async def test_same_subject_and_serial(self) -> None:
-        """A twin of the victim's certificate, alike but for its key, is passed on as the twin it is, the victim behind it."""
+        """A twin of the victim's certificate, alike but for its key, is passed on as the twin."""
         self.start()
         victim, twin = pair(subject="CN=twin"), pair("EC P-384", "CN=twin")
         for version in VERSIONS:
@@ -300,7 +300,7 @@ class Chains(AttackTestCase):
 
 class Resumption(AttackTestCase):
     def session(self, *, ticket: bytes = b"") -> Any:
-        """A session that the client says it had, by its number or by a ticket."""
+        """Claim a session, by its number or by a ticket."""
         session = Session()
         session.create(bytearray(48), bytearray(32), SUITE, None, None, None, None, False, None)
         session.tls_1_0_tickets = []
@@ -311,7 +311,7 @@ class Resumption(AttackTestCase):
         return session
 
     async def test_session_number(self) -> None:
-        """A client of TLS 1.2 that offers to resume a session by its number shakes hands anew, and is who it proves to be."""
+        """An offer to resume by number in TLS 1.2 is a new handshake, with the client's own key."""
         self.start()
         found = pair(subject="CN=offers")
         attack = Attack(
@@ -321,7 +321,7 @@ class Resumption(AttackTestCase):
         await self.expect_identity(attrs.evolve(attack, shown=(), key=None), None)
 
     async def test_ticket(self) -> None:
-        """A ticket in TLS 1.2 buys nothing: the server goes on with a full handshake, which such a client does not expect."""
+        """A ticket in TLS 1.2 has no effect: the server does a full handshake."""
         self.start()
         found = pair(subject="CN=offers")
         session = self.session(ticket=os.urandom(192))
@@ -333,7 +333,7 @@ class Resumption(AttackTestCase):
         await self.expect_service()
 
     async def test_psk(self) -> None:
-        """A pre-shared key offered in TLS 1.3, the form in which tickets come back, is not taken: it is a full handshake."""
+        """A pre-shared key in TLS 1.3, as in tickets, is not taken: it is a full handshake."""
         self.start()
         found = pair(subject="CN=offers")
         settings = {
@@ -359,7 +359,7 @@ class Resumption(AttackTestCase):
         await self.expect_refused(attack, "decrypt_error")
 
     async def first_session(self, version: str) -> Any:
-        """What a client has after a handshake with a certificate."""
+        """Return the secrets of a client after a handshake with a certificate."""
         kept: list[Any] = []
 
         def keep(connection: Any) -> None:
@@ -375,7 +375,7 @@ class Resumption(AttackTestCase):
         return connection.session
 
     async def test_genuine_session(self) -> None:
-        """Whatever a client was given by a handshake with a certificate, without its key it is nobody on the next connection."""
+        """With everything of an earlier handshake, but without its key, a client is anonymous."""
         self.start()
         for version in VERSIONS:
             session = await self.first_session(version)
@@ -393,7 +393,7 @@ class Resumption(AttackTestCase):
         self.assertEqual((b"", []), (bytes(session.sessionID), session.tls_1_0_tickets))
 
     async def test_stdlib_client(self) -> None:
-        """OpenSSL itself, given the session of the connection before, does not resume it in either version."""
+        """OpenSSL itself, with the session of an earlier connection, does not resume it."""
         self.start()
 
         def twice(version: ssl.TLSVersion) -> list[bool | None]:
@@ -418,7 +418,7 @@ class Resumption(AttackTestCase):
 
 class Renegotiation(AttackTestCase):
     async def test_hello_again(self) -> None:
-        """A second ClientHello on the same connection, of either version, changes nobody's identity: refused, or cut."""
+        """A second ClientHello on a connection changes no identity: rejected, or cut."""
         self.start()
         found = pair()
         for version in VERSIONS:
@@ -452,7 +452,7 @@ class Renegotiation(AttackTestCase):
         await self.expect_service()
 
     async def test_many_hellos(self) -> None:
-        """A flood of them is ended, or answered without a handshake: none costs the proxy another signature."""
+        """A flood of them is ended: none costs the proxy another signature."""
         self.start()
         hellos: list[bytes] = []
 
@@ -499,7 +499,7 @@ class RawTestCase(AttackTestCase):
         return heard
 
     def hello(self) -> bytes:
-        """A proper ClientHello of OpenSSL's, record and all."""
+        """Return a proper ClientHello of OpenSSL's, in its record."""
         client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         client.set_connect_state()
         self.assertRaises(SSL.WantReadError, client.do_handshake)
@@ -531,7 +531,7 @@ GARBAGE = {
 
 class Garbage(RawTestCase):
     async def test_garbage(self) -> None:
-        """What is no TLS is ended with an alert at the most, and the back end hears nothing of it."""
+        """Bytes that are not TLS end with an alert at the most, and do not arrive."""
         self.start(client=ClientSettings(handshake_timeout=0.5))
         for name, data in GARBAGE.items():
             heard = await deferToThread(self.send_raw, data)
@@ -543,7 +543,7 @@ class Garbage(RawTestCase):
         await self.expect_service()
 
     async def test_plain_http(self) -> None:
-        """HTTP without TLS is answered 400 in clear text, whatever comes behind the method, and the back end hears nothing of it."""
+        """HTTP without TLS is 400 in clear text, with any method, and does not arrive."""
         self.start(client=ClientSettings(handshake_timeout=0.5))
         for data in (
             get(),
@@ -560,7 +560,7 @@ class Garbage(RawTestCase):
         await self.expect_service()
 
     async def test_hello_cut_short(self) -> None:
-        """A ClientHello cut anywhere, or with any of its first bytes changed, never reaches the back end."""
+        """A ClientHello that is cut, or has a changed byte, never reaches the back end."""
         self.start(client=ClientSettings(handshake_timeout=0.3))
         hello = self.hello()
         for place in (1, 5, 6, 9, 40, len(hello) - 1):
@@ -575,7 +575,7 @@ class Garbage(RawTestCase):
         await self.expect_service()
 
     async def test_request_behind_the_hello(self) -> None:
-        """A request in the clear behind a proper ClientHello is not taken for one: not one byte of it goes on."""
+        """A request in the clear behind a proper ClientHello is not one."""
         self.start(client=ClientSettings(handshake_timeout=0.5))
         for behind in (get(), record(23, get()), record(23, get(), b"\x03\x03")):
             await deferToThread(self.send_raw, self.hello() + behind)
@@ -592,7 +592,7 @@ class Slow(RawTestCase):
         return time.monotonic() - began
 
     async def test_half_handshakes(self) -> None:
-        """A handshake that stops anywhere is ended in its time: before it begins, within the hello, or after it."""
+        """A handshake that stops is ended in its time: before the hello, within it, or after it."""
         self.start(
             client=ClientSettings(
                 handshake_timeout=self.TIMEOUT, idle_timeout=600.0, head_timeout=600.0
@@ -612,7 +612,7 @@ class Slow(RawTestCase):
         self.expect_silence()
 
     async def test_refused_and_stays(self) -> None:
-        """One that goes on nevertheless is cut in its time, and nobody hears what it says."""
+        """One that goes on nevertheless is cut in its time, and its bytes are ignored."""
         self.start(
             client=ClientSettings(
                 handshake_timeout=self.TIMEOUT, idle_timeout=600.0, head_timeout=600.0
@@ -623,7 +623,7 @@ class Slow(RawTestCase):
         await self.expect_service()
 
     def time_to_be_cut(self, data: bytes) -> float:
-        """How long the proxy listens to somebody whose handshake has failed, and who goes on saying things."""
+        """Return for how long the proxy reads after a failed handshake."""
         began = time.monotonic()
         with (
             socket.create_connection(("127.0.0.1", self.proxy.port), PATIENCE) as plain,
@@ -681,7 +681,7 @@ class Slow(RawTestCase):
         await self.expect_service()
 
     async def test_idle_crowd(self) -> None:
-        """Two hundred connections that say nothing, or half a hello, keep nobody else from being served meanwhile."""
+        """Two hundred connections with half a hello or less keep no other from being served."""
         self.start(client=ClientSettings(handshake_timeout=20.0))
 
         def crowd() -> list[socket.socket]:
@@ -703,7 +703,7 @@ class Slow(RawTestCase):
 
 class FakeClock(SynchronousTestCase):
     def test_deadline(self) -> None:
-        """By the clock: the handshake has its ten seconds from the connection's beginning, whatever bytes come in between."""
+        """The handshake has ten seconds from the connection's begin, with any bytes in between."""
         clock = Clock()
         nobody: Any = SimpleNamespace(observe=lambda _: None, serve=lambda _: self.fail("served"))
         factory = ProxyFactory(nobody, Deadlines(clock))
@@ -722,7 +722,7 @@ class FakeClock(SynchronousTestCase):
 
 
 def with_names(message: Any, *names: bytes) -> Any:
-    """A ClientHello with these SNI extensions, as bytes, so that the client itself does not look at them."""
+    """Return a ClientHello with these SNI extensions, as bytes, unchecked by the client."""
     if not is_kind(message, HandshakeType.client_hello):
         return message
     others = message.extensions
@@ -739,7 +739,7 @@ class ServerName(AttackTestCase):
     )  # fmt: skip
 
     async def test_names(self) -> None:
-        """Whatever name a client asks for by SNI, it is served as itself, or the handshake ends: it decides about nothing."""
+        """With any server name a client is served as itself, or the handshake ends."""
         self.start()
         for version in VERSIONS:
             for name in self.NAMES:
@@ -787,7 +787,7 @@ class ServerName(AttackTestCase):
         self.expect_silence()
 
     async def test_other_than_host(self) -> None:
-        """A ``Host`` that is not the name of the handshake goes on as it came: one context serves all names (design, 421)."""
+        """A ``Host`` other than the handshake's name is forwarded: one context serves all names."""
         self.start()
         reply = await self.ask(
             b"GET / HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n", self.honest
@@ -799,7 +799,7 @@ class ServerName(AttackTestCase):
 
 class Faults(AttackTestCase):
     async def expect_closed(self, target: Any, name: str, failure: type[BaseException]) -> None:
-        """With a callback, or what it calls, that fails, nobody gets through in any version, and then everybody does again."""
+        """With a failing callback no client is served in any version, and later each is again."""
 
         def fail(*_: object, **__: object) -> Any:
             raise failure("injected")
@@ -816,7 +816,7 @@ class Faults(AttackTestCase):
         self.expect_silence()
 
     async def test_door(self) -> None:
-        """A certificate that cannot be made a value of, for whatever reason, is answered 401, and there is no log of it."""
+        """A certificate that cannot become a value is answered 401, without a log of it."""
         self.start()
         for failure in (ValueError, MemoryError, RecursionError, NotImplementedError):
 
@@ -835,7 +835,7 @@ class Faults(AttackTestCase):
         await self.expect_service()
 
     async def test_everywhere(self) -> None:
-        """A failure in whatever is called on the way from handshake to header costs the back end not one byte (invariant L3)."""
+        """A failure on the way from handshake to header sends nothing to the back end (L3)."""
         self.start()
         for target, name in (
             ("x509proxy.transport.tls_context", "_read"),
@@ -903,7 +903,7 @@ class Faults(AttackTestCase):
 
 class Records(AttackTestCase):
     async def test_one_byte_each(self) -> None:
-        """A request in records of one byte each, and a handshake likewise, is one request of one client."""
+        """A request, and a handshake, in records of one byte is one request of one client."""
         self.start()
         found = pair()
 
@@ -929,7 +929,7 @@ class Records(AttackTestCase):
             await self.expect_identity(attack, found.der)
 
     async def test_empty_records(self) -> None:
-        """Records without content between the parts of a request are nothing, and a flood of them is ended."""
+        """Empty records in a request are nothing, and a flood of them is ended."""
         self.start()
 
         def sprinkle(count: int) -> Callable[[Any], None]:
@@ -995,7 +995,7 @@ class Records(AttackTestCase):
         await self.expect_service()
 
     async def test_damaged_record(self) -> None:
-        """A record that was changed on its way ends the connection, and what was said before it is not served half."""
+        """A changed record ends the connection, and no half of a request is served."""
         self.start()
 
         def damage(connection: Any) -> None:
@@ -1010,7 +1010,7 @@ class Records(AttackTestCase):
 
 class Held(SynchronousTestCase):
     def test_small_pieces(self) -> None:
-        """A body that comes two bytes at a time is held in about its size: 64 KiB for each connection, not 1.4 MB (invariant L7)."""
+        """A body of two bytes at a time takes 64 KiB for each connection, not 1.4 MB (L7)."""
         serves: Any = SimpleNamespace(
             observe=lambda _: None, serve=lambda request: request.accept(lambda: None)
         )
@@ -1031,7 +1031,7 @@ CLOSE_NOTIFY = bytearray(b"\x01\x00")
 
 class CloseNotify(AttackTestCase):
     async def test_before_the_request(self) -> None:
-        """What comes after a client's ``close_notify`` is not heard."""
+        """Bytes after a client's ``close_notify`` are ignored."""
         self.start()
 
         def close_first(connection: Any) -> None:
@@ -1047,7 +1047,7 @@ class CloseNotify(AttackTestCase):
         await self.expect_service()
 
     async def test_within_the_request(self) -> None:
-        """A request that is cut short by ``close_notify`` is none, its body announced or its head half there."""
+        """A request cut short by ``close_notify`` is none, in its head or in its body."""
         self.start()
 
         def close_within(said: bytes) -> Callable[[Any], None]:
@@ -1068,7 +1068,7 @@ class CloseNotify(AttackTestCase):
         await self.expect_service()
 
     async def test_behind_the_request(self) -> None:
-        """A whole request with ``close_notify`` right behind it costs nobody anything: at most one request goes on."""
+        """A whole request with ``close_notify`` behind it is served at most once."""
         self.start()
 
         def close_behind(connection: Any) -> None:
@@ -1084,7 +1084,7 @@ class CloseNotify(AttackTestCase):
         await self.expect_service()
 
     async def test_cut(self) -> None:
-        """A connection reset right after the handshake, or after the request, leaves nothing behind."""
+        """A connection reset after the handshake, or after the request, leaves nothing behind."""
         self.start()
 
         def reset(said: bytes) -> Callable[[Any], None]:

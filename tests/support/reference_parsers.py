@@ -62,7 +62,7 @@ class CertificateUsage:
 
     @property
     def core(self) -> tuple[bytes, bytes, bytes]:
-        """What everybody must agree on, beside the header fields."""
+        """The fields that all readers must agree on, beside the header fields."""
         return self.method, self.target, self.body
 
     def named(self, name: bytes) -> list[bytes]:
@@ -128,7 +128,7 @@ def _by_h11(data: bytes) -> Reading:
 
 
 class _Collector:
-    """What httptools calls back."""
+    """The callbacks of httptools."""
 
     def __init__(self) -> None:
         self.seen: list[CertificateUsage] = []
@@ -204,7 +204,7 @@ class _Handler(WSGIRequestHandler):
         self.requestline = self.request_version = self.command = ""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nobody reads it."""
+        """Ignore the log."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         raise HttpError(f"{code} {message}")
@@ -433,7 +433,7 @@ def _head_faults(data: bytes, name: bytes, expected: Sequence[bytes]) -> Iterato
 
 @attrs.frozen
 class Answer:
-    """One answer as somebody else understands it; names in lower case."""
+    """One response as a parser reads it; names in lower case."""
 
     status: int
     reason: bytes
@@ -557,7 +557,7 @@ def _until_close(head: Answer) -> bool:
 def _size_by_httptools(
     data: bytes, parser: Any, collector: _AnswerCollector, *, alone: bool
 ) -> int:
-    """How many bytes the first message has. ``alone``: its head is all there is of it."""
+    """Return the size of the first message. ``alone``: it consists of its head."""
     end = data.find(b"\r\n\r\n") + 4
     place = len(data) if end < 4 else end
     try:
@@ -571,7 +571,7 @@ def _size_by_httptools(
 
 
 class _Socket:
-    """What ``http.client`` needs of a socket: one file, shared by all answers."""
+    """The part of a socket that ``http.client`` uses: one file, shared by all responses."""
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file = file
