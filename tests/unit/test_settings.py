@@ -62,7 +62,7 @@ def numbers(table: type[Any]) -> list[str]:
 
 class Numbers(SynchronousTestCase):
     def test_bounded(self) -> None:
-        """No number can be switched off: zero, less than zero, infinity and no number at all are refused (invariant L7)."""
+        """No number can be switched off: zero, less, infinity and NaN are rejected (L7)."""
         for table in TABLES:
             for name in numbers(table):
                 for number in (0, -1, math.inf, -math.inf, math.nan):
@@ -176,13 +176,13 @@ class Toml(SynchronousTestCase):
         self.assertEqual(1.5, found.client.head_timeout)
 
     def test_lists(self) -> None:
-        """What can be repeated is a list."""
+        """A repeatable key is a list."""
         self.assertEqual(
             ("http://a", "http://b"), self.read(backend=["http://a", "http://b"]).backend
         )
 
     def test_back_ends(self) -> None:
-        """What is said of back ends that fail is read.
+        """The keys about failing back ends are read.
 
         Sentences name the key, but not a path, which may hold another.
         """
@@ -368,7 +368,7 @@ class BackendUrl(SynchronousTestCase):
 
     @given(st.text(alphabet="htps:/[]@?#.%aB1- \u00e9\n", max_size=20) | st.text())
     def test_reads_or_refuses(self, url: str) -> None:
-        """Whatever the text, it is a back end or a sentence, and a back end reads back as itself."""
+        """Each text is a back end or a sentence, and a back end reads back as itself."""
         for text in (url, "http://" + url, "unix:" + url):
             try:
                 found = Backend.parse(text)

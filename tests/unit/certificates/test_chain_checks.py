@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.certificates.chain_checks`: certificates that cannot do what they are there for."""
+"""Promises of :mod:`x509proxy.certificates.chain_checks`: unusable certificates are named."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Server(SynchronousTestCase):
         self.assertTrue(sentence.startswith("has an ML-DSA key"), sentence)
 
     def test_foreign_chain(self) -> None:
-        """A chain that does not belong to it, be it by name, by signature or in another order."""
+        """A chain that is not the certificate's, by name, by signature or by order."""
         for chain, place in (
             ((INTERMEDIATE,), 2),
             ((STRANGER,), 2),
@@ -82,7 +82,7 @@ class Authorities(SynchronousTestCase):
         self.assertEqual([], self.problems(INTERMEDIATE, ISSUER))
 
     def test_leaf(self) -> None:
-        """A certificate that is no authority's makes nobody else trusted."""
+        """A certificate that is no authority's makes no client trusted."""
         for certificate, name in (
             (LEAF, "localhost"),
             (plain(), "issuer"),

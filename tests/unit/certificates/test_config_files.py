@@ -107,7 +107,7 @@ class Reading(FilesTestCase):
 
 class Private(FilesTestCase):
     def test_swapped(self) -> None:
-        """The check is about the file that was read, even if the path leads to another one by then."""
+        """The check is about the file that was read, even if the path leads elsewhere by then."""
         source = ConfigFile.read(self.write(b"old", 0o644), "private-key")
         self.write(b"new", 0o600)
         error = self.assertRaises(SettingsError, source.require_private)

@@ -47,7 +47,7 @@ class SourceTests(FileTestCase):
         self.assertEqual("private-key: …", text)
 
     def test_name_in_place_of_a_path(self) -> None:
-        """Whoever gives the name where its file belongs does not find it in the error."""
+        """A name in place of its file is not repeated by the error."""
         error = self.assertRaises(SettingsError, read_header_names, str(self.folder / NAME))
         self.assertNotIn(NAME, str(error))
         self.assert_sentence(error, f"header-file: {self.folder}/…: cannot be read")
@@ -118,7 +118,7 @@ class ReadIdentityTests(FileTestCase):
             self.assert_sentence(self.refusal(path, key), f"certificate: {path}: found {found}")
 
     def test_cut_off(self) -> None:
-        """A block that is cut off at either end is not passed over: the chain would be short, and nobody would know."""
+        """A block that is cut off at either end is an error: the chain would be short."""
         key = self.write(pem(KEY), name="key.pem")
         leaf, issuer = pem(LEAF), pem(ISSUER)
         end, begin = leaf.index(b"-----END"), leaf.index(b"\n")
@@ -143,7 +143,7 @@ class ReadIdentityTests(FileTestCase):
         self.assertEqual(LEAF, read_identity(self.write(old), key).certificate)
 
     def test_no_key(self) -> None:
-        """Without a key in the certificate's file one is told of the option, and not to close a public file."""
+        """Without a key in the certificate's file the error names the option."""
         path = self.write(pem(LEAF), 0o644)
         error = self.refusal(path, None)
         self.assert_sentence(
@@ -151,7 +151,7 @@ class ReadIdentityTests(FileTestCase):
         )
 
     def test_two_keys(self) -> None:
-        """Nobody has to guess which of two keys is meant."""
+        """Two keys in a file are an error: either could be meant."""
         key = self.write(pem(KEY, OTHER_KEY), name="key.pem")
         self.assert_sentence(
             self.refusal(self.write(pem(LEAF)), key),
@@ -196,7 +196,7 @@ class ReadIdentityTests(FileTestCase):
             )
 
     def test_broken_key(self) -> None:
-        """What is no key inside its armour is refused."""
+        """Other bytes within the armour of a key are an error."""
         key = self.write(
             b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", name="key.pem"
         )
@@ -205,7 +205,7 @@ class ReadIdentityTests(FileTestCase):
         )
 
     def test_unfit_key(self) -> None:
-        """Keys that TLS cannot sign with, or that OpenSSL finds too short, are refused before it does."""
+        """Keys that TLS cannot sign with, or that OpenSSL finds too short, are errors."""
         certificate = self.write(pem(LEAF))
         key = self.write(key_pem(x25519.X25519PrivateKey.generate()), name="key.pem")
         self.assert_sentence(
@@ -224,7 +224,7 @@ class ReadIdentityTests(FileTestCase):
             )
 
     def test_rsa_pss(self) -> None:
-        """A certificate for RSA-PSS alone is named: OpenSSL would say that no certificate was assigned."""
+        """A certificate for RSA-PSS alone is named, with a clearer reason than OpenSSL's."""
         key = rsa.generate_private_key(65537, 2048)
         numbers = key.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
         algorithm = tlv(0x30, oid("1.2.840.113549.1.1.10"))
@@ -337,7 +337,7 @@ class ReadAuthoritiesTests(FileTestCase):
 
 
 def crl_for(key: ec.EllipticCurvePrivateKey, number: int) -> x509.CertificateRevocationList:
-    """A revocation list with a number."""
+    """Make a revocation list with a number."""
     now = datetime.now(UTC)
     builder = x509.CertificateRevocationListBuilder(x509.Name([]), now, now + timedelta(days=1))
     return builder.add_extension(x509.CRLNumber(number), critical=False).sign(key, hashes.SHA256())
@@ -408,7 +408,7 @@ class ReadHeaderNameTests(FileTestCase):
         self.assertNotIn(NAME, str(error))
 
     def test_odd_bytes(self) -> None:
-        """Whatever a file holds, the answer is a sentence."""
+        """Each content of a file gives a sentence."""
         for data in (
             b"\xff\xfe" + NAME.encode("utf-16-le"),
             b"\xef\xbb\xbf" + NAME.encode(),
@@ -452,7 +452,7 @@ class CheckHeaderNameTests(FileTestCase):
             )
 
     def test_published(self) -> None:
-        """A name from public documentation is known to attackers: it is refused in every spelling, and so is its random part."""
+        """A published name is rejected in every spelling, and so is its random part."""
         for part in (
             # connect2id.com: guide "TLS proxy", release 8.1; FAPI checklist of version 9.
             "alaeLuL8geiqu3OhOg1Mafa4Ecu9ahsh",
@@ -495,7 +495,7 @@ class CheckHeaderNameTests(FileTestCase):
     @settings(deadline=None)
     @given(st.integers())
     def test_new_names_are_good(self, _: int) -> None:
-        """What we make we accept; two are never the same."""
+        """A new name is accepted, and no two are the same."""
         name = new_header_name()
         self.assertEqual(check_header_name(name, "header"), name.encode())
         self.assertRegex(name, r"\ASec-Client-X509-Cert-[A-Za-z0-9]{32}\Z")

@@ -45,7 +45,7 @@ class Choice(SynchronousTestCase):
         )
 
     def test_any_other(self) -> None:
-        """A name that nobody has, an odd one and none at all get the first certificate."""
+        """An unknown name, an odd one and none at all get the first certificate."""
         odd = [
             b"x.b.example",
             b"b",
@@ -95,7 +95,7 @@ class Choice(SynchronousTestCase):
 
     @given(st.binary(max_size=300))
     def test_never_raises(self, name: bytes) -> None:
-        """Whatever a client asks for, it gets a certificate that there is."""
+        """Each name gets one of the certificates."""
         self.assertIn(
             ServerNames.of([certificate("a.example"), certificate("*.b.example")]).place(name),
             (0, 1),
@@ -127,7 +127,7 @@ class Refusals(SynchronousTestCase):
         )
 
     def test_none(self) -> None:
-        """A further certificate without a DNS name is one that nobody could get."""
+        """A further certificate without a DNS name is one that no client could get."""
         sentence = "certificates[0].certificate: found no DNS name in it, expected one or more (subjectAltName)"
         for nameless in (certificate(), samples.certificate()):
             self.assertEqual(sentence, self.refusal(certificate("a.example"), nameless))

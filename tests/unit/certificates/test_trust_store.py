@@ -44,7 +44,7 @@ class TrustedTests(FileTestCase):
 
 class Reading(TrustedTests):
     def test_nothing(self) -> None:
-        """Without authorities nobody is trusted, and nothing is read."""
+        """Without authorities no client is trusted, and nothing is read."""
         self.assertEqual(EMPTY, read_trusted(ProxySettings()))
 
     def test_authorities(self) -> None:
@@ -77,7 +77,7 @@ class Reading(TrustedTests):
 
 class Refusals(TrustedTests):
     def test_unreadable(self) -> None:
-        """A file without a list, or with a broken one behind a good one, is an error that names it."""
+        """A file without a list, or with a broken one, is an error that names it."""
         expected = "expected one or more in PEM, or one in DER"
         none, cut = (
             f"no revocation list that can be read, {expected}",
@@ -107,7 +107,7 @@ class Refusals(TrustedTests):
         )
 
     def test_issuer(self) -> None:
-        """A list by nobody in the bundle is an error, whatever stands before it.
+        """A list of an authority that is not in the bundle is an error, at any place.
 
         Its name is shown, unless it is ours.
         """
@@ -157,7 +157,7 @@ class Refusals(TrustedTests):
         )
 
     def usage(self, sign_lists: bool) -> bytes:
-        """The authority's certificate with a key usage."""
+        """Make the authority's certificate with a key usage."""
         old = CA.certificate
         times = old.not_valid_before_utc, old.not_valid_after_utc
         builder = x509.CertificateBuilder(
@@ -171,7 +171,7 @@ class Refusals(TrustedTests):
         )
 
     def test_key_usage(self) -> None:
-        """An authority whose key usage does not allow lists is found at the start, not by its clients."""
+        """An authority whose key usage forbids lists is found at the start."""
         crl = crl_pem(make_crl(CA))
         sentence = "crl: FILE: found a list of an authority whose key usage does not allow it (cRLSign, RFC 5280 section 4.2.1.3)"
         self.assertEqual(
@@ -239,7 +239,7 @@ class Warnings(TrustedTests):
             self.expect([*crls[::order], make_crl(OTHER, now=NOW)])
 
     def test_without_an_end(self) -> None:
-        """A list that does not say when the next one comes does not expire (RFC 5280 section 5.1.2.5 forbids it)."""
+        """A list without a next update does not expire (RFC 5280 section 5.1.2.5 forbids it)."""
         der = samples.with_part(make_crl(CA, now=NOW).public_bytes(Encoding.DER), 4, b"")
         self.expect(
             [x509.load_der_x509_crl(der), make_crl(OTHER, now=NOW, days=(0, 9999))],

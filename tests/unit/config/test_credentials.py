@@ -57,7 +57,7 @@ class Originals(SynchronousTestCase):
         self.assertEqual((self.settings("key"), ()), as_in_unit(self.settings("key")))
 
     def test_drop_ins(self) -> None:
-        """Drop-ins add to the unit, in the order of their names, and an empty assignment takes all back; the first unit file wins."""
+        """Drop-ins add to the unit in order; an empty value resets; the first file wins."""
         self.unit("[Service]\nLoadCredential=key:/never\n", at=1)
         self.unit("[Service]\nLoadCredential=\\\nkey:/first\n")
         self.assertEqual("/first", as_in_unit(self.settings("key"))[0].private_key)

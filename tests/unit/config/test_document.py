@@ -87,7 +87,7 @@ client-certificate = "none"
         return self.write(text, 0o600, "proxy.toml")
 
     def test_no_echo(self) -> None:
-        """A mistake in a key is reported once, not again as a contradiction of the value in its place."""
+        """A mistake in a key is reported once, and not again as a contradiction."""
         self.assertEqual(
             [
                 "FILE: line 1: upstream.retry-delay: found '31', expected a number of seconds without quotes and unit, such as 31"
@@ -203,7 +203,7 @@ class Hints(DocumentTests):
 
 class Offers(DocumentTests):
     def test_missing(self) -> None:
-        """A key that a table must have is asked for by its dotted name, with an example or the choice."""
+        """A missing key is named in full, with an example or the choice."""
         for text, sentence in (
             (
                 "[[listeners]]",
@@ -261,7 +261,7 @@ class Offers(DocumentTests):
         )
 
     def test_above_the_tables(self) -> None:
-        """A key of a table that stands on the first level belongs below the table, or one of the tables, that has it."""
+        """A key on the first level that belongs to a table gets the table's name."""
         for key, expected in (
             ("allowed-hosts", "it below [admin] or it below [client]"),
             ("min-body-rate", "it below [client]"),

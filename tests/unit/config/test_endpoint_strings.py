@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.endpoint_strings`: each mistake in a description is found before anything is listened at."""
+"""Promises of :mod:`x509proxy.config.endpoint_strings`: mistakes are found before the start."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Sentences(SynchronousTestCase):
         return sentence
 
     def test_good(self) -> None:
-        """What Twisted understands, and what its plug-ins have to judge, is taken."""
+        """Descriptions that Twisted and its plug-ins take are taken."""
         for text in (*GOOD, *FOREIGN):
             check_places(ProxySettings(listen=(text,)))
 
@@ -115,7 +115,7 @@ class Sentences(SynchronousTestCase):
         )
 
     def test_files(self) -> None:
-        """What is there and no socket cannot become one; ``~`` is no shell's here."""
+        """An existing file that is no socket is an error; ``~`` is not expanded."""
         folder = Path(self.mktemp())
         folder.mkdir()
         file = folder / "file"
@@ -128,7 +128,7 @@ class Sentences(SynchronousTestCase):
         check_places(ProxySettings(listen=("unix:/dev/log",)))
 
     def test_zones(self) -> None:
-        """The zone of a link-local address is a network interface of this host, by name or number."""
+        """The zone of a link-local address is a network interface here, by name or number."""
         for zone in ("nowhere0", "4000000000", "99999999999999999999"):
             found = f"with the zone {zone!r}, which is no network interface here"
             text = rf"tcp6:1:interface=fe80\:\:1%{zone}"
@@ -202,7 +202,7 @@ class Sentences(SynchronousTestCase):
         )
 
     def test_apart(self) -> None:
-        """What does not meet may be the same in part: other ports, families or addresses, and any port of the system's choice."""
+        """Other ports, families or addresses do not meet, nor ports of the system's choice."""
         for one, other in (
             ("tcp:1", "tcp:2"), ("tcp:0", "tcp:0"), ("tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.2"),
             ("tcp:1", r"tcp6:1:interface=\:\:1"), ("unix:/a", "unix:/b"), ("systemd:INET:0", "systemd:INET:1"),
@@ -237,7 +237,7 @@ class Sentences(SynchronousTestCase):
 
 
 class AsTwisted(SynchronousTestCase):
-    """What is good here, Twisted's own parser takes too, and for the same."""
+    """Twisted's parser takes each good description too, for the same endpoint."""
 
     def where(self, text: str) -> Any:
         reactor: Any = MemoryReactorClock()
@@ -259,7 +259,7 @@ class AsTwisted(SynchronousTestCase):
     @example("tcp:1:interface=127.0.0.1:backlog=5")
     @given(st.text(alphabet="tcpunix6:=\\/01 interfacebacklogmode", max_size=24))
     def test_any(self, rest: str) -> None:
-        """Whatever is taken for one of the common kinds, Twisted takes."""
+        """Twisted takes each description of the common kinds that is taken here."""
         for text in (rest, f"tcp:1:{rest}", f"tcp6:{rest}", f"unix:/a:{rest}"):
             try:
                 found = Description.parse(text)
@@ -273,7 +273,7 @@ class AsTwisted(SynchronousTestCase):
         | st.sampled_from(["/a:660", "/a:mode=660", "address=/a", "/a=b:600", r"/a\:600"])
     )
     def test_mode(self, rest: str) -> None:
-        """A unix socket that has no mode gets ours, and one that has keeps it: whoever reads the description finds one mode."""
+        """A unix socket without a mode gets the default, and one with a mode keeps it."""
         try:
             before = Description.parse(f"unix:{rest}").arguments
         except EndpointSyntaxError:
@@ -284,7 +284,7 @@ class AsTwisted(SynchronousTestCase):
 
 class Together(SynchronousTestCase):
     def test_described(self) -> None:
-        """What Twisted has taken apart is put together again, so that it reads the same."""
+        """Twisted's parsed description is put together again, so that it reads the same."""
         for text in (r"tcp:1:interface=\:\:1", r"unix:/a\:b:mode=660", "tcp:1", r"unix:/a\\b"):
             found = Description.parse(text)
             kind = text.partition(":")[0]

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.file_paths`: what is read, and where the access log may lie."""
+"""Promises of :mod:`x509proxy.config.file_paths`: the files that are read, and the log's place."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Apart(FileTestCase):
         return str(error).replace(log, "LOG")
 
     def test_read_files(self) -> None:
-        """The log is none of the files that are read: its lines would be appended to the private key."""
+        """The log is no file that is read: its lines would be appended to the private key."""
         key = self.write("key", name="server.key")
         found = "access-log: LOG: found the file of private-key, expected one of its own"
         self.assertEqual(found, self.refusal(key, private_key=key))
@@ -72,7 +72,7 @@ class Apart(FileTestCase):
         self.assertIn("found the file of the configuration, expected", self.refusal(path, path))
 
     def test_other_names(self) -> None:
-        """A link does not hide a file, be it soft or hard, nor does a detour."""
+        """A link, soft or hard, or a detour does not hide a file."""
         key = self.write("key", name="server.key")
         soft, hard = self.folder / "soft.log", self.folder / "hard.log"
         soft.symlink_to("server.key")
@@ -111,7 +111,7 @@ class LogPlace(FileTestCase):
         return str(error).replace(str(self.folder), "FOLDER")
 
     def test_good(self) -> None:
-        """What can be opened is good, and is not made by asking."""
+        """A file that can be opened is good, and the check does not create it."""
         for path in (
             None,
             "-",
@@ -138,7 +138,7 @@ class LogPlace(FileTestCase):
         self.assertNotIn(NAME, self.refusal(f"/nowhere/{NAME}/access.log"))
 
     def test_kinds(self) -> None:
-        """What lines cannot be appended to is no log: a pipe, a socket, links in a loop.
+        """A pipe without a reader, a socket, or a loop of links is no log.
 
         Nor is the listener's own socket.
         """
@@ -158,7 +158,7 @@ class LogPlace(FileTestCase):
             self.assertEqual(sentence, str(self.assertRaises(SettingsError, open_log, path)))
 
     def test_dangling(self) -> None:
-        """A link without a file becomes the file, if its folder is there: at the start and in a check."""
+        """A link without a file becomes the file, if its folder exists, in a check too."""
         folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
         good, bad = folder / "good", folder / "bad"
@@ -183,7 +183,7 @@ class LogPlace(FileTestCase):
         check_log_apart(ProxySettings(listen=("unix:",), access_log="/a"), None)
 
     def test_rights(self) -> None:
-        """Whoever checks has to have the right to write there."""
+        """The user who checks needs the right to write there."""
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
         path = self.write("", 0o444, "old.log")

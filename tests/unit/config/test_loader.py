@@ -129,7 +129,7 @@ class LoadSettingsTests(TomlTestCase):
         self.assertEqual(self.load('crl = "a.crl"').crl, (f"{folder}/a.crl",))
 
     def test_depth(self) -> None:
-        """How far a chain is followed has bounds."""
+        """The depth of a chain has bounds."""
         self.assertEqual(self.load("ca-depth = 10").ca_depth, 10)
         self.assertEqual(
             self.mistake("ca-depth = 11"), "FILE: ca-depth: found 11, expected 1 to 10"
@@ -155,7 +155,7 @@ class LoadSettingsTests(TomlTestCase):
         self.assertEqual(str(error), "config: none.toml: cannot be read: No such file or directory")
 
     def test_syntax(self) -> None:
-        """What is no TOML is shown by file and line."""
+        """A syntax error of TOML has file and line."""
         self.assertEqual(
             self.refusal("demo = true\nlisten tcp"),
             "FILE: line 2: Expected '=' after a key in a key/value pair, expected TOML",
@@ -166,7 +166,7 @@ class LoadSettingsTests(TomlTestCase):
         self.assertIn("FILE: line 3: Invalid value", self.refusal("\n\nca = "))
 
     def test_hardly_text(self) -> None:
-        """Whatever else may be in a file, the answer is a sentence."""
+        """Each content of a file gives a sentence."""
         self.assertEqual(
             self.refusal(b"demo = true\n# \xff"),
             "FILE: line 2: found bytes that are not UTF-8, expected TOML",
@@ -309,7 +309,7 @@ class OverrideTests(FileTestCase):
         return str(self.assertRaises(SettingsError, override, ProxySettings(), changes))
 
     def test_command_line_wins(self) -> None:
-        """What is given replaces, the rest stays."""
+        """Given values replace, the others stay."""
         before = ProxySettings(
             backend=("http://a",),
             trust=Trust.CA,
@@ -410,7 +410,7 @@ class LoadConfigurationTests(FileTestCase):
     def load(
         self, now: float | None = None, upstream: UpstreamSettings | None = None, **changes: object
     ) -> Configuration:
-        """The good settings with some changed; ``None`` takes one away."""
+        """Return the good settings with changes; ``None`` removes one."""
         told = {name: value for name, value in (self.good | changes).items() if value is not None}
         base = ProxySettings(upstream=upstream or UpstreamSettings(), listen=("tcp:1",))
         return load_configuration(override(base, told), now)
@@ -453,7 +453,7 @@ class LoadConfigurationTests(FileTestCase):
         self.assertEqual(self.load(certificate=both, private_key=None).identity.certificate, LEAF)
 
     def test_missing(self) -> None:
-        """What cannot be left out is asked for."""
+        """Each required key is asked for."""
         self.assertIn(
             "certificate: found none, expected a PEM file", self.refusal(certificate=None)
         )
@@ -466,7 +466,7 @@ class LoadConfigurationTests(FileTestCase):
         self.assertIn("backend: found 'ftp://x'", self.refusal(backend=("http://a", "ftp://x")))
 
     def test_backend_that_cannot_be_verified(self) -> None:
-        """A host's name that no certificate has is one for http alone: with https the start would fail, after a good check."""
+        """A host's name that no certificate has is an error with https."""
         for host in ("-a.example", "a_b.example", "xn--a.example"):
             self.assertIn(
                 f"backend: found '{host}' with https", self.refusal(backend=(f"https://{host}",))
@@ -548,7 +548,7 @@ class LoadConfigurationTests(FileTestCase):
             self.assertEqual((found.trusted, found.warnings), (TrustStore((ISSUER,)), ()))
 
     def test_useless_authorities(self) -> None:
-        """Whoever names authorities and passes on everything all the same is told so."""
+        """Authorities that decide nothing are worth a warning."""
         found = self.load(ca=self.bundle)
         self.assertEqual(found.trusted, TrustStore((ISSUER,)))
         self.assertEqual(
@@ -557,7 +557,7 @@ class LoadConfigurationTests(FileTestCase):
         )
 
     def test_warns_of_authorities(self) -> None:
-        """An authority that makes nobody trusted, or is out of date, is warned of where authorities decide."""
+        """An authority that makes no client trusted, or is out of date, is worth a warning."""
         leaf = self.write(pem(LEAF), name="leaf.pem")
         for trust in ("ca", "either"):
             (warning,) = self.load(trust=trust, ca=leaf).warnings
@@ -592,7 +592,7 @@ class LoadConfigurationTests(FileTestCase):
         )
 
     def crl(self, days: int = 1) -> str:
-        """A file with the issuer's revocation list, for so many days from now."""
+        """Write a file with the issuer's revocation list, for so many days from now."""
         end = datetime.now(UTC) + timedelta(days=days)
         builder = x509.CertificateRevocationListBuilder(
             ISSUER.subject, end - timedelta(days=30), end
@@ -628,7 +628,7 @@ class LoadConfigurationTests(FileTestCase):
         self.assertRegex(warning, r"\Acrl: the list of 'CN=issuer' expired at 20")
 
     def further(self, *made: SelfSigned) -> ProxySettings:
-        """The good settings with further certificates."""
+        """Return the good settings with further certificates."""
         tables = [
             {"certificate": self.write(one.certificate_pem + one.key_pem, name=f"{at}.pem")}
             for at, one in enumerate(made)
@@ -647,7 +647,7 @@ class LoadConfigurationTests(FileTestCase):
         self.assertRegex(warning, r"\Acertificates\[1\]\.certificate: expires soon, at ")
 
     def test_further_problems(self) -> None:
-        """A name that is there twice, or none, is an error when all is checked, not only at the start."""
+        """A name that is there twice, or none, is an error in the check, not only at the start."""
         a, nameless = (
             make_self_signed(KeyKind.EC, name, server=True) for name in ("a.example", "192.0.2.1")
         )

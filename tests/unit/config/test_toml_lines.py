@@ -44,7 +44,7 @@ z = 1
 
 class Places(SynchronousTestCase):
     def test_lines(self) -> None:
-        """Each key has its line, whatever stands before it: comments, strings over several lines, lists, tables."""
+        """Each key has its line, behind comments, long strings, lists and tables."""
         tomllib.loads(TEXT)
         lines = Lines(TEXT)
         for key, line in (

@@ -82,11 +82,11 @@ class Advice(FileTestCase):
         return load_configuration(found)
 
     def test_nothing(self) -> None:
-        """Whoever has thought of everything hears nothing."""
+        """A complete configuration has no note."""
         self.assertEqual([], self.advice())
 
     def test_used_elsewhere(self) -> None:
-        """A secret name that also stands where it is logged, in whatever spelling, is worth a sentence, without the name."""
+        """A secret name that also stands where it is logged is worth a note, without the name."""
         for key, value in (
             ("access_log", f"/var/log/{self.name}.log"),
             ("backend", [f"http://127.0.0.1/{self.name.lower()}"]),
@@ -101,7 +101,7 @@ class Advice(FileTestCase):
             self.assertNotIn(self.name.lower(), sentence.lower())
 
     def test_public_names(self) -> None:
-        """A name that everybody knows, sent over a network to a server that cannot tell who sends it."""
+        """A public name that is sent over a network to a server is worth a note."""
         known: dict[str, Any] = {"preset": "rfc9440", "header_file": None}
         far = "https://192.0.2.1"
         (sentence,) = self.advice(
@@ -117,7 +117,7 @@ class Advice(FileTestCase):
         self.assertEqual([], self.advice(backend=[far]))
 
     def test_larger_than_the_server(self) -> None:
-        """Heads that this proxy takes and the server does not are counted with the certificate, if the limit is known."""
+        """Heads that this proxy takes and the server does not are worth a note."""
         (sentence,) = self.advice(client={"max-head-bytes": 8192})
         # 2732 bytes of base64, 52 of the armour, 53 of the name, 4 of the rest.
         self.assertIn("a head may have 11033 bytes, and this server takes 8192", sentence)
@@ -125,7 +125,7 @@ class Advice(FileTestCase):
         self.assertEqual([], self.advice(client={"max-head-bytes": 8192}, preset="aspnet"))
 
     def too_large(self, preset: str, **settings: Any) -> str:
-        """The key types that ``check`` warns of, with the rest of the sentence."""
+        """Return the key types that ``check`` warns of, with the rest of the sentence."""
         header = self.header if preset in ("connect2id", "tomcat-sslvalve") else None
         needed = {"max_certificate_bytes": 8192, "header_file": header, "preset": preset}
         told = self.advice(**{**needed, **settings})
@@ -137,7 +137,7 @@ class Advice(FileTestCase):
         return "".join(found)
 
     def test_ml_dsa_larger_than_the_server(self) -> None:
-        """The key types whose certificates do not fit into a server's head are named, with that server's setting."""
+        """Key types whose certificates do not fit into a server's head are named."""
         for preset, types, setting in (
             ("connect2id", "ml-dsa-87", "8192 bytes unless maxHttpRequestHeaderSize is"),
             (
@@ -155,7 +155,7 @@ class Advice(FileTestCase):
             self.assertIn("docs/post-quantum.rst", sentence)
 
     def test_ml_dsa_that_fits(self) -> None:
-        """Nothing is said where they fit, where no limit is known, and of types that are not allowed or too large anyway."""
+        """There is no note where they fit, where no limit is known, or where they are rejected."""
         for preset in ("oidc-provider", "aspnet", "keycloak-rfc9440", "rfc9440"):
             self.assertEqual("", self.too_large(preset), preset)
         self.assertEqual("", self.too_large("connect2id", key_types=["ec", "ml-dsa-65"]))
@@ -166,7 +166,7 @@ class Advice(FileTestCase):
         self.assertIn("ml-dsa-87 need", self.too_large("connect2id", headers=[literal]))
 
     def test_ignored_usage(self) -> None:
-        """That servers can act as clients is said at each start, and so is a setting that decides nothing."""
+        """Each start warns of servers that can act as clients, and of an idle setting."""
         (sentence,) = self.warnings(usage="ignore")
         self.assertIn("usage: ignore decides nothing without ca", sentence)
         made = pair(subject="CN=authority", ca=True)
@@ -180,7 +180,7 @@ class Advice(FileTestCase):
         )
 
     def test_ml_dsa_server(self) -> None:
-        """A server's certificate with an ML-DSA key shuts out most clients of today, so each start warns of it."""
+        """A server's certificate with an ML-DSA key shuts out most clients, so each start warns."""
         made = make_self_signed(KeyKind.ML_DSA_65, "localhost", server=True)
         path = self.write(made.certificate_pem + made.key_pem, name="ml-dsa.pem")
         (sentence,) = self.warnings(certificate=path)
@@ -198,7 +198,7 @@ class Advice(FileTestCase):
         self.assertEqual([], self.advice(admin={"listen": "tcp:9443:interface=127.0.0.1"}))
 
     def test_hopeless_rules(self) -> None:
-        """A rule that wants a certificate where no listener asks for one answers everybody 401, so each start warns of it."""
+        """A rule that needs a certificate that no listener asks for is worth a warning."""
         rules = [
             {"path": "/token", "client-certificate": "required"},
             {"path": "/a", "client-certificate": "optional"},
@@ -223,7 +223,7 @@ class Advice(FileTestCase):
         self.assertEqual([], self.warnings(rules=rules))
 
     def test_hopeless_tokens(self) -> None:
-        """So it does for a rule that needs bound tokens: without a certificate none of them fits."""
+        """So is a rule that needs bound tokens: without a certificate none of them fits."""
         settings = {"tokens": {"level": "unverified"}, "client_certificate": "none"}
         rules = [{"path": "/api", "token": "bound"}, {"path": "/b", "token": "when-bound"}]
         found, level = self.warnings(rules=rules, **settings)
@@ -234,7 +234,7 @@ class Advice(FileTestCase):
         self.assertTrue(level.startswith("tokens.level: "), level)
 
     def test_tokens(self) -> None:
-        """Each start warns that unverified tokens are safe behind a back end that verifies them alone."""
+        """Each start warns that unverified tokens need a back end that verifies them."""
         tokens = {"level": "unverified"}
         rules = [{"path": "/api", "token": "when-bound"}]
         self.assertEqual(
@@ -262,7 +262,7 @@ class Advice(FileTestCase):
         self.assertTrue(sentence.startswith("tokens.certificate: expires soon"), sentence)
 
     def test_no_log(self) -> None:
-        """Without an access log nobody knows who was refused."""
+        """Without an access log rejections are not recorded."""
         (sentence,) = self.advice(access_log=None)
         self.assertTrue(sentence.startswith("access-log: none"), sentence)
 

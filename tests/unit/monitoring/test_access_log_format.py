@@ -24,7 +24,7 @@ def line(**changes: Any) -> str:
 
 class Line(SynchronousTestCase):
     def test_without_certificate(self) -> None:
-        """A request without a certificate is one line of plain words, ``-`` where there is nothing to say."""
+        """A request without a certificate is one line of plain words, with ``-`` for no value."""
         self.assertEqual(
             "time=2026-07-13T12:00:00.250Z request_id=00c0ffee client_address=192.0.2.7 method=POST target=/token version=HTTP/1.1 status=200 "
             "outcome=completed request_bytes=29 response_bytes=512 duration_ms=12.3 tls_version=TLSv1.3 "
@@ -34,7 +34,7 @@ class Line(SynchronousTestCase):
         )
 
     def test_with_certificate(self) -> None:
-        """A certificate is there by its thumbprint and subject, and nothing else of it (invariant L4)."""
+        """A certificate is there by its thumbprint and subject, and nothing else (invariant L4)."""
         certificate = samples.client("CN=client,O=Example")
         found = fields(line(certificate=certificate))
         self.assertEqual("SELF_SIGNED", found["verdict"])
@@ -60,7 +60,7 @@ class Escapes(SynchronousTestCase):
         self.assertEqual(written, fields(line(detail=value))["detail"])
 
     def test_plain(self) -> None:
-        """What needs no quotes has none."""
+        """A value that needs no quotes has none."""
         self.expect("/a?b+c%20d;e", "/a?b+c%20d;e")
 
     def test_quotes(self) -> None:
@@ -74,7 +74,7 @@ class Escapes(SynchronousTestCase):
         self.expect('"a\\\\b"', "a\\b")
 
     def test_line_ends(self) -> None:
-        """No line end of any alphabet leaves this room: VT, NEL and LS are escaped like LF, as octets of UTF-8."""
+        """No line end of any alphabet passes: VT, NEL and LS are escaped, as octets of UTF-8."""
         self.expect('"a\\x0d\\x0ab"', "a\r\nb")
         self.expect('"\\x0b\\xc2\\x85\\xe2\\x80\\xa8"', "\x0b\x85\u2028")
 
@@ -89,14 +89,14 @@ class Escapes(SynchronousTestCase):
 
     @given(st.text(), st.text(), st.text())
     def test_one_line_that_reads_back(self, target: str, method: str, detail: str) -> None:
-        """Whatever a client chooses, the line is printable ASCII and has the same fields in the same order."""
+        """For any client's values the line is printable ASCII with the same fields in order."""
         text = line(target=target, method=method, detail=detail)
         self.assertTrue(text.isascii() and text.isprintable(), text)
         self.assertEqual(list(fields(line())), list(fields(text)))
 
     @given(st.text(), st.text())
     def test_two_values_two_writings(self, one: str, other: str) -> None:
-        """Two different values never look the same, none and ``-`` apart: nobody hides behind another's line."""
+        """Two different values never look the same, except for none and ``-``."""
         if one != other and {one, other} != {"", "-"}:
             self.assertNotEqual(line(detail=one), line(detail=other))
 
@@ -125,7 +125,7 @@ class Json(SynchronousTestCase):
         self.assertEqual(expected, self.read())
 
     def test_with_certificate(self) -> None:
-        """A certificate is there by its verdict, thumbprint and subject, and nothing else of it (invariant L4)."""
+        """A certificate is there by verdict, thumbprint and subject alone (invariant L4)."""
         certificate = samples.client("CN=client,O=Example")
         found = self.read(certificate=certificate)
         self.assertEqual(
@@ -156,14 +156,14 @@ class Json(SynchronousTestCase):
 
     @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
     def test_one_line_that_reads_back(self, target: str, method: str, detail: str) -> None:
-        """Whatever a client chooses, the line is visible ASCII, and reads back as what it was."""
+        """For any client's values the line is visible ASCII, and reads back unchanged."""
         found = self.read(target=target, method=method, detail=detail)
         self.assertEqual(
             [target, method, detail], [found[name] for name in ("target", "method", "detail")]
         )
 
     def test_escapes(self) -> None:
-        """Quotes, line ends, terminals' escapes, DEL, and what needs two units of UTF-16 are escaped as JSON has it."""
+        """Quotes, line ends, escapes, DEL and characters beyond UTF-16 are escaped as in JSON."""
         self.assertIn(r'"a\u007f"', access_json(structs.replace(EXCHANGE, detail="a\x7f")))
         text = 'a"b\\c\r\n\x1b\x7f\u2028é😀'
         self.assertIn(

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.counters`: everything is counted once, nothing grows with an attack, and numbers can be added."""
+"""Promises of :mod:`x509proxy.monitoring.counters`: one count per event, no growth, sums."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Exchanges(SynchronousTestCase):
         self.assertEqual({}, counts.refusals)
 
     def test_others(self) -> None:
-        """What was refused or broken off counts apart, by a word for its reason, and not among the durations."""
+        """Rejected and aborted requests count apart, by a code, and not among the durations."""
         self.counters.exchange(refused())
         self.counters.exchange(
             refused(outcome=Outcome.ABORTED, status=200, code=Code.CLIENT_LEFT, backend=BACK_END)
@@ -108,7 +108,7 @@ class Bounds(SynchronousTestCase):
         )
 
     def test_another_verdict(self) -> None:
-        """A certificate that is judged otherwise since a reload keeps its count and shows its new verdict."""
+        """A certificate with another verdict since a reload keeps its count, with the new one."""
         self.counters.exchange(exchange(certificate=certificate(1)))
         self.counters.exchange(exchange(certificate=certificate(1, Verdict.TRUSTED)))
         self.assertEqual(
@@ -120,14 +120,14 @@ class Bounds(SynchronousTestCase):
         )
 
     def test_uncounted(self) -> None:
-        """While nobody looks, what is put aside to be counted is counted by itself."""
+        """Without a reader the pending events are counted by themselves."""
         for _ in range(1000):
             self.counters.exchange(exchange())
         self.assertLess(len(self.counters._uncounted), 64)
         self.assertEqual(1000, self.counters.counts().total())
 
     def test_no_words_of_a_clients(self) -> None:
-        """Whatever a client sends makes no new key, anywhere."""
+        """No client makes a new key, anywhere."""
         for number in range(200):
             target, method = f"/{number}", f"M{number}"
             self.counters.exchange(
@@ -169,7 +169,7 @@ class Connections(SynchronousTestCase):
         )
 
     def test_reloads(self) -> None:
-        """A failed reload says why until the next good one, and does not change when the last good one was."""
+        """A failed reload has its reason until the next good one, and keeps that one's time."""
         counters = Counters()
         loaded, counters.loaded_at = counters.loaded_at, 5.0
         self.assertGreater(loaded, 0)

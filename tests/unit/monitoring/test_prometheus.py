@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.prometheus`: Prometheus reads it, names and labels are as the handbook and the rules have them."""
+"""Promises of :mod:`x509proxy.monitoring.prometheus`: names and labels as in handbook and rules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def read(found: Snapshot) -> Series:
-    """Every series, as somebody else's parser reads it.
+    """Return every series, as Prometheus' own client library reads it.
 
     A series that is there twice is an error.
     """
@@ -151,7 +151,7 @@ class Text(SynchronousTestCase):
         )
 
     def test_zeros(self) -> None:
-        """What can be known beforehand is there before it happens."""
+        """A label that is known beforehand is there before it is counted."""
         empty = {name for name, _ in read(snapshot(counts=Counters().counts()))}
         unknown = {
             "requests_total",
@@ -170,7 +170,7 @@ class Text(SynchronousTestCase):
 
 class Names(SynchronousTestCase):
     def test_labels(self) -> None:
-        """Labels may hold anything that a file or a configuration may hold, and stay what they are."""
+        """Labels may hold any text of a file or a configuration, and stay unchanged."""
         evil = CertificateState(use="ca[0]", name=f'{HOSTILE_TEXT}\n\\"', ends=0.0)
         series = read(snapshot(certificates=(evil,)))
         self.assertIn(

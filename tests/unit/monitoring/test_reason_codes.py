@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.reason_codes`: whatever the log says can be counted by a word of ours."""
+"""Promises of :mod:`x509proxy.monitoring.reason_codes`: each logged reason has a code."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Handshakes(SynchronousTestCase):
 
 
 def tls(text: str) -> SSL.Error:
-    """What pyOpenSSL raises."""
+    """Errors as pyOpenSSL raises them."""
     return SSL.Error([("SSL routines", "", text)])
 
 
 class Connecting(SynchronousTestCase):
     def test_operating_system(self) -> None:
-        """What the operating system says is said in its words: a port that is closed, a unix socket that is not there."""
+        """The operating system's errors have its words: a closed port, a missing unix socket."""
         for error, said in (
             (errors.ConnectionRefusedError(errno.ECONNREFUSED, "SECRET"), "Connection refused"),
             (errors.ConnectError(errno.ENOENT, "SECRET"), "No such file or directory"),
@@ -67,7 +67,7 @@ class Connecting(SynchronousTestCase):
             self.assertEqual(said, connect_reason(error))
 
     def test_twisted(self) -> None:
-        """What Twisted and service-identity raise has a sentence of ours."""
+        """The errors of Twisted and service-identity have a sentence of this project."""
         ended = "it ended the connection before the TLS handshake was over"
         for error, said in (
             (errors.DNSLookupError("SECRET"), "its name cannot be looked up"),
@@ -80,7 +80,7 @@ class Connecting(SynchronousTestCase):
             self.assertEqual(said, connect_reason(error))
 
     def test_handshakes(self) -> None:
-        """Of OpenSSL's errors each kind has one, and those that are not known are seen to be of the handshake."""
+        """OpenSSL's errors each have one, and unknown ones are known to be of the handshake."""
         for text, part in (
             (
                 "certificate verify failed",

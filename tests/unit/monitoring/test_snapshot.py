@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.snapshot`: what is shown is bounded, printable and free of secrets, and survives a pipe."""
+"""Promises of :mod:`x509proxy.monitoring.snapshot`: bounded, printable, without secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from x509proxy.monitoring.snapshot import (
 
 class Ready(SynchronousTestCase):
     def test_ready(self) -> None:
-        """It is ready while it listens, does not drain, and one back end at least is not down, or only a request can tell."""
+        """It is ready while it listens, does not drain, and may have a back end that is up."""
         slow = BackendState(url="http://c", state="slow")
         for changes, ready in (
             ({}, True),
@@ -69,7 +69,7 @@ class Texts(SynchronousTestCase):
         )
 
     def test_plain(self) -> None:
-        """A subject may be long, in any script, and full of control characters: what is shown is ASCII on one line, and short."""
+        """A subject of any length and script is shown as short ASCII on one line."""
         subject = "CN=\u202eM\xfcller\x1b[31m\r\n" + "x" * 5000
         self.counters.exchange(
             exchange(certificate=attrs.evolve(samples.client(), subject=subject))
@@ -82,7 +82,7 @@ class Texts(SynchronousTestCase):
         self.assertEqual((160, True), (len(row.subject), row.subject.endswith("...")))
 
     def test_secrets(self) -> None:
-        """A secret name is taken out before a text is cut, or the half of it would stand at the end."""
+        """A secret name is removed before a text is cut, or half of it would remain."""
         secret = "S" * 40
 
         def hide(text: str) -> str:
@@ -106,6 +106,6 @@ class Pipes(SynchronousTestCase):
         self.assertEqual(sent, msgspec.json.decode(msgspec.json.encode(sent), type=Snapshot))
 
     def test_rubbish(self) -> None:
-        """What is no snapshot is a ValueError."""
+        """Other bytes are a ValueError."""
         for content in (b"{}", b"[]", b'{"taken":"now"}', b"null"):
             self.assertRaises(ValueError, msgspec.json.decode, content, type=Snapshot)

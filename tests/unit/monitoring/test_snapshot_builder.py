@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.snapshot_builder`: what a snapshot says is what the parts are."""
+"""Promises of :mod:`x509proxy.monitoring.snapshot_builder`: a snapshot shows the parts' state."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Views(SynchronousTestCase):
         )
 
     def test_nobody_asks(self) -> None:
-        """One that is down, and has no checks, is not ready until its retry-delay is over: then a request has to find out."""
+        """A back end that is down, without checks, is not ready before its retry-delay is over."""
         self.pool.acquire(RecordingWaiter())
         self.back_end.attempts[0].fail()
         self.assertFalse(self.view.snapshot().ready)
@@ -106,7 +106,7 @@ class Views(SynchronousTestCase):
         )
 
     def test_draining(self) -> None:
-        """While it drains it says so, and is not ready."""
+        """While it drains the snapshot says so, and it is not ready."""
         self.assertTrue(self.view.snapshot().ready)
         self.factory.draining = True
         found = self.view.snapshot()
@@ -115,7 +115,7 @@ class Views(SynchronousTestCase):
         )
 
     def test_counters(self) -> None:
-        """What was counted, the latest refusals and clients, and how the last reload went."""
+        """The counts, the latest errors and clients, and the result of the last reload."""
         self.counters.exchange(exchange(certificate=samples.client()))
         self.counters.exchange(refused())
         self.counters.reloaded("broken")

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.worker_aggregation`: several workers look like one proxy, and no total ever shrinks."""
+"""Promises of :mod:`x509proxy.monitoring.worker_aggregation`: several workers as one proxy."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Sums(SynchronousTestCase):
         self.assertEqual([1, 2], [row.pid for row in both.workers])
 
     def test_tokens(self) -> None:
-        """What waits, and what failed, is added.
+        """Waiting requests, and failures, are added.
 
         Keys are the newest's; without a check there is none.
         """
@@ -175,7 +175,7 @@ class Fleets(SynchronousTestCase):
     def test_another_process(self) -> None:
         """When a worker has ended it is no longer among those that serve.
 
-        What it counted stays, whoever comes after it.
+        Its counts stay, with any successor.
         """
         self.fleet.heard(1, worker(11, counts=counts(2), connections=7))
         self.fleet.ended(1)
@@ -193,7 +193,7 @@ class Fleets(SynchronousTestCase):
         self.assertEqual(0, self.fleet.snapshot().counts.total())
 
     def test_silent(self) -> None:
-        """One that has not reported for ten seconds is not counted among those that serve, what it counted is."""
+        """A worker without a report for ten seconds does not serve, but its counts stay."""
         self.fleet.heard(2, worker(12, counts=counts(3), connections=7))
         self.now += 0.5
         self.fleet.heard(1, worker(11, counts=counts(2)))
@@ -205,7 +205,7 @@ class Fleets(SynchronousTestCase):
         )
 
     def test_clock_that_is_set(self) -> None:
-        """What a worker's clock says, or the parent's own of the day, makes neither the living dead nor the dead alive."""
+        """A worker's clock, or the parent's, changes no worker's state."""
         for taken in (0.0, 1e9):
             self.fleet.heard(1, worker(11, taken=taken))
             self.assertTrue(self.fleet.snapshot().ready)
@@ -213,7 +213,7 @@ class Fleets(SynchronousTestCase):
             self.assertFalse(self.fleet.snapshot().ready)
 
     def test_end(self) -> None:
-        """Once all are told to end it drains, whatever those last said that do not report any more."""
+        """Once all are told to end the proxy drains, with any last reports."""
         self.fleet.heard(1, worker(11))
         self.fleet.draining = True
         found = self.fleet.snapshot()

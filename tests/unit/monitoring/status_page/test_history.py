@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.history`: rates out of totals, and durations out of bins."""
+"""Promises of :mod:`x509proxy.monitoring.status_page.history`: rates and durations."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Rates(SynchronousTestCase):
         )
 
     def test_odd(self) -> None:
-        """A total that shrinks for a moment, or a clock that stands still, makes no negative rates and no error."""
+        """A total that shrinks, or a clock that stops, makes no negative rate and no error."""
         self.add(0.0, counts(10, seconds=1.0))
         self.add(2.0, counts(5))
         self.assertEqual(

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.html`: nothing but our own elements comes out, whatever goes in."""
+"""Promises of :mod:`x509proxy.monitoring.status_page.html`: no foreign element comes out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Elements(SynchronousTestCase):
         )
 
     def test_nested(self) -> None:
-        """What is markup already is not escaped again, and only that."""
+        """Markup is not escaped again, and only markup is not."""
         self.assertEqual("<p><b>1 &lt; 2</b> &amp;</p>", tag("p", tag("b", "1 < 2"), " &"))
         self.assertEqual("3&lt;b&gt;", join([3, "<b>"]))
         self.assertIsInstance(join(["a"]), Markup)
@@ -29,7 +29,7 @@ class Elements(SynchronousTestCase):
         )
 
     def test_void(self) -> None:
-        """What has no end of its own is closed, which SVG needs."""
+        """An element without content is closed, which SVG needs."""
         self.assertEqual('<line x1="0"/>', tag("line", x1=0))
 
 

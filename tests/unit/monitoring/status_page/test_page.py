@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.page`, its tables and tiles: everything is on the page, and nothing else can be."""
+"""Promises of :mod:`x509proxy.monitoring.status_page.page`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Document(SynchronousTestCase):
         self.assertIn("default-src 'none'", CONTENT_SECURITY_POLICY)
 
     def test_nothing_from_elsewhere(self) -> None:
-        """Nothing is fetched but the page itself, and every link leads to the listener's own paths."""
+        """The page alone is fetched, and every link leads to the listener's own paths."""
         found = HtmlReader(page(snapshot())).elements
         self.assertEqual([], [fields for _, fields in found if "src" in fields])
         links = [fields["href"] for _, fields in found if "href" in fields]
@@ -76,7 +76,7 @@ class Document(SynchronousTestCase):
 
 class Json(SynchronousTestCase):
     def test_fields(self) -> None:
-        """JSON has every field of the snapshot, whether it is ready, the quantiles and the history."""
+        """JSON has each field of the snapshot, readiness, the quantiles and the history."""
         history = History()
         history.add(snapshot(taken=99.0))
         history.add(snapshot())

@@ -68,7 +68,7 @@ class Rows(SynchronousTestCase):
         self.assertEqual(["–"], cells(found, "Issuer"))
 
     def test_back_ends(self) -> None:
-        """A back end's row: state and since when, connections, queue, what it answered, and its last failure."""
+        """A back end's row: state, connections, queue, requests, and its last failure."""
         for status in (200, 200, 404, 500, 502):
             self.counters.exchange(exchange(backend="http://a", status=status))
         row = BackendState(
@@ -108,7 +108,7 @@ class Rows(SynchronousTestCase):
         self.assertEqual([], cells(self.found(workers=workers[:1]), "Process"))
 
     def test_expiry(self) -> None:
-        """What ends soon is marked: within 14 days, or the last quarter of a short life.
+        """A certificate that ends soon is marked: within 14 days, or the last quarter of its life.
 
         And what has ended.
         """
@@ -148,7 +148,7 @@ class Rows(SynchronousTestCase):
         self.assertIn(("503", "bad"), pills(document))
 
     def test_equal_refusals(self) -> None:
-        """Equal errors are one row with their number, the newest one's values, and how many others there are."""
+        """Equal errors are one row with their number, and the newest one's values."""
         for started, peer, target in ((1.0, "a", "/x"), (2.0, "b", "/x"), (3.0, "a", "/token")):
             self.counters.exchange(refused(started=started, duration=0.0, peer=peer, target=target))
         self.counters.exchange(refused(started=4.0, duration=0.0, detail="another"))
@@ -160,7 +160,7 @@ class Rows(SynchronousTestCase):
         self.assertEqual("–", cells(document, "Certificate")[1])
 
     def test_host(self) -> None:
-        """The machine's name is in the title and at the head: one of several proxies is known by it."""
+        """The machine's name is in the title and at the head, to tell several proxies apart."""
         text = status_page(snapshot(host="proxy-1<"), History()).decode()
         self.assertIn("<title>proxy-1&lt; – x509proxy</title>", text)
         self.assertIn("host <b>proxy-1&lt;</b>", text)
@@ -181,7 +181,7 @@ class Rows(SynchronousTestCase):
         )
 
     def test_answered(self) -> None:
-        """What was answered with an error is not listed among what was not answered."""
+        """A response with an error is not listed among the requests without a response."""
         self.counters.exchange(refused(code=Code.HEAD_TOO_LARGE, status=431))
         self.counters.exchange(refused(code=Code.CLIENT_LEFT, status=0, outcome=Outcome.ABORTED))
         text = status_page(snapshot(counts=self.counters.counts()), History()).decode()
@@ -213,7 +213,7 @@ class Rows(SynchronousTestCase):
         self.assertEqual(3, self.found().count("None so far."))
 
     def test_evil(self) -> None:
-        """A subject, a target, a method, a reason, an address and a back end's error stay what they are: texts."""
+        """Values of clients and back ends are text: subject, target, method, reason and address."""
         shown = attrs.evolve(samples.client(), subject=HOSTILE_TEXT, key=HOSTILE_TEXT)
         self.counters.exchange(
             refused(

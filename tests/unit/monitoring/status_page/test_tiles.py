@@ -59,7 +59,7 @@ class Figures(SynchronousTestCase):
         self.assertNotIn("tile alarm", document)
 
     def test_counters(self) -> None:
-        """What was counted since the start: by class of status, verdict, version, reason and limit."""
+        """The counts since the start: by class of status, verdict, version, reason and limit."""
         counters = Counters()
         for status in (200, 201, 404):
             counters.exchange(exchange(status=status))
