@@ -248,7 +248,7 @@ class RealSockets(TestCase):
 
     @inlineCallbacks
     def test_expired(self) -> Generator[Any, Any, None]:
-        """An expired certificate arrives, with ``required`` too: the application checks its flags."""
+        """An expired certificate arrives, with ``required`` too: applications check its flags."""
         port = yield self.listen(":clientCertificate=required")
         found = pair(years=(2020, 2021))
         yield self.expect(port, found, f"{thumbprint(found.der)} SELF_SIGNED EXPIRED")

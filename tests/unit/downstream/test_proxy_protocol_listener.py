@@ -33,7 +33,7 @@ from x509proxy.transport.tls_context import ServerConnections
 
 class Served(ProxiedTestCase):
     def test_ends(self) -> None:
-        """The request comes from the header's source, and to its destination's port, whichever version says so."""
+        """The request comes from the header's source, to its destination's port."""
         for ends in (FOUR, SIX):
             for first in (line(ends), header(ends)):
                 self.assertIn(b"HTTP/1.1 200 OK", self.talk(self.wire(), first))
@@ -55,13 +55,13 @@ class Served(ProxiedTestCase):
             self.factory.protocols.clear()
 
     def test_unnamed(self) -> None:
-        """Where nobody is named, it is the connection's own ends that count."""
+        """Without addresses in the header the connection's own count."""
         for first in (LOCAL, b"PROXY UNKNOWN\r\n", binary(b"", 0x00)):
             self.assertIn(b"HTTP/1.1 200 OK", self.talk(self.wire(), first))
             self.assertEqual(("127.0.0.1", 8443), self.served())
 
     def test_tickets(self) -> None:
-        """Behind a balancer the handshake's end is followed by one write at once, and the response is the next."""
+        """After a handshake behind a balancer one write follows at once, then the response."""
         self.patch(DirectWriter, "acknowledge", lambda _: True)
         for first in (LINE, LOCAL):
             wire = self.wire(first)
@@ -109,7 +109,7 @@ class NotServed(ProxiedTestCase):
         self.assertEqual(([], 0), (self.desk.requests, len(self.factory.protocols)))
 
     def test_deaf(self) -> None:
-        """After a refusal it hears nothing any more: no second header makes up for the first."""
+        """After an error nothing more is read: no second header makes up for the first."""
         wire = self.wire(b"PROXY TCP4 x")
         wire.deliver(b"\r\n")
         self.assertTrue(wire.aborted)
@@ -128,13 +128,13 @@ class NotServed(ProxiedTestCase):
             self.assert_cut(self.wire(first))
 
     def test_two_headers(self) -> None:
-        """What follows the header is TLS, and a second header is none."""
+        """The bytes behind the header are TLS, and a second header is not."""
         wire = self.wire(LINE + LINE)
         self.assertEqual(0, len(self.desk.requests))
         self.assertTrue(wire.disconnecting)
 
     def test_not_trusted(self) -> None:
-        """Whoever is no balancer is cut before he has said anything, and his header is not heard."""
+        """A peer that is no balancer is cut at once, and its header is not read."""
         for peer in (IPv4Address("TCP", "192.0.2.66", 1), IPv6Address("TCP", "2001:db8::66", 1)):
             self.assert_cut(self.wire(peer=peer))
             wire = RequestTransport(self.clock, peer).attach(self.factory.buildProtocol(None))
@@ -143,7 +143,7 @@ class NotServed(ProxiedTestCase):
         self.assertEqual(0, len(self.factory.protocols))
 
     def test_word(self) -> None:
-        """The log says who was cut and why, and during a flood one word a minute, with their number."""
+        """The log names the peer and the reason, and in a flood one line a minute has the count."""
         with capturedLogs() as events:
             self.wire(b"PROXY secret\r\n")
             for _ in range(99):
@@ -174,7 +174,7 @@ class Limits(ProxiedTestCase):
     )
 
     def test_silence(self) -> None:
-        """Who sends no header, or never the rest of it, is cut when a handshake would be."""
+        """A client without a header, or with part of one, is cut as in a handshake."""
         wires = [self.wire(), self.wire(LINE[:-1]), self.wire(header(SIX)[:20])]
         with capturedLogs() as events:
             self.pass_time(4.5)
@@ -210,7 +210,7 @@ class Limits(ProxiedTestCase):
         self.clock.pump([0.25] * int(seconds * 4))
 
     def test_connections(self) -> None:
-        """Whoever has not said yet for whom it is counts as a connection, and makes room when it goes."""
+        """A connection before its header counts as one, and makes room when it ends."""
         wires = [self.wire() for _ in range(3)]
         self.assert_cut(self.wire())
         self.assertEqual(3, self.owner.connections)
@@ -220,7 +220,7 @@ class Limits(ProxiedTestCase):
         self.assert_cut(self.wire())
 
     def test_one_place(self) -> None:
-        """It has one place before its header and after it, also when the house is full."""
+        """It takes one place before its header and after it, also when all are taken."""
         wires = [self.wire() for _ in range(3)]
         for place, wire in enumerate(wires):
             wire.deliver(line(ProxyAddresses(End(f"192.0.2.{place}", 1), FOUR.destination)))
@@ -229,7 +229,7 @@ class Limits(ProxiedTestCase):
         )
 
     def test_addresses(self) -> None:
-        """The limits for an address are for the client's, not for the balancer's, which all have in common."""
+        """The limits per address are for the client's, not for the balancer's common one."""
         first = [self.wire(LINE) for _ in range(3)]
         self.assertEqual([False, False, True], [wire.aborted for wire in first])
         first[2].lose()
@@ -240,13 +240,13 @@ class Limits(ProxiedTestCase):
         self.assertFalse(self.wire(LINE).aborted)
 
     def test_refused_client(self) -> None:
-        """A client that may have no more connections is not listened to, though its hello comes with the header."""
+        """A client with too many connections is cut, even with its hello behind the header."""
         for _ in range(2):
             self.wire(LINE)
         self.assert_cut(self.wire(LINE + hello()))
 
     def test_header_on_its_way(self) -> None:
-        """At the end, a client that its balancer has given to this node, and can give to no other, is answered; nobody new is."""
+        """At the end a client that its balancer has sent here is served; no new one is."""
         waiting = self.wire()
         drained = self.owner.drain()
         self.assertFalse(waiting.aborted)
@@ -266,7 +266,7 @@ class Limits(ProxiedTestCase):
         self.successResultOf(drained)
 
     def test_no_header(self) -> None:
-        """Who says nothing has two seconds, not the whole time of a handshake."""
+        """A silent client has two seconds, not the time of a handshake."""
         waiting = self.wire()
         drained = self.owner.drain()
         self.clock.advance(2)
@@ -290,14 +290,14 @@ class Chained(ProxiedTestCase):
         self.assertEqual((SIX.source.host, 65535), self.served())
 
     def test_past_one(self) -> None:
-        """Who has reached the near one past the farther one is cut, whatever header he brings."""
+        """A client that reaches the near balancer past the far one is cut, with any header."""
         self.assert_cut(
             self.wire(line(ProxyAddresses(End("203.0.113.9", 5), End("10.0.0.1", 6))) + LINE)
         )
 
 
 class Places(SynchronousTestCase):
-    """What the configuration says of it."""
+    """The keys of the configuration."""
 
     def test_either_way(self) -> None:
         """``haproxy:`` before the endpoint says the same as the key, and never reaches Twisted."""
@@ -335,7 +335,7 @@ class Places(SynchronousTestCase):
         self.assertEqual(sentence, str(error))
 
     def test_contradictions(self) -> None:
-        """What contradicts itself, or decides nothing, is an error."""
+        """A contradiction, or a key that decides nothing, is an error."""
         required = ProxyProtocol.REQUIRED
         sentence = (
             "proxy-protocol: found none, expected required, since the endpoint begins with haproxy:"
@@ -372,7 +372,7 @@ class Places(SynchronousTestCase):
         )
 
     def test_mode(self) -> None:
-        """A unix socket is its owner's alone unless it has a mode: whoever could write to it could name any client's address."""
+        """A unix socket without a mode is its owner's alone: a writer can name any address."""
         for endpoint, description in (
             ("haproxy:unix:/a", "unix:/a:mode=600"), ("unix:/a", "unix:/a:mode=600"), ("unix:/a:mode=666", "unix:/a:mode=666"),
             ("unix:/a:660", "unix:/a:660"), ("unix:address=/a:backlog=5", "unix:address=/a:backlog=5:mode=600"),

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.certificate_formats`: whatever is written is read back, by other code than ours, to the same bytes."""
+"""Promises of :mod:`x509proxy.forwarding.certificate_formats`: other code reads the same bytes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def der_of(pem: bytes) -> bytes:
 
 class Pem(SynchronousTestCase):
     def test_literal(self) -> None:
-        """Connect2id's form, byte for byte: armour, base64 and armour, with nothing between them."""
+        """Connect2id's form, byte for byte: armour, base64, armour, and nothing between them."""
         self.assertEqual(
             ((NAME, b"-----BEGIN CERTIFICATE-----MIIB+/8=-----END CERTIFICATE-----"),),
             encode(with_der(b"\x30\x82\x01\xfb\xff"), Format.PEM, NAME),
@@ -55,7 +55,7 @@ class Pem(SynchronousTestCase):
         )
 
     def test_reads_back(self) -> None:
-        """What is between the armour is the certificate."""
+        """The content of the armour is the certificate."""
         inner = (
             write(Format.PEM)
             .removeprefix(b"-----BEGIN CERTIFICATE-----")
@@ -66,7 +66,7 @@ class Pem(SynchronousTestCase):
 
 class PemSpaces(SynchronousTestCase):
     def test_reads_back(self) -> None:
-        """With its spaces turned into new lines outside the armour it is the PEM that any reader reads."""
+        """With its spaces turned into line ends outside the armour it is ordinary PEM."""
         value = write(Format.PEM_SPACES)
         inner = value.removeprefix(b"-----BEGIN CERTIFICATE-----").removesuffix(
             b"-----END CERTIFICATE-----"
@@ -99,7 +99,7 @@ class PemUrl(SynchronousTestCase):
         self.assertNotIn(b"+", write(Format.PEM_URL, with_der(b"\xfb\xef\xbe" * 30)))
 
     def test_literal(self) -> None:
-        """As nginx writes ``$ssl_client_escaped_cert``, byte for byte: all is escaped but letters, digits and hyphens."""
+        """As nginx's ``$ssl_client_escaped_cert``: letters, digits and hyphens are unescaped."""
         self.assertEqual(
             b"-----BEGIN%20CERTIFICATE-----%0A%2B%2F8%3D%0A-----END%20CERTIFICATE-----%0A",
             write(Format.PEM_URL, with_der(b"\xfb\xff")),
@@ -112,7 +112,7 @@ class Base64Der(SynchronousTestCase):
         self.assertEqual(CLIENT.der, b64decode(write(Format.BASE64_DER), validate=True))
 
     def test_nothing_to_say(self) -> None:
-        """Without a single byte there is no header value, and an error says so: an empty header is never sent."""
+        """Without a byte there is no header value, but an error: an empty header is never sent."""
         self.assertRaises(ValueError, encode, with_der(b""), Format.BASE64_DER, NAME)
 
 
@@ -152,7 +152,7 @@ class Xfcc(SynchronousTestCase):
         self.assertEqual(b"CN=client,O=Example", subject)
 
     def test_quotes(self) -> None:
-        """A quote in a name the client chose does not end the subject, and no second hash begins."""
+        """A quote in a client's name does not end the subject, and begins no second hash."""
         self.assertEqual(rb"CN=a\22\3BHash=00\3BX=\22", self.parts('CN=a";Hash=00;X="')[2])
         self.assertEqual(rb"CN=a\5C", self.parts("CN=a\\")[2])
 
@@ -162,7 +162,7 @@ class Xfcc(SynchronousTestCase):
 
     @given(st.text())
     def test_any_subject(self, subject: str) -> None:
-        """Whatever its name, a client writes into the subject's part alone."""
+        """A client's name is written into the subject's part alone."""
         digest, pem, _ = self.parts(subject)
         self.assertEqual(hashlib.sha256(CLIENT.der).hexdigest().encode(), digest)
         self.assertEqual(CLIENT.der, der_of(unquote_to_bytes(pem)))
@@ -178,7 +178,7 @@ class Every(SynchronousTestCase):
     def test_is_a_header_value(
         self, der: bytes, form: Format, subject: str, chain: list[bytes]
     ) -> None:
-        """Whatever the certificate, every format yields visible ASCII with single lines, once or not at all."""
+        """Each format of any certificate is visible ASCII on single lines, once or not at all."""
         certificate = attrs.evolve(CLIENT, der=der, subject=subject, chain=tuple(chain))
         pairs = encode(certificate, form, NAME)
         nothing = {Format.RFC9440_CHAIN: not chain, Format.SUBJECT: not subject.strip(" ")}
@@ -194,7 +194,7 @@ class Every(SynchronousTestCase):
         ),
     )
     def test_keeps_every_byte(self, der: bytes, form: Format) -> None:
-        """Whatever the bytes, armour, white space, colons and escapes taken away leave their base64."""
+        """Without armour, white space, colons and escapes any bytes leave their base64."""
         value = (
             unquote_to_bytes(write(form, with_der(der)))
             if form is Format.PEM_URL
@@ -211,13 +211,13 @@ class Every(SynchronousTestCase):
         self.assertEqual(b64encode(der), value)
 
     def test_every_format_is_tabled(self) -> None:
-        """No format is without its function, but the literal, which says nothing of a certificate."""
+        """Each format has its function, except for the literal, which names no certificate."""
         for form in FORMATS:
             encode(CLIENT, form, NAME)
         self.assertRaises(KeyError, encode, CLIENT, Format.LITERAL, NAME)
 
     def test_without_a_certificate(self) -> None:
-        """Nothing is said of a certificate that is not there, but by the two formats that say so."""
+        """Without a certificate only the two formats with a word for that are sent."""
         said = {form: encode(None, form, NAME) for form in FORMATS}
         expected = {Format.VERDICT: ((NAME, b"NONE"),), Format.VERIFY: ((NAME, b"NONE"),)}
         self.assertEqual({form: expected.get(form, ()) for form in FORMATS}, said)
@@ -249,7 +249,7 @@ class Words(SynchronousTestCase):
             )
 
     def test_verify(self) -> None:
-        """Nginx's words: SUCCESS for a chain to a trusted authority alone, FAILED and a reason for all else."""
+        """As nginx: SUCCESS for a trusted chain alone, FAILED and a reason for all else."""
         said = {
             verdict: write(Format.VERIFY, attrs.evolve(CLIENT, verdict=verdict))
             for verdict in Verdict

@@ -63,7 +63,7 @@ class Online(TomlTestCase):
         )
 
     def test_introspection(self) -> None:
-        """A token that does not exist is introspected: its rejection shows that this client may ask."""
+        """A token that does not exist is introspected: its rejection shows the client's right."""
         asked = self.probe(INTROSPECTION)
         ((form, _),) = self.server.forms
         self.assertEqual(["x509proxy-check"], form["token"])

@@ -37,7 +37,7 @@ class InMemory(SynchronousTestCase):
         return DemoService(ProxySettings(demo=True, **settings), MemoryReactorClock(), self.out)
 
     def test_files(self) -> None:
-        """Keys and the secret name are for nobody else to read, and nor is the folder."""
+        """Keys, the secret name and the folder are their owner's alone."""
         service = self.make()
         self.assertEqual(0o700, service.folder.stat().st_mode & 0o777)
         self.assertEqual(
@@ -46,7 +46,7 @@ class InMemory(SynchronousTestCase):
         shutil.rmtree(service.folder)
 
     def test_nothing_is_left(self) -> None:
-        """What is wrong with the rest of the command line leaves no folder behind."""
+        """An error in the rest of the command line leaves no folder behind."""
         for settings in (
             {"trust": Trust.CA},
             {"listen": ("nothing:1",)},
@@ -69,7 +69,7 @@ class InMemory(SynchronousTestCase):
             self.assertEqual([], list(self.folders.iterdir()), start)
 
     def test_long_folder(self) -> None:
-        """A temporary folder whose name is too long for the back end's socket is an error, and no demonstration of 502."""
+        """A temporary folder with too long a name for the back end's socket is an error."""
         long = self.folders / ("x" * 100)
         long.mkdir()
         self.patch(tempfile, "tempdir", str(long))

@@ -19,7 +19,7 @@ class Settings(SynchronousTestCase):
         self.addCleanup(gc.unfreeze)
 
     def test_relaxed(self) -> None:
-        """What is there is looked at no more, and what is new less often.
+        """Existing objects are not examined any more, and new ones less often.
 
         At the end all is as it was.
         """
@@ -31,7 +31,7 @@ class Settings(SynchronousTestCase):
         self.assertLess(gc.get_freeze_count(), MANY)
 
     def test_not_ours(self) -> None:
-        """Where somebody has settings of his own, they are left alone, at the start and at the end."""
+        """Settings of another program are left alone, at the start and at the end."""
         gc.set_threshold(123, 4, 5)
         relax_collector()
         self.assertEqual((123, 4, 5), gc.get_threshold())

@@ -126,7 +126,7 @@ class Configurations(SynchronousTestCase):
         return options.configuration
 
     def test_whole(self) -> None:
-        """A configuration arrives with all its keys, certificates and lists, though no file is left.
+        """A configuration arrives with all keys, certificates and lists, though no file is left.
 
         Warnings stay with the parent, which has printed them.
         """
@@ -210,7 +210,7 @@ class Configurations(SynchronousTestCase):
         self.assertEqual("[<Task>, <FileContents: 4 bytes, mode 0600>]", text)
 
     def test_too_large(self) -> None:
-        """ProxyFiles that no worker would accept are an error of the parent, before it sends any."""
+        """Files that no worker would accept are an error of the parent, before it sends any."""
         message = task(self.configuration())
         self.patch(ipc, "_MAX_FRAME", 1000)
         error = self.assertRaises(SettingsError, encode_parent_message, message)
@@ -271,7 +271,7 @@ class OtherVersions(SynchronousTestCase):
         self.rejected(self.content(configuration={"kind": "new configuration", "files": {}}))
 
     def test_no_message(self) -> None:
-        """Anything else is rejected: pickles, other JSON, endless nesting, a frame that is cut off."""
+        """Anything else is rejected: pickles, other JSON, deep nesting, a frame that is cut off."""
         whole = self.content()
         for content in (
             b"", b"{", b"3", b"[]", b"{}", b'{"kind":3}', b"[" * 100000, b'{"a":' + b"[" * 200000,
@@ -342,7 +342,7 @@ class FromWorkers(SynchronousTestCase):
             self.assertEqual(message, decode_worker_message(content))
 
     def test_hostile(self) -> None:
-        """Anything else is a ValueError: no JSON, an unknown kind or field, another type, a pickle."""
+        """Anything else is a ValueError: no JSON, an unknown kind or field, a type, a pickle."""
         for content in (
             b"", b"{", b"3", b"[]", b"{}", b'{"kind":3}', b'{"kind":"metrics"}', b'{"kind":"log"}',
             b'{"kind":"serving","more":1}', b'{"kind":"not used","error":{}}',

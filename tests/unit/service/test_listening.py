@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.listening` about what is not bound; what is stands in ``test_service``."""
+"""Promises of :mod:`x509proxy.service.listening`: endpoints, kinds, and free addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, S
 
 class Kinds(SynchronousTestCase):
     def refusal(self, settings: ProxySettings) -> str:
-        """What is said before anything is opened."""
+        """Return the sentence of an error before anything is opened."""
         return str(self.assertRaises(SettingsError, check_kinds, settings))
 
     def test_known(self) -> None:
@@ -47,7 +47,7 @@ class Kinds(SynchronousTestCase):
         self.assertEqual(sentence, str(start))
 
     def test_silent(self) -> None:
-        """A secret name that was pasted there is not told, whoever finds it out."""
+        """A secret name in an endpoint is not repeated, by any check."""
         self.assertNotIn(NAME, self.refusal(ProxySettings(listen=(NAME,))))
         for description in (
             NAME,
@@ -62,7 +62,7 @@ class Kinds(SynchronousTestCase):
 
 
 class Backlogs(SynchronousTestCase):
-    """The length of the accept queue: Twisted's 50 makes a burst of clients wait for repeated SYNs."""
+    """The length of the accept queue: with Twisted's 50 a burst of clients repeats SYNs."""
 
     def backlogs(self, description: str) -> list[int]:
         """Of all that listens after this endpoint was bound."""
@@ -94,7 +94,7 @@ class Free(SynchronousTestCase):
         return str(self.assertRaises(ListenError, check_free, settings))
 
     def test_free(self) -> None:
-        """What is free stays so; a kind that only Twisted has is not looked at."""
+        """A free address stays free; a kind of Twisted's alone is not checked."""
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         for _ in range(2):

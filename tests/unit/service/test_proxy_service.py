@@ -67,7 +67,7 @@ class InMemory(ServiceInMemoryTestCase):
         self.successResultOf(service.stopService())
 
     def test_collector(self) -> None:
-        """What is there once the reactor runs is no business of the garbage collector's, until the end."""
+        """Objects from before the reactor's run are not the collector's until the end."""
         self.addCleanup(gc.unfreeze)
         service = self.make("--listen", "tcp:1")
         service.startService()
@@ -78,7 +78,7 @@ class InMemory(ServiceInMemoryTestCase):
         self.assertLess(gc.get_freeze_count(), MANY)
 
     def test_relaxed_too_late(self) -> None:
-        """A service that has been stopped before the reactor runs does nothing to the garbage collector any more."""
+        """A service that was stopped before the reactor runs does not change the collector."""
         usual = gc.get_threshold()
         service = self.make()
         service.startService()
@@ -106,7 +106,7 @@ class InMemory(ServiceInMemoryTestCase):
         self.assertEqual("x509proxy: listen: tcp:1: Address already in use\n", shown.getvalue())
 
     def test_reasons(self) -> None:
-        """Whatever a port cannot be had for is said."""
+        """The reason why a port cannot be bound is reported."""
         nameless = CannotListenError("", 1, OSError("no such thing"))
         self.assertEqual(
             "listen: a: no such thing", listening._why_not("listen: a", Failure(nameless))
@@ -116,7 +116,7 @@ class InMemory(ServiceInMemoryTestCase):
         )
 
     def test_keys(self) -> None:
-        """The sentence names the place by its key in the document, and says of it what was written there."""
+        """The sentence names the place by its key, and repeats the description."""
         for key, table in (
             ("listeners[0].endpoint", "[[listeners]]\nendpoint"),
             ("admin.listen", "[admin]\nallow-remote = true\nlisten"),
@@ -130,7 +130,7 @@ class InMemory(ServiceInMemoryTestCase):
             self.assertEqual(0, str(error).find(f"x509proxy: {key}: found 'nothing:1'"), error)
 
     def test_second_port_taken(self) -> None:
-        """When the second of two ports cannot be had, the first can be given back by stopping: no port is left bound."""
+        """If the second of two ports cannot be bound, a stop closes the first."""
         stopped: list[bool] = []
         listen: Any = self.reactor.listenTCP
 
@@ -161,7 +161,7 @@ class InMemory(ServiceInMemoryTestCase):
             )
 
     def test_bad_kinds(self) -> None:
-        """One that there is not is named at the start too, and what a plug-in objects to is told in its words."""
+        """A missing kind is named at the start too, and a plug-in's objection is repeated."""
         for text, words in (
             ("tcp:x", "found 'tcp:x' with the port 'x'"),
             ("nothing:1", "found 'nothing:1', of a kind that there is not, expected tcp:8443, "),
@@ -190,7 +190,7 @@ class InMemory(ServiceInMemoryTestCase):
         )
 
     def test_access_log_that_is_read(self) -> None:
-        """Neither a start nor a reload takes a file for the access log that the proxy reads, such as its key or the TOML."""
+        """Neither a start nor a reload accepts a file that is read as the access log."""
         key = str(self.files.key)
         before = self.files.key.read_bytes()
         self.expect_sentence(
@@ -238,7 +238,7 @@ class InMemory(ServiceInMemoryTestCase):
         self.assertIn(b"client_address=192.0.2.1", os.read(read, 4096))
 
     def test_full_disk(self) -> None:
-        """A log that cannot be written costs log lines and nothing else: the observer does not raise."""
+        """A log that cannot be written loses lines, and nothing else."""
         service = self.make("--access-log", "/dev/full")
         server_of(service).observe(self.exchange())
         self.flushLoggedErrors(OSError)
@@ -284,7 +284,7 @@ class InMemory(ServiceInMemoryTestCase):
         self.assertEqual("error", event["log_level"].name)
 
     def test_reload_after_change_of_folder(self) -> None:
-        """A reload finds files whose names were relative, though ``twistd --rundir`` has gone to another folder by then."""
+        """A reload finds relative files, though ``twistd --rundir`` has changed the folder."""
         here = Path.cwd()
         self.addCleanup(os.chdir, here)
         os.chdir(self.files.folder)
@@ -300,7 +300,7 @@ class InMemory(ServiceInMemoryTestCase):
         self.assertIsNot(before, tls_context_of(service))
 
     def test_hangup(self) -> None:
-        """SIGHUP asks the reactor for a reload while the service runs, and is whose it was before afterwards."""
+        """SIGHUP makes the reactor reload while the service runs, and is restored afterwards."""
         before = signal.getsignal(signal.SIGHUP)
         service = self.make()
         service.startService()
@@ -312,7 +312,7 @@ class InMemory(ServiceInMemoryTestCase):
     def test_reopen(self) -> None:
         """SIGUSR1 asks the reactor to open the access log anew.
 
-        Whoever was called by it before still is.
+        An earlier handler of it is still called.
         """
         called: list[int] = []
         self.addCleanup(
@@ -341,7 +341,7 @@ class InMemory(ServiceInMemoryTestCase):
         service.stopService()
 
     def test_embedded_in_a_thread(self) -> None:
-        """In a thread, signals are the program's business: they are left alone, at the start and at the end."""
+        """In a thread, signals are left alone, at the start and at the end."""
         before = signal.getsignal(signal.SIGHUP)
         service = self.make()
         for step in (service.startService, service.stopService):

@@ -30,7 +30,7 @@ class Words(NotifyTestCase):
         )
 
     def test_reloading(self) -> None:
-        """A reload has its time on the monotonic clock, in microseconds: systemd takes it for an old one otherwise."""
+        """A reload has its monotonic time in microseconds, or systemd takes it for an old one."""
         before = time.monotonic() * 1e6
         self.notifier.reloading()
         [said] = self.ear.heard()
@@ -55,7 +55,7 @@ class Words(NotifyTestCase):
         self.assertEqual(["1"], [said["READY"] for said in ear.heard()])
 
     def test_nobody(self) -> None:
-        """Where nobody listens any more, nothing happens; where nobody ever did, nothing is said."""
+        """Without a receiver nothing happens, and nothing is sent without a socket."""
         self.ear.close()
         for notifier in (self.notifier, Notifier()):
             notifier.ready()
@@ -65,7 +65,7 @@ class Words(NotifyTestCase):
 
 class Life(NotifyTestCase):
     def test_half(self) -> None:
-        """It says that it lives at once, and then after each half of the time that it is given; at its end no more."""
+        """It reports life at once, and after each half of the given time, until its end."""
         clock = Clock()
         self.notifier.keep_alive(clock)
         self.assertEqual([{"WATCHDOG": "1"}], self.ear.heard())
@@ -78,7 +78,7 @@ class Life(NotifyTestCase):
         self.notifier.end()
 
     def test_not_asked_for(self) -> None:
-        """If nobody wants to know, it says nothing of the kind."""
+        """Without a watchdog there is no such report."""
         clock = Clock()
         for notifier in (Notifier(self.ear.name), Notifier(None, 10.0)):
             notifier.keep_alive(clock)
@@ -91,7 +91,7 @@ class Environment(NotifyTestCase):
         return Notifier.from_environment(self.environment)
 
     def test_taken_out(self) -> None:
-        """What systemd has put there is used, and is not there for the processes that this one starts."""
+        """Variables of systemd are used, and removed for child processes."""
         notifier = self.read(
             NOTIFY_SOCKET=self.ear.name, WATCHDOG_USEC="30000000", WATCHDOG_PID=str(os.getpid())
         )
@@ -100,13 +100,13 @@ class Environment(NotifyTestCase):
         self.assertEqual({"HOME": "/"}, self.environment)
 
     def test_without(self) -> None:
-        """Without systemd there is nothing to say, and nobody to say it to."""
+        """Without systemd nothing is sent."""
         notifier = self.read()
         notifier.ready()
         self.assertEqual((0.0, []), (notifier.watchdog, self.ear.heard()))
 
     def test_another_process(self) -> None:
-        """A watchdog that is meant for another process is not answered; without a process it is meant for this one."""
+        """A watchdog of another process is ignored; one without a process is this one's."""
         self.assertEqual(0.0, self.read(WATCHDOG_USEC="1000000", WATCHDOG_PID="1").watchdog)
         self.assertEqual(1.0, self.read(WATCHDOG_USEC="1000000").watchdog)
 

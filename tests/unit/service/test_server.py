@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.server`: everything that serves in one process, made from a configuration and made anew."""
+"""Promises of :mod:`x509proxy.service.server`: the parts of one process, made and replaced."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from x509proxy.settings import SettingsError
 
 
 class Limits:
-    """The module ``resource`` of a machine with these limits. ``refusal``: what it says when one of them is to be set."""
+    """The module ``resource`` with these limits. ``refusal``: the error of a change."""
 
     RLIM_INFINITY = -1
     RLIMIT_NOFILE = 7
@@ -65,7 +65,7 @@ class InMemory(SynchronousTestCase):
         return configuration
 
     def test_whole_or_not_at_all(self) -> None:
-        """What OpenSSL does not take, or what nobody has thought of, leaves everything as it was."""
+        """A configuration that OpenSSL rejects, or any exception, changes nothing."""
         running = ProxyServer(self.configuration(), self.reactor)
         before = self.state(running)
         other = self.configuration(
@@ -105,7 +105,7 @@ class InMemory(SynchronousTestCase):
         return self.configuration("--config", str(config))
 
     def test_file_limit(self) -> None:
-        """The limit of open files is raised as far as the connections need it and the hard limit goes, and never lowered."""
+        """The limit of open files is raised as far as needed and allowed, and never lowered."""
         for soft, hard, wanted in (
             (1024, 1048576, 8448),
             (1024, 4096, 4096),
@@ -125,7 +125,7 @@ class InMemory(SynchronousTestCase):
         running.adopt([(6, 2)])
 
     def test_file_limit_after_reload(self) -> None:
-        """More connections by a reload are more files that may be open; fewer of them are no fewer files."""
+        """More connections by a reload raise the limit; fewer do not lower it."""
         limits = self.limits(1024, 1048576)
         running = ProxyServer(self.configuration(), self.reactor)
         self.adopt(running)
@@ -134,7 +134,7 @@ class InMemory(SynchronousTestCase):
             self.assertEqual((16640, 1048576), limits.made)
 
     def test_file_limit_refused(self) -> None:
-        """A kernel that grants less than the hard limit ends neither the start nor a reload: one line says that it stays."""
+        """A kernel that grants less than the hard limit is one line in the log, and no error."""
         for refusal in (
             ValueError("current limit exceeds maximum limit"),
             OSError(22, "Invalid argument"),
@@ -153,7 +153,7 @@ class InMemory(SynchronousTestCase):
             self.assertEqual(8192, running.configuration.settings.client.max_connections)
 
     def test_file_limit_too_low(self) -> None:
-        """Where the hard limit is too low one warning says how many connections there can be, and no more are accepted."""
+        """Too low a hard limit is one warning, with the number of connections that remain."""
         self.limits(512, 512)
         running = ProxyServer(self.configuration(), self.reactor)
         with capturedLogs() as events:
@@ -181,7 +181,7 @@ class InMemory(SynchronousTestCase):
         self.assertIsNotNone(running.factory.buildProtocol(None))
 
     def test_one_at_a_time(self) -> None:
-        """Of connections that wait at a socket that others have too, it takes one and leaves the next to whoever is free."""
+        """Of connections at a shared socket it accepts one at a time, for the others' sake."""
         running = ProxyServer(self.configuration(), self.reactor)
         running.adopt([(6, 2)])
         [port] = self.reactor.ports
@@ -246,7 +246,7 @@ class Parts(InMemory):
 
 class Adopting(PkiTestCase):
     async def test_unix(self) -> None:
-        """It serves at a unix socket that it was given, and leaves the file where it is at the end."""
+        """It serves at a unix socket that it was given, and leaves the file at the end."""
         self.start()
         running = ProxyServer(
             load_configuration(load_settings(str(self.folder / "proxy.toml"))), reactor

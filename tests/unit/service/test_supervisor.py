@@ -74,7 +74,7 @@ class Parent(WorkersTestCase):
         self.assertNotIn(5, self.start()[0].numbers)
 
     def test_environment(self) -> None:
-        """What systemd says to one process alone does not go down, and modules are found where the parent has found them."""
+        """Variables of systemd for one process are not passed on; the module path is."""
         self.patch(
             os,
             "environ",
@@ -86,7 +86,7 @@ class Parent(WorkersTestCase):
         self.assertNotIn("", environment["PYTHONPATH"].split(os.pathsep))
 
     def test_signals(self) -> None:
-        """A worker is started deaf to the parent's signals, and the parent hears as before, also when none could be started."""
+        """A worker starts with the parent's signals blocked, and the parent has its own again."""
         before = {signal.SIGWINCH}
         self.addCleanup(
             signal.pthread_sigmask,
@@ -102,7 +102,7 @@ class Parent(WorkersTestCase):
         self.assertEqual(before, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
     def test_bad(self) -> None:
-        """What OpenSSL does not take ends the start, with workers as without."""
+        """A configuration that OpenSSL rejects ends the start, with workers too."""
         configuration = self.configuration()
         tampered = attrs.evolve(
             configuration.identity, private_key=make_self_signed(KeyKind.EC, "other").private_key
@@ -115,7 +115,7 @@ class Parent(WorkersTestCase):
         )
 
     def test_reload(self) -> None:
-        """What has been read and checked goes to every worker, and to those that are started later."""
+        """A new configuration is sent to every worker, and to those that start later."""
         first, second = self.start()
         self.files.renew()
         self.service.reload()
@@ -130,7 +130,7 @@ class Parent(WorkersTestCase):
         )
 
     def test_swapped_key(self) -> None:
-        """A worker that is started again gets the files that the parent has read, not those of then."""
+        """A worker that is restarted gets the files that the parent has read."""
         first, _ = self.start()
         before = self.files.server.certificate
         self.files.renew()
@@ -142,7 +142,7 @@ class Parent(WorkersTestCase):
         self.assertEqual(before.public_key(), found.private_key.public_key())
 
     def test_not_to_be_sent(self) -> None:
-        """A configuration that cannot be sent ends the start, and fails a reload before it is used."""
+        """A configuration that cannot be sent ends the start, or fails a reload."""
         first, second = self.start()
         before = self.supervisor.configuration
         unsendable = attrs.evolve(
@@ -154,7 +154,7 @@ class Parent(WorkersTestCase):
         self.assertEqual((1, 1), (len(first.received), len(second.received)))
 
     def test_broken_reload(self) -> None:
-        """What is broken reaches no worker."""
+        """A broken configuration reaches no worker."""
         first, _ = self.start()
         self.files.certificate.write_bytes(b"nothing")
         self.service.reload()
@@ -260,7 +260,7 @@ class Parent(WorkersTestCase):
         self.assertFalse(self.service.reloading.is_running)
 
     def test_back_off(self) -> None:
-        """One that dies is started again after 1, 2, 4, 8, 16, 30, 30 … seconds, and after a minute of life after 1 again."""
+        """A dead worker is restarted after 1, 2, 4, 8, 16, 30, 30 … seconds, then after 1 again."""
         first, _ = self.start()
         process = first
         for pause in (1, 2, 4, 8, 16, 30, 30):
@@ -314,13 +314,13 @@ class Parent(WorkersTestCase):
         self.assertEqual((1, [ReopenLog()]), (len(first.received), second.received[1:]))
 
     def test_reopen(self) -> None:
-        """That the access log is another file now is told to all."""
+        """A new access log is passed to all workers."""
         first, _ = self.start("--access-log", str(self.files.folder / "access.log"))
         self.supervisor.reopen_log()
         self.assertEqual([ReopenLog()], first.received[1:])
 
     def test_messages(self) -> None:
-        """A worker that says what nobody here knows is another program, and is killed."""
+        """A worker with an unknown message is another program, and is killed."""
         first, second = self.start()
         first.sends({"kind": "serving"})
         with capturedLogs() as events:
@@ -333,7 +333,7 @@ class Parent(WorkersTestCase):
             self.reactor.advance(1)
 
     def test_silent(self) -> None:
-        """One that served and says nothing any more, since it is stopped or hangs, is killed, and another is started."""
+        """A silent worker, stopped or hanging, is killed and replaced."""
         first, second = self.start()
         first.sends({"kind": "serving"})
         second.sends({"kind": "serving"})
@@ -348,7 +348,7 @@ class Parent(WorkersTestCase):
     def test_silent_at_its_start(self) -> None:
         """One that has not yet served has more time: a machine may be busy.
 
-        One that is dead is nobody to be killed.
+        A dead one is not killed.
         """
         first, second = self.start()
         second.ends(by=9)
@@ -365,7 +365,7 @@ class Parent(WorkersTestCase):
         self.assertEqual([], [*first.signals, *second.signals])
 
     def test_nobody_serves(self) -> None:
-        """While no worker has served for ten seconds, clients are turned away, and not left in the queue; until one serves."""
+        """After ten seconds without a worker that serves, connections are closed until one does."""
         _, second = self.start()
         self.tick(9)
         self.assertFalse(any(port.reading for port in self.reactor.ports))
@@ -403,7 +403,7 @@ class Parent(WorkersTestCase):
             self.assertEqual("worker 1: a {brace}", event["log_format"].format(**event))
 
     def test_last_words(self) -> None:
-        """What a worker writes to its standard error, line by line, is in the log too.
+        """A worker's standard error is in the log too, line by line.
 
         A line without an end takes no memory.
         """
@@ -415,7 +415,7 @@ class Parent(WorkersTestCase):
         self.assertLess(len(first.protocol._errors), 5000)
 
     def test_garbage(self) -> None:
-        """A worker that says what is no message is none of ours: it is killed, which it may have been already."""
+        """A worker with a malformed message is killed, also if it has been already."""
         first, second = self.start()
         for process, data in ((first, b"\xff\xff\xff\xff"), (second, frame(b"not JSON"))):
             with capturedLogs() as events:
@@ -462,7 +462,7 @@ class Parent(WorkersTestCase):
         self.successResultOf(stopped)
 
     def test_stop_seen(self) -> None:
-        """From the first moment of the end on nobody is told that it is ready, and who has ended is not shown any more."""
+        """From the end on readiness is not reported any more, nor workers that have ended."""
         first, _ = self.start()
         first.sends(
             {

@@ -65,7 +65,7 @@ class WorkerReactor(ParentReactor):
         self.stops += 1
 
     def shutdown(self) -> Any:
-        """What happens before it stops."""
+        """Do the calls before the reactor stops."""
         [(call, arguments, named)] = self.triggers["before"]["shutdown"]
         return call(*arguments, **named)
 
@@ -99,7 +99,7 @@ class Child(WorkersTestCase):
         self.assertEqual({"kind": "serving"}, self.said()[0])
 
     def test_task(self) -> None:
-        """It listens at the sockets that it was given, with the configuration that it was given, and reads no file for it."""
+        """It listens at the given sockets with the given configuration, and reads no file."""
         configuration = self.configuration()
         for path in (self.files.key, self.files.certificate, self.files.header):
             path.unlink()
@@ -109,12 +109,12 @@ class Child(WorkersTestCase):
         self.assertEqual([6, 7], self.worker.running.addresses)
 
     def test_collector(self) -> None:
-        """What is there once it serves is no business of the garbage collector's."""
+        """Objects from before it serves are not the collector's."""
         self.begin()
         self.assertEqual([2], self.relaxed)
 
     def test_use(self) -> None:
-        """Another configuration is used, and it says so."""
+        """Another configuration is used, and reported."""
         self.begin()
         self.files.renew()
         self.receive(NewConfiguration.of(self.configuration()))
@@ -142,7 +142,7 @@ class Child(WorkersTestCase):
         self.assertEqual((), self.worker.running.configuration.warnings)
 
     def test_not_used(self) -> None:
-        """One that OpenSSL does not take is not used, and it says why."""
+        """A configuration that OpenSSL rejects is not used, and the reason is reported."""
         self.begin()
         found = self.configuration()
         # OpenSSL is the judge, as of a key that it does not accept.
@@ -156,7 +156,7 @@ class Child(WorkersTestCase):
         raise SSL.Error([("x", "y", "z")])
 
     def test_unexpected(self) -> None:
-        """Whatever else goes wrong with one, the old one goes on serving."""
+        """With any other error the old configuration stays in use."""
         self.begin()
         assert self.worker.running is not None
         self.patch(self.worker.running, "use", lambda _: 1 / 0)
@@ -170,7 +170,7 @@ class Child(WorkersTestCase):
         )
 
     def test_missing_file(self) -> None:
-        """A configuration whose files are not in the message is not used, though they are on the disk."""
+        """A configuration without its files in the message is not used."""
         self.begin()
         self.receive(NewConfiguration(self.configuration().settings, {}))
         [message] = self.said()[1:]
@@ -186,7 +186,7 @@ class Child(WorkersTestCase):
         self.assertIn("Not among the files of the parent", event["error"])
 
     def assert_other_version(self, data: bytes) -> None:
-        """It ends with one sentence, exit code 1, and no traceback."""
+        """Let it end with one sentence, exit status 1, and no traceback."""
         with capturedLogs() as events:
             self.worker.dataReceived(data)
         [event] = events
@@ -223,7 +223,7 @@ class Child(WorkersTestCase):
         self.assert_other_version(b"\xff\xff\xff\xff")
 
     def test_truncated(self) -> None:
-        """A message that is cut off is not carried out, and the end of the pipe ends it as always."""
+        """A message that is cut off is ignored, and the end of the pipe ends the worker."""
         message = Task(NewConfiguration.of(self.configuration()), ((6, 2), (7, 2)))
         self.worker.dataReceived(encode_parent_message(message)[:-1])
         self.successResultOf(self.end())
@@ -264,7 +264,7 @@ class Child(WorkersTestCase):
         )
 
     def test_old_events(self) -> None:
-        """What Twisted logs by its old interface goes up under Twisted's name."""
+        """An event of Twisted's old logging interface is sent under Twisted's name."""
         event: Any = {"log_namespace": "log_legacy", "log_format": "x", "log_level": LogLevel.info}
         self.worker.log(event)
         [message] = self.said()
@@ -287,7 +287,7 @@ class Child(WorkersTestCase):
         self.assertEqual(1, len(self.said()))
 
     def end(self) -> Any:
-        """The pipe from the parent closes, and the reactor does as it is told."""
+        """Close the pipe from the parent, and let the reactor run."""
         self.worker.readConnectionLost()
         self.assertEqual((1, 0), (self.reactor.stops, self.worker.exit_code))
         ended = self.reactor.shutdown()
@@ -297,7 +297,7 @@ class Child(WorkersTestCase):
         return ended
 
     def test_end(self) -> None:
-        """When the parent's pipe closes it accepts no more, ends what there is, and says what is left to say."""
+        """At the end of its pipe it accepts no more, ends its exchanges, and sends the rest."""
         self.begin()
         self.successResultOf(self.end())
         self.assertEqual(
@@ -323,7 +323,7 @@ class Child(WorkersTestCase):
         self.assertEqual(0, self.reactor.stops)
 
     def test_parent_is_gone(self) -> None:
-        """With no parent left it has nobody to say a last word to, and ends all the same."""
+        """Without a parent it sends nothing more, and ends all the same."""
         self.begin()
         self.worker.writeConnectionLost()
         self.worker.readConnectionLost()
@@ -332,7 +332,7 @@ class Child(WorkersTestCase):
         self.assertEqual(1, len(self.said()))
 
     def test_snapshots(self) -> None:
-        """For the parent's admin listener it says every second how it is, until it ends.
+        """For the parent's admin listener it reports every second, until it ends.
 
         And the parent shows all of it.
         """
@@ -347,7 +347,7 @@ class Child(WorkersTestCase):
         self.assertIsNotNone(supervisor.snapshot())
 
     def test_sign_of_life(self) -> None:
-        """Without an admin listener it says every second that it lives, which the parent takes for just that."""
+        """Without an admin listener it reports life alone, every second."""
         self.begin()
         self.reactor.pump([1.0, 1.0])
         self.assertEqual([{"kind": "alive"}] * 2, self.said()[1:])
@@ -398,7 +398,7 @@ class Child(WorkersTestCase):
         self.assertEqual((["twisted.internet.epollreactor"], [reactor]), (installed, served))
 
     def test_serve(self) -> None:
-        """It takes its two pipes, leaves the parent's signals to the parent, logs upwards, and runs."""
+        """It takes its two pipes, ignores the parent's signals, logs upwards, and runs."""
         begun: list[Any] = []
         ignored: dict[int, Any] = {}
         made: list[Any] = []

@@ -22,7 +22,7 @@ class Clients(SynchronousTestCase):
         self.assertEqual(Client(Hop("2001:db8::1", 80, "http")), client_of(transport))
 
     def test_plain(self) -> None:
-        """A client by IPv4 on a dual-stack socket has its IPv4 address, and no address has a zone."""
+        """A client by IPv4 on a dual-stack socket has its IPv4 address; no address has a zone."""
         for host, told in (("::ffff:192.0.2.1", "192.0.2.1"), ("fe80::1%eth0", "fe80::1")):
             transport = StringTransport(
                 IPv6Address("TCP", "::", 80), IPv6Address("TCP", host, 40000)

@@ -56,7 +56,7 @@ class HeaderTestCase(SynchronousTestCase):
         self.assertIn(words, str(error), data)
 
     def assert_read(self, expected: object, data: bytes, rest: bytes = b"\x16\x03\x01") -> None:
-        """It is read when its last byte has come, and not before."""
+        """Check that it is read when its last byte has come, and not before."""
         self.assertEqual((expected, rest), read_header(data + rest))
         for end in range(len(data)):
             self.assertIs(None, read_header(data[:end]), data[:end])

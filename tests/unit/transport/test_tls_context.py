@@ -494,7 +494,7 @@ class IgnoredUsage(PkiTestCase):
         self.usage = ExtendedKeyUsageOID.SERVER_AUTH
 
     def test_server(self) -> None:
-        """An authority's certificate for servers is trusted, under such an intermediate too."""
+        """An authority's certificate for servers is trusted, also under an intermediate."""
         between = pair(subject="CN=between", issuer=self.root, ca=True, usages=(self.usage,))
         issued = pair(issuer=self.root, usage=self.usage)
         below = pair(issuer=between, usage=self.usage)
@@ -952,7 +952,7 @@ class Leaf(TlsTestCase):
 
 class Possession(TlsTestCase):
     def steal(self, victim: Pair) -> Pair:
-        """The attacker's key claims the victim's public key, which OpenSSL accepts."""
+        """Let the attacker's key claim the victim's public key, which OpenSSL accepts."""
         attacker = pair(subject="CN=attacker").private_key
         scalar = attacker.private_numbers().private_value.to_bytes(32, "big")  # type: ignore[union-attr]
         point = victim.private_key.public_key().public_bytes(
@@ -1083,7 +1083,7 @@ class Protocols(TlsTestCase):
             self.assertIn("protocol version", handshake_succeeded.client_error)
 
     def test_minimum_version(self) -> None:
-        """With a minimum of 1.3 a client of 1.2 is rejected: it would send its certificate in clear."""
+        """With a minimum of 1.3 a client of 1.2, which sends its certificate, is rejected."""
         context = server_context(settings=TlsSettings(minimum_version=TlsVersion.TLS_1_3))
         self.assertIn(
             "unsupported protocol",
