@@ -157,7 +157,7 @@ class Connect2id(ProofTestCase):
             self.assertEqual(_der(other), answer.certificate)
 
     def test_url(self) -> None:
-        """The server knows its https URL, with any claim of a client's.
+        """The servlet has its https URL, with any claim of a client's.
 
         With the default port if no header tells another.
         """

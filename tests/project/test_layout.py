@@ -13,8 +13,6 @@ PACKAGE = ROOT / "x509proxy"
 UNIT = ROOT / "tests" / "unit"
 # Modules without a test file of their own, and the reason.
 EXCEPTIONS = {
-    "audit/certificates.py": "used by each probe: tests/unit/audit/probes",
-    "audit/lab.py": "used by each probe: tests/unit/audit/probes",
     "downstream/base_request.py": "both requests are one: test_request.py, test_site_request.py",
     "downstream/request_queue.py": "a part of the channel: test_channel.py",
     "upstream/request_writer.py": "a part of the connection: test_connection.py",

@@ -57,7 +57,7 @@ class Paths(SynchronousTestCase):
             self.assertTrue(is_metadata(target), target)
 
     def test_odd(self) -> None:
-        """Other spellings are not, nor targets with such a path elsewhere."""
+        """Other spellings are not, nor targets with a well-known path elsewhere."""
         for target in (
             b"*",
             b"/",

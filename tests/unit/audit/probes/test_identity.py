@@ -5,9 +5,10 @@ from __future__ import annotations
 from tests.support.audit_lab import AuditTestCase, add_fault_tests
 from tests.support.audit_requests import arrival
 from tests.support.broken_terminator import HEADER
-from tests.support.scripted_lab import (
-    ScriptTestCase,
-)
+from tests.support.ports import free_port
+from tests.support.scripted_lab import ScriptTestCase
+from x509proxy.audit.client import Address
+from x509proxy.audit.lab import Echoes, Lab, Target
 from x509proxy.audit.probes.identity import PROBES
 from x509proxy.audit.run import Outcome
 
@@ -17,6 +18,12 @@ class Identity(ScriptTestCase):
         """Without its option a probe does not apply."""
         for probe in ("direct", "plain-forged"):
             self.inapplicable(probe, self.lab())
+
+    def test_closed_port(self) -> None:
+        """An unencrypted port that is closed passes nothing."""
+        place = Address("127.0.0.1", free_port(), "localhost")
+        target = Target(self.target.address, self.target.fields, plain=place)
+        self.assertEqual([], self.faults("plain-forged", Lab(target, Echoes(), self.store)))
 
     def test_other_values(self) -> None:
         """Each probe of a missing certificate finds its own value alone."""
