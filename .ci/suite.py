@@ -47,6 +47,9 @@ def main(arguments: list[str]) -> int:
     """Run the parts; return the exit status."""
     covered = "--coverage" in arguments
     options = [each for each in arguments if each != "--coverage"]
+    # Hundreds of processes import the package; each would compile it where no bytecode is written,
+    # which takes 0.1 s (0.34 s instead of 0.25 s for the modules of a worker).
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "x509proxy"], cwd=ROOT, check=True)
     # A short folder: the path of a Unix socket has 107 bytes at most. It is open to the users
     # that some tests become.
     with tempfile.TemporaryDirectory(prefix="suite-") as name:
