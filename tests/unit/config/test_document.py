@@ -333,10 +333,12 @@ class Text(DocumentTests):
     def test_beyond_the_parser(self) -> None:
         """Nesting and numbers that Python cannot parse are errors of the file."""
         for text, expected in (
-            ("a = " + "[" * 100_000, "brackets within brackets, too many of them"),
-            ("a = " + "1" * 10_000, "a number with too many digits"),
+            ("a = " + "[" * 100_000, "brackets"),
+            ("a = " + "1" * 10_000, "too many digits"),
         ):
-            self.assertIn(f"found {expected}, expected TOML", self.refusal(text))
+            sentence = self.refusal(text)
+            self.assertIn(expected, sentence)
+            self.assertIn(", expected TOML", sentence)
 
     def test_open_secret(self) -> None:
         """A file with a secret name in it is private: in ``header``, and in ``[[headers]]``."""
