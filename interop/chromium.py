@@ -21,8 +21,10 @@ __all__ = ["Browser"]
 _PATIENCE = 60.0
 _FLAGS = (
     # Root has no sandbox; containers have a small /dev/shm and no graphics.
-    "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe",
-    "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE evil.localhost",
+    "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run",
+    "--remote-debugging-pipe",
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE evil.localhost",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 # Chromium listens at 3 and speaks at 4. Its ends of the pipes are far above, so that neither is in
@@ -54,7 +56,8 @@ class Browser:
         }
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "about:blank"], cwd=folder, env={**environment, "HOME": str(folder)}, stdin=subprocess.DEVNULL,
+                [*command, "about:blank"], cwd=folder, env={**environment, "HOME": str(folder)},
+                stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, pass_fds=far,
             )  # fmt: skip
         for number in far:

@@ -185,8 +185,10 @@ class OidcStage(Stage):
     ) -> Any:
         """Run a scene of openid-client's, and return its report (``interop/node/client.mjs``)."""
         scene = {
-            "play": play, "issuer": f"https://localhost:{issuer_port or self.ports.mtls}", "ca": str(self.folder / "server.pem"),
-            "client": {"id": name, **self._paths(files)}, "aliases": aliases, "redirect": _REDIRECT, "thief": self._paths(thief),
+            "play": play, "issuer": f"https://localhost:{issuer_port or self.ports.mtls}",
+            "ca": str(self.folder / "server.pem"),
+            "client": {"id": name, **self._paths(files)}, "aliases": aliases, "redirect": _REDIRECT,
+            "thief": self._paths(thief),
         }  # fmt: skip
         return json.loads(self.run_program("node", "client.mjs", json.dumps(scene)))
 

@@ -107,7 +107,8 @@ class Stage(SynchronousTestCase):
     ) -> str:
         """Return a program's standard output; it must end with 0, or with this ``status``."""
         done = subprocess.run(
-            command, cwd=self.folder, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
+            command, cwd=self.folder, env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
             capture_output=True, timeout=seconds, check=False,
         )  # fmt: skip
         self.assertEqual(

@@ -213,9 +213,12 @@ class HAProxy(BalancerStage):
         port = self.balance("send-proxy-v2")
         signature = bytes.fromhex("0D0A0D0A000D0A515549540A")
         for pieces in (
-            [b""], [REQUEST], [b"\x16\x03\x01\x02\x00"], [b"\xff" * 100000], [b"PROXY TCP4 127.0.0.1 127.0.0.1 1\r\n", REQUEST],
-            [b"PROXY UNKNOWN " + b"x" * 200], [signature, b"\x21\x11\xff\xff"], [signature + b"\x31\x11\x00\x0c" + bytes(12)],
-            [b"PROXY TCP4 127.0.0.2"], [self.hello()], [b"PROXY TCP4 127.0.0.2 127.0.0.1 40000 65536\r\n" + self.hello()],
+            [b""], [REQUEST], [b"\x16\x03\x01\x02\x00"], [b"\xff" * 100000],
+            [b"PROXY TCP4 127.0.0.1 127.0.0.1 1\r\n", REQUEST],
+            [b"PROXY UNKNOWN " + b"x" * 200], [signature, b"\x21\x11\xff\xff"],
+            [signature + b"\x31\x11\x00\x0c" + bytes(12)],
+            [b"PROXY TCP4 127.0.0.2"], [self.hello()],
+            [b"PROXY TCP4 127.0.0.2 127.0.0.1 40000 65536\r\n" + self.hello()],
         ):  # fmt: skip
             self.assertEqual(b"", self.cut(*pieces, pause=0.01))
         began = time.monotonic()

@@ -22,7 +22,8 @@ _PATIENCE = 60.0
 _PROMPT = 5.0  # seconds; a page that nothing holds up is there after half of one
 _FLAGS = (
     # Root has no sandbox; containers have a small /dev/shm and no graphics.
-    "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--dump-dom",
+    "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run",
+    "--dump-dom",
     "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip

@@ -190,7 +190,8 @@ class Image(Stage):
         self.run_buildah("add", container, str(base), "/")
         self.run_buildah("commit", container, BASE)
         self.run_buildah(
-            "build", "--isolation=chroot", "--pull=never", "--network=host", "--volume", f"{pip}:/etc/pip.conf:ro",
+            "build", "--isolation=chroot", "--pull=never", "--network=host", "--volume",
+            f"{pip}:/etc/pip.conf:ro",
             "--volume", "/etc/ssl/certs/ca-certificates.crt:/ca.crt:ro",
             "--file", str(CONTAINERFILE), "--tag", "x509proxy", str(ROOT),
         )  # fmt: skip

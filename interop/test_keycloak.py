@@ -94,7 +94,7 @@ class LookUps(KeycloakStage):
     def check_forged(
         self, server: Keycloak, proxy: Proxy, header: str, value: Callable[[ClientFiles], str]
     ) -> None:
-        """Check that the header has no effect through the proxy, in any spelling; past it, it has."""
+        """Check that the header has no effect through the proxy, and has past it."""
         forged = value(self.mine)
         genuine = {header: forged, "ssl-client-verify": "SUCCESS"}
         self.assert_bound(self.token_past_the_proxy(server, "client", genuine), self.mine)

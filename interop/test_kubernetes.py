@@ -165,7 +165,7 @@ class Doors(ManifestStage):
         )
 
     def test_policies(self) -> None:
-        """Only the proxy reaches the server, only the balancer the proxy, Prometheus the metrics."""
+        """Only the proxy reaches the server, only the balancer the proxy."""
         server, proxy = (
             self.one("NetworkPolicy", name)["spec"]
             for name in ("authorization-server", "x509proxy")

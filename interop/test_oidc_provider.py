@@ -20,7 +20,8 @@ _HEADER = "Client-Certificate"
 _CUSTOMARY = {'header-file = "header.txt"': ""}
 # The preset's header as a client might spell it, and what other proxies call theirs.
 _TWINS = (
-    _HEADER, _HEADER.lower(), _HEADER.upper(), "Client_Certificate", "client.certificate", "Client-Cert",
+    _HEADER, _HEADER.lower(), _HEADER.upper(), "Client_Certificate", "client.certificate",
+    "Client-Cert",
     "X-Client-Certificate", "X-Forwarded-Client-Cert", "SSL-Client-Cert",
 )  # fmt: skip
 

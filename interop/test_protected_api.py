@@ -41,7 +41,8 @@ class ProtectedApi(OidcStage):
     def setUp(self) -> None:
         super().setUp()
         self.enrol(
-            "api", token_endpoint_auth_method="client_secret_basic", client_secret="secret-of-the-api",
+            "api", token_endpoint_auth_method="client_secret_basic",
+            client_secret="secret-of-the-api",
             tls_client_certificate_bound_access_tokens=False,
         )  # fmt: skip
         self.write("secret.txt", "secret-of-the-api\n")

@@ -71,7 +71,8 @@ class StatusStage(Stage):
         """One request through the proxy."""
         shown = ["--cert", str(client.certificate), "--key", str(client.key)] if client else []
         found = self.run_program(
-            "curl", "--silent", "--path-as-is", "--globoff", "--cacert", "server.pem", *shown, "--output", "/dev/null",
+            "curl", "--silent", "--path-as-is", "--globoff", "--cacert", "server.pem", *shown,
+            "--output", "/dev/null",
             "--write-out", "%{http_code}", self.proxy.url + target,
         )  # fmt: skip
         self.assertEqual(status, found)

@@ -398,7 +398,8 @@ class Arguments(SynchronousTestCase):
     def test_rejected(self) -> None:
         """Unknown names and numbers below one stop it at once."""
         for words in (
-            ["--only", "nginx,iis"], ["--loads", "tokens"], ["--rounds", "0"], ["--our-workers", "-1"],
+            ["--only", "nginx,iis"], ["--loads", "tokens"], ["--rounds", "0"],
+            ["--our-workers", "-1"],
             ["--rates", "500,x"], ["--rates", "0"], ["--only", "nginx", "--against", "old"],
         ):  # fmt: skip
             with self.assertRaises(SystemExit), redirect_stderr(io.StringIO()):

@@ -23,8 +23,10 @@ from x509proxy.upstream.pool import Pool
 CLOCK: Any = reactor
 
 BINDING = (
-    b"Negotiate YIIZ", b"negotiate YIIZ", b"NEGOTIATE", b"NTLM TlRM", b"nTlM TlRM", b"Kerberos YIIZ", b"CredSSP MAAA",
-    b"Nego2 YIIZ", b"Negotiate\tYIIZ", b", Negotiate YIIZ", b"Basic, Negotiate YIIZ", b"Basic\tYTpi", b"New-Scheme abc",
+    b"Negotiate YIIZ", b"negotiate YIIZ", b"NEGOTIATE", b"NTLM TlRM", b"nTlM TlRM",
+    b"Kerberos YIIZ", b"CredSSP MAAA",
+    b"Nego2 YIIZ", b"Negotiate\tYIIZ", b", Negotiate YIIZ", b"Basic, Negotiate YIIZ",
+    b"Basic\tYTpi", b"New-Scheme abc",
     b"",
 )  # fmt: skip
 SAFE = (b"Bearer abc", b"bearer abc", b"Basic YTpi", b"DPoP abc", b'Digest username="a"', b"Bearer")

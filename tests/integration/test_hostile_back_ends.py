@@ -271,7 +271,8 @@ class Garbage(HostileTestCase):
     def test_two_framings(self) -> None:
         """Two lengths, equal or not, two codings, or one of each."""
         two = (
-            b"Content-Length: 2\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"content-length:2\r\n",
+            b"Content-Length: 2\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n",
+            b"content-length:2\r\n",
             b"Transfer-Encoding: identity\r\n",
         )  # fmt: skip
         self.expect_failure(*(START + line + LENGTH for line in two))
@@ -707,15 +708,20 @@ class Secrets(HostileTestCase):
 
 FRAGMENTS = st.sampled_from(
     [
-        START, b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 204 N\r\n", b"HTTP/1.1 304 N\r\n", b"HTTP/1.1 100 C\r\n\r\n",
+        START, b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 204 N\r\n", b"HTTP/1.1 304 N\r\n",
+        b"HTTP/1.1 100 C\r\n\r\n",
         b"HTTP/1.1 103 E\r\n", b"\r\n",
-        b"HTTP/1.1 101 S\r\n", b"HTTP/1.1 500 " + HEADER + b"\r\n", b"Content-Length: 2\r\n", b"Content-Length: 0\r\n", LENGTH,
+        b"HTTP/1.1 101 S\r\n", b"HTTP/1.1 500 " + HEADER + b"\r\n", b"Content-Length: 2\r\n",
+        b"Content-Length: 0\r\n", LENGTH,
         OK, STRAY,
-        b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"2\r\nok\r\n",
+        b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n",
+        b"2\r\nok\r\n",
         b"0\r\n\r\n", b"0\r\n",
-        b"Vary: " + HEADER + b"\r\n", HEADER + b": a\r\n", b"Vary: Accept\r\n", b"X: \xe4\r\n", b"X: a\r\n b\r\n", b"X", b": ",
+        b"Vary: " + HEADER + b"\r\n", HEADER + b": a\r\n", b"Vary: Accept\r\n", b"X: \xe4\r\n",
+        b"X: a\r\n b\r\n", b"X", b": ",
         b"\n", b"\r", b"\0",
-        b"Upgrade: h2c\r\nConnection: upgrade\r\n", b"RTSP/1.0 200 OK\r\n", b"Trailer: X\r\n", b"ok",
+        b"Upgrade: h2c\r\nConnection: upgrade\r\n", b"RTSP/1.0 200 OK\r\n", b"Trailer: X\r\n",
+        b"ok",
         b"Transfer-Encoding: gzip\r\n",
     ]
 )  # fmt: skip

@@ -761,8 +761,10 @@ class Log(SynchronousTestCase):
         found = ClientCertificate.from_x509(x509.load_der_x509_certificate(subject), ())
         self.assertLess(len(found.der), PolicySettings().max_certificate_bytes)
         exchange = Exchange(
-            started=0.0, duration=0.0, peer="127.0.0.1", method="GET", target="/", version="HTTP/1.1", status=200,
-            outcome=Outcome.COMPLETED, bytes_in=0, bytes_out=0, tls_version="TLSv1.3", certificate=found, forged=0,
+            started=0.0, duration=0.0, peer="127.0.0.1", method="GET", target="/",
+            version="HTTP/1.1", status=200,
+            outcome=Outcome.COMPLETED, bytes_in=0, bytes_out=0, tls_version="TLSv1.3",
+            certificate=found, forged=0,
             invalid_header_names=0, backend="",
         )  # fmt: skip
         self.assertEqual(Verdict.TRUSTED, found.verdict)

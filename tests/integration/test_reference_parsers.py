@@ -249,9 +249,11 @@ class Framings(StreamTestCase):
     def test_odd_codings(self) -> None:
         """Any coding but ``chunked``, once, is an error."""
         codings = (
-            b"xchunked", b"\x0bchunked", b"chunked, identity", b"identity", b"gzip, chunked", b"chunked, chunked", b"chunked,",
+            b"xchunked", b"\x0bchunked", b"chunked, identity", b"identity", b"gzip, chunked",
+            b"chunked, chunked", b"chunked,",
             b"",
-            b"chunked;q=1", b'"chunked"', b"chunked\x0b", b"identity, chunked", b"chunked\r\n , x", b"\r\n chunked",
+            b"chunked;q=1", b'"chunked"', b"chunked\x0b", b"identity, chunked", b"chunked\r\n , x",
+            b"\r\n chunked",
         )  # fmt: skip
         for coding in codings:
             line = b"Transfer-Encoding: " + coding
@@ -296,9 +298,11 @@ class Framings(StreamTestCase):
     def test_odd_chunks(self) -> None:
         """A chunk that some would read in another way is an error."""
         odd = (
-            b"0x2\r\nab\r\n", b"2 \r\nab\r\n", b" 2\r\nab\r\n", b"+2\r\nab\r\n", b"-2\r\nab\r\n", b"2\nab\r\n", b"2\r\nab\n",
+            b"0x2\r\nab\r\n", b"2 \r\nab\r\n", b" 2\r\nab\r\n", b"+2\r\nab\r\n", b"-2\r\nab\r\n",
+            b"2\nab\r\n", b"2\r\nab\n",
             b"2\r\nab",
-            b"2;\nab\r\n", b"2;a\nb\r\nab\r\n", b"\r\n", b"g\r\n", b"2\r\nabc\r\n", b"10000000000000002\r\nab\r\n",
+            b"2;\nab\r\n", b"2;a\nb\r\nab\r\n", b"\r\n", b"g\r\n", b"2\r\nabc\r\n",
+            b"10000000000000002\r\nab\r\n",
             b"2\r\rab\r\n",
         )  # fmt: skip
         self.expect_refused(*(chunked(chunk + b"0\r\n\r\n" + SMUGGLED) for chunk in odd))
@@ -516,10 +520,13 @@ _SPOOFS = st.one_of(
 )
 _HONEST = st.sampled_from(
     [
-        b"Accept: */*", b"Cookie: a=b", b"Cookie: c=d", b"User-Agent: x y", b"Authorization: Basic YTpi", b"TE: trailers",
+        b"Accept: */*", b"Cookie: a=b", b"Cookie: c=d", b"User-Agent: x y",
+        b"Authorization: Basic YTpi", b"TE: trailers",
         b"Connection: close",
-        b"Connection: keep-alive", b"Content-Type: application/x-www-form-urlencoded", b"Expect: 100-continue", b"Upgrade: h2c",
-        b"X-Forwarded-For: 1.2.3.4", b"Forwarded: for=x", b"X-Empty:", b"Host: b", b"Content-Length: 3",
+        b"Connection: keep-alive", b"Content-Type: application/x-www-form-urlencoded",
+        b"Expect: 100-continue", b"Upgrade: h2c",
+        b"X-Forwarded-For: 1.2.3.4", b"Forwarded: for=x", b"X-Empty:", b"Host: b",
+        b"Content-Length: 3",
         b"Transfer-Encoding: chunked",
         b"Transfer_Encoding: chunked", b"Content-Length : 0", b"Connection: Content-Length",
     ]
@@ -527,7 +534,8 @@ _HONEST = st.sampled_from(
 _FIELDS = st.lists(st.one_of(_SPOOFS, _HONEST), max_size=4)
 _LINES = st.sampled_from(
     [
-        b"GET / HTTP/1.1", b"GET /token?a=b HTTP/1.1", b"HEAD /h HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET / HTTP/1.0",
+        b"GET / HTTP/1.1", b"GET /token?a=b HTTP/1.1", b"HEAD /h HTTP/1.1", b"OPTIONS * HTTP/1.1",
+        b"GET / HTTP/1.0",
         b"GET //a HTTP/1.1",
         b"DELETE /d HTTP/1.1", b"GET http://as.example/x HTTP/1.1",
     ]

@@ -81,7 +81,7 @@ class MlDsa(AttackTestCase):
             )
 
     async def test_key_of_another(self) -> None:
-        """A victim's ML-DSA certificate with another key, or a bad signature, ends the handshake."""
+        """A victim's ML-DSA certificate with another key ends the handshake; so does a bad signature."""
         self.start()
         for kind in ML_DSA_SCHEMES:
             victim: Any = pair(kind, "CN=victim")
@@ -734,8 +734,10 @@ def with_names(message: Any, *names: bytes) -> Any:
 
 class ServerName(AttackTestCase):
     NAMES = (
-        b"localhost", b"other.example", b"", b"127.0.0.1", b"::1", b"[::1]:443", b"a" * 255, b"a" * 65000, b"xn--nxasmq6b", b".",
-        b"..", b"a b", b"a\0b", b"a\r\nX-Injected: 1", "ä.example".encode(), b"\xff\xfe", b"%s%n", b"'; --", HEADER.encode(),
+        b"localhost", b"other.example", b"", b"127.0.0.1", b"::1", b"[::1]:443", b"a" * 255,
+        b"a" * 65000, b"xn--nxasmq6b", b".",
+        b"..", b"a b", b"a\0b", b"a\r\nX-Injected: 1", "ä.example".encode(), b"\xff\xfe", b"%s%n",
+        b"'; --", HEADER.encode(),
     )  # fmt: skip
 
     async def test_names(self) -> None:

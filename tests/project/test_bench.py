@@ -69,7 +69,8 @@ class Loads(SynchronousTestCase):
         """A load is one command line."""
         self.assertEqual(
             [
-                "-traffic=same", "-path=/token", "-connections=16", "-warm=2", "-count=7", "-seconds=0.0", "-rate=0.0",
+                "-traffic=same", "-path=/token", "-connections=16", "-warm=2", "-count=7",
+                "-seconds=0.0", "-rate=0.0",
                 "-size=0", "-fields=0", "-fresh=true",
             ],
             load.fresh("same", 7).arguments(),

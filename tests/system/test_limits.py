@@ -386,7 +386,7 @@ class Crowds(LimitTestCase):
             return [away, served]
 
     async def test_connections(self) -> None:
-        """Beyond ``connections`` the next is cut; those before it are served, and an end makes room."""
+        """Beyond ``connections`` the next is cut; others are served, and an end makes room."""
         self.limited(max_connections=5)
         self.assertEqual([[True] * 3, [200] * 5], await self.in_thread(lambda: self.crowd(5)))
 

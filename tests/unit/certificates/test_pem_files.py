@@ -460,7 +460,8 @@ class CheckHeaderNameTests(FileTestCase):
         ):
             name = f"Sec-Client-X509-Cert-{part}"
             for spelled in (
-                name, name.lower(), name.upper(), part, f"X-Cert-{part}", f"{name}-2", f"X-My-{part[:16]}-{part[16:]}",
+                name, name.lower(), name.upper(), part, f"X-Cert-{part}", f"{name}-2",
+                f"X-My-{part[:16]}-{part[16:]}",
             ):  # fmt: skip
                 error = self.refusal(spelled)
                 self.assert_sentence(

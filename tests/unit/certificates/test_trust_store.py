@@ -88,7 +88,8 @@ class Refusals(TrustedTests):
         der = make_crl(CA).public_bytes(Encoding.DER)
         good = crl_pem(make_crl(CA))
         for data, found in (
-            (b"", none), (b"nothing", none), (good[:-9], cut), (good + broken, second), (der[:-1], none), (der + b"x", none),
+            (b"", none), (b"nothing", none), (good[:-9], cut), (good + broken, second),
+            (der[:-1], none), (der + b"x", none),
             (good[:-30] + good, cut),
         ):  # fmt: skip
             self.assertEqual(f"crl: FILE: found {found}", self.refusal(data))

@@ -92,7 +92,8 @@ class Originals(SynchronousTestCase):
             f"{begin}no LoadCredential=key:FILE in a.service, expected one", self.sentence()
         )
         for line in (
-            "LoadCredentialEncrypted=key:/a", "SetCredential=key:secret", "SetCredentialEncrypted=key:x", "LoadCredential=key",
+            "LoadCredentialEncrypted=key:/a", "SetCredential=key:secret",
+            "SetCredentialEncrypted=key:x", "LoadCredential=key",
         ):  # fmt: skip
             self.unit(f"[Service]\n{line}\n")
             sentence = self.sentence()

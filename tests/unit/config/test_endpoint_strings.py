@@ -25,9 +25,11 @@ from x509proxy.config.endpoint_strings import (
 from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, SettingsError
 
 GOOD = (
-    "tcp:8443", "tcp:0", "tcp:port=8443:interface=127.0.0.1", "tcp:8443:127.0.0.1:5", r"tcp:1:interface=\:\:1", "tcp6:8443",
+    "tcp:8443", "tcp:0", "tcp:port=8443:interface=127.0.0.1", "tcp:8443:127.0.0.1:5",
+    r"tcp:1:interface=\:\:1", "tcp6:8443",
     "tcp:1:interface=localhost", "tcp:1:interface=", r"tcp6:1:interface=\:\:1:backlog=5", "unix:/a",
-    "unix:/a:mode=660:lockfile=0", "unix:a:660:50", r"unix:/a\:b\=c", "unix:address=/a=b", "haproxy:tcp:1", "haproxy:unix:/a",
+    "unix:/a:mode=660:lockfile=0", "unix:a:660:50", r"unix:/a\:b\=c", "unix:address=/a=b",
+    "haproxy:tcp:1", "haproxy:unix:/a",
 )  # fmt: skip
 FOREIGN = (
     "systemd:domain=INET:name=https",
@@ -185,8 +187,10 @@ class Sentences(SynchronousTestCase):
     def test_twice(self) -> None:
         """Two at the same place: the second could not be had."""
         for one, other in (
-            ("tcp:1", "tcp:1"), ("tcp:1", "tcp:1:interface=127.0.0.1"), ("tcp:1:interface=127.0.0.1", "tcp:port=1"),
-            ("tcp:1:interface=localhost", "tcp:1:interface=127.0.0.1"), ("tcp6:1", r"tcp:1:interface=\:\:1"),
+            ("tcp:1", "tcp:1"), ("tcp:1", "tcp:1:interface=127.0.0.1"),
+            ("tcp:1:interface=127.0.0.1", "tcp:port=1"),
+            ("tcp:1:interface=localhost", "tcp:1:interface=127.0.0.1"),
+            ("tcp6:1", r"tcp:1:interface=\:\:1"),
             ("tcp:1", "haproxy:tcp:1"),
             ("unix:/a", "unix:/b/../a:mode=660"), ("systemd:INET:0", "systemd:domain=INET:index=0"),
             ("tcp:1:interface=host", "tcp:1"),
@@ -204,8 +208,10 @@ class Sentences(SynchronousTestCase):
     def test_apart(self) -> None:
         """Other ports, families or addresses do not meet, nor ports of the system's choice."""
         for one, other in (
-            ("tcp:1", "tcp:2"), ("tcp:0", "tcp:0"), ("tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.2"),
-            ("tcp:1", r"tcp6:1:interface=\:\:1"), ("unix:/a", "unix:/b"), ("systemd:INET:0", "systemd:INET:1"),
+            ("tcp:1", "tcp:2"), ("tcp:0", "tcp:0"),
+            ("tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.2"),
+            ("tcp:1", r"tcp6:1:interface=\:\:1"), ("unix:/a", "unix:/b"),
+            ("systemd:INET:0", "systemd:INET:1"),
             ("unix:/1", "tcp:1"),
             ("onion:1", "onion:1"),
         ):  # fmt: skip

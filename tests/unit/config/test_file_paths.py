@@ -39,7 +39,8 @@ class NamedFiles(SynchronousTestCase):
         The one that is written is not.
         """
         settings = ProxySettings(
-            certificate="1", private_key="2", header_file="3", ca="4", crl=("5", "6"), access_log="no", preset="no",
+            certificate="1", private_key="2", header_file="3", ca="4", crl=("5", "6"),
+            access_log="no", preset="no",
             headers=(HeaderSettings(format=Format.LITERAL, name_file="7", value_file="8"),),
             certificates=(CertificateSettings(certificate="9", private_key="10"),),
             upstream=UpstreamSettings(ca="11", certificate="12", private_key="13"),
