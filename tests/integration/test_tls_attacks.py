@@ -81,7 +81,7 @@ class MlDsa(AttackTestCase):
             )
 
     async def test_key_of_another(self) -> None:
-        """A victim's ML-DSA certificate with another key ends the handshake; so does a bad signature."""
+        """A victim's ML-DSA certificate with another key, or a bad signature ends the handshake."""
         self.start()
         for kind in ML_DSA_SCHEMES:
             victim: Any = pair(kind, "CN=victim")
