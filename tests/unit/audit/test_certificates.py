@@ -31,7 +31,7 @@ class StoreTestCase(SynchronousTestCase):
 
 class Certificates(StoreTestCase):
     def test_each(self) -> None:
-        """Each recipe gives a certificate with its key, from its issuer, valid as it says."""
+        """Each recipe gives a certificate with its key, from its issuer, valid in its period."""
         now = datetime.now(UTC)
         authority = self.store.get(AUTHORITY).x509
         for name, recipe in RECIPES.items():
