@@ -38,7 +38,7 @@ PROGRAMS = (
     "apache2", "buildah", "chromium", "curl", "golang-go", "haproxy", "iproute2",
     "libnginx-mod-stream", "libnss3-tools", "logrotate", "maven", "mmdebstrap", "nginx",
     "openjdk-17-jdk-headless", "openssl", "prometheus", "slowhttptest", "sslscan", "stunnel4",
-    "systemd", "testssl.sh", "tomcat10", "wget",
+    "systemd", "testssl.sh", "tomcat10", "uidmap", "wget",
 )  # fmt: skip
 
 
@@ -186,9 +186,9 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def package(session: nox.Session) -> None:
-    """The plugin and the wheel, however they are installed, and the README's commands."""
-    session.install("-e", ".[test]")
-    trial(session, "interop.test_install")
+    """Build and install the package in every way; run the README's commands."""
+    session.install("-e", ".[test,interop]")
+    trial(session, "interop.test_install", "interop.test_release")
 
 
 @nox.session(python=DEFAULT)

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +26,7 @@ _WORDS = re.compile(
     r"|\bgoes? deaf\b|\bdeaf\b|\bthe house\b|\bfloor plan\b|\blaws? (?:L\d|of the house)|\(law L\d",
     re.IGNORECASE,
 )
+_BORDER = re.compile(r" *=+(?: +=+)+ *")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')*]*\s+(?=[A-Z`*\"'(])")
 _LITERAL = re.compile(r"``[^`]*``|:\w+(?::\w+)?:`[^`]*`|`[^`]*`_*|https?://\S+")
 
@@ -86,7 +88,12 @@ def python_prose(source: str) -> Iterator[tuple[int, str, bool]]:
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the paragraphs of reStructuredText, without literal blocks, tables and directives."""
+    """Yield the paragraphs of reStructuredText and the cells of its simple tables.
+
+    Literal blocks, other tables and directives are left out.
+    """
+    text, tables = without_tables(text)
+    yield from tables
     kept: list[str] = []
     start, literal = 1, None
     for number, line in enumerate([*text.expandtabs(4).split("\n"), ""], 1):
@@ -108,6 +115,25 @@ def paragraphs(text: str) -> Iterator[tuple[int, str]]:
             if stripped.endswith("::"):
                 yield start, " ".join(kept)
                 kept, literal = [], indent
+
+
+def without_tables(text: str) -> tuple[str, list[tuple[int, str]]]:
+    """Return the text with its simple tables blanked out, and the cells of these."""
+    lines = text.split("\n")
+    borders = [n for n, line in enumerate(lines) if _BORDER.fullmatch(line)]
+    found: list[tuple[int, str]] = []
+    for top, head, end in zip(*[iter(borders)] * 3, strict=False):
+        columns = [match.start() for match in re.finditer("=+", lines[top])]
+        for number in (n for n in range(top, end) if n not in (top, head)):
+            line = lines[number]
+            cells = [line[a:b].strip() for a, b in pairwise([*columns, None])]
+            continued = bool(found) and not cells[0]
+            rows = found[-len(columns) :] if continued else [(number + 1, "")] * len(columns)
+            found[len(found) - len(columns) * continued :] = [
+                (at, f"{old} {new}".strip()) for (at, old), new in zip(rows, cells, strict=True)
+            ]
+        lines[top : end + 1] = [""] * (end + 1 - top)
+    return "\n".join(lines), found
 
 
 def faults(line: int, prose: str, *, opening: bool) -> Iterator[tuple[int, str]]:

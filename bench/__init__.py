@@ -1,1 +1,1 @@
-"""The benchmark that anybody can run: ``python -m bench``; ``docs/performance.rst`` says what it measures, and how."""
+"""The benchmark, ``python -m bench``: ``docs/performance.rst`` describes its loads and figures."""

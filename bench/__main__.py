@@ -14,7 +14,7 @@ from types import FrameType
 
 import attrs
 
-from bench import hostile, report
+from bench import hostile, report, tokens
 from bench.growth import growth
 from bench.plot import draw
 from bench.results import Results
@@ -42,13 +42,13 @@ def _parser() -> argparse.ArgumentParser:
         help="measure the x509proxy of another checkout in the same run; may be repeated",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one short round: a look, no figures to quote"
+        "--quick", action="store_true", help="one short round, whose figures are not to be quoted"
     )
     parser.add_argument(
         "--rounds",
         type=int,
         metavar="N",
-        help=f"how often everything is measured (default {FULL.rounds})",
+        help=f"rounds of all loads (default {FULL.rounds})",
     )
     parser.add_argument(
         "--seconds", type=int, metavar="N", help="duration of each load on kept connections"
@@ -76,9 +76,14 @@ def _parser() -> argparse.ArgumentParser:
         "--hostile", action="store_true", help="measure hostile clients, and nothing else"
     )
     parser.add_argument(
+        "--tokens",
+        action="store_true",
+        help="measure the check of access tokens by itself, and nothing else",
+    )
+    parser.add_argument(
         "--priority",
         action="store_true",
-        help="prefer what is measured to other processes: for latencies on a busy machine, as root",
+        help="prefer the subjects to other processes, for latencies on a busy machine (as root)",
     )
     parser.add_argument(
         "--our-workers", type=int, metavar="N", help="start x509proxy with --workers N"
@@ -170,6 +175,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if arguments.hostile:
             return hostile.main([])
+        if arguments.tokens:
+            print(report.checks(tokens.check_costs()))
+            return 0
         with Stage(_PREFERRED if arguments.priority else None) as stage:
             _run(arguments, stage)
     except BenchError as error:
@@ -182,7 +190,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _prepare_process() -> None:
-    """Raise the limit of open files, and end as Ctrl-C does on other signals: for this process alone."""
+    """Raise the limit of open files, and handle other signals as Ctrl-C, for this process alone."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for number in (signal.SIGTERM, signal.SIGHUP):

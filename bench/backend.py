@@ -1,13 +1,13 @@
 """The back end behind every subject: HTTP/1.1 with keep-alive on asyncio, in a process of its own.
 
-* A request with an interaction id (``x-fapi-interaction-id``, FAPI 1.0 part 1) receives a response of its own:
-  the id, the time, an ``ETag`` and JSON with random values.
+* A request with an interaction id (``x-fapi-interaction-id``, FAPI 1.0 part 1) receives a response
+  of its own: the id, the time, an ``ETag`` and JSON with random values.
 * ``/slow…`` receives its response after 2 ms.
 * ``/bytes/N`` receives N bytes.
 * ``/headers`` receives the request's header fields as JSON.
 * Any other request receives the same 100 bytes.
 
-The body of a request is read and dropped. The proxy in front is trusted to send well-formed requests.
+The body of a request is read and dropped. The proxy in front has to send well-formed requests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from typing import cast
 __all__ = ["RESPONSE", "THINK_TIME", "BackEnd"]
 
 THINK_TIME = 0.002
-_TOKEN = b'{"access_token":"mF_9.B5f-4.1JqM","token_type":"Bearer","expires_in":600,"scope":"read write admin"}\n'
+_TOKEN = (
+    b'{"access_token":"mF_9.B5f-4.1JqM","token_type":"Bearer","expires_in":600,'
+    b'"scope":"read write admin"}\n'
+)
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 RESPONSE = _HEAD % len(_TOKEN) + _TOKEN
 _PIECE = bytes(262144)
@@ -32,7 +35,8 @@ _FIELD = re.compile(
     rb"\r\n(content-length|x-fapi-interaction-id|connection):[ \t]*([^\r]*)", re.IGNORECASE
 )
 _UNIQUE = (
-    "HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+    "HTTP/1.1 200 OK\r\nDate: {date}\r\n"
+    "Content-Type: application/json\r\nCache-Control: no-store\r\n"
     'ETag: "{tag:032x}"\r\nx-fapi-interaction-id: {identifier}\r\nContent-Length: {length}\r\n\r\n'
 )
 _BODY = (
@@ -116,8 +120,8 @@ class BackEnd(asyncio.Protocol):
             self._transport.close()
 
     def _announcing(self, response: bytes) -> bytes:
-        # RFC 9112 section 9.6: a server that was asked to close answers with "close". Stock Twisted
-        # always asks for it, and passes the field on to its client.
+        # RFC 9112 section 9.6: a server that receives "close" responds with it. Stock Twisted always
+        # sends it, and passes the field on to its client.
         if not self._last:
             return response
         return response.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)

@@ -1,7 +1,8 @@
 """The subject ``bare``: the least CPython that does the job, as the floor for a proxy in Python.
 
-One loop over epoll, the interpreter's ``ssl`` module, one regular expression for a head. It has no limits, no
-deadlines, no error responses and no access log, and holds a message in memory as a whole. It is no proxy to use.
+One loop over epoll, the interpreter's ``ssl`` module, one regular expression for a head. It has no
+limits, no deadlines, no error responses and no access log, and holds a message in memory as a
+whole. It is not a proxy to use.
 """
 
 from __future__ import annotations

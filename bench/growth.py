@@ -1,4 +1,4 @@
-"""Curves of the cost of a request over the number of connections, header fields and bytes of a body."""
+"""Curves of the cost of a request over connections, header fields and bytes of a body."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SECONDS = 3
 
 @attrs.frozen
 class Curve:
-    """µs of CPU for one request, by subject, at each of ``steps``; ``None`` where it could not be measured."""
+    """µs of CPU for one request, by subject, at each of ``steps``; ``None`` without a figure."""
 
     title: str
     steps: Sequence[int]

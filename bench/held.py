@@ -1,7 +1,7 @@
-"""Memory that one connection of each kind holds in the proxy, for as long as a client can make it last.
+"""Memory that one connection of each kind holds in the proxy, for as long as a client keeps it.
 
-``python -m bench.hostile --memory`` opens some hundred connections of each kind against a proxy of its own, and divides what
-its resident memory has grown by.
+``python -m bench.hostile --memory`` opens some hundred connections of each kind to a proxy of its
+own, and divides the growth of its resident memory by their number.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _context(names: int = 0, issuers: int = 0) -> SSL.Context:
 
 
 def _begin(context: SSL.Context, port: int) -> tuple[SSL.Connection, socket.socket, bytes]:
-    """A client that has completed its side of the handshake, and its last flight, which is not sent."""
+    """Complete the client's side of a handshake; return its last flight without sending it."""
     tls, wire = SSL.Connection(context, None), _plain(port)
     tls.set_connect_state()
     while True:
@@ -85,7 +85,10 @@ def _shaken(context: SSL.Context, after: bytes = b"") -> Opener:
 
 
 def _withheld(context: SSL.Context) -> Opener:
-    """All but the end of the client's last flight: its certificates have been parsed, and the handshake is not complete."""
+    """Send the client's last flight without its end.
+
+    The proxy has parsed the certificates then, and the handshake is not complete.
+    """
 
     def open_one(port: int) -> Any:
         _, wire, flight = _begin(context, port)
@@ -96,7 +99,7 @@ def _withheld(context: SSL.Context) -> Opener:
 
 
 def _hello(port: int) -> Any:
-    """A ClientHello that is announced with 131,000 octets, and sent up to the limit."""
+    """Announce a ClientHello of 131,000 octets, and send it up to the limit."""
     wire = _plain(port)
     part = b"\x01" + (131000).to_bytes(3, "big") + bytes(16380)
     records = b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for _ in range(2))
@@ -120,12 +123,12 @@ KINDS: dict[str, Callable[[], Opener]] = {
     "handshake: a certificate of 27 KB": lambda: _withheld(_context(1500)),
     "half a head": lambda: _shaken(_context(), _HEAD),
     "a body of 64 KiB, but for its end": lambda: _shaken(_context(), _BODY),
-    "a reader who does not read": lambda: _shaken(_context(), _READER),
+    "a client that does not read": lambda: _shaken(_context(), _READER),
 }
 
 
 def kib_each(kind: str, port: int, pid: int) -> float:
-    """KiB of resident memory for each connection of a kind."""
+    """Return the KiB of resident memory for each connection of a kind."""
     open_one = KINDS[kind]()
     held = []
 

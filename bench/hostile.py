@@ -1,13 +1,15 @@
-"""Hostile loads against one proxy: latency of honest requests, of ``/readyz``, and memory, while each load runs.
+"""Hostile loads on one proxy, with the latency of honest requests and ``/readyz``, and its memory.
 
-``python -m bench.hostile`` starts a back end and the proxy, runs each load for a bounded time in a process of its own, and
-prints one table. ``--root DIR`` runs the proxy of another checkout, for figures from before and after a change.
+``python -m bench.hostile`` starts a back end and the proxy, runs each load for a bounded time in a
+process of its own, and prints one table. ``--root DIR`` runs the proxy of another checkout, for
+figures from before and after a change.
 
 Facts
 -----
-* The honest client opens a connection with a certificate for each request, so that a slow handshake counts too.
-* A load is a function of this module or of one that registers it with :func:`load`; it sends until its time is up and returns
-  the octets it has sent.
+* The honest client opens a connection with a certificate for each request, so that a slow handshake
+  counts too.
+* A load is a function that :func:`load` registers. It sends until its time is up, and returns the
+  number of octets that it has sent.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ _SETTLED = 1.0
 
 @attrs.frozen
 class Target:
-    """The proxy under load: its port, the port of its admin listener, its process, and the client's files."""
+    """The proxy under load: its ports for clients and admin, its process, the client's files."""
 
     port: int
     admin: int
@@ -62,7 +64,11 @@ class Target:
 
 @attrs.frozen
 class Load:
-    """A hostile load. ``attack`` sends for so many seconds in a process of its own; ``settings``: TOML lines that it needs."""
+    """A hostile load.
+
+    ``attack`` sends for so many seconds, in a process of its own; ``settings``: TOML lines that the
+    proxy needs for it.
+    """
 
     name: str
     says: str
@@ -95,7 +101,7 @@ def _connect(target: Target) -> socket.socket:
 def _records(
     target: Target, seconds: float, first: bytes, make: Callable[[RecordClient], bytes]
 ) -> int:
-    """Connections, one after the other, that send pieces of records for as long as the proxy takes them."""
+    """Send pieces of records for as long as the proxy accepts them, on one connection at a time."""
     end, sent = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         client = RecordClient()
@@ -133,26 +139,30 @@ _UPLOAD = b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r
 
 @load("key-updates", "one connection of KeyUpdates without an end")
 def key_updates(target: Target, seconds: float) -> int:
+    """Send KeyUpdates."""
     return _records(target, seconds, b"", RecordClient.key_update)
 
 
-@load("key-update-requests", "the same, each to be answered by a KeyUpdate")
+@load("key-update-requests", "the same, each demanding a KeyUpdate")
 def key_update_requests(target: Target, seconds: float) -> int:
+    """Send KeyUpdates that demand one in return."""
     return _records(target, seconds, b"", lambda client: client.key_update(answered=True))
 
 
 @load("empty-records", "records without an octet of content")
 def empty_records(target: Target, seconds: float) -> int:
+    """Send records without content."""
     return _records(target, seconds, b"", lambda client: client.seal(b""))
 
 
 @load("one-byte-records", "a body of which each octet is a record")
 def one_byte_records(target: Target, seconds: float) -> int:
+    """Send a body in records of one octet."""
     return _records(target, seconds, _UPLOAD, lambda client: client.seal(b"x"))
 
 
 def _many(target: Target, seconds: float, first: bytes) -> int:
-    """Connections that send part of a handshake and stay until they are cut; 250 begin in each second."""
+    """Open 250 connections in a second, each with a part of a handshake, and keep them open."""
     end, sent = time.monotonic() + seconds, 0
     held: list[socket.socket] = []
     try:
@@ -171,6 +181,7 @@ def _many(target: Target, seconds: float, first: bytes) -> int:
 
 @load("client-hellos", "250 ClientHellos of 130,000 octets in a second, and not their end")
 def client_hellos(target: Target, seconds: float) -> int:
+    """Send long ClientHellos without their end."""
     length = 131000
     hello = b"\x01" + length.to_bytes(3, "big") + bytes(length)
     records = b"".join(
@@ -192,6 +203,7 @@ def _chain_context(length: int) -> SSL.Context:
 
 @load("long-chains", "finished handshakes with chains of 150 certificates, held")
 def long_chains(target: Target, seconds: float) -> int:
+    """Complete handshakes with long chains, and keep the connections."""
     end, sent = time.monotonic() + seconds, 0
     context = _chain_context(150)
     held: list[socket.socket] = []
@@ -237,6 +249,7 @@ def _send_out(tls: SSL.Connection, wire: socket.socket) -> int:
     "[upstream]\nmax-connections = 64\n",
 )
 def slow_readers(target: Target, seconds: float) -> int:
+    """Read long responses slowly."""
     end = time.monotonic() + seconds
     readers = [_SlowReader(target, 4_000_000) for _ in range(32)]
     while time.monotonic() < end:
@@ -249,7 +262,7 @@ def slow_readers(target: Target, seconds: float) -> int:
 
 
 class _SlowReader:
-    """A client with a certificate and a small receive buffer, so that the kernels hold little of the response."""
+    """A client with a certificate and a small receive buffer: the kernels hold little for it."""
 
     def __init__(self, target: Target, size: int) -> None:
         plain = socket.socket()
@@ -263,7 +276,7 @@ class _SlowReader:
         self.is_over = False
 
     def read(self, size: int) -> None:
-        """Read what there is of so many octets."""
+        """Read up to so many octets, if there are any."""
         if self.is_over:
             return
         try:
@@ -283,7 +296,7 @@ class _SlowReader:
 
 
 def client_context(target: Target) -> ssl.SSLContext:
-    """A client that shows its certificate and does not look at the server's."""
+    """Make a client's context, with its certificate and without verification of the server's."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.load_cert_chain(target.certificate, target.key)
@@ -292,7 +305,7 @@ def client_context(target: Target) -> ssl.SSLContext:
 
 @attrs.define
 class Honest:
-    """Milliseconds of each honest request and of each ``/readyz``, and how many of either failed."""
+    """Milliseconds of each honest request and of each ``/readyz``, and the numbers of failures."""
 
     requests: list[float] = attrs.Factory(list)
     readyz: list[float] = attrs.Factory(list)
@@ -323,7 +336,7 @@ def _ask_admin(target: Target) -> bool:
 
 
 def honest(target: Target, seconds: float) -> Honest:
-    """Ask for so many seconds, with some clients at a time."""
+    """Send honest requests for so many seconds, with some clients at a time."""
     found, end = Honest(), time.monotonic() + seconds
     context = client_context(target)
 
@@ -351,7 +364,7 @@ def honest(target: Target, seconds: float) -> Honest:
 
 
 def quantile(values: Sequence[float], part: float) -> float:
-    """The value that ``part`` of all do not exceed; 0 of none."""
+    """Return the value that ``part`` of all do not exceed; 0 of none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
 
@@ -377,14 +390,15 @@ listen = "tcp:{admin}:interface=127.0.0.1"
 
 @contextmanager
 def running(files: Files, root: Path, back_end: int, further: str) -> Iterator[Target]:
-    """A proxy of the checkout ``root``."""
+    """Run the proxy of the checkout ``root``."""
     with Stage() as stage:
         port, admin = free_port(), free_port()
         path = stage.folder / "hostile.toml"
         path.touch(0o600)
         path.write_text(_configuration(files, stage.folder, (port, admin, back_end), further))
         command = [
-            str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "x509proxy", "--config", str(path),
+            str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=",
+            "x509proxy", "--config", str(path),
         ]  # fmt: skip
         pid = stage.start("x509proxy", command, port, {"PYTHONPATH": str(root)})
         yield Target(port, admin, pid, files.client, files.client_key)
@@ -409,7 +423,7 @@ class _Peak(threading.Thread):
 
 
 def row(name: str, sent: int, found: Honest, memory: Sequence[float]) -> str:
-    """A line of the table. ``memory``: MiB before, at the peak, and after."""
+    """Format a line of the table. ``memory``: MiB before, at the peak, and after."""
     times = " ".join(f"{quantile(found.requests, part):7.0f}" for part in (0.5, 0.99, 1))
     kept = " ".join(f"{size:6.0f}" for size in memory)
     return (
@@ -425,7 +439,7 @@ _HEAD = (
 
 
 def _child(name: str, target: Target, seconds: float) -> subprocess.Popen[str]:
-    """An attack in a process of its own: its work must not be part of the honest client's latency."""
+    """Start an attack in a process of its own, whose work does not delay the honest clients."""
     words = [str(part) for part in attrs.astuple(target)]
     return subprocess.Popen(
         [sys.executable, "-m", "bench.hostile", "--attack", name, str(seconds), *words],
@@ -434,7 +448,7 @@ def _child(name: str, target: Target, seconds: float) -> subprocess.Popen[str]:
 
 
 def measure(name: str, target: Target, seconds: float) -> str:
-    """One load, or none, and the line that it makes."""
+    """Run one load, or none; return its line of the table."""
     before = resident_kib(target.pid)
     peak = _Peak(target.pid)
     peak.start()
@@ -450,7 +464,7 @@ def measure(name: str, target: Target, seconds: float) -> str:
 
 
 def drain(target: Target, seconds: float) -> str:
-    """SIGTERM while 8 clients read at 256 kbit/s each: how many have the whole response."""
+    """Send SIGTERM while 8 clients read at 256 kbit/s; return a sentence about their responses."""
     size = 200_000
     readers = [_SlowReader(target, size) for _ in range(8)]
     end, ended = time.monotonic() + max(seconds, 40.0), False
@@ -464,7 +478,10 @@ def drain(target: Target, seconds: float) -> str:
         time.sleep(0.1)
     whole = sum(reader.received > size for reader in readers)
     least = min(reader.received for reader in readers)
-    return f"drain: {whole} of 8 clients at 256 kbit/s have the whole response of {size} octets, the least {least}"
+    return (
+        f"drain: {whole} of 8 clients at 256 kbit/s have the whole response of {size} octets, "
+        f"the least {least}"
+    )
 
 
 _PATIENT = (
@@ -498,7 +515,7 @@ def _attack(name: str, seconds: str, *target: str) -> int:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """:returns: the exit status."""
+    """Run the loads; :returns: the exit status."""
     arguments = _arguments(words)
     if arguments.attack:
         return _attack(*arguments.attack)
@@ -523,7 +540,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Not this module under two names: the loads of others register with the one that is imported.
+    # Other modules register their loads with the imported module, so that one has to run.
     import bench.hostile_availability  # noqa: F401 - registers its loads
     from bench.hostile import main as run
 

@@ -1,6 +1,6 @@
-"""Hostile loads on what all clients share: connections to the back end, the accept queue, the admin listener.
+"""Hostile loads on shared resources: back-end connections, accept queue, admin listener.
 
-``bench.hostile`` registers them; they run as the others do.
+``bench.hostile`` registers them, and runs them with its own.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["bursts", "idle_admin", "stuck_readers"]
     "[client]\nsend-timeout = 60\n",
 )
 def stuck_readers(target: Target, seconds: float) -> int:
-    """Ask, read nothing, and ask again when cut."""
+    """Send requests, read nothing, and connect again after a reset."""
     end, sent = time.monotonic() + seconds, 0
     context = client_context(target)
     request = b"GET /bytes/4000000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     held: list[socket.socket] = []
     while time.monotonic() < end:
-        # Those that have been cut come again.
+        # Connections that the proxy has cut are replaced.
         held = [wire for wire in held if not _is_cut(wire)]
         with suppress(OSError):
             while len(held) < 96 and time.monotonic() < end:
@@ -45,7 +45,7 @@ def stuck_readers(target: Target, seconds: float) -> int:
 def _connect(port: int, buffer: int | None = None) -> socket.socket:
     wire = socket.socket()
     if buffer is not None:
-        # So that the kernels hold little of the response.
+        # The kernels hold little of the response then.
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     wire.settimeout(10)
     wire.connect(("127.0.0.1", port))
@@ -59,7 +59,7 @@ def _is_cut(wire: socket.socket) -> bool:
 
 @load("bursts", "800 connections at once, closed after a second, again and again")
 def bursts(target: Target, seconds: float) -> int:
-    """Connect, and wait for nothing."""
+    """Open connections, and close them without a byte."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with selectors.DefaultSelector() as selector:
@@ -76,7 +76,7 @@ def bursts(target: Target, seconds: float) -> int:
 
 @load("idle-admin", "64 idle connections to the admin listener")
 def idle_admin(target: Target, seconds: float) -> int:
-    """Connect, say nothing, and let the oldest go."""
+    """Open connections without a request, and close the oldest ones."""
     end = time.monotonic() + seconds
     held: list[socket.socket] = []
     while time.monotonic() < end:

@@ -1,7 +1,8 @@
 """The load generator: its program in Go, built for this run, and its loads.
 
-``bench/generator`` is a TLS client with a certificate. It repeats no request, unless that is asked for, and checks that
-each response belongs to its request. It is built with the standard library of Go alone, 1.19 (Debian 12) or newer.
+``bench/generator`` is a TLS client with a certificate. It repeats no request, except for loads of
+identical requests, and checks that each response belongs to its request. It needs only Go's
+standard library, 1.19 (Debian 12) or newer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ __all__ = ["Generator", "Load", "Measured", "bulk", "fresh", "kept", "paced"]
 
 @attrs.frozen
 class Load:
-    """Arguments of the generator: see its own help (``go run ./bench/generator -help``)."""
+    """Arguments of the generator: see its own help (``go run ./bench/generator -help``).
+
+    ``bearer``: the file of the access token that each request of ``api`` has, in place of a new one.
+    """
 
     traffic: str
     path: str = "/token"
@@ -37,6 +41,7 @@ class Load:
     size: int = 0
     fields: int = 0
     fresh: bool = False
+    bearer: str = ""
 
     def arguments(self) -> Sequence[str]:
         """Write them for the command line."""
@@ -46,9 +51,11 @@ class Load:
         ]
 
 
-def kept(traffic: str, seconds: float, connections: int = 16, fields: int = 0) -> Load:
+def kept(
+    traffic: str, seconds: float, connections: int = 16, fields: int = 0, bearer: str = ""
+) -> Load:
     """Send requests on kept connections, the next one after each response."""
-    return Load(traffic, connections=connections, seconds=seconds, fields=fields)
+    return Load(traffic, connections=connections, seconds=seconds, fields=fields, bearer=bearer)
 
 
 def paced(traffic: str, seconds: float, rate: float) -> Load:
@@ -70,7 +77,7 @@ def bulk(traffic: str, size: int, count: int) -> Load:
 class Measured:
     """Figures of one load. CPU times and ``seconds`` are in seconds, latencies in milliseconds.
 
-    ``others``: the share of the machine's CPU that processes beside subject, generator and back end have had.
+    ``others``: the share of the machine's CPU for processes beside subject, generator and back end.
     """
 
     requests: int
@@ -86,7 +93,7 @@ class Measured:
 
     @property
     def cost(self) -> float:
-        """CPU of the subject for one request, in µs."""
+        """The CPU of the subject for one request, in µs."""
         return self.cpu / self.requests * 1e6
 
 
@@ -108,7 +115,8 @@ class Generator:
             go = stage.find("go")
         except BenchError:
             raise BenchError(
-                "go is not installed: the load generator needs it, 1.19 or newer (apt-get install golang-go)"
+                "go is not installed: the load generator needs it, 1.19 or newer "
+                "(apt-get install golang-go)"
             ) from None
         self._stage = stage
         self._program = stage.folder / "generator"
@@ -122,10 +130,12 @@ class Generator:
         """Send one load to the subject of that process id; :raises BenchError: a request failed."""
         process = subprocess.Popen(
             [
-                self._program, f"-address=127.0.0.1:{port}", f"-server-certificate={self._files.server}",
-                f"-certificate={self._files.client}", f"-key={self._files.client_key}", *load.arguments(),
+                self._program, f"-address=127.0.0.1:{port}",
+                f"-server-certificate={self._files.server}", f"-certificate={self._files.client}",
+                f"-key={self._files.client_key}", *load.arguments(),
             ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
         )  # fmt: skip
         try:
             self._stage.prefer(process.pid)
@@ -152,7 +162,7 @@ class Generator:
             )
         figures = msgspec.json.decode(line, type=_Figures)
         if not figures.requests:
-            raise BenchError("no request was answered")
+            raise BenchError("no request had a response")
         cpu, back_end_cpu = (meter.seconds() for meter in meters)
         others = busy_share(busy, time.monotonic() - began, cpu + back_end_cpu + figures.cpu)
         return Measured(
@@ -162,7 +172,7 @@ class Generator:
 
 
 def _go_environment(folder: Path) -> Mapping[str, str]:
-    """Compile with this Go and no other; a user without a home has no cache of compiled packages."""
+    """Compile with this Go alone; without a home there is no cache of compiled packages."""
     homeless = not os.environ.keys() & {"HOME", "GOCACHE", "XDG_CACHE_HOME"}
     cache = {"GOCACHE": str(folder / "cache")} if homeless else {}
     return {"GOTOOLCHAIN": "local", **cache}

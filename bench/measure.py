@@ -2,12 +2,14 @@
 
 Facts
 -----
-* clock_getcpuclockid(3): each process has a clock of its CPU time, user and system, of all its threads, in nanoseconds.
-  Python has no such function, but the number of the clock is part of the kernel's interface (posix-timers_types.h).
-  ``/proc/PID/stat`` counts the same time in units of 10 ms: a fifth of what nginx takes for a second of paced requests.
-* Of a child that has ended, the clock of its parent shows nothing. No subject ends a process while it is measured.
-* The second field of ``/proc/PID/stat`` is the program's name in brackets, and may itself hold spaces and brackets:
-  what follows is counted from the last bracket.
+* clock_getcpuclockid(3): each process has a clock of its CPU time, user and system, of all its
+  threads, in nanoseconds. Python lacks this function, but the number of the clock is part of the
+  kernel's interface (posix-timers_types.h). ``/proc/PID/stat`` counts the same time in units of
+  10 ms: a fifth of the time of nginx for a second of paced requests.
+* The clock of a parent does not include children that have ended. No subject ends a process while
+  it is measured.
+* The second field of ``/proc/PID/stat`` is the program's name in brackets, and can contain spaces
+  and brackets: the following fields are counted from the last bracket.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def resident_kib(root: int) -> int:
-    """Add up the resident memory of a process and its children. Shared memory counts for each of them."""
+    """Add up the resident memory of a process and its children, shared memory for each of them."""
     return sum(map(_resident, descendants(root, read_parents())))
 
 
@@ -90,13 +92,13 @@ def _resident(pid: int) -> int:
 
 
 def parse_busy(text: str) -> int:
-    """Add up the ticks of the first line of ``/proc/stat`` in which a core had work, or was taken by the host."""
+    """Add up the ticks of the first line of ``/proc/stat`` in which a core was busy or stolen."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, text.split()[1:9])
     return user + nice + system + irq + softirq + steal
 
 
 def busy_share(before: int, seconds: float, own: float) -> float:
-    """Return the share of the machine that other processes had, in some seconds, beside ``own`` seconds of CPU."""
+    """Return the share of the machine that other processes used, beside ``own`` seconds of CPU."""
     return max(0.0, (busy_ticks() - before) / _TICKS - own) / (seconds * _CORES)
 
 
@@ -113,7 +115,7 @@ class Meter:
         self._before = cpu_seconds(self._pids)
 
     def seconds(self) -> float:
-        """Return the CPU time since the start, with what follows the last response."""
+        """Return the CPU time since the start, including the work after the last response."""
         time.sleep(_SETTLED)
         return cpu_seconds(self._pids) - self._before
 

@@ -1,4 +1,4 @@
-"""The plot: ratios as bars, growth as lines. It needs matplotlib; without it, a sentence takes its place."""
+"""The plot: ratios as bars, growth as lines. Without matplotlib, a sentence replaces it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from bench.backend import RESPONSE
 from bench.stage import BenchError, Files
 from bench.subjects import Subject
 
-__all__ = ["certificate_in", "hold", "prove", "told"]
+__all__ = ["certificate_in", "hold", "prove", "received_certificate"]
 
 _PATIENCE = 15.0  # seconds
 _REQUEST = b"GET /token HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -24,9 +24,9 @@ _BODY = RESPONSE.partition(b"\r\n\r\n")[2]
 
 
 def certificate_in(value: str) -> bytes:
-    """Decode the value of the certificate header: base64 or PEM, with or without white space or ``%``.
+    """Decode the certificate header: base64 or PEM, with or without white space or ``%``.
 
-    :returns: DER; nothing for an empty value, and for the "(null)" that Apache sends then.
+    :returns: DER; nothing for an empty value, or for "(null)", which Apache sends instead.
     """
     text = re.sub(r"-----[A-Z ]+-----|\s", "", unquote(value))
     try:
@@ -35,8 +35,11 @@ def certificate_in(value: str) -> bytes:
         raise BenchError(f"a header of {len(value)} characters holds no certificate") from None
 
 
-def told(fields: list[list[str]], name: str) -> bytes:
-    """Find the certificate in the one field of that name, with "_" or "-"; nothing if there is none or it is empty."""
+def received_certificate(fields: list[list[str]], name: str) -> bytes:
+    """Find the certificate in the one field of that name, with "_" or "-".
+
+    :returns: DER; nothing without the field, or if it is empty.
+    """
     folded = re.sub(r"[^a-z0-9]", "-", name.lower())
     values = [
         value for found, value in fields if re.sub(r"[^a-z0-9]", "-", found.lower()) == folded
@@ -64,11 +67,11 @@ def _received(subject: Subject, files: Files, certificate: bool) -> tuple[bytes,
     )
     try:
         connection.request("GET", "/headers", headers={files.header_name: "forged"})
-        answer = connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            raise BenchError(f"{subject.name} answers {answer.status}")
-        return told(json.loads(body), files.header_name), not answer.will_close
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise BenchError(f"{subject.name} responds {response.status}")
+        return received_certificate(json.loads(body), files.header_name), not response.will_close
     finally:
         connection.close()
 
@@ -83,25 +86,27 @@ def _resumes(subject: Subject, files: Files) -> bool:
 
 
 def prove(subject: Subject, files: Files) -> bool:
-    """Check that the back end receives the client's certificate and no forged one, and that no session is resumed.
+    """Check that the back end receives the client's certificate and no forged one.
 
-    :returns: whether the subject keeps a connection after an answer.
-    :raises BenchError: it does not do what it has to.
+    No session may be resumed either.
+
+    :returns: whether the subject keeps a connection after a response.
+    :raises BenchError: it fails one of the checks.
     """
     try:
         certificate, keeps = _received(subject, files, certificate=True)
         if certificate != files.client_der:
-            raise BenchError(f"{subject.name} does not pass on the client's certificate")
+            raise BenchError(f"{subject.name} does not pass the client's certificate on")
         if _resumes(subject, files):
             raise BenchError(f"{subject.name} resumes sessions")
     except (OSError, HTTPException) as error:
-        raise BenchError(f"{subject.name} does not answer: {error}") from None
+        raise BenchError(f"{subject.name} does not respond: {error}") from None
     try:
         forged, _ = _received(subject, files, certificate=False)
     except (OSError, HTTPException):
         forged = b""  # it rejects a client without a certificate
     if forged:
-        raise BenchError(f"{subject.name} passes on what a client without a certificate claims")
+        raise BenchError(f"{subject.name} passes on a forged certificate header")
     return keeps
 
 
@@ -115,18 +120,19 @@ def _connect(
 
 def _ask(connection: ssl.SSLSocket) -> None:
     connection.sendall(_REQUEST)
-    answer = b""
-    while not answer.endswith(_BODY):
+    response = b""
+    while not response.endswith(_BODY):
         piece = connection.recv(65536)
         if not piece:
-            raise BenchError("a connection ended before its answer")
-        answer += piece
+            raise BenchError("a connection ended before its response")
+        response += piece
 
 
 def hold(subject: Subject, files: Files, keeps: bool, count: int, stack: ExitStack) -> None:
     """Open connections that stay until the stack is closed.
 
-    Each has had one request; or, with a subject that would close it then (``keeps`` is false), its handshake only.
+    Each has had one request. A subject that closes a connection after a response (``keeps`` is
+    false) has had its handshake only.
     """
     context = _context(files)
     for _ in range(count):

@@ -8,8 +8,9 @@ from statistics import median
 from bench.growth import Curve
 from bench.results import Ratio, Results
 from bench.scale import Scale
+from bench.tokens import CheckCost
 
-__all__ = ["grid", "growth", "machine", "pairs", "profile", "scale", "table"]
+__all__ = ["checks", "grid", "growth", "machine", "pairs", "profile", "scale", "table"]
 
 _NONE = "—"
 
@@ -38,7 +39,7 @@ def machine(system: str, versions: Sequence[str]) -> str:
 
 
 def table(results: Results) -> str:
-    """Write a row for each load: the figure of each subject, and in brackets its ratio to the reference."""
+    """Write a row for each load, with each subject's figure and its ratio in brackets."""
     rows = [
         [
             f"{column.title}, {column.unit}",
@@ -47,8 +48,8 @@ def table(results: Results) -> str:
         for column in results.columns
     ]
     legend = (
-        f"In brackets: subject / {results.reference}, median of the rounds' ratios (lowest to highest, or the 95 % "
-        "interval from nine rounds on); below 1 the subject needs less."
+        f"In brackets: subject / {results.reference}, median of the rounds' ratios (lowest to "
+        "highest, or the 95 % interval from nine rounds on); below 1 the subject needs less."
     )
     return "\n".join([grid([["load", *results.subjects], *rows]), legend, *results.remarks, ""])
 
@@ -99,6 +100,19 @@ def scale(found: Sequence[Scale]) -> str:
             ]
         )
     return grid([["workers", "fresh connections a second", "kept requests a second"], *rows])
+
+
+def checks(costs: Sequence[CheckCost]) -> str:
+    """Write the µs of each check of an access token, with the lowest and the highest batch."""
+    rows = [
+        [
+            one.title,
+            f"{_cell(one.cost)} ({_cell(min(one.batches))}-{_cell(max(one.batches))})",
+            _NONE if one.goal is None else f"{one.goal:.0f}",
+        ]
+        for one in costs
+    ]
+    return grid([["check of a token, µs", "cost", "goal"], *rows])
 
 
 def growth(curves: Sequence[Curve]) -> str:

@@ -103,10 +103,10 @@ class Results:
 
 
 def _outside(count: int) -> int:
-    """Count the ratios on each side that lie outside the interval: the sign test's, distribution-free.
+    """Count the ratios on each side that lie outside the interval of the sign test.
 
-    Up to eight rounds it is none: the interval is the lowest and the highest ratio, and up to five its confidence is
-    less than 95 %.
+    The test assumes no distribution. Up to eight rounds the count is 0: the interval is the lowest
+    and the highest ratio. Up to five rounds its confidence is less than 95 %.
     """
     outside, tail = 0, 1 / 2**count
     while 2 * (tail := tail + comb(count, outside + 1) / 2**count) <= 1 - _CONFIDENCE:

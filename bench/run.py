@@ -1,4 +1,4 @@
-"""One run: subjects start and prove themselves, then each load is sent to all of them in turn, round after round."""
+"""One run: subjects start and pass the checks, then each round sends each load to all of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from statistics import median
 
 import attrs
@@ -16,23 +17,30 @@ from bench.load import Generator, Load, Measured
 from bench.measure import resident_kib, slope
 from bench.results import Column, Results
 from bench.stage import BenchError, Files, Stage, make_files
-from bench.subjects import Subject, start_back_end, start_checkout, start_subject
+from bench.subjects import (
+    Subject,
+    start_back_end,
+    start_checkout,
+    start_protected,
+    start_subject,
+)
 
 __all__ = ["FULL", "LOADS", "QUICK", "Plan", "Run"]
 
 MB = 10**6
-_WARM = 100  # connections, before memory is looked at: the first ones pay for what all share
+_WARM = 100  # connections before memory is measured: the first ones include what all share
 _STEPS = 8
 _TRANSFERS = 2
 _STILL = 0.3  # seconds until freed memory has been returned
 _PACED = 1000  # requests per second
-_SHARE = 1 / 3  # of a core, under which latency is looked at
+_SHARE = 1 / 3  # of a core, at which latency is measured
 _OWN = "x509proxy"
 
 LOADS = (
     "idle",
     "token",
     "api",
+    "bound",
     "fresh-token",
     "paced",
     "latency",
@@ -46,7 +54,7 @@ LOADS = (
 
 @attrs.frozen
 class Plan:
-    """Amounts of everything. ``seconds``: of each load on kept connections; ``tail``: of one at a fixed rate."""
+    """Amounts. ``seconds``: of each load on kept connections; ``tail``: of one at a fixed rate."""
 
     rounds: int
     fresh: int
@@ -55,7 +63,7 @@ class Plan:
     bulk: int
     idle: int
     rates: Sequence[int] = ()
-    """Requests per second, besides a third of a core, under which latency is looked at."""
+    """Requests per second at which latency is measured, besides a third of a core."""
 
 
 FULL = Plan(rounds=3, fresh=1500, seconds=3, tail=6, bulk=200 * MB, idle=900)
@@ -78,7 +86,7 @@ _Found = Mapping[Column, float]
 
 
 class Run:
-    """``report`` is called with a line of progress now and then."""
+    """Subjects, files and figures of one run. ``report`` receives lines of progress."""
 
     def __init__(self, stage: Stage, plan: Plan, report: Callable[[str], None]) -> None:
         self.stage = stage
@@ -89,6 +97,7 @@ class Run:
         self.keeps: dict[str, bool] = {}
         self.left_out: list[str] = []
         self._rates: Sequence[int] = ()
+        self._protected: tuple[Subject, Path] | None = None
         self._beside: dict[str, list[Measured]] = {}
         self._ciphers: dict[str, str] = {}
         self._failed: dict[tuple[str, str], dict[str, None]] = {}  # loads in their order
@@ -96,11 +105,13 @@ class Run:
     def set_up(
         self, names: Sequence[str], checkouts: Sequence[str] = (), workers: int | None = None
     ) -> None:
-        """Start the back end and the subjects; :raises BenchError: no subject is left, or there is no generator.
+        """Start the back end and the subjects.
 
+        :raises BenchError: no subject is left, or there is no generator.
         :param checkouts: folders with other versions of x509proxy.
         """
         back_end, pid = start_back_end(self.stage)
+        self._back_end = back_end
         self.generator = Generator(self.stage, self.files, pid)
         for name in names:
             # Before x509proxy itself: the ratio of the two is what such a run is for.
@@ -143,6 +154,7 @@ class Run:
     def _measures(self) -> Mapping[str, Callable[[Subject], _Found]]:
         return {
             **{name: partial(self._cost, name) for name in _COSTS},
+            "bound": self._bound,
             "paced": self._paced,
             "latency": self._latency,
             "down": partial(self._bulk, "down"),
@@ -181,13 +193,17 @@ class Run:
             ciphers = [f"all {cipher}" for cipher in set(self._ciphers.values())]
         others = [one.others * 100 for found in self._beside.values() for one in found]
         return [
-            f"Other processes had {median(others):.0f} % of the machine's CPU (median; at most {max(others):.0f} %).",
+            f"Other processes had {median(others):.0f} % of the machine's CPU "
+            f"(median; at most {max(others):.0f} %).",
             f"CPU of generator + back end for one exchange: {', '.join(costs)}.",
             f"Cipher suites: {', '.join(ciphers)}.",
         ]
 
     def drive(self, subject: Subject, what: Load, name: str) -> Measured:
-        """Send one load to a subject; :raises BenchError: a request failed, or the subject cannot keep a connection."""
+        """Send one load to a subject.
+
+        :raises BenchError: a request failed, or the subject cannot keep a connection.
+        """
         if not (what.fresh or self.keeps[subject.name]):
             raise BenchError("it closes each connection after a response")
         measured = self.generator.drive(subject.port, subject.pid, what)
@@ -207,6 +223,18 @@ class Run:
 
     def _cost(self, name: str, subject: Subject) -> _Found:
         return {_COSTS[name]: self.drive(subject, self.load(name), name).cost}
+
+    def _bound(self, subject: Subject) -> _Found:
+        """Measure ``api`` with one token that is verified, and compared with the certificate each time."""
+        if subject.name != _OWN:
+            raise BenchError("it compares no token with the certificate")
+        if self._protected is None:
+            self._protected = start_protected(self.stage, self.files, self._back_end)
+            self.keeps[self._protected[0].name] = True
+        protected, token = self._protected
+        what = load.kept("api", self.plan.seconds, bearer=str(token))
+        cost = self.drive(protected, what, "bound").cost
+        return {_micro("bound", "API: bound token, checked (jwt), unique path"): cost}
 
     def _paced(self, subject: Subject) -> _Found:
         return self._at_rate(subject, _PACED, with_cost=True)
@@ -245,7 +273,7 @@ class Run:
         return {Column(direction, f"{size // MB} MB {direction}load", "ms"): cost}
 
     def _idle(self, subject: Subject) -> _Found:
-        """Measure the KiB of a connection that does nothing; while they are held, others are served."""
+        """Measure the KiB of an idle connection, and check that others are served meanwhile."""
         keeps = self.keeps[subject.name]
         points = []
         with ExitStack() as stack:

@@ -1,10 +1,14 @@
-"""The rates of several processes beside one. Each may use a fifth of a core, so that the load generator has enough.
+"""The rates of several processes beside one, each with a fifth of a core.
+
+The load generator has enough CPU then.
 
 Facts
 -----
-* A cgroup's quota stops its processes for the rest of each period once they have used their share. It is ``cpu.max`` in
-  version 2, ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` in version 1 (cgroups(7)), and takes root.
-* A throttled process uses all of its share, under any other load of the machine: rates can be compared, not only CPU time.
+* A cgroup's quota stops its processes for the rest of each period once they have used their share.
+  It is ``cpu.max`` in version 2, ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` in version 1
+  (cgroups(7)), and needs root.
+* A throttled process uses all of its share, under any other load of the machine. So rates can be
+  compared, and not only CPU time.
 """
 
 from __future__ import annotations
@@ -34,21 +38,21 @@ _ROUNDS = 3
 
 @attrs.frozen
 class Scale:
-    """Rates of ``workers`` processes: fresh connections and kept token requests per second, of each round."""
+    """Rates of ``workers`` processes: fresh connections and kept requests a second, by round."""
 
     workers: int
     fresh: Sequence[float]
     kept: Sequence[float]
 
     def times(self, one: Scale) -> tuple[float, float]:
-        """Compare with another, fresh connections and kept requests: the median of the rounds' ratios."""
+        """Return the medians of the rounds' ratios to another: fresh connections, kept requests."""
         pairs = (zip(self.fresh, one.fresh, strict=True), zip(self.kept, one.kept, strict=True))
         fresh, kept = (median([own / other for own, other in rounds]) for rounds in pairs)
         return fresh, kept
 
 
 class Shares:
-    """A context manager for shares of a core. The processes that have one must have ended at its end."""
+    """A context manager for shares of a core. Its processes must end before it does."""
 
     def __init__(self, cgroups: Path = _CGROUPS) -> None:
         self._is_v2 = (cgroups / "cgroup.controllers").exists()
@@ -62,7 +66,10 @@ class Shares:
         self._exits.close()
 
     def give(self, pid: int) -> None:
-        """Limit a process to a fifth of a core; :raises BenchError: this user may not, or there are no cgroups."""
+        """Limit a process to a fifth of a core.
+
+        :raises BenchError: this user may not, or there are no cgroups.
+        """
         folder = self._parent / f"x509proxy-bench-{pid}"
         try:
             folder.mkdir()
@@ -82,13 +89,17 @@ class Shares:
 
 
 def scale(say: Callable[[str], None], counts: Sequence[int] = (1, 2)) -> list[Scale]:
-    """Measure x509proxy with these numbers of ``--workers``; :raises BenchError: it is impossible here."""
+    """Measure x509proxy with these numbers of ``--workers``.
+
+    :raises BenchError: it is impossible here.
+    """
     rates: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     for _ in range(_ROUNDS):
         for count in counts:
-            rates[count].append(_rates(count))
+            fresh, kept = _rates(count)
+            rates[count].append((fresh, kept))
             say(
-                f"{count} workers: {rates[count][-1][0]:.0f} fresh connections, {rates[count][-1][1]:.0f} kept requests a second"
+                f"{count} workers: {fresh:.0f} fresh connections, {kept:.0f} kept requests a second"
             )
     return [
         Scale(count, [fresh for fresh, _ in found], [kept for _, kept in found])
@@ -104,10 +115,10 @@ def _rates(count: int) -> tuple[float, float]:
         subject = start_subject(stage, "x509proxy", files, back_end, count)
         generator = Generator(stage, files, pid)
         fresh, kept = load.fresh("token", _FRESH * count), load.kept("token", _SECONDS, _KEPT)
-        # All of them have started, and have served both loads, before they are limited.
+        # All processes start and serve both loads before they are limited.
         for what in (fresh, kept):
             generator.drive(subject.port, subject.pid, what)
-        # The processes that serve: alone, the first one does so itself.
+        # The processes that serve; without workers it is the first one itself.
         for one in descendants(subject.pid, read_parents()) - {subject.pid} or {subject.pid}:
             shares.give(one)
         measured = (generator.drive(subject.port, subject.pid, what) for what in (fresh, kept))

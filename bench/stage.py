@@ -1,4 +1,4 @@
-"""The surroundings of a run: a folder, the files of server and client, and processes. All of them end with the run."""
+"""The environment of a run: a folder, files of server and client, processes, until its end."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class BenchError(Exception):
 
 @attrs.frozen
 class Files:
-    """Keys and certificates of server and client, made for this run. ``…_both``: certificate and key in one file.
+    """Keys and certificates of server and client, made for this run.
 
+    ``…_both``: certificate and key in one file.
     ``header_name``: the header that carries the certificate, the same for all subjects.
     """
 
@@ -52,7 +53,7 @@ class Files:
 
 
 def make_files(folder: Path) -> Files:
-    """Write P-256 keys and self-signed certificates for both, and a secret header's name, readable by this user only."""
+    """Write P-256 keys, self-signed certificates and a secret header name, for this user only."""
     server = make_self_signed(
         KeyKind.EC, "localhost", names=("localhost", "127.0.0.1"), server=True
     )
@@ -79,10 +80,11 @@ def make_files(folder: Path) -> Files:
 
 
 class Stage:
-    """A context manager that ends what was started in it, and removes what was written, on any exit.
+    """A context manager that ends its processes and removes its files, on any exit.
 
-    ``autogroup``: nice value for the session of each process. Linux shares CPU between sessions first (sched(7),
-    "the autogroup feature"): on a busy machine a subject with much to do waits for its turn, and nice(1) changes nothing.
+    ``autogroup``: nice value for the session of each process. Linux shares CPU between sessions
+    first (sched(7), "the autogroup feature"). On a busy machine a subject with much work waits for
+    its turn, and nice(1) has no effect on that.
     """
 
     def __init__(self, autogroup: str | None = None) -> None:
@@ -117,7 +119,9 @@ class Stage:
         port: int,
         environment: Mapping[str, str] | None = None,
     ) -> int:
-        """Start a program that listens on ``port``, and wait until it does. Its output goes to ``NAME.log``.
+        """Start a program that listens on ``port``, and wait until it does.
+
+        Its output goes to ``NAME.log``.
 
         :returns: its process id.
         :raises BenchError: it has ended, or does not listen in time.
@@ -125,8 +129,9 @@ class Stage:
         with (self.folder / f"{name}.log").open("wb") as log:
             # A session of its own: Ctrl-C ends the benchmark, which then ends its processes.
             process = subprocess.Popen(
-                command, cwd=self.folder, env={**os.environ, **(environment or {})}, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                command, cwd=self.folder, env={**os.environ, **(environment or {})},
+                start_new_session=True, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT,
             )  # fmt: skip
         self._exits.callback(_end, process)
         self.prefer(process.pid)
@@ -134,7 +139,7 @@ class Stage:
         return process.pid
 
     def prefer(self, pid: int) -> None:
-        """Set the nice value of a session that was started here; :raises BenchError: this user may not."""
+        """Set the nice value of a session of this run; :raises BenchError: this user may not."""
         if self._autogroup is not None:
             try:
                 Path(f"/proc/{pid}/autogroup").write_text(self._autogroup, "ascii")
@@ -167,7 +172,8 @@ class Stage:
         """Return the output of a program; :raises BenchError: it fails, or takes too long."""
         try:
             done = subprocess.run(
-                command, cwd=self.folder, env={**os.environ, **(environment or {})}, timeout=seconds, check=False,
+                command, cwd=self.folder, env={**os.environ, **(environment or {})},
+                timeout=seconds, check=False,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

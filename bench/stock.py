@@ -1,4 +1,4 @@
-"""The stock subject: Twisted's ``ReverseProxyResource`` as it comes, with the least that makes it pass the certificate on."""
+"""The subject ``stock``: Twisted's ``ReverseProxyResource``, with the certificate passed on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted.web.server import Site
 
 
 class Forwarding(ReverseProxyResource):
-    """Puts the client's certificate in a header, in the place of whatever the client sent under that name."""
+    """Resource that sets the certificate header, in place of any that the client sent."""
 
     def __init__(self, port: int, name: bytes, path: bytes = b"") -> None:
         super().__init__("127.0.0.1", port, path)  # type: ignore[no-untyped-call]
@@ -37,7 +37,10 @@ class Forwarding(ReverseProxyResource):
 
 
 def main(port: int, back_end: int, folder: Path) -> None:
-    """Serve until a signal comes. The client's certificate is the one authority: stock Twisted asks for none otherwise."""
+    """Serve until a signal arrives.
+
+    The client's certificate is the one authority: stock Twisted requests nothing without one.
+    """
     own = PrivateCertificate.loadPEM((folder / "server-both.pem").read_bytes())
     client = Certificate.loadPEM((folder / "client.pem").read_bytes())
     options = ssl.CertificateOptions(

@@ -8,8 +8,8 @@ The job:
 * add ``X-Forwarded-For``, and keep connections to the back end open;
 * write a line to an access log in a file.
 
-There is one worker each. None of them closes a connection after some number of requests, or before a minute without any: a
-request on a kept connection costs no share of a handshake.
+There is one worker each. None of them closes a connection after some number of requests, or before
+a minute without any: a request on a kept connection costs no share of a handshake.
 """
 
 from __future__ import annotations
@@ -23,14 +23,23 @@ from pathlib import Path
 import attrs
 
 from bench.stage import ROOT, BenchError, Files, Stage
+from bench.tokens import write_token
 from tests.support.ports import free_port
 
-__all__ = ["NAMES", "Place", "Subject", "start_back_end", "start_checkout", "start_subject"]
+__all__ = [
+    "NAMES",
+    "Place",
+    "Subject",
+    "start_back_end",
+    "start_checkout",
+    "start_protected",
+    "start_subject",
+]
 
 
 @attrs.frozen
 class Place:
-    """Values for a subject's configuration. ``workers``: processes of x509proxy, if more than one."""
+    """Values for a subject's configuration. ``workers``: x509proxy's processes, if several."""
 
     folder: Path
     files: Files
@@ -41,7 +50,7 @@ class Place:
 
 @attrs.frozen
 class Subject:
-    """A subject that runs. ``buffers``: it is measured with short bodies only, which it holds in memory."""
+    """A running subject. ``buffers``: it holds bodies in memory, so only short ones measure it."""
 
     name: str
     version: str
@@ -52,7 +61,11 @@ class Subject:
 
 @attrs.frozen
 class _Recipe:
-    """``configuration``: the text of the file ``NAME.conf``; ``command``: from the program's path to the whole line."""
+    """A way to run a subject.
+
+    ``configuration`` makes the text of the file ``NAME.conf``; ``command`` makes the command line
+    from the program's path.
+    """
 
     program: str
     version: Sequence[str]
@@ -62,7 +75,7 @@ class _Recipe:
 
 
 def _nginx(place: Place) -> str:
-    # Its workers are "nobody" unless told otherwise, who cannot enter the folder.
+    # By default its workers are "nobody", a user that cannot enter the folder.
     user = "user root;" if os.geteuid() == 0 else ""
     return f"""
 daemon off; {user} worker_processes 1; worker_rlimit_nofile 16400;
@@ -77,7 +90,8 @@ http {{
   server {{
     listen 127.0.0.1:{place.port} ssl backlog=1024;
     ssl_certificate {place.files.server}; ssl_certificate_key {place.files.server_key};
-    ssl_protocols TLSv1.3; ssl_verify_client optional_no_ca; ssl_session_cache off; ssl_session_tickets off;
+    ssl_protocols TLSv1.3; ssl_verify_client optional_no_ca;
+    ssl_session_cache off; ssl_session_tickets off;
     keepalive_requests 1000000; keepalive_timeout 60s; client_max_body_size 0;
     location / {{
       proxy_pass http://back; proxy_http_version 1.1; proxy_set_header Connection "";
@@ -108,7 +122,8 @@ defaults
   timeout server 60s
   timeout http-keep-alive 60s
 frontend tls
-  bind 127.0.0.1:{place.port} backlog 1024 ssl crt {place.files.server_both} ssl-min-ver TLSv1.3 no-tls-tickets \
+  bind 127.0.0.1:{place.port} backlog 1024 ssl crt {place.files.server_both} \
+ssl-min-ver TLSv1.3 no-tls-tickets \
 ca-file {place.files.client} verify optional ca-ignore-err all crt-ignore-err all
   http-request del-header {name}
   http-request set-header {name} %[ssl_c_der,base64] if {{ ssl_c_used }}
@@ -121,7 +136,7 @@ backend back
 
 def _apache(place: Place) -> str:
     modules = ("mpm_event", "authz_core", "ssl", "headers", "proxy", "proxy_http")
-    # A thread for each request that is served at a time; idle connections have none, they wait in the listener's poll.
+    # A thread for each request in flight; idle connections wait in the listener's poll without one.
     user = "User www-data\nGroup www-data" if os.geteuid() == 0 else ""
     loaded = "\n".join(
         f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in modules
@@ -198,13 +213,27 @@ def _run_ours(program: str, place: Place) -> Sequence[str]:
 _VERSIONS = """
 import platform, twisted
 from OpenSSL import SSL
-print("Python", platform.python_version(), "Twisted", twisted.__version__, SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode())
+openssl = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()
+print("Python", platform.python_version(), "Twisted", twisted.__version__, openssl)
+"""
+
+_BARE_VERSIONS = """
+import platform, ssl
+print("Python", platform.python_version(), ssl.OPENSSL_VERSION)
 """
 
 _RECIPES: Mapping[str, _Recipe] = {
-    "nginx": _Recipe("nginx", ["-v"], _nginx, lambda program, place: [program, "-c", str(place.folder / "nginx.conf")]),
+    "nginx": _Recipe(
+        "nginx",
+        ["-v"],
+        _nginx,
+        lambda program, place: [program, "-c", str(place.folder / "nginx.conf")],
+    ),
     "haproxy": _Recipe(
-        "haproxy", ["-v"], _haproxy, lambda program, place: [program, "-db", "-f", str(place.folder / "haproxy.conf")]
+        "haproxy",
+        ["-v"],
+        _haproxy,
+        lambda program, place: [program, "-db", "-f", str(place.folder / "haproxy.conf")],
     ),
     "apache": _Recipe(
         "apache2",
@@ -217,15 +246,17 @@ _RECIPES: Mapping[str, _Recipe] = {
         ["-c", _VERSIONS],
         lambda _place: "",
         lambda program, place: [
-            program, "-P", str(ROOT / "bench" / "stock.py"), str(place.port), str(place.back_end), str(place.folder),
+            program, "-P", str(ROOT / "bench" / "stock.py"),
+            str(place.port), str(place.back_end), str(place.folder),
         ],
     ),
     "bare": _Recipe(
         sys.executable,
-        ["-c", "import platform, ssl; print('Python', platform.python_version(), ssl.OPENSSL_VERSION)"],
+        ["-c", _BARE_VERSIONS],
         lambda _place: "",
         lambda program, place: [
-            program, "-P", str(ROOT / "bench" / "bare.py"), str(place.port), str(place.back_end), str(place.folder),
+            program, "-P", str(ROOT / "bench" / "bare.py"),
+            str(place.port), str(place.back_end), str(place.folder),
         ],
         buffers=True,
     ),
@@ -257,6 +288,24 @@ def start_subject(
     return Subject(name, version, place.port, pid, recipe.buffers)
 
 
+def start_protected(stage: Stage, files: Files, back_end: int) -> tuple[Subject, Path]:
+    """Start x509proxy with a rule about access tokens, which other loads are measured without.
+
+    :returns: it, and the file of a token that it accepts.
+    :raises BenchError: it does not start, or joserfc is missing.
+    """
+    folder = stage.folder / "protected"
+    folder.mkdir()
+    place = Place(folder, files, free_port(), back_end)
+    token, toml = write_token(folder, files)
+    path = folder / "x509proxy.conf"
+    path.touch(0o600)
+    path.write_text(_ours(place) + toml, "utf-8")
+    command = _run_ours(sys.executable, place)
+    pid = stage.start("protected", command, place.port, {"PYTHONPATH": str(ROOT)})
+    return Subject("protected", "", place.port, pid), token
+
+
 # The names of settings differ between versions: each writes its own configuration. Private names are
 # part of this, for the sake of versions that exist already.
 _OTHER = """
@@ -277,7 +326,10 @@ print(json.dumps([x509proxy.__file__, recipe.configuration(place), command]))
 def start_checkout(
     stage: Stage, path: str, files: Files, back_end: int, workers: int | None = None
 ) -> Subject:
-    """Start the x509proxy of another checkout; :raises BenchError: it is none, or does not start."""
+    """Start the x509proxy of another checkout.
+
+    :raises BenchError: there is none in it, or it does not start.
+    """
     root = Path(path).resolve()
     name = f"x509proxy@{root.name}"
     folder = stage.folder / name

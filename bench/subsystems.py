@@ -1,7 +1,7 @@
 """CPU of a subject by subsystem: kernel, OpenSSL, Python, libc. It is sampled by ``perf``.
 
-perf(1) samples the CPU clock of a process and all its threads, and names the shared object of each sample. The OpenSSL of
-``cryptography`` is part of its one extension module, ``_rust.abi3.so``.
+perf(1) samples the CPU clock of a process and all its threads, and names the shared object of each
+sample. The OpenSSL of ``cryptography`` is part of its one extension module, ``_rust.abi3.so``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def parse_shares(text: str) -> dict[str, float]:
 
 
 def profile(run: Run, what: Load) -> Mapping[str, Mapping[str, float]]:
-    """Measure the µs of each subsystem for one request; :raises BenchError: perf is not installed, or may not sample."""
+    """Measure the µs of each subsystem for one request.
+
+    :raises BenchError: perf is not installed, or may not sample.
+    """
     run.stage.find("perf")
     found: dict[str, Mapping[str, float]] = {}
     for subject in run.subjects:
@@ -64,7 +67,7 @@ def _one(run: Run, subject: Subject, what: Load) -> Mapping[str, float]:
 
 
 class _Recorder(threading.Thread):
-    """Runs perf while the load is sent."""
+    """Thread that runs perf while the load is sent."""
 
     def __init__(self, stage: Stage, pid: int, seconds: float) -> None:
         super().__init__()

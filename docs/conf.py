@@ -53,11 +53,26 @@ html_title = f"x509proxy {release}"
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
+# Names of tests and settings wrap inside their cells, so that the other columns keep their width.
+# Where the screen has room for both sidebars, the text between them may be wider.
+_STYLE = """
+table.docutils { font-size: 0.9em }
+table.docutils td { vertical-align: top }
+table.docutils td code.literal { overflow-wrap: anywhere; white-space: normal }
+@media (min-width: 92em) { .main .content { width: 54em } }
+"""
 
 
 def setup(app: Sphinx) -> None:
-    """Leave the keys of a table of settings to ``settings.rst``, which is made from their facts."""
+    """Add the style, and leave the keys of a table of settings to ``settings.rst``."""
     app.connect("autodoc-process-signature", _signature)
+    app.connect("html-page-context", _style)
+
+
+def _style(
+    _app: Sphinx, _page: str, _template: str, context: dict[str, str], _tree: object
+) -> None:
+    context["metatags"] = f"{context.get('metatags', '')}<style>{_STYLE}</style>"
 
 
 def _signature(

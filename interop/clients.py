@@ -46,7 +46,8 @@ class ClientStage(Stage):
     def start_echo(self) -> int:
         """Start the demonstration back end; its port."""
         port = free_port()
-        command = [str(BIN / "x509proxy"), "echo", "--listen", f"tcp:{port}:interface=127.0.0.1"]
+        listen = f"tcp:{port}:interface=127.0.0.1"
+        command = [str(BIN / "x509proxy"), "echo", "--show-secret-name", "--listen", listen]
         self.wait_for(port, self.start("echo", command), "echo")
         return port
 

@@ -9,10 +9,9 @@ import sys
 from typing import Any
 
 from twisted.internet.task import deferLater
-from twisted.web.http import Request
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET
 
-from x509proxy.service.echo import EchoResource
+from x509proxy.service.echo import EchoRequest, EchoResource, EchoSite, Secrets
 
 __all__ = ["LateEcho"]
 
@@ -21,15 +20,15 @@ class LateEcho(EchoResource):
     """``seconds``: how long each answer takes."""
 
     def __init__(self, reactor: Any, seconds: float) -> None:
-        super().__init__()
+        super().__init__(secrets=Secrets.SHOWN)
         self._reactor = reactor
         self._seconds = seconds
 
-    def render(self, request: Request) -> Any:
+    def render(self, request: EchoRequest) -> Any:
         deferLater(self._reactor, self._seconds, self._answer, request)
         return NOT_DONE_YET
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, request: Any) -> None:
         body = super().render(request)
         if request.channel is not None:
             request.write(body)
@@ -40,7 +39,8 @@ def main(address: str, port: str, milliseconds: str) -> None:
     """Serve until the process is told to end."""
     from twisted.internet import reactor
 
-    site: Any = Site(LateEcho(reactor, int(milliseconds) / 1000))
+    resource = LateEcho(reactor, int(milliseconds) / 1000)
+    site: Any = EchoSite(resource)  # type: ignore[no-untyped-call]
     server: Any = reactor
     server.listenTCP(int(port), site, interface=address, backlog=512)
     server.run()

@@ -71,6 +71,7 @@ class File(Stage):
         self.assertEqual(
             {
                 "setup.py",
+                "build_commands.py",
                 "pyproject.toml",
                 "MANIFEST.in",
                 "README.rst",
@@ -114,6 +115,29 @@ mount -o remount,bind,ro "$root"
 exec chroot "$root" /usr/bin/setpriv --reuid=65532 --regid=65532 --groups=0 --bounding-set=-all --inh-caps=-all --no-new-privs \
     /usr/bin/env -i PATH=/opt/x509proxy/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 "$@"
 """
+# The user and its further ids are in files that only this mount namespace has.
+_BUILDER = """
+set -e
+cd "$1"
+mkdir -p home run source
+chmod 700 run
+chown 4711:4711 home run
+cp /etc/passwd passwd
+cp /etc/group group
+echo builder:x:4711:4711::/:/bin/sh >>passwd
+echo builder:x:4711: >>group
+echo builder:100000:65536 >subuid
+cp subuid subgid
+for name in passwd group subuid subgid; do
+    test -e "/etc/$name" || touch "/etc/$name"
+    mount --bind "$name" "/etc/$name"
+done
+mount --bind "$2" source
+folder=$1
+shift 2
+exec setpriv --reuid=4711 --regid=4711 --clear-groups env -i \\
+    PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$folder/home" XDG_RUNTIME_DIR="$folder/run" "$@"
+"""
 _TOML = """
 listen = "tcp:{port}:interface=127.0.0.1"
 certificate = "server.pem"
@@ -131,7 +155,7 @@ class Image(Stage):
         super().setUp()
         if os.geteuid() != 0:
             self.skipTest("building an image here needs root")
-        self.require("buildah", "mmdebstrap", "unshare")
+        self.require("buildah", "mmdebstrap", "newuidmap", "unshare")
         # Not those of this machine.
         self.stores = [
             "--storage-driver=vfs",
@@ -148,7 +172,10 @@ class Image(Stage):
         """
         self.build()
         self.start_echo()
-        process = self.start_image()
+        root = self.mount_image()
+        documents = "opt/x509proxy/lib/python3*/site-packages/x509proxy-*.dist-info/sboms/*.json"
+        self.assertEqual(1, len(list(root.glob(documents))))
+        process = self.start_image(root)
         self.wait_for(self.proxy, process, "image")
         client = self.client()
         proxy = Proxy(
@@ -193,10 +220,19 @@ class Image(Stage):
             "build", "--isolation=chroot", "--pull=never", "--network=host", "--volume",
             f"{pip}:/etc/pip.conf:ro",
             "--volume", "/etc/ssl/certs/ca-certificates.crt:/ca.crt:ro",
-            "--file", str(CONTAINERFILE), "--tag", "x509proxy", str(ROOT),
+            "--file", f"{self.folder}/source/contrib/Containerfile", "--tag", "x509proxy",
+            f"{self.folder}/source",
         )  # fmt: skip
+        self.run_builder("push", "x509proxy", f"oci-archive:{self.folder}/home/image.tar")
+
+    def run_builder(self, *arguments: str) -> str:
+        """Run ``buildah`` as a user without rights, who has 65536 further ids for the image."""
+        namespace = ("unshare", "--mount", "sh", "-c", _BUILDER, "sh", str(self.folder), str(ROOT))
+        buildah = ("buildah", "--storage-driver=vfs", *arguments)
+        return self.run_program(*namespace, *buildah, seconds=400).strip()
 
     def run_buildah(self, *arguments: str) -> str:
+        """Run ``buildah`` as root, with stores of its own."""
         return self.run_program("buildah", *self.stores, *arguments, seconds=400).strip()
 
     def start_echo(self) -> None:
@@ -212,6 +248,10 @@ class Image(Stage):
             self.run_buildah("mount", self.run_buildah("from", "--pull=never", "x509proxy"))
         )
         self.addCleanup(self.run_buildah, "umount", "--all")
+        return root
+
+    def start_image(self, root: Path) -> subprocess.Popen[bytes]:
+        """Run its ENTRYPOINT in its root file system, with the files of ``etc`` in ``/etc/x509proxy``."""
         (root / "etc" / "x509proxy").mkdir()
         files = self.folder / "etc"
         files.mkdir(0o755)

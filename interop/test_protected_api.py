@@ -1,113 +1,50 @@
 """An API behind the proxy: bound tokens of oidc-provider, with the right, another and no key.
 
-The programs that are needed: see :mod:`interop.oidc`.
+The tokens are those of oidc-provider 8 and 9, of Keycloak and of Spring Authorization Server. The
+programs that are needed: see :mod:`interop.oidc`, :mod:`interop.keycloak_server` and
+:mod:`interop.test_spring`.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import sys
-from pathlib import Path
-from typing import Any
+import attrs
 
+from interop.keycloak_server import REALM, KeycloakStage
 from interop.oidc import OidcStage
-from interop.stage import ClientFiles, Proxy
-from tests.support.ports import free_port
+from interop.protected_api import ApiStage, Clients, Issuer
+from interop.recipes import recipe
+from interop.stage import Proxy
+from interop.test_spring import SpringStage
 
 _API = "https://api.example"
-_APPLICATION = """
-from twisted.internet import endpoints, reactor
-from twisted.web.server import Site
-
-from x509proxy.resource import X509ProxyResource
-from x509proxy.settings import PolicySettings, RuleSettings
-from x509proxy.settings import TokenLevel, TokenRequirement, TokenSettings
-
-resource = X509ProxyResource(
-    "127.0.0.1", {api}, header=open("header.txt").read().strip(),
-    policy=PolicySettings(rules=(RuleSettings(path="/api", token=TokenRequirement.BOUND),)),
-    tokens=TokenSettings(
-        level=TokenLevel.JWT, issuer="{issuer}", audience=("{audience}",), ca="server.pem"
-    ),
-)
-description = r"x509:tcp\\:{port}\\:interface=127.0.0.1:certificate=server.pem:privateKey=server.key"
-endpoints.serverFromString(reactor, description).listen(Site(resource))
-reactor.run()
-"""
 
 
-class ProtectedApi(OidcStage):
+class OidcProvider(ApiStage, OidcStage):
+    """Tokens of oidc-provider 8: JWTs and opaque ones."""
+
     def setUp(self) -> None:
         super().setUp()
         self.enrol(
             "api", token_endpoint_auth_method="client_secret_basic",
             client_secret="secret-of-the-api",
             tls_client_certificate_bound_access_tokens=False,
-        )  # fmt: skip
+        )
         self.write("secret.txt", "secret-of-the-api\n")
-        self.owner = self.register("owner")
-        self.thief = self.client(common_name="thief")
-        self.api, self.port = free_port(), free_port()
-        script = str(Path(sys.executable).parent / "x509proxy")
-        listen = f"tcp:{self.api}:interface=127.0.0.1"
-        self.wait_for(self.api, self.start("api", [script, "echo", "--listen", listen]), "api")
-
-    @property
-    def issuer(self) -> str:
-        return f"https://localhost:{self.ports.mtls}"
-
-    def protect(self, tokens: str, workers: int = 1) -> Proxy:
-        """Start a proxy in front of the API."""
-        toml = f"""
-            listen = "tcp:{self.port}:interface=127.0.0.1"
-            certificate = "server.pem"
-            private-key = "server.key"
-            header-file = "header.txt"
-            backend = "http://127.0.0.1:{self.api}"
-            access-log = "access.log"
-            workers = {workers}
-            [[rules]]
-            path = "/api"
-            token = "bound"
-            [tokens]
-            {tokens}
-            """
-        return self.start_proxy(toml, self.port, "front")
+        self.clients = Clients(self.register("owner"), self.client(common_name="thief"))
+        self.issuer = Issuer(f"https://localhost:{self.ports.mtls}", _API)
+        self.start_api()
 
     def token(self, server: Proxy) -> str:
         """Return a new token of the owner's."""
-        status, answer = self.ask(server, "owner", {}, self.owner)
+        status, answer = self.ask(server, "owner", {}, self.clients.owner)
         self.assertEqual(200, status, answer)
         found: str = answer["access_token"]
         return found
 
-    def use(self, front: Proxy, token: str | None, files: ClientFiles | None) -> tuple[int, Any]:
-        """Ask the API; return the status, and the error of a rejection."""
-        context = self.context(front, files)
-        connection = http.client.HTTPSConnection(
-            "localhost", front.port, timeout=30, context=context
-        )
-        fields = {} if token is None else {"Authorization": f"Bearer {token}"}
-        try:
-            connection.request("GET", "/api/accounts", headers=fields)
-            answer = connection.getresponse()
-            body = answer.read()
-            return answer.status, json.loads(body).get("error") if answer.status != 200 else None
-        finally:
-            connection.close()
-
-    def check_front(self, front: Proxy, token: str) -> None:
-        for _ in range(2):
-            self.assertEqual((200, None), self.use(front, token, self.owner))
-            for files in (self.thief, None):
-                self.assertEqual((401, "invalid_token"), self.use(front, token, files))
-        self.assertEqual((401, "invalid_token"), self.use(front, None, self.owner))
-
     def test_unverified(self) -> None:
         """The binding of a JWT is read; the API verifies the rest."""
         token = self.token(self.serve(api=_API))
-        self.check_front(self.protect('level = "unverified"'), token)
+        self.check_front(self.protect('level = "unverified"'), token, self.clients)
 
     def test_jwt(self) -> None:
         """A JWT is verified with the keys of the provider's metadata, fetched over TLS.
@@ -115,13 +52,11 @@ class ProtectedApi(OidcStage):
         Other APIs' tokens are not.
         """
         token = self.token(self.serve(api=_API))
-        tokens = f'level = "jwt"\nissuer = "{self.issuer}"\nca = "server.pem"\n'
-        front = self.protect(tokens + f'audience = ["{_API}"]', workers=2)
-        self.check_front(front, token)
+        front = self.protect(self.issuer.jwt, workers=2)
+        self.check_front(front, token, self.clients)
         header, claims, signature = token.split(".")
         for forged in (f"{header}.{claims}.{signature[::-1]}", f"{header}.{claims}x.{signature}"):
-            status, _ = self.use(front, forged, self.owner)
-            self.assertIn(status, (400, 401))
+            self.assertIn(self.use(front, forged, self.clients.owner)[0], (400, 401))
         log = (self.folder / "access.log").read_text()
         self.assertEqual(2, log.count("token_verdict=BOUND"))
         self.assertNotIn(claims, log)
@@ -129,32 +64,85 @@ class ProtectedApi(OidcStage):
     def test_another_audience(self) -> None:
         """A good token for another API is 401."""
         token = self.token(self.serve(api="https://other.example"))
-        tokens = f'level = "jwt"\nissuer = "{self.issuer}"\nca = "server.pem"\n'
-        front = self.protect(tokens + f'audience = ["{_API}"]')
-        self.assertEqual((401, "invalid_token"), self.use(front, token, self.owner))
+        self.check_rejected(self.protect(self.issuer.jwt), token, self.clients.owner)
 
     def test_introspection(self) -> None:
         """An opaque token is introspected at the provider; one that it does not know is 401."""
         token = self.token(self.serve())
         self.assertNotIn(".", token)
-        tokens = f'level = "introspection"\nissuer = "{self.issuer}"\nca = "server.pem"\nclient-id = "api"\n'
-        front = self.protect(tokens + 'client-secret-file = "secret.txt"')
-        self.check_front(front, token)
-        self.assertEqual((401, "invalid_token"), self.use(front, "made-up", self.owner))
+        secret = 'client-secret-file = "secret.txt"'
+        front = self.protect(self.issuer.introspection("api", secret))
+        self.check_front(front, token, self.clients)
+        self.check_rejected(front, "made-up", self.clients.owner)
+
+    def test_claims(self) -> None:
+        """The API of the page about claims reads those that the provider has signed."""
+        token = self.token(self.serve(api=_API))
+        self.check_claims(self.protect_with_claims(self.issuer), token, self.clients)
 
     def test_application(self) -> None:
-        """A Twisted application with the same rule does the same, under a stock ``Site``."""
+        """A Twisted application with the same rule does the same, and passes the claims on."""
         token = self.token(self.serve(api=_API))
-        text = _APPLICATION.format(api=self.api, issuer=self.issuer, audience=_API, port=self.port)
-        self.write("application.py", text)
-        process = self.start("application", [sys.executable, "application.py"])
-        self.wait_for(self.port, process, "application")
-        secret = (self.folder / "header.txt").read_text().split()[0]
-        log = self.folder / "application.log"
-        self.check_front(Proxy(self.port, self.folder / "server.pem", secret, log, process), token)
+        self.check_claims(self.start_application(self.issuer), token, self.clients)
 
 
-class ProtectedApiNine(ProtectedApi):
+class OidcProviderNine(OidcProvider):
     """The same with oidc-provider 9."""
 
     module = "oidc-provider-9"
+
+
+class Keycloak(ApiStage, KeycloakStage):
+    """Tokens of Keycloak. One test, since each start of the server takes half a minute."""
+
+    def test_levels(self) -> None:
+        """Each level accepts a token from its owner alone; introspection uses a certificate."""
+        configuration = recipe("servers/keycloak", "keycloak.conf")
+        look_up = recipe("servers/keycloak-rfc9440", "keycloak.conf")
+        server = self.start_keycloak(configuration + look_up)
+        proxy = self.proxy_for(server, "servers/keycloak-rfc9440", {})
+        clients = Clients(self.issued("client"), self.issued("other"))
+        token = self.assert_bound(self.token(proxy, "client", clients.owner), clients.owner)
+        url = f"https://localhost:{server.public}{REALM}"
+        issuer = Issuer(url, "https://api.example.com", ("at+jwt", "JWT"))
+        certificate = 'certificate = "other.pem"\nprivate-key = "other.key"'
+        self.start_api()
+        for tokens in (
+            'level = "unverified"',
+            issuer.jwt,
+            issuer.introspection("other", certificate),
+        ):
+            self.check_front(self.protect(tokens), token, clients)
+        self.check_claims(self.protect_with_claims(issuer), token, clients)
+        self.check_claims(self.start_application(issuer), token, clients)
+        for changes in ({"audience": "https://other.example"}, {"types": ("at+jwt",)}):
+            another = attrs.evolve(issuer, **changes)
+            self.check_rejected(self.protect(another.jwt), token, clients.owner)
+
+
+class Spring(ApiStage, SpringStage):
+    """Tokens of Spring Authorization Server."""
+
+    def test_levels(self) -> None:
+        """Each level accepts a token from its owner alone; introspection uses a certificate."""
+        clients = Clients(self.register("owner"), self.register("api"))
+        proxy = self.serve()
+        answer = self.token(proxy, "owner", clients.owner)
+        self.assertEqual(200, answer.status, answer.body)
+        token: str = answer.body["access_token"]
+        # Its audience is the client, unless the application states another one.
+        issuer = Issuer(proxy.url, "owner")
+        certificate = (
+            f'certificate = "{clients.thief.certificate}"\nprivate-key = "{clients.thief.key}"'
+        )
+        self.start_api()
+        for tokens in (
+            'level = "unverified"',
+            issuer.jwt,
+            issuer.introspection("api", certificate),
+        ):
+            self.check_front(self.protect(tokens), token, clients)
+        self.check_claims(self.protect_with_claims(issuer), token, clients)
+        self.check_claims(self.start_application(issuer), token, clients)
+        another = attrs.evolve(issuer, audience="api")
+        self.check_rejected(self.protect(another.jwt), token, clients.owner)

@@ -1,7 +1,8 @@
-"""x509proxy: OAuth 2.0 clients authenticate with an X.509 certificate, in front of a server that trusts one secret header.
+"""A reverse proxy that terminates TLS and passes the client's certificate on (RFC 8705).
 
-``X509ProxyResource`` is imported when it is asked for: its module installs a reactor, which must not happen while ``twistd``
-looks through its plugins (``twistd --reactor=asyncio`` would fail).
+``X509ProxyResource`` and its companions are imported at their first use. Their modules install a
+reactor, which must not happen while ``twistd`` looks through its plugins: ``twistd
+--reactor=asyncio`` would fail.
 """
 
 from __future__ import annotations

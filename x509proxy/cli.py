@@ -1,8 +1,8 @@
-"""The console script ``x509proxy``: everything that is not a daemon, and the demonstration back end.
+"""The console script ``x509proxy``: everything that is not a daemon, and the echo back end.
 
-Every error that the user can mend is one sentence on standard error and exit code 1; a wrong command line is argparse's, with 2.
-No file is ever overwritten. Cryptography, Twisted and the reactor are imported where they are needed: most commands need them
-not, and ``x509proxy secret`` should answer at once.
+Each error that the user can correct is one sentence on standard error, with exit status 1. A wrong
+command line is argparse's error, with status 2. No file is ever overwritten. Cryptography, Twisted
+and the reactor are imported in the commands that need them, so that the others start at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from x509proxy.audit.options import configure, configure_export
-from x509proxy.settings import Backend, Scheme, SettingsError
+from x509proxy.settings import Backend, Format, Scheme, SettingsError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamServerEndpoint
@@ -30,18 +30,20 @@ if TYPE_CHECKING:
     from x509proxy.forwarding.presets import HeaderPlan, Preset
     from x509proxy.service.config_check import Finding
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 _PLACEHOLDER = "<the secret name>"
+# {"iss":"https://as.example.com",...}
+_EXAMPLE_CLAIMS = "eyJpc3MiOiJodHRwczovL2FzLmV4YW1wbGUuY29tIi…fQ"
 _LISTEN = "tcp:8080:interface=127.0.0.1"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command (``sys.argv`` if none is given); the exit code.
+    """Run one command, of ``sys.argv`` by default, and return the exit status.
 
-    :raises SystemExit: argparse's own, after ``--help``, ``--version`` or a wrong command line.
+    :raises SystemExit: by argparse, after ``--help``, ``--version`` or a wrong command line.
     """
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(make_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
         return int(command(**arguments) or 0)
@@ -59,10 +61,10 @@ def _fail(*sentences: str) -> int:
 
 
 class _Version(argparse.Action):
-    """``--version``, looked up only when asked for: reading a package's metadata takes longer than most commands."""
+    """``--version``, looked up when it is used: reading the metadata is slow."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        """Print it, and leave."""
+        """Print the version and leave."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:
@@ -72,10 +74,10 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Each command's options are the arguments of its function."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser; the options of each command are the arguments of its function."""
     parser = argparse.ArgumentParser(
-        prog="x509proxy", description="Helpers of the proxy. The proxy itself: twistd x509proxy"
+        prog="x509proxy", description="Tools of the proxy. The proxy itself: twistd x509proxy"
     )
     parser.add_argument(
         "--version",
@@ -94,12 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         "--write",
         type=Path,
         metavar="FILE",
-        help="write the name to a new file that only you can read",
+        help="write the name to a new file that its owner alone can read",
     )
     command.set_defaults(command=_secret)
 
     command = commands.add_parser("check", help="check a configuration, like nginx -t")
-    command.add_argument("path", metavar="CONFIG.toml")
+    command.add_argument("path", metavar="CONFIG.toml", help="the configuration")
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
     command.add_argument("--strict", action="store_true", help="fail on warnings too")
     command.add_argument(
@@ -108,14 +110,14 @@ def _parser() -> argparse.ArgumentParser:
         help="the systemd unit whose credentials the configuration names, if it is not installed",
     )
     command.add_argument(
-        "--online", action="store_true", help="ask the authorization server of [tokens] too"
+        "--online", action="store_true", help="send requests to the server of [tokens] too"
     )
     command.set_defaults(command=_check)
 
     command = commands.add_parser(
-        "presets", help="list the authorization servers, or show what one of them is sent"
+        "presets", help="list the authorization servers, or show the fields for one of them"
     )
-    command.add_argument("name", nargs="?", metavar="NAME")
+    command.add_argument("name", nargs="?", metavar="NAME", help="one of them; all without it")
     command.set_defaults(command=_presets)
 
     command = commands.add_parser(
@@ -128,10 +130,11 @@ def _parser() -> argparse.ArgumentParser:
         dest="kind",
         default="ec",
         metavar="TYPE",
-        help="ec, ec-p384, rsa, rsa-4096, ed25519, ml-dsa-44, ml-dsa-65 or ml-dsa-87 (ec)",
+        help="kind of key: ec, ec-p384, rsa, rsa-4096, ed25519, ml-dsa-44, ml-dsa-65 or "
+        "ml-dsa-87 (ec)",
     )
     command.add_argument("--name", default="client", help="the common name (client)")
-    command.add_argument("--days", type=int, default=365, help="how long it is valid (365)")
+    command.add_argument("--days", type=int, default=365, help="days until it expires (365)")
     command.add_argument(
         "--out",
         default="client",
@@ -141,10 +144,15 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_client_certificate)
 
     command = commands.add_parser(
-        "echo", help="run the demonstration back end, which shows what it receives"
+        "echo", help="run the demonstration back end, which reports what it receives"
     )
     command.add_argument(
         "--listen", default=_LISTEN, metavar="STRPORTS", help=f"Twisted endpoint ({_LISTEN})"
+    )
+    command.add_argument(
+        "--show-secret-name",
+        action="store_true",
+        help="show the secret header name and its value too: each client receives them",
     )
     command.set_defaults(command=_echo)
 
@@ -155,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_audit)
 
     command = commands.add_parser(
-        "export", help="write this configuration for another product, as well as it can do it"
+        "export", help="write this configuration for another product, as far as possible"
     )
     configure_export(command)
     command.set_defaults(command=_export)
@@ -167,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @attrs.frozen
 class _File:
-    """One to be made: ``mode`` as for chmod, less what the umask takes away."""
+    """A file to create. ``mode``: as for chmod, before the umask."""
 
     path: Path
     data: bytes = attrs.field(repr=False)
@@ -175,9 +183,9 @@ class _File:
 
 
 def _create(*files: _File) -> None:
-    """Make all of them, or none.
+    """Create all of them, or none.
 
-    :raises OSError: one of them is there already, or cannot be written.
+    :raises OSError: one of them exists, or cannot be written.
     """
     for file in files:
         if os.path.lexists(file.path):
@@ -187,7 +195,7 @@ def _create(*files: _File) -> None:
     made: list[Path] = []
     try:
         for file in files:
-            # Exclusively: between the look above and here somebody may have been quicker, or laid a symbolic link.
+            # Exclusively: since the check above, another process may have made a file or a link.
             descriptor = os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
             made.append(file.path)
             with os.fdopen(descriptor, "wb") as stream:
@@ -206,9 +214,11 @@ def _secret(preset: str, write: Path | None) -> None:
     from x509proxy.forwarding.presets import find_preset
 
     found = find_preset(without_secrets(preset))
-    if not found.takes_name:
+    # Without plans of its own, "none" has the name-file of [[headers]].
+    if found.plans and not found.takes_name:
         raise SettingsError(
-            f"preset: {found.name} has header names of its own, so there is no secret name to make"
+            f"preset: {found.name} has fixed header names, expected a preset that takes a name, "
+            "or none for the name-file of [[headers]]"
         )
     name = new_header_name()
     if write:
@@ -255,7 +265,7 @@ def _print_findings(path: str, findings: Sequence[Finding], is_good: bool) -> No
 
 
 def _probe(path: str, reactor: IReactorCore) -> None:
-    """Run the reactor until the servers that a configuration names have been asked.
+    """Run the reactor until the servers that a configuration names have responded.
 
     :raises SettingsError: one does not respond as it must.
     """
@@ -305,7 +315,7 @@ def _header(plan: HeaderPlan) -> str:
 
 
 def _example(preset: Preset) -> list[str]:
-    """What goes over the wire, shortened, and what goes into the server's configuration."""
+    """Return the fields on the wire, shortened, and the lines of the server's configuration."""
     name = "".join(map(_header, preset.plans[:1]))
     lines = [f"{preset.title}:", *_wire(preset)]
     if preset.server_lines:
@@ -318,7 +328,7 @@ def _example(preset: Preset) -> list[str]:
         lines.append(
             f"{makes} {_PLACEHOLDER}."
             if preset.needs_name
-            else f"{makes} a name that nobody knows instead of {name}."
+            else f"{makes} a secret name instead of {name}."
         )
     return lines
 
@@ -328,14 +338,18 @@ def _wire(preset: Preset) -> Iterator[str]:
 
     certificate = _example_certificate()
     for plan in preset.plans:
+        if plan.form is Format.TOKEN_CLAIMS:
+            yield f"  {_header(plan)}: {_EXAMPLE_CLAIMS}"
+            yield f"    (at most {plan.maximum} bytes; a token with larger claims is answered 400)"
+            continue
         for _, value in encode(certificate, plan.form, plan.name, plan.place):
             yield f"  {_header(plan)}: {_shorten(value.decode('ascii'))}"
         if plan.maximum:
-            yield f"    (at most {plan.maximum} bytes; a larger certificate is answered 400)"
+            yield f"    (at most {plan.maximum} bytes; the response to a larger one is 400)"
 
 
 def _example_certificate() -> ClientCertificate:
-    """With a chain, which a self-signed one cannot have: so that formats for chains have something to show."""
+    """Return a certificate with a chain, so that the formats for chains have a value."""
     from x509proxy.certificates.client_certificate import ClientCertificate
     from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 
@@ -345,7 +359,7 @@ def _example_certificate() -> ClientCertificate:
 
 
 def _shorten(value: str) -> str:
-    """Without the middle of any long run of base64, hexadecimal or URL-encoded text."""
+    """Leave out the middle of each long run of base64, hexadecimal or URL-encoded text."""
     return re.sub(r"[A-Za-z0-9+/% ]{40,}", lambda run: f"{run[0][:16]}…{run[0][-8:]}", value)
 
 
@@ -363,7 +377,7 @@ def _client_certificate(kind: str, name: str, days: int, out: str) -> None:
         _File(certificate, made.certificate_pem),
         _File(jwks, json.dumps(jwk_set(made.certificate), indent=2).encode("ascii") + b"\n"),
     )
-    print(f"{key}: the private key, not encrypted; only you can read it")
+    print(f"{key}: the private key, not encrypted; its owner alone can read it")
     print(f"{certificate}: the certificate")
     print(f"{jwks}: the JWK set to register with the authorization server")
     print(f"x5t#S256: {ClientCertificate.from_x509(made.certificate, ()).thumbprint}")
@@ -387,21 +401,21 @@ def _export(product: str, path: str) -> None:
         print(f"{product}: {limit}", file=sys.stderr)
 
 
-def _echo(listen: str) -> None:
+def _echo(listen: str, show_secret_name: bool) -> None:
     from twisted.internet import reactor
 
     from x509proxy.certificates.client_certificate import ignore_name_lengths
 
     ignore_name_lengths()
-    _serve(reactor, listen)
+    _serve(reactor, listen, show_secret_name)
 
 
-def _serve(reactor: IReactorCore, listen: str) -> None:
-    """Run the back end until the reactor is stopped, by Ctrl-C above all.
+def _serve(reactor: IReactorCore, listen: str, show_secret_name: bool) -> None:
+    """Run the back end until the reactor is stopped, for instance by Ctrl-C.
 
     :raises SettingsError: it cannot listen there.
     """
-    from x509proxy.service.echo import echo_site
+    from x509proxy.service.echo import Secrets, echo_site
 
     problems: list[str] = []
 
@@ -410,8 +424,10 @@ def _serve(reactor: IReactorCore, listen: str) -> None:
         reactor.stop()
 
     endpoint = _endpoint(reactor, listen)
-    site = echo_site(reactor=reactor)  # type: ignore[arg-type]  # every reactor also tells the time
-    # Only once it runs can a reactor be stopped, and a port that is taken is found out at once.
+    secrets = Secrets.SHOWN if show_secret_name else Secrets.COVERED
+    # Every reactor has a clock.
+    site = echo_site(reactor=reactor, secrets=secrets)  # type: ignore[arg-type]
+    # A reactor can be stopped only once it runs, and a port that is taken fails at once.
     reactor.callWhenRunning(lambda: endpoint.listen(site).addCallbacks(_announce, failed))
     reactor.run()
     if problems:
@@ -423,9 +439,8 @@ def _endpoint(reactor: IReactorCore, listen: str) -> IStreamServerEndpoint:
 
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, listen)
-    except (
-        Exception
-    ) as error:  # each kind of endpoint raises what it likes for a description that it cannot read
+    except Exception as error:
+        # Each kind of endpoint has errors of its own for a description that it cannot read.
         raise SettingsError(
             f"listen: found {listen!r}, expected a Twisted server endpoint: {error}"
         ) from None
@@ -433,7 +448,7 @@ def _endpoint(reactor: IReactorCore, listen: str) -> IStreamServerEndpoint:
 
 
 def _announce(port: IListeningPort) -> None:
-    """In the words of the proxy's own option, ready to be copied."""
+    """Print the address as the value of the proxy's own option."""
     from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
     match port.getHost():

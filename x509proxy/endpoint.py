@@ -1,7 +1,8 @@
-r"""The ``x509:`` endpoint: gives any Twisted server its clients' certificates, self-signed ones included, from a string.
+r"""The ``x509:`` endpoint: any Twisted server receives its clients' certificates, from a string.
 
-``twist web --listen=x509:tcp\:8443:certificate=server.pem:privateKey=server.key`` and in the application
-:func:`x509proxy.transport.tls_context.client_certificate`.
+The server listens with
+``twist web --listen=x509:tcp\:8443:certificate=server.pem:privateKey=server.key``. The application
+calls :func:`x509proxy.transport.tls_context.client_certificate`, also for self-signed certificates.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ __all__ = ["X509EndpointParser", "x509_endpoint"]
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class X509EndpointParser:
-    """Reads ``x509:ENDPOINT:certificate=FILE[:privateKey=FILE][:clientCertificate=optional|required|none][:ca=FILE]``."""
+    """Parser of the endpoint's string.
+
+    ``x509:ENDPOINT:certificate=FILE``, then ``:privateKey=FILE``, ``:ca=FILE`` and
+    ``:clientCertificate=optional``, ``required`` or ``none``, each of which can be left out.
+    """
 
     prefix = "x509"
 
@@ -35,14 +40,16 @@ def x509_endpoint(
     ca: str | None = None,
     **others: str,
 ) -> IStreamServerEndpoint:
-    """TLS that asks for certificates, on top of the endpoint that ``nested`` and ``others`` describe (colons escaped or not).
+    """Put TLS that requests certificates on top of another endpoint.
 
-    ``required`` here ends the handshake of a client without a certificate, since there is no proxy that could answer it. What a
-    certificate is worth (expired, weak, of an unknown authority) the application judges, by ``flags_at`` and ``verdict``.
+    ``nested`` and ``others`` describe the other endpoint, with its colons escaped or not. Here
+    ``required`` ends the handshake of a client without a certificate, since there is no proxy that
+    could send an error response. The application decides about expired, weak and unknown
+    certificates, by ``flags_at`` and ``verdict``.
 
     :raises SettingsError: (a ``ValueError``) a file cannot be read, or does not fit.
     """
-    # Late, so that a scan of the plugins stays quick.
+    # Imported here, so that a scan of the plugins stays fast.
     from x509proxy.certificates.pem_files import read_authorities, read_identity
     from x509proxy.certificates.trust_store import TrustStore
     from x509proxy.config.endpoint_strings import described_with
@@ -67,9 +74,7 @@ def x509_endpoint(
     description = described_with(nested, others)
     try:
         within = serverFromString(reactor, description)
-    except (
-        Exception
-    ) as error:  # each kind of endpoint raises what it likes for a description that it cannot read
+    except Exception as error:  # the parsers of endpoints have no common exception
         raise SettingsError(
             f"x509: found {description!r}, expected a Twisted server endpoint: {error}"
         ) from None

@@ -1,13 +1,15 @@
-"""One request on its way: certificate to policy to header pairs to back end, and the answer back; what can go wrong on each leg.
+"""One exchange: decide, acquire a connection to a back end, send the request, pipe the response.
 
-Everything that may refuse the request is done before a back end hears of it, and the head is written before a connection is
-asked for: any doubt or exception until then is an answer of ours, and not one byte to the back end (invariant L3).
+``start`` decides (:func:`x509proxy.forwarding.forwarded_fields.decide`); ``request_ready`` writes the
+head and asks a pool for a connection; ``connected`` sends; the ``response_…`` methods pipe. Until the
+head is written, any doubt or exception is an error response, and not one byte reaches a back end
+(invariant L3).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
@@ -16,14 +18,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from x509proxy.authorization.token_check import TokenChecker
-from x509proxy.downstream.base_request import ResponseSource
-from x509proxy.downstream.request import BodySink
+from x509proxy.downstream.base_request import RequestConsumer
 from x509proxy.exchange import TokenVerdict
 from x509proxy.forwarding.client import Client
-from x509proxy.forwarding.forwarded_fields import forward
+from x509proxy.forwarding.forwarded_fields import Decision, decide
 from x509proxy.forwarding.header_rules import HeaderRules
-from x509proxy.forwarding.metadata_rewriter import ResponseSink, answer_sink
-from x509proxy.forwarding.sanitizer import sanitize_request, sanitize_response
+from x509proxy.forwarding.metadata_rewriter import ResponseSink, response_sink
+from x509proxy.forwarding.sanitizer import sanitize_response
+from x509proxy.forwarding.token_claims import CheckedToken, claims_fields
 from x509proxy.http1.body import LAST_CHUNK, write_chunk
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Framing, write_head
@@ -36,16 +38,23 @@ from x509proxy.upstream.pool import Pool
 
 __all__ = ["ProxiedRequest", "Relay"]
 
-# A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
+# Module names: a look into an enumeration takes four times as long (Python 3.11).
 _IGNORED = TokenRequirement.IGNORED
+_CHUNKED = Framing.CHUNKED
+_INTERNAL_ERROR = ErrorResponse(Code.INTERNAL_ERROR, "internal error")
 
 
 class ProxiedRequest(ResponseSink, Protocol):
-    """A request, over our channel or over a stock ``Site``, and the way to answer it (:mod:`x509proxy.downstream.request`)."""
+    """A request on a connection of the proxy's own, or on one of a stock ``Site``.
+
+    ``accept`` calls the consumer's ``request_ready``, now or later; ``take_body`` returns what has
+    arrived of the body, and the rest goes to the consumer. ``begin``, ``write`` and ``finish`` are
+    the response; ``answer`` is an error response, whole; ``abort`` cuts a response that has begun.
+    """
 
     head: RequestHead
     client: Client
-    source: ResponseSource | None
+    consumer: RequestConsumer | None
     body_complete: bool
     begun: bool
     forged: int
@@ -53,25 +62,23 @@ class ProxiedRequest(ResponseSink, Protocol):
     backend: str
     request_id: bytes
 
-    @property
-    def held(self) -> int: ...
-    def accept(self, ready: Callable[[], None]) -> None: ...
-    def flush(self) -> None: ...
-    def stream_to(self, sink: BodySink) -> None: ...
+    def accept(self) -> None: ...
+    def take_body(self) -> bytes: ...
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
-    def answer(self, refusal: ErrorResponse) -> None: ...
+    def flush(self) -> None: ...
+    def answer(self, error: ErrorResponse) -> None: ...
     def abort(self, code: Code, detail: str) -> None: ...
 
 
 class Relay:
-    """One exchange: asks a pool for a connection, sends the request on it, hands the answer on."""
+    """One exchange. ``streams``: the client is still sending the request's body."""
 
     _log = Logger()
 
     __slots__ = (
-        "_body", "_candidates", "_check", "_connection", "_fields", "_policy", "_pool", "_pools", "_request", "_rules", "_sink", "_start",
-        "_tokens", "streams",
+        "_body", "_candidates", "_check", "_connection", "_content", "_fields", "_head", "_policy", "_pool",
+        "_pools", "_request", "_rules", "_sink", "_tokens", "streams",
     )  # fmt: skip
 
     def __init__(
@@ -84,186 +91,221 @@ class Relay:
         tokens: TokenChecker | None = None,
     ) -> None:
         self._request = request
-        self._sink: ResponseSink = request if discovery is None else answer_sink(request, discovery)
+        self._sink: ResponseSink = (
+            request if discovery is None else response_sink(request, discovery)
+        )
         self._pools = pools
         self._candidates = candidates(pools, self)
         self._rules = rules
         self._policy = policy
         self._tokens = tokens
-        self._check: Deferred[TokenVerdict] | None = None
-        self._fields = b""
+        self._check: Deferred[CheckedToken] | None = None
+        self._fields = self._head = self._content = b""
+        self._body = (Framing.NONE, 0)
         self._pool: Pool | None = None
         self._connection: Connection | None = None
-        self._body = (Framing.NONE, 0)
         self.streams = False
-        self._start = b""
+
+    # Decide.
 
     def start(self) -> None:
-        """Judge the request; if it may go on, wait for its body."""
+        """Decide about the request; reject it, or wait for its body and for the check of its token."""
         request = self._request
-        try:
-            self._sanitise()
-        except HttpError as error:
-            request.answer(error.response)
+        head, now = request.head, time.time()
+        if not head.host:
+            head = attrs.evolve(head, host=self._pools[0].backend.authority)
+        decision = decide(head, request.client, self._rules, self._policy, now)
+        request.forged = decision.forged
+        if decision.error is not None:
+            request.answer(decision.error)
+            return
+        self._fields = decision.fields
+        request.consumer = self
+        if decision.token is _IGNORED:
+            request.accept()
         else:
-            request.source = self
-            if self._check is None:
-                request.accept(self._choose)
-            else:
-                checked = self._check.addCallbacks(self._accepted, self._not_accepted)
-                checked.addErrback(self._not_served)
+            self._check_token(head, decision, now)
 
-    # The token check's calls, if it has to wait.
+    def _check_token(self, head: RequestHead, decision: Decision, now: float) -> None:
+        # Until the check accepts it. Without a check, a token is an error of the proxy's (L3).
+        self._request.token = TokenVerdict.REJECTED
+        assert self._tokens is not None
+        try:
+            checked = self._tokens.check(head, decision.certificate, decision.token, now)
+            if not isinstance(checked, Deferred):
+                self._use_token(checked)
+        except HttpError as rejected:
+            self._reject(rejected.response)
+            return
+        if isinstance(checked, Deferred):
+            self._check = checked
+            judged = checked.addCallback(self._use_token)
+            judged.addCallbacks(self._accepted, self._not_accepted).addErrback(self._check_failed)
+        else:
+            self._request.accept()
 
-    def _accepted(self, verdict: TokenVerdict) -> None:
+    def _use_token(self, checked: CheckedToken) -> None:
+        """Add the fields with the token's claims.
+
+        :raises HttpError: 400, they are too large.
+        """
+        self._fields += claims_fields(checked.claims, self._rules)
+        self._request.token = checked.verdict
+
+    def _accepted(self, _: None) -> None:
         self._check = None
-        self._request.token = verdict
-        self._request.accept(self._choose)
+        self._request.accept()
 
     def _not_accepted(self, failure: Failure) -> Failure | None:
         self._check = None
         if isinstance(failure.value, HttpError):
-            self._request.answer(failure.value.response)
+            self._reject(failure.value.response)
             return None
         return None if failure.check(CancelledError) is not None else failure
 
-    def _not_served(self, failure: Failure) -> None:
+    def _check_failed(self, failure: Failure) -> None:
         # Fail closed (L3).
         self._log.failure("a request with an access token could not be served", failure)
-        self.response_failed(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
+        self.response_failed(_INTERNAL_ERROR)
 
-    def _sanitise(self) -> None:
-        request = self._request
-        head = (
-            request.head
-            if request.head.host
-            else attrs.evolve(request.head, host=self._pools[0].backend.authority)
-        )
-        cleaned, request.forged = sanitize_request(head, self._rules)
-        now = time.time()
-        found = forward(cleaned, head, request.client, self._rules, self._policy, now)
-        self._fields = found.fields
-        if found.token is not _IGNORED:
-            # Until the check accepts it. Without one, any token is an error of ours (L3).
-            request.token = TokenVerdict.REJECTED
-            assert self._tokens is not None
-            checked = self._tokens.check(head, found.certificate, found.token, now)
-            if isinstance(checked, Deferred):
-                self._check = checked
-            else:
-                request.token = checked
+    def _reject(self, error: ErrorResponse) -> None:
+        self._request.consumer = None
+        self._request.answer(error)
 
-    def _choose(self) -> None:
-        """The body is there, or so much of it that it has to be streamed: ask the next back end."""
+    # Acquire.
+
+    def request_ready(self) -> None:
+        """Ask the next back end: the body is complete, or so large that it has to be streamed."""
         request = self._request
-        takes_body = request.head.method in METHODS_WITH_BODY
-        if not takes_body and (request.held or not request.body_complete):
+        head = request.head
+        takes_body = head.method in METHODS_WITH_BODY
+        if not request.body_complete:
+            self.streams = True
+            self._body = (head.body, head.length)
+        else:
+            self._content = request.take_body()
+            if takes_body:
+                self._body = (Framing.LENGTH, len(self._content))
+        if not takes_body and (self.streams or self._content):
             # The last look (L3): the parser, or read_stock_head, has rejected it before.
             raise bad_request("body on a method that takes none")
-        if not request.body_complete:
-            self._body = (request.head.body, request.head.length)
-            self.streams = True
-        elif takes_body:
-            self._body = (Framing.LENGTH, request.held)
-        self._ask(next(self._candidates))
+        self._acquire(next(self._candidates))
 
-    def _ask(self, pool: Pool) -> None:
+    def _acquire(self, pool: Pool) -> None:
         self._pool = pool
-        self._request.backend = pool.name
-        target = self._request.head.target
+        request = self._request
+        request.backend = pool.name
+        target = request.head.target
         base = b"" if target == b"*" else pool.backend.base
-        line = b"%b %b%b HTTP/1.1" % (self._request.head.method, base, target)
-        self._start = write_head(
-            line, ((REQUEST_ID, self._request.request_id),), *self._body, self._fields
-        )
+        line = b"%b %b%b HTTP/1.1" % (request.head.method, base, target)
+        own = ((REQUEST_ID, request.request_id),)
+        self._head = write_head(line, own, *self._body, self._fields)
         pool.acquire(self)
 
-    # The pool's calls.
-
     def connected(self, connection: Connection) -> None:
+        """Send the request on a connection that a pool lends."""
         self._connection = connection
         try:
             request = self._request
             if request.head.binds_connection:
                 connection.retire()
-            connection.send(request.head.method, self._start, self, request.body_complete)
-            if request.held:
-                request.stream_to(self)
+            if self.streams:
+                self._send_streamed(connection)
             else:
-                # It was to be complete, or to have begun: so it is, and has no body.
-                self.body_end()
+                connection.send(request.head.method, self._head + self._content, self)
         except Exception:
-            # Fail closed (L3): whoever opened the connection in a later turn has nobody to tell.
+            # Fail closed (L3): a connection that was opened in a later turn has no other caller.
             self._log.failure("a request could not be sent")
             connection.cancel()
-            self.response_failed(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
+            self.response_failed(_INTERNAL_ERROR)
 
-    def not_connected(self, refusal: ErrorResponse) -> None:
-        """Not one byte has been sent, so another back end may be asked."""
+    def not_connected(self, error: ErrorResponse) -> None:
+        """Ask another back end: not one byte has been sent. Reject the request if there is none."""
         self._pool = None
         if pool := next(self._candidates, None):
-            self._ask(pool)
+            self._acquire(pool)
         else:
-            self._request.answer(refusal)
+            self._reject(error)
 
-    # The body's way in.
+    # Send.
+
+    def _send_streamed(self, connection: Connection) -> None:
+        request = self._request
+        begun = self._head + self._framed(request.take_body())
+        connection.send_head(request.head.method, begun, self)
+        if request.body_complete:
+            # Its end came while the connection was waited for.
+            self.body_end()
+
+    def _framed(self, data: bytes) -> bytes:
+        return write_chunk(data) if data and self._body[0] is _CHUNKED else data
 
     def body_data(self, data: bytes) -> None:
+        """Send a piece of a streamed body."""
         assert self._connection is not None
-        chunked = self._body[0] is Framing.CHUNKED
-        self._connection.body_data(write_chunk(data) if chunked else data)
+        self._connection.body_data(self._framed(data))
 
     def body_end(self) -> None:
+        """Send the end of a streamed body."""
         assert self._connection is not None
-        if self._body[0] is Framing.CHUNKED:
+        if self._body[0] is _CHUNKED:
             self._connection.body_data(LAST_CHUNK)
         self._connection.body_end()
-        if self.streams and self._pool is not None:
+        if self._pool is not None:
             self._pool.uploaded(self._connection)
 
     def pause_request(self) -> None:
+        """Read no more of the body: the back end is slow."""
         self._request.pause_body()
 
     def resume_request(self) -> None:
+        """Read the body on."""
         self._request.resume_body()
 
-    # The answer's way out.
+    # Pipe.
 
     def response_head(self, head: ResponseHead) -> None:
-        self._sink.begin(head.status, *sanitize_response(head, self._rules), head.body, head.length)
+        """Begin the response to the client."""
+        reason, pairs = sanitize_response(head, self._rules)
+        self._sink.begin(head.status, reason, pairs, head.body, head.length)
 
     def response_data(self, data: bytes) -> None:
+        """Forward a piece of the response's body."""
         self._sink.write(data)
 
     def response_flush(self) -> None:
+        """Send what has been forwarded so far."""
         self._request.flush()
 
     def response_end(self) -> None:
+        """End the response."""
         self._connection = None
         self._sink.finish()
 
-    def response_failed(self, refusal: ErrorResponse) -> None:
+    def response_failed(self, error: ErrorResponse) -> None:
+        """Reject the request, or cut the response if it has begun."""
         self._connection = None
         try:
             if self._request.begun:
-                self._request.abort(refusal.code, refusal.detail)
+                self._request.abort(error.code, error.detail)
             else:
-                self._request.answer(refusal)
+                self._request.answer(error)
         except Exception:
-            self._log.failure("a request could not be refused")
+            self._log.failure("a request could not be rejected")
             self._request.abort(Code.INTERNAL_ERROR, "internal error")
 
-    # The client's calls.
-
     def pause_response(self) -> None:
+        """Read no more of the response: the client is slow."""
         if self._connection is not None:
             self._connection.pause_response()
 
     def resume_response(self) -> None:
+        """Read the response on."""
         if self._connection is not None:
             self._connection.resume_response()
 
     def client_gone(self) -> None:
+        """End everything that is done for a client that has left."""
         if self._check is not None:
             self._check.cancel()
         elif self._connection is not None:

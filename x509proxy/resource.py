@@ -20,6 +20,7 @@ from x509proxy.config.token_files import TokenFiles, read_token_files
 from x509proxy.downstream.site_request import SiteRequest, read_stock_head
 from x509proxy.exchange import Observer, unobserved
 from x509proxy.forwarding.header_rules import HeaderRules, read_rules
+from x509proxy.forwarding.token_claims import check_claims_header
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.monitoring.snapshot import TokenState
 from x509proxy.relay import ProxiedRequest, Relay
@@ -103,6 +104,7 @@ class X509ProxyResource(ReverseProxyResource):
         settings = None if files is None else files.settings
         if problems := [*token_problems(policy.rules, settings)]:
             raise SettingsError(*problems)
+        check_claims_header(self._rules, policy.rules, settings)
         self._tokens = _token_check(self._token_files, reactor)
         self._client = client
         self._pools = tuple(pools) or (self._only_pool(upstream),)
@@ -174,8 +176,10 @@ class X509ProxyResource(ReverseProxyResource):
     def _use_tokens(self, files: TokenFiles | None) -> None:
         """Check tokens by these files; the keys that were fetched for the same ones are kept."""
         if files != self._token_files:
-            self._token_files = files
+            old, self._token_files = self._tokens, files
             self._tokens = _token_check(files, self.reactor)
+            if self._tokens is not None and old is not None:
+                self._tokens.adopt(old)
             if self._tokens is not None and self._started:
                 self._tokens.start()
         elif self._tokens is not None:

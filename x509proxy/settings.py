@@ -184,6 +184,8 @@ class Format(enum.Enum):
     """``NONE``, ``SELF_SIGNED``, ``TRUSTED`` or ``UNTRUSTED``; sent with every request."""
     VERIFY = "verify"
     """The same as nginx says it: ``NONE``, ``SUCCESS`` or ``FAILED:reason``; sent with every request."""
+    TOKEN_CLAIMS = "token-claims"  # noqa: S105 - no password
+    """Base64url of the JSON of the access token's verified claims; no field where there are none."""
     LITERAL = "literal"
     """The text of ``value``, or the one line of ``value-file``; sent with every request."""
 
@@ -818,7 +820,7 @@ class HeaderSettings(Settings, frozen=True):
     max_value_bytes: Annotated[
         int | None,
         Key(
-            "The size of the value; a larger certificate is answered 400.",
+            "The size of the value; a larger certificate, or larger claims, get 400.",
             Unit.BYTES,
             old=("maximum",),
         ),

@@ -1,6 +1,7 @@
-"""Test doubles for applications that embed the proxy, and for our own tests: certificates, a back end that remembers, a proxy.
+"""Test doubles for applications that embed the proxy: certificates, a back end, a proxy.
 
-Everything listens on the loopback, at a port of the kernel's choice, and is gone after ``stop``. In a trial test::
+The back end records what it receives. Both listen on the loopback, at a port that the kernel
+chooses, until ``stop``. In a trial test::
 
     back_end = RecordingBackEnd(reactor)
     self.addCleanup(back_end.stop)
@@ -60,12 +61,12 @@ _LOOPBACK = "127.0.0.1"
 
 
 def client_identity(kind: KeyKind = KeyKind.EC, common_name: str = "client") -> SelfSigned:
-    """A client's key with a self-signed certificate, as ``self_signed_tls_client_auth`` has it (RFC 8705 section 2.2)."""
+    """Make a client's key with a self-signed certificate (RFC 8705 section 2.2)."""
     return make_self_signed(kind, common_name)
 
 
 def header_value(client: SelfSigned) -> bytes:
-    """The certificate as preset ``connect2id`` writes it: PEM without white space between the armour lines."""
+    """Encode the certificate as preset ``connect2id`` does: PEM in one line."""
     text = b64encode(client.certificate.public_bytes(Encoding.DER))
     return b"-----BEGIN CERTIFICATE-----" + text + b"-----END CERTIFICATE-----"
 
@@ -80,7 +81,7 @@ _Request = TypeVar("_Request")
 
 
 class _Presented:
-    """The transport of a request that came with a certificate, as far as :func:`x509proxy.client_certificate` looks at it."""
+    """The transport of a request with a certificate, for :func:`x509proxy.client_certificate`."""
 
     def __init__(self, connection: SSL.Connection, transport: Any) -> None:
         self._connection = connection
@@ -96,10 +97,13 @@ class _Presented:
 def present(
     request: _Request, client: SelfSigned | None, verdict: Verdict | None = None
 ) -> _Request:
-    """Have a Twisted web request come from a client with this certificate, or without one, and return it. There is no TLS.
+    """Give a Twisted web request a client with this certificate, or without one, and return it.
+
+    No TLS is involved.
 
     :param request: any request, ``twisted.web.test.requesthelper.DummyRequest`` too.
-    :param verdict: what the handshake found out; by default ``SELF_SIGNED`` for a self-signed certificate, else ``TRUSTED``.
+    :param verdict: the result of the handshake; by default ``SELF_SIGNED`` for a self-signed
+        certificate, else ``TRUSTED``.
     """
     connection: Any = ServerConnections(SSL.Context(SSL.TLS_METHOD)).serverConnectionForTLS(
         Protocol()
@@ -115,7 +119,10 @@ def present(
 
 
 class ThrowAwayAuthority:
-    """A certificate authority for one test (RFC 8705 section 2.1). What it issues is a ``SelfSigned`` that, for once, is not."""
+    """A certificate authority for one test (RFC 8705 section 2.1).
+
+    It issues values of the class ``SelfSigned``, with certificates that are not self-signed.
+    """
 
     def __init__(self, common_name: str = "throw-away authority") -> None:
         self._own = make_self_signed(KeyKind.EC, common_name)
@@ -124,11 +131,11 @@ class ThrowAwayAuthority:
         )
 
     def client(self, common_name: str = "client", kind: KeyKind = KeyKind.EC) -> SelfSigned:
-        """A client's key, with a certificate issued by this authority."""
+        """Make a client's key, with a certificate issued by this authority."""
         return self._reissue(make_self_signed(kind, common_name))
 
     def server(self, *names: str, kind: KeyKind = KeyKind.EC) -> SelfSigned:
-        """A server's; ``names``: DNS names and addresses, ``localhost`` if none is given."""
+        """Make a server's, for DNS names and addresses; for ``localhost`` if none is given."""
         return self._reissue(
             make_self_signed(kind, (names or ("localhost",))[0], names=names, server=True)
         )
@@ -153,12 +160,16 @@ class ThrowAwayAuthority:
 
 
 Answer = bytes | Callable[[Any], None]
-"""What a back end does when a request is complete: writes these bytes; or is given its transport, to do anything with it."""
+"""A back end's reaction to a complete request: bytes to write, or a function of its transport."""
 
 
 @attrs.frozen
 class RecordedRequest:
-    """One request as it came: ``raw``, head and body on the wire; ``pairs``, in order; ``body``, without its framing."""
+    """One request as it arrived.
+
+    ``raw``: head and body on the wire; ``pairs``: the fields in their order; ``body``: without its
+    framing.
+    """
 
     raw: bytes
     start: bytes
@@ -166,17 +177,18 @@ class RecordedRequest:
     body: bytes
 
     def values(self, name: str) -> list[bytes]:
-        """All the fields of that name, whatever its case."""
+        """Return all fields of that name, in any case."""
         return [
             value for other, value in self.pairs if other.lower() == name.lower().encode("ascii")
         ]
 
 
 class RecordingBackEnd(Factory):
-    """An HTTP/1.1 server that keeps connections alive and remembers everything. It listens as soon as it is made.
+    """An HTTP/1.1 server that keeps connections alive and records everything.
 
-    ``requests``: the complete ones, in order; ``received``: every byte of every connection; ``accepted``: how many connections.
-    ``answers`` are used up one for each request, then comes a short 200.
+    It listens from its construction on. ``requests``: the complete ones, in order; ``received``:
+    every byte of every connection; ``accepted``: the number of connections. Each of ``answers``
+    serves one request; further requests receive a short 200.
     """
 
     noisy = False
@@ -197,18 +209,18 @@ class RecordingBackEnd(Factory):
         return _BackEndConnection(self)
 
     def heard(self, count: int) -> Deferred[None]:
-        """Fires when so many requests have come."""
+        """Return a ``Deferred`` that fires after so many requests."""
         waiting: Deferred[None] = Deferred()
         self._awaited[waiting] = count
         self._tell()
         return waiting
 
     def stop(self) -> Deferred[None]:
-        """Cut every connection and listen no more."""
+        """Cut every connection and stop listening."""
         return Deferred.fromCoroutine(_stop(self._reactor, self._listening, self.connections))
 
     def take(self, request: RecordedRequest, transport: Any) -> None:
-        """Remember a request, and do what there is to do about it."""
+        """Record a request, and respond to it."""
         self.requests.append(request)
         answer = (
             self.answers.popleft()
@@ -251,7 +263,10 @@ class _BackEndConnection(Protocol):
 
 
 def _first_request(data: bytes) -> RecordedRequest | None:
-    """The request that ``data`` begins with, if it is complete. Not the product's parser: a second pair of eyes."""
+    """Parse the first request of ``data``, if it is complete.
+
+    This parser is independent of the proxy's own, so that one can find a fault of the other.
+    """
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
         return None
@@ -271,7 +286,7 @@ def _first_request(data: bytes) -> RecordedRequest | None:
 
 
 def _dechunk(data: bytes) -> tuple[bytes, int]:
-    """A chunked body and its size on the wire, -1 while it is not complete; there are no trailers."""
+    """Decode a chunked body without trailers; return its size on the wire too, -1 if incomplete."""
     body, place = b"", 0
     while (end := data.find(b"\r\n", place)) >= 0:
         size = int(data[place:end], 16)
@@ -284,7 +299,10 @@ def _dechunk(data: bytes) -> tuple[bytes, int]:
 
 @attrs.define
 class RunningProxy:
-    """A proxy that runs. ``exchanges``: what has ended so far; ``server_pem``: what its clients have to trust."""
+    """A running proxy.
+
+    ``exchanges``: those that have ended; ``server_pem``: the certificate that its clients trust.
+    """
 
     port: int
     server_pem: Path
@@ -311,7 +329,7 @@ class RunningProxy:
                 file.flush()
                 context.load_cert_chain(file.name)
         plain = socket.create_connection((_LOOPBACK, self.port), timeout)
-        # Python takes a reset for an end, and an end without close_notify too, unless it is told not to.
+        # By default Python reports a reset, and an end without close_notify, as a regular end.
         return context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
 
     async def _stop(self) -> None:
@@ -320,7 +338,7 @@ class RunningProxy:
         shutil.rmtree(self.server_pem.parent, ignore_errors=True)
 
     def stop(self) -> Deferred[None]:
-        """Cut every connection, listen no more and remove the files."""
+        """Cut every connection, stop listening and remove the files."""
         return Deferred.fromCoroutine(self._stop())
 
 
@@ -333,11 +351,13 @@ def running_proxy(
 ) -> RunningProxy:
     """Start a proxy over TLS in front of the port ``back_end`` of the loopback.
 
-    :param factory: what serves the resource, such as ``twisted.web.server.Site``; ours if none is given.
-    :param authorities: who makes a client's certificate ``TRUSTED``.
-    :param options: as for :class:`x509proxy.resource.X509ProxyResource`; ``header`` is a new secret name if it is not given.
+    :param factory: the server of the resource, such as ``twisted.web.server.Site``; by default
+        :class:`x509proxy.ProxyFactory`.
+    :param authorities: the issuers that make a client's certificate ``TRUSTED``.
+    :param options: as for :class:`x509proxy.resource.X509ProxyResource`; by default ``header`` is
+        a new secret name.
     """
-    # Late: it installs a reactor, and by now the caller has chosen one.
+    # Imported here: the module installs a reactor, and by now the caller has chosen one.
     from x509proxy.resource import X509ProxyResource
 
     exchanges: list[Exchange] = []
@@ -370,7 +390,7 @@ def running_proxy(
 
 
 async def _stop(reactor: Any, listening: Any, connections: Any) -> None:
-    """End it all, and let the reactor turn for a while: what has been closed here ends there in later turns."""
+    """Close everything, and run the reactor until the other sides have noticed."""
     await maybeDeferred(listening.stopListening)
     for connection in tuple(connections):
         connection.abortConnection()

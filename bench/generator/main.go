@@ -33,7 +33,7 @@ import (
 
 type options struct {
 	address, serverCertificate, certificate, key string
-	traffic, path                                string
+	traffic, path, bearer                        string
 	connections, warm, count, size, fields       int
 	seconds, rate                                float64
 	fresh                                        bool
@@ -282,6 +282,7 @@ func main() {
 	flag.StringVar(&o.key, "key", "", "file of the client's key")
 	flag.StringVar(&o.traffic, "traffic", "token", "token, api, same, download or upload")
 	flag.StringVar(&o.path, "path", "/token", "path of the requests; api adds a unique one")
+	flag.StringVar(&o.bearer, "bearer", "", "file of the access token of api; a new one each time without it")
 	flag.IntVar(&o.connections, "connections", 16, "how many at once")
 	flag.IntVar(&o.warm, "warm", 20, "requests of each connection before the load")
 	flag.IntVar(&o.count, "count", 0, "end after so many requests")

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 )
 
@@ -67,7 +68,8 @@ func newTraffic(o *options) (traffic, error) {
 	case "token":
 		return &tokenTraffic{common}, nil
 	case "api":
-		return &apiTraffic{common}, nil
+		token, err := readBearer(o.bearer)
+		return &apiTraffic{common, token}, err
 	case "same":
 		return &sameTraffic{common}, nil
 	case "download":
@@ -128,7 +130,18 @@ func (t *tokenTraffic) request() ([]byte, []byte) {
 }
 
 // A call of an API with an access token as long as a signed JWT, and a trace context (W3C).
-type apiTraffic struct{ messages }
+type apiTraffic struct {
+	messages
+	token string
+}
+
+func readBearer(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	token, err := os.ReadFile(path)
+	return string(token), err
+}
 
 func (t *apiTraffic) request() ([]byte, []byte) {
 	t.begin("GET", "/accounts/")
@@ -136,10 +149,15 @@ func (t *apiTraffic) request() ([]byte, []byte) {
 	t.add("/transactions?page=")
 	t.random(hexDigits, 8)
 	t.add(version)
-	t.add("Authorization: Bearer eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.")
-	t.random(base64URL, 700)
-	t.add(".")
-	t.random(base64URL, 86)
+	t.add("Authorization: Bearer ")
+	if t.token != "" {
+		t.add(t.token)
+	} else {
+		t.add("eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.")
+		t.random(base64URL, 700)
+		t.add(".")
+		t.random(base64URL, 86)
+	}
 	t.add("\r\ntraceparent: 00-")
 	t.random(hexDigits, 32)
 	t.add("-")

@@ -71,13 +71,14 @@ class Blocks(TomlTestCase):
         )
 
     def test_keys(self) -> None:
-        """Every key of the first level is named here or in the README."""
-        readme = (Path(__file__).parents[2] / "README.rst").read_text()
+        """Every key of the first level is named here, in the README, or among the limits."""
+        root = Path(__file__).parents[2]
+        pages = PAGE + "".join(
+            (root / name).read_text() for name in ("README.rst", "docs/limits.rst")
+        )
         keys = {field.encode_name for field in msgspec.structs.fields(ProxySettings)}
         unnamed = {
-            key
-            for key in keys
-            if not re.search(rf"(``|--|\[|^    ){key}\b", PAGE + readme, re.MULTILINE)
+            key for key in keys if not re.search(rf"(``|--|\[|^    ){key}\b", pages, re.MULTILINE)
         }
         self.assertEqual(set(), unnamed)
 

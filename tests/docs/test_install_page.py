@@ -1,27 +1,35 @@
-"""Promises of ``docs/install-systemd.rst``: its steps lead to a service that starts and reloads."""
+"""Promises of ``docs/install-systemd.rst``: each step works, up to rotated secrets."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
+from http.client import HTTPSConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support.ports import free_port
-from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "install-systemd.rst").read_text("utf-8")
 UNIT = (ROOT / "contrib" / "x509proxy.service").read_text("ascii")
 PATIENCE = 60.0  # seconds, for machines that do much else
+RELOAD = "systemctl reload x509proxy"
+USER = "x509proxy"
 
 
 def block(name: str) -> str:
@@ -33,36 +41,85 @@ def block(name: str) -> str:
     return dedent(found[1])
 
 
-def properties(words: list[str]) -> list[tuple[str, str]]:
-    """Return the properties that a ``systemd-run`` command sets."""
-    given = [word.removeprefix("--property=") for word in words if word.startswith("--property=")]
-    return [(name, value) for name, _, value in (text.partition("=") for text in given)]
+class _BackEnd(ThreadingHTTPServer):
+    """A back end that records the fields of each request."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.fields: list[list[str]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
 
 
-class Steps(SynchronousTestCase):
+class _Request(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, _BackEnd)
+        self.server.fields.append([name.lower() for name in self.headers])
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in http.server
+        """Keep the test's output clean."""
+
+
+class InstallTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.port = free_port()
-        for name in ("files", "credentials"):
-            (self.folder / name).mkdir(parents=True)
+        self.back_end = _BackEnd()
+        self.addCleanup(self.back_end.stop)
+        (self.folder / "files").mkdir(parents=True)
+        self.user = self.service_user()
+        self.renew()
+
+    def service_user(self) -> str:
+        """Return a user that can take the place of the service's: not root, where possible."""
+        if os.geteuid() == 0:
+            command = [sys.executable, "-c", "import x509proxy"]
+            try:
+                subprocess.run(
+                    command, cwd=self.folder, user="nobody", extra_groups=[], capture_output=True,
+                    check=True,
+                )  # fmt: skip
+            except (OSError, subprocess.CalledProcessError):
+                # An interpreter in root's own folder, for instance.
+                return getpass.getuser()
+            return "nobody"
+        return getpass.getuser()
+
+    def renew(self) -> SelfSigned:
+        """Put a new key and certificate of the server where the administrator has them."""
         made = make_self_signed(KeyKind.EC, "localhost", names=["localhost"], server=True)
         (self.folder / "server.pem").write_bytes(made.certificate_pem)
         (self.folder / "server.key").write_bytes(made.key_pem)
+        return made
 
     def here(self, text: str) -> str:
-        """Return a text of the page or the unit with the folders of this test."""
+        """Return a text of the page or the unit with the folders and the user of this test."""
         for there, folder in (
             ("/etc/x509proxy", self.folder / "files"),
-            ("/run/credentials/x509proxy.service", self.folder / "credentials"),
             ("/var/log/x509proxy", self.folder / "log"),
             ("/opt/x509proxy/bin", Path(sys.executable).parent),
         ):
             text = re.sub(rf"(?<![\w/]){there}(?=[/\s]|$)", str(folder), text)
+        text = re.sub(rf"(?<=-o |-u ){USER}\b", self.user, text)
+        text = text.replace(f"chown {USER}", f"chown {self.user}")
+        if os.geteuid() != 0:
+            text = text.replace(f"runuser -u {self.user} -- ", "")
+        text = text.replace(
+            "http://127.0.0.1:8080", f"http://127.0.0.1:{self.back_end.server_port}"
+        )
         return text.replace("tcp:443", f"tcp:{self.port}:interface=127.0.0.1")
 
     def run_shell(self, commands: str) -> str:
         done = subprocess.run(
             ["bash", "-euc", self.here(commands)],
+            env={**os.environ, "RENEWED_LINEAGE": str(self.folder)},
             cwd=self.folder, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         self.assertEqual((0, ""), (done.returncode, done.stderr if done.returncode else ""))
@@ -72,96 +129,163 @@ class Steps(SynchronousTestCase):
         """Do the steps 2 and 3, copy the credentials as systemd does, and return the output."""
         self.assertIn("op.tls.clientX509CertHeader = ", self.run_shell(block("files")))
         (self.folder / "files" / "x509proxy.toml").write_text(self.here(block("toml")))
-        words = shlex.split(self.here(block("run").replace("\\\n", " ")))
-        for name, value in properties(words):
-            if name == "LoadCredential":
-                target, _, source = value.partition(":")
-                copy = self.folder / "credentials" / target
-                shutil.copyfile(source, copy)
-                copy.chmod(0o400)
-        return words
 
+    @property
+    def names(self) -> list[str]:
+        """The lines of the header file."""
+        return (self.folder / "files" / "header.txt").read_text("ascii").split()
+
+
+class Steps(InstallTestCase):
     def test_modes(self) -> None:
-        """Secrets are root's alone; the service's user reads everything else where it lies."""
+        """Secrets are readable by the service's user alone, as the table on the page has it."""
         self.install()
-        modes = {
-            path.name: path.stat().st_mode & 0o777 for path in (self.folder / "files").iterdir()
-        }
-        del modes["x509proxy.toml"]
-        self.assertEqual({"server.pem": 0o644, "server.key": 0o600, "header.txt": 0o600}, modes)
+        modes = {}
+        for path in (self.folder / "files").iterdir():
+            status = path.stat()
+            modes[path.name] = f"{status.st_mode & 0o777:04o}"
+            if path.name in {"server.key", "header.txt"}:
+                self.assertEqual(self.user, path.owner(), path)
+        self.assertEqual(
+            {"server.pem": "0644", "server.key": "0400", "header.txt": "0600"},
+            {name: mode for name, mode in modes.items() if name != "x509proxy.toml"},
+        )
         self.assertEqual(0o755, (self.folder / "files").stat().st_mode & 0o777)
-        for name, mode in (*modes.items(), ("x509proxy.toml", 0o644)):
+        for name, mode in (*modes.items(), ("x509proxy.toml", "0644")):
             row = PAGE.partition(f"``/etc/x509proxy/{name}``\n     - ")[2]
-            self.assertEqual(f"{mode:04o}", row.partition("\n")[0], name)
+            self.assertEqual("0644" if mode == "0600" and "toml" in name else mode, row[:4], name)
 
     def test_check(self) -> None:
-        """The check reads the originals of the copies, which the unit names."""
+        """The check accepts the configuration of the page, as the user of the service."""
         self.install()
-        toml = block("toml").replace("/var/log/x509proxy", str(self.folder / "log"))
-        (self.folder / "files" / "x509proxy.toml").write_text(toml)
-        (self.folder / "contrib").mkdir()
-        (self.folder / "contrib" / "x509proxy.service").write_text(self.here(UNIT))
         self.assertIn("the configuration is good", self.run_shell(block("check")))
 
-    def test_check_in_unit(self) -> None:
-        """The check inside of a unit accepts the configuration of the page, with the copies."""
-        words = self.install()
-        command = words[words.index(self.here("/opt/x509proxy/bin/x509proxy")) :]
-        shown = self.run_shell(shlex.join(command))
-        self.assertIn("the configuration is good", shown)
 
-    def test_service(self) -> None:
-        """The command of the unit starts with that configuration, and reloads it."""
-        self.install()
+class RunningTestCase(InstallTestCase):
+    def start(self, **environment: str) -> None:
+        """Start the command of the unit, as systemd does it."""
         [command] = re.findall(r"^ExecStart=(.*)$", UNIT, re.MULTILINE)
-        systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.addCleanup(systemd.close)
         # An abstract name, since a path may be too long.
-        systemd.bind(f"\0x509proxy-install-{self.port}")
-        systemd.settimeout(PATIENCE)
-        log = self.folder / "twistd.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                shlex.split(self.here(command)), cwd=self.folder, stdout=output, stderr=output,
-                env={**os.environ, "NOTIFY_SOCKET": f"@x509proxy-install-{self.port}"},
+        self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(self.systemd.close)
+        self.systemd.bind(f"\0x509proxy-install-{self.port}")
+        self.systemd.settimeout(PATIENCE)
+        environment["NOTIFY_SOCKET"] = f"@x509proxy-install-{self.port}"
+        self.log = self.folder / "twistd.log"
+        account: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            account = {"user": self.user, "extra_groups": []}
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                shlex.split(self.here(command)), cwd="/", stdout=output, stderr=output,
+                env={**os.environ, **environment}, **account,
             )  # fmt: skip
-        try:
-            # Ready, reloading, ready again: Type=notify.
-            self.receive(systemd, b"READY=1")
-            socket.create_connection(("127.0.0.1", self.port), PATIENCE).close()
-            process.send_signal(signal.SIGHUP)
-            self.receive(systemd, b"RELOADING=1")
-            self.receive(systemd, b"READY=1")
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
-        self.assertIn(b"the files are used as they are now", log.read_bytes())
-        # Twisted ends by the signal, which systemd counts as a clean end.
-        self.assertIn(process.returncode, (0, -signal.SIGTERM), log.read_text())
+        self.addCleanup(self.end)
+        self.receive("READY=1")
 
-    def receive(self, systemd: socket.socket, word: bytes) -> None:
-        while word not in systemd.recv(4096).split(b"\n"):
-            pass
+    def end(self) -> None:
+        self.process.terminate()
+        # Twisted ends by the signal, which systemd counts as a clean end.
+        self.assertIn(
+            self.process.wait(PATIENCE), (0, -signal.SIGTERM), self.log.read_text(errors="replace")
+        )
+
+    def receive(self, word: str) -> str:
+        """Wait for a word of the service's; return its status."""
+        while True:
+            lines = self.systemd.recv(4096).decode().split("\n")
+            if word in lines:
+                return "".join(line[7:] for line in lines if line.startswith("STATUS="))
+
+    def reload(self) -> str:
+        """Wait for the end of a reload; return the status after it."""
+        self.receive("RELOADING=1")
+        return self.receive("READY=1")
+
+
+class Rotation(RunningTestCase):
+    def step(self, name: str) -> None:
+        """Do a step of the page that ends with a reload."""
+        commands = block(name).strip()
+        self.assertEqual(RELOAD, commands.splitlines()[-1])
+        self.run_shell(commands.replace(RELOAD, f"kill -HUP {self.process.pid}"))
+        self.assertEqual("serving", self.reload())
+
+    def get(self, certificate: SelfSigned) -> list[str]:
+        """Send a request with a client certificate; return the names of the fields that arrive."""
+        context = ssl.create_default_context(cadata=certificate.certificate_pem.decode("ascii"))
+        client = self.folder / "client.pem"
+        made = make_self_signed(KeyKind.EC, "client")
+        client.write_bytes(made.certificate_pem + made.key_pem)
+        context.load_cert_chain(client)
+        # The listener has an address of IPv4 only, and the certificate the name localhost.
+        context.check_hostname = False
+        connection = HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE, context=context)
+        connection.request("GET", "/token")
+        self.assertEqual(204, connection.getresponse().status)
+        connection.close()
+        return self.back_end.fields[-1]
+
+    def arrived(self, certificate: SelfSigned, names: list[str]) -> list[str]:
+        fields = self.get(certificate)
+        return [name for name in names if name.lower() in fields]
+
+    def test_rotation(self) -> None:
+        """A reload uses a new key, a deploy hook's too, both secret header names, and then one."""
+        self.install()
+        self.start()
+        [old] = self.names
+        made = self.renew()
+        self.step("key")
+        self.assertEqual([old], self.arrived(made, [old]))
+        made = self.renew()
+        shutil.copy(self.folder / "server.key", self.folder / "privkey.pem")
+        shutil.copy(self.folder / "server.pem", self.folder / "fullchain.pem")
+        self.step("hook")
+        self.assertEqual([old], self.arrived(made, [old]))
+        self.step("both")
+        both = self.names
+        self.assertEqual((old, 2), (both[0], len(both)))
+        self.assertEqual(both, self.arrived(made, both))
+        self.step("next")
+        self.assertEqual(both[1:], self.names)
+        self.assertEqual(both[1:], self.arrived(made, both))
+        self.assertFalse((self.folder / "next.txt").exists())
+
+
+class Credentials(RunningTestCase):
+    def sentence(self) -> str:
+        """Return the sentence of the page about copies whose originals cannot be looked at."""
+        [found] = re.findall(r"^    (private-key: restart needed .*)$", PAGE, re.MULTILINE)
+        return str(found)
+
+    def test_drop_in(self) -> None:
+        """The page's drop-in and configuration name the same copy."""
+        [name] = re.findall(r"^LoadCredential=([\w.]+):/\S+$", block("drop-in"), re.MULTILINE)
+        self.assertIn(f'``private-key = "/run/credentials/x509proxy.service/{name}"``', PAGE)
+
+    def test_not_silent(self) -> None:
+        """A reload that could only read the old copies again reports it, in the status and the log."""
+        self.install()
+        copies = self.folder / "credentials" / "x509proxy.service"
+        copies.mkdir(parents=True)
+        shutil.move(self.folder / "files" / "server.key", copies)
+        toml = self.folder / "files" / "x509proxy.toml"
+        toml.write_text(toml.read_text().replace('"server.key"', f'"{copies / "server.key"}"'))
+        self.start(CREDENTIALS_DIRECTORY=str(copies))
+        self.process.send_signal(signal.SIGHUP)
+        self.assertEqual(f"serving; {self.sentence()}", self.reload())
+        self.assertIn(f"reload: {self.sentence()}", self.log.read_text())
 
 
 class Unit(SynchronousTestCase):
-    def test_properties(self) -> None:
-        """The check has the user, the credentials and the log folder of the unit."""
-        words = shlex.split(block("run").replace("\\\n", " "))
-        names = {"DynamicUser", "LoadCredential", "LogsDirectory"}
-        of_unit = [
-            (name, value)
-            for name, value in re.findall(r"^(\w+)=(.*)$", UNIT, re.MULTILINE)
-            if name in names
-        ]
-        self.assertEqual(sorted(of_unit), sorted(properties(words)))
-        self.assertIn("--unit=x509proxy", words)
-
-    def test_credentials(self) -> None:
-        """The configuration names the copies that the unit makes."""
-        named = re.findall(r"/run/credentials/x509proxy\.service/([\w.]+)", block("toml"))
-        made = re.findall(r"^LoadCredential=([\w.]+):", UNIT, re.MULTILINE)
-        self.assertEqual(sorted(made), sorted(named))
+    def test_user(self) -> None:
+        """The unit runs as the user of the page, and takes its files from where the page puts them."""
+        settings = dict(re.findall(r"^(\w+)=(.*)$", UNIT, re.MULTILINE))
+        self.assertEqual((USER, USER), (settings["User"], settings["LogsDirectory"]))
+        self.assertNotIn("LoadCredential", settings)
+        self.assertRegex(PAGE, rf"useradd .*\\\n +--shell /usr/sbin/nologin {USER}\n")
+        self.assertTrue(settings["ExecStart"].endswith(" --config /etc/x509proxy/x509proxy.toml"))
 
     def test_verify(self) -> None:
         """``systemd-analyze verify`` accepts the unit, with a program that is installed."""

@@ -6,13 +6,27 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.exchanges import EXCHANGE, fields
 from x509proxy.config.loader import load_settings
 from x509proxy.exchange import Outcome
 from x509proxy.monitoring.access_log_format import access_json, access_line
+from x509proxy.monitoring.snapshot import (
+    BackendState,
+    CertificateState,
+    ClientState,
+    ListenerState,
+    RefusalState,
+    ReloadState,
+    TokenState,
+    WorkerState,
+)
+from x509proxy.monitoring.status_page.history import History, Sample
+from x509proxy.monitoring.status_page.page import status_json
 from x509proxy.service.access_log import _FORGED
 from x509proxy.settings import ProxySettings
 
@@ -53,6 +67,33 @@ class Fields(SynchronousTestCase):
         """It names every outcome."""
         for outcome in Outcome:
             self.assertIn(f"``{outcome.value}``:", LOGS)
+
+
+class StatusPage(SynchronousTestCase):
+    """The fields of ``/status.json``."""
+
+    def test_fields(self) -> None:
+        """The page has every field of the first level, and no other; each row has all fields below it."""
+        page = (HANDBOOK / "status-page.rst").read_text(encoding="utf-8")
+        listed = dict(re.findall(r"^``(\w+)``\n((?:    .*\n|\n(?=    ))+)", page, re.MULTILINE))
+        shown: dict[str, Any] = json.loads(status_json(rich(), History()))
+        parts: dict[str, type[msgspec.Struct]] = {
+            "listeners": ListenerState,
+            "backends": BackendState,
+            "certificates": CertificateState,
+            "refusals": RefusalState,
+            "clients": ClientState,
+            "reload": ReloadState,
+            "workers": WorkerState,
+            "tokens": TokenState,
+            "history": Sample,
+        }
+        self.assertEqual(set(shown), set(listed))
+        for name, part in parts.items():
+            missing = {
+                field for field in part.__struct_fields__ if f"``{field}``" not in listed[name]
+            }
+            self.assertEqual(set(), missing, name)
 
 
 class Numbers(SynchronousTestCase):

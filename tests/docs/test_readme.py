@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import unittest
-from collections.abc import Iterator
-from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
-from textwrap import dedent
-from typing import Any
 
-import attrs
-import msgspec
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import SELF_SIGNED
-from tests.support.ports import free_port
-from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict
-from x509proxy.certificates.self_signed import KeyKind, make_self_signed
-from x509proxy.endpoint import x509_endpoint
-from x509proxy.service.options import Options
-from x509proxy.settings import ClientSettings, ProxySettings, Settings, UpstreamSettings
+from tests.support.audit_table import Row, read_rows
+from tests.support.pages import ROOT, PageTests, block, read_page
+from x509proxy.audit.probes import PROBES
 
-_README = (Path(__file__).parents[2] / "README.rst").read_text("utf-8")
-_PATIENCE = 20.0
-_UNITS = {"s": 1, "KiB": 1024, "MiB": 1024 * 1024, "": 1}
+README = read_page("README")
+# The aim of a page that is read in five minutes.
+MAX_WORDS = 1000
 
 
 def block(name: str) -> str:
@@ -138,25 +119,25 @@ class ProductionTests(ReadmeTests):
         ):
             shown = self.shell(self.block("client"))
             self.assertIn("CN=my-client", json.loads(shown[shown.index("{") :])["message"])
-            forged = json.loads(self.shell(self.block("forge")))
-            self.assertEqual(forged["message"], "No client certificate arrived.")
+            forged = self.shell(self.block("forge"))
+            self.assertEqual(json.loads(forged)["message"], "No client certificate arrived.")
         log = (self.folder / "access.log").read_text()
         self.assertEqual((log.count("status=200"), log.count("forged_headers=1")), (2, 1))
+        secret = (self.folder / "header.txt").read_text().strip().lower()
+        self.assertEqual((0, 0), (shown.lower().count(secret), forged.lower().count(secret)))
+
+    def test_trial_is_local(self) -> None:
+        """The trial listens on the loopback, and never sends the real name to what shows it."""
+        self.assertIn("--listen tcp:8443:interface=127.0.0.1", read_block("run"))
+        self.assertIn("--header-file trial.txt", read_block("run"))
+        self.assertIn("--listen tcp:8080:interface=127.0.0.1", read_block("echo"))
+        self.assertNotIn("header.txt", read_block("forge"))
 
 
-class EmbeddingTests(ReadmeTests):
-    """In a Twisted application."""
+def read_block(name: str) -> str:
+    """Return a block of the README as it is."""
+    return block("README", name)
 
-    def test_proxy_in_an_application(self) -> None:
-        """The README's program is a proxy."""
-        self.shell(self.block("secret"))
-        program = self.block("embed")
-        with (
-            self.running(self.in_shell("echo"), self.ports["8080"]),
-            self.running([sys.executable, "-c", program], self.ports["8443"]),
-        ):
-            shown = self.shell(self.block("client"))
-            self.assertIn("CN=my-client", shown)
 
     def test_endpoint(self) -> None:
         """The README's command serves a folder by the ``x509:`` endpoint, and no file beside it."""
@@ -192,30 +173,44 @@ class EmbeddingTests(ReadmeTests):
         ):
             self.assertIn(b"somebody whose certificate is", self.who(other))
 
-    def test_testing(self) -> None:
-        """The README's test of its resource passes."""
-        names: dict[str, Any] = {}
-        exec(self.block("application") + self.block("testing"), names)  # noqa: S102 - as above
 
     def test_application_without_tls(self) -> None:
         """The README's resource identifies no client without TLS."""
         names: dict[str, Any] = {}
         exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
 
-        class PlainRequest:
-            transport = StringTransport()
-
-        self.assertEqual(names["WhoAmI"]().render_GET(PlainRequest()), b"nobody")
-
-    def test_arguments(self) -> None:
-        """Every argument of the endpoint is in the table, and no other."""
-        table = _README.split("The endpoint within", 1)[1].split("**Here too", 1)[0]
-        options = [
-            one.name
-            for one in signature(x509_endpoint).parameters.values()
-            if one.kind is one.KEYWORD_ONLY
+    def setUp(self) -> None:
+        body = README.partition("\n.. test: attacks\n")[2].strip().partition("\n\n")[0]
+        ruler = body.partition("\n")[0]
+        edges = [match.start() for match in re.finditer("=+", ruler)]
+        cells = [
+            [line[start:end].strip() for start, end in zip(edges, [*edges[1:], None], strict=True)]
+            for line in body.splitlines()
+            if line != ruler
         ]
-        self.assertEqual(re.findall(r"^``(\w+)=``", table, re.MULTILINE), options)
+        (_, *names), (_, *self.versions), *self.rows = cells
+        runs = {row.product: row for row in read_rows() if row.kind in ("told", "default")}
+        self.assertEqual(set(runs), {name.lower() for name in names})
+        self.runs = [runs[name.lower()] for name in names]
+
+    def test_versions(self) -> None:
+        """The versions are those of the recorded runs; x509proxy has none, since it is this one."""
+        self.assertEqual([run.version for run in self.runs[:-1]], self.versions[:-1])
+        self.assertEqual(("x509proxy", ""), (self.runs[-1].product, self.versions[-1]))
+
+    def test_attacks(self) -> None:
+        """Each cell of an attack is the result of its probe."""
+        *attacks, _ = self.rows
+        self.assertEqual([*_ATTACKS], [name for name, *_ in attacks])
+        for name, *found in attacks:
+            self.assertEqual([result(run, _ATTACKS[name]) for run in self.runs], found, name)
+
+    def test_sums(self) -> None:
+        """The last row counts the failures of severity critical and high."""
+        severe = {probe.id for probe in PROBES if probe.severity.value in ("critical", "high")}
+        name, *found = self.rows[-1]
+        self.assertEqual("all failures, critical or high", name)
+        self.assertEqual([str(len(severe & set(run.failed))) for run in self.runs], found)
 
 
 class TableTests(unittest.TestCase):

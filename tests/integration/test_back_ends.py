@@ -24,7 +24,7 @@ from x509proxy.settings import Backend, ClientAuth, HealthSettings, UpstreamSett
 from x509proxy.testing import RecordingBackEnd, client_identity, running_proxy
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.transport.tls_context import ServerConnections, make_context
-from x509proxy.upstream.endpoints import backend_endpoint, is_open
+from x509proxy.upstream.endpoints import PendingInput, backend_endpoint
 from x509proxy.upstream.pool import Pool
 
 _CLOCK: Any = reactor

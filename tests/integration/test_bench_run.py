@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import cast
 from unittest import mock
@@ -134,6 +134,22 @@ class Subjects(SynchronousTestCase):
         self.assertEqual(str(place.folder / "x509proxy-access.log"), settings.access_log)
         self.assertEqual("1.3", settings.tls.minimum_version.value)
 
+    def test_protected(self) -> None:
+        """x509proxy with a rule about tokens accepts the token of the load, and no made-up one."""
+        with Stage() as stage:
+            lines: list[str] = []
+            run = Run(stage, attrs.evolve(QUICK, seconds=0.1), lines.append)
+            if shutil.which("go") is None:
+                raise SkipTest("go is not installed")
+            run.set_up(["x509proxy"])
+            (column,) = run.measure(["bound"]).columns
+            self.assertEqual("bound", column.key)
+            assert run._protected is not None
+            protected, token = run._protected
+            self.assertEqual(0o600, token.stat().st_mode & 0o777)
+            with self.assertRaisesRegex(BenchError, "400 Bad Request"):
+                run.drive(protected, load.kept("api", 0.1), "without")
+
     def test_workers(self) -> None:
         """Workers are asked for on the command line, and only if they are."""
         recipe = subjects._RECIPES["x509proxy"]
@@ -197,6 +213,7 @@ class Generators(SynchronousTestCase):
         self.assertIn("1, bare: token ", "\n".join(self.lines))
         keys = [column.key for column in results.columns]
         self.assertEqual(["idle", "token", "api", "fresh-token", "paced"], keys[:5])
+        self.assertIn("bare, bound: it compares no token with the certificate.", results.remarks)
         self.assertEqual(["same", "fresh-get"], keys[-2:])
         for column in results.columns:
             self.assertGreaterEqual(results.figure(column.key, "bare") or -1.0, 0.0, column.key)
@@ -230,7 +247,7 @@ class Generators(SynchronousTestCase):
 
 
 class Uniqueness(SynchronousTestCase):
-    def requests(self, traffic: str) -> list[tuple[list[bytes], bytes]]:
+    def requests(self, traffic: str, bearer: str = "") -> list[tuple[list[bytes], bytes]]:
         """Heads, as lines, and bodies of four requests on one connection."""
         if shutil.which("go") is None:
             raise SkipTest("go is not installed")
@@ -244,7 +261,7 @@ class Uniqueness(SynchronousTestCase):
             thread = threading.Thread(target=self.serve, args=(listener, context, found))
             thread.start()
             generator = load.Generator(stage, files, os.getpid())
-            what = load.Load(traffic, connections=1, warm=1, count=3)
+            what = load.Load(traffic, connections=1, warm=1, count=3, bearer=bearer)
             generator.drive(listener.getsockname()[1], os.getpid(), what)
             thread.join()
         return found
@@ -279,6 +296,15 @@ class Uniqueness(SynchronousTestCase):
         for name in (b"Authorization: Bearer ", b"traceparent: 00-", b"x-fapi-interaction-id: "):
             values = {line for lines, _ in found for line in lines if line.startswith(name)}
             self.assertEqual(4, len(values), name)
+
+    def test_bearer(self) -> None:
+        """API requests with a given token have that one, and share nothing else."""
+        path = Path(self.mktemp())
+        path.write_text("a.b.c")
+        found = self.requests("api", bearer=str(path.absolute()))
+        fields = {line for lines, _ in found for line in lines if line.startswith(b"Authorization")}
+        self.assertEqual({b"Authorization: Bearer a.b.c"}, fields)
+        self.assertEqual(4, len({lines[0] for lines, _ in found}))
 
     def test_same(self) -> None:
         """Identical requests are identical."""
@@ -404,6 +430,15 @@ class Arguments(SynchronousTestCase):
         ):  # fmt: skip
             with self.assertRaises(SystemExit), redirect_stderr(io.StringIO()):
                 command._arguments(words)
+
+    def test_tokens(self) -> None:
+        """``--tokens`` measures the checks, and nothing else."""
+        with (
+            mock.patch("bench.tokens.check_costs", return_value=[]),
+            redirect_stdout(io.StringIO()) as out,
+        ):
+            self.assertEqual(0, command.main(["--tokens"]))
+        self.assertIn("check of a token, µs", out.getvalue())
 
     def test_hostile(self) -> None:
         """``--hostile`` runs the hostile loads, and nothing else."""

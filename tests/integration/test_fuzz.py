@@ -49,6 +49,16 @@ class GoingRed(SynchronousTestCase):
             str(report),
         )
 
+    def ignore_kinds(self, *kinds: headers._Kind) -> None:
+        """Let fields of these kinds pass."""
+        kind_of = headers._request_kind
+
+        def careless(name: bytes, own: frozenset[bytes]) -> headers._Kind:
+            kind = kind_of(name, own)
+            return headers._END_TO_END if kind in kinds else kind
+
+        self.patch(headers, "_request_kind", careless)
+
     def test_forgeries(self) -> None:
         """A proxy that does not remove what clients claim is found out."""
         self.patch(sanitizer, "drop_claims", lambda pairs, _: (list(pairs), 0))
@@ -77,7 +87,7 @@ class GoingRed(SynchronousTestCase):
         """So is one that takes half an answer for a whole one."""
 
         def fail(connection: upstream.Connection, *_: object, **__: object) -> None:
-            taker, connection._taker = connection._taker, None
+            taker, connection._handler = connection._handler, None
             connection._abort()
             assert taker is not None
             taker.response_end()

@@ -15,7 +15,7 @@ from tests.support.reference_parsers import Answer, fold, read_answers
 from tests.support.streams import pieces, single_bytes
 from x509proxy.exchange import Outcome
 from x509proxy.settings import UpstreamSettings
-from x509proxy.upstream import pool
+from x509proxy.upstream.endpoints import PendingInput
 
 HEAD = GET.replace(b"GET", b"HEAD")
 START = b"HTTP/1.1 200 OK\r\n"
@@ -519,7 +519,7 @@ class Mixed(HostileTestCase):
         """A connection on which more has come, and has not been read yet, is not lent to somebody who waits for one."""
         one, two = self.start(GET, GET)
         # As the kernel would say: answers longer than one read end at a read's end.
-        self.patch(pool, "is_open", lambda _: False)
+        self.patch(PendingInput, "is_empty", lambda _: False)
         self.wires[0].deliver(OK)
         self.assertEqual([b"ok"], [answer.body for answer in self.answers(one)])
         self.wires[0].deliver(STRAY)

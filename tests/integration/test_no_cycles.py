@@ -39,8 +39,8 @@ class Waiting(SynchronousTestCase):
         self.addCleanup(gc.enable)
         for said in (2 * (KEEP % 0), POST):
             channel = Proxy().factory.buildProtocol(None)
-            channel._inbox.feed(said)
-            self.assertTrue(channel._inbox.waits)
+            channel._queue.feed(said)
+            self.assertTrue(channel._queue.waits)
             gone = weakref.ref(channel)
             channel.connectionLost()
             del channel

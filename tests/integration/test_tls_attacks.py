@@ -843,9 +843,8 @@ class Faults(AttackTestCase):
             ("x509proxy.transport.tls_context", "_read"),
             ("x509proxy.transport.peer", "asked_of"),
             ("x509proxy.forwarding.forwarded_fields", "admit"),
-            ("x509proxy.forwarding.forwarded_fields", "identity"),
-            ("x509proxy.relay", "sanitize_request"),
-            ("x509proxy.forwarding.forwarded_fields", "forward_request"),
+            ("x509proxy.forwarding.forwarded_fields", "_certificate_fields"),
+            ("x509proxy.forwarding.forwarded_fields", "sanitize_request"),
             ("x509proxy.forwarding.forwarded_fields", "write_fields"),
             ("x509proxy.relay", "write_head"),
         ):

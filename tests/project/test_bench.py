@@ -14,11 +14,12 @@ from urllib.parse import quote
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench import hostile, load, measure, plot, proof, report, subsystems
+from bench import hostile, load, measure, plot, proof, report, subsystems, tokens
 from bench.growth import Curve
 from bench.results import Column, Ratio, Results
 from bench.scale import Scale, Shares
 from bench.stage import BenchError, Stage
+from bench.tokens import CheckCost
 
 _STAT = "{pid} ({name}) S {parent} 1 1 0 -1 4194560 9 0 0 0 1 2 3 4 20 0 1 0 8315 2 2 3\n"
 
@@ -160,17 +161,19 @@ class Proofs(SynchronousTestCase):
             with self.assertRaises(BenchError):
                 proof.certificate_in(value)
 
-    def test_told(self) -> None:
+    def test_received(self) -> None:
         """One field with the certificate, whatever else there is."""
         value = b64encode(self.DER).decode()
-        self.assertEqual(self.DER, proof.told([["Host", "x"], ["X-Cert", value]], "x-cert"))
-        self.assertEqual(b"", proof.told([["Host", "x"]], "X-Cert"))
+        self.assertEqual(
+            self.DER, proof.received_certificate([["Host", "x"], ["X-Cert", value]], "x-cert")
+        )
+        self.assertEqual(b"", proof.received_certificate([["Host", "x"]], "X-Cert"))
 
     def test_twins(self) -> None:
         """Two are one too many, in another spelling too."""
         for twin in ("X-Cert", "x_cert"):
             with self.assertRaisesRegex(BenchError, "2 certificate headers"):
-                proof.told([["X-Cert", ""], [twin, ""]], "X-Cert")
+                proof.received_certificate([["X-Cert", ""], [twin, ""]], "X-Cert")
 
 
 A, B = Column("a", "all", "µs"), Column("b", "bulk", "ms")
@@ -265,11 +268,36 @@ class Tables(SynchronousTestCase):
             [["1", "15.5", "100"], ["1,000", "200", "—"]], [line.split() for line in lines[3:5]]
         )
 
+    def test_checks(self) -> None:
+        """A row for each check: the median, the lowest and the highest batch, and the goal if there is one."""
+        costs = [CheckCost("known", [2.5, 2.0, 4.0], 5.0), CheckCost("new", [30.0])]
+        lines = report.checks(costs).splitlines()
+        self.assertEqual(["known", "2.50", "(2.00-4.00)", "5"], lines[3].split())
+        self.assertEqual(["new", "30.0", "(30.0-30.0)", "—"], lines[4].split())
+
     def test_plot(self) -> None:
         """Without matplotlib there is no plot, and a sentence that says so."""
         with mock.patch.dict(sys.modules, {"matplotlib": None, "matplotlib.figure": None}):
             self.assertIn("not installed", plot.draw(Path("never.svg"), results(), []))
         self.assertFalse(Path("never.svg").exists())
+
+
+class Tokens(SynchronousTestCase):
+    def test_costs(self) -> None:
+        """Each check is accepted, or it would raise; a known token costs less than a new one."""
+        self.patch(tokens, "_KNOWN", 3)
+        self.patch(tokens, "_NEW", 3)
+        costs = {one.title: one.cost for one in tokens.check_costs(batches=3)}
+        self.assertEqual(6, len(costs))
+        self.assertLess(costs["jwt, known token"], costs["jwt, new token, ES256"])
+
+    def test_missing(self) -> None:
+        """Without the library that signs the tokens there is one sentence."""
+        with (
+            mock.patch.dict(sys.modules, {"tests.support.tokens": None}),
+            self.assertRaisesRegex(BenchError, "tests.support.tokens is not installed"),
+        ):
+            tokens.check_costs()
 
 
 class Sharing(SynchronousTestCase):

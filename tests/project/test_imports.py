@@ -8,6 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+import x509proxy
 from x509proxy import service
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +95,13 @@ class Lazy(SynchronousTestCase):
         )
         with self.assertRaisesRegex(AttributeError, "no attribute 'other'"):
             _ = service.other
+
+    def test_package(self) -> None:
+        """The package has its public names, and no other."""
+        for name in x509proxy.__all__:
+            self.assertTrue(callable(getattr(x509proxy, name)), name)
+        with self.assertRaisesRegex(AttributeError, "no attribute 'other'"):
+            _ = x509proxy.other
 
 
 class Twisted(SynchronousTestCase):

@@ -57,6 +57,7 @@ __all__ = [
     "RecordingWaiter",
     "RequestTransport",
     "TlsWire",
+    "accept",
     "post",
     "reply",
     "undated",
@@ -194,8 +195,19 @@ class TlsWire(RequestTransport):
 class RecordingSource:
     """A source of a response, which records the calls it receives."""
 
-    def __init__(self) -> None:
+    def __init__(self, ready: Callable[[], object] = lambda: None) -> None:
+        self.ready = ready
         self.told: list[str] = []
+        self.taken: list[bytes | None] = []
+
+    def request_ready(self) -> None:
+        self.ready()
+
+    def body_data(self, data: bytes) -> None:
+        self.taken.append(data)
+
+    def body_end(self) -> None:
+        self.taken.append(None)
 
     def pause_response(self) -> None:
         self.told.append("pause")
@@ -265,8 +277,7 @@ class RecordingWaiter:
 
     def ask(self, method: bytes = b"GET") -> None:
         """Send a request without a body."""
-        self.connection.send(method, method + b" / HTTP/1.1\r\n\r\n", self, whole=True)
-        self.connection.body_end()
+        self.connection.send(method, method + b" / HTTP/1.1\r\n\r\n", self)
 
     def connected(self, connection: Connection) -> None:
         self.connections.append(connection)

@@ -16,6 +16,8 @@ from tests.support import certificates as samples
 from tests.support.certificates import NOON
 from x509proxy.authorization.http_client import Fetched, FetchError
 from x509proxy.certificates.client_certificate import ClientCertificate
+from x509proxy.exchange import TokenVerdict
+from x509proxy.forwarding.token_claims import CheckedToken
 
 __all__ = [
     "AUDIENCE",
@@ -34,6 +36,7 @@ __all__ = [
     "request",
     "signed",
     "unsigned",
+    "verdict_of",
 ]
 
 OWN: ClientCertificate = samples.client("CN=client")
@@ -68,6 +71,15 @@ def request(authorization: bytes | None = None, target: bytes = b"/api", *fields
     lines = [b"GET " + target + b" HTTP/1.1", b"Host: as.example"]
     lines += [] if authorization is None else [b"Authorization: " + authorization]
     return b"\r\n".join((*lines, *fields, b"", b""))
+
+
+def verdict_of(
+    found: CheckedToken | Deferred[CheckedToken],
+) -> TokenVerdict | Deferred[TokenVerdict]:
+    """Return the verdict of a check, at once or later."""
+    if isinstance(found, CheckedToken):
+        return found.verdict
+    return found.addCallback(lambda checked: checked.verdict)
 
 
 ISSUER, AUDIENCE = "https://as.example", "https://api.example"

@@ -424,7 +424,7 @@ STAGES: list[tuple[Any, str]] = [
     (request_parser.RequestParser, "feed"),
     (channel, "client_of"),
     (channel, "Request"),
-    (request, "write_head"),
+    (request, "write_response_head"),
     (request.Request, "accept"),
     (request.Request, "begin"),
     (request.Request, "write"),

@@ -161,6 +161,20 @@ class Words(ServiceTestCase):
         self.assertEqual(["RELOADING", "READY serving"], self.said())
         self.successResultOf(service.stopService())
 
+    def test_copies(self) -> None:
+        """A reload that read copies of the start again reports it in the status."""
+        folder = str(self.files.folder)
+        with patch.dict(os.environ, {"CREDENTIALS_DIRECTORY": folder}):
+            service = self.serve()
+            self.said()
+            os.kill(os.getpid(), signal.SIGHUP)
+        _, ended = self.said()
+        keys = "certificate and private-key and header-file"
+        self.assertTrue(
+            ended.startswith(f"READY serving; {keys}: restart needed if changed"), ended
+        )
+        self.successResultOf(service.stopService())
+
 
 class Signals(ServiceTestCase):
     def test_reopen(self) -> None:

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from socket import AF_INET, SOCK_STREAM, socket
 from threading import Timer
 from unittest.mock import Mock, patch
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import attrs
 import twisted.internet
@@ -38,6 +39,7 @@ from x509proxy.certificates import pem_files
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import check_header_name, read_header_names, read_identity
 from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signed
+from x509proxy.config import credentials
 from x509proxy.config.endpoint_strings import expected_for
 from x509proxy.forwarding import presets
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset
@@ -142,6 +144,17 @@ class CommandLine(Case):
         self.patch(importlib.metadata, "version", lambda name: f"26.1 of {name}")
         self.assertEqual(Result(0, "x509proxy 26.1 of x509proxy\n", ""), run("--version"))
 
+    def test_module(self) -> None:
+        """The script is a module too; importing that runs nothing."""
+        self.patch(sys, "argv", ["x509proxy", "presets"])
+        runpy.run_module("x509proxy.__main__", run_name="other")
+        out = StringIO()
+        with redirect_stdout(out):
+            error = self.assertRaises(
+                SystemExit, runpy.run_module, "x509proxy", run_name="__main__"
+            )
+        self.assertEqual((0, run("presets").out), (error.code, out.getvalue()))
+
     def test_version_of_a_checkout(self) -> None:
         """Where nothing is installed, that is said."""
 
@@ -204,13 +217,28 @@ class Secret(Case):
         self.refuse(f"{path}: No such file or directory", "secret", "--write", path)
 
     def test_no_secret_needed(self) -> None:
-        """A preset whose headers have names of their own gets no secret one."""
+        """A preset with fixed header names takes no secret one."""
         self.refuse(
-            "preset: xfcc has header names of its own, so there is no secret name to make",
+            "preset: xfcc has fixed header names, expected a preset that takes a name, "
+            "or none for the name-file of [[headers]]",
             "secret",
             "--preset",
             "xfcc",
         )
+
+    def test_name_file(self) -> None:
+        """Preset none has the name-file of ``[[headers]]``: the name is all that is printed."""
+        path = self.path("header.txt")
+        self.assertEqual(Result(0, "", ""), run("secret", "--preset", "none", "--write", path))
+        self.assertEqual(1, len(run("secret", "--preset", "none").out.splitlines()))
+        made = make_self_signed(KeyKind.EC, "localhost", server=True)
+        self.path("server.pem", made.certificate_pem + made.key_pem)
+        text = (
+            'certificate = "server.pem"\nbackend = "http://127.0.0.1:8080"\npreset = "none"\n'
+            '[[headers]]\nname-file = "header.txt"\nformat = "pem"\n'
+        )
+        toml = self.path("proxy.toml", text.encode())
+        self.assertEqual(0, run("check", toml).code)
 
     def test_unknown_preset(self) -> None:
         """A preset that there is not is answered with those there are; a secret name in its place is not repeated."""
@@ -240,6 +268,26 @@ class Check(Case):
         """A good configuration is said to be good, and whoever has thought of everything hears nothing else."""
         path = self.configuration(more=self.THOUGHTFUL)
         self.assertEqual(Result(0, f"{path}: the configuration is good\n", ""), run("check", path))
+
+    def test_credentials(self) -> None:
+        """The originals of a running unit's copies are checked, and a copy that differs is a note."""
+        path = self.configuration()
+        running = self.folder / "run"
+        (running / "a.service").mkdir(parents=True)
+        copy = running / "a.service" / "header.txt"
+        copy.write_text("an earlier name")
+        unit = self.path(
+            "a.service", f"[Service]\nLoadCredential=header.txt:{self.folder}/header.txt\n".encode()
+        )
+        toml = Path(path)
+        toml.write_text(toml.read_text().replace('"header.txt"', f'"{copy}"'))
+        self.patch(credentials, "_CREDENTIALS", running)
+        with patch.dict(os.environ, {"CREDENTIALS_DIRECTORY": ""}):
+            result = run("check", "--unit", unit, path)
+        self.assertEqual(0, result.code, result.err)
+        self.assertIn("header-file: restart needed: the service runs with a copy of ", result.err)
+        copy.write_bytes((self.folder / "header.txt").read_bytes())
+        self.assertNotIn("restart needed", run("check", "--unit", unit, path).err)
 
     def test_online(self) -> None:
         """With ``--online`` the authorization server is asked, and one that does not respond is an error."""
@@ -532,11 +580,11 @@ class Presets(Case):
     def test_chosen_name(self) -> None:
         """A preset with a customary name shows that a secret one can be had, and a limit of its own."""
         self.assertIn(
-            "x509proxy secret --preset aspnet makes a name that nobody knows instead of X-Client-Cert.\n",
+            "x509proxy secret --preset aspnet makes a secret name instead of X-Client-Cert.\n",
             run("presets", "aspnet").out,
         )
         self.assertIn(
-            "    (at most 4096 bytes; a larger certificate is answered 400)\n",
+            "    (at most 4096 bytes; the response to a larger one is 400)\n",
             run("presets", "auth0").out,
         )
 
@@ -643,7 +691,7 @@ class Echo(Case):
         reactor = MemoryReactorClock()
         out = StringIO()
         with redirect_stdout(out):
-            cli._serve(reactor, "tcp:8080:interface=127.0.0.1")
+            cli._serve(reactor, "tcp:8080:interface=127.0.0.1", show_secret_name=False)
         ((port, site, _, interface),) = reactor.tcpServers
         self.assertEqual((8080, "127.0.0.1", True), (port, interface, reactor.hasRun))
         self.assertIsInstance(site, Site)
@@ -699,6 +747,20 @@ class Echo(Case):
             process.send_signal(signal.SIGINT)
             out, err = process.communicate()
         self.assertEqual((0, "", ""), (process.returncode, out, err))
+
+    def test_secret_name(self) -> None:
+        """A secret header name is covered, unless the command line asks for it."""
+        name = secret_name("echo")
+        for options, is_shown in (([], False), (["--show-secret-name"], True)):
+            with started("echo", "--listen", "tcp:0:interface=127.0.0.1", *options) as process:
+                assert process.stdout is not None
+                url = process.stdout.readline().rpartition(" ")[2].strip()
+                request = Request(url, headers={name: "value"})  # noqa: S310 - our own process
+                with urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
+                    text = response.read().decode().lower()
+                process.send_signal(signal.SIGINT)
+                process.communicate()
+            self.assertEqual(is_shown, name.lower() in text)
 
     def test_taken_port_for_real(self) -> None:
         """A port that is taken is one sentence and exit code 1."""

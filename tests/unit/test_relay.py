@@ -893,10 +893,10 @@ class _Slow:
     """A check of access tokens that takes its time: the test ends each of them."""
 
     def __init__(self) -> None:
-        self.checks: list[Deferred[TokenVerdict]] = []
+        self.checks: list[Deferred[CheckedToken]] = []
         self.cancelled = 0
 
-    def check(self, *_: object) -> Deferred[TokenVerdict]:
+    def check(self, *_: object) -> Deferred[CheckedToken]:
         self.checks.append(Deferred(self._cancel))
         return self.checks[-1]
 
@@ -916,8 +916,8 @@ class SlowTokens(RelayTestCase):
         rules = (RuleSettings(token=TokenRequirement.BOUND),)
         self.arrange(policy=PolicySettings(rules=rules), tokens=self.slow, client=client, **others)
 
-    def accept(self) -> None:
-        self.slow.checks[-1].callback(TokenVerdict.BOUND)
+    def accept(self, claims: bytes = b"") -> None:
+        self.slow.checks[-1].callback(CheckedToken(TokenVerdict.BOUND, claims))
 
     def reject(self, code: Code = Code.TOKEN_MISMATCH) -> None:
         self.slow.checks[-1].errback(HttpError(ErrorResponse(code, "detail")))

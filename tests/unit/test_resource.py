@@ -18,7 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_reply, read_to_end, until
-from tests.support.tokens import bound
+from tests.support.tokens import bound, key_set
+from x509proxy.authorization.http_client import Fetched
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import SelfSigned
@@ -562,6 +563,16 @@ class Whole(SynchronousTestCase):
         error = self.assertRaises(SettingsError, self.make, header=HEADER, policy=policy)
         self.assertIn("tokens: found none", str(error))
 
+    def test_unverified_claims(self) -> None:
+        """A header for claims needs tokens that are verified."""
+        policy = PolicySettings(rules=(RuleSettings(token=TokenRequirement.BOUND),))
+        tokens = TokenSettings(level=TokenLevel.UNVERIFIED)
+        with self.assertRaisesRegex(SettingsError, "tokens.level: found unverified beside"):
+            X509ProxyResource(
+                "127.0.0.1", 8080, b"", MemoryReactorClock(),
+                preset="token-claims", policy=policy, tokens=tokens,
+            )  # fmt: skip
+
     def test_bad_preset(self) -> None:
         """An unknown preset does not make a resource."""
         self.assertRaises(SettingsError, self.make, header=HEADER, preset="nginx")
@@ -735,6 +746,39 @@ class Whole(SynchronousTestCase):
         resource.close()
         reactor.advance(100)
         self.assertEqual([], reactor.getDelayedCalls())
+
+    def test_keys_outlive_a_reload(self) -> None:
+        """Another audience, and the keys of the same issuer are used on: its server may be down."""
+        made = client_identity()
+        rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
+        tokens = TokenSettings(
+            level=TokenLevel.JWT,
+            issuer="https://127.0.0.1:1",
+            audience=("a",),
+            jwks_url="http://127.0.0.1:1/",
+        )
+        configuration = Configuration(
+            ProxySettings(), Identity(made.certificate, made.private_key),
+            (Backend.parse("http://127.0.0.1:8080"),), rules, tokens=TokenFiles(tokens),
+        )  # fmt: skip
+        cases: tuple[tuple[dict[str, Any], dict[str, Any], int], ...] = (
+            ({"audience": ("b",)}, {}, 1),
+            ({"clock_skew": 5.0}, {}, 1),
+            ({}, {"authorities": ()}, 0),
+            ({"jwks_url": "http://127.0.0.1:2/"}, {}, 0),
+            ({"jwks_url": None, "jwks_file": "a"}, {"key_set": key_set()}, 1),
+            ({"level": TokenLevel.UNVERIFIED}, {}, 0),
+        )
+        for changes, files, keys in cases:
+            resource = X509ProxyResource.from_configuration(configuration, MemoryReactorClock())
+            resource.start()
+            assert resource._tokens is not None
+            resource._tokens._verifier._keys._use(Fetched(200, key_set()))  # type: ignore[attr-defined]
+            found = TokenFiles(replace(tokens, **changes), **files)
+            resource.use(attrs.evolve(configuration, tokens=found))
+            assert resource.token_state is not None
+            self.assertEqual(keys, resource.token_state.keys, changes)
+            resource.close()
 
     def test_upstream_settings(self) -> None:
         """Its own pool heeds the upstream settings."""

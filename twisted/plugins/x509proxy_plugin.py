@@ -1,4 +1,4 @@
-"""What twistd finds. Data only: every user of twistd on the machine imports this file."""
+"""Plugins for twistd. They are data: every user of twistd on the machine imports this file."""
 
 from twisted.application.service import ServiceMaker
 

@@ -40,7 +40,7 @@ __all__ = ["audit"]
 
 _CLEAN, _FAILED, _BROKEN = 0, 1, 2
 _PORTS = {"https": 443, "http": 80}
-_FORMATS = {form.value: form for form in Format}
+_FORMATS = {form.value: form for form in Format if form is not Format.TOKEN_CLAIMS}
 
 
 def audit(**arguments: object) -> int:
@@ -213,6 +213,9 @@ def _fields(options: Options) -> tuple[Field, ...]:
         return (Field(name, _FORMATS[options.format or Format.PEM_URL.value]),)
     preset = find_preset(without_secrets(options.preset))
     plans = [(plan.name, plan.form) for plan in preset.plans if plan.place == 1]
+    if any(form not in _FORMATS.values() for _, form in plans):
+        # Without a field for the certificate every probe would pass.
+        raise SettingsError(f"preset: found {preset.name}, expected one with a certificate header")
     if name is not None and plans:
         plans[0] = (name, plans[0][1])
     if options.format is not None and plans:

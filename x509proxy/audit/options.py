@@ -14,7 +14,7 @@ from x509proxy.settings import Format
 __all__ = ["Options", "configure", "configure_export"]
 
 PRODUCTS = ("nginx", "haproxy", "apache", "caddy", "envoy")
-_FORMATS = {form.value: form for form in Format}
+_FORMATS = {form.value: form for form in Format if form is not Format.TOKEN_CLAIMS}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--json", action="store_true", help="print JSON instead of the table")
     for kind in ("junit", "sarif", "html"):
-        add(f"--{kind}", metavar="FILE", help=f"write a report as {kind.upper()}")
+        add(f"--{kind}", metavar="FILE", help=f"write a report in the format {kind}")
 
 
 @attrs.frozen(kw_only=True)
@@ -107,5 +107,7 @@ class Options:
 
 def configure_export(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``export``."""
-    parser.add_argument("product", choices=PRODUCTS)
-    parser.add_argument("path", metavar="CONFIG.toml")
+    parser.add_argument(
+        "product", choices=PRODUCTS, metavar="PRODUCT", help=f"one of {', '.join(PRODUCTS)}"
+    )
+    parser.add_argument("path", metavar="CONFIG.toml", help="the configuration")

@@ -67,6 +67,7 @@ class Listener:
 
 
 _TCP = re.compile(r"tcp:(?:port=)?(\d{1,5})(?::interface=((?:[^:\\]|\\:)+))?")
+_COVERED = b"(secret header name)"  # written by x509proxy.service.echo
 _UNIX = re.compile(r"unix:(?:address=)?([^:]+)")
 
 
@@ -294,13 +295,21 @@ def usual(arrival: Arrival) -> Answer:
 
 
 def from_echo(body: bytes) -> Arrival | None:
-    """Return the request that ``x509proxy echo`` reports; ``None`` for another body."""
+    """Return the request that ``x509proxy echo`` reports; ``None`` for another body.
+
+    :raises SettingsError: it covers the secret header name, so nothing could be judged.
+    """
     try:
         found = json.loads(body)
         pairs = tuple((_bytes(name), _bytes(value)) for name, value in found["headers"])
         method, target = _bytes(found["method"]), _bytes(found["target"])
     except (ValueError, KeyError, TypeError):
         return None
+    if any(name == _COVERED for name, _ in pairs):
+        raise SettingsError(
+            "url: found an echo that covers the secret header name, "
+            "expected one with --show-secret-name"
+        )
     raw = b"\r\n".join([method + b" " + target, *(b": ".join(pair) for pair in pairs)])
     return Arrival(method, target, pairs, raw=raw)
 

@@ -89,7 +89,7 @@ class _CountedFactory(WrappingFactory):
 
 @implementer(IStreamClientEndpoint)
 class _CountedEndpoint:
-    """An endpoint whose connections are counted. The caller gets its own protocol, not the wrapper."""
+    """An endpoint whose connections are counted. Its caller gets the protocol, not the wrapper."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, most: int, made: list[_Counted]) -> None:
         self._endpoint = endpoint
@@ -127,7 +127,7 @@ class _Endpoints:
         return _CountedEndpoint(endpoint, settings.max_response_bytes, self._made)
 
     def end(self, result: Any) -> Any:
-        """Cut the connection: Twisted leaves it open when the reading of a body is cancelled (26.10)."""
+        """Cut the connection: Twisted leaves it open when a body's reading is cancelled (26.10)."""
         while self._made:
             self._made.pop().transport.abortConnection()
         return result
@@ -162,6 +162,10 @@ class HttpClient:
         self._reactor = reactor
         self._files = files
 
+    def trusts_as(self, other: HttpClient) -> bool:
+        """Return whether the two clients accept the same servers."""
+        return self._files.authorities == other._files.authorities
+
     def get(self, url: str) -> Deferred[Fetched]:
         """Fetch a URL; :raises FetchError: there is no response in time, or it is too large."""
         return self._request(b"GET", url, {})
@@ -186,7 +190,7 @@ class HttpClient:
 
 
 class _Body(Protocol):
-    """A body as it comes. Twisted's ``readBody`` fails when it is cancelled on a connection of its Agent (26.10)."""
+    """A body as it comes. ``readBody`` fails when an Agent's connection is cancelled (26.10)."""
 
     def __init__(self) -> None:
         self.whole: Deferred[bytes] = Deferred()

@@ -62,7 +62,7 @@ class Introspector:
         """Each request has its own deadline."""
 
     def probe(self) -> Deferred[None]:
-        """Ask for a token that does not exist: the response shows that the client may introspect."""
+        """Ask for a token that does not exist: this shows that the client may introspect."""
         asked = self.read(_NO_TOKEN, 0.0)
         return asked.addCallbacks(lambda _: None, lambda failure: failure.trap(HttpError) and None)
 
@@ -100,11 +100,12 @@ class Introspector:
 
     def _read(self, fetched: Fetched, now: float) -> TokenContents:
         try:
-            table = parse_object(fetched.require_ok())
+            body = fetched.require_ok()
+            table = parse_object(body)
         except (FetchError, HttpError) as error:
             raise self._failed(str(error)) from None
         self._status = attrs.evolve(self._status, error="")
-        return _contents(table, self._settings, now)
+        return _contents(table, body, self._settings, now)
 
     def _not_read(self, failure: Failure) -> Any:
         if isinstance(failure.value, FetchError):
@@ -129,7 +130,9 @@ def _client_fields(files: TokenFiles) -> dict[str, str]:
     return {"Authorization": "Basic " + b64encode(credentials).decode("ascii")}
 
 
-def _contents(table: Mapping[str, Any], settings: TokenSettings, now: float) -> TokenContents:
+def _contents(
+    table: Mapping[str, Any], body: bytes, settings: TokenSettings, now: float
+) -> TokenContents:
     problem = _problem(table, settings, now)
     if problem is not None:
         rejection = ErrorResponse(
@@ -143,7 +146,7 @@ def _contents(table: Mapping[str, Any], settings: TokenSettings, now: float) -> 
         binding = read_binding(dict(table))
     except HttpError as error:
         return TokenContents(None, now + settings.negative_cache_time, error.response)
-    return TokenContents(binding, expires)
+    return TokenContents(binding, expires, claims=body)
 
 
 def _problem(table: Mapping[str, Any], settings: TokenSettings, now: float) -> str | None:

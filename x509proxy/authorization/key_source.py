@@ -4,6 +4,8 @@ Facts
 -----
 * A key that is known is used at once, whatever its age: old keys are fetched again beside that. So
   a server that is down stops no request whose key is known, and the last good set is kept.
+* A reload keeps the keys of the same place: its server may be down at that moment. They are old
+  from then on.
 * A key that is not known is asked for, but not more often than ``min-refresh-interval`` allows.
   Otherwise a client that makes up ``kid`` makes the proxy ask as often as the client likes.
 * Metadata is RFC 8414's, or that of OpenID Connect Discovery where the server has no other. Its
@@ -33,7 +35,10 @@ __all__ = ["FileKeys", "KeySource", "KeyStatus", "Metadata", "ServerKeys"]
 
 @attrs.frozen
 class KeyStatus:
-    """The keys at one moment. ``fetched``: seconds since the epoch, 0 for never; ``error``: of the last fetch."""
+    """The keys at one moment.
+
+    ``fetched``: seconds since the epoch, 0 for never; ``error``: of the last fetch.
+    """
 
     count: int = 0
     fetched: float = 0.0
@@ -165,6 +170,13 @@ class ServerKeys:
         if self._fetching is not None:
             self._fetching.cancel()
 
+    def adopt(self, other: ServerKeys) -> None:
+        """Use the keys that were fetched from the same place, until they are fetched again."""
+        mine, others = self._settings, other._settings
+        is_same_place = (mine.issuer, mine.jwks_url) == (others.issuer, others.jwks_url)
+        if is_same_place and self._client.trusts_as(other._client):
+            self._keys, self._status = other._keys, other._status
+
     def probe(self) -> Deferred[None]:
         waited: Deferred[None] = Deferred()
         self._waiting.append(waited)
@@ -194,7 +206,7 @@ class ServerKeys:
         return None if self._keys is None else self._keys.find(kid, algorithm)
 
     def _fetched(self, kid: str | None, algorithm: TokenAlgorithm) -> SigningKey | None:
-        """Return a key after a fetch; one that does not exist differs from one that was not fetched."""
+        """Return a key after a fetch. One that does not exist differs from one not fetched."""
         found = self._known(kid, algorithm)
         if found is None and (self._status.error or self._keys is None):
             raise unverifiable("access token: no keys of the issuer")

@@ -1,10 +1,12 @@
-"""Token cache: facts about access tokens, by the hash of token and scheme and the certificate's thumbprint.
+"""Token cache: facts about access tokens, by a hash and the certificate's thumbprint.
 
 Facts
 -----
 * WSO2 product-apim #11521: a token's contents came from a cache, and the certificate was not
   compared any more. So the key has the certificate in it, and the comparison is made outside.
 * The key holds a hash. A dump of this process's memory has no token from here.
+* Claims have no fixed size: 4096 introspection responses of 128 KiB are 512 MiB. So the octets are
+  counted beside the entries (L7).
 """
 
 from __future__ import annotations
@@ -14,25 +16,32 @@ from typing import Generic, Protocol, TypeVar
 __all__ = ["Key", "TokenCache"]
 
 Key = tuple[bytes, str | None]
-"""SHA-256 of the field with the token, and ``x5t#S256`` of the certificate that came with it, if one did."""
+"""SHA-256 of the field with the token, and ``x5t#S256`` of the certificate, if there is one."""
 
 
 class _Expiring(Protocol):
-    """A value with an end: seconds since the epoch."""
+    """A value with an end, in seconds since the epoch, and a size in bytes."""
 
     @property
     def expires(self) -> float: ...
+    @property
+    def size(self) -> int: ...
 
 
 _Value = TypeVar("_Value", bound=_Expiring)
 
 
-class TokenCache(Generic[_Value]):
-    """Values until they expire; beyond ``most`` of them, the oldest makes room."""
+_MAX_BYTES = 16 << 20
 
-    def __init__(self, most: int) -> None:
+
+class TokenCache(Generic[_Value]):
+    """Values until they expire. Beyond ``most`` or ``max_bytes``, the oldest is removed."""
+
+    def __init__(self, most: int, max_bytes: int = _MAX_BYTES) -> None:
         self._most = most
+        self._max_bytes = max_bytes
         self._values: dict[Key, _Value] = {}
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._values)
@@ -41,17 +50,24 @@ class TokenCache(Generic[_Value]):
         """Return the value, unless there is none or it has expired."""
         value = self._values.get(key)
         if value is not None and value.expires <= now:
-            del self._values[key]
+            self._remove(key)
             return None
         return value
 
     def put(self, key: Key, value: _Value) -> None:
         """Remember a value."""
-        if key not in self._values and len(self._values) >= self._most:
-            # A dictionary keeps the order in which its keys came.
-            del self._values[next(iter(self._values))]
+        if key in self._values:
+            self._remove(key)
         self._values[key] = value
+        self._bytes += value.size
+        while len(self._values) > self._most or self._bytes > self._max_bytes:
+            # A dictionary keeps the order in which its keys came.
+            self._remove(next(iter(self._values)))
 
     def clear(self) -> None:
         """Forget all of them."""
         self._values.clear()
+        self._bytes = 0
+
+    def _remove(self, key: Key) -> None:
+        self._bytes -= self._values.pop(key).size

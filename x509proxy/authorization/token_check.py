@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from x509proxy.authorization.token_cache import Key, TokenCache
 from x509proxy.authorization.token_contents import TokenContents
-from x509proxy.authorization.verifiers import Verifier, make_verifier
+from x509proxy.authorization.verifiers import JwtVerifier, Verifier, make_verifier
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.config.token_files import TokenFiles
 from x509proxy.exchange import TokenVerdict
@@ -22,6 +22,7 @@ from x509proxy.forwarding.bound_tokens import (
     read_credentials,
     rejected,
 )
+from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, HttpError
 from x509proxy.http1.messages import RequestHead
 from x509proxy.monitoring.snapshot import TokenState
@@ -29,6 +30,8 @@ from x509proxy.redaction import without_secrets
 from x509proxy.settings import TokenRequirement, TokenSettings
 
 __all__ = ["TokenCheck", "TokenChecker"]
+
+_DPOP = TokenVerdict.DPOP
 
 
 class TokenChecker(Protocol):
@@ -40,7 +43,7 @@ class TokenChecker(Protocol):
         certificate: ClientCertificate | None,
         requirement: TokenRequirement,
         now: float,
-    ) -> TokenVerdict | Deferred[TokenVerdict]:
+    ) -> CheckedToken | Deferred[CheckedToken]:
         """Judge the token of a request; ``certificate``: the one that its client has shown.
 
         :raises HttpError: the request must not reach a back end. A Deferred fails with it.
@@ -59,13 +62,21 @@ class _Known:
         """The end of the contents."""
         return self.contents.expires
 
+    @property
+    def size(self) -> int:
+        """The octets that it keeps beside a fixed number."""
+        return len(self.contents.claims)
+
     def check(
         self, certificate: ClientCertificate | None, requirement: TokenRequirement
-    ) -> TokenVerdict:
+    ) -> CheckedToken:
         """Judge a request with this token. :raises HttpError: it must not go on."""
-        if self.contents.rejection is not None:
-            raise HttpError(self.contents.rejection)
-        return check_binding(self.contents.binding, self.scheme, certificate, requirement)
+        contents = self.contents
+        if contents.rejection is not None:
+            raise HttpError(contents.rejection)
+        verdict = check_binding(contents.binding, self.scheme, certificate, requirement)
+        # The back end verifies the proof of a DPoP key: until then these are anyone's claims.
+        return CheckedToken(verdict, b"" if verdict is _DPOP else contents.claims)
 
 
 class TokenCheck:
@@ -89,6 +100,11 @@ class TokenCheck:
     def stop(self) -> None:
         """End what is being fetched."""
         self._verifier.stop()
+
+    def adopt(self, other: TokenCheck) -> None:
+        """Use the keys that another check has fetched from the same server."""
+        if isinstance(self._verifier, JwtVerifier) and isinstance(other._verifier, JwtVerifier):
+            self._verifier.adopt(other._verifier)
 
     def probe(self) -> Deferred[TokenState]:
         """Ask the authorization server once, without a request."""
@@ -117,18 +133,18 @@ class TokenCheck:
         certificate: ClientCertificate | None,
         requirement: TokenRequirement,
         now: float,
-    ) -> TokenVerdict | Deferred[TokenVerdict]:
+    ) -> CheckedToken | Deferred[CheckedToken]:
         """Judge the token of a request, as in :class:`TokenChecker`."""
         value = authorization_of(head)
         if value is None:
-            return check_missing(requirement)
+            return CheckedToken(check_missing(requirement))
         thumbprint = None if certificate is None else certificate.thumbprint
         key = sha256(value).digest(), thumbprint
         known = self._cache.get(key, now)
         if known is None:
             presented = read_credentials(value, self._settings.max_token_bytes)
             if presented is None:
-                return check_missing(requirement)
+                return CheckedToken(check_missing(requirement))
             read = self._verifier.read(presented.token, now)
             if isinstance(read, Deferred):
                 return self._wait(read, key, presented.scheme, certificate, requirement)
@@ -148,7 +164,7 @@ class TokenCheck:
         scheme: Scheme,
         certificate: ClientCertificate | None,
         requirement: TokenRequirement,
-    ) -> Deferred[TokenVerdict]:
+    ) -> Deferred[CheckedToken]:
         if self.pending >= self._settings.max_pending_checks:
             read.addErrback(lambda _: None)
             read.cancel()
@@ -159,7 +175,7 @@ class TokenCheck:
             )
         self.pending += 1
 
-        def judge(contents: TokenContents) -> TokenVerdict:
+        def judge(contents: TokenContents) -> CheckedToken:
             return self._remember(key, contents, scheme).check(certificate, requirement)
 
         def ended(result: Any) -> Any:

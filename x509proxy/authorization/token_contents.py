@@ -15,9 +15,11 @@ class TokenContents:
     """The part of a token that the check needs. ``binding``: ``None`` if it cannot be read.
 
     ``expires``: when these contents are no longer good, in seconds since the epoch. ``rejection``:
-    the response to the token, with whatever certificate it comes.
+    the response to the token, with whatever certificate it comes. ``claims``: the JSON of the
+    verified claims, empty where nothing verifies them.
     """
 
     binding: Binding | None
     expires: float
     rejection: ErrorResponse | None = None
+    claims: bytes = attrs.field(default=b"", repr=False)

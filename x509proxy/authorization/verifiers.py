@@ -90,6 +90,11 @@ class JwtVerifier:
     def status(self) -> KeyStatus:
         return self._keys.status()
 
+    def adopt(self, other: JwtVerifier) -> None:
+        """Use the other's keys, if they come from the same server."""
+        if isinstance(self._keys, ServerKeys) and isinstance(other._keys, ServerKeys):
+            self._keys.adopt(other._keys)
+
     def read(self, token: bytes, now: float) -> TokenContents | Deferred[TokenContents]:
         parsed = parse_jws(token)
         if parsed is None:
@@ -118,7 +123,8 @@ def _verified(
         text = "The access token is signed by a key that its issuer does not have"
         raise rejected(Code.TOKEN_INVALID, "access token of an unknown key", text)
     check_signature(token, key, algorithm)
-    return TokenContents(read_binding(parsed.claims), min(expires, now + _REMEMBERED))
+    binding = read_binding(parsed.claims)
+    return TokenContents(binding, min(expires, now + _REMEMBERED), claims=parsed.claims_json)
 
 
 def make_verifier(files: TokenFiles, reactor: Any) -> Verifier:

@@ -1,14 +1,16 @@
-"""Credentials of a systemd unit (``LoadCredential=``) as they are while the unit does not run.
+"""Credentials of a systemd unit: the copies in ``/run/credentials/UNIT``, and their originals.
 
-A configuration names the copies in ``/run/credentials/UNIT``. They exist only while the unit runs, and its user alone can
-read them. So a check reads the files that systemd copies at the start.
+A configuration may name these copies (``LoadCredential=``). They exist only while the unit runs,
+and its user alone can read them. So a check reads the originals, which systemd copies at the start.
 
 Facts
 -----
-* ``LoadCredential=NAME:PATH`` copies a file, ``SetCredential=NAME:TEXT`` holds the text itself. The ``…Encrypted`` forms and
-  ``ImportCredential=`` need systemd to be read (systemd.exec(5)).
-* A drop-in in ``UNIT.d`` adds to the unit; an empty assignment takes back all earlier ones. A line that ends with a backslash
-  goes on in the next one (systemd.syntax(7)).
+* ``LoadCredential=NAME:PATH`` copies a file, ``SetCredential=NAME:TEXT`` holds the text itself. The
+  ``…Encrypted`` forms and ``ImportCredential=`` need systemd to be read (systemd.exec(5)).
+* A drop-in in ``UNIT.d`` adds to the unit; an empty assignment takes back all earlier ones. A line
+  that ends with a backslash goes on in the next one (systemd.syntax(7)).
+* The copies are made at the start, and never again. From systemd 260 on, a reload replaces them
+  with ``RefreshOnReload=credentials``; each copy is another file then (systemd.service(5)).
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from x509proxy.config.file_paths import files_read, with_files
-from x509proxy.redaction import without_secrets
-from x509proxy.settings import ProxySettings
+import attrs
 
-__all__ = ["as_in_unit"]
+from x509proxy.config.file_paths import Stamp, files_read, stamp, with_files
+from x509proxy.redaction import without_secrets
+from x509proxy.settings import ProxySettings, SettingsError
+
+__all__ = ["CredentialCopies", "as_in_unit", "original_files", "outdated_copies"]
 
 _CREDENTIALS = Path("/run/credentials")
 # In the order of systemd.unit(5): the first unit file wins.
@@ -44,46 +48,163 @@ _ASSIGNMENT = re.compile(
 def as_in_unit(
     settings: ProxySettings, unit: str | None = None
 ) -> tuple[ProxySettings, tuple[str, ...]]:
-    """Return the settings with the originals of credentials in their places, and a sentence for each that has none.
+    """Return the settings with originals in place of copies, and a sentence for each without one.
 
-    ``unit``: the unit's file, if it is not installed.
+    Inside the unit, the copies stay: they are what the start reads there. ``unit``: the unit's
+    file, if it is not installed.
     """
     sentences: list[str] = []
     originals: dict[str, str] = {}
     for key, path in files_read(settings):
-        if _is_missing_credential(path) and path not in originals:
-            original, problem = _original(Path(path), unit)
-            originals[path] = original
-            sentences += [f"{key}: {without_secrets(path)}: {problem}"] if problem else []
+        if path in originals or not _is_credential(path) or _is_inside(path):
+            continue
+        original, problem = _original(path, unit)
+        originals[path] = original or path
+        if problem and not os.access(path, os.R_OK):
+            sentences.append(f"{key}: {without_secrets(path)}: {problem}")
     return with_files(settings, lambda path: originals.get(path, path)), tuple(sentences)
 
 
-def _is_missing_credential(path: str) -> bool:
-    return Path(path).is_relative_to(_CREDENTIALS) and not os.access(path, os.R_OK)
+def outdated_copies(settings: ProxySettings, unit: str | None = None) -> Iterator[str]:
+    """Yield a sentence for each copy of a running unit that differs from its original."""
+    for key, path in files_read(settings):
+        original, _ = _original(path, unit) if _is_credential(path) else ("", "")
+        copy = _content(path) if original else None
+        if copy is not None and _content(original) not in {None, copy}:
+            yield (
+                f"{key}: restart needed: the service runs with a copy of "
+                f"{without_secrets(original)} that systemd made before its last change"
+            )
 
 
-def _original(path: Path, unit: str | None) -> tuple[str, str]:
-    """Return the file that systemd copies to ``path``, or ``path`` itself and the reason."""
-    name, credential = path.relative_to(_CREDENTIALS).parts[:1], path.name
-    files = [Path(unit)] if unit is not None else [*_unit_files("".join(name))]
+def original_files(settings: ProxySettings) -> Iterator[str]:
+    """Yield the files that systemd copies for these settings, as far as the unit names them."""
+    for _, path in files_read(settings):
+        original, _ = _original(path) if _is_credential(path) else ("", "")
+        if original:
+            yield original
+
+
+@attrs.frozen
+class _Copy:
+    """A copy and its original at one moment; ``None``: a file that cannot be looked at."""
+
+    key: str
+    path: str
+    copy: Stamp | None
+    original: Stamp | None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Return whether the original was written after the copy, by their times."""
+        return bool(self.copy and self.original and self.original[3] > self.copy[3])
+
+
+@attrs.frozen
+class CredentialCopies:
+    """The copies that a configuration was read from, and the state of their originals."""
+
+    _copies: tuple[_Copy, ...] = ()
+
+    @classmethod
+    def of(cls, settings: ProxySettings) -> CredentialCopies:
+        """Look at the files of these settings that are credentials."""
+        paths = [(key, path) for key, path in files_read(settings) if _is_credential(path)]
+        return cls(
+            tuple(_Copy(key, path, stamp(path), _stamp_of_original(path)) for key, path in paths)
+        )
+
+    def since(self, before: CredentialCopies) -> tuple[CredentialCopies, str]:
+        """Compare with the copies that were read before.
+
+        Return the copies to compare with next, and a sentence about those that may be outdated.
+
+        :raises SettingsError: the original of a copy has changed, and the copy has not.
+        """
+        old = {one.path: one for one in before._copies}
+        merged: list[_Copy] = []
+        changed: list[str] = []
+        doubtful: list[str] = []
+        for now in self._copies:
+            then = old.get(now.path, attrs.evolve(now, original=None))
+            if then.copy != now.copy:
+                # systemd has replaced it.
+                merged.append(now)
+                continue
+            merged.append(then)
+            if then.original is None or now.original is None:
+                doubtful.append(now.key)
+            elif then.original != now.original:
+                changed.append(now.key)
+            elif then.is_outdated:
+                doubtful.append(now.key)
+        if changed:
+            raise SettingsError(
+                f"{_joined(changed)}: found a change that needs a restart, since systemd copies "
+                "credentials at the start only; nothing of what is new is used"
+            )
+        sentence = (
+            f"{_joined(doubtful)}: restart needed if changed, since systemd copies credentials "
+            "at the start only"
+        )
+        return CredentialCopies(tuple(merged)), sentence if doubtful else ""
+
+
+def _joined(keys: list[str]) -> str:
+    return " and ".join(dict.fromkeys(keys))
+
+
+def _stamp_of_original(path: str) -> Stamp | None:
+    original, _ = _original(path)
+    return stamp(original) if original else None
+
+
+def _folders() -> Iterator[Path]:
+    """Yield the folders above those of units: the system's, and this process's own."""
+    yield _CREDENTIALS
+    if _own_folder():
+        yield Path(_own_folder()).parent
+
+
+def _own_folder() -> str:
+    return os.environ.get("CREDENTIALS_DIRECTORY", "")
+
+
+def _is_credential(path: str) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in _folders())
+
+
+def _is_inside(path: str) -> bool:
+    return bool(_own_folder()) and Path(path).is_relative_to(_own_folder())
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return None
+
+
+def _original(path: str, unit: str | None = None) -> tuple[str, str]:
+    """Return the file that systemd copies to ``path``, or ``""`` and the reason."""
+    folder = next(folder for folder in _folders() if Path(path).is_relative_to(folder))
+    name = "".join(Path(path).relative_to(folder).parts[:1])
+    files = [Path(unit)] if unit is not None else [*_unit_files(name)]
     if not files:
-        return str(
-            path
-        ), f"found no unit {''.join(name)}, expected an installed one, or --unit FILE"
+        return "", f"found no unit {name}, expected an installed one, or --unit FILE"
     try:
         loaded = _credentials(files)
     except OSError as error:
-        return str(path), f"found a unit that cannot be read: {error.strerror}, expected its file"
+        return "", f"found a unit that cannot be read: {error.strerror}, expected its file"
+    credential = Path(path).name
     if credential not in loaded:
-        return str(
-            path
-        ), f"found no LoadCredential={credential}:FILE in {files[0].name}, expected one"
+        return "", f"found no LoadCredential={credential}:FILE in {files[0].name}, expected one"
     source = loaded[credential]
     if not source.startswith("/"):
-        expected = "LoadCredential= with a whole path; the start can read it, and this check cannot"
-        return str(
-            path
-        ), f"found a credential that systemd decrypts or holds itself, expected {expected}"
+        return "", (
+            "found a credential that systemd decrypts or holds itself, expected LoadCredential= "
+            "with a whole path; the start can read it, and this check cannot"
+        )
     return source, ""
 
 

@@ -22,11 +22,13 @@ from x509proxy.redaction import without_secrets
 from x509proxy.settings import File, ProxySettings, Settings, SettingsError, keys
 
 __all__ = [
+    "Stamp",
     "check_log_apart",
     "check_log_place",
     "files_read",
     "log_problem",
     "named_files",
+    "stamp",
     "with_files",
 ]
 
@@ -78,6 +80,20 @@ def _changed(file: File, value: Any, change: Callable[[str], str]) -> Any:
         case str() if file is File.READ or (file is File.WRITTEN and value != "-"):
             return change(value)
     return value
+
+
+Stamp = tuple[int, int, int, int]
+"""Device, inode, size and time of a file: equal stamps, equal content."""
+
+
+def stamp(path: str) -> Stamp | None:
+    """Return the stamp of the file that a name leads to, or ``None`` if it cannot be looked at."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - one call, many times
+    except (OSError, ValueError):
+        # ValueError: NUL in the name.
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def check_log_apart(settings: ProxySettings, config: str | None) -> None:

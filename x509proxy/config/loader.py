@@ -22,6 +22,7 @@ from x509proxy.config.file_paths import check_log_apart, with_files
 from x509proxy.config.token_files import read_token_files
 from x509proxy.config.warnings import warnings_for
 from x509proxy.forwarding.header_rules import read_rules
+from x509proxy.forwarding.token_claims import check_claims_header
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import Backend, ProxySettings, SettingsError, UpstreamSettings, keys
 
@@ -138,6 +139,8 @@ def read_configuration(settings: ProxySettings, read: FileReader) -> Configurati
     authorities = mistakes.of(_upstream_authorities, settings.upstream, read)
     upstream = mistakes.of(_upstream_identity, settings.upstream, read)
     tokens = mistakes.of(read_token_files, settings.tokens, read)
+    if rules:
+        mistakes.of(check_claims_header, rules, settings.rules, settings.tokens)
     if mistakes.sentences or not (backends and rules and identity and trusted):
         raise SettingsError(*mistakes.sentences)
     served = tuple(one for one in further if one is not None)

@@ -68,7 +68,8 @@ def _identity(settings: TokenSettings, read: FileReader) -> Identity | None:
         return read_identity(settings.certificate, settings.private_key, "tokens.certificate", read)
     if settings.private_key is not None:
         raise SettingsError(
-            "tokens.certificate: found none, expected a PEM file, since there is a tokens.private-key"
+            "tokens.certificate: found none, expected a PEM file, "
+            "since there is a tokens.private-key"
         )
     return None
 

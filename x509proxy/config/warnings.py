@@ -22,12 +22,14 @@ from x509proxy.settings import (
     Backend,
     CertificateRequirement,
     ClientAuth,
+    Format,
     KeyType,
     ProxySettings,
     Scheme,
     Settings,
     TokenLevel,
     TokenRequirement,
+    TokenSettings,
     Trust,
     Usage,
 )
@@ -130,10 +132,26 @@ def advice_for(found: Configuration) -> Iterator[str]:
     yield from _used_elsewhere(found)
     yield from _public_names(found)
     yield from _larger_than_the_server(found)
+    if found.settings.tokens is not None:
+        yield from _accepted_tokens(found.settings.tokens)
     if found.settings.admin is not None and found.settings.admin.allow_remote:
         yield "admin.allow-remote: whoever can reach the admin listener can read it; let a firewall or a network policy say who that is"
     if found.settings.access_log is None:
         yield "access-log: none, so nobody will know who was refused, and why"
+
+
+def _accepted_tokens(tokens: TokenSettings) -> Iterator[str]:
+    if tokens.level is TokenLevel.INTROSPECTION and not tokens.audience:
+        yield (
+            "tokens.audience: none, so each active token of the server is accepted, "
+            "also one that was issued for another API"
+        )
+    kinds = {kind.lower().removeprefix("application/") for kind in tokens.types}
+    if tokens.level is TokenLevel.JWT and "jwt" in kinds:
+        yield (
+            "tokens.types: ID tokens may have the typ JWT too, so no ID token may have "
+            "a value of tokens.audience"
+        )
 
 
 def _used_elsewhere(found: Configuration) -> Iterator[str]:
@@ -177,11 +195,13 @@ def _larger_than_the_server(found: Configuration) -> Iterator[str]:
     settings, preset = found.settings, find_preset(found.settings.preset)
     limit = preset.max_head_bytes
     header = _header_bytes(found.rules.plans, settings.max_certificate_bytes)
-    largest = settings.client.max_head_bytes + header
+    claims = sum(p.maximum for p in found.rules.plans if p.form is Format.TOKEN_CLAIMS)
+    largest = settings.client.max_head_bytes + header + claims
     if 0 < limit < largest:
         yield (
-            f"client.max-head-bytes: with the certificate a head may have {largest} bytes, and this server takes {limit} unless "
-            f"{preset.head_setting} is raised there (docs/servers); it rejects more"
+            f"client.max-head-bytes: found heads of up to {largest} bytes with the certificate, "
+            f"expected {limit}: {preset.title} rejects more with {preset.head_status}, unless "
+            f"{preset.head_setting} is {largest} or more there ({preset.page})"
         )
     too_large = [
         key_type.value
@@ -193,7 +213,8 @@ def _larger_than_the_server(found: Configuration) -> Iterator[str]:
     if too_large:
         limits = f"{limit} bytes unless {preset.head_setting} is raised there" if limit else "less"
         yield (
-            f"key-types: certificates of {', '.join(too_large)} need a larger head than this server takes, {limits}; "
+            f"key-types: certificates of {', '.join(too_large)} need a larger head than "
+            f"{preset.title} accepts, {limits} ({preset.page}); "
             "a header with the thumbprint alone fits (docs/post-quantum.rst)"
         )
 

@@ -1,4 +1,4 @@
-"""A request as the record sees it, on whatever connection it came: when it began, what became of it, and who answers it."""
+"""One request, independent of its connection: its head, its client, and the record of its exchange."""
 
 from __future__ import annotations
 
@@ -15,29 +15,40 @@ from x509proxy.http1.messages import RequestHead
 from x509proxy.http1.request_id import given_request_id, new_request_id
 from x509proxy.settings import RequestIds
 
-__all__ = ["BaseRequest", "ResponseSource"]
+__all__ = ["BaseRequest", "RequestConsumer"]
 
 
-# Looked up here, not at the class: that costs four times as much (Python 3.11).
+# A module name: a look into an enumeration takes four times as long (Python 3.11).
 _UNCHECKED = TokenVerdict.UNCHECKED
 
 
-class ResponseSource(Protocol):
-    """Where an answer comes from: it is told when the client reads too slowly, and when it has gone."""
+class RequestConsumer(Protocol):
+    """The receiver of one request (:class:`x509proxy.relay.Relay`).
 
+    ``request_ready``: the body is complete, or large enough to be streamed. ``body_data`` and
+    ``body_end``: the rest of a streamed body. ``pause_response``, ``resume_response``: the client
+    does not read, or reads again. ``client_gone``: the response is not wanted any more.
+    """
+
+    def request_ready(self) -> None: ...
+    def body_data(self, data: bytes) -> None: ...
+    def body_end(self) -> None: ...
     def pause_response(self) -> None: ...
     def resume_response(self) -> None: ...
     def client_gone(self) -> None: ...
 
 
 class BaseRequest:
-    """A request as the record sees it. ``forged``, ``backend``, ``code`` and ``detail`` are for whoever serves it to fill in."""
+    """One request. Its handler sets ``consumer``, ``forged``, ``token``, ``backend``, ``code`` and ``detail``.
+
+    ``begun``: the head of a response has been written; ``ended``: the exchange is recorded.
+    """
 
     _log = Logger()
 
     __slots__ = (
-        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client", "code", "detail", "ended", "forged", "head",
-        "observe", "request_id", "source", "status", "token",
+        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client", "code",
+        "consumer", "detail", "ended", "forged", "head", "observe", "request_id", "status", "token",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +57,7 @@ class BaseRequest:
         self.head = head
         self.client = client
         self.observe = observe
-        self.source: ResponseSource | None = None
+        self.consumer: RequestConsumer | None = None
         self.begun = False
         self.ended = False
         self.status = 0
@@ -63,7 +74,7 @@ class BaseRequest:
         self._began = clock()
 
     def set_request_id(self, ids: RequestIds) -> None:
-        """Whose id it is: ours, unless the one that came with the request is to be kept and is one."""
+        """Take the id that came with the request, if those are trusted and it is valid."""
         if ids is RequestIds.TRUST:
             self.request_id = given_request_id(self.head.pairs) or self.request_id
 
@@ -77,16 +88,16 @@ class BaseRequest:
             self._log.failure("an observer failed")
 
     def lost(self, code: Code, detail: str) -> None:
-        """The connection has gone: whoever serves the request is told, once."""
+        """Record that the connection has ended before the response, and report it to the consumer."""
         if not self.ended:
             self.code, self.detail = code, detail
             self.record(Outcome.ABORTED)
-            self._leave_source()
+            self._leave_consumer()
 
-    def _leave_source(self) -> None:
-        source, self.source = self.source, None
-        if source is not None:
-            source.client_gone()
+    def _leave_consumer(self) -> None:
+        consumer, self.consumer = self.consumer, None
+        if consumer is not None:
+            consumer.client_gone()
 
     def exchange(self, outcome: Outcome) -> Exchange:
         """Return the record of the exchange as it stands."""

@@ -1,21 +1,21 @@
-"""The client's side of HTTP/1.1: one connection, its requests one after the other, its limits and its deadlines.
+"""One client connection in HTTP/1.1: its requests one after the other, its limits and its deadlines.
 
 Facts
 -----
-* Stock ``HTTPChannel`` goes on serving a request it has answered 400 when the rest comes in later TLS records. Here a refusal is
-  the last thing that is ever done with what a connection sends: the reader is dead, the channel mute (invariant L3).
-* ``loseConnection`` over TLS sends close_notify and reads on until the client's, which is the lingering close that lets a
-  client read an early answer (RFC 9112 section 9.6); a deadline ends it.
-* A producer registered with a TLS transport keeps ``loseConnection`` waiting: it is unregistered first.
+* Stock ``HTTPChannel`` goes on serving a request that it has answered with 400 when the rest
+  arrives in later TLS records. Here an error response to the client's doing ends the connection's
+  processing: the parser is dead, and the channel sends nothing more (invariant L3).
+* ``loseConnection`` over TLS sends close_notify and reads on until the client's. That is the
+  lingering close, by which a client can read an early response (RFC 9112 section 9.6). A deadline
+  ends it.
+* A producer that is registered with a TLS transport keeps ``loseConnection`` waiting, so it is
+  unregistered first.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-from typing import Protocol as Interface
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport
@@ -24,37 +24,26 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from x509proxy.downstream.client_progress import ClientProgress
-from x509proxy.downstream.request import Request, RequestHandler
+from x509proxy.downstream.client_progress import FIRST_FLIGHT, ClientProgress
+from x509proxy.downstream.request import Request
 from x509proxy.downstream.request_queue import RequestQueue
 from x509proxy.exchange import Exchange
 from x509proxy.forwarding.client import Client, Hop
 from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.request_parser import HEAD, IDLE
-from x509proxy.settings import ClientSettings
-from x509proxy.transport.deadlines import NEVER, Deadlines
+from x509proxy.transport.deadlines import NEVER
 from x509proxy.transport.delivery import Delivery
 from x509proxy.transport.peer import client_of, peer_of
 from x509proxy.transport.tls_stream import TlsStream
 
-__all__ = ["Channel", "ChannelOwner", "write_and_close"]
+if TYPE_CHECKING:
+    from x509proxy.downstream.factory import ProxyFactory
 
-_NOBODY = Client(Hop(""))
-_LINGER = (
-    2.0  # for a client that has nothing to read but the end, or has just come when the end does
-)
+__all__ = ["Channel", "write_and_close"]
 
-
-class ChannelOwner(Interface):
-    """Whoever made the channel (:mod:`x509proxy.downstream.factory`): what all channels share."""
-
-    serves: RequestHandler
-    settings: ClientSettings
-    deadlines: Deadlines
-    draining: bool
-
-    def admit(self, channel: Channel) -> bool: ...
-    def leave(self, channel: Channel) -> None: ...
+_UNKNOWN = Client(Hop(""))
+# Seconds for a client that has only the connection's end to read, or that connects during a drain.
+_LINGER = 2.0
 
 
 class _Phase(enum.Enum):
@@ -68,31 +57,33 @@ class _Phase(enum.Enum):
     CLOSING = "closing"
 
 
-# A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
+# Module names: a look into an enumeration takes four times as long (Python 3.11).
 _NEW, _HANDSHAKE, _IDLE, _HEAD, _BODY, _BACK_END, _SENDING, _CLOSING = _Phase
 
 
 @implementer(IHandshakeListener, IPushProducer)
 class Channel(Protocol):
-    """One client connection."""
+    """One client connection. ``blocked``: the client does not read what has been written."""
 
     # TCP or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any
     _log = Logger()
 
-    def __init__(self, owner: ChannelOwner) -> None:
+    def __init__(self, owner: ProxyFactory) -> None:
         self._owner = owner
         self.observe = owner.serves.observe
         self.deadline = NEVER
-        self.client = _NOBODY
+        self.client = _UNKNOWN
         self._settings = owner.settings
-        self._clock = owner.deadlines.clock
+        self.now = owner.deadlines.clock.seconds
         self._phase = _NEW
-        self._inbox = RequestQueue(self, owner.settings)
+        self._queue = RequestQueue(self, owner.settings)
         self._current: Request | None = None
         self._served = 0
+        self._stays_open = False
         self._body_since = (0.0, 0)
-        # Of the response: since when the client is waited for, for how long it has been, and the octets that it had read by then.
+        # Of the response: when the client stopped reading, for how long it has, and the octets that
+        # it had read by then.
         self._blocked_at = self._blocked_for = 0.0
         self._read_before = 0
         self._progress: ClientProgress | None = None
@@ -120,7 +111,7 @@ class Channel(Protocol):
             return
         if not self.client.hop.peer:
             self.client = client_of(self.transport)
-        self._inbox.feed(data)
+        self._queue.feed(data)
         self._advance()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -128,7 +119,7 @@ class Channel(Protocol):
         if self._progress is not None:
             self._progress.end(None if reason.check(ConnectionDone) else Code.CLIENT_LEFT)
         self._owner.leave(self)
-        self._inbox.end()
+        self._queue.end()
 
     # Twisted calls: the client reads too slowly, or again.
 
@@ -136,11 +127,11 @@ class Channel(Protocol):
         if self._phase is _CLOSING:
             return
         self.blocked = True
-        self._blocked_at = self._clock.seconds()
+        self._blocked_at = self.now()
         self._measured().begin()
         self._enter(_SENDING, self._settings.send_timeout)
-        if self._current is not None and self._current.source is not None:
-            self._current.source.pause_response()
+        if self._current is not None and self._current.consumer is not None:
+            self._current.consumer.pause_response()
 
     def resumeProducing(self) -> None:
         self.blocked = False
@@ -148,15 +139,15 @@ class Channel(Protocol):
         if self._current is not None and self._reads_in_drips(self._current):
             self._current.abort(Code.SEND_TIMEOUT, "the client reads too slowly")
             return
-        if self._current is not None and self._current.source is not None:
-            self._current.source.resume_response()
+        if self._current is not None and self._current.consumer is not None:
+            self._current.consumer.resume_response()
         self._advance()
 
     def stopProducing(self) -> None:
-        """The transport is going; ``connectionLost`` says so."""
+        """Do nothing: ``connectionLost`` follows."""
 
     def expired(self) -> None:
-        """Whatever was waited for does not come."""
+        """End the wait for the client, by the phase it is in."""
         current = self._current
         if self._phase in (_SENDING, _CLOSING) and not self._is_stuck():
             return
@@ -165,7 +156,7 @@ class Channel(Protocol):
         elif self._phase is _BODY and current is not None:
             current.fail(ErrorResponse(Code.BODY_TIMEOUT, "the body did not come in time"))
         elif self._phase is _HEAD:
-            self._inbox.refuse(ErrorResponse(Code.HEAD_TIMEOUT, "the head did not come in time"))
+            self._queue.reject(ErrorResponse(Code.HEAD_TIMEOUT, "the head did not come in time"))
             self._advance()
         elif self._phase is _IDLE:
             self._close(_LINGER)
@@ -181,7 +172,7 @@ class Channel(Protocol):
             end_without_close_notify(self.transport)
             return False
         if progress.continues():
-            self.deadline = self._clock.seconds() + self._timeout
+            self.deadline = self.now() + self._timeout
             return False
         progress.end(Code.SEND_TIMEOUT)
         return True
@@ -204,43 +195,59 @@ class Channel(Protocol):
         """Report the exchange of a large response when the client has received it."""
         self._measured().confirm(exchange)
 
-    def now(self) -> float:
-        return self._clock.seconds()
+    def stays_open(self, request: Request, *, is_last: bool) -> bool:
+        """Decide, for the head of a response, whether the connection outlives that response.
+
+        This is the only place that decides it. ``is_last``: the response permits no other one.
+        """
+        self._stays_open = (
+            not is_last
+            and request.body_complete
+            and request.head.keep_alive
+            and not self._owner.draining
+            and self._served < self._settings.max_requests_per_connection
+            and self.now() < self._old_from
+        )
+        return self._stays_open
 
     def send(self, data: bytes) -> None:
+        """Send a part of a response that is not its end."""
         self.transport.write(data)
 
-    def may_stay_open(self) -> bool:
-        young = (
-            self._served < self._settings.max_requests_per_connection
-            and self._clock.seconds() < self._old_from
-        )
-        return young and not self._owner.draining
+    def send_last(self, data: bytes) -> None:
+        """Send the end of a response, and in the same packet that of a connection which it ends.
+
+        A connection that was to stay open ends all the same if the proxy drains meanwhile, unless
+        the client has sent its next request already.
+        """
+        if self._stays_open and (not self._owner.draining or self._queue.waits):
+            self.transport.write(data)
+            return
+        if len(data) > FIRST_FLIGHT:
+            # Its progress is measured while the transport can still report that it is blocked.
+            self.transport.write(data)
+            data = b""
+        # A client that has received the end of all and stays is not waited for.
+        is_over = self._owner.draining and not self.blocked
+        self._close(_LINGER if is_over else self._settings.send_timeout, data)
 
     def body_moved(self) -> None:
-        """A body is handed on, held up, or asked for again."""
+        """Take note that a body is streamed, held up, or read on."""
         if not self._advancing:
             self._update()
 
-    def answered(self, stays_open: bool) -> None:
-        """The whole response has been sent, and the exchange is recorded."""
+    def answered(self) -> None:
+        """Go on with the next request: the whole response has been sent, and recorded."""
         self._current = None
-        lives_on = stays_open and (not self._owner.draining or self._inbox.waits)
+        if self._phase is _CLOSING:
+            return
         if self._phase is not _SENDING:
-            # Whatever is waited for next is waited for from now on.
+            # The next wait begins now.
             self._phase = _NEW
-        if lives_on:
-            self._advance()
-        else:
-            # At the end of all, a client that has been told so and stays is not waited for.
-            self._close(
-                _LINGER
-                if self._owner.draining and not self.blocked
-                else self._settings.send_timeout
-            )
+        self._advance()
 
     def cut(self) -> None:
-        """End at once, so that nobody takes what was sent for whole."""
+        """End at once, so that the client does not take what was sent for complete."""
         self.deadline = NEVER
         self._lose(Code.SHUTDOWN, "the proxy ended")
         if self._progress is not None:
@@ -248,31 +255,34 @@ class Channel(Protocol):
         self.transport.abortConnection()
 
     def drain(self) -> None:
-        """No more requests than those that have come; who has only just connected may still say the first one."""
-        if self._current is None and not self._inbox.waits and self._phase is not _CLOSING:
-            if self._served and self._inbox.reader.stage is IDLE:
+        """Serve no more requests than have arrived; a new connection may still send its first one."""
+        if self._current is None and not self._queue.waits and self._phase is not _CLOSING:
+            if self._served and self._queue.parser.stage is IDLE:
                 self._close(self._settings.send_timeout if self.blocked else _LINGER)
             else:
-                self.deadline = min(self.deadline, self._clock.seconds() + _LINGER)
+                self.deadline = min(self.deadline, self.now() + _LINGER)
 
     # Inside.
 
     def _lose(self, code: Code, detail: str) -> None:
-        """The request that is being served will not be answered."""
+        """Record that the request that is being served gets no response."""
         self._phase, current, self._current = _CLOSING, self._current, None
         if current is not None:
             current.lost(code, detail)
 
     def _advance(self) -> None:
-        """Serve what waits, one at a time; an answer given at once comes back here by ``answered``, and is not nested."""
+        """Serve the requests that wait, one at a time.
+
+        A response that is sent at once comes back here by ``answered``, and is not nested.
+        """
         if self._advancing:
             return
         self._advancing = True
         try:
             if self._current is not None:
-                self._guard(self._current, self._current.check_ready)
+                self._check_ready(self._current)
             while self._current is None and not self.blocked and self._phase is not _CLOSING:
-                self._current = request = self._inbox.next()
+                self._current = request = self._queue.next()
                 if request is None:
                     break
                 self._serve(request)
@@ -280,30 +290,36 @@ class Channel(Protocol):
             self._advancing = False
         self._update()
 
+    def _check_ready(self, request: Request) -> None:
+        try:
+            request.check_ready()
+        except Exception:
+            self._fail_closed(request)
+
     def _serve(self, request: Request) -> None:
         self._served += 1
         self._blocked_for, self._read_before = 0.0, 0
-        if request.refusal is not None:
-            request.answer(request.refusal)
-        else:
-            self._guard(request, partial(self._owner.serves.serve, request))
-
-    def _guard(self, request: Request, step: Callable[[], None]) -> None:
+        if request.error is not None:
+            request.answer(request.error)
+            return
         try:
-            step()
+            self._owner.serves.serve(request)
         except Exception:
-            # Fail closed (L3). The failure's text is ours or the standard library's, and neither quotes a header.
-            self._log.failure("a request could not be served")
-            request.fail(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
+            self._fail_closed(request)
+
+    def _fail_closed(self, request: Request) -> None:
+        """L3. The failure's text is the proxy's or the standard library's; neither quotes a header."""
+        self._log.failure("a request could not be served")
+        request.fail(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
 
     def _update(self) -> None:
-        """What is waited for now, for how long, and whether to read on."""
+        """Set the phase, its deadline, and whether to read on."""
         if self._phase is _CLOSING:
             return
         current, settings = self._current, self._settings
         waiting = current if current is not None and not current.body_complete else None
         wanted = (
-            not self.blocked and not self._inbox.waits and (waiting is None or waiting.wants_more)
+            not self.blocked and not self._queue.waits and (waiting is None or waiting.wants_more)
         )
         if self.blocked:
             self._enter(_SENDING, settings.send_timeout)
@@ -311,17 +327,20 @@ class Channel(Protocol):
             self._await_body(waiting)
         elif current is not None:
             self._enter(_BACK_END, NEVER)
-        elif self._inbox.reader.stage is HEAD:
+        elif self._queue.parser.stage is HEAD:
             self._enter(_HEAD, settings.head_timeout)
         else:
             self._enter(_IDLE, _LINGER if self._owner.draining else settings.idle_timeout)
-        # Last: what waits inside OpenSSL comes while it is at it, and all of the above is out of date then.
+        # Last: reading on may deliver what waits inside OpenSSL, and then the above is out of date.
         if wanted is not self._reading:
             self._read_on(wanted=wanted)
 
     def _await_body(self, request: Request) -> None:
-        """Each byte puts the deadline off, but drips do not: they would keep a place, and a back end's connection, for ever."""
-        now, settings = self._clock.seconds(), self._settings
+        """Put the deadline off with each octet, but not for a body that comes too slowly.
+
+        It would occupy a back end's connection without end.
+        """
+        now, settings = self.now(), self._settings
         if self._phase is not _BODY:
             self._body_since = (now, request.bytes_in)
         since, bytes_then = self._body_since
@@ -332,12 +351,12 @@ class Channel(Protocol):
         self._phase, self.deadline = _BODY, now if drips else now + settings.body_timeout
 
     def _reads_in_drips(self, request: Request) -> bool:
-        """Return true for a client, which has just read all there was, that is slower than it may be.
+        """Return true for a client that has just read everything, but is slower than permitted.
 
-        Each pause ends in time, and still it would keep a back end's connection for ever. Only pauses count: in between it is
-        the back end that is slow.
+        Each pause ends in time, and still it would occupy a back end's connection without end. Only
+        pauses count: between them the back end is slow.
         """
-        self._blocked_for += self._clock.seconds() - self._blocked_at
+        self._blocked_for += self.now() - self._blocked_at
         if self._blocked_for <= self._settings.send_timeout:
             return False
         read = request.bytes_out - self._read_before
@@ -346,28 +365,31 @@ class Channel(Protocol):
         return drips
 
     def _enter(self, phase: _Phase, timeout: float) -> None:
-        """A deadline that no byte puts off: it counts from the phase's beginning."""
+        """Enter a phase. Its deadline counts from its beginning, and no octet puts it off."""
         if phase is not self._phase:
             self._phase, self._timeout = phase, timeout
-            self.deadline = self._clock.seconds() + timeout
+            self.deadline = self.now() + timeout
 
     def _read_on(self, *, wanted: bool) -> None:
         self._reading = wanted
         step = self.transport.resumeProducing if wanted else self.transport.pauseProducing
         step()
 
-    def _close(self, linger: float) -> None:
-        """Send and read no more; the client has ``linger`` seconds to read what was sent."""
-        self._inbox.clear()
+    def _close(self, linger: float, data: bytes = b"") -> None:
+        """Send ``data`` and the end, and read no more requests.
+
+        The client has ``linger`` seconds to read what was sent.
+        """
+        self._queue.clear()
         self._phase, self._timeout = _CLOSING, linger
-        self.deadline = self._clock.seconds() + linger
-        write_and_close(self.transport, b"")
+        self.deadline = self.now() + linger
+        write_and_close(self.transport, data)
         if not self._reading:
             self._read_on(wanted=True)
 
 
 def write_and_close(transport: Any, data: bytes) -> None:
-    """The last that is written to a transport, and its end; in one packet if it is a stream of ours."""
+    """Write the last octets and the connection's end, in one packet over a :class:`TlsStream`."""
     if isinstance(transport, TlsStream):
         transport.write_last(data)
     else:

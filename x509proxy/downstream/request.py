@@ -1,242 +1,222 @@
-"""One request on a client's connection: what was asked, its body as it comes, and the way to answer it.
+"""One request on a client's connection: its body as it arrives, and its response.
 
-A request's body is held until it is complete, or until so much has come that it has to be streamed (``request_buffer_bytes``): what
-turns out malformed within that has cost the back end not one byte (invariant L3), and a slow client keeps no back end waiting.
+The body is held until it is complete, or until it is so large that it has to be streamed
+(``request-buffer-bytes``). What turns out malformed until then has cost the back end not one byte
+(invariant L3), and a slow client keeps no connection to a back end waiting.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from x509proxy.downstream.base_request import BaseRequest
 from x509proxy.downstream.client_progress import FIRST_FLIGHT
-from x509proxy.exchange import Exchange, Observer, Outcome
-from x509proxy.forwarding.client import Client
+from x509proxy.exchange import Observer, Outcome
 from x509proxy.http1.body import LAST_CHUNK, write_chunk
 from x509proxy.http1.errors import Code, ErrorResponse
-from x509proxy.http1.fields import Framing, Pairs, write_head
+from x509proxy.http1.fields import Framing, Pairs
 from x509proxy.http1.messages import RequestHead
 from x509proxy.http1.request_id import REQUEST_ID
-from x509proxy.http1.response_writer import date_value, status_line
+from x509proxy.http1.response_writer import write_response_head
 
-__all__ = ["BodySink", "Request", "RequestHandler", "RequestTransport"]
+if TYPE_CHECKING:
+    from x509proxy.downstream.channel import Channel
+
+__all__ = ["Request", "RequestHandler"]
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class RequestTransport(Protocol):
-    """The connection a request came on, as far as the request needs it."""
+class RequestHandler(Protocol):
+    """The application: it responds to requests. ``observe`` receives the record of each exchange."""
 
-    client: Client
     observe: Observer
-    blocked: bool
 
-    def send(self, data: bytes) -> None: ...
-    def may_stay_open(self) -> bool: ...
-    def body_moved(self) -> None: ...
-    def confirm(self, exchange: Exchange) -> None: ...
-    def answered(self, stays_open: bool) -> None: ...
-    def cut(self) -> None: ...
-    def now(self) -> float: ...
-
-
-class BodySink(Protocol):
-    """Where a request's body goes."""
-
-    def body_data(self, data: bytes) -> None: ...
-    def body_end(self) -> None: ...
+    def serve(self, request: Request) -> None:
+        """Respond to the request, now or later, by its methods."""
 
 
 class Request(BaseRequest):
-    """A request on a connection of ours."""
+    """A request on a connection of the proxy's own.
+
+    ``body_complete``: no more of the body will arrive; ``error``: the response to a request that
+    was malformed before its turn came.
+    """
 
     __slots__ = (
-        "_chunked", "_held", "_hold_bytes", "_paused", "_ready", "_sink", "_stays_open", "_unsent", "_wire", "body_complete",
-        "refusal",
+        "_channel", "_chunked", "_held", "_hold_bytes", "_paused", "_streams", "_unsent", "_waits",
+        "body_complete", "error",
     )  # fmt: skip
 
-    def __init__(
-        self, head: RequestHead, wire: RequestTransport, request_buffer_bytes: int
-    ) -> None:
-        super().__init__(head, wire.client, wire.observe, wire.now)
-        self.refusal: ErrorResponse | None = None
+    def __init__(self, head: RequestHead, channel: Channel, request_buffer_bytes: int) -> None:
+        super().__init__(head, channel.client, channel.observe, channel.now)
+        self.error: ErrorResponse | None = None
         self.body_complete = False
-        self._wire = wire
+        self._channel = channel
         self._hold_bytes = request_buffer_bytes
         # Not a list of pieces: a body may come two bytes at a time, and each piece would take 56.
         self._held = bytearray()
         self._paused = False
-        self._ready: Callable[[], None] | None = None
-        self._sink: BodySink | None = None
+        self._waits = False
+        self._streams = False
         self._chunked = False
-        self._stays_open = False
         self._unsent: list[bytes] = []
 
-    # The body, on its way in.
+    # The body, from the client.
 
     @property
     def wants_more(self) -> bool:
-        """Whether the body should be read on: not while as much is held as may be, nor while the back end is slow."""
-        return not self._paused and (self._sink is not None or len(self._held) < self._hold_bytes)
+        """True if the body should be read on: there is room, and the back end keeps up."""
+        return not self._paused and (self._streams or len(self._held) < self._hold_bytes)
+
+    @property
+    def held(self) -> int:
+        """The number of the body's octets that have arrived and have not been taken."""
+        return len(self._held)
 
     def receive(self, data: bytes) -> None:
-        """A piece of the body."""
+        """Take a piece of the body."""
         self.bytes_in += len(data)
-        if self._sink is not None:
-            self._sink.body_data(data)
+        if self._streams and self.consumer is not None:
+            self.consumer.body_data(data)
         else:
             self._held += data
 
     def receive_end(self) -> None:
-        """The body's end."""
+        """Take the body's end."""
         self.body_complete = True
-        if self._sink is not None:
-            self._sink.body_end()
+        if self._streams and self.consumer is not None:
+            self.consumer.body_end()
 
-    def accept(self, ready: Callable[[], None]) -> None:
-        """The head is welcome: ``ready`` is called once the body is complete, or large enough to be streamed."""
-        self._ready = ready
+    def accept(self) -> None:
+        """Call the consumer's ``request_ready`` once the body is complete, or has to be streamed."""
+        self._waits = True
         if self.head.expects_continue and not self.body_complete and not self._held:
-            self._wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._channel.send(_CONTINUE)
         self.check_ready()
 
     def check_ready(self) -> None:
-        """Called after each batch of events, not after each event: a fault in the same batch comes first."""
-        if self._ready is not None and (self.body_complete or len(self._held) >= self._hold_bytes):
-            ready, self._ready = self._ready, None
-            ready()
+        """Look after each batch of events, not after each event: an error in the batch comes first."""
+        if self._waits and (self.body_complete or len(self._held) >= self._hold_bytes):
+            self._waits = False
+            assert self.consumer is not None
+            self.consumer.request_ready()
 
-    @property
-    def held(self) -> int:
-        """How many bytes of the body have come and not been handed on."""
-        return len(self._held)
-
-    def stream_to(self, sink: BodySink) -> None:
-        """Hand on what is held, and whatever comes from now on."""
-        held, self._held = bytes(self._held), bytearray()
-        if held:
-            sink.body_data(held)
-        if self.body_complete:
-            sink.body_end()
-        else:
-            self._sink = sink
-            self._wire.body_moved()
+    def take_body(self) -> bytes:
+        """Return the octets that are held. What arrives from now on goes to the consumer."""
+        body, self._held = bytes(self._held), bytearray()
+        if not self.body_complete:
+            self._streams = True
+            self._channel.body_moved()
+        return body
 
     def pause_body(self) -> None:
-        """The sink has enough for now."""
+        """Read no more of the body: the back end is slower than the client."""
         self._paused = True
-        self._wire.body_moved()
+        self._channel.body_moved()
 
     def resume_body(self) -> None:
-        """The sink can take more."""
+        """Read the body on."""
         self._paused = False
-        self._wire.body_moved()
+        self._channel.body_moved()
 
-    # The answer, on its way out.
+    # The response, to the client.
 
-    def answer(self, refusal: ErrorResponse) -> None:
-        """The proxy's own answer, whole."""
-        self.code, self.detail = refusal.code, refusal.detail
-        body = refusal.body
-        # A client that sent what is refused is not listened to any more (L3); a back end's failure is not the client's.
+    def answer(self, error: ErrorResponse) -> None:
+        """Send an error response, whole."""
+        self.code, self.detail = error.code, error.detail
+        body = error.body
+        # Nothing more is read from a client that has sent what is rejected (L3); a failure of the
+        # back end is not the client's.
+        is_clients = error.status < 500
         self._write_head(
-            refusal.status, b"", refusal.pairs, Framing.LENGTH, len(body), refusal.status >= 500
+            error.status, b"", error.pairs, Framing.LENGTH, len(body), is_last=is_clients
         )
         if self.head.method != b"HEAD":
-            self._send(body)
+            self.write(body)
         self._finish(Outcome.REJECTED)
 
     def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
-        """The head of a back end's answer; ``pairs`` without framing; ``length`` -1 if unknown."""
+        """Begin a back end's response. ``pairs`` are without framing; ``length`` is -1 if unknown."""
         if body is Framing.NONE and length >= 0:
             body = Framing.LENGTH
         elif body in (Framing.CHUNKED, Framing.CLOSE):
             body = Framing.CHUNKED if self.head.version == "1.1" else Framing.CLOSE
         self._chunked = body is Framing.CHUNKED
-        self._write_head(status, reason, pairs, body, length, body is not Framing.CLOSE)
-        if self._wire.blocked and self.source is not None:
-            self.source.pause_response()
+        self._write_head(status, reason, pairs, body, length, is_last=body is Framing.CLOSE)
+        if self._channel.blocked and self.consumer is not None:
+            self.consumer.pause_response()
 
     def write(self, data: bytes) -> None:
-        """A piece of the answer's body, not empty: an empty chunk would be its end. It goes out with :meth:`flush`."""
-        self._send(write_chunk(data) if self._chunked else data, len(data))
+        """Add a piece of the body, not empty: an empty chunk would be its end. :meth:`flush` sends it."""
+        self.bytes_out += len(data)
+        self._unsent.append(write_chunk(data) if self._chunked else data)
 
     def finish(self) -> None:
-        """The answer's end."""
+        """End the response."""
         if self._chunked:
-            self._send(LAST_CHUNK, 0)
+            self._unsent.append(LAST_CHUNK)
         self._finish(Outcome.COMPLETED)
 
+    def flush(self) -> None:
+        """Send what has been written: a head and a short body are one TLS record, one packet."""
+        if self._unsent and not self.ended:
+            data, self._unsent = b"".join(self._unsent), []
+            self._channel.send(data)
+
     def abort(self, code: Code, detail: str) -> None:
-        """The answer cannot be completed: the client must see that, so the connection is cut."""
+        """Cut the connection: the response cannot be completed, and the client must notice that."""
         if not self.ended:
             self.lost(code, detail)
-            self._wire.cut()
+            self._channel.cut()
 
-    def fail(self, refusal: ErrorResponse) -> None:
-        """The body turned out unfit, or does not come: refuse the request if that can still be said, else cut it."""
+    def fail(self, error: ErrorResponse) -> None:
+        """Reject the request if no response has begun, else cut the connection."""
         if self.ended:
             return
-        self._leave_source()
+        self._leave_consumer()
         if self.begun:
-            self.abort(refusal.code, refusal.detail)
+            self.abort(error.code, error.detail)
         else:
-            self.answer(refusal)
+            self.answer(error)
 
-    def _leave_source(self) -> None:
-        self._sink = self._ready = None
-        super()._leave_source()
+    def _leave_consumer(self) -> None:
+        self._streams = self._waits = False
+        super()._leave_consumer()
 
     def _write_head(
-        self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int, stays_open: bool
+        self,
+        status: int,
+        reason: bytes,
+        pairs: Pairs,
+        body: Framing,
+        length: int,
+        *,
+        is_last: bool,
     ) -> None:
-        self._stays_open = (
-            stays_open
-            and self.body_complete
-            and self.head.keep_alive
-            and self._wire.may_stay_open()
-        )
-        ours = []
-        if b"date" not in [name.lower() for name, _ in pairs]:
-            ours.append((b"Date", date_value(int(time.time()))))
-        ours.append((REQUEST_ID, self.request_id))
-        if not self._stays_open:
-            ours.append((b"Connection", b"close"))
+        own = [(REQUEST_ID, self.request_id)]
+        if not self._channel.stays_open(self, is_last=is_last):
+            own.append((b"Connection", b"close"))
         elif self.head.version == "1.0":
-            ours.append((b"Connection", b"keep-alive"))
-        head = write_head(status_line(status, reason), [*pairs, *ours], body, length)
+            own.append((b"Connection", b"keep-alive"))
+        self._unsent.append(
+            write_response_head(status, reason, pairs, own, body, length, time.time)
+        )
         self.begun, self.status = True, status
-        self._send(head, 0)
-
-    def _send(self, data: bytes, counted: int | None = None) -> None:
-        self.bytes_out += len(data) if counted is None else counted
-        self._unsent.append(data)
-
-    def flush(self) -> None:
-        """Send what has been said so far: a head and a short body are one write, one TLS record, one packet."""
-        unsent, self._unsent = self._unsent, []
-        if unsent and not self.ended:
-            self._wire.send(b"".join(unsent))
 
     def _finish(self, outcome: Outcome) -> None:
         if self.ended:
             return
-        self.source = self._sink = self._ready = None
+        self.consumer = None
+        self._streams = self._waits = False
+        data, self._unsent = b"".join(self._unsent), []
         # Before it is recorded: to count and log a forged header takes longer, and the client must
         # not be able to measure that (L4). Medians were 910 us for the right name, 513 us for others.
-        self.flush()
+        self._channel.send_last(data)
         # Unless the connection was lost as this was sent; that has been recorded then.
         if not self.ended:
             # The connection reports a large response when the client has it.
             is_large = outcome is Outcome.COMPLETED and self.bytes_out > FIRST_FLIGHT
-            self.record(outcome, self._wire.confirm if is_large else None)
-            self._wire.answered(self._stays_open)
-
-
-class RequestHandler(Protocol):
-    """Whatever answers requests; ``observe`` is told of each exchange's end."""
-
-    observe: Observer
-
-    def serve(self, request: Request) -> None:
-        """Answer it, now or later, by its methods."""
+            self.record(outcome, self._channel.confirm if is_large else None)
+            self._channel.answered()

@@ -14,7 +14,6 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from x509proxy.downstream.base_request import BaseRequest
-from x509proxy.downstream.request import BodySink
 from x509proxy.exchange import Observer, Outcome
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.fields import Pairs
@@ -99,13 +98,14 @@ class SiteRequest(BaseRequest):
     def held(self) -> int:
         return self.bytes_in
 
-    def accept(self, ready: Callable[[], None]) -> None:
-        ready()
+    def accept(self) -> None:
+        assert self.consumer is not None
+        self.consumer.request_ready()
 
-    def stream_to(self, sink: BodySink) -> None:
+    def take_body(self) -> bytes:
         self._request.content.seek(0)
-        sink.body_data(self._request.content.read())
-        sink.body_end()
+        body: bytes = self._request.content.read()
+        return body
 
     def pause_body(self) -> None:
         """There is nothing to hold up."""
@@ -142,7 +142,7 @@ class SiteRequest(BaseRequest):
         if self.begun:
             self.abort(refusal.code, refusal.detail)
         elif not self.ended:
-            self._leave_source()
+            self._leave_consumer()
             self.answer(refusal)
 
     def abort(self, code: Code, detail: str) -> None:
@@ -155,12 +155,12 @@ class SiteRequest(BaseRequest):
     # Twisted calls.
 
     def pauseProducing(self) -> None:
-        if self.source is not None:
-            self.source.pause_response()
+        if self.consumer is not None:
+            self.consumer.pause_response()
 
     def resumeProducing(self) -> None:
-        if self.source is not None:
-            self.source.resume_response()
+        if self.consumer is not None:
+            self.consumer.resume_response()
 
     def stopProducing(self) -> None:
         """The client has gone; ``notifyFinish`` says so."""
@@ -195,7 +195,7 @@ class SiteRequest(BaseRequest):
 
     def _finish(self, outcome: Outcome) -> None:
         if not self.ended:
-            self.source = None
+            self.consumer = None
             self.record(outcome)
             if self._producing:
                 self._request.unregisterProducer()

@@ -1,4 +1,4 @@
-"""Certificate-bound access tokens (RFC 8705 section 3): found in a request, parsed, compared with the certificate.
+"""Certificate-bound access tokens (RFC 8705 section 3): found, parsed and compared.
 
 Facts
 -----
@@ -70,7 +70,7 @@ class Scheme(enum.Enum):
     DPOP = "dpop"
 
 
-# A look into an enumeration takes four times as long as one at a name of this module's (Python 3.11).
+# An attribute of an enumeration takes four times as long as a module's name (Python 3.11).
 _BEARER, _DPOP = Scheme
 _BOUND, _WHEN_BOUND = TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND
 
@@ -85,10 +85,14 @@ class PresentedToken:
 
 @attrs.frozen
 class Jws:
-    """A JWS in compact serialization (RFC 7515 section 7.1), parsed and not verified."""
+    """A JWS in compact serialization (RFC 7515 section 7.1), parsed and not verified.
+
+    ``claims_json``: the octets that ``claims`` were parsed from.
+    """
 
     header: _Object = attrs.field(repr=False)
     claims: _Object = attrs.field(repr=False)
+    claims_json: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -151,7 +155,7 @@ def read_credentials(value: bytes, max_bytes: int) -> PresentedToken | None:
 
 
 def _has_token(query: bytes) -> bool:
-    """Look for the parameter under every name that a server takes for it: PHP reads ``.`` as ``_``."""
+    """Look for the parameter under each name of it: PHP reads ``.`` as ``_``."""
     if b"%" not in query and b"token" not in query.lower():
         return False
     names = [part.partition(b"=")[0] for part in _PARAMETER_END.split(query)]
@@ -175,9 +179,10 @@ def parse_jws(token: bytes) -> Jws | None:
     if len(segments) != _JWS_SEGMENTS:
         raise _malformed(f"access token of {len(segments)} segments")
     _check_header(header)
-    claims = _parse_object(segments[1], "claims")
+    claims_json = _decode(segments[1], "claims")
+    claims = parse_object(claims_json, "access token's claims")
     _decode(segments[2], "signature")
-    return Jws(header, claims)
+    return Jws(header, claims, claims_json)
 
 
 def _begins_object(segment: bytes) -> bool:
@@ -207,7 +212,7 @@ def _check_header(header: _Object) -> None:
 
 
 def _decode(segment: bytes, part: str) -> bytes:
-    """Decode base64url in its only spelling: no padding, no other octets, no stray bits at the end."""
+    """Decode base64url in its only spelling: no padding, other octets or stray bits."""
     if not _BASE64URL.fullmatch(segment) or len(segment) % 4 == 1:
         raise _malformed(f"access token's {part} is no base64url")
     decoded = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
@@ -226,17 +231,14 @@ def parse_object(data: bytes, part: str = "response") -> _Object:
     :raises HttpError: 400, it is none.
     """
     try:
-        found = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-            parse_int=_integer,
-        )
+        text = data.decode("utf-8")
+        found = _DECODER.decode(text)
     except (ValueError, RecursionError):
         raise _malformed(f"{part} is not strict JSON") from None
     if not isinstance(found, dict):
         raise _malformed(f"{part} is no JSON object")
-    if _depth(found) > _MAX_DEPTH:
+    # Counting takes 0.2 us and walking 6 us; claims are flat (python -m bench --tokens).
+    if text.count("{") + text.count("[") > _MAX_DEPTH and _depth(found) > _MAX_DEPTH:
         raise _malformed(f"{part} is nested too deeply")
     return found
 
@@ -256,6 +258,12 @@ def _integer(text: str) -> int:
     if len(text) > _MAX_INTEGER_DIGITS:
         raise ValueError("a number of too many digits")
     return int(text)
+
+
+# Made once: json.loads makes one for each call with hooks, which takes 4 us.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer
+)
 
 
 def _depth(value: object) -> int:

@@ -25,6 +25,7 @@ _ACCEPTED = {
     Trust.EITHER: (Verdict.SELF_SIGNED, Verdict.TRUSTED),
 }
 _ENFORCE = Validity.ENFORCE
+_RSA = KeyType.RSA.value
 _ALL_TYPES = [key_type.value for key_type in KeyType]
 _WANTED = {
     Trust.SELF_SIGNED: "The client certificate must be self-signed",
@@ -147,7 +148,7 @@ def _check_key(certificate: ClientCertificate, settings: PolicySettings) -> None
     )
     if kind not in allowed:
         wanted = f"must have a key of type {' or '.join(allowed)}"
-    elif kind == KeyType.RSA.value and int(size) < settings.minimum_rsa_bits:
+    elif kind == _RSA and int(size) < settings.minimum_rsa_bits:
         wanted = f"must have an RSA key of {settings.minimum_rsa_bits} bits or more"
     else:
         return

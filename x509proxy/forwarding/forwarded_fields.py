@@ -1,51 +1,71 @@
-"""The fields of a request that go to the back end: sanitized, admitted and written."""
+"""The proxy's decision about one request: an error response, or the fields that go to a back end.
+
+It is a pure function of the head, the client and the configuration. Nothing of a request reaches a
+back end unless :func:`decide` has returned without an error (invariant L3).
+"""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import attrs
 
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.forwarding.certificate_policy import admit
-from x509proxy.forwarding.client import Client
+from x509proxy.forwarding.client import Client, Hop
 from x509proxy.forwarding.header_rules import HeaderRules, identity
 from x509proxy.forwarding.path_rules import requirement_for, token_requirement_for
-from x509proxy.forwarding.sanitizer import forward_request
-from x509proxy.http1.fields import Pairs, write_fields
+from x509proxy.forwarding.sanitizer import forwarded, sanitize_request
+from x509proxy.http1.errors import ErrorResponse, HttpError
+from x509proxy.http1.fields import write_fields
 from x509proxy.http1.messages import RequestHead
 from x509proxy.settings import PolicySettings, TokenRequirement
 
-__all__ = ["Forwarded", "forward"]
+__all__ = ["Decision", "decide"]
 
 
-@attrs.frozen
-class Forwarded:
-    """The part of a request that goes to the back end.
+@attrs.frozen(slots=False)
+class Decision:
+    """The decision about one request.
 
-    ``certificate``: the one that the fields are about; ``token``: the request's need of an access
-    token; ``fields``: those of the head, written, without framing.
+    ``forged``: how many fields were removed that pretended to be the certificate header;
+    ``error``: the response, or ``None`` for a request that may go to a back end; ``certificate``:
+    the one that ``fields`` are about; ``token``: the request's need of an access token; ``fields``:
+    those of the head, written, without framing.
     """
 
-    certificate: ClientCertificate | None
-    token: TokenRequirement
-    fields: bytes
+    forged: int
+    error: ErrorResponse | None = None
+    certificate: ClientCertificate | None = None
+    token: TokenRequirement = TokenRequirement.IGNORED
+    fields: bytes = attrs.field(default=b"", repr=False)
 
 
-def forward(
-    cleaned: Pairs,
-    head: RequestHead,
-    client: Client,
-    rules: HeaderRules,
-    policy: PolicySettings,
-    now: float,
-) -> Forwarded:
-    """Judge the certificate, and write the fields that go to the back end.
+def decide(
+    head: RequestHead, client: Client, rules: HeaderRules, policy: PolicySettings, now: float
+) -> Decision:
+    """Sanitize a request, judge its certificate, and write the fields that go to the back end.
 
-    ``cleaned``: what passes of the client's own; ``now``: seconds since the epoch.
-
-    :raises HttpError: the response to the request; not one byte goes to the back end.
+    The client's fields come first, then the proxy's own. ``now``: seconds since the epoch.
     """
-    admitted = admit(client.certificate, requirement_for(head, policy, client.asked), policy, now)
-    token = token_requirement_for(head, policy)
-    own = identity(admitted, rules)
-    fields = write_fields(forward_request(cleaned, head.host, client.hop, own))
-    return Forwarded(admitted, token, fields)
+    forged = 0
+    try:
+        pairs, forged = sanitize_request(head, rules)
+        need = requirement_for(head, policy, client.asked)
+        certificate = admit(client.certificate, need, policy, now)
+        token = token_requirement_for(head, policy)
+        own = _hop_fields(head.host, client.hop) + _certificate_fields(certificate, rules)
+        return Decision(forged, None, certificate, token, write_fields(pairs) + own)
+    except HttpError as rejected:
+        return Decision(forged, rejected.response)
+
+
+# A connection sends many requests to one host, with one certificate.
+@lru_cache(maxsize=256)
+def _hop_fields(host: bytes, hop: Hop) -> bytes:
+    return write_fields([*forwarded(host, hop)])
+
+
+@lru_cache(maxsize=1024)
+def _certificate_fields(certificate: ClientCertificate | None, rules: HeaderRules) -> bytes:
+    return write_fields(identity(certificate, rules))

@@ -21,7 +21,7 @@ from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.settings import DiscoverySettings
 
-__all__ = ["ResponseSink", "Rewriting", "answer_sink"]
+__all__ = ["ResponseSink", "Rewriting", "response_sink"]
 
 _METHODS = (b"GET", b"HEAD")
 
@@ -40,7 +40,7 @@ class _Asking(ResponseSink, Protocol):
     head: RequestHead
 
 
-def answer_sink(request: _Asking, settings: DiscoverySettings) -> ResponseSink:
+def response_sink(request: _Asking, settings: DiscoverySettings) -> ResponseSink:
     """Where the answer to ``request`` has to go: to itself, or, if it asks for metadata, through a :class:`Rewriting`.
 
     Then its head is changed, so that the whole document is asked for.

@@ -1,21 +1,26 @@
-"""Fields that pass between a client and the back end: the rules and their order, pairs in, pairs out.
+"""The header fields that pass between a client and a back end: pairs in, pairs out.
 
 Facts
 -----
-* RFC 9110 section 7.6.1: a proxy removes ``Connection`` and every field it names. Ours is added *after* that, so that
-  ``Connection: <our header>`` cannot remove it (it does in Apache httpd, CVE-2022-31813; Traefik's ``X-Forwarded-*``,
-  CVE-2024-45410).
-* Names are compared folded: lower case, everything but letters and digits as ``-``, since CGI, WSGI and servlet glue folds
-  them so. Odd names have been dropped before (:mod:`x509proxy.http1.messages`); the fold makes this module right without that.
-* RFC 9440 section 4: failing to remove a field "does not fail safe", since everything keeps working. So the fields that any
-  product sends for a client certificate never pass (:mod:`x509proxy.forwarding.known_claims`), whatever the preset.
-* The hop before this proxy is the client. A field in which a hop reports an address, a URL or a user is the client's invention.
-* A back end may repeat the secret name (``Vary``, ``Access-Control-Allow-Headers``, an echo): it is taken out of its answers.
-  Were it only taken out of ``Vary``, one client's answer would be everybody's in a cache.
+* RFC 9110 section 7.6.1: a proxy removes ``Connection`` and every field that it names. The proxy's
+  own fields are added afterwards, so that ``Connection: <secret name>`` cannot remove them (it does
+  in Apache httpd, CVE-2022-31813; in Traefik's ``X-Forwarded-*``, CVE-2024-45410).
+* Names are compared folded: lower case, and ``-`` for all but letters and digits. CGI, WSGI and
+  servlet containers fold them so. Invalid names have been dropped before
+  (:mod:`x509proxy.http1.messages`); this module is right without that.
+* RFC 9440 section 4: failing to remove a field "does not fail safe", since everything keeps
+  working. So the fields that any product sends for a client certificate never pass
+  (:mod:`x509proxy.forwarding.known_claims`), whatever the preset.
+* The hop before this proxy is the client. A field in which a hop reports an address, a URL or a
+  user is the client's invention.
+* A back end may repeat the secret name (``Vary``, ``Access-Control-Allow-Headers``, an echo). It is
+  removed from every response. Removed from ``Vary`` alone, one client's response would be
+  everybody's in a cache, so there it becomes ``*``.
 """
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -32,16 +37,10 @@ from x509proxy.http1.errors import bad_request
 from x509proxy.http1.fields import Pairs, alphanumerics, fold
 from x509proxy.http1.messages import RequestHead, ResponseHead
 
-__all__ = [
-    "forward_reason",
-    "forward_request",
-    "forward_response",
-    "sanitize_request",
-    "sanitize_response",
-]
+__all__ = ["forwarded", "sanitize_request", "sanitize_response"]
 
-# RFC 9110 section 7.6.1 and what goes with it; framing is written anew, Expect is answered by the channel, and an upgrade
-# (h2c smuggling) is never asked for.
+# RFC 9110 section 7.6.1, and fields that concern one connection alike: framing is written anew, the
+# channel responds to Expect, and an upgrade (h2c smuggling) is never asked for.
 _HOP_BY_HOP = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate",
@@ -93,78 +92,86 @@ _NOT_ANSWERED = _HOP_BY_HOP | {
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
+class _Kind(enum.Enum):
+    """The treatment of a field, which its name decides."""
+
+    END_TO_END = "end-to-end"
+    HOST = "host"
+    CONNECTION = "connection"
+    HOP_BY_HOP = "hop-by-hop"
+    CLAIM = "claim"
+    FORGED = "forged"
+    VARY = "vary"
+
+
+# Module names: a look into an enumeration takes four times as long (Python 3.11).
+_END_TO_END, _HOST, _CONNECTION, _HOP, _CLAIM, _FORGED, _VARY = _Kind
+
+
 def sanitize_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]:
     """Return the client's fields that pass, ``Host`` first, and how many forged ones were removed.
 
     :raises HttpError: 400, the ``Connection`` field names one that frames or routes the message.
     """
-    kept, forged = drop_claims(head.pairs, rules)
-    pairs = (
-        (b"Host", head.host),
-        *(pair for pair in drop_hop_by_hop(kept) if pair[0].lower() != b"host"),
-    )
-    return pairs, forged
-
-
-def forward_request(cleaned: Pairs, host: bytes, hop: Hop, own: Pairs) -> Pairs:
-    """The fields that go to the back end, without framing: what passes of the client's, whence it came, and our ``own`` last."""
-    return [*cleaned, *forwarded(host, hop), *own]
-
-
-def drop_hop_by_hop(pairs: Pairs) -> Pairs:
-    """Without the fields that concern one connection, and those that ``Connection`` says do."""
-    named = _named_by_connection(pairs)
-    if named & _NOT_TO_BE_NAMED:
-        raise bad_request("connection field names one that frames or routes the message")
-    gone = _HOP_BY_HOP | named if named else _HOP_BY_HOP
-    return [pair for pair in pairs if fold(pair[0]) not in gone]
-
-
-def _named_by_connection(pairs: Pairs) -> set[bytes]:
-    values = [value for name, value in pairs if name.lower() == b"connection"]
-    return (
-        {fold(token.strip(b" \t")) for value in values for token in value.split(b",")}
-        if values
-        else set()
-    )
-
-
-def drop_claims(pairs: Pairs, rules: HeaderRules) -> tuple[Pairs, int]:
-    """Without the fields by which a client could pretend to be another, or to come from elsewhere; and how many were ours."""
-    kept = []
+    kept = [(b"Host", head.host)]
     forged = 0
-    for pair in pairs:
-        if fold(pair[0]) in rules.folds:
-            forged += 1
-        elif not _is_claim(pair[0]):
+    has_connection = False
+    for pair in head.pairs:
+        kind = _request_kind(pair[0], rules.folds)
+        if kind is _END_TO_END:
             kept.append(pair)
+        elif kind is _FORGED:
+            forged += 1
+        elif kind is _CONNECTION:
+            has_connection = True
+    if has_connection:
+        named = _named_by_connection(head.pairs)
+        if named & _NOT_TO_BE_NAMED:
+            raise bad_request("connection field names one that frames or routes the message")
+        kept[1:] = [pair for pair in kept[1:] if fold(pair[0]) not in named]
     return kept, forged
 
 
-@lru_cache(maxsize=256)
+# The names in use fit in; each costs a few microseconds otherwise.
+@lru_cache(maxsize=512)
+def _request_kind(name: bytes, own: frozenset[bytes]) -> _Kind:
+    """Return the kind of a client's field; ``own``: the folded names that the proxy itself sends."""
+    folded = fold(name)
+    if folded in own:
+        return _FORGED
+    if _is_claim(name):
+        return _CLAIM
+    if folded == b"connection":
+        return _CONNECTION
+    if folded in _HOP_BY_HOP:
+        return _HOP
+    return _HOST if folded == b"host" else _END_TO_END
+
+
+def _named_by_connection(pairs: Pairs) -> set[bytes]:
+    """Return the folded names that ``Connection`` lists."""
+    values = [value for name, value in pairs if name.lower() == b"connection"]
+    return {fold(token.strip(b" \t")) for value in values for token in value.split(b",")}
+
+
 def _is_claim(name: bytes) -> bool:
-    said = alphanumerics(name)
+    letters = alphanumerics(name)
     return bool(
-        said in _CLAIMS
-        or said.startswith(_CLAIM_BEGINNINGS)
-        or said.endswith(_CLAIM_ENDINGS)
-        or _CLAIM_WORDS.search(said)
+        letters in _CLAIMS
+        or letters.startswith(_CLAIM_BEGINNINGS)
+        or letters.endswith(_CLAIM_ENDINGS)
+        or _CLAIM_WORDS.search(letters)
         or _CLAIM_PATTERN.match(fold(name))
     )
 
 
-@lru_cache(maxsize=256)
-def forwarded(host: bytes, hop: Hop) -> Pairs:
-    """``X-Forwarded-*`` as the servers read it, and ``Forwarded`` (RFC 7239): ours alone."""
-    return tuple(_forwarded(host, hop))
-
-
-def _forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
+def forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
+    """Yield ``X-Forwarded-*`` as servers read it, and ``Forwarded`` (RFC 7239): the proxy's alone."""
     peer, scheme = hop.peer.encode("ascii", "replace"), hop.scheme.encode("ascii")
     yield b"X-Forwarded-For", peer
     yield b"X-Forwarded-Proto", scheme
     yield b"X-Forwarded-Port", b"%d" % hop.port
-    # RFC 7239 section 6: an IPv6 address is bracketed and quoted; section 4: a host with a colon is quoted.
+    # RFC 7239 section 6: an IPv6 address is bracketed and quoted; section 4: so is a host with a colon.
     node = b'"[%b]"' % peer if b":" in peer else peer
     if not host:
         yield b"Forwarded", b"for=%b;proto=%b" % (node, scheme)
@@ -174,31 +181,47 @@ def _forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
 
 
 def sanitize_response(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Pairs]:
-    """Return the reason phrase and the fields that go to the client."""
-    return forward_reason(head.reason, rules), forward_response(head.pairs, rules)
+    """Return the reason phrase and the fields that go to the client, without framing.
 
-
-def forward_reason(reason: bytes, rules: HeaderRules) -> bytes:
-    """Return the reason phrase, or none if it contains the secret name."""
-    return b"" if contains_secret(reason, rules) else reason
-
-
-def forward_response(pairs: Pairs, rules: HeaderRules) -> Pairs:
-    """The fields that go to the client, without framing, and without a trace of the secret name."""
-    named = _named_by_connection(pairs)
-    gone = _NOT_ANSWERED | named if named else _NOT_ANSWERED
-    kept = [_varied(pair, rules) for pair in pairs if fold(pair[0]) not in gone]
+    Neither contains the secret name.
+    """
+    kept = []
+    has_connection = False
+    for pair in head.pairs:
+        kind = _response_kind(pair[0])
+        if kind is _END_TO_END:
+            kept.append(pair)
+        elif kind is _VARY:
+            kept.append(_varied(pair, rules))
+        elif kind is _CONNECTION:
+            has_connection = True
+    if has_connection:
+        named = _named_by_connection(head.pairs)
+        kept = [pair for pair in kept if fold(pair[0]) not in named]
     # All at once first, since nearly always there is nothing to find.
-    if not contains_secret(b" ".join([part for pair in kept for part in pair]), rules):
-        return kept
-    return list(_without_secrets(kept, rules))
+    text = b" ".join([head.reason, *[part for pair in kept for part in pair]])
+    if not contains_secret(text, rules):
+        return head.reason, kept
+    reason = b"" if contains_secret(head.reason, rules) else head.reason
+    return reason, list(_without_secrets(kept, rules))
+
+
+@lru_cache(maxsize=512)
+def _response_kind(name: bytes) -> _Kind:
+    folded = fold(name)
+    if folded == b"connection":
+        return _CONNECTION
+    if folded in _NOT_ANSWERED:
+        return _HOP
+    return _VARY if folded == b"vary" else _END_TO_END
 
 
 def _varied(pair: tuple[bytes, bytes], rules: HeaderRules) -> tuple[bytes, bytes]:
-    """Return the field with ``*`` for the certificate's headers, which stand in no client's request (RFC 9110 section 12.5.5)."""
+    """Return ``Vary`` with ``*`` for the headers that the proxy adds.
+
+    No client's request has them, so a cache cannot compare them (RFC 9110 section 12.5.5).
+    """
     name, value = pair
-    if name.lower() != b"vary":
-        return pair
     members = [
         b"*" if fold(part) in rules.folds or contains_secret(part, rules) else part
         for part in map(bytes.strip, value.split(b","))
@@ -214,7 +237,7 @@ def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, 
         if not contains_secret(name + b" " + value, rules):
             yield name, value
         elif not contains_secret(name, rules):
-            # A list (Access-Control-Allow-Headers …) loses the one member; what is left empty goes whole.
+            # A list (Access-Control-Allow-Headers …) loses the one member; an empty one goes whole.
             rest = b", ".join(
                 part.strip() for part in value.split(b",") if not contains_secret(part, rules)
             )

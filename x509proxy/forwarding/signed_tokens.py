@@ -65,13 +65,14 @@ def require_joserfc(level: str) -> None:
         import joserfc  # noqa: F401
     except ImportError:
         raise SettingsError(
-            f"tokens.level: found {level} without joserfc, expected it: pip install 'x509proxy[jwt]'"
+            f"tokens.level: found {level} without joserfc, expected it: "
+            "pip install 'x509proxy[jwt]'"
         ) from None
 
 
 @attrs.frozen
 class SigningKey:
-    """One public key of an issuer. ``algorithm``: the only one that it is for, if the set names it."""
+    """One public key of an issuer. ``algorithm``: the only one that it is for, if named."""
 
     kid: str | None
     kind: tuple[str, str]

@@ -41,9 +41,9 @@ BINDING_NAMES = _CHALLENGES | _BINDING_FIELDS
 """The names, in lower case, of all fields that :func:`announces_binding` reads."""
 
 
-def binds_connection(credentials: bytes | None) -> bool:
+def binds_connection(credentials: bytes) -> bool:
     """Decide whether the value of an ``Authorization`` field may authenticate its connection."""
-    return credentials is not None and credentials.split(b" ", 1)[0].lower() not in _PER_REQUEST
+    return credentials.split(b" ", 1)[0].lower() not in _PER_REQUEST
 
 
 def announces_binding(pairs: Pairs) -> bool:

@@ -71,6 +71,12 @@ class Code(enum.Enum):
         "tokens.max-token-bytes",
         bearer="invalid_request",
     )
+    TOKEN_CLAIMS_TOO_LARGE = _Facts(
+        400,
+        "The claims of the access token are larger than their header to the back end may be.",
+        "headers.max-value-bytes",
+        bearer="invalid_request",
+    )
     TOKEN_MISSING = _Facts(
         401, "The request needs an access token, and has none.", bearer="invalid_token"
     )

@@ -33,10 +33,9 @@ from x509proxy.http1.fields import Framing, Pairs
 from x509proxy.http1.grammar import REQUEST_TEXT_OCTETS
 from x509proxy.http1.request_target import (
     check_method,
-    is_authority,
     loggable,
+    read_authority,
     read_target,
-    without_empty_port,
 )
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import ClientSettings, InvalidNames
@@ -77,6 +76,7 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _NONE: Final = Framing.NONE
 _LENGTH_KNOWN: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
+_CLOSE: Final = Framing.CLOSE
 
 
 class EndOfMessage(enum.Enum):
@@ -88,7 +88,8 @@ class EndOfMessage(enum.Enum):
 END: Final = EndOfMessage.END
 
 
-@attrs.frozen
+# Without slots its construction takes half as long: 1.0 us against 1.8 us.
+@attrs.frozen(slots=False)
 class RequestHead:
     """The head of one request.
 
@@ -133,7 +134,7 @@ def refused_head(line: bytes, limit: int) -> RequestHead:
     return RequestHead(*loggable(line, limit), (), b"", Framing.NONE, keep_alive=False)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class ResponseHead:
     """The head of one response.
 
@@ -180,15 +181,19 @@ def request_head(
         detail = f"{len(pairs)} header fields"
         raise HttpError(ErrorResponse(Code.HEAD_TOO_LARGE, detail, "Too many header fields"))
     kept, fields = _index(pairs, settings.invalid_header_names)
-    host = _read_host(fields.get(b"host"), version)
-    origin, host = read_target(method, target, host)
+    origin, host = read_target(method, target, _read_host(fields, version))
     if settings.allowed_hosts:
         _check_allowed(host, settings.allowed_hosts)
     body, length = _request_framing(method, version, fields, settings.max_body_bytes)
-    upgrades = _asks_for_upgrade(fields)
-    if upgrades and body is not _NONE:
-        # llhttp, and so Node.js, takes what follows the head for the other protocol.
-        raise bad_request("upgrade of a request with a body")
+    keep_alive = version == "1.1"
+    if b"connection" in fields:
+        options = _options(fields[b"connection"])
+        # RFC 9110 section 7.8: Upgrade counts only if Connection names it.
+        upgrades = b"upgrade" in options and b"upgrade" in fields
+        if upgrades and body is not _NONE:
+            # llhttp, and so Node.js, takes what follows the head for the other protocol.
+            raise bad_request("upgrade of a request with a body")
+        keep_alive = _keeps_alive(version, options) and not upgrades
     return RequestHead(
         method,
         origin,
@@ -197,10 +202,10 @@ def request_head(
         host,
         body,
         length,
-        _expects_continue(fields.get(b"expect"), version),
+        b"expect" in fields and _expects_continue(fields[b"expect"], version),
         len(pairs) - len(kept),
-        _keeps_alive(version, fields) and not upgrades,
-        binds_connection(fields.get(b"authorization")),
+        keep_alive,
+        b"authorization" in fields and binds_connection(fields[b"authorization"]),
     )
 
 
@@ -228,14 +233,15 @@ def _join_connection(pairs: Pairs, fields: dict[bytes, bytes]) -> None:
     )
 
 
-def _read_host(host: bytes | None, version: str) -> bytes:
-    if host is None:
+def _read_host(fields: dict[bytes, bytes], version: str) -> bytes:
+    if b"host" not in fields:
         if version == "1.0":
             return b""
         raise bad_request("no host field")
-    if not is_authority(host):
+    host = read_authority(fields[b"host"])
+    if host is None:
         raise bad_request("malformed host field")
-    return without_empty_port(host)
+    return host
 
 
 def host_name(host: bytes) -> str:
@@ -261,18 +267,18 @@ def _request_framing(
     method: bytes, version: str, fields: dict[bytes, bytes], limit: int
 ) -> tuple[Framing, int]:
     """RFC 9112 section 6.3, without the parts that recover from faulty framing."""
-    coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
-    if coding is None and length is None:
-        return _NONE, 0
-    if coding is not None:
-        if length is not None or version == "1.0" or coding.lower() != b"chunked":
+    if b"transfer-encoding" in fields:
+        is_chunked = fields[b"transfer-encoding"].lower() == b"chunked"
+        if b"content-length" in fields or version == "1.0" or not is_chunked:
             raise bad_request("transfer-encoding other than chunked alone, or in HTTP/1.0")
         body, size = _CHUNKED, 0
-    else:
-        size = _read_length(length or b"")
+    elif b"content-length" in fields:
+        size = _read_length(fields[b"content-length"])
         if size < 0:
             raise bad_request("malformed content-length")
         body = _LENGTH_KNOWN if size else _NONE
+    else:
+        return _NONE, 0
     if body is not _NONE and method not in METHODS_WITH_BODY:
         raise bad_request(f"body on {method.decode('ascii')}")
     if size > limit:
@@ -290,31 +296,23 @@ def body_too_large(detail: str, limit: int) -> HttpError:
     return HttpError(ErrorResponse(Code.BODY_TOO_LARGE, detail, f"The body may have {limit} bytes"))
 
 
-def _expects_continue(expect: bytes | None, version: str) -> bool:
+def _expects_continue(expect: bytes, version: str) -> bool:
     """RFC 9110 section 10.1.1: 100-continue is the only expectation, and HTTP/1.0 has none."""
-    if expect is None or version == "1.0":
+    if version == "1.0":
         return False
     if expect.lower() != b"100-continue":
         raise HttpError(ErrorResponse(Code.EXPECTATION_FAILED, "unknown expectation"))
     return True
 
 
-def _options(fields: dict[bytes, bytes]) -> list[bytes]:
-    """The options of ``Connection``, in lower case (RFC 9110 section 7.6.1)."""
-    return [option.strip(b" \t") for option in fields[b"connection"].lower().split(b",")]
+def _options(value: bytes) -> list[bytes]:
+    """Return the options of ``Connection``, in lower case (RFC 9110 section 7.6.1)."""
+    return [option.strip(b" \t") for option in value.lower().split(b",")]
 
 
-def _keeps_alive(version: str, fields: dict[bytes, bytes]) -> bool:
+def _keeps_alive(version: str, options: list[bytes]) -> bool:
     """RFC 9112 section 9.3."""
-    if b"connection" not in fields:
-        return version == "1.1"
-    options = _options(fields)
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
-
-
-def _asks_for_upgrade(fields: dict[bytes, bytes]) -> bool:
-    """RFC 9110 section 7.8: ``Upgrade`` counts only if ``Connection`` names it."""
-    return b"upgrade" in fields and b"connection" in fields and b"upgrade" in _options(fields)
 
 
 def response_head(
@@ -327,31 +325,25 @@ def response_head(
     if len(pairs) > max_fields:
         raise response_too_large("too many header fields")
     fields = _index_response(pairs)
-    coding = fields.get(b"transfer-encoding")
-    if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
-        raise invalid_response("transfer-encoding other than chunked, or in HTTP/1.0")
-    length = _response_length(fields)
+    body, length = _CLOSE, -1
+    if b"content-length" in fields:
+        body, length = _LENGTH_KNOWN, _response_length(fields[b"content-length"])
+    elif b"transfer-encoding" in fields:
+        if version == "1.0" or fields[b"transfer-encoding"].lower() != b"chunked":
+            raise invalid_response("transfer-encoding other than chunked, or in HTTP/1.0")
+        body = _CHUNKED
     if method == b"HEAD" or status in (204, 304):
         body, length = _NONE, -1 if status == 204 else length
-    elif coding is not None:
-        body = _CHUNKED
-    else:
-        body = Framing.CLOSE if length < 0 else _LENGTH_KNOWN
     keep_alive = (
-        _keeps_alive(version, fields)
-        and _ends_for_sure(status, method)
+        _connection_stays(version, fields)
+        # Some servers send a body where none may be. It comes a little later, and would be the
+        # response to another client's request.
+        and method != b"HEAD"
+        and status not in _WITHOUT_CONTENT
         and (BINDING_NAMES.isdisjoint(fields) or not announces_binding(pairs))
     )
     printable = b"" if reason.translate(None, REQUEST_TEXT_OCTETS) else reason
     return ResponseHead(status, printable, pairs, body, length, keep_alive)
-
-
-def _ends_for_sure(status: int, method: bytes) -> bool:
-    """Decide whether a response ends where it says; some servers send a body that may not be.
-
-    It comes a little later, and would be the response to another client's request.
-    """
-    return method != b"HEAD" and status not in _WITHOUT_CONTENT
 
 
 def _index_response(pairs: Pairs) -> dict[bytes, bytes]:
@@ -367,10 +359,13 @@ def _index_response(pairs: Pairs) -> dict[bytes, bytes]:
     return fields
 
 
-def _response_length(fields: dict[bytes, bytes]) -> int:
-    value = fields.get(b"content-length")
-    if value is None:
-        return -1
+def _connection_stays(version: str, fields: dict[bytes, bytes]) -> bool:
+    if b"connection" not in fields:
+        return version == "1.1"
+    return _keeps_alive(version, _options(fields[b"connection"]))
+
+
+def _response_length(value: bytes) -> int:
     length = _read_length(value)
     if length < 0:
         raise invalid_response("malformed content-length")
@@ -385,9 +380,9 @@ def check_interim(status: int, version: str, pairs: Pairs) -> None:
     fields = _index_response(pairs)
     if status == 101:
         raise invalid_response("status 101")
-    if b"transfer-encoding" in fields or _response_length(fields) > 0:
+    if b"transfer-encoding" in fields or _response_length(fields.get(b"content-length", b"0")):
         raise invalid_response("interim response with a body")
-    if not _keeps_alive(version, fields):
+    if not _connection_stays(version, fields):
         raise invalid_response("interim response that ends the connection")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+from binascii import hexlify
 
 from x509proxy.http1.fields import Pairs
 
@@ -26,7 +27,7 @@ _GIVEN = re.compile(rb"[A-Za-z0-9-]{1,64}")
 
 def new_request_id() -> bytes:
     """Make 32 hexadecimal digits, never the same and not to be guessed."""
-    return os.urandom(16).hex().encode("ascii")
+    return hexlify(os.urandom(16))
 
 
 def given_request_id(pairs: Pairs) -> bytes | None:

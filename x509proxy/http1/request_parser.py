@@ -113,7 +113,9 @@ class RequestParser:
         data = self._part + data
         if data.startswith(b"\r\n"):
             data, new = _EMPTY_LINES.sub(b"", data, count=1), 0
-        end = data.find(b"\r\n\r\n", max(new - 3, 0), self._settings.max_head_bytes) + 4
+        # The empty line may have begun in the last piece.
+        start = new - 3 if new > 3 else 0
+        end = data.find(b"\r\n\r\n", start, self._settings.max_head_bytes) + 4
         if end < 4:
             self._keep(data, new)
             return
@@ -138,7 +140,8 @@ class RequestParser:
             self._check_line(data[: data.index(b"\r\n")])
             raise bad_request("malformed header field")
         method, target, version, block = match.groups()
-        if _has_line_above(self._settings.max_line_bytes, block):
+        limit = self._settings.max_line_bytes
+        if len(block) > limit and _has_line_above(limit, block):
             self._check_line(data[: data.index(b"\r\n")])
             raise _too_large("header line too long")
         return request_head(method, target, _VERSIONS[version], split_fields(block), self._settings)

@@ -19,7 +19,7 @@ from x509proxy.http1.errors import Code, ErrorResponse, HttpError, bad_request
 from x509proxy.http1.grammar import REQUEST
 from x509proxy.http1.path_readings import lenient_names
 
-__all__ = ["check_method", "is_authority", "loggable", "read_target", "without_empty_port"]
+__all__ = ["check_method", "loggable", "read_authority", "read_target"]
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 _NEVER = frozenset({b"TRACE", b"CONNECT"})
@@ -76,14 +76,14 @@ def loggable(line: bytes, limit: int) -> tuple[bytes, bytes, str]:
     return method, target, f"1.{version.decode('ascii')}"
 
 
-def is_authority(text: bytes) -> bool:
-    """Return whether the text is a host name or a URL's address, with a port, an empty one, or none."""
-    return _HOST.fullmatch(text) is not None
+def read_authority(text: bytes) -> bytes | None:
+    """Return a host, or an address as URLs have it, with its port if it has one; ``None`` if malformed.
 
-
-def without_empty_port(authority: bytes) -> bytes:
-    """``host:`` means what ``host`` means (RFC 3986 section 6.2.3), and not every server that is told of it can read it."""
-    return authority.removesuffix(b":")
+    ``host:`` means the same as ``host`` (RFC 3986 section 6.2.3), but not every server can read it.
+    """
+    if _HOST.fullmatch(text) is None:
+        return None
+    return text[:-1] if text.endswith(b":") else text
 
 
 def read_target(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
@@ -91,6 +91,9 @@ def read_target(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes
 
     :raises HttpError: with 400.
     """
+    if _ORIGIN.fullmatch(target) and b".." not in target and b"%" not in target:
+        # Nearly all targets; the general case, below, returns them alike.
+        return target, host
     origin, host = _in_origin_form(method, target, host)
     if _strays(origin):
         raise bad_request("a path that leaves the root, or can be read in several ways")
@@ -103,9 +106,10 @@ def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
     if target == b"*" and method == b"OPTIONS":
         return target, host
     absolute = _ABSOLUTE.fullmatch(target)
-    if not absolute or not is_authority(absolute[1]):
+    authority = read_authority(absolute[1]) if absolute else None
+    if absolute is None or authority is None:
         raise bad_request("malformed request target")
-    authority, rest = without_empty_port(absolute[1]), absolute[2] or b""
+    rest = absolute[2] or b""
     if host and authority.lower() != host.lower():
         raise bad_request("the target's authority is not the host field's")
     if not rest and method == b"OPTIONS":

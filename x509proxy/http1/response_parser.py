@@ -113,7 +113,8 @@ class ResponseParser:
         """Read the head, and the interim responses before it; together they have one limit."""
         new = len(self._part)
         data = self._part + data
-        while (end := data.find(b"\r\n\r\n", max(new - 3, 0), self._limit) + 4) >= 4:
+        # The empty line may have begun in the last piece.
+        while (end := data.find(b"\r\n\r\n", new - 3 if new > 3 else 0, self._limit) + 4) >= 4:
             self._part, self._checked, new = b"", 0, 0
             self._limit -= end
             version, status, reason, block = self._match(data, end)

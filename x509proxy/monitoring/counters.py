@@ -69,8 +69,8 @@ class MetricsObserver(Protocol):
     def limited(self, limit: str) -> None:
         """A connection was not taken. ``limit``: the setting that says so."""
 
-    def reloaded(self, error: str = "") -> None:
-        """The configuration was read again. ``error``: why the old one goes on serving."""
+    def reloaded(self, error: str = "", note: str = "") -> None:
+        """Count a reload. ``error``: its failure; ``note``: files that need a restart if changed."""
 
     def log_lines_dropped(self, log: str, lines: int) -> None:
         """Lines were not written. ``log``: ``access`` or ``service``."""
@@ -83,7 +83,7 @@ class _Unwatched:
     def handshake_succeeded(self, version: int, key_exchange: str) -> None: ...
     def handshake_failed(self, reason: str) -> None: ...
     def limited(self, limit: str) -> None: ...
-    def reloaded(self, error: str = "") -> None: ...
+    def reloaded(self, error: str = "", note: str = "") -> None: ...
     def log_lines_dropped(self, log: str, lines: int) -> None: ...
 
 
@@ -172,7 +172,7 @@ class Counters:
         self._uncounted: list[Exchange] = []
         self._refused: deque[Exchange] = deque(maxlen=_LATEST)
         self._seen: dict[str, CertificateUsage] = {}
-        self.reload_error = ""
+        self.reload_error = self.reload_note = ""
         self.reload_failed_at = 0.0
         self.loaded_at = time.time()
         self._answered: defaultdict[tuple[str, int], int] = defaultdict(int)
@@ -209,8 +209,8 @@ class Counters:
     def limited(self, limit: str) -> None:
         self._limits[limit] += 1
 
-    def reloaded(self, error: str = "") -> None:
-        self.reload_error = error
+    def reloaded(self, error: str = "", note: str = "") -> None:
+        self.reload_error, self.reload_note = error, note
         self._reloads["failure" if error else "success"] += 1
         if error:
             self.reload_failed_at = time.time()

@@ -106,14 +106,16 @@ class ClientState(SnapshotPart, frozen=True):
 
 
 class ReloadState(SnapshotPart, frozen=True):
-    """``loaded``: when what serves was read; ``failed``: when something that was worse was, with the ``error`` it had.
+    """The times of the last successful and the last failed reload, and their sentences.
 
-    An empty ``error`` says that the last reload went well.
+    ``error``: the reason why the last one failed, empty after a success; ``note``: a sentence about
+    files that it could not read again, so that they need a restart if they have changed.
     """
 
     loaded: float = 0.0
     failed: float = 0.0
     error: str = ""
+    note: str = ""
 
 
 class TokenState(SnapshotPart, frozen=True):

@@ -119,6 +119,7 @@ class SnapshotBuilder:
                 loaded=counters.loaded_at,
                 failed=counters.reload_failed_at,
                 error=counters.reload_error,
+                note=counters.reload_note,
             ),
             workers=(worker,) if factory else (),
             tokens=self._tokens(),

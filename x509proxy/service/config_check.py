@@ -1,4 +1,4 @@
-"""``x509proxy check``: everything that can be found out about a configuration without starting the proxy."""
+"""The findings of ``x509proxy check``: errors, warnings and notes, without starting the proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 
 from x509proxy.authorization.token_check import TokenCheck
-from x509proxy.config.credentials import as_in_unit
+from x509proxy.config.credentials import as_in_unit, outdated_copies
 from x509proxy.config.document import Document, DocumentError, read_document
 from x509proxy.config.endpoint_strings import place_warnings
 from x509proxy.config.file_paths import check_log_place
@@ -39,7 +39,7 @@ class Severity(enum.Enum):
 
 @attrs.frozen
 class Finding:
-    """One sentence about a configuration. ``line``: of the key in the file, 0 if it does not stand there."""
+    """One sentence about a configuration. ``line``: of the key in the file, or 0."""
 
     severity: Severity
     message: str
@@ -57,7 +57,7 @@ class Finding:
 
 
 def review(path: str, unit: str | None = None, now: float | None = None) -> tuple[Finding, ...]:
-    """Return everything that is wrong with a configuration, or worth a thought. ``unit``: the file of the systemd unit that runs it."""
+    """Return all findings. ``unit``: the file of the systemd unit that runs the configuration."""
     try:
         document = read_document(path)
     except DocumentError as error:
@@ -80,7 +80,7 @@ def _review_settings(
 ) -> Iterator[Finding]:
     whole, missing = as_in_unit(resolve(settings, Path(document.path).absolute().parent), unit)
     configuration, sentences = _load(whole, document.path, now)
-    # A key without a value of its own is no second mistake; nor is a credential that has been reported.
+    # A key without a value of its own is no second mistake; nor is a credential already reported.
     reported = {problem.key for problem in document.problems}
     reported |= {sentence.partition(":")[0] for sentence in missing}
     fresh = [one for one in sentences if one.partition(":")[0] not in reported]
@@ -93,6 +93,7 @@ def _review_settings(
         yield from _findings(Severity.WARNING, warnings)
         if not (document.problems or missing or fresh or expired):
             yield from _findings(Severity.NOTE, advice_for(configuration))
+            yield from _findings(Severity.NOTE, outdated_copies(settings, unit))
 
 
 def _findings(severity: Severity, sentences: Iterable[str]) -> Iterator[Finding]:
@@ -106,7 +107,7 @@ def _warnings(settings: ProxySettings, configuration: Configuration | None) -> I
 
 
 def _load(settings: ProxySettings, path: str, now: float) -> tuple[Configuration | None, list[str]]:
-    """Do what the start does, without its effects; return the configuration and the sentences of all errors."""
+    """Do what the start does, without its effects; return the configuration and all errors."""
     sentences: list[str] = []
 
     def attempt(check: Callable[[], object]) -> None:

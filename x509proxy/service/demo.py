@@ -19,7 +19,7 @@ from twisted.internet.endpoints import UNIXServerEndpoint
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.config.loader import load_configuration
-from x509proxy.service.echo import echo_site
+from x509proxy.service.echo import Secrets, echo_site
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import ProxySettings, SettingsError
 
@@ -42,7 +42,9 @@ class DemoService(MultiService):
         with self._kept_only_if_started():
             self._proxy = ProxyService(load_configuration(self._prepare(settings)), reactor)
         endpoint = UNIXServerEndpoint(reactor, str(self.folder / _SOCKET), mode=0o600)
-        StreamServerEndpointService(endpoint, echo_site(reactor=reactor)).setServiceParent(self)
+        # The name is thrown away with the rest.
+        site = echo_site(reactor=reactor, secrets=Secrets.SHOWN)
+        StreamServerEndpointService(endpoint, site).setServiceParent(self)
         self._proxy.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
@@ -111,7 +113,7 @@ class DemoService(MultiService):
             *_with("Without one:", f"{curl} {url}"),
             *_with(
                 "Trying to forge the header (its name is not secret here):",
-                f"{curl} -H '{self._header}: forged' {url}",
+                f"{curl} -H '{self._header}: forged' -H 'X-Echo-Forged: forged' {url}",
             ),
         ]
         print("\n".join(lines), file=self._out, flush=True)

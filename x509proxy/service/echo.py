@@ -1,49 +1,71 @@
-"""The demonstration back end: it answers with what it received, as JSON for people, and reads every certificate format we write.
+"""The demonstration back end: a report of each request as JSON, with the certificates in it.
 
-For trials only: it shows the secret header's name to whoever asks, and believes whoever speaks to it. What it says of a
-certificate is what a server behind the proxy may conclude, and a client that reaches it past the proxy may say anything.
+For trials only: it trusts each sender. Its report about a certificate is what a server behind the
+proxy may conclude; a client that reaches it past the proxy may claim anything.
 
-Twisted's server writes header names its own way (``X-Cert-AbC`` becomes ``X-Cert-Abc``) and puts repeats together.
+The report is sent to the client, so it covers the secret header name, unless it is to be shown
+(:attr:`Secrets.SHOWN`). Covered are the names of two kinds of fields, with their values:
+
+* a name that could be a secret, as ``x509proxy secret`` makes it;
+* any name that no preset has, if the value holds a certificate.
+
+The proxy removes a forged field, so a back end cannot see that there was one. A client that tries
+it announces the value of the forged field in ``X-Echo-Forged``; the report then states whether a
+field with that value arrived.
 """
 
 from __future__ import annotations
 
+import enum
 import io
 import json
 import re
 from base64 import b64decode
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http import Request
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 from x509proxy.certificates.client_certificate import ClientCertificate, VerifyError, date
-from x509proxy.http1.fields import Pairs
+from x509proxy.forwarding.presets import PRESETS
+from x509proxy.http1.fields import Pairs, fold
+from x509proxy.redaction import holds_secret
 from x509proxy.settings import Format
 
-__all__ = ["EchoResource", "decode", "describe", "echo_site"]
+__all__ = ["EchoRequest", "EchoResource", "EchoSite", "Secrets", "decode", "describe", "echo_site"]
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{64,}={0,2}")
 _MEMBER = re.compile(rb":([A-Za-z0-9+/]{64,}={0,2}):(, *:.*)?")
-# Envoy's elements are key=value, separated by semicolons, values quoted where needed; a quoted value may hold anything, above
-# all the text Cert=" (a client chooses its subject).
+# Envoy's elements are key=value, separated by semicolons, values quoted where needed. A quoted
+# value may hold anything, above all the text Cert=" (a client chooses its subject).
 _XFCC = re.compile(
     rb'(?:[A-Za-z]+=(?:"(?:[^"\\]|\\.)*"|[^;,"]*);)*?Cert=(?:"([^"\\]*)"|([^;,"]*))(?:[;,].*)?',
     re.IGNORECASE,
 )
 _SELF_SIGNED = VerifyError(0, 18)
 _NOT_A_LEAF = Format.RFC9440_CHAIN.value
+_PUBLIC = frozenset(fold(plan.name) for preset in PRESETS.values() for plan in preset.plans)
+_FORGED = b"x-echo-forged"
+_COVERED = "(secret header name)"
+
+
+class Secrets(enum.Enum):
+    """The treatment of the secret header name in reports."""
+
+    COVERED = "covered"
+    SHOWN = "shown"
 
 
 def decode(value: bytes) -> tuple[str, x509.Certificate] | None:
-    """The certificate in a header value and the word for its format (:class:`~x509proxy.forwarding.certificate_formats.Format`), or ``None``.
+    """Return the word for the format of a header value and the certificate in it, or ``None``.
 
-    Of a chain (RFC 9440 section 2.2) it is the first; a chain of one cannot be told from ``rfc9440``.
+    Of a chain (RFC 9440 section 2.2) it is the first; a chain of one looks like ``rfc9440``.
     """
     for recognize in (_pem, _pem_url, _rfc9440, _xfcc, _base64_der):
         found = recognize(value)
@@ -93,8 +115,11 @@ def _base64_der(value: bytes) -> _Found:
 
 
 def describe(name: str, form: str, certificate: x509.Certificate) -> dict[str, object]:
-    """One certificate in words, ready for ``json.dumps``; ``name`` is the header it came in, ``form`` its format's word."""
-    # The verdict of a proxy without authorities: it depends on whether issuer and subject are the same.
+    """Return the parts of a certificate, ready for ``json.dumps``.
+
+    ``name``: the header it came in; ``form``: the word for its format.
+    """
+    # The verdict of a proxy without authorities: are issuer and subject the same?
     client = ClientCertificate.from_x509(certificate, [_SELF_SIGNED])
     return {
         "header": name,
@@ -111,17 +136,45 @@ def describe(name: str, form: str, certificate: x509.Certificate) -> dict[str, o
     }
 
 
+class EchoRequest(Request):
+    """A request that keeps its fields as they arrived: Twisted's own table rewrites the names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields: list[tuple[bytes, bytes]] = []
+
+
+class _EchoChannel(HTTPChannel):
+    def headerReceived(self, line: bytes) -> bool:
+        accepted: bool = super().headerReceived(line)
+        if accepted:
+            name, _, value = line.partition(b":")
+            self.requests[-1].fields.append((name, value.strip(b" \t")))
+        return accepted
+
+
+class EchoSite(Site):
+    """The server of an :class:`EchoResource`, for HTTP/1.1."""
+
+    protocol = _EchoChannel  # type: ignore[assignment]  # Twisted's own negotiates HTTP/2 too
+    requestFactory = EchoRequest
+
+
 class EchoResource(Resource):
-    """Answers every request with what arrived. ``names``: the header fields to search for certificates; none means all."""
+    """A report of each request.
+
+    ``names``: the header fields to search for certificates; none stands for all.
+    """
 
     isLeaf = True
 
-    def __init__(self, names: Collection[bytes] = ()) -> None:
+    def __init__(self, names: Collection[bytes] = (), secrets: Secrets = Secrets.COVERED) -> None:
         super().__init__()
         self._names = frozenset(name.lower() for name in names)
+        self._secrets = secrets
 
-    def render(self, request: Request) -> bytes:
-        """Any method is answered 200; to HEAD with the length alone."""
+    def render(self, request: EchoRequest) -> bytes:
+        """Respond 200 to any method; to HEAD with the length alone."""
         body = json.dumps(self._report(request), indent=2).encode("ascii") + b"\n"
         fields = request.responseHeaders
         fields.setRawHeaders(b"Content-Type", [b"application/json"])
@@ -130,18 +183,13 @@ class EchoResource(Resource):
         # Given a body for HEAD, Twisted leaves it out, but complains in the log.
         return b"" if request.method == b"HEAD" else body
 
-    def _report(self, request: Request) -> dict[str, object]:
-        pairs = [
-            (name, value)
-            for name, values in request.requestHeaders.getAllRawHeaders()
-            for value in values
-        ]
-        certificates = list(self._certificates(pairs))
+    def _report(self, request: EchoRequest) -> dict[str, object]:
+        certificates = list(self._certificates(request.fields))
         return {
-            "message": _message(certificates),
+            "message": " ".join(filter(None, [_forged(request.fields), _message(certificates)])),
             "method": _text(request.method),
             "target": _text(request.uri),
-            "headers": [[_text(name), _text(value)] for name, value in pairs],
+            "headers": [[*self._shown(name, value)] for name, value in request.fields],
             "body_length": request.content.seek(0, io.SEEK_END) if request.content else 0,
             "certificates": certificates,
         }
@@ -150,7 +198,31 @@ class EchoResource(Resource):
         for name, value in pairs:
             found = decode(value) if not self._names or name.lower() in self._names else None
             if found:
-                yield describe(_text(name), *found)
+                yield describe(self._shown(name, value)[0], *found)
+
+    def _shown(self, name: bytes, value: bytes) -> tuple[str, str]:
+        if self._secrets is Secrets.SHOWN or not _is_secret(name, value):
+            return _text(name), _text(value)
+        return _COVERED, f"({len(value)} bytes)"
+
+
+def _is_secret(name: bytes, value: bytes) -> bool:
+    folded = fold(name)
+    # Folded, since a terminator may write a secret name with underscores.
+    return folded not in _PUBLIC and (
+        holds_secret(name.decode("latin-1"))
+        or holds_secret(folded.decode("latin-1"))
+        or decode(value) is not None
+    )
+
+
+def _forged(pairs: Pairs) -> str:
+    """Return the fate of the forged field that the client announces, or ``""``."""
+    announced = {value for name, value in pairs if name.lower() == _FORGED}
+    arrived = {value for name, value in pairs if name.lower() != _FORGED}
+    if not announced:
+        return ""
+    return "The forged field arrived." if announced & arrived else "The forged field was removed."
 
 
 def _message(certificates: Iterable[dict[str, object]]) -> str:
@@ -166,6 +238,13 @@ def _text(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
 
 
-def echo_site(names: Collection[bytes] = (), reactor: IReactorTime | None = None) -> Site:
-    """The factory of a server with an :class:`EchoResource`. Without a ``reactor`` Twisted takes, or installs, the global one."""
-    return Site(EchoResource(names), reactor=reactor)
+def echo_site(
+    names: Collection[bytes] = (),
+    reactor: IReactorTime | None = None,
+    secrets: Secrets = Secrets.COVERED,
+) -> EchoSite:
+    """Make the factory of a server with an :class:`EchoResource`.
+
+    Without a ``reactor`` Twisted takes, or installs, the global one.
+    """
+    return EchoSite(EchoResource(names, secrets), reactor=reactor)

@@ -1,4 +1,4 @@
-"""Where a proxy listens: endpoints from their descriptions, and what cannot be had as one sentence."""
+"""Endpoints from their descriptions, with one sentence for a port that cannot be bound."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
+    IAddress,
     IListeningPort,
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
@@ -31,12 +33,26 @@ from x509proxy.config.endpoint_strings import (
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import ProxySettings, SettingsError
 
-__all__ = ["ListenError", "ListeningEndpoint", "check_free", "check_kinds"]
+__all__ = ["ListenError", "ListeningEndpoint", "check_free", "check_kinds", "url_of"]
 
 _BUILT_IN = {"tcp", "ssl", "unix"}
-# Twisted's 50 made 98 of 200 simultaneous clients repeat their SYN after 1 s. The kernel's own bound, net.core.somaxconn, is 4096
-# by default since Linux 5.4, and caps this number. The socket of systemd: has the length that its unit names (Backlog=).
+# Twisted's 50 made 98 of 200 simultaneous clients repeat their SYN after 1 s. The kernel's bound,
+# net.core.somaxconn, is 4096 by default since Linux 5.4, and caps this number. A socket of systemd
+# has the length that its unit names (Backlog=).
 _BACKLOG = 4096
+
+
+def url_of(address: IAddress) -> str:
+    """Return the address of a listener as its clients write it."""
+    match address:
+        case IPv4Address(host=host, port=port):
+            return f"https://{host}:{port}"
+        case IPv6Address(host=host, port=port):
+            return f"https://[{host}]:{port}"
+        case UNIXAddress(name=bytes(name)):
+            return f"https+unix:{os.fsdecode(name)}"
+        case other:
+            return str(other)
 
 
 class ListeningEndpoint:
@@ -106,7 +122,10 @@ def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint
         # Each kind of endpoint has errors of its own: OSError, SSL.Error, IndexError …
         expected = f"expected a Twisted endpoint: {error}"
         if kind_of(description) == "systemd":
-            expected = "a socket that is not there, expected one that systemd has handed over (LISTEN_FDS, LISTEN_FDNAMES)"
+            expected = (
+                "a socket that is not there, expected one that systemd has handed over "
+                "(LISTEN_FDS, LISTEN_FDNAMES)"
+            )
         raise SettingsError(without_secrets(f"{key}: found {description!r}, {expected}")) from None
     return endpoint
 
@@ -128,7 +147,8 @@ class ListenError(SettingsError):
 def check_free(settings: ProxySettings) -> None:
     """Check that each address can be listened at, by binding it for a moment.
 
-    For the start of a daemon: what fails after its fork, ``twistd`` reports as a representation of bytes, cut after 100.
+    For the start of a daemon: after its fork, ``twistd`` reports an error as a representation of
+    bytes, cut after 100.
 
     :raises ListenError: one cannot.
     """

@@ -1,7 +1,8 @@
-"""``twistd x509proxy``: from options to a running service, in straight lines.
+"""The options of ``twistd x509proxy``, and the service that they describe.
 
-Everything is read and checked while the options are parsed, so with root's rights if ``twistd`` has them; ports are bound before
-they are dropped (``privilegedStartService``). What is wrong is one sentence on stderr and a non-zero exit.
+Everything is read and checked while the options are parsed, with root's rights if ``twistd`` has
+them. Ports are bound before these are dropped (``privilegedStartService``). A fault is one sentence
+on standard error and a non-zero exit status.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -23,6 +24,7 @@ from x509proxy.config.loader import (
     override,
     resolve,
 )
+from x509proxy.monitoring.snapshot_builder import installed_version
 from x509proxy.service.background_writer import unblock_log
 from x509proxy.service.listening import ListenError, check_free
 from x509proxy.service.proxy_service import ProxyService
@@ -34,17 +36,23 @@ __all__ = ["Options", "makeService"]
 
 
 class Options(usage.Options):
-    """The command line of ``twistd x509proxy``. ``configuration`` holds what came of it; ``None`` with ``--demo``."""
+    """The command line of ``twistd x509proxy``.
+
+    ``configuration``: the one that it describes; ``None`` with ``--demo``.
+    """
 
     synopsis = "[options]"
-    longdesc = "A TLS-terminating reverse proxy that passes the client's certificate on in the header its server trusts."
+    longdesc = (
+        "A TLS-terminating reverse proxy that passes the client's certificate on in the header "
+        "its server trusts."
+    )
 
     optParameters: ClassVar[list[list[str | None]]] = [
         [
             "config",
             "c",
             None,
-            "TOML file with any of these options and all the fine settings; the command line wins.",
+            "TOML file with any of these options and all other settings; the command line wins.",
         ],
         [
             "certificate",
@@ -52,7 +60,7 @@ class Options(usage.Options):
             None,
             "The server's certificate chain, PEM; the key may be in the same file.",
         ],
-        ["private-key", None, None, "The server's private key, PEM, readable by nobody else."],
+        ["private-key", None, None, "The server's private key, PEM, readable by its user alone."],
         [
             "preset",
             None,
@@ -63,7 +71,7 @@ class Options(usage.Options):
             "header-file",
             None,
             None,
-            "File with the secret header name (in a second line the next one), readable by nobody else.",
+            "File with the secret header name, in a second line the next; readable by its user.",
         ],
         [
             "header",
@@ -76,7 +84,7 @@ class Options(usage.Options):
             "trust",
             None,
             None,
-            "Whose certificates are passed on: any, self-signed, ca or either. [default: any]",
+            "Certificates to pass on: any, self-signed, ca or either. [default: any]",
         ],
         ["ca", None, None, "The authorities that make a certificate trusted, PEM."],
         ["workers", None, None, "Processes that serve. [default: 1]"],
@@ -86,7 +94,7 @@ class Options(usage.Options):
         [
             "demo",
             None,
-            "Everything embedded and thrown away at the end; prints the curl lines to try.",
+            "A demonstration that removes its files at the end; prints the curl lines to try.",
         ]
     ]
     compData = usage.Completions(
@@ -105,12 +113,17 @@ class Options(usage.Options):
         self.settings = ProxySettings()
         self.configuration: Configuration | None = None
 
+    def opt_version(self) -> NoReturn:
+        """Print the version and leave."""
+        sys.stdout.write(f"x509proxy {installed_version()}\n")
+        sys.exit(0)
+
     def opt_listen(self, description: str) -> None:
-        """Where to listen, a Twisted server endpoint; TLS is added on top. Repeatable. [default: tcp:8443]."""
+        """Listen at a Twisted server endpoint, with TLS. Repeatable. [default: tcp:8443]."""
         self["listen"].append(description)
 
     def opt_backend(self, url: str) -> None:
-        """Where requests go: http://host:port, https://host:port or unix:/path. Repeatable."""
+        """Send requests to http://host:port, https://host:port or unix:/path. Repeatable."""
         self["backend"].append(url)
 
     def postOptions(self) -> None:
@@ -122,13 +135,13 @@ class Options(usage.Options):
 
     @property
     def config(self) -> str | None:
-        """The TOML file, wherever a daemon has gone since."""
+        """Return the TOML file with its folder, since a daemon changes to another one."""
         return None if self["config"] is None else str(self.folder / self["config"])
 
     def read(self) -> Configuration:
-        """Everything that the command line and the files say now.
+        """Read the command line's files again.
 
-        :raises SettingsError: something is unfit.
+        :raises SettingsError: one of them has a fault.
         """
         return load_configuration(self._read_settings(), config=self.config)
 
@@ -136,14 +149,15 @@ class Options(usage.Options):
         self.settings = self._read_settings()
         if self.settings.access_log == "-" and self.is_daemon:
             raise SettingsError(
-                "access-log: found - for a daemon, whose standard output goes nowhere, expected a file, or twistd -n"
+                "access-log: found - for a daemon, which has no standard output, "
+                "expected a file, or twistd -n"
             )
         if not self.settings.demo:
             self.configuration = load_configuration(self.settings, config=self.config)
 
     @property
     def is_daemon(self) -> bool:
-        """Return whether it is ``twistd`` without ``-n``, or ``-b``, which implies it; ``twist`` makes no daemons."""
+        """Return whether this is ``twistd`` without ``-n`` and ``-b``."""
         above: usage.Options | None = getattr(self, "parent", None)
         return (
             above is not None and not above.get("nodaemon", True) and not above.get("debug", False)
@@ -158,12 +172,13 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """The service that the options describe. The reactor is the one that ``twistd`` has installed by now."""
+    """Make the service that the options describe, with the reactor that ``twistd`` installed."""
     from twisted.internet import reactor
 
     use_monotonic_time(reactor)
     reactor.installNameResolver(NameResolver(reactor))  # type: ignore[attr-defined]
-    # twistd opens its log before it sets its own umask, and under -n sets none: log and pid file would be readable by all.
+    # twistd opens its log before it sets its own umask, and under -n sets none: without this, log
+    # and pid file were readable by all.
     os.umask(os.umask(0o077) | 0o077)
     ignore_name_lengths()
     sys.excepthook = _without_traceback
@@ -174,7 +189,10 @@ def makeService(options: Options) -> IService:
 
 
 def _without_traceback(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-    """Print a port that cannot be had as one sentence: ``twistd`` removes its pid file on an exception alone."""
+    """Print a port that cannot be bound as one sentence.
+
+    It is an exception because ``twistd`` removes its pid file on one alone.
+    """
     if isinstance(error, ListenError):
         print(f"x509proxy: {error}", file=sys.__stderr__)
     else:

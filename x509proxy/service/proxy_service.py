@@ -1,24 +1,29 @@
-"""A proxy as a Twisted service: listens, reads its configuration again when it is told to, and stops when all has ended.
+"""A proxy as a Twisted service: it listens, reloads its configuration, and drains at the end.
 
-It serves in this process, or, with ``workers``, has others serve (:mod:`x509proxy.service.supervisor`).
+It serves in this process, or, with ``workers``, in others (:mod:`x509proxy.service.supervisor`).
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
 
+from x509proxy.config.credentials import original_files
 from x509proxy.config.file_paths import named_files
 from x509proxy.config.loader import Configuration, load_configuration
+from x509proxy.forwarding.header_rules import redact
+from x509proxy.monitoring.snapshot_builder import installed_version
+from x509proxy.redaction import without_secrets
 from x509proxy.service.access_log import open_log
 from x509proxy.service.admin import Admin
 from x509proxy.service.gc_tuning import relax_collector, restore_collector
-from x509proxy.service.listening import ListeningEndpoint
+from x509proxy.service.listening import ListeningEndpoint, url_of
 from x509proxy.service.reload import FileWatcher, Reload, Reloader
 from x509proxy.service.sd_notify import Notifier
 from x509proxy.service.server import ProxyServer
@@ -28,11 +33,14 @@ __all__ = ["ProxyService"]
 
 
 class ProxyService(Service):
-    """A proxy, for one run. ``addresses``: where it listens, once it does.
+    """A proxy, for one run. ``addresses``: those of its listeners, once they are bound.
 
-    ``serving``: who serves, a :class:`ProxyServer` or a :class:`WorkerSupervisor`; ``reloading``: the configuration of the day, and how the last
-    reload went. ``read``: how to read everything again, ``config`` the file that says what; without them, the settings stay.
+    ``serving``: a :class:`ProxyServer` or a :class:`WorkerSupervisor`; ``reloading``: the
+    configuration in use, and the result of the last reload. ``read``: reads everything again from
+    the file ``config``; without them, the settings stay.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -78,6 +86,7 @@ class ProxyService(Service):
         if not self._listening:
             # twist knows no privileged start.
             self._listen()
+        self._log_start()
         self._catch_signals()
         self._watch(self.reloading.configuration)
         self._notifier.keep_alive(self._reactor)
@@ -110,6 +119,20 @@ class ProxyService(Service):
         if self.admin is not None:
             self.admin.listen()
 
+    def _log_start(self) -> None:
+        configuration = self.reloading.configuration
+        words = {
+            "version": installed_version(),
+            "listeners": ",".join(map(url_of, self.addresses)),
+            "preset": configuration.settings.preset,
+            "backends": ",".join(map(str, configuration.backends)),
+            "workers": str(configuration.settings.workers),
+        }
+        line = " ".join(f"{name}={word}" for name, word in words.items())
+        # A path may be in any alphabet, and may have the secret name in it by mistake.
+        text = without_secrets(line).encode("ascii", "backslashreplace").decode("ascii")
+        self._log.info("started: {words}", words=redact(text, configuration.rules))
+
     def _catch_signals(self) -> None:
         for number, call in ((signal.SIGHUP, self.reload), (signal.SIGUSR1, self.reopen_log)):
             try:
@@ -117,7 +140,7 @@ class ProxyService(Service):
                     number, self._caught(call, signal.getsignal(number))
                 )
             except ValueError:
-                # Embedded in a program whose reactor runs in a thread: signals are that program's business.
+                # Embedded in a program whose reactor runs in a thread; it handles signals itself.
                 return
 
     def _caught(self, call: Callable[[], None], before: Any) -> Callable[[int, Any], None]:
@@ -146,18 +169,17 @@ class ProxyService(Service):
         return self._read()
 
     def _reloaded(self, reload: Reload) -> None:
-        self.serving.counters.reloaded(reload.error)
+        self.serving.counters.reloaded(reload.error, reload.note)
         self._notify_ready()
 
     def _notify_ready(self) -> None:
-        """Send systemd that the start or the reload has ended; a worker may begin to serve while either runs."""
+        """Report the end of the start or of a reload to systemd.
+
+        A worker may begin to serve while either runs.
+        """
         last = self.reloading.last
         if self.running and not self.reloading.is_running:
-            self._notifier.ready(
-                "serving"
-                if last is None or last.ok
-                else f"serving; the last reload failed: {last.error}"
-            )
+            self._notifier.ready("; ".join(["serving", *_reload_status(last)]))
 
     def _use(self, configuration: Configuration) -> Deferred[None] | None:
         used = self.serving.use(configuration)
@@ -167,6 +189,14 @@ class ProxyService(Service):
     def _watch(self, configuration: Configuration) -> None:
         files = [
             *named_files(configuration.settings),
+            *original_files(configuration.settings),
             *([self._config] if self._config is not None else []),
         ]
         self._watching.use(files, configuration.settings.reload_poll_interval)
+
+
+def _reload_status(last: Reload | None) -> Iterator[str]:
+    if last is not None and last.error:
+        yield f"the last reload failed: {last.error}"
+    elif last is not None and last.note:
+        yield last.note

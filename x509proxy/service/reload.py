@@ -2,16 +2,17 @@
 
 Facts
 -----
-* Files are replaced one after the other: between a new certificate and its key there is a moment when
-  they do not fit. So a change counts when a second look finds it as the first did.
+* Files are replaced one after the other: between a new certificate and its key there is a moment
+  when they do not fit. So a change counts when a second look finds it as the first did.
 * certbot makes its links in ``live/`` point to other files, lego writes a file anew. Device, inode,
   size and time of the file that a name leads to, together, detect both.
-* With workers a reload ends when all of them have reported. It counts once, as a success or a failure.
+* With workers a reload ends when all of them have reported. It counts once.
+* systemd copies the credentials of a unit at the start only. A reload that finds their originals
+  changed fails. One that cannot look at the originals reports that it read the old copies.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,6 +23,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from x509proxy.config.credentials import CredentialCopies
+from x509proxy.config.file_paths import Stamp, stamp
 from x509proxy.config.loader import Configuration
 from x509proxy.settings import Change, ProxySettings, Settings, SettingsError, keys
 
@@ -30,10 +33,15 @@ __all__ = ["FileWatcher", "Reload", "Reloader"]
 
 @attrs.frozen
 class Reload:
-    """The result of a reload. ``time``: seconds since the epoch; ``error``: the reason why it failed, or ``""``."""
+    """The result of a reload.
+
+    ``time``: seconds since the epoch; ``error``: the reason for its failure, or ``""``.
+    ``note``: a sentence about files that may have changed, and that only a restart reads again.
+    """
 
     time: float
     error: str = ""
+    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -41,11 +49,14 @@ class Reload:
         return not self.error
 
 
+_Used = tuple[Configuration, CredentialCopies, str]
+
+
 class Reloader:
     """The configuration that is in use, and the way to the next one.
 
-    ``read``: reads and checks everything; ``use``: serves by it, and may return a Deferred that fires
-    when all workers do. Where either fails with SettingsError, the old configuration stays.
+    ``read``: reads and checks everything; ``use``: serves by it, and may return a Deferred that
+    fires when all workers do. Where either fails with SettingsError, the old configuration stays.
     ``last``: the result of the last reload; ``observe`` is called with each result.
     ``is_running``: true while a reload has no result yet.
     """
@@ -67,6 +78,7 @@ class Reloader:
         self._read = read
         self._use = use
         self._now = now
+        self._copies = CredentialCopies.of(configuration.settings)
 
     def reload(self) -> None:
         """Read all files again, check all, then swap; a broken file changes nothing.
@@ -81,10 +93,11 @@ class Reloader:
         self._is_requested, self.is_running = False, True
         maybeDeferred(self._swap).addCallbacks(self._used, self._failed)
 
-    def _swap(self) -> Deferred[Configuration]:
+    def _swap(self) -> Deferred[_Used]:
         found = self._read()
         _check_fixed(self.configuration.settings, found.settings)
-        return maybeDeferred(self._use, found).addCallback(lambda _: found)
+        copies, note = CredentialCopies.of(found.settings).since(self._copies)
+        return maybeDeferred(self._use, found).addCallback(lambda _: (found, copies, note))
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(SettingsError):
@@ -96,12 +109,12 @@ class Reloader:
         self._log.error("reload: {error}; the old files go on serving", error=sentence)
         self._end(Reload(self._now(), sentence))
 
-    def _used(self, found: Configuration) -> None:
-        self.configuration = found
-        for warning in found.warnings:
-            self._log.warn("reload: {sentence}", sentence=warning)
+    def _used(self, used: _Used) -> None:
+        self.configuration, self._copies, note = used
+        for sentence in (*self.configuration.warnings, *filter(None, [note])):
+            self._log.warn("reload: {sentence}", sentence=sentence)
         self._log.info("reload: the files are used as they are now")
-        self._end(Reload(self._now()))
+        self._end(Reload(self._now(), note=note))
 
     def _end(self, reload: Reload) -> None:
         self.last = reload
@@ -139,9 +152,6 @@ def _fixed_part(value: object) -> object:
     return value
 
 
-_Stamp = tuple[int, int, int, int] | None
-
-
 class FileWatcher:
     """A poll of files every few seconds, which calls ``changed`` when one of them has changed."""
 
@@ -150,15 +160,15 @@ class FileWatcher:
         self._changed = changed
         self._call: IDelayedCall | None = None
         self._seconds = 0.0
-        self._used: dict[str, _Stamp] = {}
-        self._before: dict[str, _Stamp] = {}
+        self._used: dict[str, Stamp | None] = {}
+        self._before: dict[str, Stamp | None] = {}
 
     def use(self, files: Iterable[str], seconds: float | None) -> None:
-        """Poll these files from now on, or none. The state of a file that is polled already is kept."""
+        """Poll these files from now on, or none; the state of a file polled already is kept."""
         self.stop()
         if seconds is not None:
             self._used = {
-                path: self._used[path] if path in self._used else _stamp(path) for path in files
+                path: self._used[path] if path in self._used else stamp(path) for path in files
             }
             self._before, self._seconds = self._used, seconds
             self._call = self._clock.callLater(seconds, self._look)
@@ -171,17 +181,9 @@ class FileWatcher:
 
     def _look(self) -> None:
         self._call = self._clock.callLater(self._seconds, self._look)
-        found = {path: _stamp(path) for path in self._used}
+        found = {path: stamp(path) for path in self._used}
         settled = found == self._before
         self._before = found
         if settled and found != self._used:
             self._used = found
             self._changed()
-
-
-def _stamp(path: str) -> _Stamp:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - one call, many times
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

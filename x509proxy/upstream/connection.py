@@ -1,12 +1,15 @@
-"""The back end's side of HTTP/1.1: one connection, one exchange at a time, deadlines, and back-pressure both ways.
+"""One connection to a back end in HTTP/1.1: one exchange at a time, deadlines, back-pressure both ways.
 
 Facts
 -----
-* A pooled connection may have been closed by the back end while it was idle. It is read all the time, and looked at once more
-  before use; a request that has been written is never sent again, since nobody knows what has been done with it.
-* Over TLS the handshake is waited for before a connection is lent: the header must not be written to a server whose
-  certificate has not been verified (RFC 9440 section 4: this hop "needs to be secured").
-* Whatever is odd about an answer costs the connection: bytes after its end, framing of two kinds, ``Connection: close``.
+* The back end may have closed a pooled connection while it was idle. Such a connection is read all
+  the time, and checked once more before use. A request that has been written is never sent again,
+  since nothing shows how far the back end has processed it.
+* Over TLS a connection is lent when its handshake is complete. The header must not be written to a
+  server whose certificate has not been verified (RFC 9440 section 4: this hop "needs to be
+  secured").
+* Whatever is irregular about a response ends the connection: octets after its end, framing of two
+  kinds, ``Connection: close``.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from x509proxy.http1.response_parser import ResponseEvent, ResponseHandler, Resp
 from x509proxy.monitoring.reason_codes import connect_reason
 from x509proxy.settings import UpstreamSettings
 from x509proxy.transport.deadlines import NEVER, Deadlines
-from x509proxy.upstream.endpoints import connect
+from x509proxy.upstream.endpoints import PendingInput, connect
 from x509proxy.upstream.request_writer import RequestWriter
 from x509proxy.upstream.timeouts import (
     ANSWERING,
@@ -51,7 +54,7 @@ from x509proxy.upstream.timeouts import (
 
 __all__ = ["Connection", "ConnectionOwner"]
 
-# What this process or this machine has run out of; a back end is no better or worse for it.
+# The process or the machine has run out of these; the back end is not at fault.
 _SHORTAGES = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
@@ -59,7 +62,7 @@ _TOO_LATE = ErrorResponse(Code.CONNECT_TIMEOUT, "the back end could not be conne
 
 
 class ConnectionOwner(Interface):
-    """Whose connection it is (:mod:`x509proxy.upstream.pool`), and what it wants to hear of it.
+    """The opener of a connection: a pool, or a health check.
 
     ``exchanges``: how many have gone well on all of its connections.
     """
@@ -69,23 +72,25 @@ class ConnectionOwner(Interface):
     exchanges: int
 
     def opened(self, connection: Connection) -> None: ...
-    def failed(self, connection: Connection, refusal: ErrorResponse) -> None: ...
+    def failed(self, connection: Connection, error: ErrorResponse) -> None: ...
     def served(self, connection: Connection) -> None: ...
-    def faulted(self, connection: Connection, refusal: ErrorResponse) -> None: ...
+    def faulted(self, connection: Connection, error: ErrorResponse) -> None: ...
     def release(self, connection: Connection) -> None: ...
     def lost(self, connection: Connection) -> None: ...
 
 
 @implementer(IHandshakeListener, IPushProducer)
 class Connection(Protocol):
-    """One connection to a back end. ``born``, ``expires``: when it was begun, and from when on nobody else is lent it.
+    """One connection to a back end.
 
-    ``paused_at``: since when the client of the response has not read, ``math.inf`` if it does.
+    ``born``: when it was begun; ``expires``: from when on it is lent to no other exchange;
+    ``paused_at``: when the client of the response stopped reading, ``math.inf`` while it reads.
     """
 
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any = None
-    _outgoing: RequestWriter
+    _writer: RequestWriter
+    _input: PendingInput
     _log = Logger()
 
     def __init__(self, pool: ConnectionOwner, endpoint: IStreamClientEndpoint) -> None:
@@ -93,14 +98,14 @@ class Connection(Protocol):
         self._pool = pool
         self._endpoint = endpoint
         self._settings = pool.settings
-        self._clock = pool.deadlines.clock
-        self.born = self._clock.seconds()
+        self._now = pool.deadlines.clock.seconds
+        self.born = self._now()
         # Not at one time for all those that a burst has opened.
         self.expires = self.born + self._settings.max_connection_age * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
         self._state = OPENING
         self._attempt: Deferred[Any] | None = None
-        self._taker: ResponseHandler | None = None
-        self._reader: ResponseParser | None = None
+        self._handler: ResponseHandler | None = None
+        self._parser: ResponseParser | None = None
         self._request_ended = self._request_paused = self._was_paused = False
         self.paused_at = math.inf
         self._served_before = 0
@@ -118,72 +123,91 @@ class Connection(Protocol):
     def rest(self) -> None:
         """Wait for the next exchange."""
         self._state = IDLE
-        self._wait_anew()
-        self.deadline = min(self.deadline, self.expires)
+        ends = self._now() + self._settings.idle_timeout
+        self.deadline = min(self.expires, ends)
 
     def close(self) -> None:
         """End it, politely, but within ``read_timeout``; the pool forgets it at once."""
         self._shut()
         self.transport.loseConnection()
 
-    # The borrower's calls.
+    def is_open(self) -> bool:
+        """Return false if the back end has closed the idle connection, or sent what nothing asked for."""
+        return self._input.is_empty()
 
-    def send(self, method: bytes, head: bytes, taker: ResponseHandler, whole: bool) -> None:
-        """Begin an exchange. ``whole``: no body will follow by :meth:`body_data` that is not written in this turn."""
-        self._taker = taker
-        self._reader = ResponseParser(method, self._settings)
+    # The relay's calls.
+
+    def send(self, method: bytes, data: bytes, handler: ResponseHandler) -> None:
+        """Send a whole request, its body included, and wait for the response."""
+        self._begin(method, handler)
+        self._request_ended = True
+        self._await_response()
+        self._writer.write(data)
+
+    def send_head(self, method: bytes, data: bytes, handler: ResponseHandler) -> None:
+        """Send a head with the first octets of its body; :meth:`body_data` and :meth:`body_end` follow."""
+        self._begin(method, handler)
+        self._request_ended = False
         self._state = SENDING
-        self._request_ended = self._request_paused = self._was_paused = False
+        self._wait_anew()
+        self._writer.begin(self)
+        self._writer.write(data)
+
+    def _begin(self, method: bytes, handler: ResponseHandler) -> None:
+        self._handler = handler
+        self._parser = ResponseParser(method, self._settings)
+        self._request_paused = self._was_paused = False
         self.paused_at = math.inf
-        if not whole:
-            self._wait_anew()
-        self._outgoing.begin(head, None if whole else self)
+
+    def _await_response(self) -> None:
+        self._state = AWAITING
+        self._served_before = self._pool.exchanges
+        self._wait_anew()
 
     def retire(self) -> None:
         """Make this exchange the connection's last: the pool lends it to no other client."""
         self.expires = -math.inf
 
     def body_data(self, data: bytes) -> None:
-        """A piece of the request's body, framed."""
-        if self._taker is not None:
-            self._outgoing.write(data)
+        """Send a piece of the request's body, framed."""
+        if self._handler is not None:
+            self._writer.write(data)
 
     def body_end(self) -> None:
-        """The request is complete: from now on its answer is waited for."""
-        self._outgoing.end()
+        """End the request's body, and wait for the response."""
+        self._writer.release()
         self._request_ended = True
         if self._state is SENDING:
-            self._state = AWAITING
-            self._served_before = self._pool.exchanges
-            self._wait_anew()
+            self._await_response()
 
     def pause_response(self) -> None:
-        """The client reads too slowly."""
+        """Stop reading: the client of the response does not read."""
         self._was_paused = True
-        self.paused_at = min(self.paused_at, self._clock.seconds())
+        self.paused_at = min(self.paused_at, self._now())
         self._wait_anew()
         self.transport.pauseProducing()
 
     def resume_response(self) -> None:
-        """It reads again."""
+        """Read on."""
         if self.paused_at < math.inf:
             self.paused_at = math.inf
             self._wait_anew()
             self.transport.resumeProducing()
 
-    def give_up(self, refusal: ErrorResponse) -> None:
+    def give_up(self, error: ErrorResponse) -> None:
         """End the exchange for the sake of others; the back end is not at fault."""
-        self._fail(refusal, is_fault=False)
+        self._fail(error, is_fault=False)
 
     def cancel(self) -> None:
-        """The exchange is off: nobody waits for its answer, and the connection is no good to anybody else."""
-        self._taker = None
+        """End the exchange without a report: its client has left. The connection cannot be used again."""
+        self._handler = None
         self._abort()
 
     # Twisted calls.
 
     def connectionMade(self) -> None:
-        self._outgoing = RequestWriter(self.transport)
+        self._writer = RequestWriter(self.transport)
+        self._input = PendingInput(self.transport)
         if self._state is CLOSED:
             self.transport.abortConnection()
         elif not ISSLTransport.providedBy(self.transport):
@@ -197,38 +221,38 @@ class Connection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._state is CLOSED:
             return
-        if self._reader is None or self._taker is None:
-            # Nobody has asked for anything.
+        if self._parser is None or self._handler is None:
+            # Nothing has been asked for.
             self._abort()
             return
-        self._hear(data)
+        self._handle(self._parser, self._parser.feed(data))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._state is OPENING:
             self._not_opened(reason)
             return
-        if self._state in (SENDING, ANSWERING):
-            self._hear(self._outgoing.last_words())
-        reader = self._reader
+        parser = self._parser
+        if self._state in (SENDING, ANSWERING) and (unread := self._writer.unread()) and parser:
+            self._handle(parser, parser.feed(unread))
+            parser = self._parser
         self._shut()
         self._pool.deadlines.forget(self)
-        if reader is not None:
-            self._take_all(
-                reader, reader.end_of_stream(clean=reason.check(ConnectionDone) is not None)
-            )
-            self._reader = None
+        if parser is not None:
+            is_clean = reason.check(ConnectionDone) is not None
+            self._handle(parser, parser.end_of_stream(clean=is_clean))
+            self._parser = None
 
     def pauseProducing(self) -> None:
-        if self._taker is not None:
+        if self._handler is not None:
             self._request_paused = True
             self._wait_anew()
-            self._taker.pause_request()
+            self._handler.pause_request()
 
     def resumeProducing(self) -> None:
-        if self._taker is not None:
+        if self._handler is not None:
             self._request_paused = False
             self._wait_anew()
-            self._taker.resume_request()
+            self._handler.resume_request()
 
     def stopProducing(self) -> None:
         """The transport is going; ``connectionLost`` says so."""
@@ -249,43 +273,39 @@ class Connection(Protocol):
 
     # Inside.
 
-    def _hear(self, data: bytes) -> None:
-        if self._reader is not None and data:
-            self._take_all(self._reader, self._reader.feed(data))
+    def _handle(self, parser: ResponseParser, events: list[ResponseEvent]) -> None:
+        """Hand the events on, up to the response's end.
 
-    def _take_all(self, reader: ResponseParser, events: list[ResponseEvent]) -> None:
-        """Hand the events on. After the end somebody else may have been lent the connection: the rest is not for them."""
+        After it the connection may have been lent to another exchange, which gets none of the rest.
+        """
         for event in events:
-            taker = self._taker
-            if taker is None or reader is not self._reader:
+            handler = self._handler
+            if handler is None or parser is not self._parser:
                 return
             try:
-                self._take(event, taker)
+                if event is END:
+                    self._end_exchange(parser, handler)
+                elif isinstance(event, bytes):
+                    handler.response_data(event)
+                elif isinstance(event, ResponseHead):
+                    self._state = ANSWERING
+                    handler.response_head(event)
+                else:
+                    self._fail(event, is_fault=self._is_fault(event))
             except Exception:
-                # Fail closed (L3): no client waits for the rest. By now another may have been lent the connection.
-                self._log.failure("an answer could not be handed on")
-                if self._taker in (None, taker):
-                    self._taker = None
+                # Fail closed (L3): the response is incomplete, and its client has to notice that.
+                self._log.failure("a response could not be forwarded")
+                if self._handler in (None, handler):
+                    self._handler = None
                     self._abort()
-                taker.response_failed(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
+                handler.response_failed(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
                 return
-        if reader is self._reader and self._taker is not None:
+        if parser is self._parser and self._handler is not None:
             if self._state is ANSWERING:
                 self._wait_anew()
-            self._taker.response_flush()
+            self._handler.response_flush()
 
-    def _take(self, event: ResponseEvent, taker: ResponseHandler) -> None:
-        if isinstance(event, bytes):
-            taker.response_data(event)
-        elif isinstance(event, ResponseHead):
-            self._state = ANSWERING
-            taker.response_head(event)
-        elif event is END:
-            self._end_exchange(taker)
-        else:
-            self._fail(event, is_fault=self._is_fault(event))
-
-    def _is_fault(self, refusal: ErrorResponse) -> bool:
+    def _is_fault(self, error: ErrorResponse) -> bool:
         """Return true for a response, cut short or malformed, that tells of the back end and not of the client.
 
         A back end may have lost its patience with a client whose next piece was waited for, or that did not read: Tomcat's
@@ -294,7 +314,7 @@ class Connection(Protocol):
         waits_for_client = self._state is CLOSED and not (
             self._request_ended or self._request_paused
         )
-        is_too_large = refusal.code is Code.RESPONSE_TOO_LARGE
+        is_too_large = error.code is Code.RESPONSE_TOO_LARGE
         return not (waits_for_client or self._was_paused or is_too_large)
 
     def _serves_nothing(self) -> bool:
@@ -304,27 +324,28 @@ class Connection(Protocol):
         """
         return self._state is AWAITING and self._pool.exchanges == self._served_before
 
-    def _end_exchange(self, taker: ResponseHandler) -> None:
-        reusable = self._reader is not None and self._reader.reusable and self._request_ended
-        self._taker = self._reader = None
-        self.resume_response()
+    def _end_exchange(self, parser: ResponseParser, handler: ResponseHandler) -> None:
+        """End the exchange, and decide, here alone, whether the connection is lent again."""
+        self._handler = self._parser = None
+        if self.paused_at < math.inf:
+            self.resume_response()
         self._pool.served(self)
-        if reusable:
-            self._pool.release(self)
-        elif self._request_ended:
-            self.close()
-        else:
-            # It answered early and may never read the rest of the request.
+        if not self._request_ended:
+            # The response came early, and the back end may never read the rest of the request.
             self._abort()
-        taker.response_end()
+        elif parser.reusable and self.expires > self._now():
+            self._pool.release(self)
+        else:
+            self.close()
+        handler.response_end()
 
-    def _fail(self, refusal: ErrorResponse, *, is_fault: bool) -> None:
-        taker, self._taker = self._taker, None
+    def _fail(self, error: ErrorResponse, *, is_fault: bool) -> None:
+        handler, self._handler = self._handler, None
         if is_fault:
-            self._pool.faulted(self, refusal)
+            self._pool.faulted(self, error)
         self._abort()
-        assert taker is not None
-        taker.response_failed(refusal)
+        assert handler is not None
+        handler.response_failed(error)
 
     def _not_opened(self, failure: Failure) -> None:
         if self._state is not OPENING:
@@ -341,16 +362,16 @@ class Connection(Protocol):
         code = Code.OUT_OF_RESOURCES if is_ours else Code.CONNECT_FAILED
         self._fail_opening(ErrorResponse(code, reason))
 
-    def _fail_opening(self, refusal: ErrorResponse) -> None:
+    def _fail_opening(self, error: ErrorResponse) -> None:
         self._state = CLOSED
         self._pool.deadlines.forget(self)
         if self.transport is not None:
             self.transport.abortConnection()
-        self._pool.failed(self, refusal)
+        self._pool.failed(self, error)
 
     def _abort(self) -> None:
         self._shut()
-        self._reader = None
+        self._parser = None
         self.deadline = NEVER
         self.transport.abortConnection()
 
@@ -359,14 +380,14 @@ class Connection(Protocol):
         if self._state is not CLOSED:
             self._state = CLOSED
             self._wait_anew()
-            self._outgoing.release()
+            self._writer.release()
             self._pool.lost(self)
 
     def _wait_anew(self) -> None:
         seconds = timeout_for(
             self._state, self._settings, self._request_paused, self.paused_at < math.inf
         )
-        self.deadline = self._clock.seconds() + seconds
+        self.deadline = self._now() + seconds
 
 
 def _number(error: BaseException | None) -> int | None:

@@ -41,7 +41,7 @@ from x509proxy.certificates.pem_files import Identity
 from x509proxy.settings import Backend, Scheme, SettingsError, UpstreamSettings
 from x509proxy.transport.tls_context import pyopenssl_key
 
-__all__ = ["UnreadInput", "backend_endpoint", "connect", "is_open"]
+__all__ = ["PendingInput", "UnreadInput", "backend_endpoint", "connect"]
 
 
 def backend_endpoint(
@@ -82,22 +82,29 @@ def connect(endpoint: IStreamClientEndpoint, protocol: Protocol) -> Deferred[Any
     return endpoint.connect(factory)
 
 
-def is_open(transport: Any) -> bool:
-    """Whether a connection that is not in use can be: the back end has not closed it, nor sent what nobody asked for.
+class PendingInput:
+    """The input of an idle connection that the reactor has not read: octets, or the connection's end.
 
-    Over TLS what has come and has not been read may be a harmless record, but also the one that says that it is being closed.
+    Over TLS a record that has not been read may be harmless, but also the one that ends TLS.
     """
-    carrier = getattr(transport, "transport", transport)
-    handle = carrier.getHandle() if hasattr(carrier, "getHandle") else None
-    if not isinstance(handle, socket.socket):
-        return True
-    # Not a look with MSG_PEEK: that there is nothing it would tell by an exception, which costs three times as much.
-    look = select.poll()
-    try:
-        look.register(handle, select.POLLIN)
-    except ValueError:
-        return False  # it is closed
-    return not look.poll(0)
+
+    __slots__ = ("_poll", "_socket")
+
+    def __init__(self, transport: Any) -> None:
+        carrier = getattr(transport, "transport", transport)
+        handle = carrier.getHandle() if hasattr(carrier, "getHandle") else None
+        self._socket = handle if isinstance(handle, socket.socket) else None
+        # Not recv with MSG_PEEK: it reports by an exception that there is nothing, three times as
+        # expensive.
+        self._poll = select.poll()
+        if self._socket is not None:
+            self._poll.register(self._socket, select.POLLIN)
+
+    def is_empty(self) -> bool:
+        """Return true if there is none, and the socket is open; also where there is no socket to ask."""
+        if self._socket is None:
+            return True
+        return self._socket.fileno() >= 0 and not self._poll.poll(0)
 
 
 class UnreadInput:

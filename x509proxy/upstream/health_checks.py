@@ -133,16 +133,15 @@ class _Check:
             connection.close()
             return
         self._connection = connection
-        connection.send(b"GET", self._request, self, whole=True)
-        connection.body_end()
+        connection.send(b"GET", self._request, self)
 
-    def failed(self, connection: Connection, refusal: ErrorResponse) -> None:
-        self._end(refusal.detail)
+    def failed(self, connection: Connection, error: ErrorResponse) -> None:
+        self._end(error.detail)
 
     def served(self, connection: Connection) -> None:
         """It is the status that says so."""
 
-    def faulted(self, connection: Connection, refusal: ErrorResponse) -> None:
+    def faulted(self, connection: Connection, error: ErrorResponse) -> None:
         """:meth:`response_failed` is told too."""
 
     def release(self, connection: Connection) -> None:
@@ -171,8 +170,8 @@ class _Check:
             "" if found == self._expected else f"found status {found}, expected {self._expected}"
         )
 
-    def response_failed(self, refusal: ErrorResponse) -> None:
-        self._end(refusal.detail)
+    def response_failed(self, error: ErrorResponse) -> None:
+        self._end(error.detail)
 
     def pause_request(self) -> None:
         """There is no body."""

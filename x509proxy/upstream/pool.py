@@ -17,7 +17,6 @@ from x509proxy.monitoring.backend_status import BackendState, PoolStatus
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.connection import Connection
-from x509proxy.upstream.endpoints import is_open
 from x509proxy.upstream.health_checks import Checks
 from x509proxy.upstream.health_tracker import BackendHealth
 
@@ -53,7 +52,7 @@ class ConnectionWaiter(Protocol):
     @property
     def streams(self) -> bool: ...
     def connected(self, connection: Connection) -> None: ...
-    def not_connected(self, refusal: ErrorResponse) -> None: ...
+    def not_connected(self, error: ErrorResponse) -> None: ...
 
 
 class _Waiting:
@@ -143,7 +142,7 @@ class Pool:
             self._hold_up(asker)
             return
         while self._idle:
-            if is_open(self._idle[-1].transport):
+            if self._idle[-1].is_open():
                 self._lend(self._idle.pop(), asker)
                 return
             self._idle[-1].close()
@@ -179,20 +178,22 @@ class Pool:
     def opened(self, connection: Connection) -> None:
         """It can be used."""
         asker = self._opening.pop(connection)
-        if asker is None:
+        if asker is not None:
+            self._lend(connection, asker)
+        elif connection.expires > self.deadlines.clock.seconds():
             self.release(connection)
         else:
-            self._lend(connection, asker)
+            connection.close()
 
-    def failed(self, connection: Connection, refusal: ErrorResponse) -> None:
+    def failed(self, connection: Connection, error: ErrorResponse) -> None:
         """It could not be opened; not one byte of a request has been sent on it."""
         asker = self._opening.pop(connection)
-        if refusal.code is not Code.OUT_OF_RESOURCES:
-            self._judge(self.record.failed, connection.born, refusal.detail)
+        if error.code is not Code.OUT_OF_RESOURCES:
+            self._judge(self.record.failed, connection.born, error.detail)
         self._uploads.discard(connection)
         self._serve_queue()
         if asker is not None:
-            asker.not_connected(refusal)
+            asker.not_connected(error)
 
     def served(self, connection: Connection) -> None:
         """Its exchange went well."""
@@ -200,9 +201,9 @@ class Pool:
         if not self.record.spotless:
             self.record.served(connection.born)
 
-    def faulted(self, connection: Connection, refusal: ErrorResponse) -> None:
+    def faulted(self, connection: Connection, error: ErrorResponse) -> None:
         """Its exchange failed, for no reason of the client's."""
-        self._judge(self.record.faulted, connection.born, refusal.detail)
+        self._judge(self.record.faulted, connection.born, error.detail)
 
     def release(self, connection: Connection) -> None:
         """Its exchange is over, and it is as it was before."""
@@ -210,10 +211,8 @@ class Pool:
         if self._uploads:
             self._uploads.discard(connection)
         first = self._first() if self._waiting else None
-        if connection.expires <= self.deadlines.clock.seconds():
-            connection.close()
-        elif first is not None and not is_open(connection.transport):
-            # Behind the answer there is something that nobody asked for, or the end.
+        if first is not None and not connection.is_open():
+            # Behind the response there is something that nothing asked for, or the end.
             connection.close()
         elif first is not None:
             self._leave_queue(first)

@@ -203,6 +203,9 @@ class CommandLine(AuditCase):
         self.refused("header: found other characters", url, "--header", "X A")
         self.refused("preset: found 'x'", url, "--preset", "x")
         self.refused("header: found none, expected --header-file", url, "--preset", "connect2id")
+        self.refused(
+            "preset: found token-claims, expected one with a", url, "--preset", "token-claims"
+        )
         self.refused("listen: found 'x'", url, "--header", "X-A", "--listen", "x")
         self.refused("only: found 'x'", url, "--header", "X-A", "--only", "x")
         self.refused("No such file", url, "--header-file", str(self.folder / "none"))

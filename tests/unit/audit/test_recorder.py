@@ -6,9 +6,14 @@ import json
 import shutil
 import socket
 import tempfile
+from typing import Any
 
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import certificates as samples
+from tests.support.raw_tls import HEADER
 from x509proxy.audit.recorder import (
     INCOMPLETE,
     Answer,
@@ -17,7 +22,9 @@ from x509proxy.audit.recorder import (
     from_echo,
     parse_listen,
 )
-from x509proxy.settings import SettingsError
+from x509proxy.forwarding.certificate_formats import encode
+from x509proxy.service.echo import Secrets, echo_site
+from x509proxy.settings import Format, SettingsError
 
 
 class Listening(SynchronousTestCase):
@@ -144,6 +151,25 @@ class Echo(SynchronousTestCase):
         assert arrival is not None
         self.assertEqual((b"/a", [b"tok"]), (arrival.target, arrival.values(b"x-a")))
         self.assertIn(b"tok", arrival.raw)
+
+    def test_covered(self) -> None:
+        """An echo that covers the secret header name cannot be judged by, which is one sentence."""
+        ((name, value),) = encode(samples.client(), Format.PEM, HEADER.encode())
+        request = b"GET / HTTP/1.1\r\nHost: a\r\n%b: %b\r\n\r\n" % (name, value)
+        for secrets in Secrets:
+            site: Any = echo_site(reactor=Clock(), secrets=secrets)
+            protocol = site.buildProtocol(None)
+            transport = StringTransport()
+            protocol.makeConnection(transport)
+            protocol.dataReceived(request)
+            body = transport.value().partition(b"\r\n\r\n")[2]
+            if secrets is Secrets.SHOWN:
+                arrival = from_echo(body)
+                assert arrival is not None
+                self.assertEqual([value], arrival.values(name))
+            else:
+                error = self.assertRaises(SettingsError, from_echo, body)
+                self.assertIn("expected one with --show-secret-name", str(error))
 
     def test_other_bodies(self) -> None:
         """Any other body reports nothing."""

@@ -11,13 +11,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import NOON
-from tests.support.tokens import AUDIENCE, ISSUER, OTHER, OWN, AskedServer
+from tests.support.tokens import AUDIENCE, ISSUER, OTHER, OWN, AskedServer, verdict_of
 from x509proxy.authorization.http_client import HttpClient
 from x509proxy.authorization.introspection import Introspector
 from x509proxy.authorization.token_check import TokenCheck
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.config.token_files import TokenFiles
 from x509proxy.exchange import TokenVerdict
+from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, HttpError
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.settings import TokenLevel, TokenRequirement, TokenSettings
@@ -54,7 +55,7 @@ class IntrospectionTestCase(SynchronousTestCase):
         pairs = [(b"Authorization", b"Bearer " + token)]
         head = RequestHead(b"GET", b"/api", "1.1", pairs, b"as.example", Framing.NONE)
         try:
-            return self.check.check(head, certificate, requirement, now)
+            return verdict_of(self.check.check(head, certificate, requirement, now))
         except HttpError as error:
             return error.response.code
 
@@ -151,6 +152,33 @@ class Asking(IntrospectionTestCase):
         self.assertEqual((1, 1), (self.server.cancelled, self.check.pending))
         self.server.asked[0][1].callback(None)  # type: ignore[arg-type]
         self.failureResultOf(waiting, AttributeError)
+
+
+class Claims(IntrospectionTestCase):
+    def checked(self, response: object) -> CheckedToken:
+        """Return the result of a token's first check; the second one has to be the same."""
+        pairs = [(b"Authorization", b"Bearer opaque")]
+        head = RequestHead(b"GET", b"/api", "1.1", pairs, b"as.example", Framing.NONE)
+        waiting = self.check.check(head, OWN, WHEN_BOUND, NOON)
+        assert isinstance(waiting, Deferred)
+        self.server.answer(response)
+        found: CheckedToken = self.successResultOf(waiting)
+        self.assertEqual(found, self.check.check(head, OWN, WHEN_BOUND, NOON))
+        return found
+
+    def test_response(self) -> None:
+        """The claims are the response as the server has sent it."""
+        for body in (
+            b'{"active":true,"sub":"\xc3\xa9"}',
+            b'{ "active": true,\r\n"cnf": {"x5t#S256": "%b"} }' % OWN.thumbprint.encode(),
+        ):
+            self.arrange()
+            self.assertEqual(body, self.checked(body).claims)
+
+    def test_dpop(self) -> None:
+        """Those of a DPoP key's token are not for the back end, which has to verify the proof."""
+        found = self.checked({"active": True, "cnf": {"jkt": "a"}})
+        self.assertEqual(CheckedToken(TokenVerdict.DPOP), found)
 
 
 class Contents(IntrospectionTestCase):

@@ -11,6 +11,7 @@ from x509proxy.authorization.token_cache import TokenCache
 @attrs.frozen
 class Value:
     expires: float
+    size: int = 0
 
 
 class Cache(SynchronousTestCase):
@@ -39,6 +40,29 @@ class Cache(SynchronousTestCase):
         self.assertIsNone(cache.get((bytes([96]), None), 0.0))
         for octet in (97, 98, 99):
             self.assertIsNotNone(cache.get((bytes([octet]), None), 0.0))
+
+    def test_bounded_bytes(self) -> None:
+        """However large the values are, all of them together are bounded, and a value that is too large is not kept."""
+        cache: TokenCache[Value] = TokenCache(9, max_bytes=100)
+        for octet in range(50):
+            cache.put((bytes([octet]), None), Value(5.0, 30))
+        self.assertEqual(3, len(cache))
+        cache.put((b"1", None), Value(5.0, 100))
+        self.assertEqual(1, len(cache))
+        cache.put((b"2", None), Value(5.0, 101))
+        self.assertEqual(0, len(cache))
+
+    def test_bytes_are_given_back(self) -> None:
+        """A value that is replaced, has expired or is forgotten makes room for others."""
+        cache: TokenCache[Value] = TokenCache(9, max_bytes=100)
+        for _ in range(9):
+            cache.put((b"a", None), Value(5.0, 60))
+        self.assertIsNone(cache.get((b"a", None), 5.0))
+        cache.put((b"b", None), Value(9.0, 100))
+        self.assertEqual(1, len(cache))
+        cache.clear()
+        cache.put((b"c", None), Value(9.0, 100))
+        self.assertEqual(1, len(cache))
 
     def test_again(self) -> None:
         """A value that takes the place of another costs no other its place."""

@@ -25,6 +25,7 @@ from tests.support.tokens import (
     public,
     signed,
     unsigned,
+    verdict_of,
 )
 from x509proxy.authorization import verifiers
 from x509proxy.authorization.http_client import HttpClient
@@ -68,7 +69,7 @@ class Unverified(SynchronousTestCase):
     ) -> TokenVerdict | Deferred[TokenVerdict] | Code:
         """The verdict, or the code of the rejection."""
         try:
-            return self.check.check(head(*credentials), certificate, requirement, now)
+            return verdict_of(self.check.check(head(*credentials), certificate, requirement, now))
         except HttpError as error:
             return error.response.code
 
@@ -127,6 +128,11 @@ class Unverified(SynchronousTestCase):
             self.judge(b"Bearer " + bound(), now=NOON + 301)
             self.assertEqual(3, parse.call_count)
 
+    def test_claims(self) -> None:
+        """Claims that nothing has verified are not for the back end."""
+        found = self.check.check(head(b"Bearer " + bound()), OWN, BOUND, NOON)
+        self.assertEqual(CheckedToken(TokenVerdict.BOUND, b""), found)
+
     def test_status(self) -> None:
         """There are no keys."""
         self.assertEqual(TokenState(level="unverified"), self.check.state())
@@ -159,7 +165,8 @@ class Signed(SynchronousTestCase):
         now: float = NOON,
     ) -> TokenVerdict | Deferred[TokenVerdict] | Code:
         try:
-            return self.check.check(head(b"Bearer " + token), certificate, requirement, now)
+            found = self.check.check(head(b"Bearer " + token), certificate, requirement, now)
+            return verdict_of(found)
         except HttpError as error:
             return error.response.code
 

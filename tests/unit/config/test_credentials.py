@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.names import NAME
 from x509proxy.config import credentials
-from x509proxy.config.credentials import as_in_unit
-from x509proxy.settings import ProxySettings
+from x509proxy.config.credentials import (
+    CredentialCopies,
+    as_in_unit,
+    original_files,
+    outdated_copies,
+)
+from x509proxy.settings import ProxySettings, SettingsError
 
-ROOT = Path(__file__).parents[3]
 
+class UnitTestCase(SynchronousTestCase):
+    """Folders in place of systemd's, with a unit ``a.service``."""
 
-class Originals(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.units = [self.folder / name for name in ("etc", "lib")]
@@ -23,6 +30,13 @@ class Originals(SynchronousTestCase):
             folder.mkdir(parents=True)
         self.patch(credentials, "_UNITS", tuple(self.units))
         self.patch(credentials, "_CREDENTIALS", self.running)
+        self.be_inside("")
+
+    def be_inside(self, folder: Path | str) -> None:
+        """Set the variable that systemd gives to the processes of a unit."""
+        environment = patch.dict(os.environ, {"CREDENTIALS_DIRECTORY": str(folder)})
+        environment.start()
+        self.addCleanup(environment.stop)
 
     def unit(self, text: str, at: int = 0, name: str = "a.service") -> str:
         path = self.units[at] / name
@@ -34,6 +48,15 @@ class Originals(SynchronousTestCase):
         paths = [str(self.running / "a.service" / name) for name in names]
         return ProxySettings(private_key=paths[0], crl=tuple(paths[1:]), certificate="/c.pem")
 
+    def copy(self, name: str, content: str) -> Path:
+        """Make a copy as systemd does; return the file in its folder."""
+        path = self.running / "a.service" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        return path
+
+
+class Originals(UnitTestCase):
     def sentence(self, name: str = "key", unit: str | None = None) -> str:
         settings, [sentence] = as_in_unit(self.settings(name), unit)
         self.assertEqual(self.settings(name), settings)
@@ -49,12 +72,33 @@ class Originals(SynchronousTestCase):
         )
         self.assertEqual((), sentences)
 
-    def test_running(self) -> None:
-        """A copy that can be read is what the unit sees."""
-        (self.running / "a.service").mkdir()
-        (self.running / "a.service" / "key").write_text("")
+    def test_inside(self) -> None:
+        """Inside of the unit, the copy is what a start reads."""
+        copy = self.copy("key", "")
         self.unit("[Service]\nLoadCredential=key:/etc/a/key.pem\n")
+        self.be_inside(copy.parent)
         self.assertEqual((self.settings("key"), ()), as_in_unit(self.settings("key")))
+
+    def test_running(self) -> None:
+        """While the unit runs, root can read the copies; the next start reads the originals."""
+        self.copy("key", "old")
+        self.unit("[Service]\nLoadCredential=key:/etc/a/key.pem\n")
+        found, sentences = as_in_unit(self.settings("key"))
+        self.assertEqual(("/etc/a/key.pem", ()), (found.private_key, sentences))
+
+    def test_running_without_original(self) -> None:
+        """A copy whose original only systemd can read is checked in its place."""
+        self.copy("key", "")
+        self.unit("[Service]\nSetCredential=key:secret\n")
+        self.assertEqual((self.settings("key"), ()), as_in_unit(self.settings("key")))
+
+    def test_elsewhere(self) -> None:
+        """A service manager of a user has another folder, which the variable names."""
+        folder = self.folder / "user"
+        self.be_inside(folder / "b.service")
+        self.unit("[Service]\nLoadCredential=key:/etc/a/key.pem\n")
+        settings = ProxySettings(private_key=str(folder / "a.service" / "key"))
+        self.assertEqual("/etc/a/key.pem", as_in_unit(settings)[0].private_key)
 
     def test_drop_ins(self) -> None:
         """Drop-ins add to the unit in order; an empty value resets; the first file wins."""
@@ -69,7 +113,11 @@ class Originals(SynchronousTestCase):
 
     def test_named_unit(self) -> None:
         """A unit that is not installed is named."""
-        path = str(ROOT / "contrib" / "x509proxy.service")
+        text = (
+            "[Service]\nLoadCredential=server.key:/etc/x509proxy/server.key\n"
+            "LoadCredential=header.txt:/etc/x509proxy/header.txt\n"
+        )
+        path = self.unit(text, name="other.service")
         self.patch(credentials, "_CREDENTIALS", Path("/run/credentials"))
         settings = ProxySettings(
             private_key="/run/credentials/x509proxy.service/server.key",
@@ -107,3 +155,100 @@ class Originals(SynchronousTestCase):
     def test_silent(self) -> None:
         """A secret name in the place of a file's is not repeated."""
         self.assertNotIn(NAME, self.sentence(NAME))
+
+
+class Copies(UnitTestCase):
+    """A unit that loads a key, and whose process has read the copy."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.original = self.folder / "key.pem"
+        self.original.write_text("first")
+        self.made = self.copy("key", "first")
+        self.unit(f"[Service]\nLoadCredential=key:{self.original}\n")
+        self.read = CredentialCopies.of(self.settings("key"))
+
+    def since(self, *names: str) -> str:
+        """Compare as a reload does; return the sentence about what may be outdated."""
+        settings = self.settings(*(names or ("key",)))
+        self.read, sentence = CredentialCopies.of(settings).since(self.read)
+        return sentence
+
+    def test_unchanged(self) -> None:
+        """An original that is as it was needs no restart."""
+        self.assertEqual(["", ""], [self.since(), self.since()])
+
+    def test_changed(self) -> None:
+        """A changed original makes each reload fail, until the copy is another one."""
+        self.original.write_text("second")
+        for _ in range(2):
+            error = self.assertRaises(SettingsError, self.since)
+            self.assertEqual(
+                "private-key: found a change that needs a restart, since systemd copies credentials "
+                "at the start only; nothing of what is new is used",
+                str(error),
+            )
+
+    def test_refreshed(self) -> None:
+        """A copy that systemd has replaced is new, as from systemd 260 on (RefreshOnReload=)."""
+        self.original.write_text("second")
+        self.made.unlink()
+        self.copy("key", "second")
+        self.assertEqual(["", ""], [self.since(), self.since()])
+        self.original.write_text("a third one")
+        self.assertRaises(SettingsError, self.since)
+
+    def test_doubtful(self) -> None:
+        """Where an original cannot be looked at, now or at the start, one sentence names the key."""
+        sentence = "private-key: restart needed if changed, since systemd copies credentials at the start only"
+        self.unit("[Service]\nSetCredential=key:secret\n")
+        self.assertEqual(sentence, self.since())
+        self.read = CredentialCopies.of(self.settings("key"))
+        self.unit(f"[Service]\nLoadCredential=key:{self.original}\n")
+        self.assertEqual([sentence, sentence], [self.since(), self.since()])
+
+    def test_written_after_the_copy(self) -> None:
+        """An original that is newer than the copy at the first look may be another one."""
+        self.original.write_text("second")
+        made = self.made.stat()
+        os.utime(self.original, ns=(made.st_atime_ns, made.st_mtime_ns + 1))
+        self.read = CredentialCopies.of(self.settings("key"))
+        self.assertIn("restart needed if changed", self.since())
+
+    def test_named_later(self) -> None:
+        """A copy that a new configuration names was made at the start too."""
+        self.copy("other", "crl")
+        self.unit(f"LoadCredential=key:{self.original}\nLoadCredential=other:{self.original}\n")
+        for _ in range(2):
+            self.assertEqual(
+                "crl[0]: restart needed if changed, since systemd copies credentials at the start only",
+                self.since("key", "other"),
+            )
+
+    def test_no_credentials(self) -> None:
+        """Files that are none of systemd's are not compared."""
+        settings = ProxySettings(private_key=str(self.original), certificate="/c.pem")
+        read = CredentialCopies.of(settings)
+        self.original.write_text("second")
+        self.assertEqual("", CredentialCopies.of(settings).since(read)[1])
+        self.assertEqual([], [*original_files(settings)])
+
+    def test_originals(self) -> None:
+        """The originals that the unit names are files to look at."""
+        self.copy("other", "crl")
+        found = [*original_files(self.settings("key", "other"))]
+        self.assertEqual([str(self.original)], found)
+
+    def test_outdated(self) -> None:
+        """A check names a copy of the running unit that differs from its original."""
+        self.assertEqual([], [*outdated_copies(self.settings("key"))])
+        self.original.write_text("second")
+        self.assertEqual(
+            [
+                f"private-key: restart needed: the service runs with a copy of {self.original} "
+                "that systemd made before its last change"
+            ],
+            [*outdated_copies(self.settings("key", "other"))],
+        )
+        self.original.unlink()
+        self.assertEqual([], [*outdated_copies(self.settings("key"))])

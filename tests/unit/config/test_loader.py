@@ -8,6 +8,7 @@ import string
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -38,12 +39,16 @@ from x509proxy.settings import (
     ClientAuth,
     ClientSettings,
     Format,
+    HeaderSettings,
     InvalidNames,
     ProxySettings,
     RuleSettings,
     Scheme,
     SettingsError,
     TlsVersion,
+    TokenLevel,
+    TokenRequirement,
+    TokenSettings,
     Trust,
     UpstreamSettings,
 )
@@ -439,6 +444,42 @@ class LoadConfigurationTests(FileTestCase):
         self.assertEqual((found.trusted, found.further), (TrustStore(), ()))
         self.assertEqual((found.upstream_authorities, found.upstream_identity), (None, None))
         self.assertEqual(found.warnings, ())
+
+    def claims(self, level: TokenLevel, **changes: Any) -> Configuration:
+        """Load settings with a header for the claims of tokens."""
+        settings = override(ProxySettings(), self.good)
+        table = TokenSettings(
+            level=level, issuer="https://a", audience=("b",), jwks_url="https://a/b"
+        )
+        own = HeaderSettings(format=Format.TOKEN_CLAIMS, name="X-My-Claims")
+        rule = RuleSettings(path="/api", token=TokenRequirement.BOUND)
+        more = {"tokens": table, "rules": (rule,), "headers": (own,), **changes}
+        return load_configuration(msgspec.structs.replace(settings, **more))
+
+    def test_claims(self) -> None:
+        """Verified claims are a header like any other, with a limit of its own."""
+        plan = self.claims(TokenLevel.JWT).rules.plans[1]
+        self.assertEqual(
+            (Format.TOKEN_CLAIMS, b"X-My-Claims", 8192), (plan.form, plan.name, plan.maximum)
+        )
+        own = HeaderSettings(format=Format.TOKEN_CLAIMS, name="X-Mine", max_value_bytes=99)
+        self.assertEqual(99, self.claims(TokenLevel.JWT, headers=(own,)).rules.plans[1].maximum)
+
+    def test_unverified_claims(self) -> None:
+        """Claims that nothing verifies are a mistake, and so are those of no rule, from the preset too."""
+        preset = {"preset": "token-claims", "header_file": None, "headers": ()}
+        for more in ({}, preset):
+            for level, changes, begin in (
+                (TokenLevel.UNVERIFIED, {}, "tokens.level: found unverified beside a header"),
+                (
+                    TokenLevel.JWT,
+                    {"rules": ()},
+                    "rules: found none with token, expected one, since",
+                ),
+            ):
+                error = self.assertRaises(SettingsError, self.claims, level, **more, **changes)
+                self.assert_sentence(error)
+                self.assertTrue(str(error).startswith(begin), error)
 
     def test_repr_is_silent(self) -> None:
         """Neither name nor key shows in a traceback."""

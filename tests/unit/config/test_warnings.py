@@ -120,9 +120,28 @@ class Advice(FileTestCase):
         """Heads that this proxy takes and the server does not are worth a note."""
         (sentence,) = self.advice(client={"max-head-bytes": 8192})
         # 2732 bytes of base64, 52 of the armour, 53 of the name, 4 of the rest.
-        self.assertIn("a head may have 11033 bytes, and this server takes 8192", sentence)
-        self.assertIn("unless maxHttpRequestHeaderSize is raised there", sentence)
+        self.assertEqual(
+            "client.max-head-bytes: found heads of up to 11033 bytes with the certificate, expected "
+            "8192: Connect2id server rejects more with 400, unless maxHttpRequestHeaderSize is "
+            "11033 or more there (docs/servers/connect2id.rst)",
+            sentence,
+        )
         self.assertEqual([], self.advice(client={"max-head-bytes": 8192}, preset="aspnet"))
+
+    def test_status_of_the_server(self) -> None:
+        """The note has the response and the page of each server: Node.js responds 431, Tomcat 400."""
+        for preset, status, setting in (
+            ("oidc-provider", 431, "--max-http-header-size"),
+            ("aspnet", 431, "MaxRequestHeadersTotalSize"),
+            ("wso2", 400, "maxHttpHeaderSize"),
+            ("janssen", 431, "requestHeaderSize"),
+        ):
+            header = None if preset == "janssen" else self.header
+            (sentence,) = self.advice(
+                client={"max-head-bytes": 32768}, preset=preset, header_file=header
+            )
+            self.assertIn(f" rejects more with {status}, unless {setting} is ", sentence)
+            self.assertTrue(sentence.endswith(f"(docs/servers/{preset}.rst)"), sentence)
 
     def too_large(self, preset: str, **settings: Any) -> str:
         """Return the key types that ``check`` warns of, with the rest of the sentence."""
@@ -147,12 +166,13 @@ class Advice(FileTestCase):
             ),
             ("wso2", "ml-dsa-65, ml-dsa-87", "8192 bytes unless maxHttpHeaderSize is"),
             ("janssen", "ml-dsa-65, ml-dsa-87", "8192 bytes unless requestHeaderSize is"),
-            ("auth0", "ml-dsa-44, ml-dsa-65, ml-dsa-87", "less;"),
+            ("auth0", "ml-dsa-44, ml-dsa-65, ml-dsa-87", "accepts, less (docs"),
         ):
             sentence = self.too_large(preset)
             self.assertTrue(sentence.startswith(f"{types} need a larger head"), sentence)
             self.assertIn(setting, sentence)
             self.assertIn("docs/post-quantum.rst", sentence)
+            self.assertIn(f"docs/servers/{preset}.rst", sentence)
 
     def test_ml_dsa_that_fits(self) -> None:
         """There is no note where they fit, where no limit is known, or where they are rejected."""
@@ -249,6 +269,39 @@ class Advice(FileTestCase):
             self.assertEqual("tokens: decides nothing, since no rule has token", sentence)
         signed = {"level": "jwt", "issuer": "https://as.example", "audience": ["a"]}
         self.assertEqual([], self.warnings(rules=rules, tokens=signed))
+
+    def test_tokens_of_others(self) -> None:
+        """A check asks whether tokens of other APIs, and ID tokens, are kept away."""
+        rules = [{"path": "/api", "token": "bound"}]
+        asked = {"level": "introspection", "introspection-url": "https://a/b", "client-id": "c"}
+        asked["client-secret-file"] = self.write("secret-secret", name="secret.txt")
+        (sentence,) = self.advice(rules=rules, tokens=asked)
+        self.assertEqual(
+            "tokens.audience: none, so each active token of the server is accepted, "
+            "also one that was issued for another API",
+            sentence,
+        )
+        self.assertEqual([], self.advice(rules=rules, tokens={**asked, "audience": ["a"]}))
+        signed = {"level": "jwt", "issuer": "https://a", "audience": ["a"]}
+        self.assertEqual([], self.advice(rules=rules, tokens=signed))
+        for kind in ("JWT", "application/jwt"):
+            (sentence,) = self.advice(rules=rules, tokens={**signed, "types": ["at+jwt", kind]})
+            self.assertEqual(
+                "tokens.types: ID tokens may have the typ JWT too, so no ID token may have "
+                "a value of tokens.audience",
+                sentence,
+            )
+        self.assertEqual(1, len(self.warnings(rules=rules, tokens={"level": "unverified"})))
+        self.assertEqual([], self.advice(rules=rules, tokens={"level": "unverified"}))
+
+    def test_large_claims(self) -> None:
+        """The claims count for the head that the server takes."""
+        tokens = {"level": "jwt", "issuer": "https://a", "audience": ["a"]}
+        more = {"rules": [{"path": "/api", "token": "bound"}], "tokens": tokens}
+        for size, count in ((100, 0), (4000, 1)):
+            own = {"format": "token-claims", "name": "X-My", "max-value-bytes": size}
+            sentences = self.advice(**more, headers=[own], client={"max-head-bytes": 4400})
+            self.assertEqual(count, len(sentences), sentences)
 
     def test_token_certificate(self) -> None:
         """The certificate that is shown to the authorization server ends some day too."""

@@ -15,6 +15,7 @@ from tests.support.memory import (
     RecordingSource,
     RequestTransport,
     TlsWire,
+    accept,
     post,
     reply,
     undated,
@@ -59,8 +60,8 @@ class ChannelTestCase(SynchronousTestCase):
 
     def accept(self, request: Request) -> None:
         """Welcome the head, and no more."""
-        request.source = self.source
-        request.accept(lambda: None)
+        request.consumer = self.consumer
+        request.accept()
 
     def begin(self, request: Request) -> None:
         """Answer the head at once, and leave the answer open."""
@@ -95,7 +96,7 @@ class KeepAlive(ChannelTestCase):
 
     def test_byte_by_byte(self) -> None:
         """It makes no difference in how many pieces a request comes."""
-        self.desk.then = lambda request: request.accept(lambda: reply(request))
+        self.desk.then = lambda request: accept(request, lambda: reply(request))
         wire = self.connect(*(bytes([octet]) for octet in GET + post(b"abc")))
         self.assertEqual(OK + OK, undated(wire.sent()))
 
@@ -298,7 +299,7 @@ class Mute(ChannelTestCase):
         self.desk.then = self.accept
         wire = self.connect(post(b"3\r\nabc\r\n", length=-1))
         wire.deliver(b"X")
-        self.assertEqual((b"400", ["gone"]), (status(wire.sent()), self.source.told))
+        self.assertEqual((b"400", ["gone"]), (status(wire.sent()), self.consumer.told))
         self.expect_closing(wire)
 
     def test_body_after_the_answer_began(self) -> None:
@@ -307,7 +308,7 @@ class Mute(ChannelTestCase):
         wire = self.connect(post(b"3\r\nabc\r\n", length=-1))
         wire.deliver(b"X")
         self.expect_cut(wire)
-        self.assertEqual(["gone"], self.source.told)
+        self.assertEqual(["gone"], self.consumer.told)
         (exchange,) = self.desk.exchanges
         self.assertEqual(Outcome.ABORTED, exchange.outcome)
 
@@ -332,15 +333,15 @@ class Mute(ChannelTestCase):
         )
         wire = self.connect(GET)
         wire.deliver(*[GET] * 100)
-        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
+        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._queue._queue)))
 
     def test_not_kept(self) -> None:
         """What has come behind a request that is refused is let go while the end is waited for (invariant L7)."""
         wire = self.connect(GET)
         wire.deliver(GET)
-        self.assertEqual((1, 1), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
+        self.assertEqual((1, 1), (len(self.desk.requests), len(wire.protocol._queue._queue)))
         self.desk.requests[0].answer(ErrorResponse(Code.NO_CERTIFICATE, "no client certificate"))
-        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._inbox._queue)))
+        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._queue._queue)))
 
     def test_back_ends_failure(self) -> None:
         """A back end's failure is not the client's: the connection stays."""
@@ -421,7 +422,7 @@ class Waiting(ChannelTestCase):
         self.wait(11.75)
         self.assertEqual(b"", wire.sent())
         self.wait(0.25)
-        self.assertEqual((b"408", ["gone"]), (status(wire.sent()), self.source.told))
+        self.assertEqual((b"408", ["gone"]), (status(wire.sent()), self.consumer.told))
         self.expect_closing(wire)
 
     def test_dripping_body(self) -> None:
@@ -441,7 +442,7 @@ class Waiting(ChannelTestCase):
         wire = self.connect(post(b"a", length=9))
         self.wait(12)
         self.expect_cut(wire)
-        self.assertEqual(["gone"], self.source.told)
+        self.assertEqual(["gone"], self.consumer.told)
 
     def test_idle(self) -> None:
         """An idle connection is closed without a word."""
@@ -488,7 +489,7 @@ class Waiting(ChannelTestCase):
         self.assertFalse(wire.aborted)
         self.wait(0.25)
         self.expect_cut(wire)
-        self.assertEqual(["pause", "gone"], self.source.told)
+        self.assertEqual(["pause", "gone"], self.consumer.told)
         self.assertEqual([Outcome.ABORTED], [exchange.outcome for exchange in self.desk.exchanges])
 
     def test_client_that_reads_again(self) -> None:
@@ -500,7 +501,7 @@ class Waiting(ChannelTestCase):
             wire.fill()
             self.wait(13.75)
             wire.drain()
-        self.assertEqual(["pause", "resume"] * 3, self.source.told)
+        self.assertEqual(["pause", "resume"] * 3, self.consumer.told)
         self.expect_open(wire)
 
     def test_dripping_reader(self) -> None:
@@ -631,7 +632,7 @@ class Streaming(ChannelTestCase):
     def test_enough(self) -> None:
         """When as much is held as may be, whoever serves is called, and reading stops until the body is taken."""
         ready: list[int] = []
-        self.desk.then = lambda request: request.accept(lambda: ready.append(request.held))
+        self.desk.then = lambda request: accept(request, lambda: ready.append(request.held))
         wire = self.connect(post(b"abc", length=9))
         self.assertEqual(([], True), (ready, wire.reading))
         wire.deliver(b"d")
@@ -641,36 +642,40 @@ class Streaming(ChannelTestCase):
         """When the body is taken, reading goes on, and stops whenever whoever takes it says so."""
         self.desk.then = self.accept
         wire = self.connect(post(b"abcd", length=9))
-        sink = Sink()
         (request,) = self.desk.requests
-        request.stream_to(sink)
+        self.assertEqual(b"abcd", request.take_body())
         self.assertTrue(wire.reading)
         request.pause_body()
         self.assertFalse(wire.reading)
         request.resume_body()
         self.assertTrue(wire.reading)
         wire.deliver(b"efghi")
-        self.assertEqual([b"abcd", b"efghi", b""], sink.taken)
+        self.assertEqual([b"efghi", None], self.consumer.taken)
 
     def test_taken_within_the_call(self) -> None:
         """It makes no difference if the body is taken, and held up, within the very call that says it is there."""
-        sink = Sink()
+        taken: list[bytes] = []
 
         def take(request: Request) -> None:
-            request.accept(lambda: request.stream_to(sink))
+            accept(request, lambda: taken.append(request.take_body()))
             request.pause_body()
 
         self.desk.then = take
         wire = self.connect(post(b"abcd", length=9))
-        self.assertEqual([b"abcd"], sink.taken)
+        self.assertEqual([b"abcd"], taken)
         self.assertFalse(wire.reading)
         self.desk.requests[0].resume_body()
         self.assertTrue(wire.reading)
 
     def test_early_answer(self) -> None:
         """An answer that is complete before the body closes the connection, and the rest of the body is read into nothing."""
-        sink = Sink()
-        self.desk.then = lambda request: request.accept(lambda: request.stream_to(sink))
+        consumer = Consumer()
+
+        def take(request: Request) -> None:
+            request.consumer, consumer.ready = consumer, request.take_body
+            request.accept()
+
+        self.desk.then = take
         wire = self.connect(post(b"abcd", length=9))
         (request,) = self.desk.requests
         request.pause_body()
@@ -679,18 +684,7 @@ class Streaming(ChannelTestCase):
         self.expect_closing(wire)
         self.assertTrue(wire.reading)
         wire.deliver(b"efghi", GET)
-        self.assertEqual(([b"abcd"], 1, b""), (sink.taken, len(self.desk.requests), wire.sent()))
-
-
-class Sink:
-    def __init__(self) -> None:
-        self.taken: list[bytes] = []
-
-    def body_data(self, data: bytes) -> None:
-        self.taken.append(data)
-
-    def body_end(self) -> None:
-        self.taken.append(b"")
+        self.assertEqual(([], 1, b""), (consumer.taken, len(self.desk.requests), wire.sent()))
 
 
 class Leaving(ChannelTestCase):
@@ -701,7 +695,7 @@ class Leaving(ChannelTestCase):
         self.desk.then = self.accept
         wire = self.connect(post(b"", length=9))
         wire.lose()
-        self.assertEqual(["gone"], self.source.told)
+        self.assertEqual(["gone"], self.consumer.told)
         (exchange,) = self.desk.exchanges
         self.assertEqual((Outcome.ABORTED, "the client left"), (exchange.outcome, exchange.detail))
 
@@ -757,13 +751,14 @@ class Failing(ChannelTestCase):
     def test_ready(self) -> None:
         """An exception when the body is complete is answered 502, and whoever serves is told."""
 
-        def accept(request: Request) -> None:
-            request.source = self.source
-            request.accept(lambda: self.fail(request))
+        def take(request: Request) -> None:
+            request.consumer = self.consumer
+            self.consumer.ready = lambda: self.fail(request)
+            request.accept()
 
-        self.desk.then = accept
+        self.desk.then = take
         wire = self.connect(post(b"ab", length=3), b"c")
-        self.assertEqual((b"502", ["gone"]), (status(wire.sent()), self.source.told))
+        self.assertEqual((b"502", ["gone"]), (status(wire.sent()), self.consumer.told))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_after_the_answer_began(self) -> None:
@@ -776,7 +771,7 @@ class Failing(ChannelTestCase):
         self.desk.then = begin
         wire = self.connect(GET + GET)
         self.expect_cut(wire)
-        self.assertEqual((1, ["gone"]), (len(self.desk.requests), self.source.told))
+        self.assertEqual((1, ["gone"]), (len(self.desk.requests), self.consumer.told))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
 
@@ -912,7 +907,7 @@ class Draining(ChannelTestCase):
         self.expect_open(wire)
         self.clock.advance(0.25)
         self.expect_cut(wire)
-        self.assertEqual((["ended"], ["gone"]), (ended, self.source.told))
+        self.assertEqual((["ended"], ["gone"]), (ended, self.consumer.told))
         (exchange,) = self.desk.exchanges
         self.assertEqual((Outcome.ABORTED, "the proxy ended"), (exchange.outcome, exchange.detail))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -29,6 +29,7 @@ class Line:
         self.observe = self.exchanges.append
         self.blocked = False
         self.many = True
+        self.lives = False
         self.seconds = 5.0
         self.sent = b""
         self.told: list[object] = []
@@ -36,14 +37,18 @@ class Line:
     def send(self, data: bytes) -> None:
         self.sent += data
 
-    def may_stay_open(self) -> bool:
-        return self.many
+    def stays_open(self, request: Request, *, is_last: bool) -> bool:
+        self.lives = not is_last and request.body_complete and request.head.keep_alive and self.many
+        return self.lives
+
+    def send_last(self, data: bytes) -> None:
+        self.send(data)
 
     def body_moved(self) -> None:
         self.told.append("moved")
 
-    def answered(self, stays_open: bool) -> None:
-        self.told.append(stays_open)
+    def answered(self) -> None:
+        self.told.append(self.lives)
 
     def confirm(self, exchange: Exchange) -> None:
         self.told.append("confirm")
@@ -56,17 +61,6 @@ class Line:
         return self.seconds
 
 
-class Sink:
-    def __init__(self) -> None:
-        self.taken: list[bytes | None] = []
-
-    def body_data(self, data: bytes) -> None:
-        self.taken.append(data)
-
-    def body_end(self) -> None:
-        self.taken.append(None)
-
-
 class RequestTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.line = Line()
@@ -75,8 +69,8 @@ class RequestTestCase(SynchronousTestCase):
         self.readied = 0
 
     def request(self, *, complete: bool = True, hold: int = 4, **parts: Any) -> Request:
-        request = Request(attrs.evolve(HEAD, **parts), self.line, hold)
-        request.source = self.source
+        request = Request(attrs.evolve(HEAD, **parts), cast("Channel", self.line), hold)
+        request.consumer = self.consumer
         if complete:
             request.receive_end()
         return request
@@ -240,7 +234,7 @@ class OwnAnswers(RequestTestCase):
         request.fail(BUSY)
         request.abort(Code.INTERNAL_ERROR, "late")
         request.lost(Code.CLIENT_LEFT, "late")
-        self.assertEqual((sent, [True], []), (self.line.sent, self.line.told, self.source.told))
+        self.assertEqual((sent, [True], []), (self.line.sent, self.line.told, self.consumer.told))
         self.assertEqual("busy", self.exchange.detail)
 
 
@@ -252,14 +246,14 @@ class Holding(RequestTestCase):
 
     def test_complete(self) -> None:
         """A body that is complete is ready at once."""
-        self.request().accept(self.be_ready)
+        self.request().accept()
         self.assertEqual(1, self.readied)
 
     def test_completed(self) -> None:
         """A body is ready once it is complete, and then no more."""
         request = self.post()
         request.receive(b"a")
-        request.accept(self.be_ready)
+        request.accept()
         request.check_ready()
         self.assertEqual(0, self.readied)
         request.receive_end()
@@ -270,7 +264,7 @@ class Holding(RequestTestCase):
     def test_large(self) -> None:
         """A body is ready once as much of it is held as may be; until it is streamed nothing more is wanted."""
         request = self.post()
-        request.accept(self.be_ready)
+        request.accept()
         request.receive(b"abc")
         request.check_ready()
         self.assertEqual((0, True, 3), (self.readied, request.wants_more, request.held))
@@ -285,37 +279,33 @@ class Holding(RequestTestCase):
         request.check_ready()
         self.assertEqual(0, self.readied)
 
-    def test_stream_whole(self) -> None:
-        """What is complete goes in one piece, then its end."""
+    def test_take_whole(self) -> None:
+        """What is complete is taken in one piece, and the consumer gets nothing more."""
         request = self.post()
         request.receive(b"ab")
         request.receive(b"cd")
         request.receive_end()
-        request.stream_to(self.sink)
-        self.assertEqual(([b"abcd", None], 0), (self.sink.taken, request.held))
-        self.assertEqual([], self.line.told)
+        self.assertEqual((b"abcd", 0), (request.take_body(), request.held))
+        self.assertEqual(([], []), (self.line.told, self.consumer.taken))
 
-    def test_stream_nothing(self) -> None:
-        """An empty body is an end alone."""
-        self.request().stream_to(self.sink)
-        self.assertEqual([None], self.sink.taken)
+    def test_take_nothing(self) -> None:
+        """An empty body is taken as no octets."""
+        self.assertEqual(b"", self.request().take_body())
 
     def test_stream(self) -> None:
         """What is not complete is handed on as it comes, and the connection is told to read on."""
         request = self.post()
         request.receive(b"abcd")
-        request.stream_to(self.sink)
-        self.assertEqual(
-            ([b"abcd"], ["moved"], True), (self.sink.taken, self.line.told, request.wants_more)
-        )
+        taken = request.take_body()
+        self.assertEqual((b"abcd", ["moved"], True), (taken, self.line.told, request.wants_more))
         request.receive(b"e")
         request.receive_end()
-        self.assertEqual([b"abcd", b"e", None], self.sink.taken)
+        self.assertEqual(([b"e", None], 0), (self.consumer.taken, request.held))
 
     def test_pause(self) -> None:
         """While the sink has enough nothing more is wanted."""
         request = self.post()
-        request.stream_to(self.sink)
+        request.take_body()
         request.pause_body()
         self.assertFalse(request.wants_more)
         request.resume_body()
@@ -324,7 +314,7 @@ class Holding(RequestTestCase):
 
     def test_continue(self) -> None:
         """``100 Continue`` is sent if it is expected and nothing of the body is there."""
-        self.post(expects_continue=True).accept(self.be_ready)
+        self.post(expects_continue=True).accept()
         self.assertEqual(b"HTTP/1.1 100 Continue\r\n\r\n", self.line.sent)
 
     def test_no_continue(self) -> None:
@@ -337,7 +327,7 @@ class Holding(RequestTestCase):
             request = self.request(complete=complete, method=b"POST", expects_continue=expects)
             if data:
                 request.receive(data)
-            request.accept(self.be_ready)
+            request.accept()
         self.assertEqual(b"", self.line.sent)
 
 
@@ -347,10 +337,10 @@ class BreakingOff(RequestTestCase):
     def test_before(self) -> None:
         """Before an answer has begun, it is refused, and whoever serves it is told."""
         request = self.request(complete=False)
-        request.accept(self.be_ready)
+        request.accept()
         request.fail(ErrorResponse(Code.BAD_REQUEST, "bad"))
         self.assertIn(b"HTTP/1.1 400 Bad Request\r\n", self.line.sent)
-        self.assertEqual((["gone"], [False]), (self.source.told, self.line.told))
+        self.assertEqual((["gone"], [False]), (self.consumer.told, self.line.told))
         request.receive_end()
         request.check_ready()
         self.assertEqual(0, self.readied)
@@ -358,40 +348,40 @@ class BreakingOff(RequestTestCase):
     def test_after(self) -> None:
         """Once an answer has begun, the connection is cut, and whoever serves it is told."""
         request = self.request(complete=False)
-        request.stream_to(self.sink)
+        request.take_body()
         request.begin(200, b"", (), Framing.LENGTH, 4)
         request.fail(ErrorResponse(Code.BAD_REQUEST, "bad"))
-        self.assertEqual((["gone"], ["moved", "cut"]), (self.source.told, self.line.told))
+        self.assertEqual((["gone"], ["moved", "cut"]), (self.consumer.told, self.line.told))
         self.assertEqual(
             (200, Outcome.ABORTED, "bad"),
             (self.exchange.status, self.exchange.outcome, self.exchange.detail),
         )
         request.receive(b"late")
-        self.assertEqual([], self.sink.taken)
+        self.assertEqual([], self.consumer.taken)
 
     def test_nobody_serves(self) -> None:
         """Where nobody serves it yet, nobody is told."""
         request = self.request(complete=False)
-        request.source = None
+        request.consumer = None
         request.fail(BUSY)
         self.assertEqual(503, self.exchange.status)
 
     def test_abort(self) -> None:
         """An answer that cannot be completed is cut, and neither its source nor its sink hears of it again but for that."""
         request = self.request(complete=False)
-        request.stream_to(self.sink)
+        request.take_body()
         request.begin(200, b"", (), Framing.LENGTH, 4)
         request.flush()
         request.abort(Code.INVALID_RESPONSE, "the back end left")
-        self.assertEqual((["gone"], ["moved", "cut"]), (self.source.told, self.line.told))
+        self.assertEqual((["gone"], ["moved", "cut"]), (self.consumer.told, self.line.told))
         request.receive(b"late")
         request.write(b"late")
-        self.assertEqual(([], True), (self.sink.taken, self.line.sent.endswith(b"\r\n\r\n")))
+        self.assertEqual(([], True), (self.consumer.taken, self.line.sent.endswith(b"\r\n\r\n")))
 
     def test_lost_before_it_is_ready(self) -> None:
         """Of a request whose client has gone before its body was complete, nobody hears afterwards."""
         request = self.request(complete=False)
-        request.accept(self.be_ready)
+        request.accept()
         request.lost(Code.CLIENT_LEFT, "the client left")
         request.receive_end()
         request.check_ready()
@@ -402,7 +392,7 @@ class BreakingOff(RequestTestCase):
         request = self.request()
         request.lost(Code.CLIENT_LEFT, "the client left")
         request.lost(Code.CLIENT_LEFT, "the client left")
-        self.assertEqual((["gone"], []), (self.source.told, self.line.told))
+        self.assertEqual((["gone"], []), (self.consumer.told, self.line.told))
         self.assertEqual(
             (0, Outcome.ABORTED, "the client left"),
             (self.exchange.status, self.exchange.outcome, self.exchange.detail),
@@ -416,15 +406,15 @@ class SlowReader(RequestTestCase):
         """It is held up at once."""
         self.line.blocked = True
         self.request().begin(200, b"", (), Framing.LENGTH, 4)
-        self.assertEqual(["pause"], self.source.told)
+        self.assertEqual(["pause"], self.consumer.told)
 
     def test_nobody_to_hold_up(self) -> None:
         """Where nobody can be held up, it goes on."""
         self.line.blocked = True
         request = self.request()
-        request.source = None
+        request.consumer = None
         request.begin(200, b"", (), Framing.LENGTH, 4)
-        self.assertEqual([], self.source.told)
+        self.assertEqual([], self.consumer.told)
 
 
 class Recording(RequestTestCase):

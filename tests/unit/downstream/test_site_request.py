@@ -674,7 +674,7 @@ class Alone(SiteTestCase):
     def test_nobody_serves(self) -> None:
         """A client that leaves before anybody serves its request is recorded, and may come and go unpaused."""
         request = self.started()
-        request.source = None
+        request.consumer = None
         request.pauseProducing()
         request.resumeProducing()
         request.stopProducing()
@@ -732,7 +732,7 @@ class Alone(SiteTestCase):
         request = self.started()
         request.abort(Code.INTERNAL_ERROR, "enough")
         self.assertTrue(self.back_end.disconnected)
-        self.assertIs(None, request.source)
+        self.assertIs(None, request.consumer)
 
     def test_broken_off_after_the_end(self) -> None:
         """After an end that came before any answer, what breaks is nothing any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,11 +11,9 @@ from tests.support import certificates as samples
 from tests.support.memory import HEADER, RULES
 from x509proxy.certificates.client_certificate import Verdict
 from x509proxy.forwarding.client import Client, Hop
-from x509proxy.forwarding.forwarded_fields import forward
+from x509proxy.forwarding.forwarded_fields import decide
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
-from x509proxy.forwarding.sanitizer import sanitize_request
-from x509proxy.http1.errors import HttpError
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.settings import (
     CertificateRequirement,
@@ -61,11 +59,9 @@ def told(
     found: RequestHead, client: Client = CLIENTS[0], rules: HeaderRules = RULES, policy: PolicySettings = ENFORCED,
     now: float = samples.NOON,
 ) -> bytes:  # fmt: skip
-    """The fields, or in what words they are refused."""
-    try:
-        return forward(sanitize_request(found, rules)[0], found, client, rules, policy, now).fields
-    except HttpError as error:
-        return error.response.detail.encode()
+    """The fields, or the detail of the error response."""
+    decision = decide(found, client, rules, policy, now)
+    return decision.fields if decision.error is None else decision.error.detail.encode()
 
 
 class Fields(SynchronousTestCase):
@@ -79,6 +75,7 @@ class Fields(SynchronousTestCase):
         kind = PolicySettings(validity=Validity.IGNORE)
         self.assertEqual(told(found, policy=kind), told(found, policy=kind, now=late))
 
+    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(

@@ -20,9 +20,10 @@ from x509proxy.forwarding.header_rules import (
     redact,
 )
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan
-from x509proxy.forwarding.sanitizer import forward_response
+from x509proxy.forwarding.sanitizer import sanitize_response
 from x509proxy.http1.errors import HttpError
-from x509proxy.http1.fields import fold
+from x509proxy.http1.fields import Pairs, fold
+from x509proxy.http1.messages import Framing, ResponseHead
 from x509proxy.settings import Format, HeaderSettings, ProxySettings, SettingsError
 
 CLIENT = samples.client()
@@ -60,7 +61,7 @@ class Naming(RulesTests):
         self.assertEqual(1, len({value for _, value in pairs}))
         self.assertEqual({fold(old.encode()), fold(new.encode())}, rules.folds)
         for name in (old, new):
-            self.assertEqual([], forward_response([(b"X-Echo", name.encode())], rules))
+            self.assertEqual([], echoed(name.encode(), rules))
 
     def test_twice_the_same(self) -> None:
         """One name in two lines, in whatever spelling, is a mistake."""
@@ -133,7 +134,7 @@ class Own(RulesTests):
             preset="auth0",
         )
         self.assertIn((b"cname-api-key", key.encode()), identity(None, rules))
-        self.assertEqual([], forward_response([(b"X-Echo", key.encode())], rules))
+        self.assertEqual([], echoed(key.encode(), rules))
         self.assertNotIn(key, repr(rules))
 
     def test_maximum(self) -> None:

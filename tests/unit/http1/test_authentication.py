@@ -10,9 +10,6 @@ from x509proxy.http1.authentication import announces_binding, binds_connection
 class Credentials(SynchronousTestCase):
     """Schemes that are known to be per request bind nothing; every other one may."""
 
-    def test_none(self) -> None:
-        self.assertFalse(binds_connection(None))
-
     def test_per_request(self) -> None:
         for value in (b"Basic YTpi", b"BEARER abc", b"DPoP abc", b'OAuth realm="a"', b"digest"):
             self.assertFalse(binds_connection(value), value)

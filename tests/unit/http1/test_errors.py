@@ -31,6 +31,7 @@ class Codes(SynchronousTestCase):
                 400: [
                     "bad_request", "ambiguous_path", "contradictory_rules", "certificate_too_large",
                     "token_malformed", "token_too_large",
+                    "token_claims_too_large",
                 ],
                 401: [
                     "no_certificate", "untrusted", "wrong_usage", "expired", "not_yet_valid", "weak_key",
@@ -94,6 +95,7 @@ class Body(SynchronousTestCase):
             {
                 "token_malformed": (400, "invalid_request"),
                 "token_too_large": (400, "invalid_request"),
+                "token_claims_too_large": (400, "invalid_request"),
                 "token_missing": (401, "invalid_token"),
                 "token_invalid": (401, "invalid_token"),
                 "token_not_bound": (401, "invalid_token"),

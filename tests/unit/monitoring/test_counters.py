@@ -177,8 +177,9 @@ class Connections(SynchronousTestCase):
         self.assertEqual(("certificate: broken", 5.0), (counters.reload_error, counters.loaded_at))
         failed = counters.reload_failed_at
         self.assertGreater(failed, 5.0)
-        counters.reloaded()
+        counters.reloaded(note="key: restart needed")
         self.assertEqual(("", failed), (counters.reload_error, counters.reload_failed_at))
+        self.assertEqual("key: restart needed", counters.reload_note)
         self.assertGreaterEqual(counters.loaded_at, failed)
         self.assertEqual({"success": 1, "failure": 1}, counters.counts().reloads)
 

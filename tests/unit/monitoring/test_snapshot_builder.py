@@ -125,6 +125,8 @@ class Views(SynchronousTestCase):
             (found.counts.total(), len(found.refusals), len(found.clients), found.reload.error),
         )
         self.assertEqual(2, found.workers[0].exchanges)
+        self.counters.reloaded(note="key: restart needed")
+        self.assertEqual("key: restart needed", self.view.snapshot().reload.note)
 
     def test_secrets(self) -> None:
         """The secret name does not come out of a target, a reason or a subject, in any spelling."""

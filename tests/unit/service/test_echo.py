@@ -15,9 +15,11 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
+from tests.support.names import secret_name
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.forwarding.certificate_formats import encode
-from x509proxy.service.echo import decode, describe, echo_site
+from x509proxy.forwarding.presets import PRESETS
+from x509proxy.service.echo import Secrets, decode, describe, echo_site
 from x509proxy.settings import Format
 
 # The formats that carry a certificate; the others say something of it.
@@ -38,10 +40,14 @@ def value_of(certificate: ClientCertificate, form: Format) -> bytes:
 
 
 def ask(
-    *lines: bytes, method: bytes = b"GET", body: bytes = b"", names: tuple[bytes, ...] = ()
+    *lines: bytes,
+    method: bytes = b"GET",
+    body: bytes = b"",
+    names: tuple[bytes, ...] = (),
+    secrets: Secrets = Secrets.SHOWN,
 ) -> tuple[bytes, bytes]:
     """Head and body of the answer to one request, over Twisted's own server."""
-    site = echo_site(names, Clock())
+    site: Any = echo_site(names, Clock(), secrets)
     protocol = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
     assert protocol is not None
     transport = StringTransport()
@@ -54,10 +60,9 @@ def ask(
     return head, answer
 
 
-def report(*lines: bytes, body: bytes = b"", names: tuple[bytes, ...] = ()) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
-        ask(*lines, method=b"POST" if body else b"GET", body=body, names=names)[1]
-    )
+def report(*lines: bytes, body: bytes = b"", **options: Any) -> dict[str, Any]:
+    method = b"POST" if body else b"GET"
+    found: dict[str, Any] = json.loads(ask(*lines, method=method, body=body, **options)[1])
     return found
 
 
@@ -166,19 +171,80 @@ class Describing(SynchronousTestCase):
         self.assertEqual((["UNREADABLE"], ""), (found["flags"], found["subject"]))
 
 
+class Covering(SynchronousTestCase):
+    """Without :attr:`Secrets.SHOWN`, the report goes to clients that must not learn the name."""
+
+    def covered(self, name: bytes, value: bytes) -> bool:
+        """Return whether neither the name nor the value is in a report."""
+        field = b"%b: %b" % (name, value)
+        shown = ask(field, secrets=Secrets.COVERED)[1]
+        self.assertEqual(value not in shown, name not in shown, name)
+        self.assertIn(name, ask(field)[1])
+        return name not in shown
+
+    def test_secret_name(self) -> None:
+        """A secret name is covered with its value, in any spelling and with any value."""
+        name = secret_name("echo").encode()
+        for value in (value_of(samples.client(), Format.PEM), b"thumbprint"):
+            for spelling in (name, name.upper(), name.replace(b"-", b"_")):
+                self.assertTrue(self.covered(spelling, value), spelling)
+
+    def test_chosen_name(self) -> None:
+        """A name that no preset has is covered, if the value holds a certificate."""
+        for form in CARRIERS - {Format.RFC9440_CHAIN}:
+            self.assertTrue(self.covered(b"X-Mine", value_of(samples.client(), form)))
+        self.assertFalse(self.covered(b"X-Mine", b"mine"))
+
+    def test_public_names(self) -> None:
+        """The names of presets are public."""
+        for plan in (plan for preset in PRESETS.values() for plan in preset.plans if plan.name):
+            value = value_of(samples.client(), Format.PEM_URL)
+            self.assertFalse(self.covered(plan.name, value), plan)
+
+    def test_report(self) -> None:
+        """A covered field keeps its place and its length, and its certificate is described."""
+        name, value = secret_name("echo").encode(), value_of(samples.client(), Format.PEM)
+        found = report(name + b": " + value, b"X-B: 2", secrets=Secrets.COVERED)
+        covered = "(secret header name)"
+        self.assertEqual([covered, f"({len(value)} bytes)"], found["headers"][1])
+        self.assertEqual(["X-B", "2"], found["headers"][2])
+        [certificate] = found["certificates"]
+        self.assertEqual((covered, "CN=client"), (certificate["header"], certificate["subject"]))
+
+    def test_default(self) -> None:
+        """A site covers, unless it is made to show."""
+        self.assertIs(Secrets.COVERED, echo_site(reactor=Clock()).resource._secrets)
+
+
+class Forged(SynchronousTestCase):
+    def test_removed(self) -> None:
+        """A client that announces the value of a forged field learns that none arrived."""
+        self.assertEqual(
+            "The forged field was removed. No client certificate arrived.",
+            report(b"X-Echo-Forged: forged", b"X-A: other")["message"],
+        )
+
+    def test_arrived(self) -> None:
+        """A field with that value is reported, under any name."""
+        message = report(b"x-echo-forged: forged", b"X-A: forged", secrets=Secrets.COVERED)[
+            "message"
+        ]
+        self.assertTrue(message.startswith("The forged field arrived. "), message)
+
+
 class Answers(SynchronousTestCase):
     def test_request(self) -> None:
-        """The answer tells method, target byte for byte, the fields in order with their repeats, and the body's length."""
-        found = report(b"X-A: 1", b"X-B: 2", b"X-A: 3", b"X-C: \xff", body=b"grant_type=x")
+        """The report has the target byte for byte, the fields as on the wire, and the body's length."""
+        found = report(b"X-A: 1", b"x-b:2", b"X-AbC:  3 ", b"X-A: \xff", body=b"grant_type=x")
         self.assertEqual(
             ("POST", "/token?a=%2F", 12), (found["method"], found["target"], found["body_length"])
         )
         fields = [
             ["Host", "a"],
             ["X-A", "1"],
-            ["X-A", "3"],
-            ["X-B", "2"],
-            ["X-C", "\\xff"],
+            ["x-b", "2"],
+            ["X-AbC", "3"],
+            ["X-A", "\\xff"],
             ["Content-Length", "12"],
         ]
         self.assertEqual(fields, found["headers"])
@@ -253,6 +319,11 @@ class Answers(SynchronousTestCase):
     def test_any_method(self) -> None:
         """A method of any name is answered, so that people see what the proxy lets through."""
         self.assertEqual("BREW", json.loads(ask(method=b"BREW")[1])["method"])
+
+    def test_broken_field(self) -> None:
+        """A field that Twisted's parser rejects ends the request."""
+        head, body = ask(b"X-A")
+        self.assertEqual((b"HTTP/1.1 400 Bad Request", b""), (head, body))
 
     def test_global_reactor(self) -> None:
         """Without a reactor the site uses the global one, as every site of Twisted does."""

@@ -14,8 +14,26 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.names import NAME
 from x509proxy.downstream.factory import NamedFactory
-from x509proxy.service.listening import ListenError, ListeningEndpoint, check_free, check_kinds
+from x509proxy.service.listening import (
+    ListenError,
+    ListeningEndpoint,
+    check_free,
+    check_kinds,
+    url_of,
+)
 from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, SettingsError
+
+
+class Addresses(SynchronousTestCase):
+    def test_urls(self) -> None:
+        """Each kind of address is written as clients write it."""
+        for address, expected in (
+            (IPv4Address("TCP", "0.0.0.0", 443), "https://0.0.0.0:443"),  # noqa: S104 - as text
+            (IPv6Address("TCP", "::", 443), "https://[::]:443"),
+            (UNIXAddress(b"/run/a"), "https+unix:/run/a"),
+            (HostnameAddress(b"a", 1), str(HostnameAddress(b"a", 1))),
+        ):
+            self.assertEqual(expected, url_of(address))
 
 
 class Kinds(SynchronousTestCase):

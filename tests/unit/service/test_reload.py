@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import attrs
 import msgspec
@@ -160,6 +161,32 @@ class ReloadingTests(SynchronousTestCase):
                 f"{names}: found a change that needs a restart; nothing of what is new is used"
             )
             self.assertEqual(([], Reload(7.0, sentence)), (self.used, reloading.last))
+
+    def test_copies_of_the_start(self) -> None:
+        """Copies that systemd made at the start, and that may be outdated, have a sentence in the result."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        (folder / "crl").write_text("")
+        environment = patch.dict(os.environ, {"CREDENTIALS_DIRECTORY": str(folder)})
+        environment.start()
+        self.addCleanup(environment.stop)
+        self.first = self.changed(crl=(str(folder / "crl"),))
+        reloading = self.reload(lambda: self.first)
+        sentence = (
+            "crl[0]: restart needed if changed, since systemd copies credentials at the start only"
+        )
+        self.assertEqual(Reload(7.0, note=sentence), reloading.last)
+        self.assertIn(sentence, [event.get("sentence") for event in self.events])
+        levels = [event["log_level"].name for event in self.events]
+        self.assertEqual("info", levels[-1])
+
+    def test_changed_original(self) -> None:
+        """A changed original of a copy makes the reload fail; nothing is used."""
+        reloading = Reloader(self.first, lambda: self.first, self.used.append, lambda: 7.0)
+        error = SettingsError("crl[0]: found a change that needs a restart")
+        with patch.object(CredentialCopies, "since", side_effect=error):
+            reloading.reload()
+        self.assertEqual(([], Reload(7.0, str(error))), (self.used, reloading.last))
 
     def test_what_a_listener_asks_for(self) -> None:
         """A listener may ask for something else: that is no change of the place."""

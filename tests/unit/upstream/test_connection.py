@@ -20,7 +20,7 @@ from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.settings import Backend, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.connection import Connection
-from x509proxy.upstream.endpoints import is_open
+from x509proxy.upstream.endpoints import PendingInput
 from x509proxy.upstream.pool import Pool
 
 HEAD = b"GET / HTTP/1.1\r\nHost: as.example\r\n\r\n"
@@ -59,7 +59,7 @@ class UpstreamTestCase(SynchronousTestCase):
     def upload(self) -> RecordingWaiter:
         """A request whose head has been sent, and whose body is to come."""
         borrower = self.acquire()
-        borrower.connection.send(b"POST", HEAD, borrower, whole=False)
+        borrower.connection.send_head(b"POST", HEAD, borrower)
         return borrower
 
     def wait(self, seconds: float) -> None:
@@ -223,8 +223,7 @@ class Exchanging(UpstreamTestCase):
     def test_whole(self) -> None:
         """The head goes out as it is; the answer comes in pieces as they arrive; then the connection is idle."""
         borrower = self.acquire()
-        borrower.connection.send(b"GET", HEAD, borrower, whole=True)
-        borrower.connection.body_end()
+        borrower.connection.send(b"GET", HEAD, borrower)
         self.assertEqual(HEAD, self.wire.sent())
         for octet in OK:
             self.wire.deliver(bytes([octet]))
@@ -831,28 +830,29 @@ class Alive(UpstreamTestCase):
         """One on which nothing has happened is alive, over TLS too."""
         for tls in (False, True):
             with self.carried(tls=tls) as (connection, _, _):
-                self.assertTrue(is_open(connection.transport))
+                self.assertTrue(PendingInput(connection.transport).is_empty())
 
     def test_closed(self) -> None:
         """One that the back end has closed is not."""
         for tls in (False, True):
             with self.carried(tls=tls) as (connection, _, far):
                 far.close()
-                self.assertFalse(is_open(connection.transport))
+                self.assertFalse(PendingInput(connection.transport).is_empty())
 
     def test_bytes(self) -> None:
         """Bytes that nobody asked for are a bad sign, over TLS too: they may be those that say that it is being closed."""
         for tls in (False, True):
             with self.carried(tls=tls) as (connection, near, far):
                 far.send(b"H")
-                self.assertFalse(is_open(connection.transport))
+                self.assertFalse(PendingInput(connection.transport).is_empty())
                 self.assertEqual(b"H", near.recv(1))
 
     def test_broken(self) -> None:
         """One that the kernel knows an error of is not."""
         with self.carried() as (connection, near, _):
+            pending = PendingInput(connection.transport)
             near.close()
-            self.assertFalse(is_open(connection.transport))
+            self.assertFalse(pending.is_empty())
 
     def test_reset(self) -> None:
         """One that has been reset is not."""
@@ -864,8 +864,8 @@ class Alive(UpstreamTestCase):
             # To close with a time of zero is to reset.
             far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             far.close()
-            self.assertFalse(is_open(connection.transport))
+            self.assertFalse(PendingInput(connection.transport).is_empty())
 
     def test_unknown(self) -> None:
         """One of which nothing can be known is used."""
-        self.assertTrue(is_open(self.acquire().connection.transport))
+        self.assertTrue(PendingInput(self.acquire().connection.transport).is_empty())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectError
@@ -15,9 +16,16 @@ from tests.support.memory import CUT, OK, BackEnd, RecordingWaiter
 from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
+from x509proxy.upstream.endpoints import PendingInput
 from x509proxy.upstream.pool import Pool, Step, plan
 
 BACKEND = Backend.parse("http://127.0.0.1:8080")
+
+
+def carry(wire: Any, near: socket.socket) -> None:
+    """Let a connection in memory have a real socket, so that the kernel can be asked about it."""
+    wire.getHandle = lambda: near
+    wire.protocol._input = PendingInput(wire)
 
 
 class Planning(SynchronousTestCase):
@@ -243,7 +251,7 @@ class Lending(PoolTestCase):
             far_ends.append(far)
             self.addCleanup(near.close)
             self.addCleanup(far.close)
-            wire.getHandle = lambda near=near: near  # type: ignore[attr-defined]
+            carry(wire, near)
         for far in far_ends:
             far.close()
         borrower = self.borrow()
@@ -257,7 +265,7 @@ class Lending(PoolTestCase):
         near, far = socket.socketpair()
         self.addCleanup(near.close)
         far.close()
-        self.back_end.wire.getHandle = lambda: near  # type: ignore[attr-defined]
+        carry(self.back_end.wire, near)
         self.borrow()
         self.assertEqual(2, len(self.back_end.attempts))
         self.expect(busy=1)
@@ -439,7 +447,7 @@ class Ending(PoolTestCase):
         near, far = socket.socketpair()
         self.addCleanup(near.close)
         far.close()
-        first.connection.transport.getHandle = lambda: near
+        carry(first.connection.transport, near)
         first.connection.transport.deliver(OK)
         self.assertIsNot(first.connection, third.connection)
         self.assertTrue(first.connection.transport.disconnecting)

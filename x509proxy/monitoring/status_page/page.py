@@ -84,6 +84,8 @@ def _sections(snapshot: Snapshot, history: History) -> Iterator[Markup]:
             f"The reload at {at} failed; what was loaded before serves on. {snapshot.reload.error}",
             class_="notice",
         )
+    elif snapshot.reload.note:
+        yield tag("p", f"Last reload: {snapshot.reload.note}", class_="notice")
     yield tiles(snapshot, history)
     yield from tables(snapshot)
     yield lists(snapshot)

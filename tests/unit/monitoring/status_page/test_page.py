@@ -73,6 +73,11 @@ class Document(SynchronousTestCase):
             "reload at", page(snapshot(reload=msgspec.structs.replace(failed, error="")))
         )
 
+    def test_restart_needed(self) -> None:
+        """A reload that could not read everything again has its sentence at the top."""
+        kept = ReloadState(loaded=1.0, note="ca: restart <needed>")
+        self.assertIn("Last reload: ca: restart &lt;needed&gt;", page(snapshot(reload=kept)))
+
 
 class Json(SynchronousTestCase):
     def test_fields(self) -> None:
