@@ -1,7 +1,6 @@
-"""Promises of ``contrib/Containerfile``, by hadolint, by rules of this project, and by running it.
+"""Promises of ``contrib/Containerfile``: by hadolint, by the rules of the house, and by building and running it.
 
-No registry of images is needed: the base is made of Debian's packages here, under the name that the
-file asks for.
+No registry of images is needed: the base is made of Debian's packages here, under the name that the file asks for.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ USER = 65532
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Return the file's instructions in order, each on one line, without comments."""
+    """The file's instructions in order, each on one line, without comments."""
     lines = re.sub(
         r"\\\n", " ", re.sub(r"^#.*\n", "", CONTAINERFILE.read_text(), flags=re.MULTILINE)
     ).splitlines()
@@ -42,7 +41,7 @@ class File(Stage):
         self.assertEqual("", self.run_program(hadolint, "--no-color", str(CONTAINERFILE)))
 
     def test_instructions(self) -> None:
-        """Short image names, only packages from the net, a user by number, no secrets."""
+        """Images by their short names, nothing from the net but packages, a user by number, no secrets, no health check."""
         found = instructions()
         self.assertEqual({BASE}, {rest.split()[0] for word, rest in found if word == "FROM"})
         self.assertLessEqual(
@@ -58,10 +57,7 @@ class File(Stage):
         )
 
     def test_sources(self) -> None:
-        """The files that are copied into the build exist, and are those that a package needs.
-
-        Nothing that lies about in a checkout is.
-        """
+        """What is copied into the build is there, and is what a package needs; nothing that lies about in a checkout is."""
         copied = [
             name
             for word, rest in instructions()
@@ -85,14 +81,14 @@ class File(Stage):
             self.assertTrue((ROOT / name).exists(), name)
 
     def test_metrics(self) -> None:
-        """The Prometheus library is installed with it: ``contrib/kubernetes`` has the service."""
+        """What Prometheus asks for is installed with it (``contrib/kubernetes`` has the service for that)."""
         (installs,) = [
             rest for word, rest in instructions() if word == "RUN" and "pip install" in rest
         ]
         self.assertIn("'.[metrics]'", installs)
 
     def test_command(self) -> None:
-        """The command is the proxy's, in the foreground, the first process: SIGTERM arrives."""
+        """The command is the proxy's, in the foreground, without a pid file, as the first process, so that SIGTERM arrives."""
         (command,) = [json.loads(rest) for word, rest in instructions() if word == "ENTRYPOINT"]
         config = "/etc/x509proxy/x509proxy.toml"
         self.assertEqual(
@@ -100,8 +96,7 @@ class File(Stage):
         )
 
 
-# As a container's runtime does it: the image read-only, /etc/x509proxy from outside, no
-# capabilities, no way to get any.
+# As a container's runtime does it: the image read-only, /etc/x509proxy from outside, no capabilities, no way to get any.
 _RUN = """
 set -e
 root=$1 files=$2
@@ -165,11 +160,7 @@ class Image(Stage):
         self.proxy, self.backend = free_port(), free_port()
 
     def test_runs(self) -> None:
-        """It can be built.
-
-        It serves read-only, by a user without rights, and reads secrets that are root's and its
-        group's.
-        """
+        """A user without rights builds it; it serves read-only, by a user without rights, and reads secrets that are root's and its group's."""
         self.build()
         self.start_echo()
         root = self.mount_image()
@@ -202,23 +193,23 @@ class Image(Stage):
         self.assertNotRegex(log, "Traceback|Unable to write")
 
     def build(self) -> None:
-        """Make the base, of Debian's packages.
+        """Build the base of Debian's packages, then the image, as a user without rights.
 
-        Then the image, with this machine's certificates for pip to trust.
+        pip trusts this machine's certificates. The image leaves the builder as an archive.
         """
-        base, pip = (
-            self.folder / "base.tar",
-            self.write("pip.conf", "[global]\ncert = /ca.crt\n", 0o644),
-        )
+        base = self.folder / "base.tar"
         self.run_program(
             "mmdebstrap", "--quiet", "--variant=minbase", "trixie", str(base), seconds=200
         )
-        container = self.run_buildah("from", "scratch")
-        self.run_buildah("add", container, str(base), "/")
-        self.run_buildah("commit", container, BASE)
-        self.run_buildah(
-            "build", "--isolation=chroot", "--pull=never", "--network=host", "--volume",
-            f"{pip}:/etc/pip.conf:ro",
+        self.write("pip.conf", "[global]\ncert = /ca.crt\n", 0o644)
+        base.chmod(0o644)
+        self.folder.chmod(0o755)
+        container = self.run_builder("from", "scratch")
+        self.run_builder("add", container, str(base), "/")
+        self.run_builder("commit", container, BASE)
+        self.run_builder(
+            "build", "--isolation=chroot", "--pull=never", "--network=host",
+            "--volume", f"{self.folder}/pip.conf:/etc/pip.conf:ro",
             "--volume", "/etc/ssl/certs/ca-certificates.crt:/ca.crt:ro",
             "--file", f"{self.folder}/source/contrib/Containerfile", "--tag", "x509proxy",
             f"{self.folder}/source",
@@ -242,11 +233,10 @@ class Image(Stage):
         )
         self.wait_for(self.backend, process, "echo")
 
-    def start_image(self) -> subprocess.Popen[bytes]:
-        """Start its ENTRYPOINT in its root file system, with files of ``etc``."""
-        root = Path(
-            self.run_buildah("mount", self.run_buildah("from", "--pull=never", "x509proxy"))
-        )
+    def mount_image(self) -> Path:
+        """Return the root file system of the image."""
+        container = self.run_buildah("from", f"oci-archive:{self.folder}/home/image.tar")
+        root = Path(self.run_buildah("mount", container))
         self.addCleanup(self.run_buildah, "umount", "--all")
         return root
 

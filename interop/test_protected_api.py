@@ -1,4 +1,4 @@
-"""An API behind the proxy: bound tokens of oidc-provider, with the right, another and no key.
+"""An API behind the proxy: bound tokens with the right certificate, with another, and with none.
 
 The tokens are those of oidc-provider 8 and 9, of Keycloak and of Spring Authorization Server. The
 programs that are needed: see :mod:`interop.oidc`, :mod:`interop.keycloak_server` and
@@ -13,8 +13,8 @@ from interop.keycloak_server import REALM, KeycloakStage
 from interop.oidc import OidcStage
 from interop.protected_api import ApiStage, Clients, Issuer
 from interop.recipes import recipe
+from interop.spring_stage import SpringStage
 from interop.stage import Proxy
-from interop.test_spring import SpringStage
 
 _API = "https://api.example"
 
@@ -25,7 +25,8 @@ class OidcProvider(ApiStage, OidcStage):
     def setUp(self) -> None:
         super().setUp()
         self.enrol(
-            "api", token_endpoint_auth_method="client_secret_basic",
+            "api",
+            token_endpoint_auth_method="client_secret_basic",
             client_secret="secret-of-the-api",
             tls_client_certificate_bound_access_tokens=False,
         )
@@ -47,10 +48,7 @@ class OidcProvider(ApiStage, OidcStage):
         self.check_front(self.protect('level = "unverified"'), token, self.clients)
 
     def test_jwt(self) -> None:
-        """A JWT is verified with the keys of the provider's metadata, fetched over TLS.
-
-        Other APIs' tokens are not.
-        """
+        """A JWT is verified with the keys of the provider's metadata; forged ones are rejected."""
         token = self.token(self.serve(api=_API))
         front = self.protect(self.issuer.jwt, workers=2)
         self.check_front(front, token, self.clients)

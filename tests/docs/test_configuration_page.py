@@ -1,4 +1,4 @@
-"""``docs/configuration.rst`` against the code: its blocks are loaded, its lists are complete."""
+"""What ``docs/configuration.rst`` says of the file, against the code: its blocks are loaded, its lists are complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BLOCK = re.compile(
 
 class Blocks(TomlTestCase):
     def settings(self, block: str) -> ProxySettings:
-        """Return a block on top of the keys that every configuration needs."""
+        """A block on top of what every configuration needs."""
         server, other = (
             make_self_signed(KeyKind.EC, name, server=True)
             for name in ("a.example", "mtls.example.com")
@@ -55,8 +55,8 @@ class Blocks(TomlTestCase):
             self.assertEqual((), load_configuration(self.settings(block)).warnings, name)
 
     def test_endpoints(self) -> None:
-        """Each endpoint of its table is TOML, in both spellings, and Twisted listens there."""
-        table = PAGE.partition("``listen``: where")[2].partition("``[[headers]]``")[0]
+        """Each endpoint in the table of those is TOML, in both ways to write it, and Twisted listens there."""
+        table = PAGE.partition("``listen``: addresses")[2].partition("``[[headers]]``")[0]
         written = re.findall(r"``([\"'](?:tcp|unix).*?[\"'])``", table)
         reactor = MemoryReactorClock()
         for text in written:

@@ -125,8 +125,8 @@ class InstallTestCase(SynchronousTestCase):
         self.assertEqual((0, ""), (done.returncode, done.stderr if done.returncode else ""))
         return done.stdout
 
-    def install(self) -> list[str]:
-        """Do the steps 2 and 3, copy the credentials as systemd does, and return the output."""
+    def install(self) -> None:
+        """Do the steps 2 and 3."""
         self.assertIn("op.tls.clientX509CertHeader = ", self.run_shell(block("files")))
         (self.folder / "files" / "x509proxy.toml").write_text(self.here(block("toml")))
 

@@ -1,4 +1,4 @@
-"""The handbook's pages of logs and restarts, against the code."""
+"""What the handbook says of logs and of restarts, against the code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.exchanges import EXCHANGE, fields
+from tests.support.snapshots import full_snapshot
 from x509proxy.config.loader import load_settings
 from x509proxy.exchange import Outcome
 from x509proxy.monitoring.access_log_format import access_json, access_line
@@ -57,14 +58,14 @@ class Fields(SynchronousTestCase):
         self.assertEqual(list(json.loads(access_json(EXCHANGE))), named)
 
     def test_kinds(self) -> None:
-        """A field that it calls a number is one in JSON, and a string is one, or ``null``."""
+        """What it calls a number is one in JSON, and what it calls a string is one, or ``null``."""
         found = json.loads(access_json(EXCHANGE))
         for name, kind in _FIELD.findall(LOGS):
             expected = (int, float) if kind == "number" else (str, type(None))
             self.assertIsInstance(found[name], expected, name)
 
     def test_outcomes(self) -> None:
-        """It names every outcome."""
+        """It tells of every outcome."""
         for outcome in Outcome:
             self.assertIn(f"``{outcome.value}``:", LOGS)
 
@@ -76,7 +77,7 @@ class StatusPage(SynchronousTestCase):
         """The page has every field of the first level, and no other; each row has all fields below it."""
         page = (HANDBOOK / "status-page.rst").read_text(encoding="utf-8")
         listed = dict(re.findall(r"^``(\w+)``\n((?:    .*\n|\n(?=    ))+)", page, re.MULTILINE))
-        shown: dict[str, Any] = json.loads(status_json(rich(), History()))
+        shown: dict[str, Any] = json.loads(status_json(full_snapshot(), History()))
         parts: dict[str, type[msgspec.Struct]] = {
             "listeners": ListenerState,
             "backends": BackendState,

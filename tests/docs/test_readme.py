@@ -1,4 +1,4 @@
-"""The README is run: its commands, its configuration, its code; its tables match the code."""
+"""Promises of the README: its commands, its configuration and its tables are run and compared."""
 
 from __future__ import annotations
 
@@ -17,93 +17,10 @@ README = read_page("README")
 MAX_WORDS = 1000
 
 
-def block(name: str) -> str:
-    """Return the indented text behind ``.. test: name``, as a reader would copy it."""
-    found = re.search(
-        rf"^\.\. test: {name}\n\n[^\n]*::[^\n]*\n\n((?:(?:    [^\n]*)?\n)+)", _README, re.MULTILINE
-    )
-    if found is None:
-        raise AssertionError(f"README.rst has no block {name}")
-    return dedent(found[1]).strip() + "\n"
+class ProductionTests(PageTests):
+    """Ten minutes to production."""
 
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a program listens there, the process ends, or time is over."""
-    end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"no program listens on {port}")
-
-
-class ReadmeTests(SynchronousTestCase):
-    """A folder as an administrator has it, with the README's ports replaced by free ones."""
-
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir(mode=0o700)
-        made = make_self_signed(KeyKind.EC, "localhost", names=["localhost"], server=True)
-        for name, content in (("server.pem", made.certificate_pem), ("server.key", made.key_pem)):
-            path = self.folder / name
-            path.touch(mode=0o600)
-            path.write_bytes(content)
-        self.ports = {"8443": str(free_port()), "8080": str(free_port())}
-        self.environ = dict(
-            os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        )
-
-    def block(self, name: str) -> str:
-        """Return the README's block, with free ports."""
-        return re.sub(r"\b(8443|8080)\b", lambda port: self.ports[port[0]], block(name))
-
-    def shell(self, commands: str) -> str:
-        """Return the output of the commands; each must succeed."""
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands],
-            cwd=self.folder,
-            env=self.environ,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        self.assertEqual(
-            (done.returncode, done.stderr.decode() if done.returncode else ""), (0, ""), commands
-        )
-        return done.stdout.decode()
-
-    @contextmanager
-    def running(self, command: list[str], port: str) -> Iterator[None]:
-        """Run the command in the background while it listens on the port."""
-        process = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait_for(int(port), process)
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(_PATIENCE)
-            finally:
-                process.kill()
-
-    def in_shell(self, name: str) -> list[str]:
-        """Run the block's last line in the background, after those that prepare it."""
-        *before, last = self.block(name).splitlines()
-        return ["bash", "-ec", "\n".join([*before, f"exec {last}"])]
-
-
-class ProductionTests(ReadmeTests):
-    """In production in ten minutes."""
+    page = "README"
 
     def test_walk_through(self) -> None:
         """The README's steps lead to a proxy that passes a certificate on, and no forged one."""
@@ -139,45 +56,28 @@ def read_block(name: str) -> str:
     return block("README", name)
 
 
-    def test_endpoint(self) -> None:
-        """The README's command serves a folder by the ``x509:`` endpoint, and no file beside it."""
-        with self.running(self.in_shell("endpoint"), self.ports["8443"]):
-            here = f"https://localhost:{self.ports['8443']}"
-            self.assertEqual(self.shell(f"curl --cacert server.pem {here}/"), "It works.\n")
-            for secret in ("server.key", "../server.key"):
-                fetched = self.shell(
-                    f"curl --cacert server.pem --path-as-is -o /dev/null -w '%{{http_code}}' {here}/{secret}"
-                )
-                self.assertEqual(fetched, "404", secret)
-            with self.assertRaises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.2", int(self.ports["8443"])), 1).close()
-
-    def who(self, certificate: ClientCertificate | None) -> bytes:
-        """Return the text of the README's resource for a client."""
-        names: dict[str, Any] = {}
-        exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
-        names["client_certificate"] = lambda _: certificate
-        said: bytes = names["WhoAmI"]().render_GET(None)
-        return said
-
-    def test_application(self) -> None:
-        """The README's resource identifies a client by its thumbprint, not by a bare name."""
-        made = make_self_signed(KeyKind.EC, "client").certificate
-        known = ClientCertificate.from_x509(made, (SELF_SIGNED,))
-        self.assertEqual(self.who(known), known.thumbprint.encode())
-        self.assertEqual(self.who(None), b"nobody")
-        for other in (
-            attrs.evolve(known, not_after=time.time() - 1),
-            attrs.evolve(known, flags=frozenset({Flag.WEAK})),
-            attrs.evolve(known, verdict=Verdict.UNTRUSTED),
-        ):
-            self.assertIn(b"somebody whose certificate is", self.who(other))
+# The rows of the table, and their probes.
+_ATTACKS = {
+    "forged header to the plain-HTTP port": "plain-forged",
+    "forged header over TLS": "name-same",
+    "forged header to a path with own rules": "target-special",
+    "``X_Client_Cert`` for ``X-Client-Cert``": "twin-underscores",
+    "``X.Client.Cert`` for ``X-Client-Cert``": "twin-marks",
+    "forged header as a trailer field": "trailer-announced",
+    "``Connection`` removes the genuine header": "connection-nominates",
+    "session resumed under another name": "resumption-names",
+}
 
 
-    def test_application_without_tls(self) -> None:
-        """The README's resource identifies no client without TLS."""
-        names: dict[str, Any] = {}
-        exec(self.block("application"), names)  # noqa: S102 - it is what the README tells readers to run
+def result(row: Row, probe: str) -> str:
+    """Return the README's word for the result of a probe."""
+    if probe in row.failed:
+        return "passes"
+    return "--" if probe in row.passed else "n/a"
+
+
+class TableTests(SynchronousTestCase):
+    """The table of attacks, against the recorded runs of ``interop.test_audit``."""
 
     def setUp(self) -> None:
         body = README.partition("\n.. test: attacks\n")[2].strip().partition("\n\n")[0]
@@ -213,49 +113,16 @@ def read_block(name: str) -> str:
         self.assertEqual([str(len(severe & set(run.failed))) for run in self.runs], found)
 
 
-class TableTests(unittest.TestCase):
-    """The tables of the README."""
+class PageLengthTests(SynchronousTestCase):
+    def test_short(self) -> None:
+        """The README stays short: what is longer belongs to a page."""
+        self.assertLessEqual(len(README.split()), MAX_WORDS)
 
-    def check(self, table: str, defaults: Settings) -> None:
-        """Every number of the table is the default, and every number of the settings is in it."""
-        body = _README.split(f"``[{table}]``  ", 1)[1].split("\n\n", 1)[0]
-        rows = dict(re.findall(r"^``([a-z-]+)`` +(\d+(?: \w+)?) ", body, re.MULTILINE))
-        said = {name: _number(value) for name, value in rows.items()}
-        numbers = {
-            name: value
-            for name, value in msgspec.to_builtins(defaults).items()
-            if isinstance(value, int | float)
-        }
-        self.assertEqual(said, numbers)
-
-    def test_client_limits(self) -> None:
-        """The limits of the client's side are those that hold."""
-        self.check("client", ClientSettings())
-
-    def test_upstream_limits(self) -> None:
-        """The limits of the back end's side are those that hold."""
-        self.check("upstream", UpstreamSettings())
-
-    def test_options(self) -> None:
-        """Every option is in the README, and every option in the README exists."""
-        table = _README.split("Command line\n", 1)[1].split("Security in one screen", 1)[0]
-        said = {name for name in re.findall(r"``--([a-z-]+)", table) if name != "help"}
-        options = {name.rstrip("=").replace("_", "-") for name in Options().longOpt} - {
-            "help",
-            "version",
-        }
-        self.assertEqual(said, options)
-
-    def test_options_are_keys(self) -> None:
-        """Every option but the file's own is a key of the file."""
-        options = {name.rstrip("=").replace("_", "-") for name in Options().longOpt} - {
-            "help",
-            "version",
-            "config",
-        }
-        self.assertLessEqual(options, set(msgspec.to_builtins(ProxySettings())))
-
-
-def _number(text: str) -> float:
-    amount, _, unit = text.partition(" ")
-    return int(amount) * _UNITS[unit]
+    def test_links(self) -> None:
+        """Each page and picture that the README links exists."""
+        links = re.findall(r"<((?:docs|contrib)/[^>]+)>`_", README)
+        links += re.findall(r"^\.\. image:: (.+)$", README, re.MULTILINE)
+        self.assertGreater(len(links), 15)
+        self.assertEqual([], [link for link in links if not Path(ROOT / link).is_file()])
+        for page in ("docs/servers/connect2id.rst", "docs/install-systemd.rst", "docs/index.rst"):
+            self.assertIn(page, links)

@@ -96,10 +96,7 @@ class WithoutChecks(SeveralTestCase):
     """Exchanges tell."""
 
     async def test_refusing(self) -> None:
-        """One that nobody listens for costs no request.
-
-        As soon as somebody does, it has its share again.
-        """
+        """One that nobody listens for costs no request; as soon as somebody does, it has its share again."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
@@ -177,7 +174,7 @@ class WithoutChecks(SeveralTestCase):
         connection.transport.transport.stopReading()
         (far,) = odd.connections
         far.loseConnection()
-        await until(lambda: not is_open(connection.transport))
+        await until(lambda: not PendingInput(connection.transport).is_empty())
         borrower = RecordingWaiter(RecordingWaiter.ask)
         self.pools[0].acquire(borrower)
         await until(lambda: borrower.told)
@@ -201,10 +198,7 @@ class WithChecks(SeveralTestCase):
         self.assertEqual(0, self.pools[0].status().failures)
 
     async def test_answering_500(self) -> None:
-        """One that answers 500 to its checks gets no request.
-
-        It does when it answers as it should, and then no check again.
-        """
+        """One that answers 500 to its checks gets no request; it does when it answers as it should, and then no check again."""
         odd = RecordingBackEnd(reactor, *[BAD] * 3)
         self.addCleanup(odd.stop)
         self.arrange(f"http://127.0.0.1:{odd.port}", CHECKS)
@@ -225,10 +219,7 @@ class WithChecks(SeveralTestCase):
         self.assertEqual(asked, len(odd.requests))
 
     async def test_unix(self) -> None:
-        """One behind a unix socket is checked, and served, like any other.
-
-        A socket file without a server is no server.
-        """
+        """One behind a unix socket is checked, and served, like any other; a socket file without a server is no server."""
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         path = str(Path(folder) / "s")

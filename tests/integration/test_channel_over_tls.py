@@ -1,7 +1,6 @@
 """Promises of :mod:`x509proxy.downstream.channel` on :mod:`x509proxy.transport.tls_stream`: what waits inside OpenSSL comes as soon as reading goes on.
 
-Up to eight records are given to the channel at once. When it pauses at them and goes on, the ninth
-comes while it is at it.
+Up to eight records are given to the channel at once. When it pauses at them and goes on, the ninth comes while it is at it.
 """
 
 from __future__ import annotations
@@ -101,10 +100,7 @@ class Behind(SynchronousTestCase):
         return b"".join(wire.value() for wire in self.proxy.back_end.wires)
 
     def serve(self) -> tuple[list[bytes], int, bytes, list[tuple[str, int, Outcome]], str]:
-        """Answer whatever is asked.
-
-        Which requests it was, and how much of bodies, what the client heard, and what comes next.
-        """
+        """Answer whatever is asked. Which requests it was, and how much of bodies, what the client heard, and what comes next."""
         answered = 0
         while answered < self.asked().count(b" HTTP/1.1\r\n"):
             answered += 1

@@ -271,8 +271,7 @@ class Garbage(HostileTestCase):
     def test_two_framings(self) -> None:
         """Two lengths, equal or not, two codings, or one of each."""
         two = (
-            b"Content-Length: 2\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n",
-            b"content-length:2\r\n",
+            b"Content-Length: 2\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"content-length:2\r\n",
             b"Transfer-Encoding: identity\r\n",
         )  # fmt: skip
         self.expect_failure(*(START + line + LENGTH for line in two))
@@ -438,10 +437,7 @@ class Mixed(HostileTestCase):
     """Never an answer for the wrong client."""
 
     def expect_not_mixed(self, first: bytes, *feeds: bytes, status: int = 200) -> None:
-        """Two clients share a connection.
-
-        The second gets nothing of what came on the first's, behind its answer.
-        """
+        """Two clients share a connection. The second gets nothing of what came on the first's, behind its answer."""
         one, two = self.start(first, GET)
         self.wires[0].deliver(*feeds)
         self.turn()
@@ -635,10 +631,7 @@ class Secrets(HostileTestCase):
         self.expect_kept(*(name + b": a" for name in names))
 
     def test_lists(self) -> None:
-        """A list loses the member that tells the name, and keeps the others.
-
-        In ``Vary`` it leaves a star.
-        """
+        """A list loses the member that tells the name, and keeps the others; in ``Vary`` it leaves a star."""
         for name in (
             b"Vary",
             b"Access-Control-Allow-Headers",
@@ -708,20 +701,15 @@ class Secrets(HostileTestCase):
 
 FRAGMENTS = st.sampled_from(
     [
-        START, b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 204 N\r\n", b"HTTP/1.1 304 N\r\n",
-        b"HTTP/1.1 100 C\r\n\r\n",
+        START, b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 204 N\r\n", b"HTTP/1.1 304 N\r\n", b"HTTP/1.1 100 C\r\n\r\n",
         b"HTTP/1.1 103 E\r\n", b"\r\n",
-        b"HTTP/1.1 101 S\r\n", b"HTTP/1.1 500 " + HEADER + b"\r\n", b"Content-Length: 2\r\n",
-        b"Content-Length: 0\r\n", LENGTH,
+        b"HTTP/1.1 101 S\r\n", b"HTTP/1.1 500 " + HEADER + b"\r\n", b"Content-Length: 2\r\n", b"Content-Length: 0\r\n", LENGTH,
         OK, STRAY,
-        b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n",
-        b"2\r\nok\r\n",
+        b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"2\r\nok\r\n",
         b"0\r\n\r\n", b"0\r\n",
-        b"Vary: " + HEADER + b"\r\n", HEADER + b": a\r\n", b"Vary: Accept\r\n", b"X: \xe4\r\n",
-        b"X: a\r\n b\r\n", b"X", b": ",
+        b"Vary: " + HEADER + b"\r\n", HEADER + b": a\r\n", b"Vary: Accept\r\n", b"X: \xe4\r\n", b"X: a\r\n b\r\n", b"X", b": ",
         b"\n", b"\r", b"\0",
-        b"Upgrade: h2c\r\nConnection: upgrade\r\n", b"RTSP/1.0 200 OK\r\n", b"Trailer: X\r\n",
-        b"ok",
+        b"Upgrade: h2c\r\nConnection: upgrade\r\n", b"RTSP/1.0 200 OK\r\n", b"Trailer: X\r\n", b"ok",
         b"Transfer-Encoding: gzip\r\n",
     ]
 )  # fmt: skip
@@ -747,8 +735,5 @@ class Anything(SynchronousTestCase):
     @example(START + b"\r\nok", [], b"OLD", "cut")
     @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_answers(self, data: bytes, cuts: Sequence[int], method: bytes, end: str) -> None:
-        """The client gets one answer that all foreign clients take for the same, or is cut off.
-
-        It learns no secret.
-        """
+        """The client gets one answer that all foreign clients take for the same, or is cut off; it learns no secret."""
         self.assertEqual([], play_answer(list(pieces(data, cuts)), method, end).faults())

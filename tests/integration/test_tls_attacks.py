@@ -29,6 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import pair
+from tests.support.memory import accept
 from tests.support.raw_tls import HEADER, get, read_reply
 from tests.support.tls_attacks import (
     ML_DSA_SCHEMES,
@@ -1012,9 +1013,7 @@ class Records(AttackTestCase):
 class Held(SynchronousTestCase):
     def test_small_pieces(self) -> None:
         """A body of two bytes at a time takes 64 KiB for each connection, not 1.4 MB (L7)."""
-        serves: Any = SimpleNamespace(
-            observe=lambda _: None, serve=lambda request: request.accept(lambda: None)
-        )
+        serves: Any = SimpleNamespace(observe=lambda _: None, serve=accept)
         channel: Any = ProxyFactory(serves, Deadlines(Clock())).buildProtocol(None)
         channel.makeConnection(StringTransport())
         channel.dataReceived(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")

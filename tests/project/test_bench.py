@@ -72,7 +72,7 @@ class Loads(SynchronousTestCase):
             [
                 "-traffic=same", "-path=/token", "-connections=16", "-warm=2", "-count=7",
                 "-seconds=0.0", "-rate=0.0",
-                "-size=0", "-fields=0", "-fresh=true",
+                "-size=0", "-fields=0", "-fresh=true", "-bearer=",
             ],
             load.fresh("same", 7).arguments(),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Connections in memory: transports that record, back ends under control, a whole proxy."""
+"""Connections in memory, for the tests of both HTTP legs: transports that remember, back ends that obey, a whole proxy."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ __all__ = [
     "RULES",
     "Attempt",
     "BackEnd",
+    "Consumer",
     "Proxy",
     "RecordingHandler",
-    "RecordingSource",
     "RecordingWaiter",
     "RequestTransport",
     "TlsWire",
@@ -71,22 +71,22 @@ RULES = HeaderRules.for_preset(find_preset("connect2id"), HEADER)
 
 
 def post(body: bytes, *fields: bytes, length: int | None = None) -> bytes:
-    """Make a POST; ``length``: the Content-Length, if it is not the body's; -1 for ``chunked``."""
+    """A POST; ``length``: what it says of its body, if not the truth; -1 says ``chunked``."""
     size = len(body) if length is None else length
     framing = b"Transfer-Encoding: chunked" if size < 0 else b"Content-Length: %d" % size
     return b"\r\n".join([b"POST /token HTTP/1.1", b"Host: as.example", *fields, framing, b"", body])
 
 
 def undated(answer: bytes) -> bytes:
-    """Remove the fields that differ each time, the date and the request id."""
+    """An answer, or several, or a request, without what no two have in common: the time of day, and the id."""
     return re.sub(rb"(?:Date: [^\r]+ GMT|X-Request-Id: [0-9a-f]{32})\r\n", b"", answer)
 
 
 class RequestTransport(StringTransport):
     """One end of a connection, with the other end in the test's hands.
 
-    Like Twisted's own it ends, once aborted, in the next turn, and takes no byte after that.
-    ``loseConnection`` is only recorded, as over TLS, where the other end has to close too.
+    Like Twisted's own it ends, once aborted, in the reactor's next turn, and takes no byte after its end; ``loseConnection`` is
+    only noted, as over TLS, where the other end has to answer it.
     """
 
     def __init__(self, clock: Clock, peer: object = None) -> None:
@@ -112,7 +112,7 @@ class RequestTransport(StringTransport):
                 self.protocol.dataReceived(piece)
 
     def sent(self) -> bytes:
-        """Return the bytes written since the last call."""
+        """What has been written since the last time this was asked."""
         value: bytes = self.value()
         self.clear()
         return value
@@ -127,18 +127,18 @@ class RequestTransport(StringTransport):
             self.protocol.connectionLost(Failure(reason or ConnectionDone()))
 
     def fill(self) -> None:
-        """Fill the buffer: the other end does not read."""
+        """The other end does not read: the buffer is full."""
         if self.producer is not None:
             self.producer.pauseProducing()
 
     def drain(self) -> None:
-        """Empty the buffer: the other end has read everything."""
+        """The other end has read everything."""
         if self.producer is not None:
             self.producer.resumeProducing()
 
     @property
     def reading(self) -> bool:
-        """Return whether bytes from the other end are wanted."""
+        """Whether bytes from the other end are wanted."""
         return bool(self.producerState == "producing")
 
     # Twisted's calls.
@@ -192,8 +192,8 @@ class TlsWire(RequestTransport):
         return self._handle
 
 
-class RecordingSource:
-    """A source of a response, which records the calls it receives."""
+class Consumer:
+    """The receiver of a request: it keeps what it is told, and calls ``ready`` once the request is."""
 
     def __init__(self, ready: Callable[[], object] = lambda: None) -> None:
         self.ready = ready
@@ -219,8 +219,14 @@ class RecordingSource:
         self.told.append("gone")
 
 
+def accept(request: Request, ready: Callable[[], object] = lambda: None) -> None:
+    """Accept the request for a consumer of its own, unless it has one."""
+    request.consumer = request.consumer or Consumer(ready)
+    request.accept()
+
+
 class RecordingHandler:
-    """A handler behind a channel: it keeps the requests, and calls ``then`` with each."""
+    """What stands behind a channel: it keeps the requests, and does ``then`` with each, which is nothing of note at first."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -234,16 +240,16 @@ class RecordingHandler:
 
 
 def reply(request: Request, body: bytes = b"ok") -> None:
-    """Respond at once and completely."""
+    """Answer at once and whole."""
     request.begin(200, b"OK", (), Framing.LENGTH, len(body))
     request.write(body)
     request.finish()
 
 
 class RecordingWaiter:
-    """A user of a connection for one exchange: it records the calls it receives.
+    """One who needs a connection for one exchange: it keeps what it is told.
 
-    It calls ``at_once`` when connected, ``then`` at the response head, ``finally_`` at the end.
+    It does ``at_once`` when it is connected, ``then`` when it gets the answer's head, and ``finally_`` when all is over.
     ``streams``: its client is still sending the body.
     """
 
@@ -267,12 +273,12 @@ class RecordingWaiter:
 
     @property
     def connection(self) -> Connection:
-        """The connection that it has, or the newest of them."""
+        """The connection lent, or the newest of them."""
         return self.connections[-1]
 
     @property
     def statuses(self) -> list[int]:
-        """The statuses of the error responses."""
+        """Those of the refusals."""
         return [refusal.status for refusal in self.refusals]
 
     def ask(self, method: bytes = b"GET") -> None:
@@ -295,7 +301,7 @@ class RecordingWaiter:
         self.told.append(data)
 
     def response_flush(self) -> None:
-        """Do nothing: no data are held back."""
+        """Nothing is kept back here."""
 
     def response_end(self) -> None:
         self.told.append("end")
@@ -313,7 +319,7 @@ class RecordingWaiter:
 
 
 class Attempt:
-    """One attempt to open a connection."""
+    """One connection that somebody tries to open."""
 
     def __init__(self, factory: IProtocolFactory, wire: RequestTransport) -> None:
         self._factory = factory
@@ -325,7 +331,7 @@ class Attempt:
         self.cancelled = True
 
     def succeed(self) -> RequestTransport:
-        """Accept it, even after it has been given up."""
+        """It is accepted, be it after it has been given up."""
         protocol = self._factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 8080))
         assert protocol is not None
         self.wire.attach(protocol)
@@ -334,13 +340,13 @@ class Attempt:
         return self.wire
 
     def fail(self, reason: Exception | None = None) -> None:
-        """Refuse it."""
+        """It is refused."""
         self.deferred.errback(reason or HttpError())
 
 
 @implementer(IStreamClientEndpoint)
 class BackEnd:
-    """An endpoint whose connections a test controls. ``at_once``: they are accepted at once."""
+    """An end point whose connections are in the test's hands. ``at_once``: they are accepted without being told."""
 
     def __init__(self, clock: Clock, *, tls: bool = False, at_once: bool = True) -> None:
         self._clock = clock
@@ -363,12 +369,12 @@ class BackEnd:
 
     @property
     def wires(self) -> list[RequestTransport]:
-        """All connections, also those that have ended and those that were only attempted."""
+        """All connections, those that have ended and those that have only been tried included."""
         return [attempt.wire for attempt in self.attempts]
 
 
 class Proxy:
-    """A whole proxy in memory: client, channel, relay, pools, and back ends."""
+    """A whole proxy in memory: client's wire, channel, transfer, pools, and back ends with their wires."""
 
     def __init__(
         self,
@@ -411,13 +417,13 @@ class Proxy:
         return self.back_ends[0]
 
     def client(self, *pieces: bytes) -> RequestTransport:
-        """Connect a new client, which sends ``pieces``."""
+        """A new client, which sends ``pieces``."""
         wire = RequestTransport(self.clock).attach(self.factory.buildProtocol(None))
         wire.deliver(*pieces)
         return wire
 
     def tls_client(self, certificate: x509.Certificate | None, *pieces: bytes) -> RequestTransport:
-        """Connect a new client with a certificate, which sends ``pieces``."""
+        """A new client with a certificate, which sends ``pieces``."""
         wire = TlsWire(self.clock, certificate)
         wire.attach(self.factory.buildProtocol(None))
         wire.shake().deliver(*pieces)

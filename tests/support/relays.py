@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import NOON, certificate
 from tests.support.memory import HEADER, Proxy, RequestTransport
-from x509proxy import relay
+from x509proxy import relay as transfer
 from x509proxy.authorization.token_check import TokenChecker
 from x509proxy.certificates.client_certificate import ClientCertificate, VerifyError
 from x509proxy.exchange import Outcome
@@ -49,7 +49,7 @@ def identity() -> bytes:
 class RelayTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         # The samples' certificates are valid then.
-        clock = patch.object(relay, "time")
+        clock = patch.object(transfer, "time")
         clock.start().time.return_value = NOON
         self.addCleanup(clock.stop)
         self.arrange()

@@ -429,7 +429,7 @@ STAGES: list[tuple[Any, str]] = [
     (request.Request, "begin"),
     (request.Request, "write"),
     (request.Request, "finish"),
-    (request.Request, "stream_to"),
+    (request.Request, "take_body"),
     (base_request.BaseRequest, "exchange"),
     (ClientCertificate, "from_x509"),
 ]

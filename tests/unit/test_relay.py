@@ -12,12 +12,13 @@ from tests.support.certificates import certificate
 from tests.support.memory import CUT, GET, HEADER, OK, RULES, RequestTransport, post, undated
 from tests.support.relays import RelayTestCase, asked, identity
 from tests.support.tokens import OWN, bound, request
-from x509proxy import relay
+from x509proxy import relay as transfer
 from x509proxy.authorization.token_check import TokenCheck
 from x509proxy.config.token_files import TokenFiles
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome, TokenVerdict
-from x509proxy.forwarding import forwarded_fields
+from x509proxy.forwarding import forwarded_fields as forwarding
+from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.settings import (
     CertificateRequirement,
@@ -64,7 +65,7 @@ class Judging(RelayTestCase):
 
     def test_policy_raises(self) -> None:
         """An exception while a request is judged is a 502, and no back end hears of it."""
-        with patch.object(forwarded_fields, "admit", side_effect=ZeroDivisionError):
+        with patch.object(forwarding, "admit", side_effect=ZeroDivisionError):
             self.expect_status(502, self.proxy.client(GET))
         self.expect_unasked()
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
@@ -86,16 +87,15 @@ class Judging(RelayTestCase):
 
     def test_line_end(self) -> None:
         """A line end in what is about to be written is a 502, and no back end gets a byte."""
-        with patch.object(
-            forwarded_fields, "identity", return_value=((HEADER, b"x\r\nX-Evil: y"),)
-        ):
+        forwarding._certificate_fields.cache_clear()
+        with patch.object(forwarding, "identity", return_value=((HEADER, b"x\r\nX-Evil: y"),)):
             self.expect_status(502, self.proxy.client(GET))
         self.expect_unasked()
         self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
 
     def test_line_end_after_a_body(self) -> None:
         """So it is when that is found once the body has come."""
-        with patch.object(relay, "write_head", side_effect=ValueError):
+        with patch.object(transfer, "write_head", side_effect=ValueError):
             client = self.proxy.client(post(b"ab", length=3))
             self.assertEqual(b"", client.sent())
             client.deliver(b"c")
@@ -862,7 +862,7 @@ class Tokens(RelayTestCase):
     def test_unfit_certificate(self) -> None:
         """A certificate that is not passed on is judged first, whatever the token."""
         self.arrange_tokens()
-        with patch.object(relay, "time") as clock:
+        with patch.object(transfer, "time") as clock:
             clock.time.return_value = OWN.not_after + 1
             client = self.proxy.tls_client(certificate(), request(b"Bearer " + bound()))
         self.assertEqual(b"401", client.sent()[9:12])
@@ -1016,7 +1016,7 @@ class SlowTokens(RelayTestCase):
     def test_broken_afterwards(self) -> None:
         """So is one in what comes after it."""
         client = self.proxy.client(GET)
-        with patch.object(relay, "write_head", side_effect=ValueError):
+        with patch.object(transfer, "write_head", side_effect=ValueError):
             self.accept()
         self.expect_status(502, client)
         self.expect_unasked()

@@ -38,6 +38,7 @@ from x509proxy.config.token_files import TokenFiles
 from x509proxy.exchange import TokenVerdict
 from x509proxy.forwarding.bound_tokens import parse_jws
 from x509proxy.forwarding.signed_tokens import check_signature
+from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.monitoring.snapshot import TokenState

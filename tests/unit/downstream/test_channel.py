@@ -11,8 +11,8 @@ from tests.support.certificates import certificate
 from tests.support.memory import (
     CUT,
     GET,
+    Consumer,
     RecordingHandler,
-    RecordingSource,
     RequestTransport,
     TlsWire,
     accept,
@@ -47,7 +47,7 @@ class ChannelTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.desk = RecordingHandler()
-        self.source = RecordingSource()
+        self.consumer = Consumer()
         self.arrange()
 
     def arrange(self, settings: ClientSettings = ClientSettings()) -> None:

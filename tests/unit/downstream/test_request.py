@@ -8,7 +8,8 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import client
-from tests.support.memory import RecordingSource, undated
+from tests.support.memory import Consumer, undated
+from x509proxy.downstream.channel import Channel
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.certificate_formats import Pairs
@@ -64,8 +65,7 @@ class Line:
 class RequestTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.line = Line()
-        self.source = RecordingSource()
-        self.sink = Sink()
+        self.consumer = Consumer(self.be_ready)
         self.readied = 0
 
     def request(self, *, complete: bool = True, hold: int = 4, **parts: Any) -> Request:

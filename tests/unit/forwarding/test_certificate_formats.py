@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.certificate_formats`: other code reads the same bytes."""
+"""Promises of :mod:`x509proxy.forwarding.certificate_formats`: whatever is written is read back, by other code than ours, to the same bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def der_of(pem: bytes) -> bytes:
 
 class Pem(SynchronousTestCase):
     def test_literal(self) -> None:
-        """Connect2id's form, byte for byte: armour, base64, armour, and nothing between them."""
+        """Connect2id's form, byte for byte: armour, base64 and armour, with nothing between them."""
         self.assertEqual(
             ((NAME, b"-----BEGIN CERTIFICATE-----MIIB+/8=-----END CERTIFICATE-----"),),
             encode(with_der(b"\x30\x82\x01\xfb\xff"), Format.PEM, NAME),
@@ -56,7 +56,7 @@ class Pem(SynchronousTestCase):
         )
 
     def test_reads_back(self) -> None:
-        """The content of the armour is the certificate."""
+        """What is between the armour is the certificate."""
         inner = (
             write(Format.PEM)
             .removeprefix(b"-----BEGIN CERTIFICATE-----")
@@ -67,7 +67,7 @@ class Pem(SynchronousTestCase):
 
 class PemSpaces(SynchronousTestCase):
     def test_reads_back(self) -> None:
-        """With its spaces turned into line ends outside the armour it is ordinary PEM."""
+        """With its spaces turned into new lines outside the armour it is the PEM that any reader reads."""
         value = write(Format.PEM_SPACES)
         inner = value.removeprefix(b"-----BEGIN CERTIFICATE-----").removesuffix(
             b"-----END CERTIFICATE-----"
@@ -100,7 +100,7 @@ class PemUrl(SynchronousTestCase):
         self.assertNotIn(b"+", write(Format.PEM_URL, with_der(b"\xfb\xef\xbe" * 30)))
 
     def test_literal(self) -> None:
-        """As nginx's ``$ssl_client_escaped_cert``: letters, digits and hyphens are unescaped."""
+        """As nginx writes ``$ssl_client_escaped_cert``, byte for byte: all is escaped but letters, digits and hyphens."""
         self.assertEqual(
             b"-----BEGIN%20CERTIFICATE-----%0A%2B%2F8%3D%0A-----END%20CERTIFICATE-----%0A",
             write(Format.PEM_URL, with_der(b"\xfb\xff")),
@@ -113,7 +113,7 @@ class Base64Der(SynchronousTestCase):
         self.assertEqual(CLIENT.der, b64decode(write(Format.BASE64_DER), validate=True))
 
     def test_nothing_to_say(self) -> None:
-        """Without a byte there is no header value, but an error: an empty header is never sent."""
+        """Without a single byte there is no header value, and an error says so: an empty header is never sent."""
         self.assertRaises(ValueError, encode, with_der(b""), Format.BASE64_DER, NAME)
 
 
@@ -153,7 +153,7 @@ class Xfcc(SynchronousTestCase):
         self.assertEqual(b"CN=client,O=Example", subject)
 
     def test_quotes(self) -> None:
-        """A quote in a client's name does not end the subject, and begins no second hash."""
+        """A quote in a name the client chose does not end the subject, and no second hash begins."""
         self.assertEqual(rb"CN=a\22\3BHash=00\3BX=\22", self.parts('CN=a";Hash=00;X="')[2])
         self.assertEqual(rb"CN=a\5C", self.parts("CN=a\\")[2])
 
@@ -163,7 +163,7 @@ class Xfcc(SynchronousTestCase):
 
     @given(st.text())
     def test_any_subject(self, subject: str) -> None:
-        """A client's name is written into the subject's part alone."""
+        """Whatever its name, a client writes into the subject's part alone."""
         digest, pem, _ = self.parts(subject)
         self.assertEqual(hashlib.sha256(CLIENT.der).hexdigest().encode(), digest)
         self.assertEqual(CLIENT.der, der_of(unquote_to_bytes(pem)))
@@ -179,7 +179,7 @@ class Every(SynchronousTestCase):
     def test_is_a_header_value(
         self, der: bytes, form: Format, subject: str, chain: list[bytes]
     ) -> None:
-        """Each format of any certificate is visible ASCII on single lines, once or not at all."""
+        """Whatever the certificate, every format yields visible ASCII with single lines, once or not at all."""
         certificate = attrs.evolve(CLIENT, der=der, subject=subject, chain=tuple(chain))
         pairs = encode(certificate, form, NAME)
         nothing = {Format.RFC9440_CHAIN: not chain, Format.SUBJECT: not subject.strip(" ")}
@@ -195,7 +195,7 @@ class Every(SynchronousTestCase):
         ),
     )
     def test_keeps_every_byte(self, der: bytes, form: Format) -> None:
-        """Without armour, white space, colons and escapes any bytes leave their base64."""
+        """Whatever the bytes, armour, white space, colons and escapes taken away leave their base64."""
         value = (
             unquote_to_bytes(write(form, with_der(der)))
             if form is Format.PEM_URL
@@ -212,14 +212,14 @@ class Every(SynchronousTestCase):
         self.assertEqual(b64encode(der), value)
 
     def test_every_format_is_tabled(self) -> None:
-        """Each format has its function, except for the literal, which names no certificate."""
+        """Each format has its function, but the two that are not about a certificate."""
         for form in FORMATS:
             encode(CLIENT, form, NAME)
         for form in OTHERS:
             self.assertRaises(KeyError, encode, CLIENT, form, NAME)
 
     def test_without_a_certificate(self) -> None:
-        """Without a certificate only the two formats with a word for that are sent."""
+        """Nothing is said of a certificate that is not there, but by the two formats that say so."""
         said = {form: encode(None, form, NAME) for form in FORMATS}
         expected = {Format.VERDICT: ((NAME, b"NONE"),), Format.VERIFY: ((NAME, b"NONE"),)}
         self.assertEqual({form: expected.get(form, ()) for form in FORMATS}, said)
@@ -251,7 +251,7 @@ class Words(SynchronousTestCase):
             )
 
     def test_verify(self) -> None:
-        """As nginx: SUCCESS for a trusted chain alone, FAILED and a reason for all else."""
+        """Nginx's words: SUCCESS for a chain to a trusted authority alone, FAILED and a reason for all else."""
         said = {
             verdict: write(Format.VERIFY, attrs.evolve(CLIENT, verdict=verdict))
             for verdict in Verdict
@@ -273,8 +273,5 @@ class Words(SynchronousTestCase):
         )
 
     def test_no_name(self) -> None:
-        """A certificate may have an empty subject (RFC 5280 section 4.1.2.6).
-
-        No empty header is sent.
-        """
+        """A certificate may have an empty subject (RFC 5280 section 4.1.2.6); no empty header is sent."""
         self.assertEqual((), encode(attrs.evolve(CLIENT, subject=""), Format.SUBJECT, NAME))

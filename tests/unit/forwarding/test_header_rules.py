@@ -29,6 +29,12 @@ from x509proxy.settings import Format, HeaderSettings, ProxySettings, SettingsEr
 CLIENT = samples.client()
 
 
+def echoed(value: bytes, rules: HeaderRules) -> Pairs:
+    """Return the fields that reach the client of a response that repeats ``value``."""
+    head = ResponseHead(200, b"OK", [(b"X-Echo", value)], Framing.NONE)
+    return sanitize_response(head, rules)[1]
+
+
 class RulesTests(FileTestCase):
     def rules(self, *headers: dict[str, Any], **settings: Any) -> HeaderRules:
         own = tuple(HeaderSettings(**{"format": Format.PEM, **header}) for header in headers)

@@ -18,7 +18,7 @@ from x509proxy.certificates.pem_files import Identity
 from x509proxy.config.loader import Configuration
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome
-from x509proxy.forwarding import metadata_rewriter
+from x509proxy.forwarding import metadata_rewriter as rewriting
 from x509proxy.forwarding.metadata_rewriter import Rewriting
 from x509proxy.http1.messages import Framing
 from x509proxy.resource import X509ProxyResource
@@ -384,13 +384,13 @@ class Failing(RewritingTestCase):
 
     def test_fault(self) -> None:
         """A fault of ours is a 502, and not half an answer (invariant L3)."""
-        with patch.object(metadata_rewriter, "with_aliases", side_effect=ZeroDivisionError):
+        with patch.object(rewriting, "with_aliases", side_effect=ZeroDivisionError):
             self.expect_status(502, self.ask(sized(DOCUMENT, JSON)))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_fault_before(self) -> None:
         """One before the back end has heard of the request costs it not one byte."""
-        with patch.object(metadata_rewriter, "for_whole_document", side_effect=ZeroDivisionError):
+        with patch.object(rewriting, "for_whole_document", side_effect=ZeroDivisionError):
             self.expect_status(502, self.proxy.client(get()))
         self.expect_unasked()
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))

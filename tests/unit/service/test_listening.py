@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.listening`: endpoints, kinds, and free addresses."""
+"""Promises of :mod:`x509proxy.service.listening` about what is not bound; what is stands in ``test_service``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.lockfile import FilesystemLock
@@ -38,7 +39,7 @@ class Addresses(SynchronousTestCase):
 
 class Kinds(SynchronousTestCase):
     def refusal(self, settings: ProxySettings) -> str:
-        """Return the sentence of an error before anything is opened."""
+        """What is said before anything is opened."""
         return str(self.assertRaises(SettingsError, check_kinds, settings))
 
     def test_known(self) -> None:
@@ -65,7 +66,7 @@ class Kinds(SynchronousTestCase):
         self.assertEqual(sentence, str(start))
 
     def test_silent(self) -> None:
-        """A secret name in an endpoint is not repeated, by any check."""
+        """A secret name that was pasted there is not told, whoever finds it out."""
         self.assertNotIn(NAME, self.refusal(ProxySettings(listen=(NAME,))))
         for description in (
             NAME,
@@ -80,7 +81,7 @@ class Kinds(SynchronousTestCase):
 
 
 class Backlogs(SynchronousTestCase):
-    """The length of the accept queue: with Twisted's 50 a burst of clients repeats SYNs."""
+    """The length of the accept queue: Twisted's 50 makes a burst of clients wait for repeated SYNs."""
 
     def backlogs(self, description: str) -> list[int]:
         """Of all that listens after this endpoint was bound."""
@@ -112,7 +113,7 @@ class Free(SynchronousTestCase):
         return str(self.assertRaises(ListenError, check_free, settings))
 
     def test_free(self) -> None:
-        """A free address stays free; a kind of Twisted's alone is not checked."""
+        """What is free stays so; a kind that only Twisted has is not looked at."""
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         for _ in range(2):

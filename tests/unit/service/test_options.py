@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import warnings
+from contextlib import redirect_stdout
 from typing import Any
 
 from twisted.python.usage import UsageError
@@ -17,6 +18,7 @@ from tests.support.services import (
     ServiceTestCase,
     parse_options,
 )
+from x509proxy.monitoring.snapshot_builder import installed_version
 from x509proxy.service.listening import ListenError
 from x509proxy.service.options import Options, _without_traceback, makeService
 from x509proxy.service.proxy_service import ProxyService
@@ -24,6 +26,14 @@ from x509proxy.settings import ClientAuth, Trust
 
 
 class CommandLine(ServiceTestCase):
+    def test_version(self) -> None:
+        """The option prints this project's version, and not Twisted's as other options of ``twistd``."""
+        out = io.StringIO()
+        with redirect_stdout(out):
+            error = self.assertRaises(SystemExit, parse_options, "--version")
+        self.assertEqual(0, error.code)
+        self.assertEqual(f"x509proxy {installed_version()}\n", out.getvalue())
+
     def test_each_option(self) -> None:
         """Each option arrives in the settings."""
         log = str(self.files.folder / "access.log")

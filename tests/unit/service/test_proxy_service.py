@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from tests.support.parent_reactor import ParentReactor
@@ -44,6 +44,21 @@ class InMemory(ServiceInMemoryTestCase):
         service.startService()
         self.assertEqual([1, 2], [server[0] for server in self.reactor.tcpServers])
         self.assertEqual(2, len(service.addresses))
+        self.successResultOf(service.stopService())
+
+    def test_started(self) -> None:
+        """The log has the version, the listeners, the preset and the back ends, without the secret name."""
+        more = ["--listen", "tcp:1", "--listen", "unix:/run/p.sock"]
+        service = self.make(*more, "--backend", f"unix:/run/é/{HEADER}", "--preset", "connect2id")
+        with capturedLogs() as events:
+            service.startService()
+        [line] = [formatEvent(event) for event in events if "words" in event]
+        self.assertRegex(
+            line,
+            r"^started: version=\S+ listeners=https://0\.0\.0\.0:1,https\+unix:/run/p\.sock "
+            r"preset=connect2id backends=http://127\.0\.0\.1:9,unix:/run/\\xe9/(…|\\u2026) workers=1$",
+        )
+        self.assertNotIn(HEADER.lower(), line.lower())
         self.successResultOf(service.stopService())
 
     def test_plain_start(self) -> None:

@@ -15,6 +15,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.services import ProxyFiles, parse_options
+from x509proxy.config.credentials import CredentialCopies
 from x509proxy.config.loader import Configuration
 from x509proxy.service.reload import FileWatcher, Reload, Reloader
 from x509proxy.settings import ClientAuth, ListenerSettings, SettingsError

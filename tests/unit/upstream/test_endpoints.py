@@ -48,7 +48,7 @@ from x509proxy.http1.errors import Code
 from x509proxy.settings import Backend, ClientAuth, SettingsError, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections, make_context, peer_certificate
-from x509proxy.upstream import endpoints
+from x509proxy.upstream import endpoints as room
 from x509proxy.upstream.endpoints import UnreadInput, backend_endpoint, check_identity
 from x509proxy.upstream.pool import Pool
 
@@ -74,7 +74,7 @@ class Doubts(SynchronousTestCase):
             crypto.X509.from_cryptography(server(name).certificate)
             for name in ("localhost", "other.example")
         )
-        verified = endpoints._Verified(None, "localhost")
+        verified = room._Verified(None, "localhost")
         answers = [
             verified._verify(connection, *seen)
             for seen in ((good, 0, 0, 1), (good, 20, 0, 0), (other, 0, 0, 1), (other, 0, 1, 1))
@@ -93,7 +93,7 @@ class OwnCertificate(SynchronousTestCase):
         def reject(*_: object) -> None:
             raise SSL.Error
 
-        self.patch(endpoints, "_client_options", reject)
+        self.patch(room, "_client_options", reject)
         error = str(self.assertRaises(SettingsError, check_identity, identity(server("a"))))
         self.assertTrue(
             error.startswith("upstream.certificate: found a certificate or a key"), error

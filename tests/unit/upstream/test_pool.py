@@ -95,9 +95,7 @@ class Uploads(PoolTestCase):
     def upload(self) -> RecordingWaiter:
         """One more whose body is still to come, when its head has been sent."""
         borrower = RecordingWaiter(
-            lambda self: self.connection.send(
-                b"POST", b"POST / HTTP/1.1\r\n\r\n", self, whole=False
-            ),
+            lambda self: self.connection.send_head(b"POST", b"POST / HTTP/1.1\r\n\r\n", self),
             streams=True,
         )
         self.pool.acquire(borrower)
