@@ -28,10 +28,10 @@ __all__ = ["Decision", "decide"]
 class Decision:
     """The decision about one request.
 
-    ``forged``: how many fields were removed that pretended to be the certificate header;
-    ``error``: the response, or ``None`` for a request that may go to a back end; ``certificate``:
-    the one that ``fields`` are about; ``token``: the request's need of an access token; ``fields``:
-    those of the head, written, without framing.
+    ``forged``: how many fields were removed that pretended to be the certificate header.
+    ``error``: the response, or ``None`` for a request that may go to a back end. ``certificate``:
+    the one that ``fields`` are about. ``token``: the request's need of an access token.
+    ``fields``: those of the head, written, without framing.
     """
 
     forged: int
