@@ -27,7 +27,7 @@ from x509proxy.settings import ClientAuth, Trust
 
 class CommandLine(ServiceTestCase):
     def test_version(self) -> None:
-        """The option prints this project's version, and not Twisted's as other options of ``twistd``."""
+        """The option prints this project's version, not Twisted's."""
         out = io.StringIO()
         with redirect_stdout(out):
             error = self.assertRaises(SystemExit, parse_options, "--version")
@@ -69,7 +69,7 @@ class CommandLine(ServiceTestCase):
         self.assertFalse(settings.demo)
 
     def test_header(self) -> None:
-        """The name may stand on the command line, for trials: there is a warning then, without the name."""
+        """A name on the command line, for trials, is worth a warning without the name."""
         arguments = self.files.arguments("--header", HEADER)
         place = arguments.index("--header-file")
         options = parse_options(*arguments[:place], *arguments[place + 2 :])
@@ -79,7 +79,7 @@ class CommandLine(ServiceTestCase):
         self.assertNotIn(HEADER, warning)
 
     def test_defaults(self) -> None:
-        """What is not said is as the manual says."""
+        """A key that is not given has its documented default."""
         settings = parse_options(*self.files.arguments()).settings
         self.assertEqual(("tcp:8443",), settings.listen)
         self.assertEqual(
@@ -95,7 +95,7 @@ class CommandLine(ServiceTestCase):
         self.assertEqual(("http://127.0.0.1:9", "unix:/a"), settings.backend)
 
     def test_toml(self) -> None:
-        """A file can say it all; what it says of files is relative to it."""
+        """A file can have every key; paths in it are relative to it."""
         config = self.files.write("proxy.toml", self.toml())
         settings = parse_options("--config", str(config)).settings
         self.assertEqual(
@@ -115,7 +115,7 @@ class CommandLine(ServiceTestCase):
         """
 
     def test_command_line_wins(self) -> None:
-        """What the command line says replaces what the file says, lists whole; the rest of the file stands."""
+        """An option replaces the file's key, a list as a whole; the file's other keys stay."""
         config = str(self.files.write("proxy.toml", self.toml()))
         more = ("--listen", "tcp:2", "--backend", "unix:/a", "--client-certificate", "none")
         settings = parse_options("--config", config, *more).settings
@@ -132,7 +132,7 @@ class CommandLine(ServiceTestCase):
         self.assertIsNone(options.configuration)
 
     def test_errors(self) -> None:
-        """Whatever is wrong is one sentence that says where."""
+        """Each mistake is one sentence that names its place."""
         for arguments, words in (
             (["--config", "/nowhere.toml"], ["/nowhere.toml", "cannot be read"]),
             (self.files.arguments("--trust", "nobody"), ["--trust", "'nobody'", "self-signed"]),
@@ -178,7 +178,7 @@ class CommandLine(ServiceTestCase):
             self.assertNotIn(HEADER, sentence)
 
     def test_empty_values(self) -> None:
-        """An option with nothing in it, as an unset variable of a shell leaves it, is an error and not the default."""
+        """An empty option, as from an unset variable of a shell, is an error."""
         for name in (
             "client-certificate",
             "trust",
@@ -231,14 +231,14 @@ class MakeService(ServiceInMemoryTestCase):
         options.parseOptions(self.files.arguments("--access-log", "-"))
 
     def test_daemon_without_output(self) -> None:
-        """A daemon's standard output goes nowhere, so that its access log needs a file; in the foreground it may go there."""
+        """A daemon's access log needs a file; in the foreground it may be standard output."""
         words = ("access-log: found - for a daemon, ", "expected a file, or twistd -n")
         self.expect_sentence(lambda: self.parse_below(nodaemon=0, debug=0), *words)
         for above in ({"nodaemon": 1}, {"nodaemon": 0, "debug": 1}, {}):
             self.parse_below(**above)
 
     def test_daemon_looks_first(self) -> None:
-        """A daemon's addresses are bound for a moment before ``twistd`` forks; in the foreground the start itself reports them."""
+        """A daemon's addresses are bound for a moment before ``twistd`` forks."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             place = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
             for nodaemon in (0, 1):
@@ -283,7 +283,7 @@ class MakeService(ServiceInMemoryTestCase):
         shutil.rmtree(made.folder)
 
     def test_bad_demo(self) -> None:
-        """A demonstration with something wrong on its command line ends the start with one sentence."""
+        """An error in a demonstration's options ends the start with one sentence."""
         self.expect_sentence(
             lambda: makeService(parse_options("--demo", "--trust", "ca")), "ca: found none"
         )
