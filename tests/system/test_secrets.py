@@ -399,14 +399,13 @@ class SaidUnderStockSite(Said):
     stock = True
 
 
-# Where something may break: a room, or a class of one, and its name for it.
+# Functions that may fail: a module or a class, and the name in it.
 STAGES: list[tuple[Any, str]] = [
-    (relay, "sanitize_request"),
-    (forwarded_fields, "forward_request"),
+    (forwarded_fields, "sanitize_request"),
     (forwarded_fields, "admit"),
-    (forwarded_fields, "identity"),
+    (forwarded_fields, "_certificate_fields"),
     (forwarded_fields, "write_fields"),
-    (relay, "forward"),
+    (relay, "decide"),
     (relay, "write_head"),
     (relay, "sanitize_response"),
     (relay.Relay, "body_end"),
