@@ -42,21 +42,39 @@ PROGRAMS = (
 )  # fmt: skip
 
 
-def trial(session: nox.Session, *arguments: str, coverage: bool = False) -> None:
+def trial(session: nox.Session, *arguments: str) -> None:
     """Run trial; print its output, append its counts, and fail as it fails."""
-    command = ["python", "-m", *(("coverage", "run", "-m") if coverage else ())]
     # A short folder outside the session's: the path of a Unix socket has 107 bytes at most, and
     # the folders above it must be open to the users that some tests become.
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
         Path(folder).chmod(0o755)
         log = Path(folder) / "log"
-        command += ["twisted.trial", f"--temp-directory={folder}/t", *arguments]
-        # trial's own output goes through: a session of ten minutes must not be silent.
-        pipe = f"set -o pipefail; \"$@\" 2>&1 | tee '{log}'"
-        try:
-            session.run("bash", "-c", pipe, "trial", *command, external=True)
-        finally:
-            append_counts(session.name, log)
+        command = ["python", "-m", "twisted.trial", f"--temp-directory={folder}/t", *arguments]
+        counted(session, log, *command)
+
+
+def suite(session: nox.Session, *options: str) -> None:
+    """Run the whole suite, in several processes at a time."""
+    with tempfile.TemporaryDirectory(prefix="suite-") as folder:
+        counted(session, Path(folder) / "log", "python", ".ci/suite.py", *options)
+
+
+def tests_or_suite(session: nox.Session) -> None:
+    """Run the tests that posargs name, or the whole suite."""
+    if session.posargs:
+        trial(session, *session.posargs)
+    else:
+        suite(session)
+
+
+def counted(session: nox.Session, log: Path, *command: str) -> None:
+    """Run a command that ends with trial's summary, and append the counts."""
+    # The output goes through: a session of some minutes must not be silent.
+    pipe = f"set -o pipefail; \"$@\" 2>&1 | tee '{log}'"
+    try:
+        session.run("bash", "-c", pipe, "trial", *command, external=True)
+    finally:
+        append_counts(session.name, log)
 
 
 def append_counts(session: str, log: Path) -> None:
@@ -124,22 +142,24 @@ def imports(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the test suite with each installed Python."""
     session.install("-e", ".[test]")
-    trial(session, *(session.posargs or ["tests"]))
+    tests_or_suite(session)
 
 
 @nox.session(python=DEFAULT)
 def oldest(session: nox.Session) -> None:
     """Run the test suite with the oldest dependencies."""
     session.install("-e", ".[test]", *OLDEST)
-    trial(session, *(session.posargs or ["tests"]))
+    tests_or_suite(session)
 
 
 @nox.session(python=DEFAULT)
 def coverage(session: nox.Session) -> None:
-    """Run the test suite with the coverage of lines and branches."""
+    """Run the suite with its coverage, also of each module by its own tests."""
     session.install("-e", ".[test]")
-    trial(session, *(session.posargs or ["tests"]), coverage=True)
+    session.run("coverage", "erase")
+    suite(session, "--coverage")
     session.run("coverage", "report", f"--fail-under={COVERAGE}")
+    session.run("python", ".ci/individual_coverage.py", "--data", ".coverage")
 
 
 @nox.session(python=DEFAULT)
@@ -156,9 +176,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def fuzz(session: nox.Session) -> None:
-    """Fuzz each direction for a minute, or with FUZZ_SECONDS=3600 for an hour."""
+    """Fuzz each direction for a minute (FUZZ_SECONDS=3600 for an hour), and try whole products."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.fuzz", "--seconds", FUZZ_SECONDS)
+    # The suite takes samples of these products.
+    session.env["X509PROXY_EXHAUSTIVE"] = "1"
+    trial(session, "tests.integration.test_spoofing", "tests.integration.test_reference_parsers")
 
 
 @nox.session(python=DEFAULT)

@@ -1,4 +1,4 @@
-"""Requests as they arrive: a back end that is no HTTP server, and what the interop of one preset have in common."""
+"""Requests as they arrive: a back end that is no HTTP server, and the tests of one preset."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def der(made: SelfSigned) -> bytes:
 
 
 def spellings(name: str) -> list[str]:
-    """A field's name as a forger might write it."""
+    """Return a field's name in each spelling that a forger may choose."""
     cases = [name, name.lower(), name.upper(), name.title(), name.swapcase()]
     twins = [case.replace(old, new) for case in cases for old, new in ("-_", "_-")]
     return list(dict.fromkeys([*cases, *twins]))
@@ -70,7 +70,10 @@ class _Conversation(socketserver.StreamRequestHandler):
 
 
 class RawBackEnd(socketserver.ThreadingTCPServer):
-    """It listens at a port of the loopback's until :meth:`stop`. ``requests``: the fields of each, in order, untouched."""
+    """It listens at a port of the loopback's until :meth:`stop`.
+
+    ``requests``: the fields of each, in order, untouched.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -102,7 +105,7 @@ class ArrivalStage(Stage):
         self.write("cname-api-key.txt", API_KEY + "\n")
 
     def behind(self, toml: str, backend: str = _BACKEND) -> Proxy:
-        """The proxy of a page's configuration, in front of the back end here."""
+        """Start the proxy of a page's configuration, in front of the back end here."""
         port = free_port()
         here = {
             _LISTEN: f'"tcp:{port}:interface=127.0.0.1"',
@@ -113,7 +116,7 @@ class ArrivalStage(Stage):
     def ask(
         self, proxy: Proxy, client: ClientFiles | None = None, *fields: tuple[str, str]
     ) -> tuple[int, Fields]:
-        """The answer's status, and the request's fields as they arrived; none if it did not."""
+        """Return the status of the response, and the request's fields as they arrived, or none."""
         return self._ask(
             HTTPSConnection(
                 "localhost", proxy.port, context=self.context(proxy, client), timeout=30
@@ -122,7 +125,7 @@ class ArrivalStage(Stage):
         )
 
     def ask_past_the_proxy(self, *fields: tuple[str, str]) -> Fields:
-        """The fields as they arrive when somebody reaches the back end itself."""
+        """Return the fields of a request that reaches the back end past the proxy."""
         return self._ask(HTTPConnection("127.0.0.1", self.back_end.port, timeout=30), fields)[1]
 
     def _ask(self, connection: http.client.HTTPConnection, fields: Fields) -> tuple[int, Fields]:
@@ -139,7 +142,7 @@ class ArrivalStage(Stage):
         return status, arrived[0] if arrived else ()
 
     def files(self, made: SelfSigned, name: str, *chain: x509.Certificate) -> ClientFiles:
-        """A client's files; the ``chain`` is what it sends after its own certificate."""
+        """Write a client's files; ``chain`` is sent after its own certificate."""
         files = self.client_files(made, name)
         files.certificate.write_bytes(
             made.certificate_pem + b"".join(each.public_bytes(Encoding.PEM) for each in chain)
@@ -150,8 +153,9 @@ class ArrivalStage(Stage):
 class PresetStage(ArrivalStage):
     """The promises that are the same for each preset; a class for each names it.
 
-    ``issued``: the page's proxy passes on what an authority has issued and nothing else; ``chained``: the server gets the
-    certificates that a client sends after its own; ``backend``: what the page writes in the place of this one.
+    ``issued``: the page's proxy passes on certificates of an authority alone. ``chained``: the
+    server gets the certificates that a client sends after its own. ``backend``: the value that the
+    page has in place of this back end.
     """
 
     preset = ""
@@ -164,7 +168,7 @@ class PresetStage(ArrivalStage):
         self.proxy = self.behind(recipe(f"servers/{self.preset}", "x509proxy.toml"), self.backend)
 
     def make(self, kind: KeyKind = KeyKind.EC) -> SelfSigned:
-        """A certificate whose base64 has every character that form decoders and URLs treat in a way of their own."""
+        """Make a certificate whose base64 has every character that form decoders change."""
         while True:
             made = (
                 self.authority.client(_AWKWARD, kind)
@@ -176,7 +180,7 @@ class PresetStage(ArrivalStage):
                 return made
 
     def reads(self, fields: Fields) -> list[Read | str | None]:
-        """What each of the preset's readers makes of the fields."""
+        """Return the result of each of the preset's readers."""
         return [self._read(consumer, fields) for consumer in CONSUMERS[self.preset]]
 
     def _read(self, consumer: Consumer, fields: Fields) -> Read | str | None:
@@ -187,11 +191,14 @@ class PresetStage(ArrivalStage):
         return Read(read.der, read.chain) if read else None
 
     def everybody(self, read: Read | None) -> list[Read | str | None]:
-        """The same for each of the preset's readers."""
+        """Check that each of the preset's readers returns the same."""
         return [read for _ in CONSUMERS[self.preset]]
 
     def test_exactly_the_certificate(self) -> None:
-        """The server reads the certificate of the handshake, byte for byte; the chain only where it asks for one."""
+        """The server reads the certificate of the handshake, byte for byte.
+
+        The chain only where it asks for one.
+        """
         above = self.authority.certificate
         for kind in (KeyKind.EC, KeyKind.RSA):
             made = self.make(kind)
@@ -205,7 +212,7 @@ class PresetStage(ArrivalStage):
         )
 
     def test_not_issued(self) -> None:
-        """A certificate that its owner has signed arrives only where the page says that the server can judge it."""
+        """A self-signed certificate arrives only where the page says that the server judges it."""
         made = make_self_signed(KeyKind.EC, _AWKWARD)
         status, fields = self.ask(self.proxy, self.files(made, "own"))
         expected = (
@@ -218,11 +225,12 @@ class PresetStage(ArrivalStage):
         self.assertEqual(self.everybody(None), self.reads(self.ask(self.proxy)[1]))
 
     def test_forged(self) -> None:
-        """What makes the server read another's certificate does not pass: in no spelling, once or twice, with or without one."""
+        """No forged header that the server would read passes: in no spelling, once or twice."""
         victim, mallory = self.make(), self.make()
         genuine = list(self.of_the_preset(self.ask(self.proxy, self.files(victim, "victim"))[1]))
         files = self.files(mallory, "mallory")
-        # Past the proxy it works: these readers can be fooled, so that they show whether it has happened.
+        # Past the proxy it works: these readers can be fooled, so that they show whether it has
+        # happened.
         self.assertEqual(
             self.everybody(Read(der(victim))), self.reads(self.ask_past_the_proxy(*genuine))
         )
@@ -257,7 +265,7 @@ class UnverifiedStage(PresetStage):
     chained = True
 
     def test_chain_of_a_trusted_client(self) -> None:
-        """With authorities, as the page says, the chain of a client that they vouch for arrives, and a self-signed one too."""
+        """With authorities, as on the page, issued chains and self-signed certificates arrive."""
         trusting = 'trust = "either"\nca = "ca.pem"'
         toml = filled(
             recipe(f"servers/{self.preset}", "x509proxy.toml"), {'trust = "any"': trusting}
@@ -274,12 +282,12 @@ class UnverifiedStage(PresetStage):
 
 
 class ChainedStage(PresetStage):
-    """Keycloak before 21.1.2 lets a client in by the name of any certificate in the chain (CVE-2023-2422)."""
+    """Keycloak before 21.1.2 accepts a client by any certificate of the chain (CVE-2023-2422)."""
 
     chained = issued = True
 
     def test_not_of_the_chain(self) -> None:
-        """What a client sends beside its chain of trust, such as another client's certificate, does not arrive."""
+        """Another client's certificate, which a client sends beside its chain, does not arrive."""
         victim, mallory = self.authority.client("victim"), self.authority.client("mallory")
         above = self.authority.certificate
         for chain in (

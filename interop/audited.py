@@ -1,4 +1,4 @@
-"""Terminators to audit: each as its users are told to configure it, and as ``x509proxy export`` does.
+"""Terminators to audit, as their users are told to configure them, and as exported.
 
 The configurations named ``told`` are those of manuals, guides and blog posts; their sources stand
 beside them. ``{…}`` are the places of this machine.
@@ -26,7 +26,10 @@ NAME = "X-Client-Cert"
 
 @attrs.frozen
 class Peer:
-    """One product. ``told``: a configuration as its users write it; ``form``: its header's format."""
+    """One product.
+
+    ``told``: a configuration as its users write it; ``form``: its header's format.
+    """
 
     name: str
     told: str

@@ -1,8 +1,9 @@
-"""An authorization server made of Authlib and Flask, whose clients authenticate with self-signed certificates.
+"""An authorization server of Authlib and Flask, for clients with self-signed certificates.
 
-``self_signed_tls_client_auth`` (RFC 8705 section 2.2), tokens bound to the certificate (section 3), introspection (section 3.2),
-all from ``Client-Cert`` of RFC 9440, which a proxy writes. Authlib 1.9 has no RFC 8705 of its own: what is added here is a method
-of client authentication and what introspection says. :mod:`interop.test_authlib` starts it under gunicorn.
+``self_signed_tls_client_auth`` (RFC 8705 section 2.2), tokens bound to the certificate (section 3),
+introspection (section 3.2), all from ``Client-Cert`` of RFC 9440, which a proxy writes. Authlib 1.9
+has no RFC 8705 of its own: what is added here is a method of client authentication and what
+introspection says. :mod:`interop.test_authlib` starts it under gunicorn.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ _SECONDS = 3600
 
 
 def presented_certificate(header: str | None) -> bytes | None:
-    """The certificate in DER; none if the header is missing or malformed. More is not needed: it holds base64 alone."""
+    """Return the certificate in DER; none if the header is missing or malformed.
+
+    The header holds base64 alone, so nothing else has to be parsed.
+
+    More is not needed: it holds base64 alone.
+    """
     match = re.fullmatch(r":([A-Za-z0-9+/=]+):", header or "")
     return base64.b64decode(match[1]) if match else None
 
@@ -41,7 +47,10 @@ def thumbprint(der: bytes) -> str:
 
 @attrs.define(eq=False)
 class Client(ClientMixin):  # type: ignore[misc]
-    """A registered client, with its certificates (RFC 8705 section 2.2.2: ``x5c`` in its JWK set)."""
+    """A registered client, with its certificates (``x5c`` in its JWK set).
+
+    RFC 8705 section 2.2.2.
+    """
 
     client_id: str
     certificates: list[bytes]
@@ -99,14 +108,14 @@ class _Introspection(IntrospectionEndpoint):  # type: ignore[misc]
 
 
 def _authenticate(query_client: Any, oauth_request: Any) -> Client | None:
-    """The client of the ``client_id``, if the certificate of the handshake is one of its own."""
+    """Return the client of the ``client_id``, if the handshake's certificate is one of its own."""
     client: Client | None = query_client(oauth_request.payload.client_id)
     der = presented_certificate(request.headers.get("Client-Cert"))
     return client if client and der and der in client.certificates else None
 
 
 def create_app(path: str) -> Flask:
-    """The application. ``path``: a JSON file with each client's JWK set by its ``client_id``."""
+    """Make the application. ``path``: a JSON file of each client's JWK set by ``client_id``."""
     registered = json.loads(Path(path).read_text())
     clients = {
         client_id: Client.registered(client_id, jwks) for client_id, jwks in registered.items()

@@ -1,6 +1,6 @@
-"""A headless Chromium with one page, steered over its pipe: messages of JSON, each with a NUL behind it.
+"""A headless Chromium with one page, steered over its pipe by JSON messages, each ended by NUL.
 
-It reaches nobody but ``localhost``.
+It reaches no host but ``localhost``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ __all__ = ["Browser"]
 _PATIENCE = 60.0
 _FLAGS = (
     # Root has no sandbox; containers have a small /dev/shm and no graphics.
-    "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe",
-    "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE evil.localhost",
+    "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run",
+    "--remote-debugging-pipe",
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE evil.localhost",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-# Chromium listens at 3 and speaks at 4. Its ends of the pipes are far above, so that neither is in the other's place.
+# Chromium listens at 3 and speaks at 4. Its ends of the pipes are far above, so that neither is in
+# the other's place.
 _PLACE_PIPES = 'exec 3<&"$1" 4>&"$2"; shift 2; exec "$@"'
 _FAR_ABOVE = 64
 
@@ -53,7 +56,8 @@ class Browser:
         }
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "about:blank"], cwd=folder, env={**environment, "HOME": str(folder)}, stdin=subprocess.DEVNULL,
+                [*command, "about:blank"], cwd=folder, env={**environment, "HOME": str(folder)},
+                stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, pass_fds=far,
             )  # fmt: skip
         for number in far:
@@ -130,13 +134,13 @@ class Browser:
         )
 
     def run(self, script: str) -> Any:
-        """The value of an expression, in the page."""
+        """Return the value of an expression, in the page."""
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get(
             "value"
         )
 
     def text(self) -> str:
-        """What a person reads."""
+        """Return the text that a person reads."""
         found: str = self.run("document.body.innerText")
         return found
 
@@ -148,12 +152,15 @@ class Browser:
             time.sleep(0.1)
 
     def picture(self) -> bytes:
-        """A screenshot, PNG."""
+        """Take a screenshot, as PNG."""
         return b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
 
 def _far_above(number: int) -> int:
-    """The same file by a number that no other program's convention uses; the old number is closed."""
+    """Return the same file by a number that no other program's convention uses.
+
+    The old number is closed.
+    """
     far: int = fcntl.fcntl(number, fcntl.F_DUPFD, _FAR_ABOVE)
     os.close(number)
     return far

@@ -1,4 +1,4 @@
-"""What the interop with clients share: the demonstration back end, the certificate of ``docs/clients.rst``, what arrived."""
+"""The tests with clients: demonstration back end, certificate of ``docs/clients.rst``, arrivals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BIN = Path(sys.executable).parent
 
 
 def documents(text: str) -> list[dict[str, Any]]:
-    """The JSON objects in a program's output, whatever it says around them."""
+    """Return the JSON objects in a program's output, among any other text."""
     decoder, found, at = json.JSONDecoder(), [], 0
     while (at := text.find("{", at)) >= 0:
         document, at = decoder.raw_decode(text, at)
@@ -35,7 +35,7 @@ def documents(text: str) -> list[dict[str, Any]]:
 
 
 class ClientStage(Stage):
-    """The folder as the page's reader has it, with ``server.pem`` and, once it is made, ``my-client.*``."""
+    """A folder as on the page, with ``server.pem`` and, once it is made, ``my-client.*``."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -52,13 +52,16 @@ class ClientStage(Stage):
         return port
 
     def page(self, name: str, places: Mapping[str, str] | None = None) -> str:
-        """What a shell recipe of the page prints."""
+        """Return the output of a shell recipe of the page."""
         return self.run_program(
             *SHELL, "-c", filled(recipe(PAGE, name), places or {}), environment=self.environment
         )
 
     def make_certificate(self, kind: KeyKind) -> None:
-        """``my-client.*`` anew, as the page says; what the client registers is the certificate that it shows."""
+        """``my-client.*`` anew, as the page says.
+
+        What the client registers is the certificate that it shows.
+        """
         for path in (*self.folder.glob("my-client.*"), *self.folder.glob("password.txt")):
             path.unlink()
         self.page("certificate", {"--key ec": f"--key {kind.value}"})
@@ -69,7 +72,10 @@ class ClientStage(Stage):
         self.thumbprint = key["x5t#S256"]
 
     def told(self, proxy: Proxy, report: Mapping[str, Any]) -> bool:
-        """Whether the back end, whose report this is, learned of the client's certificate; of any other it must not."""
+        """Check a back end's report: the client's certificate, and no other one, has arrived.
+
+        Of any other it must not.
+        """
         values = [
             value for name, value in report["headers"] if name.lower() == proxy.header_name.lower()
         ]

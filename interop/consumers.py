@@ -1,14 +1,16 @@
-"""How servers read a client's certificate out of a request, re-created as far as their documents or sources say; nothing more.
+"""Readers of a client's certificate, as the documents or sources of their servers describe them.
 
-Each function is given the fields as they arrived and says what its server would take for the client's certificate: nothing where
-it takes the client for one without, and :class:`Unreadable` where it would answer an error. Where a reader is sloppy, it is as
-sloppy here: that is what the interop are about. Read from the sources named, none of their lines copied.
+Each function receives the fields as they arrived and returns the certificate that its server would
+read. It returns nothing for a client without one, and raises :class:`Unreadable` where the server
+would respond with an error. Where a reader is sloppy, it is as sloppy here: the tests are about
+that. Read from the sources named; none of their lines is copied.
 
 Facts
 -----
-* Servlet containers and ASP.NET compare names without case; WSGI and CGI servers take ``_`` for ``-`` as well.
-* Java's ``URLDecoder`` is a form decoder: it reads ``+`` as a space. ``Base64.getDecoder()`` takes no white space,
-  ``getMimeDecoder()`` skips whatever is not its own.
+* Servlet containers and ASP.NET compare names without case; WSGI and CGI servers take ``_`` for
+  ``-`` as well.
+* Java's ``URLDecoder`` is a form decoder: it reads ``+`` as a space. ``Base64.getDecoder()`` takes
+  no white space, ``getMimeDecoder()`` skips whatever is not its own.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 __all__ = ["CONSUMERS", "Consumer", "Fields", "Read", "Unreadable", "aspnet"]
 
 Fields = Sequence[tuple[str, str]]
-"""A request's fields as they arrived: (name, value) in order, repeats kept, names as they were written."""
+"""A request's fields as they arrived: (name, value) in order, with repeats and spelling."""
 
 
 @attrs.frozen
 class Read:
-    """What a server has read: the certificate in DER, those after it, and the word on who vouches for it."""
+    """The reading of a server: the certificate in DER, those after it, and the verdict."""
 
     der: bytes
     chain: tuple[bytes, ...] = ()
@@ -60,7 +62,10 @@ def _first(fields: Fields, name: str) -> str:
 
 
 def _wsgi(fields: Fields, name: str) -> str:
-    """``environ["HTTP_…"]``: ``_`` is ``-``, and repeated fields are joined with commas (PEP 3333, RFC 3875 section 4.1.18)."""
+    """Read ``environ["HTTP_…"]``: ``_`` is ``-``, repeats are joined with commas (PEP 3333).
+
+    RFC 3875 section 4.1.18 has the same rule.
+    """
     key = name.upper().replace("-", "_")
     return ",".join(value for other, value in fields if other.upper().replace("-", "_") == key)
 
@@ -78,7 +83,7 @@ def _spaced(text: str) -> bytes:
 
 
 def _certificate(der: bytes) -> bytes:
-    """The DER of exactly one certificate, as ``CertificateFactory`` and ``X509Certificate2`` find it."""
+    """Read exactly one certificate, as ``CertificateFactory`` and ``X509Certificate2`` do."""
     try:
         found = x509.load_der_x509_certificate(der).public_bytes(Encoding.DER)
     except ValueError as error:
@@ -94,8 +99,9 @@ def _certificate(der: bytes) -> bytes:
 def _keycloak(
     fields: Fields, name: str, decode: Callable[[str], bytes], prefix: str = "", length: int = 1
 ) -> Read | None:
-    # AbstractClientCertificateFromHttpHeadersLookup@110a6242: the first field, double quotes around it trimmed; then PREFIX_0 and
-    # on, certificate-chain-length (1) of them, and those that are missing or unreadable are skipped.
+    # AbstractClientCertificateFromHttpHeadersLookup@110a6242: the first field, double quotes around
+    # it trimmed; then PREFIX_0 and on, certificate-chain-length (1) of them, and those that are
+    # missing or unreadable are skipped.
     text = _first(fields, name)
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
     if not text.strip():
@@ -107,45 +113,62 @@ def _keycloak(
 
 
 def _keycloak_pem(text: str) -> bytes:
-    # PemUtilsProvider@1f03e358: expressions that are greedy within a line, new lines taken out, a Base64 that skips white space.
+    # PemUtilsProvider@1f03e358: expressions that are greedy within a line, new lines taken out, a
+    # Base64 that skips white space.
     text = re.sub("-----BEGIN (.*)-----", "", text)
     text = re.sub("-----END (.*)----", "", text)
     return _spaced(text)
 
 
 def _without_armour(text: str) -> str:
-    # Apache@049a7fa6 and Nginx@cb99360f do this before, which is why a PEM in one line is read at all.
+    # Apache@049a7fa6 and Nginx@cb99360f do this before, which is why a PEM in one line is read at
+    # all.
     return text.replace(_BEGIN, "").replace(_END, "").strip() if text.startswith(_BEGIN) else text
 
 
 def keycloak_nginx(fields: Fields) -> Read | None:
-    """``nginx``: rebuilds the chain from Keycloak's trust store (NginxProxySslClientCertificateLookup@cb99360f)."""
+    """``nginx``: rebuilds the chain from Keycloak's trust store.
+
+    NginxProxySslClientCertificateLookup@cb99360f.
+    """
     return _keycloak(
         fields, "ssl-client-cert", lambda text: _keycloak_pem(_without_armour(unquote_plus(text)))
     )
 
 
 def keycloak_nginx_trusted(fields: Fields) -> Read | None:
-    """``nginx`` with ``trust-proxy-verification=true`` (NginxProxyTrustedClientCertificateLookup@0312c39b)."""
+    """``nginx`` with ``trust-proxy-verification=true``.
+
+    NginxProxyTrustedClientCertificateLookup@0312c39b.
+    """
     read = _keycloak(fields, "ssl-client-cert", lambda text: _keycloak_pem(unquote_plus(text)))
     word = _first(fields, "ssl-client-verify")
     return attrs.evolve(read, verdict=word) if read and word == "SUCCESS" else None
 
 
 def keycloak_apache(fields: Fields) -> Read | None:
-    """``apache`` with the names of Keycloak's guide (ApacheProxySslClientCertificateLookup@049a7fa6)."""
+    """``apache`` with the names of Keycloak's guide.
+
+    ApacheProxySslClientCertificateLookup@049a7fa6.
+    """
     return _keycloak(
         fields, "SSL_CLIENT_CERT", lambda text: _keycloak_pem(_without_armour(text)), "CERT_CHAIN"
     )
 
 
 def keycloak_haproxy(fields: Fields) -> Read | None:
-    """``haproxy`` with the names of Keycloak's guide (HaProxySslClientCertificateLookup@110a6242)."""
+    """``haproxy`` with the names of Keycloak's guide.
+
+    HaProxySslClientCertificateLookup@110a6242.
+    """
     return _keycloak(fields, "SSL_CLIENT_CERT", _keycloak_pem, "CERT_CHAIN")
 
 
 def keycloak_rfc9440(fields: Fields, length: int = 1) -> Read | None:
-    """``rfc9440`` (Rfc9440ClientCertificateLookup@56769e3e): two ``Client-Cert``, or a longer chain, are errors."""
+    """``rfc9440``: two ``Client-Cert``, or a longer chain, are errors.
+
+    Rfc9440ClientCertificateLookup@56769e3e.
+    """
     found = _all(fields, "Client-Cert")
     if not found:
         return None
@@ -164,7 +187,10 @@ def _mime_item(text: str) -> bytes:
 
 
 def keycloak_envoy(fields: Fields) -> Read | None:
-    """``envoy`` (EnvoyProxySslClientCertificateLookup, pull request 33159): cut at every ``;``, quoted or not."""
+    """``envoy``: cut at every ``;``, quoted or not.
+
+    EnvoyProxySslClientCertificateLookup, pull request 33159.
+    """
     ders: list[bytes] = []
     for token in _first(fields, "x-forwarded-client-cert").split(";"):
         key, _, value = token.partition("=")
@@ -191,7 +217,10 @@ def _bundle(text: str) -> list[str]:
 
 
 def envoy_grammar(fields: Fields) -> Read | None:
-    """The grammar of XFCC: github.com/envoyproxy/envoy@00790513, docs/root/configuration/http/http_conn_man/headers.rst."""
+    """Read XFCC by its grammar.
+
+    github.com/envoyproxy/envoy@00790513, docs/root/configuration/http/http_conn_man/headers.rst.
+    """
     value = ",".join(_all(fields, "X-Forwarded-Client-Cert"))
     if not value:
         return None
@@ -203,7 +232,10 @@ def envoy_grammar(fields: Fields) -> Read | None:
 
 
 def rfc9440(fields: Fields) -> Read | None:
-    """RFC 9440 sections 2.2 and 2.3, with the byte sequences and lists of RFC 8941 sections 3.1 and 4.2.7."""
+    """Read RFC 9440 sections 2.2 and 2.3.
+
+    Byte sequences and lists are those of RFC 8941 sections 3.1 and 4.2.7.
+    """
     found, chain = _all(fields, "Client-Cert"), ",".join(_all(fields, "Client-Cert-Chain"))
     if not found:
         return None
@@ -220,16 +252,21 @@ def _byte_sequence(text: str) -> bytes:
 
 
 def aspnet(fields: Fields, name: str = "X-Client-Cert") -> Read | None:
-    """ASP.NET Core: github.com/dotnet/aspnetcore, CertificateForwardingOptions@136a666a, …Feature@0bb20cc3.
+    """Read as ASP.NET Core does: github.com/dotnet/aspnetcore.
 
-    Repeated fields are one text with commas, which ``Convert.FromBase64String`` refuses; white space it skips.
+    CertificateForwardingOptions@136a666a, …Feature@0bb20cc3.
+
+    Repeated fields are one text with commas, which ``Convert.FromBase64String`` refuses; white
+    space it skips.
     """
     text = ",".join(_all(fields, name))
     return Read(_certificate(_spaced(text))) if text else None
 
 
 def wso2(fields: Fields) -> Read | None:
-    """WSO2 Identity Server: github.com/wso2-extensions/identity-oauth-clientauth-mutualtls@2e3edcd5.
+    """Read as WSO2 Identity Server does.
+
+    github.com/wso2-extensions/identity-oauth-clientauth-mutualtls@2e3edcd5.
 
     Its MutualTLSClientAuthenticator: base64 as it is, or once more after form decoding.
     """
@@ -248,9 +285,12 @@ def _wso2_body(text: str) -> str:
 
 
 def authlete(fields: Fields) -> Read | None:
-    """Authlete's java-jaxrs: github.com/authlete/authlete-java-jaxrs, HeaderClientCertificateExtractor@06e54117.
+    """Read as Authlete's java-jaxrs does.
 
-    It hands the texts on to Authlete's API, which is read no further here than PEM with white space.
+    github.com/authlete/authlete-java-jaxrs, HeaderClientCertificateExtractor@06e54117.
+
+    It hands the texts on to Authlete's API, which is read no further here than PEM with white
+    space.
     """
     names = ["X-Ssl-Cert", *(f"X-Ssl-Cert-Chain-{at}" for at in range(1, 5))]
     texts = [
@@ -261,7 +301,9 @@ def authlete(fields: Fields) -> Read | None:
 
 
 def janssen(fields: Fields) -> Read | None:
-    """Janssen: github.com/JanssenProject/jans, CertUtils@015159eb and docs …/oauth-features/mtls.md@03f532c7.
+    """Read as Janssen does: github.com/JanssenProject/jans.
+
+    CertUtils@015159eb and docs …/oauth-features/mtls.md@03f532c7.
 
     Three headers in this order; PEM as it is, or once more after form decoding.
     """
@@ -277,7 +319,10 @@ def janssen(fields: Fields) -> Read | None:
 
 
 def auth0(fields: Fields) -> Read | None:
-    """Auth0: github.com/auth0/docs-v2@59df3cbe, …/configure-mtls/set-up-the-customer-edge.mdx; only its page is known."""
+    """Auth0: github.com/auth0/docs-v2@59df3cbe, …/configure-mtls/set-up-the-customer-edge.mdx.
+
+    Only its page is known.
+    """
     text, word = (
         _first(fields, "client-certificate"),
         _first(fields, "client-certificate-ca-verified"),
@@ -290,7 +335,10 @@ def auth0(fields: Fields) -> Read | None:
 
 
 def authentik(fields: Fields) -> Read | None:
-    """authentik: github.com/goauthentik/authentik@05c7c293, authentik/enterprise/stages/mtls/stage.py; a WSGI reader."""
+    """authentik, a WSGI reader.
+
+    github.com/goauthentik/authentik@05c7c293, authentik/enterprise/stages/mtls/stage.py.
+    """
     text = _wsgi(fields, "SSL-Client-Cert")
     return Read(_pem(unquote_plus(text))) if text else None
 
@@ -303,32 +351,35 @@ def _pem(text: str) -> bytes:
 
 
 def traefik(fields: Fields) -> Read | None:
-    """Traefik's own header: github.com/traefik/traefik@088ebd14, pkg/middlewares/passtlsclientcert/pass_tls_client_cert.go."""
+    """Traefik's own header.
+
+    github.com/traefik/traefik@088ebd14, pkg/middlewares/passtlsclientcert/pass_tls_client_cert.go.
+    """
     text = _first(fields, "X-Forwarded-Tls-Client-Cert")
     ders = [_certificate(_strict(item)) for item in text.split(",") if item]
     return Read(ders[0], tuple(ders[1:])) if ders else None
 
 
 def aws_alb(fields: Fields) -> Read | None:
-    """A reader of an AWS load balancer's header: docs.aws.amazon.com, *Mutual authentication*."""
+    """Read an AWS load balancer's header: docs.aws.amazon.com, *Mutual authentication*."""
     text = _first(fields, "X-Amzn-Mtls-Clientcert-Leaf")
     return Read(_pem(unquote(text))) if text else None
 
 
 def cloudfront(fields: Fields) -> Read | None:
-    """A reader of CloudFront's header: docs.aws.amazon.com, *Viewer mTLS headers*."""
+    """Read CloudFront's header: docs.aws.amazon.com, *Viewer mTLS headers*."""
     text = _first(fields, "CloudFront-Viewer-Cert-Pem")
     return Read(_pem(unquote(text))) if text else None
 
 
 def cloudflare(fields: Fields) -> Read | None:
-    """A reader of Cloudflare's header: developers.cloudflare.com, *Forward a client certificate*."""
+    """Read Cloudflare's header: developers.cloudflare.com, *Forward a client certificate*."""
     text = _first(fields, "Cf-Client-Cert-Der-Base64")
     return Read(_certificate(_strict(text))) if text else None
 
 
 def ingress_nginx(fields: Fields) -> Read | None:
-    """A reader of ingress-nginx' headers: github.com/kubernetes/ingress-nginx, authtls.go."""
+    """Read ingress-nginx' headers: github.com/kubernetes/ingress-nginx, authtls.go."""
     text = _first(fields, "ssl-client-cert")
     if not text or _first(fields, "ssl-client-verify") != "SUCCESS":
         return None

@@ -1,11 +1,13 @@
-"""Clients of the better sort, many at once: they keep a connection or make a new one, and ask once more as RFC 9112 allows.
+"""Many well-behaved clients: they keep a connection or open new ones, and retry as in RFC 9112.
 
-``python -m interop.crowd ADDRESS PORT AUTHORITY CERTIFICATE KEY ROWS`` runs until it is told to end (SIGTERM), two minutes at the
-most, and writes each request's fate to the file ROWS, one JSON array a line (:class:`Fate`).
+``python -m interop.crowd ADDRESS PORT AUTHORITY CERTIFICATE KEY ROWS`` runs until it is told to end
+(SIGTERM), two minutes at the most, and writes each request's fate to the file ROWS, one JSON array
+a line (:class:`Fate`).
 
-A connection that a server keeps open may be closed by it at any time, also while the next request is on its way. A client that
-has no octet of an answer then asks again on a new connection, if asking twice is safe (section 9.3.1); browsers and libraries
-do. Nothing else is tried again here: what fails on a new connection is lost.
+A connection that a server keeps open may be closed by it at any time, also while the next request
+is on its way. A client that has no octet of an answer then asks again on a new connection, if
+asking twice is safe (section 9.3.1); browsers and libraries do. Nothing else is tried again here:
+what fails on a new connection is lost.
 """
 
 from __future__ import annotations
@@ -42,12 +44,13 @@ _CLOSED = (
 
 @attrs.frozen
 class Fate:
-    """What became of one request.
+    """The result of one request.
 
-    ``begun``, ``ended``: on the machine's one monotonic clock, in seconds; ``begun`` is before a connection is made. As the back
-    end saw it: ``node``, who passed it on; ``peer``, the client's address; ``thumbprint``, that of the client's certificate.
-    ``server``: digest of the server's certificate; ``again``: it was asked a second time, since a kept connection had been
-    closed; ``error``: what it failed with, or nothing.
+    ``begun``, ``ended``: on the machine's one monotonic clock, in seconds; ``begun`` is before a
+    connection is made. As the back end saw it: ``node``, who passed it on; ``peer``, the client's
+    address; ``thumbprint``, that of the client's certificate. ``server``: digest of the server's
+    certificate; ``again``: it was asked a second time, since a kept connection had been closed;
+    ``error``: what it failed with, or nothing.
     """
 
     begun: float
@@ -61,7 +64,7 @@ class Fate:
 
 
 def fates(rows: Path) -> list[Fate]:
-    """What the crowd has written so far."""
+    """Return the rows that the crowd has written so far."""
     return [
         Fate(*json.loads(line))
         for line in rows.read_text().splitlines(keepends=True)

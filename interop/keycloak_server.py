@@ -1,7 +1,7 @@
 """Keycloak for the tests: started from its distribution, with the pages' configuration and a realm.
 
-``python -m interop.downloads keycloak`` installs the distribution; ``interop/keycloak/realm.json`` is
-the realm. Each start builds the server for one look-up: 15 s of CPU time, and 20 s to start.
+``python -m interop.downloads keycloak`` installs the distribution; ``interop/keycloak/realm.json``
+is the realm. Each start builds the server for one look-up: 15 s of CPU time, and 20 s to start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A back end that takes its time: the echo, some milliseconds later, so that requests are in flight when something ends.
+"""A back end that responds late: an echo with a delay, so that requests are in flight.
 
 ``python -m interop.late ADDRESS PORT MILLISECONDS``
 """

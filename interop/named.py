@@ -1,4 +1,4 @@
-"""A back end that answers each request with its own name, after 5 ms: ``python -m interop.named NAME PORT``."""
+"""A back end that responds with its own name after 5 ms: ``python -m interop.named NAME PORT``."""
 
 from __future__ import annotations
 

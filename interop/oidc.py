@@ -1,12 +1,14 @@
-"""The stage of ``test_oidc_provider``: the page's provider, clients that are registered with it, and openid-client.
+"""The stage of ``test_oidc_provider``: the page's provider, registered clients, openid-client.
 
-Needs Node.js 18 or newer, curl, and the modules of ``interop/node/package.json``, installed once into a folder of their own::
+Needs Node.js 18 or newer, curl, and the modules of ``interop/node/package.json``, installed once
+into a folder of their own::
 
     mkdir -p ~/.cache/x509proxy-interop/node
     cp interop/node/package.json ~/.cache/x509proxy-interop/node/
     npm install --prefix ~/.cache/x509proxy-interop/node --no-package-lock --no-audit --no-fund
 
-``X509PROXY_INTEROP_NODE`` names another folder. oidc-provider 9 does not start on Node.js 18, and is left out there.
+``X509PROXY_INTEROP_NODE`` names another folder. oidc-provider 9 does not start on Node.js 18, and
+is left out there.
 """
 
 from __future__ import annotations
@@ -43,12 +45,12 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def page(name: str, places: Mapping[str, str]) -> str:
-    """A block of the page in ``docs``, with what stands here in the place of what it says."""
+    """Return a block of the page in ``docs``, with these replacements."""
     return filled(recipe(_PAGE, name), places)
 
 
 def base64_der(client: ClientFiles) -> str:
-    """The value of the header, made without the proxy's own code."""
+    """Return the value of the header, made without the proxy's own code."""
     return base64.b64encode(client.made.certificate.public_bytes(Encoding.DER)).decode("ascii")
 
 
@@ -60,7 +62,7 @@ def x5t(client: ClientFiles) -> str:
 
 @attrs.frozen
 class Ports:
-    """``mtls``: where the proxy asks for certificates; ``plain``: where it does not; ``provider``: past the proxy."""
+    """Ports: ``mtls`` asks for certificates, ``plain`` does not, ``provider`` is past the proxy."""
 
     mtls: int
     plain: int
@@ -89,7 +91,7 @@ class OidcStage(Stage):
         self.server_files()
 
     def _check_modules(self) -> None:
-        """What is installed is what is pinned: a cache outlives the file that it was made from."""
+        """Check that the pinned modules are installed: a cache can outlive its file."""
         wanted = json.loads((_HERE / "package.json").read_text())["dependencies"]
         manifests = {name: _CACHE / "node_modules" / name / "package.json" for name in wanted}
         self.require(*map(str, manifests.values()))
@@ -109,7 +111,10 @@ class OidcStage(Stage):
         mtls: str = "",
         api: str = "",
     ) -> Proxy:
-        """Start the page's provider, and the proxy in front of it. ``toml`` and ``mtls``: the page's own unless given."""
+        """Start the page's provider, and the proxy in front of it.
+
+        ``toml`` and ``mtls``: the page's own unless given.
+        """
         self.write(
             "configuration.json",
             json.dumps({"clients": self.registered, "discovery": discovery or {}, "api": api}),
@@ -130,7 +135,7 @@ class OidcStage(Stage):
         return self.start_proxy(toml or self.toml("x509proxy.toml"), self.ports.mtls)
 
     def toml(self, name: str, changes: Mapping[str, str] | None = None) -> str:
-        """One of the page's configurations of the proxy; ``changes``: what a proof has different on purpose."""
+        """Write one of the page's configurations of the proxy; ``changes``: a test's deviations."""
         places = {
             "tcp:8443": f"tcp:{self.ports.mtls}:interface=127.0.0.1",
             "127.0.0.1:3000": f"127.0.0.1:{self.ports.provider}",
@@ -145,7 +150,10 @@ class OidcStage(Stage):
     # Clients.
 
     def register(self, name: str, kind: KeyKind = KeyKind.EC, **metadata: object) -> ClientFiles:
-        """A client as the page makes it: by ``x509proxy client-certificate``, registered with the JWK set that it writes."""
+        """Make a client as on the page, and register it.
+
+        ``x509proxy client-certificate`` writes the JWK set that is registered.
+        """
         tool = str(Path(sys.executable).parent / "x509proxy")
         self.run_program(
             tool, "client-certificate", "--key", kind.value, "--name", name, "--out", name
@@ -175,10 +183,12 @@ class OidcStage(Stage):
         aliases: bool = False,
         thief: ClientFiles | None = None,
     ) -> Any:
-        """A scene of openid-client's, and what it saw (``interop/node/client.mjs``)."""
+        """Run a scene of openid-client's, and return its report (``interop/node/client.mjs``)."""
         scene = {
-            "play": play, "issuer": f"https://localhost:{issuer_port or self.ports.mtls}", "ca": str(self.folder / "server.pem"),
-            "client": {"id": name, **self._paths(files)}, "aliases": aliases, "redirect": _REDIRECT, "thief": self._paths(thief),
+            "play": play, "issuer": f"https://localhost:{issuer_port or self.ports.mtls}",
+            "ca": str(self.folder / "server.pem"),
+            "client": {"id": name, **self._paths(files)}, "aliases": aliases, "redirect": _REDIRECT,
+            "thief": self._paths(thief),
         }  # fmt: skip
         return json.loads(self.run_program("node", "client.mjs", json.dumps(scene)))
 
@@ -194,7 +204,7 @@ class OidcStage(Stage):
         fields: Mapping[str, str],
         files: ClientFiles | None = None,
     ) -> tuple[int, Any]:
-        """A token asked for with a raw request: through the proxy, or (``None``) at the provider itself."""
+        """Request a token with raw bytes: through the proxy, or (``None``) past it."""
         if proxy is None:
             connection = http.client.HTTPConnection("127.0.0.1", self.ports.provider, timeout=30)
         else:
@@ -217,7 +227,7 @@ class OidcStage(Stage):
         self.assertEqual((401, "invalid_client"), (status, answer.get("error")))
 
     def check_bound(self, seen: Any, files: ClientFiles) -> None:
-        """A token was issued, and its introspection names this certificate."""
+        """Check that a token was issued, and that its introspection names this certificate."""
         self.assertNotIn("refused", seen)
         self.assertEqual("bearer", seen["token"]["token_type"])
         self.assertTrue(seen["introspection"]["active"])

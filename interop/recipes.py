@@ -1,4 +1,4 @@
-"""What the pages under ``docs`` tell their readers to write, taken from there.
+"""Recipes of the pages under ``docs``, taken from there.
 
 A block that is meant to be run stands behind a comment that names it::
 
@@ -26,7 +26,7 @@ _BLOCK = re.compile(
 
 
 def recipe(page: str, name: str) -> str:
-    """The block ``name`` of ``docs/PAGE.rst``, without its indentation.
+    """Return the block ``name`` of ``docs/PAGE.rst``, without its indentation.
 
     :raises LookupError: there is none, or more than one.
     """
@@ -41,9 +41,10 @@ def recipe(page: str, name: str) -> str:
 
 
 def filled(text: str, places: Mapping[str, str]) -> str:
-    """A recipe with what this machine has in the place of what the page has for its readers: ports, folders, names.
+    """Return a recipe with this machine's ports, folders and names in place of the page's.
 
-    :raises LookupError: one of the ``places`` is not in the text, so that a changed page is noticed.
+    :raises LookupError: one of the ``places`` is not in the text, so that a changed page is
+        noticed.
     """
     for old, new in places.items():
         if old not in text:

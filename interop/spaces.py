@@ -1,6 +1,7 @@
-"""Machines on one wire, played by network namespaces: each has an address and a network stack of its own, and none leads outside.
+"""Machines on one wire, as network namespaces with addresses of their own and no way out.
 
-The switch that connects them lies in a namespace too, so that this machine's own addresses, routes and filters are not touched.
+The switch that connects them lies in a namespace too, so that this machine's own addresses, routes
+and filters are not touched.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Machine:
     address: str
 
     def command(self, *command: str) -> list[str]:
-        """What runs the command there; ``ip`` becomes it, so that its process is the command's."""
+        """Return the prefix that runs a command there; ``ip`` becomes the command's process."""
         return ["ip", "netns", "exec", self.space, *command]
 
 
@@ -43,7 +44,10 @@ class NetworkStage(Stage):
         _ip("-n", self._switch, "link", "set", "wire", "up")
 
     def _require_spaces(self) -> None:
-        """Skip where namespaces are not permitted. Only root with ``ip`` can have them: then, in CI, it is a failure."""
+        """Skip where namespaces are not permitted.
+
+        Only root with ``ip`` can have them: then, in CI, it is a failure.
+        """
         if shutil.which("ip") is None or os.geteuid() != 0:
             self.skipTest("network namespaces need root, and ip of iproute2")
         probe = f"{self._prefix}-probe"
@@ -65,7 +69,7 @@ class NetworkStage(Stage):
         return space
 
     def machine(self, name: str, address: str) -> Machine:
-        """A new machine on the wire. ``name``: at most 10 letters and digits."""
+        """Add a new machine to the wire. ``name``: at most 10 letters and digits."""
         space = self._space(name)
         _ip(
             "-n",
@@ -100,7 +104,10 @@ class NetworkStage(Stage):
     def reach(
         self, machine: Machine, address: str, port: int, process: subprocess.Popen[bytes], name: str
     ) -> None:
-        """Until something listens at the address, as seen from the machine; at once a failure if the process has ended."""
+        """Until something listens at the address, as seen from the machine.
+
+        At once a failure if the process has ended.
+        """
         probe = machine.command(sys.executable, "-c", _PROBE, address, str(port))
         end = time.monotonic() + _PATIENCE
         while subprocess.run(probe, timeout=20, capture_output=True, check=False).returncode:

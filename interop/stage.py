@@ -1,4 +1,4 @@
-"""Where a proof is played: a folder, processes that end with it, a proxy made from a recipe, and its clients' files."""
+"""The stage of a test: a folder, processes that end with it, a proxy, and clients' files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PATIENCE = 90.0  # seconds for a server to start; Java on a busy machine needs 
 
 @attrs.frozen
 class ClientFiles:
-    """A client's certificate and key: in files for foreign programs, and the certificate itself to compare with."""
+    """A client's certificate and key: in files for programs, and parsed to compare with."""
 
     certificate: Path
     key: Path
@@ -35,7 +35,10 @@ class ClientFiles:
 
 @attrs.frozen
 class Proxy:
-    """A running ``twistd x509proxy``. ``header_name``: the secret one, if the recipe has a ``header-file``."""
+    """A running ``twistd x509proxy``.
+
+    ``header_name``: the secret one, if the recipe has a ``header-file``.
+    """
 
     port: int
     authority: Path
@@ -58,7 +61,10 @@ class Stage(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def require(self, *programs: str) -> None:
-        """Skip where a program is missing; but in CI, which installs them all, fail: what is skipped proves nothing."""
+        """Skip where a program is missing.
+
+        But in CI, which installs them all, fail: what is skipped proves nothing.
+        """
         missing = [
             program
             for program in programs
@@ -99,9 +105,10 @@ class Stage(SynchronousTestCase):
         seconds: float = 60,
         status: int = 0,
     ) -> str:
-        """What a program says on standard output; it has to end well, or with this ``status``."""
+        """Return a program's standard output; it must end with 0, or with this ``status``."""
         done = subprocess.run(
-            command, cwd=self.folder, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
+            command, cwd=self.folder, env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
             capture_output=True, timeout=seconds, check=False,
         )  # fmt: skip
         self.assertEqual(
@@ -110,7 +117,7 @@ class Stage(SynchronousTestCase):
         return done.stdout.decode("utf-8")
 
     def wait_for(self, port: int, process: subprocess.Popen[bytes], name: str) -> None:
-        """Until somebody listens on the port; at once a failure if the process has ended."""
+        """Wait until a program listens on the port; fail at once if the process has ended."""
         end = time.monotonic() + _PATIENCE
         while True:
             with socket.socket() as probe:
@@ -137,7 +144,7 @@ class Stage(SynchronousTestCase):
         return path
 
     def server_files(self, *names: str) -> Path:
-        """Make ``server.pem`` and ``server.key``, for ``localhost``, and ``header.txt`` with a new secret name."""
+        """Make ``server.pem`` and ``server.key``, for ``localhost``, and ``header.txt``."""
         made = make_self_signed(
             KeyKind.EC, "localhost", names=("localhost", "127.0.0.1", *names), server=True
         )
@@ -146,7 +153,10 @@ class Stage(SynchronousTestCase):
         return self.write("server.pem", made.certificate_pem)
 
     def start_proxy(self, toml: str, port: int, name: str = "proxy") -> Proxy:
-        """Start ``twistd -n x509proxy``; its configuration names files of :meth:`server_files` and listens on ``port``."""
+        """Start ``twistd -n x509proxy``.
+
+        Its configuration names files of :meth:`server_files` and listens on ``port``.
+        """
         path = self.write(f"{name}.toml", toml)
         command = [
             str(Path(sys.executable).parent / "twistd"),
@@ -162,7 +172,7 @@ class Stage(SynchronousTestCase):
         return Proxy(port, self.folder / "server.pem", secret, self.folder / f"{name}.log", process)
 
     def client(self, kind: KeyKind = KeyKind.EC, common_name: str = "client") -> ClientFiles:
-        """A new self-signed client certificate, in files."""
+        """Make a new self-signed client certificate, in files."""
         return self.client_files(make_self_signed(kind, common_name), f"{common_name}-{kind.value}")
 
     def client_files(self, made: SelfSigned, name: str) -> ClientFiles:

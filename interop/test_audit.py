@@ -1,7 +1,8 @@
 """``x509proxy audit`` and ``export`` on real terminators: known failures, and nothing else.
 
 ``interop/audit_results.json`` holds the failures of each run with the product's version, and
-``docs/audit.rst`` prints them. ``python -m interop.test_audit`` runs all of it again, and writes both.
+``docs/audit.rst`` prints them. ``python -m interop.test_audit`` runs all of it again, and writes
+both.
 """
 
 from __future__ import annotations

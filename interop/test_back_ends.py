@@ -1,4 +1,4 @@
-"""Two back ends under load, one of which is killed and brought back: what that costs, in requests and in seconds."""
+"""Two back ends under load, one of which is killed and brought back: lost requests and seconds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ slow-start = {slow_start}
 
 @attrs.frozen
 class Fate:
-    """What became of one request: when it was begun and ended (monotonic clock), and the back end's name or what went wrong."""
+    """The result of one request: begin and end (monotonic clock), the back end or the error."""
 
     begun: float
     ended: float
@@ -93,7 +93,7 @@ class Killed(Stage):
         return process
 
     def play(self, health: str) -> None:
-        """The whole of it; ``health``: a table of the configuration."""
+        """Run the whole test; ``health``: a table of the configuration."""
         ports = a, b, port = free_port(), free_port(), free_port()
         assert len(set(ports)) == 3
         self.server_files()
@@ -128,7 +128,7 @@ class Killed(Stage):
         )
 
     def judge(self, fates: list[Fate], gone: float, back: float) -> None:
-        """No request has failed but those that the killed one had in hand, and it has its share again."""
+        """Only requests in the killed back end have failed, and it has its share again."""
         failed = [fate for fate in fates if fate.told not in ("a", "b")]
         served = sorted(fate.ended for fate in fates if fate.told == "b" and fate.begun > back)
         self.assertTrue(served)
@@ -148,7 +148,8 @@ class Killed(Stage):
         )
         self.assertLessEqual(len(failed), _CLIENTS)
         for fate in failed:
-            # Its answer was waited for when it was killed: begun before that, or so soon after that nobody could know.
+            # Its answer was waited for when it was killed: begun before that, or so soon after that
+            # nobody could know.
             self.assertEqual(("502", True), (fate.told, fate.begun < gone + 0.1), fate)
         before = [fate for fate in fates if fate.ended < gone]
         self.assertTrue(0.4 < _share(before) < 0.6, _share(before))
@@ -168,5 +169,5 @@ _ROOT = Path(__file__).parent.parent
 
 
 def _share(fates: list[Fate]) -> float:
-    """The part of the second one in what both have served."""
+    """Return the second one's share of what both have served."""
     return sum(fate.told == "b" for fate in fates) / max(1, len(fates))

@@ -1,4 +1,7 @@
-"""Balancers of others in front of ``twistd x509proxy``: the client's address and certificate arrive through HAProxy and nginx."""
+"""Other products' balancers in front of ``twistd x509proxy``: HAProxy and nginx.
+
+The client's address and certificate arrive through both.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: as.example\r\nConnection: close\r\n\r\n"
 
 
 class BalancerStage(Stage):
-    """A back end, a proxy with a listener as on the page, and a client with an address of its own."""
+    """A back end, a proxy with the page's listener, and a client with an address of its own."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -80,7 +83,7 @@ class BalancerStage(Stage):
     def ask(
         self, port: int, source: str, host: str = "127.0.0.1", client: ClientFiles | None = None
     ) -> Fields:
-        """The fields of a request from an address of the loopback's, as they arrived."""
+        """Return the fields of a request from an address of the loopback's, as they arrived."""
         context = self.context(self.proxy, client or self.me)
         plain = socket.create_connection((host, port), 30, source_address=(source, 0))
         with context.wrap_socket(plain, server_hostname="localhost") as connection:
@@ -89,7 +92,7 @@ class BalancerStage(Stage):
         return self.back_end.requests[-1]
 
     def assert_arrived(self, fields: Fields, source: str, port: int) -> None:
-        """The client's address and certificate, the port at the balancer, and the same address in the log."""
+        """Check the client's address and certificate, the port, and the address in the log."""
         found = dict(fields)
         self.assertEqual(header_value(self.me.made).decode(), found[self.proxy.header_name])
         self.assertEqual((source, str(port)), (found["X-Forwarded-For"], found["X-Forwarded-Port"]))
@@ -98,7 +101,7 @@ class BalancerStage(Stage):
         self.assertIn(source, self.log_lines()[-1])
 
     def log_lines(self) -> list[str]:
-        """The access log, which has a line for each request that has been answered."""
+        """Return the access log, once it has a line for each served request."""
         end = time.monotonic() + 20
         path = self.folder / "access.log"
         while (
@@ -109,7 +112,7 @@ class BalancerStage(Stage):
         return lines
 
     def hello(self) -> bytes:
-        """The first that a TLS client says, which anybody who serves it answers."""
+        """Return a ClientHello, which each TLS server responds to."""
         said = ssl.MemoryBIO()
         with contextlib.suppress(ssl.SSLWantReadError):
             self.context(self.proxy, self.me).wrap_bio(
@@ -120,7 +123,7 @@ class BalancerStage(Stage):
     def cut(
         self, *pieces: bytes, pause: float = 0.0, port: int | None = None, source: str = "127.0.0.1"
     ) -> bytes:
-        """What is said to somebody who sends these, to the proxy itself unless another port is given."""
+        """Return the response to these bytes, from the proxy itself or another port."""
         said = b""
         try:
             with socket.create_connection(
@@ -142,7 +145,7 @@ class HAProxy(BalancerStage):
         super().setUp()
 
     def test_versions(self) -> None:
-        """Version 1 and 2, with what HAProxy says of TLS, a checksum and a number: the client's address arrives, each time."""
+        """Version 1 and 2, with TLS details, checksum and id: the address arrives each time."""
         options = "crc32c,unique-id,ssl,cert-cn,authority"
         for place, how in enumerate(
             (
@@ -180,7 +183,10 @@ class HAProxy(BalancerStage):
             self.assert_arrived(self.ask(port, "127.0.0.9"), "127.0.0.9", port)
 
     def test_health_checks(self) -> None:
-        """HAProxy finds it well by its own checks, with either header; they are no requests, and no reason for a word."""
+        """HAProxy finds it well by its own checks, with either header.
+
+        They are no requests, and no reason for a word.
+        """
         for place, how in enumerate(("send-proxy", "send-proxy-v2")):
             port = free_port()
             places = {":443": f"127.0.0.1:{port}", NODE: f"127.0.0.1:{self.proxy.port}"}
@@ -196,20 +202,23 @@ class HAProxy(BalancerStage):
         self.assertNotIn("cut before TLS", self.proxy.log.read_text())
 
     def test_without_header(self) -> None:
-        """A balancer that was not told to send one gets nobody through."""
+        """Behind a balancer that was not told to send a header, no client is served."""
         port = self.balance("")
         with self.assertRaises((ssl.SSLError, ConnectionError)):
             self.ask(port, "127.0.0.2")
         self.assertEqual([], self.back_end.requests)
 
     def test_refused(self) -> None:
-        """Garbage, too much, too slow, nothing at all, no header: nothing arrives, and the next client is served."""
+        """Garbage, excess, delay, silence, no header: nothing arrives, the next is served."""
         port = self.balance("send-proxy-v2")
         signature = bytes.fromhex("0D0A0D0A000D0A515549540A")
         for pieces in (
-            [b""], [REQUEST], [b"\x16\x03\x01\x02\x00"], [b"\xff" * 100000], [b"PROXY TCP4 127.0.0.1 127.0.0.1 1\r\n", REQUEST],
-            [b"PROXY UNKNOWN " + b"x" * 200], [signature, b"\x21\x11\xff\xff"], [signature + b"\x31\x11\x00\x0c" + bytes(12)],
-            [b"PROXY TCP4 127.0.0.2"], [self.hello()], [b"PROXY TCP4 127.0.0.2 127.0.0.1 40000 65536\r\n" + self.hello()],
+            [b""], [REQUEST], [b"\x16\x03\x01\x02\x00"], [b"\xff" * 100000],
+            [b"PROXY TCP4 127.0.0.1 127.0.0.1 1\r\n", REQUEST],
+            [b"PROXY UNKNOWN " + b"x" * 200], [signature, b"\x21\x11\xff\xff"],
+            [signature + b"\x31\x11\x00\x0c" + bytes(12)],
+            [b"PROXY TCP4 127.0.0.2"], [self.hello()],
+            [b"PROXY TCP4 127.0.0.2 127.0.0.1 40000 65536\r\n" + self.hello()],
         ):  # fmt: skip
             self.assertEqual(b"", self.cut(*pieces, pause=0.01))
         began = time.monotonic()
@@ -223,7 +232,7 @@ class HAProxy(BalancerStage):
         )
 
     def test_split(self) -> None:
-        """A header that arrives byte by byte is read, where Twisted's own reader drops the connection."""
+        """A header that arrives byte by byte is read; Twisted's own reader drops the connection."""
         with socket.create_connection(("127.0.0.1", self.proxy.port), 30) as plain:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for octet in b"PROXY TCP4 203.0.113.5 203.0.113.1 40000 8443\r\n":
@@ -245,7 +254,7 @@ class NotTrusted(BalancerStage):
         self.proxy = self.behind(recipe(PAGE, "listener.toml"))
 
     def test_elsewhere(self) -> None:
-        """With the page's addresses nobody here is believed, and the log says so."""
+        """With the page's addresses no peer here is trusted, and the log says so."""
         self.assertEqual(
             b"", self.cut(b"PROXY TCP4 127.0.0.2 127.0.0.1 40000 443\r\n" + self.hello())
         )
@@ -282,7 +291,10 @@ class TwoInARow(BalancerStage):
         return near_port, port
 
     def test_client(self) -> None:
-        """The client is who the far one names; past it nobody gets through, be his own header as it may."""
+        """The client is who the far one names.
+
+        Past it no client is served, with any header of its own.
+        """
         near_port, port = self.chain("send-proxy-v2", "send-proxy source 127.0.0.4")
         self.assert_arrived(self.ask(port, "127.0.0.8"), "127.0.0.8", port)
         before = len(self.back_end.requests)
@@ -328,7 +340,7 @@ def _has_ipv6() -> bool:
 
 
 def _health(control: object) -> tuple[str, str]:
-    """What HAProxy thinks of its only server, and how its last check went."""
+    """Return HAProxy's state of its only server, and the result of its last check."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(control))
         connection.sendall(b"show stat\n")

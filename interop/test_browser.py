@@ -1,8 +1,8 @@
-"""A browser in front of the proxy: headless Chromium, with the certificates and the settings of ``docs/clients.rst``.
+"""Headless Chromium in front of the proxy, with the settings of ``docs/clients.rst``.
 
-Debian's ``chromium libnss3-tools curl openssl``. Everything that Chromium keeps is in a home of its own. What the page gives as
-an administrator's policy is written into the profile as the same setting, since a policy holds for the whole machine. Chromium
-reaches nobody but ``localhost``.
+Debian's ``chromium libnss3-tools curl openssl``. Chromium keeps everything in a home of its own.
+The page's administrator policy is written into the profile as the same setting, since a policy
+holds for the whole machine. Chromium reaches no host but ``localhost``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ _PATIENCE = 60.0
 _PROMPT = 5.0  # seconds; a page that nothing holds up is there after half of one
 _FLAGS = (
     # Root has no sandbox; containers have a small /dev/shm and no graphics.
-    "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--dump-dom",
+    "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run",
+    "--dump-dom",
     "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
 
 class BrowserStage(ClientStage):
-    """A home with a store of certificates and a profile, a client's certificate, and a proxy by one of the page's files."""
+    """A home with certificates and a profile, a client's certificate, and a proxy of the page."""
 
     toml = ""
 
@@ -52,7 +53,7 @@ class BrowserStage(ClientStage):
         self.page("nss", {} if certificate else {"pk12util ": "true "})
 
     def choose(self) -> None:
-        """The page's policy, as a setting of the profile's."""
+        """Return the page's policy, as a setting of the profile."""
         policy = json.loads(
             filled(recipe(PAGE, "policy.json"), {"https://as.example.com:8443": self.proxy.url})
         )
@@ -69,7 +70,7 @@ class BrowserStage(ClientStage):
         (profile / "Preferences").write_text(json.dumps(settings))
 
     def visit(self, url: str, seconds: float = _PATIENCE) -> list[dict[str, Any]]:
-        """The JSON in the page that the browser shows; none if it is not there in time."""
+        """Return the JSON in the page that the browser shows; none if it is not there in time."""
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "DBUS_"))
         }
@@ -83,18 +84,18 @@ class BrowserStage(ClientStage):
         return documents(html.unescape(done.stdout.decode()))
 
     def page_of(self, target: str) -> dict[str, Any]:
-        """What the browser shows of the listener that asks."""
+        """Return the page that the browser shows of the listener that asks."""
         (shown,) = self.visit(self.proxy.url + target)
         return shown
 
     def curl(self, url: str, *options: str) -> dict[str, Any]:
-        """What a program gets in the browser's place."""
+        """Return a program's response, in the browser's place."""
         command = ("curl", "--silent", "--show-error", "--cacert", "server.pem", *options, url)
         (answer,) = documents(self.run_program(*command))
         return answer
 
     def logged(self, target: str) -> list[str]:
-        """The proxy's access log of this target."""
+        """Return the proxy's access log of this target."""
         return [
             line for line in self.proxy.log.read_text().splitlines() if f" target={target} " in line
         ]
@@ -109,7 +110,7 @@ class TwoListeners(BrowserStage):
     toml = "listeners.toml"
 
     def test_people(self) -> None:
-        """Where nobody is asked, a browser that has a certificate loads the page at once and the server learns of none."""
+        """Where nothing is asked for, a browser with a certificate loads the page at once."""
         self.fill_store(certificate=True)
         (shown,) = self.visit(f"{self.people}/authorize")
         self.assertEqual("/authorize", shown["target"])
@@ -117,13 +118,13 @@ class TwoListeners(BrowserStage):
         self.assertFalse(self.told(self.proxy, self.curl(f"{self.people}/token", *_SHOWING)))
 
     def test_prompt(self) -> None:
-        """Where it is asked, a browser that has a certificate waits for a person to choose, and sends nothing."""
+        """Asked for one, a browser with a certificate waits for a person, and sends nothing."""
         self.fill_store(certificate=True)
         self.assertEqual([], self.visit(f"{self.proxy.url}/authorize", _PROMPT))
         self.assertEqual([], self.logged("/authorize"))
 
     def test_chosen(self) -> None:
-        """With the page's policy nobody has to choose, and the certificate arrives."""
+        """With the page's policy no person has to choose, and the certificate arrives."""
         self.fill_store(certificate=True)
         self.choose()
         self.assertTrue(self.told(self.proxy, self.page_of("/authorize")))
@@ -154,7 +155,7 @@ class RulesByPath(BrowserStage):
     toml = "rules.toml"
 
     def test_ignored(self) -> None:
-        """Of the certificate that a browser or a program has shown, the server does not hear with ``/authorize``."""
+        """A certificate that was shown does not reach the server with ``/authorize``."""
         self.fill_store(certificate=True)
         self.choose()
         # The handshake had it: another path says so.
@@ -164,7 +165,7 @@ class RulesByPath(BrowserStage):
         self.assertFalse(self.told(self.proxy, self.curl(f"{self.proxy.url}/authorize", *_SHOWING)))
 
     def test_required(self) -> None:
-        """Without a certificate ``/authorize`` is served and ``/token`` answered 401 in JSON, to a browser and to a program."""
+        """Without a certificate ``/authorize`` is served, and ``/token`` is 401 in JSON."""
         self.fill_store(certificate=False)
         self.assertFalse(self.told(self.proxy, self.page_of("/authorize")))
         for answer in (

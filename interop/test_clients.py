@@ -1,8 +1,10 @@
-"""Clients in front of the proxy: each block of ``docs/clients.rst`` is run, with every kind of certificate, and without one.
+"""Clients in front of the proxy: each block of ``docs/clients.rst`` is run.
 
-Debian's ``curl wget openssl openjdk-17-jdk-headless golang-go nodejs npm``; ``requests`` and ``httpx`` from PyPI (extra
-``interop``); ``npm install`` is run by the test that is about it. A relay of Twisted's stands before the proxy: its log tells how
-many connections a client has opened.
+Each kind of certificate is used, and none.
+
+Debian's ``curl wget openssl openjdk-17-jdk-headless golang-go nodejs npm``; ``requests`` and
+``httpx`` from PyPI (extra ``interop``); ``npm install`` is run by the test that is about it. A
+relay of Twisted's stands before the proxy: its log tells how many connections a client has opened.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ access-log = "-"
 class Program:
     """One of the page's clients.
 
-    ``without``: what to change in the recipe for a client without a certificate; ``asks``: requests that it sends, over one
-    connection; ``refused``: its exit code when it is answered 401; ``shows``: whether it then shows the proxy's answer.
+    ``without``: the change of the recipe for a client without a certificate. ``asks``: requests
+    that it sends, over one connection. ``refused``: its exit status at a 401. ``shows``: it shows
+    the proxy's response then.
     """
 
     recipe: str
@@ -95,7 +98,7 @@ class Page(SynchronousTestCase):
 
 
 class Clients(ClientStage):
-    """For each client: what it shows arrives and nothing else, over one connection of TLS 1.3, and it shows a refusal."""
+    """Each client's certificate arrives, over one TLS 1.3 connection; it shows a rejection."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -158,7 +161,7 @@ class Clients(ClientStage):
         self.assertEqual({"TLSv1.3"}, set(re.findall(r"\btls_version=(\S+)", log)), log)
 
     def posted(self, program: Program, reports: list[dict[str, Any]], *, certificate: bool) -> None:
-        """The back end saw the form once for each request, with the certificate or without."""
+        """Check that each request's form arrived, with the certificate or without."""
         seen = [(report["method"], report["target"], report["body_length"]) for report in reports]
         self.assertEqual(
             [("POST", path, len(_FORM)) for path in ("/token", "/introspect")[: program.asks]], seen
@@ -177,7 +180,7 @@ class Clients(ClientStage):
         self.page("pkcs12")
 
     def was_refused(self, program: Program, answers: list[dict[str, Any]]) -> None:
-        """The developer reads why, of those programs that show it."""
+        """Check that the developer reads the reason, with the programs that show it."""
         self.assertEqual(
             ["invalid_client"] * program.asks if program.shows else [],
             [answer["error"] for answer in answers],

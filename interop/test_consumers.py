@@ -1,6 +1,9 @@
-"""Every preset that cannot be proved with its server itself: what the server's own parser finds in the requests that arrive.
+"""Presets without a server here: the result of the server's own parser for the requests.
 
-The proxy is the real one, started from the page's recipe; :mod:`interop.arrivals` has the promises that are the same for all.
+A preset is here if its server itself cannot be run.
+
+The proxy is the real one, started from the page's recipe; :mod:`interop.arrivals` has the promises
+that are the same for all.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ backend = "http://127.0.0.1:8080"
 
 
 def called(subject: str) -> SelfSigned:
-    """A self-signed certificate with any subject at all: who signs for himself is not kept from a long name."""
+    """Make a self-signed certificate with any subject, also a long one."""
     made = make_self_signed(KeyKind.EC, "any")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -56,7 +59,7 @@ class KeycloakNginx(arrivals.PresetStage):
     issued = True
 
     def test_verified_by_the_proxy(self) -> None:
-        """With ``trust-proxy-verification`` the proxy's word decides, and no client has a say in it."""
+        """With ``trust-proxy-verification`` the proxy's verdict decides, and no client's."""
         made, forged = self.authority.client(), ("ssl-client-verify", "SUCCESS")
         fields = self.ask(self.proxy, self.files(made, "issued"))[1]
         self.assertEqual(Read(der(made), verdict="SUCCESS"), keycloak_nginx_trusted(fields))
@@ -98,7 +101,7 @@ class Xfcc(arrivals.PresetStage):
         self.assertEqual(Read(der(made), verdict=hashlib.sha256(der(made)).hexdigest()), read)
 
     def test_subject_of_pairs(self) -> None:
-        """A subject that looks like another's ``Cert`` or ``Chain`` is read as nobody's certificate.
+        """A subject that looks like another's ``Cert`` or ``Chain`` is read as no certificate.
 
         Keycloak cuts the value at every ``;``, and a subject is of the client's own choosing.
         """
@@ -120,7 +123,7 @@ class AspNet(arrivals.PresetStage):
     preset = "aspnet"
 
     def test_secret_names(self) -> None:
-        """With two lines in the header-file, the server reads either name, and not the customary one."""
+        """With two lines in the header-file the server reads either name, not the usual one."""
         names = [new_header_name(), new_header_name()]
         self.write("header.txt", "\n".join(names) + "\n")
         proxy = self.behind(recipe("servers/aspnet", "secret.toml"))
@@ -137,7 +140,7 @@ class AspNet(arrivals.PresetStage):
         )
 
     def test_new_name(self) -> None:
-        """A name that is added to the header-file is sent from the next reload on, beside the old one, while the proxy runs."""
+        """A name added to the header-file is sent from the next reload on, beside the old one."""
         old, new = new_header_name(), new_header_name()
         self.write("header.txt", old + "\n")
         proxy, client = self.behind(recipe("servers/aspnet", "secret.toml")), self.client()
@@ -165,7 +168,7 @@ class Janssen(arrivals.PresetStage):
     issued = True
 
     def test_plain(self) -> None:
-        """The page's other form, that of Apache httpd, takes the place of the preset's, and is read as well."""
+        """The page's other form, of Apache httpd, replaces the preset's, and is read as well."""
         proxy = self.behind(recipe("servers/janssen", "plain.toml"))
         made = self.make()
         fields = self.ask(proxy, self.files(made, "client"))[1]
@@ -174,7 +177,7 @@ class Janssen(arrivals.PresetStage):
         self.assertTrue(value.startswith("-----BEGIN CERTIFICATE----- MII"), value[:40])
 
     def test_older_headers_first(self) -> None:
-        """What Janssen looks at before its own header does not pass either."""
+        """The headers that Janssen reads before its own do not pass either."""
         made, text = self.make(), b64encode(der(self.make())).decode("ascii")
         forged = [
             ("X-Forwarded-Tls-Client-Cert", text),
@@ -190,7 +193,10 @@ class Auth0(arrivals.PresetStage):
     backend = '"https://tenant.edge.tenants.us.auth0.com"'
 
     def test_words(self) -> None:
-        """The word is ``SUCCESS`` for what the authority has issued, else ``FAILED``; without a certificate nothing arrives."""
+        """The word is ``SUCCESS`` for what the authority has issued, else ``FAILED``.
+
+        Without a certificate nothing arrives.
+        """
         issued, own = self.authority.client(), self.make()
         words = [
             auth0(self.ask(self.proxy, self.files(made, "client"))[1]) for made in (issued, own)
@@ -210,7 +216,7 @@ class Auth0(arrivals.PresetStage):
         )
 
     def test_too_large(self) -> None:
-        """A certificate whose header would be larger than Auth0 takes is answered 400, and Auth0 hears nothing of it."""
+        """A certificate whose header would be too large for Auth0 is 400, and does not arrive."""
         made = called("x" * 1300)
         self.assertLess(len(der(made)), 6144)
         self.assertEqual((400, ()), self.ask(self.proxy, self.files(made, "large")))
@@ -268,10 +274,10 @@ class Index(SynchronousTestCase):
 
 
 class OwnHeaders(arrivals.ArrivalStage):
-    """``[[headers]]``: for the servers that nobody thought of."""
+    """``[[headers]]``: for servers without a preset."""
 
     def test_underscores(self) -> None:
-        """A name with underscores is sent as it is written, while every twin of it is taken from the client."""
+        """A name with underscores is sent as written; each twin of it is removed from requests."""
         proxy = self.behind(
             _OWN + 'preset = "none"\n[[headers]]\nname = "My_Client_Cert"\nformat = "base64-der"\n'
         )
@@ -296,7 +302,10 @@ class OwnHeaders(arrivals.ArrivalStage):
         )
 
     def test_in_addition(self) -> None:
-        """Other names come in addition to the preset's headers; a literal with or without a certificate."""
+        """Other names come in addition to the preset's headers.
+
+        A literal with or without a certificate.
+        """
         verdict = '[[headers]]\nname = "X-Verdict"\nformat = "verdict"\n'
         literal = '[[headers]]\nname = "X-Via"\nformat = "literal"\nvalue = "edge 1"\n'
         proxy = self.behind(f'{_OWN}preset = "aspnet"\n{verdict}{literal}')
@@ -317,7 +326,7 @@ class OwnHeaders(arrivals.ArrivalStage):
         self.assertEqual([("X-Verdict", "NONE"), ("X-Via", "edge 1")], anonymous)
 
     def test_maximum(self) -> None:
-        """``max-value-bytes`` in the place of the preset's header: what is larger is answered 400, what is smaller passes."""
+        """``max-value-bytes`` for the preset's header: a larger value is 400, a smaller passes."""
         proxy = self.behind(
             _OWN
             + 'preset = "aspnet"\n[[headers]]\nname = "X-Client-Cert"\nformat = "base64-der"\nmax-value-bytes = 800\n'

@@ -45,7 +45,10 @@ class Clean(SynchronousTestCase):
         return done.stdout
 
     def environment(self, *install: str) -> Path:
-        """Make a virtual environment with something installed; return the folder of its programs."""
+        """Make a virtual environment with something installed.
+
+        Return the folder of its programs.
+        """
         made = self.folder / "venv"
         self.run_(sys.executable, "-m", "venv", str(made))
         self.run_(str(made / "bin/pip"), "install", "--quiet", *install, cwd=self.tree)
@@ -127,7 +130,7 @@ class Readme(Clean):
             time.sleep(1)
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
-        """The demonstration ends on SIGTERM, within ten seconds."""
+        """End the demonstration with SIGTERM, within ten seconds."""
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(10)

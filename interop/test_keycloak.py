@@ -73,7 +73,7 @@ class LookUps(KeycloakStage):
         return recipe(_PAGE, "keycloak.conf") + recipe(f"servers/{preset}", "keycloak.conf")
 
     def check_tokens(self, proxy: Proxy) -> None:
-        """A token names the certificate, and is worth nothing with another one."""
+        """Check that a token names the certificate, and is worth nothing with another one."""
         token = self.assert_bound(self.token(proxy, "client", self.mine), self.mine)
         report = self.introspect(proxy, token, "other", self.other)
         self.assertEqual(200, report.status, report.body)
@@ -94,7 +94,7 @@ class LookUps(KeycloakStage):
     def check_forged(
         self, server: Keycloak, proxy: Proxy, header: str, value: Callable[[ClientFiles], str]
     ) -> None:
-        """The header in any spelling has no effect through the proxy; past it, it has."""
+        """Check that the header has no effect through the proxy, and has past it."""
         forged = value(self.mine)
         genuine = {header: forged, "ssl-client-verify": "SUCCESS"}
         self.assert_bound(self.token_past_the_proxy(server, "client", genuine), self.mine)
@@ -106,7 +106,7 @@ class LookUps(KeycloakStage):
         self.wait_for_log(proxy, "forged certificate header")
 
     def check_strangers(self, server: Keycloak, preset: str) -> None:
-        """A subject alone is refused by the proxy; and by Keycloak, if it verifies."""
+        """Check that the proxy rejects a subject alone; and Keycloak, if it verifies."""
         strangers = [
             self.client_files(ThrowAwayAuthority("Bank CA").client("client"), "foreign"),
             self.client_files(make_self_signed(KeyKind.EC, "client"), "self-signed"),

@@ -1,4 +1,4 @@
-"""Promises of ``contrib/kubernetes``, by kubectl's own kustomize, Kubernetes' own schemas, and a kubelet's way with secrets."""
+"""Promises of ``contrib/kubernetes``, by kustomize, Kubernetes' schemas, and a kubelet's files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from x509proxy.settings import ClientSettings
 FOLDER = Path(__file__).parent.parent / "contrib" / "kubernetes"
 BASE, AUTOSCALING = FOLDER / "base", FOLDER / "autoscaling"
 BIN = Path(sys.executable).parent
-# From the one that knows preStop's sleep without being asked to, to the newest whose schemas are there.
+# From the one that knows preStop's sleep without being asked to, to the newest whose schemas are
+# there.
 VERSIONS = ("1.30", "1.37")
 NAME = {"app.kubernetes.io/name": "x509proxy"}
 USER = 65532
@@ -27,7 +28,7 @@ USER = 65532
 
 @cache
 def built(folder: Path) -> str:
-    """What ``kubectl apply -k`` would send."""
+    """Return the objects that ``kubectl apply -k`` would send."""
     done = subprocess.run(
         [BIN / "kubectl", "kustomize", folder], capture_output=True, timeout=60, check=False
     )
@@ -45,7 +46,7 @@ class ManifestStage(Stage):
         (self.container,) = self.pods["containers"]
 
     def one(self, kind: str, name: str = "x509proxy") -> Any:
-        """The object of this kind and name."""
+        """Return the object of this kind and name."""
         found = [
             one
             for one in self.objects
@@ -58,7 +59,7 @@ class ManifestStage(Stage):
 
 class Manifests(ManifestStage):
     def test_schemas(self) -> None:
-        """Every object is what the oldest and the newest Kubernetes here expect, with no field that they do not know."""
+        """Each object fits the oldest and the newest Kubernetes here, without an unknown field."""
         for folder in (BASE, AUTOSCALING):
             path = self.write("built.yaml", built(folder))
             for version in VERSIONS:
@@ -71,7 +72,7 @@ class Manifests(ManifestStage):
                 )
 
     def test_whole(self) -> None:
-        """Every file has its place in a kustomization, except for the template of the secrets, which has none."""
+        """Every file has its place in a kustomization, except for the template of the secrets."""
         for folder in (BASE, AUTOSCALING):
             listed = set(yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"])
             files = {path.name for path in folder.glob("*.yaml")} - {
@@ -81,7 +82,10 @@ class Manifests(ManifestStage):
             self.assertEqual(files, listed - {"../base"})
 
     def test_no_values(self) -> None:
-        """The template of the secrets holds names, and no secrets; the objects are those that the pods mount."""
+        """The template of the secrets holds names, and no secrets.
+
+        The objects are those that the pods mount.
+        """
         secrets = list(yaml.safe_load_all((BASE / "secrets.template.yaml").read_text()))
         self.assertEqual(
             [{"apiVersion", "kind", "metadata", "type"}] * 2, [set(secret) for secret in secrets]
@@ -92,7 +96,7 @@ class Manifests(ManifestStage):
         self.assertEqual(mounted, {secret["metadata"]["name"] for secret in secrets})
 
     def test_restricted(self) -> None:
-        """The pods are what the Pod Security Standards call restricted, and cannot write to their root."""
+        """The pods are restricted by the Pod Security Standards, with a read-only root."""
         pods, container = self.pods["securityContext"], self.container["securityContext"]
         self.assertTrue(pods["runAsNonRoot"])
         self.assertEqual({"type": "RuntimeDefault"}, pods["seccompProfile"])
@@ -132,7 +136,7 @@ class Manifests(ManifestStage):
         self.assertGreaterEqual(self.one("HorizontalPodAutoscaler")["spec"]["minReplicas"], 2)
 
     def test_selectors(self) -> None:
-        """Whatever is about the pods selects them, and nothing else."""
+        """The pods' labels select them, and no other object."""
         self.assertEqual(NAME, self.one("Deployment")["spec"]["template"]["metadata"]["labels"])
         for kind, name in (("Deployment", "x509proxy"), ("PodDisruptionBudget", "x509proxy")):
             self.assertEqual({"matchLabels": NAME}, self.one(kind, name)["spec"]["selector"])
@@ -161,7 +165,7 @@ class Doors(ManifestStage):
         )
 
     def test_policies(self) -> None:
-        """Only the proxy reaches the server, only the balancer the proxy, only Prometheus its admin listener."""
+        """Only the proxy reaches the server, only the balancer the proxy."""
         server, proxy = (
             self.one("NetworkPolicy", name)["spec"]
             for name in ("authorization-server", "x509proxy")
@@ -187,7 +191,7 @@ class Doors(ManifestStage):
 
 class Configuration(ManifestStage):
     def test_files(self) -> None:
-        """The configuration names files of mounted folders only, by the keys that the commands of the template make."""
+        """The configuration names files of mounted folders, by the keys of the template."""
         settings = load_settings(str(BASE / "x509proxy.toml"))
         named = {
             settings.certificate,
@@ -229,7 +233,8 @@ class Configuration(ManifestStage):
         )
 
 
-# The interpreter may lie where only root gets, so the rights are dropped once everything is imported.
+# The interpreter may lie where only root gets, so the rights are dropped once everything is
+# imported.
 _READ = """
 import os, sys
 from x509proxy.certificates.pem_files import read_header_names
@@ -247,7 +252,7 @@ except SettingsError as error:
 
 class SecretVolumes(ManifestStage):
     def read_as_pod(self, mode: int, group: int, *groups: int) -> str:
-        """What reading the header's name comes to for the pods' user, and further groups, if a kubelet wrote the file so."""
+        """Read the header's name as the pods' user, with a file as a kubelet writes it."""
         if os.geteuid() != 0:
             self.skipTest("only root can write another group's files")
         self.server_files()
@@ -265,7 +270,7 @@ class SecretVolumes(ManifestStage):
         return (done.stdout + done.stderr).decode().strip()
 
     def test_as_shipped(self) -> None:
-        """The pods' user reads a Secret as the manifests have it mounted: root's, with this mode, and no fsGroup."""
+        """The pods' user reads a Secret as mounted: root's, this mode, and no fsGroup."""
         modes = {
             volume["secret"]["defaultMode"] for volume in self.pods["volumes"] if "secret" in volume
         }
@@ -274,7 +279,7 @@ class SecretVolumes(ManifestStage):
         self.assertEqual("1", self.read_as_pod(0o440, 0))
 
     def test_other_group(self) -> None:
-        """With an fsGroup, the kubelet gives the file to that group: it is refused, as any key that a group can read."""
+        """With an fsGroup the file is the group's, and is rejected, as each such key is."""
         group = USER + 1
         self.assertIn("found mode 0440, expected 0600", self.read_as_pod(0o440, group, group))
 

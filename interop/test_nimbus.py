@@ -142,7 +142,7 @@ class SelfSignedClients(NimbusStage):
             self.check_bound(proxy, reply.body["access_token"], name, client)
 
     def check_bound(self, proxy: Proxy, token: str, name: str, client: ClientFiles) -> None:
-        """The confirmation claim names the certificate, and another one is of no use."""
+        """Check that the confirmation claim names the certificate, and no other one is of use."""
         form = {"client_id": name, "token": token}
         report = self.post(proxy, "/introspect", client, form).body
         self.assertEqual((True, {"x5t#S256": x5t(client)}), (report["active"], report["cnf"]))

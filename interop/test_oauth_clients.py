@@ -1,7 +1,8 @@
 """OAuth libraries as clients of the proxy: ``golang.org/x/oauth2`` and Connect2id's SDK.
 
-The programs are those of ``docs/clients.rst``; the server is the one of :mod:`interop.test_authlib`.
-Authlib's own client and openid-client are run by the tests of their servers.
+The programs are those of ``docs/clients.rst``; the server is the one of
+:mod:`interop.test_authlib`. Authlib's own client and openid-client are run by the tests of their
+servers.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from interop.authlib_stage import AuthlibStage
 from interop.clients import BIN, PAGE, SHELL
 from interop.downloads import NIMBUS
 from interop.oidc import x5t
 from interop.recipes import filled, recipe
 from interop.stage import ClientFiles
-from interop.test_authlib import AuthlibStage
 
 _GO = 26
 

@@ -1,6 +1,7 @@
-"""oidc-provider behind the proxy, openid-client in front of it: RFC 8705 between two implementations, certified both.
+"""oidc-provider behind the proxy, openid-client in front of it: two certified implementations.
 
-What has to be installed: :mod:`interop.oidc`. Everything runs with oidc-provider 8, which Node.js 18 can run, and with version 9.
+What has to be installed: :mod:`interop.oidc`. Everything runs with oidc-provider 8, which Node.js
+18 can run, and with version 9.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _HEADER = "Client-Certificate"
 _CUSTOMARY = {'header-file = "header.txt"': ""}
 # The preset's header as a client might spell it, and what other proxies call theirs.
 _TWINS = (
-    _HEADER, _HEADER.lower(), _HEADER.upper(), "Client_Certificate", "client.certificate", "Client-Cert",
+    _HEADER, _HEADER.lower(), _HEADER.upper(), "Client_Certificate", "client.certificate",
+    "Client-Cert",
     "X-Client-Certificate", "X-Forwarded-Client-Cert", "SSL-Client-Cert",
 )  # fmt: skip
 
@@ -28,7 +30,7 @@ class SelfSignedClients(OidcStage):
     """``self_signed_tls_client_auth``, RFC 8705 section 2.2."""
 
     def test_tokens(self) -> None:
-        """Clients with an EC and an RSA key get tokens, each bound to the client's own certificate."""
+        """Check that EC and RSA clients get tokens, each bound to the client's own certificate."""
         clients = {
             kind.value: self.register(kind.value, kind) for kind in (KeyKind.EC, KeyKind.RSA)
         }
@@ -37,7 +39,7 @@ class SelfSignedClients(OidcStage):
             self.check_bound(self.play("credentials", name, files), files)
 
     def test_strangers(self) -> None:
-        """Who shows another registered client's certificate, a new one of the same name, or none, is refused by the provider."""
+        """A client with another's certificate, a new one of the same name, or none, is rejected."""
         self.register("victim")
         other = self.register("other")
         proxy = self.serve()
@@ -51,14 +53,17 @@ class SelfSignedClients(OidcStage):
         self.assertIn("client certificate was not provided", self.said)
 
     def test_forged_secret(self) -> None:
-        """A client that knows even the secret name gets nothing by it, in no spelling; past the proxy, it does."""
+        """A client that knows even the secret name gets nothing by it, in no spelling.
+
+        Past the proxy, it does.
+        """
         victim = self.register("victim")
         proxy = self.serve()
         name = proxy.header_name
         self._forge(proxy, name, victim, (*_TWINS, name, name.lower(), name.replace("-", "_")))
 
     def test_forged_customary(self) -> None:
-        """The same with the name that everybody knows: what protects it is the proxy, and that there is no way past it."""
+        """The same with a public name: the proxy protects it, and there is no way past it."""
         victim = self.register("victim")
         proxy = self.serve(self.toml("x509proxy.toml", _CUSTOMARY), secret=False)
         self._forge(proxy, _HEADER, victim, _TWINS)
@@ -81,7 +86,7 @@ class SelfSignedClients(OidcStage):
         self.assertEqual((200, "Bearer"), (status, answer["token_type"]))
 
     def test_page(self) -> None:
-        """The page's own lines for trying do as it says: a token with the certificate, none with a forged header."""
+        """The page's own lines work: a token with the certificate, none with a forged header."""
         self.register("my-client")
         proxy = self.serve(self.toml("x509proxy.toml", _CUSTOMARY), secret=False)
         place = {"https://as.example.com:8443": proxy.url}
@@ -92,7 +97,7 @@ class SelfSignedClients(OidcStage):
         )
 
     def test_preset(self) -> None:
-        """The line that ``x509proxy presets oidc-provider`` prints for the provider does as it stands."""
+        """The line that ``x509proxy presets oidc-provider`` prints for the provider works."""
         client = self.register("client")
         (line,) = (
             line
@@ -118,7 +123,7 @@ class CertifiedClients(OidcStage):
         self.enrol("named", **_PKI, tls_client_auth_san_dns="client.example")
 
     def test_tokens(self) -> None:
-        """A certificate that the authority has issued to the registered subject, or DNS name, gets a token bound to it."""
+        """An issued certificate of the registered subject, or DNS name, gets a bound token."""
         client = self.client_files(self.authority.client("client"), "client")
         named = self.client_files(self.authority.named("whoever", "client.example"), "named")
         self.serve(self.toml("pki.toml"))
@@ -126,7 +131,7 @@ class CertifiedClients(OidcStage):
         self.check_bound(self.play("credentials", "named", named), named)
 
     def test_other_names(self) -> None:
-        """One that the authority has issued to somebody else is refused by the provider, for its name."""
+        """A certificate that was issued to another client is rejected, for its name."""
         other = self.client_files(self.authority.named("other", "other.example"), "other")
         proxy = self.serve(self.toml("pki.toml"))
         for name in ("client", "named"):
@@ -136,7 +141,7 @@ class CertifiedClients(OidcStage):
         )
 
     def test_strangers(self) -> None:
-        """With ``trust = "ca"`` the proxy itself refuses another authority's certificate of that name, and a self-signed one."""
+        """With ``trust = "ca"`` the proxy itself rejects other and self-signed certificates."""
         proxy = self.serve(self.toml("pki.toml"))
         for stranger in self._strangers():
             self.check_refused(
@@ -145,14 +150,17 @@ class CertifiedClients(OidcStage):
         self.assertNotIn("client certificate was", self.said)
 
     def test_verdict(self) -> None:
-        """Where the proxy passes all on, its verdict alone makes the provider refuse them; the client cannot say another."""
+        """Where the proxy passes all on, its verdict alone makes the provider refuse them.
+
+        The client cannot say another.
+        """
         proxy = self.serve(self.toml("pki.toml", {'trust = "ca"': 'trust = "any"'}))
         for stranger in self._strangers():
             self.check_refused(*self.ask(proxy, "client", _FORGED_WORDS, stranger))
         self.assertEqual(2, self.said.count("client certificate was not verified"))
 
     def test_no_verdict(self) -> None:
-        """Where the proxy's configuration lacks these headers, the client's own do not take their place."""
+        """Where the configuration lacks these headers, a client's own do not replace them."""
         proxy = self.serve()
         for stranger in self._strangers():
             self.check_refused(*self.ask(proxy, "client", _FORGED_WORDS, stranger))
@@ -172,7 +180,10 @@ _FORGED_WORDS = {"X-Client-Cert-Verdict": "TRUSTED", "X-Client-Cert-Subject": "C
 
 
 class _Authority(ThrowAwayAuthority):
-    """One that issues certificates with a DNS name too. All of them have the same name, as an impostor would."""
+    """One that issues certificates with a DNS name too.
+
+    All of them have the same name, as an impostor would.
+    """
 
     @property
     def pem(self) -> bytes:
@@ -183,10 +194,10 @@ class _Authority(ThrowAwayAuthority):
 
 
 class TwoListeners(OidcStage):
-    """Discovery, and the layout of RFC 8705 section 5: browsers are not asked for certificates, aliases lead elsewhere."""
+    """Discovery, with the layout of RFC 8705 section 5: browsers are not asked for certificates."""
 
     def test_metadata(self) -> None:
-        """The provider learns its own address from the proxy alone, and tells of bound tokens and of both methods."""
+        """The provider knows its address from the proxy alone, and lists both methods."""
         self.register("client")
         proxy = self.serve()
         metadata = self.play("discover", "client")["metadata"]
@@ -206,7 +217,7 @@ class TwoListeners(OidcStage):
         self.assertEqual(f"{proxy.url}/token", json.loads(answer)["token_endpoint"])
 
     def test_aliases_of_the_proxy(self) -> None:
-        """``[discovery]`` leads openid-client from the issuer to the listener that asks for its certificate."""
+        """``[discovery]`` leads openid-client to the listener that asks for certificates."""
         discovery = page(
             "discovery.toml",
             {"https://mtls.example.com:8443": f"https://localhost:{self.ports.mtls}"},
@@ -245,7 +256,10 @@ class TwoListeners(OidcStage):
         self.assertIn("client certificate was not provided", self.said)
 
     def test_sign_in(self) -> None:
-        """A browser without a certificate signs in; the token is the client's, and worth nothing with another's certificate."""
+        """A browser without a certificate signs in.
+
+        The token is the client's, and worth nothing with another's certificate.
+        """
         places = ["https://client.example/back"]
         client = self.register(
             "client",

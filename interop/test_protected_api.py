@@ -13,8 +13,8 @@ from interop.keycloak_server import REALM, KeycloakStage
 from interop.oidc import OidcStage
 from interop.protected_api import ApiStage, Clients, Issuer
 from interop.recipes import recipe
+from interop.spring_stage import SpringStage
 from interop.stage import Proxy
-from interop.test_spring import SpringStage
 
 _API = "https://api.example"
 

@@ -1,4 +1,7 @@
-"""A restart under load, the socket held by another process, as systemd holds it: nobody is refused, and no request fails."""
+"""A restart under load, with the socket held by another process, as by systemd.
+
+No client is rejected, and no request fails.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from pathlib import Path
 import attrs
 from twisted.internet.threads import deferToThread
 
+from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase
+from tests.support.notify_socket import NotifySocket
 from tests.support.raw_tls import read_reply, until
-from tests.system.test_service import ROOT, TWISTD, Daemon, DaemonTestCase
-from tests.unit.service.test_sd_notify import Ear
 
 _CLIENTS = 4
 _SECONDS = 6.0
@@ -29,7 +32,10 @@ _REQUEST = b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @attrs.define
 class Tally:
-    """What clients met. ``stale``: a kept connection had been closed before its next request, as by any idle timeout."""
+    """The results of the clients.
+
+    ``stale``: a kept connection had been closed before its next request, as by any idle timeout.
+    """
 
     answered: int = 0
     restarts_seen: int = 0
@@ -40,9 +46,9 @@ class Tally:
 
 
 class Holder:
-    """The socket, and the program that hands it to a service when the first client comes, as systemd does."""
+    """The socket, and the program that passes it to a service, as systemd does."""
 
-    def __init__(self, program: str, ear: Ear) -> None:
+    def __init__(self, program: str, ear: NotifySocket) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
         self._program = program
         self._ear = ear
@@ -79,7 +85,10 @@ class Holder:
 
 
 class Client(threading.Thread):
-    """Asks again and again. ``keeps``: over one connection as long as that lives, else over a new one each time."""
+    """Asks again and again.
+
+    ``keeps``: over one connection as long as that lives, else over a new one each time.
+    """
 
     def __init__(self, daemon: Daemon, keeps: bool, tally: Tally) -> None:
         super().__init__(daemon=True)
@@ -127,11 +136,11 @@ class Client(threading.Thread):
 class Restart(DaemonTestCase):
     timeout = 120
 
-    def hold(self) -> tuple[Holder, Ear]:
+    def hold(self) -> tuple[Holder, NotifySocket]:
         program = shutil.which("systemd-socket-activate")
         if program is None:
             self.skipTest("systemd-socket-activate is not here")
-        ear = Ear()
+        ear = NotifySocket()
         self.addCleanup(ear.close)
         holder = Holder(program, ear)
         self.addCleanup(holder.socket.close)
@@ -149,7 +158,7 @@ class Restart(DaemonTestCase):
             *rest,
         ]
 
-    async def heard(self, ear: Ear, word: str) -> None:
+    async def heard(self, ear: NotifySocket, word: str) -> None:
         await until(lambda: any(word in said for said in ear.heard()), 30, pause=0.02)
 
     async def restarts(self, *more: str) -> None:
@@ -189,7 +198,7 @@ class Restart(DaemonTestCase):
         self.assertGreater(total["answered"], 100)
 
     async def test_twice(self) -> None:
-        """Two restarts under load: each connection is accepted, and each request on a new one is answered 200."""
+        """Two restarts under load: each connection is accepted, each new request is 200."""
         await self.restarts()
 
     async def test_with_workers(self) -> None:

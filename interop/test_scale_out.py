@@ -1,4 +1,6 @@
-"""Three nodes behind HAProxy, each with an address of its own on a wire of its own; one is killed, one reloads, one drains.
+"""Three nodes behind HAProxy, each with an address of its own on a wire of its own.
+
+One is killed, one reloads, one drains.
 
 The figures for ``docs/operations/scale-out.rst`` are printed::
 
@@ -66,13 +68,13 @@ class Node:
 
 
 def toml_of(recipe: str) -> tuple[str, str]:
-    """What the comment in HAProxy's configuration has for each node: ``listen``, and tables."""
+    """Return the lines of the comment in HAProxy's configuration, for each node."""
     listen, *tables = re.findall(r"^#   (.+)$", recipe, re.MULTILINE)
     return listen, "\n".join(tables)
 
 
 def nodes_of(recipe: str) -> list[tuple[str, str]]:
-    """The nodes' names and addresses in HAProxy's configuration."""
+    """Return the nodes' names and addresses in HAProxy's configuration."""
     return re.findall(r"^    server (\w+) ([0-9.]+):8443\b", recipe, re.MULTILINE)
 
 
@@ -138,7 +140,7 @@ class ScaleOutStage(NetworkStage):
         return process
 
     def start_balancer(self) -> None:
-        """As it stands, and a socket on which it tells what it thinks of the nodes."""
+        """Return the configuration as it stands, with a socket that reports the nodes' state."""
         control = self.write(
             "control.cfg", f"global\n    stats socket {self.folder}/control mode 600 level admin\n"
         )
@@ -167,7 +169,7 @@ class ScaleOutStage(NetworkStage):
             return control.makefile().read()
 
     def up(self) -> set[str]:
-        """The nodes that HAProxy has asked and found well."""
+        """Return the nodes that HAProxy has checked with success."""
         lines = csv.DictReader(self.tell("show stat nodes 4 -1").removeprefix("# ").splitlines())
         return {
             line["svname"]
@@ -186,7 +188,7 @@ class ScaleOutStage(NetworkStage):
         time.sleep(PHASE)
 
     def finish(self) -> list[Fate]:
-        """The crowd goes home: every request's fate."""
+        """End the crowd; return every request's result."""
         self.crowd.terminate()
         self.assertEqual(0, self.crowd.wait(30), (self.folder / "crowd.log").read_text())
         found = fates(self.rows)
@@ -201,14 +203,14 @@ class ScaleOutStage(NetworkStage):
         return any(fate.node == node and fate.begun > since for fate in fates(self.rows))
 
     def aborted(self) -> Counter[str]:
-        """How many connections each node ended in the middle (``SD``), by HAProxy's log."""
+        """Return the number of connections that each node ended too early (``SD``)."""
         log = (self.folder / "haproxy.log").read_text()
         return Counter(re.findall(r" nodes/(\w+) [-0-9/]+ \d+ S", log))
 
 
 class ScaleOut(ScaleOutStage):
     def test_killed(self) -> None:
-        """A node that is killed takes nothing with it but what it had in flight, and has its share again when it is back."""
+        """A killed node loses only what it had in flight, and has its share again later."""
         node = self.nodes[0]
         self.under_load()
         killed = self.now(node.process.kill)
@@ -224,7 +226,7 @@ class ScaleOut(ScaleOutStage):
         self.assertLessEqual(set(self.aborted()), {node.name})
 
     def test_unplugged(self) -> None:
-        """A node whose machine is gone without a word takes nothing with it but what it had in flight."""
+        """A node whose machine is gone loses only what it had in flight."""
         node = self.nodes[0]
         self.under_load()
         gone = self.now(lambda: self.pull_the_plug(node.name))
@@ -257,7 +259,7 @@ class ScaleOut(ScaleOutStage):
         )
 
     def test_drained(self) -> None:
-        """A node that the balancer gives no more connections, and that is then told to end, takes no request with it."""
+        """A node without new connections that is then told to end loses no request."""
         node = self.nodes[2]
         self.under_load()
         self.tell(f"set server nodes/{node.name} state drain")
@@ -280,7 +282,7 @@ class ScaleOut(ScaleOutStage):
         return time.monotonic()
 
     def report(self, event: str, found: Sequence[Fate], at: float) -> None:
-        """The figures."""
+        """Print the figures."""
         seconds = max(fate.ended for fate in found) - min(fate.begun for fate in found)
         times = sorted(fate.ended - fate.begun for fate in found if not fate.error)
         figures = {
@@ -303,7 +305,10 @@ class ScaleOut(ScaleOutStage):
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """What runs a module of ours; the interop' folder holds files only, so the modules are found here."""
+    """Return the prefix that runs a module here.
+
+    The interop' folder holds files only, so the modules are found here.
+    """
     return [
         sys.executable,
         "-c",

@@ -1,4 +1,4 @@
-"""The status page in a browser: headless Chromium shows it, keeps it up to date, and runs nothing that a client has put into it.
+"""The status page in a browser: headless Chromium shows it, refreshes it, and runs nothing foreign.
 
 Debian's ``chromium curl``.
 """
@@ -41,7 +41,7 @@ client-certificate = "required"
 
 
 class StatusStage(Stage):
-    """A proxy with ``[admin]``, an echo behind it, a client with a name that means no good, and a browser."""
+    """A proxy with ``[admin]``, an echo behind it, a client with a hostile name, and a browser."""
 
     workers = 1
 
@@ -71,7 +71,8 @@ class StatusStage(Stage):
         """One request through the proxy."""
         shown = ["--cert", str(client.certificate), "--key", str(client.key)] if client else []
         found = self.run_program(
-            "curl", "--silent", "--path-as-is", "--globoff", "--cacert", "server.pem", *shown, "--output", "/dev/null",
+            "curl", "--silent", "--path-as-is", "--globoff", "--cacert", "server.pem", *shown,
+            "--output", "/dev/null",
             "--write-out", "%{http_code}", self.proxy.url + target,
         )  # fmt: skip
         self.assertEqual(status, found)
@@ -85,7 +86,7 @@ class StatusStage(Stage):
 
 class Shown(StatusStage):
     def test_rendered(self) -> None:
-        """The page is there, in its own style and with graphs, and the browser has nothing to complain of."""
+        """The page is there, in its own style and with graphs, and the browser reports no error."""
         self.browser.visit(self.url)
         text = self.browser.text()
         for part in (
@@ -123,7 +124,7 @@ class Shown(StatusStage):
         self.assertIsNone(self.browser.run("document.querySelector('.stale')"))
 
     def test_beside_others(self) -> None:
-        """A browser is steered whatever numbers the files of this process have: once it was not, with 7 open already."""
+        """A browser is steered with any number of open files: it once failed with 7 of them."""
         opened = [os.open(os.devnull, os.O_RDONLY)]
         while opened[-1] < 6:
             opened.append(os.open(os.devnull, os.O_RDONLY))
@@ -140,7 +141,7 @@ class Shown(StatusStage):
         self.browser.until(lambda: "does not answer" in self.browser.text())
 
     def test_evil(self) -> None:
-        """A subject, and a target, that would be elements are texts, when the page comes and when it is brought up to date."""
+        """A subject or target with elements is text, when the page loads and is refreshed."""
         self.browser.visit(self.url)
         for target in (f"/token/{_EVIL}".replace(" ", "/"), "/token/%3Cscript%3E"):
             self.ask(target, status="401")
@@ -175,7 +176,7 @@ class Shown(StatusStage):
         self.assertIn("Back ends", self.browser.text())
 
     def test_rebinding(self) -> None:
-        """A name that somebody has made to lead here shows nothing."""
+        """A name that an attacker has pointed here shows nothing."""
         self.browser.visit(f"http://evil.localhost:{self.admin}/status.json")
         self.assertNotIn("backends", self.browser.text())
         self.assertIn("not in hosts", self.browser.text())
@@ -200,7 +201,7 @@ class Shown(StatusStage):
         self.assertEqual(2, len(grounds))
 
     def keep(self, name: str, picture: bytes) -> None:
-        """For whoever wants to look at them: in the folder that ``X509PROXY_PICTURES`` names."""
+        """Write the pictures to the folder that ``X509PROXY_PICTURES`` names."""
         with contextlib.suppress(KeyError):
             Path(os.environ["X509PROXY_PICTURES"], name).write_bytes(picture)
 
@@ -211,7 +212,10 @@ class Workers(StatusStage):
     workers = 2
 
     def test_sum(self) -> None:
-        """The page and its JSON show what both have done; a worker that is killed takes nothing of it along."""
+        """The page and its JSON show what both have done.
+
+        A worker that is killed takes nothing of it along.
+        """
         for _ in range(8):
             self.ask("/token", self.evil)
         self.browser.until(lambda: self.status()["counts"]["handshakes"] == {"TLSv1.3": 8})
@@ -228,7 +232,7 @@ class Workers(StatusStage):
         self.assertEqual({"TLSv1.3": 8}, self.status()["counts"]["handshakes"])
 
     def test_ready(self) -> None:
-        """While it drains it says so, to the last."""
+        """While it drains the page says so, to the end."""
         self.browser.until(lambda: self.status()["ready"])
         context = self.context(self.proxy)
         with (

@@ -1,4 +1,4 @@
-"""Proofs with Tomcat 10: what its servlets see of a client's certificate behind the proxy, and what they never see."""
+"""Tests with Tomcat 10: the client's certificates that its servlets receive behind the proxy."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _der(client: ClientFiles | SelfSigned) -> bytes:
 
 
 def _values(made: SelfSigned) -> tuple[str, str, str]:
-    """Somebody's certificate in each form that a server here reads."""
+    """Return a certificate in each form that a server here reads."""
     pem = made.certificate_pem.decode("ascii")
     return pem.replace("\n", ""), pem.strip().replace("\n", " "), quote(pem, safe="")
 
 
 def _spellings(name: str) -> set[str]:
-    """A name as a sloppy reader would take it for the same."""
+    """Return a name as a sloppy reader folds it."""
     mixed = name.replace("_", "-", 1) if "_" in name else name.replace("-", "_", 1)
     forms = {
         name,
@@ -48,7 +48,7 @@ def _spellings(name: str) -> set[str]:
 
 
 def _forgeries(names: Sequence[str], values: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
-    """The fields of one forged request each: once, twice, and named by ``Connection``, so that a genuine one would go."""
+    """Yield the fields of forged requests: once, twice, and nominated by ``Connection``."""
     for name, value in product(sorted(set().union(*map(_spellings, names))), values):
         yield [(name, value)]
     for name in names:
@@ -58,13 +58,13 @@ def _forgeries(names: Sequence[str], values: Sequence[str]) -> Iterator[list[tup
 
 
 class ProofTestCase(TomcatStage):
-    """What the interop below share: the page's proxy in front of the page's Tomcat."""
+    """The page's proxy in front of the page's Tomcat."""
 
     page = ""
     path = ""
 
     def proxy_for(self, tomcat: Tomcat, *more: str) -> Proxy:
-        """The page's proxy; ``more``: recipes whose keys take the place of its own."""
+        """Start the page's proxy; ``more``: recipes whose keys replace its own."""
         toml = recipe(self.page, "x509proxy.toml")
         for text in more:
             keys = re.findall(r"^(\S+) =", text, re.MULTILINE)
@@ -80,7 +80,10 @@ class ProofTestCase(TomcatStage):
         return [self.client(kind) for kind in _KINDS]
 
     def assert_needed(self, tomcat_for: Callable[[bool], Tomcat]) -> None:
-        """With Tomcat's own limit a large certificate is refused; with the page's it passes, though the proxy lets no more."""
+        """With Tomcat's own limit a large certificate is refused.
+
+        With the page's it passes, though the proxy lets no more.
+        """
         client = self.client_files(_large(), "large")
         for limited in (False, True):
             tomcat = tomcat_for(limited)
@@ -94,7 +97,7 @@ class ProofTestCase(TomcatStage):
     def assert_never_fooled(
         self, proxy: Proxy, path: str, forgeries: Sequence[list[tuple[str, str]]]
     ) -> None:
-        """Every forged request shows the page what the honest one does: the genuine certificate, or none."""
+        """Each forged request shows the page the honest one's certificate, or none."""
         for client in (None, self.client()):
             connection = self.connect(proxy, client)
             honest = self.ask(connection, path)
@@ -126,7 +129,7 @@ class Connect2id(ProofTestCase):
         )
 
     def test_certificate(self) -> None:
-        """The server reads the certificate of an RSA and an EC client from the secret header, once, and of nobody without one.
+        """The server reads the certificate of an RSA and an EC client once, and none without one.
 
         A bare CertificateFactory refuses that value.
         """
@@ -138,7 +141,10 @@ class Connect2id(ProofTestCase):
         self.assertEqual({"headers": "0"}, self.ask(self.connect(proxy), self.path).said)
 
     def test_forged(self) -> None:
-        """No spelling of the secret name reaches the server from a client, and the log counts it; past the proxy it does."""
+        """No spelling of the secret name reaches the server from a client, and the log counts it.
+
+        Past the proxy it does.
+        """
         tomcat = self.tomcat()
         proxy = self.proxy_for(tomcat)
         other = make_self_signed(KeyKind.EC, "somebody else")
@@ -151,7 +157,10 @@ class Connect2id(ProofTestCase):
             self.assertEqual(_der(other), answer.certificate)
 
     def test_url(self) -> None:
-        """The server knows its https URL, whatever a client says of it; with the default port if no header tells another."""
+        """The servlet has its https URL, with any claim of a client's.
+
+        With the default port if no header tells another.
+        """
         lies = ("Proto", "http"), ("Port", "1"), ("Host", "evil"), ("For", "192.0.2.1")
         fields = [(f"X-Forwarded-{name}", value) for name, value in lies]
         page, connector = recipe(self.page, "remote-ip"), recipe(self.page, "connector")
@@ -173,7 +182,7 @@ class Connect2id(ProofTestCase):
             self.stop_tomcat(tomcat)
 
     def test_bodies(self) -> None:
-        """On one connection: a form's parameters, and an answer of 1 MiB, arrive as they were sent."""
+        """On one connection a form's parameters, and a response of 1 MiB, arrive as sent."""
         connection = self.connect(self.proxy_for(self.tomcat()), self.client())
         form = [("Content-Type", "application/x-www-form-urlencoded")]
         connection.connect()
@@ -187,14 +196,17 @@ class Connect2id(ProofTestCase):
         self.assertIs(kept, connection.sock)
 
     def test_large_certificate(self) -> None:
-        """A certificate of more than 6100 bytes passes with the page's connector, and is refused by Tomcat's default."""
+        """A certificate above 6100 bytes passes with the page's connector, not with the default."""
         connector, limit = recipe(self.page, "connector"), 'maxHttpRequestHeaderSize="32768"'
         self.assert_needed(
             lambda limited: self.tomcat("" if limited else filled(connector, {limit: ""}))
         )
 
     def test_rotation(self) -> None:
-        """While the secret name changes, the server reads the certificate at every step, in the end not under the old name."""
+        """While the secret name changes, the server reads the certificate at every step.
+
+        In the end the old name is not read any more.
+        """
         client, new = self.client(), new_header_name()
         tomcat = self.tomcat()
         proxy = self.proxy_for(tomcat)
@@ -210,7 +222,7 @@ class Connect2id(ProofTestCase):
         self.assertEqual({"headers": "0"}, self.ask(self.connect(proxy, client), self.path).said)
 
     def rename(self, proxy: Proxy, *names: str) -> None:
-        """New lines in the header file, and a reload."""
+        """Write new lines into the header file, and reload."""
         self.write("header.txt", "".join(f"{name}\n" for name in names))
         reloads = proxy.log.read_text().count("reload")
         proxy.process.send_signal(signal.SIGHUP)
@@ -220,7 +232,10 @@ class Connect2id(ProofTestCase):
             time.sleep(0.05)
 
     def test_authority(self) -> None:
-        """With an authority, its clients' certificates reach the server; a self-signed one is refused before."""
+        """With an authority, its clients' certificates reach the server.
+
+        A self-signed one is refused before.
+        """
         authority = ThrowAwayAuthority()
         self.write("ca.pem", authority.certificate.public_bytes(Encoding.PEM))
         proxy = self.proxy_for(self.tomcat(), recipe(self.page, "authority"))
@@ -230,7 +245,7 @@ class Connect2id(ProofTestCase):
 
 
 def _large() -> SelfSigned:
-    """A certificate of 8100 to 8192 bytes of DER, which is the most that the proxy takes."""
+    """Make a certificate of 8100 to 8192 bytes of DER, the most that the proxy takes."""
     return make_self_signed(
         KeyKind.EC, "large certificate", names=[f"{at:050}.example" for at in range(129)]
     )
@@ -250,7 +265,7 @@ class SslValve(ProofTestCase):
         self.secret = (self.folder / "header.txt").read_text().strip()
 
     def tomcat(self, valve: str = "", connector: str = "") -> Tomcat:
-        """The page's, with another ``valve`` in the place of its SSLValve."""
+        """Return the page's configuration, with another ``valve`` in place of its SSLValve."""
         valves = recipe(self.page, "valves")
         plain = valves.splitlines()[-1]
         return self.start_tomcat(
@@ -261,7 +276,7 @@ class SslValve(ProofTestCase):
         return filled(recipe(self.page, "secret-valve"), {_SECRET: self.secret})
 
     def assert_attribute(self, proxy: Proxy, *clients: ClientFiles) -> None:
-        """The attribute is each client's certificate, and absent without one."""
+        """Check that the attribute is each client's certificate, and absent without one."""
         for client in clients:
             self.assertEqual(
                 _der(client), self.ask(self.connect(proxy, client), self.path).certificate
@@ -269,14 +284,17 @@ class SslValve(ProofTestCase):
         self.assertEqual("absent", self.ask(self.connect(proxy), self.path).said["attribute"])
 
     def test_attribute(self) -> None:
-        """With the preset, and with each of its headers alone, the attribute holds the certificate of an RSA and an EC client."""
+        """With the preset, and with each of its headers alone, the attribute is set."""
         tomcat = self.tomcat()
         clients = self.clients()
         for more in ("", recipe(self.page, "plain.toml"), recipe(self.page, "escaped.toml")):
             self.assert_attribute(self.proxy_for(tomcat, more), *clients)
 
     def test_secret_name(self) -> None:
-        """Under a secret name too; then nobody sets the attribute by the customary names, not even past the proxy."""
+        """Under a secret name too.
+
+        The attribute is not set by the usual names then, not even past the proxy.
+        """
         tomcat = self.tomcat(self.secret_valve())
         self.assert_attribute(
             self.proxy_for(tomcat, recipe(self.page, "secret.toml")), *self.clients()
@@ -289,7 +307,7 @@ class SslValve(ProofTestCase):
             )
 
     def test_half_secret(self) -> None:
-        """With sslClientCertHeader alone, the valve goes on believing the other header: the secret name protects nothing."""
+        """With sslClientCertHeader alone the valve trusts the other header too."""
         half = re.sub(r' sslClientEscapedCertHeader="[^"]*"', "", self.secret_valve())
         other = make_self_signed(KeyKind.EC, "somebody else")
         answer = self.ask(
@@ -298,7 +316,10 @@ class SslValve(ProofTestCase):
         self.assertEqual(_der(other), answer.certificate)
 
     def test_forged(self) -> None:
-        """No spelling of a header that the valve reads reaches the attributes from a client; past the proxy they are believed."""
+        """No spelling of a header that the valve reads reaches the attributes from a client.
+
+        Past the proxy they are believed.
+        """
         tomcat = self.tomcat()
         other = make_self_signed(KeyKind.EC, "somebody else")
         forgeries = [*_forgeries(_HEADERS, _values(other)[1:]), *_forgeries(_OTHERS, ["4711"])]

@@ -1,4 +1,4 @@
-"""Debian's Tomcat 10 in a proof's folder: its own configuration, changed as a page of ours tells the reader to."""
+"""Debian's Tomcat 10 in a test's folder, configured as a page tells the reader."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _JAVA = "-Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 @attrs.frozen
 class Answer:
-    """What came back. ``said``: the lines ``name: value`` of a JSP of ours."""
+    """A response. ``said``: the lines ``name: value`` of a JSP here."""
 
     status: int
     body: bytes
@@ -71,7 +71,7 @@ class TomcatStage(Stage):
     def start_tomcat(
         self, connector: str, valves: str = "", properties: str = "", port: int = 0
     ) -> Tomcat:
-        """Start Tomcat as Debian configures it, with another ``Connector``, ``Valve`` elements and system properties.
+        """Start Tomcat as Debian configures it, with these elements and properties.
 
         ``connector``: with port 8080, which stands for ``port``, or for one that is free.
         """
@@ -130,7 +130,7 @@ class TomcatStage(Stage):
         return connection
 
     def past_the_proxy(self, tomcat: Tomcat) -> http.client.HTTPConnection:
-        """What nobody should be able to do."""
+        """Check the rights that no other user should have."""
         connection = http.client.HTTPConnection("127.0.0.1", tomcat.port, timeout=60)
         self.addCleanup(connection.close)
         return connection

@@ -1,8 +1,18 @@
-"""One file for each room, and each covers its room alone."""
+"""The suite: ``unit`` mirrors the package's tree, one file per module.
+
+``integration`` joins packages in one process, ``system`` starts processes, ``docs`` reads the
+documentation, ``fuzz`` plays with random bytes. What they share is in ``support``.
+"""
 
 import signal
 
-# A shell ignores SIGINT for what it runs in the background, and what ignores it hands that on to the programs that the tests
-# start and interrupt. A handler is not handed on.
+from hypothesis import HealthCheck, settings
+
+# A shell ignores SIGINT for its background jobs, and a child inherits an ignored signal, but not a
+# handler: the programs that the tests start can be interrupted.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The suite runs in several processes (.ci/suite.py): wall-clock time says nothing of an example.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")

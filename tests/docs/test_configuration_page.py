@@ -11,7 +11,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
-from tests.unit.config.test_loader import TomlTests
+from tests.support.toml_files import TomlTestCase
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import load_configuration, override
@@ -23,7 +23,7 @@ _BLOCK = re.compile(
 )
 
 
-class Blocks(TomlTests):
+class Blocks(TomlTestCase):
     def settings(self, block: str) -> ProxySettings:
         """A block on top of what every configuration needs."""
         server, other = (

@@ -1,4 +1,4 @@
-"""Promises of ``contrib/prometheus`` and ``contrib/grafana``: they ask for series that there are, in Prometheus' own language."""
+"""Promises of ``contrib/prometheus`` and ``contrib/grafana``: they query existing series."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.unit.monitoring.test_prometheus import rich
+from tests.support.snapshots import full_snapshot
 from x509proxy.monitoring.prometheus import exposition
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "operations" / "metrics.rst"
 def series() -> dict[str, set[str]]:
     """Each series that there is, and its labels."""
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(exposition(rich())[1].decode()):
+    for family in text_string_to_metric_families(exposition(full_snapshot())[1].decode()):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
@@ -44,7 +44,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def expressions() -> Iterator[str]:
-    """What all panels and variables ask for."""
+    """Return the queries of all panels and variables."""
     dashboard = json.loads(DASHBOARD.read_text())
     for panel in dashboard["panels"]:
         yield from (target["expr"] for target in panel["targets"])
@@ -121,4 +121,4 @@ class Promtool(SynchronousTestCase):
 
     def test_metrics(self) -> None:
         """Prometheus' own judge of names and help texts has nothing to say."""
-        self.run_promtool("check", "metrics", given=exposition(rich())[1])
+        self.run_promtool("check", "metrics", given=exposition(full_snapshot())[1])

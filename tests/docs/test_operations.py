@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.monitoring.test_access_log_format import EXCHANGE, fields
-from tests.unit.monitoring.test_prometheus import rich
+from tests.support.exchanges import EXCHANGE, fields
+from tests.support.snapshots import full_snapshot
 from x509proxy.config.loader import load_settings
 from x509proxy.exchange import Outcome
 from x509proxy.monitoring.access_log_format import access_json, access_line
@@ -77,7 +77,7 @@ class StatusPage(SynchronousTestCase):
         """The page has every field of the first level, and no other; each row has all fields below it."""
         page = (HANDBOOK / "status-page.rst").read_text(encoding="utf-8")
         listed = dict(re.findall(r"^``(\w+)``\n((?:    .*\n|\n(?=    ))+)", page, re.MULTILINE))
-        shown: dict[str, Any] = json.loads(status_json(rich(), History()))
+        shown: dict[str, Any] = json.loads(status_json(full_snapshot(), History()))
         parts: dict[str, type[msgspec.Struct]] = {
             "listeners": ListenerState,
             "backends": BackendState,

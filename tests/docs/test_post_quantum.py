@@ -19,7 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "post-quantum.rst").read_text()
 
 class Page(SynchronousTestCase):
     def test_key_types(self) -> None:
-        """The lists of key types are ones that the settings accept: all but ML-DSA, and with its smallest."""
+        """The lists of key types are valid settings: all but ML-DSA, and with its smallest."""
         classic = [kind for kind in KeyType if not kind.name.startswith("ML_DSA")]
         found = [
             [KeyType(text) for text in tomllib.loads(line)["key-types"]]
@@ -35,7 +35,7 @@ class Page(SynchronousTestCase):
         self.assertEqual({"preset": "none", "headers": [header]}, found)
 
     def test_sizes(self) -> None:
-        """The sizes in the table are those of the certificates that are made here, to a tenth of a kilobyte."""
+        """The sizes in the table are those of certificates made here, to a tenth of a kilobyte."""
         for kind in (KeyKind.ML_DSA_44, KeyKind.ML_DSA_65, KeyKind.ML_DSA_87):
             made = make_self_signed(kind, "my-client").certificate
             certificate = ClientCertificate.from_x509(made, ())

@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.hostile_tokens import cases, table
-from tests.unit.config.test_loader import TomlTests
+from tests.support.toml_files import TomlTestCase
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
@@ -48,7 +48,7 @@ class Hostile(SynchronousTestCase):
         self.assertEqual(len(set(names)), len(names))
 
 
-class Blocks(TomlTests):
+class Blocks(TomlTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.blocks = {

@@ -1,4 +1,4 @@
-"""Promises about names that stand in this repository: everybody can read them, so none of them is accepted as a secret."""
+"""Promises about names in this repository: they are public, so none is accepted as a secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation is what it says: ``docs/threat-model.rst`` names tests that exist, and every page can be read by docutils."""
+"""The threat model names tests that exist, and docutils can read every page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PATH = re.compile(r"``((?:tests|interop|docs|contrib|\.ci|x509proxy)/[\w./-]+)`
 
 
 def rows(title: str) -> list[list[str]]:
-    """The table under a title: its rows, as the texts of their cells, without the head."""
+    """Return the rows of the table under a title, as the texts of their cells."""
     section = re.split(
         r"\n[^\n]+\n~+\n", MODEL.read_text("utf-8").partition(f"\n{title}\n~")[2], maxsplit=1
     )[0]
@@ -36,7 +36,7 @@ def rows(title: str) -> list[list[str]]:
 
 
 class Proofs(SynchronousTestCase):
-    """What proves it."""
+    """Return the tests of a row."""
 
     def test_exist(self) -> None:
         """Every test that the two pages name exists, and is one that trial runs."""
@@ -62,7 +62,7 @@ class Proofs(SynchronousTestCase):
         self.assertEqual([], missing)
 
     def test_nothing_else_is_named(self) -> None:
-        """Whatever looks like a test's name is written so that the test above reads it."""
+        """Each text that looks like a test's name is written so that the test above reads it."""
         for page in (MODEL, GRAMMAR):
             text = page.read_text("utf-8")
             self.assertEqual(text.count(".py::"), len(_NAMED.findall(text)))
@@ -76,10 +76,10 @@ class Proofs(SynchronousTestCase):
 
 
 class Rows(SynchronousTestCase):
-    """What is proved."""
+    """The rows and their tests."""
 
     def test_tables(self) -> None:
-        """Every table of threats is there, with as many rows as there are threats, each complete."""
+        """Every table of threats is there, with as many rows as there are threats."""
         for title, count in TABLES.items():
             found = rows(title)
             self.assertGreaterEqual(len(found), count, title)

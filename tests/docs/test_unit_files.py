@@ -1,4 +1,4 @@
-"""Promises of ``contrib/x509proxy.service`` and ``x509proxy.socket``: they start what there is, hardened."""
+"""Promises of ``contrib/x509proxy.service`` and ``x509proxy.socket``: they start, hardened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Unit(SynchronousTestCase):
         self.settings = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text("ascii"), re.MULTILINE))
 
     def test_command(self) -> None:
-        """The command is the proxy's, in the foreground, without a pid file, and its options exist."""
+        """The command is the proxy's, in the foreground, without a pid file; its options exist."""
         _, *arguments = shlex.split(self.settings["ExecStart"])
         self.assertEqual(["--nodaemon", "--pidfile=", "x509proxy"], arguments[:3])
         self.assertLessEqual(
@@ -43,13 +43,13 @@ class Unit(SynchronousTestCase):
         self.assertGreater(int(self.settings["LimitNOFILE"]), 2 * ClientSettings().max_connections)
 
     def test_words(self) -> None:
-        """It waits for the proxy's own words, from the process that says them, and long enough for the watchdog's."""
+        """It waits for the proxy's notification, from any of its processes, and the watchdog's."""
         self.assertEqual(("notify", "main"), (self.settings["Type"], self.settings["NotifyAccess"]))
         # A reload of large lists holds the reactor up for seconds.
         self.assertGreaterEqual(int(self.settings["WatchdogSec"]), 30)
 
     def test_socket(self) -> None:
-        """The socket's name is the one that the file says to listen at, and Twisted knows the kind of end point."""
+        """The socket's name is the file's endpoint, and Twisted has that kind of endpoint."""
         text = UNIT.with_suffix(".socket").read_text("ascii")
         settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
         [description] = re.findall(r'^#   listen = "(.*)"$', text, re.MULTILINE)

@@ -1,4 +1,7 @@
-"""Guided by coverage if ``atheris`` can be imported, else by chance. What goes wrong is printed, and the exit is not zero."""
+"""Guided by coverage if ``atheris`` can be imported, else by chance.
+
+What goes wrong is printed, and the exit is not zero.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Finding:
 
 @attrs.frozen
 class Report:
-    """How many inputs were played in how many seconds, and what was found."""
+    """The number of inputs, the seconds they took, and the findings."""
 
     executions: int
     seconds: float
@@ -46,7 +46,7 @@ class Report:
 
 
 def judge(direction: str, data: bytes) -> tuple[str, ...]:
-    """What is wrong; an exception is a fault too."""
+    """Return the faults of an input; an exception is one too."""
     try:
         return tuple(PLAYS[direction](data))
     except Exception as error:
@@ -57,7 +57,7 @@ def judge(direction: str, data: bytes) -> tuple[str, ...]:
 def run(
     direction: str, seconds: float, seed: int, *, most: int = 1, executions: int = 1 << 62
 ) -> Report:
-    """All seeds, then what the mutator makes of them, until time is over, or ``most`` inputs have gone wrong."""
+    """Play all seeds, then mutations of them, until time is over or ``most`` have failed."""
     seeds = read_seeds(direction)
     mutator = Mutator(seeds, seed)
     findings: list[Finding] = []

@@ -1,4 +1,4 @@
-"""A small mutator, for where ``atheris`` is not at hand: it cuts, repeats, joins and spoils what is in the corpus."""
+"""A small mutator, in place of ``atheris``: it cuts, repeats, joins and spoils the corpus."""
 
 from __future__ import annotations
 
@@ -16,18 +16,29 @@ _LIMITS = (1024, 4096, 8192, 16384, 32768)
 _RUNS = (b"a", b" ", b"0", b"x:y\r\n", b"a;", b"\r\n", b"1\r\na\r\n", b"\t")
 _SEEDS = Path(__file__).parent / "seeds"
 WORDS = (
-    HEADER, HEADER.lower(), HEADER.replace(b"-", b"_"), HEADER.replace(b"-", b"."), b"Client-Cert", b"SSL_CLIENT_CERT",
-    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\n\n", b"\r\n ", b"\r\n\t", b" ", b"\t", b":", b": ", b"\0", b"\x0b", b"\x0c", b"\x1c",
-    b"\x7f", b"\x85", b"\xff", b"0", b"1", b"00", b"+1", b"-1", b"0x1", b"FFFFFFFFFFFFFFFFF", b"18446744073709551616",
-    b"Content-Length: 0\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"transfer-encoding : chunked\r\n",
-    b"Transfer-Encoding: identity\r\n", b"Transfer_Encoding: chunked\r\n", b"0\r\n\r\n", b"5\r\nabcde\r\n", b"5;x=y\r\nabcde\r\n",
-    b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"Connection: " + HEADER + b"\r\n", b"Connection: Host\r\n",
-    b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Expect: 100-continue\r\n", b"Host: as.example\r\n", b"Host: b\r\n",
-    HEADER + b": EVIL\r\n", b"Trailer: " + HEADER + b"\r\n", b"TE: trailers\r\n", b"Vary: " + HEADER + b"\r\n",
-    b"GET / HTTP/1.1\r\n", b"POST /token HTTP/1.1\r\n", b"HEAD / HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1\r\n",
+    HEADER, HEADER.lower(), HEADER.replace(b"-", b"_"), HEADER.replace(b"-", b"."), b"Client-Cert",
+    b"SSL_CLIENT_CERT",
+    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\n\n", b"\r\n ", b"\r\n\t", b" ", b"\t", b":", b": ",
+    b"\0", b"\x0b", b"\x0c", b"\x1c",
+    b"\x7f", b"\x85", b"\xff", b"0", b"1", b"00", b"+1", b"-1", b"0x1", b"FFFFFFFFFFFFFFFFF",
+    b"18446744073709551616",
+    b"Content-Length: 0\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"transfer-encoding : chunked\r\n",
+    b"Transfer-Encoding: identity\r\n", b"Transfer_Encoding: chunked\r\n", b"0\r\n\r\n",
+    b"5\r\nabcde\r\n", b"5;x=y\r\nabcde\r\n",
+    b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"Connection: " + HEADER + b"\r\n",
+    b"Connection: Host\r\n",
+    b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Expect: 100-continue\r\n",
+    b"Host: as.example\r\n", b"Host: b\r\n",
+    HEADER + b": EVIL\r\n", b"Trailer: " + HEADER + b"\r\n", b"TE: trailers\r\n",
+    b"Vary: " + HEADER + b"\r\n",
+    b"GET / HTTP/1.1\r\n", b"POST /token HTTP/1.1\r\n", b"HEAD / HTTP/1.1\r\n",
+    b"OPTIONS * HTTP/1.1\r\n",
     b"CONNECT a:1 HTTP/1.1\r\n",
-    b"GET /smuggled HTTP/1.1\r\nHost: as.example\r\n\r\n", b" HTTP/1.0", b" HTTP/2.0", b" RTSP/1.0", b"http://as.example/",
-    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 101 Switching\r\n\r\n",
+    b"GET /smuggled HTTP/1.1\r\nHost: as.example\r\n\r\n", b" HTTP/1.0", b" HTTP/2.0", b" RTSP/1.0",
+    b"http://as.example/",
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 101 Switching\r\n\r\n",
     b"HTTP/1.1 103 Early\r\nLink: a\r\n\r\n", b"HTTP/1.1 204 No\r\n", b"HTTP/1.1 304 Not\r\n",
     b"HTTP/1.1 500 " + HEADER + b"\r\n",
 )  # fmt: skip
@@ -35,12 +46,12 @@ WORDS = (
 
 
 def read_seeds(kind: str) -> list[bytes]:
-    """The kept seeds for ``requests`` or ``answers``."""
+    """Return the kept seeds for ``requests`` or ``answers``."""
     return [path.read_bytes() for path in sorted((_SEEDS / kind).iterdir())]
 
 
 def stretched(data: bytes, random: Random) -> bytes:
-    """The data with a run in it that ends within a few octets of one of the parsers' limits."""
+    """Return the data with a run that ends within a few octets of a parser's limit."""
     piece = random.choice(_RUNS)
     size = random.choice(_LIMITS) + random.randint(-20, 20)
     place = random.randint(1, max(1, len(data)))
@@ -54,11 +65,12 @@ class Mutator:
         self._corpus = list(corpus)
         self._random = Random(seed)
         self._ways: tuple[Callable[[bytes], bytes], ...] = (
-            self._insert, self._insert, self._replace, self._drop, self._repeat, self._join, self._flip, self._options,
+            self._insert, self._insert, self._replace, self._drop, self._repeat, self._join,
+            self._flip, self._options,
         )  # fmt: skip
 
     def next(self) -> bytes:
-        """The next input."""
+        """Return the next input."""
         data = self._random.choice(self._corpus)
         for _ in range(self._random.randint(1, 5)):
             data = self._random.choice(self._ways)(data)

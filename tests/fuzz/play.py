@@ -1,7 +1,8 @@
 """Bytes played through a whole proxy in memory, and everything that is wrong with what comes out.
 
-I1: one genuine header, or none. I2: foreign parsers agree. I3: what is refused reaches the back end with zero bytes. I4: no
-secret anywhere else. I5: no traceback, and the proxy serves a good request afterwards.
+I1: one genuine header, or none. I2: foreign parsers agree. I3: what is refused reaches the back end
+with zero bytes. I4: no secret anywhere else. I5: no traceback, and the proxy serves a good request
+afterwards.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ def _log_faults(events: Sequence[LogEvent]) -> Iterator[str]:
 
 
 class _Answering:
-    """The other end of all connections to the back end: it answers every complete request, as httptools sees them."""
+    """The other end of all connections to the back end: it responds to every complete request.
+
+    httptools reads the requests.
+    """
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -99,9 +103,12 @@ class _Answering:
 
 @attrs.frozen
 class ClientPlay:
-    """What came of one client's bytes. ``received``: by each connection of the back end; ``late``: after a refusal.
+    """The result of one client's bytes.
 
-    ``exchanges``: those that ended by themselves; ``ended``: with those that ended when the client left.
+    ``received``: by each connection of the back end; ``late``: after a refusal.
+
+    ``exchanges``: those that ended by themselves; ``ended``: with those that ended when the client
+    left.
     """
 
     received: list[bytes]
@@ -181,7 +188,10 @@ def play_client(
     pump_each: bool = True,
     more: bytes = GOOD,
 ) -> ClientPlay:
-    """Let one client send ``pieces``, and ``more`` after a refusal, while a back end answers everything with a short 200."""
+    """Let one client send ``pieces``, and ``more`` after an error response.
+
+    A back end responds to everything with a short 200.
+    """
     with _log() as log:
         proxy = Proxy(
             client=ClientSettings(request_buffer_bytes=request_buffer_bytes), policy=_POLICY
@@ -223,7 +233,7 @@ def play_client(
 
 
 def _go_on(proxy: Proxy, client: RequestTransport, back_end: _Answering, more: bytes) -> bytes:
-    """What reaches the back end if a client that has been refused goes on, at once and after a while."""
+    """Return the requests that arrive if a rejected client goes on, at once and later."""
     if not any(exchange.outcome is not Outcome.COMPLETED for exchange in proxy.exchanges):
         return b""
     before = b"".join(back_end.received.values())
@@ -235,7 +245,7 @@ def _go_on(proxy: Proxy, client: RequestTransport, back_end: _Answering, more: b
 
 
 def _serves(proxy: Proxy, shown: object) -> Iterator[str]:
-    """Whether all is well with the next client."""
+    """Return whether the next client is served."""
     client = proxy.tls_client(_CLIENT if shown is None else None, GOOD)
     received = b""
     for wire in proxy.back_end.wires:
@@ -253,7 +263,7 @@ def _serves(proxy: Proxy, shown: object) -> Iterator[str]:
 
 @attrs.frozen
 class BackEndPlay:
-    """What came of a back end's bytes. ``unanswered``: the client still waits, in vain."""
+    """The result of a back end's bytes. ``unanswered``: the client still waits."""
 
     given: bytes
     sent: bytes
@@ -290,7 +300,8 @@ class BackEndPlay:
 
 
 def _is_early_end(sent: bytes) -> bool:
-    # Until the connection's end, which only whoever sees the reset knows to be none; or a declared length that is there.
+    # Until the connection's end, which only whoever sees the reset knows to be none; or a declared
+    # length that is there.
     head = sent.partition(b"\r\n\r\n")[0].lower()
     return b"\r\ncontent-length" not in head and b"\r\ntransfer-encoding" not in head
 
@@ -306,7 +317,7 @@ _REQUESTS = {
 def play_answer(
     pieces: Sequence[bytes], method: bytes = b"GET", end: str = "silence"
 ) -> BackEndPlay:
-    """Let a back end answer one request with ``pieces``, and then be silent, ``close`` or ``cut``."""
+    """Let a back end respond with ``pieces``, and then be silent, ``close`` or ``cut``."""
     with _log() as log:
         proxy = Proxy(policy=_POLICY, upstream=UpstreamSettings(max_connections=2))
         client = proxy.tls_client(_CLIENT, _REQUESTS[method])
@@ -353,7 +364,11 @@ def cut(data: bytes, mode: int) -> list[bytes]:
 
 
 def play_requests(data: bytes) -> list[str]:
-    """Client bytes. Bits from below: a certificate, a small hold, a late back end, what follows a refusal; two for the pieces."""
+    """Client bytes.
+
+    Bits from below: a certificate, a small hold, a late back end, what follows a refusal; two for
+    the pieces.
+    """
     options, stream = data[0] if data else 0, data[1:]
     play = play_client(
         cut(stream, options >> 4),

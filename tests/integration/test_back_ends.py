@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from tests.support.memory import Borrower
+from tests.support.memory import RecordingWaiter
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, until
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
@@ -175,7 +175,7 @@ class WithoutChecks(SeveralTestCase):
         (far,) = odd.connections
         far.loseConnection()
         await until(lambda: not PendingInput(connection.transport).is_empty())
-        borrower = Borrower(Borrower.ask)
+        borrower = RecordingWaiter(RecordingWaiter.ask)
         self.pools[0].acquire(borrower)
         await until(lambda: borrower.told)
         self.assertEqual(

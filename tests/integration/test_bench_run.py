@@ -1,4 +1,4 @@
-"""Promises of ``bench`` about a run: its back end, its load generator, its subjects' configurations, and its clean end."""
+"""Promises of ``bench`` about a run: back end, load generator, configurations, and its end."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class BackEnds(SynchronousTestCase):
         self.assertEqual(2 * RESPONSE, self.hear(b"GET /token HTTP/1.1\r\n\r\n"))
 
     def test_unique(self) -> None:
-        """A request with an id receives a response of its own, with that id, in whatever case it is sent."""
+        """A request with an id receives a response of its own, with that id, in any spelling."""
         request = b"GET /a HTTP/1.1\r\nX-FAPI-Interaction-ID: 7\r\n\r\n"
         one = self.hear(request)
         other = self.hear(request)[len(one) :]
@@ -125,7 +125,7 @@ class Subjects(SynchronousTestCase):
         return subjects.Place(folder, make_files(folder), 8443, 8080, workers)
 
     def test_ours(self) -> None:
-        """The configuration that x509proxy is measured with is one that it takes, with an access log, and TLS 1.3 only."""
+        """The configuration that x509proxy is measured with is valid: a log, and TLS 1.3 only."""
         place = self.place()
         path = place.folder / "x509proxy.conf"
         path.write_text(subjects._RECIPES["x509proxy"].configuration(place), "utf-8")
@@ -170,7 +170,7 @@ class Subjects(SynchronousTestCase):
             self.assertEqual(0o600, path.stat().st_mode & 0o777)
 
     def test_same_header(self) -> None:
-        """Every configuration file removes or replaces the one header that carries the certificate."""
+        """Every configuration file removes or replaces the one header with the certificate."""
         place = self.place()
         for name in ("nginx", "haproxy", "apache"):
             self.assertIn(place.files.header_name, subjects._RECIPES[name].configuration(place))
@@ -205,7 +205,10 @@ class Generators(SynchronousTestCase):
         (self.subject,) = self.run_.subjects
 
     def test_loads(self) -> None:
-        """Each load is answered, and has a cost and latencies; long bodies are not for this subject."""
+        """Each load is answered, and has a cost and latencies.
+
+        Long bodies are not for this subject.
+        """
         results = self.run_.measure()
         self.assertIn("1, bare: token ", "\n".join(self.lines))
         keys = [column.key for column in results.columns]
@@ -218,7 +221,7 @@ class Generators(SynchronousTestCase):
         self.assertTrue(results.remarks[-1].startswith("Cipher suites: all TLS_"))
 
     def test_counts(self) -> None:
-        """Fresh connections end with their count, a rate is kept on average, and so is the order of latencies."""
+        """Fresh connections end with their count; a rate and the order of latencies are kept."""
         measured = self.run_.drive(self.subject, load.fresh("token", 30), "fresh")
         self.assertEqual(30, measured.requests)
         self.assertGreater(measured.cost, 50)
@@ -310,7 +313,7 @@ class Uniqueness(SynchronousTestCase):
 
 class Runs(SynchronousTestCase):
     def run_stage(self, error: BaseException) -> tuple[int, Path]:
-        """A stage on which the back end is started before an error comes: its process, and its folder."""
+        """Make a stage whose back end is started before an error: its process, and its folder."""
         with self.assertRaises(type(error)), Stage() as stage:
             port = free_port()
             pid = stage.start(
@@ -338,7 +341,10 @@ class Runs(SynchronousTestCase):
             stage.start("one", [sys.executable, "-c", "print('no such luck')"], free_port())
 
     def test_priority(self) -> None:
-        """Without a session of its own or the right to prefer it, there is a sentence; unasked, nothing is changed."""
+        """Without a session of its own or the right to prefer it, there is a sentence.
+
+        Unasked, nothing is changed.
+        """
         Stage().prefer(2**30)
         with self.assertRaisesRegex(BenchError, "--priority: it takes root"):
             Stage("-15").prefer(2**30)
@@ -357,7 +363,7 @@ class Runs(SynchronousTestCase):
 
 class SetUp(SynchronousTestCase):
     def set_up(self, failing: set[str], checkouts: Sequence[str] = ()) -> Run:
-        """A run of two subjects, of which some cannot be started."""
+        """Run two subjects, some of which cannot be started."""
 
         def start(_stage: Stage, name: str, *_: object) -> subjects.Subject:
             if name in failing:
@@ -418,7 +424,8 @@ class Arguments(SynchronousTestCase):
     def test_rejected(self) -> None:
         """Unknown names and numbers below one stop it at once."""
         for words in (
-            ["--only", "nginx,iis"], ["--loads", "tokens"], ["--rounds", "0"], ["--our-workers", "-1"],
+            ["--only", "nginx,iis"], ["--loads", "tokens"], ["--rounds", "0"],
+            ["--our-workers", "-1"],
             ["--rates", "500,x"], ["--rates", "0"], ["--only", "nginx", "--against", "old"],
         ):  # fmt: skip
             with self.assertRaises(SystemExit), redirect_stderr(io.StringIO()):

@@ -23,8 +23,10 @@ from x509proxy.upstream.pool import Pool
 CLOCK: Any = reactor
 
 BINDING = (
-    b"Negotiate YIIZ", b"negotiate YIIZ", b"NEGOTIATE", b"NTLM TlRM", b"nTlM TlRM", b"Kerberos YIIZ", b"CredSSP MAAA",
-    b"Nego2 YIIZ", b"Negotiate\tYIIZ", b", Negotiate YIIZ", b"Basic, Negotiate YIIZ", b"Basic\tYTpi", b"New-Scheme abc",
+    b"Negotiate YIIZ", b"negotiate YIIZ", b"NEGOTIATE", b"NTLM TlRM", b"nTlM TlRM",
+    b"Kerberos YIIZ", b"CredSSP MAAA",
+    b"Nego2 YIIZ", b"Negotiate\tYIIZ", b", Negotiate YIIZ", b"Basic, Negotiate YIIZ",
+    b"Basic\tYTpi", b"New-Scheme abc",
     b"",
 )  # fmt: skip
 SAFE = (b"Bearer abc", b"bearer abc", b"Basic YTpi", b"DPoP abc", b'Digest username="a"', b"Bearer")
@@ -73,7 +75,10 @@ class BoundTestCase(SynchronousTestCase):
         return self.proxy.back_end.wires
 
     def expect_lent(self, request: bytes, response: bytes, *, again: bool) -> None:
-        """The next client gets the connection of this exchange, or one of its own; so it is for one that waits."""
+        """The next client gets the connection of this exchange, or one of its own.
+
+        So it is for one that waits.
+        """
         self.start()
         self.proxy.client(request)
         self.wires[0].deliver(response)

@@ -1,4 +1,4 @@
-"""The evidence: somebody else's TLS client, real sockets, and what the back end received, byte for byte."""
+"""The evidence: another TLS client, real sockets, and the back end's bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import KINDS, pair
-from tests.unit.test_endpoint import TLS_VERSIONS, curl, reactor, server_files, write_private
+from tests.support.endpoints import TLS_VERSIONS, curl, reactor, server_files, write_private
 from x509proxy.certificates.pem_files import new_header_name, read_identity
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.exchange import Exchange, Outcome
@@ -28,7 +28,7 @@ _AT_ONCE = 6
 
 
 class RecordingServer(Factory):
-    """The back end: answers every request with its number, and keeps what it received as it came."""
+    """The back end: it responds to every request with its number, and records the bytes."""
 
     noisy = False
 
@@ -111,7 +111,10 @@ class EndToEndTestCase(TestCase):
     def ask(
         self, targets: list[str], version: str, *more: str
     ) -> Deferred[tuple[bytes, bytes, int]]:
-        """One ``curl`` for all targets: they share a connection if they can. It says how many it has made for each."""
+        """One ``curl`` for all targets: they share a connection if they can.
+
+        It returns the number of connections for each.
+        """
         urls = [f"https://localhost:{self.port}{target}" for target in targets]
         where = (
             "--resolve",
@@ -129,7 +132,7 @@ class EndToEndTestCase(TestCase):
         )
 
     def identity(self, target: str) -> list[tuple[bytes, bytes]]:
-        """The fields of what arrived for a target that a sloppy reader could take for the secret one."""
+        """Return the fields that a sloppy reader could take for the secret one, for a target."""
         wanted = fold(self.header.encode())
         return [
             field for field in self.server.received[target.encode()] if fold(field[0]) == wanted
@@ -139,7 +142,7 @@ class EndToEndTestCase(TestCase):
 class Evidence(EndToEndTestCase):
     @inlineCallbacks
     def test_table(self) -> Generator[Any, Any, None]:
-        """Whatever key, TLS version, connection or forgery: the back end has the one header with this client's certificate."""
+        """With each key, TLS version, connection and forgery the one header is this client's."""
         files = {kind: write_private(self.mktemp(), pair(kind).pem) for kind in KINDS}
         forgeries = itertools.chain.from_iterable(
             ("--header", f"{name}: {BEGIN.decode()}AAAA{END.decode()}")
@@ -198,7 +201,7 @@ class Evidence(EndToEndTestCase):
 
     @inlineCallbacks
     def test_no_certificate(self) -> Generator[Any, Any, None]:
-        """A client without a certificate has no such header, whatever it claims, in either version."""
+        """A client without a certificate has no such header, with any claim, in either version."""
         claim = ("--header", f"{self.header}: {BEGIN.decode()}AAAA{END.decode()}")
         for version in TLS_VERSIONS:
             output, complaint, code = yield self.ask([f"/{version}"], version, *claim)
@@ -207,7 +210,7 @@ class Evidence(EndToEndTestCase):
 
     @inlineCallbacks
     def test_one_after_the_other(self) -> Generator[Any, Any, None]:
-        """Two clients that follow one another over the same connection to the back end are never taken for each other."""
+        """Two clients in a row over one connection to the back end are never confused."""
         for number, kind in enumerate(["EC P-256", "Ed25519", None, "EC P-256"]):
             shown: tuple[str, ...] = ()
             if kind is not None:

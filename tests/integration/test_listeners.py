@@ -1,4 +1,4 @@
-"""Promises of several listeners, of rules by path and of a reload, through a service that was made from a TOML file."""
+"""Promises of several listeners, of rules by path and of a reload, by a service from TOML."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.threads import deferToThread
 
-from tests.integration.test_pki import PkiTestCase, value_of
 from tests.support.certificates import Pair, pair
+from tests.support.pki import PkiTestCase, value_of
 from tests.support.raw_tls import HEADER, Reply, get, read_reply
 from x509proxy.certificates.pem_files import new_header_name
 
@@ -22,7 +22,7 @@ class ListenersTestCase(PkiTestCase):
     async def at(
         self, place: int, target: str, client: Pair | None, host: str = "localhost"
     ) -> tuple[Reply, list[bytes]]:
-        """The answer to a request at one of the listeners, and the certificates that the back end saw with it."""
+        """Return the response at one of the listeners, and the certificates that arrived."""
         before = len(self.back_end.requests)
 
         def run() -> Reply:
@@ -42,7 +42,10 @@ class Listeners(ListenersTestCase):
     TWO = '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nclient-certificate = "{}"\n'
 
     async def test_one_that_does_not_ask(self) -> None:
-        """A listener for browsers asks for nothing; whatever a client has, its requests go without a certificate (RFC 8705)."""
+        """A listener for browsers asks for nothing.
+
+        Whatever a client has, its requests go without a certificate (RFC 8705).
+        """
         self.start(f'client-certificate = "required"\n{self.TWO.format("none")}')
         reply, seen = await self.at(0, "/", self.CLIENT)
         self.assertEqual((200, [value_of(self.CLIENT)]), (reply.status, seen))
@@ -89,7 +92,7 @@ class Rules(ListenersTestCase):
     """
 
     async def test_paths(self) -> None:
-        """One listener serves browsers and machines: a path needs a certificate, takes one, or goes without."""
+        """One listener serves browsers and machines: a path needs a certificate, or not."""
         self.start(self.RULES)
         rows = [
             ("/token", 200, True),
@@ -103,9 +106,12 @@ class Rules(ListenersTestCase):
                 (status, [value_of(self.CLIENT)] * passed), (reply.status, seen), target
             )
         for target, status in (
-            ("/token", 401), ("/%74oken;a=b", 401), ("/login", 200), ("/other", 200), ("/token.", 401), ("/token/../other", 401),
-            ("/x%2fy/../token", 400), ("//x/token", 400), ("/\\x/token", 400), ("/tok%ffen", 400), ("/%a0token", 400),
-            ("/tok%85en", 400), ("/tok%c0%afen", 400), ("/token%3f", 400), ("/token%3fx", 400), ("/to%E2%84%AAen", 401),
+            ("/token", 401), ("/%74oken;a=b", 401), ("/login", 200), ("/other", 200),
+            ("/token.", 401), ("/token/../other", 401),
+            ("/x%2fy/../token", 400), ("//x/token", 400), ("/\\x/token", 400), ("/tok%ffen", 400),
+            ("/%a0token", 400),
+            ("/tok%85en", 400), ("/tok%c0%afen", 400), ("/token%3f", 400), ("/token%3fx", 400),
+            ("/to%E2%84%AAen", 401),
             ("/token.json", 401), ("/index.php/token", 401), ("/(S(x))/token", 400),
         ):  # fmt: skip
             reply, seen = await self.at(0, target, None)
@@ -115,7 +121,7 @@ class Rules(ListenersTestCase):
             self.assertEqual((400, EMPTY), (reply.status, seen))
 
     async def test_open(self) -> None:
-        """Where all paths need a certificate but those that a rule opens, only the rule's own spelling opens one."""
+        """Where only a rule opens a path, only the rule's own spelling opens one."""
         self.start(
             """
             client-certificate = "required"
@@ -125,8 +131,10 @@ class Rules(ListenersTestCase):
             """
         )
         for target, status in (
-            ("/.well-known/openid-configuration", 200), ("/token", 401), ("//x/token", 400), ("/.WELL-KNOWN/x", 400),
-            ("/.well-known;x/../token", 400), ("/.well-known/..;/token", 400), ("/.well-known/../token", 400),
+            ("/.well-known/openid-configuration", 200), ("/token", 401), ("//x/token", 400),
+            ("/.WELL-KNOWN/x", 400),
+            ("/.well-known;x/../token", 400), ("/.well-known/..;/token", 400),
+            ("/.well-known/../token", 400),
         ):  # fmt: skip
             reply, seen = await self.at(0, target, None)
             self.assertEqual((status, EMPTY), (reply.status, seen), target)
@@ -142,10 +150,11 @@ class Rules(ListenersTestCase):
             self.assertEqual(target.encode(), self.back_end.requests[-1].raw.split(b" ")[1])
 
     async def test_server_names(self) -> None:
-        """A name of its own for clients with certificates needs one on every path that has no rule."""
+        """A host name for clients with certificates needs one on every path without a rule."""
         self.start(self.RULES)
         for host, target, status in (
-            ("mtls.example.com", "/other", 401), ("MTLS.example.com:8443", "/other", 401), ("mtls.example.com", "/login", 200),
+            ("mtls.example.com", "/other", 401), ("MTLS.example.com:8443", "/other", 401),
+            ("mtls.example.com", "/login", 200),
         ):  # fmt: skip
             reply, _ = await self.at(0, target, None, host)
             self.assertEqual(status, reply.status, (host, target))
@@ -156,7 +165,10 @@ class Rotation(ListenersTestCase):
         return [self.back_end.requests[-1].values(name) for name in names]
 
     async def test_without_an_outage(self) -> None:
-        """A secret name changes on an open connection: the old one, both, the new one; from a client none of them passes."""
+        """A secret name changes on an open connection: the old one, both, the new one.
+
+        From a client none of them passes.
+        """
         old, new = HEADER, new_header_name()
         self.start()
         connection: ssl.SSLSocket = await deferToThread(self.connect, self.CLIENT)

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.gc_tuning`, and the one that it leans on: what ends is freed at once, without the collector."""
+"""Promises about memory: what ends is freed at once, without the collector."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.memory import Proxy
 from tests.support.raw_tls import ProxyTestCase, get, read_reply, read_to_end, until
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
-from x509proxy.service.gc_tuning import relax_collector, restore_collector
 
-# Objects: Python 3.12 freezes some hundred that are immortal, of its own accord.
-MANY = 10_000
 OURS = ("x509proxy.", "OpenSSL.")
 KEEP = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Number: %d\r\n\r\n"
 POST = b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
@@ -35,35 +32,9 @@ HALF = b"HTTP/1.1 200 OK\r\nX-Half: %d\r\nContent-Length: 10\r\n\r\nhalf"
 LINGER = struct.pack("ii", 1, 0)
 
 
-class Settings(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.usual = gc.get_threshold()
-        self.addCleanup(gc.set_threshold, *self.usual)
-        self.addCleanup(gc.unfreeze)
-
-    def test_relaxed(self) -> None:
-        """What is there is looked at no more, and what is new less often; at the end all is as it was."""
-        relax_collector()
-        self.assertGreater(gc.get_freeze_count(), MANY)
-        self.assertGreater(gc.get_threshold()[0], self.usual[0])
-        restore_collector()
-        self.assertEqual(self.usual, gc.get_threshold())
-        self.assertLess(gc.get_freeze_count(), MANY)
-
-    def test_not_ours(self) -> None:
-        """Where somebody has settings of his own, they are left alone, at the start and at the end."""
-        gc.set_threshold(123, 4, 5)
-        relax_collector()
-        self.assertEqual((123, 4, 5), gc.get_threshold())
-        self.assertLess(gc.get_freeze_count(), MANY)
-        gc.freeze()
-        restore_collector()
-        self.assertGreater(gc.get_freeze_count(), MANY)
-
-
 class Waiting(SynchronousTestCase):
     def test_in_the_inbox(self) -> None:
-        """A request that waits for its turn, and one of which the body is missing: neither keeps a connection that has gone."""
+        """A request that waits, or has no body yet, keeps no connection that has ended."""
         gc.disable()
         self.addCleanup(gc.enable)
         for said in (2 * (KEEP % 0), POST):
@@ -83,7 +54,7 @@ class Cycles(ProxyTestCase):
         self.start(*[ANSWER % number for number in range(20)])
 
     async def left_behind(self, step: Callable[[ssl.SSLSocket], object]) -> Counter[str]:
-        """What only the collector would have freed after some connections on which a client does this, by type."""
+        """Return the objects, by type, that only the collector would have freed."""
 
         def connect() -> None:
             with self.proxy.connect(CLIENT) as client:
@@ -116,12 +87,15 @@ class Cycles(ProxyTestCase):
         self.assertEqual({}, await self.left_behind(answered))
 
     async def test_chunked(self) -> None:
-        """An answer whose length nobody knows."""
+        """A response without a length."""
         self.back_end.answers.extendleft([CHUNKED] * 6)
         self.assertEqual({}, await self.left_behind(answered))
 
     async def test_kept(self) -> None:
-        """A connection that could have been used again; the client closes it, or is gone without a word."""
+        """A connection that could have been used again.
+
+        The client closes it, or is gone without a word.
+        """
         for end in (closed, reset):
             self.assertEqual({}, await self.left_behind(partial(kept, end)), end.__name__)
 
@@ -141,7 +115,7 @@ class Cycles(ProxyTestCase):
         self.assertEqual({}, await self.left_behind_by(connect))
 
     async def test_refused(self) -> None:
-        """A request that nobody understands."""
+        """A malformed request."""
         self.assertEqual({}, await self.left_behind(refused))
 
     async def test_not_whole(self) -> None:

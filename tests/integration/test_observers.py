@@ -1,4 +1,4 @@
-"""Promises of those who tell what happens (:mod:`x509proxy.monitoring.counters`): streams, the factory, and whoever serves."""
+"""Promises of the observers of streams, factory and service (``x509proxy.monitoring.counters``)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from OpenSSL import SSL
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import Desk, RequestTransport
-from tests.system.test_service import Files, parse
-from tests.system.test_workers import ParentReactor
-from tests.unit.transport.test_tls_stream import StreamTestCase
-from x509proxy.downstream.factory import ProxyFactory, TlsFactory
+from tests.support.memory import RequestTransport
+from tests.support.parent_reactor import ParentReactor
+from tests.support.services import ProxyFiles, parse_options
+from tests.support.tls_streams import StreamTestCase
 from x509proxy.monitoring.counters import Counters
 from x509proxy.service.ipc import (
     Frames,
@@ -27,9 +26,6 @@ from x509proxy.service.proxy_service import ProxyService
 from x509proxy.service.server import ProxyServer
 from x509proxy.service.supervisor import WorkerSupervisor
 from x509proxy.service.worker import Worker
-from x509proxy.settings import ClientSettings
-from x509proxy.transport.deadlines import Deadlines
-from x509proxy.transport.tls_stream import TlsStream
 
 
 class Handshakes(StreamTestCase):
@@ -39,37 +35,37 @@ class Handshakes(StreamTestCase):
         self.factory._connections.watch = self.counters
 
     def failures(self) -> dict[str, int]:
-        """What is counted once the connection has ended."""
+        """Return the failures that are counted once the connection has ended."""
         self.wire.lose()
         counts = self.counters.counts()
         self.assertEqual({}, counts.handshakes)
         return counts.handshake_failures
 
     def test_done(self) -> None:
-        """A handshake counts once, by its version; the end of such a connection is no failure."""
+        """A handshake counts once, by its version; its connection's end is no failure."""
         self.shake()
         self.wire.lose()
         counts = self.counters.counts()
         self.assertEqual(({"TLSv1.3": 1}, {}), (counts.handshakes, counts.handshake_failures))
 
     def test_not_tls(self) -> None:
-        """What is no TLS is a failure of that kind, once."""
+        """Bytes that are not TLS are a failure of that kind, once."""
         self.wire.deliver(b"GET / HTTP/1.1\r\n\r\n", b"more")
         self.assertEqual({"not_tls": 1}, self.failures())
 
     def test_silent(self) -> None:
-        """Whoever says nothing and leaves looks whether the port is open."""
+        """A connection that ends without a byte is a probe of the port."""
         self.assertEqual({"no_client_hello": 1}, self.failures())
 
     def test_left(self) -> None:
-        """Whoever leaves in the middle is counted as that."""
+        """A connection that ends within the handshake is counted as that."""
         with self.assertRaises(SSL.WantReadError):
             self.client.do_handshake()
         self.wire.deliver(self.take())
         self.assertEqual({"client_left": 1}, self.failures())
 
     def test_cut(self) -> None:
-        """Whom the proxy leaves, because it takes too long, too."""
+        """A connection that the proxy ends, because it takes too long, too."""
         self.stream.abortConnection()
         self.assertEqual({"timeout": 1}, self.failures())
 
@@ -84,7 +80,7 @@ class Handshakes(StreamTestCase):
         self.assertEqual(({}, {"client_alert": 1}), (found.handshakes, self.failures()))
 
     def test_fault(self) -> None:
-        """A fault of ours is one."""
+        """An exception in the proxy is one of its own."""
 
         def fail() -> None:
             raise RuntimeError("a callback's fault")
@@ -105,57 +101,11 @@ class OldHandshakes(StreamTestCase):
         self.assertEqual({"TLSv1.2": 1}, counters.counts().handshakes)
 
 
-class Limits(SynchronousTestCase):
-    def connect(self, settings: ClientSettings, times: int = 2) -> dict[str, int]:
-        clock, counters = Clock(), Counters()
-        factory = ProxyFactory(Desk(), Deadlines(clock), settings, counters)
-        for _ in range(times):
-            self.addCleanup(RequestTransport(clock).attach(factory.buildProtocol(None)).lose)
-        self.assertEqual(1, factory.connections)
-        self.factory = factory
-        return counters.counts().limits
-
-    def test_each(self) -> None:
-        """A connection that is not taken counts by the setting that says so."""
-        for settings, limit in (
-            (ClientSettings(max_connections=1), "client.max-connections"),
-            (ClientSettings(max_connections_per_address=1), "client.max-connections-per-address"),
-            (ClientSettings(handshake_rate_per_address=0.5), "client.handshake-rate-per-address"),
-        ):
-            self.assertEqual({limit: 1}, self.connect(settings))
-
-    def test_draining(self) -> None:
-        """While the proxy drains no limit is met."""
-        counts = self.connect(ClientSettings(), 1)
-        self.factory.draining = True
-        wire = RequestTransport(Clock()).attach(self.factory.buildProtocol(None))
-        self.assertEqual((True, {}), (wire.aborted, counts))
-
-
-class OverTls(StreamTestCase):
-    def test_limit_is_no_failure(self) -> None:
-        """A connection that is not taken is not counted among the handshakes that failed."""
-        counters = Counters()
-        owner = ProxyFactory(
-            Desk(), Deadlines(Clock()), ClientSettings(max_connections=1), counters
-        )
-        self.connect(owner)
-        self.factory._connections.watch = counters
-        second: Any = TlsFactory(self.factory._connections, owner, Clock()).buildProtocol(None)
-        assert isinstance(second, TlsStream)
-        RequestTransport(Clock()).attach(second).lose()
-        self.assertEqual(
-            ({"client.max-connections": 1}, {}),
-            (counters.counts().limits, counters.counts().handshake_failures),
-        )
-        self.wire.lose()
-
-
 class Wired(SynchronousTestCase):
-    """With ``[admin]`` everybody is told; without, nobody."""
+    """With ``[admin]`` events are counted; without, they are not."""
 
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
+        self.files = ProxyFiles(self.mktemp())
         self.reactor = ParentReactor()
         for number in (signal.SIGHUP, signal.SIGUSR1):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
@@ -172,12 +122,15 @@ class Wired(SynchronousTestCase):
             {more}
             {admin}
         """
-        options = parse("--config", str(self.files.write("proxy.toml", text.encode())))
+        options = parse_options("--config", str(self.files.write("proxy.toml", text.encode())))
         assert options.configuration is not None
         return ProxyService(options.configuration, self.reactor)
 
     def test_one_process(self) -> None:
-        """What a process that serves is told is what its admin listener shows; it listens last, and ends last."""
+        """The counts of a process that serves are those of its admin listener.
+
+        It listens last, and ends last.
+        """
         service = self.service()
         service.startService()
         self.assertEqual([1, 9443], [port.number for port in self.reactor.ports])
@@ -202,7 +155,7 @@ class Wired(SynchronousTestCase):
         self.assertIn("server.pem", service.serving.snapshot().reload.error)
 
     def test_without(self) -> None:
-        """Without ``[admin]`` nothing is counted, and nobody listens."""
+        """Without ``[admin]`` nothing is counted, and there is no listener."""
         service = self.service(admin="")
         service.startService()
         running = service.serving

@@ -1,4 +1,4 @@
-"""Clients with certificates of authorities, revoked or not, and servers with several names: real sockets through our proxy."""
+"""Clients of authorities, revoked or not, and servers with several names: real sockets."""
 
 from __future__ import annotations
 
@@ -10,150 +10,36 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
-from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration import test_odd_certificates as hurting
+from tests.support.certificate_parts import certificate, costly_chain, handshake_cost
 from tests.support.certificates import Pair, pair
-from tests.support.raw_tls import HEADER, Reply, get, read_reply, until
-from tests.system.test_service import context_of
-from tests.unit.certificates.test_trust_store import make_crl, pem_of
+from tests.support.crls import crl_pem, make_crl
+from tests.support.pki import ROOT, VERSIONS, PkiTestCase, value_of
+from tests.support.raw_tls import HEADER, get, read_reply, until
+from tests.support.services import tls_context_of
 from x509proxy.certificates.pem_files import Identity
-from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
-from x509proxy.config.loader import load_configuration, load_settings
-from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import ClientAuth
-from x509proxy.testing import RecordingBackEnd, header_value
 from x509proxy.transport.tls_context import make_context
 
-VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
-ROOT = pair(subject="CN=root", ca=True)
 BETWEEN = pair(subject="CN=between", issuer=ROOT, ca=True)
 BELOW = pair("RSA 2048", "CN=below", issuer=BETWEEN, ca=True)
-
-
-def value_of(client: Pair | SelfSigned) -> bytes:
-    """The client's certificate as the back end is to see it."""
-    return header_value(SelfSigned(client.certificate, client.private_key))
-
-
-class PkiTestCase(TestCase):
-    """A service from a TOML file, between clients in threads and a recording back end."""
-
-    timeout = 60
-    MORE = 'trust = "ca"\nca = "ca.pem"\n'
-
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
-        self.server = make_self_signed(KeyKind.EC, "main", names=["main.example"], server=True)
-        self.write("header.txt", HEADER.encode())
-        self.write_server("server", self.server)
-        self.write_ca(ROOT)
-        self.back_end = RecordingBackEnd(reactor)
-        self.addCleanup(self.back_end.stop)
-
-    def write(self, name: str, content: bytes) -> None:
-        (self.folder / name).write_bytes(content)
-        (self.folder / name).chmod(0o600)
-
-    def write_server(self, name: str, made: SelfSigned) -> None:
-        self.write(f"{name}.pem", made.certificate_pem)
-        self.write(f"{name}.key", made.key_pem)
-
-    def write_ca(self, *authorities: Pair) -> None:
-        self.write(
-            "ca.pem", b"".join(one.certificate.public_bytes(Encoding.PEM) for one in authorities)
-        )
-
-    def start(self, more: str = "", listen: str = '"tcp:0:interface=127.0.0.1"') -> ProxyService:
-        """Start the service; it is stopped after the test."""
-        text = f"""
-            listen = {listen}
-            certificate = "server.pem"
-            private-key = "server.key"
-            header-file = "header.txt"
-            backend = "http://127.0.0.1:{self.back_end.port}"
-            client.drain-timeout = 0.2
-        """
-        self.write("proxy.toml", f"{text}\n{more or self.MORE}".encode())
-        self.service = ProxyService(
-            load_configuration(load_settings(str(self.folder / "proxy.toml"))), reactor
-        )
-        self.service.startService()
-        self.addCleanup(self.service.stopService)
-        return self.service
-
-    def connect(
-        self,
-        client: Pair | None,
-        chain: Sequence[Pair] = (),
-        name: str | None = None,
-        version: str = "TLSv1.3",
-        place: int = 0,
-    ) -> ssl.SSLSocket:
-        """A connection that trusts anybody, to look at whom it has got itself."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        context.minimum_version = context.maximum_version = VERSIONS[version]
-        context.set_alpn_protocols(["http/1.1"])
-        if client is not None:
-            path = self.folder / "client.pem"
-            path.write_bytes(
-                client.pem + b"".join(one.certificate.public_bytes(Encoding.PEM) for one in chain)
-            )
-            context.load_cert_chain(path)
-        port: Any = self.service.addresses[place]
-        return context.wrap_socket(
-            socket.create_connection(("127.0.0.1", port.port), 10), server_hostname=name
-        )
-
-    async def ask(
-        self, client: Pair | None, chain: Sequence[Pair] = (), **more: Any
-    ) -> tuple[Reply, bytes | None]:
-        """The answer on a new connection, and the certificate of whoever gave it."""
-
-        def run() -> tuple[Reply, bytes | None]:
-            with self.connect(client, chain, **more) as connection:
-                self.assertEqual("http/1.1", connection.selected_alpn_protocol())
-                connection.sendall(get())
-                return read_reply(connection), connection.getpeercert(binary_form=True)
-
-        answer: tuple[Reply, bytes | None] = await deferToThread(run)
-        return answer
-
-    async def passes(self, client: Pair, chain: Sequence[Pair] = (), **more: Any) -> None:
-        """The back end sees this very certificate, once."""
-        before = len(self.back_end.requests)
-        reply, _ = await self.ask(client, chain, **more)
-        self.assertEqual((200, before + 1), (reply.status, len(self.back_end.requests)), reply.body)
-        self.assertEqual([value_of(client)], self.back_end.requests[-1].values(HEADER))
-
-    async def refused(
-        self, words: str, client: Pair, chain: Sequence[Pair] = (), **more: Any
-    ) -> None:
-        """The client is told why, and the back end hears nothing."""
-        before = len(self.back_end.requests)
-        reply, _ = await self.ask(client, chain, **more)
-        self.assertEqual((401, before), (reply.status, len(self.back_end.requests)))
-        self.assertIn(words, reply.body.decode())
 
 
 class Authorities(PkiTestCase):
     NO_AUTHORITY = "must be issued by a certificate authority that this server trusts"
 
     async def test_chain(self) -> None:
-        """A chain that the client sends is followed within ``ca-depth``, and one that is longer is not."""
+        """A client's chain is followed within ``ca-depth``, and a longer one is not."""
         self.start(f"{self.MORE}ca-depth = 1")
         for version in VERSIONS:
             await self.passes(pair(issuer=ROOT), version=version)
@@ -170,8 +56,8 @@ class Authorities(PkiTestCase):
         await self.passes(pair(issuer=BELOW), [BELOW, BETWEEN])
 
     async def test_either(self) -> None:
-        """``either`` passes on self-signed certificates too, lists or none, and with the verdict for whoever wants it."""
-        self.write("crl.pem", pem_of(make_crl(ROOT)))
+        """``either`` passes on self-signed certificates too, with the verdict, lists or none."""
+        self.write("crl.pem", crl_pem(make_crl(ROOT)))
         verdict = '[[headers]]\nname = "X-Verdict"\nformat = "verdict"'
         self.start(f'trust = "either"\nca = "ca.pem"\ncrl = "crl.pem"\n{verdict}')
         for client, word in (
@@ -203,7 +89,7 @@ class ListsTestCase(PkiTestCase):
         between: Sequence[Pair] = (),
         days: tuple[float, float] = (-1, 7),
     ) -> None:
-        self.write("root.crl", pem_of(make_crl(ROOT, *root)))
+        self.write("root.crl", crl_pem(make_crl(ROOT, *root)))
         self.write("between.crl", make_crl(BETWEEN, *between, days=days).public_bytes(Encoding.DER))
 
 
@@ -223,7 +109,10 @@ class Lists(ListsTestCase):
                     await self.passes(stays, chain, version=version)
 
     async def test_revoked_intermediate(self) -> None:
-        """What a revoked intermediate has issued is refused, in every mode; what the root has issued itself is not."""
+        """Certificates that a revoked intermediate has issued are rejected, in every mode.
+
+        What the root has issued itself is not.
+        """
         self.write_lists(root=[BETWEEN])
         for trust in ("ca", "either", "any"):
             self.start(self.MORE.replace('"ca"', f'"{trust}"', 1))
@@ -231,7 +120,7 @@ class Lists(ListsTestCase):
             await self.passes(pair(issuer=ROOT))
 
     async def test_expired_list(self) -> None:
-        """With an expired list its authority's clients are refused, and there is a warning at the start; others are served."""
+        """With an expired list its clients are rejected, with a warning; others are served."""
         self.write_lists(days=(-3, -1))
         [warning] = self.start().reloading.configuration.warnings
         self.assertIn("crl: the list of 'CN=between' expired at ", warning)
@@ -243,24 +132,24 @@ class Reload(ListsTestCase):
     CLIENT = pair(subject="CN=leaves soon", issuer=ROOT)
 
     def reload(self) -> list[str]:
-        """The log's lines of a reload."""
+        """Return the log's lines of a reload."""
         with capturedLogs() as events:
             self.service.reload()
         return [event["log_format"].format(**event) for event in events]
 
     async def test_hangup(self) -> None:
-        """A client that is revoked while the daemon runs is refused from the next connection after SIGHUP."""
+        """A client that is revoked meanwhile is rejected from the next connection after SIGHUP."""
         self.start()
         await self.passes(self.CLIENT)
         self.write_lists(root=[self.CLIENT])
         await self.passes(self.CLIENT)
-        before = context_of(self.service)
+        before = tls_context_of(self.service)
         os.kill(os.getpid(), signal.SIGHUP)
-        await until(lambda: context_of(self.service) is not before)
+        await until(lambda: tls_context_of(self.service) is not before)
         await self.refused(self.REVOKED, self.CLIENT)
 
     async def test_open_connection(self) -> None:
-        """A connection that is open stays as it is: whoever is on it has been judged by the lists of then."""
+        """An open connection stays as it is: its client has been judged by the earlier lists."""
         self.start()
         connection = await deferToThread(self.connect, self.CLIENT)
         self.addCleanup(connection.close)
@@ -290,8 +179,8 @@ class Reload(ListsTestCase):
         stranger = make_crl(pair(subject="CN=stranger", ca=True))
         for name, content in (
             ("root.crl", b"broken"),
-            ("root.crl", pem_of(stranger)),
-            ("root.crl", pem_of(make_crl(ROOT, signer=BETWEEN))),
+            ("root.crl", crl_pem(stranger)),
+            ("root.crl", crl_pem(make_crl(ROOT, signer=BETWEEN))),
             ("between.crl", b""),
             ("ca.pem", b"broken"),
             ("second.pem", self.server.certificate_pem),
@@ -326,7 +215,7 @@ class Reload(ListsTestCase):
         self.assertEqual(second.certificate.public_bytes(Encoding.DER), shown)
 
     async def test_warnings(self) -> None:
-        """What there is to warn of after a reload stands in the log."""
+        """The warnings after a reload are in the log."""
         self.start()
         self.write_lists(days=(-3, -1))
         warning, done = self.reload()
@@ -338,7 +227,10 @@ class ServerNames(PkiTestCase):
     SECOND = '[[certificates]]\ncertificate = "second.pem"\nprivate-key = "second.key"\n'
 
     def start_two(self, kind: KeyKind) -> tuple[x509.Certificate, x509.Certificate]:
-        """Start with two certificates, the second of this kind of key; the first is of the other."""
+        """Start with two certificates, the second of this kind of key.
+
+        The first is of the other.
+        """
         self.server = make_self_signed(
             {KeyKind.EC: KeyKind.RSA}.get(kind, KeyKind.EC),
             "m",
@@ -354,7 +246,7 @@ class ServerNames(PkiTestCase):
         return self.server.certificate, second.certificate
 
     async def test_table(self) -> None:
-        """In every version, with every kind of key: the name's own certificate, and the client's in the header."""
+        """In each version, with each kind of key: the name's certificate, and the client's."""
         for kind in (KeyKind.EC, KeyKind.RSA):
             main, second = self.start_two(kind)
             for version in VERSIONS:
@@ -429,7 +321,7 @@ class ServerNames(PkiTestCase):
 
 
 def long_list(issuer: Pair, entries: int) -> x509.CertificateRevocationList:
-    """A list with so many entries of usual length, 38 bytes."""
+    """Make a list with so many entries of usual length, 38 bytes."""
     now = datetime.now(UTC)
     builder = x509.CertificateRevocationListBuilder(
         issuer.certificate.subject, now, now + timedelta(7)
@@ -447,15 +339,16 @@ def server_context(trusted: TrustStore) -> SSL.Context:
 
 
 def list_cost(entries: int) -> tuple[int, float, float, int]:
-    """Of a list: its bytes of DER, seconds of a handshake without and with it, bytes of memory that a context takes for it."""
-    crl, issued = long_list(ROOT, entries), hurting.certificate("CN=issued", "CN=root")
+    """Return the costs of a list: its size, seconds without and with it, and its memory.
+
+    The size is in bytes of DER; the seconds are those of a handshake; the memory is the resident
+    memory of a context.
+    """
+    crl, issued = long_list(ROOT, entries), certificate("CN=issued", "CN=root")
     bare, begun = server_context(TrustStore((ROOT.certificate,))), memory()
     context = server_context(TrustStore((ROOT.certificate,), (crl,)))
     taken = memory() - begun
-    costs = []
-    for each in (bare, context):
-        with patch.object(hurting, "server_context", lambda each=each, **_: each):
-            costs.append(hurting.handshake_cost((issued,), 10))
+    costs = [handshake_cost((issued,), 10, each) for each in (bare, context)]
     return len(crl.public_bytes(Encoding.DER)), costs[0], costs[1], taken
 
 
@@ -466,20 +359,20 @@ def memory() -> int:
 
 class Cost(SynchronousTestCase):
     def test_long_list(self) -> None:
-        """A list of ten thousand, whose name anybody can give as his issuer's, does not make a handshake dear."""
+        """A list of ten thousand, whose issuer any client can name, makes no handshake slow."""
         _, bare, cost, _ = list_cost(10000)
         self.assertLess(cost / bare, 8.0, f"{cost * 1000:.2f} ms, without it {bare * 1000:.2f} ms")
 
-    # Measured: 47 to 49 times what an ordinary one costs with a depth of 4, with or without lists; 102 with 10.
+    # Measured: 47 to 49 times what an ordinary one costs with a depth of 4, with or without lists;
+    # 102 with 10.
     def test_chain(self) -> None:
-        """With lists of every name that a hostile chain gives itself, its cost stays bounded by ``ca-depth``."""
-        ordinary = hurting.handshake_cost((hurting.certificate("CN=a", "CN=a"),), 10)
+        """With lists of every name of a hostile chain, its cost is bounded by ``ca-depth``."""
+        ordinary = handshake_cost((certificate("CN=a", "CN=a"),), 10)
         named = [pair(subject=f"CN={number}", ca=True) for number in range(12)]
         authorities, crls = tuple(one.certificate for one in named), tuple(map(make_crl, named))
         for depth, most in ((4, 120.0), (10, 240.0)):
             context = server_context(TrustStore(authorities, crls, depth))
-            self.patch(hurting, "server_context", lambda context=context, **_: context)
-            dear = hurting.handshake_cost(hurting.dear_chain())
+            dear = handshake_cost(costly_chain(), server_context=context)
             self.assertLess(
                 dear / ordinary,
                 most,

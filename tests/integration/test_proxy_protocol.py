@@ -1,8 +1,10 @@
-"""Promises of :mod:`x509proxy.downstream.proxy_protocol_listener`: nothing before the header counts, and everything behind it is the real client's."""
+"""Promises of listeners behind the PROXY protocol, by a service, over real sockets.
+
+Nothing before the header counts, and everything behind it is the real client's.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import time
@@ -10,474 +12,24 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from OpenSSL import SSL
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
-from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_pki import PkiTestCase, value_of
 from tests.support.certificates import pair
-from tests.support.memory import GET, Desk, RequestTransport, reply
+from tests.support.memory import GET
+from tests.support.pki import PkiTestCase, value_of
+from tests.support.proxied import hello
+from tests.support.proxy_headers import LINE, SIX, binary, header, line
 from tests.support.raw_tls import HEADER, Reply, get, read_reply, read_to_end, until
-from tests.unit.certificates.test_pem_files import NAME
-from tests.unit.transport.test_proxy_protocol import FOUR, LINE, SIX, binary, header, line
-from x509proxy.certificates.pem_files import Identity
-from x509proxy.certificates.self_signed import KeyKind, make_self_signed
-from x509proxy.config.endpoint_strings import private_socket
 from x509proxy.config.loader import load_configuration, load_settings
-from x509proxy.downstream.factory import ProxyFactory, TlsFactory
-from x509proxy.downstream.proxy_protocol_listener import ProxiedFactory, stream_factory, use_place
-from x509proxy.monitoring.counters import Counters
 from x509proxy.settings import (
-    ClientAuth,
-    ClientSettings,
     ListenerSettings,
-    ProxyProtocol,
-    ProxySettings,
     SettingsError,
 )
-from x509proxy.transport.deadlines import Deadlines
-from x509proxy.transport.direct_writer import DirectWriter
 from x509proxy.transport.proxy_protocol import End, ProxyAddresses
-from x509proxy.transport.tls_context import ServerConnections, make_context
-
-SERVER = make_self_signed(KeyKind.EC, "localhost", server=True)
-BALANCER = IPv4Address("TCP", "127.0.0.1", 50000)
-ELSEWHERE = IPv4Address("TCP", "127.0.0.1", 50001)
-LOCAL = binary(b"", 0x00, 0x20)
-
-
-def hello() -> bytes:
-    """A client's first flight."""
-    client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
-    client.set_connect_state()
-    with contextlib.suppress(SSL.WantReadError):
-        client.do_handshake()
-    return client.bio_read(1 << 16)
-
-
-class ProxiedTestCase(SynchronousTestCase):
-    SETTINGS = ClientSettings()
-    PLACE = ListenerSettings(endpoint="haproxy:tcp:8443")
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.desk = Desk()
-        self.desk.then = reply
-        self.owner = ProxyFactory(self.desk, Deadlines(self.clock), self.SETTINGS)
-        context = make_context(
-            Identity(SERVER.certificate, SERVER.private_key), ClientAuth.OPTIONAL
-        )
-        self.counters = Counters()
-        connections = ServerConnections(context, watch=self.counters)
-        factory = stream_factory(connections, self.owner, self.PLACE)
-        assert isinstance(factory, ProxiedFactory)
-        self.factory = factory
-
-    def wire(self, *pieces: bytes, peer: object = BALANCER) -> RequestTransport:
-        """A new connection."""
-        wire = RequestTransport(self.clock, peer).attach(self.factory.buildProtocol(None))
-        wire.deliver(*pieces)
-        return wire
-
-    def talk(self, wire: RequestTransport, first: bytes, *, cut: bool = False) -> bytes:
-        """What an OpenSSL client hears that says ``first``, in one piece with its hello or byte by byte, and asks."""
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        client = SSL.Connection(context, None)
-        client.set_connect_state()
-        heard, asked = b"", False
-        for _ in range(6):
-            if data := wire.sent():
-                client.bio_write(data)
-            try:
-                client.do_handshake()
-                if not asked:
-                    asked = True
-                    client.send(GET)
-                heard += client.recv(1 << 16)
-            except SSL.WantReadError:
-                pass
-            try:
-                data, first = first + client.bio_read(1 << 16), b""
-            except SSL.WantReadError:
-                continue
-            wire.deliver(*([bytes([octet]) for octet in data] if cut else [data]))
-        return heard
-
-    def served(self) -> tuple[str, int]:
-        """Address and port that the last request came from and to."""
-        hop = self.desk.requests[-1].client.hop
-        return hop.peer, hop.port
-
-    def assert_cut(self, wire: RequestTransport) -> None:
-        """It was ended, and heard nothing."""
-        self.assertEqual((True, b""), (wire.aborted, wire.sent()))
-
-
-class Served(ProxiedTestCase):
-    def test_ends(self) -> None:
-        """The request comes from the header's source, and to its destination's port, whichever version says so."""
-        for ends in (FOUR, SIX):
-            for first in (line(ends), header(ends)):
-                self.assertIn(b"HTTP/1.1 200 OK", self.talk(self.wire(), first))
-                self.assertEqual((ends.source.host, ends.destination.port), self.served())
-
-    def test_byte_by_byte(self) -> None:
-        """However header, handshake and request are cut, the same comes of them."""
-        for first in (line(SIX), header(SIX)):
-            self.assertIn(b"HTTP/1.1 200 OK", self.talk(self.wire(), first, cut=True))
-            self.assertEqual((SIX.source.host, 65535), self.served())
-
-    def test_addresses(self) -> None:
-        """The stream's ends are addresses of Twisted's, with the ports that the header names."""
-        for ends, kind in ((FOUR, IPv4Address), (SIX, IPv6Address)):
-            self.wire(line(ends))
-            (stream,) = self.factory.protocols
-            expected = [kind("TCP", end.host, end.port) for end in (ends.source, ends.destination)]
-            self.assertEqual(expected, [stream.getPeer(), stream.getHost()])
-            self.factory.protocols.clear()
-
-    def test_unnamed(self) -> None:
-        """Where nobody is named, it is the connection's own ends that count."""
-        for first in (LOCAL, b"PROXY UNKNOWN\r\n", binary(b"", 0x00)):
-            self.assertIn(b"HTTP/1.1 200 OK", self.talk(self.wire(), first))
-            self.assertEqual(("127.0.0.1", 8443), self.served())
-
-    def test_tickets(self) -> None:
-        """Behind a balancer the handshake's end is followed by one write at once, and the response is the next."""
-        self.patch(DirectWriter, "acknowledge", lambda _: True)
-        for first in (LINE, LOCAL):
-            wire = self.wire(first)
-            writes: list[bytes] = []
-            self.patch(wire, "write", writes.append)
-            client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
-            client.set_connect_state()
-            with contextlib.suppress(SSL.WantReadError):
-                client.do_handshake()
-            wire.deliver(client.bio_read(1 << 16))
-            client.bio_write(writes.pop())
-            client.do_handshake()
-            wire.deliver(client.bio_read(1 << 16))
-            self.assertEqual(1, len(writes))
-            client.send(GET)
-            wire.deliver(client.bio_read(1 << 16))
-            self.assertEqual(2, len(writes))
-
-    def test_unix(self) -> None:
-        """At a unix socket anybody whom its mode admits is a balancer."""
-        self.talk(self.wire(peer=UNIXAddress(None)), LINE)
-        self.assertEqual((FOUR.source.host, 443), self.served())
-        self.talk(self.wire(peer=UNIXAddress(None)), LOCAL)
-        self.assertEqual("unknown", self.served()[0])
-
-    def test_end(self) -> None:
-        """A connection that ends is forgotten by everybody."""
-        wire = self.wire()
-        self.talk(wire, LINE)
-        self.assertEqual((1, 1), (len(self.factory.protocols), self.owner.connections))
-        wire.lose()
-        self.assertEqual((0, 0), (len(self.factory.protocols), self.owner.connections))
-
-    def test_speaks_second(self) -> None:
-        """Not a byte is said before the client's hello, be the header complete or not."""
-        for pieces in ((), (LINE[:-1],), (LINE,)):
-            self.assertEqual(b"", self.wire(*pieces).sent())
-
-
-class NotServed(ProxiedTestCase):
-    def test_without_header(self) -> None:
-        """A handshake, a request or anything else without a header is cut at its first byte."""
-        for first in (hello(), GET, b"\x00", b"PROXX"):
-            self.assert_cut(self.wire(first))
-        self.assertEqual(([], 0), (self.desk.requests, len(self.factory.protocols)))
-
-    def test_deaf(self) -> None:
-        """After a refusal it hears nothing any more: no second header makes up for the first."""
-        wire = self.wire(b"PROXY TCP4 x")
-        wire.deliver(b"\r\n")
-        self.assertTrue(wire.aborted)
-        wire.protocol.dataReceived(LINE + hello())
-        self.assertEqual((b"", 0), (wire.sent(), len(self.factory.protocols)))
-        self.assertEqual({"proxy_header": 1}, self.counters.counts().handshake_failures)
-
-    def test_odd_headers(self) -> None:
-        """So is what is no header, or too long for one."""
-        for first in (
-            binary(bytes(12), 0x99),
-            binary(b"", length=2049),
-            b"PROXY UNKNOWN ".ljust(107),
-            line(SIX)[:-2] + b"\n\r\n",
-        ):
-            self.assert_cut(self.wire(first))
-
-    def test_two_headers(self) -> None:
-        """What follows the header is TLS, and a second header is none."""
-        wire = self.wire(LINE + LINE)
-        self.assertEqual(0, len(self.desk.requests))
-        self.assertTrue(wire.disconnecting)
-
-    def test_not_trusted(self) -> None:
-        """Whoever is no balancer is cut before he has said anything, and his header is not heard."""
-        for peer in (IPv4Address("TCP", "192.0.2.66", 1), IPv6Address("TCP", "2001:db8::66", 1)):
-            self.assert_cut(self.wire(peer=peer))
-            wire = RequestTransport(self.clock, peer).attach(self.factory.buildProtocol(None))
-            wire.protocol.dataReceived(LINE + hello())
-            self.assert_cut(wire)
-        self.assertEqual(0, len(self.factory.protocols))
-
-    def test_word(self) -> None:
-        """The log says who was cut and why, and during a flood one word a minute, with their number."""
-        with capturedLogs() as events:
-            self.wire(b"PROXY secret\r\n")
-            for _ in range(99):
-                self.wire(b"G")
-            self.clock.advance(60)
-            self.wire(peer=IPv4Address("TCP", "192.0.2.66", 1))
-            self.clock.advance(60)
-            self.wire(b"G", peer=UNIXAddress(None))
-        reason = "its address is not among those that are trusted"
-        self.assertEqual(
-            [
-                (1, "127.0.0.1", "an unknown format of the line"), (100, "192.0.2.66", reason), (1, "a unix socket", "no PROXY header"),
-            ],
-            [(event["count"], event["peer"], event["reason"]) for event in events],
-        )  # fmt: skip
-        self.assertEqual({"proxy_header": 102}, self.counters.counts().handshake_failures)
-
-    def test_probe(self) -> None:
-        """A port that is only looked at is not worth a word."""
-        with capturedLogs() as events:
-            self.wire().lose()
-        self.assertEqual(([], 0), (list(events), self.owner.connections))
-
-
-class Limits(ProxiedTestCase):
-    SETTINGS = ClientSettings(
-        handshake_timeout=5, max_connections=3, max_connections_per_address=2, drain_timeout=9
-    )
-
-    def test_silence(self) -> None:
-        """Who sends no header, or never the rest of it, is cut when a handshake would be."""
-        wires = [self.wire(), self.wire(LINE[:-1]), self.wire(header(SIX)[:20])]
-        with capturedLogs() as events:
-            self.pass_time(4.5)
-            self.assertEqual([False] * 3, [wire.aborted for wire in wires])
-            wires[1].deliver(b"\r")
-            self.pass_time(1)
-            for wire in wires:
-                self.assert_cut(wire)
-            self.pass_time(20)
-        self.assertEqual(["no whole PROXY header in time"], [event["reason"] for event in events])
-        self.assertEqual({"proxy_header": 3}, self.counters.counts().handshake_failures)
-
-    def test_together(self) -> None:
-        """Header and handshake have one deadline, not one after the other."""
-        wires = [self.wire(), self.wire()]
-        self.pass_time(4)
-        for wire, first in zip(wires, (LINE, LOCAL), strict=True):
-            wire.deliver(first + hello()[:-1])
-        self.pass_time(0.5)
-        self.assertEqual([False] * 2, [wire.aborted for wire in wires])
-        self.pass_time(1)
-        self.assertEqual([True] * 2, [wire.aborted for wire in wires])
-
-    def test_then_its_own(self) -> None:
-        """After the handshake the deadlines are those of any connection."""
-        wire = self.wire()
-        self.pass_time(4)
-        self.talk(wire, LINE)
-        self.pass_time(20)
-        self.assertEqual((False, False), (wire.aborted, wire.disconnecting))
-
-    def pass_time(self, seconds: float) -> None:
-        self.clock.pump([0.25] * int(seconds * 4))
-
-    def test_connections(self) -> None:
-        """Whoever has not said yet for whom it is counts as a connection, and makes room when it goes."""
-        wires = [self.wire() for _ in range(3)]
-        self.assert_cut(self.wire())
-        self.assertEqual(3, self.owner.connections)
-        wires[0].lose()
-        wires.append(self.wire())
-        self.assertFalse(wires[-1].aborted)
-        self.assert_cut(self.wire())
-
-    def test_one_place(self) -> None:
-        """It has one place before its header and after it, also when the house is full."""
-        wires = [self.wire() for _ in range(3)]
-        for place, wire in enumerate(wires):
-            wire.deliver(line(ProxyAddresses(End(f"192.0.2.{place}", 1), FOUR.destination)))
-        self.assertEqual(
-            ([False] * 3, 3), ([wire.aborted for wire in wires], self.owner.connections)
-        )
-
-    def test_addresses(self) -> None:
-        """The limits for an address are for the client's, not for the balancer's, which all have in common."""
-        first = [self.wire(LINE) for _ in range(3)]
-        self.assertEqual([False, False, True], [wire.aborted for wire in first])
-        first[2].lose()
-        other = self.wire(line(SIX))
-        self.assertFalse(other.aborted)
-        other.lose()
-        first[0].lose()
-        self.assertFalse(self.wire(LINE).aborted)
-
-    def test_refused_client(self) -> None:
-        """A client that may have no more connections is not listened to, though its hello comes with the header."""
-        for _ in range(2):
-            self.wire(LINE)
-        self.assert_cut(self.wire(LINE + hello()))
-
-    def test_header_on_its_way(self) -> None:
-        """At the end, a client that its balancer has given to this node, and can give to no other, is answered; nobody new is."""
-        waiting = self.wire()
-        drained = self.owner.drain()
-        self.assertFalse(waiting.aborted)
-        self.assertNoResult(drained)
-        with contextlib.suppress(SSL.ZeroReturnError):
-            self.talk(waiting, LINE)
-        self.assertEqual(FOUR.source.host, self.served()[0])
-        self.assert_cut(self.wire())
-
-    def test_not_over_meanwhile(self) -> None:
-        """The end is not there between the header and the handshake of the last connection."""
-        waiting = self.wire()
-        drained = self.owner.drain()
-        waiting.deliver(LINE)
-        self.assertNoResult(drained)
-        waiting.lose()
-        self.successResultOf(drained)
-
-    def test_no_header(self) -> None:
-        """Who says nothing has two seconds, not the whole time of a handshake."""
-        waiting = self.wire()
-        drained = self.owner.drain()
-        self.clock.advance(2)
-        self.assertTrue(waiting.aborted)
-        waiting.lose()
-        self.successResultOf(drained)
-
-
-class Chained(ProxiedTestCase):
-    PLACE = ListenerSettings(
-        endpoint="tcp:1",
-        proxy_protocol=ProxyProtocol.REQUIRED,
-        proxy_hops=2,
-        trusted_proxies=("127.0.0.1", "10.0.0.0/8"),
-    )
-
-    def test_two(self) -> None:
-        """With two balancers in a row the client is who the farther one names."""
-        near = line(ProxyAddresses(End("10.0.0.9", 5), End("10.0.0.1", 6)))
-        self.talk(self.wire(), near + header(SIX), cut=True)
-        self.assertEqual((SIX.source.host, 65535), self.served())
-
-    def test_past_one(self) -> None:
-        """Who has reached the near one past the farther one is cut, whatever header he brings."""
-        self.assert_cut(
-            self.wire(line(ProxyAddresses(End("203.0.113.9", 5), End("10.0.0.1", 6))) + LINE)
-        )
-
-
-class Places(SynchronousTestCase):
-    """What the configuration says of it."""
-
-    def test_either_way(self) -> None:
-        """``haproxy:`` before the endpoint says the same as the key, and never reaches Twisted."""
-        for place, proxied in (
-            (ListenerSettings(endpoint="haproxy:tcp:1"), True),
-            (
-                ListenerSettings(endpoint="haproxy:tcp:1", proxy_protocol=ProxyProtocol.REQUIRED),
-                True,
-            ),
-            (ListenerSettings(endpoint="tcp:1", proxy_protocol=ProxyProtocol.REQUIRED), True),
-            (ListenerSettings(endpoint="tcp:1", proxy_protocol=ProxyProtocol.NONE), False),
-            (ListenerSettings(endpoint="tcp:1"), False),
-        ):
-            self.assertEqual((proxied, "tcp:1"), (place.is_proxied, place.description))
-        settings = ProxySettings(
-            listen=("tcp:1", "haproxy:tcp:2"), listeners=(ListenerSettings(endpoint="tcp:3"),)
-        )
-        self.assertEqual(
-            ["tcp:1", "tcp:2", "tcp:3"], [place.description for place in settings.all_listeners]
-        )
-        self.assertEqual(
-            [False, True, False], [place.is_proxied for place in settings.all_listeners]
-        )
-
-    def test_nothing_without_it(self) -> None:
-        """A place without it has the factory that it had before."""
-        connections, owner = ServerConnections(None), ProxyFactory(Desk(), Deadlines(Clock()))  # type: ignore[arg-type]
-        factory = stream_factory(connections, owner, ListenerSettings(endpoint="tcp:1"))
-        use_place(factory, ListenerSettings(endpoint="tcp:1"))
-        self.assertIs(TlsFactory, type(factory))
-
-    def expect(self, sentence: str, **keys: Any) -> None:
-        error = self.assertRaises(
-            SettingsError, lambda: ListenerSettings(**{"endpoint": "tcp:1", **keys})
-        )
-        self.assertEqual(sentence, str(error))
-
-    def test_contradictions(self) -> None:
-        """What contradicts itself, or decides nothing, is an error."""
-        required = ProxyProtocol.REQUIRED
-        sentence = (
-            "proxy-protocol: found none, expected required, since the endpoint begins with haproxy:"
-        )
-        self.expect(sentence, endpoint="haproxy:tcp:1", proxy_protocol=ProxyProtocol.NONE)
-        sentence = (
-            "endpoint: found haproxy: twice, "
-            "expected it once; proxy-hops is the number of PROXY headers"
-        )
-        self.expect(sentence, endpoint="haproxy:haproxy:tcp:1")
-        sentence = 'proxy-protocol: found none, expected "required" where trusted-proxies or proxy-hops is given'
-        self.expect(sentence, trusted_proxies=("10.0.0.0/8",))
-        self.expect(sentence, proxy_hops=2)
-        self.expect("proxy-hops: found 5, expected 1 to 4", proxy_protocol=required, proxy_hops=5)
-        self.expect(
-            "proxy-hops: found 0, expected a number above zero",
-            proxy_protocol=required,
-            proxy_hops=0,
-        )
-        self.expect(
-            "trusted-proxies: found none, expected at least one network such as 10.0.0.0/8",
-            proxy_protocol=required,
-            trusted_proxies=(),
-        )
-        expected = "an address, or a network such as 10.0.0.0/8 with no bit set after its prefix"
-        for odd in ("10.0.0.1/8", "localhost", "10.0.0.0/33", "", "::1/129", "10.0.0"):
-            self.expect(
-                f"trusted-proxies: found {odd!r}, expected {expected}",
-                proxy_protocol=required,
-                trusted_proxies=(odd,),
-            )
-        # The secret header's name, for one.
-        self.expect(
-            f"trusted-proxies: found '…', expected {expected}",
-            proxy_protocol=required,
-            trusted_proxies=(NAME,),
-        )
-
-    def test_mode(self) -> None:
-        """A unix socket is its owner's alone unless it has a mode: whoever could write to it could name any client's address."""
-        for endpoint, description in (
-            ("haproxy:unix:/a", "unix:/a:mode=600"), ("unix:/a", "unix:/a:mode=600"), ("unix:/a:mode=666", "unix:/a:mode=666"),
-            ("unix:/a:660", "unix:/a:660"), ("unix:address=/a:backlog=5", "unix:address=/a:backlog=5:mode=600"),
-            ("unix:backlog=5:/a", "unix:backlog=5:/a:mode=600"), (r"unix:/a\=b", r"unix:/a\=b:mode=600"),
-            (r"unix:/a\=b:660", r"unix:/a\=b:660"), ("tcp:1", "tcp:1"), ("", ""),
-        ):  # fmt: skip
-            place = ListenerSettings(endpoint=endpoint)
-            self.assertEqual(description, private_socket(place.description))
-
-    def test_top_level(self) -> None:
-        """An endpoint of ``listen`` is looked at as soon."""
-        self.assertRaises(SettingsError, ProxySettings, listen=("haproxy:haproxy:tcp:1",))
 
 
 class Toml(PkiTestCase):
-    """The sentences for whoever writes the file."""
+    """The error sentences of the file."""
 
     MORE = "\n"
 
@@ -524,7 +76,7 @@ class Toml(PkiTestCase):
             )
 
     def test_everything(self) -> None:
-        """All keys of such a place."""
+        """All keys of a listener with the protocol."""
         self.write(
             "proxy.toml",
             b"""
@@ -547,7 +99,7 @@ class Toml(PkiTestCase):
 
 
 class ForReal(PkiTestCase):
-    """Sockets, a service made from a TOML file, a client with a certificate, and what the back end sees."""
+    """Sockets, a service made from TOML, a client with a certificate, and the back end."""
 
     MORE = 'access-log = "access.log"\nclient.handshake-timeout = 1.0\n'
     CLIENT = pair()
@@ -557,7 +109,7 @@ class ForReal(PkiTestCase):
         return super().start(more, listen)
 
     def plain(self, pieces: Iterable[bytes] = ()) -> socket.socket:
-        """A connection on which only these bytes have been sent, each in a packet of its own."""
+        """Open a connection on which only these bytes are sent, each in a packet."""
         port: Any = self.service.addresses[0]
         connection = socket.create_connection(("127.0.0.1", port.port), 10)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -567,7 +119,10 @@ class ForReal(PkiTestCase):
         return connection
 
     def heard(self, pieces: Iterable[bytes]) -> bytes:
-        """What is said to somebody who sends these; a cut may come so early that the connection is not even made."""
+        """Return the response to these bytes.
+
+        A cut may come so early that the connection is not even made.
+        """
         try:
             with self.plain(pieces) as connection:
                 return read_to_end(connection)
@@ -586,7 +141,7 @@ class ForReal(PkiTestCase):
             return read_reply(connection)
 
     async def test_split(self) -> None:
-        """Version 1 and 2, whole and byte by byte: certificate, addresses and log are the client's, not the balancer's."""
+        """Version 1 and 2, byte by byte too: certificate, addresses and log are the client's."""
         self.start()
         for first in (line(self.ENDS), header(self.ENDS)):
             for pieces in ([first], [bytes([octet]) for octet in first]):
@@ -603,7 +158,7 @@ class ForReal(PkiTestCase):
         )
 
     async def test_cut(self) -> None:
-        """No header, half of one, garbage, too much: each is cut, the back end hears nothing, and the next one is served."""
+        """No header, half of one, garbage, too much: each is cut, and the next is served."""
         self.start()
         for first in (
             b"",
@@ -622,14 +177,17 @@ class ForReal(PkiTestCase):
         self.assertEqual(200, (await deferToThread(self.ask_behind, [LINE])).status)
 
     async def test_not_trusted(self) -> None:
-        """With other networks in ``trusted-proxies`` nobody here is believed."""
+        """With other networks in ``trusted-proxies`` no peer here is trusted."""
         place = '[[listeners]]\nendpoint = "haproxy:tcp:0:interface=127.0.0.1"\ntrusted-proxies = ["192.0.2.0/24"]\n'
         self.start(place, listen="[]")
         self.assertEqual(b"", await deferToThread(self.heard, [LINE]))
         self.assertEqual(0, self.back_end.accepted)
 
     async def test_reload(self) -> None:
-        """Whom to believe can be changed by a reload; whether there is a header, and how many, cannot."""
+        """The trusted networks can be changed by a reload.
+
+        Whether there is a header, and how many, cannot.
+        """
         place = '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nproxy-protocol = "{}"\n{}\n'
         self.start(place.format("required", 'trusted-proxies = ["192.0.2.0/24"]'), listen="[]")
         path = self.folder / "proxy.toml"
@@ -648,7 +206,7 @@ class ForReal(PkiTestCase):
             self.assertEqual(200, (await deferToThread(self.ask_behind, [LINE])).status)
 
     async def test_beside(self) -> None:
-        """A listener without the protocol takes no header, and one with it serves nobody without."""
+        """A listener without the protocol takes no header; one with it needs a header."""
         place = (
             '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nproxy-protocol = "required"\n'
         )

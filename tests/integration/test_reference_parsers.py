@@ -1,4 +1,7 @@
-"""Whole client byte streams through a whole proxy; other people's parsers on what reaches the back end (threats 1A, 1B)."""
+"""Whole client byte streams through a whole proxy.
+
+Other people's parsers on what reaches the back end (threats 1A, 1B).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.play import FORGED_NAMES, GENUINE, GOOD, ClientPlay, cut, play_client
+from tests.support.exhaustive import examples
 from tests.support.memory import GET, HEADER, post
 from tests.support.reference_parsers import (
     SERVERS,
@@ -42,7 +46,7 @@ class StreamTestCase(SynchronousTestCase):
     def play(
         self, stream: bytes, mode: int, *, certificate: bool, request_buffer_bytes: int = 65536
     ) -> ClientPlay:
-        """Played, with nothing wrong, and with nothing that is only in a body or a value taken for a request."""
+        """Play a stream; check that nothing is wrong, and no body or value becomes a request."""
         play = play_client(
             cut(stream, mode),
             shows_certificate=certificate,
@@ -61,7 +65,7 @@ class StreamTestCase(SynchronousTestCase):
         ]
 
     def expect_refused(self, *streams: bytes, status: int = 400) -> None:
-        """The proxy answers ``status``, and not one byte reaches the back end, whatever comes later."""
+        """Check that the proxy responds ``status``, and that nothing reaches the back end."""
         for stream in streams:
             for play in self.everyhow(stream):
                 self.assertEqual(([status], []), (play.refused, play.received), stream)
@@ -73,7 +77,7 @@ class StreamTestCase(SynchronousTestCase):
                 self.assertEqual(([], count), (play.refused, len(play.targets)), stream)
 
     def expect_clean(self, *streams: bytes) -> None:
-        """Passed or refused, but nothing is wrong."""
+        """Check that a stream is forwarded or rejected, and nothing is wrong."""
         for stream in streams:
             self.everyhow(stream)
 
@@ -137,7 +141,7 @@ class Forgeries(StreamTestCase):
         )
 
     def test_other_line_ends(self) -> None:
-        """Whatever else somebody takes for the end of a line is an error in a value."""
+        """Bytes that some reader takes for the end of a line are an error in a value."""
         ends = (
             b"\x0b",
             b"\x0c",
@@ -169,7 +173,7 @@ class Forgeries(StreamTestCase):
         self.assertEqual([b"a=1", b"b=2"], seen.named(b"Cookie"))
 
     def test_single_fields(self) -> None:
-        """What must stand only once stands only once."""
+        """A field that must stand once does."""
         names = (b"Host", b"Content-Type", b"Authorization")
         self.expect_refused(*(request(name + b": a", name.upper() + b": b") for name in names))
 
@@ -245,9 +249,11 @@ class Framings(StreamTestCase):
     def test_odd_codings(self) -> None:
         """Any coding but ``chunked``, once, is an error."""
         codings = (
-            b"xchunked", b"\x0bchunked", b"chunked, identity", b"identity", b"gzip, chunked", b"chunked, chunked", b"chunked,",
+            b"xchunked", b"\x0bchunked", b"chunked, identity", b"identity", b"gzip, chunked",
+            b"chunked, chunked", b"chunked,",
             b"",
-            b"chunked;q=1", b'"chunked"', b"chunked\x0b", b"identity, chunked", b"chunked\r\n , x", b"\r\n chunked",
+            b"chunked;q=1", b'"chunked"', b"chunked\x0b", b"identity, chunked", b"chunked\r\n , x",
+            b"\r\n chunked",
         )  # fmt: skip
         for coding in codings:
             line = b"Transfer-Encoding: " + coding
@@ -292,9 +298,11 @@ class Framings(StreamTestCase):
     def test_odd_chunks(self) -> None:
         """A chunk that some would read in another way is an error."""
         odd = (
-            b"0x2\r\nab\r\n", b"2 \r\nab\r\n", b" 2\r\nab\r\n", b"+2\r\nab\r\n", b"-2\r\nab\r\n", b"2\nab\r\n", b"2\r\nab\n",
+            b"0x2\r\nab\r\n", b"2 \r\nab\r\n", b" 2\r\nab\r\n", b"+2\r\nab\r\n", b"-2\r\nab\r\n",
+            b"2\nab\r\n", b"2\r\nab\n",
             b"2\r\nab",
-            b"2;\nab\r\n", b"2;a\nb\r\nab\r\n", b"\r\n", b"g\r\n", b"2\r\nabc\r\n", b"10000000000000002\r\nab\r\n",
+            b"2;\nab\r\n", b"2;a\nb\r\nab\r\n", b"\r\n", b"g\r\n", b"2\r\nabc\r\n",
+            b"10000000000000002\r\nab\r\n",
             b"2\r\rab\r\n",
         )  # fmt: skip
         self.expect_refused(*(chunked(chunk + b"0\r\n\r\n" + SMUGGLED) for chunk in odd))
@@ -371,7 +379,7 @@ class Framings(StreamTestCase):
             self.assertEqual([b"", b"abc", b"de", b"", SMUGGLED], bodies)
 
     def test_pipelined_request_lines(self) -> None:
-        """A request line that is refused at a connection's beginning is refused behind another request as well."""
+        """A request line that is rejected first is rejected behind another request as well."""
         for line in (
             b"GET  / HTTP/1.1",
             b"GET /  HTTP/1.1",
@@ -384,7 +392,7 @@ class Framings(StreamTestCase):
             self.assertEqual(([400], [b"/"]), (play.refused, play.targets), line)
 
     def test_after_trailers(self) -> None:
-        """What trailers say of the connection has no meaning: the next request is answered, or the connection ends."""
+        """Trailers have no meaning for the connection: the next request is served, or it ends."""
         for trailer in (
             b"Connection: close",
             b"Connection: upgrade\r\nUpgrade: h2c",
@@ -394,7 +402,7 @@ class Framings(StreamTestCase):
             self.assertTrue(play.closed or len(play.targets) == 2, trailer)
 
     def test_absolute_form(self) -> None:
-        """An absolute target is taken if its authority is the ``Host``, and is forwarded in origin-form."""
+        """An absolute target is accepted if its authority is the ``Host``; origin-form is sent."""
         (play, *_) = self.everyhow(request(FORGED, line=b"GET http://as.example/a?b HTTP/1.1"))
         self.assertEqual([b"/a?b"], play.targets)
         lines = (
@@ -420,7 +428,7 @@ class Framings(StreamTestCase):
         self.expect_refused(*(request(host=host) for host in hosts))
 
     def test_methods(self) -> None:
-        """Tunnels and echoes are not served, nor methods that nobody knows."""
+        """Tunnels and echoes are not served, nor unknown methods."""
         self.expect_refused(
             *(request(line=line) for line in (b"TRACE / HTTP/1.1", b"CONNECT a:443 HTTP/1.1")),
             status=405,
@@ -466,7 +474,7 @@ _SEPARATORS = st.sampled_from([b"-", b"-", b"-", b"_", b".", b"~", b"!", b"--"])
 
 @st.composite
 def _spelled(draw: st.DrawFn, name: bytes) -> bytes:
-    """The name in some case, with some of its separators exchanged."""
+    """Return the name in some case, with some of its separators exchanged."""
     parts = [
         draw(st.sampled_from([part, part.lower(), part.upper(), part.title()]))
         for part in name.split(b"-")
@@ -512,10 +520,13 @@ _SPOOFS = st.one_of(
 )
 _HONEST = st.sampled_from(
     [
-        b"Accept: */*", b"Cookie: a=b", b"Cookie: c=d", b"User-Agent: x y", b"Authorization: Basic YTpi", b"TE: trailers",
+        b"Accept: */*", b"Cookie: a=b", b"Cookie: c=d", b"User-Agent: x y",
+        b"Authorization: Basic YTpi", b"TE: trailers",
         b"Connection: close",
-        b"Connection: keep-alive", b"Content-Type: application/x-www-form-urlencoded", b"Expect: 100-continue", b"Upgrade: h2c",
-        b"X-Forwarded-For: 1.2.3.4", b"Forwarded: for=x", b"X-Empty:", b"Host: b", b"Content-Length: 3",
+        b"Connection: keep-alive", b"Content-Type: application/x-www-form-urlencoded",
+        b"Expect: 100-continue", b"Upgrade: h2c",
+        b"X-Forwarded-For: 1.2.3.4", b"Forwarded: for=x", b"X-Empty:", b"Host: b",
+        b"Content-Length: 3",
         b"Transfer-Encoding: chunked",
         b"Transfer_Encoding: chunked", b"Content-Length : 0", b"Connection: Content-Length",
     ]
@@ -523,7 +534,8 @@ _HONEST = st.sampled_from(
 _FIELDS = st.lists(st.one_of(_SPOOFS, _HONEST), max_size=4)
 _LINES = st.sampled_from(
     [
-        b"GET / HTTP/1.1", b"GET /token?a=b HTTP/1.1", b"HEAD /h HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET / HTTP/1.0",
+        b"GET / HTTP/1.1", b"GET /token?a=b HTTP/1.1", b"HEAD /h HTTP/1.1", b"OPTIONS * HTTP/1.1",
+        b"GET / HTTP/1.0",
         b"GET //a HTTP/1.1",
         b"DELETE /d HTTP/1.1", b"GET http://as.example/x HTTP/1.1",
     ]
@@ -550,7 +562,7 @@ _BODIES = st.one_of(
 
 @st.composite
 def _chunks(draw: st.DrawFn, body: bytes) -> bytes:
-    """The body in chunks, with extensions, trailers and now and then a fault."""
+    """Return the body in chunks, with extensions, trailers and a fault at times."""
     framed = b""
     extension = st.sampled_from([b"", b"", b";a", b";" + FORGED.replace(b": ", b"="), b" ", b"\n"])
     for piece in pieces(body, draw(st.lists(st.integers(0, 200), max_size=3))):
@@ -594,12 +606,14 @@ CUTS: st.SearchStrategy[list[int]] = st.one_of(
 
 
 class WholeStreams(SynchronousTestCase):
-    """Whatever is sent, whoever reads."""
+    """Any stream, read by any server."""
 
     @given(STREAMS, CUTS, st.booleans(), st.sampled_from([1, 16, 65536]), st.booleans())
     @example(request(FORGED), [], True, 65536, True)
     @example(chunked(b"1\r\na\r\n0\r\n" + FORGED + b"\r\n\r\n") + GET, [60], False, 1, False)
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(
+        max_examples=examples(100, 300), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     def test_streams(
         self,
         stream: bytes,
@@ -608,7 +622,7 @@ class WholeStreams(SynchronousTestCase):
         request_buffer_bytes: int,
         pump_each: bool,
     ) -> None:
-        """All foreign servers see the same requests, each with the genuine header or none, and nothing of what was refused."""
+        """All other servers see the same requests, each with the genuine header or none."""
         play = play_client(
             list(pieces(stream, cuts)),
             shows_certificate=certificate,
@@ -666,7 +680,7 @@ class Eyes(SynchronousTestCase):
             )
 
     def test_smuggled(self) -> None:
-        """What one takes for a body and another for a request is seen."""
+        """A body that another parser takes for a request is seen."""
         self.expect_pointed(
             chunked(b"0\r\n\r\n" + SMUGGLED, b"Content-Length: %d" % (5 + len(SMUGGLED))), "refuses"
         )
@@ -687,7 +701,10 @@ class Eyes(SynchronousTestCase):
             self.assertRaises(HttpError, read, b"\x16\x03\x01 nonsense\r\n\r\n")
 
     def test_answers(self) -> None:
-        """One answer is one answer to all; bytes behind it, and an answer that nobody asked for, are seen."""
+        """One answer is one answer to all.
+
+        Bytes behind it, and a response without a request, are seen.
+        """
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         seen, wrong = read_answers(answer, [b"GET"])
         self.assertEqual(([(200, b"ok")], []), ([(one.status, one.body) for one in seen], wrong))

@@ -1,4 +1,4 @@
-"""Promises to clients on slow lines, over real sockets: they receive their responses whole, and the record is true."""
+"""Promises to clients on slow lines: their responses are complete, and so is the record."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SlowClients(ProxyTestCase):
         self.patch(channel, "_LINGER", 0.5)
 
     def connect(self) -> ssl.SSLSocket:
-        """A client whose kernel takes little, so that the proxy's has to hold the rest."""
+        """Connect a client whose kernel takes little, so that the proxy has to hold the rest."""
         plain = socket.socket()
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         # As on Ethernet: by the loopback's 64 KiB the window would open in jumps.
@@ -43,7 +43,10 @@ class SlowClients(ProxyTestCase):
         return context.wrap_socket(plain, suppress_ragged_eofs=False)
 
     def read_slowly(self, client: ssl.SSLSocket, paces: int, whole: bool) -> tuple[int, bool]:
-        """Octets received in so many paces of a tenth of a second, and then to the end if ``whole``; whether there was no reset."""
+        """Read in so many paces of a tenth of a second, then to the end if ``whole``.
+
+        Return the octets, and whether there was no reset.
+        """
         count, pace = 0, threading.Event()
         with client:
             try:
@@ -61,7 +64,7 @@ class SlowClients(ProxyTestCase):
     async def run_client(
         self, then: Callable[[], Any], paces: int, whole: bool = True
     ) -> tuple[int, bool]:
-        """A client that has its request served, reads slowly, and meets ``then`` meanwhile."""
+        """Let a client be served and read slowly, and do ``then`` meanwhile."""
 
         def begin() -> ssl.SSLSocket:
             client = self.connect()
@@ -97,7 +100,7 @@ class SlowClients(ProxyTestCase):
         self.assertEqual((Outcome.ABORTED, Code.CLIENT_LEFT), (exchange.outcome, exchange.code))
 
     async def test_stuck(self) -> None:
-        """A client that stops reading is cut, and its exchange is recorded as aborted though the kernel had taken all of it."""
+        """A client that stops reading is cut, and recorded as aborted."""
         self.start(
             RESPONSE.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"), client=self.SETTINGS
         )

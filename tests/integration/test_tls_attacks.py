@@ -1,4 +1,4 @@
-"""Attacks on the handshake, over real sockets: what a proper TLS client cannot be talked into doing, ``tlslite-ng`` does."""
+"""Attacks on the handshake, over real sockets, by ``tlslite-ng``: OpenSSL's client makes none."""
 
 from __future__ import annotations
 
@@ -10,186 +10,53 @@ import ssl
 import struct
 import time
 import tracemalloc
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
-from tlslite.constants import AlertDescription, ContentType, HandshakeType  # type: ignore[import-untyped]
-from tlslite.errors import TLSAlert, TLSError  # type: ignore[import-untyped]
+from tlslite.constants import ContentType, HandshakeType  # type: ignore[import-untyped]
 from tlslite.extensions import SNIExtension  # type: ignore[import-untyped]
-from tlslite.handshakesettings import HandshakeSettings  # type: ignore[import-untyped]
 from tlslite.messages import Message  # type: ignore[import-untyped]
 from tlslite.session import Session, Ticket  # type: ignore[import-untyped]
-from tlslite.tlsconnection import TLSConnection  # type: ignore[import-untyped]
-from tlslite.utils.keyfactory import parsePEMKey  # type: ignore[import-untyped]
-from tlslite.x509certchain import X509CertChain  # type: ignore[import-untyped]
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import Pair, pair
+from tests.support.certificates import pair
 from tests.support.memory import accept
-from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_reply
-from tests.unit.transport.test_tls_context import server_context
+from tests.support.raw_tls import HEADER, get, read_reply
+from tests.support.tls_attacks import (
+    ML_DSA_SCHEMES,
+    PATIENCE,
+    VERSIONS,
+    Attack,
+    AttackTestCase,
+    Key,
+    is_kind,
+    ml_dsa_attack,
+    pem_header,
+    real_key,
+)
+from tests.support.tls_memory import server_context
 from x509proxy.certificates.client_certificate import ClientCertificate
-from x509proxy.certificates.self_signed import SelfSigned
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.settings import ClientAuth, ClientSettings, PolicySettings
-from x509proxy.testing import RecordedRequest, client_identity, header_value
-from x509proxy.transport import tls_context as room
+from x509proxy.testing import header_value
+from x509proxy.transport import tls_context
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.transport.tls_context import ServerConnections
 
-VERSIONS = {"TLSv1.2": (3, 3), "TLSv1.3": (3, 4)}
-PATIENCE = 10.0
 SUITE = 0xC02B  # TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
 
 
-@attrs.define
-class Key:
-    """What ``tlslite`` signs with; it believes what it is told of the kind, and that the signature fits."""
-
-    key_type: str
-    make: Callable[[bytes], bytes]
-    curve_name: str = "NIST256p"
-    size: int = 2048
-
-    def __len__(self) -> int:
-        return self.size
-
-    @property
-    def private_key(self) -> Any:
-        """How many octets of a digest ECDSA takes."""
-        return SimpleNamespace(curve=SimpleNamespace(baselen=66))
-
-    def sign(self, data: Any, *_: object) -> bytearray:
-        return bytearray(self.make(bytes(data)))
-
-    hashAndSign = sign
-
-    def verify(self, *_: object) -> bool:
-        return True
-
-    hashAndVerify = verify
-
-
-def real_key(found: Pair) -> Any:
-    """The key as ``tlslite`` has it."""
-    key = serialization.load_der_private_key(found.key_der, None)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )  # fmt: skip
-    return parsePEMKey(pem.decode("ascii"), private=True, implementations=["python"])
-
-
-@attrs.frozen
-class Entry:
-    """One certificate of the message: any bytes."""
-
-    der: bytes
-    certAlg: str
-    publicKey: Any
-
-    def writeBytes(self) -> bytearray:
-        return bytearray(self.der)
-
-
-def _ask(connection: Any) -> None:
-    connection.write(get())
-
-
-@attrs.frozen(kw_only=True)
-class Attack:
-    """One client: which certificates it shows, with what it signs, and what else is odd about it."""
-
-    shown: Sequence[bytes] = ()
-    key: Any = None
-    version: str = "TLSv1.3"
-    session: Any = None
-    settings: dict[str, Any] = attrs.Factory(dict)
-    # Given each message before it is sent: the message, another one, or None for none.
-    edit: Callable[[Any], Any] = lambda message: message
-    # After the handshake.
-    then: Callable[[Any], None] = _ask
-
-
-@attrs.define
-class Heard:
-    """What came of it for the client: an alert's name, ``cut``, or nothing; and what it was answered."""
-
-    alert: str = ""
-    answer: bytes = b""
-    resumed: bool = False
-
-
-def run_attack(port: int, attack: Attack) -> Heard:
-    """Attack the loopback's ``port``, to the end of the connection."""
-    heard = Heard()
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as plain:
-        connection = TLSConnection(plain)
-        try:
-            _shake(connection, attack)
-            heard.resumed = connection.resumed
-            attack.then(connection)
-            while piece := connection.read(max=65536, min=1):
-                heard.answer += piece
-        except TLSAlert as error:
-            heard.alert = AlertDescription.toRepr(error.description) or str(error.description)
-        except (TLSError, OSError) as error:
-            assert not isinstance(error, TimeoutError), "the proxy did not end it"
-            heard.alert = "cut"
-    return heard
-
-
-def _shake(connection: Any, attack: Attack) -> None:
-    send = connection._sendMsg
-
-    def edited(message: Any, *arguments: Any, **named: Any) -> Iterator[Any]:
-        changed = attack.edit(message)
-        if changed is not None:
-            yield from send(changed, *arguments, **named)
-
-    connection._sendMsg = edited
-    settings = HandshakeSettings()
-    settings.minVersion = settings.maxVersion = VERSIONS[attack.version]
-    # It would compress its certificate without being asked to.
-    settings.certificate_compression_send = []
-    for name, value in attack.settings.items():
-        setattr(settings, name, value)
-    connection.recordSize = attack.settings.get("record_bytes", connection.recordSize)
-    chain = X509CertChain(
-        [Entry(der, _certificate_kind(attack.key), attack.key) for der in attack.shown]
-    )
-    alpn = [bytearray(b"h2"), bytearray(b"http/1.1")]
-    if attack.key is None:
-        connection.handshakeClientCert(settings=settings, session=attack.session, alpn=alpn)
-    else:
-        connection.handshakeClientCert(
-            chain, attack.key, settings=settings, session=attack.session, alpn=alpn
-        )
-
-
-def _certificate_kind(key: Any) -> str:
-    return str(getattr(key, "key_type", "ecdsa"))
-
-
-def is_kind(message: Any, kind: int) -> bool:
-    """Whether a message is of that kind of the handshake's."""
-    return (
-        message.contentType == ContentType.handshake
-        and getattr(message, "handshakeType", None) == kind
-    )
-
-
 def without(kind: int) -> Callable[[Any], Any]:
-    """An edit: such a message is not sent."""
+    """Edit a message away: it is not sent."""
     return lambda message: None if is_kind(message, kind) else message
 
 
@@ -199,84 +66,14 @@ def send_all(steps: Iterator[Any]) -> None:
         pass
 
 
-def pem_header(found: bytes) -> bytes:
-    """The value of the header for that certificate."""
-    return b"-----BEGIN CERTIFICATE-----" + b64encode(found) + b"-----END CERTIFICATE-----"
-
-
-class AttackTestCase(ProxyTestCase):
-    """A proxy to be attacked; whatever happened to it, an honest client is served afterwards."""
-
-    honest: SelfSigned
-
-    def start(self, *answers: Any, **options: Any) -> None:
-        super().start(*answers, **options)
-        self.honest = client_identity()
-
-    async def attack(self, attack: Attack) -> Heard:
-        return await deferToThread(run_attack, self.proxy.port, attack)
-
-    def expect_silence(self) -> None:
-        """Not one byte at the back end, not even a connection."""
-        self.assertEqual((b"", 0), (bytes(self.back_end.received), self.back_end.accepted))
-
-    async def expect_service(self) -> None:
-        """An honest client is answered, and known by its own certificate."""
-        before = len(self.honest_requests())
-        reply = await self.ask(get("/honest"), self.honest)
-        self.assertEqual(200, reply.status)
-        found = self.honest_requests()
-        self.assertEqual(before + 1, len(found))
-        self.assertEqual([header_value(self.honest)], found[-1].values(HEADER))
-
-    def honest_requests(self) -> list[RecordedRequest]:
-        """Those among the back end's; an attacker's last one may still be on its way."""
-        return [request for request in self.back_end.requests if b" /honest " in request.start]
-
-    async def expect_refused(self, attack: Attack, *alerts: str) -> None:
-        """The handshake ends with one of these alerts, and the back end hears nothing, with a request behind it or not."""
-        await self.expect_end(attack, *alerts)
-        self.expect_silence()
-
-    async def expect_end(self, attack: Attack, *alerts: str) -> None:
-        """It ends with one of these alerts, which the client gets although its request is behind it, and without an answer."""
-        heard = await self.attack(attack)
-        self.assertIn(heard.alert, alerts, attack)
-        self.assertEqual(b"", heard.answer)
-
-    async def expect_identity(self, attack: Attack, der: bytes | None) -> Heard:
-        """The request is served, by a full handshake, in the name of this very certificate, or of none."""
-        before = len(self.back_end.requests)
-        heard = await self.attack(attack)
-        self.assertEqual((b"HTTP/1.1 200", False), (heard.answer[:12], heard.resumed), heard)
-        (request,) = self.back_end.requests[before:]
-        self.assertEqual([] if der is None else [pem_header(der)], request.values(HEADER))
-        return heard
-
-
 def saying(signature: bytes) -> Any:
-    """A key that signs everything alike."""
+    """Make a key that signs everything alike."""
     return Key("ecdsa", lambda _: signature)
-
-
-# draft-ietf-tls-mldsa section 3.
-ML_DSA_SCHEMES = {"ML-DSA-44": (9, 4), "ML-DSA-65": (9, 5), "ML-DSA-87": (9, 6)}
-
-
-def ml_dsa_attack(kind: str, shown: bytes, signer: Any) -> Attack:
-    """A client with a certificate of that kind, for which ``signer`` signs; ``tlslite`` takes the key for an Ed25519 one."""
-
-    def edit(message: Any) -> Any:
-        if is_kind(message, HandshakeType.certificate_verify):
-            message.signatureAlgorithm = ML_DSA_SCHEMES[kind]
-        return message
-
-    return Attack(shown=[shown], key=Key("Ed25519", signer), edit=edit)
 
 
 class MlDsa(AttackTestCase):
     async def test_client_of_ours(self) -> None:
-        """The attacking client is accepted with its own key, so that it is the attack that is rejected below."""
+        """The attacking client is accepted with its own key: so the attack is what is rejected."""
         self.start()
         for kind in ML_DSA_SCHEMES:
             found: Any = pair(kind)
@@ -285,7 +82,7 @@ class MlDsa(AttackTestCase):
             )
 
     async def test_key_of_another(self) -> None:
-        """A victim's ML-DSA certificate with another key of its type ends the handshake, and so does a garbled signature."""
+        """A victim's ML-DSA certificate with another key, or a bad signature ends the handshake."""
         self.start()
         for kind in ML_DSA_SCHEMES:
             victim: Any = pair(kind, "CN=victim")
@@ -316,7 +113,7 @@ class MlDsa(AttackTestCase):
 
 class Possession(AttackTestCase):
     async def test_a_client_of_ours(self) -> None:
-        """The attacking client is taken for what it is while it keeps to the rules: so it is the attack that is refused below."""
+        """The attacking client is accepted while it keeps to the rules."""
         self.start()
         for version in VERSIONS:
             for kind in ("EC P-256", "RSA 2048", "Ed25519"):
@@ -327,7 +124,7 @@ class Possession(AttackTestCase):
             await self.expect_identity(Attack(version=version), None)
 
     async def test_key_of_another(self) -> None:
-        """A victim's certificate with another key ends the handshake, with a request behind it or not."""
+        """A victim's certificate with another key ends the handshake, with a request or not."""
         self.start()
         for kind, other in (
             ("EC P-256", pair(subject="CN=attacker")),
@@ -391,7 +188,7 @@ class Possession(AttackTestCase):
             )
 
     async def test_signature_as_a_server(self) -> None:
-        """In TLS 1.3 a signature that a victim made as a server does not make its thief a client."""
+        """A signature that a victim made as a TLS 1.3 server identifies no client."""
         self.start()
         victim = pair(subject="CN=victim")
         genuine: Any = victim.private_key
@@ -402,13 +199,17 @@ class Possession(AttackTestCase):
             )
             return signature
 
-        # Given whole, not as a digest: then it is seen to be the same signature but for the context.
+        # Given whole, not as a digest: then it is seen to be the same signature but for the
+        # context.
         await self.expect_refused(
             Attack(shown=[victim.der], key=Key("ecdsa", sign_as_server)), "decrypt_error"
         )
 
     async def test_empty_list(self) -> None:
-        """A client with an empty list of certificates has none; if it signs nevertheless, the handshake ends."""
+        """A client with an empty list of certificates has none.
+
+        If it signs nevertheless, the handshake ends.
+        """
         self.start()
         for version in VERSIONS:
             attack = Attack(
@@ -434,7 +235,7 @@ class Possession(AttackTestCase):
             )
 
     async def test_compressed_certificate(self) -> None:
-        """A certificate that comes compressed (RFC 8879), unasked, ends the handshake: nothing here is ever inflated."""
+        """A compressed certificate (RFC 8879), unasked, ends the handshake: nothing is inflated."""
         self.start()
         found = pair()
         settings = {"certificate_compression_send": ["zlib"]}
@@ -445,7 +246,7 @@ class Possession(AttackTestCase):
         )
 
     async def test_unasked(self) -> None:
-        """Where nobody asked, a certificate that comes nevertheless ends the handshake."""
+        """A certificate that the server has not asked for ends the handshake."""
         self.start(policy=PolicySettings(client_certificate=ClientAuth.NONE))
         found = pair()
 
@@ -461,7 +262,7 @@ class Possession(AttackTestCase):
 
 class Chains(AttackTestCase):
     async def test_victim_behind_the_attacker(self) -> None:
-        """Whoever's certificates an attacker sends behind its own, and however often, it is itself."""
+        """With any certificates behind its own, and any number, an attacker is itself."""
         self.start()
         attacker, victim = pair(subject="CN=attacker"), pair(subject="CN=victim")
         chains = [
@@ -488,7 +289,7 @@ class Chains(AttackTestCase):
             )
 
     async def test_same_subject_and_serial(self) -> None:
-        """A twin of the victim's certificate, alike but for its key, is passed on as the twin it is, the victim behind it."""
+        """A twin of the victim's certificate, alike but for its key, is passed on as the twin."""
         self.start()
         victim, twin = pair(subject="CN=twin"), pair("EC P-384", "CN=twin")
         for version in VERSIONS:
@@ -500,7 +301,7 @@ class Chains(AttackTestCase):
 
 class Resumption(AttackTestCase):
     def session(self, *, ticket: bytes = b"") -> Any:
-        """A session that the client says it had, by its number or by a ticket."""
+        """Claim a session, by its number or by a ticket."""
         session = Session()
         session.create(bytearray(48), bytearray(32), SUITE, None, None, None, None, False, None)
         session.tls_1_0_tickets = []
@@ -511,7 +312,7 @@ class Resumption(AttackTestCase):
         return session
 
     async def test_session_number(self) -> None:
-        """A client of TLS 1.2 that offers to resume a session by its number shakes hands anew, and is who it proves to be."""
+        """An offer to resume by number in TLS 1.2 is a new handshake, with the client's own key."""
         self.start()
         found = pair(subject="CN=offers")
         attack = Attack(
@@ -521,7 +322,7 @@ class Resumption(AttackTestCase):
         await self.expect_identity(attrs.evolve(attack, shown=(), key=None), None)
 
     async def test_ticket(self) -> None:
-        """A ticket in TLS 1.2 buys nothing: the server goes on with a full handshake, which such a client does not expect."""
+        """A ticket in TLS 1.2 has no effect: the server does a full handshake."""
         self.start()
         found = pair(subject="CN=offers")
         session = self.session(ticket=os.urandom(192))
@@ -533,7 +334,7 @@ class Resumption(AttackTestCase):
         await self.expect_service()
 
     async def test_psk(self) -> None:
-        """A pre-shared key offered in TLS 1.3, the form in which tickets come back, is not taken: it is a full handshake."""
+        """A pre-shared key in TLS 1.3, as in tickets, is not taken: it is a full handshake."""
         self.start()
         found = pair(subject="CN=offers")
         settings = {
@@ -559,7 +360,7 @@ class Resumption(AttackTestCase):
         await self.expect_refused(attack, "decrypt_error")
 
     async def first_session(self, version: str) -> Any:
-        """What a client has after a handshake with a certificate."""
+        """Return the secrets of a client after a handshake with a certificate."""
         kept: list[Any] = []
 
         def keep(connection: Any) -> None:
@@ -575,7 +376,7 @@ class Resumption(AttackTestCase):
         return connection.session
 
     async def test_genuine_session(self) -> None:
-        """Whatever a client was given by a handshake with a certificate, without its key it is nobody on the next connection."""
+        """With everything of an earlier handshake, but without its key, a client is anonymous."""
         self.start()
         for version in VERSIONS:
             session = await self.first_session(version)
@@ -593,7 +394,7 @@ class Resumption(AttackTestCase):
         self.assertEqual((b"", []), (bytes(session.sessionID), session.tls_1_0_tickets))
 
     async def test_stdlib_client(self) -> None:
-        """OpenSSL itself, given the session of the connection before, does not resume it in either version."""
+        """OpenSSL itself, with the session of an earlier connection, does not resume it."""
         self.start()
 
         def twice(version: ssl.TLSVersion) -> list[bool | None]:
@@ -618,7 +419,7 @@ class Resumption(AttackTestCase):
 
 class Renegotiation(AttackTestCase):
     async def test_hello_again(self) -> None:
-        """A second ClientHello on the same connection, of either version, changes nobody's identity: refused, or cut."""
+        """A second ClientHello on a connection changes no identity: rejected, or cut."""
         self.start()
         found = pair()
         for version in VERSIONS:
@@ -652,7 +453,7 @@ class Renegotiation(AttackTestCase):
         await self.expect_service()
 
     async def test_many_hellos(self) -> None:
-        """A flood of them is ended, or answered without a handshake: none costs the proxy another signature."""
+        """A flood of them is ended: none costs the proxy another signature."""
         self.start()
         hellos: list[bytes] = []
 
@@ -699,7 +500,7 @@ class RawTestCase(AttackTestCase):
         return heard
 
     def hello(self) -> bytes:
-        """A proper ClientHello of OpenSSL's, record and all."""
+        """Return a proper ClientHello of OpenSSL's, in its record."""
         client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         client.set_connect_state()
         self.assertRaises(SSL.WantReadError, client.do_handshake)
@@ -731,7 +532,7 @@ GARBAGE = {
 
 class Garbage(RawTestCase):
     async def test_garbage(self) -> None:
-        """What is no TLS is ended with an alert at the most, and the back end hears nothing of it."""
+        """Bytes that are not TLS end with an alert at the most, and do not arrive."""
         self.start(client=ClientSettings(handshake_timeout=0.5))
         for name, data in GARBAGE.items():
             heard = await deferToThread(self.send_raw, data)
@@ -743,7 +544,7 @@ class Garbage(RawTestCase):
         await self.expect_service()
 
     async def test_plain_http(self) -> None:
-        """HTTP without TLS is answered 400 in clear text, whatever comes behind the method, and the back end hears nothing of it."""
+        """HTTP without TLS is 400 in clear text, with any method, and does not arrive."""
         self.start(client=ClientSettings(handshake_timeout=0.5))
         for data in (
             get(),
@@ -760,7 +561,7 @@ class Garbage(RawTestCase):
         await self.expect_service()
 
     async def test_hello_cut_short(self) -> None:
-        """A ClientHello cut anywhere, or with any of its first bytes changed, never reaches the back end."""
+        """A ClientHello that is cut, or has a changed byte, never reaches the back end."""
         self.start(client=ClientSettings(handshake_timeout=0.3))
         hello = self.hello()
         for place in (1, 5, 6, 9, 40, len(hello) - 1):
@@ -775,7 +576,7 @@ class Garbage(RawTestCase):
         await self.expect_service()
 
     async def test_request_behind_the_hello(self) -> None:
-        """A request in the clear behind a proper ClientHello is not taken for one: not one byte of it goes on."""
+        """A request in the clear behind a proper ClientHello is not one."""
         self.start(client=ClientSettings(handshake_timeout=0.5))
         for behind in (get(), record(23, get()), record(23, get(), b"\x03\x03")):
             await deferToThread(self.send_raw, self.hello() + behind)
@@ -792,7 +593,7 @@ class Slow(RawTestCase):
         return time.monotonic() - began
 
     async def test_half_handshakes(self) -> None:
-        """A handshake that stops anywhere is ended in its time: before it begins, within the hello, or after it."""
+        """A handshake that stops is ended in its time: before the hello, within it, or after it."""
         self.start(
             client=ClientSettings(
                 handshake_timeout=self.TIMEOUT, idle_timeout=600.0, head_timeout=600.0
@@ -812,7 +613,7 @@ class Slow(RawTestCase):
         self.expect_silence()
 
     async def test_refused_and_stays(self) -> None:
-        """One that goes on nevertheless is cut in its time, and nobody hears what it says."""
+        """One that goes on nevertheless is cut in its time, and its bytes are ignored."""
         self.start(
             client=ClientSettings(
                 handshake_timeout=self.TIMEOUT, idle_timeout=600.0, head_timeout=600.0
@@ -823,7 +624,7 @@ class Slow(RawTestCase):
         await self.expect_service()
 
     def time_to_be_cut(self, data: bytes) -> float:
-        """How long the proxy listens to somebody whose handshake has failed, and who goes on saying things."""
+        """Return for how long the proxy reads after a failed handshake."""
         began = time.monotonic()
         with (
             socket.create_connection(("127.0.0.1", self.proxy.port), PATIENCE) as plain,
@@ -881,7 +682,7 @@ class Slow(RawTestCase):
         await self.expect_service()
 
     async def test_idle_crowd(self) -> None:
-        """Two hundred connections that say nothing, or half a hello, keep nobody else from being served meanwhile."""
+        """Two hundred connections with half a hello or less keep no other from being served."""
         self.start(client=ClientSettings(handshake_timeout=20.0))
 
         def crowd() -> list[socket.socket]:
@@ -903,7 +704,7 @@ class Slow(RawTestCase):
 
 class FakeClock(SynchronousTestCase):
     def test_deadline(self) -> None:
-        """By the clock: the handshake has its ten seconds from the connection's beginning, whatever bytes come in between."""
+        """The handshake has ten seconds from the connection's begin, with any bytes in between."""
         clock = Clock()
         nobody: Any = SimpleNamespace(observe=lambda _: None, serve=lambda _: self.fail("served"))
         factory = ProxyFactory(nobody, Deadlines(clock))
@@ -922,7 +723,7 @@ class FakeClock(SynchronousTestCase):
 
 
 def with_names(message: Any, *names: bytes) -> Any:
-    """A ClientHello with these SNI extensions, as bytes, so that the client itself does not look at them."""
+    """Return a ClientHello with these SNI extensions, as bytes, unchecked by the client."""
     if not is_kind(message, HandshakeType.client_hello):
         return message
     others = message.extensions
@@ -934,12 +735,14 @@ def with_names(message: Any, *names: bytes) -> Any:
 
 class ServerName(AttackTestCase):
     NAMES = (
-        b"localhost", b"other.example", b"", b"127.0.0.1", b"::1", b"[::1]:443", b"a" * 255, b"a" * 65000, b"xn--nxasmq6b", b".",
-        b"..", b"a b", b"a\0b", b"a\r\nX-Injected: 1", "ä.example".encode(), b"\xff\xfe", b"%s%n", b"'; --", HEADER.encode(),
+        b"localhost", b"other.example", b"", b"127.0.0.1", b"::1", b"[::1]:443", b"a" * 255,
+        b"a" * 65000, b"xn--nxasmq6b", b".",
+        b"..", b"a b", b"a\0b", b"a\r\nX-Injected: 1", "ä.example".encode(), b"\xff\xfe", b"%s%n",
+        b"'; --", HEADER.encode(),
     )  # fmt: skip
 
     async def test_names(self) -> None:
-        """Whatever name a client asks for by SNI, it is served as itself, or the handshake ends: it decides about nothing."""
+        """With any server name a client is served as itself, or the handshake ends."""
         self.start()
         for version in VERSIONS:
             for name in self.NAMES:
@@ -987,7 +790,7 @@ class ServerName(AttackTestCase):
         self.expect_silence()
 
     async def test_other_than_host(self) -> None:
-        """A ``Host`` that is not the name of the handshake goes on as it came: one context serves all names (design, 421)."""
+        """A ``Host`` other than the handshake's name is forwarded: one context serves all names."""
         self.start()
         reply = await self.ask(
             b"GET / HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n", self.honest
@@ -999,7 +802,7 @@ class ServerName(AttackTestCase):
 
 class Faults(AttackTestCase):
     async def expect_closed(self, target: Any, name: str, failure: type[BaseException]) -> None:
-        """With a callback, or what it calls, that fails, nobody gets through in any version, and then everybody does again."""
+        """With a failing callback no client is served in any version, and later each is again."""
 
         def fail(*_: object, **__: object) -> Any:
             raise failure("injected")
@@ -1016,7 +819,7 @@ class Faults(AttackTestCase):
         self.expect_silence()
 
     async def test_door(self) -> None:
-        """A certificate that cannot be made a value of, for whatever reason, is answered 401, and there is no log of it."""
+        """A certificate that cannot become a value is answered 401, without a log of it."""
         self.start()
         for failure in (ValueError, MemoryError, RecursionError, NotImplementedError):
 
@@ -1035,7 +838,7 @@ class Faults(AttackTestCase):
         await self.expect_service()
 
     async def test_everywhere(self) -> None:
-        """A failure in whatever is called on the way from handshake to header costs the back end not one byte (invariant L3)."""
+        """A failure on the way from handshake to header sends nothing to the back end (L3)."""
         self.start()
         for target, name in (
             ("x509proxy.transport.tls_context", "_read"),
@@ -1054,7 +857,7 @@ class Faults(AttackTestCase):
     async def test_connection_not_made(self) -> None:
         """A TLS state that cannot be made costs that one client its connection."""
         self.start()
-        await self.expect_closed(room, "_Connection", MemoryError)
+        await self.expect_closed(tls_context, "_Connection", MemoryError)
         await self.expect_service()
 
     async def test_alpn(self) -> None:
@@ -1067,7 +870,7 @@ class Faults(AttackTestCase):
 
             __hash__ = None  # type: ignore[assignment]
 
-        patch = self.patch(room, "_HTTP_1_1", Odd())
+        patch = self.patch(tls_context, "_HTTP_1_1", Odd())
         for version in VERSIONS:
             heard = await self.attack(Attack(version=version))
             self.assertEqual(b"", heard.answer)
@@ -1102,7 +905,7 @@ class Faults(AttackTestCase):
 
 class Records(AttackTestCase):
     async def test_one_byte_each(self) -> None:
-        """A request in records of one byte each, and a handshake likewise, is one request of one client."""
+        """A request, and a handshake, in records of one byte is one request of one client."""
         self.start()
         found = pair()
 
@@ -1128,7 +931,7 @@ class Records(AttackTestCase):
             await self.expect_identity(attack, found.der)
 
     async def test_empty_records(self) -> None:
-        """Records without content between the parts of a request are nothing, and a flood of them is ended."""
+        """Empty records in a request are nothing, and a flood of them is ended."""
         self.start()
 
         def sprinkle(count: int) -> Callable[[Any], None]:
@@ -1155,7 +958,10 @@ class Records(AttackTestCase):
         await self.expect_service()
 
     async def test_key_updates(self) -> None:
-        """Key updates between two requests leave the client who it is; two thousand of them leave the proxy serving."""
+        """Key updates between two requests leave the client who it is.
+
+        Two thousand of them leave the proxy serving.
+        """
         self.start()
         found = pair()
         for count in (1, 2000):
@@ -1191,7 +997,7 @@ class Records(AttackTestCase):
         await self.expect_service()
 
     async def test_damaged_record(self) -> None:
-        """A record that was changed on its way ends the connection, and what was said before it is not served half."""
+        """A changed record ends the connection, and no half of a request is served."""
         self.start()
 
         def damage(connection: Any) -> None:
@@ -1206,7 +1012,7 @@ class Records(AttackTestCase):
 
 class Held(SynchronousTestCase):
     def test_small_pieces(self) -> None:
-        """A body that comes two bytes at a time is held in about its size: 64 KiB for each connection, not 1.4 MB (invariant L7)."""
+        """A body of two bytes at a time takes 64 KiB for each connection, not 1.4 MB (L7)."""
         serves: Any = SimpleNamespace(observe=lambda _: None, serve=accept)
         channel: Any = ProxyFactory(serves, Deadlines(Clock())).buildProtocol(None)
         channel.makeConnection(StringTransport())
@@ -1225,7 +1031,7 @@ CLOSE_NOTIFY = bytearray(b"\x01\x00")
 
 class CloseNotify(AttackTestCase):
     async def test_before_the_request(self) -> None:
-        """What comes after a client's ``close_notify`` is not heard."""
+        """Bytes after a client's ``close_notify`` are ignored."""
         self.start()
 
         def close_first(connection: Any) -> None:
@@ -1241,7 +1047,7 @@ class CloseNotify(AttackTestCase):
         await self.expect_service()
 
     async def test_within_the_request(self) -> None:
-        """A request that is cut short by ``close_notify`` is none, its body announced or its head half there."""
+        """A request cut short by ``close_notify`` is none, in its head or in its body."""
         self.start()
 
         def close_within(said: bytes) -> Callable[[Any], None]:
@@ -1262,7 +1068,7 @@ class CloseNotify(AttackTestCase):
         await self.expect_service()
 
     async def test_behind_the_request(self) -> None:
-        """A whole request with ``close_notify`` right behind it costs nobody anything: at most one request goes on."""
+        """A whole request with ``close_notify`` behind it is served at most once."""
         self.start()
 
         def close_behind(connection: Any) -> None:
@@ -1278,7 +1084,7 @@ class CloseNotify(AttackTestCase):
         await self.expect_service()
 
     async def test_cut(self) -> None:
-        """A connection reset right after the handshake, or after the request, leaves nothing behind."""
+        """A connection reset after the handshake, or after the request, leaves nothing behind."""
         self.start()
 
         def reset(said: bytes) -> Callable[[Any], None]:

@@ -1,1 +1,1 @@
-"""What the tests share: certificates, in-memory connections, reference parsers."""
+"""Helpers of the tests: certificates, connections in memory, reference parsers."""

@@ -1,4 +1,4 @@
-"""Certificates for the tests: whole ones from ``cryptography``, broken ones by exchanging a part of the DER by hand."""
+"""Certificates for the tests: by ``cryptography``, or with parts of the DER exchanged."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ def _key(curve: str) -> ec.EllipticCurvePrivateKey:
 
 
 def certificate(subject: str = "CN=client", issuer: str = "", serial: int = 5) -> x509.Certificate:
-    """Signed with its own EC P-256 key; self-signed as OpenSSL understands it while ``issuer`` is not given."""
+    """Make a certificate signed with its own EC P-256 key.
+
+    Without ``issuer`` OpenSSL takes it for self-signed.
+    """
     return _certificate(subject, issuer or subject, serial)
 
 
@@ -112,7 +115,7 @@ def issued(subject: str = "CN=client") -> x509.Certificate:
 def client(
     subject: str = "CN=client", *objections: VerifyError, chain: tuple[bytes, ...] = ()
 ) -> ClientCertificate:
-    """The value as it leaves the door: self-signed unless OpenSSL objected to something else."""
+    """Return the value of a client: self-signed unless OpenSSL objected to something else."""
     return attrs.evolve(
         ClientCertificate.from_x509(certificate(subject), objections or (SELF_SIGNED,)), chain=chain
     )
@@ -148,7 +151,7 @@ def _elements(content: bytes) -> list[bytes]:
 
 
 def oid(dotted: str) -> bytes:
-    """An object identifier's element."""
+    """Encode an object identifier."""
     first, second, *rest = map(int, dotted.split("."))
     content = bytearray([first * 40 + second])
     for arc in rest:
@@ -167,7 +170,10 @@ VERSION, SERIAL, SUBJECT, SPKI, EXTENSIONS = 0, 1, 5, 6, 7
 
 
 def with_part(der: bytes, place: int, part: bytes) -> bytes:
-    """The certificate with one element of its ``TBSCertificate`` exchanged; the signature no longer fits, and nobody asks."""
+    """Return the certificate with one element of its ``TBSCertificate`` exchanged.
+
+    The signature does not fit any more, and is not checked.
+    """
     signed, *signature = _elements(_content(der))
     parts = _elements(_content(signed))
     parts[place] = part
@@ -183,7 +189,7 @@ def _with_extensions(der: bytes, *extensions: bytes) -> bytes:
 
 
 def with_extension(der: bytes, dotted: str, value: bytes) -> bytes:
-    """A certificate with that one extension."""
+    """Return a certificate with that one extension."""
     return _with_extensions(der, tlv(0x30, oid(dotted), tlv(0x04, value)))
 
 
@@ -200,18 +206,21 @@ def malformed_extension() -> bytes:
 
 
 def with_spki(public_key: bytes) -> bytes:
-    """A certificate for another key, given as DER of SubjectPublicKeyInfo."""
+    """Return a certificate for another key, given as DER of SubjectPublicKeyInfo."""
     return with_part(_der(), SPKI, public_key)
 
 
 def unknown_spki(algorithm: str) -> bytes:
-    """A key of an algorithm that ``cryptography`` has no class for."""
+    """Return a key of an algorithm that ``cryptography`` has no class for."""
     return tlv(0x30, tlv(0x30, oid(algorithm)), tlv(0x03, b"\0key"))
 
 
 @functools.cache
 def spki(kind: str) -> bytes:
-    """A real key's SubjectPublicKeyInfo, by a curve's name or ``Ed25519``, ``Ed448``, ``X25519``, ``DSA``, ``RSA``."""
+    """Return a real key's SubjectPublicKeyInfo.
+
+    ``name``: a curve, ``Ed25519``, ``Ed448``, ``X25519``, ``DSA`` or ``RSA``.
+    """
     key: (
         rsa.RSAPublicKey
         | dsa.DSAPublicKey
@@ -240,7 +249,7 @@ def spki(kind: str) -> bytes:
 
 
 def rsa_spki(bits: int, exponent: int = 65537) -> bytes:
-    """An RSA key of any size at no cost: only its holder would notice that the modulus is no product of two primes."""
+    """Return an RSA key of any size at no cost: its modulus is no product of two primes."""
     algorithm = tlv(0x30, oid("1.2.840.113549.1.1.1"), b"\x05\x00")
     return tlv(
         0x30,
@@ -255,14 +264,17 @@ def _p256_point() -> tuple[bytes, bytes]:
 
 
 def compressed_spki() -> bytes:
-    """The P-256 key with its point compressed (RFC 5480 section 2.2: allowed, and not by every reader read)."""
+    """Return the P-256 key with its point compressed (RFC 5480 section 2.2: optional)."""
     x, y = _p256_point()
     algorithm = tlv(0x30, oid("1.2.840.10045.2.1"), oid("1.2.840.10045.3.1.7"))
     return tlv(0x30, algorithm, tlv(0x03, b"\0", bytes([2 | y[-1] & 1]), x))
 
 
 def explicit_spki() -> bytes:
-    """The P-256 key with the curve written out as numbers (SEC 2 section 2.4.2), as ``openssl -param_enc explicit`` does."""
+    """Return the P-256 key with the curve as numbers (SEC 2 section 2.4.2).
+
+    ``openssl -param_enc explicit`` writes them.
+    """
     p = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
     b = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -296,7 +308,7 @@ _ML_DSA: dict[str, type[_MlDsaKey]] = {
 
 @attrs.frozen(eq=False)
 class Pair:
-    """A certificate, in DER since not everybody can read every one, and its private key in DER of PKCS #8."""
+    """A certificate, in DER since not every library reads each, and its key in PKCS #8."""
 
     der: bytes
     key_der: bytes = attrs.field(repr=False)
@@ -314,9 +326,8 @@ class Pair:
 
 
 def _armour(label: str, der: bytes) -> bytes:
-    return f"-----BEGIN {label}-----\n{encodebytes(der).decode('ascii')}-----END {label}-----\n".encode(
-        "ascii"
-    )
+    text = encodebytes(der).decode("ascii")
+    return f"-----BEGIN {label}-----\n{text}-----END {label}-----\n".encode("ascii")
 
 
 @functools.cache
@@ -329,7 +340,9 @@ def pair(
     ca: bool = False,
     usages: tuple[x509.ObjectIdentifier, ...] = (),
 ) -> Pair:
-    """Self-signed, or signed by ``issuer``. ``kind``: one of ``KINDS`` or ``ML_DSA_KINDS``, or RSA of another size.
+    """Make a pair, self-signed or signed by ``issuer``.
+
+    ``kind``: one of ``KINDS`` or ``ML_DSA_KINDS``, or RSA of another size.
 
     ``usages``: the extended key usages of a CA, which has none otherwise.
     """
@@ -374,7 +387,10 @@ def _make_key(kind: str) -> _Key:
 
 
 def _pss_only(der: bytes, key: _Key, pss: padding.PSS) -> Pair:
-    """The same with a key that says it is for RSASSA-PSS alone (RFC 4055 section 1.2), which ``cryptography`` does not make."""
+    """Return the same with a key for RSASSA-PSS alone (RFC 4055 section 1.2).
+
+    ``cryptography`` does not make one.
+    """
     assert isinstance(key, rsa.RSAPrivateKey)
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
     private = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())

@@ -1,4 +1,4 @@
-"""An HTTP/2 client that sends what it is asked to, well formed or not; and a stock ``Site`` that speaks HTTP/2 in memory."""
+"""An HTTP/2 client that sends any frames, and a stock ``Site`` with HTTP/2 in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Fields = Iterable[tuple[bytes, bytes]]
 def pseudo(
     method: bytes = b"GET", path: bytes = b"/token", authority: bytes = b"localhost"
 ) -> list[tuple[bytes, bytes]]:
-    """The four pseudo-header fields of a request (RFC 9113 section 8.3.1)."""
+    """Return the four pseudo-header fields of a request (RFC 9113 section 8.3.1)."""
     return [
         (b":method", method),
         (b":path", path),
@@ -86,7 +86,7 @@ class Http2Client:
         self._connection.reset_stream(max(self.responses))
 
     def take(self) -> bytes:
-        """The bytes to be sent."""
+        """Return the bytes to be sent."""
         return self._connection.data_to_send()
 
     def feed(self, data: bytes) -> None:
@@ -118,7 +118,7 @@ class _Transport(StringTransport):
 
 
 class Http2Site:
-    """A stock ``Site`` with the proxy's resource, one HTTP/2 client, and a back end in the test's hands."""
+    """A stock ``Site`` with the proxy's resource, one HTTP/2 client, and a back end."""
 
     def __init__(self, patch: Any, **options: Any) -> None:
         self.clock = MemoryReactorClock()

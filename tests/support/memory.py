@@ -51,10 +51,10 @@ __all__ = [
     "RULES",
     "Attempt",
     "BackEnd",
-    "Borrower",
     "Consumer",
-    "Desk",
     "Proxy",
+    "RecordingHandler",
+    "RecordingWaiter",
     "RequestTransport",
     "TlsWire",
     "accept",
@@ -225,7 +225,7 @@ def accept(request: Request, ready: Callable[[], object] = lambda: None) -> None
     request.accept()
 
 
-class Desk:
+class RecordingHandler:
     """What stands behind a channel: it keeps the requests, and does ``then`` with each, which is nothing of note at first."""
 
     def __init__(self) -> None:
@@ -246,7 +246,7 @@ def reply(request: Request, body: bytes = b"ok") -> None:
     request.finish()
 
 
-class Borrower:
+class RecordingWaiter:
     """One who needs a connection for one exchange: it keeps what it is told.
 
     It does ``at_once`` when it is connected, ``then`` when it gets the answer's head, and ``finally_`` when all is over.
@@ -255,8 +255,8 @@ class Borrower:
 
     def __init__(
         self,
-        at_once: Callable[[Borrower], object] = id,
-        finally_: Callable[[Borrower], object] = id,
+        at_once: Callable[[RecordingWaiter], object] = id,
+        finally_: Callable[[RecordingWaiter], object] = id,
         *,
         streams: bool = False,
     ) -> None:
@@ -264,12 +264,12 @@ class Borrower:
         self.told: list[object] = []
         self.refusals: list[ErrorResponse] = []
         self.connections: list[Connection] = []
-        self.then: Callable[[Borrower], object] = id
+        self.then: Callable[[RecordingWaiter], object] = id
         self._at_once = at_once
         self._finally = finally_
 
     def __repr__(self) -> str:
-        return f"<Borrower {self.told} {self.refusals}>"
+        return f"<RecordingWaiter {self.told} {self.refusals}>"
 
     @property
     def connection(self) -> Connection:

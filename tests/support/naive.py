@@ -1,4 +1,4 @@
-"""The obvious proxy, which is not safe: it is here so that the tests of spoofing can be seen to go red on it."""
+"""The obvious proxy, which is not safe: the tests of spoofing fail on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ __all__ = ["NaiveResource", "RepairedNaiveResource"]
 
 
 class NaiveResource(ReverseProxyResource):
-    """Removes the header, sets it from the handshake and calls the parent, whose ``getChild`` knows nothing of this class."""
+    """Removes the header, sets it from the handshake, and calls the parent.
+
+    The parent's ``getChild`` returns objects of the parent's class, which do neither.
+    """
 
     def __init__(self, host: str, port: int, header: str, reactor: Any) -> None:
         parent: Any = super()
@@ -19,7 +22,7 @@ class NaiveResource(ReverseProxyResource):
         self._header = header
 
     def render(self, request: Any) -> Any:
-        """Looks right, and is never called: not even ``/`` is rendered by this object."""
+        """Render the request; it is never called, since a child renders even ``/``."""
         request.requestHeaders.removeHeader(self._header)
         certificate = request.transport.getPeerCertificate()
         if certificate is not None:

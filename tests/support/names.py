@@ -1,4 +1,7 @@
-"""Secret header names for tests: made from a label, since a name that stands in a repository is public, and is refused."""
+"""Secret header names for tests, made from a label.
+
+A name that stands in a repository is public, and the settings reject it.
+"""
 
 from __future__ import annotations
 
@@ -13,3 +16,6 @@ def secret_name(label: str) -> str:
     """Return the same name for the same label, as random as those of ``x509proxy secret``."""
     digest = base64.b64encode(hashlib.sha512(label.encode()).digest()).decode("ascii")
     return "Sec-Client-X509-Cert-" + re.sub(r"[^A-Za-z0-9]", "", digest)[:32]
+
+
+NAME = secret_name("test_pem_files")

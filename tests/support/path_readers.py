@@ -1,6 +1,7 @@
-"""Servers as functions from a request target to the path that they route, each written from its own documentation or source.
+"""Servers as functions from a request target to the path that they route.
 
-None of them uses anything of the product. ``None``: the server rejects the target. A reader that ignores case returns lower case.
+Each is written from its own documentation or source, and uses nothing of the product. ``None``: the
+server rejects the target. A reader that ignores case returns lower case.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ def _resolved(path: str) -> str:
 
 
 def rfc3986(target: str) -> str | None:
-    """A server that compares the path as it came."""
+    """Return the path as it came."""
     return _path(target)
 
 
 def plain_decoder(target: str) -> str | None:
-    """A server that decodes once, such as Go's ``net/http`` without its ServeMux."""
+    """Decode once, as Go's ``net/http`` does without its ServeMux."""
     return _decoded(target).decode("utf-8", "replace")
 
 
 def node_url(target: str) -> str | None:
-    """``new URL(req.url, "http://host").pathname``, decoded by the router (WHATWG URL, special schemes)."""
+    """Return ``new URL(req.url, "http://host").pathname``, decoded (WHATWG URL)."""
     text = re.sub(r"[\t\r\n]", "", target).partition("#")[0]
     path, _, _ = text.partition("?")
     path = path.replace("\\", "/")
@@ -76,7 +77,7 @@ def java_uri(target: str) -> str | None:
 
 
 def tomcat(target: str) -> str | None:
-    """Path parameters out of every segment, then decoded once, ``//`` and dot segments resolved; ``%2f`` is rejected."""
+    """Remove path parameters, decode once, resolve ``//`` and dot segments; reject ``%2f``."""
     path = "/".join(name.partition(";")[0] for name in _path(target).split("/"))
     decoded = unquote_to_bytes(path)
     if re.search(r"%(?:2f|5c|00)|%(?![0-9A-Fa-f]{2})", path, re.IGNORECASE):
@@ -117,7 +118,7 @@ def iis(target: str) -> str | None:
 
 
 def iis_twice(target: str) -> str | None:
-    """The same behind a hop that decodes as well."""
+    """Decode twice, behind a hop that decodes as well."""
     once = _decoded(target).decode("utf-8", "replace")
     return iis(once) if once.startswith("/") else None
 
@@ -144,7 +145,7 @@ def slugify(target: str) -> str | None:
 
 
 def django_ignorecase(target: str) -> str | None:
-    """A route with ``(?i)``: Python's ``re`` takes U+212A for ``k``, U+017F for ``s`` and U+0131 for ``i``."""
+    """Match with ``(?i)``: ``re`` takes U+212A for ``k``, U+017F for ``s``, U+0131 for ``i``."""
     path = _decoded(target).decode("utf-8", "replace")
     letters = "abcdefghijklmnopqrstuvwxyz"
     return "".join(
@@ -173,7 +174,7 @@ def nfkc(target: str) -> str | None:
 
 
 def database_collation(target: str) -> str | None:
-    """A route that a database looks up without case and accents (``utf8mb4_general_ci``, ``NOACCENT``)."""
+    """Look up in a database without case and accents (``utf8mb4_general_ci``)."""
     text = unicodedata.normalize("NFKD", _decoded(target).decode("utf-8", "replace"))
     kept = (one for one in text if not unicodedata.combining(one))
     return "".join(kept).upper().lower()
@@ -187,7 +188,7 @@ def ignorables_dropped(target: str) -> str | None:
 
 
 def windows_best_fit(target: str) -> str | None:
-    """A program that uses the ANSI interfaces of Windows (CVE-2024-4577)."""
+    """Use the ANSI interfaces of Windows (CVE-2024-4577)."""
     best = {
         "\u00ad": "-",
         "\u2215": "/",
@@ -209,7 +210,7 @@ def rails(target: str) -> str | None:
 
 
 def symfony(target: str) -> str | None:
-    """A front controller: ``/index.php`` and the rest as PATH_INFO."""
+    """Route by the front controller ``/index.php``, with the rest as PATH_INFO."""
     path = _decoded(target).decode("utf-8", "replace")
     return re.sub(r"\A/(?:index|app|app_dev)\.php(?=/|\Z)", "", path) or "/"
 
@@ -220,12 +221,12 @@ def query_rewrite(target: str) -> str | None:
 
 
 def nul_terminated(target: str) -> str | None:
-    """A handler in C: the path ends at NUL, and a line end is white space."""
+    """End the path at NUL, as a handler in C does; a line end is white space."""
     return _decoded(target).decode("latin-1").partition("\0")[0].strip()
 
 
 def lenient_utf8(target: str) -> str | None:
-    """A decoder that takes overlong sequences (IIS 5, old Java and PHP)."""
+    """Decode overlong sequences (IIS 5, old Java and PHP)."""
     data = re.sub(
         rb"[\xc0\xc1]([\x80-\xbf])",
         lambda found: bytes([((found[0][0] & 0x1F) << 6 | found[1][0] & 0x3F) & 0xFF]),
@@ -235,7 +236,8 @@ def lenient_utf8(target: str) -> str | None:
 
 
 READERS: tuple[Reader, ...] = (
-    rfc3986, plain_decoder, node_url, java_uri, tomcat, spring, nginx, nginx_twice, iis, iis_twice, aspnet_cookieless, bottle,
-    ascii_dropper, slugify, django_ignorecase, fastify, java_ignorecase, nfkc, database_collation, ignorables_dropped,
+    rfc3986, plain_decoder, node_url, java_uri, tomcat, spring, nginx, nginx_twice, iis,
+    iis_twice, aspnet_cookieless, bottle, ascii_dropper, slugify, django_ignorecase, fastify,
+    java_ignorecase, nfkc, database_collation, ignorables_dropped,
     windows_best_fit, rails, symfony, query_rewrite, nul_terminated, lenient_utf8,
 )  # fmt: skip

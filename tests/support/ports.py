@@ -1,7 +1,8 @@
-"""Ports for what is started by its number.
+"""Ports for programs that are started with a port number.
 
-A port that ``bind(0)`` gave and that was let go may be some connection's own by the time a server asks for it: the kernel takes
-both from the same range (``net.ipv4.ip_local_port_range``). Those below it are taken by nobody who did not ask.
+A port that ``bind(0)`` gave and that was closed can be a connection's own when a server binds it:
+the kernel takes both from one range (``net.ipv4.ip_local_port_range``). Ports below it are only
+bound by number.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Find a port of the loopback that is free, that no connection will be given, and that no other test run was given."""
+    """Find a free port of the loopback that no connection and no other test run can have."""
     for _, port in zip(_BELOW_EPHEMERAL, _candidates, strict=False):
         if _is_free(port) and _hold(port):
             return port

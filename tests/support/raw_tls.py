@@ -1,4 +1,4 @@
-"""Both ends of the wire in one test: raw bytes over real TLS into a proxy, and what its back end recorded."""
+"""Raw bytes over real TLS into a proxy, and the requests that its back end recorded."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 def get(target: str = "/", *lines: str, method: str = "GET", version: str = "1.1") -> bytes:
-    """A request without a body, on a connection that ends with it."""
+    """Make a request without a body, on a connection that ends with it."""
     return "\r\n".join(
         [
             f"{method} {target} HTTP/{version}",
@@ -74,7 +74,10 @@ def get(target: str = "/", *lines: str, method: str = "GET", version: str = "1.1
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20.0, pause: float = 0.0) -> None:
-    """Let the reactor turn until something has become true, for so long at the most; ``pause``: seconds between two looks."""
+    """Let the reactor run until a condition is true, for so many seconds at the most.
+
+    ``pause``: seconds between two looks.
+    """
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -106,7 +109,7 @@ class ProxyTestCase(TestCase):
         client: SelfSigned | None = None,
         alpn: Sequence[str] = (),
     ) -> Answered:
-        """What ``step`` makes of a new connection, in a thread; ``alpn``: the protocols it offers."""
+        """Run ``step`` with a new connection, in a thread; ``alpn``: the protocols it offers."""
 
         def run() -> Answered:
             with self.proxy.connect(client, alpn=alpn) as connection:
@@ -118,7 +121,7 @@ class ProxyTestCase(TestCase):
     async def ask(
         self, request: bytes, client: SelfSigned | None = None, method: str = "GET"
     ) -> Reply:
-        """The answer to one request on a new connection."""
+        """Send one request on a new connection; return the response."""
 
         def step(connection: ssl.SSLSocket) -> Reply:
             connection.sendall(request)

@@ -1,7 +1,8 @@
-"""Foreign eyes: other people's parsers on the bytes that a back end, or a client, receives. Nothing of the product is used here.
+"""Other parsers, for the bytes that a back end or a client receives; the product's are not used.
 
-Each reader of requests takes one connection's bytes and gives the complete requests, in order, and whether anything is left over;
-it raises :class:`HttpError` for what it does not take. The three whose applications see CGI variables give those as well.
+Each reader of requests takes one connection's bytes. It returns the complete requests, in order,
+and whether anything is left over; it raises :class:`HttpError` for what it rejects. The three whose
+applications see CGI variables return those as well.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class HttpError(Exception):
 
 @attrs.frozen
 class CertificateUsage:
-    """One request as somebody else understands it. ``environ``: what a CGI-like application is told, empty for the others."""
+    """One request as a parser reads it. ``environ``: the variables of a CGI-like application."""
 
     method: bytes
     target: bytes
@@ -61,7 +62,7 @@ class CertificateUsage:
 
     @property
     def core(self) -> tuple[bytes, bytes, bytes]:
-        """What everybody must agree on, beside the header fields."""
+        """The fields that all readers must agree on, beside the header fields."""
         return self.method, self.target, self.body
 
     def named(self, name: bytes) -> list[bytes]:
@@ -85,7 +86,7 @@ def fold(name: bytes) -> bytes:
 
 @lru_cache(maxsize=4096)
 def cgi_name(name: bytes) -> str:
-    """The variable that a field of that name becomes."""
+    """Return the variable that a field of that name becomes."""
     return "HTTP_" + re.sub(r"[^A-Z0-9]", "_", name.decode("ascii").upper())
 
 
@@ -127,7 +128,7 @@ def _by_h11(data: bytes) -> Reading:
 
 
 class _Collector:
-    """What httptools calls back."""
+    """The callbacks of httptools."""
 
     def __init__(self) -> None:
         self.seen: list[CertificateUsage] = []
@@ -173,7 +174,7 @@ def _by_httptools(data: bytes) -> Reading:
 
 class _File(io.BytesIO):
     def close(self) -> None:
-        """It is read on when ``http.client`` has read a body to its end."""
+        """Ignore it: reading goes on when ``http.client`` has read a body to its end."""
 
 
 class _Chunks(HTTPResponse):
@@ -187,7 +188,7 @@ class _Chunks(HTTPResponse):
         self._method = "POST"
 
     def __del__(self) -> None:
-        """It has nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class _Handler(WSGIRequestHandler):
@@ -203,13 +204,13 @@ class _Handler(WSGIRequestHandler):
         self.requestline = self.request_version = self.command = ""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nobody reads it."""
+        """Ignore the log."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         raise HttpError(f"{code} {message}")
 
     def read(self) -> CertificateUsage | None:
-        """The next request, if there is a complete one."""
+        """Return the next request, if there is a complete one."""
         self.raw_requestline = self.rfile.readline(65537)
         if not self.raw_requestline or not self.parse_request():
             return None
@@ -348,7 +349,7 @@ def _comparable(target: bytes) -> bytes:
 
 
 def read_requests(data: bytes) -> tuple[Reading, list[str]]:
-    """What all of them agree on (or the first says), and what they do not agree on."""
+    """Return the requests of all readers, or of the first, and their disagreements."""
     seen: dict[str, Reading] = {}
     wrong = []
     for name, read in SERVERS.items():
@@ -381,7 +382,8 @@ def pointed_requests(
 ) -> list[str]:
     """Every reason why the bytes of one connection to a back end are not what they should be.
 
-    ``name``: the secret header; ``genuine``: its one value, ``None`` for none; ``claims``: names that must not be there.
+    ``name``: the secret header; ``genuine``: its one value, ``None`` for none; ``claims``: names
+    that must be absent.
     """
     reading, wrong = read_requests(data)
     folds = {fold(claim) for claim in claims} - {fold(name)}
@@ -431,7 +433,7 @@ def _head_faults(data: bytes, name: bytes, expected: Sequence[bytes]) -> Iterato
 
 @attrs.frozen
 class Answer:
-    """One answer as somebody else understands it; names in lower case."""
+    """One response as a parser reads it; names in lower case."""
 
     status: int
     reason: bytes
@@ -531,7 +533,7 @@ def _answers_by_httptools(data: bytes, methods: Sequence[bytes], closed: bool) -
         parser: Any = httptools.HttpResponseParser(collector)
         collector.parser = parser
         method = waiting[0]
-        # It tells neither where a message ends nor can be told of HEAD: it is given one message, as long as it takes it for one.
+        # It reports no end of a message, and has no notion of HEAD: it is fed one message alone.
         size = _size_by_httptools(data, parser, collector, alone=method == b"HEAD")
         if not collector.heads:
             return answers
@@ -555,7 +557,7 @@ def _until_close(head: Answer) -> bool:
 def _size_by_httptools(
     data: bytes, parser: Any, collector: _AnswerCollector, *, alone: bool
 ) -> int:
-    """How many bytes the first message has. ``alone``: its head is all there is of it."""
+    """Return the size of the first message. ``alone``: it consists of its head."""
     end = data.find(b"\r\n\r\n") + 4
     place = len(data) if end < 4 else end
     try:
@@ -569,7 +571,7 @@ def _size_by_httptools(
 
 
 class _Socket:
-    """What ``http.client`` needs of a socket: one file, shared by all answers."""
+    """The part of a socket that ``http.client`` uses: one file, shared by all responses."""
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file = file
@@ -610,13 +612,13 @@ CLIENTS: dict[str, Callable[[bytes, Sequence[bytes], bool], list[Answer]]] = {
     "httptools": _answers_by_httptools,
     "http.client": _answers_by_http_client,
 }
-"""Those who read answers: bytes, the methods of the requests, whether the connection has been closed in good order."""
+"""Readers of responses: bytes, the requests' methods, whether the connection closed cleanly."""
 
 
 def read_answers(
     data: bytes, methods: Sequence[bytes], *, closed: bool = False
 ) -> tuple[list[Answer], list[str]]:
-    """The complete answers that all of them see (or the first does), and what they do not agree on."""
+    """Return the complete responses of all readers, or of the first, and their disagreements."""
     seen: dict[str, list[Answer]] = {}
     wrong = []
     for name, read in CLIENTS.items():

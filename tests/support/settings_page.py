@@ -1,4 +1,7 @@
-"""The reference page of all settings, from the facts at the keys: ``python -m tests.support.settings_page > docs/settings.rst``."""
+"""The reference page of all settings, from the facts at the keys.
+
+``python -m tests.support.settings_page > docs/settings.rst`` writes it.
+"""
 
 from __future__ import annotations
 

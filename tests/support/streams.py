@@ -1,4 +1,4 @@
-"""Bytes cut into pieces, and the events that readers make of them: for the tests of both readers."""
+"""Bytes cut into pieces, and the events that both parsers make of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def chunked(body: bytes) -> bytes:
 
 
 def joined(events: Iterable[Event]) -> list[Event]:
-    """The same events with each body in one piece."""
+    """Return the same events with each body in one piece."""
     whole: list[Event] = []
     for event in events:
         if isinstance(event, bytes) and whole and isinstance(whole[-1], bytes):
@@ -54,7 +54,7 @@ def single_bytes(data: bytes) -> Iterator[bytes]:
 
 
 def feed(feeds: Iterable[bytes], reader: RequestParser | ResponseParser) -> list[Event]:
-    """All the events, those of requests behind one another in a piece included."""
+    """Return all events, also those of several requests in one piece."""
     events: list[Event] = []
     for data in feeds:
         events += reader.feed(data)
@@ -64,7 +64,7 @@ def feed(feeds: Iterable[bytes], reader: RequestParser | ResponseParser) -> list
 
 
 def shape_of(events: Iterable[Event]) -> str:
-    """One letter for each event: Head, Body, End, Refusal."""
+    """Return one letter for each event: Head, Body, End, Rejection."""
     letters = {
         bytes: "B",
         RequestHead: "H",
@@ -76,7 +76,10 @@ def shape_of(events: Iterable[Event]) -> str:
 
 
 def told(events: Iterable[Event]) -> list[object]:
-    """The events as a client is told of them: the operator's reason depends on whether parser or reader saw it first."""
+    """Return the events as a client sees them, without the detail for the operator.
+
+    The detail depends on which of parser and reader saw the error first.
+    """
     return [
         (event.status, event.description) if isinstance(event, ErrorResponse) else event
         for event in events
@@ -88,11 +91,15 @@ CUTS = st.lists(st.integers(0, 400), max_size=6)
 
 FRAGMENTS = st.sampled_from(
     [
-        b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n",
-        b"HTTP/1.1 199 X\r\n", b"HTTP/1.1 304 X\r\n", b"HTTP/1.0 200 OK\r\n", HOST, b"Content-Length: 2\r\n",
+        b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 199 X\r\n", b"HTTP/1.1 304 X\r\n", b"HTTP/1.0 200 OK\r\n", HOST,
+        b"Content-Length: 2\r\n",
         b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",
         b"Connection: upgrade\r\nUpgrade: h2c\r\n",
-        b"X: y\r\n", b"\r\n", b"ab", b"2\r\nab\r\n", b"0\r\n\r\n", b"0\r\n", b"\r", b"\n", b" ", b"\0", request(),
+        b"X: y\r\n", b"\r\n", b"ab", b"2\r\nab\r\n", b"0\r\n\r\n", b"0\r\n", b"\r", b"\n", b" ",
+        b"\0",
+        request(),
         chunked(b"2\r\nab\r\n0\r\n\r\n"),
     ]
 )  # fmt: skip
@@ -108,7 +115,7 @@ def taken(
     more: bytes,
     status: int,
 ) -> int:
-    """How many bytes of ``more`` are taken until the refusal."""
+    """Return the number of bytes of ``more`` that are taken before the error."""
     events = feed([start], reader)
     size = 0
     while not events or not isinstance(events[-1], ErrorResponse):

@@ -2,8 +2,8 @@
 
 Facts
 -----
-* OpenSSL does the handshake; the key log has the traffic secret (RFC 8446 section 7.1), and the records are sealed with it
-  here (section 5.2). The client's OpenSSL only reads from then on.
+* OpenSSL does the handshake. The key log has the traffic secret (RFC 8446 section 7.1), with which
+  the records are sealed here (section 5.2). The client's OpenSSL only reads from then on.
 * A KeyUpdate replaces the secret by the next one (section 7.2) and begins with record 0 again.
 """
 
@@ -73,7 +73,7 @@ class RecordClient:
     # Records, sealed with the client's keys.
 
     def seal(self, content: bytes, kind: int = _APPLICATION_DATA) -> bytes:
-        """One record; without content it is an empty one."""
+        """Seal one record; without content it is an empty one."""
         nonce = (self._iv ^ self._number).to_bytes(12, "big")
         self._number += 1
         inner = content + bytes([kind])
@@ -81,14 +81,20 @@ class RecordClient:
         return head + self._key.encrypt(nonce, inner, head)
 
     def key_update(self, answered: bool = False) -> bytes:
-        """A KeyUpdate, and the next keys after it. ``answered``: it requests one in return (RFC 8446 section 4.6.3)."""
+        """Make a KeyUpdate, and use the next keys after it.
+
+        ``answered``: it requests one in return (RFC 8446 section 4.6.3).
+        """
         record = self.seal(b"\x18\0\0\x01" + bytes([answered]), _HANDSHAKE)
         self._use(_expand(self._secret, b"traffic upd", 32))
         return record
 
 
 def tls12_sealer(client: SSL.Connection) -> Callable[[bytes], bytes]:
-    """Return the sealing of handshake messages for a client that has finished one with TLS 1.2 and AES-128-GCM (RFC 5288)."""
+    """Return the sealing of handshake messages after a handshake with TLS 1.2.
+
+    The cipher is AES-128-GCM (RFC 5288).
+    """
     master, ours, theirs = client.master_key(), client.client_random(), client.server_random()
     assert master is not None and ours is not None and theirs is not None
     block = _prf(master, b"key expansion" + theirs + ours, 40)

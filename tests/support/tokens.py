@@ -1,4 +1,4 @@
-"""Access tokens for the tests: well-formed ones from claims, and pieces to put hostile ones together."""
+"""Access tokens for the tests: well-formed ones from claims, and parts for hostile ones."""
 
 from __future__ import annotations
 
@@ -84,8 +84,9 @@ def verdict_of(
 
 ISSUER, AUDIENCE = "https://as.example", "https://api.example"
 _KINDS: dict[str, tuple[Any, Any]] = {
-    "RS256": ("RSA", 2048), "PS256": ("RSA", 2048), "ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"),
-    "ES512": ("EC", "P-521"), "EdDSA": ("OKP", "Ed25519"), "Ed25519": ("OKP", "Ed25519"), "Ed448": ("OKP", "Ed448"),
+    "RS256": ("RSA", 2048), "PS256": ("RSA", 2048), "ES256": ("EC", "P-256"),
+    "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"), "EdDSA": ("OKP", "Ed25519"),
+    "Ed25519": ("OKP", "Ed25519"), "Ed448": ("OKP", "Ed448"),
 }  # fmt: skip
 
 

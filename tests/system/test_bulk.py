@@ -1,88 +1,32 @@
-"""Promises that need bulk: memory does not grow with a body, and an answer that is cut short is never taken for a whole one."""
+"""Promises that need bulk: memory does not grow with a body; a cut response is never complete."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socketserver
 import ssl
 import subprocess
 import sys
 import threading
-import zlib
-from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path
 from typing import BinaryIO
 
 from twisted.internet.threads import deferToThread
 
+from tests.support.bulk_server import (
+    BLOCK,
+    MIB,
+    BulkHandler,
+    BulkServer,
+    blocks,
+    checksum,
+    high_water,
+)
+from tests.support.daemons import TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import until
-from tests.system.test_service import TWISTD, Daemon, DaemonTestCase
 
-MIB = 1 << 20
 SIZE = 300  # MiB
 GROWTH = 16  # MiB
-# Not one that a compressor, or a shifted buffer, would leave as it is.
-BLOCK = os.urandom(MIB - 1) + b"\n"
-
-
-def blocks(count: int) -> Iterator[bytes]:
-    return (BLOCK for _ in range(count))
-
-
-def checksum(pieces: Iterator[bytes]) -> tuple[int, int]:
-    """How many bytes, and which."""
-    size = crc = 0
-    for piece in pieces:
-        size, crc = size + len(piece), zlib.crc32(piece, crc)
-    return size, crc
-
-
-class _Handler(socketserver.StreamRequestHandler):
-    """Answers ``POST`` with the checksum of what came, and ``GET /N`` with N blocks, framed by ``Content-Length``."""
-
-    def handle(self) -> None:
-        while line := self.rfile.readline():
-            fields = dict(
-                field.strip().lower().split(b": ", 1)
-                for field in iter(self.rfile.readline, b"\r\n")
-            )
-            method, target, _ = line.split(b" ")
-            if method == b"POST":
-                self.answer_checksum(fields)
-            else:
-                count = int(target[1:])
-                self.wfile.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (count * len(BLOCK))
-                )
-                for block in blocks(count):
-                    self.wfile.write(block)
-
-    def answer_checksum(self, fields: dict[bytes, bytes]) -> None:
-        body = (
-            self.chunks()
-            if b"transfer-encoding" in fields
-            else self.pieces(int(fields[b"content-length"]))
-        )
-        answer = b"%d %d" % checksum(body)
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
-
-    def pieces(self, size: int) -> Iterator[bytes]:
-        while size:
-            piece = self.rfile.read(min(size, 65536))
-            size -= len(piece)
-            yield piece
-
-    def chunks(self) -> Iterator[bytes]:
-        while size := int(self.rfile.readline(), 16):
-            yield from self.pieces(size)
-            self.rfile.readline()
-        self.rfile.readline()
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
 
 
 # One that never ends an answer, in a process of its own, to be killed.
@@ -108,7 +52,7 @@ class BulkTestCase(DaemonTestCase):
     timeout = 60
 
     async def proxy(self, back_end: int) -> Daemon:
-        """A proxy in a process of its own, for bodies of any size."""
+        """Start a proxy in a process of its own, for bodies of any size."""
         daemon = self.prepare()
         config = (
             f'client.max-body-bytes = {SIZE * MIB * 2}\nbackend = "http://127.0.0.1:{back_end}"\n'
@@ -123,7 +67,7 @@ class BulkTestCase(DaemonTestCase):
 
 class Memory(BulkTestCase):
     def setUp(self) -> None:
-        self.server = _Server(("127.0.0.1", 0), _Handler)
+        self.server = BulkServer(("127.0.0.1", 0), BulkHandler)
         thread = threading.Thread(
             target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
@@ -133,7 +77,10 @@ class Memory(BulkTestCase):
         self.addCleanup(self.server.shutdown)
 
     async def grown(self, step: str) -> int:
-        """By how many MiB the proxy's largest size grows from a small body to a large one; the body arrives as it was."""
+        """By how many MiB the proxy's largest size grows from a small body to a large one.
+
+        The body arrives as it was.
+        """
         daemon = await self.proxy(self.server.server_address[1])
         act = {"up": upload, "up in chunks": upload_chunked, "down": download}[step]
         sizes = []
@@ -163,12 +110,6 @@ class Memory(BulkTestCase):
         self.assertLess(await self.grown("down"), GROWTH)
 
 
-def high_water(pid: int) -> int:
-    """The largest resident size that a process has had, in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) >> 10
-
-
 def upload(_: ssl.SSLSocket, stream: BinaryIO, count: int) -> tuple[int, int]:
     stream.write(
         b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
@@ -186,7 +127,7 @@ def upload_chunked(_: ssl.SSLSocket, stream: BinaryIO, count: int) -> tuple[int,
 
 
 def answered(stream: BinaryIO) -> tuple[int, int]:
-    """The checksum that the back end answers."""
+    """Return the checksum in the back end's response."""
     stream.flush()
     length = 0
     for line in iter(stream.readline, b"\r\n"):
@@ -229,7 +170,7 @@ class Killed(BulkTestCase):
         self.assertNotIsInstance(error, TimeoutError)
 
     async def test_with_length(self) -> None:
-        """A back end that is killed in the middle of an answer of known length is a failure to the client."""
+        """A back end that is killed in a response of known length is a failure to the client."""
         await self.expect_failure(b"/")
 
     async def test_in_chunks(self) -> None:

@@ -6,11 +6,12 @@ import os
 import signal
 from pathlib import Path
 
+from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase
+from tests.support.notify_socket import NotifySocket
 from tests.support.raw_tls import until
-from tests.system.test_service import ROOT, TWISTD, Daemon, DaemonTestCase
-from tests.unit.service.test_sd_notify import Ear
 
-# Imported by each Python that has it in its path, before Twisted takes hold of time.time: parent and workers.
+# Imported by each Python that has it in its path, before Twisted takes hold of time.time: parent
+# and workers.
 _STEPPING = """
 import os, time
 _real = time.time
@@ -28,8 +29,8 @@ drain-timeout = 1
 
 class StepBack(DaemonTestCase):
     async def serve(self, *lines: str) -> Daemon:
-        """A proxy that tells systemd that it lives, and whose clock can be set."""
-        self.ear = Ear()
+        """Start a proxy with systemd's watchdog, and with a clock that can be set."""
+        self.ear = NotifySocket()
         self.addCleanup(self.ear.close)
         daemon = self.prepare()
         self.flag = daemon.files.folder / "step"
@@ -57,7 +58,7 @@ class StepBack(DaemonTestCase):
         return daemon
 
     async def expect_life(self, daemon: Daemon) -> None:
-        """The watchdog is fed and the back end is checked, several times more."""
+        """Check that the watchdog is fed and the back end is checked, several times more."""
         before = len(daemon.back_end.requests)
         beats: list[dict[str, str]] = []
         self.ear.heard()

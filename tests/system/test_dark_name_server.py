@@ -1,4 +1,4 @@
-"""Promises about a name server that does not respond: it costs requests to that back end, and nothing else."""
+"""Promises about a name server that does not respond: it delays requests to that back end alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import signal
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
+from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import get, read_reply, until
-from tests.system.test_service import ROOT, TWISTD, Daemon, DaemonTestCase
 
 # Each lookup of this name takes a minute, as with resolv.conf's defaults and several servers.
 _DARK = """
@@ -25,7 +25,7 @@ socket.getaddrinfo = getaddrinfo
 
 class Dark(DaemonTestCase):
     async def serve(self, *lines: str) -> Daemon:
-        """A proxy for a back end whose name cannot be looked up."""
+        """Start a proxy for a back end whose name cannot be resolved."""
         daemon = self.prepare()
         module = daemon.files.write("sitecustomize.py", _DARK.encode())
         text = "\n".join([*lines, "[upstream]", "connect-timeout = 0.5", ""])
@@ -39,7 +39,7 @@ class Dark(DaemonTestCase):
         return daemon
 
     async def expect_end(self, daemon: Daemon) -> None:
-        """Requests are answered 504, and the end does not wait for the lookup."""
+        """Check that requests are 504, and that the end does not wait for the lookup."""
 
         def ask() -> int:
             with daemon.connect() as connection:

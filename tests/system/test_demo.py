@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.demo`: it runs as it stands, every line it prints works, and it leaves nothing behind."""
+"""Promises of the demonstration: every line it prints works, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -10,32 +10,24 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.error import CannotListenError
-from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
-from tests.support.ports import free_port
+from tests.support.command_lines import lines_of
+from tests.support.daemons import ROOT, TWIST, TWISTD
 from tests.support.raw_tls import until
-from tests.system.test_service import ROOT, TWIST, TWISTD
-from x509proxy.service import demo as room
+from x509proxy.service import demo
 from x509proxy.service.demo import DemoService
-from x509proxy.settings import ProxySettings, SettingsError, Trust
-
-
-def lines_of(text: str) -> list[str]:
-    """The command lines among what was printed."""
-    return [line.strip() for line in text.splitlines() if line.startswith("  curl ")]
+from x509proxy.settings import ProxySettings
 
 
 def run(line: str) -> Any:
-    """What a printed line gets, run as a shell would."""
+    """Return the response to a printed line, run as a shell would."""
     done = subprocess.run(
         [*shlex.split(line), "--silent", "--show-error", "--max-time", "10"],
         capture_output=True,
@@ -46,115 +38,27 @@ def run(line: str) -> Any:
     return json.loads(done.stdout)
 
 
-class InMemory(SynchronousTestCase):
-    def setUp(self) -> None:
-        # Not trial's own: the name of a unix socket has 107 bytes at the most.
-        self.folders = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, self.folders)
-        self.patch(tempfile, "tempdir", str(self.folders))
-        # Signals are the running test's business.
-        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
-        self.patch(room, "_PORT", 0)
-
-    def make(self, **settings: Any) -> Any:
-        self.out = io.StringIO()
-        return DemoService(ProxySettings(demo=True, **settings), MemoryReactorClock(), self.out)
-
-    def test_files(self) -> None:
-        """Keys and the secret name are for nobody else to read, and nor is the folder."""
-        service = self.make()
-        self.assertEqual(0o700, service.folder.stat().st_mode & 0o777)
-        self.assertEqual(
-            {0o600}, {path.stat().st_mode & 0o777 for path in service.folder.iterdir()}
-        )
-        shutil.rmtree(service.folder)
-
-    def test_nothing_is_left(self) -> None:
-        """What is wrong with the rest of the command line leaves no folder behind."""
-        for settings in (
-            {"trust": Trust.CA},
-            {"listen": ("nothing:1",)},
-            {"access_log": "/nowhere/access.log"},
-        ):
-            self.assertRaises((SettingsError, SystemExit), self.make, **settings)
-            self.assertEqual([], list(self.folders.iterdir()), settings)
-
-    def test_port_taken(self) -> None:
-        """A start that fails leaves no keys behind."""
-        for start in ("privilegedStartService", "startService"):
-            service = self.make()
-
-            def fail(*_: Any, **__: Any) -> None:
-                raise CannotListenError("127.0.0.1", 8443, OSError(98, "Address already in use"))
-
-            self.patch(service._proxy._reactor, "listenTCP", fail)
-            self.addCleanup(setattr, sys, "excepthook", sys.excepthook)
-            self.assertRaises(SettingsError, getattr(service, start))
-            self.assertEqual([], list(self.folders.iterdir()), start)
-
-    def test_long_folder(self) -> None:
-        """A temporary folder whose name is too long for the back end's socket is an error, and no demonstration of 502."""
-        long = self.folders / ("x" * 100)
-        long.mkdir()
-        self.patch(tempfile, "tempdir", str(long))
-        self.assertRaises((SettingsError, SystemExit), self.make)
-        self.assertEqual([], list(long.iterdir()))
-
-    def test_listen(self) -> None:
-        """It listens on the loopback alone, unless the command line says where."""
-        for listen, expected in (((), "127.0.0.1"), (("tcp:1:interface=192.0.2.1",), "192.0.2.1")):
-            given: dict[str, Any] = {"listen": listen} if listen else {}
-            service = self.make(**given)
-            service.privilegedStartService()
-            [server] = service._proxy._reactor.tcpServers
-            self.assertEqual(expected, server[3])
-            shutil.rmtree(service.folder)
-
-    def test_told(self) -> None:
-        """It prints four command lines, and the path of the folder that it removes at the end."""
-        service = self.make()
-        service.privilegedStartService()
-        service.startService()
-        text = self.out.getvalue()
-        self.assertEqual(4, len(lines_of(text)))
-        self.assertIn(f"removes {service.folder}", text)
-        self.successResultOf(service.stopService())
-        self.assertEqual([], list(self.folders.iterdir()))
-
-
-class Port(SynchronousTestCase):
-    def test_free(self) -> None:
-        """The usual port is taken when it is free, and any other when it is not."""
-        # Not 8443 itself: any program of this machine may have it.
-        self.patch(room, "_PORT", free_port())
-        self.assertEqual(room._PORT, room._free_port())
-        with socket.socket() as other:
-            other.bind(("127.0.0.1", room._PORT))
-            other.listen()
-            self.assertEqual(0, room._free_port())
-
-
 class ProxyServer(TestCase):
     """In this process, with real sockets."""
 
     timeout = 60
 
     async def test_lines(self) -> None:
-        """Each printed line works, and shows what it says it shows: EC, RSA, none, and a forged header that is none either.
+        """Each printed line works: EC, RSA, no certificate, and a forged header that has no effect.
 
         It does while the usual port is taken: another one is taken instead, and printed.
         """
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         other = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(other.close)
-        self.patch(room, "_PORT", other.getsockname()[1])
+        self.patch(demo, "_PORT", other.getsockname()[1])
         out = io.StringIO()
         service: Any = DemoService(ProxySettings(demo=True), reactor, out)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(service.stopService)
         await until(out.getvalue)
-        self.assertNotIn(f":{room._PORT}/", out.getvalue())
+        self.assertNotIn(f":{demo._PORT}/", out.getvalue())
         await check(self, out.getvalue())
         await service.stopService()
         self.assertFalse(service.folder.exists())
@@ -179,13 +83,13 @@ async def check(case: TestCase, text: str) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """What did not end when it was told to."""
+    """Kill a process that has not ended."""
     process.kill()
     process.wait()
 
 
 class Process(TestCase):
-    """In a process of its own, at a port of its own: two demonstrations that start at once may both find 8443 free."""
+    """Processes with ports of their own: two demonstrations at once may both find 8443 free."""
 
     timeout = 60
 
@@ -219,7 +123,7 @@ class Process(TestCase):
         self.assertNotIn("Traceback", self.said())
 
     async def test_twistd(self) -> None:
-        """``twistd -n x509proxy --demo`` runs, its lines work, and Ctrl-C ends it and its folder."""
+        """Check that ``twistd -n x509proxy --demo`` runs, its lines work, and Ctrl-C ends it."""
         await self.start([*TWISTD, "-n", "--pidfile="])
         await check(self, self.said())
         await self.interrupt()

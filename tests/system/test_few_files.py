@@ -1,4 +1,4 @@
-"""Promises about a limit of open files that is too low: one warning, no flood of lines, and requests are answered."""
+"""Promises about a low limit of open files: one warning, few lines, and requests are served."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 
 from twisted.internet.threads import deferToThread
 
+from tests.support.daemons import BIN, Daemon, DaemonTestCase
 from tests.support.raw_tls import get, read_reply, until
-from tests.system.test_service import BIN, Daemon, DaemonTestCase
 
 _FILES = 300
 _CROWD = 600
@@ -17,7 +17,7 @@ _CROWD = 600
 
 class FewFiles(DaemonTestCase):
     async def test_crowd(self) -> None:
-        """More connections than there can be files: the rest are closed, and the log says it once, at the start."""
+        """Beyond the limit of files connections are closed, and the log has it once."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < _CROWD + 200:
             self.skipTest("this process may not open enough files itself")
@@ -44,7 +44,7 @@ class FewFiles(DaemonTestCase):
         self.assertLess(len(daemon.log.splitlines()), 20)
 
     def ask_until_answered(self, daemon: Daemon) -> int:
-        """The status for a client that comes again while others are still being closed."""
+        """Return the status for a client that connects again while others are being closed."""
         while True:
             try:
                 with daemon.connect() as connection:

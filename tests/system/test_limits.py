@@ -1,4 +1,4 @@
-"""Law L7 for real: every limit and deadline once, over real sockets, with values small enough to wait for."""
+"""Invariant L7 in real processes: every limit and deadline once, over real sockets."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from tests.support.bulk_server import BulkHandler, BulkServer, high_water
+from tests.support.daemons import TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import ProxyTestCase, Reply, get, read_reply, read_to_end, until
-from tests.system.test_bulk import _Handler, _Server, high_water
-from tests.system.test_service import TWISTD, Daemon, DaemonTestCase
 from x509proxy.exchange import Outcome
 from x509proxy.settings import ClientSettings, UpstreamSettings
 from x509proxy.testing import running_proxy
@@ -36,7 +36,10 @@ SOON = 4.0
 
 
 def drip(connection: socket.socket, data: bytes, seconds: float = SOON) -> tuple[bytes, float]:
-    """Send byte after byte until the other side says or ends something; all that it says to its end, and how long it took."""
+    """Send byte after byte until the other side says or ends something.
+
+    Return its output to its end, and the seconds it took.
+    """
     begin = time.monotonic()
     heard: bytes | None = None
     for octet in data:
@@ -68,7 +71,7 @@ class LimitTestCase(ProxyTestCase):
         return await deferToThread(step)
 
     def raw(self) -> socket.socket:
-        """A connection without TLS."""
+        """Open a connection without TLS."""
         return socket.create_connection(("127.0.0.1", self.proxy.port), SOON)
 
     async def hear(self, said: bytes) -> bytes:
@@ -82,7 +85,7 @@ class LimitTestCase(ProxyTestCase):
 
 
 class Deadlines(LimitTestCase):
-    """Nobody is waited for without an end, however busily he drips."""
+    """Each wait has an end, however busy a client is."""
 
     async def test_slow_head(self) -> None:
         """A head that drips, with bytes all the while, is answered 408 in its time."""
@@ -126,7 +129,7 @@ class Deadlines(LimitTestCase):
         self.assertEqual(b"", self.back_end.received)
 
     async def test_dripping_body(self) -> None:
-        """A body that drips below ``min_body_rate`` is answered 408, though no two bytes are far apart."""
+        """A body below ``min_body_rate`` is 408, though no two bytes are far apart."""
         self.limited(body_timeout=SHORT, min_body_rate=1000)
 
         def step(connection: ssl.SSLSocket) -> tuple[bytes, float]:
@@ -172,7 +175,7 @@ class Deadlines(LimitTestCase):
         self.assertTrue(SHORT <= took < SOON, took)
 
     async def test_handshake(self) -> None:
-        """A client that sends nothing, half a ClientHello, or one byte after the other, is cut in its time."""
+        """A client that is silent, or sends half a ClientHello or single bytes, is cut in time."""
         self.limited(handshake_timeout=SHORT)
         outgoing = ssl.MemoryBIO()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -199,7 +202,7 @@ class Deadlines(LimitTestCase):
         await until(lambda: not self.proxy._tls.protocols)
 
     async def test_back_end(self) -> None:
-        """A back end that does not answer is a 504 in its time, one that stops in its answer cuts it."""
+        """A silent back end is a 504 in time; one that stops in its response cuts the client."""
         settings = UpstreamSettings(response_timeout=SHORT, read_timeout=SHORT)
         begun = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"
         self.limited(lambda _: None, begun, upstream=settings)
@@ -239,14 +242,14 @@ class Sizes(LimitTestCase):
         await self.edge(get("/", *["X: y"] * 8), get("/", *["X: y"] * 8, "x_y: z"), 431)
 
     async def test_head(self) -> None:
-        """A head beyond ``max_head_bytes`` is 431, be each of its lines short, and before it ends."""
+        """A head beyond ``max_head_bytes`` is 431, with short lines too, and before it ends."""
         self.limited(max_head_bytes=1000)
         await self.edge(get("/", *["X: " + "a" * 90] * 8), get("/", *["X: " + "a" * 90] * 12), 431)
         endless = b"GET / HTTP/1.1\r\n" + HOST + (b"X: " + b"a" * 90 + b"\r\n") * 30
         self.assertEqual(431, (await self.ask(endless)).status)
 
     async def test_body_by_length(self) -> None:
-        """A body whose length is above ``max_body_bytes`` is 413, which a client reads before it has sent any of it."""
+        """A body whose length is above ``max_body_bytes`` is 413, before any of it is sent."""
         self.limited(max_body_bytes=100)
         fits = POST + b"Connection: close\r\nContent-Length: 100\r\n\r\n" + b"x" * 100
         await self.edge(fits, POST + b"Content-Length: 101\r\n\r\n", 413)
@@ -260,7 +263,7 @@ class Sizes(LimitTestCase):
         self.assertNotIn(b"HTTP/1.1 100", heard)
 
     async def test_body_in_chunks(self) -> None:
-        """A body that turns out above ``max_body_bytes`` in its chunks is 413 as soon as it does."""
+        """A chunked body above ``max_body_bytes`` is 413 as soon as it exceeds that."""
         self.limited(max_body_bytes=100)
         chunked = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         chunked += b"64\r\n" + b"x" * 100 + b"\r\n"
@@ -281,7 +284,7 @@ class Sizes(LimitTestCase):
         self.assertEqual(b"", self.back_end.received)
 
     async def test_answer(self) -> None:
-        """A back end's head beyond ``max_head_bytes``, or with more ``fields`` than allowed, is 502."""
+        """A back end's head beyond ``max_head_bytes``, or with too many fields, is 502."""
         head = b"HTTP/1.1 200 OK\r\n%bContent-Length: 0\r\n\r\n"
         settings = UpstreamSettings(max_head_bytes=1000, max_header_fields=10)
         fields = (b"X: y\r\n" * 9, b"X: y\r\n" * 10, b"X: " + b"y" * 1000 + b"\r\n")
@@ -350,7 +353,7 @@ class EarlyAnswer(ProxyTestCase):
         self.assertEqual([(413, _Early.answer, ["close"])], await self.early(_Lingering, 1))
 
     async def test_back_end_that_hangs_up(self) -> None:
-        """So it is, each time, if it hangs up at once with the body unread, which resets its connection."""
+        """So it is if it closes at once with the body unread, which resets its connection."""
         self.assertEqual([(413, _Early.answer, ["close"])] * 8, await self.early(_Abrupt, 8))
 
 
@@ -361,7 +364,7 @@ class Crowds(LimitTestCase):
         return [stack.enter_context(self.proxy.connect()) for _ in range(count)]
 
     def is_turned_away(self) -> bool:
-        """Whether a new connection is ended before its handshake."""
+        """Return whether a new connection is ended before its handshake."""
         try:
             with self.proxy.connect(timeout=SOON):
                 return False
@@ -383,7 +386,7 @@ class Crowds(LimitTestCase):
             return [away, served]
 
     async def test_connections(self) -> None:
-        """Beyond ``connections`` the next is cut, those before it are served, and one that goes makes room."""
+        """Beyond ``connections`` the next is cut; others are served, and an end makes room."""
         self.limited(max_connections=5)
         self.assertEqual([[True] * 3, [200] * 5], await self.in_thread(lambda: self.crowd(5)))
 
@@ -393,7 +396,7 @@ class Crowds(LimitTestCase):
         self.assertEqual([[True] * 3, [200] * 4], await self.in_thread(lambda: self.crowd(4)))
 
     async def test_silent_crowd(self) -> None:
-        """Connections that never shake hands count too, until their time is over: then there is room again."""
+        """Connections without a handshake count too, until their time is over."""
         self.limited(max_connections=5, handshake_timeout=SHORT)
 
         def step() -> tuple[bool, bool]:
@@ -409,14 +412,14 @@ class Crowds(LimitTestCase):
         self.assertEqual((True, False), await self.in_thread(step))
 
     async def test_handshakes_of_an_address(self) -> None:
-        """Beyond ``handshake_rate_per_address`` a second, with a burst of two seconds' worth, the next is cut."""
+        """Beyond ``handshake_rate_per_address``, with a burst of two seconds, the next is cut."""
         self.limited(handshake_rate_per_address=2.0)
         away = await self.in_thread(lambda: [self.is_turned_away() for _ in range(12)])
         self.assertEqual([False] * 4, away[:4])
         self.assertIn(True, away[4:])
 
     async def test_queue(self) -> None:
-        """A full queue for the back end is 503 with ``Retry-After`` at once, one that takes too long is so in its time."""
+        """A full queue for the back end is 503 with ``Retry-After`` at once, a slow one in time."""
         held: list[Any] = []
         settings = UpstreamSettings(max_connections=1, max_queued_requests=1, queue_timeout=SHORT)
         self.limited(held.append, upstream=settings)
@@ -446,7 +449,7 @@ class Crowds(LimitTestCase):
         self.assertEqual(1, len(self.back_end.requests))
 
     async def test_requests(self) -> None:
-        """The last of ``requests`` is answered with ``Connection: close``, and the next one in the pipeline is not served."""
+        """The last of ``requests`` is served with ``Connection: close``, and no later one is."""
         self.limited(max_requests_per_connection=3)
         heard = await self.hear(KEPT * 5)
         self.assertEqual(
@@ -489,7 +492,7 @@ class ProcessTestCase(DaemonTestCase):
         return daemon
 
 
-class _Pouring(_Handler):
+class _Pouring(BulkHandler):
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError):
             super().handle()
@@ -499,8 +502,8 @@ class SlowReaders(ProcessTestCase):
     """Clients that ask for much and read nothing."""
 
     async def test_memory_and_end(self) -> None:
-        """Eight answers of 64 MiB each, of which nobody reads a byte, cost no memory worth speaking of, and are cut in time."""
-        server = _Server(("127.0.0.1", 0), _Pouring)
+        """Eight unread responses of 64 MiB each cost little memory, and are cut in time."""
+        server = BulkServer(("127.0.0.1", 0), _Pouring)
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
@@ -534,7 +537,10 @@ class End(ProcessTestCase):
     """SIGTERM with everything under way at once."""
 
     async def test_in_flight(self) -> None:
-        """What is answered in time is answered whole, what is not is cut at ``drain-timeout``; idle and half requests are none."""
+        """A response within the time is complete, any other is cut at ``drain-timeout``.
+
+        Idle and half requests are none.
+        """
         held: list[Any] = []
         daemon = self.prepare(held.append, held.append, held.append)
         path = daemon.files.write("proxy.toml", b"client.drain-timeout = 1.5\n")
@@ -564,7 +570,7 @@ class End(ProcessTestCase):
 
 
 def descriptors(pid: int) -> list[str]:
-    """The files that a process has open, by what they are."""
+    """Return the files that a process has open, by their kinds."""
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -573,7 +579,7 @@ def descriptors(pid: int) -> list[str]:
 
 
 class Descriptors(ProcessTestCase):
-    """Whatever happens to a connection, its files are given back."""
+    """The files of a connection are closed at its end, of any kind."""
 
     def misuses(self, daemon: Daemon) -> Iterator[Callable[[], object]]:
         def say(*said: bytes, leave: bool = False) -> object:
@@ -591,7 +597,8 @@ class Descriptors(ProcessTestCase):
         def crowd() -> object:
             with ExitStack() as stack:
                 for _ in range(60):
-                    # Who is one too many is reset, on an idle machine before connect() has returned (69 % of 20,000 measured).
+                    # Who is one too many is reset, on an idle machine before connect() has returned
+                    # (69 % of 20,000 measured).
                     with contextlib.suppress(ConnectionError):
                         stack.enter_context(
                             socket.create_connection(("127.0.0.1", daemon.port), SOON)
@@ -612,7 +619,7 @@ class Descriptors(ProcessTestCase):
         yield crowd
 
     async def test_given_back(self) -> None:
-        """After every kind of misuse, by clients and back end, the process has as many files open as before, and serves."""
+        """After every kind of misuse the process has as many files open as before, and serves."""
         daemon = await self.impatient()
         await self.serves(daemon)
         await until(lambda: len(daemon.back_end.connections) == 0, pause=0.05)

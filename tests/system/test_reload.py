@@ -1,14 +1,10 @@
-"""Promises of a reload over real sockets: each kind of change is used, what is broken is not, and no request is lost by it."""
+"""Promises of a reload over real sockets: valid changes are used, and no request is lost."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import ssl
-import threading
-import time
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -16,10 +12,12 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 
-from tests.integration.test_pki import PkiTestCase, value_of
 from tests.support.certificates import Pair, pair
+from tests.support.client_load import ClientLoad
+from tests.support.daemons import TWISTD, Daemon, DaemonTestCase
+from tests.support.pki import PkiTestCase, value_of
 from tests.support.raw_tls import HEADER, Reply, get, read_reply, until
-from tests.system.test_service import TWISTD, Daemon, DaemonTestCase, parse
+from tests.support.services import parse_options
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.service.proxy_service import ProxyService
@@ -44,7 +42,7 @@ class ReloadTestCase(PkiTestCase):
 
     def start(self, more: str = "", *arguments: str) -> ProxyService:
         self.write_toml(more)
-        options = parse("--config", str(self.folder / "proxy.toml"), *arguments)
+        options = parse_options("--config", str(self.folder / "proxy.toml"), *arguments)
         assert options.configuration is not None
         self.service = ProxyService(options.configuration, reactor, options.read, options.config)
         self.service.startService()
@@ -75,7 +73,7 @@ class ReloadTestCase(PkiTestCase):
         return (await self.get(*given, **named)).status
 
     async def seen(self, name: str = HEADER) -> list[bytes]:
-        """What the back end sees of the client's certificate, under that name."""
+        """Return the client's certificate as the back end receives it, under that name."""
         await self.get()
         return self.back_end.requests[-1].values(name)
 
@@ -138,7 +136,7 @@ class Kinds(ReloadTestCase):
         self.assertEqual(401, await self.status())
 
     async def test_client_certificate(self) -> None:
-        """What is asked for can change, on a listener of its own too."""
+        """The certificates that a listener asks for can change, each listener's on its own."""
         more = '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nclient-certificate = "{}"\n'
         self.start(more.format("none"))
         self.assertEqual(
@@ -213,7 +211,10 @@ class BackEnds(ReloadTestCase):
         return other
 
     async def test_another(self) -> None:
-        """Requests go to the new back end; what is in flight on the old one ends there, and then nothing is kept open to it."""
+        """Requests go to the new back end.
+
+        What is in flight on the old one ends there, and then nothing is kept open to it.
+        """
         self.start()
         other = self.other()
         held: list[Any] = []
@@ -232,7 +233,7 @@ class BackEnds(ReloadTestCase):
         self.assertEqual((2, 1), (len(self.back_end.requests), len(other.connections)))
 
     async def test_the_same(self) -> None:
-        """A back end that nothing has changed for keeps its connections, though another comes to it."""
+        """An unchanged back end keeps its connections, though another one is added."""
         self.start()
         await self.get()
         other = self.other()
@@ -261,7 +262,7 @@ class BackEnds(ReloadTestCase):
 
 class HttpError(ReloadTestCase):
     async def test_sentences(self) -> None:
-        """Whatever is broken is said in one sentence with the file's name, and everything goes on as it was."""
+        """Each broken file is reported in one sentence with its name, and nothing changes."""
         self.start()
         cases = (
             ("nonsense\n", "proxy.toml"),
@@ -320,7 +321,7 @@ class HttpError(ReloadTestCase):
 
 class OnChange(ReloadTestCase):
     async def test_files(self) -> None:
-        """With ``reload-poll-interval``, a new certificate is used without a signal, and so is a new rule in the TOML file."""
+        """With ``reload-poll-interval`` a new certificate, and a new rule, need no signal."""
         more = "reload-poll-interval = 0.1\n"
         self.start(more)
         with capturedLogs() as events:
@@ -347,71 +348,15 @@ class OnChange(ReloadTestCase):
         self.assertIs(last, self.service.reloading.last)
 
 
-class Load:
-    """Clients that ask for so many seconds, in threads: some on one connection each, some on a new one each time."""
-
-    def __init__(self, daemon: Daemon, trusted: Path, seconds: float) -> None:
-        self.answered = 0
-        self.failures: list[str] = []
-        self.last_failure = 0.0
-        self.connections = 0
-        self._daemon = daemon
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._context.check_hostname = False
-        self._context.verify_mode = ssl.CERT_NONE
-        self._context.load_cert_chain(trusted)
-        self._end = time.monotonic() + seconds
-        self._lock = threading.Lock()
-
-    def now(self) -> float:
-        """The time by which ``last_failure`` goes."""
-        return time.monotonic()
-
-    def run(self, keep: bool) -> None:
-        """One client."""
-        connection: ssl.SSLSocket | None = None
-        while time.monotonic() < self._end:
-            try:
-                connection = connection or self._connect()
-                connection.sendall(
-                    b"GET / HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
-                    % (b"" if keep else b"Connection: close\r\n")
-                )
-                reply = read_reply(connection)
-                self._count(None if reply.status == 200 else f"status {reply.status}")
-                if not keep or "close" in reply.get("Connection"):
-                    connection.close()
-                    connection = None
-            except (OSError, ValueError, EOFError) as error:
-                self._count(repr(error))
-                connection = None
-        if connection is not None:
-            connection.close()
-
-    def _connect(self) -> ssl.SSLSocket:
-        with self._lock:
-            self.connections += 1
-        return self._context.wrap_socket(
-            socket.create_connection(("127.0.0.1", self._daemon.port), 10), server_hostname="a"
-        )
-
-    def _count(self, failure: str | None) -> None:
-        with self._lock:
-            if failure is None:
-                self.answered += 1
-            else:
-                self.failures.append(failure)
-                self.last_failure = time.monotonic()
-
-
 class UnderLoad(DaemonTestCase):
     WORKERS = 1
     RELOADS = 10
 
     async def test_nothing_is_lost(self) -> None:
-        """Ten reloads in three seconds, each with another certificate, other rules and the other back end, cost no request.
+        """Ten reloads in three seconds, each with other files and rules, lose no request.
 
-        Four clients ask all the time, two of them on a connection that stays open, two on a new one for each request.
+        Four clients ask all the time, two of them on a connection that stays open, two on a new one
+        for each request.
         """
         daemon = self.prepare()
         other = RecordingBackEnd(reactor)
@@ -432,7 +377,7 @@ class UnderLoad(DaemonTestCase):
         client = make_self_signed(KeyKind.EC, "client")
         # Workers take their time to start: until then there is no load.
         self.assertEqual(200, (await self.ask(daemon, get())).status)
-        load = Load(
+        load = ClientLoad(
             daemon, daemon.files.write("client.pem", client.certificate_pem + client.key_pem), 3.5
         )
         clients = [deferToThread(load.run, keep) for keep in (True, True, False, False)]

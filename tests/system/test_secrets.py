@@ -1,4 +1,4 @@
-"""Invariant L4 over everything at once: the header's name, clients' certificates and the server's key never leave, whatever happens."""
+"""Invariant L4 over everything at once: name, certificates and keys never leave."""
 
 from __future__ import annotations
 
@@ -27,30 +27,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from tests.support.daemons import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase, is_running
 from tests.support.memory import HEADER as NAME
 from tests.support.memory import OK, Proxy, RequestTransport, undated
 from tests.support.names import secret_name
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_to_end, until
-from tests.system.test_service import (
-    ROOT,
-    TWIST,
-    TWISTD,
-    Daemon,
-    DaemonTestCase,
-    Files,
-    is_running,
-    parse,
-    running_of,
-)
-from x509proxy import relay as transfer
+from tests.support.services import ProxyFiles, parse_options, server_of
+from x509proxy import relay
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.downstream import base_request as incoming
-from x509proxy.downstream import channel, request
+from x509proxy.downstream import base_request, channel, request
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.forwarding import forwarded_fields as forwarding
-from x509proxy.http1 import request_parser as reader
-from x509proxy.http1 import response_parser as answers
+from x509proxy.forwarding import forwarded_fields
+from x509proxy.http1 import request_parser, response_parser
 from x509proxy.monitoring.access_log_format import access_line
 from x509proxy.service.options import makeService
 from x509proxy.service.proxy_service import ProxyService
@@ -76,7 +65,7 @@ def fold(text: str) -> str:
 
 
 def secret_forms(octets: bytes) -> Iterator[str]:
-    """The ways in which bytes get into a text."""
+    """Yield the forms in which bytes occur in a text."""
     yield b64encode(octets).decode()
     yield urlsafe_b64encode(octets).decode()
     yield octets.hex()
@@ -84,7 +73,7 @@ def secret_forms(octets: bytes) -> Iterator[str]:
 
 
 def private_forms(made: SelfSigned) -> Iterator[str]:
-    """The same for a private key, and its number."""
+    """Yield the same for a private key, and its number."""
     yield from secret_forms(
         made.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     )
@@ -95,28 +84,31 @@ def private_forms(made: SelfSigned) -> Iterator[str]:
 
 @implementer(ILogObserver)
 @attrs.define
-class Ears:
-    """Everything that has been said, and what of it must not have been. ``heard`` pairs each text with where it comes from."""
+class OutputRecorder:
+    """All output, and the forms of the secrets in it.
+
+    ``recorded`` pairs each text with its origin.
+    """
 
     name: str = HEADER
-    heard: list[tuple[str, str]] = attrs.field(factory=list)
+    recorded: list[tuple[str, str]] = attrs.field(factory=list)
     forms: list[str] = attrs.field(factory=list)
 
-    def hear(self, where: str, text: str | bytes) -> None:
-        self.heard.append((where, text.decode("latin-1") if isinstance(text, bytes) else text))
+    def record(self, where: str, text: str | bytes) -> None:
+        self.recorded.append((where, text.decode("latin-1") if isinstance(text, bytes) else text))
 
     def __call__(self, event: LogEvent) -> None:
-        """As an observer of logs: the event as it is written for people, as JSON, and its raw values."""
-        self.hear("log", eventAsText(event, includeTraceback=True))
-        self.hear("log as JSON", eventAsJSON(event))
-        self.hear("raw log event", repr(event))
-        self.hear(
+        """Record an event of the log as text, as JSON, and with its raw values."""
+        self.record("log", eventAsText(event, includeTraceback=True))
+        self.record("log as JSON", eventAsJSON(event))
+        self.record("raw log event", repr(event))
+        self.record(
             "values of a log event", " ".join(f"{value!r} {value}" for value in event.values())
         )
 
     def exchange(self, exchange: Exchange) -> None:
-        self.hear("access log", access_line(exchange))
-        self.hear("repr of an exchange", repr(exchange))
+        self.record("access log", access_line(exchange))
+        self.record("repr of an exchange", repr(exchange))
 
     def keep_secret(self, *made: SelfSigned, private: bool = False) -> None:
         """Certificates that must not be told; with ``private``, keys."""
@@ -137,7 +129,7 @@ class Ears:
             for place in range(0, max(1, len(form) - PIECE), PIECE // 2)
         }
         found = []
-        for where, text in self.heard:
+        for where, text in self.recorded:
             joined = "".join(text.replace("\\n", "").split())
             if name in fold(text) or name in fold(joined):
                 found.append(f"{where}: the name: {text[:300]}")
@@ -147,7 +139,7 @@ class Ears:
 
 
 def spellings(name: str) -> list[str]:
-    """The name as clients may write it who hope that somebody reads it so."""
+    """Yield the name in the spellings of clients that hope for a sloppy reader."""
     random_case = "".join(random.Random(3).choice([mark.lower(), mark.upper()]) for mark in name)
     others = [name.replace("-", mark) for mark in "_.!~*'`|^"]
     return [
@@ -183,7 +175,7 @@ def forgeries(name: str) -> list[list[str]]:
 
 
 def bad_request(name: str) -> list[bytes]:
-    """Requests that are refused, with the name where it hurts."""
+    """Yield requests that are rejected, with the name in the part at fault."""
     host = "Host: localhost"
     texts = [
         f"{name}\r\n\r\n",
@@ -217,7 +209,7 @@ def bad_request(name: str) -> list[bytes]:
 
 
 def back_end_faults(name: bytes) -> list[Answer]:
-    """What a back end does instead of answering, with the name where it hurts."""
+    """Failures of a back end, with the name in them."""
     ok = b"HTTP/1.1 200 OK\r\n"
     length = b"Content-Length: 5\r\n"
     texts = [
@@ -260,15 +252,16 @@ def back_end_faults(name: bytes) -> list[Answer]:
 
 
 def site(resource: Any) -> Any:
-    """A stock ``Site`` that does not wait long for the rest of what is malformed."""
+    """Make a stock ``Site`` with a short timeout for the rest of a malformed request."""
     made: Any = Site(resource, timeout=0.5)
-    # Its own access log repeats the target, Referer and User-Agent of whoever sends them (docs/threat-model.rst).
+    # Its own access log repeats the target, Referer and User-Agent of whoever sends them
+    # (docs/threat-model.rst).
     made.log = id
     return made
 
 
-class EarsTestCase(ProxyTestCase):
-    """A proxy, and ears on everything that it says."""
+class RecordedTestCase(ProxyTestCase):
+    """A proxy, with a recorder of all its output."""
 
     patience: ClassVar[float] = 5.0
     strict: ClassVar[bool] = True
@@ -276,17 +269,20 @@ class EarsTestCase(ProxyTestCase):
     stock: ClassVar[bool] = False
 
     def listen(self, *back_end: Answer, **options: Any) -> None:
-        self.ears = Ears()
+        self.recorder = OutputRecorder()
         self.client = client_identity()
-        self.ears.keep_secret(self.client)
-        globalLogPublisher.addObserver(self.ears)
-        self.addCleanup(globalLogPublisher.removeObserver, self.ears)
+        self.recorder.keep_secret(self.client)
+        globalLogPublisher.addObserver(self.recorder)
+        self.addCleanup(globalLogPublisher.removeObserver, self.recorder)
         options.setdefault("upstream", UpstreamSettings(response_timeout=0.3, read_timeout=0.3))
         options.setdefault("client", ClientSettings(idle_timeout=0.3))
         self.start(*back_end, factory=site if self.stock else None, **options)
 
     async def say(self, *requests: bytes, client: SelfSigned | None = None) -> list[bytes]:
-        """What comes back for each, on a connection of its own; the ears hear the answers' heads, and our own answers whole."""
+        """Return the response to each, on a connection of its own.
+
+        The recorder has the answers' heads, and our own answers whole.
+        """
 
         def run() -> list[bytes]:
             answers_ = []
@@ -296,23 +292,26 @@ class EarsTestCase(ProxyTestCase):
                     answers_.append(read_to_end(connection))
             return answers_
 
-        heard: list[bytes] = await deferToThread(run)
-        for answer in heard:
-            self.ears.hear("answer", answer)
-        return heard
+        recorded: list[bytes] = await deferToThread(run)
+        for answer in recorded:
+            self.recorder.record("answer", answer)
+        return recorded
 
     def expect_silence(self) -> None:
         for exchange in self.proxy.exchanges:
-            self.ears.exchange(exchange)
+            self.recorder.exchange(exchange)
         self.flushLoggedErrors()
-        self.assertEqual([], self.ears.leaks())
+        self.assertEqual([], self.recorder.leaks())
 
 
-class Said(EarsTestCase):
-    """Logs, records and answers are silent of the secrets. The class itself is run under our own factory."""
+class Said(RecordedTestCase):
+    """Logs, records and answers are silent of the secrets.
+
+    The class itself is run under our own factory.
+    """
 
     async def test_good_exchanges(self) -> None:
-        """Whoever is served well, with a certificate, without one, in either version of HTTP: nothing is told."""
+        """Good requests, with and without a certificate, in both versions of HTTP, show nothing."""
         self.listen()
         for version in ("1.1", "1.0"):
             for method in ("GET", "HEAD", "DELETE", "OPTIONS"):
@@ -329,30 +328,30 @@ class Said(EarsTestCase):
         self.expect_silence()
 
     async def test_forged_headers(self) -> None:
-        """Whoever forges the header, in whatever spelling and place: it is counted, and nothing is told."""
+        """Forged headers, in each spelling and place, are counted, and show nothing."""
         self.listen()
-        heard = await self.say(*(get("/", *lines) for lines in forgeries(HEADER)))
-        self.assertEqual({b"200"}, {answer[9:12] for answer in heard})
+        recorded = await self.say(*(get("/", *lines) for lines in forgeries(HEADER)))
+        self.assertEqual({b"200"}, {answer[9:12] for answer in recorded})
         self.assertGreater(sum(exchange.forged for exchange in self.proxy.exchanges), 5)
         self.expect_silence()
 
     async def test_malformed_requests(self) -> None:
-        """Whatever is refused is refused without a word of what was sent."""
+        """A rejected request is rejected without any part of it."""
         self.listen()
-        heard = await self.say(*bad_request(HEADER))
+        recorded = await self.say(*bad_request(HEADER))
         if self.strict:
-            self.assertNotIn(b"200", [answer[9:12] for answer in heard])
+            self.assertNotIn(b"200", [answer[9:12] for answer in recorded])
             self.assertEqual([], self.back_end.requests)
         self.expect_silence()
 
     async def test_refused_certificates(self) -> None:
-        """Certificates that are refused, for their time, origin, size or absence, are told of by thumbprint and subject alone."""
+        """Rejected certificates are named by thumbprint and subject alone."""
         old = make_self_signed(KeyKind.EC, "old", days=1, now=datetime.now(UTC) - timedelta(days=9))
         large = make_self_signed(
             KeyKind.EC, "large", names=[f"{number}.example" for number in range(800)]
         )
         self.listen(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
-        self.ears.keep_secret(old, large)
+        self.recorder.keep_secret(old, large)
         statuses = [
             (await self.say(get("/", f"{HEADER}: EVIL"), client=client))[0][9:12]
             for client in (old, large)
@@ -363,29 +362,32 @@ class Said(EarsTestCase):
             connection.sendall(get())
             return read_to_end(connection)
 
-        heard = await self.dialogue(step)
-        self.assertEqual(b"401", heard[9:12])
-        self.ears.hear("answer", heard)
+        recorded = await self.dialogue(step)
+        self.assertEqual(b"401", recorded[9:12])
+        self.recorder.record("answer", recorded)
         self.assertEqual([], self.back_end.requests)
         self.expect_silence()
 
     async def test_failing_back_ends(self) -> None:
-        """Whatever a back end does instead of answering, with the name in it: 502, 504 or a cut, and nothing is told."""
+        """Failing back ends, with the name in what they send, are 502, 504 or a cut."""
         faults = back_end_faults(HEADER.encode())
         self.listen(*faults)
-        heard = await self.say(*[get("/", f"{HEADER}: EVIL")] * len(faults))
-        self.assertEqual(set(), {answer[9:12] for answer in heard} - {b"502", b"504", b"200", b""})
-        # Only those may begin whose body is then cut short; where both came at once nothing is seen of the head.
-        self.assertLessEqual([answer[9:12] for answer in heard].count(b"200"), 2)
+        recorded = await self.say(*[get("/", f"{HEADER}: EVIL")] * len(faults))
+        self.assertEqual(
+            set(), {answer[9:12] for answer in recorded} - {b"502", b"504", b"200", b""}
+        )
+        # Only those may begin whose body is then cut short; where both came at once nothing is seen
+        # of the head.
+        self.assertLessEqual([answer[9:12] for answer in recorded].count(b"200"), 2)
         self.expect_silence()
 
     async def test_no_back_end(self) -> None:
         """Where there is no back end at all, the answer tells nothing, not even its address."""
         self.listen()
         await self.back_end.stop()
-        [heard] = await self.say(get("/", f"{HEADER}: EVIL"))
-        self.assertEqual(b"502", heard[9:12])
-        self.assertNotIn(str(self.back_end.port).encode(), heard)
+        [recorded] = await self.say(get("/", f"{HEADER}: EVIL"))
+        self.assertEqual(b"502", recorded[9:12])
+        self.assertNotIn(str(self.back_end.port).encode(), recorded)
         self.expect_silence()
 
 
@@ -397,28 +399,28 @@ class SaidUnderStockSite(Said):
     stock = True
 
 
-# Where something may break: a room, or a class of one, and its name for it.
+# Functions that may fail: a module or a class, and the name in it.
 STAGES: list[tuple[Any, str]] = [
-    (forwarding, "sanitize_request"),
-    (forwarding, "admit"),
-    (forwarding, "_certificate_fields"),
-    (forwarding, "write_fields"),
-    (transfer, "decide"),
-    (transfer, "write_head"),
-    (transfer, "sanitize_response"),
-    (transfer.Relay, "body_end"),
-    (transfer.Relay, "response_end"),
-    (transfer.Relay, "response_data"),
+    (forwarded_fields, "sanitize_request"),
+    (forwarded_fields, "admit"),
+    (forwarded_fields, "_certificate_fields"),
+    (forwarded_fields, "write_fields"),
+    (relay, "decide"),
+    (relay, "write_head"),
+    (relay, "sanitize_response"),
+    (relay.Relay, "body_end"),
+    (relay.Relay, "response_end"),
+    (relay.Relay, "response_data"),
     (pool, "plan"),
     (pool.Pool, "acquire"),
     (pool.Pool, "release"),
     (upstream.Connection, "send"),
     (upstream.Connection, "open"),
     (upstream.Connection, "close"),
-    (answers.ResponseParser, "feed"),
-    (answers, "response_head"),
-    (reader, "request_head"),
-    (reader.RequestParser, "feed"),
+    (response_parser.ResponseParser, "feed"),
+    (response_parser, "response_head"),
+    (request_parser, "request_head"),
+    (request_parser.RequestParser, "feed"),
     (channel, "client_of"),
     (channel, "Request"),
     (request, "write_response_head"),
@@ -427,10 +429,11 @@ STAGES: list[tuple[Any, str]] = [
     (request.Request, "write"),
     (request.Request, "finish"),
     (request.Request, "take_body"),
-    (incoming.BaseRequest, "exchange"),
+    (base_request.BaseRequest, "exchange"),
     (ClientCertificate, "from_x509"),
 ]
-# After these there may be a whole answer: what fails is the record, or what becomes of a connection of which no more is wanted.
+# After these there may be a whole answer: what fails is the record, or what becomes of a connection
+# of which no more is wanted.
 LATE = {"BaseRequest.exchange", "Pool.release", "Connection.close"}
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 
@@ -439,8 +442,8 @@ def stage_name(place: Any, name: str) -> str:
     return f"{place.__name__.removeprefix('x509proxy.')}.{name}"
 
 
-class Broken(EarsTestCase):
-    """An exception anywhere: its traceback tells nothing, its client is not left waiting, and the next one is served."""
+class Broken(RecordedTestCase):
+    """An exception anywhere shows nothing, its client does not wait, and the next is served."""
 
     patience = 1.2
 
@@ -453,12 +456,12 @@ class Broken(EarsTestCase):
 
         patcher = self.patch(place, name, broken)
         try:
-            [heard] = await self.say(said)
+            [recorded] = await self.say(said)
         except TimeoutError:
             return "left waiting"
         finally:
             patcher.restore()
-        if raised and heard.endswith(b"ok") and stage_name(place, name) not in LATE:
+        if raised and recorded.endswith(b"ok") and stage_name(place, name) not in LATE:
             return "served as if nothing had happened"
         [after] = await self.say(get())
         return "" if after[9:12] == b"200" else f"the next one got {after[:12]!r}"
@@ -474,11 +477,11 @@ class Broken(EarsTestCase):
         self.assertEqual({}, wrong)
 
     async def test_everywhere(self) -> None:
-        """Whatever function raises for a request with a forged header, the client sees an end that is no success."""
+        """Any function may raise for a request with a forged header: the client sees no success."""
         await self.expect_end(get("/", f"{HEADER}: EVIL", "Authorization: Basic x"), OK)
 
     async def test_with_a_body(self) -> None:
-        """So it is for one with a body, over connections to the back end that serve one request each."""
+        """So it is for one with a body, over connections that serve one request each."""
         head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{HEADER}: EVIL\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
         await self.expect_end(head.encode(), CLOSING)
 
@@ -487,12 +490,12 @@ REQUIRED = PolicySettings(client_certificate=ClientAuth.REQUIRED)
 
 
 class Oracle(SynchronousTestCase):
-    """A client that tries names learns nothing: the right one, a wrong one and none get the same bytes (invariant L4)."""
+    """A client that guesses names gets the same bytes for each (invariant L4)."""
 
     def answers(
         self, said: bytes, back_end: bytes = OK, **options: Any
     ) -> tuple[bytes, bool, bool]:
-        """What comes back, dates apart; and whether the connection is being closed, or cut."""
+        """Return the response without dates, and whether the connection closes or is cut."""
         proxy = Proxy(**options)
         wire = proxy.client()
         wire.deliver(said)
@@ -506,7 +509,7 @@ class Oracle(SynchronousTestCase):
         self.assertEqual(self.answers(wrong, **options), self.answers(right, **options), right)
 
     def test_wrong_name_is_as_long(self) -> None:
-        """The wrong name differs from the right one in its random part alone, or the tests below compare nothing."""
+        """The wrong name differs from the right one in its random part alone."""
         self.assertEqual((len(NAME), NAME[:21].decode()), (len(WRONG), WRONG[:21]))
         self.assertNotEqual(NAME.decode(), WRONG)
 
@@ -521,7 +524,7 @@ class Oracle(SynchronousTestCase):
             self.assertEqual(self.answers(get("/")), self.answers(get("/", *lines)), lines)
 
     def test_recorded_afterwards(self) -> None:
-        """What is counted and logged of a request, which differs, comes after its response has left (invariant L4)."""
+        """The count and the log of a request, which differ, follow its response (invariant L4)."""
         said = get("/", f"{NAME.decode()}: EVIL")
         stays = said.replace(b"Connection: close\r\n", b"")
         for sent, back_end, policy in (
@@ -548,18 +551,18 @@ class Oracle(SynchronousTestCase):
             self.assertEqual([1], left, sent)
 
     def test_malformed(self) -> None:
-        """A malformed request that holds the right name gets the answer of one that holds a wrong one."""
+        """A malformed request with the right name gets the response of one with a wrong name."""
         for number in range(len(bad_request(WRONG))):
             self.expect_same(lambda name, number=number: bad_request(name)[number])  # type: ignore[misc]
 
     def test_policy(self) -> None:
-        """Where a certificate is required, a forged header is none, and its name makes no difference."""
+        """Where a certificate is required, a forged header is none, with any name."""
         policy = PolicySettings(client_certificate=ClientAuth.REQUIRED)
         self.expect_same(lambda name: get("/", f"{name}: EVIL"), policy=policy)
         self.assertIn(b" 401 ", self.answers(get("/", f"{NAME.decode()}: EVIL"), policy=policy)[0])
 
     def test_limits(self) -> None:
-        """At the edge of each limit the right name counts as much as a wrong one: just inside, and just outside."""
+        """At the edge of each limit the right name counts as much as a wrong one."""
         for room in range(4):
             settings = ClientSettings(
                 max_head_bytes=140 + room, max_header_fields=3 + room, max_line_bytes=60 + room
@@ -570,13 +573,13 @@ class Oracle(SynchronousTestCase):
             self.expect_same(lambda name: get("/", f"{name}: EVIL"), client=settings)
 
     def test_back_ends(self) -> None:
-        """Whatever the back end answers, or does not, the right name makes no difference."""
+        """With each response of the back end, the right name makes no difference."""
         for answer in back_end_faults(NAME)[:16]:
             assert isinstance(answer, bytes)
             self.expect_same(lambda name: get("/", f"{name}: EVIL"), back_end=answer)
 
     def test_refused_odd_names(self) -> None:
-        """Where odd names are refused, a twin of the right name is refused as any other, and the name itself is not."""
+        """Where odd names are rejected, a twin of the right name is rejected as any other."""
         from x509proxy.settings import InvalidNames
 
         settings = ClientSettings(invalid_header_names=InvalidNames.REFUSE)
@@ -587,14 +590,14 @@ class Oracle(SynchronousTestCase):
             )
 
 
-class OracleForReal(EarsTestCase):
+class OracleForReal(RecordedTestCase):
     """The same over TLS, with a certificate."""
 
     async def test_same_bytes(self) -> None:
         """Right name, wrong name and no name get the same bytes to the end of the connection."""
         self.listen()
-        heard = await self.say(get("/"), get("/", f"{WRONG}: EVIL"), get("/", f"{HEADER}: EVIL"))
-        self.assertEqual(1, len({undated(answer) for answer in heard}), heard)
+        recorded = await self.say(get("/"), get("/", f"{WRONG}: EVIL"), get("/", f"{HEADER}: EVIL"))
+        self.assertEqual(1, len({undated(answer) for answer in recorded}), recorded)
         self.assertEqual([0, 0, 1], [exchange.forged for exchange in self.proxy.exchanges])
 
 
@@ -604,7 +607,7 @@ class OracleUnderStockSite(OracleForReal):
     stock = True
 
 
-class Cleaned(EarsTestCase):
+class Cleaned(RecordedTestCase):
     """A back end that tells the name in its answer's head does not tell the client."""
 
     echoes: ClassVar[list[str]] = [
@@ -644,31 +647,33 @@ class Cleaned(EarsTestCase):
         return ("\r\n".join(head) + body).encode()
 
     async def test_fields(self) -> None:
-        """In whatever field, as its name, in its value or as a member of a list, it is cleaned out, and the rest arrives."""
+        """In each field, as its name, in its value or in a list, it is removed."""
         self.listen(*(self.answer(line) for line in self.echoes))
-        heard = await self.say(*[get()] * len(self.echoes))
-        self.assertEqual({b"HTTP/1.1 200 OK"}, {answer.partition(b"\r\n")[0] for answer in heard})
+        recorded = await self.say(*[get()] * len(self.echoes))
+        self.assertEqual(
+            {b"HTTP/1.1 200 OK"}, {answer.partition(b"\r\n")[0] for answer in recorded}
+        )
         self.assertTrue(
             all(
                 b"\r\nX-Kept: yes\r\n" in answer and answer.endswith(b"\r\n\r\nok")
-                for answer in heard
+                for answer in recorded
             )
         )
-        self.assertTrue(all(answer.count(b"\r\nDate: ") == 1 for answer in heard))
+        self.assertTrue(all(answer.count(b"\r\nDate: ") == 1 for answer in recorded))
         self.expect_silence()
 
     async def test_lists_keep_the_rest(self) -> None:
-        """A list loses the one member only: caches still learn what else the answer varies with, and that this is not all."""
+        """A list loses one member only, so that caches learn the others from ``Vary``."""
         self.listen(self.answer("Vary: Accept, {0}, Cookie"))
-        [heard] = await self.say(get())
-        self.assertIn(b"\r\nVary: Accept, *, Cookie\r\n", heard)
+        [recorded] = await self.say(get())
+        self.assertIn(b"\r\nVary: Accept, *, Cookie\r\n", recorded)
 
     async def test_reason(self) -> None:
         """In the reason phrase it is cleaned out, and the status stays."""
         reasons = [f"Bad {HEADER}", HEADER.lower(), f"missing {HEADER.replace('-', '_')}!"]
         self.listen(*(self.answer(reason=reason, status=400) for reason in reasons))
-        heard = await self.say(*[get()] * len(reasons))
-        self.assertEqual({b"HTTP/1.1 400"}, {answer[:12] for answer in heard})
+        recorded = await self.say(*[get()] * len(reasons))
+        self.assertEqual({b"HTTP/1.1 400"}, {answer[:12] for answer in recorded})
         self.expect_silence()
 
     async def test_heads_alone(self) -> None:
@@ -687,9 +692,9 @@ class Cleaned(EarsTestCase):
         early = f"HTTP/1.1 103 Early Hints\r\n{HEADER}: x\r\nLink: {HEADER}\r\n\r\n".encode()
         chunked = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;{HEADER}=1\r\nok\r\n0\r\n{HEADER}: x\r\n\r\n".encode()
         self.listen(early + self.answer(), chunked)
-        heard = await self.say(get(), get())
+        recorded = await self.say(get(), get())
         self.assertEqual(
-            [b"HTTP/1.1 200 OK"] * 2, [answer.partition(b"\r\n")[0] for answer in heard]
+            [b"HTTP/1.1 200 OK"] * 2, [answer.partition(b"\r\n")[0] for answer in recorded]
         )
         self.expect_silence()
 
@@ -722,23 +727,23 @@ def ours(thing: Any, seen: dict[int, Any], depth: int = 8) -> None:
 
 
 class Texts(SynchronousTestCase):
-    """What a traceback or a debugger shows of our values is silent of the secrets."""
+    """The representations of values in a traceback or debugger show no secret."""
 
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
-        self.ears = Ears()
-        self.ears.keep_secret(self.files.server, private=True)
+        self.files = ProxyFiles(self.mktemp())
+        self.recorder = OutputRecorder()
+        self.recorder.keep_secret(self.files.server, private=True)
 
     def service(self, *more: str) -> ProxyService:
-        options = parse(*self.files.arguments("--listen", "tcp:0", *more))
+        options = parse_options(*self.files.arguments("--listen", "tcp:0", *more))
         assert options.configuration is not None
         return ProxyService(options.configuration, MemoryReactorClock())
 
     def test_values(self) -> None:
-        """Everything of ours that a running service holds, from settings to pools, has a silent ``repr`` and ``str``."""
+        """Each object of a running service, from settings to pools, has a silent ``repr``."""
         service = self.service("--client-certificate", "required")
         client = client_identity()
-        self.ears.keep_secret(client)
+        self.recorder.keep_secret(client)
         chain = (client.certificate.public_bytes(Encoding.DER),)
         certificate = attrs.evolve(ClientCertificate.from_x509(client.certificate, ()), chain=chain)
         found = Exchange(
@@ -764,25 +769,25 @@ class Texts(SynchronousTestCase):
         }
         self.assertLessEqual(wanted, kinds)
         for thing in seen.values():
-            self.ears.hear(f"repr of {type(thing).__name__}", repr(thing))
-            self.ears.hear(f"str of {type(thing).__name__}", str(thing))
-        self.assertEqual([], self.ears.leaks())
+            self.recorder.record(f"repr of {type(thing).__name__}", repr(thing))
+            self.recorder.record(f"str of {type(thing).__name__}", str(thing))
+        self.assertEqual([], self.recorder.leaks())
 
     def test_name_in_the_settings_themselves(self) -> None:
         """With ``header`` in place of ``header-file`` the settings that hold it are as silent."""
         arguments = self.files.arguments("--header", HEADER)
         place = arguments.index("--header-file")
-        options = parse(*arguments[:place], *arguments[place + 2 :])
-        self.ears.hear(
+        options = parse_options(*arguments[:place], *arguments[place + 2 :])
+        self.recorder.record(
             "settings", f"{options.settings!r} {options.settings} {options.configuration!r}"
         )
-        self.assertEqual([], self.ears.leaks())
+        self.assertEqual([], self.recorder.leaks())
 
     def test_reload_with_broken_files(self) -> None:
-        """A reload that finds its files broken, swapped or open to others logs a sentence, and nothing that is in them."""
+        """A reload with broken, swapped or open files logs a sentence, and nothing of them."""
         service = self.service()
-        globalLogPublisher.addObserver(self.ears)
-        self.addCleanup(globalLogPublisher.removeObserver, self.ears)
+        globalLogPublisher.addObserver(self.recorder)
+        self.addCleanup(globalLogPublisher.removeObserver, self.recorder)
         files = self.files
         key, certificate = files.key.read_bytes(), files.certificate.read_bytes()
         for path, content, mode in (
@@ -803,25 +808,27 @@ class Texts(SynchronousTestCase):
             service.reload()
             path.write_bytes(before)
             path.chmod(0o600)
-        logged = [text for where, text in self.ears.heard if where == "log"]
+        logged = [text for where, text in self.recorder.recorded if where == "log"]
         self.assertEqual([True] * 10, ["the old files go on serving" in text for text in logged])
-        self.assertEqual([], self.ears.leaks())
+        self.assertEqual([], self.recorder.leaks())
 
 
 class WrongPlaces(SynchronousTestCase):
-    """People put the name where it does not belong: the sentence that ends the start does not repeat it."""
+    """A name in the wrong place is not repeated by the sentence that ends the start."""
 
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
-        self.ears = Ears()
-        self.ears.keep_secret(self.files.server, private=True)
+        self.files = ProxyFiles(self.mktemp())
+        self.recorder = OutputRecorder()
+        self.recorder.keep_secret(self.files.server, private=True)
         self.patch(sys, "stderr", io.StringIO())
         self.patch(sys, "excepthook", sys.excepthook)
 
     def told(self, *arguments: str) -> str:
         """All that is said about a start with these arguments, which must fail."""
         try:
-            service = makeService(parse(*self.files.arguments("--listen", "tcp:0", *arguments)))
+            service = makeService(
+                parse_options(*self.files.arguments("--listen", "tcp:0", *arguments))
+            )
             assert isinstance(service, ProxyService)
             service.privilegedStartService()
         except (SystemExit, SettingsError) as error:
@@ -829,8 +836,8 @@ class WrongPlaces(SynchronousTestCase):
             return f"{code} {error!r}"
         raise AssertionError(f"{arguments} is taken")
 
-    def hear(self, *arguments: str) -> None:
-        self.ears.hear(" ".join(arguments), self.told(*arguments))
+    def record(self, *arguments: str) -> None:
+        self.recorder.record(" ".join(arguments), self.told(*arguments))
 
     def test_settings_of_words(self) -> None:
         """In place of a word, a file or a name of another kind."""
@@ -845,10 +852,10 @@ class WrongPlaces(SynchronousTestCase):
             "config",
         ):
             for value in (HEADER, f"/nowhere/{HEADER}", f"{HEADER}: x", HEADER.lower()):
-                self.hear(f"--{option}", value)
-        self.hear("--header", f"{HEADER}:")
-        self.hear("--header", f"{HEADER} ")
-        self.assertEqual([], self.ears.leaks())
+                self.record(f"--{option}", value)
+        self.record("--header", f"{HEADER}:")
+        self.record("--header", f"{HEADER} ")
+        self.assertEqual([], self.recorder.leaks())
 
     def test_back_ends(self) -> None:
         """In place of a back end, or within one that cannot be."""
@@ -861,12 +868,13 @@ class WrongPlaces(SynchronousTestCase):
             "http://a/#{0}",
             "http://{0}:0",
         ):
-            self.hear("--backend", value.format(HEADER))
-        self.assertEqual([], self.ears.leaks())
+            self.record("--backend", value.format(HEADER))
+        self.assertEqual([], self.recorder.leaks())
 
     def test_listeners(self) -> None:
         """In place of an endpoint, or within one that cannot be."""
-        # A unix socket that cannot be had is in the memory reactor's power; the real one is tried in a process.
+        # A unix socket that cannot be had is in the memory reactor's power; the real one is tried
+        # in a process.
         for value in (
             HEADER,
             f"tcp:{HEADER}",
@@ -874,31 +882,34 @@ class WrongPlaces(SynchronousTestCase):
             f"tcp:8443:{HEADER}=1",
             f"systemd:domain={HEADER}",
         ):
-            self.hear("--listen", value)
-        self.assertEqual([], self.ears.leaks())
+            self.record("--listen", value)
+        self.assertEqual([], self.recorder.leaks())
 
     def test_access_log(self) -> None:
         """In place of the access log."""
-        self.hear("--access-log", f"/nowhere/{HEADER}")
-        self.hear("--access-log", f"/{HEADER}/access.log")
-        self.assertEqual([], self.ears.leaks())
+        self.record("--access-log", f"/nowhere/{HEADER}")
+        self.record("--access-log", f"/{HEADER}/access.log")
+        self.assertEqual([], self.recorder.leaks())
 
     def test_files_of_each_other(self) -> None:
-        """Files that have changed places: a key where the name belongs, and the name where the key does."""
+        """Files that have changed places: a key for the name, and the name for the key."""
         files = self.files
         for option, path in (
             ("header-file", files.key),
             ("private-key", files.header),
             ("certificate", files.header),
         ):
-            self.hear(f"--{option}", str(path))
-        self.hear("--ca", str(files.header))
-        self.hear("--config", str(files.header))
-        self.hear("--config", str(files.key))
-        self.assertEqual([], self.ears.leaks())
+            self.record(f"--{option}", str(path))
+        self.record("--ca", str(files.header))
+        self.record("--config", str(files.header))
+        self.record("--config", str(files.key))
+        self.assertEqual([], self.recorder.leaks())
 
     def test_toml(self) -> None:
-        """In a configuration file, as a key or a value, whole or broken; and a key pasted into it."""
+        """In a configuration file, as a key or a value, whole or broken.
+
+        And a key pasted into it.
+        """
         key = self.files.key.read_text()
         whole = self.files.arguments("--listen", "tcp:0")
         for text in (
@@ -933,27 +944,27 @@ class WrongPlaces(SynchronousTestCase):
                 for part in (option, value)
             ]
             try:
-                makeService(parse("--config", str(path), *rest))
+                makeService(parse_options("--config", str(path), *rest))
             except (SystemExit, SettingsError) as error:
-                self.ears.hear(
+                self.recorder.record(
                     text[:40], f"{error.code if isinstance(error, SystemExit) else error} {error!r}"
                 )
             else:
                 self.fail(text)
-        self.assertEqual([], self.ears.leaks())
+        self.assertEqual([], self.recorder.leaks())
 
 
 class AccessLog(SynchronousTestCase):
     """The access log holds what clients choose, and is read by more people than know the name."""
 
     def test_name_in_a_target_or_subject(self) -> None:
-        """A client that writes the name into its target or its certificate's subject does not get it into the access log."""
-        files = Files(self.mktemp())
+        """The name in a target or in a certificate's subject is not in the access log."""
+        files = ProxyFiles(self.mktemp())
         path = files.folder / "access.log"
-        options = parse(*files.arguments("--listen", "tcp:0", "--access-log", str(path)))
+        options = parse_options(*files.arguments("--listen", "tcp:0", "--access-log", str(path)))
         assert options.configuration is not None
         service = ProxyService(options.configuration, MemoryReactorClock())
-        ears = Ears()
+        recorder = OutputRecorder()
         self.addCleanup(service.stopService)
         for text in (HEADER, HEADER.lower(), HEADER.replace("-", "_")):
             client = make_self_signed(KeyKind.EC, text)
@@ -965,20 +976,20 @@ class AccessLog(SynchronousTestCase):
                 "method": "GET",
                 "outcome": Outcome.COMPLETED,
             }
-            running_of(service).observe(Exchange(**{**base, "target": f"/{text}/x"}))  # type: ignore[arg-type]
-            running_of(service).observe(
+            server_of(service).observe(Exchange(**{**base, "target": f"/{text}/x"}))  # type: ignore[arg-type]
+            server_of(service).observe(
                 Exchange(**{**base, "target": "/", "certificate": certificate})  # type: ignore[arg-type]
             )
         lines = path.read_text().splitlines()
         self.assertEqual(6, len(lines))
         for line in lines:
             self.assertIn("method=GET", line)
-            ears.hear("access log", line)
-        self.assertEqual([], ears.leaks())
+            recorder.record("access log", line)
+        self.assertEqual([], recorder.leaks())
 
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    """A process of this checkout that ends by itself."""
+    """Run a process of this checkout that ends by itself."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, timeout=20, check=False
@@ -986,18 +997,20 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
 
 
 class Processes(DaemonTestCase):
-    """Real daemons: what they say, what the system tells of them, and what they leave on the disk."""
+    """Real daemons: their output, the system's view of them, and their files."""
 
-    def ears_for(self, daemon: Daemon, client: SelfSigned) -> Ears:
-        ears = Ears()
-        ears.keep_secret(client, daemon.files.server)
-        ears.keep_secret(daemon.files.server, private=True)
-        return ears
+    def ears_for(self, daemon: Daemon, client: SelfSigned) -> OutputRecorder:
+        recorder = OutputRecorder()
+        recorder.keep_secret(client, daemon.files.server)
+        recorder.keep_secret(daemon.files.server, private=True)
+        return recorder
 
-    async def through_everything(self, daemon: Daemon, ears: Ears, client: SelfSigned) -> None:
+    async def through_everything(
+        self, daemon: Daemon, recorder: OutputRecorder, client: SelfSigned
+    ) -> None:
         """Good, forged, malformed, failing; then a reload that fails."""
         for folder in ("cmdline", "environ"):
-            ears.hear(
+            recorder.record(
                 folder, Path(f"/proc/{daemon.pid}/{folder}").read_bytes().replace(b"\0", b" ")
             )
         faults = [fault for fault in back_end_faults(HEADER.encode()) if isinstance(fault, bytes)]
@@ -1006,17 +1019,17 @@ class Processes(DaemonTestCase):
         requests = [*(get("/", *each) for each in lines), *bad_request(HEADER)]
 
         def run() -> list[bytes]:
-            heard = []
+            recorded = []
             for said in requests:
                 with daemon.connect(client=client) as connection:
                     connection.sendall(said)
-                    heard.append(read_to_end(connection))
-            return heard
+                    recorded.append(read_to_end(connection))
+            return recorded
 
-        heard: list[bytes] = await deferToThread(run)
-        self.assertEqual([b"200", b"200"], [answer[9:12] for answer in heard[:2]])
-        for answer in heard:
-            ears.hear("answer", answer)
+        recorded: list[bytes] = await deferToThread(run)
+        self.assertEqual([b"200", b"200"], [answer[9:12] for answer in recorded[:2]])
+        for answer in recorded:
+            recorder.record("answer", answer)
         daemon.files.key.write_bytes(b"nothing")
         os.kill(daemon.pid, signal.SIGHUP)
         await until(lambda: "reload: " in daemon.log, pause=0.05)
@@ -1026,18 +1039,18 @@ class Processes(DaemonTestCase):
         daemon = self.prepare()
         daemon.spawn([*runner, *daemon.arguments("--access-log", str(daemon.access_log))])
         await until(daemon.listens, pause=0.05)
-        ears = self.ears_for(daemon, client)
-        await self.through_everything(daemon, ears, client)
+        recorder = self.ears_for(daemon, client)
+        await self.through_everything(daemon, recorder, client)
         os.kill(daemon.pid, signal.SIGTERM)
         await until(lambda: daemon.process and daemon.process.poll() is not None, pause=0.05)
-        ears.hear("log", daemon.log)
-        ears.hear("access log", daemon.access_log.read_text())
+        recorder.record("log", daemon.log)
+        recorder.record("access log", daemon.access_log.read_text())
         self.assertIn("1 forged certificate header from 127.0.0.1 removed", daemon.log)
         self.assertGreater(len(daemon.access_log.read_text().splitlines()), 30)
-        self.assertEqual([], ears.leaks())
+        self.assertEqual([], recorder.leaks())
 
     async def test_twistd(self) -> None:
-        """A daemon by ``twistd`` tells nothing, in its logs, its process's command line and environment, or its answers."""
+        """Check that a daemon by ``twistd`` shows nothing in logs, arguments and responses."""
         await self.expect_silence([*TWISTD, "-n", "--pidfile="])
 
     async def test_twist_at_debug(self) -> None:
@@ -1045,8 +1058,8 @@ class Processes(DaemonTestCase):
         await self.expect_silence([*TWIST, "--log-level=debug", "--log-format=text"])
 
     async def test_loose_permissions(self) -> None:
-        """A key, a header file or a configuration with the name in it that others can read stops the start with one sentence."""
-        files = Files(self.mktemp())
+        """A key, header file or configuration that others can read stops the start."""
+        files = ProxyFiles(self.mktemp())
         config = files.write("proxy.toml", f"header = '{HEADER}'\n".encode())
         whole = [
             *TWISTD,
@@ -1072,7 +1085,7 @@ class Processes(DaemonTestCase):
                 self.assertNotIn(fold(HEADER), fold(sentence))
 
     async def started(self, mask: int, *options: str) -> dict[str, int]:
-        """The modes of what a daemon has made in its folder, started with this umask."""
+        """Return the modes of a daemon's files, started with this umask."""
         daemon = self.prepare()
         there = {path.name for path in daemon.files.folder.iterdir()} | {"stdout", "stderr"}
         log = daemon.files.folder / "twistd.log"
@@ -1098,7 +1111,7 @@ class Processes(DaemonTestCase):
         return modes
 
     async def test_modes(self) -> None:
-        """Whatever the umask, what a daemon makes can be read by its owner alone: pid file, twistd's log and access log."""
+        """With each umask the files of a daemon can be read by its owner alone."""
         expected = dict.fromkeys(["twistd.pid", "twistd.log", "access.log"], 0o600)
         found = {
             "background": await self.started(0o022),
@@ -1108,7 +1121,7 @@ class Processes(DaemonTestCase):
 
     async def test_unix_listener(self) -> None:
         """A unix socket that cannot be had, under the name by mistake, is told of without it."""
-        files = Files(self.mktemp())
+        files = ProxyFiles(self.mktemp())
         command = [
             *TWISTD,
             "-n",
@@ -1122,10 +1135,10 @@ class Processes(DaemonTestCase):
 
 
 class Hearing(SynchronousTestCase):
-    """The tests above can fail: the ears hear."""
+    """The tests above can fail: the recorder works."""
 
     def test_every_form(self) -> None:
-        """The name in any spelling, and a certificate or key in any form, broken over lines or not, is heard."""
+        """The recorder finds the name in each spelling, and certificates and keys in each form."""
         made = client_identity()
         der = made.certificate.public_bytes(Encoding.DER)
         number = made.private_key.private_numbers().private_value  # type: ignore[union-attr]
@@ -1145,18 +1158,18 @@ class Hearing(SynchronousTestCase):
             hex(number),
         ]
         for text in texts:
-            ears = Ears()
-            ears.keep_secret(made)
-            ears.keep_secret(made, private=True)
-            ears.hear("somewhere", text)
-            self.assertEqual(1, len(ears.leaks()), text)
+            recorder = OutputRecorder()
+            recorder.keep_secret(made)
+            recorder.keep_secret(made, private=True)
+            recorder.record("somewhere", text)
+            self.assertEqual(1, len(recorder.leaks()), text)
 
     def test_silence(self) -> None:
-        """What is no secret is not taken for one: a wrong name, a thumbprint, any printable text."""
-        ears = Ears()
-        ears.keep_secret(client_identity())
-        ears.hear(
+        """The recorder ignores a wrong name, a thumbprint, and other printable text."""
+        recorder = OutputRecorder()
+        recorder.keep_secret(client_identity())
+        recorder.record(
             "somewhere",
             f"{WRONG} {string.printable} x5t#S256=SgXm9QvRLoRzY0N3dOWcCYx4-yGzkQkY2zJ5Cw8vC1I",
         )
-        self.assertEqual([], ears.leaks())
+        self.assertEqual([], recorder.leaks())

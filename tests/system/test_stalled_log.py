@@ -1,4 +1,4 @@
-"""Promises about logs whose reader stops: nothing waits for it, what is dropped is counted, and the end comes in time."""
+"""Promises about logs whose reader stops: no wait, a count of dropped lines, a timely end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import ssl
 import subprocess
 from collections.abc import Sequence
 
+from tests.support.daemons import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import read_reply, until
-from tests.system.test_service import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase
 
 # More than a pipe (64 KiB) and the proxy's own buffer (1 MiB) hold: each line has the whole path.
 _REQUESTS = 600
@@ -23,7 +23,7 @@ class Stalled(DaemonTestCase):
     timeout = 90
 
     async def serve(self, runner: Sequence[str], *lines: str) -> Daemon:
-        """A proxy whose standard output is a pipe without a reader."""
+        """Start a proxy whose standard output is a pipe without a reader."""
         daemon = self.prepare()
         admin = daemon.files.folder / "a"
         text = "\n".join([*lines, "[admin]", f'listen = "unix:{admin}"', ""])
@@ -55,7 +55,7 @@ class Stalled(DaemonTestCase):
             self.assertEqual(200, read_reply(connection).status)
 
     def dropped(self, daemon: Daemon) -> dict[str, int]:
-        """The counter of the lines that were dropped, by log."""
+        """Return the counter of dropped lines, by log."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(os.path.relpath(daemon.files.folder / "a"))
             connection.sendall(
@@ -68,7 +68,7 @@ class Stalled(DaemonTestCase):
         return found
 
     async def expect_end(self, daemon: Daemon) -> None:
-        """It ends in time, though its last lines are not read either."""
+        """Check that it ends in time, though its last lines are not read either."""
         os.kill(daemon.pid, signal.SIGTERM)
         process = daemon.process
         assert process is not None

@@ -1,4 +1,4 @@
-"""Promises of a running proxy towards its keeper: signals, systemd's words, a log that is rotated, an end that loses nothing."""
+"""Promises towards systemd: signals, notifications, a rotated log, an end that loses nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.daemons import TWISTD, Daemon, DaemonTestCase
+from tests.support.notify_socket import NotifySocket
 from tests.support.raw_tls import get, read_reply, read_to_end, until
-from tests.system.test_service import TWISTD, Daemon, DaemonTestCase, Files, parse
-from tests.unit.service.test_sd_notify import Ear
+from tests.support.services import ProxyFiles, parse_options
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.service.supervisor import WorkerSupervisor
 from x509proxy.settings import SettingsError
@@ -30,7 +31,10 @@ RECIPE = Path(__file__).parents[2] / "contrib" / "logrotate"
 
 
 class _Reactor(MemoryReactorClock):
-    """With the calls that a service makes of a real one; what comes from a signal is done at once."""
+    """With the calls that a service makes of a real one.
+
+    What comes from a signal is done at once.
+    """
 
     def callFromThread(self, callable: Callable[..., object], *args: Any, **kwargs: Any) -> None:  # noqa: A002
         callable(*args, **kwargs)
@@ -41,14 +45,14 @@ class _Reactor(MemoryReactorClock):
 
 class ServiceTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
-        self.ear = Ear()
+        self.files = ProxyFiles(self.mktemp())
+        self.ear = NotifySocket()
         self.addCleanup(self.ear.close)
         for number in (signal.SIGHUP, signal.SIGUSR1):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def serve(self, *more: str) -> ProxyService:
-        options = parse(*self.files.arguments("--listen", "tcp:1", *more))
+        options = parse_options(*self.files.arguments("--listen", "tcp:1", *more))
         assert options.configuration is not None
         environment = patch.dict(
             os.environ, {"NOTIFY_SOCKET": self.ear.name, "WATCHDOG_USEC": "20000000"}
@@ -69,7 +73,7 @@ class ServiceTestCase(SynchronousTestCase):
         return service, service.serving
 
     def said(self) -> list[str]:
-        """What systemd has heard, the first word of each and the sentence for its status."""
+        """Return systemd's notifications: the first word of each, and the status."""
         return [
             " ".join(filter(None, [next(iter(said)), said.get("STATUS", "")]))
             for said in self.ear.heard()
@@ -78,7 +82,10 @@ class ServiceTestCase(SynchronousTestCase):
 
 class Words(ServiceTestCase):
     def test_life(self) -> None:
-        """From the start to the end: it lives, it serves, it lives on, it stops; and nothing is left that ticks."""
+        """From the start to the end: it lives, it serves, it lives on, it stops.
+
+        And nothing is left that ticks.
+        """
         service = self.serve()
         self.assertEqual(["WATCHDOG", "READY serving"], self.said())
         self.reactor.advance(10)
@@ -99,7 +106,10 @@ class Words(ServiceTestCase):
         return reports
 
     def test_workers(self) -> None:
-        """With workers, the proxy is ready when the first of them serves; a reload ends with their reports."""
+        """With workers, the proxy is ready when the first of them serves.
+
+        A reload ends with their reports.
+        """
         service, supervisor = self.serve_by_workers()
         self.assertEqual(["WATCHDOG"], self.said())
         supervisor.on_serving()
@@ -139,7 +149,7 @@ class Words(ServiceTestCase):
         self.successResultOf(service.stopService())
 
     def test_reload(self) -> None:
-        """A reload begins and ends, and a failed one leaves a sentence in the status until one is well again."""
+        """A reload begins and ends; a failed one leaves a sentence in the status."""
         service = self.serve()
         self.said()
         content = self.files.certificate.read_bytes()
@@ -170,7 +180,7 @@ class Words(ServiceTestCase):
 
 class Signals(ServiceTestCase):
     def test_reopen(self) -> None:
-        """SIGUSR1 opens the access log anew, and whoever had the signal before (twistd, for its own log) gets it too."""
+        """SIGUSR1 reopens the access log, and twistd's own handler for it runs too."""
         seen: list[int] = []
 
         def before(number: int, _: FrameType | None) -> None:
@@ -203,7 +213,7 @@ class Rotation(DaemonTestCase):
         )
 
     async def test_recipe(self) -> None:
-        """The recipe for logrotate: what was written lies in the old file, what is written from then on in the new one."""
+        """The logrotate recipe: earlier lines are in the old file, later ones in the new file."""
         program = shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin")
         if program is None:
             self.skipTest("logrotate is not here")
@@ -223,7 +233,7 @@ class Rotation(DaemonTestCase):
         )
 
     def rotate(self, program: str, daemon: Daemon) -> None:
-        """Do what the recipe says, with this daemon's file, and its process where systemd's name for it stands."""
+        """Do the steps of the recipe, with this daemon's file, and its process for systemd's."""
         text = RECIPE.read_text("ascii").replace(
             "/var/log/x509proxy/access.log", str(daemon.access_log)
         )
@@ -259,7 +269,7 @@ class Rotation(DaemonTestCase):
         await self.lines(daemon, path, ["/after"] * 8)
 
     def holders(self, daemon: Daemon, path: str) -> int:
-        """How many descriptors of the daemon and its workers lead to a file."""
+        """Return the number of descriptors of the daemon and its workers that lead to a file."""
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
         found = [
             link
@@ -288,7 +298,7 @@ class Rotation(DaemonTestCase):
 
 class End(DaemonTestCase):
     async def test_just_connected(self) -> None:
-        """A client that has connected before the end, and speaks only after its beginning, is answered all the same."""
+        """A client that has connected before the end, and sends after its beginning, is served."""
         held: list[Any] = []
         daemon = await self.start(answers=[held.append])
         slow, quiet = [await deferToThread(daemon.connect) for _ in range(2)]

@@ -35,7 +35,7 @@ from twisted.web.server import Site
 
 from tests.support.names import secret_name
 from x509proxy import cli
-from x509proxy.certificates import pem_files as material
+from x509proxy.certificates import pem_files
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import check_header_name, read_header_names, read_identity
 from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signed
@@ -176,7 +176,7 @@ class CommandLine(Case):
             def fail(error: OSError = error) -> str:
                 raise error
 
-            self.patch(material, "new_header_name", fail)
+            self.patch(pem_files, "new_header_name", fail)
             self.refuse(sentence, "secret")
 
 

@@ -1,20 +1,17 @@
-"""Promises of :mod:`x509proxy.endpoint`: strings in memory first, then real sockets and the ``curl`` command."""
+"""Promises of :mod:`x509proxy.endpoint`: strings in memory, then real sockets and ``curl``."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.plugin import getPlugins
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -22,28 +19,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from tests.support.certificates import Pair, pair
+from tests.support.endpoints import TLS_VERSIONS, curl, reactor, server_files, write_private
 from x509proxy.certificates.client_certificate import thumbprint
-from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.endpoint import X509EndpointParser, x509_endpoint
 from x509proxy.settings import SettingsError
 from x509proxy.transport.tls_context import client_certificate
-
-reactor: Any = installed_reactor
-
-
-def write_private(path: str, content: bytes) -> str:
-    """A file that only we can read; its absolute path."""
-    file = Path(path).absolute()
-    file.touch(mode=0o600)
-    file.write_bytes(content)
-    return str(file)
-
-
-def server_files(certificate: str, key: str) -> None:
-    """A certificate for ``localhost`` and its key."""
-    made = make_self_signed(KeyKind.EC, "localhost", server=True)
-    write_private(certificate, made.certificate_pem)
-    write_private(key, made.key_pem)
 
 
 class EndpointTestCase(SynchronousTestCase):
@@ -54,7 +34,7 @@ class EndpointTestCase(SynchronousTestCase):
 
 class Descriptions(EndpointTestCase):
     def listen(self, description: str) -> tuple[Any, tuple[Any, ...]]:
-        """Listen there, in memory: the factory, and port, backlog and interface, or path, mode and so on."""
+        """Listen in memory; return the factory, and the arguments of the reactor's call."""
         self.reactor = MemoryReactorClock()
         serverFromString(self.reactor, description).listen(Factory.forProtocol(Protocol))
         servers: list[tuple[Any, ...]] = [*self.reactor.tcpServers, *self.reactor.unixServers]
@@ -63,7 +43,7 @@ class Descriptions(EndpointTestCase):
         return factory, (address, *rest)
 
     def where(self, description: str) -> tuple[Any, ...]:
-        """The place alone, with nothing but TLS on it."""
+        """Return the place alone, with nothing but TLS on it."""
         factory, place = self.listen(description)
         self.assertIsInstance(factory, TLSMemoryBIOFactory)
         return place
@@ -80,13 +60,13 @@ class Descriptions(EndpointTestCase):
         self.assertEqual((8443, 50, ""), self.where(rf"x509:tcp\:8443:certificate={self.file}"))
 
     def test_escaped_with_equals_signs(self) -> None:
-        """An escaped endpoint may have arguments with names, whether their equals signs are escaped or not."""
+        """An escaped endpoint may have named arguments, with escaped equals signs or without."""
         for equals in ("=", r"\="):
             description = rf"x509:tcp\:8443\:interface{equals}127.0.0.1\:backlog{equals}7:certificate={self.file}"
             self.assertEqual((8443, 7, "127.0.0.1"), self.where(description))
 
     def test_quoted(self) -> None:
-        """What ``quoteStringArgument`` makes of an endpoint is taken back as it was."""
+        """Twisted's ``quoteStringArgument`` of an endpoint is read as the endpoint."""
         within = r"tcp6:8443:interface=\:\:1"
         self.assertEqual(
             (8443, 50, "::1"),
@@ -104,7 +84,7 @@ class Descriptions(EndpointTestCase):
         self.assertEqual("/run/a:b", path)
 
     def test_nested_wrapper(self) -> None:
-        """The endpoint within may itself wrap one, such as ``haproxy:`` for the PROXY protocol: TLS comes on top of it."""
+        """The inner endpoint may wrap one itself, such as ``haproxy:``: TLS comes on top of it."""
         for within in (
             "haproxy:tcp:8443:interface=127.0.0.1",
             r"haproxy\:tcp\:8443\:interface\=127.0.0.1",
@@ -165,7 +145,7 @@ class BadArguments(EndpointTestCase):
         self.expect(f"x509::certificate={self.file}", "expected")
 
     def test_bad_endpoint(self) -> None:
-        """What is wrong with the endpoint within is said too, an option that nobody knows included."""
+        """A mistake of the inner endpoint is reported too, also an unknown option."""
         for within in ("nonsense:1", "tcp", "tcp:x", "tcp:1:clientcertificate=required"):
             self.expect(
                 f"x509:{within}:certificate={self.file}", within.partition(":")[0], "expected"
@@ -174,7 +154,7 @@ class BadArguments(EndpointTestCase):
 
 class Plugin(SynchronousTestCase):
     def test_found(self) -> None:
-        """Twisted finds the parser by its prefix, so that every ``--listen`` understands ``x509:``."""
+        """Twisted finds the parser by its prefix, so that each ``--listen`` accepts ``x509:``."""
         parsers = [
             parser
             for parser in getPlugins(IStreamServerEndpointStringParser)
@@ -184,18 +164,6 @@ class Plugin(SynchronousTestCase):
 
 
 # Real sockets, and somebody else's TLS.
-
-
-def curl(*arguments: str) -> Deferred[tuple[bytes, bytes, int]]:
-    """Run ``curl``, for twenty seconds at most; its output, its complaints and its exit code."""
-    bounded = ("-q", "--silent", "--show-error", "--max-time", "20", *arguments)
-    run: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
-        "curl", bounded, env={"PATH": os.environ["PATH"]}, reactor=reactor
-    )
-    return run
-
-
-TLS_VERSIONS = {"TLSv1.2": ("--tlsv1.2", "--tls-max", "1.2"), "TLSv1.3": ("--tlsv1.3",)}
 
 
 class Tells(Resource):
@@ -220,7 +188,7 @@ class RealSockets(TestCase):
     def listen(
         self, more: str = "", within: str = r"tcp\:0\:interface\=127.0.0.1"
     ) -> Generator[Any, Any, int]:
-        """A stock Site behind the endpoint; its port."""
+        """Start a stock Site behind the endpoint; return its port."""
         description = f"x509:{within}:certificate={self.certificate}:privateKey={self.key}{more}"
         port = yield serverFromString(reactor, description).listen(Site(Tells()))
         self.addCleanup(port.stopListening)
@@ -250,7 +218,7 @@ class RealSockets(TestCase):
 
     @inlineCallbacks
     def test_who(self) -> Generator[Any, Any, None]:
-        """A stock ``Site`` knows its client by its certificate, in TLS 1.2 and 1.3, EC and RSA, and knows one without."""
+        """A stock ``Site`` identifies clients by certificate, in TLS 1.2 and 1.3, EC and RSA."""
         port = yield self.listen()
         for found in (pair("EC P-256"), pair("RSA 2048")):
             yield self.expect(port, found, f"{thumbprint(found.der)} SELF_SIGNED")
@@ -264,13 +232,13 @@ class RealSockets(TestCase):
 
     @inlineCallbacks
     def test_none(self) -> Generator[Any, Any, None]:
-        """With ``none`` nobody is asked."""
+        """With ``none`` no certificate is asked for."""
         port = yield self.listen(":clientCertificate=none")
         yield self.expect(port, pair(), "nobody")
 
     @inlineCallbacks
     def test_required(self) -> Generator[Any, Any, None]:
-        """With ``required`` who shows nothing gets no answer at all, and who shows something does."""
+        """With ``required`` a client without a certificate gets no response."""
         port = yield self.listen(":clientCertificate=required")
         yield self.expect(port, pair(), f"{thumbprint(pair().der)} SELF_SIGNED")
         answers = yield gatherResults([self.ask(port, None, version) for version in TLS_VERSIONS])
@@ -280,7 +248,7 @@ class RealSockets(TestCase):
 
     @inlineCallbacks
     def test_expired(self) -> Generator[Any, Any, None]:
-        """What is expired arrives, with ``required`` too: it is the application that has to ask for the flags of this time."""
+        """An expired certificate arrives, with ``required`` too: applications check its flags."""
         port = yield self.listen(":clientCertificate=required")
         found = pair(years=(2020, 2021))
         yield self.expect(port, found, f"{thumbprint(found.der)} SELF_SIGNED EXPIRED")

@@ -7,27 +7,23 @@ from unittest.mock import patch
 
 from cryptography import x509
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.certificates import NOON, certificate
-from tests.support.memory import CUT, GET, HEADER, OK, RULES, Proxy, RequestTransport, post, undated
+from tests.support.certificates import certificate
+from tests.support.memory import CUT, GET, HEADER, OK, RULES, RequestTransport, post, undated
+from tests.support.relays import RelayTestCase, asked, identity
 from tests.support.tokens import OWN, bound, request
 from x509proxy import relay as transfer
-from x509proxy.authorization.token_check import TokenCheck, TokenChecker
-from x509proxy.certificates.client_certificate import ClientCertificate, VerifyError
+from x509proxy.authorization.token_check import TokenCheck
 from x509proxy.config.token_files import TokenFiles
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.forwarding import forwarded_fields as forwarding
-from x509proxy.forwarding.certificate_formats import encode
 from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.settings import (
     CertificateRequirement,
     ClientAuth,
     ClientSettings,
-    DiscoverySettings,
-    Format,
     PolicySettings,
     RuleSettings,
     TokenLevel,
@@ -42,75 +38,7 @@ TWO = ("http://127.0.0.1:8081", "http://127.0.0.1:8082/base")
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"
 
 
-def asked(line: bytes, *more: bytes, host: bytes = b"as.example", scheme: bytes = b"http") -> bytes:
-    """The head that a back end gets, without its id: ``more`` are lines after those of the proxy."""
-    lines = [
-        line,
-        b"Host: " + host,
-        b"X-Forwarded-For: 198.51.100.7",
-        b"X-Forwarded-Proto: " + scheme,
-        b"X-Forwarded-Port: 8443",
-        b"X-Forwarded-Host: " + host,
-        b'Forwarded: for=198.51.100.7;host="' + host + b'";proto=' + scheme,
-        *more,
-    ]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def identity() -> bytes:
-    client = ClientCertificate.from_x509(certificate(), [VerifyError(0, 18)])
-    ((name, value),) = encode(client, Format.PEM, HEADER)
-    return name + b": " + value
-
-
-class TransferTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        # The samples' certificates are valid then.
-        clock = patch.object(transfer, "time")
-        clock.start().time.return_value = NOON
-        self.addCleanup(clock.stop)
-        self.arrange()
-
-    def arrange(
-        self,
-        *,
-        client: ClientSettings = ClientSettings(),
-        upstream: UpstreamSettings = UpstreamSettings(),
-        policy: PolicySettings = PolicySettings(),
-        urls: tuple[str, ...] = ("http://127.0.0.1:8080",),
-        at_once: bool = True,
-        discovery: DiscoverySettings | None = None,
-        tokens: TokenChecker | None = None,
-    ) -> None:
-        self.proxy = Proxy(
-            client=client,
-            upstream=upstream,
-            policy=policy,
-            urls=urls,
-            at_once=at_once,
-            discovery=discovery,
-            tokens=tokens,
-        )
-
-    @property
-    def back(self) -> RequestTransport:
-        return self.proxy.back_end.wire
-
-    def expect_status(self, status: int, client: RequestTransport) -> None:
-        self.assertEqual(str(status).encode(), client.sent()[9:12])
-        (exchange,) = self.proxy.exchanges
-        self.assertEqual((status, Outcome.REJECTED), (exchange.status, exchange.outcome))
-
-    def expect_unasked(self) -> None:
-        """No back end has heard of anything."""
-        self.assertEqual([[]], [back_end.attempts for back_end in self.proxy.back_ends])
-
-    def expect_quiet(self) -> None:
-        """Nothing is in use, and nobody waits."""
-        self.assertEqual([0] * len(self.proxy.pools), [pool.load for pool in self.proxy.pools])
-
-
-class Judging(TransferTestCase):
+class Judging(RelayTestCase):
     """What is not to go on is refused before a back end hears of it."""
 
     def test_policy(self) -> None:
@@ -176,7 +104,7 @@ class Judging(TransferTestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
 
 
-class Heads(TransferTestCase):
+class Heads(RelayTestCase):
     """The head that a back end gets, byte for byte."""
 
     def head(self, *pieces: bytes, shown: x509.Certificate | None = None) -> bytes:
@@ -282,7 +210,7 @@ class Heads(TransferTestCase):
         )
 
 
-class Uploads(TransferTestCase):
+class Uploads(RelayTestCase):
     def test_slow(self) -> None:
         """However many clients send large bodies as slowly as they may, one who has said all is served."""
         self.arrange(client=SMALL, upstream=UpstreamSettings(max_connections=4))
@@ -309,7 +237,7 @@ class Uploads(TransferTestCase):
         self.assertEqual(4, len(self.proxy.back_end.wires))
 
 
-class SlowReaders(TransferTestCase):
+class SlowReaders(RelayTestCase):
     """Half of the connections to a back end are for responses whose clients read."""
 
     def setUp(self) -> None:
@@ -388,7 +316,7 @@ class SlowReaders(TransferTestCase):
         self.assertFalse(any(reader.aborted for reader in readers))
 
 
-class Choosing(TransferTestCase):
+class Choosing(RelayTestCase):
     """Several back ends."""
 
     def setUp(self) -> None:
@@ -511,7 +439,7 @@ class Choosing(TransferTestCase):
         )
 
 
-class Answers(TransferTestCase):
+class Answers(RelayTestCase):
     """The answer's way back."""
 
     def test_framing(self) -> None:
@@ -627,7 +555,7 @@ def broken(*_: object, **__: object) -> None:
     raise ZeroDivisionError
 
 
-class Failing(TransferTestCase):
+class Failing(RelayTestCase):
     """What fails in a later turn, when nobody is there to catch it, is answered all the same (invariant L3)."""
 
     def expect_logged(self) -> None:
@@ -677,7 +605,7 @@ class Failing(TransferTestCase):
         self.expect_logged()
 
 
-class BackPressure(TransferTestCase):
+class BackPressure(RelayTestCase):
     """Who is slow on one side holds up the other."""
 
     def test_slow_client(self) -> None:
@@ -739,7 +667,7 @@ class BackPressure(TransferTestCase):
         self.assertTrue(client.reading)
 
 
-class Leaving(TransferTestCase):
+class Leaving(RelayTestCase):
     """A client that goes frees what it had."""
 
     def test_while_its_body_comes(self) -> None:
@@ -815,7 +743,7 @@ class Leaving(TransferTestCase):
         self.assertEqual([], self.proxy.clock.getDelayedCalls())
 
 
-class Secrets(TransferTestCase):
+class Secrets(RelayTestCase):
     """What is never told."""
 
     def test_rules(self) -> None:
@@ -823,7 +751,7 @@ class Secrets(TransferTestCase):
         self.assertNotIn(HEADER.decode(), repr(RULES))
 
 
-class Tokens(TransferTestCase):
+class Tokens(RelayTestCase):
     """Access tokens are checked before a back end is asked."""
 
     def setUp(self) -> None:
@@ -976,7 +904,7 @@ class _Slow:
         self.cancelled += 1
 
 
-class SlowTokens(TransferTestCase):
+class SlowTokens(RelayTestCase):
     """A token that is verified elsewhere: until then nothing of the request goes on."""
 
     def setUp(self) -> None:

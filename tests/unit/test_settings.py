@@ -12,11 +12,20 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.settings import (
+    AdminSettings,
     Backend,
+    CertificateRequirement,
     ClientAuth,
     ClientSettings,
+    DiscoverySettings,
+    Format,
+    HeaderSettings,
     HealthSettings,
+    Key,
+    KeyType,
+    ListenerSettings,
     PolicySettings,
+    ProxyProtocol,
     ProxySettings,
     RuleSettings,
     Scheme,
@@ -29,9 +38,12 @@ from x509proxy.settings import (
     Trust,
     UpstreamSettings,
     Validity,
+    keys,
+    table_of,
+    url_problem,
 )
 
-ROOMS: tuple[type[Any], ...] = (
+TABLES: tuple[type[Any], ...] = (
     TlsSettings,
     PolicySettings,
     ClientSettings,
@@ -40,21 +52,21 @@ ROOMS: tuple[type[Any], ...] = (
 )
 
 
-def numbers(room: type[Any]) -> list[str]:
+def numbers(table: type[Any]) -> list[str]:
     return [
         name
-        for name in room.__struct_fields__
-        if isinstance(getattr(room(), name), int | float) and name != "demo"
+        for name in table.__struct_fields__
+        if isinstance(getattr(table(), name), int | float) and name != "demo"
     ]
 
 
 class Numbers(SynchronousTestCase):
     def test_bounded(self) -> None:
-        """No number can be switched off: zero, less than zero, infinity and no number at all are refused (invariant L7)."""
-        for room in ROOMS:
-            for name in numbers(room):
+        """No number can be switched off: zero, less, infinity and NaN are rejected (L7)."""
+        for table in TABLES:
+            for name in numbers(table):
                 for number in (0, -1, math.inf, -math.inf, math.nan):
-                    raised = self.assertRaises(ValueError, room, **{name: number})
+                    raised = self.assertRaises(ValueError, table, **{name: number})
                     self.assertEqual(
                         f"{name.replace('_', '-')}: found {number}, expected a number above zero",
                         str(raised),
@@ -73,14 +85,14 @@ class Numbers(SynchronousTestCase):
 class Values(SynchronousTestCase):
     def test_frozen(self) -> None:
         """Settings do not change after they have been checked."""
-        for room in ROOMS:
-            for name in room.__struct_fields__:
-                self.assertRaises(AttributeError, setattr, room(), name, None)
+        for table in TABLES:
+            for name in table.__struct_fields__:
+                self.assertRaises(AttributeError, setattr, table(), name, None)
 
     def test_hashable(self) -> None:
         """Equal settings are equal keys."""
-        for room in ROOMS:
-            self.assertEqual(1, len({room(), room()}))
+        for table in TABLES:
+            self.assertEqual(1, len({table(), table()}))
 
     def test_defaults(self) -> None:
         """The defaults are those of the design."""
@@ -164,13 +176,16 @@ class Toml(SynchronousTestCase):
         self.assertEqual(1.5, found.client.head_timeout)
 
     def test_lists(self) -> None:
-        """What can be repeated is a list."""
+        """A repeatable key is a list."""
         self.assertEqual(
             ("http://a", "http://b"), self.read(backend=["http://a", "http://b"]).backend
         )
 
     def test_back_ends(self) -> None:
-        """What is said of back ends that fail is read; sentences name the key, but not a path, which may hold another."""
+        """The keys about failing back ends are read.
+
+        Sentences name the key, but not a path, which may hold another.
+        """
         found = self.read(
             upstream={"retry-delay": 0.5, "max-retry-delay": 300},
             health={"path": "/health?full=1", "status": 204},
@@ -196,7 +211,10 @@ class Toml(SynchronousTestCase):
             self.assertEqual(sentence, str(error).partition(" - at")[0])
 
     def test_hosts(self) -> None:
-        """A name that is served is written as names are compared; with another one, every request would be misdirected."""
+        """A name that is served is written as names are compared.
+
+        With another one, every request would be misdirected.
+        """
         hosts = ("localhost", "as.example.com", "127.0.0.1", "[::1]", "xn--a_b")
         self.assertEqual(hosts, self.read(client={"allowed-hosts": hosts}).client.allowed_hosts)
         for name in (
@@ -350,7 +368,7 @@ class BackendUrl(SynchronousTestCase):
 
     @given(st.text(alphabet="htps:/[]@?#.%aB1- \u00e9\n", max_size=20) | st.text())
     def test_reads_or_refuses(self, url: str) -> None:
-        """Whatever the text, it is a back end or a sentence, and a back end reads back as itself."""
+        """Each text is a back end or a sentence, and a back end reads back as itself."""
         for text in (url, "http://" + url, "unix:" + url):
             try:
                 found = Backend.parse(text)
@@ -379,3 +397,193 @@ class Tokens(SynchronousTestCase):
             SettingsError, TokenSettings, level=TokenLevel.UNVERIFIED, max_token_bytes=16385
         )
         self.assertEqual("max-token-bytes: found 16385, expected 16384 or less", str(error))
+
+
+_JWT: dict[str, Any] = {"level": TokenLevel.JWT, "issuer": "https://as.example", "audience": ("a",)}
+_ASKED: dict[str, Any] = {
+    "level": TokenLevel.INTROSPECTION,
+    "issuer": "https://as.example",
+    "client_id": "api",
+    "client_secret_file": "secret.txt",
+}
+_IGNORED = CertificateRequirement.IGNORED
+# A table, keys that contradict each other, and the beginnings of the sentences.
+CONTRADICTIONS: tuple[tuple[type[Any], dict[str, Any], tuple[str, ...]], ...] = (
+    (RuleSettings, {}, ("client-certificate: found nothing, expected required",)),
+    (RuleSettings, {"client_certificate": _IGNORED, "path": "/a*"}, ("path: found '/a*'",)),
+    (
+        RuleSettings,
+        {"client_certificate": _IGNORED, "server_name": "A"},
+        ("server-name: found 'A'",),
+    ),
+    (
+        RuleSettings,
+        {"client_certificate": _IGNORED, "token": TokenRequirement.BOUND},
+        ("token: found bound beside client-certificate = ignored",),
+    ),
+    (PolicySettings, {"key_types": ()}, ("key-types: found none, expected one or more of",)),
+    (PolicySettings, {"key_types": (KeyType.EC,) * 2}, ("key-types: found one twice",)),
+    (
+        PolicySettings,
+        {"rules": (RuleSettings(client_certificate=_IGNORED),) * 2},
+        ("rules: found two for the same path and server name",),
+    ),
+    (
+        ClientSettings,
+        {"max_line_bytes": 200, "max_head_bytes": 100},
+        ("max-line-bytes: found 200, expected ",),
+    ),
+    (
+        ListenerSettings,
+        {"endpoint": "haproxy:tcp:1", "proxy_protocol": ProxyProtocol.NONE},
+        ("proxy-protocol: found none, expected required",),
+    ),
+    (ListenerSettings, {"endpoint": "haproxy:haproxy:tcp:1"}, ("endpoint: found haproxy: twice",)),
+    (
+        ListenerSettings,
+        {"endpoint": "tcp:1", "proxy_hops": 2},
+        ('proxy-protocol: found none, expected "required" where',),
+    ),
+    (
+        ListenerSettings,
+        {"endpoint": "haproxy:tcp:1", "trusted_proxies": ()},
+        ("trusted-proxies: found none, expected at least one",),
+    ),
+    (
+        ListenerSettings,
+        {"endpoint": "haproxy:tcp:1", "trusted_proxies": ("10.0.0.1/8", "::/0")},
+        ("trusted-proxies: found '10.0.0.1/8', expected an address, or a network",),
+    ),
+    (ProxySettings, {"listen": ("haproxy:haproxy:tcp:1",)}, ("endpoint: found haproxy: twice",)),
+    (DiscoverySettings, {"mtls": "http://as.example"}, ("mtls: found no https origin",)),
+    (DiscoverySettings, {"mtls": "https://as.example:65536"}, ("mtls: found no https origin",)),
+    (TokenSettings, {**_JWT, "algorithms": ()}, ("algorithms: found none",)),
+    (TokenSettings, {**_JWT, "issuer": "http://as.example"}, ("issuer: found http, expected",)),
+    (TokenSettings, {**_JWT, "issuer": "https://as.example/?a"}, ("issuer: found a query",)),
+    (
+        TokenSettings,
+        {"level": TokenLevel.JWT},
+        ("issuer: found none, expected the iss", "audience: found none, expected one or more"),
+    ),
+    (
+        TokenSettings,
+        {**_JWT, "jwks_file": "a", "jwks_url": "https://as.example/a"},
+        ("jwks-url: found both jwks-file and jwks-url",),
+    ),
+    (
+        TokenSettings,
+        {"level": TokenLevel.INTROSPECTION},
+        (
+            "introspection-url: found neither",
+            "client-id: found none",
+            "client-secret-file: found neither",
+        ),
+    ),
+    (TokenSettings, {**_ASKED, "certificate": "c.pem"}, ("client-secret-file: found both",)),
+    (
+        AdminSettings,
+        {"listen": "unix:/a", "allowed_hosts": ("a b",)},
+        ("allowed-hosts: found 'a b'",),
+    ),
+    (Backend, {"scheme": Scheme.HTTP, "base": b"/a/"}, ("base path: found b'/a/'",)),
+)
+
+
+class Contradictions(SynchronousTestCase):
+    def test_each(self) -> None:
+        """Each contradiction within a table is a sentence, and several are all reported."""
+        for table, values, beginnings in CONTRADICTIONS:
+            error: SettingsError = self.assertRaises(SettingsError, table, **values)
+            self.assertEqual(len(beginnings), len(error.sentences), error.sentences)
+            for beginning, sentence in zip(beginnings, error.sentences, strict=True):
+                self.assertEqual(beginning, sentence[: len(beginning)])
+
+    def test_none(self) -> None:
+        """Settings without one are accepted."""
+        TokenSettings(**_JWT)
+        TokenSettings(**_ASKED)
+        DiscoverySettings(mtls="https://mtls.example.com:8443")
+        ListenerSettings(endpoint="haproxy:tcp:1", trusted_proxies=("10.0.0.0/8", "::1"))
+
+    def test_home(self) -> None:
+        """A ``~`` at the beginning of a path is replaced by shells alone."""
+        error: SettingsError = self.assertRaises(SettingsError, ProxySettings, certificate="~/a")
+        self.assertTrue(str(error).startswith("certificate: found ~ at the beginning"), error)
+
+
+class Urls(SynchronousTestCase):
+    def test_problems(self) -> None:
+        """A URL is https, or http to this host; it is not repeated."""
+        for url, problem in (
+            ("https://as.example/a", ""),
+            ("http://127.0.0.1:8080/a", ""),
+            ("http://as.example/a", "found http, expected https"),
+            ("as.example", "found no URL"),
+            ("https://as.example:65536/a", "found no URL"),
+        ):
+            found = url_problem(url)
+            self.assertTrue(found.startswith(problem) if problem else found == "", found)
+            self.assertNotIn("as.example/a", found)
+
+
+class Places(SynchronousTestCase):
+    def test_all(self) -> None:
+        """The places of ``listen`` come first, then those of ``listeners``, each with its key."""
+        settings = ProxySettings(
+            listen=("tcp:1", "haproxy:tcp:2"), listeners=(ListenerSettings(endpoint="tcp:3"),)
+        )
+        self.assertEqual(
+            ["tcp:1", "tcp:2", "tcp:3"], [one.description for one in settings.all_listeners]
+        )
+        self.assertEqual(("listen", "listen", "listeners[0].endpoint"), settings.listener_keys)
+        self.assertEqual(
+            [False, True, False], [place.is_proxied for place in settings.all_listeners]
+        )
+
+    def test_policy(self) -> None:
+        """The policy of the proxy's settings is their part that has the policy's keys."""
+        self.assertEqual(PolicySettings(), ProxySettings().policy)
+        policy = ProxySettings(trust=Trust.SELF_SIGNED).policy
+        self.assertEqual(PolicySettings(trust=Trust.SELF_SIGNED), policy)
+
+
+class Secrets(SynchronousTestCase):
+    def test_representations(self) -> None:
+        """Names and values of headers are not in the text of the settings (invariant L4)."""
+        header = HeaderSettings(format=Format.LITERAL, name="Sec-Name", value="s3cret")
+        for text in (repr(header), repr(ProxySettings(header="Sec-Name", headers=(header,)))):
+            self.assertNotIn("Sec-Name", text)
+            self.assertNotIn("s3cret", text)
+
+    def test_several(self) -> None:
+        """An error of several sentences shows the first, and the number of the others."""
+        error = SettingsError("a: found b, expected c", "x", "y")
+        self.assertEqual("a: found b, expected c (and 2 more: see `x509proxy check`)", str(error))
+
+
+class Keys(SynchronousTestCase):
+    def test_required(self) -> None:
+        """A key without a default is required; a plain field of a table has no facts."""
+        self.assertTrue(keys(ListenerSettings)["endpoint"].required)
+        self.assertFalse(keys(ProxySettings)["trust"].required)
+        self.assertEqual(Key(""), keys(Backend)["host"].key)
+
+    def test_tables(self) -> None:
+        """A key holds a table, an optional one or a list of them, or no table."""
+        fields = keys(ProxySettings)
+        for name, table in (
+            ("client", ClientSettings),
+            ("admin", AdminSettings),
+            ("listeners", ListenerSettings),
+            ("trust", None),
+        ):
+            self.assertIs(table, table_of(fields[name].type), name)
+
+
+class UnverifiableHosts(SynchronousTestCase):
+    def test_https(self) -> None:
+        """A host that no certificate can name is an error with https, and none with http."""
+        Backend.parse("http://a_b/")
+        self.assertRaises(SettingsError, Backend.parse, f"unix:/{'a' * 107}")
+        Backend.parse("https://[::1]/")
+        self.assertRaises(SettingsError, Backend.parse, "https://a_b/")

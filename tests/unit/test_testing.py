@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.testing`: what embedders' tests lean on is what it says it is, and leaves nothing behind."""
+"""Promises of :mod:`x509proxy.testing`, for the tests of applications."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Certificates(SynchronousTestCase):
         self.assertIsInstance(client_identity().private_key, ec.EllipticCurvePrivateKey)
 
     def test_issued_to_clients(self) -> None:
-        """What the authority issues to a client is issued by it, and carries the client's own key."""
+        """A certificate for a client is the authority's, with the client's own key."""
         authority = ThrowAwayAuthority()
         made = authority.client("somebody", KeyKind.RSA)
         made.certificate.verify_directly_issued_by(authority.certificate)
@@ -61,7 +61,7 @@ class Certificates(SynchronousTestCase):
             self.assertEqual(expected, names.value.get_values_for_type(DNSName))
 
     def test_authority(self) -> None:
-        """The authority says of itself that it is one, and lets nobody overlook that."""
+        """The authority is marked as one, critically."""
         constraints = ThrowAwayAuthority().certificate.extensions.get_extension_for_class(
             BasicConstraints
         )
@@ -80,7 +80,7 @@ class Present(SynchronousTestCase):
         return client_certificate(present(DummyRequest([b""]), client, verdict))
 
     def test_self_signed(self) -> None:
-        """A request has the certificate, as ``client_certificate`` returns it, without any handshake."""
+        """A request has the certificate, as ``client_certificate`` returns it, without TLS."""
         made = client_identity(common_name="somebody")
         found = self.present(made)
         self.assertEqual(("CN=somebody", Verdict.SELF_SIGNED), (found.subject, found.verdict))
@@ -103,7 +103,7 @@ class Present(SynchronousTestCase):
         self.assertIn(Flag.EXPIRED, found.flags_at(found.not_after + 1))
 
     def test_transport(self) -> None:
-        """What else the request asks its transport for is answered by it."""
+        """The request's transport has its other methods."""
         request: Any = DummyRequest([b""])
         request.transport = StringTransport()
         present(request, client_identity())
@@ -119,7 +119,7 @@ class BackEnd(TestCase):
         self.addCleanup(self.back_end.stop)
 
     def feed(self, *pieces: bytes) -> list[bytes]:
-        """What is written to a connection that receives these, without a socket."""
+        """Return the bytes written to a connection that receives these, without a socket."""
         written: list[bytes] = []
 
         class Transport:
@@ -159,7 +159,10 @@ class BackEnd(TestCase):
             self.assertEqual(b"abcd\n", self.back_end.requests[0].body)
 
     def test_answers(self) -> None:
-        """Scripted answers are used up in order, then there is a short 200; a function is given the transport."""
+        """Scripted answers are used up in order, then there is a short 200.
+
+        A function is given the transport.
+        """
         self.back_end.answers.extend([b"one", lambda transport: transport.write(b"two")])
         written = self.feed(b"GET / HTTP/1.1\r\n\r\n" * 3)
         self.assertEqual(
@@ -172,7 +175,7 @@ class BackEnd(TestCase):
         self.assertEqual([b"1", b"3"], self.back_end.requests[0].values("a"))
 
     def test_heard(self) -> None:
-        """Whoever waits for so many requests is told when they have come, and at once if they have."""
+        """A wait for so many requests ends when they have come, also if they have already."""
         waiting: Deferred[None] = self.back_end.heard(2)
         self.feed(b"GET / HTTP/1.1\r\n\r\n")
         self.assertNoResult(waiting)
@@ -183,7 +186,10 @@ class BackEnd(TestCase):
 
 class Proxy(ProxyTestCase):
     async def test_two_ends(self) -> None:
-        """A request goes in over TLS with a certificate and comes out with it in the header; the exchange is recorded."""
+        """A request goes in over TLS with a certificate and comes out with it in the header.
+
+        The exchange is recorded.
+        """
         self.start()
         client = client_identity()
         reply = await self.ask(get("/a"), client)
@@ -221,8 +227,16 @@ class Proxy(ProxyTestCase):
             names.add(proxy.header_name)
         self.assertEqual(2, len(names))
 
+    async def test_protocols(self) -> None:
+        """A client offers the protocols that it is given (RFC 7301)."""
+        self.start()
+        for offered, expected in ((["h2", "http/1.1"], "http/1.1"), ([], None)):
+            connection = await deferToThread(self.proxy.connect, alpn=offered)
+            self.addCleanup(connection.close)
+            self.assertEqual(expected, connection.selected_alpn_protocol())
+
     async def test_nothing_is_left(self) -> None:
-        """Stopping in the middle of an exchange cuts it, and neither a connection nor a file is left."""
+        """A stop in the middle of an exchange cuts it, and leaves no connection and no file."""
         self.start(lambda _: None)
         connection = await deferToThread(self.proxy.connect)
         self.addCleanup(connection.close)

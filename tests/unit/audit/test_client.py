@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 import socket
 import struct
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +16,6 @@ from tests.support.broken_terminator import Fault, Terminator
 from x509proxy.audit import client
 from x509proxy.audit.certificates import Store
 from x509proxy.audit.client import Address, Connection, Ending, Tls, Version
-from x509proxy.audit.probe import NotApplicable
 
 
 class ClientCase(SynchronousTestCase):
@@ -60,6 +57,7 @@ class Handshakes(ClientCase):
             self.assertEqual(
                 (Ending.REFUSED, "no response in time"), (connection.ending, connection.alert)
             )
+        done.set()
 
     def test_cut(self) -> None:
         """A server that resets the connection refuses the handshake."""
@@ -100,14 +98,74 @@ class Open(ClientCase):
                 self.assertEqual(expected, connection.renegotiate())
 
 
-class Certificates(SynchronousTestCase):
-    def test_no_ml_dsa(self) -> None:
-        """An older ``cryptography`` makes no ML-DSA key, and the probe does not apply."""
-        name = "cryptography.hazmat.primitives.asymmetric.mldsa"
-        before = import_module(name)
-        self.addCleanup(sys.modules.__setitem__, name, before)
-        sys.modules[name] = None  # type: ignore[assignment]
+class Parameters(ClientCase):
+    def setUp(self) -> None:
         folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
-        with self.assertRaises(NotApplicable):
-            Store(folder).get("ml-dsa-44")
+        self.store = Store(folder)
+
+    def test_version_and_protocol(self) -> None:
+        """A client offers the version and the protocols that it is given."""
+        for version, name in ((Version.TLS_1_2, "TLSv1.2"), (Version.TLS_1_3, "TLSv1.3")):
+            tls = Tls(version=version, protocols=(b"http/1.1",))
+            with Connection(self.terminator(), tls) as connection:
+                self.assertEqual((Ending.OPEN, name), (connection.ending, connection.version))
+                self.assertIn(connection.protocol, (b"", b"http/1.1"))
+                self.assertEqual(0, connection.authorities)
+
+    def test_server_name(self) -> None:
+        """Another server name, or none, is sent than that of the address."""
+        for name in ("other.localhost", ""):
+            with Connection(self.terminator(), Tls(server_name=name)) as connection:
+                self.assertIs(Ending.OPEN, connection.ending)
+
+    def test_pieces(self) -> None:
+        """The first flight comes in segments, or in records, of any size."""
+        for tls in (Tls(segment=100), Tls(fragment=100), Tls(segment=50, fragment=100)):
+            with Connection(self.terminator(), tls) as connection:
+                self.assertIs(Ending.OPEN, connection.ending)
+
+    def test_resumption(self) -> None:
+        """A session is resumed on a connection of the same context, with another certificate."""
+        address = self.terminator(Fault.RESUMES)
+        tls = Tls(client=self.store.get("client"), version=Version.TLS_1_2).shared()
+        with Connection(address, tls) as first:
+            self.assertFalse(first.resumed)
+            session = first.session
+        assert session is not None
+        with Connection(address, tls.resume(session, tls.context)) as second:
+            self.assertTrue(second.resumed)
+
+    def test_requests(self) -> None:
+        """Bytes are sent and read; after the end nothing is."""
+        with Connection(self.terminator(), Tls(client=self.store.get("client"))) as connection:
+            connection.send(b"nonsense\r\n\r\n")
+            self.assertIn(b"400", connection.read(5.0))
+            while connection.read(5.0):
+                pass
+            self.assertIs(Ending.CLOSED, connection.ending)
+            connection.send(b"more")
+            self.assertEqual(b"", connection.read(0.1))
+
+    def test_silence(self) -> None:
+        """A read without bytes ends in its time, and leaves the connection open."""
+        with Connection(self.terminator(), Tls()) as connection:
+            self.assertEqual(b"", connection.read(0.01))
+            self.assertIs(Ending.OPEN, connection.ending)
+
+    def test_reset(self) -> None:
+        """A connection whose socket fails while bytes are sent is closed."""
+
+        class Broken:
+            def sendall(self, _: bytes) -> None:
+                raise ConnectionResetError
+
+            def close(self) -> None:
+                pass
+
+        with Connection(self.terminator(), Tls()) as connection:
+            self.addCleanup(connection._socket.close)
+            connection._socket = Broken()  # type: ignore[assignment]
+            for _ in range(2):
+                connection.send(b"data")
+                self.assertIs(Ending.CLOSED, connection.ending)

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.audit_requests import echo
 from tests.support.broken_terminator import HEADER, Fault, Terminator
 from tests.support.ports import free_port
-from tests.unit.audit.test_scripts import echo
 from x509proxy import cli
 from x509proxy.audit import command
 from x509proxy.audit.options import Options
@@ -63,11 +63,12 @@ class AuditCase(SynchronousTestCase):
         self.addCleanup(terminator.stop)
         return run(
             "https://localhost", "--connect", f"127.0.0.1:{terminator.port}",
-            "--header-file", str(self.header), "--listen", f"tcp:{self.back_end}", *options, **words,
+            "--header-file", str(self.header), "--listen", f"tcp:{self.back_end}", *options,
+            **words,
         )  # fmt: skip
 
     def refused(self, sentence: str, *options: str) -> None:
-        """The command ends with status 2 and one sentence."""
+        """Check that the command ends with status 2 and one sentence."""
         done = run(*options)
         self.assertEqual((2, ""), (done.status, done.out))
         self.assertIn(sentence, done.err)
@@ -230,7 +231,8 @@ class CommandLine(AuditCase):
     def test_other_places(self) -> None:
         """Back end, unencrypted port, paths and names are passed on."""
         words = {
-            "header": "X-A", "direct": "http://10.0.0.1:8080", "plain": "http://a", "path": ["/p"], "other_name": ["b"],
+            "header": "X-A", "direct": "http://10.0.0.1:8080", "plain": "http://a", "path": ["/p"],
+            "other_name": ["b"],
         }  # fmt: skip
         target = command.read_target(Options(**{**_DEFAULTS, **words}))
         assert target.direct is not None

@@ -113,6 +113,15 @@ class Asking(IntrospectionTestCase):
         self.wait(b"c")
         self.assertEqual(URL, self.server.urls[4])
 
+    def test_probe(self) -> None:
+        """A check introspects a token that does not exist; the status has the result."""
+        for status, error in ((200, ""), (401, "found status 401, expected 200")):
+            self.arrange()
+            probe = self.introspector.probe()
+            self.server.answer({"active": False}, status)
+            self.assertIsNone(self.successResultOf(probe))
+            self.assertEqual(error, self.introspector.status().error)
+
     def test_shared(self) -> None:
         """Requests with the same token, of whichever client, wait for one response, and are judged each by itself."""
         own, other, none = self.wait(), self.wait(certificate=OTHER), self.wait(certificate=None)

@@ -28,6 +28,7 @@ class File(SynchronousTestCase):
         keys.start()
         self.assertIsNotNone(keys.find("one", ES256, NOON))
         self.assertIsNone(keys.find("two", ES256, NOON))
+        self.assertIsNone(self.successResultOf(keys.probe()))
         self.assertEqual(1, keys.status().count)
         keys.stop()
 
@@ -96,6 +97,19 @@ class Fetching(ServerTestCase):
         self.failureResultOf(first, CancelledError)
         self.server.answer(key_set())
         self.assertIsNotNone(self.successResultOf(second))
+
+    def test_probe(self) -> None:
+        """A check fetches the keys once, and ends with the fetch, also with a failed one."""
+        probe = self.keys.probe()
+        self.assertNoResult(probe)
+        self.server.answer(key_set())
+        self.assertIsNone(self.successResultOf(probe))
+        self.assertEqual((1, ""), (self.keys.status().count, self.keys.status().error))
+        self.arrange()
+        failing = self.keys.probe()
+        self.server.fail()
+        self.assertIsNone(self.successResultOf(failing))
+        self.assertIn("found no response in time", self.keys.status().error)
 
     def test_cancelled_by_another(self) -> None:
         """So it is when the end of one request is that of the next."""

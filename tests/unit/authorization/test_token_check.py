@@ -31,6 +31,7 @@ from x509proxy.authorization import verifiers
 from x509proxy.authorization.http_client import HttpClient
 from x509proxy.authorization.key_source import ServerKeys
 from x509proxy.authorization.token_check import TokenCheck
+from x509proxy.authorization.token_contents import TokenContents
 from x509proxy.authorization.verifiers import JwtVerifier
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.config.token_files import TokenFiles
@@ -38,7 +39,7 @@ from x509proxy.exchange import TokenVerdict
 from x509proxy.forwarding.bound_tokens import parse_jws
 from x509proxy.forwarding.signed_tokens import check_signature
 from x509proxy.forwarding.token_claims import CheckedToken
-from x509proxy.http1.errors import Code, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.monitoring.snapshot import TokenState
 from x509proxy.settings import TokenLevel, TokenRequirement, TokenSettings
@@ -192,6 +193,20 @@ class Signed(SynchronousTestCase):
         self.assertIs(Code.TOKEN_MISMATCH, self.code(other))
         self.assertEqual(0, self.check.pending)
         self.assertIs(TokenVerdict.BOUND, self.judge(signed()))
+
+    def test_probe(self) -> None:
+        """A check without a request returns the state that came of it."""
+        probe = self.check.probe()
+        self.server.answer(key_set())
+        self.assertEqual(1, self.successResultOf(probe).keys)
+
+    def test_rejected_by_the_verifier(self) -> None:
+        """Contents that reject a token reject it with each certificate."""
+        response = ErrorResponse(Code.TOKEN_EXPIRED, "expired")
+        contents = TokenContents(None, NOON + 60, response)
+        self.patch(JwtVerifier, "read", lambda *_: contents)
+        for certificate in (OWN, OTHER, None):
+            self.assertIs(Code.TOKEN_EXPIRED, self.judge(b"a.b.c", certificate))
 
     def test_waiting_in_vain(self) -> None:
         """A signature that is none is rejected then too; without keys it is 503."""

@@ -1,20 +1,15 @@
-"""Promises of :mod:`x509proxy.certificates.chain_checks`: certificates that cannot do what they are there for."""
+"""Promises of :mod:`x509proxy.certificates.chain_checks`: unusable certificates are named."""
 
 from __future__ import annotations
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import mldsa
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.unit.certificates.test_pem_files import (
-    ISSUER,
-    KEY,
-    LEAF,
-    NAME,
-    OTHER_KEY,
-    certificate_for,
-)
+from tests.support.names import NAME
+from tests.support.pem import ISSUER, KEY, LEAF, OTHER_KEY, certificate_for
 from x509proxy.certificates.chain_checks import authority_problems, server_problems, subject_of
 from x509proxy.certificates.pem_files import Identity
 
@@ -54,8 +49,14 @@ class Server(SynchronousTestCase):
             (sentence,) = self.problems(certificate)
             self.assertTrue(sentence.startswith("has no subjectAltName"), sentence)
 
+    def test_ml_dsa(self) -> None:
+        """Few clients can verify an ML-DSA key's handshake."""
+        key = mldsa.MLDSA44PrivateKey.generate()
+        (sentence,) = server_problems(Identity(LEAF, key))
+        self.assertTrue(sentence.startswith("has an ML-DSA key"), sentence)
+
     def test_foreign_chain(self) -> None:
-        """A chain that does not match by name or signature, or is in another order, is reported."""
+        """A chain that is not the certificate's, by name, by signature or by order."""
         for chain, number in (
             ((INTERMEDIATE,), 2),
             ((STRANGER,), 2),
@@ -81,7 +82,7 @@ class Authorities(SynchronousTestCase):
         self.assertEqual([], self.problems(INTERMEDIATE, ISSUER))
 
     def test_leaf(self) -> None:
-        """A certificate that is no authority's makes nobody else trusted."""
+        """A certificate that is no authority's makes no client trusted."""
         for certificate, name in (
             (LEAF, "localhost"),
             (plain(), "issuer"),

@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import warnings
 from base64 import urlsafe_b64decode
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
+from x509proxy.certificates import client_certificate
 from x509proxy.certificates.client_certificate import (
     ClientCertificate,
     Flag,
     Verdict,
     VerifyError,
+    client_usage_problem,
     date,
+    ignore_name_lengths,
     thumbprint,
     unreadable,
 )
@@ -33,7 +38,7 @@ def read(der: bytes, *objections: VerifyError) -> ClientCertificate:
 
 class Fields(SynchronousTestCase):
     def test_fields(self) -> None:
-        """Every field is what the certificate says, times in seconds, names as RFC 4514 writes them."""
+        """Each field is the certificate's, with times in seconds and names as in RFC 4514."""
         sample = samples.certificate("CN=client,O=Example", "CN=authority", serial=77)
         found = ClientCertificate.from_x509(sample, ())
         self.assertEqual("CN=client,O=Example", found.subject)
@@ -46,14 +51,14 @@ class Fields(SynchronousTestCase):
         self.assertEqual(sample.public_bytes(Encoding.DER), found.der)
 
     def test_large(self) -> None:
-        """One that no server takes is not parsed at all: it would cost as much as many handshakes."""
+        """A certificate that no server accepts is not parsed: it would cost many handshakes."""
         name = ",".join(f"OU={'x' * 60}" for _ in range(250))
         sample = samples.certificate(f"CN=client,{name}", "CN=authority").public_bytes(Encoding.DER)
         self.assertGreater(len(sample), 16384)
         self.assertEqual({Flag.UNREADABLE}, ClientCertificate.from_der(sample, ()).flags)
 
     def test_repr_holds_no_certificate(self) -> None:
-        """Neither the certificate nor its chain is in the text that a log or a traceback shows (invariant L4)."""
+        """The text in a log or a traceback has no certificate and no chain (invariant L4)."""
         text = repr(samples.client(chain=(b"chain-bytes",)))
         self.assertNotIn("der=", text)
         self.assertNotIn("chain", text)
@@ -73,13 +78,13 @@ class Thumbprint(SynchronousTestCase):
 
     @given(st.binary())
     def test_decodes_to_the_digest(self, der: bytes) -> None:
-        """Whatever the bytes, the thumbprint is 43 characters that decode to their SHA-256."""
+        """The thumbprint of any bytes is 43 characters that decode to their SHA-256."""
         found = thumbprint(der)
         self.assertEqual(43, len(found))
         self.assertEqual(hashlib.sha256(der).digest(), urlsafe_b64decode(found + "="))
 
     def test_of_the_certificate(self) -> None:
-        """The value's thumbprint is that of its own DER, as ``cryptography`` computes the digest."""
+        """The value's thumbprint is that of its DER, as ``cryptography`` computes it."""
         found = samples.client()
         digest = hashlib.sha256(samples.certificate().public_bytes(Encoding.DER)).digest()
         self.assertEqual(digest, urlsafe_b64decode(found.thumbprint + "="))
@@ -103,11 +108,11 @@ class Verdicts(SynchronousTestCase):
         self.expect(Verdict.SELF_SIGNED, samples.certificate(), (0, 18), (0, 10), (0, 26), (0, 66))
 
     def test_self_signed_without_a_list(self) -> None:
-        """That no list of revoked certificates covers it (3) is no wonder where nobody has issued it."""
+        """A missing revocation list (3) is expected where no authority issued it."""
         self.expect(Verdict.SELF_SIGNED, samples.certificate(), (0, 18), (0, 3))
 
     def test_issued_without_a_list(self) -> None:
-        """A missing (3), early (11) or expired (12) list leaves nothing to trust, at whatever depth."""
+        """A missing (3), early (11) or expired (12) list leaves nothing to trust, at any depth."""
         for code in (3, 11, 12):
             for depth in (0, 1):
                 self.expect(Verdict.UNTRUSTED, samples.issued(), (depth, code))
@@ -119,15 +124,15 @@ class Verdicts(SynchronousTestCase):
         self.expect(Verdict.UNTRUSTED, samples.certificate(), (0, 18), (0, 23))
 
     def test_self_signed_and_something_else(self) -> None:
-        """A self-signed certificate to which OpenSSL objects otherwise (34: unknown critical extension) is untrusted."""
+        """A self-signed certificate with another objection of OpenSSL's (34) is untrusted."""
         self.expect(Verdict.UNTRUSTED, samples.certificate(), (0, 18), (0, 34))
 
     def test_other_issuer_is_never_self_signed(self) -> None:
-        """The word of OpenSSL is not enough: with another issuer's name a certificate is not self-signed."""
+        """OpenSSL's objection alone is not enough: another issuer's name is not self-signed."""
         self.expect(Verdict.UNTRUSTED, samples.issued(), (0, 18))
 
     def test_self_issued_without_that_objection(self) -> None:
-        """The names are not enough either: the same issuer and subject with an unknown issuer (20) is untrusted."""
+        """The names are not enough either: with an unknown issuer (20) it is untrusted."""
         self.expect(Verdict.UNTRUSTED, samples.certificate(), (0, 20), (0, 21))
 
     def test_trusted(self) -> None:
@@ -148,7 +153,7 @@ class Verdicts(SynchronousTestCase):
         self.expect(Verdict.UNTRUSTED, samples.issued(), (1, 10))
 
     def test_forged_chain(self) -> None:
-        """A signature in the chain that does not fit (7), or an unknown root (19), is not trusted."""
+        """A bad signature in the chain (7), or an unknown root (19), is not trusted."""
         self.expect(Verdict.UNTRUSTED, samples.issued(), (0, 7))
         self.expect(Verdict.UNTRUSTED, samples.issued(), (1, 19))
 
@@ -163,27 +168,27 @@ class Flags(SynchronousTestCase):
         self.assertEqual(frozenset(), samples.client().flags)
 
     def test_weak_by_openssl(self) -> None:
-        """OpenSSL's objections to keys and digests (66, 67, 68) are never waived, at whatever depth."""
+        """OpenSSL's objections to keys and digests (66, 67, 68) hold at any depth."""
         for objection in (VerifyError(0, 66), VerifyError(1, 67), VerifyError(0, 68)):
             self.assertEqual(
                 frozenset({Flag.WEAK}), samples.client("CN=client", objection).flags, objection
             )
 
     def test_wrong_usage(self) -> None:
-        """A certificate not meant for clients says so."""
+        """A certificate that is not for clients has a flag."""
         self.assertEqual(
             frozenset({Flag.WRONG_USAGE}), samples.client("CN=client", VerifyError(0, 26)).flags
         )
 
     def test_revoked(self) -> None:
-        """What is revoked says so, and so does what a revoked issuer has signed."""
+        """A revoked certificate has a flag, and so has one whose issuer is revoked."""
         for depth in (0, 1, 4):
             self.assertEqual(
                 frozenset({Flag.REVOKED}), samples.client("CN=client", VerifyError(depth, 23)).flags
             )
 
     def test_times(self) -> None:
-        """The times are judged when asked, both ends included, since a connection may outlive its certificate."""
+        """The times are judged at each request, since a connection may outlive its certificate."""
         found = samples.client()
         for now, flags in (
             (1767225599.9, {Flag.NOT_YET_VALID}),
@@ -194,12 +199,12 @@ class Flags(SynchronousTestCase):
             self.assertEqual(flags, found.flags_at(now), now)
 
     def test_times_join_other_flags(self) -> None:
-        """What else is to be said of a certificate is still said when it has expired."""
+        """An expired certificate keeps its other flags."""
         found = samples.client("CN=client", VerifyError(0, 66))
         self.assertEqual({Flag.WEAK, Flag.EXPIRED}, found.flags_at(samples.NOT_AFTER + 1))
 
     def test_openssl_times_are_not_stored(self) -> None:
-        """What OpenSSL thought of the time during the handshake is no flag: it may be over."""
+        """OpenSSL's view of the time in the handshake is no flag: it may be over."""
         self.assertEqual(
             frozenset(),
             samples.client("CN=client", samples.SELF_SIGNED, samples.NOT_YET_VALID).flags,
@@ -217,7 +222,10 @@ class Keys(SynchronousTestCase):
             self.expect(f"EC {curve}", samples.spki(curve))
 
     def test_other_curve(self) -> None:
-        """A curve outside that list is not supported, whatever its size; nothing is said of its strength."""
+        """A curve outside that list is not supported, whatever its size.
+
+        Nothing is said of its strength.
+        """
         self.expect("EC secp256k1", samples.spki("secp256k1"), Flag.UNSUPPORTED_KEY)
 
     def test_unknown_curve(self) -> None:
@@ -227,13 +235,13 @@ class Keys(SynchronousTestCase):
         self.expect("EC with an unknown curve", spki, Flag.UNSUPPORTED_KEY)
 
     def test_explicit_curve(self) -> None:
-        """A curve written out as numbers is rejected, even if the numbers are those of P-256 (OpenSSL CVE-2022-0778)."""
+        """A curve as numbers is rejected, even with those of P-256 (OpenSSL CVE-2022-0778)."""
         self.expect(
             "EC P-256 with explicit parameters", samples.explicit_spki(), Flag.UNSUPPORTED_KEY
         )
 
     def test_explicit_curve_with_a_decoy(self) -> None:
-        """A copy of the key with a named curve elsewhere in the certificate does not hide a curve written out as numbers."""
+        """A copy of the key with a named curve does not hide a curve as numbers."""
         decoy = samples.with_extension(
             samples.with_spki(samples.explicit_spki()), "1.3.6.1.4.1.99999.1", samples.spki("P-256")
         )
@@ -286,7 +294,10 @@ class Keys(SynchronousTestCase):
             self.expect("SLH-DSA", spki, Flag.UNSUPPORTED_KEY)
 
     def test_unknown_kind(self) -> None:
-        """A key of an unknown algorithm is called unknown, with its identifier; the certificate is read all the same."""
+        """A key of an unknown algorithm is called unknown, with its identifier.
+
+        The certificate is read all the same.
+        """
         spki = samples.unknown_spki("1.3.6.1.4.1.99999.2")
         self.expect("unknown type 1.3.6.1.4.1.99999.2", spki, Flag.UNSUPPORTED_KEY)
         self.assertEqual("CN=client", read(samples.with_spki(spki)).subject)
@@ -313,17 +324,17 @@ class Unreadable(SynchronousTestCase):
         self.expect_unreadable(samples.duplicate_extension())
 
     def test_malformed_extension(self) -> None:
-        """An extension that cannot be parsed makes a certificate unreadable although nobody asks for it."""
+        """An unreadable extension makes a certificate unreadable, though it is not used."""
         self.expect_unreadable(samples.malformed_extension())
 
     def test_subject_in_bad_utf8(self) -> None:
-        """A name that is not the text it says it is makes a certificate unreadable."""
+        """A name in a wrong encoding makes a certificate unreadable."""
         name = samples.tlv(0x30, samples.oid("2.5.4.3"), samples.tlv(0x0C, b"\xff"))
         subject = samples.tlv(0x30, samples.tlv(0x31, name))
         self.expect_unreadable(samples.with_part(samples.client().der, samples.SUBJECT, subject))
 
     def test_endless_names(self) -> None:
-        """Names that nobody can have make it unreadable: as text they take up to twelve times the memory that they take here."""
+        """Names that are not text make it unreadable: they would take twelve times the memory."""
         within, beyond = (samples.tlv(0x0C, b"\0" * count) for count in (1360, 1370))
         for text, readable in ((within, True), (beyond, False)):
             name = samples.tlv(
@@ -333,7 +344,7 @@ class Unreadable(SynchronousTestCase):
             self.assertEqual(readable, Flag.UNREADABLE not in read(der).flags)
 
     def test_rsa_exponents_that_do_not_encrypt(self) -> None:
-        """An RSA exponent of one or an even one, with which anybody can sign or nobody, is never passed on.
+        """An RSA exponent of one, or an even one, is never passed on: any client can sign with it.
 
         The certificate is unreadable with ``cryptography`` 50, and weak with 49.
         """
@@ -342,13 +353,13 @@ class Unreadable(SynchronousTestCase):
             self.assertTrue(found.flags & {Flag.UNREADABLE, Flag.WEAK}, exponent)
 
     def test_version(self) -> None:
-        """A version 7, which OpenSSL accepts, fails before there is a value: the door has to be ready for that."""
+        """A version 7, which OpenSSL accepts, fails before there is a value."""
         der = samples.with_part(samples.client().der, samples.VERSION, bytes.fromhex("a003020106"))
         self.assertRaises(x509.InvalidVersion, x509.load_der_x509_certificate, der)
 
     @given(st.data())
     def test_never_raises(self, data: st.DataObject) -> None:
-        """Whatever byte of a certificate is changed: if ``cryptography`` loads it, the door makes a value of it."""
+        """With any byte changed, a certificate that ``cryptography`` loads becomes a value."""
         der = bytearray(samples.client().der)
         der[data.draw(st.integers(0, len(der) - 1))] ^= data.draw(st.integers(1, 255))
         try:
@@ -384,7 +395,7 @@ class Odd(SynchronousTestCase):
         self.assertEqual(("C=a country\n", True), run("pass"))
 
     def test_odd_and_harmless(self) -> None:
-        """A serial number of 40 bytes, an empty subject and line ends inside a name are the client's own affair."""
+        """A long serial number, an empty subject and line ends in a name are accepted."""
         der = samples.client().der
         name = samples.tlv(0x30, samples.oid("2.5.4.3"), samples.tlv(0x0C, b"a\0\r\nb"))
         for place, part in (
@@ -400,3 +411,37 @@ class Date(SynchronousTestCase):
         """A time for people is RFC 3339's, in UTC, to the second."""
         self.assertEqual("2026-07-13T12:00:00Z", date(samples.NOON))
         self.assertEqual("9999-12-31T23:59:59Z", date(253402300799.0))
+
+
+class NameLengths(SynchronousTestCase):
+    def test_filter(self) -> None:
+        """The filter covers the warnings of this module's names, and no other warning."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ignore_name_lengths()
+            for text, module in (
+                ("Attribute's length must be >= 1", client_certificate.__name__),
+                ("Attribute's length must be >= 1", "another"),
+                ("another", client_certificate.__name__),
+            ):
+                warnings.warn_explicit(text, UserWarning, "file.py", 1, module)
+        self.assertEqual(2, len(caught))
+
+
+class Usage(SynchronousTestCase):
+    def problem(self, usage: x509.ObjectIdentifier | None = None) -> str:
+        sample = samples.pair(usage=usage).certificate if usage else samples.certificate()
+        return client_usage_problem(sample.public_bytes(Encoding.DER))
+
+    def test_extended(self) -> None:
+        """The sentence names the usages, and the expected one."""
+        found = self.problem(ExtendedKeyUsageOID.SERVER_AUTH)
+        self.assertEqual("its extended key usage has serverAuth, expected clientAuth", found)
+        other = self.problem(x509.ObjectIdentifier("1.2.3"))
+        self.assertEqual("its extended key usage has 1.2.3, expected clientAuth", other)
+
+    def test_key_usage(self) -> None:
+        """A certificate for clients is rejected for its key usage, or for one of its issuers."""
+        expected = "its key usage, or the usage of one of its issuers, does not include TLS clients"
+        self.assertEqual(expected, self.problem())
+        self.assertEqual(expected, self.problem(ExtendedKeyUsageOID.CLIENT_AUTH))

@@ -107,7 +107,7 @@ class Reading(FilesTestCase):
 
 class Private(FilesTestCase):
     def test_swapped(self) -> None:
-        """The check is about the file that was read, even if the path leads to another one by then."""
+        """The check is about the file that was read, even if the path leads elsewhere by then."""
         source = ConfigFile.read(self.write(b"old", 0o644), "private-key")
         self.write(b"new", 0o600)
         error = self.assertRaises(SettingsError, source.require_private)
@@ -129,7 +129,10 @@ class Private(FilesTestCase):
         ConfigFile("k: x", b"", 0o400, 1, user=1).require_private()
 
     def test_credential_of_systemd(self) -> None:
-        """LoadCredential= shows mode 0440 of root and root's group; nothing near that is accepted."""
+        """LoadCredential= shows mode 0440 of root and root's group.
+
+        Nothing near that is accepted.
+        """
         ConfigFile("k: x", b"", 0o440, 0, 0).require_private()
         for mode, owner, group in ((0o440, 0, 1), (0o440, 1, 0), (0o444, 0, 0), (0o640, 0, 0)):
             self.assertRaises(

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import KEY, LEAF, pem
+from tests.support.pem import KEY, LEAF, pem
 from x509proxy.certificates.file_kinds import kind_of_file
 
 
@@ -24,7 +24,7 @@ def key_as(encoding: Encoding, form: PrivateFormat, password: bytes = b"") -> by
 
 class Kinds(SynchronousTestCase):
     def test_kinds(self) -> None:
-        """Each kind of file that is found in place of PEM has its name, and a way to PEM where there is one."""
+        """Each kind of file in place of PEM is named, with a conversion to PEM if there is one."""
         der = LEAF.public_bytes(Encoding.DER)
         public = KEY.public_key()
         for data, kind, way in (

@@ -48,7 +48,7 @@ def make(kind: KeyKind = KeyKind.EC, name: str = "client", **more: Any) -> SelfS
 
 
 def only_key(certificate: x509.Certificate) -> dict[str, Any]:
-    """The one key of the JWK set, after a walk through JSON."""
+    """Return the one key of the JWK set, after a walk through JSON."""
     (key,) = json.loads(json.dumps(jwk_set(certificate)))["keys"]
     found: dict[str, Any] = key
     return found
@@ -59,7 +59,7 @@ def octets(text: str) -> bytes:
 
 
 def rebuilt(key: dict[str, Any]) -> CertificatePublicKeyTypes:
-    """The public key, as a server reads it out of a JWK."""
+    """Return the public key, as a server reads it out of a JWK."""
     match key["kty"]:
         case "EC":
             x, y = (int.from_bytes(octets(key[name]), "big") for name in "xy")
@@ -84,7 +84,7 @@ def with_key(spki: bytes) -> x509.Certificate:
 
 class Certificates(SynchronousTestCase):
     def test_every_kind_signs_itself(self) -> None:
-        """Each kind of key gives a certificate that its own key has signed and that is a self-signed one to us."""
+        """Each kind of key gives a certificate that it has signed, and that is self-signed here."""
         for kind, words in KEYS.items():
             certificate = make(kind).certificate
             certificate.verify_directly_issued_by(certificate)
@@ -95,7 +95,7 @@ class Certificates(SynchronousTestCase):
             )
 
     def test_identity(self) -> None:
-        """The certificate is of version 3, subject and issuer are the common name, and no two serial numbers are the same."""
+        """The certificate is of version 3, with the common name twice and a serial number."""
         first, second = make(name="Grüße, Welt").certificate, make().certificate
         self.assertIs(x509.Version.v3, first.version)
         self.assertEqual("CN=Grüße\\, Welt", first.subject.rfc4514_string())
@@ -116,7 +116,7 @@ class Certificates(SynchronousTestCase):
         )
 
     def test_client_extensions(self) -> None:
-        """A client's certificate is no authority, signs only, is for client authentication, and is identified by its key."""
+        """A client's certificate is no authority, signs only, and is for client authentication."""
         certificate = make().certificate
         extensions = certificate.extensions
         self.assertEqual(
@@ -140,7 +140,7 @@ class Certificates(SynchronousTestCase):
         )
 
     def test_server_extensions(self) -> None:
-        """A server's certificate is for server authentication and holds its DNS names and IP addresses."""
+        """A server's certificate is for server authentication, with its DNS names and addresses."""
         extensions = make(
             server=True, names=["localhost", "127.0.0.1", "::1"]
         ).certificate.extensions
@@ -154,7 +154,7 @@ class Certificates(SynchronousTestCase):
         self.assertEqual(addresses, names.get_values_for_type(x509.IPAddress))
 
     def test_server_without_names(self) -> None:
-        """A server that gives no names is found under its common name, since clients do not look there."""
+        """A server without names has its common name as one, since clients look there alone."""
         extensions = make(name="proxy.example", server=True).certificate.extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         self.assertEqual(["proxy.example"], names.get_values_for_type(x509.DNSName))
@@ -166,7 +166,7 @@ class Certificates(SynchronousTestCase):
         self.assertEqual(["client.example"], names.get_values_for_type(x509.DNSName))
 
     def test_pem(self) -> None:
-        """Certificate and key are written in PEM, the key as unencrypted PKCS #8, and belong together."""
+        """Certificate and key are PEM, the key as unencrypted PKCS #8, and belong together."""
         made = make()
         key = load_pem_private_key(made.key_pem, None)
         self.assertTrue(made.key_pem.startswith(b"-----BEGIN PRIVATE KEY-----\n"))
@@ -183,7 +183,7 @@ class BadInput(SynchronousTestCase):
         self.assertEqual(sentence, str(self.assertRaises(SettingsError, make, **given)))
 
     def test_common_name(self) -> None:
-        """A common name that a certificate cannot hold is refused in one sentence, undecodable bytes too."""
+        """An impossible common name is rejected in one sentence, undecodable bytes too."""
         for name in ("", "x" * 65, "ü" * 33, "two\nlines", "\udcff"):
             self.refuse(
                 f"common name: found {name!r}, expected 1 to 64 bytes of printable text", name=name
@@ -229,7 +229,7 @@ class JwkSet(SynchronousTestCase):
         self.assertEqual((thumbprint, thumbprint), (key["kid"], key["x5t#S256"]))
 
     def test_akp(self) -> None:
-        """An ML-DSA key is an AKP key with its algorithm and the raw public key, and no curve (RFC 9964 section 3)."""
+        """An ML-DSA key is an AKP key with its algorithm and public key (RFC 9964 section 3)."""
         key = only_key(make(KeyKind.ML_DSA_65).certificate)
         self.assertEqual({"kty", "alg", "pub", "use", "kid", "x5t#S256", "x5c"}, set(key))
         self.assertEqual(
@@ -243,7 +243,7 @@ class JwkSet(SynchronousTestCase):
         self.assertEqual([certificate.public_bytes(Encoding.DER)], found)
 
     def test_coordinates_have_full_width(self) -> None:
-        """A coordinate that begins with zeros is as long as any other (RFC 7518 section 6.2.1.2)."""
+        """A coordinate with leading zeros is as long as any other (RFC 7518 section 6.2.1.2)."""
         points = (
             ec.derive_private_key(number, ec.SECP256R1()).public_key() for number in range(1, 10000)
         )

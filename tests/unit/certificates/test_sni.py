@@ -46,7 +46,7 @@ class Choice(SynchronousTestCase):
         )
 
     def test_any_other(self) -> None:
-        """A name that nobody has, an odd one and none at all get the first certificate."""
+        """An unknown name, an odd one and none at all get the first certificate."""
         odd = [
             b"x.b.example",
             b"b",
@@ -96,7 +96,7 @@ class Choice(SynchronousTestCase):
 
     @given(st.binary(max_size=300))
     def test_never_raises(self, name: bytes) -> None:
-        """Whatever a client asks for, it gets a certificate that there is."""
+        """Each name gets one of the certificates."""
         self.assertIn(
             ServerNames.of([certificate("a.example"), certificate("*.b.example")]).index_for(name),
             (0, 1),
@@ -108,7 +108,10 @@ class Refusals(SynchronousTestCase):
         return str(self.assertRaises(SettingsError, ServerNames.of, certificates))
 
     def test_twice(self) -> None:
-        """Two certificates with one name are an error that says which; one that has it twice is none."""
+        """Two certificates with one name are an error that says which.
+
+        One that has it twice is none.
+        """
         sentence = "found the name 'b.example' of {}, expected each name in one certificate"
         first, b, other = (
             certificate("a.example", "b.example"),
@@ -125,7 +128,7 @@ class Refusals(SynchronousTestCase):
         )
 
     def test_none(self) -> None:
-        """A further certificate without a DNS name is one that nobody could get."""
+        """A further certificate without a DNS name is one that no client could get."""
         sentence = "certificates[0].certificate: found no DNS name in it, expected one or more (subjectAltName)"
         for nameless in (certificate(), samples.certificate()):
             self.assertEqual(sentence, self.refusal(certificate("a.example"), nameless))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
+from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support import certificates as samples
-from tests.support.certificates import Pair, pair
-from tests.unit.certificates.test_pem_files import NAME, MaterialTests
+from tests.support.certificates import pair
+from tests.support.crls import crl_pem, make_crl
+from tests.support.files import FileTestCase
+from tests.support.names import NAME
 from x509proxy.certificates.trust_store import EMPTY, TrustStore, crl_warnings, read_trusted
 from x509proxy.settings import ProxySettings, SettingsError, Trust
 
@@ -20,41 +21,10 @@ DAY = 24 * 3600.0
 NOW = 1783944000.0  # 2026-07-13T12:00:00Z
 
 
-def make_crl(
-    issuer: Pair,
-    *revoked: Pair,
-    days: tuple[float, float] = (-1, 7),
-    now: float | None = None,
-    signer: Pair | None = None,
-    extension: x509.ExtensionType | None = None,
-) -> x509.CertificateRevocationList:
-    """A revocation list from and to ``days`` from ``now``, or from the clock."""
-    today = datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
-    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.certificate.subject)
-    builder = builder.last_update(today + timedelta(days[0])).next_update(
-        today + timedelta(days[1])
-    )
-    for one in revoked:
-        entry = x509.RevokedCertificateBuilder(
-            one.certificate.serial_number, today - timedelta(400)
-        )
-        builder = builder.add_revoked_certificate(entry.build())
-    if extension is not None:
-        builder = builder.add_extension(extension, critical=True)
-    key = (signer or issuer).private_key
-    return builder.sign(
-        key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    )
-
-
-def pem_of(*crls: x509.CertificateRevocationList) -> bytes:
-    return b"".join(crl.public_bytes(Encoding.PEM) for crl in crls)
-
-
 CA, OTHER = pair(subject="CN=authority", ca=True), pair("RSA 2048", "CN=other", ca=True)
 
 
-class TrustedTests(MaterialTests):
+class TrustedTests(FileTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.ca = self.write(
@@ -74,7 +44,7 @@ class TrustedTests(MaterialTests):
 
 class Reading(TrustedTests):
     def test_nothing(self) -> None:
-        """Without authorities nobody is trusted, and nothing is read."""
+        """Without authorities no client is trusted, and nothing is read."""
         self.assertEqual(EMPTY, read_trusted(ProxySettings()))
 
     def test_authorities(self) -> None:
@@ -87,7 +57,7 @@ class Reading(TrustedTests):
         """Lists come from any number of files, with one or more in each, in PEM or DER."""
         first, second, third = make_crl(CA), make_crl(OTHER), make_crl(CA, pair())
         one = self.write(
-            b"text before\n" + pem_of(first, second) + b"text behind\n", name="one.pem"
+            b"text before\n" + crl_pem(first, second) + b"text behind\n", name="one.pem"
         )
         two = self.write(third.public_bytes(Encoding.DER), name="two.der")
         self.assertEqual((first, second, third), self.read(one, two).crls)
@@ -107,18 +77,19 @@ class Reading(TrustedTests):
 
 class Refusals(TrustedTests):
     def test_unreadable(self) -> None:
-        """A file without a list, or with a broken one behind a good one, is an error that names it."""
+        """A file without a list, or with a broken one, is an error that names it."""
         expected = "expected one or more in PEM, or one in DER"
         none, cut = (
             f"no revocation list that can be read, {expected}",
             f"block 1 without its END line, {expected}",
         )
         second = f"no revocation list that can be read in block 2, {expected}"
-        broken = pem_of(make_crl(OTHER)).replace(b"\nMI", b"\nMA", 1)
+        broken = crl_pem(make_crl(OTHER)).replace(b"\nMI", b"\nMA", 1)
         der = make_crl(CA).public_bytes(Encoding.DER)
-        good = pem_of(make_crl(CA))
+        good = crl_pem(make_crl(CA))
         for data, found in (
-            (b"", none), (b"nothing", none), (good[:-9], cut), (good + broken, second), (der[:-1], none), (der + b"x", none),
+            (b"", none), (b"nothing", none), (good[:-9], cut), (good + broken, second),
+            (der[:-1], none), (der + b"x", none),
             (good[:-30] + good, cut),
         ):  # fmt: skip
             self.assertEqual(f"crl: FILE: found {found}", self.refusal(data))
@@ -130,25 +101,28 @@ class Refusals(TrustedTests):
 
     def test_size(self) -> None:
         """A file of 16 MiB is read, a larger one is not."""
-        good = pem_of(make_crl(CA))
+        good = crl_pem(make_crl(CA))
         self.assertEqual(1, len(self.read(self.write(good.ljust(16 << 20))).crls))
         self.assertIn(
             "crl: FILE: found more than 16777216 bytes", self.refusal(good.ljust((16 << 20) + 1))
         )
 
     def test_issuer(self) -> None:
-        """A list by nobody in the bundle is an error, whatever stands before it; its name is shown, unless it is ours."""
+        """A list of an authority that is not in the bundle is an error, at any place.
+
+        Its name is shown, unless it is ours.
+        """
         stranger = make_crl(pair(subject="CN=stranger", ca=True))
         sentence = "crl: FILE: found a list of 'CN=stranger', expected one of an authority in ca"
-        self.assertEqual(sentence, self.refusal(pem_of(make_crl(CA), stranger)))
-        self.assertNotIn(NAME, self.refusal(pem_of(make_crl(pair(subject=f"CN={NAME}", ca=True)))))
-        self.refusal(pem_of(make_crl(pair(subject="CN=two\nlines", ca=True))))
+        self.assertEqual(sentence, self.refusal(crl_pem(make_crl(CA), stranger)))
+        self.assertNotIn(NAME, self.refusal(crl_pem(make_crl(pair(subject=f"CN={NAME}", ca=True)))))
+        self.refusal(crl_pem(make_crl(pair(subject="CN=two\nlines", ca=True))))
 
     def test_signature(self) -> None:
         """A list that another key has signed, of the same kind or not, is an error."""
         sentence = "crl: FILE: found a list with an invalid signature, expected that of its authority in ca"
         for signer in (pair(subject="CN=x", ca=True), OTHER, pair("Ed25519", "CN=x", ca=True)):
-            self.assertEqual(sentence, self.refusal(pem_of(make_crl(CA, signer=signer))))
+            self.assertEqual(sentence, self.refusal(crl_pem(make_crl(CA, signer=signer))))
 
     def test_authority_that_cannot_sign(self) -> None:
         """A certificate in the bundle whose key cannot sign at all has signed nothing."""
@@ -163,13 +137,13 @@ class Refusals(TrustedTests):
             .sign(CA.private_key, hashes.SHA256())
         )
         bundle = self.write(odd.public_bytes(Encoding.PEM), name="odd.pem")
-        self.assertIn("an invalid signature", self.refusal(pem_of(make_crl(CA)), ca=bundle))
+        self.assertIn("an invalid signature", self.refusal(crl_pem(make_crl(CA)), ca=bundle))
 
     def test_authorities_of_one_name(self) -> None:
         """Of several authorities with one name, as while a key is changed, any may have signed."""
         twin = pair("EC P-384", "CN=authority", ca=True)
         pems = [one.certificate.public_bytes(Encoding.PEM) for one in (CA, twin)]
-        crl = self.write(pem_of(make_crl(CA), make_crl(twin)))
+        crl = self.write(crl_pem(make_crl(CA), make_crl(twin)))
         for order in (1, -1):
             self.assertEqual(
                 2,
@@ -180,11 +154,11 @@ class Refusals(TrustedTests):
         """A delta list would be passed over in silence."""
         delta = make_crl(CA, extension=x509.DeltaCRLIndicator(1))
         self.assertEqual(
-            "crl: FILE: found a delta list, expected a complete one", self.refusal(pem_of(delta))
+            "crl: FILE: found a delta list, expected a complete one", self.refusal(crl_pem(delta))
         )
 
     def usage(self, sign_lists: bool) -> bytes:
-        """The authority's certificate with a key usage."""
+        """Make the authority's certificate with a key usage."""
         old = CA.certificate
         times = old.not_valid_before_utc, old.not_valid_after_utc
         builder = x509.CertificateBuilder(
@@ -198,8 +172,8 @@ class Refusals(TrustedTests):
         )
 
     def test_key_usage(self) -> None:
-        """An authority whose key usage does not allow lists is found at the start, not by its clients."""
-        crl = pem_of(make_crl(CA))
+        """An authority whose key usage forbids lists is found at the start."""
+        crl = crl_pem(make_crl(CA))
         sentence = (
             "crl: FILE: found a list of an authority whose key usage excludes it, "
             "expected cRLSign (RFC 5280 section 4.2.1.3)"
@@ -216,7 +190,7 @@ class Refusals(TrustedTests):
         odd = make_crl(
             CA, extension=x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.27"), b"odd")
         )
-        self.assertIn("with an extension that cannot be read", self.refusal(pem_of(odd)))
+        self.assertIn("with an extension that cannot be read", self.refusal(crl_pem(odd)))
 
 
 class Depth(TrustedTests):
@@ -269,7 +243,7 @@ class Warnings(TrustedTests):
             self.expect([*crls[::order], make_crl(OTHER, now=NOW)])
 
     def test_without_an_end(self) -> None:
-        """A list that does not say when the next one comes does not expire (RFC 5280 section 5.1.2.5 forbids it)."""
+        """A list without a next update does not expire (RFC 5280 section 5.1.2.5 forbids it)."""
         der = samples.with_part(make_crl(CA, now=NOW).public_bytes(Encoding.DER), 4, b"")
         self.expect(
             [x509.load_der_x509_crl(der), make_crl(OTHER, now=NOW, days=(0, 9999))],

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME
+from tests.support.names import NAME
 from x509proxy.config import credentials
 from x509proxy.config.credentials import (
     CredentialCopies,
@@ -101,7 +101,7 @@ class Originals(UnitTestCase):
         self.assertEqual("/etc/a/key.pem", as_in_unit(settings)[0].private_key)
 
     def test_drop_ins(self) -> None:
-        """Drop-ins add to the unit, in the order of their names, and an empty assignment takes all back; the first unit file wins."""
+        """Drop-ins add to the unit in order; an empty value resets; the first file wins."""
         self.unit("[Service]\nLoadCredential=key:/never\n", at=1)
         self.unit("[Service]\nLoadCredential=\\\nkey:/first\n")
         self.assertEqual("/first", as_in_unit(self.settings("key"))[0].private_key)
@@ -140,7 +140,8 @@ class Originals(UnitTestCase):
             f"{begin}no LoadCredential=key:FILE in a.service, expected one", self.sentence()
         )
         for line in (
-            "LoadCredentialEncrypted=key:/a", "SetCredential=key:secret", "SetCredentialEncrypted=key:x", "LoadCredential=key",
+            "LoadCredentialEncrypted=key:/a", "SetCredential=key:secret",
+            "SetCredentialEncrypted=key:x", "LoadCredential=key",
         ):  # fmt: skip
             self.unit(f"[Service]\n{line}\n")
             sentence = self.sentence()

@@ -1,11 +1,14 @@
-"""Promises of :mod:`x509proxy.config.document`: every mistake at once; the common ones stand in ``test_loader``."""
+"""Promises of :mod:`x509proxy.config.document`: every mistake at once.
+
+The common ones stand in ``test_loader``.
+"""
 
 from __future__ import annotations
 
 from typing import get_origin
 
 from tests.support.names import secret_name
-from tests.unit.config.test_loader import TomlTests
+from tests.support.toml_files import TomlTestCase
 from x509proxy.config.document import decode, read_document
 from x509proxy.settings import (
     ClientSettings,
@@ -28,7 +31,7 @@ def tables() -> dict[str, type[Settings]]:
     }
 
 
-class DocumentTests(TomlTests):
+class DocumentTests(TomlTestCase):
     def problems(self, text: str) -> list[str]:
         """Return the sentences of a file, without its path."""
         path = self.write(text, 0o600, "proxy.toml")
@@ -84,7 +87,7 @@ client-certificate = "none"
         return self.write(text, 0o600, "proxy.toml")
 
     def test_no_echo(self) -> None:
-        """A mistake in a key is reported once, not again as a contradiction of the value in its place."""
+        """A mistake in a key is reported once, and not again as a contradiction."""
         self.assertEqual(
             [
                 "FILE: line 1: upstream.retry-delay: found '31', expected a number of seconds without quotes and unit, such as 31"
@@ -200,7 +203,7 @@ class Hints(DocumentTests):
 
 class Offers(DocumentTests):
     def test_missing(self) -> None:
-        """A key that a table must have is asked for by its dotted name, with an example or the choice."""
+        """A missing key is named in full, with an example or the choice."""
         for text, sentence in (
             (
                 "[[listeners]]",
@@ -258,7 +261,7 @@ class Offers(DocumentTests):
         )
 
     def test_above_the_tables(self) -> None:
-        """A key of a table that stands on the first level belongs below the table, or one of the tables, that has it."""
+        """A key on the first level that belongs to a table gets the table's name."""
         for key, expected in (
             ("allowed-hosts", "it below [admin] or it below [client]"),
             ("min-body-rate", "it below [client]"),
@@ -285,7 +288,7 @@ class Offers(DocumentTests):
                 self.assertTrue(field.key.doc.endswith("."), f"{table}.{name}")
 
 
-class Syntax(TomlTests):
+class Syntax(TomlTestCase):
     def test_twice(self) -> None:
         """A key or a table that is there twice is said to be so, with its line."""
         for line, text in (
@@ -316,3 +319,66 @@ class Syntax(TomlTests):
         """Brackets without end are one sentence."""
         found = "FILE: line 2: found too many nested brackets, expected TOML"
         self.assertEqual(found, self.refusal("\na = " + "[" * 5000))
+
+
+class Text(DocumentTests):
+    def test_encoding(self) -> None:
+        """A byte order mark, and bytes that are not UTF-8, are named with their line."""
+        for data, expected in (
+            (b"\xef\xbb\xbftrust = 'any'", "FILE: line 1: found a byte order mark"),
+            (b"a = 1\nb = '\xff'", "FILE: line 2: found bytes that are not UTF-8, expected TOML"),
+        ):
+            self.assertIn(expected, self.refusal(data))
+
+    def test_beyond_the_parser(self) -> None:
+        """Nesting and numbers that Python cannot parse are errors of the file."""
+        for text, expected in (
+            ("a = " + "[" * 100_000, "brackets"),
+            ("a = " + "1" * 10_000, "too many digits"),
+        ):
+            sentence = self.refusal(text)
+            self.assertIn(expected, sentence)
+            self.assertIn(", expected TOML", sentence)
+
+    def test_open_secret(self) -> None:
+        """A file with a secret name in it is private: in ``header``, and in ``[[headers]]``."""
+        for text, key in (
+            (f'header = "{NAME}"', "header"),
+            (f'[[headers]]\nname = "{NAME}"', "headers[0].name"),
+            (f'[[headers]]\nname = "a"\nvalue = "{NAME}"', "headers[0].value"),
+        ):
+            sentence = self.refusal(text, 0o644)
+            self.assertIn(f"{key}: ", sentence)
+            self.assertIn("0644", sentence)
+            self.assertNotIn(NAME, sentence)
+
+
+class Types(DocumentTests):
+    def test_text(self) -> None:
+        """Where values come as text, as from the environment, integers are read from it."""
+        settings, problems = decode({"client": {"max-body-bytes": "7"}}, as_text=True)
+        assert settings is not None
+        self.assertEqual(([], 7), ([*problems], settings.client.max_body_bytes))
+
+    def test_infinite(self) -> None:
+        """A number beyond a float is above each bound."""
+        [sentence] = self.problems(f"[client]\nhead-timeout = {10**400}")
+        self.assertIn("client.head-timeout: found inf", sentence)
+
+    def test_wrong(self) -> None:
+        """A value of another type is named by its type, and never repeated."""
+        for text, expected in (
+            (
+                '[client]\nhead-timeout = "x"',
+                "client.head-timeout: found a string, expected a number",
+            ),
+            ("[client]\nhead-timeout = true", "client.head-timeout: found true or false"),
+            (
+                "[client]\nmax-body-bytes = 1.5",
+                "client.max-body-bytes: found a number, expected an integer",
+            ),
+            ("trust = 1", "trust: found an integer, expected any"),
+            ("demo = 1", "demo: found an integer, expected true or false"),
+        ):
+            [sentence] = self.problems(text)
+            self.assertIn(expected, sentence)

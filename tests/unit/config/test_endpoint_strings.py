@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.endpoint_strings`: each mistake in a description is found before anything is listened at."""
+"""Promises of :mod:`x509proxy.config.endpoint_strings`: mistakes are found before the start."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME
-from x509proxy.config import endpoint_strings as places
+from tests.support.names import NAME
+from x509proxy.config import endpoint_strings
 from x509proxy.config.endpoint_strings import (
     Description,
     EndpointSyntaxError,
@@ -25,9 +25,11 @@ from x509proxy.config.endpoint_strings import (
 from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, SettingsError
 
 GOOD = (
-    "tcp:8443", "tcp:0", "tcp:port=8443:interface=127.0.0.1", "tcp:8443:127.0.0.1:5", r"tcp:1:interface=\:\:1", "tcp6:8443",
+    "tcp:8443", "tcp:0", "tcp:port=8443:interface=127.0.0.1", "tcp:8443:127.0.0.1:5",
+    r"tcp:1:interface=\:\:1", "tcp6:8443",
     "tcp:1:interface=localhost", "tcp:1:interface=", r"tcp6:1:interface=\:\:1:backlog=5", "unix:/a",
-    "unix:/a:mode=660:lockfile=0", "unix:a:660:50", r"unix:/a\:b\=c", "unix:address=/a=b", "haproxy:tcp:1", "haproxy:unix:/a",
+    "unix:/a:mode=660:lockfile=0", "unix:a:660:50", r"unix:/a\:b\=c", "unix:address=/a=b",
+    "haproxy:tcp:1", "haproxy:unix:/a",
 )  # fmt: skip
 FOREIGN = (
     "systemd:domain=INET:name=https",
@@ -50,7 +52,7 @@ class Sentences(SynchronousTestCase):
         return sentence
 
     def test_good(self) -> None:
-        """Endpoint strings that Twisted or one of its plug-ins parses are accepted."""
+        """Descriptions that Twisted and its plug-ins take are taken."""
         for text in (*GOOD, *FOREIGN):
             check_endpoints(ProxySettings(listen=(text,)))
 
@@ -114,7 +116,7 @@ class Sentences(SynchronousTestCase):
         )
 
     def test_files(self) -> None:
-        """A socket cannot replace a folder or a file, and ``~`` is not expanded."""
+        """An existing file that is no socket is an error; ``~`` is not expanded."""
         folder = Path(self.mktemp())
         folder.mkdir()
         file = folder / "file"
@@ -127,7 +129,7 @@ class Sentences(SynchronousTestCase):
         check_endpoints(ProxySettings(listen=("unix:/dev/log",)))
 
     def test_zones(self) -> None:
-        """The zone of a link-local address is a network interface of this host, by name or number."""
+        """The zone of a link-local address is a network interface here, by name or number."""
         for zone in ("nowhere0", "4000000000", "99999999999999999999"):
             found = f"with the zone {zone!r}, which is not a network interface here"
             text = rf"tcp6:1:interface=fe80\:\:1%{zone}"
@@ -184,8 +186,10 @@ class Sentences(SynchronousTestCase):
     def test_twice(self) -> None:
         """Two at the same place: the second could not be had."""
         for one, other in (
-            ("tcp:1", "tcp:1"), ("tcp:1", "tcp:1:interface=127.0.0.1"), ("tcp:1:interface=127.0.0.1", "tcp:port=1"),
-            ("tcp:1:interface=localhost", "tcp:1:interface=127.0.0.1"), ("tcp6:1", r"tcp:1:interface=\:\:1"),
+            ("tcp:1", "tcp:1"), ("tcp:1", "tcp:1:interface=127.0.0.1"),
+            ("tcp:1:interface=127.0.0.1", "tcp:port=1"),
+            ("tcp:1:interface=localhost", "tcp:1:interface=127.0.0.1"),
+            ("tcp6:1", r"tcp:1:interface=\:\:1"),
             ("tcp:1", "haproxy:tcp:1"),
             ("unix:/a", "unix:/b/../a:mode=660"), ("systemd:INET:0", "systemd:domain=INET:index=0"),
             ("tcp:1:interface=host", "tcp:1"),
@@ -201,7 +205,7 @@ class Sentences(SynchronousTestCase):
         )
 
     def test_apart(self) -> None:
-        """Listeners may differ in the port, family or address alone, and the system may choose."""
+        """Other ports, families or addresses do not meet, nor ports of the system's choice."""
         for one, other in (
             ("tcp:1", "tcp:2"),
             ("tcp:0", "tcp:0"),
@@ -215,9 +219,12 @@ class Sentences(SynchronousTestCase):
             check_endpoints(ProxySettings(listen=(one, other)))
 
     def test_both_families(self) -> None:
-        """A port on ``::`` is taken for IPv4 too if the system is known to bind both."""
+        """Where the system gives IPv4 to ``::`` too, the port is taken for both.
+
+        Where it does not, or is silent, it is not.
+        """
         path = Path(self.mktemp())
-        self.patch(places, "_BIND_V6_ONLY", path)
+        self.patch(endpoint_strings, "_BIND_V6_ONLY", path)
         check_endpoints(ProxySettings(listen=("tcp:1", "tcp6:1")))
         path.write_text("1\n")
         check_endpoints(ProxySettings(listen=("tcp:1", "tcp6:1")))
@@ -240,7 +247,7 @@ class Sentences(SynchronousTestCase):
 
 
 class AsTwisted(SynchronousTestCase):
-    """Twisted's parser accepts the valid endpoint strings and reads the same from them."""
+    """Twisted's parser takes each good description too, for the same endpoint."""
 
     def parse(self, text: str) -> Any:
         reactor: Any = MemoryReactorClock()
@@ -262,7 +269,7 @@ class AsTwisted(SynchronousTestCase):
     @example("tcp:1:interface=127.0.0.1:backlog=5")
     @given(st.text(alphabet="tcpunix6:=\\/01 interfacebacklogmode", max_size=24))
     def test_any(self, rest: str) -> None:
-        """Twisted accepts each string that is accepted here, of the common types."""
+        """Twisted takes each description of the common kinds that is taken here."""
         for text in (rest, f"tcp:1:{rest}", f"tcp6:{rest}", f"unix:/a:{rest}"):
             try:
                 found = Description.parse(text)
@@ -276,7 +283,7 @@ class AsTwisted(SynchronousTestCase):
         | st.sampled_from(["/a:660", "/a:mode=660", "address=/a", "/a=b:600", r"/a\:600"])
     )
     def test_mode(self, rest: str) -> None:
-        """A unix socket has mode 600 unless it has one, and never two."""
+        """A unix socket without a mode gets the default, and one with a mode keeps it."""
         try:
             before = Description.parse(f"unix:{rest}").arguments
         except EndpointSyntaxError:
@@ -287,7 +294,7 @@ class AsTwisted(SynchronousTestCase):
 
 class Together(SynchronousTestCase):
     def test_described(self) -> None:
-        """An endpoint string that was split and joined has the same meaning."""
+        """Twisted's parsed description is put together again, so that it reads the same."""
         for text in (r"tcp:1:interface=\:\:1", r"unix:/a\:b:mode=660", "tcp:1", r"unix:/a\\b"):
             found = Description.parse(text)
             kind = text.partition(":")[0]
@@ -296,3 +303,41 @@ class Together(SynchronousTestCase):
         self.assertEqual(
             "tcp:0:interface=1.2.3.4", endpoint_string((), {"tcp:0:interface": "1.2.3.4"})
         )
+
+
+class Locality(SynchronousTestCase):
+    def test_local(self) -> None:
+        """A unix socket and a loopback address are this host's alone.
+
+        A name or no interface is not.
+        """
+        for text, expected in (
+            ("unix:/a", True),
+            ("tcp:1:interface=127.0.0.1", True),
+            (r"tcp:1:interface=\:\:1", True),
+            ("tcp:1:interface=192.0.2.1", False),
+            ("tcp:1:interface=localhost", False),
+            ("tcp:1", False),
+        ):
+            self.assertIs(expected, Description.parse(text).is_local, text)
+
+    def test_admin(self) -> None:
+        """The admin listener is reached from this host alone, unless that is allowed."""
+        for listen, remote, refused in (
+            ("tcp:9443", False, True),
+            ("tcp:9443", True, False),
+            ("tcp:9443:interface=127.0.0.1", False, False),
+        ):
+            settings = ProxySettings(admin=AdminSettings(listen=listen, allow_remote=remote))
+            if refused:
+                error: SettingsError = self.assertRaises(SettingsError, check_endpoints, settings)
+                self.assertIn("admin.listen: found", str(error))
+                self.assertIn("other hosts can reach", str(error))
+            else:
+                check_endpoints(settings)
+
+
+class Malformed(SynchronousTestCase):
+    def test_unchanged(self) -> None:
+        """A description that cannot be parsed is left for the check that reports it."""
+        self.assertEqual("tcp:::::", private_socket("tcp:::::"))

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.file_paths`: what is read, and where the access log may lie."""
+"""Promises of :mod:`x509proxy.config.file_paths`: the files that are read, and the log's place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME, MaterialTests
-from x509proxy.config.file_paths import check_log_apart, check_log_place, log_problem, named_files
+from tests.support.files import FileTestCase
+from tests.support.names import NAME
+from x509proxy.config.file_paths import (
+    check_log_apart,
+    check_log_place,
+    log_problem,
+    named_files,
+    with_files,
+)
 from x509proxy.service.access_log import open_log
 from x509proxy.settings import (
     AdminSettings,
@@ -27,9 +34,13 @@ from x509proxy.settings import (
 
 class NamedFiles(SynchronousTestCase):
     def test_all(self) -> None:
-        """Every file that is read is named, wherever in the document; the one that is written is not."""
+        """Every file that is read is named, wherever in the document.
+
+        The one that is written is not.
+        """
         settings = ProxySettings(
-            certificate="1", private_key="2", header_file="3", ca="4", crl=("5", "6"), access_log="no", preset="no",
+            certificate="1", private_key="2", header_file="3", ca="4", crl=("5", "6"),
+            access_log="no", preset="no",
             headers=(HeaderSettings(format=Format.LITERAL, name_file="7", value_file="8"),),
             certificates=(CertificateSettings(certificate="9", private_key="10"),),
             upstream=UpstreamSettings(ca="11", certificate="12", private_key="13"),
@@ -38,7 +49,7 @@ class NamedFiles(SynchronousTestCase):
         self.assertEqual([], list(named_files(ProxySettings())))
 
 
-class Apart(MaterialTests):
+class Apart(FileTestCase):
     def refusal(self, log: str, config: str | None = None, **read: Any) -> str:
         settings = ProxySettings(access_log=log, **read)
         error: SettingsError = self.assertRaises(SettingsError, check_log_apart, settings, config)
@@ -46,7 +57,7 @@ class Apart(MaterialTests):
         return str(error).replace(log, "LOG")
 
     def test_read_files(self) -> None:
-        """The log is none of the files that are read: its lines would be appended to the private key."""
+        """The log is no file that is read: its lines would be appended to the private key."""
         key = self.write("key", name="server.key")
         found = "access-log: LOG: found the file of private-key, expected one of its own"
         self.assertEqual(found, self.refusal(key, private_key=key))
@@ -62,7 +73,7 @@ class Apart(MaterialTests):
         self.assertIn("found the file of the configuration, expected", self.refusal(path, path))
 
     def test_other_names(self) -> None:
-        """A link does not hide a file, be it soft or hard, nor does a detour."""
+        """A link, soft or hard, or a detour does not hide a file."""
         key = self.write("key", name="server.key")
         soft, hard = self.folder / "soft.log", self.folder / "hard.log"
         soft.symlink_to("server.key")
@@ -92,7 +103,7 @@ class Apart(MaterialTests):
         check_log_apart(ProxySettings(access_log=key), None)
 
 
-class LogPlace(MaterialTests):
+class LogPlace(FileTestCase):
     def refusal(self, path: str) -> str:
         error: SettingsError = self.assertRaises(
             SettingsError, check_log_place, ProxySettings(access_log=path)
@@ -101,7 +112,7 @@ class LogPlace(MaterialTests):
         return str(error).replace(str(self.folder), "FOLDER")
 
     def test_good(self) -> None:
-        """What can be opened is good, and is not made by asking."""
+        """A file that can be opened is good, and the check does not create it."""
         for path in (
             None,
             "-",
@@ -128,7 +139,10 @@ class LogPlace(MaterialTests):
         self.assertNotIn(NAME, self.refusal(f"/nowhere/{NAME}/access.log"))
 
     def test_kinds(self) -> None:
-        """What lines cannot be appended to is no log: a pipe, a socket, links in a loop; nor is the listener's own socket."""
+        """A pipe without a reader, a socket, or a loop of links is no log.
+
+        Nor is the listener's own socket.
+        """
         folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
         pipe, loop = folder / "pipe", folder / "loop"
@@ -145,7 +159,7 @@ class LogPlace(MaterialTests):
             self.assertEqual(sentence, str(self.assertRaises(SettingsError, open_log, path)))
 
     def test_dangling(self) -> None:
-        """A link without a file becomes the file, if its folder is there: at the start and in a check."""
+        """A link without a file becomes the file, if its folder exists, in a check too."""
         folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
         good, bad = folder / "good", folder / "bad"
@@ -170,7 +184,7 @@ class LogPlace(MaterialTests):
         check_log_apart(ProxySettings(listen=("unix:",), access_log="/a"), None)
 
     def test_rights(self) -> None:
-        """Whoever checks has to have the right to write there."""
+        """The user who checks needs the right to write there."""
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
         path = self.write("", 0o444, "old.log")
@@ -181,3 +195,21 @@ class LogPlace(MaterialTests):
             "new.log: found no right to write to its folder, expected",
             self.refusal(str(self.folder / "new.log")),
         )
+
+
+class Changed(SynchronousTestCase):
+    def test_each_file(self) -> None:
+        """The name of each file is changed, in each table, and standard output is not a file."""
+        settings = ProxySettings(
+            certificate="1",
+            crl=("2", "3"),
+            access_log="log",
+            headers=(HeaderSettings(format=Format.LITERAL, name_file="4", value_file="5"),),
+            upstream=UpstreamSettings(ca="6"),
+        )
+        found = with_files(settings, lambda path: f"/etc/{path}")
+        expected = {f"/etc/{number}" for number in range(1, 7)}
+        self.assertEqual(expected, set(named_files(found)))
+        self.assertEqual("/etc/log", found.access_log)
+        plain = with_files(ProxySettings(access_log="-"), lambda path: f"/etc/{path}")
+        self.assertEqual(ProxySettings(access_log="-"), plain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import shutil
 import string
 import time
@@ -18,16 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.certificates.test_pem_files import (
-    ISSUER,
-    KEY,
-    LEAF,
-    NAME,
-    OTHER_KEY,
-    MaterialTests,
-    certificate_for,
-    pem,
-)
+from tests.support.exhaustive import examples
+from tests.support.files import FileTestCase
+from tests.support.names import NAME
+from tests.support.pem import ISSUER, KEY, LEAF, OTHER_KEY, certificate_for, pem
+from tests.support.toml_files import TomlTestCase
 from x509proxy.certificates.config_files import RecordedFiles
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
@@ -62,22 +56,7 @@ from x509proxy.settings import (
 DAY = 24 * 3600.0
 
 
-class TomlTests(MaterialTests):
-    def load(self, text: str | bytes, mode: int = 0o644) -> ProxySettings:
-        self.path = self.write(text, mode, "proxy.toml")
-        return load_settings(self.path)
-
-    def refusal(self, text: str | bytes, mode: int = 0o600) -> str:
-        error: SettingsError = self.assertRaises(SettingsError, self.load, text, mode)
-        self.assert_sentence(error, self.path)
-        return str(error).replace(self.path, "FILE")
-
-    def mistake(self, text: str | bytes, mode: int = 0o600) -> str:
-        """Return the sentence without its line."""
-        return re.sub(r"^FILE: line [0-9]+: ", "FILE: ", self.refusal(text, mode))
-
-
-class LoadSettingsTests(TomlTests):
+class LoadSettingsTests(TomlTestCase):
     def test_empty(self) -> None:
         """An empty file means the defaults."""
         self.assertEqual(self.load(""), ProxySettings())
@@ -143,7 +122,10 @@ class LoadSettingsTests(TomlTests):
         self.assertEqual(upstream, (f"{folder}/u.pem", "/u/c.pem", f"{folder}/u.key"))
 
     def test_relative_paths_in_lists(self) -> None:
-        """Files in lists and in tables of lists are looked for there too; one list needs no brackets."""
+        """Files in lists and in tables of lists are looked for there too.
+
+        One list needs no brackets.
+        """
         tables = '[[certificates]]\ncertificate = "a.pem"\n[[certificates]]\ncertificate = "/b.pem"\nprivate-key = "b.key"'
         loaded, folder = self.load(f'crl = ["a.crl", "/b.crl"]\n{tables}'), self.folder.absolute()
         self.assertEqual(loaded.crl, (f"{folder}/a.crl", "/b.crl"))
@@ -152,7 +134,7 @@ class LoadSettingsTests(TomlTests):
         self.assertEqual(self.load('crl = "a.crl"').crl, (f"{folder}/a.crl",))
 
     def test_depth(self) -> None:
-        """How far a chain is followed has bounds."""
+        """The depth of a chain has bounds."""
         self.assertEqual(self.load("ca-depth = 10").ca_depth, 10)
         self.assertEqual(
             self.mistake("ca-depth = 11"), "FILE: ca-depth: found 11, expected 1 to 10"
@@ -178,7 +160,7 @@ class LoadSettingsTests(TomlTests):
         self.assertEqual(str(error), "config: none.toml: cannot be read: No such file or directory")
 
     def test_syntax(self) -> None:
-        """What is no TOML is shown by file and line."""
+        """A syntax error of TOML has file and line."""
         self.assertEqual(
             self.refusal("demo = true\nlisten tcp"),
             "FILE: line 2: Expected '=' after a key in a key/value pair, expected TOML",
@@ -189,7 +171,7 @@ class LoadSettingsTests(TomlTests):
         self.assertIn("FILE: line 3: Invalid value", self.refusal("\n\nca = "))
 
     def test_hardly_text(self) -> None:
-        """Whatever else may be in a file, the answer is a sentence."""
+        """Each content of a file gives a sentence."""
         self.assertEqual(
             self.refusal(b"demo = true\n# \xff"),
             "FILE: line 2: found bytes that are not UTF-8, expected TOML",
@@ -304,7 +286,7 @@ class LoadSettingsTests(TomlTests):
             self.mistake("[[headers]]\nname = 1\nformat = 'pem'", 0o644),
         )
 
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=examples(20, 100))
     @given(st.integers())
     def test_name_is_never_told(self, seed: int) -> None:
         """Wherever the name is put by mistake, the error does not repeat it."""
@@ -327,12 +309,12 @@ class LoadSettingsTests(TomlTests):
         self.assertNotIn(name, str(error))
 
 
-class OverrideTests(MaterialTests):
+class OverrideTests(FileTestCase):
     def refusal(self, **changes: object) -> str:
         return str(self.assertRaises(SettingsError, override, ProxySettings(), changes))
 
     def test_command_line_wins(self) -> None:
-        """What is given replaces, the rest stays."""
+        """Given values replace, the others stay."""
         before = ProxySettings(
             backend=("http://a",),
             trust=Trust.CA,
@@ -371,7 +353,10 @@ class OverrideTests(MaterialTests):
         self.assertEqual((after.backend, after.demo), (("http://a",), True))
 
     def test_namings(self) -> None:
-        """Either way to name the header replaces both; only the command line itself can contradict itself."""
+        """Either way to name the header replaces both.
+
+        Only the command line itself can contradict itself.
+        """
         self.assertEqual(
             _namings(override(ProxySettings(header_file="f"), {"header": "h"})), ("h", None)
         )
@@ -415,7 +400,7 @@ def _namings(of: ProxySettings) -> tuple[str | None, str | None]:
     return of.header, of.header_file
 
 
-class LoadConfigurationTests(MaterialTests):
+class LoadConfigurationTests(FileTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.key = self.write(pem(KEY), name="server.key")
@@ -430,7 +415,7 @@ class LoadConfigurationTests(MaterialTests):
     def load(
         self, now: float | None = None, upstream: UpstreamSettings | None = None, **changes: object
     ) -> Configuration:
-        """The good settings with some changed; ``None`` takes one away."""
+        """Return the good settings with changes; ``None`` removes one."""
         told = {name: value for name, value in (self.good | changes).items() if value is not None}
         base = ProxySettings(upstream=upstream or UpstreamSettings(), listen=("tcp:1",))
         return load_configuration(override(base, told), now)
@@ -509,7 +494,7 @@ class LoadConfigurationTests(MaterialTests):
         self.assertEqual(self.load(certificate=both, private_key=None).identity.certificate, LEAF)
 
     def test_missing(self) -> None:
-        """What cannot be left out is asked for."""
+        """Each required key is asked for."""
         self.assertIn(
             "certificate: found none, expected a PEM file", self.refusal(certificate=None)
         )
@@ -522,7 +507,7 @@ class LoadConfigurationTests(MaterialTests):
         self.assertIn("backend: found 'ftp://x'", self.refusal(backend=("http://a", "ftp://x")))
 
     def test_backend_that_cannot_be_verified(self) -> None:
-        """A host's name that no certificate has is one for http alone: with https the start would fail, after a good check."""
+        """A host's name that no certificate has is an error with https."""
         for host in ("-a.example", "a_b.example", "xn--a.example"):
             self.assertIn(
                 f"backend: found '{host}' with https", self.refusal(backend=(f"https://{host}",))
@@ -604,7 +589,7 @@ class LoadConfigurationTests(MaterialTests):
             self.assertEqual((found.trusted, found.warnings), (TrustStore((ISSUER,)), ()))
 
     def test_useless_authorities(self) -> None:
-        """Whoever names authorities and passes on everything all the same is told so."""
+        """Authorities that decide nothing are worth a warning."""
         found = self.load(ca=self.bundle)
         self.assertEqual(found.trusted, TrustStore((ISSUER,)))
         self.assertEqual(
@@ -616,7 +601,7 @@ class LoadConfigurationTests(MaterialTests):
         )
 
     def test_warns_of_authorities(self) -> None:
-        """An authority that makes nobody trusted, or is out of date, is warned of where authorities decide."""
+        """An authority that makes no client trusted, or is out of date, is worth a warning."""
         leaf = self.write(pem(LEAF), name="leaf.pem")
         for trust in ("ca", "either"):
             (warning,) = self.load(trust=trust, ca=leaf).warnings
@@ -651,7 +636,7 @@ class LoadConfigurationTests(MaterialTests):
         )
 
     def crl(self, days: int = 1) -> str:
-        """A file with the issuer's revocation list, for so many days from now."""
+        """Write a file with the issuer's revocation list, for so many days from now."""
         end = datetime.now(UTC) + timedelta(days=days)
         builder = x509.CertificateRevocationListBuilder(
             ISSUER.subject, end - timedelta(days=30), end
@@ -670,7 +655,10 @@ class LoadConfigurationTests(MaterialTests):
             )
 
     def test_list_problems(self) -> None:
-        """A list without authorities, or by another, is an error; one that has expired is warned of."""
+        """A list without authorities, or by another, is an error.
+
+        One that has expired is warned of.
+        """
         self.assertIn(
             "ca: found none, expected a PEM file with authorities, since there is a crl",
             self.refusal(crl=(self.crl(),)),
@@ -684,7 +672,7 @@ class LoadConfigurationTests(MaterialTests):
         self.assertRegex(warning, r"\Acrl: the list of 'CN=issuer' expired at 20")
 
     def further(self, *made: SelfSigned) -> ProxySettings:
-        """The good settings with further certificates."""
+        """Return the good settings with further certificates."""
         tables = [
             {"certificate": self.write(one.certificate_pem + one.key_pem, name=f"{at}.pem")}
             for at, one in enumerate(made)
@@ -705,7 +693,7 @@ class LoadConfigurationTests(MaterialTests):
         self.assertRegex(warning, r"\Acertificates\[1\]\.certificate: expires soon, at ")
 
     def test_further_problems(self) -> None:
-        """A name that is there twice, or none, is an error when all is checked, not only at the start."""
+        """A name that is there twice, or none, is an error in the check, not only at the start."""
         a, nameless = (
             make_self_signed(KeyKind.EC, name, server=True) for name in ("a.example", "192.0.2.1")
         )
@@ -745,7 +733,10 @@ class LoadConfigurationTests(MaterialTests):
         )
 
     def test_recorded(self) -> None:
-        """The files that were read make the same configuration again, without the disk; each is read once."""
+        """The files that were read make the same configuration again, without the disk.
+
+        Each is read once.
+        """
         both = self.write(pem(ISSUER, OTHER_KEY), name="client.pem")
         upstream = UpstreamSettings(ca=self.bundle, certificate=both)
         found = self.load(
@@ -795,7 +786,10 @@ class LoadConfigurationTests(MaterialTests):
         self.assertNotIn(NAME, warning)
 
     def test_warns_of_open_network(self) -> None:
-        """Each http back end that is not this host is warned of; https, sockets and loopback are not."""
+        """Each http back end that is not this host is warned of.
+
+        Https, sockets and loopback are not.
+        """
         quiet = (
             "https://a.example",
             "unix:/run/a",

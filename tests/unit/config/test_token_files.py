@@ -9,7 +9,7 @@ from unittest.mock import patch
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.tokens import AUDIENCE, ISSUER, key_set
-from tests.unit.config.test_loader import TomlTests
+from tests.support.toml_files import TomlTestCase
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.token_files import TokenFiles, read_token_files
 from x509proxy.settings import SettingsError, TokenAlgorithm, TokenLevel, TokenSettings
@@ -18,7 +18,7 @@ from x509proxy.testing import ThrowAwayAuthority
 JWT: dict[str, Any] = {"level": TokenLevel.JWT, "issuer": ISSUER, "audience": (AUDIENCE,)}
 
 
-class Files(TomlTests):
+class Files(TomlTestCase):
     def read(self, **changes: Any) -> TokenFiles:
         found = read_token_files(TokenSettings(**{**JWT, **changes}))
         assert found is not None
@@ -54,7 +54,10 @@ class Files(TomlTests):
         self.assertIsNone(self.read().authorities)
 
     def test_client(self) -> None:
-        """The secret, or the certificate, for the authorization server is read; others may not read them."""
+        """The secret, or the certificate, for the authorization server is read.
+
+        Others may not read them.
+        """
         asked: dict[str, Any] = {"level": TokenLevel.INTROSPECTION, "client_id": "api"}
         path = self.write("secret\n", 0o600, "secret.txt")
         found = self.read(**asked, client_secret_file=path)
@@ -106,7 +109,7 @@ class Files(TomlTests):
         self.assertEqual(str((self.folder / "ca.pem").absolute()), loaded.ca)
 
 
-class Settings(TomlTests):
+class Settings(TomlTestCase):
     def error(self, **changes: Any) -> str:
         return str(self.assertRaises(SettingsError, TokenSettings, **{**JWT, **changes}))
 

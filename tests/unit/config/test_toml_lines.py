@@ -44,12 +44,14 @@ z = 1
 
 class Places(SynchronousTestCase):
     def test_lines(self) -> None:
-        """Each key has its line, whatever stands before it: comments, strings over several lines, lists, tables."""
+        """Each key has its line, behind comments, long strings, lists and tables."""
         tomllib.loads(TEXT)
         lines = Lines(TEXT)
         for key, line in (
-            ("a", 2), ("b", 3), ("listen", 4), ("listen[0]", 5), ("listen[1]", 6), ("long", 8), ("d.e", 12), ("plain", 13),
-            ("client", 17), ("client.max-body-bytes", 18), ("client.x.y", 20), ("rules", 22), ("rules[0]", 22),
+            ("a", 2), ("b", 3), ("listen", 4), ("listen[0]", 5), ("listen[1]", 6), ("long", 8),
+            ("d.e", 12), ("plain", 13),
+            ("client", 17), ("client.max-body-bytes", 18), ("client.x.y", 20), ("rules", 22),
+            ("rules[0]", 22),
             ("rules[0].path", 23), ("rules[1]", 24), ("rules[1].path", 26), ("rules[1].more.z", 28),
         ):  # fmt: skip
             self.assertEqual(line, lines.find(key), key)

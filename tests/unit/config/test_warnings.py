@@ -1,19 +1,28 @@
-"""Promises of :mod:`x509proxy.config.warnings`; further warnings are in ``test_loader``."""
+"""Promises of :mod:`x509proxy.config.warnings`.
+
+The warnings at each start stand in ``test_configuration``.
+"""
 
 from __future__ import annotations
 
 import re
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import pair
-from tests.unit.certificates.test_pem_files import MaterialTests
+from tests.support.files import FileTestCase
+from tests.support.pem import ISSUER, pem
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, override
-from x509proxy.config.warnings import advice_for
+from x509proxy.config.warnings import advice_for, validity_errors
 from x509proxy.settings import ProxySettings, Usage
 
 ROOT = Path(__file__).parents[3]
@@ -39,7 +48,7 @@ class Page(SynchronousTestCase):
         self.assertEqual(set(), {key for key in keys if f"``{key}``" not in page})
 
 
-class Advice(MaterialTests):
+class Advice(FileTestCase):
     QUIET: ClassVar[dict[str, Any]] = {
         "access_log": "-",
         "max_certificate_bytes": 2048,
@@ -71,11 +80,11 @@ class Advice(MaterialTests):
         return load_configuration(override(ProxySettings(listen=listen), given))
 
     def test_nothing(self) -> None:
-        """There is no advice about a careful configuration."""
+        """A complete configuration has no note."""
         self.assertEqual([], self.advice())
 
     def test_used_elsewhere(self) -> None:
-        """A secret name in a value that is logged, in any case, is reported without the name."""
+        """A secret name that also stands where it is logged is worth a note, without the name."""
         for key, value in (
             ("access_log", f"/var/log/{self.name}.log"),
             ("backend", [f"http://127.0.0.1/{self.name.lower()}"]),
@@ -88,7 +97,7 @@ class Advice(MaterialTests):
             self.assertNotIn(self.name.lower(), sentence.lower())
 
     def test_public_names(self) -> None:
-        """A public name is reported if a remote back end cannot authenticate the proxy."""
+        """A public name that is sent over a network to a server is worth a note."""
         known: dict[str, Any] = {"preset": "rfc9440", "header_file": None}
         far = "https://192.0.2.1"
         (sentence,) = self.advice(
@@ -103,7 +112,7 @@ class Advice(MaterialTests):
         self.assertEqual([], self.advice(backend=[far]))
 
     def test_larger_than_the_server(self) -> None:
-        """Heads that the proxy accepts and the server rejects are reported, if its limit is known."""
+        """Heads that this proxy takes and the server does not are worth a note."""
         (sentence,) = self.advice(client={"max-head-bytes": 8192})
         # 2732 bytes of base64, 52 of the armour, 53 of the name, 4 of the rest.
         self.assertEqual(
@@ -130,7 +139,7 @@ class Advice(MaterialTests):
             self.assertTrue(sentence.endswith(f"(docs/servers/{preset}.rst)"), sentence)
 
     def too_large(self, preset: str, **settings: Any) -> str:
-        """Return the advice about key types from their names on."""
+        """Return the key types that ``check`` warns of, with the rest of the sentence."""
         header = self.header if preset in ("connect2id", "tomcat-sslvalve") else None
         needed = {"max_certificate_bytes": 8192, "header_file": header, "preset": preset}
         found = [
@@ -141,7 +150,7 @@ class Advice(MaterialTests):
         return "".join(found)
 
     def test_ml_dsa_larger_than_the_server(self) -> None:
-        """Key types whose certificates exceed a server's limit are named, with its setting."""
+        """Key types whose certificates do not fit into a server's head are named."""
         for preset, types, setting in (
             ("connect2id", "ml-dsa-87", "8192 bytes unless maxHttpRequestHeaderSize is"),
             (
@@ -160,7 +169,7 @@ class Advice(MaterialTests):
             self.assertIn(f"docs/servers/{preset}.rst", sentence)
 
     def test_ml_dsa_that_fits(self) -> None:
-        """Key types that fit, or are not allowed, and servers without a known limit are no issue."""
+        """There is no note where they fit, where no limit is known, or where they are rejected."""
         for preset in ("oidc-provider", "aspnet", "keycloak-rfc9440", "rfc9440"):
             self.assertEqual("", self.too_large(preset), preset)
         self.assertEqual("", self.too_large("connect2id", key_types=["ec", "ml-dsa-65"]))
@@ -171,7 +180,7 @@ class Advice(MaterialTests):
         self.assertIn("ml-dsa-87 need", self.too_large("connect2id", headers=[literal]))
 
     def test_ignored_usage(self) -> None:
-        """Each start warns that servers can act as clients, and that a setting has no effect."""
+        """Each start warns of servers that can act as clients, and of an idle setting."""
         (sentence,) = self.warnings(usage="ignore")
         self.assertIn("usage: ignore has no effect without ca", sentence)
         made = pair(subject="CN=authority", ca=True)
@@ -185,7 +194,7 @@ class Advice(MaterialTests):
         )
 
     def test_ml_dsa_server(self) -> None:
-        """Each start warns of a server certificate with an ML-DSA key, which few clients accept."""
+        """A server's certificate with an ML-DSA key shuts out most clients, so each start warns."""
         made = make_self_signed(KeyKind.ML_DSA_65, "localhost", server=True)
         path = self.write(made.certificate_pem + made.key_pem, name="ml-dsa.pem")
         (sentence,) = self.warnings(certificate=path)
@@ -202,8 +211,8 @@ class Advice(MaterialTests):
         )
         self.assertEqual([], self.advice(admin={"listen": "tcp:9443:interface=127.0.0.1"}))
 
-    def test_unreachable_rules(self) -> None:
-        """Each start warns of a rule that requires a certificate if no listener asks for one."""
+    def test_hopeless_rules(self) -> None:
+        """A rule that needs a certificate that no listener asks for is worth a warning."""
         rules = [
             {"path": "/token", "client-certificate": "required"},
             {"path": "/a", "client-certificate": "optional"},
@@ -227,8 +236,8 @@ class Advice(MaterialTests):
         )
         self.assertEqual([], self.warnings(rules=rules))
 
-    def test_unreachable_token_rules(self) -> None:
-        """Each start warns of a rule for bound tokens if no listener asks for a certificate."""
+    def test_hopeless_tokens(self) -> None:
+        """So is a rule that needs bound tokens: without a certificate none of them fits."""
         settings = {"tokens": {"level": "unverified"}, "client_certificate": "none"}
         rules = [{"path": "/api", "token": "bound"}, {"path": "/b", "token": "when-bound"}]
         found, level = self.warnings(rules=rules, **settings)
@@ -301,6 +310,67 @@ class Advice(MaterialTests):
         self.assertTrue(sentence.startswith("tokens.certificate: expires soon"), sentence)
 
     def test_no_log(self) -> None:
-        """A missing access log is reported."""
+        """Without an access log rejections are not recorded."""
         (sentence,) = self.advice(access_log=None)
         self.assertTrue(sentence.startswith("access-log: none"), sentence)
+
+
+class AtStart(Advice):
+    def made(self, begin: int, end: int) -> str:
+        """Write a server's certificate that is valid from and to so many days from now."""
+        found = pair(subject="CN=localhost", usage=ExtendedKeyUsageOID.SERVER_AUTH)
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder(
+                found.certificate.issuer,
+                found.certificate.subject,
+                found.certificate.public_key(),
+                1,
+            )
+            .not_valid_before(now + timedelta(begin))
+            .not_valid_after(now + timedelta(end))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("a")]), critical=False)
+        )
+        made = builder.sign(found.private_key, hashes.SHA256())
+        return self.write(pem(made, found.private_key), name="dated.pem")
+
+    def test_header(self) -> None:
+        """A secret name in the settings themselves can be read by others."""
+        [warning] = self.warnings(header=self.name, header_file=None)
+        self.assertRegex(warning, r"\Aheader: .*process list")
+        self.assertNotIn(self.name, warning)
+
+    def test_idle_authorities(self) -> None:
+        """Authorities decide nothing while no client is asked to come from them."""
+        ca = self.write(pem(ISSUER), name="ca.pem")
+        [warning] = self.warnings(ca=ca, trust="any")
+        self.assertRegex(warning, r"\Aca: .* while trust is any;")
+
+    def test_remote_backend(self) -> None:
+        """Plain HTTP to another host can be read and forged on the way."""
+        [warning] = self.warnings(backend=["http://192.0.2.1:8080"])
+        self.assertTrue(warning.startswith("backend: http://192.0.2.1:8080 is neither"), warning)
+
+    def test_open_listener(self) -> None:
+        """A PROXY header from any address can name any address."""
+        listener = {
+            "endpoint": "tcp:1",
+            "proxy-protocol": "required",
+            "trusted-proxies": ["0.0.0.0/0"],
+        }
+        [warning] = self.warnings(listeners=[listener])
+        self.assertTrue(warning.startswith("listeners.trusted-proxies: tcp:1 "), warning)
+
+    def test_dates(self) -> None:
+        """A certificate that is not valid yet, that has expired or expires soon is named."""
+        for begin, end, expected in (
+            (1, 90, " is not valid before "),
+            (-9, -1, " expired at "),
+            (-9, 1, " expires soon, at "),
+        ):
+            path = self.made(begin, end)
+            found = self.load(certificate=path, private_key=path)
+            [warning] = found.warnings
+            self.assertIn(f"certificate:{expected}", warning)
+            errors = list(validity_errors(found, time.time()))
+            self.assertEqual([] if "soon" in expected else [warning], errors)

@@ -12,7 +12,7 @@ from tests.support.memory import (
     CUT,
     GET,
     Consumer,
-    Desk,
+    RecordingHandler,
     RequestTransport,
     TlsWire,
     accept,
@@ -46,7 +46,7 @@ def status(answer: bytes) -> bytes:
 class ChannelTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.desk = Desk()
+        self.desk = RecordingHandler()
         self.consumer = Consumer()
         self.arrange()
 

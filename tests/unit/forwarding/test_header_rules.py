@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import certificates as samples
-from tests.unit.certificates.test_pem_files import MaterialTests
+from tests.support.files import FileTestCase
 from x509proxy.certificates.client_certificate import Verdict
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.forwarding.header_rules import (
@@ -17,6 +17,7 @@ from x509proxy.forwarding.header_rules import (
     contains_secret,
     identity,
     read_rules,
+    redact,
 )
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan
 from x509proxy.forwarding.sanitizer import sanitize_response
@@ -34,7 +35,7 @@ def echoed(value: bytes, rules: HeaderRules) -> Pairs:
     return sanitize_response(head, rules)[1]
 
 
-class RulesTests(MaterialTests):
+class RulesTests(FileTestCase):
     def rules(self, *headers: dict[str, Any], **settings: Any) -> HeaderRules:
         own = tuple(HeaderSettings(**{"format": Format.PEM, **header}) for header in headers)
         return read_rules(ProxySettings(**{"preset": "none", "headers": own, **settings}))
@@ -272,3 +273,41 @@ class Any_(RulesTests):  # noqa: N801 - the word is taken
             "secret", repr(HeaderSettings(format=Format.LITERAL, name="secret", value="secret"))
         )
         self.assertNotIn("secret", repr(HeaderPlan(Format.LITERAL, b"secret", value=b"secret")))
+
+
+class Texts(RulesTests):
+    def test_no_secret(self) -> None:
+        """Rules without a secret name find none in any text."""
+        self.assertFalse(contains_secret(b"Client-Cert: a", self.rules(preset="rfc9440")))
+
+    def test_redacted(self) -> None:
+        """A line of a log has dots for the random part of the secret name, in each spelling."""
+        name = new_header_name()
+        rules = self.rules(preset="connect2id", header_file=self.write(name))
+        line = f"{name} and {name.lower()} and {name.upper().replace('-', '_')} end"
+        told = redact(line, rules)
+        self.assertEqual(3, told.count("..."))
+        self.assertNotIn(name[-32:].lower(), told.lower())
+        self.assertTrue(told.endswith("... end"), told)
+        self.assertEqual("nothing", redact("nothing", rules))
+
+
+class Sources(RulesTests):
+    def test_missing(self) -> None:
+        """A preset with a secret name needs one."""
+        sentence = self.refusal(preset="connect2id")
+        self.assertTrue(sentence.startswith("header-file: found none, expected a file"), sentence)
+
+    def test_two(self) -> None:
+        """The secret name is in the file or in the settings, not in both."""
+        name = new_header_name()
+        sentence = self.refusal(preset="connect2id", header=name, header_file=self.write(name))
+        self.assertIn("found both header-file and header, expected one of them", sentence)
+        self.assertNotIn(name, sentence)
+
+    def test_fixed_names(self) -> None:
+        """A preset with fixed header names takes no secret name."""
+        for key, value in (("header", new_header_name()), ("header_file", "/header.txt")):
+            sentence = self.refusal(preset="rfc9440", **{key: value})
+            expected = f"{key.replace('_', '-')}: found one, expected none, since preset rfc9440"
+            self.assertTrue(sentence.startswith(expected), sentence)

@@ -13,7 +13,7 @@ from twisted.web.server import Site
 
 from tests.support.certificates import certificate
 from tests.support.memory import CUT, HEADER, OK, RULES, RequestTransport, post, undated
-from tests.unit.test_relay import TransferTestCase, asked, identity
+from tests.support.relays import RelayTestCase, asked, identity
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.config.loader import Configuration
 from x509proxy.downstream.request import Request
@@ -66,7 +66,7 @@ def chunks(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
 
 
-class RewritingTestCase(TransferTestCase):
+class RewritingTestCase(RelayTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.arrange(discovery=SETTINGS)

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.oauth_metadata`: what is taken for metadata, what is added, and that nothing else changes."""
+"""Promises of :mod:`x509proxy.forwarding.oauth_metadata`: metadata are found, and only added to."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Paths(SynchronousTestCase):
     """Which targets are a metadata document's."""
 
     def test_plain(self) -> None:
-        """The well-known paths are, with an issuer's path before or after them, and with any query."""
+        """The well-known paths are, with an issuer's path before or after, and with any query."""
         for target in (
             b"/.well-known/openid-configuration",
             b"/.well-known/oauth-authorization-server",
@@ -57,7 +57,7 @@ class Paths(SynchronousTestCase):
             self.assertTrue(is_metadata(target), target)
 
     def test_odd(self) -> None:
-        """Any other spelling is not, nor what only has such a path somewhere."""
+        """Other spellings are not, nor targets with a well-known path elsewhere."""
         for target in (
             b"*",
             b"/",
@@ -87,10 +87,13 @@ class Paths(SynchronousTestCase):
 
 
 class Fields(SynchronousTestCase):
-    """What is done to the heads around a document."""
+    """The heads around a document."""
 
     def test_request(self) -> None:
-        """The whole document is asked for, uncoded, whatever the client has already; all else stays in its place."""
+        """The whole document is asked for, uncoded, whatever the client has already.
+
+        All else stays in its place.
+        """
         sent = [
             (b"A", b"1"),
             (b"aCCept-enCoding", b"gzip"),
@@ -110,7 +113,7 @@ class Fields(SynchronousTestCase):
         self.assertEqual(expected, for_whole_document(sent))
 
     def test_document(self) -> None:
-        """An answer is looked at if it is a 200 and one ``application/json``, with parameters or none."""
+        """A response is read if it is a 200 and one ``application/json``, with any parameters."""
         for value in (
             b"application/json",
             b"application/json;charset=UTF-8",
@@ -119,7 +122,7 @@ class Fields(SynchronousTestCase):
             self.assertTrue(may_be_document(200, [(b"X", b"y"), (b"content-TYPE", value)]), value)
 
     def test_no_document(self) -> None:
-        """One of another status, type or coding is not, nor one of two types or none, nor a part of one."""
+        """Another status, type or coding is not read, nor two types or none, nor a part."""
         for status in (201, 203, 206, 304, 404, 500):
             self.assertFalse(may_be_document(status, [JSON]), status)
         for value in (
@@ -141,7 +144,7 @@ class Fields(SynchronousTestCase):
         self.assertFalse(may_be_document(200, []))
 
     def test_validators(self) -> None:
-        """What was true of the old body only goes; all else stays in its place."""
+        """Fields about the old body are removed; all others stay in their place."""
         gone = (
             b"ETag", b"last-modified", b"Content-MD5", b"DIGEST", b"Content-Digest", b"Repr-Digest", b"Accept-Ranges"
         )  # fmt: skip
@@ -161,16 +164,16 @@ def read(body: bytes | None) -> Any:
 
 
 def aliases(**members: object) -> Any:
-    """The aliases in what becomes of a document with these members; ``None`` if nothing does."""
+    """Return the aliases of a document with these members, or ``None``."""
     body = with_aliases(document(**members), MTLS)
     return body and json.loads(body)[ALIASES]
 
 
 class Aliases(SynchronousTestCase):
-    """What is added."""
+    """The members that are added."""
 
     def test_all(self) -> None:
-        """Every endpoint that a client with a certificate calls itself has an alias, with its path and query; no other has."""
+        """Every endpoint of clients with certificates has an alias, with its path and query."""
         endpoints = {name: f"{ISSUER}/x/{name}?a=b&c=%2F" for name in NAMES}
         others = dict.fromkeys(
             ("authorization_endpoint", "jwks_uri", "end_session_endpoint", "check_session_iframe"),
@@ -190,7 +193,10 @@ class Aliases(SynchronousTestCase):
         self.assertEqual(before + added + b"\n}\n", with_aliases(before + b"\n}\n", "https://m"))
 
     def test_told(self) -> None:
-        """What the server tells itself stands, name by name; what it leaves out comes in addition."""
+        """The server's own aliases stay, name by name.
+
+        What it leaves out comes in addition.
+        """
         told = {"token_endpoint": "https://own.example/t", "userinfo_endpoint": None, "x": [1]}
         endpoints = {name: f"{ISSUER}/{name}" for name in NAMES[:2]} | {
             "userinfo_endpoint": f"{ISSUER}/u"
@@ -214,7 +220,7 @@ class Aliases(SynchronousTestCase):
         self.assertEqual(body[:-2] + added, with_aliases(body, "https://m"))
 
     def test_bound(self) -> None:
-        """What the server says of bound tokens stands, whatever it is."""
+        """The server's word on bound tokens stays, with any value."""
         for said in (False, True, None, "no"):
             changed = read(
                 with_aliases(document(token_endpoint=f"{ISSUER}/t", **{BOUND: said}), MTLS)
@@ -223,7 +229,7 @@ class Aliases(SynchronousTestCase):
             self.assertEqual({"token_endpoint": f"{MTLS}/t"}, changed[ALIASES])
 
     def test_bound_alone(self) -> None:
-        """A server that tells all aliases itself, and nothing of bound tokens, is helped with these."""
+        """A server with all aliases, and nothing of bound tokens, gets that."""
         told = {"token_endpoint": "https://own.example/t"}
         changed = read(
             with_aliases(document(token_endpoint=f"{ISSUER}/t", **{ALIASES: told}), MTLS)
@@ -231,7 +237,7 @@ class Aliases(SynchronousTestCase):
         self.assertEqual((told, True), (changed[ALIASES], changed[BOUND]))
 
     def test_nothing(self) -> None:
-        """A document without anything to add to is left alone: no aliases of our own, none told, or all said already."""
+        """A document without anything to add stays unchanged."""
         self.assertIsNone(aliases())
         self.assertIsNone(aliases(authorization_endpoint=f"{ISSUER}/a"))
         self.assertIsNone(aliases(**{ALIASES: {}}))
@@ -240,10 +246,13 @@ class Aliases(SynchronousTestCase):
 
 
 class Origins(SynchronousTestCase):
-    """Only what is at the issuer's origin has an alias: of another host nobody knows that it is behind this proxy."""
+    """Only an endpoint at the issuer's origin has an alias: others may be elsewhere."""
 
     def test_same(self) -> None:
-        """The default port may be written or not, scheme and host in any case; the issuer has a path or none."""
+        """The default port may be written or not, scheme and host in any case.
+
+        The issuer has a path or none.
+        """
         for issuer, endpoint in (
             ("https://as.example", "https://as.example/t"),
             ("https://as.example/realms/x", "https://as.example/t"),
@@ -273,7 +282,7 @@ class Origins(SynchronousTestCase):
             self.assertEqual({"userinfo_endpoint": f"{MTLS}/u"}, both)
 
     def test_other_letters(self) -> None:
-        """So is one whose host only looks like the issuer's in lower case: the Kelvin sign is no K."""
+        """So is one whose host only looks like the issuer's: the Kelvin sign is no K."""
         self.assertIsNone(
             aliases(issuer="https://k.example", token_endpoint="https://\u212a.example/t")
         )
@@ -289,7 +298,7 @@ class Origins(SynchronousTestCase):
             self.assertIsNone(aliases(token_endpoint=endpoint), endpoint)
 
     def test_issuer(self) -> None:
-        """Without an issuer that is such a URL no endpoint has an alias."""
+        """Without a valid issuer no endpoint has an alias."""
         issuers: tuple[object, ...] = (None, 5, [], {}, "", "as.example.com", "urn:x")
         for issuer in issuers:
             self.assertIsNone(aliases(issuer=issuer, token_endpoint=f"{ISSUER}/t"), issuer)
@@ -300,7 +309,7 @@ TOKEN = b'"issuer":"https://a","token_endpoint":"https://a/t"'
 
 
 class Unfit(SynchronousTestCase):
-    """What is not exactly one JSON object is not touched."""
+    """A body that is not exactly one JSON object stays unchanged."""
 
     def expect_untouched(self, *bodies: bytes) -> None:
         self.assertIsNotNone(with_aliases(b"{%b}" % TOKEN, MTLS))
@@ -333,7 +342,7 @@ class Unfit(SynchronousTestCase):
         )
 
     def test_repeats(self) -> None:
-        """Nor is what has a name twice, however it is spelt and wherever: one reader takes the first, another the last."""
+        """So does one with a repeated name, in any spelling: readers differ about which counts."""
         self.expect_untouched(
             b'{%b,"issuer":"https://a"}' % TOKEN,
             b'{%b,"issu\\u0065r":"https://a"}' % TOKEN,
@@ -413,11 +422,11 @@ DOCUMENTS = st.fixed_dictionaries(
 
 
 class Everything(SynchronousTestCase):
-    """Whatever stands in a document, it stands there afterwards."""
+    """Each member of a document is still there afterwards."""
 
     @given(DOCUMENTS, st.permutations(range(12)), st.fixed_dictionaries(TEXTS))
     def test_only_added(self, members: dict[str, Any], order: list[int], layout: Any) -> None:
-        """Of what is added, taken out again, nothing is left but the document: same members, same order, same bytes."""
+        """Without the additions the document is the same: members, order and bytes."""
         members = {name: members[name] for _, name in sorted(zip(order, members, strict=False))}
         text = json.dumps(members, **layout)
         body = with_aliases(text.encode(), MTLS)
@@ -437,7 +446,10 @@ class Everything(SynchronousTestCase):
     @given(st.text(alphabet='{}[]",:\\ue0123.-ntrfalse\n \u00fc', max_size=40))
     @example('"\\ud800":"\\udfff"')
     def test_no_more_forgiving(self, text: str) -> None:
-        """What a strict reader takes for no JSON is not touched; what is touched, it takes for JSON."""
+        """A body that a strict reader rejects stays unchanged.
+
+        What is touched, it takes for JSON.
+        """
         body = f'{{"issuer":"https://a","token_endpoint":"https://a/t",{text}}}'.encode()
         changed = with_aliases(body, MTLS)
         if changed is not None:
@@ -457,12 +469,12 @@ def forbidden(name: str) -> None:
 
 
 def common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """Return the length of the common beginning of two texts."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def has_two_runs_more(short: str, long: str) -> bool:
-    """Whether ``long`` without one or two runs of characters is ``short``."""
+    """Return whether ``long`` without one or two runs of characters is ``short``."""
     begin = common(short, long)
     short, long = short[begin:], long[begin:]
     end = common(short[::-1], long[::-1])

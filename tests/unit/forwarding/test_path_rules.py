@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.names import NAME
 from tests.support.path_readers import READERS
-from tests.unit.certificates.test_pem_files import NAME
 from x509proxy.forwarding.path_rules import requirement_for, token_requirement_for
 from x509proxy.http1.errors import Code, HttpError
 from x509proxy.http1.messages import Framing, RequestHead

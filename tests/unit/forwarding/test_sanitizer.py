@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.unit.http1.test_fields import as_others_read
+from tests.support.cgi_names import as_others_read
 from x509proxy.certificates import client_certificate as certificate
 from x509proxy.forwarding import forwarded_fields
 from x509proxy.forwarding import sanitizer as headers
@@ -540,3 +540,11 @@ class Plans(SynchronousTestCase):
             for plan in rules.plans:
                 self.assertIsInstance(plan, HeaderPlan)
                 self.assertEqual(([], 1), passed((plan.name, PEM), rules=rules))
+
+
+class Responses(SynchronousTestCase):
+    def test_both(self) -> None:
+        """The reason phrase and the fields of a response are cleaned together."""
+        pairs = [(b"Server", b"x"), (NAME, b"echo"), (b"Connection", b"close")]
+        head = ResponseHead(200, b"No " + NAME, pairs, Framing.NONE)
+        self.assertEqual((b"", [(b"Server", b"x")]), sanitize_response(head, RULES))

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME
+from tests.support.names import NAME
 from x509proxy.http1.errors import ErrorResponse, HttpError
 from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import (
     Framing,
     RequestHead,
     ResponseHead,
+    check_interim,
     read_request_head,
     refused_head,
     response_head,
@@ -105,6 +106,12 @@ class Whole(HeadTestCase):
         ):  # fmt: skip
             pairs = [(b"connection", value) for value in values]
             self.assertEqual(expected, read(HOST, upgrade, *pairs).keep_alive, values)
+
+    def test_upgrade_with_a_body(self) -> None:
+        """An upgrade of a request with a body is 400: llhttp takes the body for the other protocol."""
+        upgrade = (HOST, (b"Connection", b"upgrade"), (b"Upgrade", b"h2c"))
+        self.assertEqual(Framing.NONE, read(*upgrade).body)
+        self.expect_refused(400, *upgrade, (b"Content-Length", b"1"), method=b"POST")
 
     @given(
         st.sampled_from([*METHODS, b"TRACE", b"get"]) | st.binary(),
@@ -550,3 +557,24 @@ class Answer(SynchronousTestCase):
             return
         self.assertEqual(found, attrs.evolve(found, status=status, pairs=pairs))
         self.assertTrue(found.body is not Framing.LENGTH or found.length >= 0)
+
+
+class Interim(SynchronousTestCase):
+    def test_good(self) -> None:
+        """An interim response without a body, on a connection that stays open, is dropped."""
+        link = (b"Link", b"</a>; rel=preload")
+        for status, pairs in ((100, []), (103, [link]), (102, [(b"Content-Length", b"0")])):
+            check_interim(status, "1.1", pairs)
+
+    def test_refused(self) -> None:
+        """One that switches protocols, has a body, or ends the connection is 502 (RFC 9110 section 15.2)."""
+        for status, version, pairs, detail in (
+            (101, "1.1", [(b"Upgrade", b"h2c")], "status 101"),
+            (100, "1.1", [(b"Transfer-Encoding", b"chunked")], "interim response with a body"),
+            (100, "1.1", [(b"Content-Length", b"1")], "interim response with a body"),
+            (100, "1.1", [(b"Connection", b"close")], "that ends the connection"),
+            (100, "1.0", [], "that ends the connection"),
+        ):
+            error: HttpError = self.assertRaises(HttpError, check_interim, status, version, pairs)
+            self.assertEqual(502, error.response.status)
+            self.assertIn(detail, error.response.detail)

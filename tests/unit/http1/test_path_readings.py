@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_costs import calls
+from tests.support.call_counts import count_calls
 from x509proxy.http1.path_readings import is_ambiguous, normalized_paths, written_path
 
 
 def steps(target: bytes) -> int:
-    return calls(lambda: (is_ambiguous(target), normalized_paths(target)))
+    return count_calls(lambda: (is_ambiguous(target), normalized_paths(target)))
 
 
 class Readings(SynchronousTestCase):

@@ -24,7 +24,7 @@ from tests.support.streams import (
     taken,
     told,
 )
-from x509proxy.http1 import request_parser as reader_room
+from x509proxy.http1 import request_parser
 from x509proxy.http1.errors import ErrorResponse
 from x509proxy.http1.messages import EndOfMessage, Framing, RequestHead
 from x509proxy.http1.request_parser import ParserState, RequestParser
@@ -389,7 +389,7 @@ class Faults(SynchronousTestCase):
     def test_fault(self) -> None:
         """A fault of our own while a request is read is not called the client's, and ends the reading."""
         reader = RequestParser(CLIENT)
-        self.patch(reader_room, "request_head", lambda *_: 1 / 0)
+        self.patch(request_parser, "request_head", lambda *_: 1 / 0)
         self.assertRaises(ZeroDivisionError, reader.feed, NEXT)
         self.assertEqual([], reader.feed(NEXT))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_costs import calls
+from tests.support.call_counts import count_calls
 from x509proxy.http1.errors import HttpError
 from x509proxy.http1.path_readings import normalized_paths
 from x509proxy.http1.request_target import check_method, loggable, read_target
@@ -139,7 +139,7 @@ class Strays(SynchronousTestCase):
             self.assertLessEqual(many, 2.2 * few + 50, piece)
 
     def steps(self, target: str) -> int:
-        return calls(lambda: self.tried(target))
+        return count_calls(lambda: self.tried(target))
 
     def tried(self, target: str) -> None:
         with contextlib.suppress(HttpError):
@@ -195,3 +195,33 @@ class Loggable(SynchronousTestCase):
         )
         self.assertEqual((b"GET", b"-", "1.1"), loggable(b"GET /" + b"a" * 8 + b" HTTP/1.1", 8))
         self.assertEqual((b"-", b"/", "1.1"), loggable(b"A" * 33 + b" / HTTP/1.1", 8))
+
+
+class Forms(SynchronousTestCase):
+    def test_asterisk(self) -> None:
+        """``*`` is a target of OPTIONS alone (RFC 9112 section 3.2.4)."""
+        self.assertEqual((b"*", b"as.example"), read_target(b"OPTIONS", b"*", b"as.example"))
+        self.assertRaises(HttpError, read_target, b"GET", b"*", b"as.example")
+
+    def test_absolute(self) -> None:
+        """The absolute form names the same host as the host field, if there is one."""
+        target = b"https://as.example/token"
+        for host in (b"as.example", b"AS.example", b""):
+            self.assertEqual((b"/token", b"as.example"), read_target(b"GET", target, host))
+        self.assertRaises(HttpError, read_target, b"GET", target, b"other.example")
+
+    def test_absolute_without_a_path(self) -> None:
+        """Without a path it is the root, and for OPTIONS the server itself (RFC 9112 section 3.2.4)."""
+        target = b"https://as.example"
+        self.assertEqual((b"/", b"as.example"), read_target(b"GET", target, b""))
+        self.assertEqual((b"/?a", b"as.example"), read_target(b"GET", target + b"?a", b""))
+        self.assertEqual((b"*", b"as.example"), read_target(b"OPTIONS", target, b""))
+
+
+class MethodStatus(SynchronousTestCase):
+    def test_never(self) -> None:
+        """TRACE and CONNECT are 405, an unknown method is 501."""
+        check_method(b"POST")
+        for method, status in ((b"TRACE", 405), (b"CONNECT", 405), (b"post", 501), (b"X", 501)):
+            error: HttpError = self.assertRaises(HttpError, check_method, method)
+            self.assertEqual(status, error.response.status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import attrs
@@ -13,46 +12,19 @@ from msgspec import structs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from x509proxy.exchange import Exchange, Outcome, TokenVerdict
+from tests.support.exchanges import EXCHANGE, fields
+from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.monitoring.access_log_format import WRITERS, access_json, access_line
 from x509proxy.settings import LogFormat
-
-EXCHANGE = Exchange(
-    started=samples.NOON + 0.25,
-    duration=0.0123,
-    peer="192.0.2.7",
-    method="POST",
-    target="/token",
-    status=200,
-    outcome=Outcome.COMPLETED,
-    bytes_in=29,
-    bytes_out=512,
-    tls_version="TLSv1.3",
-    key_exchange="X25519MLKEM768",
-    backend="http://127.0.0.1:8080",
-    request_id="00c0ffee",
-)
-_FIELD = re.compile(r'([a-z0-9_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |\Z)')
 
 
 def line(**changes: Any) -> str:
     return access_line(structs.replace(EXCHANGE, **changes))
 
 
-def fields(text: str) -> dict[str, str]:
-    """Read a line as a log's reader would: no quote, space or line end may throw it off."""
-    found, at = {}, 0
-    while at < len(text):
-        match = _FIELD.match(text, at)
-        assert match, text[at:]
-        found[match[1]] = match[2]
-        at = match.end()
-    return found
-
-
 class Line(SynchronousTestCase):
     def test_without_certificate(self) -> None:
-        """A request without a certificate is one line of plain words, ``-`` where there is nothing to say."""
+        """A request without a certificate is one line of plain words, with ``-`` for no value."""
         self.assertEqual(
             "time=2026-07-13T12:00:00.250Z request_id=00c0ffee client_address=192.0.2.7 method=POST target=/token version=HTTP/1.1 status=200 "
             "outcome=completed request_bytes=29 response_bytes=512 duration_ms=12.3 tls_version=TLSv1.3 "
@@ -62,7 +34,7 @@ class Line(SynchronousTestCase):
         )
 
     def test_with_certificate(self) -> None:
-        """A certificate is there by its thumbprint and subject, and nothing else of it (invariant L4)."""
+        """A certificate is there by its thumbprint and subject, and nothing else (invariant L4)."""
         certificate = samples.client("CN=client,O=Example")
         found = fields(line(certificate=certificate))
         self.assertEqual("SELF_SIGNED", found["verdict"])
@@ -88,18 +60,21 @@ class Escapes(SynchronousTestCase):
         self.assertEqual(written, fields(line(detail=value))["detail"])
 
     def test_plain(self) -> None:
-        """What needs no quotes has none."""
+        """A value that needs no quotes has none."""
         self.expect("/a?b+c%20d;e", "/a?b+c%20d;e")
 
     def test_quotes(self) -> None:
-        """Spaces, equals signs, quotes and backslashes make a value quoted; the last two are escaped inside."""
+        """Spaces, equals signs, quotes and backslashes make a value quoted.
+
+        The last two are escaped inside.
+        """
         self.expect('"a b"', "a b")
         self.expect('"a=b"', "a=b")
         self.expect('"a\\"b"', 'a"b')
         self.expect('"a\\\\b"', "a\\b")
 
     def test_line_ends(self) -> None:
-        """No line end of any alphabet leaves this room: VT, NEL and LS are escaped like LF, as octets of UTF-8."""
+        """No line end of any alphabet passes: VT, NEL and LS are escaped, as octets of UTF-8."""
         self.expect('"a\\x0d\\x0ab"', "a\r\nb")
         self.expect('"\\x0b\\xc2\\x85\\xe2\\x80\\xa8"', "\x0b\x85\u2028")
 
@@ -114,14 +89,14 @@ class Escapes(SynchronousTestCase):
 
     @given(st.text(), st.text(), st.text())
     def test_one_line_that_reads_back(self, target: str, method: str, detail: str) -> None:
-        """Whatever a client chooses, the line is printable ASCII and has the same fields in the same order."""
+        """For any client's values the line is printable ASCII with the same fields in order."""
         text = line(target=target, method=method, detail=detail)
         self.assertTrue(text.isascii() and text.isprintable(), text)
         self.assertEqual(list(fields(line())), list(fields(text)))
 
     @given(st.text(), st.text())
     def test_two_values_two_writings(self, one: str, other: str) -> None:
-        """Two different values never look the same, none and ``-`` apart: nobody hides behind another's line."""
+        """Two different values never look the same, except for none and ``-``."""
         if one != other and {one, other} != {"", "-"}:
             self.assertNotEqual(line(detail=one), line(detail=other))
 
@@ -140,9 +115,11 @@ class Json(SynchronousTestCase):
     def test_without_certificate(self) -> None:
         """Numbers are numbers, words are words, and ``null`` is where there is nothing to say."""
         expected = {
-            "time": "2026-07-13T12:00:00.250Z", "request_id": "00c0ffee", "client_address": "192.0.2.7",
+            "time": "2026-07-13T12:00:00.250Z", "request_id": "00c0ffee",
+            "client_address": "192.0.2.7",
             "method": "POST", "target": "/token",
-            "version": "HTTP/1.1", "status": 200, "outcome": "completed", "request_bytes": 29, "response_bytes": 512,
+            "version": "HTTP/1.1", "status": 200, "outcome": "completed", "request_bytes": 29,
+            "response_bytes": 512,
             "duration_ms": 12.3, "tls_version": "TLSv1.3", "key_exchange": "X25519MLKEM768",
             "verdict": "NONE", "x5t_s256": None, "subject": None, "forged_headers": 0,
             "token_verdict": None, "backend": "http://127.0.0.1:8080", "code": None, "detail": None,
@@ -150,7 +127,7 @@ class Json(SynchronousTestCase):
         self.assertEqual(expected, self.read())
 
     def test_with_certificate(self) -> None:
-        """A certificate is there by its verdict, thumbprint and subject, and nothing else of it (invariant L4)."""
+        """A certificate is there by verdict, thumbprint and subject alone (invariant L4)."""
         certificate = samples.client("CN=client,O=Example")
         found = self.read(certificate=certificate)
         self.assertEqual(
@@ -168,7 +145,10 @@ class Json(SynchronousTestCase):
         self.assertEqual(list(fields(line())), list(self.read()))
 
     def test_nothing_was_sent(self) -> None:
-        """An exchange without an answer has no status, not the status 0; what is empty is ``null``."""
+        """An exchange without an answer has no status, not the status 0.
+
+        What is empty is ``null``.
+        """
         found = self.read(
             status=0, backend="", request_id="", tls_version="", outcome=Outcome.ABORTED
         )
@@ -178,14 +158,14 @@ class Json(SynchronousTestCase):
 
     @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
     def test_one_line_that_reads_back(self, target: str, method: str, detail: str) -> None:
-        """Whatever a client chooses, the line is visible ASCII, and reads back as what it was."""
+        """For any client's values the line is visible ASCII, and reads back unchanged."""
         found = self.read(target=target, method=method, detail=detail)
         self.assertEqual(
             [target, method, detail], [found[name] for name in ("target", "method", "detail")]
         )
 
     def test_escapes(self) -> None:
-        """Quotes, line ends, terminals' escapes, DEL, and what needs two units of UTF-16 are escaped as JSON has it."""
+        """Quotes, line ends, escapes, DEL and characters beyond UTF-16 are escaped as in JSON."""
         self.assertIn(r'"a\u007f"', access_json(structs.replace(EXCHANGE, detail="a\x7f")))
         text = 'a"b\\c\r\n\x1b\x7f\u2028é😀'
         self.assertIn(

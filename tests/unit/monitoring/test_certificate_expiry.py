@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.certificate_expiry`: everything with an end is told of, once."""
+"""Promises of :mod:`x509proxy.monitoring.certificate_expiry`: each end is listed once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
+from tests.support.identities import identity
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
@@ -21,11 +22,6 @@ from x509proxy.monitoring.certificate_expiry import certificate_states
 from x509proxy.settings import ProxySettings, TokenLevel, TokenSettings
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def identity(name: str, *names: str) -> Identity:
-    made = make_self_signed(KeyKind.EC, name, names=names, server=True)
-    return Identity(made.certificate, made.private_key)
 
 
 def crl(authority: SelfSigned, days: int | None) -> x509.CertificateRevocationList:
@@ -64,7 +60,7 @@ class States(SynchronousTestCase):
         self.assertEqual((ends, 43), (first.ends, len(first.thumbprint)))
 
     def test_subject(self) -> None:
-        """A certificate without DNS names goes by its subject, cut and without control characters."""
+        """A certificate without DNS names is named by its subject, cut and printable."""
         [state] = certificate_states(
             attrs.evolve(self.found, identity=self.named("CN=a\\0Ab" + "c" * 60 + ",O=" + "d" * 60))
         )
@@ -103,7 +99,7 @@ class States(SynchronousTestCase):
             self.assertEqual(uses, [state.use for state in states[1:]])
 
     def test_upstream(self) -> None:
-        """What is shown to back ends, and who vouches for them."""
+        """The certificate for back ends, and their authorities."""
         shown = identity("proxy")
         found = attrs.evolve(
             self.found, upstream_authorities=(shown.certificate,), upstream_identity=shown

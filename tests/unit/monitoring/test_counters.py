@@ -1,40 +1,16 @@
-"""Promises of :mod:`x509proxy.monitoring.counters`: everything is counted once, nothing grows with an attack, and numbers can be added."""
+"""Promises of :mod:`x509proxy.monitoring.counters`: one count per event, no growth, sums."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
+from tests.support.exchanges import BACK_END, exchange, refused
 from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
-from x509proxy.exchange import Exchange, Outcome, TokenVerdict
+from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.http1.errors import Code
 from x509proxy.monitoring.counters import BOUNDS, NULL_METRICS, Counters, Counts
-
-BACK_END = "http://127.0.0.1:8080"
-
-
-def exchange(**changes: Any) -> Exchange:
-    """One that a back end has answered, but for the changes."""
-    found = {
-        "started": 1000.0, "duration": 0.004, "peer": "192.0.2.7", "method": "POST", "target": "/token", "status": 200,
-        "outcome": Outcome.COMPLETED, "bytes_in": 29, "bytes_out": 60, "backend": BACK_END,
-    }  # fmt: skip
-    return Exchange(**{**found, **changes})
-
-
-def refused(**changes: Any) -> Exchange:
-    """One that the proxy refused, but for the changes."""
-    found = {
-        "status": 401,
-        "outcome": Outcome.REJECTED,
-        "code": Code.NO_CERTIFICATE,
-        "detail": "no client certificate",
-        "backend": "",
-    }
-    return exchange(**{**found, **changes})
 
 
 def certificate(number: int, verdict: Verdict = Verdict.SELF_SIGNED) -> ClientCertificate:
@@ -60,7 +36,7 @@ class Exchanges(SynchronousTestCase):
         self.assertEqual({}, counts.refusals)
 
     def test_others(self) -> None:
-        """What was refused or broken off counts apart, by a word for its reason, and not among the durations."""
+        """Rejected and aborted requests count apart, by a code, and not among the durations."""
         self.counters.exchange(refused())
         self.counters.exchange(
             refused(outcome=Outcome.ABORTED, status=200, code=Code.CLIENT_LEFT, backend=BACK_END)
@@ -74,7 +50,10 @@ class Exchanges(SynchronousTestCase):
         self.assertEqual(["no client certificate"], [one.detail for one in self.counters.rejected])
 
     def test_durations(self) -> None:
-        """Each duration is in one bin, whose end it does not exceed; there is one for what takes longest."""
+        """Each duration is in one bin, whose end it does not exceed.
+
+        There is one for what takes longest.
+        """
         for seconds in (0.0, BOUNDS[0], BOUNDS[0] + 1e-9, BOUNDS[-1], 1000.0):
             self.counters.exchange(exchange(duration=seconds))
         self.assertEqual((2, 1, *[0] * (len(BOUNDS) - 3), 1, 1), self.counters.counts().durations)
@@ -132,7 +111,7 @@ class Bounds(SynchronousTestCase):
         )
 
     def test_another_verdict(self) -> None:
-        """A certificate that is judged otherwise since a reload keeps its count and shows its new verdict."""
+        """A certificate with another verdict since a reload keeps its count, with the new one."""
         self.counters.exchange(exchange(certificate=certificate(1)))
         self.counters.exchange(exchange(certificate=certificate(1, Verdict.TRUSTED)))
         self.assertEqual(
@@ -144,14 +123,14 @@ class Bounds(SynchronousTestCase):
         )
 
     def test_uncounted(self) -> None:
-        """While nobody looks, what is put aside to be counted is counted by itself."""
+        """Without a reader the pending events are counted by themselves."""
         for _ in range(1000):
             self.counters.exchange(exchange())
         self.assertLess(len(self.counters._uncounted), 64)
         self.assertEqual(1000, self.counters.counts().total())
 
     def test_no_words_of_a_clients(self) -> None:
-        """Whatever a client sends makes no new key, anywhere."""
+        """No client makes a new key, anywhere."""
         for number in range(200):
             target, method = f"/{number}", f"M{number}"
             self.counters.exchange(
@@ -193,7 +172,7 @@ class Connections(SynchronousTestCase):
         )
 
     def test_reloads(self) -> None:
-        """A failed reload says why until the next good one, and does not change when the last good one was."""
+        """A failed reload has its reason until the next good one, and keeps that one's time."""
         counters = Counters()
         loaded, counters.loaded_at = counters.loaded_at, 5.0
         self.assertGreater(loaded, 0)
@@ -235,3 +214,21 @@ class Sums(SynchronousTestCase):
         )
         self.assertEqual(one, one + Counts())
         self.assertEqual((5, 3, 2), (both.total(), both.total("completed"), both.total("rejected")))
+
+
+class LimitsMet(SynchronousTestCase):
+    def test_both(self) -> None:
+        """A limit that is met counts by its setting, at a connection as well as at a request."""
+        counters = Counters()
+        counters.limited("client.max-connections")
+        counters.exchange(refused(code=Code.HEAD_TOO_LARGE, status=431))
+        counters.exchange(refused())
+        expected = {"client.max-connections": 1, "client.max-head-bytes": 1}
+        self.assertEqual(expected, counters.counts().exceeded_limits())
+
+    def test_dropped_lines(self) -> None:
+        """Lines that a log could not take count by the log."""
+        counters = Counters()
+        counters.log_lines_dropped("access", 2)
+        counters.log_lines_dropped("access", 3)
+        self.assertEqual(5, counters.counts().log_lines_dropped["access"])

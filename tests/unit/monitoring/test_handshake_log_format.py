@@ -24,7 +24,7 @@ class Lines(SynchronousTestCase):
         )
 
     def test_hostile_name(self) -> None:
-        """A name of the client's choosing is quoted, escaped and cut: it makes no line and no field of its own."""
+        """A name of the client's choosing is quoted, escaped and cut: it makes no line or field."""
         line = failure_line(
             HandshakeFailure("a", "b", server_name='x\n" reason=c\xff' + "y" * 9999)
         )

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.prometheus`: Prometheus reads it, names and labels are as the handbook and the rules have them."""
+"""Promises of :mod:`x509proxy.monitoring.prometheus`: names and labels as in handbook and rules."""
 
 from __future__ import annotations
 
@@ -8,19 +8,14 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.monitoring.status_page.test_html import EVIL
-from tests.unit.monitoring.test_counters import BACK_END, exchange, refused
-from tests.unit.monitoring.test_snapshot import DOWN, UP, snapshot
-from x509proxy.exchange import Outcome, TokenVerdict
-from x509proxy.http1.errors import Code
+from tests.support.exchanges import BACK_END
+from tests.support.html import HOSTILE_TEXT
+from tests.support.snapshots import DOWN, full_snapshot, snapshot
 from x509proxy.monitoring.counters import BOUNDS, Counters
 from x509proxy.monitoring.prometheus import exposition
 from x509proxy.monitoring.snapshot import (
     CertificateState,
-    ReloadState,
     Snapshot,
-    TokenState,
-    WorkerState,
 )
 from x509proxy.settings import SettingsError
 
@@ -28,7 +23,10 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def read(found: Snapshot) -> Series:
-    """Every series, as somebody else's parser reads it; a series that is there twice is an error."""
+    """Return every series, as Prometheus' own client library reads it.
+
+    A series that is there twice is an error.
+    """
     kind, text = exposition(found)
     assert kind.startswith("text/plain"), kind
     series: Series = {}
@@ -40,30 +38,9 @@ def read(found: Snapshot) -> Series:
     return series
 
 
-def rich() -> Snapshot:
-    """One in which every family has a series."""
-    counters = Counters()
-    counters.exchange(exchange(duration=0.004))
-    counters.exchange(
-        exchange(duration=0.006, forged=2, invalid_header_names=1, token=TokenVerdict.BOUND)
-    )
-    counters.exchange(refused(status=503, code=Code.QUEUE_FULL))
-    counters.exchange(refused(status=0, code=Code.CLIENT_LEFT, outcome=Outcome.ABORTED))
-    counters.handshake_succeeded(0x0304, "X25519MLKEM768")
-    counters.handshake_failed("no_client_hello")
-    counters.limited("client.max-connections")
-    counters.reloaded("broken")
-    return snapshot(
-        taken=1000.0, backends=(UP, DOWN), counts=counters.counts(), connections=7, most_connections=4096,
-        certificates=(CertificateState(use="certificate", name="localhost", ends=1000.0 + 43200),),
-        tokens=TokenState(level="jwt", keys=2, pending=3, failures=4, error="no"),
-        reload=ReloadState(loaded=5.0, error="broken"), workers=(WorkerState(pid=1, started=1.0),),
-    )  # fmt: skip
-
-
 class Text(SynchronousTestCase):
     def setUp(self) -> None:
-        self.series = read(rich())
+        self.series = read(full_snapshot())
 
     def value(self, name: str, /, **labels: str) -> float:
         return self.series["x509proxy_" + name, tuple(sorted(labels.items()))]
@@ -174,7 +151,7 @@ class Text(SynchronousTestCase):
         )
 
     def test_zeros(self) -> None:
-        """What can be known beforehand is there before it happens."""
+        """A label that is known beforehand is there before it is counted."""
         empty = {name for name, _ in read(snapshot(counts=Counters().counts()))}
         unknown = {
             "requests_total",
@@ -193,8 +170,8 @@ class Text(SynchronousTestCase):
 
 class Names(SynchronousTestCase):
     def test_labels(self) -> None:
-        """Labels may hold anything that a file or a configuration may hold, and stay what they are."""
-        evil = CertificateState(use="ca[0]", name=f'{EVIL}\n\\"', ends=0.0)
+        """Labels may hold any text of a file or a configuration, and stay unchanged."""
+        evil = CertificateState(use="ca[0]", name=f'{HOSTILE_TEXT}\n\\"', ends=0.0)
         series = read(snapshot(certificates=(evil,)))
         self.assertIn(
             ("x509proxy_certificate_expiry_time_seconds", (("name", evil.name), ("use", "ca[0]"))),
@@ -203,7 +180,7 @@ class Names(SynchronousTestCase):
 
     def test_conventions(self) -> None:
         """Counters end in ``_total``, everything in our name, and has a help text."""
-        _, text = exposition(rich())
+        _, text = exposition(full_snapshot())
         for family in text_string_to_metric_families(text.decode()):
             self.assertTrue(
                 family.name.startswith("x509proxy_") and family.documentation.endswith("."), family

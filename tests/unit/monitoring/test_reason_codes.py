@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.reason_codes`: whatever the log says can be counted by a word of ours."""
+"""Promises of :mod:`x509proxy.monitoring.reason_codes`: each logged reason has a code."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from x509proxy.monitoring.reason_codes import (
     LIMITS,
     connect_reason,
     counted,
+    handshake_detail,
     handshake_reason,
 )
 
@@ -50,13 +51,13 @@ class Handshakes(SynchronousTestCase):
 
 
 def tls(text: str) -> SSL.Error:
-    """What pyOpenSSL raises."""
+    """Errors as pyOpenSSL raises them."""
     return SSL.Error([("SSL routines", "", text)])
 
 
 class Connecting(SynchronousTestCase):
     def test_operating_system(self) -> None:
-        """What the operating system says is said in its words: a port that is closed, a unix socket that is not there."""
+        """The operating system's errors have its words: a closed port, a missing unix socket."""
         for error, said in (
             (errors.ConnectionRefusedError(errno.ECONNREFUSED, "SECRET"), "Connection refused"),
             (errors.ConnectError(errno.ENOENT, "SECRET"), "No such file or directory"),
@@ -66,7 +67,7 @@ class Connecting(SynchronousTestCase):
             self.assertEqual(said, connect_reason(error))
 
     def test_twisted(self) -> None:
-        """What Twisted and service-identity raise has a sentence of ours."""
+        """The errors of Twisted and service-identity have a sentence of this project."""
         ended = "it closed the connection during the TLS handshake"
         for error, said in (
             (errors.DNSLookupError("SECRET"), "its name cannot be looked up"),
@@ -79,7 +80,7 @@ class Connecting(SynchronousTestCase):
             self.assertEqual(said, connect_reason(error))
 
     def test_handshakes(self) -> None:
-        """Of OpenSSL's errors each kind has one, and those that are not known are seen to be of the handshake."""
+        """OpenSSL's errors each have one, and unknown ones are known to be of the handshake."""
         for text, part in (
             (
                 "certificate verify failed",
@@ -108,3 +109,13 @@ class Numbers(SynchronousTestCase):
             ["0 headers", "1 header", "2 headers"],
             [counted(number, "header") for number in range(3)],
         )
+
+
+class Details(SynchronousTestCase):
+    def test_first(self) -> None:
+        """The detail is the text of the first error that OpenSSL reports, if there is one."""
+        errors = [("SSL routines", "", "no shared cipher"), ("SSL routines", "", "another")]
+        self.assertEqual("no shared cipher", handshake_detail([errors]))
+        others: tuple[tuple[object, ...], ...] = ((), ([],), (-1, "Unexpected EOF"))
+        for arguments in others:
+            self.assertEqual("", handshake_detail(arguments))

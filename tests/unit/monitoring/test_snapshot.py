@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.snapshot`: what is shown is bounded, printable and free of secrets, and survives a pipe."""
+"""Promises of :mod:`x509proxy.monitoring.snapshot`: bounded, printable, without secrets."""
 
 from __future__ import annotations
 
@@ -7,37 +7,21 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.unit.monitoring.test_counters import exchange, refused
+from tests.support.exchanges import exchange, refused
+from tests.support.snapshots import DOWN, snapshot
 from x509proxy.monitoring.counters import Counters
 from x509proxy.monitoring.snapshot import (
     BackendState,
-    ListenerState,
     Snapshot,
     WorkerState,
     clients_of,
     refusals_of,
 )
 
-UP = BackendState(url="http://a", state="up")
-DOWN = BackendState(url="http://b", state="down")
-LISTENER = ListenerState(endpoint="tcp:8443", asks="optional")
-
-
-def snapshot(**changes: object) -> Snapshot:
-    """One of a proxy that is ready, but for the changes."""
-    found: dict[str, object] = {
-        "taken": 100.0,
-        "version": "1",
-        "started": 50.0,
-        "listeners": (LISTENER,),
-        "backends": (UP,),
-    }
-    return Snapshot(**{**found, **changes})  # type: ignore[arg-type]
-
 
 class Ready(SynchronousTestCase):
     def test_ready(self) -> None:
-        """It is ready while it listens, does not drain, and one back end at least is not down, or only a request can tell."""
+        """It is ready while it listens, does not drain, and may have a back end that is up."""
         slow = BackendState(url="http://c", state="slow")
         for changes, ready in (
             ({}, True),
@@ -56,7 +40,10 @@ class Texts(SynchronousTestCase):
         self.counters = Counters()
 
     def test_refusals(self) -> None:
-        """Refusals come newest first, with the client's certificate; the time is that of the answer."""
+        """Refusals come newest first, with the client's certificate.
+
+        The time is that of the answer.
+        """
         client = samples.client("CN=somebody")
         self.counters.exchange(refused(certificate=client, started=10.0, duration=2.0))
         self.counters.exchange(refused(started=20.0))
@@ -82,7 +69,7 @@ class Texts(SynchronousTestCase):
         )
 
     def test_plain(self) -> None:
-        """A subject may be long, in any script, and full of control characters: what is shown is ASCII on one line, and short."""
+        """A subject of any length and script is shown as short ASCII on one line."""
         subject = "CN=\u202eM\xfcller\x1b[31m\r\n" + "x" * 5000
         self.counters.exchange(
             exchange(certificate=attrs.evolve(samples.client(), subject=subject))
@@ -95,7 +82,7 @@ class Texts(SynchronousTestCase):
         self.assertEqual((160, True), (len(row.subject), row.subject.endswith("...")))
 
     def test_secrets(self) -> None:
-        """A secret name is taken out before a text is cut, or the half of it would stand at the end."""
+        """A secret name is removed before a text is cut, or half of it would remain."""
         secret = "S" * 40
 
         def hide(text: str) -> str:
@@ -119,6 +106,6 @@ class Pipes(SynchronousTestCase):
         self.assertEqual(sent, msgspec.json.decode(msgspec.json.encode(sent), type=Snapshot))
 
     def test_rubbish(self) -> None:
-        """What is no snapshot is a ValueError."""
+        """Other bytes are a ValueError."""
         for content in (b"{}", b"[]", b'{"taken":"now"}', b"null"):
             self.assertRaises(ValueError, msgspec.json.decode, content, type=Snapshot)

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.snapshot_builder`: what a snapshot says is what the parts are."""
+"""Promises of :mod:`x509proxy.monitoring.snapshot_builder`: a snapshot shows the parts' state."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
-from tests.support.memory import HEADER, RULES, BackEnd, Borrower, Desk
-from tests.unit.monitoring.test_certificate_expiry import identity
-from tests.unit.monitoring.test_counters import exchange, refused
+from tests.support.exchanges import exchange, refused
+from tests.support.identities import identity
+from tests.support.memory import HEADER, RULES, BackEnd, RecordingHandler, RecordingWaiter
 from x509proxy.config.loader import Configuration
 from x509proxy.downstream.factory import ProxyFactory
-from x509proxy.monitoring import snapshot_builder as room
+from x509proxy.monitoring import snapshot_builder
 from x509proxy.monitoring.counters import Counters
 from x509proxy.monitoring.snapshot_builder import SnapshotBuilder, installed_version
 from x509proxy.settings import (
@@ -49,7 +49,7 @@ class Views(SynchronousTestCase):
             deadlines,
             UpstreamSettings(max_connections=7),
         )
-        self.factory = ProxyFactory(Desk(), deadlines)
+        self.factory = ProxyFactory(RecordingHandler(), deadlines)
         self.counters = Counters()
         self.now = 1000.0
         self.view = SnapshotBuilder(
@@ -96,8 +96,8 @@ class Views(SynchronousTestCase):
         )
 
     def test_nobody_asks(self) -> None:
-        """One that is down, and has no checks, is not ready until its retry-delay is over: then a request has to find out."""
-        self.pool.acquire(Borrower())
+        """A back end that is down, without checks, is not ready before its retry-delay is over."""
+        self.pool.acquire(RecordingWaiter())
         self.back_end.attempts[0].fail()
         self.assertFalse(self.view.snapshot().ready)
         self.clock.advance(UpstreamSettings().retry_delay)
@@ -106,7 +106,7 @@ class Views(SynchronousTestCase):
         )
 
     def test_draining(self) -> None:
-        """While it drains it says so, and is not ready."""
+        """While it drains the snapshot says so, and it is not ready."""
         self.assertTrue(self.view.snapshot().ready)
         self.factory.draining = True
         found = self.view.snapshot()
@@ -115,7 +115,7 @@ class Views(SynchronousTestCase):
         )
 
     def test_counters(self) -> None:
-        """What was counted, the latest refusals and clients, and how the last reload went."""
+        """The counts, the latest errors and clients, and the result of the last reload."""
         self.counters.exchange(exchange(certificate=samples.client()))
         self.counters.exchange(refused())
         self.counters.reloaded("broken")
@@ -159,5 +159,5 @@ class Versions(SynchronousTestCase):
         def fail(_: str) -> str:
             raise PackageNotFoundError
 
-        self.patch(room, "version_of", fail)
+        self.patch(snapshot_builder, "version_of", fail)
         self.assertEqual("unknown", installed_version())

@@ -1,11 +1,11 @@
-"""Promises of :mod:`x509proxy.monitoring.worker_aggregation`: several workers look like one proxy, and no total ever shrinks."""
+"""Promises of :mod:`x509proxy.monitoring.worker_aggregation`: several workers as one proxy."""
 
 from __future__ import annotations
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.monitoring.test_snapshot import DOWN, LISTENER, UP, snapshot
+from tests.support.snapshots import DOWN, LISTENER, UP, snapshot
 from x509proxy.monitoring.counters import Counts
 from x509proxy.monitoring.snapshot import (
     BackendState,
@@ -76,7 +76,10 @@ class Sums(SynchronousTestCase):
         self.assertEqual([1, 2], [row.pid for row in both.workers])
 
     def test_tokens(self) -> None:
-        """What waits, and what failed, is added; keys are the newest's; without a check there is none."""
+        """Waiting requests, and failures, are added.
+
+        Keys are the newest's; without a check there is none.
+        """
         rows = [
             TokenState(level="jwt", keys=keys, pending=1, failures=2, error=error)
             for keys, error in ((1, ""), (2, "no"))
@@ -87,7 +90,10 @@ class Sums(SynchronousTestCase):
         self.assertIsNone(combine([worker(1), worker(2)]).tokens)
 
     def test_back_ends(self) -> None:
-        """A back end is as well as the most hopeful thinks; its connections are added; a new one's row is not lost."""
+        """A back end is as well as the most hopeful thinks.
+
+        Its connections are added; a new one's row is not lost.
+        """
         bad = BackendState(
             url="http://a", state="down", reason="no", busy=1, failures=5, checked=9.0
         )
@@ -110,7 +116,10 @@ class Sums(SynchronousTestCase):
         self.assertTrue(combine([snapshot(draining=True), snapshot(draining=True)]).draining)
 
     def test_rows(self) -> None:
-        """Refusals are merged, newest first, fifty at the most; a client that went to both is one row."""
+        """Refusals are merged, newest first, fifty at the most.
+
+        A client that went to both is one row.
+        """
         one = snapshot(
             refusals=tuple(refusal(at) for at in range(40)),
             clients=(client("x", 5.0, 2), client("y", 1.0, 1)),
@@ -164,7 +173,10 @@ class Fleets(SynchronousTestCase):
         self.assertEqual(3, self.fleet.snapshot().counts.total())
 
     def test_another_process(self) -> None:
-        """When a worker has ended it is no longer among those that serve; what it counted stays, whoever comes after it."""
+        """When a worker has ended it is no longer among those that serve.
+
+        Its counts stay, with any successor.
+        """
         self.fleet.add(1, worker(11, counts=counts(2), connections=7))
         self.fleet.ended(1)
         found = self.fleet.snapshot()
@@ -181,7 +193,7 @@ class Fleets(SynchronousTestCase):
         self.assertEqual(0, self.fleet.snapshot().counts.total())
 
     def test_silent(self) -> None:
-        """One that has not reported for ten seconds is not counted among those that serve, what it counted is."""
+        """A worker without a report for ten seconds does not serve, but its counts stay."""
         self.fleet.add(2, worker(12, counts=counts(3), connections=7))
         self.now += 0.5
         self.fleet.add(1, worker(11, counts=counts(2)))
@@ -193,7 +205,7 @@ class Fleets(SynchronousTestCase):
         )
 
     def test_clock_that_is_set(self) -> None:
-        """What a worker's clock says, or the parent's own of the day, makes neither the living dead nor the dead alive."""
+        """A worker's clock, or the parent's, changes no worker's state."""
         for taken in (0.0, 1e9):
             self.fleet.add(1, worker(11, taken=taken))
             self.assertTrue(self.fleet.snapshot().ready)
@@ -201,7 +213,7 @@ class Fleets(SynchronousTestCase):
             self.assertFalse(self.fleet.snapshot().ready)
 
     def test_end(self) -> None:
-        """Once all are told to end it drains, whatever those last said that do not report any more."""
+        """Once all are told to end the proxy drains, with any last reports."""
         self.fleet.add(1, worker(11))
         self.fleet.draining = True
         found = self.fleet.snapshot()

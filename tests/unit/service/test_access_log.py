@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.exchanges import EXCHANGE
 from tests.support.memory import HEADER, RULES
-from tests.unit.monitoring.test_access_log_format import EXCHANGE
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.header_rules import HeaderRules
@@ -32,7 +32,7 @@ REFUSED = structs.replace(EXCHANGE, outcome=Outcome.REJECTED, status=400)
 
 @attrs.frozen
 class Given:
-    """What a log wants to know of a configuration."""
+    """The part of a configuration that a log needs."""
 
     settings: ProxySettings
     rules: Any = RULES
@@ -54,7 +54,7 @@ class Files(FileTestCase):
         return LogFile(str(self.path), descriptor)
 
     def test_rights(self) -> None:
-        """A new file is readable by nobody but its owner, whatever the umask says; one that is there keeps its rights."""
+        """A new file can be read by its owner alone; an existing one keeps its mode."""
         self.addCleanup(os.umask, os.umask(0))
         self.open().close()
         self.assertEqual(0o600, stat.S_IMODE(self.path.stat().st_mode))
@@ -76,7 +76,7 @@ class Files(FileTestCase):
         self.assertEqual([b"a line\n"], written)
 
     def test_shared(self) -> None:
-        """Two that have the file open each write at its end; so does one that has been given a descriptor."""
+        """Two logs of one file write at its end, also with a descriptor that was passed on."""
         one = self.open()
         other = self.open(os.dup(one.fileno()))
         third = self.open()
@@ -85,7 +85,7 @@ class Files(FileTestCase):
         self.assertEqual(["a", "b", "c", "d"], self.lines)
 
     def test_reopened(self) -> None:
-        """After a file has been renamed, lines go on into it until it is opened again; then they go into the new one."""
+        """Lines go on into a renamed file until the log is reopened; then into the new one."""
         file = self.open()
         file.write("a")
         self.path.rename(f"{self.path}.1")
@@ -120,7 +120,7 @@ class Files(FileTestCase):
         os.fstat(1)
 
     def test_torn(self) -> None:
-        """A line that was written in part counts as dropped, and the next line is a line of its own."""
+        """A line that was written in part counts as dropped, and the next one is complete."""
         real, limit = os.write, [3]
         self.patch(os, "write", lambda descriptor, data: real(descriptor, data[: limit[0]]))
         file = self.open()
@@ -132,7 +132,7 @@ class Files(FileTestCase):
         self.assertEqual(["a l", "another", "more"], self.lines)
 
     def test_pipe(self) -> None:
-        """Into a FIFO lines are written without a wait for its reader; what finds no room is counted, and the rest can be read."""
+        """Lines to a FIFO do not wait for its reader; dropped ones are counted."""
         os.mkfifo(self.path)
         reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         self.addCleanup(os.close, reader)
@@ -146,7 +146,7 @@ class Files(FileTestCase):
         self.assertEqual(b"0" * 99 + b"\n", os.read(reader, 100))
 
     def test_pipe_reopened(self) -> None:
-        """What was written into a FIFO before it is opened again arrives, and no descriptor is left open."""
+        """Lines in a FIFO before it is reopened arrive, and no descriptor stays open."""
         os.mkfifo(self.path)
         reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         before = len(list(Path("/proc/self/fd").iterdir()))
@@ -168,7 +168,7 @@ class Files(FileTestCase):
         self.assertIsNone(open_log(None))
 
     def test_bad_path(self) -> None:
-        """What cannot be opened at the start ends it with one sentence."""
+        """A log that cannot be opened ends the start with one sentence."""
         expected = "expected a file that can be written"
         for path, problem in (
             ("/nowhere/access.log", f"found no folder /nowhere, {expected}"),
@@ -179,7 +179,7 @@ class Files(FileTestCase):
             self.assertTrue(sentence.endswith(f": {problem}"), sentence)
 
     def test_no_right(self) -> None:
-        """What the system refuses is told in its words."""
+        """The system's errors have its words."""
         path = self.mktemp()
 
         def refuse(*_: object) -> int:
@@ -197,7 +197,7 @@ class Rations(SynchronousTestCase):
         self.ration = RateLimiter(2, 1.0, self.clock, self.told.append)
 
     def test_the_first_ones(self) -> None:
-        """The first ones of each second pass, and the rest are counted and told once when it is over."""
+        """The first ones of each second pass; the others are counted and reported once."""
         for _ in range(2):
             self.assertEqual(
                 [True, True, False, False, False], [self.ration.take() for _ in range(5)]
@@ -235,7 +235,7 @@ class Writing(FileTestCase):
     def told(
         self, log: AccessLog, *exchanges: Exchange, seconds: float = 1.0
     ) -> list[tuple[str, str]]:
-        """What is said in the service's own log while these are observed, and so many seconds pass."""
+        """Return the service log's lines while these are observed, and so many seconds pass."""
         with capturedLogs() as events:
             for exchange in exchanges:
                 log.observe(exchange)
@@ -278,7 +278,7 @@ class Writing(FileTestCase):
         self.assertNotIn(name[-32:], self.path.read_text())
 
     def test_flood(self) -> None:
-        """Of what was refused or aborted, so many a second are written, and one sentence tells of the rest."""
+        """So many rejected and aborted requests a second are logged, and the others are counted."""
         aborted = structs.replace(REFUSED, outcome=Outcome.ABORTED)
         said = self.told(self.log(max_logged_errors_per_second=3), *[REFUSED, aborted] * 500)
         self.assertEqual(
@@ -287,7 +287,7 @@ class Writing(FileTestCase):
         self.assertEqual(3, len(self.lines))
 
     def test_answered_in_a_flood(self) -> None:
-        """What has been answered is written all the same, each one, and costs the others nothing."""
+        """Each completed request is logged, and does not use up the others' number."""
         said = self.told(
             self.log(max_logged_errors_per_second=1),
             *[EXCHANGE] * 60,
@@ -304,7 +304,7 @@ class Writing(FileTestCase):
         self.assertEqual(4, len(self.lines))
 
     def test_forged(self) -> None:
-        """The first forged headers of each second are told of, with their sender and without the name; then how many more."""
+        """The first forged headers of a second are logged without the name, then a number."""
         log = AccessLog(None, Given(ProxySettings()), self.clock)  # type: ignore[arg-type]
         forged = structs.replace(EXCHANGE, forged=2)
         for _ in range(2):
@@ -317,14 +317,14 @@ class Writing(FileTestCase):
             )
 
     def test_forged_later(self) -> None:
-        """Nothing is written while a forged request is served: the right name would show by the time it takes (invariant L4)."""
+        """Nothing is logged while a forged request is served (invariant L4: timing)."""
         log = AccessLog(None, Given(ProxySettings()), self.clock)  # type: ignore[arg-type]
         forged = structs.replace(EXCHANGE, forged=1)
         self.assertEqual([], self.told(log, forged, seconds=0.9))
         self.assertEqual(1, len(self.told(log, seconds=0.1)))
 
     def test_forged_at_the_end(self) -> None:
-        """What has not been told of when the log is closed is told of then."""
+        """Events that are pending when the log is closed are logged then."""
         log = AccessLog(None, Given(ProxySettings()), self.clock)  # type: ignore[arg-type]
         log.observe(structs.replace(EXCHANGE, forged=1))
         with capturedLogs() as events:
@@ -352,7 +352,7 @@ class Writing(FileTestCase):
         )
 
     def test_counted(self) -> None:
-        """What is lost is counted for whoever watches."""
+        """Dropped lines are counted for the metrics."""
         counters = Counters()
         log = AccessLog(LogFile("/dev/full"), Given(ProxySettings()), self.clock, counters)  # type: ignore[arg-type]
         self.told(log, *[EXCHANGE] * 3)
@@ -381,7 +381,7 @@ class Writing(FileTestCase):
         self.assertEqual(access_line(EXCHANGE) + "\n", (moved / self.path.name).read_text())
 
     def test_closed(self) -> None:
-        """At the end what is still to be told is told, nothing ticks on, and what comes later is not written anywhere."""
+        """At the end pending events are logged, and no timer and no later line remains."""
         log = self.log(max_logged_errors_per_second=1)
         with capturedLogs() as events:
             for _ in range(3):

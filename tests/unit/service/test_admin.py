@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.admin` and its settings: who may ask, what is answered, and where it may listen."""
+"""Promises of :mod:`x509proxy.service.admin` and its settings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.memory import RequestTransport
+from tests.support.names import NAME
 from tests.support.raw_tls import Reply, get, read_reply, read_to_end
-from tests.unit.certificates.test_pem_files import NAME
-from tests.unit.monitoring.test_snapshot import DOWN, snapshot
+from tests.support.snapshots import DOWN, snapshot
 from x509proxy.config.endpoint_strings import check_endpoints
 from x509proxy.monitoring.snapshot import Snapshot
 from x509proxy.service.admin import Admin
@@ -58,7 +58,7 @@ class Places(SynchronousTestCase):
             self.check(listen)
 
     def test_open(self) -> None:
-        """Anything else needs ``allow-remote``: no interface, another one, an endpoint that does not name it."""
+        """Any other needs ``allow-remote``: no interface, another one, an opaque endpoint."""
         for listen in (
             "tcp:9443",
             "tcp:9443:interface=0.0.0.0",
@@ -83,7 +83,7 @@ class Places(SynchronousTestCase):
                 self.assertRaises(SettingsError, self.check, listen, allowed)
 
     def test_tls(self) -> None:
-        """The listener has no certificate, so an endpoint with TLS is rejected before the start fails on it."""
+        """The listener has no certificate, so an endpoint with TLS is rejected."""
         for listen in ("ssl:9443", r"x509:tcp\:1"):
             error = str(self.assertRaises(SettingsError, self.check, listen, True))
             self.assertIn(
@@ -121,7 +121,7 @@ class Answers(SynchronousTestCase):
         )
 
     def ask(self, *lines: str) -> Reply:
-        """The answer to a request, on a connection in memory."""
+        """Return the response to a request, on a connection in memory."""
         wire = RequestTransport(self.clock).attach(self.admin._factory.buildProtocol(None))
         wire.deliver("\r\n".join([*lines, "", ""]).encode())
         near, far = socket.socketpair()
@@ -155,7 +155,7 @@ class Answers(SynchronousTestCase):
         )
 
     def test_metrics(self) -> None:
-        """What Prometheus reads; without prometheus-client, the sentence that says what is missing, and the rest goes on."""
+        """Prometheus' format; without prometheus-client a sentence about it."""
         found = self.page("/metrics")
         self.assertEqual(200, found.status)
         self.assertIn(b"x509proxy_ready 1.0", found.body)
@@ -201,7 +201,7 @@ class Answers(SynchronousTestCase):
         )
 
     def test_rebinding(self) -> None:
-        """A name that is not ours is not answered to, so that no foreign page's name can be made to lead here."""
+        """A foreign host name is rejected, so that no foreign page's name can lead here."""
         for host in (
             "evil.example",
             "evil.example:9443",
@@ -229,11 +229,11 @@ class Answers(SynchronousTestCase):
             self.assertEqual(200, self.page("/", host).status, host)
 
     def test_no_host(self) -> None:
-        """Whoever names no host, as HAProxy's checks do in HTTP/1.0, is answered: no browser can be led to that."""
+        """A request without a host, as HAProxy's in HTTP/1.0, is served: no browser sends one."""
         self.assertEqual(200, self.ask("GET /readyz HTTP/1.0").status)
 
     def test_broken(self) -> None:
-        """A fault of ours is an answer, and the next request is served."""
+        """An exception is a response, and the next request is served."""
         self.looked.broken = True
         self.assertEqual(502, self.page("/").status)
         self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
@@ -241,7 +241,7 @@ class Answers(SynchronousTestCase):
         self.assertEqual(200, self.page("/").status)
 
     def test_crowd(self) -> None:
-        """However many local connections are idle, or have sent half a head, the next one is answered: the oldest makes room."""
+        """With many idle local connections the next one is served: the oldest makes room."""
         wires = []
         for number in range(200):
             wire = RequestTransport(self.clock).attach(self.admin._factory.buildProtocol(None))
@@ -272,7 +272,7 @@ class Listening(TestCase):
         self.addCleanup(self.admin.stop)
 
     async def test_tcp(self) -> None:
-        """A real client is answered, and nobody after the end."""
+        """A real client is served, and none after the end."""
         self.start()
         port = self.admin.address.port
 
@@ -286,7 +286,7 @@ class Listening(TestCase):
         await self.assertFailure(deferToThread(ask), ConnectionRefusedError)
 
     async def test_unix(self) -> None:
-        """A unix socket is nobody else's."""
+        """A unix socket is its owner's alone."""
         path = os.path.abspath(self.mktemp())  # noqa: PTH100 - a name for Twisted
         self.start(f"unix:{path}")
         self.assertEqual(0o600, stat.S_IMODE(os.stat(path).st_mode))  # noqa: PTH116

@@ -66,7 +66,7 @@ class Writing(PipeTestCase):
         self.assertEqual(b"", self.read_to_end())
 
     def test_reader_that_stops(self) -> None:
-        """No write waits; what finds no room is dropped and counted; when the reader goes on, so do the lines."""
+        """No write waits; lines beyond the buffer are dropped and counted, and later ones go on."""
         writer = BackgroundWriter(self.descriptor, max_bytes=10000)
         before = time.monotonic()
         for _ in range(2000):
@@ -187,7 +187,7 @@ class Redirected(PipeTestCase):
         self.assertIs(self.before, sys.stdout)
 
     def test_others(self) -> None:
-        """A daemon, another file for the log, an application of its own, and a file as standard output are left alone."""
+        """A daemon, another log file, an own application, and a file as output are left alone."""
         for above, blocks in (
             ({"nodaemon": False}, True),
             ({"logFile": "another"}, True),

@@ -8,7 +8,7 @@ from unittest.mock import patch
 from twisted.internet.task import Clock
 
 from tests.support.tokens import AskedServer, key_set
-from tests.unit.config.test_loader import TomlTests
+from tests.support.toml_files import TomlTestCase
 from x509proxy.authorization import verifiers
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
@@ -24,7 +24,7 @@ client-secret-file = "secret.txt"
 """
 
 
-class Online(TomlTests):
+class Online(TomlTestCase):
     def probe(self, tokens: str) -> Any:
         made = make_self_signed(KeyKind.EC, "localhost", server=True)
         self.write(made.certificate_pem + made.key_pem, 0o600, "server.pem")
@@ -63,7 +63,7 @@ class Online(TomlTests):
         )
 
     def test_introspection(self) -> None:
-        """A token that does not exist is introspected: its rejection shows that this client may ask."""
+        """A token that does not exist is introspected: its rejection shows the client's right."""
         asked = self.probe(INTROSPECTION)
         ((form, _),) = self.server.forms
         self.assertEqual(["x509proxy-check"], form["token"])

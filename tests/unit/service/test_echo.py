@@ -24,7 +24,8 @@ from x509proxy.settings import Format
 
 # The formats that carry a certificate; the others say something of it.
 CARRIERS = {
-    Format.PEM, Format.PEM_SPACES, Format.PEM_URL, Format.BASE64_DER, Format.RFC9440, Format.RFC9440_CHAIN, Format.XFCC,
+    Format.PEM, Format.PEM_SPACES, Format.PEM_URL, Format.BASE64_DER, Format.RFC9440,
+    Format.RFC9440_CHAIN, Format.XFCC,
 }  # fmt: skip
 FORGED = '";Cert="forged'
 
@@ -121,8 +122,10 @@ class Decoding(SynchronousTestCase):
             der(samples.certificate()), samples.VERSION, b"\xa0\x03\x02\x01\x06"
         )
         for value in (
-            b"", b"(null)", b"Bearer abc", b"A" * 64, text[:-8], b":abc:", b":%b" % text, b"Cert=", b'Hash="', b"a=b;c=d",
-            b"-----BEGIN%20CERTIFICATE-----", pem[:-1], pem.replace(b"CERTIFICATE", b"PRIVATE KEY"), b"x" + pem,
+            b"", b"(null)", b"Bearer abc", b"A" * 64, text[:-8], b":abc:", b":%b" % text, b"Cert=",
+            b'Hash="', b"a=b;c=d",
+            b"-----BEGIN%20CERTIFICATE-----", pem[:-1], pem.replace(b"CERTIFICATE", b"PRIVATE KEY"),
+            b"x" + pem,
             ClientCertificate.from_x509(samples.certificate(), ()).der, value_of_der(broken),
         ):  # fmt: skip
             self.assertIs(None, decode(value), value)

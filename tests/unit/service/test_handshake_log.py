@@ -64,7 +64,7 @@ class Lines(SynchronousTestCase):
         self.assertEqual(1, events[0]["count"])
 
     def test_silent_connections(self) -> None:
-        """A connection without a first message, such as a balancer's check, has no line, and takes no other's place."""
+        """A connection without a first message, such as a check, has no line and takes no place."""
         silent = HandshakeFailure("192.0.2.7", "no_client_hello")
         self.assertEqual(2, len(self.lines(silent, silent, FAILURE, silent, FAILURE)))
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import pair
+from tests.support.crls import make_crl
+from tests.support.services import ProxyFiles, parse_options
+from tests.support.snapshots import snapshot
 from tests.support.tokens import key_set
-from tests.system.test_service import Files, parse
-from tests.unit.certificates.test_trust_store import make_crl
-from tests.unit.monitoring.test_snapshot import snapshot
 from x509proxy.certificates.config_files import FileContents
 from x509proxy.certificates.pem_files import Identity, new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
@@ -71,7 +71,7 @@ def task(configuration: Configuration, **changes: Any) -> Task:
 
 class Configurations(SynchronousTestCase):
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
+        self.files = ProxyFiles(self.mktemp())
 
     def configuration(self, *more: str) -> Configuration:
         """Return one with a value for everything that files hold."""
@@ -119,12 +119,14 @@ class Configurations(SynchronousTestCase):
         files.write("proxy.toml", toml.encode())
         arguments = files.arguments("--config", str(files.folder / "proxy.toml"))
         place = arguments.index("--backend")
-        options = parse(*arguments[:place], *arguments[place + 2 :], "--workers", "2", *more)
+        options = parse_options(
+            *arguments[:place], *arguments[place + 2 :], "--workers", "2", *more
+        )
         assert options.configuration is not None
         return options.configuration
 
     def test_whole(self) -> None:
-        """A configuration arrives with all its keys, certificates and lists, though no file is left.
+        """A configuration arrives with all keys, certificates and lists, though no file is left.
 
         Warnings stay with the parent, which has printed them.
         """
@@ -269,7 +271,7 @@ class OtherVersions(SynchronousTestCase):
         self.rejected(self.content(configuration={"kind": "new configuration", "files": {}}))
 
     def test_no_message(self) -> None:
-        """Anything else is rejected: pickles, other JSON, endless nesting, a frame that is cut off."""
+        """Anything else is rejected: pickles, other JSON, deep nesting, a frame that is cut off."""
         whole = self.content()
         for content in (
             b"", b"{", b"3", b"[]", b"{}", b'{"kind":3}', b"[" * 100000, b'{"a":' + b"[" * 200000,
@@ -340,7 +342,7 @@ class FromWorkers(SynchronousTestCase):
             self.assertEqual(message, decode_worker_message(content))
 
     def test_hostile(self) -> None:
-        """Anything else is a ValueError: no JSON, an unknown kind or field, another type, a pickle."""
+        """Anything else is a ValueError: no JSON, an unknown kind or field, a type, a pickle."""
         for content in (
             b"", b"{", b"3", b"[]", b"{}", b'{"kind":3}', b'{"kind":"metrics"}', b'{"kind":"log"}',
             b'{"kind":"serving","more":1}', b'{"kind":"not used","error":{}}',

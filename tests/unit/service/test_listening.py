@@ -8,11 +8,12 @@ import tempfile
 from pathlib import Path
 
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.lockfile import FilesystemLock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.certificates.test_pem_files import NAME
+from tests.support.names import NAME
 from x509proxy.downstream.factory import NamedFactory
 from x509proxy.service.listening import (
     ListenError,
@@ -146,3 +147,27 @@ class Free(SynchronousTestCase):
             self.refusal(self.settings("tcp:0:interface=192.0.2.1")),
         )
         self.assertIn("No such file", self.refusal(self.settings("unix:/nowhere/a")))
+
+
+class Binding(SynchronousTestCase):
+    def bind(self, error: Exception) -> str:
+        """Bind where the reactor raises this error; return the sentence."""
+        reactor = MemoryReactorClock()
+
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        self.patch(reactor, "listenTCP", fail)
+        endpoint = ListeningEndpoint(reactor, "tcp:1", "listen")
+        return str(self.assertRaises(ListenError, endpoint.bind, NamedFactory()))
+
+    def test_reasons(self) -> None:
+        """The sentence has the reason of the operating system, or of the lock of a unix socket."""
+        taken = OSError(98, "Address already in use")
+        for error, reason in (
+            (CannotListenError("", 1, taken), "Address already in use"),
+            (CannotListenError("", 1, "Cannot acquire lock"), "Cannot acquire lock"),
+            (OSError(13, "Permission denied"), "Permission denied"),
+            (ValueError("another"), "another"),
+        ):
+            self.assertEqual(f"listen: tcp:1: {reason}", self.bind(error))

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.system.test_service import Files, parse
+from tests.support.services import ProxyFiles, parse_options
 from x509proxy.config.credentials import CredentialCopies
 from x509proxy.config.loader import Configuration
 from x509proxy.service.reload import FileWatcher, Reload, Reloader
@@ -23,7 +23,9 @@ from x509proxy.settings import ClientAuth, ListenerSettings, SettingsError
 
 class ReloadingTests(SynchronousTestCase):
     def setUp(self) -> None:
-        options = parse(*Files(self.mktemp()).arguments("--backend", "http://192.0.2.1"))
+        options = parse_options(
+            *ProxyFiles(self.mktemp()).arguments("--backend", "http://192.0.2.1")
+        )
         assert options.configuration is not None
         self.first = options.configuration
         self.used: list[Configuration] = []

@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 import time
 from pathlib import Path
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.notify_socket import NotifySocket
 from x509proxy.service.sd_notify import Notifier
-
-
-class Ear:
-    """The other end, in a name space of the kernel's own."""
-
-    def __init__(self, name: str = "") -> None:
-        self.name = name or f"@x509proxy-{secrets.token_hex(8)}"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(self.name.replace("@", "\0", 1))
-
-    def heard(self) -> list[dict[str, str]]:
-        found: list[dict[str, str]] = []
-        while True:
-            try:
-                text = self._socket.recv(4096).decode()
-            except BlockingIOError:
-                return found
-            found.append(dict(line.split("=", 1) for line in text.split("\n")))
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 class NotifyTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.ear = Ear()
+        self.ear = NotifySocket()
         self.addCleanup(self.ear.close)
         self.notifier = Notifier(self.ear.name, 10.0)
 
@@ -53,7 +30,7 @@ class Words(NotifyTestCase):
         )
 
     def test_reloading(self) -> None:
-        """A reload has its time on the monotonic clock, in microseconds: systemd takes it for an old one otherwise."""
+        """A reload has its monotonic time in microseconds, or systemd takes it for an old one."""
         before = time.monotonic() * 1e6
         self.notifier.reloading()
         [said] = self.ear.heard()
@@ -74,13 +51,13 @@ class Words(NotifyTestCase):
         # A path below trial's own folder may be longer than a socket's may be.
         here = os.open(folder, os.O_RDONLY)
         self.addCleanup(os.close, here)
-        ear = Ear(f"/proc/self/fd/{here}/notify")
+        ear = NotifySocket(f"/proc/self/fd/{here}/notify")
         self.addCleanup(ear.close)
         Notifier(ear.name).ready()
         self.assertEqual(["1"], [said["READY"] for said in ear.heard()])
 
     def test_nobody(self) -> None:
-        """Where nobody listens any more, nothing happens; where nobody ever did, nothing is said."""
+        """Without a receiver nothing happens, and nothing is sent without a socket."""
         self.ear.close()
         for notifier in (self.notifier, Notifier()):
             notifier.ready()
@@ -90,7 +67,7 @@ class Words(NotifyTestCase):
 
 class Life(NotifyTestCase):
     def test_half(self) -> None:
-        """It says that it lives at once, and then after each half of the time that it is given; at its end no more."""
+        """It reports life at once, and after each half of the given time, until its end."""
         clock = Clock()
         self.notifier.keep_alive(clock)
         self.assertEqual([{"WATCHDOG": "1"}], self.ear.heard())
@@ -103,7 +80,7 @@ class Life(NotifyTestCase):
         self.notifier.end()
 
     def test_not_asked_for(self) -> None:
-        """If nobody wants to know, it says nothing of the kind."""
+        """Without a watchdog there is no such report."""
         clock = Clock()
         for notifier in (Notifier(self.ear.name), Notifier(None, 10.0)):
             notifier.keep_alive(clock)
@@ -116,7 +93,7 @@ class Environment(NotifyTestCase):
         return Notifier.from_environment(self.environment)
 
     def test_taken_out(self) -> None:
-        """What systemd has put there is used, and is not there for the processes that this one starts."""
+        """Variables of systemd are used, and removed for child processes."""
         notifier = self.read(
             NOTIFY_SOCKET=self.ear.name, WATCHDOG_USEC="30000000", WATCHDOG_PID=str(os.getpid())
         )
@@ -125,13 +102,13 @@ class Environment(NotifyTestCase):
         self.assertEqual({"HOME": "/"}, self.environment)
 
     def test_without(self) -> None:
-        """Without systemd there is nothing to say, and nobody to say it to."""
+        """Without systemd nothing is sent."""
         notifier = self.read()
         notifier.ready()
         self.assertEqual((0.0, []), (notifier.watchdog, self.ear.heard()))
 
     def test_another_process(self) -> None:
-        """A watchdog that is meant for another process is not answered; without a process it is meant for this one."""
+        """A watchdog of another process is ignored; one without a process is this one's."""
         self.assertEqual(0.0, self.read(WATCHDOG_USEC="1000000", WATCHDOG_PID="1").watchdog)
         self.assertEqual(1.0, self.read(WATCHDOG_USEC="1000000").watchdog)
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.server`: everything that serves in one process, made from a configuration and made anew."""
+"""Promises of :mod:`x509proxy.service.server`: the parts of one process, made and replaced."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from typing import Any
 
 import attrs
 from twisted.internet import reactor
+from twisted.internet.defer import succeed
+from twisted.internet.tcp import Port
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.test_pki import PkiTestCase
 from tests.support.certificates import Pair, pair
 from tests.support.memory import RequestTransport
+from tests.support.parent_reactor import ParentReactor
+from tests.support.pki import PkiTestCase
 from tests.support.raw_tls import get, read_reply
-from tests.system.test_service import Files, parse
-from tests.system.test_workers import ParentReactor
+from tests.support.services import ProxyFiles, parse_options
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, load_settings
-from x509proxy.service import server as room
+from x509proxy.service import server
+from x509proxy.service.access_log import LogFile
 from x509proxy.service.listening import ListeningEndpoint
 from x509proxy.service.server import ProxyServer
 from x509proxy.settings import SettingsError
 
 
 class Limits:
-    """The module ``resource`` of a machine with these limits. ``refusal``: what it says when one of them is to be set."""
+    """The module ``resource`` with these limits. ``refusal``: the error of a change."""
 
     RLIM_INFINITY = -1
     RLIMIT_NOFILE = 7
@@ -51,16 +54,18 @@ class Limits:
 
 class InMemory(SynchronousTestCase):
     def setUp(self) -> None:
-        self.files = Files(self.mktemp())
+        self.files = ProxyFiles(self.mktemp())
         self.reactor = ParentReactor()
 
     def configuration(self, *more: str) -> Configuration:
-        configuration = parse(*self.files.arguments("--listen", "tcp:1", *more)).configuration
+        configuration = parse_options(
+            *self.files.arguments("--listen", "tcp:1", *more)
+        ).configuration
         assert configuration is not None
         return configuration
 
     def test_whole_or_not_at_all(self) -> None:
-        """What OpenSSL does not take, or what nobody has thought of, leaves everything as it was."""
+        """A configuration that OpenSSL rejects, or any exception, changes nothing."""
         running = ProxyServer(self.configuration(), self.reactor)
         before = self.state(running)
         other = self.configuration(
@@ -90,7 +95,7 @@ class InMemory(SynchronousTestCase):
 
     def limits(self, soft: int, hard: int, refusal: Exception | None = None) -> Limits:
         limits = Limits(soft, hard, refusal)
-        self.patch(room, "limits", limits)
+        self.patch(server, "limits", limits)
         return limits
 
     def of_connections(self, number: int) -> Configuration:
@@ -100,7 +105,7 @@ class InMemory(SynchronousTestCase):
         return self.configuration("--config", str(config))
 
     def test_file_limit(self) -> None:
-        """The limit of open files is raised as far as the connections need it and the hard limit goes, and never lowered."""
+        """The limit of open files is raised as far as needed and allowed, and never lowered."""
         for soft, hard, wanted in (
             (1024, 1048576, 8448),
             (1024, 4096, 4096),
@@ -120,7 +125,7 @@ class InMemory(SynchronousTestCase):
         running.adopt([(6, 2)])
 
     def test_file_limit_after_reload(self) -> None:
-        """More connections by a reload are more files that may be open; fewer of them are no fewer files."""
+        """More connections by a reload raise the limit; fewer do not lower it."""
         limits = self.limits(1024, 1048576)
         running = ProxyServer(self.configuration(), self.reactor)
         self.adopt(running)
@@ -129,7 +134,7 @@ class InMemory(SynchronousTestCase):
             self.assertEqual((16640, 1048576), limits.made)
 
     def test_file_limit_refused(self) -> None:
-        """A kernel that grants less than the hard limit ends neither the start nor a reload: one line says that it stays."""
+        """A kernel that grants less than the hard limit is one line in the log, and no error."""
         for refusal in (
             ValueError("current limit exceeds maximum limit"),
             OSError(22, "Invalid argument"),
@@ -150,7 +155,7 @@ class InMemory(SynchronousTestCase):
             self.assertEqual(8192, running.configuration.settings.client.max_connections)
 
     def test_file_limit_too_low(self) -> None:
-        """Where the hard limit is too low one warning says how many connections there can be, and no more are accepted."""
+        """Too low a hard limit is one warning, with the number of connections that remain."""
         self.limits(512, 512)
         running = ProxyServer(self.configuration(), self.reactor)
         with capturedLogs() as events:
@@ -178,7 +183,7 @@ class InMemory(SynchronousTestCase):
         self.assertIsNotNone(running.factory.buildProtocol(None))
 
     def test_one_at_a_time(self) -> None:
-        """Of connections that wait at a socket that others have too, it takes one and leaves the next to whoever is free."""
+        """Of connections at a shared socket it accepts one at a time, for the others' sake."""
         running = ProxyServer(self.configuration(), self.reactor)
         running.adopt([(6, 2)])
         [port] = self.reactor.ports
@@ -197,9 +202,53 @@ class InMemory(SynchronousTestCase):
         )
 
 
+class Parts(InMemory):
+    def test_addresses(self) -> None:
+        """Its addresses are those of the ports that it has bound, or that it was given."""
+        running = ProxyServer(self.configuration(), self.reactor)
+        self.assertEqual([], running.addresses)
+        self.listen(running)
+        self.assertEqual([1], running.addresses)
+        self.successResultOf(running.stop())
+        self.assertEqual([False], [port.listening for port in self.reactor.ports])
+
+    def test_real_port(self) -> None:
+        """A real port accepts the connections that wait, before it is closed."""
+        read: list[Port] = []
+
+        def append(port: Port) -> None:
+            read.append(port)
+
+        self.patch(Port, "doRead", append)
+        self.patch(Port, "stopListening", lambda _: succeed(None))
+        running = ProxyServer(self.configuration(), self.reactor)
+        port = Port(0, running.factory, reactor=self.reactor)
+        running._ports.append(port)
+        self.successResultOf(running.stop())
+        self.assertEqual([port], read)
+
+    def test_snapshot(self) -> None:
+        """The snapshot names the listeners, and whether requests are served."""
+        snapshot = ProxyServer(self.configuration(), self.reactor).snapshot()
+        self.assertEqual(
+            (["tcp:1"], True), ([x.endpoint for x in snapshot.listeners], snapshot.ready)
+        )
+
+    def test_reopen(self) -> None:
+        """The access log goes on in a new file."""
+        path = Path(self.mktemp()).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        running = ProxyServer(self.configuration(), self.reactor, LogFile(str(path)))
+        path.rename(f"{path}.1")
+        self.assertFalse(path.exists())
+        running.reopen_log()
+        self.assertTrue(path.exists())
+        self.successResultOf(running.stop())
+
+
 class Adopting(PkiTestCase):
     async def test_unix(self) -> None:
-        """It serves at a unix socket that it was given, and leaves the file where it is at the end."""
+        """It serves at a unix socket that it was given, and leaves the file at the end."""
         self.start()
         running = ProxyServer(
             load_configuration(load_settings(str(self.folder / "proxy.toml"))), reactor

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from x509proxy.transport import direct_writer as room
+from x509proxy.transport import direct_writer
 from x509proxy.transport.direct_writer import DirectWriter
 
 
@@ -168,7 +168,7 @@ class Direct(SenderTestCase):
     def test_nothing_to_acknowledge(self) -> None:
         """What is not TCP has no acknowledgements, and says so; nor can they be asked for where there is no Linux."""
         self.assertFalse(self.sender.acknowledge())
-        self.patch(room, "_QUICKACK", None)
+        self.patch(direct_writer, "_QUICKACK", None)
         self.assertFalse(self.sender.acknowledge())
 
     def pump_to_the_end(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.ip_address`: one client has one address, on whatever socket he comes."""
+"""Promises of :mod:`x509proxy.transport.ip_address`: one address per client, on any socket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Plain(SynchronousTestCase):
             self.assertEqual("192.0.2.1", plain_address(host))
 
     def test_zone(self) -> None:
-        """A zone is the name of a network card of this host's, and no part of an address that is told to others."""
+        """A zone names a network card of this host, and is no part of an address that is sent."""
         self.assertEqual("fe80::1", plain_address("fe80::1%eth0"))
         self.assertEqual("fe80::1", plain_address("fe80::1%25"))
 
@@ -43,5 +43,5 @@ class Plain(SynchronousTestCase):
 
     @given(st.ip_addresses())
     def test_once(self, address: object) -> None:
-        """What is plain stays plain."""
+        """A plain address stays plain."""
         self.assertEqual(plain_address(str(address)), plain_address(plain_address(str(address))))

@@ -22,7 +22,7 @@ class Clients(SynchronousTestCase):
         self.assertEqual(Client(Hop("2001:db8::1", 80, "http")), client_of(transport))
 
     def test_plain(self) -> None:
-        """Whoever comes by IPv4 to a dual-stack socket is told of by his IPv4 address, and nobody's address has a zone."""
+        """A client by IPv4 on a dual-stack socket has its IPv4 address; no address has a zone."""
         for host, told in (("::ffff:192.0.2.1", "192.0.2.1"), ("fe80::1%eth0", "fe80::1")):
             transport = StringTransport(
                 IPv6Address("TCP", "::", 80), IPv6Address("TCP", host, 40000)
@@ -40,7 +40,7 @@ class Clients(SynchronousTestCase):
         )
 
     def test_over_tls(self) -> None:
-        """Over TLS there is the certificate of the handshake, if one was shown, the version and the key exchange group."""
+        """Over TLS there are the certificate, the version and the key exchange group."""
         certificate = samples.certificate("CN=client")
         client = client_of(TlsWire(Clock(), certificate))
         assert client.certificate is not None
@@ -56,7 +56,10 @@ class Clients(SynchronousTestCase):
         self.assertIsNone(client_of(TlsWire(Clock())).certificate)
 
     def test_one_of_each(self) -> None:
-        """Who comes again, with the same certificate from the same address, is the same object; any other is another."""
+        """A client with the same certificate and address is the same object.
+
+        Any other is another.
+        """
         one, two = samples.certificate("CN=client"), samples.certificate("CN=other")
         found = client_of(TlsWire(Clock(), one))
         self.assertIs(found, client_of(TlsWire(Clock(), one)))

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.proxy_protocol`: what is a header, what is none, and whose word counts; however the bytes are cut."""
+"""Promises of :mod:`x509proxy.transport.proxy_protocol`: headers, others, and trust."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.proxy_headers import FOUR, LINE, SIGNATURE, SIX, binary, header, line
 from x509proxy.settings import ListenerSettings
-from x509proxy.transport import proxy_protocol as room
+from x509proxy.transport import proxy_protocol
 from x509proxy.transport.proxy_protocol import (
     BadHeader,
     End,
@@ -24,10 +25,6 @@ from x509proxy.transport.proxy_protocol import (
     read_header,
 )
 
-SIGNATURE = bytes.fromhex("0D0A0D0A000D0A515549540A")
-FOUR = ProxyAddresses(End("192.0.2.7", 40000), End("198.51.100.1", 443))
-SIX = ProxyAddresses(End("2001:db8::7", 1), End("2001:db8:ffff::1", 65535))
-LINE = b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"
 PORTS = st.integers(0, 65535)
 V4 = st.ip_addresses(v=4).map(str)
 V6 = st.ip_addresses(v=6).map(str).filter(lambda address: not address.startswith("::ffff:"))
@@ -37,37 +34,8 @@ ENDS = st.one_of(
 TLV = st.tuples(st.integers(0, 255).filter(lambda kind: kind != 3), st.binary(max_size=60))
 
 
-def line(ends: ProxyAddresses) -> bytes:
-    """Version 1, as its section has it; not the product's."""
-    kind = "TCP6" if ":" in ends.source.host else "TCP4"
-    source, destination = ends.source, ends.destination
-    return f"PROXY {kind} {source.host} {destination.host} {source.port} {destination.port}\r\n".encode()
-
-
 def tlv(kind: int, value: bytes) -> bytes:
     return struct.pack("!BH", kind, len(value)) + value
-
-
-def binary(
-    block: bytes, family: int = 0x11, command: int = 0x21, length: int | None = None
-) -> bytes:
-    """Version 2; ``length``: what it says of its block, if not the truth."""
-    return (
-        SIGNATURE
-        + struct.pack("!BBH", command, family, len(block) if length is None else length)
-        + block
-    )
-
-
-def addresses(ends: ProxyAddresses) -> bytes:
-    hosts = b"".join(
-        ipaddress.ip_address(end.host).packed for end in (ends.source, ends.destination)
-    )
-    return hosts + struct.pack("!HH", ends.source.port, ends.destination.port)
-
-
-def header(ends: ProxyAddresses, *tlvs: bytes) -> bytes:
-    return binary(addresses(ends) + b"".join(tlvs), 0x21 if ":" in ends.source.host else 0x11)
 
 
 def checked(ends: ProxyAddresses, *tlvs: bytes) -> bytes:
@@ -88,7 +56,7 @@ class HeaderTestCase(SynchronousTestCase):
         self.assertIn(words, str(error), data)
 
     def assert_read(self, expected: object, data: bytes, rest: bytes = b"\x16\x03\x01") -> None:
-        """It is read when its last byte has come, and not before."""
+        """Check that it is read when its last byte has come, and not before."""
         self.assertEqual((expected, rest), read_header(data + rest))
         for end in range(len(data)):
             self.assertIs(None, read_header(data[:end]), data[:end])
@@ -96,7 +64,7 @@ class HeaderTestCase(SynchronousTestCase):
 
 class Neither(HeaderTestCase):
     def test_at_the_first_byte(self) -> None:
-        """What begins no header is refused as soon as that can be seen: nothing is guessed (section 2)."""
+        """Bytes that begin no header are rejected as soon as possible (section 2)."""
         for data in (
             b"\x16",
             b"\x16\x03\x01\x02",
@@ -116,7 +84,10 @@ class Neither(HeaderTestCase):
 
     @given(st.binary(max_size=200))
     def test_anything(self, data: bytes) -> None:
-        """Whatever comes, it is a header, or might become one, or is refused; there is no other error."""
+        """Any bytes are a header, may become one, or are rejected.
+
+        There is no other error.
+        """
         for beginning in (
             b"",
             b"PROXY ",
@@ -153,12 +124,12 @@ class Text(HeaderTestCase):
             self.assert_read(expected, data)
 
     def test_mapped(self) -> None:
-        """IPv4 in IPv6's clothes, as HAProxy writes it, is IPv4: it must not count as one network with all others."""
+        """IPv4 mapped into IPv6, as HAProxy writes it, is IPv4, with a network of its own."""
         found = read_header(b"PROXY TCP6 ::ffff:192.0.2.7 ::FFFF:c633:6401 40000 443\r\n")
         self.assertEqual((FOUR, b""), found)
 
     def test_odd(self) -> None:
-        """What is not to the letter is refused: spaces, zeros, signs, zones, families, fields, line ends."""
+        """A deviation is rejected: spaces, zeros, signs, zones, families, fields, line ends."""
         for data in (
             b"PROXY  TCP4 192.0.2.7 198.51.100.1 40000 443", b"PROXY TCP4  192.0.2.7 198.51.100.1 40000 443",
             b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443 ", b"PROXY TCP4 192.0.2.7 198.51.100.1 40000",
@@ -183,7 +154,7 @@ class Text(HeaderTestCase):
             self.refused(data + b"\r\n")
 
     def test_length(self) -> None:
-        """107 bytes with the CRLF are a line, 108 are none, and who has sent 107 without one is waited for no longer."""
+        """A line of 107 bytes with CRLF is accepted; without it the wait ends at 107."""
         fits = b"PROXY UNKNOWN ".ljust(105, b"x")
         self.assert_read(Unnamed.UNKNOWN, fits + b"\r\n")
         self.refused(fits + b"x\r\n", "without an end")
@@ -192,14 +163,14 @@ class Text(HeaderTestCase):
 
     @given(ENDS, st.binary(max_size=20))
     def test_round_trip(self, ends: ProxyAddresses, rest: bytes) -> None:
-        """What is written as the section says is read as it was, and not a byte of what follows is touched."""
+        """A line of the specification is read as written, without a byte of what follows."""
         data = line(ends)
         self.assertEqual((ends, rest), read_header(data + rest))
         self.assertTrue(all(read_header(data[:end]) is None for end in range(len(data))))
 
     @given(ENDS, st.data())
     def test_mutations(self, ends: ProxyAddresses, draw: st.DataObject) -> None:
-        """A line with another byte in it says what it then says, to the letter, or nothing: there is one spelling of IPv4."""
+        """A line with another byte has its literal meaning, or none: IPv4 has one spelling."""
         data = bytearray(line(ends))
         data[draw.draw(st.integers(6, len(data) - 3))] = draw.draw(st.integers(0, 255))
         try:
@@ -225,13 +196,16 @@ class Binary(HeaderTestCase):
         self.assertEqual((ProxyAddresses(*[End("192.0.2.7", 0)] * 2), b""), read_header(mapped))
 
     def test_local(self) -> None:
-        """A health check names nobody, whatever stands in its block, which is skipped by its length."""
+        """A health check names no client, with any block, which is skipped by its length."""
         for family in (0x00, 0x11, 0x21, 0x31, 0x99, 0xFF):
             for block in (b"", bytes(12), b"\xff" * 2048):
                 self.assert_read(Unnamed.LOCAL, binary(block, family, 0x20))
 
     def test_unnamed(self) -> None:
-        """What is valid and no TCP over IP counts as if nobody were named; of UNSPEC the block is not looked at."""
+        """A valid header that is no TCP over IP counts as one without addresses.
+
+        Of UNSPEC the block is not looked at.
+        """
         for family, size in ((0x12, 12), (0x22, 36), (0x31, 216), (0x32, 216)):
             self.assert_read(Unnamed.UNKNOWN, binary(bytes(size), family))
             self.refused(binary(bytes(size - 1), family), "truncated addresses")
@@ -269,7 +243,7 @@ class Binary(HeaderTestCase):
 
     def test_checksum(self) -> None:
         """One that is there has to be right (section 2.2.3)."""
-        self.assertEqual(0xE3069283, room._crc32c(b"123456789"))
+        self.assertEqual(0xE3069283, proxy_protocol._crc32c(b"123456789"))
         self.assert_read(SIX, checked(SIX, tlv(1, b"h2")))
         for wrong in (bytes(4), b"\xff" * 4):
             self.refused(header(FOUR, tlv(3, wrong)), "wrong checksum")
@@ -281,7 +255,7 @@ class Binary(HeaderTestCase):
     def test_round_trip(
         self, ends: ProxyAddresses, tlvs: Sequence[tuple[int, bytes]], check: bool, rest: bytes
     ) -> None:
-        """What is written as the section says is read as it was, and not a byte of what follows is touched."""
+        """A header of the specification is read as written, without a byte of what follows."""
         data = (checked if check else header)(ends, *(tlv(*one) for one in tlvs))
         self.assertEqual((ends, rest), read_header(data + rest))
         self.assertTrue(all(read_header(data[:end]) is None for end in range(len(data))))
@@ -299,7 +273,7 @@ class Binary(HeaderTestCase):
 
 
 class Chain(SynchronousTestCase):
-    """Whose headers are believed, and how many."""
+    """The trusted networks, and the number of headers."""
 
     NEAR, FAR = "10.0.0.1", "10.0.1.1"
 
@@ -312,7 +286,10 @@ class Chain(SynchronousTestCase):
         return ProxyHeaderParser(TrustedProxies.of(settings), peer)
 
     def test_one(self) -> None:
-        """One balancer that is trusted names the client; what it hands on is the client's, be it another header."""
+        """One balancer that is trusted names the client.
+
+        The rest is the client's, even if it looks like another header.
+        """
         self.assertEqual((FOUR, LINE), self.headers().feed(LINE + LINE))
 
     def test_not_trusted(self) -> None:
@@ -336,7 +313,7 @@ class Chain(SynchronousTestCase):
         self.assertEqual(([True] * 5, [False] * 4), (here, elsewhere))
 
     def test_two(self) -> None:
-        """The nearest balancer's header comes first, and the last one's word counts if its writer is trusted too."""
+        """The nearest balancer's header is first; the last counts if its writer is trusted."""
         near = line(ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6)))
         for first in (near, header(ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6)))):
             self.assertEqual((SIX, b"rest"), self.headers(2).feed(first + line(SIX) + b"rest"))
@@ -351,14 +328,17 @@ class Chain(SynchronousTestCase):
         self.assertRaises(BadHeader, self.headers(2).feed, near + b"\x16\x03\x01")
 
     def test_health_checks(self) -> None:
-        """Each balancer may speak for itself: behind LOCAL there is no header, and its own ends are those that count."""
+        """Each balancer may send LOCAL: no header follows, and its own addresses count."""
         local = binary(b"", 0x00, 0x20)
         self.assertEqual((None, b""), self.headers(2).feed(local))
         near = ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6))
         self.assertEqual((near, b"x"), self.headers(2).feed(line(near) + local + b"x"))
 
     def test_unknown(self) -> None:
-        """Behind somebody who is not named nobody is believed; as the last word it leaves the ends as they are."""
+        """Behind an unnamed peer no header is trusted.
+
+        As the last word it leaves the ends as they are.
+        """
         unknown = b"PROXY UNKNOWN\r\n"
         self.assertRaises(BadHeader, self.headers(2).feed, unknown)
         self.assertEqual((None, b""), self.headers().feed(unknown))

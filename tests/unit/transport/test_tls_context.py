@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.tls_context`, kept by OpenSSL itself: both ends in memory, no sockets."""
+"""Promises of :mod:`x509proxy.transport.tls_context`: OpenSSL at both ends, in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from zope.interface import implementer
 
 from tests.support import certificates as samples
 from tests.support.certificates import Pair, pair
-from tests.unit.certificates.test_trust_store import make_crl
+from tests.support.crls import make_crl
+from tests.support.tls_memory import LARGEST, accept, identity_of, pump, server_context, server_pair
 from x509proxy.certificates.client_certificate import ClientCertificate, Flag, Verdict, unreadable
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
@@ -39,7 +40,10 @@ from x509proxy.settings import ClientAuth, SettingsError, TlsSettings, TlsVersio
 from x509proxy.transport import tls_context
 from x509proxy.transport.tls_context import (
     ServerConnections,
+    asks_for_certificate,
+    client_auth_of,
     client_certificate,
+    has_long_chain,
     key_exchange_of,
     make_context,
     peer_certificate,
@@ -48,31 +52,6 @@ from x509proxy.transport.tls_context import (
 )
 
 VERSIONS = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
-LARGEST = 1 << 16
-
-
-def server_pair() -> Pair:
-    return pair(subject="CN=localhost", usage=ExtendedKeyUsageOID.SERVER_AUTH)
-
-
-def identity_of(found: Pair) -> Identity:
-    return Identity(found.certificate, found.private_key)
-
-
-def server_context(
-    ask: ClientAuth = ClientAuth.OPTIONAL,
-    authorities: Sequence[Pair] = (),
-    settings: TlsSettings = TlsSettings(),
-    http: bool = True,
-) -> SSL.Context:
-    trusted = TrustStore(tuple(authority.certificate for authority in authorities))
-    return make_context(identity_of(server_pair()), ask, trusted, settings, http)
-
-
-def accept(connections: ServerConnections) -> SSL.Connection:
-    """What Twisted asks for at each connection; the protocol that it is for does not matter."""
-    protocol: Any = None
-    return connections.serverConnectionForTLS(protocol)
 
 
 def foreign_options(**arguments: Any) -> CertificateOptions:
@@ -95,18 +74,6 @@ class Shaken:
         return peer_certificate(self.server)
 
 
-def pump(one: SSL.Connection, other: SSL.Connection) -> bool:
-    """Carry what there is, both ways; whether there was anything."""
-    moved = False
-    for source, sink in ((one, other), (other, one)):
-        try:
-            sink.bio_write(source.bio_read(LARGEST))
-        except SSL.WantReadError:
-            continue
-        moved = True
-    return moved
-
-
 def step(connection: SSL.Connection) -> str:
     """Shake hands as far as possible; what went wrong."""
     try:
@@ -125,7 +92,7 @@ def shake(server: SSL.Connection, client: SSL.Connection) -> Shaken:
 
 
 def carry_on(server: SSL.Connection, client: SSL.Connection) -> Shaken:
-    """The rest of a handshake that has begun."""
+    """Do the rest of a handshake that has begun."""
     server_error = client_error = ""
     while True:
         client_error = client_error or step(client)
@@ -146,7 +113,7 @@ class TlsTestCase(SynchronousTestCase):
     def client_context(
         self, found: Pair | None = None, version: str = "TLSv1.3", chain: Sequence[Pair] = ()
     ) -> SSL.Context:
-        """What a client comes with, read from files: so OpenSSL alone has to understand it."""
+        """Return a client's context, read from files by OpenSSL alone."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         # Clients may show what we are to call weak.
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
@@ -171,7 +138,7 @@ class TlsTestCase(SynchronousTestCase):
         authorities: Sequence[Pair] = (),
         chain: Sequence[Pair] = (),
     ) -> ClientCertificate:
-        """What the server knows of a client that shows this certificate."""
+        """Return the server's view of a client with this certificate."""
         handshake_succeeded = self.shake(
             server_context(authorities=authorities), self.client_context(found, version, chain)
         )
@@ -191,7 +158,7 @@ class TlsTestCase(SynchronousTestCase):
         authorities: Sequence[Pair] = (),
         chain: Sequence[Pair] = (),
     ) -> None:
-        """This verdict on this very certificate, in both versions of TLS."""
+        """Check this verdict on this certificate, in both versions of TLS."""
         for version in VERSIONS:
             certificate = self.certificate_of(found, version, authorities, chain)
             self.assertEqual(
@@ -202,7 +169,7 @@ class TlsTestCase(SynchronousTestCase):
 
 class EveryKind(TlsTestCase):
     def test_every_kind(self) -> None:
-        """Every kind of key in every version: the handshake succeeds, and the certificate is the client's, byte for byte."""
+        """Every kind of key works in every version, and the certificate is the client's."""
         names = {"RSA-PSS": "RSA 2048"}
         for kind in samples.KINDS:
             self.expect(Verdict.SELF_SIGNED, set(), pair(kind))
@@ -229,7 +196,10 @@ class EveryKind(TlsTestCase):
                 )
 
     def test_ml_dsa(self) -> None:
-        """A client with an ML-DSA certificate proves possession in TLS 1.3; the certificate arrives byte for byte."""
+        """A client with an ML-DSA certificate proves possession in TLS 1.3.
+
+        The certificate arrives byte for byte.
+        """
         for kind in samples.ML_DSA_KINDS:
             found = self.certificate_of(pair(kind))
             self.assertEqual(
@@ -238,7 +208,7 @@ class EveryKind(TlsTestCase):
             )
 
     def test_ml_dsa_authority(self) -> None:
-        """An authority with an ML-DSA key vouches for clients with any key, and another one for clients with ML-DSA keys."""
+        """Authorities and clients may have ML-DSA keys, in each combination."""
         for root, leaf in (("ML-DSA-87", "EC P-256"), ("EC P-256", "ML-DSA-65")):
             authority = pair(root, "CN=authority", ca=True)
             issued = pair(leaf, issuer=authority)
@@ -247,7 +217,7 @@ class EveryKind(TlsTestCase):
             self.assertIs(Verdict.UNTRUSTED, self.certificate_of(issued).verdict)
 
     def test_ml_dsa_server(self) -> None:
-        """The server's own key may be one of ML-DSA: it goes to OpenSSL in memory, without a file."""
+        """The server's own key may be one of ML-DSA, passed to OpenSSL in memory."""
         self.patch(SSL.Context, "use_privatekey_file", lambda *_: self.fail("a file was written"))
         for kind in samples.ML_DSA_KINDS:
             identity = pair(kind, "CN=localhost", usage=ExtendedKeyUsageOID.SERVER_AUTH)
@@ -297,7 +267,7 @@ class EveryKind(TlsTestCase):
             )
 
     def test_required_does_not_judge(self) -> None:
-        """``required`` is judged at the request, where a client can be told: the handshake without a certificate succeeds."""
+        """``required`` is judged at the request: the handshake without a certificate succeeds."""
         for version in VERSIONS:
             handshake_succeeded = self.shake(
                 server_context(ClientAuth.REQUIRED), self.client_context(version=version)
@@ -327,7 +297,7 @@ class Groups(TlsTestCase):
     """The key exchanges that are offered (RFC 8446 section 4.2.7)."""
 
     def group(self, name: bytes) -> str | None:
-        """The group that was agreed upon with a client that has one."""
+        """Return the group that was agreed upon with a client that has one."""
         client = SSL.Context(SSL.TLS_CLIENT_METHOD)
         client.set_min_proto_version(SSL.TLS1_3_VERSION)
         assert tls_context._set_groups is not None
@@ -340,7 +310,10 @@ class Groups(TlsTestCase):
         return server_context()
 
     def test_offered(self) -> None:
-        """ML-KEM with X25519, X25519 alone and the three NIST curves are agreed upon; nothing that is slow."""
+        """ML-KEM with X25519, X25519 alone and the three NIST curves are agreed upon.
+
+        Nothing that is slow.
+        """
         taken = [b"X25519MLKEM768", b"X25519", b"P-256", b"P-384", b"P-521"]
         self.assertEqual(
             ["X25519MLKEM768", "x25519", "secp256r1", "secp384r1", "secp521r1"],
@@ -350,7 +323,7 @@ class Groups(TlsTestCase):
             self.assertIs(None, self.group(name), name)
 
     def test_certificate_on_p521(self) -> None:
-        """A client whose certificate is on P-521 is taken in TLS 1.2 too, where OpenSSL looks for its curve among the groups."""
+        """A client with a certificate on P-521 is accepted in TLS 1.2 too."""
         client = pair("EC P-521")
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_max_proto_version(SSL.TLS1_2_VERSION)
@@ -373,7 +346,7 @@ class Groups(TlsTestCase):
 
 class Verdicts(TlsTestCase):
     def test_nobody_has_looked(self) -> None:
-        """A certificate that OpenSSL has not shown to us in this handshake is nobody's, rather than one without objections."""
+        """A certificate that OpenSSL has not verified in this handshake counts as none."""
         for found, authorities in (
             (pair(), []),
             (pair(issuer=(authority := pair(subject="CN=a", ca=True))), [authority]),
@@ -384,7 +357,7 @@ class Verdicts(TlsTestCase):
             self.assertEqual(unreadable(found.der), handshake_succeeded.certificate)
 
     def test_issued(self) -> None:
-        """A certificate of an authority's is trusted where that authority is named, and untrusted anywhere else."""
+        """An authority's certificate is trusted where the authority is named, only there."""
         authority, other = pair(subject="CN=authority", ca=True), pair(subject="CN=other", ca=True)
         issued = pair(issuer=authority)
         self.expect(Verdict.TRUSTED, set(), issued, [authority])
@@ -394,7 +367,7 @@ class Verdicts(TlsTestCase):
         self.expect(Verdict.UNTRUSTED, set(), issued, chain=[authority])
 
     def test_intermediate(self) -> None:
-        """A chain that the client sends is followed to the authority that is named, and kept as it came."""
+        """A client's chain is followed to the named authority, and kept as it came."""
         authority = pair(subject="CN=authority", ca=True)
         between = pair(subject="CN=between", issuer=authority, ca=True)
         issued = pair(issuer=between)
@@ -407,13 +380,13 @@ class Verdicts(TlsTestCase):
         self.assertEqual((), self.certificate_of(issued, chain=[between]).chain)
 
     def test_authority_of_the_same_name(self) -> None:
-        """An authority's name is not its key: what another one of that name has signed is untrusted."""
+        """An authority's name is not its key: another one of that name is untrusted."""
         authority = pair(subject="CN=authority", ca=True)
         forged = pair(issuer=pair("RSA 2048", "CN=authority", ca=True))
         self.expect(Verdict.UNTRUSTED, set(), forged, [authority])
 
     def test_self_signed_beside_authorities(self) -> None:
-        """That there are authorities leaves a self-signed certificate self-signed."""
+        """With authorities, a self-signed certificate is still self-signed."""
         self.expect(Verdict.SELF_SIGNED, set(), pair(), [pair(subject="CN=authority", ca=True)])
 
     def test_times(self) -> None:
@@ -424,12 +397,12 @@ class Verdicts(TlsTestCase):
             self.expect(Verdict.TRUSTED, {flag}, pair(issuer=authority, years=years), [authority])
 
     def test_expired_authority(self) -> None:
-        """What an expired authority has signed is untrusted."""
+        """A certificate of an expired authority is untrusted."""
         authority = pair(subject="CN=authority", years=(2020, 2021), ca=True)
         self.expect(Verdict.UNTRUSTED, set(), pair(issuer=authority), [authority])
 
     def test_usage(self) -> None:
-        """A server's certificate shown by a client is flagged, and an authority's is not trusted."""
+        """A server's certificate of a client is flagged, and an authority's is not trusted."""
         usage = ExtendedKeyUsageOID.SERVER_AUTH
         self.expect(Verdict.SELF_SIGNED, {Flag.WRONG_USAGE}, pair(usage=usage))
         authority = pair(subject="CN=authority", ca=True)
@@ -437,18 +410,18 @@ class Verdicts(TlsTestCase):
         self.expect(Verdict.UNTRUSTED, {Flag.WRONG_USAGE}, issued, [authority])
 
     def test_weak(self) -> None:
-        """RSA of 1024 bits shakes hands, and is flagged so that nobody passes it on."""
+        """RSA of 1024 bits completes the handshake, with a flag."""
         self.expect(Verdict.SELF_SIGNED, {Flag.WEAK}, pair("RSA 1024"))
 
     def test_garbage_signature(self) -> None:
-        """Nobody checks what a self-signed certificate's signature is worth: possession of the key is proved by the handshake."""
+        """A self-signed certificate's signature is not verified: the handshake proves the key."""
         found = pair()
         self.expect(
             Verdict.SELF_SIGNED, set(), attrs.evolve(found, der=found.der[:-8] + b"12345678")
         )
 
     def test_unreadable(self) -> None:
-        """What OpenSSL takes and ``cryptography`` does not, such as version 7, is there, unreadable and untrusted."""
+        """A certificate that only OpenSSL reads, such as version 7, is unreadable and untrusted."""
         found = pair()
         for part in (samples.tlv(0xA0, b"\x02\x01\x06"), samples.tlv(0xA0, b"\x02\x01\x05")):
             odd = attrs.evolve(found, der=samples.with_part(found.der, samples.VERSION, part))
@@ -459,7 +432,7 @@ class Verdicts(TlsTestCase):
                 )
 
     def test_unreadable_inside(self) -> None:
-        """An extension that stands there twice is found, whoever overlooks it."""
+        """A repeated extension is found, even if a library overlooks it."""
         found = pair()
         extensions = samples.tlv(0x30, samples.oid("2.5.29.19"), b"\x04\x02\x30\x00")
         doubled = samples.tlv(0xA3, samples.tlv(0x30, extensions, extensions))
@@ -467,7 +440,7 @@ class Verdicts(TlsTestCase):
         self.expect(Verdict.UNTRUSTED, {Flag.UNREADABLE}, odd)
 
     def test_anything_goes_wrong(self) -> None:
-        """Whatever goes wrong in reading it, there was a certificate, and it is not passed on."""
+        """With any error in reading it there was a certificate, which is not passed on."""
         handshake_succeeded = self.shake(server_context(), self.client_context(pair()))
         self.patch(SSL.Connection, "get_peer_certificate", lambda *_, **__: 1 / 0)
         self.assertEqual({Flag.UNREADABLE}, getattr(handshake_succeeded.certificate, "flags", None))
@@ -484,7 +457,7 @@ class PkiTestCase(TlsTestCase):
         chain: Sequence[Pair] = (),
         depth: int = 4,
     ) -> None:
-        """This verdict where there are these authorities, with their lists, in both versions of TLS."""
+        """Check this verdict with these authorities and lists, in both versions of TLS."""
         trusted = TrustStore(
             tuple(authority.certificate for authority in authorities), tuple(crls), depth
         )
@@ -521,7 +494,7 @@ class IgnoredUsage(PkiTestCase):
         self.usage = ExtendedKeyUsageOID.SERVER_AUTH
 
     def test_server(self) -> None:
-        """An authority's certificate for servers is trusted, under an intermediate for servers too."""
+        """An authority's certificate for servers is trusted, also under an intermediate."""
         between = pair(subject="CN=between", issuer=self.root, ca=True, usages=(self.usage,))
         issued = pair(issuer=self.root, usage=self.usage)
         below = pair(issuer=between, usage=self.usage)
@@ -540,7 +513,7 @@ class IgnoredUsage(PkiTestCase):
         self.assertIs(Verdict.SELF_SIGNED, self.verdict_of(pair(usage=self.usage), self.root))
 
     def test_enforced(self) -> None:
-        """Without that setting the intermediate for servers is flagged, even above a certificate for clients."""
+        """Without that setting the intermediate for servers is flagged."""
         between = pair(subject="CN=between", issuer=self.root, ca=True, usages=(self.usage,))
         self.expect_of(
             Verdict.UNTRUSTED, {Flag.WRONG_USAGE}, pair(issuer=between), [self.root], (), [between]
@@ -549,7 +522,10 @@ class IgnoredUsage(PkiTestCase):
 
 class KeyExchange(TlsTestCase):
     def test_name(self) -> None:
-        """The group that OpenSSL negotiates by default withstands quantum computers in TLS 1.3; in 1.2 there is none that does."""
+        """The group that OpenSSL negotiates by default withstands quantum computers in TLS 1.3.
+
+        In 1.2 there is none that does.
+        """
         for version, group in (("TLSv1.3", "X25519MLKEM768"), ("TLSv1.2", "x25519")):
             shaken = self.shake(server_context(), self.client_context(version=version))
             self.assertEqual(group, key_exchange_of(shaken.server))
@@ -579,7 +555,7 @@ class Revocation(PkiTestCase):
         self.lists = [make_crl(self.root), make_crl(self.between)]
 
     def test_on_the_list(self) -> None:
-        """Who is on the list is revoked, its neighbour is not."""
+        """A certificate on the list is revoked, its neighbour is not."""
         crls = [make_crl(self.root, self.direct)]
         self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.direct, [self.root], crls)
         self.expect_of(
@@ -597,7 +573,10 @@ class Revocation(PkiTestCase):
             self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.direct, [self.root], crls)
 
     def test_untimely_list(self) -> None:
-        """A list that has expired, or is not yet valid, leaves nobody trusted; who is on it is revoked all the same."""
+        """A list that has expired, or is not yet valid, leaves no client trusted.
+
+        Who is on it is revoked all the same.
+        """
         for days in ((-3, -1), (1, 3)):
             self.expect_of(
                 Verdict.UNTRUSTED, set(), self.direct, [self.root], [make_crl(self.root, days=days)]
@@ -606,25 +585,25 @@ class Revocation(PkiTestCase):
             self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.direct, [self.root], crls)
 
     def test_missing_list(self) -> None:
-        """Once there are lists, an authority without one vouches for nobody."""
+        """Once there are lists, an authority without one makes no client trusted."""
         other = pair(subject="CN=other", ca=True)
         self.expect_of(Verdict.UNTRUSTED, set(), self.direct, [self.root, other], [make_crl(other)])
         self.expect_of(Verdict.UNTRUSTED, set(), self.indirect, self.both, self.lists[:1])
         self.expect_of(Verdict.UNTRUSTED, set(), self.indirect, self.both, self.lists[1:])
 
     def test_intermediate(self) -> None:
-        """With a list of each authority in it a chain is trusted, whether or not the client sends its intermediate."""
+        """With a list of each authority a chain is trusted, with or without its intermediate."""
         for chain in ([], [self.between]):
             self.expect_of(Verdict.TRUSTED, set(), self.indirect, self.both, self.lists, chain)
 
     def test_revoked_intermediate(self) -> None:
-        """What a revoked intermediate has issued is revoked with it."""
+        """A certificate of a revoked intermediate is revoked with it."""
         crls = [make_crl(self.root, self.between), make_crl(self.between)]
         for chain in ([], [self.between]):
             self.expect_of(Verdict.UNTRUSTED, {Flag.REVOKED}, self.indirect, self.both, crls, chain)
 
     def test_nothing_hides_it(self) -> None:
-        """Whoever is on a list is revoked whatever it sends besides: no issuer, a false one, strangers, or too many."""
+        """A revoked certificate is revoked with any others beside it."""
         crls = [make_crl(self.root), make_crl(self.between, self.indirect)]
         false = pair("EC P-384", "CN=between", ca=True)
         strangers = [pair(subject=f"CN={number}", ca=True) for number in range(5)]
@@ -635,7 +614,7 @@ class Revocation(PkiTestCase):
                 )
 
     def test_self_signed(self) -> None:
-        """Lists are nothing to a self-signed certificate, not even if it gives itself an authority's name."""
+        """Lists do not apply to a self-signed certificate, even with an authority's name."""
         for found in (pair(), pair("RSA 2048"), pair("EC P-384", "CN=root")):
             self.expect_of(
                 Verdict.SELF_SIGNED, set(), found, [self.root], [make_crl(self.root, self.direct)]
@@ -646,7 +625,7 @@ class Revocation(PkiTestCase):
         )
 
     def test_without_lists(self) -> None:
-        """Without lists nobody asks for one."""
+        """Without lists no certificate needs one."""
         self.expect_of(Verdict.TRUSTED, set(), self.indirect, self.both)
 
     def test_unfit(self) -> None:
@@ -668,7 +647,7 @@ class Revocation(PkiTestCase):
 
 class Depth(PkiTestCase):
     def chain(self, links: int) -> tuple[Pair, Pair, list[Pair]]:
-        """A root, a leaf, and so many certificates between them."""
+        """Make a root, a leaf, and so many certificates between them."""
         root = issuer = pair(subject="CN=root", ca=True)
         between: list[Pair] = []
         for link in range(links):
@@ -685,7 +664,7 @@ class Depth(PkiTestCase):
             self.expect_of(Verdict.UNTRUSTED, set(), leaf, [root], chain=between, depth=depth)
 
     def test_chain_is_kept(self) -> None:
-        """What is followed is kept, all of it, and strangers are not: a back end may want to follow it too."""
+        """The whole followed chain is kept, and strangers are not."""
         root, leaf, between = self.chain(10)
         strangers = [pair(subject=f"CN={number}") for number in range(3)]
         context = make_context(
@@ -798,7 +777,7 @@ class ByName(PkiTestCase):
             self.assertEqual(b"http/1.1", handshake_succeeded.client.get_alpn_proto_negotiated())
 
     def test_no_resumption(self) -> None:
-        """A session of one name is resumed under no name, neither that nor another (invariant L6, nginx CVE-2025-23419)."""
+        """A session of one name is resumed under no name (invariant L6, nginx CVE-2025-23419)."""
         names = (b"first.example", b"second.example")
         for version in VERSIONS:
             for first, again in ((first, again) for first in names for again in names):
@@ -845,7 +824,7 @@ class ByName(PkiTestCase):
         self.assertIn("no renegotiation", step(handshake_succeeded.client))
 
     def test_exceptions(self) -> None:
-        """Whatever goes wrong in the choice ends the handshake: no name is served with another one's certificate by accident."""
+        """An error in the choice ends the handshake: no name gets another's certificate."""
         self.patch(sys, "excepthook", lambda *_: None)
         for failure in (ValueError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
 
@@ -862,7 +841,7 @@ class ByName(PkiTestCase):
                 self.assertIsNone(self.shown(handshake_succeeded))
 
     def test_first_context_is_kept(self) -> None:
-        """A connection keeps its first context: OpenSSL may call its callback again, when a reload has let go of it."""
+        """A connection keeps its first context, since OpenSSL may call back after a reload."""
         connections = ServerConnections(self.context())
         first = weakref.ref(connections._context)
         server = accept(connections)
@@ -876,7 +855,7 @@ class ByName(PkiTestCase):
         self.assertIsNone(first())
 
     def test_second_hello(self) -> None:
-        """A client that has to say hello twice gets its name's certificate, even if a reload has come in between."""
+        """A client with two hellos gets its name's certificate, with a reload in between."""
         client, library = self.client_context(pair()), SSL
         # The first group, for which the key share is, is none of the server's.
         library._lib.SSL_CTX_set1_curves_list(client._context, b"brainpoolP256r1tls13:P-256")  # type: ignore[attr-defined]
@@ -924,7 +903,7 @@ class ByName(PkiTestCase):
 
 class Leaf(TlsTestCase):
     def test_victim_in_the_chain(self) -> None:
-        """An attacker that sends the victim's certificate behind its own is itself (Keycloak CVE-2023-2422)."""
+        """An attacker with the victim's certificate behind its own is itself (CVE-2023-2422)."""
         attacker, victim = pair(subject="CN=attacker"), pair("EC P-384", "CN=victim")
         self.expect(Verdict.SELF_SIGNED, set(), attacker, chain=[victim])
         found = self.certificate_of(attacker, chain=[victim])
@@ -944,7 +923,7 @@ class Leaf(TlsTestCase):
         )
 
     def test_leaf_as_authority(self) -> None:
-        """A client's certificate makes no authority: what it has signed is untrusted, its own issuer trusted or not."""
+        """A client's certificate makes no authority: what it has signed is untrusted."""
         authority = pair(subject="CN=authority", ca=True)
         client = pair(subject="CN=client", issuer=authority)
         forged = self.certificate_of(
@@ -953,7 +932,7 @@ class Leaf(TlsTestCase):
         self.assertEqual(Verdict.UNTRUSTED, forged.verdict)
 
     def test_stranger_in_a_trusted_chain(self) -> None:
-        """Of what a trusted client sends, what does not make it trusted is dropped, wherever it stands; the rest is in order."""
+        """A trusted client's other certificates are dropped, and the chain is in order."""
         authority = pair(subject="CN=authority", ca=True)
         between = pair(subject="CN=between", issuer=authority, ca=True)
         victim, mallory = (
@@ -973,7 +952,7 @@ class Leaf(TlsTestCase):
 
 class Possession(TlsTestCase):
     def steal(self, victim: Pair) -> Pair:
-        """The victim's certificate and the attacker's key, which claims the victim's public key: OpenSSL looks no closer."""
+        """Let the attacker's key claim the victim's public key, which OpenSSL accepts."""
         attacker = pair(subject="CN=attacker").private_key
         scalar = attacker.private_numbers().private_value.to_bytes(32, "big")  # type: ignore[union-attr]
         point = victim.private_key.public_key().public_bytes(
@@ -993,7 +972,7 @@ class Possession(TlsTestCase):
         )
 
     def test_stolen_certificate(self) -> None:
-        """A certificate alone proves nothing: with another key the handshake ends, whoever has issued it."""
+        """A certificate alone proves nothing: with another key the handshake ends."""
         authority = pair(subject="CN=authority", ca=True)
         for victim in (pair(subject="CN=victim"), pair(subject="CN=victim", issuer=authority)):
             for version in VERSIONS:
@@ -1005,7 +984,7 @@ class Possession(TlsTestCase):
                 self.assertEqual(b"", self.heard(handshake_succeeded), "not a byte of it is read")
 
     def test_the_same_with_its_key(self) -> None:
-        """The key by itself, put together in the same way, is taken: so it is the signature that was refused."""
+        """The same key in the same way, with a right signature, is accepted."""
         owner = pair(subject="CN=attacker")
         self.expect(Verdict.SELF_SIGNED, set(), self.steal(owner))
 
@@ -1020,7 +999,7 @@ class Possession(TlsTestCase):
 
 class Options(TlsTestCase):
     def test_options(self) -> None:
-        """What OpenSSL does by default today is asked for all the same: no tickets, no renegotiation, no compression."""
+        """OpenSSL's defaults are set too: no tickets, no renegotiation, no compression."""
         asked = server_context().set_options(0)
         for option in (
             SSL.OP_NO_TICKET,
@@ -1033,7 +1012,7 @@ class Options(TlsTestCase):
 
 class Resumption(TlsTestCase):
     def reused(self, context: SSL.Context, version: str) -> bool:
-        """Whether a client that asks for it, with all it was given, resumes its session."""
+        """Return whether a client resumes its session, with everything it was given."""
         client = self.client_context(pair(), version)
         first = self.shake(context, client)
         first.server.send(b"x")
@@ -1053,12 +1032,12 @@ class Resumption(TlsTestCase):
         return resumed[0]
 
     def test_never(self) -> None:
-        """A client that offers to resume its session shakes hands anew and proves possession again (invariant L6)."""
+        """A client that offers a session proves its key anew (invariant L6)."""
         for version in VERSIONS:
             self.assertFalse(self.reused(server_context(), version))
 
     def test_it_could(self) -> None:
-        """With a session cache it would resume, in spite of ``OP_NO_TICKET``: so the test above tests something."""
+        """With a session cache it would resume, in spite of ``OP_NO_TICKET``."""
         for version in VERSIONS:
             context = server_context()
             context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
@@ -1104,7 +1083,7 @@ class Protocols(TlsTestCase):
             self.assertIn("protocol version", handshake_succeeded.client_error)
 
     def test_minimum_version(self) -> None:
-        """With a minimum of 1.3 a client of 1.2, which would show its certificate to everybody, is refused."""
+        """With a minimum of 1.3 a client of 1.2, which sends its certificate, is rejected."""
         context = server_context(settings=TlsSettings(minimum_version=TlsVersion.TLS_1_3))
         self.assertIn(
             "unsupported protocol",
@@ -1160,7 +1139,7 @@ class Protocols(TlsTestCase):
             )
 
     def test_no_authorities_named(self) -> None:
-        """The client is not told whose certificates are wanted, or it would keep a self-signed one to itself."""
+        """The client receives no list of authorities, or it would send no self-signed one."""
         for version in VERSIONS:
             handshake_succeeded = self.shake(
                 server_context(authorities=[pair(ca=True)]), self.client_context(pair(), version)
@@ -1212,7 +1191,7 @@ class Alpn(TlsTestCase):
 
 class Required(TlsTestCase):
     def test_without(self) -> None:
-        """Where a certificate is required by the handshake, a client without one is told so by TLS."""
+        """A client without a required certificate receives a TLS alert."""
         for version in VERSIONS:
             context = server_context()
             require_certificate(context)
@@ -1220,7 +1199,7 @@ class Required(TlsTestCase):
             self.assertIn("peer did not return a certificate", handshake_succeeded.server_error)
 
     def test_with(self) -> None:
-        """Whose certificate it is does not matter to the handshake."""
+        """The handshake accepts any certificate."""
         for found in (
             pair(),
             pair(issuer=pair(subject="CN=authority", ca=True)),
@@ -1240,7 +1219,7 @@ class Required(TlsTestCase):
 
 class Faults(TlsTestCase):
     def test_exception_while_recording(self) -> None:
-        """An objection that cannot be recorded ends the handshake: nobody is taken for better than he is (invariant L3)."""
+        """An objection that cannot be recorded ends the handshake (invariant L3)."""
 
         class Full(set[object]):
             def add(self, _: object) -> None:
@@ -1267,7 +1246,7 @@ class Faults(TlsTestCase):
         self.assertIn("certificate verify failed", handshake_succeeded.server_error)
 
     def test_our_context_in_foreign_hands(self) -> None:
-        """Our context under a connection that cannot record ends the handshake of whoever shows a certificate."""
+        """A context under a connection that cannot record ends handshakes with certificates."""
         foreign = SSL.Connection(server_context(), None)
         handshake_succeeded = shake(foreign, SSL.Connection(self.client_context(pair()), None))
         self.assertIn("certificate verify failed", handshake_succeeded.server_error)
@@ -1311,7 +1290,7 @@ class BadIdentities(SynchronousTestCase):
 
 class Swap(TlsTestCase):
     def test_swap(self) -> None:
-        """After a swap new connections have the new context, and those that were made before have the old one to their end."""
+        """After a swap new connections have the new context, and others keep the old one."""
         old, new = (
             server_pair(),
             pair("RSA 2048", "CN=localhost", usage=ExtendedKeyUsageOID.SERVER_AUTH),
@@ -1362,8 +1341,10 @@ class Remembers(Resource):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[ClientCertificate | None] = []
+        self.asked: list[bool] = []
 
     def render_GET(self, request: Request) -> bytes:
+        self.asked.append(asks_for_certificate(request))
         self.found.append(client_certificate(request))
         return b"ok"
 
@@ -1372,7 +1353,7 @@ class UnderSite(TlsTestCase):
     def ask(
         self, creator: Any = None, client: SSL.Context | None = None
     ) -> ClientCertificate | None:
-        """What ``client_certificate`` says in a resource under a stock ``Site``, over TLS or plain."""
+        """Return ``client_certificate`` in a resource under a stock ``Site``, over TLS or plain."""
         clock, resource, asking = Clock(), Remembers(), Asking()
         server_factory: Any = Site(resource, reactor=clock)
         client_factory: Any = Factory.forProtocol(lambda: asking)
@@ -1396,7 +1377,18 @@ class UnderSite(TlsTestCase):
             pump.flush()
         self.assertTrue(asking.received.startswith(b"HTTP/1.1 200"), asking.received)
         (found,) = resource.found
+        self.asked = resource.asked
         return found
+
+    def test_asked(self) -> None:
+        """A resource can tell whether its listener asks for certificates: without TLS none does."""
+        for creator, client, expected in (
+            (ServerConnections(server_context()), self.client_context(), True),
+            (ServerConnections(server_context(ClientAuth.NONE)), self.client_context(), False),
+            (None, None, False),
+        ):
+            self.ask(creator, client)
+            self.assertEqual([expected], self.asked)
 
     def test_our_context(self) -> None:
         """An application asks for its client's certificate, and has it with its verdict."""
@@ -1421,7 +1413,7 @@ class UnderSite(TlsTestCase):
         return certificate
 
     def test_foreign_context(self) -> None:
-        """Under another TLS context the certificate is there, and never trusted: nobody knows what was objected to."""
+        """Under another TLS context the certificate is there, and never trusted."""
         issued = pair(subject="CN=issued", issuer=pair(subject="CN=authority", ca=True))
         for found, verdict in ((pair(), Verdict.SELF_SIGNED), (issued, Verdict.UNTRUSTED)):
             certificate = self.foreign(found)
@@ -1454,8 +1446,48 @@ class UnderSite(TlsTestCase):
 
 class Names(TlsTestCase):
     def test_samples_are_what_they_say(self) -> None:
-        """The RSA-PSS sample is one: a key for RSASSA-PSS alone, not a plain one under another name."""
+        """The RSA-PSS sample has a key for RSASSA-PSS alone."""
         certificate = x509.load_der_x509_certificate(pair("RSA-PSS").der)
         self.assertEqual(
             "1.2.840.113549.1.1.10", certificate.public_key_algorithm_oid.dotted_string
         )
+
+
+class Listeners(TlsTestCase):
+    def test_asked(self) -> None:
+        """A connection keeps what its own listener asks for.
+
+        OpenSSL's own has nothing of the kind.
+        """
+        context = server_context()
+        for asked in (None, ClientAuth.REQUIRED):
+            connection = accept(ServerConnections(context, asked))
+            self.assertIs(asked, client_auth_of(connection))
+        self.assertIsNone(client_auth_of(SSL.Connection(context, None)))
+
+
+class LongChains(TlsTestCase):
+    def sent(self, issuers: int) -> SSL.Connection:
+        """Return the server's side of a handshake in which a client sends so many issuers."""
+        chain = [pair(subject=f"CN={number}", ca=True) for number in range(issuers)]
+        client = self.client_context(pair(), chain=chain)
+        return self.shake(server_context(), client).server
+
+    def test_limit(self) -> None:
+        """Ten issuers are the most; the client's own certificate comes on top."""
+        self.assertFalse(has_long_chain(self.sent(9)))
+        self.assertTrue(has_long_chain(self.sent(11)))
+
+    def test_before_the_certificate(self) -> None:
+        """Before a certificate has come there is no chain."""
+        self.assertFalse(has_long_chain(accept(ServerConnections(server_context()))))
+
+    def test_unreadable(self) -> None:
+        """A chain that cannot be read is the certificate's own error later."""
+        connection = self.sent(0)
+
+        def fail() -> None:
+            raise ValueError("unreadable")
+
+        self.patch(connection, "get_peer_cert_chain", fail)
+        self.assertFalse(has_long_chain(connection))

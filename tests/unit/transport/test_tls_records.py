@@ -17,7 +17,7 @@ def record(content: bytes) -> bytes:
 
 
 def counted(records: IncomingRecords, data: bytes) -> int:
-    """How many records end in the piece, of which all is taken."""
+    """Return the number of records that end in the piece, which is taken whole."""
     taken, count = records.take(data, ALL, ALL)
     assert taken == data
     return count
@@ -58,7 +58,7 @@ class Counting(SynchronousTestCase):
 
 class Sharing(SynchronousTestCase):
     def test_records(self) -> None:
-        """No more records are taken than asked for, and the rest stays, the incomplete last one too."""
+        """No more records are taken than wanted; the rest stays, also an incomplete one."""
         records = IncomingRecords()
         data = record(b"1") + record(b"22") + record(b"333")
         self.assertEqual((record(b"1") + record(b"22"), 2), records.take(data, 2, ALL))
@@ -85,7 +85,7 @@ class Sharing(SynchronousTestCase):
         st.lists(st.tuples(st.integers(1, 3), st.integers(1, 120)), min_size=1, max_size=9),
     )
     def test_any_share(self, sizes: list[int], shares: list[tuple[int, int]]) -> None:
-        """Whatever the shares, all octets come in order, and each record is counted once."""
+        """With any shares all octets come in order, and each record is counted once."""
         data = b"".join(record(bytes([number]) * size) for number, size in enumerate(sizes))
         records = IncomingRecords()
         records.waiting = data

@@ -13,7 +13,7 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import CUT, OK, BackEnd, Borrower, RequestTransport, TlsWire
+from tests.support.memory import CUT, OK, BackEnd, RecordingWaiter, RequestTransport, TlsWire
 from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.response_parser import ResponseParser
 from x509proxy.monitoring.backend_status import BackendState
@@ -44,19 +44,19 @@ class UpstreamTestCase(SynchronousTestCase):
     def wire(self) -> RequestTransport:
         return self.back_end.wire
 
-    def acquire(self) -> Borrower:
-        borrower = Borrower()
+    def acquire(self) -> RecordingWaiter:
+        borrower = RecordingWaiter()
         self.pool.acquire(borrower)
         return borrower
 
-    def ask(self, method: bytes = b"GET") -> Borrower:
+    def ask(self, method: bytes = b"GET") -> RecordingWaiter:
         """A request that has been sent, and whose answer is waited for."""
         borrower = self.acquire()
         borrower.ask(method)
         self.wire.sent()
         return borrower
 
-    def upload(self) -> Borrower:
+    def upload(self) -> RecordingWaiter:
         """A request whose head has been sent, and whose body is to come."""
         borrower = self.acquire()
         borrower.connection.send_head(b"POST", HEAD, borrower)
@@ -300,7 +300,7 @@ class Exchanging(UpstreamTestCase):
             UpstreamSettings(max_connections=1),
         )
         first = self.ask(b"HEAD")
-        second = Borrower(Borrower.ask)
+        second = RecordingWaiter(RecordingWaiter.ask)
         self.pool.acquire(second)
         # A long head in two pieces: the reader used to find, after the end, that it was endless.
         self.wire.deliver(
@@ -320,7 +320,7 @@ class Exchanging(UpstreamTestCase):
             UpstreamSettings(max_connections=1),
         )
         first = self.ask()
-        second = Borrower(Borrower.ask)
+        second = RecordingWaiter(RecordingWaiter.ask)
         self.pool.acquire(second)
         self.patch(first, "response_end", lambda: 1 / 0)
         self.wire.deliver(OK)
@@ -339,7 +339,7 @@ class Exchanging(UpstreamTestCase):
             UpstreamSettings(max_connections=1),
         )
         first = self.ask()
-        second = Borrower(Borrower.ask)
+        second = RecordingWaiter(RecordingWaiter.ask)
         self.pool.acquire(second)
         feed = ResponseParser.feed
         self.patch(
@@ -707,7 +707,7 @@ class Waiting(UpstreamTestCase):
 class BackPressure(UpstreamTestCase):
     """A client that reads slowly holds its back end up, and not the other way round."""
 
-    def paused(self) -> Borrower:
+    def paused(self) -> RecordingWaiter:
         borrower = self.ask()
         self.wire.deliver(BEGUN)
         borrower.connection.pause_response()

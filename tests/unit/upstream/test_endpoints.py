@@ -39,7 +39,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides, implementer
 
-from tests.support.memory import OK, Borrower
+from tests.support.memory import OK, RecordingWaiter
 from tests.support.raw_tls import until
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import Identity
@@ -265,7 +265,7 @@ class Sockets(TestCase):
         self.reactor: Any = reactor
         self.server = Server()
         self.deadlines = Ending()
-        self.borrower = Borrower()
+        self.borrower = RecordingWaiter()
 
     async def listen(self, endpoint: IStreamServerEndpoint) -> Any:
         port = await endpoint.listen(ForOne(self.server))
@@ -291,7 +291,7 @@ class Sockets(TestCase):
         )
         pool = Pool(backend, endpoint, self.deadlines, SETTINGS)
         over: Deferred[None] = Deferred()
-        self.borrower = Borrower(Borrower.ask, lambda _: over.callback(None))
+        self.borrower = RecordingWaiter(RecordingWaiter.ask, lambda _: over.callback(None))
         pool.acquire(self.borrower)
         await over
         pool.close()
@@ -331,8 +331,8 @@ class Sockets(TestCase):
         pool = Pool(backend, backend_endpoint(names, backend, settings), Deadlines(clock), settings)
         for address, wait in (("127.0.0.1", 0), ("127.0.0.2", 101), ("127.0.0.2", 0)):
             names.address = address
-            over: Deferred[Borrower] = Deferred()
-            pool.acquire(Borrower(Borrower.ask, over.callback))
+            over: Deferred[RecordingWaiter] = Deferred()
+            pool.acquire(RecordingWaiter(RecordingWaiter.ask, over.callback))
             await over
             clock.advance(wait)
         self.assertEqual(["as.example"] * 2, names.asked)
@@ -464,7 +464,7 @@ class NoRoom(TestCase):
                     Deadlines(reactor),
                     settings,
                 )
-                borrower = Borrower(Borrower.ask)
+                borrower = RecordingWaiter(RecordingWaiter.ask)
                 pool.acquire(borrower)
                 await until(lambda borrower=borrower: borrower.refusals)  # type: ignore[misc]
                 self.assertEqual([Code.CONNECT_TIMEOUT], [one.code for one in borrower.refusals])

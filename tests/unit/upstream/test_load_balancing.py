@@ -7,7 +7,7 @@ from collections import Counter
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import OK, BackEnd, Borrower
+from tests.support.memory import OK, BackEnd, RecordingWaiter
 from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -34,14 +34,14 @@ class BalanceTestCase(SynchronousTestCase):
 
     def order(self) -> list[int]:
         """The places of those that are asked, if none can be connected to and all this takes no time."""
-        return [self.pools.index(pool) for pool in candidates(self.pools, Borrower())]
+        return [self.pools.index(pool) for pool in candidates(self.pools, RecordingWaiter())]
 
     def first(self) -> int:
-        return self.pools.index(next(candidates(self.pools, Borrower())))
+        return self.pools.index(next(candidates(self.pools, RecordingWaiter())))
 
     def busy(self, place: int, number: int = 1) -> None:
         for _ in range(number):
-            self.pools[place].acquire(Borrower(Borrower.ask))
+            self.pools[place].acquire(RecordingWaiter(RecordingWaiter.ask))
 
     def refuse(self, place: int) -> None:
         self.pools[place].record.failed(self.clock.seconds(), "refused")
@@ -74,7 +74,7 @@ class Well(BalanceTestCase):
 
     def test_late_choice(self) -> None:
         """Who comes next is decided when the first could not be had, by what is known then."""
-        order = candidates(self.pools, Borrower())
+        order = candidates(self.pools, RecordingWaiter())
         self.assertIs(self.pools[0], next(order))
         self.busy(1)
         self.refuse(0)
@@ -100,7 +100,7 @@ class Down(BalanceTestCase):
         """If the last one that was up goes down when it is asked, the others are asked all the same."""
         self.refuse(2)
         self.refuse(0)
-        order = candidates(self.pools, Borrower())
+        order = candidates(self.pools, RecordingWaiter())
         self.assertIs(self.pools[1], next(order))
         self.refuse(1)
         self.assertEqual({self.pools[0], self.pools[2]}, {*order})
@@ -115,7 +115,7 @@ class Down(BalanceTestCase):
         """The request of a trial that fails goes on to one that is well."""
         self.refuse(1)
         self.clock.advance(1)
-        order = candidates(self.pools, Borrower())
+        order = candidates(self.pools, RecordingWaiter())
         self.assertIs(self.pools[1], next(order))
         self.refuse(1)
         self.assertEqual([self.pools[0], self.pools[2]], [*order])
@@ -197,8 +197,8 @@ class Fairness(BalanceTestCase):
     def test_even(self) -> None:
         """Each gets the same number, and each of its connections is used."""
         for _ in range(30):
-            pool = next(candidates(self.pools, Borrower()))
-            borrower = Borrower(Borrower.ask)
+            pool = next(candidates(self.pools, RecordingWaiter()))
+            borrower = RecordingWaiter(RecordingWaiter.ask)
             pool.acquire(borrower)
             borrower.connection.transport.deliver(OK)
         self.assertEqual([10, 10, 10], [pool.status().exchanges for pool in self.pools])

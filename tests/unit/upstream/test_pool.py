@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import CUT, OK, BackEnd, Borrower
+from tests.support.memory import CUT, OK, BackEnd, RecordingWaiter
 from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -61,9 +61,9 @@ class PoolTestCase(SynchronousTestCase):
     ) -> None:
         self.pool = Pool(BACKEND, self.back_end, Deadlines(self.clock), settings, self.health)
 
-    def borrow(self) -> Borrower:
+    def borrow(self) -> RecordingWaiter:
         """One more who asks, and sends its request as soon as it can."""
-        borrower = Borrower(Borrower.ask)
+        borrower = RecordingWaiter(RecordingWaiter.ask)
         self.pool.acquire(borrower)
         return borrower
 
@@ -92,16 +92,16 @@ class Uploads(PoolTestCase):
     ) -> None:
         super().arrange(settings)
 
-    def upload(self) -> Borrower:
+    def upload(self) -> RecordingWaiter:
         """One more whose body is still to come, when its head has been sent."""
-        borrower = Borrower(
+        borrower = RecordingWaiter(
             lambda self: self.connection.send_head(b"POST", b"POST / HTTP/1.1\r\n\r\n", self),
             streams=True,
         )
         self.pool.acquire(borrower)
         return borrower
 
-    def end(self, upload: Borrower) -> None:
+    def end(self, upload: RecordingWaiter) -> None:
         """Its request is complete, and is answered."""
         upload.connection.body_end()
         upload.connection.transport.deliver(OK)
@@ -316,7 +316,7 @@ class Waiting(PoolTestCase):
     def test_stranger(self) -> None:
         """Who has not asked may cancel nonetheless."""
         self.borrow()
-        self.pool.cancel(Borrower())
+        self.pool.cancel(RecordingWaiter())
         self.expect(busy=1)
 
 

@@ -1,10 +1,10 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.history`: rates out of totals, and durations out of bins."""
+"""Promises of :mod:`x509proxy.monitoring.status_page.history`: rates and durations."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.monitoring.test_snapshot import snapshot
+from tests.support.snapshots import snapshot
 from x509proxy.monitoring.counters import BOUNDS, Counts
 from x509proxy.monitoring.status_page.history import History, quantile
 
@@ -50,7 +50,7 @@ class Rates(SynchronousTestCase):
         )
 
     def test_odd(self) -> None:
-        """A total that shrinks for a moment, or a clock that stands still, makes no negative rates and no error."""
+        """A total that shrinks, or a clock that stops, makes no negative rate and no error."""
         self.add(0.0, counts(10, seconds=1.0))
         self.add(2.0, counts(5))
         self.assertEqual(
@@ -78,7 +78,10 @@ class Rates(SynchronousTestCase):
 
 class Quantiles(SynchronousTestCase):
     def test_within_a_bin(self) -> None:
-        """Durations are spread evenly within a bin; what is beyond the last bound is at that bound."""
+        """Durations are spread evenly within a bin.
+
+        What is beyond the last bound is at that bound.
+        """
         for bins, share, expected in (
             (durations((0, 10)), 0.5, BOUNDS[0] / 2),
             (durations((2, 4)), 1.0, BOUNDS[2]),

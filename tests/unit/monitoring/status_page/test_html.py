@@ -1,40 +1,23 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.html`: nothing but our own elements comes out, whatever goes in."""
+"""Promises of :mod:`x509proxy.monitoring.status_page.html`: no foreign element comes out."""
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
-
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.html import HOSTILE_TEXT, HtmlReader
 from x509proxy.monitoring.status_page.html import Markup, graph, join, tag
-
-EVIL = "</td><script>alert(1)</script><img src=x onerror='alert(1)'>\"&amp;"
-
-
-class Reader(HTMLParser):
-    """What a document consists of, by somebody else's eyes."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(document)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 class Elements(SynchronousTestCase):
     def test_escaped(self) -> None:
         """A text stays one, in an element and in an attribute."""
-        found = Reader(tag("td", EVIL, title=EVIL))
-        self.assertEqual(([("td", {"title": EVIL})], EVIL), (found.elements, found.text))
+        found = HtmlReader(tag("td", HOSTILE_TEXT, title=HOSTILE_TEXT))
+        self.assertEqual(
+            ([("td", {"title": HOSTILE_TEXT})], HOSTILE_TEXT), (found.elements, found.text)
+        )
 
     def test_nested(self) -> None:
-        """What is markup already is not escaped again, and only that."""
+        """Markup is not escaped again, and only markup is not."""
         self.assertEqual("<p><b>1 &lt; 2</b> &amp;</p>", tag("p", tag("b", "1 < 2"), " &"))
         self.assertEqual("3&lt;b&gt;", join([3, "<b>"]))
         self.assertIsInstance(join(["a"]), Markup)
@@ -46,13 +29,13 @@ class Elements(SynchronousTestCase):
         )
 
     def test_void(self) -> None:
-        """What has no end of its own is closed, which SVG needs."""
+        """An element without content is closed, which SVG needs."""
         self.assertEqual('<line x1="0"/>', tag("line", x1=0))
 
 
 class Graphs(SynchronousTestCase):
     def curve(self, *values: float) -> list[str]:
-        found = Reader(graph(values, 3, "label"))
+        found = HtmlReader(graph(values, 3, "label"))
         paths = [fields["d"] or "" for name, fields in found.elements if name == "path"]
         return paths[-1].removeprefix("M").split(" L") if paths else []
 
@@ -68,5 +51,5 @@ class Graphs(SynchronousTestCase):
 
     def test_label(self) -> None:
         """It has a name, for those who do not see it."""
-        name, fields = Reader(graph((), 3, "label")).elements[0]
+        name, fields = HtmlReader(graph((), 3, "label")).elements[0]
         self.assertEqual(("svg", "label"), (name, fields["aria-label"]))

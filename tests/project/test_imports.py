@@ -54,7 +54,7 @@ class Reactor(SynchronousTestCase):
         )
 
     def test_listed(self) -> None:
-        """Each listed module does install one: the list is as short as it can be, and the probe works."""
+        """Each listed module installs a reactor: the list is as short as possible."""
         for name in sorted(WITH_REACTOR):
             self.assertIn(name, probe("twisted.internet.reactor", [name]))
 
@@ -112,7 +112,7 @@ class Twisted(SynchronousTestCase):
         self.assertEqual("", probe("twisted", pure))
 
     def test_no_init(self) -> None:
-        """``twisted/`` and ``twisted/plugins/`` have no ``__init__.py``: it would hide Twisted itself."""
+        """``twisted/`` and its ``plugins/`` have no ``__init__.py``, which would hide Twisted."""
         self.assertEqual([], list((ROOT / "twisted").rglob("__init__.py")))
 
 

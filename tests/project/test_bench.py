@@ -70,11 +70,20 @@ class Loads(SynchronousTestCase):
         """A load is one command line."""
         self.assertEqual(
             [
-                "-traffic=same", "-path=/token", "-connections=16", "-warm=2", "-count=7", "-seconds=0.0", "-rate=0.0",
-                "-size=0", "-fields=0", "-fresh=true", "-bearer=",
+                "-traffic=same",
+                "-path=/token",
+                "-connections=16",
+                "-warm=2",
+                "-count=7",
+                "-seconds=0.0",
+                "-rate=0.0",
+                "-size=0",
+                "-fields=0",
+                "-fresh=true",
+                "-bearer=",
             ],
             load.fresh("same", 7).arguments(),
-        )  # fmt: skip
+        )
 
     def test_loads(self) -> None:
         """Kept connections, a fixed rate and long bodies differ in their arguments only."""
@@ -199,7 +208,10 @@ class Figures(SynchronousTestCase):
         self.assertEqual(Ratio(1.0, 0.5, 2.0), results().ratio("a", "nginx", "ours"))
 
     def test_interval(self) -> None:
-        """From nine rounds on one ratio on each side is left out; of twenty, five (the sign test's table)."""
+        """From nine rounds on one ratio on each side is left out.
+
+        Of twenty, five (the sign test's table).
+        """
         for count, outside in ((8, 0), (9, 1), (11, 1), (12, 2), (20, 5)):
             ratio = results([(1, number) for number in range(count)]).ratio("a", "ours")
             assert ratio is not None
@@ -265,7 +277,7 @@ class Tables(SynchronousTestCase):
         )
 
     def test_checks(self) -> None:
-        """A row for each check: the median, the lowest and the highest batch, and the goal if there is one."""
+        """Each check has a row: median, lowest and highest batch, and the goal."""
         costs = [CheckCost("known", [2.5, 2.0, 4.0], 5.0), CheckCost("new", [30.0])]
         lines = report.checks(costs).splitlines()
         self.assertEqual(["known", "2.50", "(2.00-4.00)", "5"], lines[3].split())

@@ -1,0 +1,78 @@
+"""Promises of :mod:`x509proxy.audit.export.haproxy`."""
+
+from __future__ import annotations
+
+from tests.support.export_plans import (
+    BACKENDS,
+    VERIFYING,
+    ExportTestCase,
+    plan_fields,
+    rendered,
+)
+from x509proxy.audit.export.plan import Identity, ListenAddress
+from x509proxy.settings import Backend, ClientAuth, Format, SettingsError, Trust, Validity
+
+
+class Haproxy(ExportTestCase):
+    def test_any(self) -> None:
+        """Any certificate passes; the name is removed in every spelling before it is set."""
+        text, _ = rendered("haproxy")
+        self.contains(
+            text,
+            "bind *:8443 ssl alpn http/1.1 crt /a.pem verify optional "
+            "ca-file /a.pem ca-ignore-err all",
+            "del-header ^(?i)X[^A-Za-z0-9]My[^A-Za-z0-9]Cert$ -m reg",
+            "if { ssl_c_used } { ssl_c_verify 9 10 }",
+        )
+        self.assertLess(text.index("del-header ^(?i)X"), text.index("set-header X-My-Cert"))
+
+    def test_results(self) -> None:
+        """A missing certificate is not a verified one."""
+        text, _ = rendered(
+            "haproxy", fields=plan_fields(Format.VERIFY, Format.VERDICT, Format.LITERAL)
+        )
+        self.contains(
+            text, "X-verify NONE unless { ssl_c_used }", "X-verdict TRUSTED if", 'X-literal "v"'
+        )
+
+    def test_modes(self) -> None:
+        """Authorities, self-signed alone, required, none, and validity that is not enforced."""
+        self.assertIn(
+            "verify required ca-file /ca.pem no-ca-names crl-file /crl.pem",
+            rendered("haproxy", client_auth=ClientAuth.REQUIRED, **VERIFYING)[0],
+        )
+        text, _ = rendered(
+            "haproxy",
+            trust=Trust.SELF_SIGNED,
+            client_auth=ClientAuth.REQUIRED,
+            validity=Validity.IGNORE,
+        )
+        self.contains(text, "if { ssl_c_used } !{ ssl_c_verify 18 }", "if !{ ssl_c_used }")
+        self.assertNotIn("ssl_c_verify 9 10", text)
+        self.assertNotIn(
+            " verify ",
+            rendered("haproxy", client_auth=ClientAuth.NONE)[0]
+            .partition("frontend")[2]
+            .partition("\n    option")[0],
+        )
+
+    def test_files(self) -> None:
+        """Certificate and key have to be in one file."""
+        with self.assertRaisesRegex(SettingsError, "private-key: found a file of its own"):
+            rendered("haproxy", identities=(Identity("/a.pem", "/a.key"),))
+
+    def test_places(self) -> None:
+        """Hosts, addresses and back ends."""
+        text, _ = rendered(
+            "haproxy",
+            hosts=("a",),
+            listeners=(ListenAddress(1, "10.0.0.1"),),
+            backends=(*BACKENDS, Backend.parse("unix:/s")),
+        )
+        self.contains(
+            text,
+            "bind 10.0.0.1:1 ",
+            "return status 421",
+            "server back_end_1 b.example:443 ssl verify required ca-file",
+            "unix@/s",
+        )
