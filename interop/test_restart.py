@@ -159,7 +159,7 @@ class Restart(DaemonTestCase):
         ]
 
     async def heard(self, ear: NotifySocket, word: str) -> None:
-        await until(lambda: any(word in said for said in ear.heard()), 30, pause=0.02)
+        await until(lambda: any(word in said for said in ear.heard()), 90, pause=0.02)
 
     async def restarts(self, *more: str) -> None:
         holder, ear = self.hold()
