@@ -204,7 +204,8 @@ class Toml(SynchronousTestCase):
             ({"health": {"path": "/", "status": 600}}, "status: found 600, expected 200 to 599"),
             (
                 {"health": {"path": "/#a"}},
-                "path: found no path, expected one such as /health, in ASCII and without spaces or #",
+                "path: found no path, expected one such as /health, "
+                "in ASCII and without spaces or #",
             ),
         ):
             error = self.assertRaises(msgspec.ValidationError, self.read, **table)

@@ -42,7 +42,8 @@ class SourceTests(FileTestCase):
     def test_pasted_key(self) -> None:
         """A key that was pasted where its file belongs is not repeated, not in part either."""
         text = without_secrets(
-            "private-key: -----BEGIN PRIVATE KEY-----\nMIGHAgEA+MBMG/ByqG\n-----END PRIVATE KEY-----: cannot be read"
+            "private-key: -----BEGIN PRIVATE KEY-----\nMIGHAgEA+MBMG/ByqG\n"
+            "-----END PRIVATE KEY-----: cannot be read"
         )
         self.assertEqual("private-key: …", text)
 
@@ -258,7 +259,8 @@ class ReadIdentityTests(FileTestCase):
         path = self.write(der)
         self.assert_sentence(
             self.refusal(path, key),
-            f"certificate: {path}: found a certificate in DER, expected PEM, as `openssl x509 -inform der` makes it",
+            f"certificate: {path}: found a certificate in DER, expected PEM, "
+            "as `openssl x509 -inform der` makes it",
         )
         key = self.write(der, name="key.pem")
         self.assert_sentence(
@@ -364,7 +366,8 @@ class ReadCrlsTests(FileTestCase):
             error = self.assertRaises(SettingsError, read_crls, path)
             self.assert_sentence(
                 error,
-                f"crl: {path}: found no revocation list that can be read, expected one or more in PEM",
+                f"crl: {path}: found no revocation list that can be read, "
+                "expected one or more in PEM",
             )
 
     def test_size(self) -> None:

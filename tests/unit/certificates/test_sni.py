@@ -129,7 +129,10 @@ class Refusals(SynchronousTestCase):
 
     def test_none(self) -> None:
         """A further certificate without a DNS name is one that no client could get."""
-        sentence = "certificates[0].certificate: found no DNS name in it, expected one or more (subjectAltName)"
+        sentence = (
+            "certificates[0].certificate: found no DNS name in it, "
+            "expected one or more (subjectAltName)"
+        )
         for nameless in (certificate(), samples.certificate()):
             self.assertEqual(sentence, self.refusal(certificate("a.example"), nameless))
             ServerNames.of([nameless, certificate("a.example")])

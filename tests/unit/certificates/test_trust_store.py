@@ -67,7 +67,10 @@ class Reading(TrustedTests):
         sentence = "ca: found none, expected a PEM file with authorities, since there is a crl"
         self.assertEqual(sentence, self.refusal(b"", ca=None, trust=Trust.ANY))
         for trust in (Trust.CA, Trust.EITHER):
-            sentence = f"ca: found none, expected a PEM file with authorities, since trust is {trust.value}"
+            sentence = (
+                "ca: found none, expected a PEM file with authorities, "
+                f"since trust is {trust.value}"
+            )
             self.assertEqual(sentence, self.refusal(b"", ca=None, trust=trust))
 
     def test_repr(self) -> None:
@@ -120,7 +123,10 @@ class Refusals(TrustedTests):
 
     def test_signature(self) -> None:
         """A list that another key has signed, of the same kind or not, is an error."""
-        sentence = "crl: FILE: found a list with an invalid signature, expected that of its authority in ca"
+        sentence = (
+            "crl: FILE: found a list with an invalid signature, "
+            "expected that of its authority in ca"
+        )
         for signer in (pair(subject="CN=x", ca=True), OTHER, pair("Ed25519", "CN=x", ca=True)):
             self.assertEqual(sentence, self.refusal(crl_pem(make_crl(CA, signer=signer))))
 

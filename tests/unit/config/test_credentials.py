@@ -184,7 +184,8 @@ class Copies(UnitTestCase):
         for _ in range(2):
             error = self.assertRaises(SettingsError, self.since)
             self.assertEqual(
-                "private-key: found a change that needs a restart, since systemd copies credentials "
+                "private-key: found a change that needs a restart, "
+                "since systemd copies credentials "
                 "at the start only; nothing of what is new is used",
                 str(error),
             )
@@ -199,8 +200,11 @@ class Copies(UnitTestCase):
         self.assertRaises(SettingsError, self.since)
 
     def test_doubtful(self) -> None:
-        """Where an original cannot be looked at, now or at the start, one sentence names the key."""
-        sentence = "private-key: restart needed if changed, since systemd copies credentials at the start only"
+        """An original that cannot be examined, now or at the start, has a sentence with its key."""
+        sentence = (
+            "private-key: restart needed if changed, "
+            "since systemd copies credentials at the start only"
+        )
         self.unit("[Service]\nSetCredential=key:secret\n")
         self.assertEqual(sentence, self.since())
         self.read = CredentialCopies.of(self.settings("key"))
@@ -221,7 +225,8 @@ class Copies(UnitTestCase):
         self.unit(f"LoadCredential=key:{self.original}\nLoadCredential=other:{self.original}\n")
         for _ in range(2):
             self.assertEqual(
-                "crl[0]: restart needed if changed, since systemd copies credentials at the start only",
+                "crl[0]: restart needed if changed, "
+                "since systemd copies credentials at the start only",
                 self.since("key", "other"),
             )
 

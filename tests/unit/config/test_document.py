@@ -63,9 +63,11 @@ client-certificate = "none"
                 "FILE: line 1: trust: found 'anyone', expected any, self-signed, ca or either",
                 "FILE: line 2: lisen: found an unknown key, expected listen",
                 "FILE: line 3: backend[1]: found an integer, expected a string",
-                "FILE: line 6: client.head-timeout: found '10s', expected a number of seconds without quotes and unit, such as 10",
+                "FILE: line 6: client.head-timeout: found '10s', "
+                "expected a number of seconds without quotes and unit, such as 10",
                 "FILE: line 7: client.max-head-bytes: found 1, expected 64 to 1048576",
-                "FILE: line 13: listeners[1].endpoint: found nothing, expected an endpoint such as tcp:8443",
+                "FILE: line 13: listeners[1].endpoint: found nothing, "
+                "expected an endpoint such as tcp:8443",
             ],
             sorted(self.problems(text), key=lambda one: int(one.split()[2].strip(":"))),
         )
@@ -76,7 +78,10 @@ client-certificate = "none"
 
     def test_contradictions(self) -> None:
         """Contradictions within a table are all reported, and there are no settings then."""
-        text = "key-types = []\n[[rules]]\nclient-certificate = 'required'\npath = 'a*'\nserver-name = 'A'\n"
+        text = (
+            "key-types = []\n[[rules]]\nclient-certificate = 'required'\npath = 'a*'\n"
+            "server-name = 'A'\n"
+        )
         found = self.problems(text)
         self.assertIn("FILE: line 4: rules[0].path: found 'a*', expected a plain path", found[0])
         self.assertIn("FILE: line 5: rules[0].server-name: found 'A'", found[1])
@@ -90,7 +95,8 @@ client-certificate = "none"
         """A mistake in a key is reported once, and not again as a contradiction."""
         self.assertEqual(
             [
-                "FILE: line 1: upstream.retry-delay: found '31', expected a number of seconds without quotes and unit, such as 31"
+                "FILE: line 1: upstream.retry-delay: found '31', "
+                "expected a number of seconds without quotes and unit, such as 31"
             ],
             self.problems("upstream.retry-delay = '31'\n"),
         )
@@ -176,7 +182,8 @@ class Hints(DocumentTests):
         """A line of Connect2id's configuration is recognised, and its name is not repeated."""
         found = self.refusal(f"demo = true\nop.tls.clientX509CertHeader = {NAME}\n")
         self.assertEqual(
-            "FILE: line 2: found a line of Connect2id's configuration, from which the name belongs in the header-file, expected TOML",
+            "FILE: line 2: found a line of Connect2id's configuration, "
+            "from which the name belongs in the header-file, expected TOML",
             found,
         )
 
@@ -215,7 +222,8 @@ class Offers(DocumentTests):
             ),
             (
                 "[[rules]]\npath = '/a'",
-                "rules[0].client-certificate: found nothing, expected required, optional or ignored",
+                "rules[0].client-certificate: found nothing, expected required, "
+                "optional or ignored",
             ),
             (
                 "[[certificates]]",
@@ -223,7 +231,8 @@ class Offers(DocumentTests):
             ),
             (
                 "[discovery]",
-                "discovery.mtls: found nothing, expected an https origin such as https://mtls.example.com:8443",
+                "discovery.mtls: found nothing, "
+                "expected an https origin such as https://mtls.example.com:8443",
             ),
             ("[health]", "health.path: found nothing, expected a path such as /health"),
             (

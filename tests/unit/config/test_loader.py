@@ -126,7 +126,10 @@ class LoadSettingsTests(TomlTestCase):
 
         One list needs no brackets.
         """
-        tables = '[[certificates]]\ncertificate = "a.pem"\n[[certificates]]\ncertificate = "/b.pem"\nprivate-key = "b.key"'
+        tables = (
+            '[[certificates]]\ncertificate = "a.pem"\n[[certificates]]\ncertificate = "/b.pem"\n'
+            'private-key = "b.key"'
+        )
         loaded, folder = self.load(f'crl = ["a.crl", "/b.crl"]\n{tables}'), self.folder.absolute()
         self.assertEqual(loaded.crl, (f"{folder}/a.crl", "/b.crl"))
         found = [(one.certificate, one.private_key) for one in loaded.certificates]
@@ -273,10 +276,14 @@ class LoadSettingsTests(TomlTestCase):
         for key, more in (("name", ""), ("value", 'name = "X-Key"\n')):
             text = f"[[headers]]\nformat = 'literal'\n{more}{key} = '{NAME}'"
             self.assertEqual(1, len(self.load(text, 0o600).headers))
-            found = f"FILE: headers[0].{key}: found mode 0644, expected 0600: no access for group and others"
+            found = (
+                f"FILE: headers[0].{key}: found mode 0644, expected 0600: "
+                "no access for group and others"
+            )
             self.assertEqual(found, self.mistake(text, 0o644))
         self.load(
-            "[[headers]]\nformat = 'literal'\nname = 'X-Client-Certificate-Verification-Result'\nvalue = 'x509proxy'",
+            "[[headers]]\nformat = 'literal'\nname = 'X-Client-Certificate-Verification-Result'\n"
+            "value = 'x509proxy'",
             0o644,
         )
         self.assertIn("headers[0]: found an integer", self.mistake("headers = [1]", 0o644))
@@ -466,7 +473,7 @@ class LoadConfigurationTests(FileTestCase):
         self.assertEqual(99, self.claims(TokenLevel.JWT, headers=(own,)).rules.plans[1].maximum)
 
     def test_unverified_claims(self) -> None:
-        """Claims that nothing verifies are a mistake, and so are those of no rule, from the preset too."""
+        """Claims that nothing verifies are an error, and so are those that no rule has."""
         preset = {"preset": "token-claims", "header_file": None, "headers": ()}
         for more in ({}, preset):
             for level, changes, begin in (
@@ -700,7 +707,8 @@ class LoadConfigurationTests(FileTestCase):
         error = self.assertRaises(SettingsError, load_configuration, self.further(a, a))
         self.assert_sentence(
             error,
-            "certificates[1].certificate: found the name 'a.example' of certificates[0].certificate",
+            "certificates[1].certificate: found the name 'a.example' of "
+            "certificates[0].certificate",
         )
         error = self.assertRaises(SettingsError, load_configuration, self.further(nameless))
         self.assert_sentence(error, "certificates[0].certificate: found no DNS name in it")
@@ -805,7 +813,8 @@ class LoadConfigurationTests(FileTestCase):
         )
         warnings = self.load(backend=(*quiet, *loud)).warnings
         expected = [
-            f"backend: {url} is neither https nor this host; anyone on that network can read or forge the header"
+            f"backend: {url} is neither https nor this host; anyone on that network can read or "
+            "forge the header"
             for url in loud
         ]
         self.assertEqual(list(warnings), expected)

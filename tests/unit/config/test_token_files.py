@@ -141,8 +141,9 @@ class Settings(TomlTestCase):
         for url in ("https://a", "https://a:8443/b/c", "https://[2001:db8::1]/", "http://localhost:1/a",
                     "http://127.0.0.1/", "http://[::1]:8080"):  # fmt: skip
             TokenSettings(**{**JWT, "issuer": url, "jwks_url": url + "?a=b"})
-        for url in ("", "a", "ftp://a", "https://", "https://secret@a", "https://a/#secret", "https://a b", "https://a\n",
-                    "https://a:0", "https://a:65536", "//a", "https://ä.example"):  # fmt: skip
+        for url in ("", "a", "ftp://a", "https://", "https://secret@a", "https://a/#secret",
+                    "https://a b", "https://a\n", "https://a:0", "https://a:65536", "//a",
+                    "https://ä.example"):  # fmt: skip
             for name in ("issuer", "jwks_url", "introspection_url"):
                 sentence = self.error(**{name: url})
                 self.assertIn(": found no URL, expected one such as https://", sentence)
@@ -155,6 +156,7 @@ class Settings(TomlTestCase):
         """No algorithm with a shared secret can be configured, nor ``none``."""
         for name in ("HS256", "none"):
             sentence = self.refusal(
-                f'[tokens]\nlevel = "jwt"\nissuer = "{ISSUER}"\naudience = ["a"]\nalgorithms = ["{name}"]'
+                f'[tokens]\nlevel = "jwt"\nissuer = "{ISSUER}"\naudience = ["a"]\n'
+                f'algorithms = ["{name}"]'
             )
             self.assertIn(f"tokens.algorithms[0]: found '{name}', expected RS256, ", sentence)

@@ -116,7 +116,8 @@ class Advice(FileTestCase):
         (sentence,) = self.advice(client={"max-head-bytes": 8192})
         # 2732 bytes of base64, 52 of the armour, 53 of the name, 4 of the rest.
         self.assertEqual(
-            "client.max-head-bytes: found heads of up to 11033 bytes with the certificate, expected "
+            "client.max-head-bytes: found heads of up to 11033 bytes with the certificate, "
+            "expected "
             "8192: Connect2id server rejects more with 400, unless maxHttpRequestHeaderSize is "
             "11033 or more there (docs/servers/connect2id.rst)",
             sentence,
@@ -124,7 +125,7 @@ class Advice(FileTestCase):
         self.assertEqual([], self.advice(client={"max-head-bytes": 8192}, preset="aspnet"))
 
     def test_status_of_the_server(self) -> None:
-        """The note has the response and the page of each server: Node.js responds 431, Tomcat 400."""
+        """The note has the response and the page of each server, such as 431 for Node.js."""
         for preset, status, setting in (
             ("oidc-provider", 431, "--max-http-header-size"),
             ("aspnet", 431, "MaxRequestHeadersTotalSize"),

@@ -26,10 +26,11 @@ class Line(SynchronousTestCase):
     def test_without_certificate(self) -> None:
         """A request without a certificate is one line of plain words, with ``-`` for no value."""
         self.assertEqual(
-            "time=2026-07-13T12:00:00.250Z request_id=00c0ffee client_address=192.0.2.7 method=POST target=/token version=HTTP/1.1 status=200 "
-            "outcome=completed request_bytes=29 response_bytes=512 duration_ms=12.3 tls_version=TLSv1.3 "
-            "key_exchange=X25519MLKEM768 verdict=NONE x5t_s256=- subject=- forged_headers=0 token_verdict=- "
-            "backend=http://127.0.0.1:8080 code=- detail=-",
+            "time=2026-07-13T12:00:00.250Z request_id=00c0ffee client_address=192.0.2.7 "
+            "method=POST target=/token version=HTTP/1.1 status=200 outcome=completed "
+            "request_bytes=29 response_bytes=512 duration_ms=12.3 tls_version=TLSv1.3 "
+            "key_exchange=X25519MLKEM768 verdict=NONE x5t_s256=- subject=- forged_headers=0 "
+            "token_verdict=- backend=http://127.0.0.1:8080 code=- detail=-",
             line(),
         )
 

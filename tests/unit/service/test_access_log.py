@@ -375,7 +375,10 @@ class Writing(FileTestCase):
             log.reopen()
         [event] = events
         said = event["log_format"].format(**event)
-        expected = f"access-log: {self.path} cannot be opened again: No such file or directory; the old file stays in use"
+        expected = (
+            f"access-log: {self.path} cannot be opened again: "
+            "No such file or directory; the old file stays in use"
+        )
         self.assertEqual(expected, said)
         log.observe(EXCHANGE)
         self.assertEqual(access_line(EXCHANGE) + "\n", (moved / self.path.name).read_text())

@@ -95,7 +95,7 @@ class Decoding(SynchronousTestCase):
         )
 
     def test_envoy(self) -> None:
-        """Envoy's element is read whether the value is quoted or not, with others before it and after it."""
+        """Envoy's element is read with or without quotes, and with others before and after it."""
         pem = quote(samples.certificate().public_bytes(Encoding.PEM), safe="").encode("ascii")
         for value in (
             b"Cert=" + pem,
@@ -105,7 +105,7 @@ class Decoding(SynchronousTestCase):
             self.assertEqual(("xfcc", samples.certificate()), decode(value))
 
     def test_subject_cannot_pose(self) -> None:
-        """A subject that holds the beginning of another certificate is no certificate, before the real one or after it."""
+        """A subject with the beginning of a certificate is no certificate, before or after one."""
         client = samples.client(
             f"CN={FORGED}".replace('"', '\\"').replace(";", "\\;").replace("=f", "\\=f")
         )
@@ -164,7 +164,7 @@ class Describing(SynchronousTestCase):
         self.assertEqual(("CN=authority", "UNTRUSTED"), (found["issuer"], found["verdict"]))
 
     def test_unreadable(self) -> None:
-        """A certificate that the proxy would not pass on is said to be unreadable, and is no error."""
+        """A certificate that the proxy would not forward is reported as unreadable."""
         found = describe(
             "X-Cert", "pem", x509.load_der_x509_certificate(samples.malformed_extension())
         )
@@ -234,7 +234,7 @@ class Forged(SynchronousTestCase):
 
 class Answers(SynchronousTestCase):
     def test_request(self) -> None:
-        """The report has the target byte for byte, the fields as on the wire, and the body's length."""
+        """The report has target and fields as received, and the length of the body."""
         found = report(b"X-A: 1", b"x-b:2", b"X-AbC:  3 ", b"X-A: \xff", body=b"grant_type=x")
         self.assertEqual(
             ("POST", "/token?a=%2F", 12), (found["method"], found["target"], found["body_length"])
@@ -257,7 +257,7 @@ class Answers(SynchronousTestCase):
         )
 
     def test_every_format(self) -> None:
-        """A certificate is found in whatever header and format it comes, and the message names its subject."""
+        """A certificate is found in any header and format, and the message names its subject."""
         for form in CARRIERS - {Format.RFC9440_CHAIN}:
             found = report(b"X-Any: " + value_of(samples.client(), form))
             self.assertEqual(
@@ -289,7 +289,7 @@ class Answers(SynchronousTestCase):
         )
 
     def test_names(self) -> None:
-        """With names given, no other field is searched for certificates, and case does not matter."""
+        """With names given, no other field is searched for certificates. Their case is ignored."""
         value = value_of(samples.client(), Format.PEM)
         self.assertEqual([], report(b"X-Other: " + value, names=(b"X-Cert",))["certificates"])
         self.assertEqual(1, len(report(b"x-CERT: " + value, names=(b"X-Cert",))["certificates"]))

@@ -42,8 +42,8 @@ class Lines(SynchronousTestCase):
         """One failure is one line."""
         self.assertEqual(
             [
-                'TLS handshake failed: client_address=192.0.2.7 reason=client_alert detail="tlsv1 alert unknown ca" '
-                "tls_version=TLSv1.3 server_name=as"
+                "TLS handshake failed: client_address=192.0.2.7 reason=client_alert "
+                'detail="tlsv1 alert unknown ca" tls_version=TLSv1.3 server_name=as'
             ],
             self.lines(FAILURE),
         )

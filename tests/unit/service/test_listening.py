@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.listening` about what is not bound; what is stands in ``test_service``."""
+"""Promises of :mod:`x509proxy.service.listening`: errors before a port is bound, and the queue."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Addresses(SynchronousTestCase):
 
 class Kinds(SynchronousTestCase):
     def refusal(self, settings: ProxySettings) -> str:
-        """What is said before anything is opened."""
+        """Return the error of a check that binds no port."""
         return str(self.assertRaises(SettingsError, check_kinds, settings))
 
     def test_known(self) -> None:
-        """Those of Twisted's own, and of its plug-ins."""
+        """Endpoint types of Twisted and of its plug-ins are accepted."""
         listeners = (
             ListenerSettings(endpoint="haproxy:tcp:1"),
             ListenerSettings(endpoint="systemd:domain=INET:index=0"),
@@ -54,7 +54,7 @@ class Kinds(SynchronousTestCase):
         )
 
     def test_unknown(self) -> None:
-        """Any other is one sentence, with its key, at the start too."""
+        """Any other type is one sentence with its key, also at the start."""
         sentence = self.refusal(ProxySettings(listen=("tcp:1", "tpc:2")))
         self.assertTrue(
             sentence.startswith(
@@ -81,7 +81,7 @@ class Kinds(SynchronousTestCase):
 
 
 class Backlogs(SynchronousTestCase):
-    """The length of the accept queue: Twisted's 50 makes a burst of clients wait for repeated SYNs."""
+    """The length of the accept queue. With 50, as in Twisted, clients in a burst repeat SYNs."""
 
     def backlogs(self, description: str) -> list[int]:
         """Of all that listens after this endpoint was bound."""

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.reload`: read, check, swap; and the files that are looked at."""
+"""Promises of :mod:`x509proxy.service.reload`: read, check and swap, and the watched files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertTrue(reloading.last.ok)
 
     def test_not_read(self) -> None:
-        """What cannot be read changes nothing; the sentence that says why is in the log and is kept."""
+        """An invalid file changes nothing. The reason is logged and kept."""
         reloading = self.reload(self.refuse)
         self.assertEqual(
             ([], Reload(7.0, "certificate: server.pem: found nothing")), (self.used, reloading.last)
@@ -84,7 +84,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertEqual(Reload(7.0, "certificate: server.pem: found nothing"), reloading.last)
 
     def test_never_thought_of(self) -> None:
-        """An error that nobody expected ends no process, and its text, which may hold anything, is not kept."""
+        """An unexpected error ends no process. Its text may contain secrets and is not kept."""
 
         def broken() -> Configuration:
             raise ZeroDivisionError("secret")
@@ -96,7 +96,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def deferred(self) -> Reloader:
-        """A reloader whose workers have yet to report."""
+        """Return a reloader with workers that have not reported yet."""
         self.reports: list[Deferred[None]] = []
         self.read: list[Configuration] = []
 
@@ -125,7 +125,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertIs(self.read[0], reloading.configuration)
 
     def test_failed_later(self) -> None:
-        """A worker that could not use it makes it one failed reload, and the next one can follow."""
+        """A worker that cannot use the configuration fails the reload. The next one can follow."""
         reloading = self.deferred()
         reloading.reload()
         self.reports[0].errback(SettingsError("worker 1: no"))
@@ -147,7 +147,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertEqual((2, 2, False), (len(self.read), len(self.observed), reloading.is_running))
 
     def test_needs_a_restart(self) -> None:
-        """What was bound, opened or started with rights that are gone cannot change, and nothing else does then."""
+        """A change to settings that need a restart is an error, and nothing else changes then."""
         place = ListenerSettings(endpoint="tcp:1")
         for changes, names in (
             ({"listen": ("tcp:1",)}, "listen"),
@@ -164,7 +164,7 @@ class ReloadingTests(SynchronousTestCase):
             self.assertEqual(([], Reload(7.0, sentence)), (self.used, reloading.last))
 
     def test_copies_of_the_start(self) -> None:
-        """Copies that systemd made at the start, and that may be outdated, have a sentence in the result."""
+        """Copies of systemd that may be outdated have a sentence in the result."""
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         (folder / "crl").write_text("")
@@ -225,7 +225,7 @@ class WatchingTests(SynchronousTestCase):
         self.expect(1, 60.0)
 
     def test_replaced(self) -> None:
-        """A file that another one takes the place of is noticed, though size and time are the same."""
+        """A replaced file is noticed, even with the same size and time."""
         status = self.path.stat()
         other = self.folder / "other"
         other.write_bytes(b"two")
@@ -267,7 +267,7 @@ class WatchingTests(SynchronousTestCase):
         self.watching.stop()
 
     def test_more_files(self) -> None:
-        """What is known of a file stays known when others come to be looked at: a change in between is not missed."""
+        """The state of a file is kept when others are added, so that no change is missed."""
         self.path.write_bytes(b"three")
         other = self.folder / "other"
         self.watching.use([str(self.path), str(other)], 5.0)

@@ -87,7 +87,7 @@ class TimeOfDay(SynchronousTestCase):
         self.assertEqual(([call], [call]), (reactor.getDelayedCalls(), clock.getDelayedCalls()))
 
     def test_steps_back(self) -> None:
-        """A step back holds the reactor's timers up; the next one who is to be looked after sets them right."""
+        """After a step back of the clock the timers are late. The next deadline corrects them."""
         reactor, now = Clock(), [100.0]
         clock: Any = SimpleNamespace(seconds=lambda: now[0], callLater=reactor.callLater)
         deadlines = Deadlines(clock)

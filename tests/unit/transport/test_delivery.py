@@ -40,7 +40,7 @@ class DeliveryTestCase(SynchronousTestCase):
 
 class Tcp(DeliveryTestCase):
     def test_counts(self) -> None:
-        """Octets in the client's kernel are acknowledged; those it has no room for are unsent until the client reads."""
+        """Octets in the client's kernel are acknowledged. Others wait until the client reads."""
         near, far = self.over_tcp()
         delivery = self.of(near)
         before = delivery.acknowledged()

@@ -23,9 +23,13 @@ def counts(
     answered: int, refused: int = 0, seconds: float = 0.0, bins: tuple[int, ...] = (0,) * BINS
 ) -> Counts:
     return Counts(
-        exchanges={"a": {"completed": {200: answered}}, "": {"rejected": {401: refused}}}, seconds=seconds, durations=bins,
-        handshakes={"TLSv1.3": answered}, handshake_failures={"no_client_hello": refused}, bytes_out=1000 * answered,
-    )  # fmt: skip
+        exchanges={"a": {"completed": {200: answered}}, "": {"rejected": {401: refused}}},
+        seconds=seconds,
+        durations=bins,
+        handshakes={"TLSv1.3": answered},
+        handshake_failures={"no_client_hello": refused},
+        bytes_out=1000 * answered,
+    )
 
 
 class Rates(SynchronousTestCase):
