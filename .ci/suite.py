@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # In parts of about the same time. tests.unit is in one process: individual_coverage.py reads the
 # contexts of its modules. The rest of tests.system is the last part.
 PARTS = (
-    ("tests.unit", "tests.docs", "tests.project"),
+    ("tests.unit",),
     ("tests.integration",),
-    ("tests.system.test_workers", "tests.system.test_reload", "tests.system.test_systemd"),
+    ("tests.docs", "tests.project", "tests.system.test_workers", "tests.system.test_reload"),
 )
 TRIAL = ("twisted.trial",)
 COVERED = ("coverage", "run", "--parallel-mode", "-m", "tests.support.contexts")

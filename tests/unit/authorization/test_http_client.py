@@ -10,7 +10,7 @@ from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from x509proxy.authorization.http_client import Fetched, FetchError, HttpClient
 from x509proxy.certificates.pem_files import Identity
@@ -281,3 +281,16 @@ class Tls(ClientTestCase):
         with self.assertRaises(FetchError):
             await self.client(timeout=1.0).get(self.url(scheme="https"))
         self.assertEqual([], server.requests)
+
+
+class Trust(SynchronousTestCase):
+    def test_same(self) -> None:
+        """Two clients trust the same servers if their authorities are the same."""
+        authority = make_self_signed(KeyKind.EC, "ca").certificate
+        settings = TokenSettings(level=TokenLevel.UNVERIFIED)
+        one, two, three = (
+            HttpClient(None, TokenFiles(settings, authorities=authorities))
+            for authorities in ((authority,), (authority,), None)
+        )
+        self.assertTrue(one.trusts_as(two))
+        self.assertFalse(one.trusts_as(three))

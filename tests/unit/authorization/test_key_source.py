@@ -318,3 +318,33 @@ class Metadata(ServerTestCase):
         self.server.answer(b"", 404)
         self.server.answer(b"", 404)
         self.expect_failure("found status 404, expected 200")
+
+
+class Adopting(ServerTestCase):
+    is_same_trust = True
+
+    def fetched(self) -> ServerKeys:
+        """Return keys that a former configuration has fetched."""
+        self.arrange(jwks_url=JWKS)
+        self.server.trusts_as = lambda _: self.is_same_trust  # type: ignore[attr-defined]
+        self.keys.start()
+        self.server.answer(key_set())
+        return self.keys
+
+    def adopt(self, before: ServerKeys, url: str = JWKS) -> int:
+        """Return the number of keys after the adoption by a new configuration."""
+        self.arrange(jwks_url=url)
+        self.server.trusts_as = lambda _: self.is_same_trust  # type: ignore[attr-defined]
+        self.keys.adopt(before)
+        return self.keys.status().count
+
+    def test_same_server(self) -> None:
+        """Keys from the same place, over the same trust, are used until they are fetched again."""
+        self.assertEqual(1, self.adopt(self.fetched()))
+
+    def test_other_server(self) -> None:
+        """Keys of another place, or of a server that is not trusted any more, are not used."""
+        self.assertEqual(0, self.adopt(self.fetched(), "https://other.example/jwks"))
+        before = self.fetched()
+        self.is_same_trust = False
+        self.assertEqual(0, self.adopt(before))

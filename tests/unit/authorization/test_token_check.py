@@ -200,6 +200,19 @@ class Signed(SynchronousTestCase):
         self.server.answer(key_set())
         self.assertEqual(1, self.successResultOf(probe).keys)
 
+    def test_adopted(self) -> None:
+        """After a reload the keys of the former check are used; another level has none."""
+        self.fetch()
+        before = self.check
+        self.arrange()
+        self.server.trusts_as = lambda _: True  # type: ignore[attr-defined]
+        self.check.adopt(before)
+        self.assertEqual(1, self.check.state().keys)
+        settings = TokenSettings(level=TokenLevel.UNVERIFIED)
+        unverified = TokenCheck.from_files(TokenFiles(settings), Clock())
+        unverified.adopt(before)
+        self.assertEqual(0, unverified.state().keys)
+
     def test_rejected_by_the_verifier(self) -> None:
         """Contents that reject a token reject it with each certificate."""
         response = ErrorResponse(Code.TOKEN_EXPIRED, "expired")

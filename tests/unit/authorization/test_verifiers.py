@@ -128,3 +128,27 @@ class Choice(SynchronousTestCase):
         found = offline.read(signed(), NOON)
         assert isinstance(found, TokenContents)
         self.assertEqual(Binding(OWN.thumbprint), found.binding)
+
+
+class Adopting(SynchronousTestCase):
+    def verifier(self) -> tuple[JwtVerifier, AskedServer]:
+        """Return a verifier with keys of a server."""
+        server = AskedServer()
+        server.trusts_as = lambda _: True  # type: ignore[attr-defined]
+        return JwtVerifier(
+            SETTINGS, ServerKeys(SETTINGS, cast(HttpClient, server), Clock())
+        ), server
+
+    def test_keys(self) -> None:
+        """A verifier uses the keys that another one has fetched; those of a file stay."""
+        before, server = self.verifier()
+        before.start()
+        server.answer(key_set())
+        after, _ = self.verifier()
+        after.adopt(before)
+        self.assertEqual(1, after.status().count)
+        from_file = JwtVerifier(SETTINGS, FileKeys(key_set()))
+        from_file.adopt(before)
+        empty, _ = self.verifier()
+        empty.adopt(from_file)
+        self.assertEqual(0, empty.status().count)

@@ -18,6 +18,7 @@ from x509proxy.config.file_paths import (
     check_log_place,
     log_problem,
     named_files,
+    stamp,
     with_files,
 )
 from x509proxy.service.access_log import open_log
@@ -213,3 +214,21 @@ class Changed(SynchronousTestCase):
         self.assertEqual("/etc/log", found.access_log)
         plain = with_files(ProxySettings(access_log="-"), lambda path: f"/etc/{path}")
         self.assertEqual(ProxySettings(access_log="-"), plain)
+
+
+class Stamps(FileTestCase):
+    def test_changes(self) -> None:
+        """A file's stamp is the same until its content changes, or another file has its name."""
+        path = self.write("a", name="a.pem")
+        before = stamp(path)
+        self.assertIsNotNone(before)
+        self.assertEqual(before, stamp(path))
+        self.write("longer", name="a.pem")
+        self.assertNotEqual(before, stamp(path))
+        other = self.write("a", name="b.pem")
+        self.assertNotEqual(stamp(path), stamp(other))
+
+    def test_none(self) -> None:
+        """A missing file, or an impossible name, has no stamp."""
+        self.assertIsNone(stamp("/nowhere/a"))
+        self.assertIsNone(stamp("a\0b"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +18,12 @@ class Table(SynchronousTestCase):
         for name, preset in PRESETS.items():
             self.assertEqual(name, preset.name)
             self.assertTrue(preset.title)
+
+    def test_pages(self) -> None:
+        """The page about each preset's server exists."""
+        root = Path(__file__).parents[3]
+        for name in set(PRESETS) - {"none"}:
+            self.assertTrue((root / find_preset(name).page).exists(), name)
 
     def test_default(self) -> None:
         """The default preset exists: Connect2id's, one header whose name is the administrator's, PEM without white space."""

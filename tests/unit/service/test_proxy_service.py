@@ -27,7 +27,8 @@ from tests.support.services import (
 )
 from x509proxy.service import access_log, listening
 from x509proxy.service.options import _without_traceback, makeService
-from x509proxy.service.proxy_service import ProxyService
+from x509proxy.service.proxy_service import ProxyService, _reload_status
+from x509proxy.service.reload import Reload
 from x509proxy.service.supervisor import WorkerSupervisor
 from x509proxy.settings import SettingsError
 
@@ -355,6 +356,16 @@ class InMemory(ServiceInMemoryTestCase):
         service.startService()
         self.assertEqual(2, len(self.reactor.processes))  # type: ignore[attr-defined]
         service.stopService()
+
+    def test_reload_status(self) -> None:
+        """The status has the last reload's error, or its note, or neither."""
+        for last, expected in (
+            (None, []),
+            (Reload(1.0), []),
+            (Reload(1.0, note="restart needed"), ["restart needed"]),
+            (Reload(1.0, "a: b", "note"), ["the last reload failed: a: b"]),
+        ):
+            self.assertEqual(expected, list(_reload_status(last)))
 
     def test_embedded_in_a_thread(self) -> None:
         """In a thread, signals are left alone, at the start and at the end."""
