@@ -247,12 +247,11 @@ class Relay:
 
     def body_end(self) -> None:
         """Send the end of a streamed body."""
-        assert self._connection is not None
+        assert self._connection is not None and self._pool is not None
         if self._body[0] is _CHUNKED:
             self._connection.body_data(LAST_CHUNK)
         self._connection.body_end()
-        if self._pool is not None:
-            self._pool.uploaded(self._connection)
+        self._pool.uploaded(self._connection)
 
     def pause_request(self) -> None:
         """Read no more of the body: the back end is slow."""

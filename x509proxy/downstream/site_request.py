@@ -94,10 +94,6 @@ class SiteRequest(BaseRequest):
         self.bytes_in = request.content.seek(0, 2)
         request.notifyFinish().addErrback(lambda _: self.lost(Code.CLIENT_LEFT, "the client left"))
 
-    @property
-    def held(self) -> int:
-        return self.bytes_in
-
     def accept(self) -> None:
         assert self.consumer is not None
         self.consumer.request_ready()

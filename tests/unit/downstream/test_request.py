@@ -417,6 +417,24 @@ class SlowReader(RequestTestCase):
         self.assertEqual([], self.consumer.told)
 
 
+class Flushing(RequestTestCase):
+    def test_flush(self) -> None:
+        """What has been written is sent once, and nothing after the exchange's end."""
+        request = self.request()
+        request.flush()
+        self.assertEqual(b"", self.line.sent)
+        request.begin(200, b"", (), Framing.LENGTH, 4)
+        request.write(b"ab")
+        request.flush()
+        sent = self.line.sent
+        self.assertTrue(sent.endswith(b"\r\n\r\nab"))
+        request.flush()
+        request.lost(Code.CLIENT_LEFT, "the client left")
+        request.write(b"cd")
+        request.flush()
+        self.assertEqual(sent, self.line.sent)
+
+
 class Recording(RequestTestCase):
     """Each exchange is told of once, after its end."""
 

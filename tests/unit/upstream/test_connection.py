@@ -371,6 +371,20 @@ class EarlyAnswers(UpstreamTestCase):
         connection.body_end()
         self.assertEqual((b"", None), (self.wire.sent(), self.wire.producer))
 
+    def test_unread(self) -> None:
+        """A response that the kernel has, when the connection breaks during a body, still counts."""
+        for response, expected in ((OK, [200, b"ok", "end"]), (BEGUN, [200, b"ab"])):
+            borrower = self.acquire()
+            wire = self.wire
+            near, far = socket.socketpair()
+            with near, far:
+                wire.getHandle = lambda near=near: near  # type: ignore[attr-defined]
+                borrower.connection.send_head(b"POST", HEAD, borrower)
+                far.sendall(response)
+                wire.lose(CUT)
+            self.assertEqual(expected, borrower.told)
+            self.assertEqual(0 if expected[-1] == "end" else 1, len(borrower.refusals))
+
     def test_begun(self) -> None:
         """If the request is complete before its answer is, all is well."""
         borrower = self.upload()

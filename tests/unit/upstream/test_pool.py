@@ -114,6 +114,18 @@ class Uploads(PoolTestCase):
             self.assertEqual(1, len(self.borrow().connections))
         self.expect(busy=4, waiting=2)
 
+    def test_opened_too_late(self) -> None:
+        """A connection that nothing waits for, and that is not to be lent any more, is closed."""
+        self.back_end.at_once = False
+        borrower = RecordingWaiter()
+        self.pool.acquire(borrower)
+        (connection,) = self.pool._opening
+        self.pool.cancel(borrower)
+        connection.retire()
+        wire = self.back_end.attempts[0].succeed()
+        self.assertTrue(wire.disconnecting)
+        self.expect()
+
     def test_opening(self) -> None:
         """Those that are being opened count; one that fails is no upload any more."""
         self.back_end.at_once = False
