@@ -138,21 +138,21 @@ class Direct(SenderTestCase):
     def test_end_of_its_own(self) -> None:
         """What is ended while bytes wait ends when they have been written, and not before."""
         data = self.fill()
-        self.sender.end()
+        self.sender.close()
         self.assertEqual([], self.protocol.lost)
         self.assertEqual(data, self.pump_to_the_end())
 
     def test_end_of_nothing(self) -> None:
         """Where the reactor is nobody of ours, an end takes the usual way."""
         self.sender.write(b"abc")
-        self.sender.end()
+        self.sender.close()
         self.assertEqual((b"abc", []), (self.read(), self.protocol.lost))
         self.assertEqual([self.transport], list(self.reactor.writers))
 
     def test_end_of_one_half(self) -> None:
         """Whoever says no more is told on: the far end hears all, and the end, and what it says then still comes."""
         self.sender.write(b"abc")
-        self.sender.end_half()
+        self.sender.close_write_side()
         self.assertEqual(b"abc", self.pump_to_the_end())
         self.assertEqual(b"", self.far.recv(1))
         self.far.send(b"late")
@@ -162,7 +162,7 @@ class Direct(SenderTestCase):
     def test_end_of_one_half_while_bytes_wait(self) -> None:
         """While bytes wait both halves end, when they have been written."""
         data = self.fill()
-        self.sender.end_half()
+        self.sender.close_write_side()
         self.assertEqual(data, self.pump_to_the_end())
 
     def test_nothing_to_acknowledge(self) -> None:
@@ -208,5 +208,5 @@ class Wrapped(SynchronousTestCase):
         self.assertIs(None, transport.producer)
         sender.unregister()
         self.assertFalse(sender.acknowledge())
-        sender.end()
+        sender.close()
         self.assertTrue(transport.disconnecting)

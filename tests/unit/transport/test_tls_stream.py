@@ -323,7 +323,7 @@ class ProxyAddresses(StreamTestCase):
         self.shake()
         self.application.then = lambda _: self.stream.abortConnection()
         answered: list[str] = []
-        self.patch(self.stream, "_shut", lambda: answered.append("shut"))
+        self.patch(self.stream, "_send_close_notify", lambda: answered.append("shut"))
         self.client.send(b"one")
         self.client.shutdown()
         self.wire.deliver(self.take())

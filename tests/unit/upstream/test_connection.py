@@ -109,7 +109,7 @@ class Connecting(UpstreamTestCase):
         self.back_end.attempts[0].fail(ConnectError(errno.ECONNREFUSED, "secret"))
         (refusal,) = borrower.refusals
         self.assertEqual(
-            (502, "the back end could not be connected to: Connection refused"),
+            (502, "cannot connect to the back end: Connection refused"),
             (refusal.status, refusal.detail),
         )
         self.expect()
@@ -138,7 +138,7 @@ class Connecting(UpstreamTestCase):
             borrower = self.acquire()
             self.back_end.attempts[-1].fail(reason)
             self.assertEqual(
-                [(504, "the back end could not be connected to in time")],
+                [(504, "timed out connecting to the back end")],
                 [(refusal.status, refusal.detail) for refusal in borrower.refusals],
             )
 

@@ -74,7 +74,7 @@ class Doubts(SynchronousTestCase):
             crypto.X509.from_cryptography(server(name).certificate)
             for name in ("localhost", "other.example")
         )
-        verified = room._Verified(None, "localhost")
+        verified = room._VerifyingCreator(None, "localhost")
         answers = [
             verified._verify(connection, *seen)
             for seen in ((good, 0, 0, 1), (good, 20, 0, 0), (other, 0, 0, 1), (other, 0, 1, 1))

@@ -139,9 +139,7 @@ class Judging(ChecksTestCase):
         self.back_end.at_once = False
         self.begin()
         self.back_end.attempts[0].fail()
-        self.assertEqual(
-            ["the back end could not be connected to: ConnectionRefusedError"], self.reports
-        )
+        self.assertEqual(["cannot connect to the back end: ConnectionRefusedError"], self.reports)
         self.wait(11.25)
         self.assertEqual(2, len(self.back_end.attempts))
 
@@ -149,9 +147,7 @@ class Judging(ChecksTestCase):
         """Likewise if it is refused at once."""
         self.patch(self.back_end, "connect", lambda _: 1 / 0)
         self.begin()
-        self.assertEqual(
-            ["the back end could not be connected to: ZeroDivisionError"], self.reports
-        )
+        self.assertEqual(["cannot connect to the back end: ZeroDivisionError"], self.reports)
         self.expect_forgotten()
 
     def test_late_connection(self) -> None:
@@ -160,7 +156,7 @@ class Judging(ChecksTestCase):
         self.begin()
         self.wait(2)
         self.assertTrue(self.back_end.attempts[0].cancelled)
-        self.assertEqual(["the back end could not be connected to in time"], self.reports)
+        self.assertEqual(["timed out connecting to the back end"], self.reports)
         self.expect_forgotten()
 
     def test_no_answer(self) -> None:
@@ -170,7 +166,7 @@ class Judging(ChecksTestCase):
         self.assertEqual([], self.reports)
         self.wait(0.25)
         self.assertTrue(self.wire.aborted)
-        self.expect("the back end did not go on in time")
+        self.expect("timed out waiting for the back end")
 
     def test_dripping(self) -> None:
         """All of it has one deadline: that bytes come does not put it off."""
@@ -183,7 +179,7 @@ class Judging(ChecksTestCase):
         self.assertEqual([], self.reports)
         self.wait(0.25)
         self.assertTrue(self.wire.aborted)
-        self.expect("no answer in time")
+        self.expect("no response in time")
 
     def test_endless(self) -> None:
         """An answer that is too large is none, and is not waited for."""
@@ -192,7 +188,7 @@ class Judging(ChecksTestCase):
         self.assertEqual([], self.reports)
         self.wire.deliver(b"a" * 4096)
         self.assertTrue(self.wire.aborted)
-        self.expect("the answer is larger than 65536 bytes")
+        self.expect("the response is larger than 65536 bytes")
 
     def test_cut_short(self) -> None:
         """Nor is one that is cut short."""
@@ -228,6 +224,6 @@ class OverTls(ChecksTestCase):
         self.wire.lose(CUT)
         (report,) = self.reports
         self.assertEqual(
-            "the back end could not be connected to: it closed the connection during the TLS handshake",
+            "cannot connect to the back end: it closed the connection during the TLS handshake",
             report,
         )

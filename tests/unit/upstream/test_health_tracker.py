@@ -27,9 +27,7 @@ class RecordTests(SynchronousTestCase):
         """One line when it goes down and one when it is back, whatever happens in between and however often."""
         with capturedLogs() as events:
             for _ in range(3):
-                self.record.failed(
-                    self.clock.seconds(), "the back end could not be connected to: Refused"
-                )
+                self.record.failed(self.clock.seconds(), "cannot connect to the back end: Refused")
             self.clock.advance(1)
             self.record.tried()
             self.record.failed(self.clock.seconds(), "refused")
@@ -39,7 +37,7 @@ class RecordTests(SynchronousTestCase):
             self.clock.advance(10)
             self.assertEqual(1.0, self.record.share())
         expected = [
-            "warn: back end https://as.example/base is down: the back end could not be connected to: Refused",
+            "warn: back end https://as.example/base is down: cannot connect to the back end: Refused",
             "info: back end https://as.example/base is back after 3.5 s",
         ]
         self.assertEqual(
@@ -61,7 +59,7 @@ class RecordTests(SynchronousTestCase):
     def test_trial(self) -> None:
         """One request may try it when its retry-delay is over; where there are checks, none."""
         self.arrange(HealthSettings(path="/"))
-        self.record.checked("no answer in time")
+        self.record.checked("no response in time")
         self.clock.advance(60)
         self.assertFalse(self.record.due())
         self.arrange()

@@ -39,8 +39,8 @@ class Planning(SynchronousTestCase):
             (2, 0, Step.OPEN),
             (3, 0, Step.WAIT),
             (3, 1, Step.WAIT),
-            (3, 2, Step.REFUSE),
-            (4, 9, Step.REFUSE),
+            (3, 2, Step.REJECT),
+            (4, 9, Step.REJECT),
         ):
             self.assertEqual(expected, plan(connections, waiting, settings), (connections, waiting))
 
@@ -522,7 +522,7 @@ class Wellness(PoolTestCase):
         self.borrow()
         self.clock.advance(4)
         self.assertEqual((BackendState.DOWN, 2), (self.state, self.pool.status().failures))
-        self.assertEqual("the back end did not go on in time", self.pool.status().last_error)
+        self.assertEqual("timed out waiting for the back end", self.pool.status().last_error)
 
     def test_bad_answers(self) -> None:
         """Likewise answers that are malformed, or cut short; a good one in between takes the count back."""
