@@ -3,7 +3,7 @@
 Facts
 -----
 * Twisted's transports wait until the reactor reports that a socket is writable. That costs two
-  ``epoll_ctl`` and a turn of the loop for each response, and for each request to a back close. The
+  ``epoll_ctl`` and a turn of the loop for each response, and for each request to a back end. The
   kernel nearly always has room, so the bytes are sent at once.
 * Bytes that the kernel does not accept are given to the transport. Until it has sent them, so are
   all later bytes: the order is kept.

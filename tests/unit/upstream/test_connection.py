@@ -373,18 +373,18 @@ class EarlyResponses(UpstreamTestCase):
         self.assertEqual((b"", None), (self.wire.sent(), self.wire.producer))
 
     def test_unread(self) -> None:
-        """A response that the kernel has, when the connection breaks during a body, still counts."""
+        """A response in the kernel still counts when the connection breaks during a body."""
         for response, expected in ((OK, [200, b"ok", "end"]), (BEGUN, [200, b"ab"])):
-            borrower = self.acquire()
+            waiter = self.acquire()
             wire = self.wire
             near, far = socket.socketpair()
             with near, far:
                 wire.getHandle = lambda near=near: near  # type: ignore[attr-defined]
-                borrower.connection.send_head(b"POST", HEAD, borrower)
+                waiter.connection.send_head(b"POST", HEAD, waiter)
                 far.sendall(response)
                 wire.lose(CUT)
-            self.assertEqual(expected, borrower.told)
-            self.assertEqual(0 if expected[-1] == "end" else 1, len(borrower.refusals))
+            self.assertEqual(expected, waiter.told)
+            self.assertEqual(0 if expected[-1] == "end" else 1, len(waiter.refusals))
 
     def test_begun(self) -> None:
         """If the request is complete before its response is, the connection is reused."""

@@ -69,9 +69,9 @@ class Doubts(SynchronousTestCase):
 
         One that OpenSSL objects to is rejected as well.
         """
-        told: list[Failure] = []
+        failures: list[Failure] = []
         connection: Any = SimpleNamespace(
-            get_app_data=lambda: SimpleNamespace(failVerification=told.append)
+            get_app_data=lambda: SimpleNamespace(failVerification=failures.append)
         )
         good, other = (
             crypto.X509.from_cryptography(server(name).certificate)
@@ -82,7 +82,7 @@ class Doubts(SynchronousTestCase):
             verified._verify(connection, *seen)
             for seen in ((good, 0, 0, 1), (good, 20, 0, 0), (other, 0, 0, 1), (other, 0, 1, 1))
         ]
-        self.assertEqual(([True, False, False, True], 1), (answers, len(told)))
+        self.assertEqual(([True, False, False, True], 1), (answers, len(failures)))
 
 
 class OwnCertificate(SynchronousTestCase):

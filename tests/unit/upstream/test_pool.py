@@ -118,10 +118,10 @@ class Uploads(PoolTestCase):
     def test_opened_too_late(self) -> None:
         """A connection that nothing waits for, and that is not to be lent any more, is closed."""
         self.back_end.at_once = False
-        borrower = RecordingWaiter()
-        self.pool.acquire(borrower)
+        waiter = RecordingWaiter()
+        self.pool.acquire(waiter)
         (connection,) = self.pool._opening
-        self.pool.cancel(borrower)
+        self.pool.cancel(waiter)
         connection.retire()
         wire = self.back_end.attempts[0].succeed()
         self.assertTrue(wire.disconnecting)
