@@ -267,7 +267,7 @@ class Why(SeveralTestCase):
         self.arrange(url, authority=authority)
         await self.expect(200, 200)
         self.assertEqual(
-            f"the back end could not be connected to: {reason}", self.pools[0].status().last_error
+            f"cannot connect to the back end: {reason}", self.pools[0].status().last_error
         )
 
     def over_tls(self, made: SelfSigned) -> str:

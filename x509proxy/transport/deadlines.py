@@ -1,14 +1,17 @@
-"""One coarse timer for everything that waits: whoever has outlived its deadline is told so.
+"""Deadlines of many waiters, checked by one coarse timer.
 
-A ``callLater`` for each wait would be made and cancelled at each request; here a wait costs one assignment to ``deadline``, and
-everybody is looked at a few times a second.
+A ``callLater`` for each wait would be created and cancelled at each request. Here a wait costs one
+assignment to ``deadline``, and all deadlines are checked a few times a second.
 
 Facts
 -----
-* Twisted's reactors go by the time of day, which somebody may set. With it, a step ahead would end all waits at once, and a step
-  back would none for as long. The looks are the reactor's timers, which such a step holds up too: whoever comes sets them right.
-* The reactor calls timers before it reads sockets. A waiter whose deadline has passed gets one turn of the reactor more: a back
-  end whose response is in the socket already is not blamed for a turn that took long.
+* Twisted's reactors use the time of day, which can be set. A step ahead would expire all waits at
+  once, and a step back would expire none until the clock catches up. So deadlines use the monotonic
+  clock. The checks are the reactor's timers, which a step back delays too: the next waiter restarts
+  an overdue timer.
+* The reactor calls timers before it reads sockets. A waiter whose deadline has passed gets one more
+  turn of the reactor. So a back end whose response is already in the socket is not blamed for a
+  long turn.
 """
 
 from __future__ import annotations
@@ -25,21 +28,27 @@ from zope.interface import implementer
 __all__ = ["NEVER", "Deadlines", "HasDeadline"]
 
 NEVER = math.inf
-_LATE = 1.0  # seconds; a reactor that has much to do is late by less
+_MAX_DELAY = 1.0  # seconds; a busy reactor delays its timers by less
 
 
 class HasDeadline(Protocol):
-    """Something that must not wait for ever. ``deadline``: in the clock's seconds, ``NEVER`` while it waits for nothing."""
+    """An object that must not wait for ever.
+
+    ``deadline``: in the clock's seconds, ``NEVER`` while it waits for nothing.
+    """
 
     deadline: float
 
     def expired(self) -> None:
-        """The deadline has passed. It is called again at each look until ``deadline`` is set anew, or the waiter forgotten."""
+        """Handle a deadline that has passed.
+
+        It is called at each check until ``deadline`` is changed or the waiter is forgotten.
+        """
 
 
 @implementer(IReactorTime)
-class _Steady:
-    """A reactor's timers, and a clock that nobody sets."""
+class _MonotonicClock:
+    """A reactor's timers with the monotonic clock."""
 
     seconds = staticmethod(time.monotonic)
 
@@ -62,58 +71,59 @@ class _Steady:
 
 
 class Deadlines:
-    """The waiters of one reactor. A deadline is kept to within ``resolution`` seconds, never early.
+    """The waiters of one reactor. ``expired`` is called within ``resolution`` seconds, never early.
 
-    ``clock``: what all who wait go by. Of a reactor that goes by the time of day only the timers are used.
+    ``clock``: the clock of all deadlines. Of a reactor that uses the time of day, only the timers
+    are used.
     """
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime, resolution: float = 0.25) -> None:
-        self.clock: IReactorTime = _Steady(clock) if clock.seconds is time.time else clock
+        self.clock: IReactorTime = _MonotonicClock(clock) if clock.seconds is time.time else clock
         self._resolution = resolution
         self._waiters: dict[HasDeadline, None] = {}
         self._call: IDelayedCall | None = None
-        self._due = 0.0
+        self._next_check = 0.0
 
     def watch(self, waiter: HasDeadline) -> None:
-        """Look after ``waiter`` from now on."""
+        """Begin to check the deadline of ``waiter``."""
         self._waiters[waiter] = None
-        if self._call is not None and self.clock.seconds() > self._due + _LATE:
+        if self._call is not None and self.clock.seconds() > self._next_check + _MAX_DELAY:
             self._call.cancel()
             self._call = None
         if self._call is None:
-            self._look_later()
+            self._schedule_check()
 
     def forget(self, waiter: HasDeadline) -> None:
-        """No longer. A waiter that was not watched is no error: what ends twice is forgotten twice."""
+        """Stop checking ``waiter``. To forget one that is not watched is no error."""
         self._waiters.pop(waiter, None)
         if not self._waiters and self._call is not None:
             self._call.cancel()
             self._call = None
 
-    def _look_later(self) -> None:
-        self._due = self.clock.seconds() + self._resolution
-        self._call = self.clock.callLater(self._resolution, self._look)
+    def _schedule_check(self) -> None:
+        self._next_check = self.clock.seconds() + self._resolution
+        self._call = self.clock.callLater(self._resolution, self._check)
 
-    def _look(self) -> None:
-        self._due = now = self.clock.seconds()
+    def _check(self) -> None:
+        self._next_check = now = self.clock.seconds()
         if any(waiter.deadline <= now for waiter in self._waiters):
-            self._call = self.clock.callLater(0, self._end_waits)
+            self._call = self.clock.callLater(0, self._expire_late)
         else:
-            self._look_later()
+            self._schedule_check()
 
-    def _end_waits(self) -> None:
-        self._look_later()
+    def _expire_late(self) -> None:
+        self._schedule_check()
         now = self.clock.seconds()
         for waiter in [waiter for waiter in self._waiters if waiter.deadline <= now]:
-            # Again, since those before it may have forgotten it or put it off.
+            # Checked again: an earlier waiter may have forgotten it, or changed its deadline.
             if waiter.deadline <= now and waiter in self._waiters:
-                self._tell(waiter)
+                self._expire(waiter)
 
-    def _tell(self, waiter: HasDeadline) -> None:
+    def _expire(self, waiter: HasDeadline) -> None:
         try:
             waiter.expired()
         except Exception:
-            # One that fails must not cost the others their deadlines.
-            self._log.failure("a deadline could not be kept")
+            # A waiter that fails must not affect the deadlines of the others.
+            self._log.failure("cannot handle an expired deadline")

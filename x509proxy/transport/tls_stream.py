@@ -1,16 +1,20 @@
-"""TLS over a client's connection: what ``twisted.protocols.tls`` does for every protocol, done for one, with less on the way.
+"""TLS on a client's connection: ``twisted.protocols.tls`` for one protocol, at a lower cost.
 
 Facts
 -----
-* ``TLSMemoryBIOProtocol`` provides its transport's interfaces anew for each connection, wraps the producer, gathers small writes
-  for a timer, and asks OpenSSL for output after every input. Here a server's connection, with a protocol of ours on it, has
-  its handshake, its records and its end.
-* HTTP without TLS is answered in clear text, by its first octets alone: nothing of it is parsed, and nothing repeated.
-* ``SSL_shutdown`` returns 1 only when both sides have sent close_notify (RFC 8446 section 6.1); then TCP may go.
-* A KeyUpdate costs 10 microseconds, a record of one octet 2. One turn of the reactor processes 128 records of a connection at
-  most; the rest waits for later turns, and the socket is not read meanwhile.
-* OpenSSL writes the response to a KeyUpdate into its buffer (27 octets), and so it does the refusal of a renegotiation. Both
-  are sent in the same turn. HAProxy and Envoy cut connections that do nothing but rekey; this stream does so too.
+* ``TLSMemoryBIOProtocol`` declares its transport's interfaces again for each connection, wraps the
+  producer, delays small writes by a timer, and asks OpenSSL for output after every input. This
+  stream only has a server's handshake, records and end.
+* HTTP without TLS is answered in clear text, recognized by its first octets. Nothing of it is
+  parsed, and nothing is repeated in the response.
+* ``SSL_shutdown`` returns 1 only when both sides have sent close_notify (RFC 8446 section 6.1).
+  TCP is closed then.
+* A KeyUpdate costs 10 microseconds, a record of one octet 2. One turn of the reactor processes at
+  most 128 records of a connection. The rest waits for later turns, and the socket is not read
+  meanwhile.
+* OpenSSL writes the response to a KeyUpdate into its buffer (27 octets), and also the alert that
+  rejects a renegotiation. Both are sent in the same turn. HAProxy and Envoy abort connections that
+  only rekey; this stream does so too.
 """
 
 from __future__ import annotations
@@ -41,30 +45,40 @@ from x509proxy.transport.tls_records import IncomingRecords
 
 __all__ = ["TlsStream"]
 
-_RECORD = 16384  # RFC 8446 section 5.1; a record's content is never longer
-_PIECE = 131072  # bytes read at a time: twice what Twisted reads, since each piece has to go through all of this
-_AT_ONCE = 128  # records in a turn: 1.3 ms of KeyUpdates; a piece in records of 1400 octets has 94
-_MOST_EMPTY = 64  # records without data, beyond the number of those with data
-_SHORT = 4096  # octets of a handshake whose issuers need no count: a ClientHello and 20 small certificates, 60 KiB parsed
-_BEFORE = b"before SSL initialization"  # OpenSSL's state until a ClientHello has come
-# HTTP without TLS begins with one of these (RFC 9110 section 9.3, RFC 5789); a TLS record with the octet 22.
+_MAX_RECORD = 16384  # octets of a record's content (RFC 8446 section 5.1)
+_READ_SIZE = 131072  # octets; twice what Twisted reads, since each read has a fixed cost here
+_RECORDS_PER_TURN = 128  # 1.3 ms of KeyUpdates; one read in records of 1400 octets has 94
+_MAX_EMPTY = 64  # records without data, beyond the number of records with data
+# Octets of a handshake whose chain is not counted: a ClientHello and 20 small certificates, which
+# take 60 KiB when parsed.
+_UNCOUNTED = 4096
+_NO_HELLO = b"before SSL initialization"  # OpenSSL's state until a ClientHello has been read
+# HTTP without TLS begins with a method (RFC 9110 section 9.3, RFC 5789), a TLS handshake with 22.
 _METHODS = (
-    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ",
-)  # fmt: skip
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"CONNECT ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"PATCH ",
+)
 _LONGEST_METHOD = max(map(len, _METHODS))
-_SENTENCE = b"This port expects HTTPS: the URL has to begin with https://\n"
+_HTTPS_EXPECTED = b"This port expects HTTPS: the URL has to begin with https://\n"
 _NOT_HTTPS = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=us-ascii\r\n"
-    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_SENTENCE), _SENTENCE)
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_HTTPS_EXPECTED), _HTTPS_EXPECTED)
 )
-_OUTPUT = 69632  # what 64 KiB of an answer become, with what each record adds, in one write
+_WRITE_SIZE = 69632  # 64 KiB of a response, with the overhead of its records, in one write
 
 
 @implementer(ISSLTransport)
 class TlsStream(Protocol):
-    """A server's end of one TLS connection, and the transport of the protocol on it.
+    """The server's end of one TLS connection, and the transport of the protocol on it.
 
-    ``holds_tickets``: the session tickets of TLS 1.3 go out with the first response.
+    ``holds_tickets``: the session tickets of TLS 1.3 are sent with the first response.
     """
 
     transport: Any
@@ -76,89 +90,93 @@ class TlsStream(Protocol):
         self,
         connections: ServerConnections,
         protocol: Any,
-        among: set[TlsStream],
+        streams: set[TlsStream],
         clock: IReactorTime,
     ) -> None:
         self._connections = connections
         self._protocol = protocol
-        self._among = among
+        self._streams = streams
         self._clock = clock
         self._incoming = IncomingRecords()
-        self._handshake_bytes = connections.max_handshake_bytes  # that may still come
-        self._short = self._handshake_bytes - _SHORT
-        self._empty = 0
-        self._later: IDelayedCall | None = None
-        self._first = b""
-        self._shaken = self._is_prompt = False
-        self._over = self._paused = self._advancing = self._producing = False
+        self._handshake_bytes = connections.max_handshake_bytes  # still accepted
+        self._count_below = self._handshake_bytes - _UNCOUNTED
+        self._excess_empty = 0
+        self._scheduled: IDelayedCall | None = None
+        self._first_octets = b""
+        self._handshake_done = self._acknowledges_early = False
+        self._ended = self._paused = self._advancing = self._producing = False
         self._receiving = True
 
-    # Twisted calls, from below.
+    # IProtocol: the TCP transport's calls.
 
     def makeConnection(self, transport: Any) -> None:
         self.connected = 1
         self.transport = transport
         self._tls: Any = self._connections.serverConnectionForTLS(self)
         self._tls.set_accept_state()
-        self._sender = DirectWriter(transport)
+        self._writer = DirectWriter(transport)
         if ITCPTransport.providedBy(transport):
-            # A handshake's last word and an answer are two packets, and the second would wait for the first one's receipt.
+            # The handshake's last message and a response are two packets. Without TCP_NODELAY, the
+            # second would wait for the acknowledgement of the first.
             transport.setTcpNoDelay(True)
-            self.transport.bufferSize = _PIECE
+            self.transport.bufferSize = _READ_SIZE
         self._protocol.makeConnection(self)
-        self._told = self.disconnecting  # by whoever has not taken the connection
+        self._reported = self.disconnecting  # the protocol has rejected the connection
 
     def dataReceived(self, data: bytes) -> None:
-        """Process this turn's share of what waits and of ``data``. The protocol may pause, close or cut meanwhile."""
-        if self._over:
+        """Process this turn's share of the waiting input and of ``data``.
+
+        The protocol may pause, close or abort the connection meanwhile.
+        """
+        if self._ended:
             return
         if data and not self._receiving:
             self._incoming.waiting += data
             return
         self._advancing = True
         try:
-            if self._shaken:
-                piece, count = self._incoming.take(data, _AT_ONCE, _PIECE)
+            if self._handshake_done:
+                piece, count = self._incoming.take(data, _RECORDS_PER_TURN, _READ_SIZE)
                 self._tls.bio_write(piece)
-                full = self._read(count)
-                if (self._empty or full < count) and not self._over:
-                    self._count_empty(count - full, full)
+                with_data = self._read(count)
+                if (self._excess_empty or with_data < count) and not self._ended:
+                    self._count_empty(count - with_data, with_data)
             else:
-                self._take_handshake(data)
+                self._feed_handshake(data)
         finally:
             self._advancing = False
-        if self._over:
+        if self._ended:
             self._incoming.waiting = b""
             return
         if self._incoming.waiting and not self._paused:
-            self._later = self._clock.callLater(0, self._go_on)
+            self._scheduled = self._clock.callLater(0, self._continue)
         wanted = not (self._paused or self._incoming.waiting)
         if wanted is not self._receiving:
             self._receive(wanted=wanted)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = 0
-        self._over = True
+        self._ended = True
         self._incoming.waiting = b""
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
-        self._among.discard(self)
-        if not (self._shaken or self._told):
-            self._report(self._how_it_ended())
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+        self._streams.discard(self)
+        if not (self._handshake_done or self._reported):
+            self._report(self._reason_without_error())
         self._protocol.connectionLost(reason)
-        # Cycles that only the collector would find.
+        # Break reference cycles.
         del self._protocol
-        self._sender.forget()
+        self._writer.forget()
 
-    # The protocol's calls: ISSLTransport.
+    # ISSLTransport: the protocol's calls.
 
     def write(self, data: bytes) -> None:
         if self._encrypt(data):
             self._flush()
 
     def write_last(self, data: bytes) -> None:
-        """Write, and say close_notify in the same packet."""
+        """Write, and send close_notify in the same packet."""
         self.unregisterProducer()
         self._encrypt(data)
         self.loseConnection()
@@ -167,24 +185,24 @@ class TlsStream(Protocol):
         self.write(b"".join(iovec))
 
     def loseConnection(self) -> None:
-        """Say close_notify, and close TCP when the other side has said it too."""
+        """Send close_notify, and close TCP when the other side has sent it too."""
         if self.disconnecting or not self.connected:
             return
-        if not self._shaken:
+        if not self._handshake_done:
             self.abortConnection()
             return
         self.disconnecting = True
         if not self._producing:
-            self._shut()
+            self._send_close_notify()
 
     def finish(self) -> None:
-        """Close TCP when all has been sent, without the client's close_notify."""
-        self._over = self.disconnecting = True
-        self._sender.end()
+        """Close TCP when all bytes have been sent, without the client's close_notify."""
+        self._ended = self.disconnecting = True
+        self._writer.close()
 
     def abortConnection(self) -> None:
-        """Close TCP at once: what was sent last may never arrive."""
-        self._over = self.disconnecting = True
+        """Close TCP at once: the last octets sent may never arrive."""
+        self._ended = self.disconnecting = True
         self.transport.abortConnection()
 
     def pauseProducing(self) -> None:
@@ -194,7 +212,7 @@ class TlsStream(Protocol):
 
     def resumeProducing(self) -> None:
         self._paused = False
-        if self._over or self._advancing or self._later is not None:
+        if self._ended or self._advancing or self._scheduled is not None:
             return
         if self._incoming.waiting:
             self.dataReceived(b"")
@@ -205,20 +223,20 @@ class TlsStream(Protocol):
         self.loseConnection()
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        """Whom to pause; a push producer, since our protocols have no other."""
+        """Set the producer to pause; only push producers are supported."""
         assert streaming
         self._producing = True
-        self._sender.register(producer)
+        self._writer.register(producer)
 
     def unregisterProducer(self) -> None:
         if self._producing:
             self._producing = False
-            self._sender.unregister()
-            if self.disconnecting and not self._over:
-                self._shut()
+            self._writer.unregister()
+            if self.disconnecting and not self._ended:
+                self._send_close_notify()
 
     def loseWriteConnection(self) -> None:
-        """TLS has no end of one side alone that everybody would understand."""
+        """Close both sides: not every client supports a half-closed TLS connection."""
         self.loseConnection()
 
     def getTcpNoDelay(self) -> bool:
@@ -234,7 +252,7 @@ class TlsStream(Protocol):
         self.transport.setTcpKeepAlive(enabled)
 
     def getHandle(self) -> Any:
-        """The TLS connection; nothing once its handshake has failed."""
+        """Return the TLS connection, or ``None`` after a failed handshake."""
         return self._tls
 
     def getPeerCertificate(self) -> Any:
@@ -246,169 +264,182 @@ class TlsStream(Protocol):
     def getHost(self) -> Any:
         return self.transport.getHost()
 
-    # Inside.
+    # Output.
 
     def _encrypt(self, data: bytes) -> bool:
-        """Give OpenSSL the data; whether it has something to send for it."""
-        # OpenSSL takes nothing for the end of TLS.
-        if not data or self._over or (self.disconnecting and not self._producing):
+        """Give OpenSSL the data; return true if there is output to send."""
+        # OpenSSL takes empty data for the end of TLS.
+        if not data or self._ended or (self.disconnecting and not self._producing):
             return False
         try:
-            # pyOpenSSL enables partial writes: one record each.
+            # pyOpenSSL enables partial writes: each call writes one record.
             sent = self._tls.send(data)
             while sent < len(data):
                 sent += self._tls.send(memoryview(data)[sent:])
         except SSL.Error:
-            # Nothing is written before the handshake, and a memory BIO takes all: TLS itself is broken.
+            # Nothing is written before the handshake, and a memory BIO accepts everything: TLS has
+            # failed.
             self._fail()
             return False
         return True
 
-    # The input, a turn's share at a time.
+    # Input, one turn's share at a time.
 
     def _receive(self, *, wanted: bool) -> None:
-        """Read the socket from now on, or do not."""
+        """Resume or pause reading the socket."""
         self._receiving = wanted
         step = self.transport.resumeProducing if wanted else self.transport.pauseProducing
         step()
 
-    def _go_on(self) -> None:
-        self._later = None
+    def _continue(self) -> None:
+        self._scheduled = None
         if not self._paused:
             self.dataReceived(b"")
 
-    def _take_handshake(self, data: bytes) -> None:
-        piece, count = self._incoming.take(data, _AT_ONCE, self._handshake_bytes)
+    def _feed_handshake(self, data: bytes) -> None:
+        piece, count = self._incoming.take(data, _RECORDS_PER_TURN, self._handshake_bytes)
         self._handshake_bytes -= len(piece)
-        # Not len(): a call for each piece that comes (tests/integration/test_costs.py).
-        if not self._first[_LONGEST_METHOD:]:
-            self._first += piece[: _LONGEST_METHOD + 1]
+        # Not len(), one more call for each read (tests/integration/test_costs.py).
+        if not self._first_octets[_LONGEST_METHOD:]:
+            self._first_octets += piece[: _LONGEST_METHOD + 1]
         self._tls.bio_write(piece)
-        if self._shake():
-            # Part of the records were the handshake's, and do not count as empty.
+        if self._continue_handshake():
+            # Some of the records were the handshake's, and do not count as empty.
             self._read(count)
 
-    def _count_empty(self, empty: int, full: int) -> None:
-        """Cut the connection if it sends too many records without data; send OpenSSL's responses to them.
+    def _count_empty(self, empty: int, with_data: int) -> None:
+        """Abort a connection that sends too many records without data; send OpenSSL's responses.
 
-        A record with data makes up for one without, as long as the client is served.
+        A record with data offsets one without, until the connection is closing.
         """
-        self._empty += empty if self.disconnecting else empty - full
-        if self._empty > _MOST_EMPTY:
+        self._excess_empty += empty if self.disconnecting else empty - with_data
+        if self._excess_empty > _MAX_EMPTY:
             self._connections.watch.limited("tls.records-without-data")
             self.abortConnection()
             return
-        self._empty = max(0, self._empty)
+        self._excess_empty = max(0, self._excess_empty)
         if empty:
             self._flush()
 
-    def _shake(self) -> bool:
-        """Go on with the handshake; whether it is over, and well."""
+    def _continue_handshake(self) -> bool:
+        """Continue the handshake; return true when it has succeeded."""
         try:
             self._tls.do_handshake()
         except SSL.WantReadError:
             if not self._handshake_bytes or (
-                self._handshake_bytes < self._short and has_long_chain(self._tls)
+                self._handshake_bytes < self._count_below and has_long_chain(self._tls)
             ):
-                self._refuse("too_large")
+                self._reject("too_large")
                 return False
             self._flush()
-            # Now, and not when it has come: the kernel acknowledges it before we have done our part of the handshake.
-            self._is_prompt = self._sender.acknowledge()
+            # Before the client's last message arrives: the kernel acknowledges that message before
+            # the proxy has completed its part of the handshake.
+            self._acknowledges_early = self._writer.acknowledge()
             return False
         except SSL.Error as error:
-            self._refuse(handshake_reason(error.args), handshake_detail(error.args))
+            self._reject(handshake_reason(error.args), handshake_detail(error.args))
             return False
         except Exception:
-            # A callback of ours failed: so does the handshake (L3).
-            self._log.failure("a handshake could not be judged")
-            self._refuse("internal_error")
+            # An exception in a callback fails the handshake (L3).
+            self._log.failure("cannot complete a handshake")
+            self._reject("internal_error")
             return False
-        if self._handshake_bytes < self._short and has_long_chain(self._tls):
-            self._refuse("too_large")
+        if self._handshake_bytes < self._count_below and has_long_chain(self._tls):
+            self._reject("too_large")
             return False
-        self._shaken = True
+        self._handshake_done = True
         version = self._tls.get_protocol_version()
         self._connections.watch.handshake_succeeded(version, key_exchange_of(self._tls))
-        # In TLS 1.3 only tickets are left to say, which are never honoured: they go out with the first answer. But a client with
-        # Nagle's algorithm holds its request back until it hears something (40 ms with ApacheBench).
-        if not (self.holds_tickets and version == SSL.TLS1_3_VERSION and self._is_prompt):
+        # In TLS 1.3 only tickets are left to send, which are never honoured: they are sent with the
+        # first response. But a client with Nagle's algorithm delays its request until it receives
+        # something (40 ms with ApacheBench).
+        if not (self.holds_tickets and version == SSL.TLS1_3_VERSION and self._acknowledges_early):
             self._flush()
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()
         return True
 
-    def _how_it_ended(self) -> str:
-        """A handshake of which OpenSSL had nothing to object to. Whoever only looks whether a port is open says nothing."""
+    def _reason_without_error(self) -> str:
+        """Return the reason why a handshake did not complete, without an error of OpenSSL.
+
+        A port check sends no ClientHello.
+        """
         if self.disconnecting:
             return "timeout"
-        return "no_client_hello" if self._tls.get_state_string() == _BEFORE else "client_left"
+        return "no_client_hello" if self._tls.get_state_string() == _NO_HELLO else "client_left"
 
     def _read(self, count: int) -> int:
-        """Hand on the data of up to ``count`` records as one piece; how many of them had data."""
+        """Deliver the data of up to ``count`` records as one piece.
+
+        Return the number of records that had data.
+        """
         records: list[bytes] = []
         end: Callable[[], None] = self._wait
         try:
             for _ in range(count):
-                records.append(self._tls.recv(_RECORD))  # noqa: PERF401 - an exception ends the loop
+                # An exception ends the loop.
+                records.append(self._tls.recv(_MAX_RECORD))  # noqa: PERF401
         except SSL.WantReadError:
             pass
         except SSL.ZeroReturnError:
-            end = self._shut
+            end = self._send_close_notify
         except SSL.Error:
             end = self._fail
         if records:
             self._protocol.dataReceived(records[0] if len(records) == 1 else b"".join(records))
-        if not self._over:
+        if not self._ended:
             end()
         return len(records)
 
     def _wait(self) -> None:
-        """Until more comes."""
+        """Do nothing until more input comes."""
 
-    def _shut(self) -> None:
-        """Say close_notify, or answer it."""
+    def _send_close_notify(self) -> None:
+        """Send close_notify; close TCP if the client has sent it."""
         try:
             both = self._tls.shutdown()
         except SSL.Error:
             both = False
         self._flush()
         if both:
-            self._over = True
-            self._sender.end()
+            self._ended = True
+            self._writer.close()
 
     def _fail(self) -> None:
-        """TLS cannot go on: OpenSSL's alert is sent, and TCP closed."""
-        self._over = True
+        """Send OpenSSL's alert, and close TCP, because TLS has failed."""
+        self._ended = True
         self._flush()
-        self._sender.end()
+        self._writer.close()
 
-    def _refuse(self, why: str, detail: str = "") -> None:
-        """No handshake: OpenSSL's alert is sent, and the client closes TCP, or the protocol when its time is up.
+    def _reject(self, reason: str, detail: str = "") -> None:
+        """End the handshake: send OpenSSL's alert, and leave closing TCP to the client.
 
-        To close with octets unread, such as a request behind the handshake, would reset it, and lose the alert (RFC 9112, 9.6).
+        The protocol closes it when its time is up. To close TCP with unread octets, such as a
+        request after the handshake, would reset it and lose the alert (RFC 9112 section 9.6).
         """
-        self._over = self._told = True
-        self._report(why, detail)
-        if self._first.startswith(_METHODS):
-            self._sender.write(_NOT_HTTPS)
+        self._ended = self._reported = True
+        self._report(reason, detail)
+        if self._first_octets.startswith(_METHODS):
+            self._writer.write(_NOT_HTTPS)
         else:
             self._flush()
-        # The client may stay until its time is up; what OpenSSL holds of its handshake, 100 KiB and more, must not.
+        # The client may stay until its time is up. OpenSSL's memory for its handshake, 100 KiB and
+        # more, is freed now.
         self._tls = None
-        self._sender.end_half()
+        self._writer.close_write_side()
         if not self._receiving:
             self._receive(wanted=True)
 
-    def _report(self, why: str, detail: str = "") -> None:
+    def _report(self, reason: str, detail: str = "") -> None:
         """Count a failed handshake, and log it."""
-        self._connections.watch.handshake_failed(why)
-        # Zeros until a ClientHello has been read; without one OpenSSL names the newest version that it knows.
+        self._connections.watch.handshake_failed(reason)
+        # The random is zero until a ClientHello has been read. Without one, OpenSSL reports the
+        # newest version that it supports.
         has_hello = any(self._tls.client_random() or b"")
         self._connections.log(
             HandshakeFailure(
                 peer_of(self),
-                why,
+                reason,
                 detail,
                 self._tls.get_protocol_version_name() if has_hello else "",
                 (self._tls.get_servername() or b"").decode("latin-1"),
@@ -416,12 +447,12 @@ class TlsStream(Protocol):
         )
 
     def _flush(self) -> None:
-        """Send what OpenSSL has to say."""
+        """Send OpenSSL's output."""
         try:
             while True:
-                data = self._tls.bio_read(_OUTPUT)
-                self._sender.write(data)
-                if len(data) < _OUTPUT:
+                data = self._tls.bio_read(_WRITE_SIZE)
+                self._writer.write(data)
+                if len(data) < _WRITE_SIZE:
                     return
         except SSL.WantReadError:
             pass

@@ -1,15 +1,15 @@
-"""One connection to a back end in HTTP/1.1: one exchange at a time, deadlines, back-pressure both ways.
+"""HTTP/1.1 connection to a back end: one exchange at a time, deadlines, back-pressure both ways.
 
 Facts
 -----
-* The back end may have closed a pooled connection while it was idle. Such a connection is read all
+* The back end may have closed a pooled connection while it was idle. Idle connections are read all
   the time, and checked once more before use. A request that has been written is never sent again,
   since nothing shows how far the back end has processed it.
 * Over TLS a connection is lent when its handshake is complete. The header must not be written to a
   server whose certificate has not been verified (RFC 9440 section 4: this hop "needs to be
   secured").
-* Whatever is irregular about a response ends the connection: octets after its end, framing of two
-  kinds, ``Connection: close``.
+* Any irregularity of a response ends the connection: octets after its end, framing of two kinds,
+  ``Connection: close``.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ from x509proxy.upstream.timeouts import (
 
 __all__ = ["Connection", "ConnectionOwner"]
 
-# The process or the machine has run out of these; the back end is not at fault.
+# The process or the machine has run out of a resource; the back end is not at fault.
 _SHORTAGES = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
-_TOO_LATE = ErrorResponse(Code.CONNECT_TIMEOUT, "the back end could not be connected to in time")
+_CONNECT_TIMEOUT = ErrorResponse(Code.CONNECT_TIMEOUT, "timed out connecting to the back end")
 
 
 class ConnectionOwner(Interface):
     """The opener of a connection: a pool, or a health check.
 
-    ``exchanges``: how many have gone well on all of its connections.
+    ``exchanges``: the number of successful exchanges on all of its connections.
     """
 
     settings: UpstreamSettings
@@ -83,8 +83,9 @@ class ConnectionOwner(Interface):
 class Connection(Protocol):
     """One connection to a back end.
 
-    ``born``: when it was begun; ``expires``: from when on it is lent to no other exchange;
-    ``paused_at``: when the client of the response stopped reading, ``math.inf`` while it reads.
+    ``begun_at``: the time of the connection attempt. ``expires``: the time after which the pool
+    lends it no more. ``paused_at``: the time when the client of the response stopped reading,
+    ``math.inf`` while it reads.
     """
 
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
@@ -99,67 +100,74 @@ class Connection(Protocol):
         self._endpoint = endpoint
         self._settings = pool.settings
         self._now = pool.deadlines.clock.seconds
-        self.born = self._now()
-        # Not at one time for all those that a burst has opened.
-        self.expires = self.born + self._settings.max_connection_age * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
+        self.begun_at = self._now()
+        # Spread out: connections opened in one burst should not expire together.
+        age = self._settings.max_connection_age * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
+        self.expires = self.begun_at + age
         self._state = OPENING
         self._attempt: Deferred[Any] | None = None
         self._handler: ResponseHandler | None = None
         self._parser: ResponseParser | None = None
         self._request_ended = self._request_paused = self._was_paused = False
         self.paused_at = math.inf
-        self._served_before = 0
+        self._exchanges_before = 0
 
     # The pool's calls.
 
     def open(self) -> None:
-        """Connect; the pool's ``opened`` or ``failed`` says how it went, within ``connect_timeout``, TLS included."""
-        self._wait_anew()
+        """Connect; the pool's ``opened`` or ``failed`` is called within ``connect_timeout``.
+
+        The time includes the TLS handshake.
+        """
+        self._restart_timeout()
         self._pool.deadlines.watch(self)
         self._attempt = attempt = maybeDeferred(connect, self._endpoint, self)
-        # It results in this connection: a cycle, were it kept.
-        attempt.addCallbacks(lambda _: None, self._not_opened)
+        # Its result would be this connection: a reference cycle.
+        attempt.addCallbacks(lambda _: None, self._connect_failed)
 
-    def rest(self) -> None:
+    def mark_idle(self) -> None:
         """Wait for the next exchange."""
         self._state = IDLE
         ends = self._now() + self._settings.idle_timeout
         self.deadline = min(self.expires, ends)
 
     def close(self) -> None:
-        """End it, politely, but within ``read_timeout``; the pool forgets it at once."""
-        self._shut()
+        """Close it when all is written, within ``read_timeout``; the pool drops it at once."""
+        self._mark_closed()
         self.transport.loseConnection()
 
     def is_open(self) -> bool:
-        """Return false if the back end has closed the idle connection, or sent what nothing asked for."""
+        """Return false if the back end closed the idle connection or sent unrequested octets."""
         return self._input.is_empty()
 
     # The relay's calls.
 
     def send(self, method: bytes, data: bytes, handler: ResponseHandler) -> None:
         """Send a whole request, its body included, and wait for the response."""
-        self._begin(method, handler)
+        self._begin_exchange(method, handler)
         self._request_ended = True
         self._state = AWAITING
         self.deadline = self._now() + self._settings.response_timeout
         self._writer.write(data)
 
     def send_head(self, method: bytes, data: bytes, handler: ResponseHandler) -> None:
-        """Send a head with the first octets of its body; :meth:`body_data` and :meth:`body_end` follow."""
-        self._begin(method, handler)
+        """Send a head with the first octets of its body.
+
+        :meth:`body_data` and :meth:`body_end` follow.
+        """
+        self._begin_exchange(method, handler)
         self._request_ended = False
         self._state = SENDING
-        self._wait_anew()
+        self._restart_timeout()
         self._writer.begin(self)
         self._writer.write(data)
 
-    def _begin(self, method: bytes, handler: ResponseHandler) -> None:
+    def _begin_exchange(self, method: bytes, handler: ResponseHandler) -> None:
         self._handler = handler
         self._parser = ResponseParser(method, self._settings)
         self._request_paused = self._was_paused = False
         self.paused_at = math.inf
-        self._served_before = self._pool.exchanges
+        self._exchanges_before = self._pool.exchanges
 
     def retire(self) -> None:
         """Make this exchange the connection's last: the pool lends it to no other client."""
@@ -176,29 +184,32 @@ class Connection(Protocol):
         self._request_ended = True
         if self._state is SENDING:
             self._state = AWAITING
-            self._served_before = self._pool.exchanges
-            self._wait_anew()
+            self._exchanges_before = self._pool.exchanges
+            self._restart_timeout()
 
     def pause_response(self) -> None:
-        """Stop reading: the client of the response does not read."""
+        """Stop reading, because the client of the response does not read."""
         self._was_paused = True
         self.paused_at = min(self.paused_at, self._now())
-        self._wait_anew()
+        self._restart_timeout()
         self.transport.pauseProducing()
 
     def resume_response(self) -> None:
-        """Read on."""
+        """Continue to read."""
         if self.paused_at < math.inf:
             self.paused_at = math.inf
-            self._wait_anew()
+            self._restart_timeout()
             self.transport.resumeProducing()
 
     def give_up(self, error: ErrorResponse) -> None:
-        """End the exchange for the sake of others; the back end is not at fault."""
+        """End the exchange in favour of waiting requests; the back end is not at fault."""
         self._fail(error, is_fault=False)
 
     def cancel(self) -> None:
-        """End the exchange without a report: its client has left. The connection cannot be used again."""
+        """End the exchange without a report, because its client has left.
+
+        The connection cannot be used again.
+        """
         self._handler = None
         self._abort()
 
@@ -213,7 +224,7 @@ class Connection(Protocol):
             self._pool.opened(self)
 
     def handshakeCompleted(self) -> None:
-        # A certificate that was not accepted ends in failVerification, which has aborted the transport by now.
+        # A rejected certificate ends in failVerification, which has aborted the transport by now.
         if self._state is OPENING and not self.transport.disconnecting:
             self._pool.opened(self)
 
@@ -221,20 +232,20 @@ class Connection(Protocol):
         if self._state is CLOSED:
             return
         if self._parser is None or self._handler is None:
-            # Nothing has been asked for.
+            # There is no request.
             self._abort()
             return
         self._handle(self._parser, self._parser.feed(data))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._state is OPENING:
-            self._not_opened(reason)
+            self._connect_failed(reason)
             return
         parser = self._parser
         if self._state in (SENDING, ANSWERING) and (unread := self._writer.unread()) and parser:
             self._handle(parser, parser.feed(unread))
             parser = self._parser
-        self._shut()
+        self._mark_closed()
         self._pool.deadlines.forget(self)
         if parser is not None:
             is_clean = reason.check(ConnectionDone) is not None
@@ -244,22 +255,22 @@ class Connection(Protocol):
     def pauseProducing(self) -> None:
         if self._handler is not None:
             self._request_paused = True
-            self._wait_anew()
+            self._restart_timeout()
             self._handler.pause_request()
 
     def resumeProducing(self) -> None:
         if self._handler is not None:
             self._request_paused = False
-            self._wait_anew()
+            self._restart_timeout()
             self._handler.resume_request()
 
     def stopProducing(self) -> None:
-        """The transport is going; ``connectionLost`` says so."""
+        """Do nothing: ``connectionLost`` follows."""
 
     def expired(self) -> None:
-        """Whatever was waited for does not come."""
+        """Close the connection, or fail its exchange, because its deadline has passed."""
         if self._state is OPENING and self._attempt is not None:
-            self._fail_opening(_TOO_LATE)
+            self._fail_opening(_CONNECT_TIMEOUT)
             self._attempt.cancel()
         elif self._state is IDLE:
             self.close()
@@ -267,15 +278,15 @@ class Connection(Protocol):
             self.transport.abortConnection()
         else:
             is_fault = self._request_paused or self._serves_nothing()
-            late = ErrorResponse(Code.BACKEND_TIMEOUT, "the back end did not go on in time")
-            self._fail(late, is_fault=is_fault)
+            timeout = ErrorResponse(Code.BACKEND_TIMEOUT, "timed out waiting for the back end")
+            self._fail(timeout, is_fault=is_fault)
 
     # Inside.
 
     def _handle(self, parser: ResponseParser, events: list[ResponseEvent]) -> None:
-        """Hand the events on, up to the response's end.
+        """Forward the events, up to the response's end.
 
-        After it the connection may have been lent to another exchange, which gets none of the rest.
+        The connection may then be lent to another exchange, which receives none of the remainder.
         """
         for event in events:
             handler = self._handler
@@ -292,8 +303,8 @@ class Connection(Protocol):
                 else:
                     self._fail(event, is_fault=self._is_fault(event))
             except Exception:
-                # Fail closed (L3): the response is incomplete, and its client has to notice that.
-                self._log.failure("a response could not be forwarded")
+                # Fail closed (L3): the response is incomplete, and its client has to detect that.
+                self._log.failure("cannot forward a response")
                 if self._handler in (None, handler):
                     self._handler = None
                     self._abort()
@@ -301,13 +312,13 @@ class Connection(Protocol):
                 return
         if parser is self._parser and self._handler is not None:
             if self._state is ANSWERING:
-                self._wait_anew()
+                self._restart_timeout()
             self._handler.response_flush()
 
     def _is_fault(self, error: ErrorResponse) -> bool:
-        """Return true for a response, cut short or malformed, that tells of the back end and not of the client.
+        """Return true if a truncated or malformed response is not the client's fault.
 
-        A back end may have lost its patience with a client whose next piece was waited for, or that did not read: Tomcat's
+        A back end may time out because the client sends its body slowly or does not read: Tomcat's
         ``connectionTimeout`` is 20 s.
         """
         waits_for_client = self._state is CLOSED and not (
@@ -317,14 +328,17 @@ class Connection(Protocol):
         return not (waits_for_client or self._was_paused or is_too_large)
 
     def _serves_nothing(self) -> bool:
-        """Return true for a timeout that tells of the back end, and not of one resource such as a slow report.
+        """Return true if a timeout concerns the whole back end, not one slow resource.
 
-        It has not begun this response, nor ended any other since this one was asked for.
+        It has not begun this response, nor completed any other since this request was sent.
         """
-        return self._state is AWAITING and self._pool.exchanges == self._served_before
+        return self._state is AWAITING and self._pool.exchanges == self._exchanges_before
 
     def _end_exchange(self, parser: ResponseParser, handler: ResponseHandler) -> None:
-        """End the exchange, and decide, here alone, whether the connection is lent again."""
+        """End the exchange, and decide whether the connection is lent again.
+
+        No other place decides that.
+        """
         self._handler = self._parser = None
         if self.paused_at < math.inf:
             self.resume_response()
@@ -346,19 +360,19 @@ class Connection(Protocol):
         assert handler is not None
         handler.response_failed(error)
 
-    def _not_opened(self, failure: Failure) -> None:
+    def _connect_failed(self, failure: Failure) -> None:
         if self._state is not OPENING:
             return
         error = failure.value
         if (
             isinstance(error, ConnectTimeout | TCPTimedOutError)
-            or _number(error) == errno.ETIMEDOUT
+            or _os_error(error) == errno.ETIMEDOUT
         ):
-            self._fail_opening(_TOO_LATE)
+            self._fail_opening(_CONNECT_TIMEOUT)
             return
-        reason = f"the back end could not be connected to: {connect_reason(error)}"
-        is_ours = _number(error) in _SHORTAGES
-        code = Code.OUT_OF_RESOURCES if is_ours else Code.CONNECT_FAILED
+        reason = f"cannot connect to the back end: {connect_reason(error)}"
+        is_local = _os_error(error) in _SHORTAGES
+        code = Code.OUT_OF_RESOURCES if is_local else Code.CONNECT_FAILED
         self._fail_opening(ErrorResponse(code, reason))
 
     def _fail_opening(self, error: ErrorResponse) -> None:
@@ -369,25 +383,25 @@ class Connection(Protocol):
         self._pool.failed(self, error)
 
     def _abort(self) -> None:
-        self._shut()
+        self._mark_closed()
         self._parser = None
         self.deadline = NEVER
         self.transport.abortConnection()
 
-    def _shut(self) -> None:
-        """No more exchanges; the pool forgets it."""
+    def _mark_closed(self) -> None:
+        """Accept no more exchanges; the pool drops the connection."""
         if self._state is not CLOSED:
             self._state = CLOSED
-            self._wait_anew()
+            self._restart_timeout()
             self._writer.release()
             self._pool.lost(self)
 
-    def _wait_anew(self) -> None:
+    def _restart_timeout(self) -> None:
         seconds = timeout_for(
             self._state, self._settings, self._request_paused, self.paused_at < math.inf
         )
         self.deadline = self._now() + seconds
 
 
-def _number(error: BaseException | None) -> int | None:
+def _os_error(error: BaseException | None) -> int | None:
     return getattr(error, "osError", None)

@@ -1,9 +1,10 @@
-"""A back end's address as an endpoint that connects to it, verified where it is TLS; and whether a connection is still good.
+"""Endpoints that connect to a back end, with TLS verified, and the unread input of a connection.
 
 Facts
 -----
-* Twisted's own look at a server's name catches one exception of two: of a certificate without any name, or one that is not to be
-  read, it logs a failure, and the connection goes on (26.10). So it is looked at here.
+* Twisted's own check of a server's name catches one exception of two. For a certificate that has no
+  name or cannot be parsed, it logs a failure, and the connection continues (26.10). So the name is
+  verified here.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ def backend_endpoint(
     authorities: Sequence[x509.Certificate] | None = None,
     identity: Identity | None = None,
 ) -> IStreamClientEndpoint:
-    """Where to connect to. Over ``https`` chain and name are verified, by ``authorities`` or those of the system.
+    """Return an endpoint that connects to the back end.
 
-    ``identity``: the certificate to show to an ``https`` back end.
+    Over ``https``, chain and name are verified against ``authorities``, or those of the system if
+    it is ``None``. ``identity``: the certificate to send to an ``https`` back end.
     """
     if backend.scheme is Scheme.UNIX:
         return UNIXClientEndpoint(reactor, backend.path, timeout=settings.connect_timeout)
@@ -64,28 +66,29 @@ def backend_endpoint(
 
 
 def _tcp_endpoint(reactor: Any, backend: Backend, timeout: float) -> IStreamClientEndpoint:
-    """An address is connected to as it is; a name is resolved, in a thread, and by turns, each time."""
+    """Return an endpoint for an address, or for a name that is resolved at each connection."""
     if isIPAddress(backend.host):
         return TCP4ClientEndpoint(reactor, backend.host, backend.port, timeout=timeout)
     if isIPv6Address(backend.host):
         return TCP6ClientEndpoint(reactor, backend.host, backend.port, timeout=timeout)
-    # Loads the codec now, while files can be read: without it, after -u, a resolution never ends.
+    # Loads the codec while files can be read: without it, after -u, a resolution never ends.
     backend.host.encode("idna")
     return HostnameEndpoint(reactor, backend.host, backend.port, timeout=timeout)
 
 
 def connect(endpoint: IStreamClientEndpoint, protocol: Protocol) -> Deferred[Any]:
-    """Connect this very ``protocol``."""
-    # Given away: a connector and its transport are a cycle of Twisted's, which nothing of ours has to wait in for the collector.
+    """Connect ``protocol`` itself."""
+    # pop drops the factory's reference: Twisted's connector and transport are a cycle, and the
+    # protocol must not stay in it until the garbage collector runs.
     factory: Factory = Factory.forProtocol([protocol].pop)
     factory.noisy = False
     return endpoint.connect(factory)
 
 
 class PendingInput:
-    """The input of an idle connection that the reactor has not read: octets, or the connection's end.
+    """Input of an idle connection that the reactor has not read: octets, or the connection's end.
 
-    Over TLS a record that has not been read may be harmless, but also the one that ends TLS.
+    Over TLS an unread record may be harmless, or it may be the one that ends TLS.
     """
 
     __slots__ = ("_poll", "_socket")
@@ -101,44 +104,47 @@ class PendingInput:
             self._poll.register(self._socket, select.POLLIN)
 
     def is_empty(self) -> bool:
-        """Return true if there is none, and the socket is open; also where there is no socket to ask."""
+        """Return true if there is none, and the socket is open.
+
+        A transport without a socket always counts as empty.
+        """
         if self._socket is None:
             return True
         return self._socket.fileno() >= 0 and not self._poll.poll(0)
 
 
 class UnreadInput:
-    """A second hold on a plain connection, for what its far end said before it hung up on us.
+    """A duplicate of a plain connection's descriptor, to read the response before a reset.
 
-    A back end that answers early and hangs up with unread bytes resets the connection. Its answer is in the kernel then, but
-    the next write fails, and Twisted closes the socket for that without reading.
+    A back end that responds early and closes with unread bytes resets the connection. Its response
+    is in the kernel then. But the next write fails, and Twisted closes the socket without reading.
     """
 
     def __init__(self, transport: Any) -> None:
         handle = getattr(transport, "getHandle", lambda: None)()
         self._handle = handle.dup() if isinstance(handle, socket.socket) else None
 
-    def take(self, most: int) -> bytes:
-        """So many bytes at the most of what has not been read; the hold is given up."""
+    def take(self, max_bytes: int) -> bytes:
+        """Return up to ``max_bytes`` unread bytes, and close the duplicate."""
         handle, self._handle = self._handle, None
         if handle is None:
             return b""
         with handle:
             try:
-                return handle.recv(most, socket.MSG_DONTWAIT)
+                return handle.recv(max_bytes, socket.MSG_DONTWAIT)
             except OSError:
                 return b""
 
     def forget(self) -> None:
-        """Give the hold up."""
+        """Close the duplicate."""
         if self._handle is not None:
             self._handle.close()
             self._handle = None
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _Verified:
-    """Makes Twisted's client connections, whose server has to be ``host``, or nothing is sent to it."""
+class _VerifyingCreator:
+    """Creator of Twisted's client connections that send nothing unless the server is ``host``."""
 
     def __init__(self, creator: Any, host: str) -> None:
         self._creator = creator
@@ -160,7 +166,7 @@ class _Verified:
             if ok and not depth:
                 self._verify_name(certificate.to_cryptography(), self._host)
         except Exception:
-            # Any doubt ends it (L3). Twisted has put its protocol there.
+            # Any doubt ends the connection (L3). Twisted sets its protocol as the app data.
             connection.get_app_data().failVerification(Failure())
             return False
         return bool(ok)
@@ -176,7 +182,7 @@ def _client_options(
     )
     extra: dict[str, Any] = {}
     if identity is not None:
-        # Not by PrivateCertificate: it goes through pyOpenSSL's deprecated types.
+        # Without PrivateCertificate, which uses pyOpenSSL's deprecated types.
         extra = {
             "certificate": identity.certificate,
             "privateKey": pyopenssl_key(identity.private_key),
@@ -185,19 +191,20 @@ def _client_options(
     options = optionsForClientTLS(
         host, trustRoot=trust, acceptableProtocols=[b"http/1.1"], extraCertificateOptions=extra
     )
-    return _Verified(options, host)
+    return _VerifyingCreator(options, host)
 
 
 def check_identity(identity: Identity) -> None:
-    """Check that OpenSSL takes the proxy's own certificate and key.
+    """Check that OpenSSL accepts the proxy's own certificate and key.
 
-    :raises SettingsError: it does not.
+    :raises SettingsError: OpenSSL rejects them.
     """
     try:
         _client_options("localhost", (), identity)
     except SSL.Error:
         raise SettingsError(
-            "upstream.certificate: found a certificate or a key that OpenSSL does not take, expected one that it signs with"
+            "upstream.certificate: found a certificate or a key that OpenSSL rejects, "
+            "expected one that it can sign with"
         ) from None
 
 

@@ -1,10 +1,10 @@
-"""Whether a back end answers as it should when nobody needs it: a plain GET now and then, over a connection of its own.
+"""Health checks of a back end: a GET at intervals, each over a connection of its own.
 
 Facts
 -----
-* It goes the way that requests go, TLS and its verification included, and carries no header that tells of a client: whatever
-  the path is, it is asked as one who has shown no certificate.
-* A check is bounded as everything is: all of it has ``timeout``, and its answer has to end within 64 KiB.
+* A check takes the same route as requests, with TLS and its verification. It carries no header with
+  a client's identity: the back end treats it as a client without a certificate.
+* A check is bounded (L7): ``timeout`` covers all of it, and its response must end within 64 KiB.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from x509proxy.upstream.connection import Connection
 
 __all__ = ["Checks"]
 
-_LONGEST_ANSWER = 65536
+_MAX_RESPONSE_BYTES = 65536
 
 
 class Checks:
-    """The checks of one back end. ``report`` is told why the last one was no good; of a good one, nothing: an empty text."""
+    """The checks of one back end.
+
+    ``report`` is called with the reason why a check failed, or with an empty text if it passed.
+    """
 
     def __init__(
         self,
@@ -53,12 +56,12 @@ class Checks:
         self._check: _Check | None = None
 
     def start(self) -> None:
-        """Begin, with the first check at once."""
+        """Begin; the first check is sent at once."""
         if self._call is None and self._check is None:
             self._call = self._deadlines.clock.callLater(0, self._begin)
 
     def stop(self) -> None:
-        """No more; what is under way is cut."""
+        """Stop, and abort a check that is under way."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -73,14 +76,17 @@ class Checks:
 
     def _ended(self, reason: str) -> None:
         self._check = None
-        # Not in step with the other processes, and the other proxies, that ask the same back end.
-        wait = self._settings.interval * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
-        self._call = self._deadlines.clock.callLater(wait, self._begin)
+        # Not synchronous with other processes and other proxies that check the same back end.
+        delay = self._settings.interval * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
+        self._call = self._deadlines.clock.callLater(delay, self._begin)
         self._report(reason)
 
 
 class _Check:
-    """One check: whose connection it is, and who takes the answer. ``ended`` is called once, unless it is cancelled."""
+    """One check: owner of its connection, and handler of the response.
+
+    ``ended`` is called once, unless the check is cancelled.
+    """
 
     exchanges = 0
 
@@ -104,13 +110,17 @@ class _Check:
         self._status = self._size = 0
 
     def begin(self, endpoint: IStreamClientEndpoint) -> None:
-        """Connect. It is watched after its connection, whose words are the better ones if both are late."""
+        """Connect.
+
+        The check is watched after its connection. If both are late, the connection reports first,
+        with the more precise error.
+        """
         Connection(self, endpoint).open()
         if self._ended is not None:
             self.deadlines.watch(self)
 
     def cancel(self) -> None:
-        """Nobody wants to know any more. A connection that is being opened ends by its own deadline."""
+        """End without a report. A connection that is being opened ends by its own deadline."""
         self._ended = None
         self.deadlines.forget(self)
         if self._connection is not None:
@@ -118,7 +128,7 @@ class _Check:
             self._connection = None
 
     def expired(self) -> None:
-        self._end("no answer in time")
+        self._end("no response in time")
 
     def _end(self, reason: str) -> None:
         ended = self._ended
@@ -126,7 +136,7 @@ class _Check:
         if ended is not None:
             ended(reason)
 
-    # The connection's calls, to its keeper.
+    # ConnectionOwner.
 
     def opened(self, connection: Connection) -> None:
         if self._ended is None:
@@ -139,29 +149,29 @@ class _Check:
         self._end(error.detail)
 
     def served(self, connection: Connection) -> None:
-        """It is the status that says so."""
+        """Do nothing: :meth:`response_end` compares the status."""
 
     def faulted(self, connection: Connection, error: ErrorResponse) -> None:
-        """:meth:`response_failed` is told too."""
+        """Do nothing: :meth:`response_failed` is called too."""
 
     def release(self, connection: Connection) -> None:
         connection.close()
 
     def lost(self, connection: Connection) -> None:
-        """Likewise."""
+        """Do nothing: :meth:`response_failed` or :meth:`response_end` is called too."""
 
-    # The connection's calls, to the taker.
+    # ResponseHandler.
 
     def response_head(self, head: ResponseHead) -> None:
         self._status = head.status
 
     def response_data(self, data: bytes) -> None:
         self._size += len(data)
-        if self._size > _LONGEST_ANSWER:
-            self._end(f"the answer is larger than {_LONGEST_ANSWER} bytes")
+        if self._size > _MAX_RESPONSE_BYTES:
+            self._end(f"the response is larger than {_MAX_RESPONSE_BYTES} bytes")
 
     def response_flush(self) -> None:
-        """Nothing is kept back here."""
+        """Do nothing: no data is buffered."""
 
     def response_end(self) -> None:
         self._connection = None
@@ -174,7 +184,7 @@ class _Check:
         self._end(error.detail)
 
     def pause_request(self) -> None:
-        """There is no body."""
+        """Do nothing: the request has no body."""
 
     def resume_request(self) -> None:
-        """There is none."""
+        """Do nothing: the request has no body."""

@@ -1,4 +1,4 @@
-"""What is known of one back end: its health, its counters, and one line in the log when it goes down or comes back."""
+"""Current health of one back end, its failure counter, and the log lines of its changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["BackendHealth"]
 
 
 class BackendHealth:
-    """Kept up by a pool and its checks. ``spotless``: a good exchange would change nothing; there is no more to be asked."""
+    """Current health of one back end, updated by its pool and its checks.
+
+    ``spotless``: true while a good exchange would change nothing, so that nothing is computed.
+    """
 
     _log = Logger()
 
@@ -46,10 +49,10 @@ class BackendHealth:
         self.health = Health(clock.seconds())
         self.spotless = True
 
-    # What a back end is sent.
+    # For load balancing.
 
     def share(self) -> float:
-        """0 when it is down or held back, 1 when it is up, something in between in a slow start."""
+        """Return 0 when it is down or held back, 1 when up, between them in a slow start."""
         if self.spotless:
             return 1.0
         now = self._clock.seconds()
@@ -57,33 +60,33 @@ class BackendHealth:
         return self.health.share(now, self._settings)
 
     def due(self) -> bool:
-        """Whether one request should try it. Where there are checks these do that."""
+        """Return true if one request should try it; with checks, none should."""
         return self._checks is None and self.health.due(self._clock.seconds())
 
     def tried(self) -> None:
-        """A request is sent to try it."""
+        """Record that a request tries it."""
         self._change(self.health.tried(self._clock.seconds(), self._settings))
 
-    # What is told of it. ``born``: when the connection was begun.
+    # Outcomes. ``begun_at``: the time when the connection was begun.
 
-    def served(self, born: float) -> None:
-        """An exchange went well."""
-        self._change(self.health.served(self._clock.seconds(), born, self._checks))
+    def served(self, begun_at: float) -> None:
+        """Record a good exchange."""
+        self._change(self.health.served(self._clock.seconds(), begun_at, self._checks))
 
-    def faulted(self, born: float, reason: str) -> None:
-        """An exchange failed after it had been sent."""
+    def faulted(self, begun_at: float, reason: str) -> None:
+        """Record an exchange that failed after its request was sent."""
         self.failures += 1
         now = self._failed_at = self._clock.seconds()
-        self._change(self.health.faulted(now, born, reason, self._settings, self._checks))
+        self._change(self.health.faulted(now, begun_at, reason, self._settings, self._checks))
 
-    def failed(self, born: float, reason: str) -> None:
-        """A connection could not be had."""
+    def failed(self, begun_at: float, reason: str) -> None:
+        """Record a failed connection."""
         self.failures += 1
         now = self._failed_at = self._clock.seconds()
-        self._change(self.health.failed(now, born, reason, self._settings, self._checks))
+        self._change(self.health.failed(now, begun_at, reason, self._settings, self._checks))
 
     def checked(self, reason: str) -> None:
-        """A check has ended; ``reason``: why it is no good, empty if it is."""
+        """Record a check; ``reason``: why it failed, or empty if it passed."""
         assert self._checks is not None
         now = self._checked = self._clock.seconds()
         if reason:
@@ -93,18 +96,21 @@ class BackendHealth:
             self._change(self.health.check_passed(now, self._checks))
 
     def status(self, wall: float) -> PoolStatus:
-        """At the moment ``wall``, in seconds since the epoch; without what only the pool knows."""
+        """Return the status without the pool's numbers.
+
+        ``wall`` is the current time, in seconds since the epoch.
+        """
         self.share()
-        ahead = wall - self._clock.seconds()
+        offset = wall - self._clock.seconds()
         return PoolStatus(
             name=str(self._backend),
             state=self.health.state,
-            since=self.health.since + ahead,
+            since=self.health.since + offset,
             due=self.due(),
             last_error=self.health.reason,
             failures=self.failures,
-            last_check=None if self._checked is None else self._checked + ahead,
-            last_failure=None if self._failed_at is None else self._failed_at + ahead,
+            last_check=None if self._checked is None else self._checked + offset,
+            last_failure=None if self._failed_at is None else self._failed_at + offset,
         )
 
     def _change(self, health: Health) -> None:
@@ -121,5 +127,5 @@ class BackendHealth:
                 "back end {backend} is back after {after:.1f} s", backend=self._backend, after=after
             )
         elif before.state is BackendState.UP and health.state is BackendState.SLOW:
-            sentence = "back end {backend} gets fewer requests: {reason}"
-            self._log.warn(sentence, backend=self._backend, reason=health.reason)
+            message = "back end {backend} gets fewer requests: {reason}"
+            self._log.warn(message, backend=self._backend, reason=health.reason)

@@ -1,4 +1,4 @@
-"""Which back end is asked, and which one next if no connection can be had to it: least connections, among those that are well."""
+"""Load balancing: least connections among the healthy back ends, then the next candidates."""
 
 from __future__ import annotations
 
@@ -10,51 +10,52 @@ from x509proxy.upstream.pool import ConnectionWaiter, Pool
 
 __all__ = ["candidates"]
 
-# Among equals the one that was chosen longest ago.
-_turns = count(1)
+# Among equals, the pool whose last turn is oldest comes first.
+_turn_numbers = count(1)
 
 
-def candidates(pools: Sequence[Pool], asker: ConnectionWaiter) -> Iterator[Pool]:
-    """The pools to ask for a connection for ``asker``, one after the other, each chosen when it is asked for.
+def candidates(pools: Sequence[Pool], waiter: ConnectionWaiter) -> Iterator[Pool]:
+    """Yield the pools to try for ``waiter``, each chosen at the time when it is needed.
 
-    One whose retry-delay is over comes first, for one request. Then those that are up, by how much they have to do, in a slow
-    start for their share of it; then those that are held back. Those that are down are asked if none is up, the one that has been
-    down longest first: the health state alone never causes a request to be rejected.
+    A pool whose retry delay is over comes first, for one request. Pools that are up follow, by
+    load; in a slow start, by load divided by share. Then come those that are held back. If all are
+    down, they are tried too, the longest down first: the health state alone never causes a request
+    to be rejected.
     """
-    return _choices(pools, asker) if len(pools) > 1 else iter(pools)
+    return _choices(pools, waiter) if len(pools) > 1 else iter(pools)
 
 
-def _choices(pools: Sequence[Pool], asker: ConnectionWaiter) -> Iterator[Pool]:
+def _choices(pools: Sequence[Pool], waiter: ConnectionWaiter) -> Iterator[Pool]:
     left = [*pools]
-    while pool := _best(left, pools, asker):
+    while pool := _best(left, pools, waiter):
         left.remove(pool)
-        pool.turn = next(_turns)
+        pool.turn = next(_turn_numbers)
         yield pool
 
 
-def _best(left: Sequence[Pool], pools: Sequence[Pool], asker: ConnectionWaiter) -> Pool | None:
+def _best(left: Sequence[Pool], pools: Sequence[Pool], waiter: ConnectionWaiter) -> Pool | None:
     for pool in left:
         if not pool.record.spotless:
-            return _best_of_unequal(left, pools, asker)
-    return _least(left, _burden, asker) if left else None
+            return _best_by_health(left, pools, waiter)
+    return _least_loaded(left, _load_of, waiter) if left else None
 
 
-def _least(
-    left: Collection[Pool], burden: Callable[[Pool], tuple[float, int]], asker: ConnectionWaiter
+def _least_loaded(
+    left: Collection[Pool], load_of: Callable[[Pool], tuple[float, int]], waiter: ConnectionWaiter
 ) -> Pool:
-    """The one with the least to do, of those that have a connection for ``asker``, or of all if none has."""
-    least = min(left, key=burden)
-    if least.has_room(asker):
+    """Return the least loaded pool that has a connection for ``waiter``, or of all if none has."""
+    least = min(left, key=load_of)
+    if least.has_room(waiter):
         return least
-    return min((pool for pool in left if pool.has_room(asker)), key=burden, default=least)
+    return min((pool for pool in left if pool.has_room(waiter)), key=load_of, default=least)
 
 
-def _burden(pool: Pool) -> tuple[float, int]:
+def _load_of(pool: Pool) -> tuple[float, int]:
     return pool.load, pool.turn
 
 
-def _best_of_unequal(
-    left: Sequence[Pool], pools: Sequence[Pool], asker: ConnectionWaiter
+def _best_by_health(
+    left: Sequence[Pool], pools: Sequence[Pool], waiter: ConnectionWaiter
 ) -> Pool | None:
     for pool in left:
         if pool.record.due():
@@ -62,10 +63,10 @@ def _best_of_unequal(
             return pool
     shares = {pool: share for pool in left if (share := pool.record.share())}
     if shares:
-        return _least(shares, lambda pool: (pool.load / shares[pool], pool.turn), asker)
+        return _least_loaded(shares, lambda pool: (pool.load / shares[pool], pool.turn), waiter)
     held_back = [pool for pool in left if not _is_down(pool)]
     if held_back:
-        return _least(held_back, _burden, asker)
+        return _least_loaded(held_back, _load_of, waiter)
     if not all(map(_is_down, pools)):
         return None
     return min(left, key=lambda pool: pool.record.health.since, default=None)

@@ -1,14 +1,17 @@
-"""Lookups of back ends' names: by the system's resolver, one at a time for each name, in threads that the end does not wait for.
+"""Lookups of back ends' names: by the system's resolver, one thread for each name.
+
+The threads do not delay the end of the process.
 
 Facts
 -----
-* Twisted's own resolver calls ``getaddrinfo`` in the reactor's pool of ten threads, once for each connection. A name server that
-  does not respond fills the pool and its queue, and the reactor ends only when both are empty: SIGTERM took 90 s.
-* ``getaddrinfo`` cannot be cancelled. ``twisted.names`` can, and does not know ``nsswitch.conf``: ``/etc/hosts``, mDNS and
-  systemd-resolved's names would be gone.
-* A daemon thread does not hold up the interpreter's end. One for each name is the bound: those who ask in the meantime share the
-  result, and give up by their own deadlines.
-* Nothing is cached: ``getaddrinfo`` returns no time to live, and the system's own caches know it.
+* Twisted's own resolver calls ``getaddrinfo`` in the reactor's pool of ten threads, once for each
+  connection. A name server that does not respond fills the pool and its queue. The reactor ends
+  only when both are empty: SIGTERM took 90 s.
+* ``getaddrinfo`` cannot be cancelled. ``twisted.names`` can, but ignores ``nsswitch.conf``:
+  ``/etc/hosts``, mDNS and systemd-resolved's names would be gone.
+* A daemon thread does not delay the interpreter's end. The bound is one thread for each name:
+  concurrent lookups of a name share the result, and give up by their own deadlines.
+* Nothing is cached: ``getaddrinfo`` returns no time to live. The system's own caches have it.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ _ADDRESSES: dict[Any, Any] = {socket.AF_INET: IPv4Address, socket.AF_INET6: IPv6
 
 
 def start_thread(work: Callable[[], None]) -> None:
-    """Do ``work`` in a thread that the interpreter's end does not wait for."""
+    """Run ``work`` in a daemon thread, which does not delay the interpreter's end."""
     Thread(target=work, name="name lookup", daemon=True).start()
 
 
@@ -46,37 +49,37 @@ class _Resolution:
     name: str
 
     def cancel(self) -> None:
-        """A lookup goes on; its result is ignored by those who have given up."""
+        """Do nothing: the lookup continues, and a receiver that has given up ignores the result."""
 
 
 @attrs.frozen
-class _Waiting:
-    """One who asks, and what for."""
+class _Lookup:
+    """A receiver of a lookup's result, with its port and address types."""
 
     receiver: IResolutionReceiver
     port: int
-    kinds: tuple[Any, ...]
+    types: tuple[Any, ...]
     transport: str
 
     def deliver(self, found: _Found) -> None:
-        for family, _, _, _, where in found:
-            kind = _ADDRESSES.get(family)
-            if kind is not None and kind in self.kinds:
-                host, _, *rest = where
-                self.receiver.addressResolved(kind(self.transport, host, self.port, *rest))
+        for family, _, _, _, address in found:
+            type_ = _ADDRESSES.get(family)
+            if type_ is not None and type_ in self.types:
+                host, _, *rest = address
+                self.receiver.addressResolved(type_(self.transport, host, self.port, *rest))
         self.receiver.resolutionComplete()
 
 
 @implementer(IHostnameResolver)
 class NameResolver:
-    """Takes the place of a reactor's resolver (``installNameResolver``)."""
+    """Replacement for a reactor's resolver (``installNameResolver``)."""
 
     def __init__(
         self, reactor: Any, start: Callable[[Callable[[], None]], None] = start_thread
     ) -> None:
         self._reactor = reactor
         self._start = start
-        self._waiting: dict[str, list[_Waiting]] = {}
+        self._waiting: dict[str, list[_Lookup]] = {}
 
     def resolveHostName(
         self,
@@ -87,13 +90,13 @@ class NameResolver:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         resolution = _Resolution(hostName)
-        kinds = tuple(_ADDRESSES.values() if addressTypes is None else addressTypes)
+        types = tuple(_ADDRESSES.values() if addressTypes is None else addressTypes)
         resolutionReceiver.resolutionBegan(resolution)
-        waiting = _Waiting(resolutionReceiver, portNumber, kinds, transportSemantics)
+        lookup = _Lookup(resolutionReceiver, portNumber, types, transportSemantics)
         if hostName in self._waiting:
-            self._waiting[hostName].append(waiting)
+            self._waiting[hostName].append(lookup)
         else:
-            self._waiting[hostName] = [waiting]
+            self._waiting[hostName] = [lookup]
             self._begin(hostName)
         return resolution
 
@@ -101,11 +104,12 @@ class NameResolver:
         try:
             self._start(partial(self._look_up, name))
         except RuntimeError:
-            # There can be no more threads; not in this call, whose receiver may not be ready for an end.
+            # No more threads. The result is delivered later, since the receiver may not expect it
+            # during this call.
             self._reactor.callLater(0, self._deliver, name, [])
 
     def _look_up(self, name: str) -> None:
-        """In the thread."""
+        """Call ``getaddrinfo``; this runs in the thread."""
         try:
             found: _Found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
@@ -113,5 +117,5 @@ class NameResolver:
         self._reactor.callFromThread(self._deliver, name, found)
 
     def _deliver(self, name: str, found: _Found) -> None:
-        for waiting in self._waiting.pop(name):
-            waiting.deliver(found)
+        for lookup in self._waiting.pop(name):
+            lookup.deliver(found)

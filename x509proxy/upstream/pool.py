@@ -1,4 +1,7 @@
-"""The connections to one back end: decide, then do. LIFO, with a maximum, a bounded wait, and no connection used too old."""
+"""Pool of connections to one back end: last in, first out, with a bounded queue and wait.
+
+:func:`plan` decides without I/O; :class:`Pool` does it.
+"""
 
 from __future__ import annotations
 
@@ -23,31 +26,39 @@ from x509proxy.upstream.health_tracker import BackendHealth
 __all__ = ["ConnectionWaiter", "Pool", "Step", "plan"]
 
 
-# Seconds for which a client may have read nothing without being cut for one who waits, and between two looks for such clients.
-_BEHIND = 1.0
-_LOOK = 0.5
+# Seconds after which a client that reads nothing may lose its connection to a waiting request, and
+# seconds between two searches for clients that do not read.
+_UNREAD_GRACE = 1.0
+_CHECK_INTERVAL = 0.5
 _SLOW_CLIENT = ErrorResponse(
-    Code.SLOW_CLIENT, "the client does not read while others wait for the connection"
+    Code.SLOW_CLIENT, "the client does not read while other requests wait for a connection"
 )
 
 
 class Step(enum.Enum):
-    """What to do for one who asks for a connection, where none is idle."""
+    """Decision for a request that needs a connection while none is idle."""
 
     OPEN = "open"
     WAIT = "wait"
-    REFUSE = "refuse"
+    REJECT = "reject"
 
 
 def plan(connections: int, waiting: int, settings: UpstreamSettings) -> Step:
-    """The next step, by how many connections there are (opening ones included), and how many are waited for."""
+    """Return the next step.
+
+    :param connections: the number of connections, opening ones included.
+    :param waiting: the length of the queue.
+    """
     if connections < settings.max_connections:
         return Step.OPEN
-    return Step.WAIT if waiting < settings.max_queued_requests else Step.REFUSE
+    return Step.WAIT if waiting < settings.max_queued_requests else Step.REJECT
 
 
 class ConnectionWaiter(Protocol):
-    """Who needs a connection, for one exchange. ``streams``: its client is still sending the body, as slowly as it likes."""
+    """A request that needs a connection for one exchange.
+
+    ``streams``: true if its client is still sending the body, at its own speed.
+    """
 
     @property
     def streams(self) -> bool: ...
@@ -55,26 +66,30 @@ class ConnectionWaiter(Protocol):
     def not_connected(self, error: ErrorResponse) -> None: ...
 
 
-class _Waiting:
-    """One in the queue. ``end``: when it gives up; ``deadline``: when it looks for room again."""
+class _QueueEntry:
+    """Entry of the queue.
+
+    ``end``: the time when it gives up; ``deadline``: the time of its next search for a connection.
+    """
 
     def __init__(
-        self, asker: ConnectionWaiter, end: float, look: Callable[[_Waiting], None]
+        self, waiter: ConnectionWaiter, end: float, check: Callable[[_QueueEntry], None]
     ) -> None:
-        self.asker = asker
+        self.waiter = waiter
         self.end = end
         self.deadline = 0.0
-        self._look = look
+        self._check = check
 
     def expired(self) -> None:
-        self._look(self)
+        self._check(self)
 
 
 class Pool:
-    """The connections to one back end, and what is known of it.
+    """The connections to one back end, and its health.
 
-    ``exchanges``: how many have gone well; ``turn``: when it was last chosen among several; ``name``: its address, for the
-    record of exchanges. ``health``: how it is asked whether it is well, from :meth:`start` on.
+    ``exchanges``: the number of good exchanges. ``turn``: the number of its last turn
+    among several pools. ``name``: its address, for the record of exchanges. ``health``: the
+    settings of its checks, which begin with :meth:`start`.
     """
 
     def __init__(
@@ -96,13 +111,13 @@ class Pool:
         self._idle: list[Connection] = []
         self._opening: dict[Connection, ConnectionWaiter | None] = {}
         self._busy: set[Connection] = set()
-        # Lent, or being opened, to those who stream. Half of all is for whoever has the whole of its request, or a few clients
-        # that send slowly would be all that a back end sees.
+        # Lent to streamed uploads, or being opened for them. They may hold at most half of the
+        # pool, so that slow clients cannot starve complete requests.
         self._uploads: set[Connection] = set()
-        self._most_uploads = max(1, settings.max_connections // 2)
-        # Likewise for those whose clients do not read; at least one connection is for others.
-        self._most_unread = settings.max_connections // 2
-        self._waiting: deque[_Waiting] = deque()
+        self._max_uploads = max(1, settings.max_connections // 2)
+        # The same bound for clients that do not read; at least one connection is left for others.
+        self._max_unread = settings.max_connections // 2
+        self._waiting: deque[_QueueEntry] = deque()
         self._serving = False
         self._closed = False
         self._checks = (
@@ -117,114 +132,118 @@ class Pool:
 
     @property
     def load(self) -> int:
-        """How many exchanges there are, or wait to be."""
+        """The number of exchanges, waiting ones included."""
         return len(self._busy) + len(self._opening) + len(self._waiting)
 
     def status(self) -> PoolStatus:
-        """What there is to see of it, now."""
+        """Return the current status."""
         return attrs.evolve(
             self.record.status(time.time()),
-            exchanges=self.exchanges, busy=len(self._busy), idle=len(self._idle), opening=len(self._opening), waiting=len(self._waiting),
-        )  # fmt: skip
+            exchanges=self.exchanges,
+            busy=len(self._busy),
+            idle=len(self._idle),
+            opening=len(self._opening),
+            waiting=len(self._waiting),
+        )
 
     def start(self) -> None:
         """Begin the checks, if there are any, until :meth:`close`."""
         if self._checks is not None:
             self._checks.start()
 
-    def has_room(self, asker: ConnectionWaiter) -> bool:
-        """Return true if ``asker`` would get a connection without a wait for another exchange's end."""
-        return (bool(self._idle) or self._may_open()) and self._may_upload(asker)
+    def has_room(self, waiter: ConnectionWaiter) -> bool:
+        """Return true if ``waiter`` would get a connection without waiting for another exchange."""
+        return (bool(self._idle) or self._may_open()) and self._may_upload(waiter)
 
-    def acquire(self, asker: ConnectionWaiter) -> None:
-        """Give ``asker`` a connection, now or later, or the reason why not."""
-        if asker.streams and not self._may_upload(asker):
-            self._hold_up(asker)
+    def acquire(self, waiter: ConnectionWaiter) -> None:
+        """Give ``waiter`` a connection, now or later, or an error."""
+        if waiter.streams and not self._may_upload(waiter):
+            self._queue_upload(waiter)
             return
         while self._idle:
             if self._idle[-1].is_open():
-                self._lend(self._idle.pop(), asker)
+                self._lend(self._idle.pop(), waiter)
                 return
             self._idle[-1].close()
-        taken = len(self._busy) + len(self._opening)
-        if taken >= self.settings.max_connections:
-            self._make_room()
-            taken = len(self._busy) + len(self._opening)
-        match plan(taken, len(self._waiting), self.settings):
+        count = len(self._busy) + len(self._opening)
+        if count >= self.settings.max_connections:
+            self._free_unread()
+            count = len(self._busy) + len(self._opening)
+        match plan(count, len(self._waiting), self.settings):
             case Step.OPEN:
-                self._open(asker)
+                self._open(waiter)
             case Step.WAIT:
-                self._wait(asker)
+                self._enqueue(waiter)
             case _:
-                asker.not_connected(
+                waiter.not_connected(
                     ErrorResponse(Code.QUEUE_FULL, "the queue for the back end is full")
                 )
 
     def uploaded(self, connection: Connection) -> None:
-        """The body of who has this connection has come whole: the place is another upload's."""
+        """Record that the upload on ``connection`` is complete; another upload may begin."""
         self._uploads.discard(connection)
         self._serve_queue()
 
-    def cancel(self, asker: ConnectionWaiter) -> None:
-        """``asker`` no longer needs one. A connection being opened for it is kept for the next."""
-        for waiting in [waiting for waiting in self._waiting if waiting.asker is asker]:
-            self._leave_queue(waiting)
+    def cancel(self, waiter: ConnectionWaiter) -> None:
+        """Remove ``waiter``. A connection that is being opened for it is kept for the next."""
+        for entry in [entry for entry in self._waiting if entry.waiter is waiter]:
+            self._leave_queue(entry)
         for connection, other in self._opening.items():
-            if other is asker:
+            if other is waiter:
                 self._opening[connection] = None
 
     # A connection reports.
 
     def opened(self, connection: Connection) -> None:
-        """It can be used."""
-        asker = self._opening.pop(connection)
-        if asker is not None:
-            self._lend(connection, asker)
+        """Lend the new connection, or keep it."""
+        waiter = self._opening.pop(connection)
+        if waiter is not None:
+            self._lend(connection, waiter)
         elif connection.expires > self.deadlines.clock.seconds():
             self.release(connection)
         else:
             connection.close()
 
     def failed(self, connection: Connection, error: ErrorResponse) -> None:
-        """It could not be opened; not one byte of a request has been sent on it."""
-        asker = self._opening.pop(connection)
+        """Report the error to the waiter; not one byte of its request has been sent."""
+        waiter = self._opening.pop(connection)
         if error.code is not Code.OUT_OF_RESOURCES:
-            self._judge(self.record.failed, connection.born, error.detail)
+            self._update_health(self.record.failed, connection.begun_at, error.detail)
         self._uploads.discard(connection)
         self._serve_queue()
-        if asker is not None:
-            asker.not_connected(error)
+        if waiter is not None:
+            waiter.not_connected(error)
 
     def served(self, connection: Connection) -> None:
-        """Its exchange went well."""
+        """Record a good exchange."""
         self.exchanges += 1
         if not self.record.spotless:
-            self.record.served(connection.born)
+            self.record.served(connection.begun_at)
 
     def faulted(self, connection: Connection, error: ErrorResponse) -> None:
-        """Its exchange failed, for no reason of the client's."""
-        self._judge(self.record.faulted, connection.born, error.detail)
+        """Record an exchange that failed through no fault of the client."""
+        self._update_health(self.record.faulted, connection.begun_at, error.detail)
 
     def release(self, connection: Connection) -> None:
-        """Its exchange is over, and it is as it was before."""
+        """Take back a reusable connection whose exchange has ended."""
         self._busy.discard(connection)
         if self._uploads:
             self._uploads.discard(connection)
-        first = self._first() if self._waiting else None
-        if first is not None and not connection.is_open():
-            # Behind the response there is something that nothing asked for, or the end.
+        entry = self._next_entry() if self._waiting else None
+        if entry is not None and not connection.is_open():
+            # After the response there are unrequested octets, or the connection's end.
             connection.close()
-        elif first is not None:
-            self._leave_queue(first)
-            self._lend(connection, first.asker)
+        elif entry is not None:
+            self._leave_queue(entry)
+            self._lend(connection, entry.waiter)
         elif self._closed:
             connection.close()
         else:
-            connection.rest()
+            connection.mark_idle()
             self._idle.append(connection)
 
     def lost(self, connection: Connection) -> None:
-        """It has ended, whatever it was doing."""
+        """Remove a connection that has ended."""
         self._busy.discard(connection)
         self._uploads.discard(connection)
         if connection in self._idle:
@@ -232,7 +251,7 @@ class Pool:
         self._serve_queue()
 
     def close(self) -> None:
-        """End the checks and the idle connections, and from now on each connection when what it does has ended."""
+        """Stop the checks, close the idle connections, and each other one after its exchange."""
         self._closed = True
         if self._checks is not None:
             self._checks.stop()
@@ -241,12 +260,15 @@ class Pool:
     # Inside.
 
     def _checked(self, reason: str) -> None:
-        self._judge(self.record.checked, reason)
+        self._update_health(self.record.checked, reason)
 
-    def _judge(self, judge: Callable[..., None], *evidence: object) -> None:
-        """If it goes down for this, no connection from before is used after it: they would say nothing of what there is then."""
+    def _update_health(self, update: Callable[..., None], *arguments: object) -> None:
+        """Update the health; if the back end goes down, reuse no connection from before.
+
+        Older connections show nothing about the state of the back end after that.
+        """
         was_down = self.record.health.state is BackendState.DOWN
-        judge(*evidence)
+        update(*arguments)
         if self.record.health.state is BackendState.DOWN and not was_down:
             for connection in (*self._busy, *self._opening):
                 connection.retire()
@@ -256,87 +278,96 @@ class Pool:
         while self._idle:
             self._idle[-1].close()
 
-    def _lend(self, connection: Connection, asker: ConnectionWaiter) -> None:
+    def _lend(self, connection: Connection, waiter: ConnectionWaiter) -> None:
         self._busy.add(connection)
-        if asker.streams:
+        if waiter.streams:
             self._uploads.add(connection)
-        asker.connected(connection)
+        waiter.connected(connection)
 
-    def _open(self, asker: ConnectionWaiter) -> None:
+    def _open(self, waiter: ConnectionWaiter) -> None:
         connection = Connection(self, self._endpoint)
-        self._opening[connection] = asker
-        if asker.streams:
+        self._opening[connection] = waiter
+        if waiter.streams:
             self._uploads.add(connection)
         connection.open()
 
-    def _hold_up(self, asker: ConnectionWaiter) -> None:
-        """An upload has to wait for another one's end, in half of the queue."""
+    def _queue_upload(self, waiter: ConnectionWaiter) -> None:
+        """Queue an upload until another one ends; uploads may fill half of the queue."""
         if plan(self.settings.max_connections, 2 * len(self._waiting), self.settings) is Step.WAIT:
-            self._wait(asker)
+            self._enqueue(waiter)
         else:
-            asker.not_connected(
-                ErrorResponse(Code.UPLOADS_FULL, "as many uploads to the back end as there may be")
+            waiter.not_connected(
+                ErrorResponse(Code.UPLOADS_FULL, "too many uploads to the back end")
             )
 
-    def _make_room(self) -> None:
-        """Where all are lent, more than half to clients that do not read, take that of the one that is furthest behind."""
+    def _free_unread(self) -> None:
+        """Free the connection whose client has not read for longest.
+
+        This happens only if more than half of the pool is lent to clients that do not read.
+        """
         unread = [connection for connection in self._busy if connection.paused_at < math.inf]
-        if len(unread) > self._most_unread:
-            last = min(unread, key=lambda connection: connection.paused_at)
-            if last.paused_at + _BEHIND <= self.deadlines.clock.seconds():
-                last.give_up(_SLOW_CLIENT)
+        if len(unread) > self._max_unread:
+            slowest = min(unread, key=lambda connection: connection.paused_at)
+            if slowest.paused_at + _UNREAD_GRACE <= self.deadlines.clock.seconds():
+                slowest.give_up(_SLOW_CLIENT)
 
-    def _wait(self, asker: ConnectionWaiter) -> None:
+    def _enqueue(self, waiter: ConnectionWaiter) -> None:
         now = self.deadlines.clock.seconds()
-        waiting = _Waiting(asker, now + self.settings.queue_timeout, self._look_again)
-        self._waiting.append(waiting)
-        self._look_later(waiting, now)
-        self.deadlines.watch(waiting)
+        entry = _QueueEntry(waiter, now + self.settings.queue_timeout, self._recheck)
+        self._waiting.append(entry)
+        self._schedule_check(entry, now)
+        self.deadlines.watch(entry)
 
-    def _look_later(self, waiting: _Waiting, now: float) -> None:
-        waiting.deadline = min(waiting.end, now + _LOOK)
+    def _schedule_check(self, entry: _QueueEntry, now: float) -> None:
+        entry.deadline = min(entry.end, now + _CHECK_INTERVAL)
 
-    def _look_again(self, waiting: _Waiting) -> None:
-        """A client may have stopped reading since the last look. What is freed goes to the first in the queue."""
+    def _recheck(self, entry: _QueueEntry) -> None:
+        """Reject an entry that has waited too long; otherwise search for clients that do not read.
+
+        A connection that is freed goes to the first entry in the queue.
+        """
         now = self.deadlines.clock.seconds()
-        if waiting.end <= now:
-            self._give_up(waiting)
+        if entry.end <= now:
+            self._time_out(entry)
         else:
-            self._look_later(waiting, now)
-            if self._first() is not None:
-                self._make_room()
+            self._schedule_check(entry, now)
+            if self._next_entry() is not None:
+                self._free_unread()
 
     def _serve_queue(self) -> None:
-        """A place has become free. What fails at once comes back here by ``failed``, and is not nested."""
+        """Give free capacity to the queue.
+
+        An attempt that fails at once calls ``failed``, and so this method again, without nesting.
+        """
         if self._serving:
             return
         self._serving = True
         try:
-            while (first := self._first()) is not None and (self._idle or self._may_open()):
-                self._leave_queue(first)
-                self.acquire(first.asker)
+            while (entry := self._next_entry()) is not None and (self._idle or self._may_open()):
+                self._leave_queue(entry)
+                self.acquire(entry.waiter)
         finally:
             self._serving = False
 
-    def _may_upload(self, asker: ConnectionWaiter) -> bool:
-        return not asker.streams or len(self._uploads) < self._most_uploads
+    def _may_upload(self, waiter: ConnectionWaiter) -> bool:
+        return not waiter.streams or len(self._uploads) < self._max_uploads
 
     def _may_open(self) -> bool:
         return len(self._busy) + len(self._opening) < self.settings.max_connections
 
-    def _first(self) -> _Waiting | None:
-        """Who has waited longest of those who may have a connection."""
-        may_upload = len(self._uploads) < self._most_uploads
+    def _next_entry(self) -> _QueueEntry | None:
+        """Return the oldest entry that may have a connection."""
+        may_upload = len(self._uploads) < self._max_uploads
         return next(
-            (waiting for waiting in self._waiting if may_upload or not waiting.asker.streams), None
+            (entry for entry in self._waiting if may_upload or not entry.waiter.streams), None
         )
 
-    def _leave_queue(self, waiting: _Waiting) -> None:
-        self._waiting.remove(waiting)
-        self.deadlines.forget(waiting)
+    def _leave_queue(self, entry: _QueueEntry) -> None:
+        self._waiting.remove(entry)
+        self.deadlines.forget(entry)
 
-    def _give_up(self, waiting: _Waiting) -> None:
-        self._leave_queue(waiting)
-        waiting.asker.not_connected(
+    def _time_out(self, entry: _QueueEntry) -> None:
+        self._leave_queue(entry)
+        entry.waiter.not_connected(
             ErrorResponse(Code.QUEUE_TIMEOUT, "no connection to the back end became free in time")
         )

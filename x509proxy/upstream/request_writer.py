@@ -1,4 +1,4 @@
-"""The requests of one connection, written; and the input that is left when the connection breaks."""
+"""Writer of a connection's requests, with the unread input of a connection that breaks."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ class RequestWriter:
             self._writer.unregister()
 
     def unread(self) -> bytes:
-        """Return the octets that the back end sent, and that were not read, while a body was written."""
+        """Return the octets that came, and were not read, while a body was written."""
         return b"" if self._unread is None else self._unread.take(_MAX_UNREAD)

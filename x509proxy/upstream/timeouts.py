@@ -1,4 +1,4 @@
-"""For how long a connection to a back end waits, by what it waits for."""
+"""Timeouts of a connection to a back end, by its state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 class ConnectionState(enum.Enum):
-    """Where a connection's exchange stands."""
+    """State of a connection and its exchange."""
 
     OPENING = "opening"
     IDLE = "idle"
@@ -30,21 +30,25 @@ class ConnectionState(enum.Enum):
     CLOSED = "closed"
 
 
-# A look into an enumeration takes four times as long as one at a module's name (Python 3.11).
+# A lookup in an enumeration takes four times as long as one of a module's name (Python 3.11).
 OPENING, IDLE, SENDING, AWAITING, ANSWERING, CLOSED = ConnectionState
 
 
 def timeout_for(
-    state: ConnectionState, settings: UpstreamSettings, request_paused: bool, answer_paused: bool
+    state: ConnectionState, settings: UpstreamSettings, request_paused: bool, response_paused: bool
 ) -> float:
-    """Seconds, from now on. ``request_paused``: the back end reads too slowly; ``answer_paused``: the client does."""
+    """Return the timeout in seconds.
+
+    :param request_paused: the back end reads too slowly.
+    :param response_paused: the client reads too slowly.
+    """
     if state is IDLE:
         return settings.idle_timeout
     if state is OPENING:
         return settings.connect_timeout
     if state is CLOSED or request_paused:
         return settings.read_timeout
-    if answer_paused or state is SENDING:
-        # It is the client who is waited for.
+    if response_paused or state is SENDING:
+        # The back end is not late: the proxy waits for the client.
         return NEVER
     return settings.response_timeout if state is AWAITING else settings.read_timeout

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.deadlines`."""
+"""Tests of :mod:`x509proxy.transport.deadlines`: on time, and no timer without waiters."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from x509proxy.transport.deadlines import NEVER, Deadlines
 
 
 class Waiting:
-    """Writes down when it was told, and lets a test say what it does then."""
+    """A waiter that records the times of its calls."""
 
     def __init__(self, clock: Clock, deadline: float = NEVER) -> None:
         self.clock = clock
         self.deadline = deadline
-        self.told: list[float] = []
+        self.calls: list[float] = []
 
     def expired(self) -> None:
-        self.told.append(self.clock.seconds())
+        self.calls.append(self.clock.seconds())
         self.deadline = NEVER
 
 
 class Stubborn(Waiting):
-    """Leaves its deadline where it is."""
+    """A waiter that does not change its deadline."""
 
     def expired(self) -> None:
-        self.told.append(self.clock.seconds())
+        self.calls.append(self.clock.seconds())
 
 
 class Forgetting(Waiting):
-    """Ends itself and others when it is told."""
+    """A waiter that forgets itself and others when it expires."""
 
     def __init__(
         self, clock: Clock, deadline: float, deadlines: Deadlines, *others: Waiting
@@ -61,19 +61,19 @@ class DeadlineTestCase(SynchronousTestCase):
         return waiter
 
     def advance(self, seconds: float) -> None:
-        """In steps much smaller than the resolution."""
+        """Advance in steps much smaller than the resolution."""
         self.clock.pump([1 / 64] * round(seconds * 64))
 
 
 class Reactor(Clock):
-    """A reactor as Twisted's are: what it has is the time of day."""
+    """A clock with the time of day, as Twisted's reactors have it."""
 
     seconds = staticmethod(time.time)
 
 
 class TimeOfDay(SynchronousTestCase):
     def test_steps(self) -> None:
-        """Deadlines go by a clock that nobody sets, though the reactor goes by the time of day."""
+        """Deadlines use the monotonic clock, though the reactor uses the time of day."""
         clock = Deadlines(Reactor()).clock
         before = time.monotonic()
         self.assertTrue(before <= clock.seconds() <= time.monotonic())
@@ -87,7 +87,7 @@ class TimeOfDay(SynchronousTestCase):
         self.assertEqual(([call], [call]), (reactor.getDelayedCalls(), clock.getDelayedCalls()))
 
     def test_steps_back(self) -> None:
-        """After a step back of the clock the timers are late. The next deadline corrects them."""
+        """A step back delays the reactor's timers; the next waiter restarts them."""
         reactor, now = Clock(), [100.0]
         clock: Any = SimpleNamespace(seconds=lambda: now[0], callLater=reactor.callLater)
         deadlines = Deadlines(clock)
@@ -98,34 +98,34 @@ class TimeOfDay(SynchronousTestCase):
         deadlines.watch(Waiting(reactor))
         self.assertEqual(1, len(reactor.getDelayedCalls()))
         reactor.advance(0.25)
-        self.assertEqual(1, len(waiter.told))
+        self.assertEqual(1, len(waiter.calls))
 
     def test_other_clocks(self) -> None:
-        """A clock that goes by something else is left alone."""
+        """Any other clock is used as it is."""
         clock = Clock()
         self.assertIs(clock, Deadlines(clock).clock)
 
 
 class Resolution(DeadlineTestCase):
     def test_never_early_and_soon_after(self) -> None:
-        """Nobody is told before the deadline, nor later than ``resolution`` after it."""
+        """No waiter expires early, nor later than ``resolution`` after its deadline."""
         waiters = [self.watched(tenths / 10) for tenths in range(1, 30)]
         self.advance(4)
         for waiter in waiters:
-            wanted, (told,) = 0.1 * (1 + waiters.index(waiter)), waiter.told
-            self.assertGreaterEqual(told + 1e-9, wanted)
-            self.assertLessEqual(told, wanted + 0.25)
+            wanted, (called,) = 0.1 * (1 + waiters.index(waiter)), waiter.calls
+            self.assertGreaterEqual(called + 1e-9, wanted)
+            self.assertLessEqual(called, wanted + 0.25)
 
     def test_exactly(self) -> None:
-        """A deadline that falls on a look is kept there."""
+        """A deadline at the time of a check expires in it."""
         waiter = self.watched(0.5)
         self.clock.advance(0.25)
-        self.assertEqual([], waiter.told)
+        self.assertEqual([], waiter.calls)
         self.clock.advance(0.25)
-        self.assertEqual([0.5], waiter.told)
+        self.assertEqual([0.5], waiter.calls)
 
     def test_of_ones_own(self) -> None:
-        """The resolution is a quarter of a second unless somebody wants another."""
+        """The resolution is a quarter of a second by default."""
         for deadlines, pause in ((Deadlines(self.clock), 0.25), (Deadlines(self.clock, 2), 2)):
             waiter = Waiting(self.clock)
             deadlines.watch(waiter)
@@ -134,51 +134,51 @@ class Resolution(DeadlineTestCase):
             deadlines.forget(waiter)
 
     def test_clock(self) -> None:
-        """Those who wait tell the time by the same clock."""
+        """The clock is public, for all waiters."""
         self.assertIs(self.clock, self.deadlines.clock)
 
 
-class Told(DeadlineTestCase):
+class Expiry(DeadlineTestCase):
     def test_never(self) -> None:
-        """Who waits for nothing is never told."""
+        """A waiter without a deadline never expires."""
         waiter = self.watched()
         self.clock.pump([1000] * 10)
-        self.assertEqual([], waiter.told)
+        self.assertEqual([], waiter.calls)
 
     def test_put_off(self) -> None:
-        """A deadline counts as it stands at the look, however often it was moved before."""
+        """A deadline counts as it is at the check, however often it was changed before."""
         waiter = self.watched(1)
         self.advance(0.9)
         waiter.deadline = 2
         self.advance(1)
-        self.assertEqual([], waiter.told)
+        self.assertEqual([], waiter.calls)
         self.advance(0.5)
-        self.assertEqual([2.0], waiter.told)
+        self.assertEqual([2.0], waiter.calls)
 
     def test_once(self) -> None:
-        """Who sets a new deadline, or none, is told once."""
+        """A waiter that changes its deadline is called once."""
         waiter = self.watched(1)
         self.advance(10)
-        self.assertEqual([1.0], waiter.told)
+        self.assertEqual([1.0], waiter.calls)
 
-    def test_until_it_listens(self) -> None:
-        """Who leaves the deadline where it is, is told again at each look."""
+    def test_unchanged(self) -> None:
+        """A waiter that keeps its deadline is called at each check."""
         waiter = Stubborn(self.clock, 1)
         self.deadlines.watch(waiter)
         self.advance(1.75)
-        self.assertEqual([1.0, 1.25, 1.5, 1.75], waiter.told)
+        self.assertEqual([1.0, 1.25, 1.5, 1.75], waiter.calls)
 
     def test_watched_twice(self) -> None:
-        """Who is watched twice is told once, and forgotten at once."""
+        """A waiter that is watched twice is called once, and forgotten at once."""
         waiter = self.watched(1)
         self.deadlines.watch(waiter)
         self.advance(2)
-        self.assertEqual([1.0], waiter.told)
+        self.assertEqual([1.0], waiter.calls)
         self.deadlines.forget(waiter)
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_in_order(self) -> None:
-        """Those whose time has come are told in the order in which they came."""
+        """Waiters that expire together are called in the order in which they were watched."""
         order: list[Waiting] = []
         waiters = [self.watched(deadline) for deadline in (0.3, 0.1, 0.2)]
         for waiter in waiters:
@@ -189,14 +189,14 @@ class Told(DeadlineTestCase):
 
 class Forget(DeadlineTestCase):
     def test_forgotten(self) -> None:
-        """Who is forgotten is not told any more; the others are."""
+        """A forgotten waiter is not called; the others are."""
         gone, other = self.watched(1), self.watched(1)
         self.deadlines.forget(gone)
         self.advance(2)
-        self.assertEqual([[], [1.0]], [gone.told, other.told])
+        self.assertEqual([[], [1.0]], [gone.calls, other.calls])
 
     def test_unknown(self) -> None:
-        """Forgetting twice, or somebody who was never watched, is no error."""
+        """To forget twice, or a waiter that was never watched, is no error."""
         waiter = self.watched(1)
         for _ in range(3):
             self.deadlines.forget(waiter)
@@ -204,15 +204,15 @@ class Forget(DeadlineTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_while_looking(self) -> None:
-        """Who is told may forget itself, and the last one stops the timer from within its look."""
+        """A waiter may forget itself during a check; the last one stops the timer."""
         waiter = Forgetting(self.clock, 1, self.deadlines)
         self.deadlines.watch(waiter)
         self.advance(2)
-        self.assertEqual([1.0], waiter.told)
+        self.assertEqual([1.0], waiter.calls)
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_watch_while_looking(self) -> None:
-        """Who begins to wait in the course of a look is looked at in the next."""
+        """A waiter that is added during a check is checked in the next."""
         late = Waiting(self.clock, 0)
         early = self.watched(1)
 
@@ -222,12 +222,12 @@ class Forget(DeadlineTestCase):
 
         self.patch(early, "expired", expired)
         self.advance(1)
-        self.assertEqual([], late.told)
+        self.assertEqual([], late.calls)
         self.advance(0.25)
-        self.assertEqual([1.25], late.told)
+        self.assertEqual([1.25], late.calls)
 
     def test_put_off_while_looking(self) -> None:
-        """Whose deadline is put off in the course of a look is not told in it."""
+        """A waiter whose deadline changes during a check is not called in it."""
         early, other = self.watched(1), Waiting(self.clock, 1)
         self.deadlines.watch(other)
 
@@ -236,22 +236,22 @@ class Forget(DeadlineTestCase):
 
         self.patch(early, "expired", expired)
         self.advance(2)
-        self.assertEqual([1.5], other.told)
+        self.assertEqual([1.5], other.calls)
 
     def test_forgotten_while_looking(self) -> None:
-        """Who is forgotten in the course of a look is not told in it, though its time has come."""
+        """A waiter that is forgotten during a check is not called in it."""
         other = Waiting(self.clock, 1)
         self.deadlines.watch(Forgetting(self.clock, 1, self.deadlines, other))
         self.deadlines.watch(other)
         self.advance(2)
-        self.assertEqual([], other.told)
+        self.assertEqual([], other.calls)
 
 
 class Turn(DeadlineTestCase):
-    """A look that comes late, since a turn of the reactor took long."""
+    """A late check, after a long turn of the reactor."""
 
     def late(self) -> None:
-        """Three seconds pass in one turn; the calls for the next turn are kept."""
+        """Let three seconds pass in one turn, and keep the calls for the next turn."""
         self.next_turn: list[Any] = []
         later = self.clock.callLater
 
@@ -265,28 +265,28 @@ class Turn(DeadlineTestCase):
         self.clock.advance(3)
 
     def test_sockets_first(self) -> None:
-        """What a socket brings in the turn after the look puts the deadline off in time."""
+        """Input in the turn after the check extends the deadline in time."""
         early, other = self.watched(1), self.watched(1)
         self.late()
-        self.assertEqual([], early.told)
+        self.assertEqual([], early.calls)
         early.deadline = 4
         self.next_turn.pop()()
-        self.assertEqual(([], [3.0]), (early.told, other.told))
+        self.assertEqual(([], [3.0]), (early.calls, other.calls))
         self.clock.advance(1.25)
         self.next_turn.pop()()
-        self.assertEqual([4.25], early.told)
+        self.assertEqual([4.25], early.calls)
 
     def test_newcomers(self) -> None:
-        """Whoever is watched meanwhile does not put the others off."""
+        """A waiter that is added meanwhile does not delay the others."""
         early = self.watched(1)
         self.late()
         self.watched(9)
         (step,) = self.next_turn
         step()
-        self.assertEqual([3.0], early.told)
+        self.assertEqual([3.0], early.calls)
 
     def test_forgotten(self) -> None:
-        """Nothing is left to be done when all have gone meanwhile."""
+        """No call is left when all have been forgotten meanwhile."""
         early = self.watched(1)
         self.late()
         self.deadlines.forget(early)
@@ -295,7 +295,7 @@ class Turn(DeadlineTestCase):
 
 class Timer(DeadlineTestCase):
     def test_none_without_waiters(self) -> None:
-        """While nobody waits there is no timer, and a reactor may stop clean."""
+        """Without waiters there is no timer, so a reactor may stop clean."""
         self.assertEqual([], self.clock.getDelayedCalls())
         waiters = [self.watched(), self.watched()]
         self.assertEqual(1, len(self.clock.getDelayedCalls()))
@@ -305,19 +305,19 @@ class Timer(DeadlineTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_starts_again(self) -> None:
-        """After a rest it looks again."""
+        """After a time without waiters the checks start again."""
         self.deadlines.forget(self.watched())
         self.clock.advance(100)
         waiter = self.watched(100.5)
         self.advance(1)
-        self.assertEqual([100.5], waiter.told)
+        self.assertEqual([100.5], waiter.calls)
 
     def test_outlives_an_exception(self) -> None:
-        """Somebody's fault is logged, and costs the others neither this look nor the next."""
+        """An exception is logged, and affects neither this check nor the next."""
         bad, good, later = self.watched(0.5), self.watched(0.5), self.watched(0.6)
         self.patch(bad, "expired", lambda: 1 / 0)
         self.advance(0.5)
         bad.deadline = NEVER
         self.advance(0.5)
-        self.assertEqual(([0.5], [0.75]), (good.told, later.told))
+        self.assertEqual(([0.5], [0.75]), (good.calls, later.calls))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.direct_writer`."""
+"""Tests of :mod:`x509proxy.transport.direct_writer`: order, back-pressure and closing."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from x509proxy.transport.direct_writer import DirectWriter
 
 
 @implementer(IPushProducer)
-class Told:
-    """A producer that remembers what it was told."""
+class Producer:
+    """A producer that records its calls."""
 
     def __init__(self) -> None:
-        self.words: list[str] = []
+        self.calls: list[str] = []
 
     def pauseProducing(self) -> None:
-        self.words.append("pause")
+        self.calls.append("pause")
 
     def resumeProducing(self) -> None:
-        self.words.append("resume")
+        self.calls.append("resume")
 
     def stopProducing(self) -> None:
-        self.words.append("stop")
+        self.calls.append("stop")
 
 
-class Listener(Protocol):
+class RecordingProtocol(Protocol):
     def __init__(self) -> None:
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.lost: list[Failure] = []
 
     def dataReceived(self, data: bytes) -> None:
-        self.heard.append(data)
+        self.received.append(data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.lost.append(reason)
 
 
-class SenderTestCase(SynchronousTestCase):
-    """A real transport of Twisted's over a real socket, and a reactor that does nothing by itself."""
+class WriterTestCase(SynchronousTestCase):
+    """A real transport of Twisted over a real socket, and a reactor that the test drives."""
 
     def setUp(self) -> None:
         near, self.far = socket.socketpair()
@@ -56,12 +56,13 @@ class SenderTestCase(SynchronousTestCase):
         self.far.setblocking(False)
         self.near = near
         self.reactor = MemoryReactorClock()
-        self.protocol = Listener()
-        self.transport: Any = Server(near, self.protocol, ("127.0.0.1", 1), None, 1, self.reactor)  # type: ignore[arg-type]
+        self.protocol = RecordingProtocol()
+        make: Any = Server  # no port is needed
+        self.transport: Any = make(near, self.protocol, ("127.0.0.1", 1), None, 1, self.reactor)
         self.protocol.makeConnection(self.transport)
         self.addCleanup(near.close)
-        self.sender = DirectWriter(self.transport)
-        self.told = Told()
+        self.writer = DirectWriter(self.transport)
+        self.producer = Producer()
 
     def read(self) -> bytes:
         data = b""
@@ -73,9 +74,9 @@ class SenderTestCase(SynchronousTestCase):
         return data
 
     def fill(self) -> bytes:
-        """As much as the kernel takes, and more."""
+        """Write more than the kernel accepts; return it."""
         data = bytes(range(256)) * 16384
-        self.sender.write(data)
+        self.writer.write(data)
         return data
 
     def pump(self) -> bytes:
@@ -87,89 +88,89 @@ class SenderTestCase(SynchronousTestCase):
         return data
 
 
-class Direct(SenderTestCase):
+class Direct(WriterTestCase):
     def test_at_once(self) -> None:
-        """What the kernel takes is gone when the call returns, and the reactor is asked for nothing."""
-        self.sender.write(b"abc")
+        """Bytes that the kernel accepts are sent within the call, without the reactor."""
+        self.writer.write(b"abc")
         self.assertEqual(b"abc", self.read())
         self.assertEqual([], list(self.reactor.writers))
 
     def test_order(self) -> None:
-        """What the kernel does not take is written later, and everything after it comes after it."""
+        """Other bytes are sent later, and all later bytes follow them."""
         data = self.fill()
-        self.sender.write(b"the end")
+        self.writer.write(b"the end")
         self.assertEqual(data + b"the end", self.pump())
-        self.sender.write(b"at once again")
+        self.writer.write(b"at once again")
         self.assertEqual(b"at once again", self.read())
 
     def test_back_pressure(self) -> None:
-        """The producer is paused when the kernel takes no more, and resumed when all has been taken; both once."""
-        self.sender.register(self.told)
-        self.sender.write(b"short")
-        self.assertEqual([], self.told.words)
+        """The producer is paused once when the kernel is full, and resumed when all is sent."""
+        self.writer.register(self.producer)
+        self.writer.write(b"short")
+        self.assertEqual([], self.producer.calls)
         self.fill()
-        self.assertEqual(["pause"], self.told.words)
-        self.sender.write(b"more")
+        self.assertEqual(["pause"], self.producer.calls)
+        self.writer.write(b"more")
         self.pump()
-        self.assertEqual(["pause", "resume"], self.told.words)
+        self.assertEqual(["pause", "resume"], self.producer.calls)
 
     def test_late_producer(self) -> None:
-        """A producer that comes while bytes wait is paused at once."""
+        """A producer that is registered while bytes wait is paused at once."""
         self.fill()
-        self.sender.register(self.told)
-        self.assertEqual(["pause"], self.told.words)
+        self.writer.register(self.producer)
+        self.assertEqual(["pause"], self.producer.calls)
         self.pump()
-        self.assertEqual(["pause", "resume"], self.told.words)
+        self.assertEqual(["pause", "resume"], self.producer.calls)
 
     def test_gone_producer(self) -> None:
-        """A producer that has left is told nothing more, and what it wrote is written."""
-        self.sender.register(self.told)
+        """An unregistered producer is not called, and its bytes are sent."""
+        self.writer.register(self.producer)
         data = self.fill()
-        self.sender.unregister()
+        self.writer.unregister()
         self.assertEqual(data, self.pump())
-        self.assertEqual(["pause"], self.told.words)
+        self.assertEqual(["pause"], self.producer.calls)
 
     def test_end_while_bytes_wait(self) -> None:
-        """A transport that is closed while bytes wait ends when they have been written."""
+        """A transport that is closed while bytes wait ends when they are sent."""
         data = self.fill()
         self.transport.loseConnection()
         self.assertEqual(data, self.pump_to_the_end())
 
-    def test_end_of_its_own(self) -> None:
-        """What is ended while bytes wait ends when they have been written, and not before."""
+    def test_close_while_bytes_wait(self) -> None:
+        """A writer that is closed while bytes wait ends when they are sent, and not before."""
         data = self.fill()
-        self.sender.end()
+        self.writer.close()
         self.assertEqual([], self.protocol.lost)
         self.assertEqual(data, self.pump_to_the_end())
 
-    def test_end_of_nothing(self) -> None:
-        """Where the reactor is nobody of ours, an end takes the usual way."""
-        self.sender.write(b"abc")
-        self.sender.end()
+    def test_close(self) -> None:
+        """Without waiting bytes, closing is left to the reactor."""
+        self.writer.write(b"abc")
+        self.writer.close()
         self.assertEqual((b"abc", []), (self.read(), self.protocol.lost))
         self.assertEqual([self.transport], list(self.reactor.writers))
 
-    def test_end_of_one_half(self) -> None:
-        """Whoever says no more is told on: the far end hears all, and the end, and what it says then still comes."""
-        self.sender.write(b"abc")
-        self.sender.end_half()
+    def test_half_close(self) -> None:
+        """After a half-close the far end has all bytes and the end; its input still arrives."""
+        self.writer.write(b"abc")
+        self.writer.close_write_side()
         self.assertEqual(b"abc", self.pump_to_the_end())
         self.assertEqual(b"", self.far.recv(1))
         self.far.send(b"late")
         self.transport.doRead()
-        self.assertEqual(([b"late"], []), (self.protocol.heard, self.protocol.lost))
+        self.assertEqual(([b"late"], []), (self.protocol.received, self.protocol.lost))
 
-    def test_end_of_one_half_while_bytes_wait(self) -> None:
-        """While bytes wait both halves end, when they have been written."""
+    def test_half_close_while_bytes_wait(self) -> None:
+        """While bytes wait, a half-close closes both sides when they are sent."""
         data = self.fill()
-        self.sender.end_half()
+        self.writer.close_write_side()
         self.assertEqual(data, self.pump_to_the_end())
 
     def test_nothing_to_acknowledge(self) -> None:
-        """What is not TCP has no acknowledgements, and says so; nor can they be asked for where there is no Linux."""
-        self.assertFalse(self.sender.acknowledge())
+        """Without TCP, or without Linux, acknowledgements are not available."""
+        self.assertFalse(self.writer.acknowledge())
         self.patch(direct_writer, "_QUICKACK", None)
-        self.assertFalse(self.sender.acknowledge())
+        self.assertFalse(self.writer.acknowledge())
 
     def pump_to_the_end(self) -> bytes:
         data = self.read()
@@ -181,32 +182,32 @@ class Direct(SenderTestCase):
         return data
 
     def test_broken(self) -> None:
-        """A broken connection is the transport's to find out, in its own turn: nothing is raised here, and it asks to write."""
+        """A broken connection raises nothing; the transport detects it in its own turn."""
         self.far.close()
-        self.sender.write(b"abc")
-        self.sender.write(b"def")
+        self.writer.write(b"abc")
+        self.writer.write(b"def")
         self.assertEqual([self.transport], list(self.reactor.writers))
 
     def test_lost(self) -> None:
-        """A connection that goes while bytes wait is no error here."""
+        """A connection that is lost while bytes wait is no error."""
         self.fill()
         self.transport.connectionLost(Failure(ConnectionError()))
         self.assertEqual(1, len(self.protocol.lost))
 
 
 class Wrapped(SynchronousTestCase):
-    def test_as_ever(self) -> None:
-        """A transport that wraps another one's socket gets the bytes, and pauses the producer, itself."""
-        transport, told = StringTransport(), Told()
-        sender = DirectWriter(transport)
-        sender.register(told)
-        sender.write(b"abc")
+    def test_passed_through(self) -> None:
+        """A transport that wraps another one gets the bytes and the producer itself."""
+        transport, producer = StringTransport(), Producer()
+        writer = DirectWriter(transport)
+        writer.register(producer)
+        writer.write(b"abc")
         self.assertEqual(
-            (b"abc", told, True), (transport.value(), transport.producer, transport.streaming)
+            (b"abc", producer, True), (transport.value(), transport.producer, transport.streaming)
         )
-        sender.unregister()
+        writer.unregister()
         self.assertIs(None, transport.producer)
-        sender.unregister()
-        self.assertFalse(sender.acknowledge())
-        sender.end()
+        writer.unregister()
+        self.assertFalse(writer.acknowledge())
+        writer.close()
         self.assertTrue(transport.disconnecting)

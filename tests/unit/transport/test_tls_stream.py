@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.tls_stream`: a real OpenSSL client at the other end, and no socket between."""
+"""Tests of :mod:`x509proxy.transport.tls_stream`: an OpenSSL client in memory at the far end."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ try:
 except ImportError:  # cryptography 49
     mldsa = None  # type: ignore[assignment]
 
-# Records: more than are processed in one turn.
+# More records than are processed in one turn.
 SEVERAL = tuple(b"%d" % (number % 10) for number in range(200))
 FIRST, SECOND = b"".join(SEVERAL[:128]), b"".join(SEVERAL[128:])
 
 
 class Echo(Protocol):
-    """It says what it hears."""
+    """A protocol that sends back its input."""
 
     transport: Any
 
@@ -60,39 +60,39 @@ class Echo(Protocol):
 
 
 class Plain(Protocol):
-    """It does not care for handshakes."""
+    """A protocol that does not listen for the handshake."""
 
 
 class Data(StreamTestCase):
     def test_both_ways(self) -> None:
-        """After the handshake each side hears what the other has said; records that came together are one piece."""
+        """After the handshake data arrives both ways; records of one packet are one piece."""
         self.shake()
         self.say(b"one", b"two")
         self.stream.writeSequence([b"three", b"four"])
         self.assertEqual(([b"onetwo"], b"threefour"), (self.application.told, self.exchange()))
 
     def test_larger_than_a_record(self) -> None:
-        """What does not fit one record, nor the buffer that is read from OpenSSL, arrives whole, in both directions."""
+        """Data larger than a record, and than OpenSSL's read size, arrives whole both ways."""
         self.shake()
         large = bytes(range(256)) * 1000
         self.stream.write(large)
         self.assertEqual(large, self.exchange())
-        place = 0
-        while place < len(large):
-            place += self.client.send(large[place:])
+        offset = 0
+        while offset < len(large):
+            offset += self.client.send(large[offset:])
         self.wire.deliver(self.take())
         self.turn()
         self.assertEqual(large, b"".join(self.application.told))  # type: ignore[arg-type]
 
     def test_byte_by_byte(self) -> None:
-        """However the bytes are cut, the same comes of them."""
+        """Input may be split at any octet."""
         self.shake()
         self.client.send(b"one")
         self.wire.deliver(*(bytes([octet]) for octet in self.take()))
         self.assertEqual([b"one"], self.application.told)
 
     def test_interface(self) -> None:
-        """It is the transport that a protocol of Twisted's expects over TLS."""
+        """The stream provides the interface of Twisted's TLS transports."""
         self.shake()
         verifyObject(ISSLTransport, self.stream)
         self.assertEqual(
@@ -111,7 +111,7 @@ class Data(StreamTestCase):
             )
 
     def test_over_tcp(self) -> None:
-        """What is small goes out at once, and what is large comes in large pieces."""
+        """TCP_NODELAY is set, and the read size is larger than Twisted's."""
         stream: Any = self.factory.buildProtocol(None)
         wire = RequestTransport(Clock())
         directlyProvides(wire, ITCPTransport)
@@ -121,7 +121,7 @@ class Data(StreamTestCase):
         self.assertEqual(([True], 131072), (kept, wire.bufferSize))  # type: ignore[attr-defined]
 
     def test_no_handshake_listener(self) -> None:
-        """A protocol that does not ask for it is not told of the handshake."""
+        """A protocol that does not listen for the handshake is not notified."""
         self.connect(Factory.forProtocol(Plain))
         self.exchange()
         self.stream.write(b"hello")
@@ -132,20 +132,22 @@ class Tls12(StreamTestCase):
     VERSION = SSL.TLS1_2_VERSION
 
     def test_both_ways(self) -> None:
-        """In TLS 1.2 the handshake ends with the server's word, which is sent at once, whatever TCP can do."""
+        """In TLS 1.2 the server's last message is sent at once, even if TCP can acknowledge."""
         self.patch(DirectWriter, "acknowledge", lambda _: True)
-        said: list[bool] = []
+        had_output: list[bool] = []
         self.patch(
-            self.application, "handshakeCompleted", lambda: said.append(bool(self.wire.value()))
+            self.application,
+            "handshakeCompleted",
+            lambda: had_output.append(bool(self.wire.value())),
         )
         self.exchange()
-        self.assertEqual([True], said)
+        self.assertEqual([True], had_output)
         self.say(b"one")
         self.stream.write(b"two")
         self.assertEqual(([b"one"], b"two"), (self.application.told, self.exchange()))
 
     def test_renegotiation(self) -> None:
-        """A client that asks for another handshake is told at once that there is none, and is served as before (invariant L6)."""
+        """A renegotiation is rejected at once, and the connection continues (invariant L6)."""
         self.shake()
         self.client.renegotiate()
         with contextlib.suppress(SSL.WantReadError):
@@ -156,23 +158,23 @@ class Tls12(StreamTestCase):
 
 
 class Packets(StreamTestCase):
-    def test_a_word_after_the_handshake(self) -> None:
-        """When the client is done it hears something at once: with Nagle's algorithm it would wait for it with its request."""
-        self.shake_hands()
+    def test_tickets_after_the_handshake(self) -> None:
+        """The server sends its tickets at once, because of clients with Nagle's algorithm."""
+        self.complete_handshake()
         self.assertNotEqual(b"", self.wire.sent())
 
-    def test_no_word_of_its_own(self) -> None:
-        """Where TCP can acknowledge a handshake's end, tickets are no reason to write: they go out with the first answer."""
+    def test_tickets_with_the_first_response(self) -> None:
+        """Where TCP acknowledges at once, tickets are sent with the first response."""
         self.patch(DirectWriter, "acknowledge", lambda _: True)
-        self.shake_hands()
+        self.complete_handshake()
         self.assertEqual(b"", self.wire.sent())
         self.say(b"request")
         self.stream.write(b"answer")
         self.assertEqual(b"answer", self.exchange())
         self.assertIsNotNone(self.client.get_session())
 
-    def shake_hands(self) -> None:
-        """Up to the client's last word, with which it is over for both."""
+    def complete_handshake(self) -> None:
+        """Complete the handshake up to the client's last message."""
         self.wire.deliver(self.first_flight())
         self.client.bio_write(self.wire.sent())
         self.client.do_handshake()
@@ -196,7 +198,7 @@ class Packets(StreamTestCase):
         self.assertRaises(SSL.ZeroReturnError, self.client.recv, 100)
 
     def test_nothing_last(self) -> None:
-        """With no last data it is as polite an end: TCP stays until the client has said close_notify."""
+        """Without last data too, TCP stays open until the client's close_notify."""
         self.shake()
         write_and_close(self.stream, b"")
         self.assertFalse(self.wire.disconnecting)
@@ -206,7 +208,7 @@ class Packets(StreamTestCase):
         self.assertTrue(self.wire.disconnecting)
 
     def test_last_of_another(self) -> None:
-        """Another transport gets the same in its own way."""
+        """Another transport gets the same data and end through its own methods."""
         transport = StringTransport()
         transport.registerProducer(self.application, True)
         write_and_close(transport, b"bye")
@@ -219,7 +221,7 @@ class Nagle(TestCase):
     """Over real TCP."""
 
     async def test_request_does_not_wait(self) -> None:
-        """A client with Nagle's algorithm does not wait for a delayed acknowledgement (40 ms) before it sends its request."""
+        """A client with Nagle's algorithm does not wait for a delayed acknowledgement (40 ms)."""
         context = make_context(
             Identity(SERVER.certificate, SERVER.private_key), ClientAuth.OPTIONAL
         )
@@ -227,11 +229,11 @@ class Nagle(TestCase):
         port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         times = [await deferToThread(self.ask, port.getHost().port) for _ in range(8)]
-        # One of eight is enough, on a machine that has other things to do.
+        # One fast attempt of eight is enough: the machine may be busy.
         self.assertLess(min(times), 0.03)
 
     def ask(self, port: int) -> float:
-        """Seconds from the handshake's end to the answer."""
+        """Return the seconds from the handshake's end to the response."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with (
@@ -244,9 +246,9 @@ class Nagle(TestCase):
             return time.monotonic() - begun
 
 
-class ProxyAddresses(StreamTestCase):
-    def test_ours(self) -> None:
-        """An end is close_notify, and TCP goes when the client has said it too; what it still says meanwhile is heard."""
+class Closing(StreamTestCase):
+    def test_server_closes(self) -> None:
+        """The stream sends close_notify; TCP is closed after the client's; input still arrives."""
         self.shake()
         self.stream.loseConnection()
         self.stream.loseConnection()
@@ -258,8 +260,8 @@ class ProxyAddresses(StreamTestCase):
         self.assertTrue(self.wire.disconnecting)
         self.assertFalse(self.wire.aborted)
 
-    def test_theirs(self) -> None:
-        """A client's close_notify is answered, and TCP goes."""
+    def test_client_closes(self) -> None:
+        """A client's close_notify is answered, and TCP is closed."""
         self.shake()
         self.client.shutdown()
         self.wire.deliver(self.take())
@@ -267,7 +269,7 @@ class ProxyAddresses(StreamTestCase):
         self.assertEqual(b"<close_notify>", self.exchange())
 
     def test_waits_for_the_producer(self) -> None:
-        """With a producer the end waits until it is done."""
+        """A registered producer delays the end until it is unregistered."""
         self.shake()
         self.stream.registerProducer(self.application, streaming=True)
         self.stream.loseConnection()
@@ -279,12 +281,12 @@ class ProxyAddresses(StreamTestCase):
         self.assertEqual(b"<close_notify>", self.exchange())
 
     def test_before_the_handshake(self) -> None:
-        """Who has not shaken hands is not waited for."""
+        """Before the handshake is complete, closing aborts the connection."""
         self.stream.loseConnection()
         self.assertTrue(self.wire.aborted)
 
     def test_without_close_notify(self) -> None:
-        """TCP can be ended without the client's close_notify; nothing is read after that."""
+        """TCP can be closed without the client's close_notify; later input is dropped."""
         self.shake()
         self.stream.loseConnection()
         end_without_close_notify(self.stream)
@@ -294,13 +296,13 @@ class ProxyAddresses(StreamTestCase):
         )
 
     def test_half_closed(self) -> None:
-        """There is no half of an end in TLS."""
+        """A half-close closes both sides."""
         self.shake()
         self.stream.loseWriteConnection()
         self.assertEqual(b"<close_notify>", self.exchange())
 
-    def test_cut(self) -> None:
-        """After a cut nothing is heard, nothing sent, and nothing begun anew."""
+    def test_abort(self) -> None:
+        """After an abort nothing is received, sent or started again."""
         self.shake()
         self.client.send(b"late")
         late = self.take()
@@ -310,27 +312,27 @@ class ProxyAddresses(StreamTestCase):
         self.stream.resumeProducing()
         self.assertEqual(([], b""), (self.application.told, self.wire.sent()))
 
-    def test_cut_from_within(self) -> None:
-        """A protocol that cuts while it is given something is given no more, though there is more."""
+    def test_abort_from_within(self) -> None:
+        """A protocol that aborts during its call gets nothing more."""
         self.shake()
         self.application.then = lambda _: self.stream.abortConnection()
         self.say(*SEVERAL)
         self.clock.advance(0)
         self.assertEqual([FIRST, "lost"], self.application.told)
 
-    def test_cut_before_the_end(self) -> None:
-        """A protocol that cuts when it is given the last data hears and says no more: the client's end is not answered."""
+    def test_abort_before_the_end(self) -> None:
+        """If a protocol aborts on the last data, the client's close_notify is not answered."""
         self.shake()
         self.application.then = lambda _: self.stream.abortConnection()
         answered: list[str] = []
-        self.patch(self.stream, "_shut", lambda: answered.append("shut"))
+        self.patch(self.stream, "_send_close_notify", lambda: answered.append("shut"))
         self.client.send(b"one")
         self.client.shutdown()
         self.wire.deliver(self.take())
         self.assertEqual(([b"one"], []), (self.application.told, answered))
 
     def test_close_behind(self) -> None:
-        """What came before the client's close_notify in the same packet is given before the end is answered."""
+        """Data before the client's close_notify in the same packet is delivered first."""
         self.shake()
         self.application.then = self.stream.write
         self.client.send(b"one")
@@ -339,7 +341,7 @@ class ProxyAddresses(StreamTestCase):
         self.assertEqual(([b"one"], b"one<close_notify>"), (self.application.told, self.exchange()))
 
     def test_lost(self) -> None:
-        """A connection that goes is told once, and forgotten."""
+        """A lost connection is reported once, and removed."""
         self.shake()
         self.assertEqual({self.stream}, self.factory.protocols)
         self.wire.lose(ConnectionDone())
@@ -349,7 +351,7 @@ class ProxyAddresses(StreamTestCase):
 
 class Pauses(StreamTestCase):
     def test_pause(self) -> None:
-        """A protocol that has paused gets nothing, and afterwards all that came meanwhile, with what came in the same packet."""
+        """A paused protocol gets nothing until it resumes; then all input follows in order."""
         self.shake()
         self.application.then = lambda _: self.stream.pauseProducing()
         self.say(*SEVERAL)
@@ -360,7 +362,7 @@ class Pauses(StreamTestCase):
         self.assertEqual(([FIRST, SECOND], True), (self.application.told, self.wire.reading))
 
     def test_resumed_from_within(self) -> None:
-        """One that pauses and resumes while it is given something gets each piece once, in order."""
+        """A protocol that pauses and resumes during its call gets each piece once, in order."""
         self.shake()
 
         def blink(_: bytes) -> None:
@@ -373,12 +375,12 @@ class Pauses(StreamTestCase):
         self.assertEqual([FIRST, SECOND], self.application.told)
 
     def test_before_the_handshake(self) -> None:
-        """Resuming before the handshake reads nothing."""
+        """To resume before the handshake reads nothing."""
         self.stream.resumeProducing()
         self.shake()
 
     def test_slow_reader(self) -> None:
-        """The protocol is told when the client reads too slowly, and when it reads on."""
+        """The protocol is paused when the client reads too slowly, and resumed later."""
         self.shake()
         self.stream.registerProducer(self.application, streaming=True)
         self.wire.fill()
@@ -388,7 +390,7 @@ class Pauses(StreamTestCase):
 
 class Faults(StreamTestCase):
     def test_rubbish(self) -> None:
-        """What is no TLS is answered with an alert, and ended."""
+        """Input other than TLS is answered with an alert, and ends the connection."""
         for data in (
             b"\x80\x2e\x01\x00\x02",
             b"hello world",
@@ -402,7 +404,7 @@ class Faults(StreamTestCase):
             self.assertNotIn(b"HTTP", self.wire.sent())
 
     def test_http(self) -> None:
-        """HTTP without TLS is answered in clear text that names HTTPS, whatever stands behind the method; nothing else is read."""
+        """HTTP without TLS gets a response in clear text that names HTTPS; nothing else is read."""
         for method in (
             b"GET",
             b"HEAD",
@@ -431,20 +433,20 @@ class Faults(StreamTestCase):
             )
 
     def test_http_in_pieces(self) -> None:
-        """It may come in pieces."""
+        """It may arrive in pieces."""
         for octet in b"GET / HT":
             self.wire.deliver(bytes([octet]))
         self.assertIn(b"HTTPS", self.wire.sent())
 
     def test_http_afterwards(self) -> None:
-        """Only a connection's first octets count: a broken record after a handshake has no answer in clear text."""
+        """Only the first octets count: a bad record after the handshake gets no clear text."""
         self.shake()
         self.wire.deliver(b"GET / HTTP/1.1\r\n\r\n" + b"x" * 9999)
         self.assertTrue(self.wire.disconnecting)
         self.assertNotIn(b"HTTP", self.wire.sent())
 
     def test_logged(self) -> None:
-        """A failed handshake is logged with the address, the reason, OpenSSL's words, the version and the name that was asked for."""
+        """A failed handshake is logged with address, reason, detail, version and server name."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_max_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(b"ECDHE-RSA-AES128-GCM-SHA256")
@@ -462,7 +464,7 @@ class Faults(StreamTestCase):
         )
 
     def test_logged_alert(self) -> None:
-        """A client's alert is in OpenSSL's words."""
+        """A client's alert is logged with OpenSSL's text."""
         with contextlib.suppress(SSL.WantReadError):
             self.client.do_handshake()
         self.wire.deliver(self.take())
@@ -474,7 +476,7 @@ class Faults(StreamTestCase):
         )
 
     def test_logged_end(self) -> None:
-        """So is a handshake that ends before it is over, with or without a first message."""
+        """A handshake that the client leaves is logged, with or without a ClientHello."""
         self.wire.lose()
         self.assertEqual(["no_client_hello"], [failure.reason for failure in self.logged])
         self.setUp()
@@ -485,14 +487,14 @@ class Faults(StreamTestCase):
         self.assertEqual(["client_left"], [failure.reason for failure in self.logged])
 
     def test_not_logged(self) -> None:
-        """What comes after a handshake is no failure of it."""
+        """A failure after the handshake is not logged as a failed handshake."""
         self.shake()
         self.wire.deliver(b"\x17\x03\x03\x00\x20" + b"x" * 32)
         self.wire.lose()
         self.assertEqual([], self.logged)
 
     def test_rubbish_afterwards(self) -> None:
-        """So is what is no TLS after the handshake; and nothing is written after it."""
+        """A bad record after the handshake ends the connection; nothing is written after it."""
         self.shake()
         self.wire.deliver(b"\x17\x03\x03\x00\x20" + b"x" * 32)
         self.assertTrue(self.wire.disconnecting)
@@ -501,10 +503,10 @@ class Faults(StreamTestCase):
         self.assertEqual(([], b""), (self.application.told, self.wire.sent()))
 
     def test_callback(self) -> None:
-        """A callback of ours that fails ends the handshake, and is one entry in the log."""
+        """An exception in a callback ends the handshake, and is one entry in the log."""
 
         def fail() -> None:
-            raise ValueError("a fault of ours")
+            raise ValueError("injected")
 
         self.stream._tls.do_handshake = fail
         self.wire.deliver(b"\x16")
@@ -512,7 +514,7 @@ class Faults(StreamTestCase):
         self.assertEqual((True, []), (self.wire.disconnecting, self.application.told))
 
     def test_write_fails(self) -> None:
-        """Where OpenSSL takes no more, the connection is over."""
+        """If OpenSSL cannot write, the connection ends."""
         self.shake()
 
         def fail(_: bytes) -> int:
@@ -523,7 +525,7 @@ class Faults(StreamTestCase):
         self.assertTrue(self.wire.disconnecting)
 
     def test_shutdown_fails(self) -> None:
-        """Where OpenSSL cannot say close_notify, TCP still waits for the client's end."""
+        """If OpenSSL cannot send close_notify, TCP still waits for the client's end."""
         self.shake()
 
         def fail() -> bool:
@@ -546,7 +548,7 @@ class Turns(StreamTestCase):
         self.assertEqual(([FIRST, SECOND], True), (self.application.told, self.wire.reading))
 
     def test_more_meanwhile(self) -> None:
-        """Octets that come while others wait are processed after them."""
+        """Input that arrives while other input waits is processed after it."""
         self.shake()
         self.say(*SEVERAL)
         self.say(b"more")
@@ -554,7 +556,7 @@ class Turns(StreamTestCase):
         self.assertEqual([FIRST, SECOND + b"more"], self.application.told)
 
     def test_resumed_meanwhile(self) -> None:
-        """A protocol that pauses and resumes between two turns gets nothing twice, nor ahead of its turn."""
+        """Pausing and resuming between two turns delivers nothing twice or early."""
         self.shake()
         self.say(*SEVERAL)
         self.stream.pauseProducing()
@@ -567,14 +569,14 @@ class Turns(StreamTestCase):
         self.assertEqual([FIRST, SECOND], self.application.told)
 
     def test_lost_meanwhile(self) -> None:
-        """A connection that goes leaves no work for later."""
+        """A lost connection leaves no scheduled call."""
         self.shake()
         self.say(*SEVERAL)
         self.wire.lose()
         self.assertEqual(([FIRST, "lost"], []), (self.application.told, self.clock.calls))
 
-    def test_cut_meanwhile(self) -> None:
-        """A connection that is cut gets nothing more in the turn that was arranged."""
+    def test_abort_meanwhile(self) -> None:
+        """An aborted connection gets nothing more in the scheduled turn."""
         self.shake()
         self.say(*SEVERAL)
         self.stream.abortConnection()
@@ -582,7 +584,7 @@ class Turns(StreamTestCase):
         self.assertEqual([FIRST, "lost"], self.application.told)
 
     def test_nothing_meanwhile(self) -> None:
-        """After a pause without data the socket is read again, however often that is asked for."""
+        """After a pause without data the socket is read again; repeated calls do no harm."""
         self.shake()
         self.stream.pauseProducing()
         self.stream.pauseProducing()
@@ -592,7 +594,7 @@ class Turns(StreamTestCase):
         self.assertTrue(self.wire.reading)
 
     def test_paused(self) -> None:
-        """Octets that come although the protocol has paused wait."""
+        """Input that arrives during a pause waits."""
         self.shake()
         self.stream.pauseProducing()
         self.say(b"one")
@@ -623,7 +625,7 @@ class Records(StreamTestCase):
         return self.counters.counts().limits
 
     def test_key_updates(self) -> None:
-        """64 KeyUpdates in a row are taken, one more cuts the connection."""
+        """64 KeyUpdates in a row are accepted, one more aborts the connection."""
         self.send(*(self.records.key_update() for _ in range(64)), self.records.seal(b"data"))
         self.assertEqual(([b"data"], False), (self.application.told, self.wire.aborted))
         self.send(*(self.records.key_update() for _ in range(66)))
@@ -631,7 +633,7 @@ class Records(StreamTestCase):
         self.assertEqual({"tls.records-without-data": 1}, self.limits())
 
     def test_in_pieces(self) -> None:
-        """However slowly they come, they count."""
+        """They count at any speed."""
         for _ in range(64):
             self.send(self.records.key_update())
         self.assertFalse(self.wire.aborted)
@@ -639,7 +641,7 @@ class Records(StreamTestCase):
         self.assertTrue(self.wire.aborted)
 
     def test_empty(self) -> None:
-        """Empty records count like KeyUpdates; of 33 in a row OpenSSL itself makes an end."""
+        """Empty records count like KeyUpdates; OpenSSL itself rejects 33 in a row."""
         for _ in range(3):
             self.send(*(self.records.seal(b"") for _ in range(16)), self.records.key_update())
         self.assertFalse(self.wire.disconnecting)
@@ -650,7 +652,7 @@ class Records(StreamTestCase):
         self.assertEqual((True, False), (self.wire.disconnecting, self.wire.aborted))
 
     def test_mixed(self) -> None:
-        """Records with data make up for as many without, in any order, and for no more."""
+        """Records with data offset as many without, in any order, and no more."""
         for _ in range(100):
             self.send(self.records.key_update(), self.records.seal(b"x"))
         self.assertFalse(self.wire.aborted)
@@ -659,13 +661,16 @@ class Records(StreamTestCase):
         self.assertTrue(self.wire.aborted)
 
     def test_no_credit(self) -> None:
-        """Data sent before is no credit for later."""
+        """Earlier data does not offset later records."""
         self.send(*(self.records.seal(b"x") for _ in range(500)))
         self.send(*(self.records.key_update() for _ in range(65)))
         self.assertTrue(self.wire.aborted)
 
     def test_answered_at_once(self) -> None:
-        """The responses to KeyUpdates are sent in the same turn, but for the last one, which OpenSSL writes with what is next."""
+        """Responses to KeyUpdates are sent in the same turn, but for the last one.
+
+        OpenSSL writes that one with its next output.
+        """
         sent = 0
         for number in range(1, 4):
             self.send(self.records.key_update(answered=True))
@@ -675,7 +680,7 @@ class Records(StreamTestCase):
         self.assertEqual(([b"data"], 27), (self.application.told, len(self.wire.sent())))
 
     def test_while_closing(self) -> None:
-        """A connection that ends answers 64 KeyUpdates at most, whatever data comes between them."""
+        """A connection that is closing accepts 64 KeyUpdates at most, even between data."""
         self.stream.loseConnection()
         self.wire.sent()
         for _ in range(64):
@@ -686,7 +691,7 @@ class Records(StreamTestCase):
         self.assertTrue(self.wire.aborted)
 
     def pending(self) -> int:
-        """Octets that OpenSSL holds for the client."""
+        """Return the number of octets that OpenSSL holds for the client."""
         try:
             return len(self.stream.getHandle().bio_read(1 << 20))
         except SSL.WantReadError:
@@ -697,7 +702,7 @@ class Renegotiations(StreamTestCase):
     VERSION = SSL.TLS1_2_VERSION
 
     def test_bound(self) -> None:
-        """Renegotiations in TLS 1.2 are refused in the same turn, 64 times; then the connection is cut."""
+        """Renegotiations in TLS 1.2 are rejected at once, 64 times; one more is aborted."""
         self.shake()
         seal = tls12_sealer(self.client)
         for _ in range(64):
@@ -708,13 +713,13 @@ class Renegotiations(StreamTestCase):
 
 
 class Handshakes(StreamTestCase):
-    """What a handshake may cost."""
+    """Limits of a handshake."""
 
     def failures(self) -> dict[str, int]:
         return self.counters.counts().handshake_failures
 
     def test_endless_hello(self) -> None:
-        """A ClientHello that is larger than the limit ends the handshake when the limit is reached, and not before."""
+        """A ClientHello beyond the limit ends the handshake at the limit, and not before."""
         hello = b"\x01\x01\xff\xff" + bytes(65535)
         parts = [hello[at : at + 4000] for at in range(0, len(hello), 4000)]
         records = b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for part in parts)
@@ -725,7 +730,7 @@ class Handshakes(StreamTestCase):
         self.assertEqual(b"", self.stream._incoming.waiting)
 
     def test_small_records(self) -> None:
-        """So does one in records of an octet each, which take many turns; the client's end is noticed after that."""
+        """So does one in records of an octet each, over many turns; then the end is detected."""
         hello = b"\x01\x01\xff\xff" + bytes(6000)
         self.wire.deliver(b"".join(b"\x16\x03\x01\0\x01" + bytes([octet]) for octet in hello))
         self.assertEqual(({}, False), (self.failures(), self.wire.reading))
@@ -733,7 +738,7 @@ class Handshakes(StreamTestCase):
         self.assertEqual(({"too_large": 1}, True), (self.failures(), self.wire.reading))
 
     def test_drops(self) -> None:
-        """After that nothing more is kept, and the end is noticed."""
+        """Later input is dropped, and the end is detected."""
         self.test_endless_hello()
         self.wire.deliver(bytes(100000))
         self.assertEqual((True, b""), (self.wire.reading, self.wire.sent()))
@@ -755,7 +760,7 @@ class Handshakes(StreamTestCase):
             self.exchange()
 
     def test_chain(self) -> None:
-        """Ten issuers beside the client's certificate are taken, eleven are not."""
+        """Ten issuers beside the client's certificate are accepted, eleven are not."""
         own = make_self_signed(KeyKind.EC, "client")
         self.handshake(self.client_context(own), [SERVER.certificate] * 10)
         self.assertEqual((["shaken"], {}), (self.application.told, self.failures()))
@@ -764,7 +769,10 @@ class Handshakes(StreamTestCase):
         self.assertEqual(([], {"too_large": 1}), (self.application.told, self.failures()))
 
     def test_chain_unknown(self) -> None:
-        """Where the chain cannot be counted, the handshake goes on: the certificate is unreadable then (L3)."""
+        """If the chain cannot be counted, the handshake continues.
+
+        The certificate is unreadable then (L3).
+        """
 
         def fail(*_: object, **__: object) -> Any:
             raise ValueError("injected")
@@ -776,7 +784,7 @@ class Handshakes(StreamTestCase):
         self.assertEqual((["shaken"], {}), (self.application.told, self.failures()))
 
     def test_chain_held(self) -> None:
-        """A client that sends a long chain and then nothing is refused before its handshake is complete."""
+        """A client that stalls after a long chain is rejected before its handshake is complete."""
         context = self.client_context(make_self_signed(KeyKind.EC, "client"))
         for _ in range(11):
             context.add_extra_chain_cert(SERVER.certificate)
@@ -788,13 +796,14 @@ class Handshakes(StreamTestCase):
         client.bio_write(self.wire.sent())
         client.do_handshake()
         flight = client.bio_read(1 << 20)
-        # All but Finished and CertificateVerify: the record that holds the certificates is the first after ChangeCipherSpec.
+        # All but CertificateVerify and Finished: the certificates' record is the first one after
+        # ChangeCipherSpec.
         certificates = 6 + 5 + int.from_bytes(flight[9:11], "big")
         self.wire.deliver(flight[:certificates])
         self.assertEqual(({"too_large": 1}, []), (self.failures(), self.application.told))
 
     def test_large_keys(self) -> None:
-        """A chain of three ML-DSA-87 certificates of 8 KiB each fits."""
+        """A chain of three ML-DSA-87 certificates of 8 KiB each is accepted."""
         if mldsa is None:
             raise SkipTest("this version of cryptography has no ML-DSA")
         key = mldsa.MLDSA87PrivateKey.generate()
@@ -819,16 +828,16 @@ class Handshakes(StreamTestCase):
         self.assertEqual((["shaken"], {}), (self.application.told, self.failures()))
 
     def test_data_behind(self) -> None:
-        """Data behind the handshake does not count, however much comes with its last octet."""
+        """Data after the handshake does not count, even in the same packet."""
         data = bytes(range(256)) * 400
         with contextlib.suppress(SSL.WantReadError):
             self.client.do_handshake()
         self.wire.deliver(self.take())
         self.client.bio_write(self.wire.sent())
         self.client.do_handshake()
-        place = 0
-        while place < len(data):
-            place += self.client.send(data[place:])
+        offset = 0
+        while offset < len(data):
+            offset += self.client.send(data[offset:])
         self.wire.deliver(self.take())
         self.turn()
         self.assertEqual("shaken", self.application.told.pop(0))
@@ -840,10 +849,11 @@ class Factories(SynchronousTestCase):
         """A factory that makes no protocol makes no stream."""
         inner = Factory()
         self.patch(inner, "buildProtocol", lambda _: None)
-        self.assertIs(None, TlsFactory(ServerConnections(None), inner, Clock()).buildProtocol(None))  # type: ignore[arg-type]
+        factory = TlsFactory(ServerConnections(None), inner, Clock())  # type: ignore[arg-type]
+        self.assertIsNone(factory.buildProtocol(None))
 
     def test_start_and_stop(self) -> None:
-        """The factory within is started and stopped with it."""
+        """The inner factory is started and stopped with it."""
         told: list[str] = []
         inner = Factory()
         self.patch(inner, "startFactory", lambda: told.append("start"))

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.upstream.connection`: one connection to a back end, its exchanges one by one, its deadlines and its end."""
+"""Tests of :mod:`x509proxy.upstream.connection`: one connection to a back end.
+
+They cover its exchanges one by one, its deadlines and its end.
+"""
 
 from __future__ import annotations
 
@@ -45,22 +48,22 @@ class UpstreamTestCase(SynchronousTestCase):
         return self.back_end.wire
 
     def acquire(self) -> RecordingWaiter:
-        borrower = RecordingWaiter()
-        self.pool.acquire(borrower)
-        return borrower
+        waiter = RecordingWaiter()
+        self.pool.acquire(waiter)
+        return waiter
 
     def ask(self, method: bytes = b"GET") -> RecordingWaiter:
-        """A request that has been sent, and whose answer is waited for."""
-        borrower = self.acquire()
-        borrower.ask(method)
+        """Send a request, and return its waiter, which waits for the response."""
+        waiter = self.acquire()
+        waiter.ask(method)
         self.wire.sent()
-        return borrower
+        return waiter
 
     def upload(self) -> RecordingWaiter:
-        """A request whose head has been sent, and whose body is to come."""
-        borrower = self.acquire()
-        borrower.connection.send_head(b"POST", HEAD, borrower)
-        return borrower
+        """Send the head of a request whose body follows."""
+        waiter = self.acquire()
+        waiter.connection.send_head(b"POST", HEAD, waiter)
+        return waiter
 
     def wait(self, seconds: float) -> None:
         for _ in range(round(seconds * 4)):
@@ -85,7 +88,7 @@ class UpstreamTestCase(SynchronousTestCase):
         self.expect()
 
     def expect_forgotten(self) -> None:
-        """Nobody looks at a clock for what has ended."""
+        """Check that no timer is left for a connection that has ended."""
         self.clock.advance(0)
         self.assertEqual([], self.clock.getDelayedCalls())
 
@@ -98,25 +101,25 @@ class Connecting(UpstreamTestCase):
         self.back_end.at_once = False
 
     def test_accepted(self) -> None:
-        """It is lent as soon as it is there, and nothing has been written to it."""
-        borrower = self.acquire()
+        """A connection is lent as soon as it is open, before anything is written to it."""
+        waiter = self.acquire()
         self.back_end.attempts[0].succeed()
-        self.assertEqual((1, b""), (len(borrower.connections), self.wire.sent()))
+        self.assertEqual((1, b""), (len(waiter.connections), self.wire.sent()))
 
     def test_refused(self) -> None:
-        """One that is refused is a 502, whose reason says why, and not by the error's text."""
-        borrower = self.acquire()
+        """A refused connection is a 502, with a reason that does not repeat the error's text."""
+        waiter = self.acquire()
         self.back_end.attempts[0].fail(ConnectError(errno.ECONNREFUSED, "secret"))
-        (refusal,) = borrower.refusals
+        (error,) = waiter.refusals
         self.assertEqual(
-            (502, "the back end could not be connected to: Connection refused"),
-            (refusal.status, refusal.detail),
+            (502, "cannot connect to the back end: Connection refused"),
+            (error.status, error.detail),
         )
         self.expect()
         self.expect_forgotten()
 
     def test_no_fault_of_the_back_end(self) -> None:
-        """No descriptor, port or memory left on this side is a 503, and says nothing of the back end."""
+        """A local lack of descriptors, ports or memory is a 503, and no fault of the back end."""
         for number in (
             errno.EMFILE,
             errno.ENFILE,
@@ -124,47 +127,47 @@ class Connecting(UpstreamTestCase):
             errno.ENOMEM,
             errno.EADDRNOTAVAIL,
         ):
-            borrower = self.acquire()
+            waiter = self.acquire()
             self.back_end.attempts[-1].fail(ConnectError(number, "text"))
-            self.assertEqual([503], borrower.statuses)
+            self.assertEqual([503], waiter.statuses)
             self.expect()
         self.assertEqual(
             (0, BackendState.UP), (self.pool.status().failures, self.pool.status().state)
         )
 
     def test_timed_out_below(self) -> None:
-        """A timeout of Twisted's, or of the kernel's, is the same 504 as one of this connection's own."""
+        """A timeout of Twisted or the kernel is the same 504 as the connection's own timeout."""
         for reason in (ConnectTimeout(), TCPTimedOutError(), ConnectError(errno.ETIMEDOUT, "text")):
-            borrower = self.acquire()
+            waiter = self.acquire()
             self.back_end.attempts[-1].fail(reason)
             self.assertEqual(
-                [(504, "the back end could not be connected to in time")],
-                [(refusal.status, refusal.detail) for refusal in borrower.refusals],
+                [(504, "timed out connecting to the back end")],
+                [(error.status, error.detail) for error in waiter.refusals],
             )
 
     def test_in_time(self) -> None:
-        """One that takes too long is a 504, and the attempt is given up."""
-        borrower = self.acquire()
+        """An attempt that takes too long is a 504, and is cancelled."""
+        waiter = self.acquire()
         self.wait(4.75)
-        self.assertEqual([], borrower.statuses)
+        self.assertEqual([], waiter.statuses)
         self.wait(0.25)
-        self.assertEqual(([504], True), (borrower.statuses, self.back_end.attempts[0].cancelled))
+        self.assertEqual(([504], True), (waiter.statuses, self.back_end.attempts[0].cancelled))
         self.expect()
         self.expect_forgotten()
 
     def test_too_late(self) -> None:
-        """One that is accepted after it has been given up is cut."""
-        borrower = self.acquire()
+        """A connection that opens after the timeout is aborted."""
+        waiter = self.acquire()
         self.wait(5)
         self.back_end.attempts[0].succeed()
         self.assertTrue(self.wire.aborted)
         self.clock.advance(0)
-        self.assertEqual(([504], []), (borrower.statuses, borrower.connections))
+        self.assertEqual(([504], []), (waiter.statuses, waiter.connections))
         self.expect()
 
 
-class Shaking(UpstreamTestCase):
-    """Over TLS a connection is lent after the handshake, when the certificate has been verified, and not before."""
+class TlsHandshakes(UpstreamTestCase):
+    """Over TLS a connection is lent after the handshake, with a verified certificate."""
 
     tls = True
 
@@ -173,126 +176,124 @@ class Shaking(UpstreamTestCase):
         self.wire.shake()
 
     def test_lent(self) -> None:
-        """Nobody has it before the handshake has ended, and not one byte is written to it."""
-        borrower = self.acquire()
-        self.assertEqual(([], b""), (borrower.connections, self.wire.sent()))
+        """It is not lent before the handshake has ended, and no byte is written to it."""
+        waiter = self.acquire()
+        self.assertEqual(([], b""), (waiter.connections, self.wire.sent()))
         self.shake()
-        self.assertEqual(1, len(borrower.connections))
+        self.assertEqual(1, len(waiter.connections))
 
     def test_not_verified(self) -> None:
-        """A certificate that is not accepted is a 502, though the handshake has ended."""
-        borrower = self.acquire()
-        # What Twisted does in failVerification: it aborts, and goes on to say that the handshake has ended.
+        """A rejected certificate is a 502, though the handshake has ended."""
+        waiter = self.acquire()
+        # Twisted's failVerification aborts, and handshakeCompleted is called nevertheless.
         self.wire.abortConnection()
         self.shake()
         self.clock.advance(0)
-        self.assertEqual(
-            ([502], [], b""), (borrower.statuses, borrower.connections, self.wire.sent())
-        )
+        self.assertEqual(([502], [], b""), (waiter.statuses, waiter.connections, self.wire.sent()))
         self.expect()
         self.expect_forgotten()
 
     def test_failed(self) -> None:
-        """A handshake that fails is a 502."""
-        borrower = self.acquire()
+        """A failed handshake is a 502."""
+        waiter = self.acquire()
         self.wire.lose(ConnectionLost())
-        self.assertEqual([502], borrower.statuses)
+        self.assertEqual([502], waiter.statuses)
         self.expect()
 
     def test_in_time(self) -> None:
-        """A handshake that takes too long is a 504, and cut."""
-        borrower = self.acquire()
+        """A handshake that takes too long is a 504, and is aborted."""
+        waiter = self.acquire()
         self.wait(5)
-        self.assertEqual(([504], True), (borrower.statuses, self.wire.aborted))
+        self.assertEqual(([504], True), (waiter.statuses, self.wire.aborted))
         self.shake()
-        self.assertEqual([], borrower.connections)
+        self.assertEqual([], waiter.connections)
         self.expect()
         self.expect_forgotten()
 
-    def test_nobody_wants_it(self) -> None:
-        """One whose borrower has gone is kept."""
-        borrower = self.acquire()
-        self.pool.cancel(borrower)
+    def test_cancelled(self) -> None:
+        """A connection whose waiter has cancelled is kept."""
+        waiter = self.acquire()
+        self.pool.cancel(waiter)
         self.shake()
         self.expect_reusable()
 
 
 class Exchanging(UpstreamTestCase):
-    """A request out, an answer in, and the connection as it was before."""
+    """A request is sent, a response received, and the connection is idle again."""
 
     def test_whole(self) -> None:
-        """The head goes out as it is; the answer comes in pieces as they arrive; then the connection is idle."""
-        borrower = self.acquire()
-        borrower.connection.send(b"GET", HEAD, borrower)
+        """The head is sent unchanged, the response arrives in pieces, the connection is idle."""
+        waiter = self.acquire()
+        waiter.connection.send(b"GET", HEAD, waiter)
         self.assertEqual(HEAD, self.wire.sent())
         for octet in OK:
             self.wire.deliver(bytes([octet]))
-        self.assertEqual([200, b"o", b"k", "end"], borrower.told)
+        self.assertEqual([200, b"o", b"k", "end"], waiter.told)
         self.expect_reusable()
 
     def test_body(self) -> None:
-        """The body goes out as it is."""
-        borrower = self.upload()
-        borrower.connection.body_data(b"ab")
-        borrower.connection.body_data(b"c")
-        borrower.connection.body_end()
+        """The body is sent unchanged."""
+        waiter = self.upload()
+        waiter.connection.body_data(b"ab")
+        waiter.connection.body_data(b"c")
+        waiter.connection.body_end()
         self.assertEqual(HEAD + b"abc", self.wire.sent())
         self.assertIsNone(self.wire.producer)
         self.wire.deliver(OK)
-        self.assertEqual([200, b"ok", "end"], borrower.told)
+        self.assertEqual([200, b"ok", "end"], waiter.told)
         self.expect_reusable()
 
     def test_interim(self) -> None:
-        """Interim answers are passed over."""
-        borrower = self.ask()
+        """Interim responses are skipped."""
+        waiter = self.ask()
         self.wire.deliver(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
-        self.assertEqual([200, b"ok", "end"], borrower.told)
+        self.assertEqual([200, b"ok", "end"], waiter.told)
 
     def test_asked_to_close(self) -> None:
-        """A back end that says ``Connection: close``, or speaks HTTP/1.0, is not asked again."""
+        """A connection with ``Connection: close``, or HTTP/1.0, is not reused."""
         for answer in (CLOSING, OK.replace(b"1.1", b"1.0")):
-            borrower = self.ask()
+            waiter = self.ask()
             self.wire.deliver(answer)
-            self.assertEqual([200, b"ok", "end"], borrower.told)
+            self.assertEqual([200, b"ok", "end"], waiter.told)
             self.expect_closing()
             self.wire.lose()
             self.expect_forgotten()
 
     def test_more_than_asked_for(self) -> None:
-        """A back end that says more than it was asked for is not asked again."""
-        borrower = self.ask()
+        """A connection with octets after the response is not reused."""
+        waiter = self.ask()
         self.wire.deliver(OK + b"H")
-        self.assertEqual([200, b"ok", "end"], borrower.told)
+        self.assertEqual([200, b"ok", "end"], waiter.told)
         self.expect_closing()
         self.wire.deliver(OK)
-        self.assertEqual([200, b"ok", "end"], borrower.told)
+        self.assertEqual([200, b"ok", "end"], waiter.told)
 
     def test_body_to_head(self) -> None:
-        """A body in an answer to HEAD is no body, and costs the connection."""
-        borrower = self.ask(b"HEAD")
+        """A body after a response to HEAD is not forwarded, and ends the connection."""
+        waiter = self.ask(b"HEAD")
         self.wire.deliver(OK)
-        self.assertEqual([200, "end"], borrower.told)
+        self.assertEqual([200, "end"], waiter.told)
         self.expect_closing()
 
     def test_until_closed(self) -> None:
         """A body without a length ends with the connection."""
-        borrower = self.ask()
+        waiter = self.ask()
         self.wire.deliver(UNTIL_CLOSED)
-        self.assertEqual([200, b"ok"], borrower.told)
+        self.assertEqual([200, b"ok"], waiter.told)
         self.wire.lose()
-        self.assertEqual([200, b"ok", "end"], borrower.told)
+        self.assertEqual([200, b"ok", "end"], waiter.told)
         self.expect_forgotten()
 
     def test_malformed(self) -> None:
-        """An answer that is malformed is a 502, and costs the connection."""
-        borrower = self.ask()
+        """A malformed response is a 502, and ends the connection."""
+        waiter = self.ask()
         self.wire.deliver(b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok")
-        self.assertEqual(([502], []), (borrower.statuses, borrower.told))
+        self.assertEqual(([502], []), (waiter.statuses, waiter.told))
         self.expect_aborted()
         self.expect_forgotten()
 
     def test_end_in_a_later_piece(self) -> None:
-        """What follows an answer's end in the same piece does not concern whoever is lent the connection next."""
+        """Octets after a response's end do not reach the next exchange."""
         self.pool = Pool(
             self.pool.backend,
             self.back_end,
@@ -302,7 +303,7 @@ class Exchanging(UpstreamTestCase):
         first = self.ask(b"HEAD")
         second = RecordingWaiter(RecordingWaiter.ask)
         self.pool.acquire(second)
-        # A long head in two pieces: the reader used to find, after the end, that it was endless.
+        # A long head in two pieces: the parser used to report, after the end, that it was endless.
         self.wire.deliver(
             b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", b"X-Long: " + b"a" * 20000 + b"\r\n\r\n"
         )
@@ -311,8 +312,8 @@ class Exchanging(UpstreamTestCase):
         self.wire.deliver(OK)
         self.assertEqual([200, b"ok", "end"], second.told)
 
-    def test_borrower_that_fails_at_the_end(self) -> None:
-        """If somebody's end fails when the connection has been lent on already, the next one does not suffer for it."""
+    def test_handler_that_fails_at_the_end(self) -> None:
+        """A handler that fails at the end does not affect the next exchange."""
         self.pool = Pool(
             self.pool.backend,
             self.back_end,
@@ -330,8 +331,8 @@ class Exchanging(UpstreamTestCase):
         self.wire.deliver(OK)
         self.assertEqual([200, b"ok", "end"], second.told)
 
-    def test_reader_that_goes_on(self) -> None:
-        """Whatever a reader said after an answer's end, whoever is lent the connection next would not hear of it."""
+    def test_parser_that_continues(self) -> None:
+        """Events of a parser after the response's end do not reach the next exchange."""
         self.pool = Pool(
             self.pool.backend,
             self.back_end,
@@ -356,77 +357,80 @@ class Exchanging(UpstreamTestCase):
         )
 
 
-class EarlyAnswers(UpstreamTestCase):
-    """A back end may answer before it has the whole request."""
+class EarlyResponses(UpstreamTestCase):
+    """A back end may respond before it has the whole request."""
 
     def test_complete(self) -> None:
-        """If its answer is complete before the request is, the connection is of no more use, and the rest goes nowhere."""
-        borrower = self.upload()
+        """A complete response before the request's end aborts the connection."""
+        waiter = self.upload()
         self.wire.deliver(OK)
-        self.assertEqual([200, b"ok", "end"], borrower.told)
+        self.assertEqual([200, b"ok", "end"], waiter.told)
         self.expect_aborted()
-        connection = borrower.connection
+        connection = waiter.connection
         self.wire.sent()
         connection.body_data(b"late")
         connection.body_end()
         self.assertEqual((b"", None), (self.wire.sent(), self.wire.producer))
 
     def test_unread(self) -> None:
-        """A response that the kernel has, when the connection breaks during a body, still counts."""
+        """A response in the kernel still counts when the connection breaks during a body."""
         for response, expected in ((OK, [200, b"ok", "end"]), (BEGUN, [200, b"ab"])):
-            borrower = self.acquire()
+            waiter = self.acquire()
             wire = self.wire
             near, far = socket.socketpair()
             with near, far:
                 wire.getHandle = lambda near=near: near  # type: ignore[attr-defined]
-                borrower.connection.send_head(b"POST", HEAD, borrower)
+                waiter.connection.send_head(b"POST", HEAD, waiter)
                 far.sendall(response)
                 wire.lose(CUT)
-            self.assertEqual(expected, borrower.told)
-            self.assertEqual(0 if expected[-1] == "end" else 1, len(borrower.refusals))
+            self.assertEqual(expected, waiter.told)
+            self.assertEqual(0 if expected[-1] == "end" else 1, len(waiter.refusals))
 
     def test_begun(self) -> None:
-        """If the request is complete before its answer is, all is well."""
-        borrower = self.upload()
+        """If the request is complete before its response is, the connection is reused."""
+        waiter = self.upload()
         self.wire.deliver(BEGUN)
-        borrower.connection.body_data(b"abc")
-        borrower.connection.body_end()
+        waiter.connection.body_data(b"abc")
+        waiter.connection.body_end()
         self.assertEqual(HEAD + b"abc", self.wire.sent())
         self.wire.deliver(b"cd")
-        self.assertEqual([200, b"ab", b"cd", "end"], borrower.told)
+        self.assertEqual([200, b"ab", b"cd", "end"], waiter.told)
         self.expect_reusable()
 
     def test_until_closed(self) -> None:
-        """A body that ends with the connection ends the exchange, though the request was not complete."""
-        borrower = self.upload()
+        """A body that ends with the connection ends the exchange of an incomplete request."""
+        waiter = self.upload()
         self.wire.deliver(UNTIL_CLOSED)
         self.wire.lose()
-        self.assertEqual([200, b"ok", "end"], borrower.told)
+        self.assertEqual([200, b"ok", "end"], waiter.told)
         self.expect_forgotten()
 
 
 class CutShort(UpstreamTestCase):
-    """What has been cut short is never taken for whole."""
+    """A truncated response is never treated as complete."""
 
     def test_no_answer(self) -> None:
-        """A back end that goes without an answer is a 502, however it goes, and it is not asked again."""
+        """A connection that ends without a response is a 502, and the request is not repeated."""
         for reason in (None, CUT):
-            borrower = self.ask()
+            waiter = self.ask()
             self.wire.lose(reason)
-            self.assertEqual(([502], []), (borrower.statuses, borrower.told))
+            self.assertEqual(([502], []), (waiter.statuses, waiter.told))
         self.assertEqual(2, len(self.back_end.attempts))
         self.expect()
         self.expect_forgotten()
 
     def test_while_sending(self) -> None:
-        """A back end that goes while it is sent a request is a 502."""
-        borrower = self.upload()
+        """A connection that ends while the request is being sent is a 502."""
+        waiter = self.upload()
         self.wire.lose(CUT)
-        self.assertEqual([502], borrower.statuses)
+        self.assertEqual([502], waiter.statuses)
         self.expect()
 
-    def test_out_of_patience(self) -> None:
-        """One that goes while the client's next piece is waited for is not at fault, or whoever stalls would take it out."""
+    def test_stalled_client(self) -> None:
+        """A back end that closes while the client stalls is not at fault.
+
+        Otherwise a client that stalls could take it down.
+        """
         for _ in range(2 * SETTINGS.failure_threshold):
             self.upload()
             self.wire.lose()
@@ -435,7 +439,7 @@ class CutShort(UpstreamTestCase):
         )
 
     def test_at_fault(self) -> None:
-        """One that goes when it has the whole request is, and one that is sent no more since it reads too slowly."""
+        """A back end that closes after the whole request, or without reading it, is at fault."""
         self.ask()
         self.wire.lose()
         self.upload()
@@ -444,68 +448,68 @@ class CutShort(UpstreamTestCase):
         self.assertEqual(2, self.pool.status().failures)
 
     def test_paused_for_the_client(self) -> None:
-        """One that cuts a response off which was paused for its client is not at fault, even after the pause."""
+        """A back end that closes during or after a pause of the client is not at fault."""
         for resumes in (False, True):
-            borrower = self.ask()
+            waiter = self.ask()
             self.wire.deliver(BEGUN)
-            borrower.connection.pause_response()
+            waiter.connection.pause_response()
             self.wait(60)
             if resumes:
-                borrower.connection.resume_response()
+                waiter.connection.resume_response()
             self.wire.lose(CUT)
-            self.assertEqual([502], borrower.statuses)
+            self.assertEqual([502], waiter.statuses)
         self.assertEqual(0, self.pool.status().failures)
 
     def test_next_after_a_pause(self) -> None:
-        """The pause of one response excuses nothing in the next one on the same connection."""
-        borrower = self.ask()
+        """The pause of one response does not excuse the next one on the same connection."""
+        waiter = self.ask()
         self.wire.deliver(BEGUN)
-        borrower.connection.pause_response()
-        borrower.connection.resume_response()
+        waiter.connection.pause_response()
+        waiter.connection.resume_response()
         self.wire.deliver(b"cd")
         self.ask()
         self.wire.lose()
         self.assertEqual(1, self.pool.status().failures)
 
     def test_too_large(self) -> None:
-        """A head that is merely too large is a 502, and no fault: a client may have asked for it."""
+        """A head that is only too large is a 502, and no fault: a client may have caused it."""
         large = b"x" * SETTINGS.max_head_bytes
         for pieces in ((b"X: %b\r\n\r\n" % large,), (b"X: x\r\n" * 300,), (b"X: ", large, large)):
-            borrower = self.ask()
+            waiter = self.ask()
             self.wire.deliver(b"HTTP/1.1 200 OK\r\n", *pieces)
-            self.assertEqual([502], borrower.statuses)
+            self.assertEqual([502], waiter.statuses)
         self.assertEqual(0, self.pool.status().failures)
 
     def test_malformed(self) -> None:
-        """One that is malformed is a fault."""
+        """A malformed response is a fault."""
         self.ask()
         self.wire.deliver(b"HTTP/1.1 2000 OK\r\n\r\n")
         self.assertEqual(1, self.pool.status().failures)
 
     def test_in_the_head(self) -> None:
-        """A head that is cut short is a 502."""
-        borrower = self.ask()
+        """A truncated head is a 502."""
+        waiter = self.ask()
         self.wire.deliver(OK[:20])
         self.wire.lose()
-        self.assertEqual(([502], []), (borrower.statuses, borrower.told))
+        self.assertEqual(([502], []), (waiter.statuses, waiter.told))
 
     def test_in_the_body(self) -> None:
-        """A body that is cut short is a failure, however politely the connection ended."""
+        """A truncated body is a failure, even if the connection was closed cleanly."""
         for reason in (None, CUT):
-            borrower = self.ask()
+            waiter = self.ask()
             self.wire.deliver(BEGUN)
             self.wire.lose(reason)
-            self.assertEqual(([502], [200, b"ab"]), (borrower.statuses, borrower.told))
+            self.assertEqual(([502], [200, b"ab"]), (waiter.statuses, waiter.told))
 
     def test_until_closed(self) -> None:
-        """A body that ends with the connection is whole only if the connection ended politely."""
-        borrower = self.ask()
+        """A body that ends with the connection is complete only if that was closed cleanly."""
+        waiter = self.ask()
         self.wire.deliver(UNTIL_CLOSED)
         self.wire.lose(CUT)
-        self.assertEqual(([502], [200, b"ok"]), (borrower.statuses, borrower.told))
+        self.assertEqual(([502], [200, b"ok"]), (waiter.statuses, waiter.told))
 
     def test_idle(self) -> None:
-        """An idle connection that ends is forgotten."""
+        """An idle connection that ends is dropped."""
         self.ask()
         self.wire.deliver(OK)
         self.wire.lose(CUT)
@@ -514,16 +518,16 @@ class CutShort(UpstreamTestCase):
 
 
 class Late(UpstreamTestCase):
-    """A timeout is a fault only where it says something of the back end, and not of one resource."""
+    """A timeout is a fault only where it concerns the back end, not one resource."""
 
     def test_never(self) -> None:
-        """One that responds to nothing while a request waits is at fault."""
-        borrower = self.ask()
+        """A back end that responds to nothing while a request waits is at fault."""
+        waiter = self.ask()
         self.wait(SETTINGS.response_timeout)
-        self.assertEqual(([504], 1), (borrower.statuses, self.pool.status().failures))
+        self.assertEqual(([504], 1), (waiter.statuses, self.pool.status().failures))
 
     def test_one_of_many(self) -> None:
-        """One that has served another request in the meantime is not."""
+        """A back end that has served another request in the meantime is not at fault."""
         late = self.ask()
         self.wait(1)
         self.ask()
@@ -532,47 +536,47 @@ class Late(UpstreamTestCase):
         self.assertEqual(([504], 0), (late.statuses, self.pool.status().failures))
 
     def test_stream(self) -> None:
-        """One that has begun its response and pauses, as a stream of events does, is not."""
-        borrower = self.ask()
+        """A back end that pauses in a response, such as a stream of events, is not at fault."""
+        waiter = self.ask()
         self.wire.deliver(BEGUN)
         self.wait(SETTINGS.read_timeout)
-        self.assertEqual(([504], 0), (borrower.statuses, self.pool.status().failures))
+        self.assertEqual(([504], 0), (waiter.statuses, self.pool.status().failures))
 
 
 class Cancelling(UpstreamTestCase):
-    """An exchange that nobody waits for any more."""
+    """An exchange may be cancelled."""
 
     def test_cancel(self) -> None:
-        """It is cut, and what still comes is nobody's."""
-        borrower = self.ask()
+        """It is aborted, and later octets are ignored."""
+        waiter = self.ask()
         self.wire.deliver(BEGUN)
-        borrower.connection.cancel()
+        waiter.connection.cancel()
         self.expect_aborted()
         self.wire.protocol.dataReceived(b"cd")
-        self.assertEqual(([200, b"ab"], []), (borrower.told, borrower.refusals))
+        self.assertEqual(([200, b"ab"], []), (waiter.told, waiter.refusals))
         self.expect_forgotten()
 
     def test_within_the_call(self) -> None:
-        """It may be called off while its answer is being handed on: the rest of the same piece is nobody's either."""
-        borrower = self.ask()
-        borrower.then = lambda _: borrower.connection.cancel()
+        """A handler may cancel during its call: the rest of the same piece is ignored."""
+        waiter = self.ask()
+        waiter.then = lambda _: waiter.connection.cancel()
         self.wire.deliver(OK)
-        self.assertEqual(([200], []), (borrower.told, borrower.refusals))
+        self.assertEqual(([200], []), (waiter.told, waiter.refusals))
         self.expect_aborted()
 
     def test_while_sending(self) -> None:
-        """It may be called off while its request is being sent."""
-        borrower = self.upload()
-        borrower.connection.cancel()
+        """An exchange may be cancelled while its request is being sent."""
+        waiter = self.upload()
+        waiter.connection.cancel()
         self.assertIsNone(self.wire.producer)
         self.expect_aborted()
 
 
-class Unasked(UpstreamTestCase):
-    """A back end that speaks when nobody has asked."""
+class Unrequested(UpstreamTestCase):
+    """A back end may send octets without a request."""
 
     def test_idle(self) -> None:
-        """Bytes on an idle connection cost it."""
+        """Octets on an idle connection end it."""
         self.ask()
         self.wire.deliver(OK)
         self.wire.deliver(b"H")
@@ -580,83 +584,86 @@ class Unasked(UpstreamTestCase):
         self.expect_forgotten()
 
     def test_before_it_is_asked(self) -> None:
-        """Bytes on a connection that has been lent, and not asked, cost it."""
+        """Octets on a connection that is lent, before a request, end it."""
         self.acquire()
         self.wire.deliver(OK)
         self.expect_aborted()
 
 
-class Waiting(UpstreamTestCase):
-    """No wait without a deadline."""
+class Timeouts(UpstreamTestCase):
+    """Every wait has a deadline."""
 
     def test_answer(self) -> None:
-        """An answer that does not begin is a 504; bytes of its head, and interim answers, do not put that off."""
-        borrower = self.ask()
+        """A response that does not begin is a 504.
+
+        Octets of its head, and interim responses, do not extend the deadline.
+        """
+        waiter = self.ask()
         self.wait(5)
         self.wire.deliver(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
         self.wait(0.75)
-        self.assertEqual([], borrower.statuses)
+        self.assertEqual([], waiter.statuses)
         self.wait(0.25)
-        self.assertEqual([504], borrower.statuses)
+        self.assertEqual([504], waiter.statuses)
         self.expect_aborted()
         self.expect_forgotten()
 
     def test_between_bytes(self) -> None:
-        """An answer that does not go on is a 504; every byte of its body has its time anew."""
-        borrower = self.ask()
+        """A response that stops is a 504; every octet of its body extends the deadline."""
+        waiter = self.ask()
         self.wait(5)
         self.wire.deliver(BEGUN)
         self.wait(6)
         self.wire.deliver(b"c")
         self.wait(6.75)
-        self.assertEqual([], borrower.statuses)
+        self.assertEqual([], waiter.statuses)
         self.wait(0.25)
-        self.assertEqual([504], borrower.statuses)
+        self.assertEqual([504], waiter.statuses)
         self.expect_aborted()
 
     def test_sending(self) -> None:
-        """While a request is being sent its answer is not waited for; once it has been, it is."""
-        borrower = self.upload()
+        """The response's timeout begins when the request has been sent."""
+        waiter = self.upload()
         self.wait(100)
-        borrower.connection.body_end()
+        waiter.connection.body_end()
         self.wait(5.75)
-        self.assertEqual([], borrower.statuses)
+        self.assertEqual([], waiter.statuses)
         self.wait(0.25)
-        self.assertEqual([504], borrower.statuses)
+        self.assertEqual([504], waiter.statuses)
 
     def test_back_end_that_does_not_read(self) -> None:
         """A back end that does not read its request is a 504."""
-        borrower = self.upload()
+        waiter = self.upload()
         self.wire.fill()
-        self.assertEqual(["pause"], borrower.told)
+        self.assertEqual(["pause"], waiter.told)
         self.wait(6.75)
-        self.assertEqual([], borrower.statuses)
+        self.assertEqual([], waiter.statuses)
         self.wait(0.25)
-        self.assertEqual([504], borrower.statuses)
+        self.assertEqual([504], waiter.statuses)
         self.expect_aborted()
 
     def test_back_end_that_reads_again(self) -> None:
-        """A back end that reads again has its time anew the next time."""
-        borrower = self.upload()
+        """A back end that reads again has the whole timeout the next time."""
+        waiter = self.upload()
         for _ in range(3):
             self.wire.fill()
             self.wait(6)
             self.wire.drain()
             self.wait(6)
             self.wire.drain()
-        self.assertEqual(["pause", "resume", "resume"] * 3, borrower.told)
+        self.assertEqual(["pause", "resume", "resume"] * 3, waiter.told)
 
     def test_reading_again_during_an_answer(self) -> None:
-        """A back end that reads again while it answers is still to go on with its answer."""
-        borrower = self.upload()
+        """A back end that reads again must still continue its response."""
+        waiter = self.upload()
         self.wire.deliver(BEGUN)
         self.wire.fill()
         self.wire.drain()
         self.wait(7)
-        self.assertEqual([504], borrower.statuses)
+        self.assertEqual([504], waiter.statuses)
 
     def test_idle(self) -> None:
-        """An idle connection is closed in time, before the back end does it."""
+        """An idle connection is closed in time, before the back end closes it."""
         self.ask()
         self.wire.deliver(OK)
         self.wait(7.75)
@@ -667,7 +674,7 @@ class Waiting(UpstreamTestCase):
         self.expect_forgotten()
 
     def test_lifetime(self) -> None:
-        """A connection that has lived for nine tenths of its time, or more, is not lent again, however much it is used."""
+        """A connection is not lent after nine tenths of its maximum age, or later."""
         self.patch(random, "uniform", min)
         self.pool = Pool(
             self.pool.backend,
@@ -685,7 +692,7 @@ class Waiting(UpstreamTestCase):
         self.assertEqual(2, len(self.back_end.attempts))
 
     def test_lifetime_while_idle(self) -> None:
-        """An idle one is closed at the end of its time."""
+        """An idle connection is closed at its maximum age."""
         self.patch(random, "uniform", max)
         self.pool = Pool(
             self.pool.backend,
@@ -702,13 +709,13 @@ class Waiting(UpstreamTestCase):
         self.expect_closing()
 
     def test_lifetimes(self) -> None:
-        """Those that are opened together are not all closed together."""
+        """Connections that are opened together do not expire together."""
         connections = [self.acquire().connection for _ in range(20)]
         ends = {connection.expires for connection in connections}
         self.assertEqual((20, True), (len(ends), all(270 <= end <= 300 for end in ends)))
 
     def test_closing(self) -> None:
-        """A connection that is being closed is cut if the back end does not go."""
+        """A connection that is being closed is aborted if the back end does not close it."""
         self.ask()
         self.wire.deliver(CLOSING)
         self.wait(6.75)
@@ -719,117 +726,117 @@ class Waiting(UpstreamTestCase):
 
 
 class BackPressure(UpstreamTestCase):
-    """A client that reads slowly holds its back end up, and not the other way round."""
+    """A client that reads slowly slows its back end down."""
 
     def paused(self) -> RecordingWaiter:
-        borrower = self.ask()
+        waiter = self.ask()
         self.wire.deliver(BEGUN)
-        borrower.connection.pause_response()
-        return borrower
+        waiter.connection.pause_response()
+        return waiter
 
     def test_pause(self) -> None:
-        """While an answer is paused nothing is read, and the back end has all the time there is."""
-        borrower = self.paused()
+        """While a response is paused nothing is read, and no timeout runs."""
+        waiter = self.paused()
         self.assertFalse(self.wire.reading)
         self.wait(100)
-        self.assertEqual([], borrower.refusals)
+        self.assertEqual([], waiter.refusals)
 
     def test_resume(self) -> None:
-        """After that, it has its time anew."""
-        borrower = self.paused()
+        """After the pause, the whole timeout runs."""
+        waiter = self.paused()
         self.wait(100)
-        borrower.connection.resume_response()
+        waiter.connection.resume_response()
         self.assertTrue(self.wire.reading)
         self.wait(6.75)
-        self.assertEqual([], borrower.refusals)
+        self.assertEqual([], waiter.refusals)
         self.wait(0.25)
-        self.assertEqual([504], borrower.statuses)
+        self.assertEqual([504], waiter.statuses)
 
     def test_bytes_nonetheless(self) -> None:
-        """Bytes that were under way, as TLS has them, come through, and start no clock."""
-        borrower = self.paused()
+        """Octets that arrive during a pause, as over TLS, are forwarded, and start no timeout."""
+        waiter = self.paused()
         self.wire.deliver(b"c")
         self.wait(100)
-        self.assertEqual(([200, b"ab", b"c"], []), (borrower.told, borrower.refusals))
+        self.assertEqual(([200, b"ab", b"c"], []), (waiter.told, waiter.refusals))
 
     def test_head_nonetheless(self) -> None:
-        """So does a head."""
-        borrower = self.ask()
-        borrower.connection.pause_response()
+        """So is a head."""
+        waiter = self.ask()
+        waiter.connection.pause_response()
         self.wire.deliver(BEGUN)
         self.wait(100)
-        self.assertEqual(([200, b"ab"], []), (borrower.told, borrower.refusals))
+        self.assertEqual(([200, b"ab"], []), (waiter.told, waiter.refusals))
 
     def test_paused_by_its_own_head(self) -> None:
-        """An answer that is paused while its head is handed on is paused."""
-        borrower = self.ask()
-        borrower.then = lambda _: borrower.connection.pause_response()
+        """A response that is paused while its head is handled stays paused."""
+        waiter = self.ask()
+        waiter.then = lambda _: waiter.connection.pause_response()
         self.wire.deliver(BEGUN)
         self.assertFalse(self.wire.reading)
         self.wait(100)
-        self.assertEqual([], borrower.refusals)
+        self.assertEqual([], waiter.refusals)
 
     def test_ends_paused(self) -> None:
-        """A connection whose answer ended while it was paused reads again for the next."""
-        borrower = self.paused()
+        """A connection whose response ended during a pause reads again for the next."""
+        waiter = self.paused()
         self.wire.deliver(b"cd")
-        self.assertEqual([200, b"ab", b"cd", "end"], borrower.told)
+        self.assertEqual([200, b"ab", b"cd", "end"], waiter.told)
         self.expect_reusable()
 
     def test_not_paused(self) -> None:
-        """To resume what has not been paused changes nothing."""
-        borrower = self.ask()
+        """To resume without a pause changes nothing."""
+        waiter = self.ask()
         self.wait(5)
-        borrower.connection.resume_response()
+        waiter.connection.resume_response()
         self.wait(1)
-        self.assertEqual([504], borrower.statuses)
+        self.assertEqual([504], waiter.statuses)
 
     def test_paused_while_sending(self) -> None:
-        """A pause during the request, and its end, start no clock for an answer that cannot have begun."""
-        borrower = self.upload()
-        borrower.connection.pause_response()
-        borrower.connection.resume_response()
+        """A pause during the request, and its end, start no timeout for the response."""
+        waiter = self.upload()
+        waiter.connection.pause_response()
+        waiter.connection.resume_response()
         self.wait(100)
-        self.assertEqual([], borrower.refusals)
+        self.assertEqual([], waiter.refusals)
 
     def test_request_ends_while_paused(self) -> None:
-        """A request that ends while its answer is paused starts no clock either: nobody can have seen the answer."""
-        borrower = self.upload()
-        borrower.connection.pause_response()
-        borrower.connection.body_end()
+        """A request that ends while its response is paused starts no timeout either."""
+        waiter = self.upload()
+        waiter.connection.pause_response()
+        waiter.connection.body_end()
         self.wait(100)
-        self.assertEqual([], borrower.refusals)
+        self.assertEqual([], waiter.refusals)
 
     def test_paused_both_ways(self) -> None:
-        """A back end that reads again, while its answer is paused, has all the time there is."""
-        borrower = self.upload()
+        """A back end that reads again, while its response is paused, has no timeout."""
+        waiter = self.upload()
         self.wire.deliver(BEGUN)
-        borrower.connection.pause_response()
+        waiter.connection.pause_response()
         self.wire.fill()
         self.wire.drain()
         self.wait(100)
-        self.assertEqual([], borrower.refusals)
+        self.assertEqual([], waiter.refusals)
 
     def test_over(self) -> None:
-        """What the transport has to say after an exchange is of no interest."""
-        borrower = self.upload()
+        """The transport's calls after an exchange are ignored."""
+        waiter = self.upload()
         protocol = self.wire.protocol
         self.wire.deliver(OK)
         protocol.pauseProducing()
         protocol.resumeProducing()
-        self.assertEqual([200, b"ok", "end"], borrower.told)
+        self.assertEqual([200, b"ok", "end"], waiter.told)
 
 
-class Alive(UpstreamTestCase):
-    """An idle connection is looked at once more before it is used."""
+class PendingInputTests(UpstreamTestCase):
+    """An idle connection is checked once more before use."""
 
     @contextmanager
-    def carried(
+    def over_sockets(
         self, *, tls: bool = False
     ) -> Iterator[tuple[Connection, socket.socket, socket.socket]]:
-        """A connection over a real pair of sockets: the connection, our end, the far end."""
-        borrower = self.acquire()
-        connection = borrower.connection
+        """Yield a connection over a real pair of sockets, the near socket and the far one."""
+        waiter = self.acquire()
+        connection = waiter.connection
         near, far = socket.socketpair()
         with near, far:
             carrier = RequestTransport(self.clock)
@@ -841,45 +848,45 @@ class Alive(UpstreamTestCase):
             yield connection, near, far
 
     def test_quiet(self) -> None:
-        """One on which nothing has happened is alive, over TLS too."""
+        """A connection without input is open, over TLS too."""
         for tls in (False, True):
-            with self.carried(tls=tls) as (connection, _, _):
+            with self.over_sockets(tls=tls) as (connection, _, _):
                 self.assertTrue(PendingInput(connection.transport).is_empty())
 
     def test_closed(self) -> None:
-        """One that the back end has closed is not."""
+        """A connection that the back end has closed is not."""
         for tls in (False, True):
-            with self.carried(tls=tls) as (connection, _, far):
+            with self.over_sockets(tls=tls) as (connection, _, far):
                 far.close()
                 self.assertFalse(PendingInput(connection.transport).is_empty())
 
     def test_bytes(self) -> None:
-        """Bytes that nobody asked for are a bad sign, over TLS too: they may be those that say that it is being closed."""
+        """Unrequested octets count as closed, over TLS too: they may be a close_notify."""
         for tls in (False, True):
-            with self.carried(tls=tls) as (connection, near, far):
+            with self.over_sockets(tls=tls) as (connection, near, far):
                 far.send(b"H")
                 self.assertFalse(PendingInput(connection.transport).is_empty())
                 self.assertEqual(b"H", near.recv(1))
 
     def test_broken(self) -> None:
-        """One that the kernel knows an error of is not."""
-        with self.carried() as (connection, near, _):
+        """A connection with an error in the kernel is not open."""
+        with self.over_sockets() as (connection, near, _):
             pending = PendingInput(connection.transport)
             near.close()
             self.assertFalse(pending.is_empty())
 
     def test_reset(self) -> None:
-        """One that has been reset is not."""
+        """A connection that was reset is not open."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             near = socket.create_connection(server.getsockname())
             far, _ = server.accept()
-        with near, self.carried() as (connection, _, _):
+        with near, self.over_sockets() as (connection, _, _):
             connection.transport.getHandle = lambda: near
-            # To close with a time of zero is to reset.
+            # To close with a linger time of zero resets the connection.
             far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             far.close()
             self.assertFalse(PendingInput(connection.transport).is_empty())
 
     def test_unknown(self) -> None:
-        """One of which nothing can be known is used."""
+        """A connection without a socket counts as open."""
         self.assertTrue(PendingInput(self.acquire().connection.transport).is_empty())

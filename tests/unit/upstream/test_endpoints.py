@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.upstream.endpoints`: which way leads to a back end, and that an impostor gets nothing."""
+"""Tests of :mod:`x509proxy.upstream.endpoints`: only a verified back end receives anything."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from x509proxy.http1.errors import Code
 from x509proxy.settings import Backend, ClientAuth, SettingsError, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections, make_context, peer_certificate
-from x509proxy.upstream import endpoints as room
+from x509proxy.upstream import endpoints
 from x509proxy.upstream.endpoints import UnreadInput, backend_endpoint, check_identity
 from x509proxy.upstream.pool import Pool
 
@@ -65,43 +65,46 @@ def identity(made: SelfSigned) -> Identity:
 
 class Doubts(SynchronousTestCase):
     def test_doubt(self) -> None:
-        """Of a certificate whose name is in doubt OpenSSL is told no, and Twisted why; of one that it objects to, no as well."""
-        told: list[Failure] = []
+        """A certificate with a doubtful name is rejected, to OpenSSL and to Twisted.
+
+        One that OpenSSL objects to is rejected as well.
+        """
+        failures: list[Failure] = []
         connection: Any = SimpleNamespace(
-            get_app_data=lambda: SimpleNamespace(failVerification=told.append)
+            get_app_data=lambda: SimpleNamespace(failVerification=failures.append)
         )
         good, other = (
             crypto.X509.from_cryptography(server(name).certificate)
             for name in ("localhost", "other.example")
         )
-        verified = room._Verified(None, "localhost")
+        verified = endpoints._VerifyingCreator(None, "localhost")
         answers = [
             verified._verify(connection, *seen)
             for seen in ((good, 0, 0, 1), (good, 20, 0, 0), (other, 0, 0, 1), (other, 0, 1, 1))
         ]
-        self.assertEqual(([True, False, False, True], 1), (answers, len(told)))
+        self.assertEqual(([True, False, False, True], 1), (answers, len(failures)))
 
 
 class OwnCertificate(SynchronousTestCase):
     def test_good(self) -> None:
-        """A certificate that OpenSSL takes raises nothing."""
+        """A certificate that OpenSSL accepts raises nothing."""
         check_identity(identity(server("proxy")))
 
     def test_bad(self) -> None:
-        """A certificate or key that OpenSSL does not take is one sentence."""
+        """A certificate or key that OpenSSL rejects is one error sentence."""
 
         def reject(*_: object) -> None:
             raise SSL.Error
 
-        self.patch(room, "_client_options", reject)
+        self.patch(endpoints, "_client_options", reject)
         error = str(self.assertRaises(SettingsError, check_identity, identity(server("a"))))
         self.assertTrue(
             error.startswith("upstream.certificate: found a certificate or a key"), error
         )
 
 
-class Ways(SynchronousTestCase):
-    """Which way leads where."""
+class ByUrl(SynchronousTestCase):
+    """Endpoints by the form of the URL."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -112,7 +115,7 @@ class Ways(SynchronousTestCase):
         )
 
     def test_address(self) -> None:
-        """An address is connected to as it is, of either version, in the time that there is, with TLS on top or not."""
+        """An address of either version is used as it is, with its timeout, with or without TLS."""
         for url, expected in (
             ("http://192.0.2.1", ("192.0.2.1", 80, 7)),
             ("http://[2001:db8::1]:8080", ("2001:db8::1", 8080, 7)),
@@ -124,19 +127,19 @@ class Ways(SynchronousTestCase):
             self.assertEqual(expected, (host, port, timeout))
 
     def test_unix(self) -> None:
-        """A unix socket is connected to in the time that there is."""
+        """A unix socket is used with its timeout."""
         self.connect("unix:/run/as.sock")
         path, _, timeout, _ = self.reactor.unixClients[0]
         self.assertEqual(("/run/as.sock", 7), (path, timeout))
 
     def test_name(self) -> None:
-        """A name is no address."""
+        """A name is resolved."""
         endpoint = backend_endpoint(self.reactor, Backend.parse("http://as.example:8080"), SETTINGS)
         self.assertIsInstance(endpoint, HostnameEndpoint)
         self.assertIn("as.example", str(endpoint))
 
 
-class Held:
+class SocketTransport:
     """A transport over a real socket."""
 
     def __init__(self, handle: socket.socket) -> None:
@@ -146,40 +149,40 @@ class Held:
         return self._handle
 
 
-class Last(SynchronousTestCase):
-    """What a back end said before it hung up."""
+class UnreadInputTests(SynchronousTestCase):
+    """Input that a back end sent before it closed."""
 
     def setUp(self) -> None:
-        self.ours, self.theirs = socket.socketpair()
-        self.addCleanup(self.ours.close)
-        self.addCleanup(self.theirs.close)
+        self.own, self.far = socket.socketpair()
+        self.addCleanup(self.own.close)
+        self.addCleanup(self.far.close)
 
     def test_taken(self) -> None:
-        """What is in the kernel can be had though the transport has closed its socket, so much and no more."""
-        words = UnreadInput(Held(self.ours))
-        self.theirs.sendall(b"abc")
-        self.theirs.close()
-        self.ours.close()
-        self.assertEqual((b"ab", b""), (words.take(2), words.take(2)))
+        """Octets in the kernel can be read though the transport has closed its socket."""
+        unread = UnreadInput(SocketTransport(self.own))
+        self.far.sendall(b"abc")
+        self.far.close()
+        self.own.close()
+        self.assertEqual((b"ab", b""), (unread.take(2), unread.take(2)))
 
     def test_nothing(self) -> None:
-        """Where nothing was said there is nothing to wait for."""
-        self.assertEqual(b"", UnreadInput(Held(self.ours)).take(10))
+        """Without input, nothing is waited for."""
+        self.assertEqual(b"", UnreadInput(SocketTransport(self.own)).take(10))
 
     def test_forgotten(self) -> None:
-        """The hold is given up without being used; twice does no harm."""
-        words = UnreadInput(Held(self.ours))
-        words.forget()
-        words.forget()
-        self.assertEqual(b"", words.take(10))
+        """The duplicate can be closed without being read, even twice."""
+        unread = UnreadInput(SocketTransport(self.own))
+        unread.forget()
+        unread.forget()
+        self.assertEqual(b"", unread.take(10))
 
     def test_no_socket(self) -> None:
-        """Over TLS there is nothing to hold: what it had not decrypted is of no use."""
+        """Over TLS there is no duplicate: encrypted octets are of no use."""
         self.assertEqual(b"", UnreadInput(object()).take(10))
 
 
 class Server(Protocol):
-    """A back end that answers whatever it is sent; it keeps that, and who sent it."""
+    """A back end that responds to any input; it keeps that input and the client certificate."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -209,8 +212,8 @@ class ForOne(Factory):
 
 
 @implementer(IHostnameResolver, IHostResolution)
-class Names:
-    """The reactor, with names in the test's hands."""
+class ResolvingReactor:
+    """The reactor with a resolver that the test controls."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -238,11 +241,11 @@ class Names:
         return self
 
     def cancel(self) -> None:
-        """It is always over."""
+        """Do nothing: the resolution has ended."""
 
 
 class Ending(Deadlines):
-    """They say when the only connection has ended."""
+    """Deadlines that report when the only connection has ended."""
 
     def __init__(self) -> None:
         super().__init__(Clock())
@@ -265,7 +268,7 @@ class Sockets(TestCase):
         self.reactor: Any = reactor
         self.server = Server()
         self.deadlines = Ending()
-        self.borrower = RecordingWaiter()
+        self.waiter = RecordingWaiter()
 
     async def listen(self, endpoint: IStreamServerEndpoint) -> Any:
         port = await endpoint.listen(ForOne(self.server))
@@ -283,7 +286,7 @@ class Sockets(TestCase):
     async def ask(
         self, url: str, *authorities: SelfSigned, client: SelfSigned | None = None
     ) -> None:
-        """Send a request; wait for its end, and for that of the connection."""
+        """Send a request; wait until it and its connection have ended."""
         backend = Backend.parse(url)
         trusted = [made.certificate for made in authorities]
         endpoint = backend_endpoint(
@@ -291,31 +294,31 @@ class Sockets(TestCase):
         )
         pool = Pool(backend, endpoint, self.deadlines, SETTINGS)
         over: Deferred[None] = Deferred()
-        self.borrower = RecordingWaiter(RecordingWaiter.ask, lambda _: over.callback(None))
-        pool.acquire(self.borrower)
+        self.waiter = RecordingWaiter(RecordingWaiter.ask, lambda _: over.callback(None))
+        pool.acquire(self.waiter)
         await over
         pool.close()
         await gatherResults([self.server.lost, self.deadlines.ended])
 
     def expect_served(self) -> None:
-        self.assertEqual([200, b"ok", "end"], self.borrower.told)
+        self.assertEqual([200, b"ok", "end"], self.waiter.told)
         self.assertEqual(b"GET / HTTP/1.1\r\n\r\n", self.server.received)
 
     def expect_not_served(self) -> None:
-        """Not one byte of the request has left, encrypted or not."""
+        """Check that no byte of the request was sent, encrypted or not."""
         self.assertEqual(
-            ([502], [], []), (self.borrower.statuses, self.borrower.told, self.borrower.connections)
+            ([502], [], []), (self.waiter.statuses, self.waiter.told, self.waiter.connections)
         )
         self.assertEqual(b"", self.server.received)
 
     async def test_plain(self) -> None:
-        """A back end over TCP answers."""
+        """A back end over TCP responds."""
         host = await self.listen(TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1"))
         await self.ask(f"http://127.0.0.1:{host.port}")
         self.expect_served()
 
     async def test_moved(self) -> None:
-        """A name is looked up for each connection, and none lives for ever: a name that has moved is followed."""
+        """A name is looked up for each connection, so a name that moves is followed."""
         port = (await self.listen(TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1"))).port
         there = Server()
         listening = await TCP4ServerEndpoint(self.reactor, port, interface="127.0.0.2").listen(
@@ -323,7 +326,7 @@ class Sockets(TestCase):
         )
         self.addCleanup(listening.stopListening)
         names, clock, backend = (
-            Names(self.reactor),
+            ResolvingReactor(self.reactor),
             Clock(),
             Backend.parse(f"http://as.example:{port}"),
         )
@@ -342,7 +345,7 @@ class Sockets(TestCase):
         await gatherResults([self.server.lost, there.lost])
 
     async def test_unix(self) -> None:
-        """A back end behind a unix socket answers."""
+        """A back end behind a unix socket responds."""
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         path = str(Path(folder) / "s")
@@ -351,7 +354,7 @@ class Sockets(TestCase):
         self.expect_served()
 
     async def test_name(self) -> None:
-        """A back end with the right name, from an authority that is given, answers, and sees no client certificate."""
+        """A back end with the right name and authority responds, and gets no client certificate."""
         made = server("localhost")
         await self.ask(
             f"https://localhost:{await self.listen_tls(made)}", server("other.example"), made
@@ -360,19 +363,22 @@ class Sockets(TestCase):
         self.assertIsNone(self.server.client)
 
     async def test_address(self) -> None:
-        """So does one with the right address."""
+        """So does a back end with the right address."""
         made = server("127.0.0.1")
         await self.ask(f"https://127.0.0.1:{await self.listen_tls(made)}", made)
         self.expect_served()
 
     async def test_wrong_name(self) -> None:
-        """One with another's name gets nothing, be its authority the right one."""
+        """A back end with another name gets nothing, even with the right authority."""
         made = server("other.example")
         await self.ask(f"https://localhost:{await self.listen_tls(made)}", made)
         self.expect_not_served()
 
     async def test_no_name(self) -> None:
-        """One without any name gets nothing: Twisted takes that for an error of its own, logs it, and goes on (26.10)."""
+        """A back end without any name gets nothing.
+
+        Twisted takes that for an error of its own, logs it, and continues (26.10).
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject, now = (
             x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]),
@@ -386,43 +392,43 @@ class Sockets(TestCase):
         self.expect_not_served()
 
     async def test_unreadable(self) -> None:
-        """One whose certificate is not to be read by us gets nothing."""
+        """A back end whose certificate cannot be parsed gets nothing."""
         self.patch(crypto.X509, "to_cryptography", lambda _: 1 / 0)
         made = server("localhost")
         await self.ask(f"https://localhost:{await self.listen_tls(made)}", made)
         self.expect_not_served()
 
     async def test_wrong_address(self) -> None:
-        """One with another's address gets nothing."""
+        """A back end with another address gets nothing."""
         made = server("127.0.0.2", "localhost")
         await self.ask(f"https://127.0.0.1:{await self.listen_tls(made)}", made)
         self.expect_not_served()
 
     async def test_unknown_authority(self) -> None:
-        """One from another authority gets nothing, be its name the right one."""
+        """A back end of another authority gets nothing, even with the right name."""
         await self.ask(
             f"https://localhost:{await self.listen_tls(server('localhost'))}", server("localhost")
         )
         self.expect_not_served()
 
     async def test_no_authority(self) -> None:
-        """Where no authority is given none is trusted, not even those of the system."""
+        """Without an authority none is trusted, not even those of the system."""
         await self.ask(f"https://localhost:{await self.listen_tls(server('localhost'))}")
         self.expect_not_served()
 
     async def test_identity(self) -> None:
-        """A back end that asks who the proxy is gets its certificate."""
-        made, ours = server("localhost"), make_self_signed(KeyKind.EC, "the proxy")
-        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=ours)
+        """A back end that requests a certificate gets the proxy's."""
+        made, own = server("localhost"), make_self_signed(KeyKind.EC, "the proxy")
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=own)
         self.expect_served()
         assert self.server.client is not None
         self.assertEqual("CN=the proxy", self.server.client.subject)
 
     async def test_ml_dsa_identity(self) -> None:
-        """The same with ML-DSA keys on both sides, which pyOpenSSL has no class for."""
+        """So does one with ML-DSA keys on both sides, for which pyOpenSSL has no class."""
         made = make_self_signed(KeyKind.ML_DSA_44, "localhost", server=True)
-        ours = make_self_signed(KeyKind.ML_DSA_65, "the proxy")
-        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=ours)
+        own = make_self_signed(KeyKind.ML_DSA_65, "the proxy")
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=own)
         self.expect_served()
         assert self.server.client is not None
         self.assertEqual("ML-DSA-65", self.server.client.key)
@@ -432,18 +438,18 @@ class Sockets(TestCase):
         )
 
     async def test_no_complaints(self) -> None:
-        """Nothing that Twisted or pyOpenSSL are about to remove is used."""
-        made, ours = server("localhost"), make_self_signed(KeyKind.EC, "the proxy")
-        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=ours)
+        """No deprecated interface of Twisted or pyOpenSSL is used."""
+        made, own = server("localhost"), make_self_signed(KeyKind.EC, "the proxy")
+        await self.ask(f"https://localhost:{await self.listen_tls(made)}", made, client=own)
         backend_endpoint(self.reactor, Backend.parse("https://as.example"), SETTINGS)
         self.assertEqual([], [warning["message"] for warning in self.flushWarnings()])
 
 
-class NoRoom(TestCase):
-    """A back end whose accept queue is full, so that no attempt to connect to it ends."""
+class FullQueue(TestCase):
+    """A back end whose accept queue is full, so that no attempt to connect ends."""
 
     async def test_in_time(self) -> None:
-        """It is a 504 with the code of the connect timeout, by its address and by its name."""
+        """It is a 504 with the code of the connect timeout, by address and by name."""
         from twisted.internet import reactor
 
         with socket.socket() as full:
@@ -464,7 +470,7 @@ class NoRoom(TestCase):
                     Deadlines(reactor),
                     settings,
                 )
-                borrower = RecordingWaiter(RecordingWaiter.ask)
-                pool.acquire(borrower)
-                await until(lambda borrower=borrower: borrower.refusals)  # type: ignore[misc]
-                self.assertEqual([Code.CONNECT_TIMEOUT], [one.code for one in borrower.refusals])
+                waiter = RecordingWaiter(RecordingWaiter.ask)
+                pool.acquire(waiter)
+                await until(lambda waiter=waiter: waiter.refusals)  # type: ignore[misc]
+                self.assertEqual([Code.CONNECT_TIMEOUT], [one.code for one in waiter.refusals])

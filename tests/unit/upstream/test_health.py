@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.upstream.health`: when a back end is left alone, for how long, and what brings it back."""
+"""Tests of :mod:`x509proxy.upstream.health`: going down, the retry delay, and recovery."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ NEW = Health(0.0)
 
 
 def down(at: float = 100.0) -> Health:
-    """One that could not be connected to."""
+    """Return the health after a failed connection."""
     return NEW.failed(at, at, "refused", SETTINGS)
 
 
 class Falling(SynchronousTestCase):
-    """What makes a back end one that is left alone."""
+    """Failures that take a back end down."""
 
     def test_new(self) -> None:
-        """Nothing is known against a new one: it gets all of its share."""
+        """A new back end is up, with its whole share."""
         self.assertEqual(
             (BackendState.UP, 1.0, True), (NEW.state, NEW.share(0, SETTINGS), NEW.spotless)
         )
@@ -41,7 +41,7 @@ class Falling(SynchronousTestCase):
         self.assertFalse(found.spotless)
 
     def test_faults(self) -> None:
-        """Failed exchanges have to be so many in a row; a good one in between takes the count back."""
+        """Failed exchanges count in a row; a good one resets the count."""
         found = NEW
         for expected in (BackendState.UP, BackendState.UP, BackendState.DOWN):
             self.assertEqual((BackendState.UP, 1.0), (found.state, found.share(5, SETTINGS)))
@@ -54,35 +54,35 @@ class Falling(SynchronousTestCase):
         self.assertEqual(BackendState.UP, found.faulted(5, 1, "late", SETTINGS).state)
 
     def test_old_connections(self) -> None:
-        """What connections from before a fall say does not count, neither for it nor against it, be it up again."""
+        """Outcomes of connections begun before a fall do not count, even after recovery."""
         found = down()
-        for judged in (
+        for changed in (
             found.served(102, 99, None),
             found.failed(102, 99, "reset", SETTINGS),
             found.faulted(102, 99, "late", SETTINGS),
         ):
-            self.assertEqual(found, judged)
+            self.assertEqual(found, changed)
         back = found.served(102, 101, None)
         self.assertEqual(back, back.failed(103, 99, "reset", SETTINGS))
 
 
 class Trying(SynchronousTestCase):
-    """One request tries it when its retry-delay is over."""
+    """One request tries a back end after its retry delay."""
 
     def test_due(self) -> None:
-        """After the retry-delay, and not before."""
+        """It is due after the retry delay, and not before."""
         found = down()
         self.assertEqual((False, False, True), (found.due(100), found.due(100.9), found.due(101)))
 
     def test_one(self) -> None:
-        """While a trial is under way there is no other; if nothing comes of it, the next may be made."""
+        """During a trial there is no other; without an outcome, the next may begin."""
         found = down().tried(101, SETTINGS)
         self.assertEqual(
             (BackendState.DOWN, False, True), (found.state, found.due(120), found.due(121))
         )
 
     def test_longer_each_time(self) -> None:
-        """The retry-delay doubles with each trial that fails, up to its longest, and it is down since its fall all the while."""
+        """The retry delay doubles with each failed trial up to its maximum; ``since`` is kept."""
         found, now, waits = down(), 100.0, []
         for _ in range(5):
             waits.append(found.until - now)
@@ -90,8 +90,8 @@ class Trying(SynchronousTestCase):
             found = found.tried(now, SETTINGS).faulted(now, now, "late", SETTINGS)
         self.assertEqual(([1, 2, 4, 6, 6], 100.0), (waits, found.since))
 
-    def test_for_years(self) -> None:
-        """However often it has failed, there is a number for that."""
+    def test_many_falls(self) -> None:
+        """Any number of failures gives a finite delay."""
         found = attrs.evolve(down(), falls=10**6, until=0.0).failed(200, 200, "refused", SETTINGS)
         self.assertEqual(206, found.until)
 
@@ -103,16 +103,16 @@ class Trying(SynchronousTestCase):
         self.assertEqual((101, 1, "unreachable"), (found.until, found.falls, found.reason))
 
     def test_next_at_once(self) -> None:
-        """A trial that fails makes room for the next when its own retry-delay is over, not the trial's."""
+        """After a failed trial the next waits for the retry delay, not for the trial's end."""
         found = down().tried(101, SETTINGS).failed(101, 101, "refused", SETTINGS)
         self.assertEqual((False, True), (found.due(102.9), found.due(103)))
 
 
 class ComingBack(SynchronousTestCase):
-    """A slow start."""
+    """A slow start follows recovery."""
 
     def test_served(self) -> None:
-        """One good exchange brings it back; its share grows from next to nothing to all of it; then it is up."""
+        """One good exchange brings it back; its share grows from near zero to one."""
         found = down().served(110, 105, None)
         self.assertEqual(
             (BackendState.SLOW, 110.0, False), (found.state, found.since, found.spotless)
@@ -128,11 +128,11 @@ class ComingBack(SynchronousTestCase):
         )
 
     def test_late(self) -> None:
-        """A share is never more than one, whenever it is asked for."""
+        """A share is never more than one."""
         self.assertEqual(1.0, down().served(110, 105, None).share(1000, SETTINGS))
 
     def test_forgiven(self) -> None:
-        """A good exchange takes the doubling back: the next fall is a first one."""
+        """A good exchange resets the doubling."""
         found = (
             down()
             .failed(101, 101, "refused", SETTINGS)
@@ -142,16 +142,16 @@ class ComingBack(SynchronousTestCase):
         self.assertEqual((105.0, 106.0), (found.since, found.until))
 
     def test_falls_again(self) -> None:
-        """In a slow start, as when up, faults have to be so many in a row."""
+        """In a slow start faults count in a row, as when up."""
         found = down().served(110, 105, None).faulted(111, 110, "late", SETTINGS)
         self.assertEqual((BackendState.SLOW, 1), (found.state, found.faults))
 
 
 class Checking(SynchronousTestCase):
-    """Where there are checks, it is they that bring it back."""
+    """Where there are checks, only they bring it back."""
 
     def test_fall(self) -> None:
-        """So many bad ones in a row take it out; a good one in between takes the count back."""
+        """``fall`` failed checks in a row take it down; a passed one resets the count."""
         found = NEW.check_passed(1, CHECKS)
         for _ in range(2):
             found = found.check_failed(2, "500", CHECKS)
@@ -161,12 +161,12 @@ class Checking(SynchronousTestCase):
         self.assertEqual((BackendState.UP, 1), (again.state, again.bad))
 
     def test_first(self) -> None:
-        """The first of all decides alone."""
+        """The very first check decides alone."""
         found = NEW.check_failed(1, "500", CHECKS)
         self.assertEqual((BackendState.DOWN, 1.0, "500"), (found.state, found.since, found.reason))
 
     def test_rise(self) -> None:
-        """So many good ones in a row bring it back; a bad one in between takes the count back."""
+        """``rise`` passed checks in a row bring it back; a failed one resets the count."""
         found = NEW.check_failed(1, "500", CHECKS).check_passed(2, CHECKS)
         self.assertEqual(BackendState.DOWN, found.state)
         self.assertEqual(
@@ -177,14 +177,14 @@ class Checking(SynchronousTestCase):
         )
 
     def test_exchanges(self) -> None:
-        """A good exchange does not bring back what its checks have taken out, but clears the record of what is up."""
+        """With checks, a good exchange clears faults, but brings back nothing that is down."""
         found = NEW.check_failed(1, "500", CHECKS)
         self.assertEqual(found, found.served(3, 2, CHECKS))
         self.assertTrue(NEW.faulted(1, 1, "late", SETTINGS).served(2, 2, CHECKS).spotless)
 
 
 class HeldBack(SynchronousTestCase):
-    """Where there are checks, exchanges lower the share and no more: clients can cause what they tell."""
+    """Where there are checks, exchanges only lower the share: clients can cause failures."""
 
     def failed(self, before: Health = NEW, at: float = 100.0) -> Health:
         return before.failed(at, at, "refused", SETTINGS, CHECKS)
@@ -193,7 +193,7 @@ class HeldBack(SynchronousTestCase):
         return [found.share(now, SETTINGS) for now in times]
 
     def test_no_connection(self) -> None:
-        """One failed connection holds it back for the retry-delay, and its share grows after that."""
+        """A failed connection holds it back for the retry delay; then its share grows."""
         found = self.failed()
         self.assertEqual((BackendState.SLOW, "refused"), (found.state, found.reason))
         self.assertEqual([0.0, 0.0, 0.01, 0.5], self.shares(found, 100, 100.9, 101, 106))
@@ -201,14 +201,14 @@ class HeldBack(SynchronousTestCase):
         self.assertEqual(BackendState.UP, found.at(111, SETTINGS).state)
 
     def test_faults(self) -> None:
-        """Failed exchanges have to be so many in a row, as without checks."""
+        """Failed exchanges count in a row, as without checks."""
         found = NEW
         for expected in (BackendState.UP, BackendState.UP, BackendState.SLOW):
             found = found.faulted(5, 1, "late", SETTINGS, CHECKS)
             self.assertEqual(expected, found.state)
 
     def test_longer_each_time(self) -> None:
-        """The retry-delay doubles until an exchange has gone well; many that fail together are one."""
+        """The retry delay doubles until a good exchange; simultaneous failures count once."""
         found, now, waits = NEW, 100.0, []
         for _ in range(5):
             found = self.failed(self.failed(found, now), now + 0.1)
@@ -219,7 +219,7 @@ class HeldBack(SynchronousTestCase):
         self.assertEqual(1, found.since - now)
 
     def test_checks_decide(self) -> None:
-        """Bad checks take out one that is held back; while they say so, an exchange adds nothing but its reason."""
+        """Failed checks take a held back one down; then an exchange only changes the reason."""
         found = self.failed(NEW.check_passed(1, CHECKS))
         for _ in range(3):
             found = found.check_failed(101, "500", CHECKS)

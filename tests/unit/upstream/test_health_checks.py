@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.upstream.health_checks`: what a back end is asked when nobody needs it, when, and what is made of its answer."""
+"""Tests of :mod:`x509proxy.upstream.health_checks`: requests, times, and verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.health_checks import Checks
 
 SETTINGS = HealthSettings(path="/health?full", status=200, interval=10, timeout=2)
-REQUEST = b"GET /base/health?full HTTP/1.1\r\nHost: as.example:81\r\nUser-Agent: x509proxy\r\nConnection: close\r\n\r\n"
+REQUEST = (
+    b"GET /base/health?full HTTP/1.1\r\nHost: as.example:81\r\n"
+    b"User-Agent: x509proxy\r\nConnection: close\r\n\r\n"
+)
 CLOSING = OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")
 
 
@@ -32,7 +35,7 @@ class ChecksTestCase(SynchronousTestCase):
         return self.back_end.wire
 
     def begin(self) -> None:
-        """The first check has been sent."""
+        """Start, so that the first check is sent."""
         self.checks.start()
         self.clock.advance(0)
 
@@ -41,22 +44,22 @@ class ChecksTestCase(SynchronousTestCase):
             self.clock.advance(0.25)
 
     def expect_forgotten(self) -> None:
-        """Nothing is left that a clock would wake."""
+        """Check that no timer is left."""
         self.checks.stop()
         self.clock.advance(0)
         self.assertEqual([], self.clock.getDelayedCalls())
 
 
-class Asking(ChecksTestCase):
-    """What is sent, and when."""
+class Requests(ChecksTestCase):
+    """Requests of the checks, and their times."""
 
     def test_request(self) -> None:
-        """A plain GET below the back end's base, for its own authority, with nothing that tells of a client."""
+        """A GET below the back end's base, for its own authority, without a client's identity."""
         self.begin()
         self.assertEqual(REQUEST, self.wire.sent())
 
     def test_times(self) -> None:
-        """The first at once, and each of the others an interval after the end of the one before, give or take a tenth."""
+        """The first is sent at once, each other after the interval, plus or minus a tenth."""
         self.begin()
         ends = [self.clock.seconds()]
         for number in range(1, 20):
@@ -71,14 +74,14 @@ class Asking(ChecksTestCase):
         self.assertEqual([""] * 19, self.reports)
 
     def test_started_twice(self) -> None:
-        """To start what has been started changes nothing, be it waiting or under way."""
+        """A second start changes nothing, while waiting or during a check."""
         self.checks.start()
         self.begin()
         self.begin()
         self.assertEqual(1, len(self.back_end.attempts))
 
     def test_stop(self) -> None:
-        """After the end there is none, and none under way, and nothing is reported."""
+        """A stop aborts the check under way, and none follows; nothing is reported."""
         self.begin()
         self.checks.stop()
         self.assertTrue(self.wire.aborted)
@@ -87,7 +90,7 @@ class Asking(ChecksTestCase):
         self.expect_forgotten()
 
     def test_stop_between(self) -> None:
-        """Likewise between two of them, or before the first."""
+        """So does a stop between two checks, or before the first."""
         self.checks.start()
         self.checks.stop()
         self.begin()
@@ -96,7 +99,7 @@ class Asking(ChecksTestCase):
         self.expect_forgotten()
 
     def test_stop_while_connecting(self) -> None:
-        """A connection that comes after the end is closed; one that does not come is given up in its time."""
+        """After a stop, a connection that opens is closed; one that does not is cancelled."""
         self.back_end.at_once = False
         self.begin()
         self.checks.stop()
@@ -111,8 +114,8 @@ class Asking(ChecksTestCase):
         self.expect_forgotten()
 
 
-class Judging(ChecksTestCase):
-    """What is made of an answer."""
+class Verdicts(ChecksTestCase):
+    """Verdicts on responses."""
 
     def expect(self, report: str) -> None:
         self.assertEqual([report], self.reports)
@@ -120,7 +123,7 @@ class Judging(ChecksTestCase):
         self.expect_forgotten()
 
     def test_good(self) -> None:
-        """The expected status is good; its connection is closed politely, whether or not the back end means to keep it."""
+        """The expected status passes; the connection is closed, even if it could be kept."""
         for answer in (CLOSING, OK):
             self.reports.clear()
             self.begin()
@@ -129,51 +132,47 @@ class Judging(ChecksTestCase):
             self.expect("")
 
     def test_other_status(self) -> None:
-        """Any other is not."""
+        """Any other status fails."""
         self.begin()
         self.wire.deliver(CLOSING.replace(b"200", b"503"))
         self.expect("found status 503, expected 200")
 
     def test_no_connection(self) -> None:
-        """No connection is no good answer, and the next check is made nonetheless."""
+        """A failed connection is a failed check, and the next check is made."""
         self.back_end.at_once = False
         self.begin()
         self.back_end.attempts[0].fail()
-        self.assertEqual(
-            ["the back end could not be connected to: ConnectionRefusedError"], self.reports
-        )
+        self.assertEqual(["cannot connect to the back end: ConnectionRefusedError"], self.reports)
         self.wait(11.25)
         self.assertEqual(2, len(self.back_end.attempts))
 
     def test_no_connection_within_the_call(self) -> None:
-        """Likewise if it is refused at once."""
+        """So is a connection that fails within the call."""
         self.patch(self.back_end, "connect", lambda _: 1 / 0)
         self.begin()
-        self.assertEqual(
-            ["the back end could not be connected to: ZeroDivisionError"], self.reports
-        )
+        self.assertEqual(["cannot connect to the back end: ZeroDivisionError"], self.reports)
         self.expect_forgotten()
 
     def test_late_connection(self) -> None:
-        """One that takes too long is given up."""
+        """An attempt to connect that takes too long is cancelled."""
         self.back_end.at_once = False
         self.begin()
         self.wait(2)
         self.assertTrue(self.back_end.attempts[0].cancelled)
-        self.assertEqual(["the back end could not be connected to in time"], self.reports)
+        self.assertEqual(["timed out connecting to the back end"], self.reports)
         self.expect_forgotten()
 
     def test_no_answer(self) -> None:
-        """Nor is no answer one: it is cut."""
+        """A missing response fails, and the connection is aborted."""
         self.begin()
         self.wait(1.75)
         self.assertEqual([], self.reports)
         self.wait(0.25)
         self.assertTrue(self.wire.aborted)
-        self.expect("the back end did not go on in time")
+        self.expect("timed out waiting for the back end")
 
     def test_dripping(self) -> None:
-        """All of it has one deadline: that bytes come does not put it off."""
+        """The whole check has one deadline: octets that arrive do not extend it."""
         self.begin()
         for octet in b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n":
             self.wire.deliver(bytes([octet]))
@@ -183,26 +182,26 @@ class Judging(ChecksTestCase):
         self.assertEqual([], self.reports)
         self.wait(0.25)
         self.assertTrue(self.wire.aborted)
-        self.expect("no answer in time")
+        self.expect("no response in time")
 
     def test_endless(self) -> None:
-        """An answer that is too large is none, and is not waited for."""
+        """A response that is too large fails, and is not awaited."""
         self.begin()
         self.wire.deliver(b"HTTP/1.1 200 OK\r\n\r\n", b"a" * 65536)
         self.assertEqual([], self.reports)
         self.wire.deliver(b"a" * 4096)
         self.assertTrue(self.wire.aborted)
-        self.expect("the answer is larger than 65536 bytes")
+        self.expect("the response is larger than 65536 bytes")
 
     def test_cut_short(self) -> None:
-        """Nor is one that is cut short."""
+        """A truncated response fails."""
         self.begin()
         self.wire.deliver(OK[:-1])
         self.wire.lose(CUT)
         self.expect("back end's answer: cut short")
 
     def test_malformed(self) -> None:
-        """Nor one that is malformed."""
+        """A malformed response fails."""
         self.begin()
         self.wire.deliver(b"SMTP\r\n")
         self.assertEqual(1, len(self.reports))
@@ -215,7 +214,7 @@ class OverTls(ChecksTestCase):
     tls = True
 
     def test_verified(self) -> None:
-        """Not a byte is sent before the handshake has ended well."""
+        """No byte is sent before the handshake has succeeded."""
         self.begin()
         self.assertEqual(b"", self.wire.sent())
         assert isinstance(self.wire, TlsWire)
@@ -223,11 +222,11 @@ class OverTls(ChecksTestCase):
         self.assertEqual(REQUEST, self.wire.sent())
 
     def test_not_verified(self) -> None:
-        """One that is not who it should be is not well."""
+        """A back end that cannot be verified fails."""
         self.begin()
         self.wire.lose(CUT)
         (report,) = self.reports
         self.assertEqual(
-            "the back end could not be connected to: it closed the connection during the TLS handshake",
+            "cannot connect to the back end: it closed the connection during the TLS handshake",
             report,
         )

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.upstream.health_tracker`: what is known of a back end, and what the log says of it."""
+"""Tests of :mod:`x509proxy.upstream.health_tracker`: the current health, and its log lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETTINGS = UpstreamSettings(failure_threshold=2, retry_delay=1, slow_start=10)
 BACKEND = Backend.parse("https://as.example/base")
 
 
-class RecordTests(SynchronousTestCase):
+class BackendHealthTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(100)
@@ -24,12 +24,10 @@ class RecordTests(SynchronousTestCase):
         self.record = BackendHealth(BACKEND, self.clock, SETTINGS, checks)
 
     def test_log(self) -> None:
-        """One line when it goes down and one when it is back, whatever happens in between and however often."""
+        """One line is logged when it goes down, and one when it is back."""
         with capturedLogs() as events:
             for _ in range(3):
-                self.record.failed(
-                    self.clock.seconds(), "the back end could not be connected to: Refused"
-                )
+                self.record.failed(self.clock.seconds(), "cannot connect to the back end: Refused")
             self.clock.advance(1)
             self.record.tried()
             self.record.failed(self.clock.seconds(), "refused")
@@ -39,7 +37,8 @@ class RecordTests(SynchronousTestCase):
             self.clock.advance(10)
             self.assertEqual(1.0, self.record.share())
         expected = [
-            "warn: back end https://as.example/base is down: the back end could not be connected to: Refused",
+            "warn: back end https://as.example/base is down: "
+            "cannot connect to the back end: Refused",
             "info: back end https://as.example/base is back after 3.5 s",
         ]
         self.assertEqual(
@@ -47,7 +46,7 @@ class RecordTests(SynchronousTestCase):
         )
 
     def test_share(self) -> None:
-        """Its share is all, none, or in between, and all again, by the clock."""
+        """Its share is all, none, or between them, and all again, by the clock."""
         self.assertEqual((True, 1.0), (self.record.spotless, self.record.share()))
         self.record.failed(100, "refused")
         self.assertEqual((False, 0.0), (self.record.spotless, self.record.share()))
@@ -59,9 +58,9 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual((1.0, True), (self.record.share(), self.record.spotless))
 
     def test_trial(self) -> None:
-        """One request may try it when its retry-delay is over; where there are checks, none."""
+        """One request may try it after its retry delay; with checks, none may."""
         self.arrange(HealthSettings(path="/"))
-        self.record.checked("no answer in time")
+        self.record.checked("no response in time")
         self.clock.advance(60)
         self.assertFalse(self.record.due())
         self.arrange()
@@ -76,7 +75,7 @@ class RecordTests(SynchronousTestCase):
         self.assertFalse(self.record.due())
 
     def test_checks(self) -> None:
-        """Checks take it out and bring it back, and say so."""
+        """Checks take it down and bring it back, with log lines."""
         self.arrange(HealthSettings(path="/", rise=1))
         with capturedLogs() as events:
             self.record.checked("found status 500, expected 200")
@@ -89,7 +88,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(expected, [formatEvent(event) for event in events])
 
     def test_held_back(self) -> None:
-        """Where there are checks, failures lower the share, and the log says so once; the state is not down."""
+        """With checks, failures lower the share, with one log line; the state is not down."""
         self.arrange(HealthSettings(path="/"))
         with capturedLogs() as events:
             for _ in range(3):
@@ -103,7 +102,7 @@ class RecordTests(SynchronousTestCase):
         )
 
     def test_status(self) -> None:
-        """What can be seen is a value, in the time of day."""
+        """The status is a value, in the time of day."""
         expected = PoolStatus(name="https://as.example/base", state=BackendState.UP, since=1000.0)
         self.assertEqual(expected, self.record.status(1000.0))
         self.arrange(HealthSettings(path="/", rise=1))
@@ -113,7 +112,12 @@ class RecordTests(SynchronousTestCase):
         self.record.checked("")
         self.clock.advance(12)
         expected = PoolStatus(
-            name="https://as.example/base", state=BackendState.UP, since=1011.0, last_error="late", failures=2,
-            last_check=1005.0, last_failure=1000.0,
-        )  # fmt: skip
+            name="https://as.example/base",
+            state=BackendState.UP,
+            since=1011.0,
+            last_error="late",
+            failures=2,
+            last_check=1005.0,
+            last_failure=1000.0,
+        )
         self.assertEqual(expected, self.record.status(1017.0))

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.upstream.load_balancing`: which back end is asked, and in which order the others."""
+"""Tests of :mod:`x509proxy.upstream.load_balancing`: the order of the back ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BalanceTestCase(SynchronousTestCase):
     def arrange(self, number: int, checks: HealthSettings | None = None) -> None:
         deadlines, urls = (
             Deadlines(self.clock),
-            [f"http://127.0.0.1:{8080 + place}" for place in range(number)],
+            [f"http://127.0.0.1:{8080 + index}" for index in range(number)],
         )
         self.pools = [
             Pool(Backend.parse(url), BackEnd(self.clock), deadlines, SETTINGS, checks)
@@ -33,47 +33,47 @@ class BalanceTestCase(SynchronousTestCase):
         ]
 
     def order(self) -> list[int]:
-        """The places of those that are asked, if none can be connected to and all this takes no time."""
+        """Return the order in which back ends are tried if none can be connected to."""
         return [self.pools.index(pool) for pool in candidates(self.pools, RecordingWaiter())]
 
     def first(self) -> int:
         return self.pools.index(next(candidates(self.pools, RecordingWaiter())))
 
-    def busy(self, place: int, number: int = 1) -> None:
+    def busy(self, index: int, number: int = 1) -> None:
         for _ in range(number):
-            self.pools[place].acquire(RecordingWaiter(RecordingWaiter.ask))
+            self.pools[index].acquire(RecordingWaiter(RecordingWaiter.ask))
 
-    def refuse(self, place: int) -> None:
-        self.pools[place].record.failed(self.clock.seconds(), "refused")
+    def refuse(self, index: int) -> None:
+        self.pools[index].record.failed(self.clock.seconds(), "refused")
 
-    def bring_back(self, place: int) -> None:
-        self.pools[place].record.served(self.clock.seconds())
+    def bring_back(self, index: int) -> None:
+        self.pools[index].record.served(self.clock.seconds())
 
 
-class Well(BalanceTestCase):
-    """While all are well."""
+class AllUp(BalanceTestCase):
+    """All back ends are up."""
 
     def test_only_one(self) -> None:
-        """The only one is asked, whatever is thought of it."""
+        """A single back end is used, whatever its health."""
         self.arrange(1)
         self.assertEqual([0], self.order())
         self.refuse(0)
         self.assertEqual([0], self.order())
 
     def test_least_load(self) -> None:
-        """The one with the least to do is asked first, and the others as they have."""
+        """The least loaded is tried first, the others by their load."""
         self.busy(0, 2)
         self.busy(1, 1)
         self.assertEqual([2, 1, 0], self.order())
 
     def test_turns(self) -> None:
-        """Among equals it is the one that was chosen longest ago: one after the other."""
+        """Equals take turns: the one whose last turn is oldest comes first."""
         self.assertEqual([0, 1, 2, 0, 1, 2], [self.first() for _ in range(6)])
         self.busy(1)
         self.assertEqual([0, 2, 0, 2], [self.first() for _ in range(4)])
 
     def test_late_choice(self) -> None:
-        """Who comes next is decided when the first could not be had, by what is known then."""
+        """The next one is chosen after the first has failed, by the state at that time."""
         order = candidates(self.pools, RecordingWaiter())
         self.assertIs(self.pools[0], next(order))
         self.busy(1)
@@ -82,22 +82,22 @@ class Well(BalanceTestCase):
 
 
 class Down(BalanceTestCase):
-    """Some are down."""
+    """Some back ends are down."""
 
     def test_left_alone(self) -> None:
-        """One that is down is not asked, not even if the others cannot serve."""
+        """One that is down is not tried, even if the others cannot serve."""
         self.refuse(0)
         self.assertEqual([1, 2], self.order())
 
     def test_all(self) -> None:
-        """If all are down all are asked, the one that has been down longest first."""
-        for place in (1, 0, 2):
-            self.refuse(place)
+        """If all are down, all are tried, the longest down first."""
+        for index in (1, 0, 2):
+            self.refuse(index)
             self.clock.advance(0.1)
         self.assertEqual([1, 0, 2], self.order())
 
-    def test_all_of_a_sudden(self) -> None:
-        """If the last one that was up goes down when it is asked, the others are asked all the same."""
+    def test_last_one_goes_down(self) -> None:
+        """If the last one that is up goes down when it is tried, the others are tried too."""
         self.refuse(2)
         self.refuse(0)
         order = candidates(self.pools, RecordingWaiter())
@@ -106,13 +106,13 @@ class Down(BalanceTestCase):
         self.assertEqual({self.pools[0], self.pools[2]}, {*order})
 
     def test_trial(self) -> None:
-        """After the retry-delay one request tries it, before the others, which go where all is well."""
+        """After the retry delay one request tries it first; later ones use the others."""
         self.refuse(1)
         self.clock.advance(1)
         self.assertEqual([1, 0, 2, 0, 2], [self.first() for _ in range(5)])
 
     def test_trial_fails(self) -> None:
-        """The request of a trial that fails goes on to one that is well."""
+        """The request of a failed trial continues to a healthy back end."""
         self.refuse(1)
         self.clock.advance(1)
         order = candidates(self.pools, RecordingWaiter())
@@ -122,7 +122,7 @@ class Down(BalanceTestCase):
         self.assertEqual([0, 2], self.order())
 
     def test_checks(self) -> None:
-        """Where there are checks no request is risked."""
+        """With checks, no request tries it."""
         self.arrange(2, HealthSettings(path="/"))
         self.pools[0].record.checked("found status 500, expected 200")
         self.clock.advance(60)
@@ -130,28 +130,28 @@ class Down(BalanceTestCase):
 
 
 class HeldBack(BalanceTestCase):
-    """Some have checks that are good, and exchanges that fail."""
+    """Some back ends pass their checks while exchanges fail."""
 
     def setUp(self) -> None:
         super().setUp()
         self.arrange(3, HealthSettings(path="/"))
 
     def test_last(self) -> None:
-        """One that is held back is asked after all others, however much these have to do."""
+        """One that is held back comes after all others, whatever their load."""
         self.refuse(0)
         self.busy(1, 5)
         self.assertEqual([2, 1, 0], self.order())
 
     def test_all(self) -> None:
-        """If all are held back they are all asked, by what they have to do."""
-        for place in range(3):
-            self.refuse(place)
+        """If all are held back, all are tried, by load."""
+        for index in range(3):
+            self.refuse(index)
         self.busy(0, 2)
         self.busy(1)
         self.assertEqual([2, 1, 0], self.order())
 
     def test_before_those_that_are_down(self) -> None:
-        """One that the checks have taken out is not asked while another is only held back."""
+        """One that checks took down is not tried while another is only held back."""
         self.refuse(0)
         self.refuse(1)
         self.pools[2].record.checked("found status 500, expected 200")
@@ -159,7 +159,7 @@ class HeldBack(BalanceTestCase):
 
 
 class SlowStart(BalanceTestCase):
-    """One is just back."""
+    """One back end has just recovered."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -169,7 +169,7 @@ class SlowStart(BalanceTestCase):
         self.bring_back(0)
 
     def test_share(self) -> None:
-        """It has at the most its share of what the others have to do, which grows; but always something."""
+        """Its load is limited to its share of the others' load, which grows from above zero."""
         self.assertEqual(BackendState.SLOW, self.pools[0].record.health.state)
         self.busy(1, 20)
         loads = []
@@ -181,13 +181,13 @@ class SlowStart(BalanceTestCase):
         self.assertEqual([1, 5, 10, 15], loads)
 
     def test_over(self) -> None:
-        """After that it is as any other."""
+        """After the slow start it is equal to the others."""
         self.clock.advance(10)
         self.assertEqual(Counter({0: 5, 1: 5}), Counter(self.first() for _ in range(10)))
         self.assertEqual(BackendState.UP, self.pools[0].record.health.state)
 
     def test_nothing_to_do(self) -> None:
-        """Where nobody has anything to do they take turns: one request at a time harms nobody."""
+        """Without load they take turns: one request at a time does no harm."""
         self.assertEqual(Counter({0: 5, 1: 5}), Counter(self.first() for _ in range(10)))
 
 
@@ -198,7 +198,7 @@ class Fairness(BalanceTestCase):
         """Each gets the same number, and each of its connections is used."""
         for _ in range(30):
             pool = next(candidates(self.pools, RecordingWaiter()))
-            borrower = RecordingWaiter(RecordingWaiter.ask)
-            pool.acquire(borrower)
-            borrower.connection.transport.deliver(OK)
+            waiter = RecordingWaiter(RecordingWaiter.ask)
+            pool.acquire(waiter)
+            waiter.connection.transport.deliver(OK)
         self.assertEqual([10, 10, 10], [pool.status().exchanges for pool in self.pools])

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.upstream.name_resolver`."""
+"""Tests of :mod:`x509proxy.upstream.name_resolver`: shared lookups in daemon threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from x509proxy.upstream.name_resolver import NameResolver, start_thread
 
 @implementer(IResolutionReceiver)
 class Receiver:
-    """Keeps what it is told."""
+    """A receiver that records its calls."""
 
     def __init__(self) -> None:
         self.began: list[str] = []
@@ -59,7 +59,7 @@ class Lookups(SynchronousTestCase):
         self.found: Any = lambda: FOUND
         self.patch(socket, "getaddrinfo", self.getaddrinfo)
 
-    def getaddrinfo(self, name: str, port: None, *, type: int) -> Any:  # noqa: A002 - its name there
+    def getaddrinfo(self, name: str, port: None, *, type: int) -> Any:  # noqa: A002 - its name
         self.asked.append(name)
         return self.found()
 
@@ -75,7 +75,7 @@ class Lookups(SynchronousTestCase):
             thread()
 
     def test_addresses(self) -> None:
-        """All addresses of both versions, in the order of the system's resolver, with the port that was asked for."""
+        """All addresses of both versions arrive, in the system's order, with the port."""
         verifyObject(IHostnameResolver, self.resolver)
         receiver = self.ask("as.example", 8080)
         self.assertEqual(([], 0), (receiver.addresses, receiver.complete))
@@ -87,13 +87,13 @@ class Lookups(SynchronousTestCase):
         self.assertEqual((expected, 1), (receiver.addresses, receiver.complete))
 
     def test_one_kind(self) -> None:
-        """Only those of the kind and for the transport that were asked for."""
+        """Only addresses of the requested types arrive, for the requested transport."""
         receiver = self.ask("as.example", 53, [IPv4Address], "UDP")
         self.run_threads()
         self.assertEqual([IPv4Address("UDP", "192.0.2.7", 53)], receiver.addresses)
 
     def test_together(self) -> None:
-        """While a name is looked up, all requests for it share the result; another name is looked up on its own."""
+        """Concurrent lookups of a name share the result; another name has its own lookup."""
         receivers = [self.ask(name) for name in ("a", "a", "b", "a")]
         self.assertEqual(2, len(self.threads))
         self.run_threads()
@@ -101,7 +101,7 @@ class Lookups(SynchronousTestCase):
         self.assertEqual([1, 1, 1, 1], [receiver.complete for receiver in receivers])
 
     def test_again(self) -> None:
-        """Nothing is kept: the next one who asks has the name looked up anew."""
+        """Nothing is cached: a later call starts another lookup."""
         self.ask()
         self.run_threads()
         self.ask()
@@ -109,7 +109,7 @@ class Lookups(SynchronousTestCase):
         self.assertEqual(["as.example"] * 2, self.asked)
 
     def test_unknown(self) -> None:
-        """A name that is unknown, or none, has no addresses."""
+        """An unknown or invalid name has no addresses."""
         for error in (socket.gaierror(-2, "unknown"), UnicodeError("label too long")):
             self.found = self.raiser(error)
             receiver = self.ask()
@@ -123,7 +123,7 @@ class Lookups(SynchronousTestCase):
         return fail
 
     def test_no_thread(self) -> None:
-        """Where no thread can be started there are no addresses, for this time."""
+        """If no thread can be started, there are no addresses this time."""
         self.resolver = NameResolver(self.reactor, lambda _: self.raiser(RuntimeError())())
         receiver = self.ask()
         self.assertEqual(0, receiver.complete)

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.upstream.timeouts`."""
+"""Tests of :mod:`x509proxy.upstream.timeouts`: one setting for each state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONNECT, READ, RESPONSE, UNUSED = 1.0, 2.0, 3.0, 4.0
 SETTINGS = UpstreamSettings(
     connect_timeout=CONNECT, read_timeout=READ, response_timeout=RESPONSE, idle_timeout=UNUSED
 )
-# By state: the seconds if nobody is paused, if the request is paused, if the response is paused.
+# By state: the seconds without a pause, with a paused request, with a paused response.
 EXPECTED = {
     OPENING: (CONNECT, CONNECT, CONNECT),
     IDLE: (UNUSED, UNUSED, UNUSED),
@@ -34,7 +34,7 @@ EXPECTED = {
 
 class TimeoutFor(SynchronousTestCase):
     def test_each_state(self) -> None:
-        """Each state has its setting; a wait for the client has no end here, one for the back end has."""
+        """Each state has its setting; only a wait for the client has no timeout here."""
         self.assertEqual(set(ConnectionState), set(EXPECTED))
         for state, expected in EXPECTED.items():
             found = (
@@ -45,6 +45,6 @@ class TimeoutFor(SynchronousTestCase):
             self.assertEqual(expected, found, state)
 
     def test_both_paused(self) -> None:
-        """A back end that does not read is given up though the client does not read either."""
+        """A back end that does not read times out though the client does not read either."""
         for state in (SENDING, AWAITING, ANSWERING):
             self.assertEqual(READ, timeout_for(state, SETTINGS, True, True))

@@ -190,7 +190,7 @@ class Rows(SynchronousTestCase):
 
     def test_last_failure(self) -> None:
         """A back end's last failure is shown whole, with its time."""
-        reason = "the back end could not be connected to: " + "x" * 99
+        reason = "cannot connect to the back end: " + "x" * 99
         rows = (
             msgspec.structs.replace(DOWN, reason=reason, failed=3661.0),
             msgspec.structs.replace(UP, reason="old"),
