@@ -1,6 +1,6 @@
 """Promises of :mod:`x509proxy.downstream.channel` on :mod:`x509proxy.transport.tls_stream`: what waits inside OpenSSL comes as soon as reading goes on.
 
-Up to eight records are given to the channel at once. When it pauses at them and goes on, the ninth comes while it is at it.
+Up to 128 records are given to the channel at once. When it pauses at them and goes on, the next ones come within that call.
 """
 
 from __future__ import annotations
@@ -155,10 +155,11 @@ class Behind(SynchronousTestCase):
     def upload(self, settings: ClientSettings) -> None:
         """A body in many small records, more than is held, whose end comes while reading goes on."""
         self.start(settings)
-        self.say(*in_pieces(post(b"~" * 100_000), 101))
+        self.say(*in_pieces(post(b"~" * 100_000), 150))
         for _ in range(3):
             self.proxy.clock.advance(1)
         self.assertEqual(100_000, self.asked().count(b"~"))
+        self.assertEqual(b"~" * 100_000, self.asked().partition(b"\r\n\r\n")[2])
 
     def test_body(self) -> None:
         """An upload that is whole has no deadline any more but the back end's."""
@@ -174,6 +175,17 @@ class Behind(SynchronousTestCase):
             self.proxy.clock.advance(1)
         self.proxy.back_end.wire.deliver(OK[-2:])
         self.assertTrue(self.hear().endswith(b"\r\n\r\nok"))
+
+    def test_body_in_chunks(self) -> None:
+        """No octet of an upload without a length is lost either, and its end comes once."""
+        self.start(ClientSettings(request_buffer_bytes=64))
+        chunk = b"1\r\n~\r\n"
+        self.say(post(b"", length=-1), *[chunk] * 300, b"0\r\n\r\n")
+        for _ in range(3):
+            self.proxy.clock.advance(1)
+        asked = self.asked()
+        self.assertEqual((300, 1), (asked.count(b"~"), asked.count(b"\r\n0\r\n\r\n")))
+        self.assertTrue(asked.endswith(b"~\r\n0\r\n\r\n"))
 
     def test_idle(self) -> None:
         """A request that is being served is not idle."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -184,6 +185,37 @@ class Heads(RelayTestCase):
         self.assertEqual(expected, undated(self.back.sent()))
         self.back.deliver(OK)
         self.assertIn(b"HTTP/1.1 200 OK", client.sent())
+
+    def test_rest_within_the_call(self) -> None:
+        """A body's rest that is delivered as soon as reading goes on comes behind the head, whole, and ends once.
+
+        A TLS connection delivers it so. If an octet were lost, the next client's request would be read in its place.
+        """
+        for framed, expected in (
+            (post(b"abcd", length=9), b"Content-Length: 9\r\n\r\nabcdefghi"),
+            (
+                post(b"4\r\nabcd\r\n", length=-1),
+                b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n5\r\nefghi\r\n0\r\n\r\n",
+            ),
+        ):
+            self.arrange(client=SMALL, at_once=False)
+            client = self.proxy.client(framed)
+            rest = b"efghi" if framed.endswith(b"\nabcd") else b"5\r\nefghi\r\n0\r\n\r\n"
+            with patch.object(client, "resumeProducing", partial(client.deliver, rest)):
+                self.proxy.back_end.attempts[0].succeed()
+            self.assertTrue(self.back.sent().endswith(expected))
+            self.back.deliver(OK)
+            self.assertIn(b"HTTP/1.1 200 OK\r\n", client.sent())
+            self.assertEqual((1, 0), (self.proxy.pools[0].exchanges, self.proxy.pools[0].load))
+
+    def test_malformed_rest_within_the_call(self) -> None:
+        """If that rest is malformed, the request is a 400, and the connection to the back end is not used again."""
+        self.arrange(client=SMALL, at_once=False)
+        client = self.proxy.client(post(b"4\r\nabcd\r\n", length=-1))
+        with patch.object(client, "resumeProducing", lambda: client.deliver(b"nonsense\r\n")):
+            self.proxy.back_end.attempts[0].succeed()
+        self.expect_status(400, client)
+        self.assertTrue(self.back.aborted)
 
     def test_base(self) -> None:
         """A back end's base goes before every target."""

@@ -104,12 +104,18 @@ class Request(BaseRequest):
             self.consumer.request_ready()
 
     def take_body(self) -> bytes:
-        """Return the octets that are held. What arrives from now on goes to the consumer."""
+        """Return the octets that are held. No other arrives before :meth:`stream_body`."""
         body, self._held = bytes(self._held), bytearray()
-        if not self.body_complete:
+        return body
+
+    def stream_body(self) -> None:
+        """Let the rest of the body, and its end, go to the consumer: now, and as they arrive."""
+        assert self.consumer is not None
+        if self.body_complete:
+            self.consumer.body_end()
+        else:
             self._streams = True
             self._channel.body_moved()
-        return body
 
     def pause_body(self) -> None:
         """Read no more of the body: the back end is slower than the client."""

@@ -644,6 +644,8 @@ class Streaming(ChannelTestCase):
         wire = self.connect(post(b"abcd", length=9))
         (request,) = self.desk.requests
         self.assertEqual(b"abcd", request.take_body())
+        self.assertFalse(wire.reading)
+        request.stream_body()
         self.assertTrue(wire.reading)
         request.pause_body()
         self.assertFalse(wire.reading)
