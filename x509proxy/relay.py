@@ -283,10 +283,11 @@ class Relay:
         self._sink.finish()
 
     def response_failed(self, error: ErrorResponse) -> None:
-        """Reject the request, or cut the response if it has begun."""
+        """Reject the request; cut the connection if a response has begun, or none is possible."""
         self._connection = None
         try:
-            if self._request.begun:
+            # A client that does not read has no status: it is cut.
+            if self._request.begun or not error.status:
                 self._request.abort(error.code, error.detail)
             else:
                 self._request.answer(error)

@@ -25,6 +25,7 @@ from x509proxy.settings import (
     CertificateRequirement,
     ClientAuth,
     ClientSettings,
+    DiscoverySettings,
     PolicySettings,
     RuleSettings,
     TokenLevel,
@@ -312,6 +313,20 @@ class SlowReaders(RelayTestCase):
         self.assertFalse(any(reader.aborted for reader in readers))
         self.wait(0.5)
         self.assertEqual(1, sum(reader.aborted for reader in readers))
+        self.back.deliver(OK)
+        self.assertIn(b"200 OK", client.sent())
+
+    def test_before_the_response(self) -> None:
+        """One that reads nothing before its response has begun is cut too: no response has such a status."""
+        readers = [self.proxy.client(GET) for _ in range(4)]
+        for reader in readers:
+            reader.fill()
+            self.wait(1)
+        client = self.proxy.client(GET)
+        self.assertEqual([True, False, False, False], [reader.aborted for reader in readers])
+        self.assertEqual(b"", readers[0].sent())
+        (exchange,) = self.proxy.exchanges
+        self.assertEqual((Outcome.ABORTED, Code.SLOW_CLIENT), (exchange.outcome, exchange.code))
         self.back.deliver(OK)
         self.assertIn(b"200 OK", client.sent())
 
@@ -679,6 +694,25 @@ class BackPressure(RelayTestCase):
         self.proxy.back_end.attempts[0].succeed().deliver(OK)
         self.assertEqual(OK, undated(client.sent()))
 
+    def test_slow_client_of_a_document(self) -> None:
+        """A response that begins with its end pauses no connection that is another exchange's by then."""
+        self.arrange(
+            upstream=UpstreamSettings(max_connections=1),
+            discovery=DiscoverySettings(mtls="https://mtls.example"),
+        )
+        path = b"/.well-known/openid-configuration"
+        client = self.proxy.client(GET.replace(b" / ", b" " + path + b" "))
+        other = self.proxy.client(GET)
+        client.fill()
+        document = b'{"issuer":"https://as.example"}'
+        self.back.deliver(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(document), document)
+        )
+        self.assertTrue(self.back.reading)
+        self.back.deliver(OK)
+        self.assertIn(b"200 OK", other.sent())
+
     def test_slow_back_end(self) -> None:
         """A back end that does not read stops the reading from the client, until it reads."""
         self.arrange(client=SMALL)
@@ -1022,6 +1056,21 @@ class SlowTokens(RelayTestCase):
         (exchange,) = self.proxy.exchanges
         self.assertEqual((Code.CLIENT_LEFT, Outcome.ABORTED), (exchange.code, exchange.outcome))
         self.expect_unasked()
+        self.expect_quiet()
+
+    def test_client_leaves_later(self) -> None:
+        """A client that leaves after its token was accepted frees its connection, or the wait for one."""
+        client = self.proxy.client(GET)
+        self.accept()
+        client.lose()
+        self.assertTrue(self.back.aborted)
+        self.expect_quiet()
+        self.arrange_slow(at_once=False)
+        client = self.proxy.client(GET)
+        self.accept()
+        client.lose()
+        self.proxy.back_end.attempts[0].succeed()
+        self.assertEqual((b"", False), (self.back.sent(), self.back.disconnecting))
         self.expect_quiet()
 
     def test_body_does_not_come(self) -> None:
