@@ -16,6 +16,7 @@ from tests.support.tokens import OWN, bound, request
 from x509proxy import relay as transfer
 from x509proxy.authorization.token_check import TokenCheck
 from x509proxy.config.token_files import TokenFiles
+from x509proxy.downstream import request as downstream
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.forwarding import forwarded_fields as forwarding
@@ -626,6 +627,17 @@ class Failing(RelayTestCase):
         self.expect_status(502, client)
         self.assertTrue(self.back.aborted)
         self.expect_logged()
+
+    def test_head_that_cannot_be_written(self) -> None:
+        """If the head of a chunked response cannot be written, the error response in its place is not chunked.
+
+        Its connection stays open: what stands behind its length would be read as the next response.
+        """
+        client = self.proxy.client(GET)
+        with patch.object(downstream, "write_response_head", side_effect=[ValueError, b""]):
+            self.back.deliver(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.assertEqual(b'{"error": "server_error"', client.sent()[:24])
+        self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
 
     def test_handing_on_half_way(self) -> None:
         """If the rest of an answer cannot be handed on, the client is cut."""

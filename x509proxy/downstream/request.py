@@ -149,8 +149,9 @@ class Request(BaseRequest):
             body = Framing.LENGTH
         elif body in (Framing.CHUNKED, Framing.CLOSE):
             body = Framing.CHUNKED if self.head.version == "1.1" else Framing.CLOSE
-        self._chunked = body is Framing.CHUNKED
         self._write_head(status, reason, pairs, body, length, is_last=body is Framing.CLOSE)
+        # Only now: if that failed, an error response with a length takes its place.
+        self._chunked = body is Framing.CHUNKED
         if self._channel.blocked and self.consumer is not None:
             self.consumer.pause_response()
 
