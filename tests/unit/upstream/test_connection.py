@@ -405,6 +405,33 @@ class EarlyAnswers(UpstreamTestCase):
         self.expect_forgotten()
 
 
+class Unread(UpstreamTestCase):
+    """A response in the kernel, of a back end that has reset the connection."""
+
+    def cut(self, sent: bytes) -> RecordingWaiter:
+        """Return a borrower whose back end sent this, and reset the connection before it was read."""
+        ours, far = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(far.close)
+        borrower = self.acquire()
+        self.wire.getHandle = lambda: ours  # type: ignore[attr-defined]
+        borrower.connection.send_head(b"POST", HEAD, borrower)
+        far.send(sent)
+        self.wire.lose(CUT)
+        self.expect()
+        return borrower
+
+    def test_whole(self) -> None:
+        """It is read all the same, and the connection is not used again."""
+        borrower = self.cut(OK)
+        self.assertEqual(([200, b"ok", "end"], []), (borrower.told, borrower.refusals))
+
+    def test_part(self) -> None:
+        """A part of it is no response."""
+        borrower = self.cut(BEGUN)
+        self.assertEqual(([200, b"ab"], [502]), (borrower.told, borrower.statuses))
+
+
 class UsedBefore(UpstreamTestCase):
     """A connection that has served an exchange keeps nothing of it."""
 
