@@ -50,6 +50,13 @@ class Judging(RelayTestCase):
         self.expect_status(401, self.proxy.client(GET))
         self.expect_unasked()
 
+    def test_forged_and_rejected(self) -> None:
+        """A forged field of a request that is rejected is counted as well (L4)."""
+        self.arrange(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
+        self.proxy.client(GET[:-2] + HEADER + b": forged\r\n\r\n")
+        (exchange,) = self.proxy.exchanges
+        self.assertEqual((401, 1), (exchange.status, exchange.forged))
+
     def test_policy_before_the_body(self) -> None:
         """It is refused at its head: a body is not waited for, nor asked for."""
         self.arrange(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
