@@ -48,8 +48,9 @@ class ProxiedRequest(ResponseSink, Protocol):
     """A request on a connection of the proxy's own, or on one of a stock ``Site``.
 
     ``accept`` calls the consumer's ``request_ready``, now or later; ``take_body`` returns what has
-    arrived of the body, and the rest goes to the consumer. ``begin``, ``write`` and ``finish`` are
-    the response; ``answer`` is an error response, whole; ``abort`` cuts a response that has begun.
+    arrived of the body, and ``stream_body`` lets the rest go to the consumer. ``begin``, ``write``
+    and ``finish`` are the response; ``answer`` is an error response, whole; ``abort`` cuts a
+    response that has begun.
     """
 
     head: RequestHead
@@ -64,6 +65,7 @@ class ProxiedRequest(ResponseSink, Protocol):
 
     def accept(self) -> None: ...
     def take_body(self) -> bytes: ...
+    def stream_body(self) -> None: ...
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
     def flush(self) -> None: ...
@@ -233,9 +235,8 @@ class Relay:
         request = self._request
         begun = self._head + self._framed(request.take_body())
         connection.send_head(request.head.method, begun, self)
-        if request.body_complete:
-            # Its end came while the connection was waited for.
-            self.body_end()
+        # After the head (L2): over TLS this call itself may deliver more of the body, and its end.
+        request.stream_body()
 
     def _framed(self, data: bytes) -> bytes:
         return write_chunk(data) if data and self._body[0] is _CHUNKED else data
@@ -282,10 +283,11 @@ class Relay:
         self._sink.finish()
 
     def response_failed(self, error: ErrorResponse) -> None:
-        """Reject the request, or cut the response if it has begun."""
+        """Reject the request; cut the connection if a response has begun, or none is possible."""
         self._connection = None
         try:
-            if self._request.begun:
+            # A client that does not read has no status: it is cut.
+            if self._request.begun or not error.status:
                 self._request.abort(error.code, error.detail)
             else:
                 self._request.answer(error)

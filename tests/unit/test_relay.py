@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +16,7 @@ from tests.support.tokens import OWN, bound, request
 from x509proxy import relay as transfer
 from x509proxy.authorization.token_check import TokenCheck
 from x509proxy.config.token_files import TokenFiles
+from x509proxy.downstream import request as downstream
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome, TokenVerdict
 from x509proxy.forwarding import forwarded_fields as forwarding
@@ -24,6 +26,7 @@ from x509proxy.settings import (
     CertificateRequirement,
     ClientAuth,
     ClientSettings,
+    DiscoverySettings,
     PolicySettings,
     RuleSettings,
     TokenLevel,
@@ -46,6 +49,13 @@ class Judging(RelayTestCase):
         self.arrange(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
         self.expect_status(401, self.proxy.client(GET))
         self.expect_unasked()
+
+    def test_forged_and_rejected(self) -> None:
+        """A forged field of a request that is rejected is counted as well (L4)."""
+        self.arrange(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
+        self.proxy.client(GET[:-2] + HEADER + b": forged\r\n\r\n")
+        (exchange,) = self.proxy.exchanges
+        self.assertEqual((401, 1), (exchange.status, exchange.forged))
 
     def test_policy_before_the_body(self) -> None:
         """It is refused at its head: a body is not waited for, nor asked for."""
@@ -185,6 +195,37 @@ class Heads(RelayTestCase):
         self.back.deliver(OK)
         self.assertIn(b"HTTP/1.1 200 OK", client.sent())
 
+    def test_rest_within_the_call(self) -> None:
+        """A body's rest that is delivered as soon as reading goes on comes behind the head, whole, and ends once.
+
+        A TLS connection delivers it so. If an octet were lost, the next client's request would be read in its place.
+        """
+        for framed, expected in (
+            (post(b"abcd", length=9), b"Content-Length: 9\r\n\r\nabcdefghi"),
+            (
+                post(b"4\r\nabcd\r\n", length=-1),
+                b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n5\r\nefghi\r\n0\r\n\r\n",
+            ),
+        ):
+            self.arrange(client=SMALL, at_once=False)
+            client = self.proxy.client(framed)
+            rest = b"efghi" if framed.endswith(b"\nabcd") else b"5\r\nefghi\r\n0\r\n\r\n"
+            with patch.object(client, "resumeProducing", partial(client.deliver, rest)):
+                self.proxy.back_end.attempts[0].succeed()
+            self.assertTrue(self.back.sent().endswith(expected))
+            self.back.deliver(OK)
+            self.assertIn(b"HTTP/1.1 200 OK\r\n", client.sent())
+            self.assertEqual((1, 0), (self.proxy.pools[0].exchanges, self.proxy.pools[0].load))
+
+    def test_malformed_rest_within_the_call(self) -> None:
+        """If that rest is malformed, the request is a 400, and the connection to the back end is not used again."""
+        self.arrange(client=SMALL, at_once=False)
+        client = self.proxy.client(post(b"4\r\nabcd\r\n", length=-1))
+        with patch.object(client, "resumeProducing", lambda: client.deliver(b"nonsense\r\n")):
+            self.proxy.back_end.attempts[0].succeed()
+        self.expect_status(400, client)
+        self.assertTrue(self.back.aborted)
+
     def test_base(self) -> None:
         """A back end's base goes before every target."""
         self.arrange(urls=("http://127.0.0.1:8080/base",))
@@ -280,6 +321,20 @@ class SlowReaders(RelayTestCase):
         self.assertFalse(any(reader.aborted for reader in readers))
         self.wait(0.5)
         self.assertEqual(1, sum(reader.aborted for reader in readers))
+        self.back.deliver(OK)
+        self.assertIn(b"200 OK", client.sent())
+
+    def test_before_the_response(self) -> None:
+        """One that reads nothing before its response has begun is cut too: no response has such a status."""
+        readers = [self.proxy.client(GET) for _ in range(4)]
+        for reader in readers:
+            reader.fill()
+            self.wait(1)
+        client = self.proxy.client(GET)
+        self.assertEqual([True, False, False, False], [reader.aborted for reader in readers])
+        self.assertEqual(b"", readers[0].sent())
+        (exchange,) = self.proxy.exchanges
+        self.assertEqual((Outcome.ABORTED, Code.SLOW_CLIENT), (exchange.outcome, exchange.code))
         self.back.deliver(OK)
         self.assertIn(b"200 OK", client.sent())
 
@@ -580,6 +635,17 @@ class Failing(RelayTestCase):
         self.assertTrue(self.back.aborted)
         self.expect_logged()
 
+    def test_head_that_cannot_be_written(self) -> None:
+        """If the head of a chunked response cannot be written, the error response in its place is not chunked.
+
+        Its connection stays open: what stands behind its length would be read as the next response.
+        """
+        client = self.proxy.client(GET)
+        with patch.object(downstream, "write_response_head", side_effect=[ValueError, b""]):
+            self.back.deliver(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.assertEqual(b'{"error": "server_error"', client.sent()[:24])
+        self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
+
     def test_handing_on_half_way(self) -> None:
         """If the rest of an answer cannot be handed on, the client is cut."""
         client = self.proxy.client(GET)
@@ -646,6 +712,25 @@ class BackPressure(RelayTestCase):
         client.drain()
         self.proxy.back_end.attempts[0].succeed().deliver(OK)
         self.assertEqual(OK, undated(client.sent()))
+
+    def test_slow_client_of_a_document(self) -> None:
+        """A response that begins with its end pauses no connection that is another exchange's by then."""
+        self.arrange(
+            upstream=UpstreamSettings(max_connections=1),
+            discovery=DiscoverySettings(mtls="https://mtls.example"),
+        )
+        path = b"/.well-known/openid-configuration"
+        client = self.proxy.client(GET.replace(b" / ", b" " + path + b" "))
+        other = self.proxy.client(GET)
+        client.fill()
+        document = b'{"issuer":"https://as.example"}'
+        self.back.deliver(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(document), document)
+        )
+        self.assertTrue(self.back.reading)
+        self.back.deliver(OK)
+        self.assertIn(b"200 OK", other.sent())
 
     def test_slow_back_end(self) -> None:
         """A back end that does not read stops the reading from the client, until it reads."""
@@ -990,6 +1075,21 @@ class SlowTokens(RelayTestCase):
         (exchange,) = self.proxy.exchanges
         self.assertEqual((Code.CLIENT_LEFT, Outcome.ABORTED), (exchange.code, exchange.outcome))
         self.expect_unasked()
+        self.expect_quiet()
+
+    def test_client_leaves_later(self) -> None:
+        """A client that leaves after its token was accepted frees its connection, or the wait for one."""
+        client = self.proxy.client(GET)
+        self.accept()
+        client.lose()
+        self.assertTrue(self.back.aborted)
+        self.expect_quiet()
+        self.arrange_slow(at_once=False)
+        client = self.proxy.client(GET)
+        self.accept()
+        client.lose()
+        self.proxy.back_end.attempts[0].succeed()
+        self.assertEqual((b"", False), (self.back.sent(), self.back.disconnecting))
         self.expect_quiet()
 
     def test_body_does_not_come(self) -> None:

@@ -81,7 +81,9 @@ class Introspector:
         found = self._finding.join() if self._url is None else succeed(self._url)
         form = urlencode({"token": token.decode("ascii"), **self._form}).encode("ascii")
         asked: Deferred[Fetched] = found.addCallback(self._client.post, form, self._fields)
-        read = asked.addCallbacks(self._read, self._not_read, callbackArgs=(now,))
+        read = asked.addCallbacks(
+            self._read, self._not_read, callbackArgs=(now,), errbackArgs=(digest,)
+        )
 
         def forget(result: Any) -> Any:
             del self._asking[digest]
@@ -107,8 +109,9 @@ class Introspector:
         self._status = attrs.evolve(self._status, error="")
         return _contents(table, body, self._settings, now)
 
-    def _not_read(self, failure: Failure) -> Any:
-        if isinstance(failure.value, FetchError):
+    def _not_read(self, failure: Failure, digest: bytes) -> Any:
+        # It was cancelled if all clients have left: that is no failure of the server.
+        if isinstance(failure.value, FetchError) and self._asking[digest].is_wanted:
             raise self._failed(str(failure.value)) from None
         return failure
 

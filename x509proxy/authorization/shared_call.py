@@ -30,6 +30,11 @@ class SharedCall(Generic[_Result]):
             self._running.addBoth(self._ended)
         return waiting
 
+    @property
+    def is_wanted(self) -> bool:
+        """True while there is one that waits."""
+        return bool(self._waiting)
+
     def _leave(self, waiting: Deferred[_Result]) -> None:
         if waiting in self._waiting:
             self._waiting.remove(waiting)

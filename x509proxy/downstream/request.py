@@ -104,12 +104,18 @@ class Request(BaseRequest):
             self.consumer.request_ready()
 
     def take_body(self) -> bytes:
-        """Return the octets that are held. What arrives from now on goes to the consumer."""
+        """Return the octets that are held. No other arrives before :meth:`stream_body`."""
         body, self._held = bytes(self._held), bytearray()
-        if not self.body_complete:
+        return body
+
+    def stream_body(self) -> None:
+        """Let the rest of the body, and its end, go to the consumer: now, and as they arrive."""
+        assert self.consumer is not None
+        if self.body_complete:
+            self.consumer.body_end()
+        else:
             self._streams = True
             self._channel.body_moved()
-        return body
 
     def pause_body(self) -> None:
         """Read no more of the body: the back end is slower than the client."""
@@ -143,8 +149,9 @@ class Request(BaseRequest):
             body = Framing.LENGTH
         elif body in (Framing.CHUNKED, Framing.CLOSE):
             body = Framing.CHUNKED if self.head.version == "1.1" else Framing.CLOSE
-        self._chunked = body is Framing.CHUNKED
         self._write_head(status, reason, pairs, body, length, is_last=body is Framing.CLOSE)
+        # Only now: if that failed, an error response with a length takes its place.
+        self._chunked = body is Framing.CHUNKED
         if self._channel.blocked and self.consumer is not None:
             self.consumer.pause_response()
 

@@ -103,6 +103,9 @@ class SiteRequest(BaseRequest):
         body: bytes = self._request.content.read()
         return body
 
+    def stream_body(self) -> None:
+        """There is no rest."""
+
     def pause_body(self) -> None:
         """There is nothing to hold up."""
 

@@ -53,10 +53,25 @@ def decide(
         requirement = requirement_for(head, policy, client.client_auth)
         certificate = admit(client.certificate, requirement, policy, now)
         token = token_requirement_for(head, policy)
-        own = _hop_fields(head.host, client.hop) + _certificate_fields(certificate, rules)
+        own = _own_fields(head.host, client.hop, certificate, rules)
         return Decision(forged, None, certificate, token, write_fields(pairs) + own)
     except HttpError as rejected:
         return Decision(forged, rejected.response)
+
+
+# Octets of a host, and of a certificate, whose fields are kept (L7): the longest name in DNS with a
+# port, and a certificate twice as large as usual ones. Others are written for each request.
+_MAX_HOST = 261
+_MAX_DER = 4096
+
+
+def _own_fields(
+    host: bytes, hop: Hop, certificate: ClientCertificate | None, rules: HeaderRules
+) -> bytes:
+    hop_fields = _hop_fields.__wrapped__ if host[_MAX_HOST:] else _hop_fields
+    is_large = certificate is not None and (certificate.der[_MAX_DER:] or certificate.chain)
+    certificate_fields = _certificate_fields.__wrapped__ if is_large else _certificate_fields
+    return hop_fields(host, hop) + certificate_fields(certificate, rules)
 
 
 # A connection sends many requests to one host, with one certificate.

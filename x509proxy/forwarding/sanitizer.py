@@ -89,6 +89,8 @@ _NOT_ANSWERED = _HOP_BY_HOP | {
     b"proxy-support",
     b"proxy-authentication-info",
 }
+# Octets of a name whose kind is kept. A slice tests for it; len() would be a call for each field.
+_MAX_KEPT = 128
 _NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
@@ -117,7 +119,9 @@ def sanitize_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]
     forged = 0
     has_connection = False
     for pair in head.pairs:
-        kind = _request_kind(pair[0], rules.folds)
+        name = pair[0]
+        kind_of = _request_kind.__wrapped__ if name[_MAX_KEPT:] else _request_kind
+        kind = kind_of(name, rules.folds)
         if kind is _END_TO_END:
             kept.append(pair)
         elif kind is _FORGED:
@@ -132,7 +136,8 @@ def sanitize_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]
     return kept, forged
 
 
-# The names in use fit in; each costs a few microseconds otherwise.
+# The names in use fit in; each costs a few microseconds otherwise. Longer ones than _MAX_KEPT are
+# not kept, or a client could fill the cache with names of max-line-bytes (L7).
 @lru_cache(maxsize=512)
 def _request_kind(name: bytes, own: frozenset[bytes]) -> _Kind:
     """Return the kind of a client's field; ``own``: the folded names that the proxy itself sends."""
@@ -188,7 +193,9 @@ def sanitize_response(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Pa
     kept = []
     has_connection = False
     for pair in head.pairs:
-        kind = _response_kind(pair[0])
+        name = pair[0]
+        kind_of = _response_kind.__wrapped__ if name[_MAX_KEPT:] else _response_kind
+        kind = kind_of(name)
         if kind is _END_TO_END:
             kept.append(pair)
         elif kind is _VARY:

@@ -144,6 +144,14 @@ class Asking(IntrospectionTestCase):
         self.assertEqual(0, self.check.pending)
         self.assertIs(TokenVerdict.BOUND, self.ask(GOOD))
 
+    def test_left_is_no_failure(self) -> None:
+        """A client that leaves is no failure of the server: clients could make it look down."""
+        waiting = self.wait()
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        state = self.check.state()
+        self.assertEqual((0, ""), (state.failures, state.error))
+
     def test_full(self) -> None:
         """Only so many wait."""
         self.arrange(max_pending_checks=1)

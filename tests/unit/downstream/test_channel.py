@@ -518,6 +518,20 @@ class Waiting(ChannelTestCase):
                 self.desk.requests[-1].write(b"a" * 6 * rate)
             self.assertEqual(cut, wire.aborted)
 
+    def test_earlier_response(self) -> None:
+        """How slowly a client has read an earlier response counts for nothing."""
+        self.arrange(ClientSettings(send_timeout=12, min_response_rate=2))
+        self.desk.then = self.begin
+        wire = self.connect(GET)
+        for _ in range(4):
+            wire.fill()
+            self.wait(6)
+            wire.drain()
+            self.desk.requests[-1].write(b"a")
+            self.desk.requests[-1].finish()
+            wire.deliver(GET)
+        self.assertEqual((5, False), (len(self.desk.requests), wire.aborted))
+
     def test_slow_back_end(self) -> None:
         """Time in which the client is not waited for counts for nothing."""
         self.arrange(ClientSettings(send_timeout=12, min_response_rate=2))
@@ -644,6 +658,8 @@ class Streaming(ChannelTestCase):
         wire = self.connect(post(b"abcd", length=9))
         (request,) = self.desk.requests
         self.assertEqual(b"abcd", request.take_body())
+        self.assertFalse(wire.reading)
+        request.stream_body()
         self.assertTrue(wire.reading)
         request.pause_body()
         self.assertFalse(wire.reading)

@@ -296,16 +296,27 @@ class Holding(RequestTestCase):
         """What is not complete is handed on as it comes, and the connection is told to read on."""
         request = self.post()
         request.receive(b"abcd")
-        taken = request.take_body()
-        self.assertEqual((b"abcd", ["moved"], True), (taken, self.line.told, request.wants_more))
+        self.assertEqual((b"abcd", []), (request.take_body(), self.line.told))
+        request.stream_body()
+        self.assertEqual((["moved"], True), (self.line.told, request.wants_more))
         request.receive(b"e")
         request.receive_end()
         self.assertEqual(([b"e", None], 0), (self.consumer.taken, request.held))
+
+    def test_stream_nothing(self) -> None:
+        """What has become complete meanwhile has no rest, and its end is handed on."""
+        request = self.post()
+        request.receive(b"abcd")
+        request.receive_end()
+        self.assertEqual(b"abcd", request.take_body())
+        request.stream_body()
+        self.assertEqual(([], [None]), (self.line.told, self.consumer.taken))
 
     def test_pause(self) -> None:
         """While the sink has enough nothing more is wanted."""
         request = self.post()
         request.take_body()
+        request.stream_body()
         request.pause_body()
         self.assertFalse(request.wants_more)
         request.resume_body()
@@ -349,6 +360,7 @@ class BreakingOff(RequestTestCase):
         """Once an answer has begun, the connection is cut, and whoever serves it is told."""
         request = self.request(complete=False)
         request.take_body()
+        request.stream_body()
         request.begin(200, b"", (), Framing.LENGTH, 4)
         request.fail(ErrorResponse(Code.BAD_REQUEST, "bad"))
         self.assertEqual((["gone"], ["moved", "cut"]), (self.consumer.told, self.line.told))
@@ -370,6 +382,7 @@ class BreakingOff(RequestTestCase):
         """An answer that cannot be completed is cut, and neither its source nor its sink hears of it again but for that."""
         request = self.request(complete=False)
         request.take_body()
+        request.stream_body()
         request.begin(200, b"", (), Framing.LENGTH, 4)
         request.flush()
         request.abort(Code.INVALID_RESPONSE, "the back end left")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from base64 import b64encode
+
 import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,3 +96,30 @@ class Fields(SynchronousTestCase):
         for target, client, rules, policy, now in asked:
             alone = told(head(target), client, rules, policy, now)
             self.assertEqual(alone, told(heads[target], client, rules, policy, now))
+
+
+class Kept(SynchronousTestCase):
+    """Written fields that are kept for the next request of their client."""
+
+    def grown(self, der_bytes: int, host_bytes: int, chain_bytes: int = 0) -> int:
+        """Return the octets that stay after the requests of 300 clients, no two alike."""
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for number in range(300):
+            chain = (bytes(chain_bytes),) if chain_bytes else ()
+            other = attrs.evolve(ONE, der=bytes(der_bytes), thumbprint=str(number), chain=chain)
+            host = b"%d." % number + b"x" * host_bytes
+            asked = attrs.evolve(head(), host=host)
+            decision = decide(asked, Client(Hop("192.0.2.1"), other), RULES, ENFORCED, samples.NOON)
+            self.assertIs(None, decision.error)
+            self.assertTrue(host in decision.fields and b64encode(other.der) in decision.fields)
+        return tracemalloc.get_traced_memory()[0]
+
+    def test_large(self) -> None:
+        """Those of large certificates and long hosts are not: their number is bounded, and so are their octets (L7)."""
+        self.assertLess(self.grown(5000, 8000), 2**20)
+        self.assertLess(self.grown(1500, 8000, chain_bytes=20000), 2**20)
+
+    def test_usual(self) -> None:
+        """Those of usual ones are, and take no more than that."""
+        self.assertLess(self.grown(1500, 20), 6 * 2**20)

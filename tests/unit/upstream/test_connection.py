@@ -406,6 +406,77 @@ class EarlyResponses(UpstreamTestCase):
         self.expect_forgotten()
 
 
+class Unread(UpstreamTestCase):
+    """A response in the kernel, of a back end that has reset the connection."""
+
+    def cut(self, sent: bytes) -> RecordingWaiter:
+        """Return a borrower whose back end sent this, and reset the connection before it was read."""
+        ours, far = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(far.close)
+        borrower = self.acquire()
+        self.wire.getHandle = lambda: ours  # type: ignore[attr-defined]
+        borrower.connection.send_head(b"POST", HEAD, borrower)
+        far.send(sent)
+        self.wire.lose(CUT)
+        self.expect()
+        return borrower
+
+    def test_whole(self) -> None:
+        """It is read all the same, and the connection is not used again."""
+        borrower = self.cut(OK)
+        self.assertEqual(([200, b"ok", "end"], []), (borrower.told, borrower.refusals))
+
+    def test_part(self) -> None:
+        """A part of it is no response."""
+        borrower = self.cut(BEGUN)
+        self.assertEqual(([200, b"ab"], [502]), (borrower.told, borrower.statuses))
+
+
+class UsedBefore(UpstreamTestCase):
+    """A connection that has served an exchange keeps nothing of it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ask()
+        self.wire.deliver(OK)
+        self.expect_reusable()
+
+    def test_early(self) -> None:
+        """An early response costs it the connection: the rest of the body would be read from the next request."""
+        borrower = self.upload()
+        self.wire.deliver(OK)
+        self.assertEqual([200, b"ok", "end"], borrower.told)
+        self.expect_aborted()
+        self.assertEqual(1, len(self.back_end.wires))
+
+    def test_paused_upload(self) -> None:
+        """A body that ended while the back end did not read says nothing about the next exchange."""
+        borrower = self.upload()
+        self.wire.fill()
+        borrower.connection.body_end()
+        self.wire.deliver(OK)
+        following = self.upload()
+        self.assertEqual(1, len(self.back_end.wires))
+        self.wait(100)
+        self.assertEqual([], following.refusals)
+        self.wire.lose(CUT)
+        self.assertEqual(([502], 0), (following.statuses, self.pool.status().failures))
+
+    def test_late(self) -> None:
+        """A request that is not responded to is a fault, whatever was served before it was asked, or sent."""
+        upload = self.upload()
+        other = self.ask()
+        self.wire.deliver(OK)
+        self.assertEqual([200, b"ok", "end"], other.told)
+        upload.connection.body_end()
+        self.wait(SETTINGS.response_timeout)
+        self.assertEqual(([504], 1), (upload.statuses, self.pool.status().failures))
+        late = self.ask()
+        self.wait(SETTINGS.response_timeout)
+        self.assertEqual(([504], 2), (late.statuses, self.pool.status().failures))
+
+
 class CutShort(UpstreamTestCase):
     """A truncated response is never treated as complete."""
 
