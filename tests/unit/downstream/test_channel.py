@@ -913,6 +913,23 @@ class Draining(ChannelTestCase):
         self.clock.advance(1)
         self.expect_cut(wire)
 
+    def test_large_last_response(self) -> None:
+        """A client that is still receiving a large last response is not cut with those that stay."""
+        self.desk.then = self.accept
+        wire = self.connect(GET)
+        self.drain()
+        write = wire.write
+
+        def fill(data: bytes) -> None:
+            write(data)
+            wire.fill()
+
+        self.patch(wire, "write", fill)
+        reply(self.desk.requests[0], bytes(20000))
+        self.assertTrue(wire.disconnecting)
+        self.clock.advance(4)
+        self.assertFalse(wire.aborted)
+
     def test_too_long(self) -> None:
         """What is still in flight after ``drain_timeout`` is cut, and whoever serves it is told."""
         self.arrange(ClientSettings(drain_timeout=5))
