@@ -410,7 +410,7 @@ class Unread(UpstreamTestCase):
     """A response in the kernel, of a back end that has reset the connection."""
 
     def cut(self, sent: bytes) -> RecordingWaiter:
-        """Return a borrower whose back end sent this, and reset the connection before it was read."""
+        """Return a borrower whose back end sent this, and reset the connection unread."""
         ours, far = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(far.close)
@@ -443,7 +443,7 @@ class UsedBefore(UpstreamTestCase):
         self.expect_reusable()
 
     def test_early(self) -> None:
-        """An early response costs it the connection: the rest of the body would be read from the next request."""
+        """An early response ends the connection, which still awaits the rest of the body."""
         borrower = self.upload()
         self.wire.deliver(OK)
         self.assertEqual([200, b"ok", "end"], borrower.told)
@@ -451,7 +451,7 @@ class UsedBefore(UpstreamTestCase):
         self.assertEqual(1, len(self.back_end.wires))
 
     def test_paused_upload(self) -> None:
-        """A body that ended while the back end did not read says nothing about the next exchange."""
+        """A body that ended while the back end did not read has no effect on the next one."""
         borrower = self.upload()
         self.wire.fill()
         borrower.connection.body_end()
@@ -464,7 +464,7 @@ class UsedBefore(UpstreamTestCase):
         self.assertEqual(([502], 0), (following.statuses, self.pool.status().failures))
 
     def test_late(self) -> None:
-        """A request that is not responded to is a fault, whatever was served before it was asked, or sent."""
+        """A request without a response is a fault, whatever was served before it was sent."""
         upload = self.upload()
         other = self.ask()
         self.wire.deliver(OK)
