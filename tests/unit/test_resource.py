@@ -455,7 +455,8 @@ class UnderStockSite(Laws):
             await self.go_on_after_400(bad)
         self.assertEqual(b"", self.back_end.received)
         self.assertEqual(
-            {"refused by the stock channel"}, {exchange.detail for exchange in self.proxy.exchanges}
+            {"rejected by the stock channel"},
+            {exchange.detail for exchange in self.proxy.exchanges},
         )
 
     async def test_mute_after_bad_framing(self) -> None:
@@ -634,7 +635,7 @@ class Whole(SynchronousTestCase):
             )
             self.assertTrue(
                 str(error).startswith(
-                    "host: found no host's name or address, expected one such as 127.0.0.1"
+                    "host: found no host name or address, expected one such as 127.0.0.1"
                 )
             )
         for host in ("localhost", "AS.example.com", "127.0.0.1", "::1", "a_b"):

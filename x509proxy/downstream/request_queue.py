@@ -17,7 +17,7 @@ __all__ = ["RequestQueue"]
 
 
 class RequestQueue:
-    """Octets in, requests out. ``parser`` has the part of a message that is being received."""
+    """A queue from octets to requests. ``parser`` holds the message that is being received."""
 
     __slots__ = ("_channel", "_queue", "_receiving", "_settings", "parser")
 
@@ -25,12 +25,12 @@ class RequestQueue:
         self._channel = channel
         self._settings = settings
         self.parser = RequestParser(settings)
-        # One at the most is read ahead, so a list is as good as a deque, and smaller.
+        # At most one request is read ahead: a list is as fast as a deque, and smaller.
         self._queue: list[Request] = []
         self._receiving: Request | None = None
 
     @property
-    def waits(self) -> bool:
+    def has_unserved(self) -> bool:
         """True if something has arrived that has not been served."""
         return bool(self._queue or self.parser.rest)
 
@@ -52,7 +52,7 @@ class RequestQueue:
                 self.reject(event)
 
     def next(self) -> Request | None:
-        """Return the next request; one that came behind another in the same piece is parsed only now."""
+        """Return the next request, and parse it first if it arrived together with another one."""
         if not self._queue and self.parser.rest:
             self.feed(b"")
         return self._queue.pop(0) if self._queue else None
@@ -62,7 +62,7 @@ class RequestQueue:
         self._queue.clear()
 
     def end(self) -> None:
-        """Let go of the connection, which holds this: only the collector would find the cycle."""
+        """Drop the reference to the connection: a cycle would wait for the garbage collector."""
         self.clear()
         self._receiving = None
         del self._channel

@@ -86,7 +86,7 @@ class Handshakes(Limits):
 
     def test_table(self) -> None:
         """What is remembered does not grow with the number of addresses, though none of them rests."""
-        self.patch(address_limits, "_LARGEST_TABLE", 100)
+        self.patch(address_limits, "_MAX_ENTRIES", 100)
         limits = self.limits(handshakes=1)
         for number in range(1000):
             limits.admit(f"192.0.{number // 256}.{number % 256}")
@@ -94,7 +94,7 @@ class Handshakes(Limits):
 
     def test_rested(self) -> None:
         """In a full table it is those who have rested that are forgotten."""
-        self.patch(address_limits, "_LARGEST_TABLE", 3)
+        self.patch(address_limits, "_MAX_ENTRIES", 3)
         limits = self.limits(handshakes=1)
         limits.admit("192.0.2.1")
         self.time = 100.0

@@ -17,7 +17,7 @@ from tests.support.proxied import LOCAL, ProxiedTestCase, hello
 from tests.support.proxy_headers import FOUR, LINE, SIX, binary, header, line
 from x509proxy.config.endpoint_strings import private_socket
 from x509proxy.downstream.factory import ProxyFactory, TlsFactory
-from x509proxy.downstream.proxy_protocol_listener import stream_factory, use_place
+from x509proxy.downstream.proxy_protocol_listener import stream_factory, use_listener
 from x509proxy.settings import (
     ClientSettings,
     ListenerSettings,
@@ -184,7 +184,9 @@ class Limits(ProxiedTestCase):
             for wire in wires:
                 self.assert_cut(wire)
             self.pass_time(20)
-        self.assertEqual(["no whole PROXY header in time"], [event["reason"] for event in events])
+        self.assertEqual(
+            ["no complete PROXY header in time"], [event["reason"] for event in events]
+        )
         self.assertEqual({"proxy_header": 3}, self.counters.counts().handshake_failures)
 
     def test_together(self) -> None:
@@ -327,7 +329,7 @@ class Places(SynchronousTestCase):
         connections = ServerConnections(None)  # type: ignore[arg-type]
         owner = ProxyFactory(RecordingHandler(), Deadlines(Clock()))
         factory = stream_factory(connections, owner, ListenerSettings(endpoint="tcp:1"))
-        use_place(factory, ListenerSettings(endpoint="tcp:1"))
+        use_listener(factory, ListenerSettings(endpoint="tcp:1"))
         self.assertIs(TlsFactory, type(factory))
 
     def expect(self, sentence: str, **keys: Any) -> None:

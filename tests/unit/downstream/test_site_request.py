@@ -107,7 +107,7 @@ class Endpoint(SiteTestCase):
     def test_no_certificates(self) -> None:
         """An endpoint that never asks for a certificate is warned of, once."""
         [warning] = self.warnings()
-        self.assertIn("no client certificate can come", warning)
+        self.assertIn("no client can send a certificate", warning)
 
     def test_none_wanted(self) -> None:
         """It is not where none is wanted."""
@@ -179,7 +179,7 @@ class Head(SiteTestCase):
             self.receive(line)
         self.assertEqual([], self.clock.tcpClients)
         self.assertEqual(
-            ["refused by the stock channel"], [exchange.detail for exchange in self.exchanges]
+            ["rejected by the stock channel"], [exchange.detail for exchange in self.exchanges]
         )
 
     def test_version(self) -> None:
