@@ -17,7 +17,7 @@ from x509proxy.authorization.token_check import TokenCheck
 from x509proxy.config.token_files import TokenFiles
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome, TokenVerdict
-from x509proxy.forwarding import forwarded_fields as forwarding
+from x509proxy.forwarding import decision as forwarding
 from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.settings import (
@@ -521,7 +521,7 @@ class Answers(RelayTestCase):
         self.assertTrue(client.aborted)
         (exchange,) = self.proxy.exchanges
         self.assertEqual(
-            (Outcome.ABORTED, "back end's answer: cut short"), (exchange.outcome, exchange.detail)
+            (Outcome.ABORTED, "back end's response: cut short"), (exchange.outcome, exchange.detail)
         )
         self.proxy.clock.advance(0)
         self.expect_quiet()

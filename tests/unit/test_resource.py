@@ -26,7 +26,7 @@ from x509proxy.certificates.self_signed import SelfSigned
 from x509proxy.config.loader import Configuration
 from x509proxy.config.token_files import TokenFiles
 from x509proxy.exchange import Outcome
-from x509proxy.forwarding import forwarded_fields as forwarding
+from x509proxy.forwarding import decision as forwarding
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
 from x509proxy.monitoring.snapshot import TokenState

@@ -112,12 +112,12 @@ class Request(BaseRequest):
         return body
 
     def pause_body(self) -> None:
-        """Read no more of the body: the back end is slower than the client."""
+        """Pause the body: the back end is slower than the client."""
         self._paused = True
         self._channel.body_moved()
 
     def resume_body(self) -> None:
-        """Read the body on."""
+        """Resume the body."""
         self._paused = False
         self._channel.body_moved()
 

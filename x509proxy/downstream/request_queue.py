@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from x509proxy.downstream.request import Request
 from x509proxy.http1.errors import ErrorResponse
-from x509proxy.http1.messages import END, RequestHead, refused_head
+from x509proxy.http1.messages import END, RequestHead, rejected_head
 from x509proxy.http1.request_parser import RequestParser
 from x509proxy.settings import ClientSettings
 
@@ -71,7 +71,7 @@ class RequestQueue:
         """Reject the request that is being received, or one whose head is not complete."""
         request, self._receiving = self._receiving, None
         if request is None:
-            head = refused_head(self.parser.line, self._settings.max_target_bytes)
+            head = rejected_head(self.parser.line, self._settings.max_target_bytes)
             request = Request(head, self._channel, 0)
             request.body_complete = True
             self._queue.append(request)

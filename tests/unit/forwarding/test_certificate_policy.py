@@ -240,7 +240,7 @@ class Keys(PolicyTestCase):
             self.expect_passed(self.with_key(key), PolicySettings(key_types=(key_type,)))
             others = tuple(other for other in KeyType if other is not key_type)
             refusal = self.expect_refused(self.with_key(key), PolicySettings(key_types=others))
-            self.assertEqual((401, f"unwanted key: {key}"), (refusal.status, refusal.detail))
+            self.assertEqual((401, f"key not allowed: {key}"), (refusal.status, refusal.detail))
             self.assertIn(
                 f"of type {' or '.join(other.value for other in others)}, not {key}",
                 refusal.description,
@@ -253,7 +253,7 @@ class Keys(PolicyTestCase):
         self.expect_passed(self.with_key("EC P-256"), settings)
         text = "The client certificate must have an RSA key of 3072 bits or more, not RSA 3071"
         self.assertEqual(
-            ErrorResponse(Code.KEY_TYPE_NOT_ALLOWED, "unwanted key: RSA 3071", text),
+            ErrorResponse(Code.KEY_TYPE_NOT_ALLOWED, "key not allowed: RSA 3071", text),
             self.expect_refused(self.with_key("RSA 3071"), settings),
         )
 

@@ -37,9 +37,12 @@ def head(target: str, host: str = "as.example.com") -> RequestHead:
 
 
 def need(
-    target: str, *rules: RuleSettings, host: str = "as.example.com", asked: ClientAuth | None = None
+    target: str,
+    *rules: RuleSettings,
+    host: str = "as.example.com",
+    client_auth: ClientAuth | None = None,
 ) -> CertificateRequirement:
-    return requirement_for(head(target, host), PolicySettings(rules=rules), asked)
+    return requirement_for(head(target, host), PolicySettings(rules=rules), client_auth)
 
 
 class Rules(SynchronousTestCase):
@@ -114,7 +117,9 @@ class Rules(SynchronousTestCase):
 
     def test_rules_before_the_listener(self) -> None:
         """A rule holds on every listener; one that asks for no certificate cannot meet a rule that requires one."""
-        self.assertIs(CertificateRequirement.REQUIRED, need("/token", TOKEN, asked=ClientAuth.NONE))
+        self.assertIs(
+            CertificateRequirement.REQUIRED, need("/token", TOKEN, client_auth=ClientAuth.NONE)
+        )
 
 
 class Spellings(SynchronousTestCase):
@@ -148,7 +153,8 @@ class Spellings(SynchronousTestCase):
             self.assertIs(CertificateRequirement.OPTIONAL, need(target))
             self.assertIs(CertificateRequirement.OPTIONAL, need(target, elsewhere))
             self.assertIs(
-                CertificateRequirement.REQUIRED, need(target, TOKEN, asked=ClientAuth.REQUIRED)
+                CertificateRequirement.REQUIRED,
+                need(target, TOKEN, client_auth=ClientAuth.REQUIRED),
             )
             self.assert_rejected(target, elsewhere, host="mtls.example.com")
 
@@ -165,7 +171,7 @@ class Opening(SynchronousTestCase):
     def required(self, target: str, *rules: RuleSettings) -> CertificateRequirement | None:
         """Return the requirement; ``None`` for a request that is rejected."""
         try:
-            return need(target, *rules, asked=ClientAuth.REQUIRED)
+            return need(target, *rules, client_auth=ClientAuth.REQUIRED)
         except HttpError:
             return None
 
@@ -260,11 +266,11 @@ def _targets(draw: st.DrawFn) -> str:
 class Readers(SynchronousTestCase):
     """Against models of real servers: none of them is reached past a rule."""
 
-    def outcome(self, target: str, asked: ClientAuth, *rules: RuleSettings) -> object:
+    def outcome(self, target: str, client_auth: ClientAuth, *rules: RuleSettings) -> object:
         """Return the requirement of a target that gets as far as the rules; ``None`` for 400."""
         try:
             origin, _ = read_target(b"GET", target.encode(), b"as.example.com")
-            return requirement_for(head(origin.decode()), PolicySettings(rules=rules), asked)
+            return requirement_for(head(origin.decode()), PolicySettings(rules=rules), client_auth)
         except HttpError:
             return None
 
@@ -286,8 +292,8 @@ class Readers(SynchronousTestCase):
     @example("/tok%C3%A9en")
     def test_required(self, target: str) -> None:
         """A target that any of them routes to the path needs what the path requires, or is 400."""
-        for asked in (ClientAuth.OPTIONAL, ClientAuth.NONE):
-            outcome = self.outcome(target, asked, TOKEN, LOGIN)
+        for client_auth in (ClientAuth.OPTIONAL, ClientAuth.NONE):
+            outcome = self.outcome(target, client_auth, TOKEN, LOGIN)
             if outcome in (None, CertificateRequirement.REQUIRED):
                 continue
             for reader in READERS:

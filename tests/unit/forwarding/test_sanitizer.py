@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import certificates as samples
 from tests.support.cgi_names import as_others_read
 from x509proxy.certificates import client_certificate as certificate
-from x509proxy.forwarding import forwarded_fields
+from x509proxy.forwarding import decision
 from x509proxy.forwarding import sanitizer as headers
 from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.forwarding.client import Hop
@@ -127,8 +127,8 @@ class Hoards(SynchronousTestCase):
         for cache in (
             headers._request_kind,
             headers._response_kind,
-            forwarded_fields._hop_fields,
-            forwarded_fields._certificate_fields,
+            decision._hop_fields,
+            decision._certificate_fields,
             certificate._parse,
         ):
             self.assertLessEqual(cache.cache_info().maxsize or 10**9, 1024)

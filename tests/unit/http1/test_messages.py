@@ -16,7 +16,7 @@ from x509proxy.http1.messages import (
     ResponseHead,
     check_interim,
     read_request_head,
-    refused_head,
+    rejected_head,
     response_head,
 )
 from x509proxy.settings import ClientSettings, InvalidNames
@@ -241,13 +241,13 @@ class Fields(HeadTestCase):
 class RefusedHeads(SynchronousTestCase):
     def test_words(self) -> None:
         """What is refused before it has a head is told of by its request line, and the connection ends with it."""
-        head = refused_head(b"POST /token?code=SECRET HTTP/1.0", 8192)
+        head = rejected_head(b"POST /token?code=SECRET HTTP/1.0", 8192)
         self.assertEqual(("POST", "/token", "HTTP/1.0"), head.words)
         self.assertEqual((Framing.NONE, False, ()), (head.body, head.keep_alive, head.pairs))
 
     def test_without_a_line(self) -> None:
         """Without one there is nothing to be told."""
-        self.assertEqual(("-", "-", "HTTP/1.1"), refused_head(b"", 8192).words)
+        self.assertEqual(("-", "-", "HTTP/1.1"), rejected_head(b"", 8192).words)
 
 
 class Served(HeadTestCase):
@@ -266,7 +266,9 @@ class Served(HeadTestCase):
         for host in (b"other.example", b"as.example.evil", b"xas.example", b"[::2]"):
             error = self.assertRaises(HttpError, read, (b"Host", host), settings=settings)
             self.assertEqual(421, error.response.status, host)
-            self.assertEqual(f"a host that is not served: '{host.decode()}'", error.response.detail)
+            self.assertEqual(
+                f"host not among the allowed hosts: '{host.decode()}'", error.response.detail
+            )
 
     def test_told(self) -> None:
         """The log says which name was asked for, in few characters, and not the secret header's; the client is not told."""

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.forwarded_fields`."""
+"""Promises of :mod:`x509proxy.forwarding.decision`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support import certificates as samples
 from tests.support.memory import HEADER, RULES
 from x509proxy.certificates.client_certificate import Verdict
 from x509proxy.forwarding.client import Client, Hop
-from x509proxy.forwarding.forwarded_fields import decide
+from x509proxy.forwarding.decision import decide
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
 from x509proxy.http1.messages import Framing, RequestHead
