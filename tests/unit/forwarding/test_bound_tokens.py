@@ -75,9 +75,12 @@ class Extraction(TokenTestCase):
     def test_malformed(self) -> None:
         """A token that a lenient server could still find is 400, not overlooked."""
         for value in (
-            b"Bearer", b"Bearer ", b"bearer\tabc", b"Bearer abc def", b"Bearer abc, Bearer def", b"Bearer abc,def",
-            b'Bearer "abc"', b"Bearer a=b", b"Bearer ab=c", b"Bearer: abc", b"Bearer=abc", b"Basic eA==, Bearer abc",
-            b"Token bearer abc", b'Custom token="Bearer abc"', b"Bearer a%62c", b"Bearer a\\b", b"DPoP", b"x, dpop y",
+            b"Bearer", b"Bearer ", b"bearer\tabc", b"Bearer abc def", b"Bearer abc, Bearer def",
+            b"Bearer abc,def",
+            b'Bearer "abc"', b"Bearer a=b", b"Bearer ab=c", b"Bearer: abc", b"Bearer=abc",
+            b"Basic eA==, Bearer abc",
+            b"Token bearer abc", b'Custom token="Bearer abc"', b"Bearer a%62c", b"Bearer a\\b",
+            b"DPoP", b"x, dpop y",
         ):  # fmt: skip
             self.expect(Code.TOKEN_MALFORMED, self.read, value)
 
@@ -90,8 +93,10 @@ class Extraction(TokenTestCase):
     def test_query(self) -> None:
         """A second token in the query is 400, however its name is written."""
         for query in (
-            b"access_token=a", b"b=c&access_token=a", b"b;access_token=a", b"ACCESS_TOKEN=a", b"access%5ftoken",
-            b"%61ccess_token=a", b"access.token=a", b"access+token=a", b"access_token[]=a", b"+access_token=a",
+            b"access_token=a", b"b=c&access_token=a", b"b;access_token=a", b"ACCESS_TOKEN=a",
+            b"access%5ftoken",
+            b"%61ccess_token=a", b"access.token=a", b"access+token=a", b"access_token[]=a",
+            b"+access_token=a",
             b"access%2Etoken=",
         ):  # fmt: skip
             for value in ((), (b"Bearer abc",)):
@@ -133,7 +138,8 @@ class Parsing(TokenTestCase):
     def test_opaque(self) -> None:
         """A token in which no reader sees JSON is opaque."""
         for token in (
-            b"abc", b"a.b.c", b"a.b", b"SlAV32hkKG", b"ya29.a0Af-x_y.z.w", b"...", b"~", b"ab", b"a", b"2YotnFZFEjr1zCsicMWpAA",
+            b"abc", b"a.b.c", b"a.b", b"SlAV32hkKG", b"ya29.a0Af-x_y.z.w", b"...", b"~", b"ab",
+            b"a", b"2YotnFZFEjr1zCsicMWpAA",
         ):  # fmt: skip
             self.assertIsNone(parse_jws(token), token)
 
@@ -185,9 +191,11 @@ class Parsing(TokenTestCase):
         self.assertIsNotNone(parse_jws(b".".join((header, claims, signature))))
         self.assertRegex(claims.decode(), "[_-]")
         for variant in (
-            (header + b"=", claims, signature), (header, claims + b"==", signature), (header, claims, signature + b"="),
+            (header + b"=", claims, signature), (header, claims + b"==", signature),
+            (header, claims, signature + b"="),
             (header, claims.replace(b"-", b"+").replace(b"_", b"/"), signature),
-            (header, claims, b"+/+/"), (header, claims, b"a"), (header, claims, b"ab~c"), (header, claims, b"ab\nc"),
+            (header, claims, b"+/+/"), (header, claims, b"a"), (header, claims, b"ab~c"),
+            (header, claims, b"ab\nc"),
         ):  # fmt: skip
             self.malformed(*variant)
 
@@ -211,9 +219,12 @@ class Parsing(TokenTestCase):
     def test_json(self) -> None:
         """JSON that parsers disagree about is malformed: names twice, bad UTF-8, constants, what comes after."""
         for claims in (
-            b'{"cnf":{},"cnf":{}}', b'{"a":{"b":1,"b":1}}', b'{"cnf":1,"\\u0063nf":2}', b'{"a":"\xff"}', b'{"a":NaN}',
-            b'{"a":-Infinity}', b"{} {}", b"{'a':1}", b'{"a":1,}', b"\xef\xbb\xbf{}", b'{"a":\x00}', b"", b"[]", b'"a"', b"1",
-            b"null", b'{"a":' + b"9" * 31 + b"}", b'{"a":"\n"}', b'{"a":01}', b"{", b'{"a" 1}', b"/**/{}",
+            b'{"cnf":{},"cnf":{}}', b'{"a":{"b":1,"b":1}}', b'{"cnf":1,"\\u0063nf":2}',
+            b'{"a":"\xff"}', b'{"a":NaN}',
+            b'{"a":-Infinity}', b"{} {}", b"{'a':1}", b'{"a":1,}', b"\xef\xbb\xbf{}", b'{"a":\x00}',
+            b"", b"[]", b'"a"', b"1",
+            b"null", b'{"a":' + b"9" * 31 + b"}", b'{"a":"\n"}', b'{"a":01}', b"{", b'{"a" 1}',
+            b"/**/{}",
         ):  # fmt: skip
             self.malformed(part(HEADER), raw(claims), SIGNATURE)
         self.malformed(raw(b'{"alg":"ES256","alg":"none"}'), part({}), SIGNATURE)
@@ -249,8 +260,10 @@ class Parsing(TokenTestCase):
         except HttpError as error:
             self.assertIn(error.response.status, (400, 401))
 
-    @given(st.recursive(st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.text(max_size=8),
-                        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    @given(st.recursive(st.none() | st.booleans() | st.integers(-(10**15),
+    10**15) | st.text(max_size=8),
+                        lambda inner: st.lists(inner,
+                        max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
                         max_leaves=8))  # fmt: skip
     def test_round_trip(self, value: object) -> None:
         """Claims are read as any other JSON parser reads them."""
@@ -314,7 +327,8 @@ class Comparison(TokenTestCase):
         """The thumbprint has one spelling: hexadecimal, padding, case, spaces or an empty one never fit."""
         own = OWN.thumbprint
         standard = own.replace("-", "+").replace("_", "/")
-        for text in (own + "=", own.lower(), own.upper(), f" {own}", own[:-1], own + "A", "", standard + "=",
+        for text in (own + "=", own.lower(), own.upper(), f" {own}", own[:-1], own + "A", "",
+        standard + "=",
                      OWN.der.hex(), "00" * 32):  # fmt: skip
             self.expect(
                 Code.TOKEN_MISMATCH, check_binding, Binding(text), Scheme.BEARER, OWN, BOUND

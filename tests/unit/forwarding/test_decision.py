@@ -56,7 +56,8 @@ def head(target: bytes = b"/") -> RequestHead:
 
 
 def told(
-    found: RequestHead, client: Client = CLIENTS[0], rules: HeaderRules = RULES, policy: PolicySettings = ENFORCED,
+    found: RequestHead, client: Client = CLIENTS[0], rules: HeaderRules = RULES,
+    policy: PolicySettings = ENFORCED,
     now: float = samples.NOON,
 ) -> bytes:  # fmt: skip
     """The fields, or the detail of the error response."""
@@ -79,7 +80,8 @@ class Fields(SynchronousTestCase):
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from([b"/", b"/b"]), st.sampled_from(CLIENTS), st.sampled_from(ALL_RULES), st.sampled_from(POLICIES),
+                st.sampled_from([b"/", b"/b"]), st.sampled_from(CLIENTS),
+                st.sampled_from(ALL_RULES), st.sampled_from(POLICIES),
                 st.sampled_from([samples.NOON, ONE.not_after + 1, ONE.not_before - 1]),
             ),
             max_size=40,

@@ -100,7 +100,8 @@ class Own(RulesTests):
     def test_in_place(self) -> None:
         """A header with the name of one of the preset's takes its place, in any spelling; another one comes in addition."""
         rules = self.rules(
-            {"name": "SSL_Client_Verify", "format": Format.VERDICT}, {"name": "X-Thumb"}, preset="keycloak-nginx",
+            {"name": "SSL_Client_Verify", "format": Format.VERDICT}, {"name": "X-Thumb"},
+            preset="keycloak-nginx",
         )  # fmt: skip
         self.assertEqual([b"ssl-client-cert", b"SSL_Client_Verify", b"X-Thumb"], self.names(rules))
         self.assertEqual((b"SSL_Client_Verify", b"NONE"), identity(None, rules)[0])

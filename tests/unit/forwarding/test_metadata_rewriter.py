@@ -41,7 +41,8 @@ REWRITTEN = (
 )
 JSON = b"Content-Type: application/json"
 VALIDATORS = (
-    b'ETag: "a"', b"Last-Modified: Mon, 24 Nov 2025 00:00:00 GMT", b"Digest: a=b", b"Accept-Ranges: bytes"
+    b'ETag: "a"', b"Last-Modified: Mon, 24 Nov 2025 00:00:00 GMT", b"Digest: a=b",
+    b"Accept-Ranges: bytes"
 )  # fmt: skip
 OTHERS = (b'{"issuer":1}', b"{", b"[]", b"\xff", b'{"a":NaN}', b"<html>")
 
@@ -154,7 +155,8 @@ class Documents(RewritingTestCase):
 
     def test_length(self) -> None:
         """One with a length gets a new length; what was true of the old body only is not said any more."""
-        self.expect_rewritten(sized(DOCUMENT, b"Cache-Control: no-cache, no-transform", *VALIDATORS, JSON),
+        self.expect_rewritten(sized(DOCUMENT, b"Cache-Control: no-cache, no-transform", *VALIDATORS,
+        JSON),
                               more=[b"Cache-Control: no-cache, no-transform"])  # fmt: skip
 
     def test_chunked(self) -> None:

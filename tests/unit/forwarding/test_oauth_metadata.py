@@ -146,7 +146,8 @@ class Fields(SynchronousTestCase):
     def test_validators(self) -> None:
         """Fields about the old body are removed; all others stay in their place."""
         gone = (
-            b"ETag", b"last-modified", b"Content-MD5", b"DIGEST", b"Content-Digest", b"Repr-Digest", b"Accept-Ranges"
+            b"ETag", b"last-modified", b"Content-MD5", b"DIGEST", b"Content-Digest", b"Repr-Digest",
+            b"Accept-Ranges"
         )  # fmt: skip
         kept = [JSON, (b"Cache-Control", b"no-store"), (b"Vary", b"Origin"), (b"X-ETag", b"x")]
         self.assertEqual(
@@ -290,9 +291,12 @@ class Origins(SynchronousTestCase):
     def test_odd(self) -> None:
         """So is one that is no URL of the usual form, or no string."""
         for endpoint in (
-            "", "/t", "as.example.com/t", "https:/as.example.com/t", "https://as.example.com\\t", "https://as.example.com/t#f",
-            "https://as.example.com/\u00fc", "https://as.example.com/a b", "https://as.example.com/a\n", 'https://as.example.com/"',
-            "https://u@as.example.com/t", "https://as.example.com:/t", "https://as.example.com:x/t", " https://as.example.com/t",
+            "", "/t", "as.example.com/t", "https:/as.example.com/t", "https://as.example.com\\t",
+            "https://as.example.com/t#f",
+            "https://as.example.com/\u00fc", "https://as.example.com/a b",
+            "https://as.example.com/a\n", 'https://as.example.com/"',
+            "https://u@as.example.com/t", "https://as.example.com:/t", "https://as.example.com:x/t",
+            " https://as.example.com/t",
             None, 5, True, ["https://as.example.com/t"], {"a": "https://as.example.com/t"},
         ):  # fmt: skip
             self.assertIsNone(aliases(token_endpoint=endpoint), endpoint)
@@ -321,17 +325,23 @@ class Unfit(SynchronousTestCase):
         body = b"{%b}" % TOKEN
         self.expect_untouched(
             b"", b" ", b"{", b"{}", b"[]", b"[%b]" % body, b"null", b'"issuer"', b"1", b"x",
-            body[:-1], body + b",", body + body, body + b"\0", b"\xef\xbb\xbf" + body, b"x" + body, body + b" x", body + b"\x0c",
+            body[:-1], body + b",", body + body, body + b"\0", b"\xef\xbb\xbf" + body, b"x" + body,
+            body + b" x", body + b"\x0c",
         )  # fmt: skip
 
     def test_malformed(self) -> None:
         """Nor is what only a forgiving reader takes for one."""
         self.expect_untouched(
-            b"{%b,}" % TOKEN, b"{,%b}" % TOKEN, b"{%b,,}" % TOKEN, b"{%b]" % TOKEN, b'{%b "a":1}' % TOKEN,
-            b'{%b,"a"}' % TOKEN, b'{%b,"a":}' % TOKEN, b'{%b,"a"=1}' % TOKEN, b'{%b,"a":1}/**/' % TOKEN,
-            b'{%b,/**/"a":1}' % TOKEN, b"{%b,a:1}" % TOKEN, b"{%b,1:1}" % TOKEN, b"{%b,null:1}" % TOKEN, b"{%b,'a':1}" % TOKEN,
-            b'{%b,"a":01}' % TOKEN, b'{%b,"a":1.}' % TOKEN, b'{%b,"a":.5}' % TOKEN, b'{%b,"a":+1}' % TOKEN,
-            b'{%b,"a":0x1}' % TOKEN, b'{%b,"a":"\n"}' % TOKEN, b'{%b,"a":"\\x"}' % TOKEN, b'{%b,"a":[1,]}' % TOKEN,
+            b"{%b,}" % TOKEN, b"{,%b}" % TOKEN, b"{%b,,}" % TOKEN, b"{%b]" % TOKEN,
+            b'{%b "a":1}' % TOKEN,
+            b'{%b,"a"}' % TOKEN, b'{%b,"a":}' % TOKEN, b'{%b,"a"=1}' % TOKEN,
+            b'{%b,"a":1}/**/' % TOKEN,
+            b'{%b,/**/"a":1}' % TOKEN, b"{%b,a:1}" % TOKEN, b"{%b,1:1}" % TOKEN,
+            b"{%b,null:1}" % TOKEN, b"{%b,'a':1}" % TOKEN,
+            b'{%b,"a":01}' % TOKEN, b'{%b,"a":1.}' % TOKEN, b'{%b,"a":.5}' % TOKEN,
+            b'{%b,"a":+1}' % TOKEN,
+            b'{%b,"a":0x1}' % TOKEN, b'{%b,"a":"\n"}' % TOKEN, b'{%b,"a":"\\x"}' % TOKEN,
+            b'{%b,"a":[1,]}' % TOKEN,
             b'{%b,"a":tru}' % TOKEN,
         )  # fmt: skip
 
@@ -357,7 +367,8 @@ class Unfit(SynchronousTestCase):
         whole = b"{%b}" % TOKEN
         self.expect_untouched(
             whole.decode().encode("utf-16"), whole.decode().encode("utf-32-le"),
-            b'{%b,"a":"\xfc"}' % TOKEN, b'{%b,"a":"\xed\xa0\x80"}' % TOKEN, b'{%b,"a":"\xc0\x80"}' % TOKEN,
+            b'{%b,"a":"\xfc"}' % TOKEN, b'{%b,"a":"\xed\xa0\x80"}' % TOKEN,
+            b'{%b,"a":"\xc0\x80"}' % TOKEN,
         )  # fmt: skip
 
     def test_depth(self) -> None:
@@ -498,9 +509,12 @@ class Settings(SynchronousTestCase):
     def test_others(self) -> None:
         """Anything more or less is refused, in a sentence that does not repeat it."""
         for wrong in (
-            "", "mtls.example.com", "http://mtls.example.com", "https://", "https://mtls.example.com/", "https://a/b", "https://a?b",
-            "https://a#b", "https://u@a", "https://u:pw@a", "https://a:0", "https://a:65536", "https://a:", "https://a:x", "https://:1",
-            "https://a b", "https://a\n", "https://\u00fc", "https://[a", "HTTPS://a", "https://a,b", 'https://a"b', "https://a\\b",
+            "", "mtls.example.com", "http://mtls.example.com", "https://",
+            "https://mtls.example.com/", "https://a/b", "https://a?b",
+            "https://a#b", "https://u@a", "https://u:pw@a", "https://a:0", "https://a:65536",
+            "https://a:", "https://a:x", "https://:1",
+            "https://a b", "https://a\n", "https://\u00fc", "https://[a", "HTTPS://a",
+            "https://a,b", 'https://a"b', "https://a\\b",
         ):  # fmt: skip
             raised = self.assertRaises(SettingsError, DiscoverySettings, mtls=wrong)
             self.assertIn(

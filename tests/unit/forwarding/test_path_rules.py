@@ -126,19 +126,26 @@ class Spellings(SynchronousTestCase):
     def test_lenient(self) -> None:
         """A path needs what its rule requires in every spelling of it."""
         for target in (
-            "/./token", "/a/../token", "/%74oken", "/TOKEN", "/token;x=y", "/;x/token", "/a%2f..%2ftoken", "/token%3bx",
-            "/token/%2e", "/token.", "/token%20", "/token::$data", "/token/", "/token//", "/to%E2%84%AAen", "/%EF%BD%94oken",
-            "/tok%C4%99n", "/token.json", "/token.x.y", "/token,x", "/token&x", "/token%26x", "/token:x", "/token~1",
-            "/index.php/token", "/x/app.php/token", "/x.cgi/token", "/token%C2%A0", "/%E2%80%83token", "/token%C3%A9",
-            "/token;jsessionid=x", "/token!", "/token@x", "/token=x", "/token+x", "/token'", "/token(x)",
+            "/./token", "/a/../token", "/%74oken", "/TOKEN", "/token;x=y", "/;x/token",
+            "/a%2f..%2ftoken", "/token%3bx",
+            "/token/%2e", "/token.", "/token%20", "/token::$data", "/token/", "/token//",
+            "/to%E2%84%AAen", "/%EF%BD%94oken",
+            "/tok%C4%99n", "/token.json", "/token.x.y", "/token,x", "/token&x", "/token%26x",
+            "/token:x", "/token~1",
+            "/index.php/token", "/x/app.php/token", "/x.cgi/token", "/token%C2%A0",
+            "/%E2%80%83token", "/token%C3%A9",
+            "/token;jsessionid=x", "/token!", "/token@x", "/token=x", "/token+x", "/token'",
+            "/token(x)",
         ):  # fmt: skip
             self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, LOGIN), target)
 
     def test_ambiguous(self) -> None:
         """A target that servers read in different ways is 400 where rules differ, with a certificate and without one."""
         for target in (
-            "//x/token", "//token", "/\\x/token", "/tok%ffen", "/%a0token", "/tok%85en", "/tok%c0%afen", "/token%3f",
-            "/token%3fx", "/token%23", "/%2574oken", "/%u0074oken", "/token%00", "/token%09", "/%5ctoken", "/tok%C2%ADen",
+            "//x/token", "//token", "/\\x/token", "/tok%ffen", "/%a0token", "/tok%85en",
+            "/tok%c0%afen", "/token%3f",
+            "/token%3fx", "/token%23", "/%2574oken", "/%u0074oken", "/token%00", "/token%09",
+            "/%5ctoken", "/tok%C2%ADen",
             "/a/..//token", "/(S(x))/token", "/harmless%ff", "//", "/login%ff",
         ):  # fmt: skip
             for rules in ((TOKEN,), (LOGIN,), (TOKEN, LOGIN)):
@@ -178,7 +185,8 @@ class Opening(SynchronousTestCase):
     def test_spelled(self) -> None:
         """The rule's own spelling opens its path and all below it, whatever is written below."""
         for target in (
-            "/login", "/login/", "/login/x", "/login?a", "/login/caf%C3%A9", "/login/a%20b", "/login//x", "/login/x;y",
+            "/login", "/login/", "/login/x", "/login?a", "/login/caf%C3%A9", "/login/a%20b",
+            "/login//x", "/login/x;y",
             "/login/x.json", "/login/./x", "/login/%2fx",
         ):  # fmt: skip
             self.assertIs(CertificateRequirement.IGNORED, self.required(target, LOGIN), target)
@@ -186,8 +194,10 @@ class Opening(SynchronousTestCase):
     def test_other_spellings(self) -> None:
         """No other spelling does, nor does a path that leads out of it."""
         for target in (
-            "/LOGIN", "/%6cogin", "/login;x", "/login;/x", "/login%2fx", "/./login", "/x/../login", "/login/..", "/login/../x",
-            "/login.html", "/login.", "/login%20", "//login", "/login%2f", "/index.php/login", "/log%C4%B1n", "/login/%ff",
+            "/LOGIN", "/%6cogin", "/login;x", "/login;/x", "/login%2fx", "/./login", "/x/../login",
+            "/login/..", "/login/../x",
+            "/login.html", "/login.", "/login%20", "//login", "/login%2f", "/index.php/login",
+            "/log%C4%B1n", "/login/%ff",
             "/login&x", "/login:x", "/x", "/", "/loginx", "/login-x", "/login/%3f", "/login%C3%A9",
         ):  # fmt: skip
             self.assertIsNot(CertificateRequirement.IGNORED, self.required(target, LOGIN), target)
@@ -224,9 +234,12 @@ class Opening(SynchronousTestCase):
 
 _ODD = st.sampled_from(
     [
-        "", "", "", "%ff", "%a0", "%85", "%c0%af", "%c1%a5", "%C2%AD", "%E2%80%8B", "%00", "%09", "%3f", "%23", "%25", "%2574",
-        "%u0074", "%C3%A9", "%CC%81", "%EF%B8%8F", "%E3%85%A4", ";x", ";", "%3b", ".", "%2e", "%20", "%C2%A0", "::$DATA", "&x", ",",
-        "%26", "~", "'", "%EF%BC%8F", "%E2%88%95", "%5c", "\\", "/", "//", "%2f", ".json", ".php/", "/..", "/.", "(S(x))", "x", "-",
+        "", "", "", "%ff", "%a0", "%85", "%c0%af", "%c1%a5", "%C2%AD", "%E2%80%8B", "%00", "%09",
+        "%3f", "%23", "%25", "%2574",
+        "%u0074", "%C3%A9", "%CC%81", "%EF%B8%8F", "%E3%85%A4", ";x", ";", "%3b", ".", "%2e", "%20",
+        "%C2%A0", "::$DATA", "&x", ",",
+        "%26", "~", "'", "%EF%BC%8F", "%E2%88%95", "%5c", "\\", "/", "//", "%2f", ".json", ".php/",
+        "/..", "/.", "(S(x))", "x", "-",
     ]
 )  # fmt: skip
 _LETTERS = {
@@ -238,15 +251,19 @@ _LETTERS = {
 }
 _PREFIXES = st.sampled_from(
     [
-        "/", "/", "/", "//", "///", "//x/", "/\\x/", "\\", "/%5cx/", "/%2f/", "/./", "/.//x/", "/x/../", "/x/..//y/", "/;x/",
-        "/index.php/", "/app.php/", "/(S(x))/", "/(A(x)S(y))/", "/%20/", "/%2e/", "/..;/", "/%ff/", "/x%2f..%2f", "/%EF%BC%8F",
+        "/", "/", "/", "//", "///", "//x/", "/\\x/", "\\", "/%5cx/", "/%2f/", "/./", "/.//x/",
+        "/x/../", "/x/..//y/", "/;x/",
+        "/index.php/", "/app.php/", "/(S(x))/", "/(A(x)S(y))/", "/%20/", "/%2e/", "/..;/", "/%ff/",
+        "/x%2f..%2f", "/%EF%BC%8F",
         "/login/../", "/login/", "/login/..%2f", "/login;/../", "/LOGIN/../",
     ]
 )  # fmt: skip
 _SUFFIXES = st.sampled_from(
     [
-        "", "", "", "?x", "/", "//", "/x", ";x", "%3bx", ".", "..", "%20", "%00", "%00x", "%3f", "%3fx", "%23x", ".json", ".x.y",
-        "&x", "%26x", ":x", "::$DATA", ":$x", ",x", "%ff", "%C2%A0", "%E2%80%8B", "%5c", "/.", "/./", "/x/..", "/%2e%2e/token",
+        "", "", "", "?x", "/", "//", "/x", ";x", "%3bx", ".", "..", "%20", "%00", "%00x", "%3f",
+        "%3fx", "%23x", ".json", ".x.y",
+        "&x", "%26x", ":x", "::$DATA", ":$x", ",x", "%ff", "%C2%A0", "%E2%80%8B", "%5c", "/.",
+        "/./", "/x/..", "/%2e%2e/token",
         "/../login", "\\x", "%EF%BC%9Fx", "%09", "%0a", "%u003f",
     ]
 )  # fmt: skip
@@ -353,9 +370,12 @@ class Readers(SynchronousTestCase):
         for reader, target in zip(
             READERS,
             (
-                "/token", "/%74oken", "//x/token", "//x/token", "/token;x", "/token.x", "//token", "/token%3fx", "/TOKEN.",
-                "/%2574oken", "/(S(x))/token", "/tok%ffen", "/tok%C3%A9en", "/tok%C4%99n", "/to%E2%84%AAen", "/to%E2%84%AAen",
-                "/TOKEN", "/%EF%BD%94oken", "/tok%C4%99n", "/tok%C2%ADen", "/%C5%A7oken", "/token.json", "/index.php/token",
+                "/token", "/%74oken", "//x/token", "//x/token", "/token;x", "/token.x", "//token",
+                "/token%3fx", "/TOKEN.",
+                "/%2574oken", "/(S(x))/token", "/tok%ffen", "/tok%C3%A9en", "/tok%C4%99n",
+                "/to%E2%84%AAen", "/to%E2%84%AAen",
+                "/TOKEN", "/%EF%BD%94oken", "/tok%C4%99n", "/tok%C2%ADen", "/%C5%A7oken",
+                "/token.json", "/index.php/token",
                 "/token&x", "/token%00x", "/tok%c1%a5n",
             ),
             strict=True,
@@ -398,8 +418,10 @@ class Mistakes(SynchronousTestCase):
     def test_path(self) -> None:
         """A path that no request could match, or that would not say what it means, is a mistake."""
         for path in (
-            "", "token", "/token/", "//", "/a//b", "/a/../b", "/.", "/a?b", "/a;b", "/%74oken", "/a b", "/\u00e9", "/a.", "/a./b",
-            "/...", "/a:$b", "/(S(x))", "/a/(f(x)", "/a/b::$DATA", "/a;", "/token*", "*", "/*", "/token.*", "/a#b", "/a\\b", "/a\n", "/^token", "/(a|b)",
+            "", "token", "/token/", "//", "/a//b", "/a/../b", "/.", "/a?b", "/a;b", "/%74oken",
+            "/a b", "/\u00e9", "/a.", "/a./b",
+            "/...", "/a:$b", "/(S(x))", "/a/(f(x)", "/a/b::$DATA", "/a;", "/token*", "*", "/*",
+            "/token.*", "/a#b", "/a\\b", "/a\n", "/^token", "/(a|b)",
         ):  # fmt: skip
             with self.assertRaises(SettingsError, msg=path) as raised:
                 RuleSettings(path=path, client_certificate=CertificateRequirement.REQUIRED)

@@ -268,13 +268,20 @@ class Spoofs(SynchronousTestCase):
     def test_relatives(self) -> None:
         """A field that is not listed, and says the same as a listed one, does not pass either."""
         for name in (
-            b"CloudFront-Viewer-Cert-Anything", b"X-Peer-Certificate-Chain", b"X-My-Peer-Certificate", b"XUserCertificate",
-            b"X-Acme-ClientDN", b"Acme-Client-DN", b"X-Acme-Client-CN", b"X-Client-Verified-By", b"Acme-Client-IP",
-            b"X-Acme-Connecting-IP", b"X-Acme-Real-IP", b"x.client.cert", b"Sec-Client-X509-Cert-another", b"X-SSL-Anything",
-            b"SSL-Anything", b"X-Acme-SSL-Client-Anything", b"X-Acme-mTLS", b"XTLS-Anything", b"X-Acme-TLS-Client-CN",
-            b"X-Acme-Cert-Issuer", b"XCertSerial", b"X-Acme-Certificate-Fingerprint", b"X-Acme-SPIFFE", b"Acme-Remote-User",
-            b"X-Acme-Forwarded-For", b"Forwarded-Acme", b"X-Amzn-Mtls-Anything", b"X-Azure-Anything", b"Proxy-Anything",
-            b"X-Envoy-Anything", b"X-Original-Anything", b"X-Rewrite-Anything", b"X-X5T-S256", b"X-Acme-X509",
+            b"CloudFront-Viewer-Cert-Anything", b"X-Peer-Certificate-Chain",
+            b"X-My-Peer-Certificate", b"XUserCertificate",
+            b"X-Acme-ClientDN", b"Acme-Client-DN", b"X-Acme-Client-CN", b"X-Client-Verified-By",
+            b"Acme-Client-IP",
+            b"X-Acme-Connecting-IP", b"X-Acme-Real-IP", b"x.client.cert",
+            b"Sec-Client-X509-Cert-another", b"X-SSL-Anything",
+            b"SSL-Anything", b"X-Acme-SSL-Client-Anything", b"X-Acme-mTLS", b"XTLS-Anything",
+            b"X-Acme-TLS-Client-CN",
+            b"X-Acme-Cert-Issuer", b"XCertSerial", b"X-Acme-Certificate-Fingerprint",
+            b"X-Acme-SPIFFE", b"Acme-Remote-User",
+            b"X-Acme-Forwarded-For", b"Forwarded-Acme", b"X-Amzn-Mtls-Anything",
+            b"X-Azure-Anything", b"Proxy-Anything",
+            b"X-Envoy-Anything", b"X-Original-Anything", b"X-Rewrite-Anything", b"X-X5T-S256",
+            b"X-Acme-X509",
         ):  # fmt: skip
             self.expect_gone((name, PEM), (name.swapcase(), PEM), forged=0)
 
@@ -308,18 +315,29 @@ class Spoofs(SynchronousTestCase):
     def test_needed(self) -> None:
         """What OAuth, OpenID Connect, browsers and applications send for reasons of their own passes."""
         names = (
-            b"Authorization", b"DPoP", b"OAuth-Client-Attestation", b"OAuth-Client-Attestation-PoP", b"Signature",
-            b"Signature-Input", b"Content-Digest", b"X-FAPI-Interaction-Id", b"X-FAPI-Auth-Date", b"X-JWS-Signature",
-            b"Cookie", b"Origin", b"Referer", b"Client-Id", b"Client-Secret", b"X-Client-Id", b"X-Client-Version",
-            b"X-Client-Data", b"X-Platform-Tls", b"X-Client-Info", b"X-Client-Serial", b"X-Client-Fingerprint",
+            b"Authorization", b"DPoP", b"OAuth-Client-Attestation", b"OAuth-Client-Attestation-PoP",
+            b"Signature",
+            b"Signature-Input", b"Content-Digest", b"X-FAPI-Interaction-Id", b"X-FAPI-Auth-Date",
+            b"X-JWS-Signature",
+            b"Cookie", b"Origin", b"Referer", b"Client-Id", b"Client-Secret", b"X-Client-Id",
+            b"X-Client-Version",
+            b"X-Client-Data", b"X-Platform-Tls", b"X-Client-Info", b"X-Client-Serial",
+            b"X-Client-Fingerprint",
             b"X-Client-Subject",
-            b"Sec-CH-UA", b"Sec-Fetch-Site", b"X-Api-Key", b"X-Auth-Token", b"X-CSRF-Token", b"X-Requested-With",
-            b"TPP-Signature-Certificate", b"PSU-IP-Address", b"PSU-User-Agent", b"X-FAPI-Customer-IP-Address", b"Digest",
-            b"X-IBM-Client-Id", b"X-Client-Name", b"X-Client-IPad", b"X-Client-DNS", b"X-Clients", b"X-Arrival-Time",
-            b"X-Team-TLS", b"X-Html-S", b"X-Concert-Share", b"Concert-Chain", b"X-Consumer-ID", b"X-Correlation-ID", b"Via",
-            b"CDN-Loop", b"X-Cloud-Trace-Context", b"X-B3-TraceId", b"X-Amz-Date", b"X-Amz-Security-Token", b"X-Ms-Version",
-            b"X-Ms-Client-Request-Id", b"X-Goog-Api-Key", b"X-Goog-User-Project", b"Idempotency-Key", b"X-Remote-Control",
-            b"X-Hostname", b"X-Schema", b"X-User-Agent", b"X-Origin", b"X-Subject", b"X-Verified", b"X-Azur", b"Certainty",
+            b"Sec-CH-UA", b"Sec-Fetch-Site", b"X-Api-Key", b"X-Auth-Token", b"X-CSRF-Token",
+            b"X-Requested-With",
+            b"TPP-Signature-Certificate", b"PSU-IP-Address", b"PSU-User-Agent",
+            b"X-FAPI-Customer-IP-Address", b"Digest",
+            b"X-IBM-Client-Id", b"X-Client-Name", b"X-Client-IPad", b"X-Client-DNS", b"X-Clients",
+            b"X-Arrival-Time",
+            b"X-Team-TLS", b"X-Html-S", b"X-Concert-Share", b"Concert-Chain", b"X-Consumer-ID",
+            b"X-Correlation-ID", b"Via",
+            b"CDN-Loop", b"X-Cloud-Trace-Context", b"X-B3-TraceId", b"X-Amz-Date",
+            b"X-Amz-Security-Token", b"X-Ms-Version",
+            b"X-Ms-Client-Request-Id", b"X-Goog-Api-Key", b"X-Goog-User-Project",
+            b"Idempotency-Key", b"X-Remote-Control",
+            b"X-Hostname", b"X-Schema", b"X-User-Agent", b"X-Origin", b"X-Subject", b"X-Verified",
+            b"X-Azur", b"Certainty",
             b"traceparent", b"CF-Ray", b"X-User-Id", b"X-Certain", b"Accept", b"TLS-Version",
         )  # fmt: skip
         pairs = [(name, b"x") for name in names]
@@ -365,7 +383,8 @@ class HopByHop(SynchronousTestCase):
     def test_list(self) -> None:
         """Fields that concern one connection, framing, upgrades and expectations stay behind (RFC 9110 section 7.6.1)."""
         for name in (
-            b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Proxy-Authorization", b"TE", b"Trailer", b"Transfer-Encoding",
+            b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Proxy-Authorization", b"TE",
+            b"Trailer", b"Transfer-Encoding",
             b"Content-Length", b"Upgrade", b"HTTP2-Settings", b"Expect",
         ):  # fmt: skip
             self.assertEqual(([], 0), passed((name, b"x"), (name.swapcase(), b"x")), name)
@@ -477,8 +496,10 @@ class Answers(SynchronousTestCase):
         """An answer that depends on the certificate depends on what no request shows: to a cache that is ``*``."""
         known = HeaderRules.for_preset(PRESETS["rfc9440"])
         for value, rules, told in (
-            (b"Accept, " + NAME.lower(), RULES, b"Accept, *"), (NAME.replace(b"-", b"_"), RULES, b"*"),
-            (b"Client-Cert", known, b"*"), (b"Accept,client-cert-chain , Client_Cert,Origin", known, b"Accept, *, Origin"),
+            (b"Accept, " + NAME.lower(), RULES, b"Accept, *"),
+            (NAME.replace(b"-", b"_"), RULES, b"*"),
+            (b"Client-Cert", known, b"*"),
+            (b"Accept,client-cert-chain , Client_Cert,Origin", known, b"Accept, *, Origin"),
         ):  # fmt: skip
             self.assertEqual([(b"vary", told)], forward_response([(b"vary", value)], rules), value)
         for value, rules in ((b"Accept, Origin", RULES), (b"Client-Certain", known), (b"*", known)):

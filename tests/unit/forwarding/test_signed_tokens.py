@@ -62,10 +62,14 @@ class KeySets(SynchronousTestCase):
         """Keys of other kinds or uses, and broken ones, are left out; the good one beside them is read."""
         (good,) = public(key())
         bad: list[object] = [
-            None, "x", [], {}, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": ["EC"]}, {"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"},
-            {**good, "use": "enc"}, {**good, "use": ["sig"]}, {**good, "key_ops": ["encrypt"]}, {**good, "key_ops": "verify"},
-            {**good, "kid": 1}, {**good, "alg": {}}, {**good, "x": 1}, {**good, "x": None}, {**good, "x": "AAAA"}, {**good, "crv": "P-999"},
-            {**good, "y": good["x"]}, {"kty": "OKP", "crv": "Ed25519", "x": "AA"}, {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
+            None, "x", [], {}, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": ["EC"]},
+            {"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"},
+            {**good, "use": "enc"}, {**good, "use": ["sig"]}, {**good, "key_ops": ["encrypt"]},
+            {**good, "key_ops": "verify"},
+            {**good, "kid": 1}, {**good, "alg": {}}, {**good, "x": 1}, {**good, "x": None},
+            {**good, "x": "AAAA"}, {**good, "crv": "P-999"},
+            {**good, "y": good["x"]}, {"kty": "OKP", "crv": "Ed25519", "x": "AA"},
+            {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
             {"kty": "RSA", "n": "!", "e": "AQAB"}, {**good, "crv": ["P-256"]},
         ]  # fmt: skip
         for member in bad:
@@ -130,7 +134,8 @@ class KeySets(SynchronousTestCase):
     def test_fits(self) -> None:
         """A key verifies the algorithms of its kind and curve, and only its own if it names one."""
         fitting = {
-            "RS256": {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, "ES256": {"ES256"}, "ES384": {"ES384"},
+            "RS256": {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, "ES256": {"ES256"},
+            "ES384": {"ES384"},
             "ES512": {"ES512"}, "EdDSA": {"EdDSA", "Ed25519"}, "Ed448": {"EdDSA", "Ed448"},
         }  # fmt: skip
         for name, expected in fitting.items():
@@ -210,8 +215,10 @@ class Signatures(TokenTestCase):
         """A token with other claims, header or signature than the issuer's is rejected."""
         header, content, signature = signed().split(b".")
         other = part(claims(sub="admin"))
-        for token in ((header, other, signature), (part({"alg": "ES256", "kid": "one"}), content, signature),
-                      (header, content, signed(claims(sub="x")).split(b".")[2]), (header, content, b"AAAA")):  # fmt: skip
+        for token in ((header, other, signature),
+        (part({"alg": "ES256", "kid": "one"}), content, signature),
+                      (header, content, signed(claims(sub="x")).split(b".")[2]),
+                      (header, content, b"AAAA")):  # fmt: skip
             self.expect(Code.TOKEN_INVALID, self.verify, b".".join(token))
         self.verify(b".".join((header, content, signature)))
 
@@ -270,7 +277,8 @@ class Claims(TokenTestCase):
         for aud in (AUDIENCE, [AUDIENCE], ["x", AUDIENCE], "other", ["other", AUDIENCE]):
             self.check(aud=aud)
         bad: tuple[object, ...] = (
-            None, "x", [], ["x"], AUDIENCE + "/", f"{AUDIENCE} x", {AUDIENCE: 1}, [[AUDIENCE]], [AUDIENCE, 1],
+            None, "x", [], ["x"], AUDIENCE + "/", f"{AUDIENCE} x", {AUDIENCE: 1}, [[AUDIENCE]],
+            [AUDIENCE, 1],
             [None], 1, True,
         )  # fmt: skip
         for value in bad:
