@@ -60,7 +60,7 @@ def told(
     policy: PolicySettings = ENFORCED,
     now: float = samples.NOON,
 ) -> bytes:  # fmt: skip
-    """The fields, or the detail of the error response."""
+    """Return the fields, or the detail of the error response."""
     decision = decide(found, client, rules, policy, now)
     return decision.fields if decision.error is None else decision.error.detail.encode()
 
