@@ -190,7 +190,10 @@ class Aliases(SynchronousTestCase):
     def test_text(self) -> None:
         """It stands behind the last member, whatever the spacing."""
         before = b'\r\n{ "issuer" :"https://a", "token_endpoint":\t"https://a/t"'
-        added = b', "mtls_endpoint_aliases": {"token_endpoint": "https://m/t"}, "tls_client_certificate_bound_access_tokens": true'
+        added = (
+            b', "mtls_endpoint_aliases": {"token_endpoint": "https://m/t"}, '
+            b'"tls_client_certificate_bound_access_tokens": true'
+        )
         self.assertEqual(before + added + b"\n}\n", with_aliases(before + b"\n}\n", "https://m"))
 
     def test_told(self) -> None:
@@ -208,7 +211,10 @@ class Aliases(SynchronousTestCase):
     def test_told_text(self) -> None:
         """It stands behind theirs, inside the same braces, be there any or none."""
         for inside, comma in (('"x": "}" ', ", "), (" ", ""), ("", "")):
-            body = f'{{"{ALIASES}":{{{inside}}},"{BOUND}":0,"token_endpoint":"https://a/t","issuer":"https://a"}}'
+            body = (
+                f'{{"{ALIASES}":{{{inside}}},"{BOUND}":0,'
+                '"token_endpoint":"https://a/t","issuer":"https://a"}'
+            )
             place = body.index(f'}},"{BOUND}')
             added = f'{comma}"token_endpoint": "https://m/t"'
             expected = (body[:place] + added + body[place:]).encode()
@@ -216,8 +222,14 @@ class Aliases(SynchronousTestCase):
 
     def test_told_last(self) -> None:
         """So it does when theirs are the last member, with what comes behind them."""
-        body = b'{"issuer":"https://a","token_endpoint":"https://a/t","mtls_endpoint_aliases":{"x":"y"}}'
-        added = b', "token_endpoint": "https://m/t"}, "tls_client_certificate_bound_access_tokens": true}'
+        body = (
+            b'{"issuer":"https://a","token_endpoint":"https://a/t",'
+            b'"mtls_endpoint_aliases":{"x":"y"}}'
+        )
+        added = (
+            b', "token_endpoint": "https://m/t"}, '
+            b'"tls_client_certificate_bound_access_tokens": true}'
+        )
         self.assertEqual(body[:-2] + added, with_aliases(body, "https://m"))
 
     def test_bound(self) -> None:

@@ -47,7 +47,10 @@ def need(
 
 class Rules(SynchronousTestCase):
     def test_prefix(self) -> None:
-        """A rule holds for its path and all below it, not for what merely begins with the same letters."""
+        """A rule holds for its path and all below it.
+
+        A path that only begins with the same letters is different.
+        """
         for target in ("/token", "/token?a=b", "/token/", "/token/introspect", "/token?/login"):
             self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, LOGIN), target)
         for target in ("/", "/tokens", "/tok", "/a/token", "/?/token", "*"):
@@ -70,7 +73,10 @@ class Rules(SynchronousTestCase):
         self.assertIs(CertificateRequirement.IGNORED, need("/login", everything, LOGIN))
 
     def test_server_name(self) -> None:
-        """A rule for a name holds whatever its case, port and last dot; of two with the same path it comes first."""
+        """A rule for a server name ignores case, port and a final dot.
+
+        It precedes a rule for all names with the same path.
+        """
         named = RuleSettings(
             server_name="mtls.example.com", client_certificate=CertificateRequirement.REQUIRED
         )
@@ -99,7 +105,7 @@ class Rules(SynchronousTestCase):
         self.assertIs(CertificateRequirement.REQUIRED, need("/OAuth2/Token", rule))
 
     def test_without_rules(self) -> None:
-        """Without a rule it is the setting that decides, and before it what the request's own listener asks for."""
+        """Without a rule the setting decides, or that of the request's listener."""
         expected = {
             ClientAuth.NONE: CertificateRequirement.IGNORED,
             ClientAuth.OPTIONAL: CertificateRequirement.OPTIONAL,
@@ -116,7 +122,10 @@ class Rules(SynchronousTestCase):
                 )
 
     def test_rules_before_the_listener(self) -> None:
-        """A rule holds on every listener; one that asks for no certificate cannot meet a rule that requires one."""
+        """A rule holds on every listener.
+
+        One that requests no certificate cannot fulfil a rule that requires one.
+        """
         self.assertIs(
             CertificateRequirement.REQUIRED, need("/token", TOKEN, client_auth=ClientAuth.NONE)
         )
@@ -140,7 +149,7 @@ class Spellings(SynchronousTestCase):
             self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, LOGIN), target)
 
     def test_ambiguous(self) -> None:
-        """A target that servers read in different ways is 400 where rules differ, with a certificate and without one."""
+        """An ambiguous target is 400 where rules differ, with a certificate and without one."""
         for target in (
             "//x/token", "//token", "/\\x/token", "/tok%ffen", "/%a0token", "/tok%85en",
             "/tok%c0%afen", "/token%3f",
@@ -152,7 +161,10 @@ class Spellings(SynchronousTestCase):
                 self.assert_rejected(target, *rules)
 
     def test_nothing_depends_on_it(self) -> None:
-        """Without rules, with rules for another name, and where all require the same, no target is rejected for its spelling."""
+        """No target is rejected for its spelling if no rule depends on it.
+
+        There are no rules, rules for another name, or all require the same.
+        """
         elsewhere = RuleSettings(
             server_name="mtls.example.com", client_certificate=CertificateRequirement.REQUIRED
         )
@@ -203,14 +215,17 @@ class Opening(SynchronousTestCase):
             self.assertIsNot(CertificateRequirement.IGNORED, self.required(target, LOGIN), target)
 
     def test_optional(self) -> None:
-        """Where a rule opens by ``optional``, every other spelling requires the certificate, and is not rejected for it."""
+        """Where a rule opens by ``optional``, other spellings require the certificate.
+
+        They are not rejected for the spelling.
+        """
         rule = RuleSettings(path="/login", client_certificate=CertificateRequirement.OPTIONAL)
         self.assertIs(CertificateRequirement.OPTIONAL, self.required("/login/x", rule))
         for target in ("/LOGIN", "/login;x", "/login.html", "/x/../login", "/login/../x", "/x"):
             self.assertIs(CertificateRequirement.REQUIRED, self.required(target, rule), target)
 
     def test_below_a_rule(self) -> None:
-        """A path that is open below one that requires: an odd spelling keeps what stands around it."""
+        """An odd spelling of an open path keeps the requirements above it."""
         public = RuleSettings(
             path="/token/public", client_certificate=CertificateRequirement.OPTIONAL
         )
@@ -219,7 +234,10 @@ class Opening(SynchronousTestCase):
             self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, public), target)
 
     def test_required_below(self) -> None:
-        """A path that requires below one that is open: every spelling of it is required or rejected."""
+        """Every spelling of a path that requires a certificate below an open one is protected.
+
+        It requires the certificate or is rejected.
+        """
         rule = RuleSettings(path="/login/admin", client_certificate=CertificateRequirement.REQUIRED)
         for target in ("/login/ADMIN", "/login/admin.x", "/login/%61dmin", "/login/x.php/../admin"):
             self.assertIsNot(CertificateRequirement.IGNORED, self.required(target, LOGIN, rule))
@@ -326,7 +344,7 @@ class Readers(SynchronousTestCase):
     @example("/login/%00")
     @example("/login/index.php/token")
     def test_open(self, target: str) -> None:
-        """A target that goes on without a certificate is below the open path for every one of them."""
+        """For every reader, a target without a certificate is below the open path."""
         for rule in (
             LOGIN,
             RuleSettings(path="/login", client_certificate=CertificateRequirement.OPTIONAL),
@@ -340,7 +358,7 @@ class Readers(SynchronousTestCase):
                 )
 
     def test_every_letter(self) -> None:
-        """Every character of Unicode that one of them takes for a letter of the path, or for nothing, is taken so by the rule."""
+        """The rule covers every Unicode character that a reader maps to a letter, or drops."""
         tried = 0
         for code in (*range(0x80, 0xD800), *range(0xE000, 0x20000), *range(0xE0000, 0xE0200)):
             letter = chr(code)
@@ -364,7 +382,10 @@ class Readers(SynchronousTestCase):
                 )
 
     def test_not_vacuous(self) -> None:
-        """Each reader finds the path, and each but the strictest ones finds it in a spelling that is not its own."""
+        """Each reader finds the path, and most of them also in another spelling.
+
+        The exceptions are the strictest readers.
+        """
         for reader in READERS:
             self.assertEqual("/token", reader("/token?x"), reader.__name__)
         for reader, target in zip(
@@ -389,13 +410,13 @@ def _is_below(rule: str, path: str | None) -> bool:
 
 class Detours(SynchronousTestCase):
     def test_both_ways(self) -> None:
-        """A detour through a path needs what that path needs too: there are servers that do not resolve it."""
+        """A detour through a path has its requirements too: some servers do not resolve it."""
         for target in ("/token/../other", "/token/a/../../other", "/other/../token"):
             self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN), target)
         self.assertIs(CertificateRequirement.IGNORED, need("/login/../other", TOKEN, LOGIN))
 
     def test_contradiction(self) -> None:
-        """Where one reading needs a certificate, and by another there must be none, the request is refused."""
+        """A request is rejected if one reading requires a certificate and another ignores it."""
         for target in ("/token/../login", "/login/../token", "/login/a/../../token"):
             self.assertIs(
                 Code.CONTRADICTORY_RULES,
@@ -405,7 +426,7 @@ class Detours(SynchronousTestCase):
 
 class Paths(SynchronousTestCase):
     def test_matched(self) -> None:
-        """A rule holds for its path and for the paths below it, with any characters that a rule may have."""
+        """A rule holds for its path and the paths below it, with any permitted characters."""
         for path in ("/", "/a.b/..c", "/v1/tokens:introspect", "/~me/$x/a:b:", "/A/b'(c)!+,=@_-&"):
             rule = RuleSettings(path=path, client_certificate=CertificateRequirement.REQUIRED)
             self.assertIs(CertificateRequirement.REQUIRED, need(path, rule), path)
@@ -487,7 +508,10 @@ class Tokens(SynchronousTestCase):
         self.assertIs(need, token_requirement_for(head(target, host), settings), target)
 
     def test_paths(self) -> None:
-        """A rule holds for its path and all below it, in every spelling; elsewhere no token is looked at."""
+        """A rule holds for its path and all below it, in every spelling.
+
+        No other path has its token checked.
+        """
         for target in (
             "/api",
             "/api/",
@@ -527,7 +551,10 @@ class Tokens(SynchronousTestCase):
             self.expect(TokenRequirement.BOUND, "/api/publicity", *rules)
 
     def test_each_key_by_itself(self) -> None:
-        """A longer rule about certificates alone leaves the token bound, and the other way round."""
+        """A longer rule about certificates alone does not change a rule about tokens.
+
+        The reverse holds as well.
+        """
         certificates = RuleSettings(
             path="/api/admin", client_certificate=CertificateRequirement.REQUIRED
         )
