@@ -433,7 +433,7 @@ class SlowReader(RequestTestCase):
 
 class Flushing(RequestTestCase):
     def test_flush(self) -> None:
-        """What has been written is sent once, and nothing after the exchange's end."""
+        """Written data is sent once, and nothing after the exchange's end."""
         request = self.request()
         request.flush()
         self.assertEqual(b"", self.line.sent)
