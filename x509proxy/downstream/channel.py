@@ -230,7 +230,7 @@ class Channel(Protocol):
             # Its progress is measured while the transport can still report that it is blocked.
             self.transport.write(data)
             data = b""
-        # During a drain, a client that has received everything need not close first.
+        # During a drain, a client that has received everything has little time to close.
         is_over = self._owner.draining and not self.blocked
         self._close(_LINGER if is_over else self._settings.send_timeout, data)
 
