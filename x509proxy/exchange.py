@@ -1,4 +1,4 @@
-"""One request and its answer, as a frozen record: what the access log, the metrics and an application's observer see."""
+"""One request and its response: a frozen record for the access log, metrics and observers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ __all__ = ["Exchange", "Observer", "Outcome", "TokenVerdict", "unobserved"]
 
 
 class Outcome(enum.Enum):
-    """How an exchange ended."""
+    """The end of an exchange."""
 
     COMPLETED = "completed"
-    """The back end's answer was handed on, whole."""
+    """The client received the complete response of the back end."""
     REJECTED = "rejected"
-    """The proxy itself answered; the back end heard nothing of it, or its answer was not fit to hand on."""
+    """The proxy sent an error response of its own.
+
+    The back end received no request, or its response could not be forwarded.
+    """
     ABORTED = "aborted"
-    """The answer was not handed on whole: the client or the back end left before its end."""
+    """The response ended early: the client or the back end closed its connection before the end."""
 
 
 class TokenVerdict(enum.Enum):
@@ -38,18 +41,20 @@ class TokenVerdict(enum.Enum):
     DPOP = "DPOP"
     """The token is bound to a DPoP key (RFC 9449), which the back end checks."""
     REJECTED = "REJECTED"
-    """The token was not accepted; ``code`` has the reason."""
+    """The token was rejected; ``code`` is the reason."""
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """One request and its answer.
+    """One request and its response.
 
-    ``started``: seconds since the epoch; ``duration``: seconds; ``target``: path without query, which may hold OAuth codes;
-    ``status``: 0 if none was sent; ``bytes_in``, ``bytes_out``: of the bodies; ``forged``: how many fields were removed that
-    pretended to be the certificate header; ``invalid_header_names``: fields dropped for their names;
-    ``code``: the reason for an error response, or for an exchange that was cut short; ``detail``: the
-    same as a sentence for the operator. ``backend``: the one that was asked last, if any was, be it
-    that it could not be reached; ``request_id``: what the client and the back end know it by (:mod:`x509proxy.http1.request_id`).
+    ``started``: seconds since the epoch. ``duration``: seconds. ``peer``: the client's address.
+    ``target``: the path without the query, which may hold OAuth codes. ``status``: 0 if none was
+    sent. ``bytes_in``, ``bytes_out``: octets of the two bodies. ``forged``: the number of removed
+    fields that pretended to be the certificate header. ``invalid_header_names``: the number of
+    fields dropped for their names. ``code``: the reason for an error response, or for a response
+    that ended early. ``detail``: the same as a sentence for the operator. ``backend``: the last one
+    that was tried, also if no connection to it could be made. ``request_id``: the id that the
+    client and the back end receive (:mod:`x509proxy.http1.request_id`).
     """
 
     started: float
@@ -80,8 +85,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def unobserved(exchange: Exchange) -> None:
-    """The observer of one who does not observe."""
+    """Ignore an exchange."""
 
 
 Observer = Callable[[Exchange], None]
-"""Whatever wants to know of exchanges: called once for each, after its end. It must not raise."""
+"""A function that is called once for each exchange, after its end. It must not raise."""

@@ -1,8 +1,8 @@
 """One exchange: decide, acquire a connection to a back end, send the request, pipe the response.
 
-``start`` decides (:func:`x509proxy.forwarding.forwarded_fields.decide`); ``request_ready`` writes the
-head and asks a pool for a connection; ``connected`` sends; the ``response_…`` methods pipe. Until the
-head is written, any doubt or exception is an error response, and not one byte reaches a back end
+``start`` decides (:func:`x509proxy.forwarding.decision.decide`); ``request_ready`` writes the
+head and asks a pool for a connection; ``connected`` sends; the ``response_…`` methods pipe. Until
+the head is written, any doubt or exception is an error response, and nothing reaches a back end
 (invariant L3).
 """
 
@@ -21,7 +21,7 @@ from x509proxy.authorization.token_check import TokenChecker
 from x509proxy.downstream.base_request import RequestConsumer
 from x509proxy.exchange import TokenVerdict
 from x509proxy.forwarding.client import Client
-from x509proxy.forwarding.forwarded_fields import Decision, decide
+from x509proxy.forwarding.decision import Decision, decide
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.metadata_rewriter import ResponseSink, response_sink
 from x509proxy.forwarding.sanitizer import sanitize_response
@@ -45,12 +45,12 @@ _INTERNAL_ERROR = ErrorResponse(Code.INTERNAL_ERROR, "internal error")
 
 
 class ProxiedRequest(ResponseSink, Protocol):
-    """A request on a connection of the proxy's own, or on one of a stock ``Site``.
+    """A request on a connection of the proxy, or of a stock ``Site``.
 
-    ``accept`` calls the consumer's ``request_ready``, now or later; ``take_body`` returns what has
-    arrived of the body, and ``stream_body`` lets the rest go to the consumer. ``begin``, ``write``
-    and ``finish`` are the response; ``answer`` is an error response, whole; ``abort`` cuts a
-    response that has begun.
+    ``accept`` calls the consumer's ``request_ready``, now or later. ``take_body`` returns the part
+    of the body that has arrived; ``stream_body`` lets the rest go to the consumer. ``begin``,
+    ``write`` and ``finish`` send a response. ``answer`` sends a complete error response. ``abort``
+    cuts a response that has begun.
     """
 
     head: RequestHead
@@ -79,8 +79,8 @@ class Relay:
     _log = Logger()
 
     __slots__ = (
-        "_body", "_candidates", "_check", "_connection", "_content", "_fields", "_head", "_policy", "_pool",
-        "_pools", "_request", "_rules", "_sink", "_tokens", "streams",
+        "_body", "_candidates", "_check", "_connection", "_content", "_fields", "_head", "_policy",
+        "_pool", "_pools", "_request", "_rules", "_sink", "_tokens", "streams",
     )  # fmt: skip
 
     def __init__(
@@ -111,7 +111,7 @@ class Relay:
     # Decide.
 
     def start(self) -> None:
-        """Decide about the request; reject it, or wait for its body and for the check of its token."""
+        """Decide about the request; reject it, or wait for its body and its token's check."""
         request = self._request
         head, now = request.head, time.time()
         if not head.host:
@@ -129,7 +129,7 @@ class Relay:
             self._check_token(head, decision, now)
 
     def _check_token(self, head: RequestHead, decision: Decision, now: float) -> None:
-        # Until the check accepts it. Without a check, a token is an error of the proxy's (L3).
+        # The token counts as rejected until the check accepts it (L3).
         self._request.token = TokenVerdict.REJECTED
         assert self._tokens is not None
         try:
@@ -177,7 +177,7 @@ class Relay:
     # Acquire.
 
     def request_ready(self) -> None:
-        """Ask the next back end: the body is complete, or so large that it has to be streamed."""
+        """Acquire a connection: the body is complete, or so large that it has to be streamed."""
         request = self._request
         head = request.head
         takes_body = head.method in METHODS_WITH_BODY
@@ -189,7 +189,7 @@ class Relay:
             if takes_body:
                 self._body = (Framing.LENGTH, len(self._content))
         if not takes_body and (self.streams or self._content):
-            # The last look (L3): the parser, or read_stock_head, has rejected it before.
+            # A last check (L3): the parser, or read_stock_head, has rejected it before.
             raise bad_request("body on a method that takes none")
         self._acquire(next(self._candidates))
 
@@ -222,7 +222,7 @@ class Relay:
             self.response_failed(_INTERNAL_ERROR)
 
     def not_connected(self, error: ErrorResponse) -> None:
-        """Ask another back end: not one byte has been sent. Reject the request if there is none."""
+        """Try another back end: nothing has been sent. If there is none, reject the request."""
         self._pool = None
         if pool := next(self._candidates, None):
             self._acquire(pool)
@@ -255,11 +255,11 @@ class Relay:
         self._pool.uploaded(self._connection)
 
     def pause_request(self) -> None:
-        """Read no more of the body: the back end is slow."""
+        """Pause the body: the back end is slow."""
         self._request.pause_body()
 
     def resume_request(self) -> None:
-        """Read the body on."""
+        """Resume the body."""
         self._request.resume_body()
 
     # Pipe.
@@ -296,17 +296,17 @@ class Relay:
             self._request.abort(Code.INTERNAL_ERROR, "internal error")
 
     def pause_response(self) -> None:
-        """Read no more of the response: the client is slow."""
+        """Pause the response: the client is slow."""
         if self._connection is not None:
             self._connection.pause_response()
 
     def resume_response(self) -> None:
-        """Read the response on."""
+        """Resume the response."""
         if self._connection is not None:
             self._connection.resume_response()
 
     def client_gone(self) -> None:
-        """End everything that is done for a client that has left."""
+        """Cancel the work for a client that has left."""
         if self._check is not None:
             self._check.cancel()
         elif self._connection is not None:

@@ -1,6 +1,7 @@
-"""The proxy as a Twisted resource: streaming under our own factory, buffered and by the same rules under a stock ``Site``.
+"""The proxy as a Twisted resource, with one set of rules under either of two servers.
 
-Importing this module installs a reactor, since ``twisted.web.proxy`` does: import it late.
+Under :class:`x509proxy.downstream.factory.ProxyFactory` it streams; under a stock ``Site`` it
+buffers. Import this module late: ``twisted.web.proxy``, which it imports, installs a reactor.
 """
 
 from __future__ import annotations
@@ -46,20 +47,25 @@ __all__ = ["X509ProxyResource"]
 
 
 class X509ProxyResource(ReverseProxyResource):
-    """Relays everything below it to a back end, with the client's certificate in the header that this back end trusts.
+    """A reverse proxy that adds the client's certificate to each request, in a secret header.
 
-    ``X509ProxyResource("127.0.0.1", 8080, b"", header="Sec-Client-X509-Cert-…")`` under ``Site``, or under
-    :class:`x509proxy.downstream.factory.ProxyFactory`, which streams. The target goes to the back end byte for byte, after ``path``;
-    mounted below a ``Site``'s root it goes without the segments that led here. ``Host`` is kept.
+    Use ``X509ProxyResource("127.0.0.1", 8080, b"", header="Sec-Client-X509-Cert-…")`` under
+    ``Site``, or under :class:`x509proxy.downstream.factory.ProxyFactory`, which streams. The back
+    end receives the target unchanged, after ``path``. Below the root of a ``Site``, the path
+    segments above the resource are removed. ``Host`` is kept.
 
-    :param host: the back end's host; :param port: its port; :param path: put before every target, without a trailing slash.
-    :param header: the secret header name, 32 characters or more; ``None`` for presets whose names are fixed.
-    :param preset: which server it is (:mod:`x509proxy.forwarding.presets`).
-    :param tokens: the way to read access tokens, for ``policy.rules`` with ``token``.
-    :param discovery: where clients with certificates go, to be added to the server's metadata.
-    :param pools: the back ends, if not the one at ``host`` and ``port``.
+    :param host: the back end's host.
+    :param port: the back end's port.
+    :param path: put before every target, without a trailing slash.
+    :param header: the secret header name, 32 characters or more; ``None`` for presets whose names
+        are fixed.
+    :param preset: the name of the back end's product (:mod:`x509proxy.forwarding.presets`).
+    :param tokens: the keys and limits for access tokens, for ``policy.rules`` with ``token``.
+    :param discovery: the mTLS aliases to add to the authorization server's metadata.
+    :param pools: the back ends, in place of the one at ``host`` and ``port``.
     :param observe: called with each :class:`~x509proxy.exchange.Exchange` after its end.
-    :raises SettingsError: the header name is missing, short or guessable, the preset unknown, or the address no address.
+    :raises SettingsError: the header name is missing, short or guessable; the preset is unknown;
+        or the address is invalid.
     """
 
     isLeaf = True
@@ -108,24 +114,25 @@ class X509ProxyResource(ReverseProxyResource):
         self._tokens = _token_check(self._token_files, reactor)
         self._client = client
         self._pools = tuple(pools) or (self._only_pool(upstream),)
-        self._behind: object = None
-        self._started = self._has_looked = False
+        self._connection_key: object = None
+        self._started = self._endpoint_checked = False
 
     @classmethod
     def from_configuration(
         cls, configuration: Configuration, reactor: Any, observe: Observer = unobserved
     ) -> X509ProxyResource:
-        """The resource that a configuration describes."""
+        """Make the resource that a configuration describes."""
         settings, deadlines = configuration.settings, Deadlines(reactor)
         pools = _pools(configuration, reactor, deadlines, [])
         first = configuration.backends[0]
-        made = cls(
-            first.host, first.port, first.base, reactor, rules=configuration.rules, policy=settings.policy,
-            discovery=settings.discovery, tokens=configuration.tokens, client=settings.client, upstream=settings.upstream, pools=pools, deadlines=deadlines,
+        resource = cls(
+            first.host, first.port, first.base, reactor, rules=configuration.rules,
+            policy=settings.policy, discovery=settings.discovery, tokens=configuration.tokens,
+            client=settings.client, upstream=settings.upstream, pools=pools, deadlines=deadlines,
             observe=observe,
         )  # fmt: skip
-        made._behind = _behind(configuration)
-        return made
+        resource._connection_key = _connection_key(configuration)
+        return resource
 
     def _only_pool(self, settings: UpstreamSettings) -> Pool:
         _check_host(self.host)
@@ -138,31 +145,32 @@ class X509ProxyResource(ReverseProxyResource):
 
     @property
     def pools(self) -> tuple[Pool, ...]:
-        """The back ends of the day."""
+        """The connection pools, one for each back end in use."""
         return self._pools
 
     @property
     def token_state(self) -> TokenState | None:
-        """The state of the check of access tokens, if there is one."""
+        """The state of the token check, or ``None`` if no token is checked."""
         return None if self._tokens is None else self._tokens.state()
 
     def serve(self, request: ProxiedRequest) -> None:
-        """Answer a request of our own channel's."""
+        """Relay one request."""
         Relay(
             request, self._pools, self._rules, self._policy, self._discovery, self._tokens
         ).start()
 
     def use(self, configuration: Configuration) -> None:
-        """Serve by this from the next request on, on open connections too; what is in flight ends as it began.
+        """Use a configuration from the next request on, also on open connections.
 
-        A back end that nothing has changed for keeps its connections; where something has, the old ones end with what they do.
+        Requests in progress finish with the old one. A back end keeps its connections if nothing
+        has changed for it. Otherwise they close after their current requests.
         """
-        settings, behind = configuration.settings, _behind(configuration)
-        old, kept = self._pools, list(self._pools) if behind == self._behind else []
+        settings, key = configuration.settings, _connection_key(configuration)
+        old, kept = self._pools, list(self._pools) if key == self._connection_key else []
         self._pools = _pools(configuration, self.reactor, self.deadlines, kept)
         if self._started:
             self.start()
-        self._behind = behind
+        self._connection_key = key
         self._rules, self._policy, self._discovery = (
             configuration.rules,
             settings.policy,
@@ -174,7 +182,7 @@ class X509ProxyResource(ReverseProxyResource):
             pool.close()
 
     def _use_tokens(self, files: TokenFiles | None) -> None:
-        """Check tokens by these files; the keys that were fetched for the same ones are kept."""
+        """Check tokens with these files; keep the fetched keys whose settings are the same."""
         if files != self._token_files:
             old, self._token_files = self._tokens, files
             self._tokens = _token_check(files, self.reactor)
@@ -186,7 +194,7 @@ class X509ProxyResource(ReverseProxyResource):
             self._tokens.forget()
 
     def start(self) -> None:
-        """Begin to check the back ends, if ``[health]`` is configured; without this only their exchanges tell of them."""
+        """Start the health checks, if ``[health]`` is configured, and the token check."""
         self._started = True
         for pool in self._pools:
             pool.start()
@@ -194,7 +202,7 @@ class X509ProxyResource(ReverseProxyResource):
             self._tokens.start()
 
     def close(self) -> None:
-        """End the checks, and the idle connections to the back ends."""
+        """Stop the checks, and close the idle connections to the back ends."""
         for pool in self._pools:
             pool.close()
         if self._tokens is not None:
@@ -203,65 +211,70 @@ class X509ProxyResource(ReverseProxyResource):
     # Twisted calls, under a stock Site.
 
     def getChild(self, path: bytes, request: StockRequest) -> IResource:
-        # The parent would answer with a ReverseProxyResource, which sanitises nothing (twisted#7806).
+        # The base class returns a ReverseProxyResource, which sanitizes nothing (twisted#7806).
         return self
 
     def render(self, request: StockRequest) -> int:
-        asked = SiteRequest(request, self.observe, self.reactor.seconds)
+        site_request = SiteRequest(request, self.observe, self.reactor.seconds)
         try:
-            self._look_at_endpoint(request)
-            asked.head = read_stock_head(request, self._client)
-            asked.set_request_id(self._client.request_id)
-            self.serve(asked)
+            self._check_endpoint(request)
+            site_request.head = read_stock_head(request, self._client)
+            site_request.set_request_id(self._client.request_id)
+            self.serve(site_request)
         except HttpError as error:
-            asked.answer(error.response)
+            site_request.answer(error.response)
         except Exception:
-            # Fail closed (L3), as our own channel does.
+            # Fail closed (L3), as the proxy's own channel does.
             self._log.failure("a request could not be served")
-            asked.fail(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
+            site_request.fail(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
         return NOT_DONE_YET
 
-    def _look_at_endpoint(self, request: StockRequest) -> None:
-        """Log, with the first request, that no certificate can ever come: an ``ssl:`` endpoint asks for none."""
-        if self._has_looked:
+    def _check_endpoint(self, request: StockRequest) -> None:
+        """Warn at the first request if the endpoint, such as ``ssl:``, requests no certificate."""
+        if self._endpoint_checked:
             return
-        self._has_looked = True
+        self._endpoint_checked = True
         wants_none = self._policy.client_certificate is ClientAuth.NONE
         if not wants_none and not asks_for_certificate(request):
             self._log.warn(
-                "no client certificate can come: the endpoint does not ask for any; x509: in place of ssl: does"
+                "no client can send a certificate: the endpoint does not request any; "
+                "use x509: in place of ssl:"
             )
 
 
 def _check_kinds(**arguments: tuple[object, type]) -> None:
-    """Text for octets, or the other way round, is an error that names the argument, and not what stands in it."""
+    """Reject text for octets, and the reverse, with an error that names only the argument."""
     for name, (value, kind) in arguments.items():
         if not isinstance(value, kind):
             raise SettingsError(f"{name}: found {type(value).__name__}, expected {kind.__name__}")
 
 
 def _check_host(host: str) -> None:
-    # What was found is not repeated: a URL may hold a key.
-    wrong = SettingsError(
-        "host: found no host's name or address, expected one such as 127.0.0.1, without a scheme, a port or a path"
+    # The value is not repeated: a URL may hold a key.
+    error = SettingsError(
+        "host: found no host name or address, expected one such as 127.0.0.1, "
+        "without a scheme, a port or a path"
     )
     try:
         backend = Backend.parse(f"http://[{host}]" if ":" in host else f"http://{host}")
     except SettingsError:
-        raise wrong from None
+        raise error from None
     if backend.host != host.lower():
-        raise wrong
+        raise error
 
 
-def _behind(configuration: Configuration) -> object:
-    """What all connections to back ends have in common. A key read anew is another object, its certificate an equal one."""
+def _connection_key(configuration: Configuration) -> object:
+    """Return the settings of all connections to back ends, to compare.
+
+    A private key that was read again is another object. So its certificate is compared.
+    """
     identity = configuration.upstream_identity
-    shown = None if identity is None else (identity.certificate, identity.chain)
+    certificates = None if identity is None else (identity.certificate, identity.chain)
     return (
         configuration.settings.upstream,
         configuration.settings.health,
         configuration.upstream_authorities,
-        shown,
+        certificates,
     )
 
 
@@ -272,7 +285,10 @@ def _token_check(files: TokenFiles | None, reactor: Any) -> TokenCheck | None:
 def _pools(
     configuration: Configuration, reactor: Any, deadlines: Deadlines, kept: list[Pool]
 ) -> tuple[Pool, ...]:
-    """One for each back end; of those that are ``kept``, each serves one, should there be the same address twice."""
+    """Return a pool for each back end, from ``kept`` if possible.
+
+    Each kept pool is used once, so that an address that is listed twice has two pools.
+    """
 
     def pool_for(backend: Backend) -> Pool:
         for pool in kept:

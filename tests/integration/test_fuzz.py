@@ -14,7 +14,7 @@ from tests.fuzz import differential
 from tests.fuzz.campaign import run
 from tests.fuzz.mutator import LARGEST, Mutator, read_seeds
 from tests.fuzz.play import cut
-from x509proxy.forwarding import forwarded_fields as forwarding
+from x509proxy.forwarding import decision as forwarding
 from x509proxy.forwarding import sanitizer as headers
 from x509proxy.http1 import body, messages, request_parser, response_parser
 from x509proxy.upstream import connection as upstream

@@ -40,7 +40,7 @@ class Waiting(SynchronousTestCase):
         for said in (2 * (KEEP % 0), POST):
             channel = Proxy().factory.buildProtocol(None)
             channel._queue.feed(said)
-            self.assertTrue(channel._queue.waits)
+            self.assertTrue(channel._queue.has_unserved)
             gone = weakref.ref(channel)
             channel.connectionLost()
             del channel

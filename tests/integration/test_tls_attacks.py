@@ -843,10 +843,10 @@ class Faults(AttackTestCase):
         for target, name in (
             ("x509proxy.transport.tls_context", "_read"),
             ("x509proxy.transport.peer", "client_auth_of"),
-            ("x509proxy.forwarding.forwarded_fields", "admit"),
-            ("x509proxy.forwarding.forwarded_fields", "_certificate_fields"),
-            ("x509proxy.forwarding.forwarded_fields", "sanitize_request"),
-            ("x509proxy.forwarding.forwarded_fields", "write_fields"),
+            ("x509proxy.forwarding.decision", "admit"),
+            ("x509proxy.forwarding.decision", "_certificate_fields"),
+            ("x509proxy.forwarding.decision", "sanitize_request"),
+            ("x509proxy.forwarding.decision", "write_fields"),
             ("x509proxy.relay", "write_head"),
         ):
             module = __import__(target, fromlist=["_"])

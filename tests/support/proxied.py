@@ -51,9 +51,9 @@ class ProxiedTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.desk = RecordingHandler()
-        self.desk.then = reply
-        self.owner = ProxyFactory(self.desk, Deadlines(self.clock), self.SETTINGS)
+        self.handler = RecordingHandler()
+        self.handler.then = reply
+        self.owner = ProxyFactory(self.handler, Deadlines(self.clock), self.SETTINGS)
         context = make_context(
             Identity(SERVER.certificate, SERVER.private_key), ClientAuth.OPTIONAL
         )
@@ -98,7 +98,7 @@ class ProxiedTestCase(SynchronousTestCase):
 
     def served(self) -> tuple[str, int]:
         """Return the address and the port that the last request came from and to."""
-        hop = self.desk.requests[-1].client.hop
+        hop = self.handler.requests[-1].client.hop
         return hop.peer, hop.port
 
     def assert_cut(self, wire: RequestTransport) -> None:

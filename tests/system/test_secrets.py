@@ -38,7 +38,7 @@ from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.downstream import base_request, channel, request
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.forwarding import forwarded_fields
+from x509proxy.forwarding import decision
 from x509proxy.http1 import request_parser, response_parser
 from x509proxy.monitoring.access_log_format import access_line
 from x509proxy.service.options import makeService
@@ -401,10 +401,10 @@ class SaidUnderStockSite(Said):
 
 # Functions that may fail: a module or a class, and the name in it.
 STAGES: list[tuple[Any, str]] = [
-    (forwarded_fields, "sanitize_request"),
-    (forwarded_fields, "admit"),
-    (forwarded_fields, "_certificate_fields"),
-    (forwarded_fields, "write_fields"),
+    (decision, "sanitize_request"),
+    (decision, "admit"),
+    (decision, "_certificate_fields"),
+    (decision, "write_fields"),
     (relay, "decide"),
     (relay, "write_head"),
     (relay, "sanitize_response"),

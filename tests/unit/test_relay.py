@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.relay`: what a back end hears of a request, to the byte; and what the client hears of it."""
+"""Promises of :mod:`x509proxy.relay`.
+
+They are about the exact octets that a back end receives, and the response that the client receives.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from x509proxy.config.token_files import TokenFiles
 from x509proxy.downstream import request as downstream
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Outcome, TokenVerdict
-from x509proxy.forwarding import forwarded_fields as forwarding
+from x509proxy.forwarding import decision as forwarding
 from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.settings import (
@@ -41,11 +44,11 @@ TWO = ("http://127.0.0.1:8081", "http://127.0.0.1:8082/base")
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"
 
 
-class Judging(RelayTestCase):
-    """What is not to go on is refused before a back end hears of it."""
+class Decisions(RelayTestCase):
+    """Requests that are not forwarded are rejected before a back end receives anything."""
 
     def test_policy(self) -> None:
-        """A request without the certificate that it needs is a 401, and no connection is asked for."""
+        """A request without a required certificate is a 401, and no connection is acquired."""
         self.arrange(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
         self.expect_status(401, self.proxy.client(GET))
         self.expect_unasked()
@@ -58,13 +61,13 @@ class Judging(RelayTestCase):
         self.assertEqual((401, 1), (exchange.status, exchange.forged))
 
     def test_policy_before_the_body(self) -> None:
-        """It is refused at its head: a body is not waited for, nor asked for."""
+        """It is rejected at its head, without a wait for its body."""
         self.arrange(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
         self.expect_status(401, self.proxy.client(post(b"", b"Expect: 100-continue", length=9)))
         self.expect_unasked()
 
     def test_connection_that_names_too_much(self) -> None:
-        """A ``Connection`` field that names one that routes or frames the message is a 400."""
+        """A ``Connection`` field that names a routing or framing field is a 400."""
         for name in (b"Host", b"content-length", b"close, Transfer-Encoding"):
             self.arrange()
             client = self.proxy.client(
@@ -74,14 +77,14 @@ class Judging(RelayTestCase):
             self.expect_unasked()
 
     def test_policy_raises(self) -> None:
-        """An exception while a request is judged is a 502, and no back end hears of it."""
+        """An exception in the decision is a 502, and no back end receives anything."""
         with patch.object(forwarding, "admit", side_effect=ZeroDivisionError):
             self.expect_status(502, self.proxy.client(GET))
         self.expect_unasked()
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_body_without_a_meaning(self) -> None:
-        """A body with a method that gives it no meaning, had it come so far, is a 502, and no back end gets a byte."""
+        """A body on a method that gives it no meaning is a 502 here, and nothing is sent."""
         serve = self.proxy.serve
 
         def with_body(request: Request) -> None:
@@ -96,7 +99,7 @@ class Judging(RelayTestCase):
         self.assertEqual(4, len(self.flushLoggedErrors(HttpError)))
 
     def test_line_end(self) -> None:
-        """A line end in what is about to be written is a 502, and no back end gets a byte."""
+        """A line end in a head to write is a 502, and nothing is sent."""
         forwarding._certificate_fields.cache_clear()
         with patch.object(forwarding, "identity", return_value=((HEADER, b"x\r\nX-Evil: y"),)):
             self.expect_status(502, self.proxy.client(GET))
@@ -104,7 +107,7 @@ class Judging(RelayTestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
 
     def test_line_end_after_a_body(self) -> None:
-        """So it is when that is found once the body has come."""
+        """This also holds if it is found after the body has arrived."""
         with patch.object(transfer, "write_head", side_effect=ValueError):
             client = self.proxy.client(post(b"ab", length=3))
             self.assertEqual(b"", client.sent())
@@ -115,7 +118,7 @@ class Judging(RelayTestCase):
 
 
 class Heads(RelayTestCase):
-    """The head that a back end gets, byte for byte."""
+    """The exact head that a back end receives."""
 
     def head(self, *pieces: bytes, shown: x509.Certificate | None = None) -> bytes:
         (self.proxy.tls_client(shown, *pieces) if shown else self.proxy.client(*pieces))
@@ -126,9 +129,13 @@ class Heads(RelayTestCase):
         self.assertEqual(asked(b"GET / HTTP/1.1"), self.head(GET))
 
     def test_fields(self) -> None:
-        """Fields keep their order and their spelling, repeats included; hop-by-hop ones go, and what they name."""
+        """Fields keep their order, spelling and repeats.
+
+        Hop-by-hop fields are removed, and those that they name.
+        """
         sent = (
-            b"GET /a%2Fb;c?d=%20 HTTP/1.1\r\nX-a: 1\r\nHost: AS.example:8443\r\nx-A: 2\r\nConnection: X-Gone, close\r\n"
+            b"GET /a%2Fb;c?d=%20 HTTP/1.1\r\nX-a: 1\r\nHost: AS.example:8443\r\n"
+            b"x-A: 2\r\nConnection: X-Gone, close\r\n"
             b"X-Gone: 3\r\nTE: trailers\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n"
         )
         first, _, rest = asked(b"GET /a%2Fb;c?d=%20 HTTP/1.1", host=b"AS.example:8443").partition(
@@ -137,7 +144,7 @@ class Heads(RelayTestCase):
         self.assertEqual(first + b"X-a: 1\r\nx-A: 2\r\nX-Forwarded-For" + rest, self.head(sent))
 
     def test_certificate(self) -> None:
-        """The certificate of the handshake comes last, once, whatever the client says of itself."""
+        """The certificate of the handshake comes last, once, whatever the client sends."""
         sent = b"GET / HTTP/1.1\r\nHost: as.example\r\n" + HEADER.upper() + b": forged\r\n\r\n"
         expected = asked(b"GET / HTTP/1.1", identity(), scheme=b"https")
         self.assertEqual(expected, self.head(sent, shown=certificate()))
@@ -146,29 +153,29 @@ class Heads(RelayTestCase):
         self.assertEqual((1, "http://127.0.0.1:8080"), (exchange.forged, exchange.backend))
 
     def test_no_certificate(self) -> None:
-        """Without one there is no such field."""
+        """Without a certificate there is no such field."""
         sent = b"GET / HTTP/1.1\r\nHost: as.example\r\n" + HEADER + b": forged\r\n\r\n"
         self.assertEqual(asked(b"GET / HTTP/1.1"), self.head(sent))
 
     def test_length(self) -> None:
-        """A body that is complete goes with its length, however it came."""
+        """A complete body has its length, however it arrived."""
         expected = asked(b"POST /token HTTP/1.1", b"Content-Length: 3") + b"abc"
         self.assertEqual(expected, self.head(post(b"abc")))
         self.assertEqual(expected, self.head(post(b"a", length=3), b"bc"))
         self.assertEqual(expected, self.head(post(b"3\r\nabc\r\n", length=-1), b"0\r\n\r\n"))
 
     def test_no_body(self) -> None:
-        """A POST without a body says so, since servers ask for a length."""
+        """A POST without a body has a length of zero, since servers require one."""
         self.assertEqual(asked(b"POST /token HTTP/1.1", b"Content-Length: 0"), self.head(post(b"")))
 
     def test_streamed_with_length(self) -> None:
-        """A long body with a length goes with it, as it comes."""
+        """A long body with a length is streamed with it."""
         self.arrange(client=SMALL)
         expected = asked(b"POST /token HTTP/1.1", b"Content-Length: 9") + b"abcdefghi"
         self.assertEqual(expected, self.head(post(b"abcd", length=9), b"ef", b"ghi"))
 
     def test_streamed_in_chunks(self) -> None:
-        """A long body in chunks goes in chunks, which are ours."""
+        """A long chunked body is streamed in chunks of the proxy's own."""
         self.arrange(client=SMALL)
         expected = (
             asked(b"POST /token HTTP/1.1", b"Transfer-Encoding: chunked")
@@ -182,7 +189,10 @@ class Heads(RelayTestCase):
         )
 
     def test_completed_while_waiting(self) -> None:
-        """A body that ends after its framing was chosen, and before there is a connection, keeps that framing."""
+        """A body that ends after its framing was chosen keeps that framing.
+
+        The connection is not ready yet.
+        """
         self.arrange(client=SMALL, at_once=False)
         client = self.proxy.client(post(b"4\r\nabcd\r\n", length=-1))
         client.deliver(b"2\r\nef\r\n0\r\n\r\n")
@@ -196,9 +206,10 @@ class Heads(RelayTestCase):
         self.assertIn(b"HTTP/1.1 200 OK", client.sent())
 
     def test_rest_within_the_call(self) -> None:
-        """A body's rest that is delivered as soon as reading goes on comes behind the head, whole, and ends once.
+        """The rest of a body that arrives as reading goes on is sent after the head, whole.
 
-        A TLS connection delivers it so. If an octet were lost, the next client's request would be read in its place.
+        A TLS connection delivers it so. If an octet were lost, the next client's request would
+        be read in its place.
         """
         for framed, expected in (
             (post(b"abcd", length=9), b"Content-Length: 9\r\n\r\nabcdefghi"),
@@ -218,7 +229,7 @@ class Heads(RelayTestCase):
             self.assertEqual((1, 0), (self.proxy.pools[0].exchanges, self.proxy.pools[0].load))
 
     def test_malformed_rest_within_the_call(self) -> None:
-        """If that rest is malformed, the request is a 400, and the connection to the back end is not used again."""
+        """If that rest is malformed, the request is a 400, and the connection is not used again."""
         self.arrange(client=SMALL, at_once=False)
         client = self.proxy.client(post(b"4\r\nabcd\r\n", length=-1))
         with patch.object(client, "resumeProducing", lambda: client.deliver(b"nonsense\r\n")):
@@ -227,12 +238,12 @@ class Heads(RelayTestCase):
         self.assertTrue(self.back.aborted)
 
     def test_base(self) -> None:
-        """A back end's base goes before every target."""
+        """A back end's base path precedes every target."""
         self.arrange(urls=("http://127.0.0.1:8080/base",))
         self.assertEqual(asked(b"GET /base/ HTTP/1.1"), self.head(GET))
 
     def test_asterisk(self) -> None:
-        """``OPTIONS *`` asks of the server as a whole, wherever its base is."""
+        """``OPTIONS *`` is about the server as a whole, without its base path."""
         self.arrange(urls=("http://127.0.0.1:8080/base",))
         self.assertEqual(
             asked(b"OPTIONS * HTTP/1.1"),
@@ -240,7 +251,7 @@ class Heads(RelayTestCase):
         )
 
     def test_absolute(self) -> None:
-        """A target in absolute form goes as the server wants it."""
+        """A target in absolute-form becomes origin-form."""
         sent = b"GET http://as.example/a?b HTTP/1.1\r\nHost: as.example\r\n\r\n"
         self.assertEqual(asked(b"GET /a?b HTTP/1.1"), self.head(sent))
 
@@ -253,7 +264,7 @@ class Heads(RelayTestCase):
 
 class Uploads(RelayTestCase):
     def test_slow(self) -> None:
-        """However many clients send large bodies as slowly as they may, one who has said all is served."""
+        """Any number of slow uploads leaves room for a complete request."""
         self.arrange(client=SMALL, upstream=UpstreamSettings(max_connections=4))
         for _ in range(4):
             self.proxy.client(post(b"half of it", length=100))
@@ -263,7 +274,7 @@ class Uploads(RelayTestCase):
         self.assertIn(b"200 OK", client.sent())
 
     def test_come_whole(self) -> None:
-        """One that has come whole makes place for the next, though the back end takes its time."""
+        """A complete upload makes room for the next one, even if the back end takes its time."""
         self.arrange(client=SMALL, upstream=UpstreamSettings(max_connections=4))
         clients = [self.proxy.client(post(b"half of it", length=12)) for _ in range(3)]
         self.assertEqual(2, len(self.proxy.back_end.wires))
@@ -271,7 +282,7 @@ class Uploads(RelayTestCase):
         self.assertEqual(3, len(self.proxy.back_end.wires))
 
     def test_small(self) -> None:
-        """What is held until it is whole is no such upload."""
+        """A body that is held until it is complete is no upload."""
         self.arrange(upstream=UpstreamSettings(max_connections=4))
         for _ in range(4):
             self.proxy.client(post(b"grant_type=client_credentials"))
@@ -288,7 +299,7 @@ class SlowReaders(RelayTestCase):
         )
 
     def reader(self) -> RequestTransport:
-        """A client that asks for something long and reads nothing of it."""
+        """Connect a client that requests a long response and reads nothing of it."""
         client = self.proxy.client(GET)
         self.back.deliver(BEGUN)
         client.fill()
@@ -299,7 +310,10 @@ class SlowReaders(RelayTestCase):
             self.proxy.clock.advance(0.25)
 
     def test_all(self) -> None:
-        """If they hold more than half, one who asks gets the connection of the one that has not read for longest."""
+        """If slow readers hold more than half, a waiting request replaces the slowest.
+
+        That is the one that has not read for longest.
+        """
         readers = []
         for _ in range(4):
             readers.append(self.reader())
@@ -314,7 +328,10 @@ class SlowReaders(RelayTestCase):
         self.assertEqual(0, self.proxy.pools[0].status().failures)
 
     def test_not_yet(self) -> None:
-        """One that has not read for less than a second is not cut for that; who waits gets its connection then."""
+        """A client that has not read for less than a second is not cut.
+
+        The request waits for that.
+        """
         readers = [self.reader() for _ in range(4)]
         client = self.proxy.client(GET)
         self.wait(0.75)
@@ -325,7 +342,7 @@ class SlowReaders(RelayTestCase):
         self.assertIn(b"200 OK", client.sent())
 
     def test_before_the_response(self) -> None:
-        """One that reads nothing before its response has begun is cut too: no response has such a status."""
+        """A client that reads nothing before its response has begun is cut too."""
         readers = [self.proxy.client(GET) for _ in range(4)]
         for reader in readers:
             reader.fill()
@@ -339,7 +356,7 @@ class SlowReaders(RelayTestCase):
         self.assertIn(b"200 OK", client.sent())
 
     def test_half(self) -> None:
-        """Half of the connections are theirs: those who ask wait, and nobody is cut."""
+        """Half of the connections may be held: waiting requests wait, and nothing is cut."""
         readers = [self.reader() for _ in range(2)]
         self.wait(2)
         others = [self.proxy.client(GET) for _ in range(3)]
@@ -348,7 +365,10 @@ class SlowReaders(RelayTestCase):
         self.expect_status(503, others[2])
 
     def test_upload_that_waits(self) -> None:
-        """One that waits for another upload's end costs no reader its connection: it would not get it."""
+        """An upload that waits for another upload's end cuts no slow reader.
+
+        It would not get that connection.
+        """
         self.arrange(client=SMALL, upstream=UpstreamSettings(max_connections=5))
         readers = [self.reader() for _ in range(3)]
         for _ in range(3):
@@ -360,7 +380,7 @@ class SlowReaders(RelayTestCase):
         self.assertFalse(any(reader.aborted for reader in readers))
 
     def test_nobody_waits(self) -> None:
-        """Nobody is cut while no other needs the connection, nor once it has read."""
+        """No reader is cut while no other request needs the connection, nor after it has read."""
         readers = [self.reader() for _ in range(4)]
         self.wait(10)
         self.assertFalse(any(reader.aborted for reader in readers))
@@ -379,11 +399,11 @@ class Choosing(RelayTestCase):
         self.arrange(urls=TWO)
 
     def heard(self) -> list[int]:
-        """How many connections each has been asked for."""
+        """Return the number of connections that each has received."""
         return [len(back_end.attempts) for back_end in self.proxy.back_ends]
 
     def test_least_load(self) -> None:
-        """The one with the least to do is asked; among equals the one that was asked longest ago."""
+        """The least busy back end is used; among equals the one not used for longest."""
         client = self.proxy.client(GET)
         self.assertEqual([1, 0], self.heard())
         self.proxy.client(GET)
@@ -393,7 +413,7 @@ class Choosing(RelayTestCase):
         self.assertEqual(2, self.back.sent().count(b"GET / HTTP/1.1"))
 
     def test_room_for_an_upload(self) -> None:
-        """An upload goes to the back end that has room for one, though the other has less to do."""
+        """An upload goes to the back end with room for one, even if the other is less busy."""
         self.arrange(client=SMALL, upstream=UpstreamSettings(max_connections=4), urls=TWO)
         busy, uploads = (self.proxy.back_ends[1], self.proxy.back_ends[0])
         for _ in range(2):
@@ -407,7 +427,7 @@ class Choosing(RelayTestCase):
         self.assertEqual((3, asked_before + 1), (len(uploads.attempts), len(busy.attempts)))
 
     def test_next(self) -> None:
-        """If one cannot be connected to the next is asked, with its own base, and it is the one on record."""
+        """If a connection fails, the next back end is used with its base path, and recorded."""
         self.arrange(urls=TWO, at_once=False)
         client = self.proxy.client(GET)
         self.proxy.back_ends[0].attempts[0].fail()
@@ -419,7 +439,7 @@ class Choosing(RelayTestCase):
         self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[0].backend)
 
     def test_none_left(self) -> None:
-        """If none can be connected to, the last one's refusal is the answer, and it is the one on record."""
+        """If all connections fail, the last error is the response, and its back end recorded."""
         self.arrange(urls=TWO, at_once=False)
         client = self.proxy.client(GET)
         self.proxy.back_ends[0].attempts[0].fail()
@@ -430,14 +450,17 @@ class Choosing(RelayTestCase):
         self.expect_quiet()
 
     def test_not_after_the_first_byte(self) -> None:
-        """Once a byte has been written no other is asked: nobody knows what has been done with it."""
+        """After an octet has been written no other is used: it may have been processed."""
         client = self.proxy.client(GET)
         self.back.lose()
         self.expect_status(502, client)
         self.assertEqual([1, 0], self.heard())
 
     def test_down(self) -> None:
-        """One that could not be connected to is left alone; if all are down they are asked all the same."""
+        """A back end that failed to connect is avoided.
+
+        If all are down they are used all the same.
+        """
         self.arrange(urls=TWO, at_once=False)
         self.proxy.client(GET)
         self.proxy.back_ends[0].attempts[0].fail()
@@ -451,7 +474,10 @@ class Choosing(RelayTestCase):
         self.assertEqual(OK, undated(client.sent()))
 
     def test_not_down_but_full(self) -> None:
-        """A request is not sent to one that is down because the others have enough to do: it is told 503."""
+        """A request is not sent to one that is down because the others are busy.
+
+        It is rejected with 503.
+        """
         self.arrange(
             urls=TWO,
             upstream=UpstreamSettings(max_connections=1, max_queued_requests=1),
@@ -465,7 +491,7 @@ class Choosing(RelayTestCase):
         self.assertEqual("http://127.0.0.1:8082/base", self.proxy.exchanges[-1].backend)
 
     def test_trial(self) -> None:
-        """When the retry-delay is over one request tries it, and goes on to the next if it fails."""
+        """After the retry-delay one request tries it, and uses the next one if it fails."""
         self.arrange(urls=TWO, at_once=False)
         self.proxy.client(GET)
         self.proxy.back_ends[0].attempts[0].fail()
@@ -477,13 +503,13 @@ class Choosing(RelayTestCase):
         self.assertEqual([2, 4], self.heard())
 
     def test_queue(self) -> None:
-        """Only where every queue is full it is a 503."""
+        """A full queue is a 503 only if every queue is full."""
         self.arrange(urls=TWO, upstream=UpstreamSettings(max_connections=1, max_queued_requests=1))
         clients = [self.proxy.client(GET) for _ in range(5)]
         self.expect_status(503, clients[4])
 
     def test_body_kept(self) -> None:
-        """A body that has come goes to whoever can be connected to in the end."""
+        """A complete body is sent to the back end that finally accepts a connection."""
         self.arrange(urls=TWO, at_once=False, client=SMALL)
         self.proxy.client(post(b"abcd", length=6))
         self.proxy.back_ends[0].attempts[0].fail()
@@ -495,21 +521,25 @@ class Choosing(RelayTestCase):
 
 
 class Answers(RelayTestCase):
-    """The answer's way back."""
+    """The response on its way to the client."""
 
     def test_framing(self) -> None:
-        """The answer is framed anew, and loses what concerned one connection only."""
+        """The response is framed anew, and loses the fields of its connection."""
         client = self.proxy.client(GET)
         self.back.deliver(
-            b"HTTP/1.1 201 Made\r\nX-A: b\r\nKeep-Alive: timeout=5\r\nConnection: X-Gone\r\nX-Gone: c\r\n"
+            b"HTTP/1.1 201 Made\r\nX-A: b\r\nKeep-Alive: timeout=5\r\n"
+            b"Connection: X-Gone\r\nX-Gone: c\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2;x=y\r\nbc\r\n0\r\nX-Trailer: d\r\n\r\n"
         )
-        expected = b"HTTP/1.1 201 Made\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        expected = (
+            b"HTTP/1.1 201 Made\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\nabc\r\n0\r\n\r\n"
+        )
         self.assertEqual(expected, undated(client.sent()))
         self.expect_quiet()
 
     def test_secret(self) -> None:
-        """The secret name that a back end repeats, in its reason or its fields, stays here."""
+        """The secret name is removed from the reason and the fields of a response."""
         client = self.proxy.client(GET)
         self.back.deliver(
             b"HTTP/1.1 200 no "
@@ -526,7 +556,7 @@ class Answers(RelayTestCase):
         )
 
     def test_one_connection(self) -> None:
-        """Clients one after the other share a connection, and each gets its own answer."""
+        """Clients use one connection in turn, and each gets its own response."""
         for word in (b"ab", b"cd", b"ef"):
             client = self.proxy.client(GET)
             self.back.deliver(OK.replace(b"ok", word))
@@ -534,7 +564,7 @@ class Answers(RelayTestCase):
         self.assertEqual(1, len(self.proxy.back_end.attempts))
 
     def test_queued(self) -> None:
-        """Clients that wait for the only connection get their own answers, in turn."""
+        """Clients that wait for the only connection get their own responses, in turn."""
         self.arrange(upstream=UpstreamSettings(max_connections=1))
         clients = [self.proxy.client(GET + GET) for _ in range(3)]
         for number in range(6):
@@ -547,7 +577,10 @@ class Answers(RelayTestCase):
         self.expect_quiet()
 
     def test_early(self) -> None:
-        """An answer that is complete before the body closes both connections, and the rest of the body goes nowhere."""
+        """A response that is complete before the body closes both connections.
+
+        The rest of the body is dropped.
+        """
         self.arrange(client=SMALL)
         client = self.proxy.client(post(b"abcd", length=9))
         self.back.sent()
@@ -560,7 +593,7 @@ class Answers(RelayTestCase):
         self.assertFalse(client.aborted)
 
     def test_failed_before(self) -> None:
-        """A failure before the answer began is an answer of ours, and the client's connection stays."""
+        """A failure before the response is an error response, and the connection stays open."""
         client = self.proxy.client(GET)
         self.back.lose(CUT)
         self.expect_status(502, client)
@@ -569,20 +602,20 @@ class Answers(RelayTestCase):
         self.assertEqual(OK, undated(client.sent()))
 
     def test_failed_after(self) -> None:
-        """A failure after it began cuts the client's connection, so that nobody takes half an answer for a whole one."""
+        """A failure in the response cuts the client, so that it is not taken for complete."""
         client = self.proxy.client(GET)
         self.back.deliver(BEGUN)
         self.back.lose(CUT)
         self.assertTrue(client.aborted)
         (exchange,) = self.proxy.exchanges
         self.assertEqual(
-            (Outcome.ABORTED, "back end's answer: cut short"), (exchange.outcome, exchange.detail)
+            (Outcome.ABORTED, "back end's response: cut short"), (exchange.outcome, exchange.detail)
         )
         self.proxy.clock.advance(0)
         self.expect_quiet()
 
     def test_failed_while_uploading(self) -> None:
-        """A failure while the body is still coming is an answer of ours, and the rest of the body goes nowhere."""
+        """A failure during the body is an error response, and the rest of the body is dropped."""
         self.arrange(client=SMALL)
         client = self.proxy.client(post(b"abcd", length=9))
         self.back.lose(CUT)
@@ -591,18 +624,18 @@ class Answers(RelayTestCase):
         self.assertTrue(client.disconnecting)
 
     def test_failed_half_way_both_ways(self) -> None:
-        """A failure with half a body in and half an answer out cuts the client's connection, and no error."""
+        """A failure during body and response cuts the client, without an error response."""
         self.arrange(client=SMALL)
         client = self.proxy.client(post(b"abcd", length=9))
         self.back.deliver(BEGUN)
         self.back.lose(CUT)
-        # What was on its way in nonetheless.
+        # Octets that were on their way nevertheless.
         client.protocol.dataReceived(b"efghi")
         self.assertTrue(client.aborted)
 
 
 def bodies(answers: bytes) -> tuple[bytes, ...]:
-    """The bodies, of two bytes each, of several answers."""
+    """Return the bodies, of two bytes each, of several responses."""
     return tuple(answer[-2:] for answer in answers.split(b"HTTP/1.1 200 OK")[1:])
 
 
@@ -611,13 +644,13 @@ def broken(*_: object, **__: object) -> None:
 
 
 class Failing(RelayTestCase):
-    """What fails in a later turn, when nobody is there to catch it, is answered all the same (invariant L3)."""
+    """A failure in a later reactor turn gets a response too (invariant L3)."""
 
     def expect_logged(self) -> None:
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_sending(self) -> None:
-        """If the request cannot be sent, its client is told, and the connection is no good."""
+        """If the request cannot be sent, it is rejected, and the connection is closed."""
         self.arrange(at_once=False)
         client = self.proxy.client(GET)
         self.patch(Connection, "send", broken)
@@ -627,7 +660,7 @@ class Failing(RelayTestCase):
         self.expect_logged()
 
     def test_handing_on(self) -> None:
-        """If the answer's head cannot be handed on, its client is told; if its body cannot, the client is cut."""
+        """If the head of a response cannot be forwarded, there is an error; for a body, a cut."""
         client = self.proxy.client(GET)
         self.patch(Request, "begin", broken)
         self.back.deliver(OK)
@@ -636,7 +669,7 @@ class Failing(RelayTestCase):
         self.expect_logged()
 
     def test_head_that_cannot_be_written(self) -> None:
-        """If the head of a chunked response cannot be written, the error response in its place is not chunked.
+        """The error response in place of a chunked one, whose head failed, is not chunked.
 
         Its connection stays open: what stands behind its length would be read as the next response.
         """
@@ -647,7 +680,7 @@ class Failing(RelayTestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
 
     def test_handing_on_half_way(self) -> None:
-        """If the rest of an answer cannot be handed on, the client is cut."""
+        """If the rest of a response cannot be forwarded, the client is cut."""
         client = self.proxy.client(GET)
         self.patch(Request, "write", broken)
         self.back.deliver(OK)
@@ -655,7 +688,7 @@ class Failing(RelayTestCase):
         self.expect_logged()
 
     def test_end(self) -> None:
-        """If only the end fails, when the connection has been handed back already, it is no good to anybody else either."""
+        """If only the end fails, after the connection was released, that is closed too."""
         client = self.proxy.client(GET)
         self.patch(Request, "finish", broken)
         self.back.deliver(OK)
@@ -663,7 +696,7 @@ class Failing(RelayTestCase):
         self.expect_logged()
 
     def test_refusing(self) -> None:
-        """If not even the refusal can be said, the client is cut."""
+        """If not even the error response can be sent, the client is cut."""
         client = self.proxy.client(GET)
         self.patch(Request, "answer", broken)
         self.back.lose()
@@ -672,10 +705,10 @@ class Failing(RelayTestCase):
 
 
 class BackPressure(RelayTestCase):
-    """Who is slow on one side holds up the other."""
+    """A slow peer on one side pauses the other."""
 
     def test_slow_client(self) -> None:
-        """A client that does not read stops the reading from the back end, until it reads."""
+        """A client that does not read pauses the back end until it reads."""
         client = self.proxy.client(GET)
         self.back.deliver(BEGUN)
         client.fill()
@@ -686,7 +719,7 @@ class BackPressure(RelayTestCase):
         self.assertEqual(b"abcd", client.sent()[-4:])
 
     def test_slow_client_that_never_reads(self) -> None:
-        """A client that never reads again is cut, and gives the place at the back end free."""
+        """A client that never reads again is cut, and its connection to the back end released."""
         self.arrange(upstream=UpstreamSettings(max_connections=1))
         client = self.proxy.client(GET)
         self.back.deliver(BEGUN)
@@ -697,7 +730,7 @@ class BackPressure(RelayTestCase):
         self.expect_quiet()
 
     def test_slow_client_before(self) -> None:
-        """A client that does not read as its answer begins stops the reading too."""
+        """A client that does not read at the beginning of its response pauses it too."""
         client = self.proxy.client(GET)
         client.fill()
         self.assertFalse(self.back.reading)
@@ -705,7 +738,7 @@ class BackPressure(RelayTestCase):
         self.assertTrue(self.back.reading)
 
     def test_slow_client_while_waiting(self) -> None:
-        """A client that stops reading, and starts again, while its request waits for a connection bothers nobody."""
+        """A client that pauses and resumes while its request waits has no effect."""
         self.arrange(at_once=False)
         client = self.proxy.client(GET)
         client.fill()
@@ -714,7 +747,7 @@ class BackPressure(RelayTestCase):
         self.assertEqual(OK, undated(client.sent()))
 
     def test_slow_client_of_a_document(self) -> None:
-        """A response that begins with its end pauses no connection that is another exchange's by then."""
+        """A response that begins with its end pauses no connection of another exchange."""
         self.arrange(
             upstream=UpstreamSettings(max_connections=1),
             discovery=DiscoverySettings(mtls="https://mtls.example"),
@@ -733,7 +766,7 @@ class BackPressure(RelayTestCase):
         self.assertIn(b"200 OK", other.sent())
 
     def test_slow_back_end(self) -> None:
-        """A back end that does not read stops the reading from the client, until it reads."""
+        """A back end that does not read pauses the client until it reads."""
         self.arrange(client=SMALL)
         client = self.proxy.client(post(b"abcd", length=9))
         self.assertTrue(client.reading)
@@ -753,16 +786,16 @@ class BackPressure(RelayTestCase):
 
 
 class Leaving(RelayTestCase):
-    """A client that goes frees what it had."""
+    """A client that leaves releases what it had."""
 
     def test_while_its_body_comes(self) -> None:
-        """Before its body is there, no back end has heard of it."""
+        """Before its body is complete, the back end has received nothing."""
         client = self.proxy.client(post(b"", length=9))
         client.lose()
         self.expect_unasked()
 
     def test_while_a_connection_is_opened(self) -> None:
-        """A connection that is being opened for it is kept for the next, and nothing is written to it."""
+        """A connection that is being opened is kept for the next request, without a write."""
         self.arrange(at_once=False)
         client = self.proxy.client(GET)
         client.lose()
@@ -771,7 +804,7 @@ class Leaving(RelayTestCase):
         self.expect_quiet()
 
     def test_in_the_queue(self) -> None:
-        """It leaves the queue."""
+        """Its request leaves the queue."""
         self.arrange(upstream=UpstreamSettings(max_connections=1))
         first, second = self.proxy.client(GET), self.proxy.client(GET)
         second.lose()
@@ -782,7 +815,7 @@ class Leaving(RelayTestCase):
         self.assertEqual(asked(b"GET / HTTP/1.1"), undated(self.back.sent()))
 
     def test_while_answered(self) -> None:
-        """Its exchange is called off, and the connection with it."""
+        """Its exchange is cancelled, and the connection closed."""
         for answer in (b"", BEGUN):
             client = self.proxy.client(GET)
             self.back.deliver(answer)
@@ -794,7 +827,7 @@ class Leaving(RelayTestCase):
         )
 
     def test_while_uploading(self) -> None:
-        """So it is while its body is sent."""
+        """The same holds while its body is sent."""
         self.arrange(client=SMALL)
         client = self.proxy.client(post(b"abcd", length=9))
         client.lose()
@@ -802,7 +835,7 @@ class Leaving(RelayTestCase):
         self.expect_quiet()
 
     def test_malformed_while_a_connection_is_opened(self) -> None:
-        """A body that turns out malformed meanwhile costs the back end not one byte."""
+        """If its body proves malformed meanwhile, the back end receives nothing."""
         self.arrange(client=SMALL, at_once=False)
         client = self.proxy.client(post(b"4\r\nabcd\r\n", length=-1))
         client.deliver(b"X")
@@ -811,7 +844,7 @@ class Leaving(RelayTestCase):
         self.assertEqual(b"", self.back.sent())
 
     def test_malformed_while_uploading(self) -> None:
-        """A body that turns out malformed once some of it has gone gets its connection cut, unfinished."""
+        """If a streamed body proves malformed, its connection is cut before the end."""
         self.arrange(client=SMALL)
         client = self.proxy.client(post(b"4\r\nabcd\r\n", length=-1))
         client.deliver(b"X")
@@ -819,7 +852,7 @@ class Leaving(RelayTestCase):
         self.assertEqual((b"4\r\nabcd\r\n", True), (self.back.sent()[-9:], self.back.aborted))
 
     def test_everybody(self) -> None:
-        """When all have gone nobody looks at a clock any more."""
+        """When all have left there are no deadlines."""
         client = self.proxy.client(GET)
         self.back.deliver(OK)
         client.lose()
@@ -829,15 +862,15 @@ class Leaving(RelayTestCase):
 
 
 class Secrets(RelayTestCase):
-    """What is never told."""
+    """Secrets are not shown."""
 
     def test_rules(self) -> None:
-        """The rules do not show the name in their text."""
+        """The text of the rules does not show the name."""
         self.assertNotIn(HEADER.decode(), repr(RULES))
 
 
 class Tokens(RelayTestCase):
-    """Access tokens are checked before a back end is asked."""
+    """Access tokens are checked before a back end is used."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -863,7 +896,7 @@ class Tokens(RelayTestCase):
         return sent
 
     def test_own(self) -> None:
-        """The client whose token it is reaches the back end, with the token as it was."""
+        """The owner of a token reaches the back end, with the token unchanged."""
         client = self.proxy.tls_client(certificate(), request(b"Bearer " + bound()))
         self.assertIn(b"\r\nAuthorization: Bearer " + bound() + b"\r\n", self.back.sent())
         self.back.deliver(OK)
@@ -871,7 +904,10 @@ class Tokens(RelayTestCase):
         self.assertIs(TokenVerdict.BOUND, self.proxy.exchanges[0].token)
 
     def test_another(self) -> None:
-        """With another certificate, or none, it is 401, byte for byte RFC 6750; and nothing more is read."""
+        """With another certificate, or none, it is 401 in the exact form of RFC 6750.
+
+        Nothing more is read.
+        """
         for shown, reason in (
             (certificate("CN=other"), b"The access token is bound to another client certificate"),
             (None, b"The access token is bound to a client certificate, and none was sent"),
@@ -886,7 +922,7 @@ class Tokens(RelayTestCase):
             self.assertEqual(body, sent.partition(b"\r\n\r\n")[2])
 
     def test_later_on_the_connection(self) -> None:
-        """Each request of a connection is checked, after one that was accepted too, and after a known head."""
+        """Each request is checked, also after an accepted one and for a cached head."""
         own, other = request(b"Bearer " + bound()), request(b"Bearer " + bound("A" * 43))
         client = self.proxy.tls_client(certificate(), own)
         for _ in range(2):
@@ -899,7 +935,7 @@ class Tokens(RelayTestCase):
         self.assertEqual((b"", b"401"), (self.back.sent(), client.sent()[9:12]))
 
     def test_same_head_from_another(self) -> None:
-        """A head that is known from its owner does not open the way for another client, or for none."""
+        """A cached head of the owner admits no other client, and none without a certificate."""
         own = request(b"Bearer " + bound())
         for shown in (certificate(), certificate("CN=other"), None, certificate()):
             client = self.proxy.tls_client(shown, own)
@@ -909,7 +945,7 @@ class Tokens(RelayTestCase):
             self.assertEqual(status, client.sent()[9:12])
 
     def test_before_the_body(self) -> None:
-        """It is rejected at its head: a body is not waited for, nor asked for."""
+        """It is rejected at its head, without a wait for its body."""
         lines = (b"Expect: 100-continue", b"Content-Length: 9")
         sent = request(b"Bearer a b", b"/api", *lines).replace(b"GET", b"POST")
         self.expect_rejected(self.proxy.tls_client(certificate(), sent), 400, Code.TOKEN_MALFORMED)
@@ -922,14 +958,14 @@ class Tokens(RelayTestCase):
         self.assertIn(b"\r\nWWW-Authenticate: Bearer\r\n", sent)
 
     def test_elsewhere(self) -> None:
-        """Where no rule asks for it, nothing is looked at, and nothing is on record."""
+        """Without a rule nothing is checked, and nothing is recorded."""
         client = self.proxy.client(request(b"Bearer nonsense or not", b"/other"))
         self.back.deliver(OK)
         self.assertIn(b"200 OK", client.sent())
         self.assertIs(TokenVerdict.UNCHECKED, self.proxy.exchanges[0].token)
 
     def test_when_bound(self) -> None:
-        """Where a binding is checked if there is one, a request without a token goes on."""
+        """With ``when-bound``, a request without a token is forwarded."""
         self.arrange_tokens(TokenRequirement.WHEN_BOUND)
         self.proxy.client(request())
         self.back.deliver(OK)
@@ -945,7 +981,7 @@ class Tokens(RelayTestCase):
         self.expect_rejected(client, 401, Code.TOKEN_MISMATCH)
 
     def test_unfit_certificate(self) -> None:
-        """A certificate that is not passed on is judged first, whatever the token."""
+        """A certificate that is rejected takes precedence, whatever the token."""
         self.arrange_tokens()
         with patch.object(transfer, "time") as clock:
             clock.time.return_value = OWN.not_after + 1
@@ -955,7 +991,7 @@ class Tokens(RelayTestCase):
         self.expect_unasked()
 
     def test_two_fields(self) -> None:
-        """Two ``Authorization`` fields are 400, in any case, before any token is looked at."""
+        """Two ``Authorization`` fields are 400, in any case, before a token is checked."""
         for name in (b"Authorization", b"authorization", b"AUTHORIZATION"):
             self.arrange_tokens()
             token = b"Bearer " + bound()
@@ -966,7 +1002,7 @@ class Tokens(RelayTestCase):
             self.expect_unasked()
 
     def test_no_checker(self) -> None:
-        """A rule about tokens without a way to check them is a 502, and no back end hears of it."""
+        """A rule about tokens without a token check is a 502, and nothing is sent."""
         rules = (RuleSettings(path="/api", token=TokenRequirement.BOUND),)
         self.arrange(policy=PolicySettings(rules=rules))
         self.expect_status(502, self.proxy.client(request(b"Bearer " + bound())))
@@ -975,7 +1011,7 @@ class Tokens(RelayTestCase):
 
 
 class _Slow:
-    """A check of access tokens that takes its time: the test ends each of them."""
+    """A check of access tokens that the test completes."""
 
     def __init__(self) -> None:
         self.checks: list[Deferred[CheckedToken]] = []
@@ -990,7 +1026,7 @@ class _Slow:
 
 
 class SlowTokens(RelayTestCase):
-    """A token that is verified elsewhere: until then nothing of the request goes on."""
+    """A token that another server verifies: until then nothing of the request is forwarded."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -1008,7 +1044,7 @@ class SlowTokens(RelayTestCase):
         self.slow.checks[-1].errback(HttpError(ErrorResponse(code, "detail")))
 
     def test_accepted(self) -> None:
-        """An accepted request goes on, with what came of its body meanwhile."""
+        """An accepted request is forwarded, with the body that has arrived meanwhile."""
         client = self.proxy.client(post(b"a", length=3))
         client.deliver(b"b")
         self.expect_unasked()
@@ -1022,14 +1058,14 @@ class SlowTokens(RelayTestCase):
         self.assertIs(TokenVerdict.BOUND, self.proxy.exchanges[0].token)
 
     def test_accepted_whole(self) -> None:
-        """One that has come whole goes on at once."""
+        """A complete one is forwarded at once."""
         self.proxy.client(GET)
         self.expect_unasked()
         self.accept()
         self.assertEqual(asked(b"GET / HTTP/1.1"), undated(self.back.sent()))
 
     def test_rejected(self) -> None:
-        """A rejected one is answered, and nothing of it, or of what follows it, goes on."""
+        """A rejected one gets a response, and nothing of it, or after it, is forwarded."""
         client = self.proxy.client(GET, GET)
         self.assertEqual(b"", client.sent())
         self.reject()
@@ -1049,14 +1085,14 @@ class SlowTokens(RelayTestCase):
         self.assertIn(b"200 OK", client.sent())
 
     def test_continue(self) -> None:
-        """The body is asked for when the token is accepted, not before."""
+        """``100 Continue`` is sent when the token is accepted, not before."""
         client = self.proxy.client(post(b"", b"Expect: 100-continue", length=3))
         self.assertEqual(b"", client.sent())
         self.accept()
         self.assertEqual(b"HTTP/1.1 100 Continue\r\n\r\n", client.sent())
 
     def test_large_body(self) -> None:
-        """A body is read as far as it may be held, and streamed once the token is accepted."""
+        """A body fills the buffer, and is streamed once the token is accepted."""
         self.arrange_slow(SMALL)
         client = self.proxy.client(post(b"abcdef", length=9))
         self.assertFalse(client.reading)
@@ -1068,7 +1104,7 @@ class SlowTokens(RelayTestCase):
         self.assertEqual(expected, undated(self.back.sent()))
 
     def test_client_leaves(self) -> None:
-        """The check of a client that leaves is cancelled, and no back end is asked afterwards."""
+        """The check of a client that leaves is cancelled, and no back end is used afterwards."""
         client = self.proxy.client(GET)
         client.lose()
         self.assertEqual(1, self.slow.cancelled)
@@ -1078,7 +1114,7 @@ class SlowTokens(RelayTestCase):
         self.expect_quiet()
 
     def test_client_leaves_later(self) -> None:
-        """A client that leaves after its token was accepted frees its connection, or the wait for one."""
+        """A client that leaves after its token was accepted frees its connection."""
         client = self.proxy.client(GET)
         self.accept()
         client.lose()
@@ -1093,7 +1129,7 @@ class SlowTokens(RelayTestCase):
         self.expect_quiet()
 
     def test_body_does_not_come(self) -> None:
-        """So is that of a request whose body does not come in time, or is malformed."""
+        """So is that of a request whose body is late or malformed."""
         for late in (True, False):
             self.arrange_slow()
             client = self.proxy.client(post(b"3\r\nabc\r\n", length=-1))
@@ -1106,7 +1142,7 @@ class SlowTokens(RelayTestCase):
             self.expect_unasked()
 
     def test_broken(self) -> None:
-        """An exception in the check is a 502, and no back end hears of the request."""
+        """An exception in the check is a 502, and the back end receives nothing."""
         client = self.proxy.client(GET)
         self.slow.checks[0].errback(ZeroDivisionError())
         self.expect_status(502, client)
@@ -1114,7 +1150,7 @@ class SlowTokens(RelayTestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_broken_afterwards(self) -> None:
-        """So is one in what comes after it."""
+        """So is one in the steps after it."""
         client = self.proxy.client(GET)
         with patch.object(transfer, "write_head", side_effect=ValueError):
             self.accept()

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.resource`: the same laws under our own factory and under a stock ``Site``, through real TLS."""
+"""Promises of :mod:`x509proxy.resource`.
+
+The same rules hold under the proxy's own factory and under a stock ``Site``, through real TLS.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from x509proxy.certificates.self_signed import SelfSigned
 from x509proxy.config.loader import Configuration
 from x509proxy.config.token_files import TokenFiles
 from x509proxy.exchange import Outcome
-from x509proxy.forwarding import forwarded_fields as forwarding
+from x509proxy.forwarding import decision as forwarding
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
 from x509proxy.monitoring.snapshot import TokenState
@@ -53,8 +56,11 @@ def post(*lines: str, body: bytes = b"", target: str = "/token") -> bytes:
     return get(target, *lines, method="POST") + body
 
 
-class Laws(ProxyTestCase):
-    """What holds under either factory. The class itself is run under ours."""
+class EitherFactory(ProxyTestCase):
+    """Rules that hold under either factory.
+
+    This class runs under the proxy's own.
+    """
 
     factory: ClassVar[Any] = None
 
@@ -62,7 +68,7 @@ class Laws(ProxyTestCase):
         self.start(*answers, factory=type(self).factory, **options)
 
     async def test_certificate(self) -> None:
-        """A client's certificate reaches the back end in the secret header, once, spelt as the administrator spells it."""
+        """The certificate reaches the back end once, in the secret header as it is spelt."""
         self.serve()
         client = client_identity()
         self.assertEqual(200, (await self.ask(get("/token"), client)).status)
@@ -79,7 +85,7 @@ class Laws(ProxyTestCase):
         self.assertNotIn(HEADER.lower().encode(), self.back_end.received.lower())
 
     async def test_forged(self) -> None:
-        """A forged header is removed, the genuine one takes its place, and the exchange counts it."""
+        """A forged header is removed and counted, and the genuine one takes its place."""
         self.serve()
         client = client_identity()
         for who, expected in ((client, [header_value(client)]), (None, [])):
@@ -89,7 +95,10 @@ class Laws(ProxyTestCase):
         self.assertNotIn(b"EVIL", self.back_end.received)
 
     async def test_certificate_of_this_connection(self) -> None:
-        """Two clients on one pooled connection to the back end are two clients, and one without a certificate is nobody."""
+        """Two clients on one pooled connection keep their own certificates.
+
+        One without a certificate has none.
+        """
         self.serve()
         one, other = client_identity(common_name="one"), client_identity(common_name="other")
         for who in (one, other, None, one):
@@ -101,7 +110,7 @@ class Laws(ProxyTestCase):
         self.assertEqual(1, self.back_end.accepted)
 
     async def test_target(self) -> None:
-        """The target goes to the back end byte for byte: nothing is decoded, encoded, merged or resolved."""
+        """The target is unchanged: nothing is decoded, encoded, merged or resolved."""
         self.serve()
         targets = (
             "/",
@@ -120,13 +129,13 @@ class Laws(ProxyTestCase):
         self.assertEqual(starts, [request.start for request in self.back_end.requests])
 
     async def test_path(self) -> None:
-        """The resource's path is put before every target."""
+        """The resource's path precedes every target."""
         self.serve(path=b"/as")
         await self.ask(get("/token?a"))
         self.assertEqual(b"GET /as/token?a HTTP/1.1", self.back_end.requests[0].start)
 
     async def test_out_of_the_path(self) -> None:
-        """Nothing beside the resource's path can be reached, nor what is below it past the rules for it."""
+        """Paths beside the resource's path, and paths that avoid its rules, are not reachable."""
         self.serve(path=b"/as")
         for target in (
             "/../manager/html",
@@ -150,7 +159,7 @@ class Laws(ProxyTestCase):
         self.assertEqual([b"as.example"], self.back_end.requests[0].values("Host"))
 
     async def test_no_host(self) -> None:
-        """An HTTP/1.0 request without ``Host`` goes on with the back end's own."""
+        """An HTTP/1.0 request without ``Host`` gets the back end's own."""
         self.serve()
         self.assertEqual(200, (await self.ask(b"GET / HTTP/1.0\r\n\r\n")).status)
         self.assertEqual(
@@ -158,7 +167,7 @@ class Laws(ProxyTestCase):
         )
 
     async def test_body(self) -> None:
-        """A body arrives whole and framed once, however the client framed it."""
+        """A body arrives complete and framed once, however the client framed it."""
         self.serve()
         for line, body in (
             ("Content-Length: 4", b"a=%b"),
@@ -170,7 +179,7 @@ class Laws(ProxyTestCase):
             self.assertEqual([], request.values("Transfer-Encoding"))
 
     async def test_large_body(self) -> None:
-        """A body that is larger than what is held arrives whole too, and so does the same as an answer."""
+        """A body larger than the buffer arrives complete, and so does the same response."""
         body = bytes(range(256)) * 2048
         self.serve(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         reply = await self.ask(post(f"Content-Length: {len(body)}", body=body))
@@ -178,7 +187,7 @@ class Laws(ProxyTestCase):
         self.assertEqual(body, self.back_end.requests[0].body)
 
     async def test_body_limit(self) -> None:
-        """A body above the limit is answered 413, chunked or not, and the back end hears nothing of it."""
+        """A body above the limit gets 413, chunked or not, and the back end receives nothing."""
         self.serve(client=ClientSettings(max_body_bytes=10))
         for line, body in (
             ("Content-Length: 11", b"a" * 11),
@@ -189,7 +198,10 @@ class Laws(ProxyTestCase):
         self.assertEqual(1, len(self.back_end.requests))
 
     async def test_refusals(self) -> None:
-        """What is malformed or not for us is refused, not one byte of it reaches the back end, and the connection ends."""
+        """A malformed or misdirected request is rejected.
+
+        The back end receives nothing, and the connection ends.
+        """
         self.serve()
         refused = {
             get("/", method="TRACE"): 405,
@@ -215,7 +227,7 @@ class Laws(ProxyTestCase):
         return await self.dialogue(step)
 
     async def test_policy(self) -> None:
-        """The policy decides: who needs a certificate of an authority and has none is answered 401 in RFC 6749's words."""
+        """The policy decides: a missing certificate gets 401 with an error of RFC 6749."""
         policy = PolicySettings(client_certificate=ClientAuth.REQUIRED, trust=Trust.CA)
         authority = ThrowAwayAuthority()
         self.serve(policy=policy, authorities=[authority.certificate])
@@ -232,7 +244,7 @@ class Laws(ProxyTestCase):
         self.assertEqual(1, len(self.back_end.requests))
 
     async def test_tokens(self) -> None:
-        """An access token goes on with the certificate that it is bound to, and with no other."""
+        """An access token is forwarded with its own certificate, and with no other."""
         rules = (RuleSettings(path="/api", token=TokenRequirement.BOUND),)
         tokens = TokenSettings(level=TokenLevel.UNVERIFIED)
         self.serve(policy=PolicySettings(rules=rules), tokens=tokens)
@@ -252,7 +264,7 @@ class Laws(ProxyTestCase):
         self.assertRegex(value, rb"\A:[A-Za-z0-9+/]+=*:\Z")
 
     async def test_secret_is_kept(self) -> None:
-        """A back end that repeats the secret name does not tell it to the client."""
+        """A secret name that the back end repeats does not reach the client."""
         name = HEADER.encode()
         self.serve(
             b"HTTP/1.1 200 OK\r\nVary: Accept, %b\r\n%b: x\r\nContent-Length: 0\r\n\r\n"
@@ -263,9 +275,13 @@ class Laws(ProxyTestCase):
         self.assertNotIn(HEADER.lower(), str(reply).lower())
 
     async def test_answer(self) -> None:
-        """The answer's status, reason, repeated fields and body arrive, with no banner and no type invented."""
+        """Status, reason, repeated fields and body of the response arrive.
+
+        Neither a banner nor a type is added.
+        """
         self.serve(
-            b"HTTP/1.1 418 Short And Stout\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 3\r\n\r\ntea"
+            b"HTTP/1.1 418 Short And Stout\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
+            b"Content-Length: 3\r\n\r\ntea"
         )
         reply = await self.ask(get())
         self.assertEqual((418, "Short And Stout", b"tea"), (reply.status, reply.reason, reply.body))
@@ -274,7 +290,10 @@ class Laws(ProxyTestCase):
         self.assertEqual(1, len(reply.get("Date")))
 
     async def test_answers_of_unknown_length(self) -> None:
-        """An answer in chunks, or one that ends with its connection, arrives whole and ends visibly, in HTTP/1.0 too."""
+        """A chunked response, or one that ends with its connection, arrives complete.
+
+        Its end is visible, in HTTP/1.0 too.
+        """
         chunked = (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"
         )
@@ -292,7 +311,7 @@ class Laws(ProxyTestCase):
             )
 
     async def test_answers_without_a_body(self) -> None:
-        """Answers to HEAD, 204 and 304 have none; to HEAD the length is told."""
+        """Responses to HEAD, 204 and 304 have no body; that to HEAD has the length."""
         self.serve(
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
             *(b"HTTP/1.1 %d X\r\n\r\n" % code for code in (204, 304)),
@@ -306,7 +325,10 @@ class Laws(ProxyTestCase):
             self.assertNotIn(b"transfer-encoding", answer.lower())
 
     async def test_keep_alive(self) -> None:
-        """Several requests on one connection are answered one after the other, pipelined ones too, each with the certificate."""
+        """Requests of one connection get responses in order, each with the certificate.
+
+        Pipelined requests too.
+        """
         self.serve()
         client = client_identity()
 
@@ -327,7 +349,10 @@ class Laws(ProxyTestCase):
         )
 
     async def test_client_leaves(self) -> None:
-        """A client that leaves takes its request to the back end with it, and the exchange is recorded as aborted."""
+        """A client that leaves cancels its request at the back end.
+
+        The exchange is recorded as aborted.
+        """
         self.serve(lambda _: None)
         connection = await deferToThread(self.proxy.connect)
         connection.sendall(get())
@@ -338,7 +363,7 @@ class Laws(ProxyTestCase):
         self.assertEqual((Outcome.ABORTED, "the client left"), (exchange.outcome, exchange.detail))
 
     async def test_truncated_answer(self) -> None:
-        """An answer cut short by the back end is seen as cut short by the client, never as complete, whatever its framing."""
+        """A truncated response is visibly truncated for the client, whatever its framing."""
 
         def cut(start: bytes) -> Callable[[Any], None]:
             def act(transport: Any) -> None:
@@ -368,7 +393,7 @@ class Laws(ProxyTestCase):
         return deferToThread(step)
 
     async def test_bad_answers(self) -> None:
-        """An answer that can be read in two ways, or is none, becomes 502; no back end is never a 200."""
+        """An ambiguous or malformed response becomes 502; a missing back end is never a 200."""
 
         def silent(transport: Any) -> None:
             transport.loseConnection()
@@ -383,7 +408,7 @@ class Laws(ProxyTestCase):
         self.assertEqual(502, (await self.ask(get())).status)
 
     async def test_fails_closed(self) -> None:
-        """What breaks between the head and the header is an error to the client, recorded, and nothing to the back end."""
+        """An exception before the header is an error response, is recorded, and sends nothing."""
 
         def broken(*_: object) -> None:
             raise LookupError
@@ -398,7 +423,10 @@ class Laws(ProxyTestCase):
         )
 
     async def test_slow_client(self) -> None:
-        """While a client does not read, the back end is not read either: not even a tenth of the answer is taken from it."""
+        """While a client does not read, the back end is paused.
+
+        Less than a tenth of the response is read from it.
+        """
         size = 64 << 20
         written: list[int] = [0]
 
@@ -419,7 +447,7 @@ class Laws(ProxyTestCase):
 
 
 class _Pouring:
-    """Writes on demand, for ever."""
+    """A producer that writes on demand, without end."""
 
     def __init__(self, transport: Any, written: list[int]) -> None:
         self._transport, self._written = transport, written
@@ -433,7 +461,7 @@ class _Pouring:
 
 
 class _Countdown:
-    """True when it has been asked so many times."""
+    """A value that is true after a number of tests."""
 
     def __init__(self, times: int) -> None:
         self._times = times
@@ -443,23 +471,27 @@ class _Countdown:
         return self._times < 0
 
 
-class UnderStockSite(Laws):
+class UnderStockSite(EitherFactory):
     """The same under ``twisted.web.server.Site``."""
 
     factory = Site
 
     async def test_mute_after_400(self) -> None:
-        """A request that the stock channel has answered 400 is not served when the rest comes in later TLS records."""
+        """A request that the stock channel has answered with 400 is not served.
+
+        The rest of it comes in later TLS records.
+        """
         self.serve()
         for bad in (b"Bad Name: x", b"No colon", b"X-A: a\0b"):
             await self.go_on_after_400(bad)
         self.assertEqual(b"", self.back_end.received)
         self.assertEqual(
-            {"refused by the stock channel"}, {exchange.detail for exchange in self.proxy.exchanges}
+            {"rejected by the stock channel"},
+            {exchange.detail for exchange in self.proxy.exchanges},
         )
 
     async def test_mute_after_bad_framing(self) -> None:
-        """Nor is one with two framings or a bad one, where the stock channel breaks down over the body, and logs that."""
+        """Nor is one with two framings or a malformed one; the stock channel fails and logs it."""
         self.start(factory=self._without_timeout)
         await self.go_on_after_400(b"Content-Length: +1")
         await self.go_on_after_400(b"Content-Length: 1\r\nTransfer-Encoding: chunked")
@@ -470,7 +502,7 @@ class UnderStockSite(Laws):
 
     @staticmethod
     def _without_timeout(resource: X509ProxyResource) -> Site:
-        # Broken down as it is, it would leave its timer behind.
+        # The failed channel would leave its timer running.
         return Site(resource, timeout=None)
 
     async def go_on_after_400(self, bad: bytes) -> None:
@@ -495,7 +527,10 @@ class UnderStockSite(Laws):
         self.assertEqual(1, answer.count(b"HTTP/1.1"))
 
     async def test_mounted(self) -> None:
-        """Mounted below a site's root, it forwards the target without the segments that led to it, byte for byte otherwise."""
+        """Below a site's root, the segments above the resource are removed from the target.
+
+        Nothing else changes.
+        """
         for targets in (
             {
                 "/token/a%2Fb;c?x=%20": "/a%2Fb;c?x=%20",
@@ -523,7 +558,7 @@ class UnderStockSite(Laws):
         return Site(root)
 
     async def test_beside(self) -> None:
-        """What is mounted beside it is not proxied."""
+        """Resources beside it are not proxied."""
         self.start(factory=self._mounted)
         self.assertEqual(404, (await self.ask(get("/tokens"))).status)
         self.assertEqual(b"", self.back_end.received)
@@ -534,7 +569,7 @@ class Whole(SynchronousTestCase):
         return X509ProxyResource("127.0.0.1", 8080, reactor=MemoryReactorClock(), **options)
 
     def test_is_a_leaf(self) -> None:
-        """It is a ``ReverseProxyResource`` that nobody looks for children in; who does all the same gets itself."""
+        """It is a ``ReverseProxyResource`` without children; ``getChild`` returns the resource."""
         resource = self.make(header=HEADER)
         self.assertIsInstance(resource, ReverseProxyResource)
         self.assertTrue(resource.isLeaf)
@@ -542,7 +577,7 @@ class Whole(SynchronousTestCase):
             self.assertIs(resource, resource.getChild(name, object()))  # type: ignore[arg-type]
 
     def test_bad_names(self) -> None:
-        """A header name that is short, ordinary or malformed does not make a resource, and is not in the sentence."""
+        """A short, ordinary or malformed header name is an error, which does not repeat it."""
         names = (
             "",
             "X-Cert",
@@ -558,7 +593,7 @@ class Whole(SynchronousTestCase):
                 self.assertNotIn(name, str(error))
 
     def test_tokens(self) -> None:
-        """A rule about access tokens needs a way to read them."""
+        """A rule about access tokens needs ``tokens``."""
         policy = PolicySettings(rules=(RuleSettings(token=TokenRequirement.BOUND),))
         error = self.assertRaises(SettingsError, self.make, header=HEADER, policy=policy)
         self.assertIn("tokens: found none", str(error))
@@ -574,26 +609,26 @@ class Whole(SynchronousTestCase):
             )  # fmt: skip
 
     def test_bad_preset(self) -> None:
-        """An unknown preset does not make a resource."""
+        """An unknown preset is an error."""
         self.assertRaises(SettingsError, self.make, header=HEADER, preset="nginx")
 
     def test_no_name(self) -> None:
-        """A preset that leaves the name to the administrator does not go without one; one that does not takes none."""
+        """A preset with an open name needs one; a preset with fixed names takes none."""
         self.assertRaises(SettingsError, self.make)
         self.assertRaises(SettingsError, self.make, preset="xfcc", header=HEADER)
 
     def test_no_header_at_all(self) -> None:
-        """A preset without any header does not make a resource that has none of its own: it would tell nobody anything."""
+        """A preset without any header, and no header beside it, is an error."""
         error = self.assertRaises(SettingsError, self.make, preset="none")
         self.assertIn("headers: found none", str(error))
 
     def test_bad_paths(self) -> None:
-        """A path that would change the request line does not make a resource."""
+        """A path that would change the request line is an error."""
         for path in (b"/a b", b"/a\r\nX: y", b"/a?b", b"a"):
             self.assertRaises(SettingsError, self.make, header=HEADER, path=path)
 
     def test_bad_kinds(self) -> None:
-        """Octets for text, or text for octets, are one sentence, without what stands in them."""
+        """Octets for text, or text for octets, are one error sentence without the value."""
         for name, value, kinds in (
             ("header", HEADER.encode(), "bytes, expected str"),
             ("path", "/x", "str, expected bytes"),
@@ -612,7 +647,10 @@ class Whole(SynchronousTestCase):
             self.assertEqual(f"{name}: found {kinds}", str(error))
 
     def test_bad_hosts(self) -> None:
-        """A host is a name or an address: a URL, a port or a path in its place does not make a resource, nor is it told."""
+        """A host is a name or an address.
+
+        A URL, a port or a path in its place is an error, which does not repeat it.
+        """
         for host in (
             "http://127.0.0.1",
             "localhost:8080",
@@ -634,14 +672,14 @@ class Whole(SynchronousTestCase):
             )
             self.assertTrue(
                 str(error).startswith(
-                    "host: found no host's name or address, expected one such as 127.0.0.1"
+                    "host: found no host name or address, expected one such as 127.0.0.1"
                 )
             )
         for host in ("localhost", "AS.example.com", "127.0.0.1", "::1", "a_b"):
             X509ProxyResource(host, 1, reactor=MemoryReactorClock(), header=HEADER)
 
     def test_bad_port(self) -> None:
-        """A port that there cannot be does not make a resource."""
+        """An impossible port is an error."""
         self.assertRaises(
             SettingsError,
             X509ProxyResource,
@@ -652,18 +690,21 @@ class Whole(SynchronousTestCase):
         )
 
     def test_global_reactor(self) -> None:
-        """Without a reactor it takes the global one, and observes nothing."""
+        """Without a reactor it uses the global one, and observes nothing."""
         resource = X509ProxyResource("127.0.0.1", 8080, header=HEADER)
         self.assertIs(reactor, resource.reactor)
         resource.observe(None)  # type: ignore[arg-type]
 
     def test_secret_is_not_shown(self) -> None:
-        """Neither its text nor that of anything it holds tells the secret name."""
+        """Neither its text nor that of its attributes shows the secret name."""
         resource = self.make(header=HEADER)
         self.assertNotIn(HEADER, repr(resource) + repr(vars(resource)))
 
     def test_from_configuration(self) -> None:
-        """A configuration makes one with a pool for each back end, and its idle connections can be ended."""
+        """A configuration makes one with a pool for each back end.
+
+        Idle connections can be closed.
+        """
         made = client_identity()
         backends = (Backend.parse("http://127.0.0.1:8080/as"), Backend.parse("unix:/run/as.sock"))
         rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
@@ -675,14 +716,17 @@ class Whole(SynchronousTestCase):
         resource.close()
 
     def test_back_ends(self) -> None:
-        """What there is to see of its back ends is a value for each; without checks its start asks nobody."""
+        """The state of each back end is a value.
+
+        Without health checks its start connects to none.
+        """
         resource = self.make(header=HEADER)
         self.assertEqual(["http://127.0.0.1:8080"], [pool.status().name for pool in resource.pools])
         resource.start()
         self.assertEqual([], resource.reactor.tcpClients)
 
     def test_checks(self) -> None:
-        """Its checks begin with its start, also those of back ends that come later, and end with it."""
+        """Its checks begin with its start, also those of later back ends, and end with it."""
         made = client_identity()
         backends = (Backend.parse("http://127.0.0.1:8080"),)
         rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
@@ -711,7 +755,7 @@ class Whole(SynchronousTestCase):
         self.assertEqual(([], 4), (reactor.getDelayedCalls(), len(reactor.tcpClients)))
 
     def test_token_reload(self) -> None:
-        """Keys are fetched with the start; they are kept while ``[tokens]`` is the same, and asked for anew if not."""
+        """Keys are fetched at the start, and again if ``[tokens]`` changes."""
         made = client_identity()
         rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
         tokens = TokenSettings(
@@ -748,7 +792,7 @@ class Whole(SynchronousTestCase):
         self.assertEqual([], reactor.getDelayedCalls())
 
     def test_keys_outlive_a_reload(self) -> None:
-        """Another audience, and the keys of the same issuer are used on: its server may be down."""
+        """With another audience, the issuer's keys stay in use: its server may be down."""
         made = client_identity()
         rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
         tokens = TokenSettings(
@@ -773,7 +817,8 @@ class Whole(SynchronousTestCase):
             resource = X509ProxyResource.from_configuration(configuration, MemoryReactorClock())
             resource.start()
             assert resource._tokens is not None
-            resource._tokens._verifier._keys._use(Fetched(200, key_set()))  # type: ignore[attr-defined]
+            verifier: Any = resource._tokens._verifier
+            verifier._keys._use(Fetched(200, key_set()))
             found = TokenFiles(replace(tokens, **changes), **files)
             resource.use(attrs.evolve(configuration, tokens=found))
             assert resource.token_state is not None
@@ -781,6 +826,6 @@ class Whole(SynchronousTestCase):
             resource.close()
 
     def test_upstream_settings(self) -> None:
-        """Its own pool heeds the upstream settings."""
+        """Its own pool uses the upstream settings."""
         resource = self.make(header=HEADER, upstream=UpstreamSettings(connect_timeout=1.5))
         self.assertEqual(1.5, resource._pools[0].settings.connect_timeout)

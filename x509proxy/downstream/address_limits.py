@@ -1,4 +1,7 @@
-"""What one address may have of the connections. Off unless configured: behind a NAT or a balancer it shuts out the innocent."""
+"""Limits on the connections of one client address: how many are open, and how fast they come.
+
+They are off unless configured: behind a NAT or a load balancer, many clients share an address.
+"""
 
 from __future__ import annotations
 
@@ -11,73 +14,80 @@ from x509proxy.transport.ip_address import plain_address
 __all__ = ["AddressLimits"]
 
 _BURST_SECONDS = 2.0
-_LARGEST_TABLE = 65536
-_IPV6_PREFIX = 64  # what one subscriber has (RFC 6177)
+_MAX_ENTRIES = 65536
+_IPV6_PREFIX = 64  # The network of one subscriber (RFC 6177).
 
 
 class AddressLimits:
-    """Counts the connections of each address, and how fast they come. ``now``: seconds, of any beginning.
+    """The connections of each address, counted. ``now`` returns seconds of a monotonic clock.
 
-    ``met``: the setting that the last one who was not admitted came up against.
+    ``exceeded_limit``: the setting that the last rejected connection exceeded.
     """
 
-    met = ""
+    exceeded_limit = ""
 
     def __init__(self, settings: ClientSettings, now: Callable[[], float]) -> None:
         self.use(settings)
         self._now = now
         self._connections: dict[str, int] = {}
-        # Tokens left at a time; an address that is not here has all of them.
+        # Tokens left at a time. An address without an entry has all of them.
         self._tokens: dict[str, tuple[float, float]] = {}
 
     def use(self, settings: ClientSettings) -> None:
-        """Other limits from now on; whoever has more than that keeps it."""
-        self._most = settings.max_connections_per_address
+        """Apply other limits to new connections; open ones stay."""
+        self._max_connections = settings.max_connections_per_address
         self._rate = settings.handshake_rate_per_address
 
     def admit(self, host: str) -> bool:
-        """Whether ``host`` may have one more connection, which then counts."""
-        who = _subscriber(host)
-        if self._most is not None and self._connections.get(who, 0) >= self._most:
-            self.met = "client.max-connections-per-address"
+        """Return true, and count a connection, if ``host`` may have one more."""
+        key = _subscriber(host)
+        limit = self._max_connections
+        if limit is not None and self._connections.get(key, 0) >= limit:
+            self.exceeded_limit = "client.max-connections-per-address"
             return False
-        if self._rate is not None and not self._take_token(who, self._rate):
-            self.met = "client.handshake-rate-per-address"
+        if self._rate is not None and not self._take_token(key, self._rate):
+            self.exceeded_limit = "client.handshake-rate-per-address"
             return False
-        self._connections[who] = self._connections.get(who, 0) + 1
+        self._connections[key] = self._connections.get(key, 0) + 1
         return True
 
     def leave(self, host: str) -> None:
-        """One of its connections, which had been admitted, has ended."""
-        who = _subscriber(host)
-        left = self._connections[who] - 1
+        """Count the end of a connection that was admitted."""
+        key = _subscriber(host)
+        left = self._connections[key] - 1
         if left:
-            self._connections[who] = left
+            self._connections[key] = left
         else:
-            del self._connections[who]
+            del self._connections[key]
 
-    def _take_token(self, who: str, rate: float) -> bool:
-        now, most = self._now(), max(1.0, rate * _BURST_SECONDS)
-        tokens, since = self._tokens.get(who, (most, now))
-        tokens = min(most, tokens + (now - since) * rate)
-        if len(self._tokens) >= _LARGEST_TABLE and who not in self._tokens:
-            self._forget_the_rested(now, most, rate)
-        self._tokens[who] = (tokens - 1, now) if tokens >= 1 else (tokens, now)
+    def _take_token(self, key: str, rate: float) -> bool:
+        now, capacity = self._now(), max(1.0, rate * _BURST_SECONDS)
+        tokens, since = self._tokens.get(key, (capacity, now))
+        tokens = min(capacity, tokens + (now - since) * rate)
+        if len(self._tokens) >= _MAX_ENTRIES and key not in self._tokens:
+            self._evict(now, capacity, rate)
+        self._tokens[key] = (tokens - 1, now) if tokens >= 1 else (tokens, now)
         return tokens >= 1
 
-    def _forget_the_rested(self, now: float, most: float, rate: float) -> None:
-        """Those who have all their tokens again; if there are none, everybody: a table must not grow with an attack."""
+    def _evict(self, now: float, capacity: float, rate: float) -> None:
+        """Drop the entries that have all their tokens again, or all entries if none has.
+
+        The table must not grow with the number of addresses in an attack.
+        """
         self._tokens = {
-            who: entry
-            for who, entry in self._tokens.items()
-            if entry[0] + (now - entry[1]) * rate < most
+            key: entry
+            for key, entry in self._tokens.items()
+            if entry[0] + (now - entry[1]) * rate < capacity
         }
-        if len(self._tokens) >= _LARGEST_TABLE:
+        if len(self._tokens) >= _MAX_ENTRIES:
             self._tokens.clear()
 
 
 def _subscriber(host: str) -> str:
-    """The address, or for IPv6 the network that one subscriber has; an IPv4 client of a dual-stack socket is IPv4."""
+    """Return the IPv4 address, or the IPv6 network of one subscriber.
+
+    An IPv4 client of a dual-stack socket counts by its IPv4 address.
+    """
     plain = plain_address(host)
     if ":" not in plain:
         return plain

@@ -1,4 +1,4 @@
-"""One request, independent of its connection: its head, its client, and the record of its exchange."""
+"""One request without its connection: its head, its client, and the record of its exchange."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class RequestConsumer(Protocol):
 
     ``request_ready``: the body is complete, or large enough to be streamed. ``body_data`` and
     ``body_end``: the rest of a streamed body. ``pause_response``, ``resume_response``: the client
-    does not read, or reads again. ``client_gone``: the response is not wanted any more.
+    does not read, or reads again. ``client_gone``: the client has left, so the response is of no
+    use.
     """
 
     def request_ready(self) -> None: ...
@@ -39,16 +40,18 @@ class RequestConsumer(Protocol):
 
 
 class BaseRequest:
-    """One request. Its handler sets ``consumer``, ``forged``, ``token``, ``backend``, ``code`` and ``detail``.
+    """One request.
 
-    ``begun``: the head of a response has been written; ``ended``: the exchange is recorded.
+    Its handler sets ``consumer``, ``forged``, ``token``, ``backend``, ``code`` and ``detail``.
+    ``begun``: the head of a response has been written. ``ended``: the exchange is recorded.
     """
 
     _log = Logger()
 
     __slots__ = (
-        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client", "code",
-        "consumer", "detail", "ended", "forged", "head", "observe", "request_id", "status", "token",
+        "_began", "_clock", "_started", "backend", "begun", "bytes_in", "bytes_out", "client",
+        "code", "consumer", "detail", "ended", "forged", "head", "observe", "request_id", "status",
+        "token",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +82,7 @@ class BaseRequest:
             self.request_id = given_request_id(self.head.pairs) or self.request_id
 
     def record(self, outcome: Outcome, observe: Observer | None = None) -> None:
-        """Report the end of the exchange, once, to ``observe`` if it is not the request's own observer."""
+        """Report the end of the exchange, once, to ``observe`` or to the request's own observer."""
         self.ended = True
         try:
             (observe or self.observe)(self.exchange(outcome))
@@ -88,7 +91,7 @@ class BaseRequest:
             self._log.failure("an observer failed")
 
     def lost(self, code: Code, detail: str) -> None:
-        """Record that the connection has ended before the response, and report it to the consumer."""
+        """Record that the connection ended before the response, and report it to the consumer."""
         if not self.ended:
             self.code, self.detail = code, detail
             self.record(Outcome.ABORTED)

@@ -1,10 +1,10 @@
-"""One client connection in HTTP/1.1: its requests one after the other, its limits and its deadlines.
+"""One client connection in HTTP/1.1: its requests in order, its limits and its deadlines.
 
 Facts
 -----
-* Stock ``HTTPChannel`` goes on serving a request that it has answered with 400 when the rest
-  arrives in later TLS records. Here an error response to the client's doing ends the connection's
-  processing: the parser is dead, and the channel sends nothing more (invariant L3).
+* Stock ``HTTPChannel`` serves a request that it has answered with 400 when the rest arrives in
+  later TLS records. Here nothing is parsed after an error that the client caused, and nothing more
+  is sent (invariant L3).
 * ``loseConnection`` over TLS sends close_notify and reads on until the client's. That is the
   lingering close, by which a client can read an early response (RFC 9112 section 9.6). A deadline
   ends it.
@@ -99,7 +99,7 @@ class Channel(Protocol):
             return
         self.transport.registerProducer(self, streaming=True)
         self._enter(_HANDSHAKE, self._settings.handshake_timeout)
-        self._old_from = self.deadline + self._settings.max_connection_age
+        self._max_age_at = self.deadline + self._settings.max_connection_age
         if not ISSLTransport.providedBy(self.transport):
             self.handshakeCompleted()
 
@@ -136,7 +136,7 @@ class Channel(Protocol):
     def resumeProducing(self) -> None:
         self.blocked = False
         self._measured()
-        if self._current is not None and self._reads_in_drips(self._current):
+        if self._current is not None and self._reads_too_slowly(self._current):
             self._current.abort(Code.SEND_TIMEOUT, "the client reads too slowly")
             return
         if self._current is not None and self._current.consumer is not None:
@@ -164,7 +164,10 @@ class Channel(Protocol):
             self.cut()
 
     def _is_stuck(self) -> bool:
-        """Return whether the client has stopped receiving; if it has not, wait for it, or end the connection with FIN."""
+        """Return true if the client has stopped receiving.
+
+        If it has not, extend the deadline; if it has received everything, end the connection.
+        """
         progress = self._measured()
         if self._phase is _CLOSING and progress.is_complete:
             self.deadline = NEVER
@@ -178,7 +181,7 @@ class Channel(Protocol):
         return True
 
     def _measured(self) -> ClientProgress:
-        """Return the client's progress, of which most connections end without need."""
+        """Return the client's progress, which is made on demand: most connections need none."""
         if self._progress is None:
             self._progress = ClientProgress(
                 Delivery(self.transport),
@@ -206,7 +209,7 @@ class Channel(Protocol):
             and request.head.keep_alive
             and not self._owner.draining
             and self._served < self._settings.max_requests_per_connection
-            and self.now() < self._old_from
+            and self.now() < self._max_age_at
         )
         return self._stays_open
 
@@ -220,19 +223,19 @@ class Channel(Protocol):
         A connection that was to stay open ends all the same if the proxy drains meanwhile, unless
         the client has sent its next request already.
         """
-        if self._stays_open and (not self._owner.draining or self._queue.waits):
+        if self._stays_open and (not self._owner.draining or self._queue.has_unserved):
             self.transport.write(data)
             return
         if len(data) > FIRST_FLIGHT:
             # Its progress is measured while the transport can still report that it is blocked.
             self.transport.write(data)
             data = b""
-        # A client that has received the end of all and stays is not waited for.
+        # During a drain, a client that has received everything has little time to close.
         is_over = self._owner.draining and not self.blocked
         self._close(_LINGER if is_over else self._settings.send_timeout, data)
 
     def body_moved(self) -> None:
-        """Take note that a body is streamed, held up, or read on."""
+        """Update the deadline: a body is streamed, paused or resumed."""
         if not self._advancing:
             self._update()
 
@@ -255,8 +258,8 @@ class Channel(Protocol):
         self.transport.abortConnection()
 
     def drain(self) -> None:
-        """Serve no more requests than have arrived; a new connection may still send its first one."""
-        if self._current is None and not self._queue.waits and self._phase is not _CLOSING:
+        """Serve only requests that have arrived; a new connection may still send its first one."""
+        if self._current is None and not self._queue.has_unserved and self._phase is not _CLOSING:
             if self._served and self._queue.parser.stage is IDLE:
                 self._close(self._settings.send_timeout if self.blocked else _LINGER)
             else:
@@ -308,7 +311,10 @@ class Channel(Protocol):
             self._fail_closed(request)
 
     def _fail_closed(self, request: Request) -> None:
-        """L3. The failure's text is the proxy's or the standard library's; neither quotes a header."""
+        """Log the failure and reject the request (L3).
+
+        The text is the proxy's or the standard library's, and neither quotes a header.
+        """
         self._log.failure("a request could not be served")
         request.fail(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
 
@@ -319,7 +325,9 @@ class Channel(Protocol):
         current, settings = self._current, self._settings
         waiting = current if current is not None and not current.body_complete else None
         wanted = (
-            not self.blocked and not self._queue.waits and (waiting is None or waiting.wants_more)
+            not self.blocked
+            and not self._queue.has_unserved
+            and (waiting is None or waiting.wants_more)
         )
         if self.blocked:
             self._enter(_SENDING, settings.send_timeout)
@@ -336,21 +344,21 @@ class Channel(Protocol):
             self._read_on(wanted=wanted)
 
     def _await_body(self, request: Request) -> None:
-        """Put the deadline off with each octet, but not for a body that comes too slowly.
+        """Extend the deadline with each octet, unless the body comes too slowly.
 
-        It would occupy a back end's connection without end.
+        A slow body would occupy a back end's connection without end.
         """
         now, settings = self.now(), self._settings
         if self._phase is not _BODY:
             self._body_since = (now, request.bytes_in)
         since, bytes_then = self._body_since
-        drips = (
+        is_slow = (
             now - since > settings.body_timeout
             and request.bytes_in - bytes_then < (now - since) * settings.min_body_rate
         )
-        self._phase, self.deadline = _BODY, now if drips else now + settings.body_timeout
+        self._phase, self.deadline = _BODY, now if is_slow else now + settings.body_timeout
 
-    def _reads_in_drips(self, request: Request) -> bool:
+    def _reads_too_slowly(self, request: Request) -> bool:
         """Return true for a client that has just read everything, but is slower than permitted.
 
         Each pause ends in time, and still it would occupy a back end's connection without end. Only
@@ -360,12 +368,12 @@ class Channel(Protocol):
         if self._blocked_for <= self._settings.send_timeout:
             return False
         read = request.bytes_out - self._read_before
-        drips = read < self._blocked_for * self._settings.min_response_rate
+        is_slow = read < self._blocked_for * self._settings.min_response_rate
         self._blocked_for, self._read_before = 0.0, request.bytes_out
-        return drips
+        return is_slow
 
     def _enter(self, phase: _Phase, timeout: float) -> None:
-        """Enter a phase. Its deadline counts from its beginning, and no octet puts it off."""
+        """Enter a phase. Its deadline counts from its beginning, and no octet extends it."""
         if phase is not self._phase:
             self._phase, self._timeout = phase, timeout
             self.deadline = self.now() + timeout
@@ -400,7 +408,7 @@ def write_and_close(transport: Any, data: bytes) -> None:
 
 
 def end_without_close_notify(transport: Any) -> None:
-    """End the TCP connection of a client that has received everything and does not end TLS itself."""
+    """End TCP for a client that has received everything and does not end TLS itself."""
     if isinstance(transport, TlsStream):
         transport.finish()
     else:

@@ -1,7 +1,8 @@
-"""A client's progress through what was written to it, and the exchanges whose record waits for it.
+"""The progress of a client in receiving responses, and the exchanges that are recorded after it.
 
-An exchange is complete when the client can have received its response. What fits the first flight of TCP is taken for that at
-once; for a larger response the kernel is asked (:mod:`x509proxy.transport.delivery`).
+An exchange is complete when the client can have received its response. A response that fits the
+first flight of TCP counts as received at once. For a larger one the kernel reports the progress
+(:mod:`x509proxy.transport.delivery`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from x509proxy.transport.delivery import Delivery
 __all__ = ["FIRST_FLIGHT", "ClientProgress"]
 
 FIRST_FLIGHT = 14600
-"""Ten segments (RFC 6928): a response of so many octets is on its way to the client, whatever the line."""
+"""The octets of ten segments (RFC 6928), which TCP sends without an acknowledgement."""
 
 _DETAILS = {
     Code.CLIENT_LEFT: "the client left",
@@ -29,7 +30,10 @@ _DETAILS = {
 
 @attrs.define
 class _Unconfirmed:
-    """An exchange, and the acknowledged octets that it needs; unknown while the kernel does not have all of it."""
+    """An exchange, and the number of acknowledged octets at which it is complete.
+
+    That number is unknown until the kernel has the whole response.
+    """
 
     exchange: Exchange
     needs: int | None = None
@@ -38,7 +42,8 @@ class _Unconfirmed:
 class ClientProgress:
     """The progress on one connection.
 
-    ``rate``: octets a second that count as progress. ``is_blocked``: the kernel has not taken all that was written.
+    ``rate``: the octets a second that count as progress. ``is_blocked``: the kernel has not
+    accepted everything that was written.
     """
 
     _log = Logger()
@@ -65,7 +70,7 @@ class ClientProgress:
         )
 
     def continues(self) -> bool:
-        """Return whether the client has received octets fast enough since this was begun, or asked last."""
+        """Return true if the client was fast enough since ``begin`` or the last call."""
         before = self._mark
         self.begin()
         if before is None or self._mark is None:
@@ -81,7 +86,10 @@ class ClientProgress:
     # The record of large responses.
 
     def confirm(self, exchange: Exchange) -> None:
-        """Report the exchange as soon as the client has acknowledged what is written in this turn, or when it cannot any more."""
+        """Report the exchange when the client has acknowledged its response, or when it has left.
+
+        The response is everything that is written in this reactor turn.
+        """
         if self._delivery.acknowledged() is None:
             self._report(exchange)
             return
@@ -91,7 +99,7 @@ class ClientProgress:
         self._deadlines.watch(self)
 
     def expired(self) -> None:
-        """Look at the kernel's count: the deadline is one of each look."""
+        """Read the kernel's counters; this runs at every tick of the deadlines."""
         acknowledged, unsent = self._delivery.acknowledged(), self._delivery.unsent()
         if acknowledged is None or unsent is None or self.is_blocked:
             return
@@ -103,10 +111,10 @@ class ClientProgress:
                 self._report(one.exchange)
             else:
                 self._unconfirmed.append(one)
-        self._rest()
+        self._stop_if_done()
 
     def end(self, code: Code | None) -> None:
-        """Report what is left: as complete, or with a code as cut short."""
+        """Report the remaining exchanges: as complete, or with a code as aborted."""
         waiting, self._unconfirmed = self._unconfirmed, []
         for one in waiting:
             exchange = one.exchange
@@ -115,7 +123,7 @@ class ClientProgress:
                     exchange, outcome=Outcome.ABORTED, code=code, detail=_DETAILS[code]
                 )
             self._report(exchange)
-        self._rest()
+        self._stop_if_done()
 
     def _report(self, exchange: Exchange) -> None:
         try:
@@ -124,7 +132,7 @@ class ClientProgress:
             # An observer that fails must not change the connection.
             self._log.failure("an observer failed")
 
-    def _rest(self) -> None:
+    def _stop_if_done(self) -> None:
         if not self._unconfirmed:
             self.deadline = NEVER
             self._deadlines.forget(self)

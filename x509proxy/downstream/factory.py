@@ -1,4 +1,4 @@
-"""The server factories: a channel for each connection, counted, and drained at the end; and the TLS stream below it."""
+"""The server factories: one of channels, which it counts and drains, and one of TLS streams."""
 
 from __future__ import annotations
 
@@ -25,35 +25,41 @@ __all__ = ["NamedFactory", "ProxyFactory", "TlsFactory", "TrackedConnection", "W
 
 
 class WhenFull(enum.Enum):
-    """The treatment of one connection more than ``max_connections``."""
+    """The connection to close when there is one more than ``max_connections``."""
 
     REJECT = "reject"
+    """The new connection."""
     CUT_OLDEST = "cut oldest"
-    """For a listener whose requests are short: what stays has nothing to say, or reads nothing."""
+    """The oldest connection. If all requests are short, it is idle or stuck."""
 
 
 class TrackedConnection(HasDeadline, Interface):
-    """A connection: a channel, or one whose client is not known yet (:mod:`x509proxy.downstream.proxy_protocol_listener`)."""
+    """A connection that a factory counts.
+
+    It is a channel, or a connection whose PROXY header is not complete
+    (:mod:`x509proxy.downstream.proxy_protocol_listener`).
+    """
 
     def drain(self) -> None: ...
     def cut(self) -> None: ...
 
 
 class NamedFactory(Factory):
-    """What a port is bound to, by the name that is to stand in the log. By itself it makes no protocols."""
+    """A base class that sets the log prefix of a port to ``x509proxy``."""
 
     noisy = False
 
     def logPrefix(self) -> str:
-        # "… starting on 8443", says each port, be its factory noisy or not.
+        # Each port logs "… starting on 8443" with it, even for a factory that is not noisy.
         return "x509proxy"
 
 
 class ProxyFactory(NamedFactory):
-    """Makes a channel for each connection, keeps count of them, and drains them at the end.
+    """A factory of channels, which counts them and drains them at the end.
 
-    ``watch``: who is told of connections that are not taken, since a limit is met; ``when_full``: which of them is not.
-    ``most_connections``: how many there can be on this machine; what is beyond that is closed in the turn that accepts it.
+    ``watch`` counts connections that a limit rejects. ``when_full`` decides which connection
+    ``max_connections`` closes. ``most_connections``: the number that the file descriptors of this
+    process permit; a connection above it is closed when it is accepted.
     """
 
     def __init__(
@@ -71,71 +77,77 @@ class ProxyFactory(NamedFactory):
         self._watch = watch
         self.draining = False
         self.most_connections = math.inf
-        # Each with the address that it counts to.
-        self._callers: dict[TrackedConnection, str | None] = {}
+        # Each connection, with the address that it counts for.
+        self._connections: dict[TrackedConnection, str | None] = {}
         self._limits = AddressLimits(settings, deadlines.clock.seconds)
         self._drained: list[Deferred[None]] = []
 
     def use(self, settings: ClientSettings) -> None:
-        """Other limits for the connections to come; those that are keep theirs."""
+        """Apply other limits to new connections; open ones keep theirs."""
         self.settings = settings
         self._limits.use(settings)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make a channel, or ``None``: the port closes the connection then."""
-        if len(self._callers) < self.most_connections:
+        """Make a channel; for ``None`` the port closes the connection."""
+        if len(self._connections) < self.most_connections:
             return Channel(self)
         self._watch.limited("client.max-connections")
         return None
 
     def make_channel(self) -> Channel:
-        """Make a channel for a connection that has been accepted already."""
+        """Make a channel for a connection that is already open."""
         return Channel(self)
 
     def admit(self, channel: Channel) -> bool:
-        """Whether there is room for one more connection."""
+        """Return true, and count the connection, if no limit rejects it."""
         return (
             self._has_room()
-            and self._may_have_one(channel.peer)
+            and self._admit_address(channel.peer)
             and self._keep(channel, channel.peer)
         )
 
-    def hold(self, caller: TrackedConnection) -> bool:
-        """Whether there is room for one more whose client is not known yet, and so counts to no address."""
-        return self._has_room() and self._keep(caller, None)
+    def hold(self, connection: TrackedConnection) -> bool:
+        """Return true, and count the connection for no address, if there is room for it.
+
+        Its client is unknown until the PROXY header is complete.
+        """
+        return self._has_room() and self._keep(connection, None)
 
     @property
     def connections(self) -> int:
-        """How many there are."""
-        return len(self._callers)
+        """The number of open connections."""
+        return len(self._connections)
 
     def _has_room(self) -> bool:
-        taken = len(self._callers)
+        taken = len(self._connections)
         if taken >= self.settings.max_connections or taken >= self.most_connections:
             self._watch.limited("client.max-connections")
             if self._when_full is WhenFull.REJECT:
                 return False
-            oldest = next(iter(self._callers))
+            oldest = next(iter(self._connections))
             oldest.cut()
-            # Its connection ends in a later turn, and others may come in this one.
+            # The connection ends in a later reactor turn, and more may be accepted in this one.
             self.leave(oldest)
         return not self.draining
 
-    def _may_have_one(self, host: str) -> bool:
+    def _admit_address(self, host: str) -> bool:
         admitted = self._limits.admit(host)
         if not admitted:
-            self._watch.limited(self._limits.met)
+            self._watch.limited(self._limits.exceeded_limit)
         return admitted
 
-    def _keep(self, caller: TrackedConnection, host: str | None) -> bool:
-        self._callers[caller] = host
-        self.deadlines.watch(caller)
+    def _keep(self, connection: TrackedConnection, host: str | None) -> bool:
+        self._connections[connection] = host
+        self.deadlines.watch(connection)
         return True
 
-    def hand_over(self, caller: TrackedConnection, connect: Callable[[], object]) -> None:
-        """The connection goes on as another caller, which ``connect`` lets in, at the end too; meanwhile that is not there."""
-        self._callers.pop(caller, None)
-        self.deadlines.forget(caller)
+    def hand_over(self, connection: TrackedConnection, connect: Callable[[], object]) -> None:
+        """Replace ``connection`` by the channel that ``connect`` makes on the same transport.
+
+        The connection has been counted already. So the channel is admitted during a drain too.
+        """
+        self._connections.pop(connection, None)
+        self.deadlines.forget(connection)
         draining, self.draining = self.draining, False
         try:
             connect()
@@ -143,26 +155,26 @@ class ProxyFactory(NamedFactory):
             self.draining = draining
         self._end_if_empty()
 
-    def leave(self, caller: TrackedConnection) -> None:
-        """The connection has ended."""
-        host = self._callers.pop(caller, None)
+    def leave(self, connection: TrackedConnection) -> None:
+        """Count the end of a connection."""
+        host = self._connections.pop(connection, None)
         if host is not None:
             self._limits.leave(host)
-        self.deadlines.forget(caller)
+        self.deadlines.forget(connection)
         self._end_if_empty()
 
     def _end_if_empty(self) -> None:
-        if not self._callers:
+        if not self._connections:
             drained, self._drained = self._drained, []
             for deferred in drained:
                 deferred.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """Let what is in flight end within ``drain_timeout``; fires when no connection is left."""
+        """Finish open requests within ``drain_timeout``; fire when no connection is left."""
         self.draining = True
-        for caller in tuple(self._callers):
-            caller.drain()
-        if not self._callers:
+        for connection in tuple(self._connections):
+            connection.drain()
+        if not self._connections:
             return succeed(None)
         drained: Deferred[None] = Deferred()
         self._drained.append(drained)
@@ -170,12 +182,12 @@ class ProxyFactory(NamedFactory):
         return drained.addBoth(lambda _: cut.cancel() if cut.active() else None)
 
     def _cut_all(self) -> None:
-        for caller in tuple(self._callers):
-            caller.cut()
+        for connection in tuple(self._connections):
+            connection.cut()
 
 
 class TlsFactory(NamedFactory):
-    """Makes a TLS stream for each connection, with a protocol of ``factory``'s on it. ``protocols``: those that are."""
+    """A factory of TLS streams, each below a protocol of ``factory``; ``protocols`` are open."""
 
     def __init__(
         self, connections: ServerConnections, factory: Factory, clock: IReactorTime

@@ -1,12 +1,12 @@
-"""Connections that come through a balancer: the headers before TLS are taken off, and the stream's ends are those they name.
+"""A listener behind a load balancer, which takes clients' addresses from PROXY headers.
 
 Facts
 -----
-* TLS begins behind the headers (:mod:`x509proxy.transport.proxy_protocol`), so OpenSSL must not see them; Twisted's wrapper for them stands
-  below TLS too, and drops a header that TCP has cut.
-* Until the client is known, a connection counts as one, and to no address: all of a balancer's have the same. Headers and
-  handshake have one deadline together.
-* A balancer that only looks whether the port is open connects and leaves; that is not worth a word.
+* TLS begins after the headers (:mod:`x509proxy.transport.proxy_protocol`), so they are removed
+  before OpenSSL receives any data. Twisted's wrapper for them drops a header that TCP has split.
+* Until its header is complete, a connection counts for no address: all of a balancer's connections
+  come from the same one. The headers and the handshake share one deadline.
+* A health check of a balancer connects and closes. That is not logged.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ from x509proxy.transport.proxy_protocol import (
 from x509proxy.transport.tls_context import ServerConnections
 from x509proxy.transport.tls_stream import TlsStream
 
-__all__ = ["ProxiedFactory", "stream_factory", "use_place"]
+__all__ = ["ProxiedFactory", "stream_factory", "use_listener"]
 
-_LINGER = 2.0  # seconds that a header has once the proxy ends
-_QUIET = (
-    60.0  # seconds between two words about connections that were cut: a flood must not fill a disk
-)
+_LINGER = 2.0  # Seconds in which a header must be complete once the proxy drains.
+# Seconds between two log lines about connections that were cut: a flood must not fill a disk.
+_LOG_INTERVAL = 60.0
 
 
 def stream_factory(
-    connections: ServerConnections, factory: ProxyFactory, place: ListenerSettings
+    connections: ServerConnections, factory: ProxyFactory, listener: ListenerSettings
 ) -> Factory:
-    """What makes the streams of one place to listen at, with channels of ``factory``'s on them."""
-    if place.is_proxied:
-        return ProxiedFactory(connections, factory, TrustedProxies.of(place))
+    """Return the factory of the streams of one listener, which carry channels of ``factory``."""
+    if listener.is_proxied:
+        return ProxiedFactory(connections, factory, TrustedProxies.of(listener))
     return TlsFactory(connections, factory, factory.deadlines.clock)
 
 
-def use_place(factory: Factory, place: ListenerSettings) -> None:
-    """Believe whom ``place`` trusts now; whether there are headers, and how many, stays as it was."""
+def use_listener(factory: Factory, listener: ListenerSettings) -> None:
+    """Trust the balancers that ``listener`` names; the number of headers does not change."""
     if isinstance(factory, ProxiedFactory):
-        factory.believed = TrustedProxies.of(place)
+        factory.trusted = TrustedProxies.of(listener)
 
 
 class _ProxiedStream(TlsStream):
-    """A stream behind a balancer: its ends are those that the header has named.
+    """A TLS stream behind a balancer, with the addresses that the header names.
 
-    Tickets are sent at once: the acknowledgement that this kernel sends for the handshake ends at the balancer. The balancer's
-    kernel delays its own, and a client with Nagle's algorithm holds its request back until then (44 ms measured).
+    Session tickets are sent at once. This kernel's acknowledgement of the handshake goes no further
+    than the balancer, whose kernel delays its own. A client with Nagle's algorithm holds its
+    request back until then (44 ms measured).
     """
 
     holds_tickets = False
@@ -80,7 +80,7 @@ def _address(end: End) -> IPv4Address | IPv6Address:
 
 
 class ProxyHeaderProtocol(Protocol):
-    """A connection that waits for its headers, and then hands everything on to a stream."""
+    """A connection that parses its PROXY headers, and then passes all data to a TLS stream."""
 
     transport: Any
 
@@ -101,7 +101,7 @@ class ProxyHeaderProtocol(Protocol):
             self._owner.deadlines.clock.seconds() + self._owner.settings.handshake_timeout
         )
         self._headers = ProxyHeaderParser(
-            self._factory.believed, getattr(self.transport.getPeer(), "host", None)
+            self._factory.trusted, getattr(self.transport.getPeer(), "host", None)
         )
         self._take(b"")
 
@@ -120,15 +120,18 @@ class ProxyHeaderProtocol(Protocol):
     # The owner calls.
 
     def expired(self) -> None:
-        """The headers have not come in time."""
-        self._refuse("no whole PROXY header in time")
+        """Cut the connection: its headers were not complete in time."""
+        self._reject("no complete PROXY header in time")
 
     def drain(self) -> None:
-        """A balancer has given its client to this node, and can give it to no other: the header is on its way."""
+        """Allow a short time for the header.
+
+        The balancer has assigned the client to this node, and does not assign it to another one.
+        """
         self.deadline = min(self.deadline, self._owner.deadlines.clock.seconds() + _LINGER)
 
     def cut(self) -> None:
-        """End it at once."""
+        """End the connection at once."""
         self._over = True
         self.transport.abortConnection()
 
@@ -138,18 +141,18 @@ class ProxyHeaderProtocol(Protocol):
         try:
             found = self._headers.feed(data)
         except BadHeader as problem:
-            self._refuse(str(problem))
+            self._reject(str(problem))
         else:
             if found is not None:
                 self._hand_over(*found)
 
-    def _refuse(self, reason: str) -> None:
-        self._factory.say(self.transport.getPeer(), reason)
+    def _reject(self, reason: str) -> None:
+        self._factory.report(self.transport.getPeer(), reason)
         self.cut()
 
     def _hand_over(self, ends: ProxyAddresses | None, rest: bytes) -> None:
-        # It counts as the client's from here on.
-        channel, self._stream = self._factory.make(ends)
+        # From here on, the connection counts for the client's address.
+        channel, self._stream = self._factory.make_stream(ends)
         self._owner.hand_over(self, partial(self._stream.makeConnection, self.transport))
         channel.deadline = min(channel.deadline, self.deadline)
         if rest:
@@ -157,25 +160,28 @@ class ProxyHeaderProtocol(Protocol):
 
 
 class ProxiedFactory(NamedFactory):
-    """Makes a TLS stream for each connection whose headers are as they have to be. ``protocols``: those that are."""
+    """A factory of TLS streams below channels, one for each connection with valid headers.
+
+    ``protocols``: the open streams.
+    """
 
     _log = Logger()
 
     def __init__(
-        self, connections: ServerConnections, owner: ProxyFactory, believed: TrustedProxies
+        self, connections: ServerConnections, owner: ProxyFactory, trusted: TrustedProxies
     ) -> None:
         self.protocols: set[TlsStream] = set()
         self.owner = owner
-        self.believed = believed
+        self.trusted = trusted
         self._connections = connections
-        self._unsaid = 0
+        self._unreported = 0
         self._quiet_until = 0.0
 
     def buildProtocol(self, addr: IAddress | None) -> ProxyHeaderProtocol:
         return ProxyHeaderProtocol(self)
 
-    def make(self, ends: ProxyAddresses | None) -> tuple[Channel, TlsStream]:
-        """A channel and the stream below it. ``ends``: what it takes for its own, if not the connection's."""
+    def make_stream(self, ends: ProxyAddresses | None) -> tuple[Channel, TlsStream]:
+        """Make a channel and the stream below it; ``ends`` replace the connection's addresses."""
         channel = self.owner.make_channel()
         stream = _ProxiedStream(
             self._connections, channel, self.protocols, self.owner.deadlines.clock
@@ -184,16 +190,18 @@ class ProxiedFactory(NamedFactory):
         self.protocols.add(stream)
         return channel, stream
 
-    def say(self, peer: Any, reason: str) -> None:
-        """That a connection from ``peer`` is cut; in the log only if it is long since the last word."""
+    def report(self, peer: Any, reason: str) -> None:
+        """Count a connection from ``peer`` that is cut; log once in ``_LOG_INTERVAL`` at most."""
         self._connections.watch.handshake_failed("proxy_header")
-        self._unsaid += 1
+        self._unreported += 1
         now = self.owner.deadlines.clock.seconds()
         if now >= self._quiet_until:
-            count, self._unsaid, self._quiet_until = self._unsaid, 0, now + _QUIET
+            count, self._unreported, self._quiet_until = self._unreported, 0, now + _LOG_INTERVAL
             host = getattr(peer, "host", "a unix socket")
-            sentence, what = (
+            self._log.warn(
                 "{what} cut before TLS, the last one from {peer}: {reason}",
-                counted(count, "connection"),
+                what=counted(count, "connection"),
+                count=count,
+                peer=host,
+                reason=reason,
             )
-            self._log.warn(sentence, what=what, count=count, peer=host, reason=reason)

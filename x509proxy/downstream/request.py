@@ -1,8 +1,8 @@
 """One request on a client's connection: its body as it arrives, and its response.
 
 The body is held until it is complete, or until it is so large that it has to be streamed
-(``request-buffer-bytes``). What turns out malformed until then has cost the back end not one byte
-(invariant L3), and a slow client keeps no connection to a back end waiting.
+(``request-buffer-bytes``). A request that is malformed up to there sends nothing to a back end
+(invariant L3), and a slow client occupies no connection to one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class RequestHandler(Protocol):
-    """The application: it responds to requests. ``observe`` receives the record of each exchange."""
+    """The application, which responds to requests. ``observe`` receives each exchange's record."""
 
     observe: Observer
 
@@ -55,7 +55,7 @@ class Request(BaseRequest):
         self.body_complete = False
         self._channel = channel
         self._hold_bytes = request_buffer_bytes
-        # Not a list of pieces: a body may come two bytes at a time, and each piece would take 56.
+        # A bytearray: a body may come two bytes at a time, and a list takes 56 bytes for each.
         self._held = bytearray()
         self._paused = False
         self._waits = False
@@ -90,14 +90,14 @@ class Request(BaseRequest):
             self.consumer.body_end()
 
     def accept(self) -> None:
-        """Call the consumer's ``request_ready`` once the body is complete, or has to be streamed."""
+        """Call the consumer's ``request_ready`` when the body is complete or has to be streamed."""
         self._waits = True
         if self.head.expects_continue and not self.body_complete and not self._held:
             self._channel.send(_CONTINUE)
         self.check_ready()
 
     def check_ready(self) -> None:
-        """Look after each batch of events, not after each event: an error in the batch comes first."""
+        """Call ``request_ready`` after a batch of events, in which an error comes first."""
         if self._waits and (self.body_complete or len(self._held) >= self._hold_bytes):
             self._waits = False
             assert self.consumer is not None
@@ -118,12 +118,12 @@ class Request(BaseRequest):
             self._channel.body_moved()
 
     def pause_body(self) -> None:
-        """Read no more of the body: the back end is slower than the client."""
+        """Pause the body: the back end is slower than the client."""
         self._paused = True
         self._channel.body_moved()
 
     def resume_body(self) -> None:
-        """Read the body on."""
+        """Resume the body."""
         self._paused = False
         self._channel.body_moved()
 
@@ -144,7 +144,7 @@ class Request(BaseRequest):
         self._finish(Outcome.REJECTED)
 
     def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
-        """Begin a back end's response. ``pairs`` are without framing; ``length`` is -1 if unknown."""
+        """Begin a back end's response; ``pairs`` without framing, ``length`` -1 if unknown."""
         if body is Framing.NONE and length >= 0:
             body = Framing.LENGTH
         elif body in (Framing.CHUNKED, Framing.CLOSE):
@@ -156,7 +156,7 @@ class Request(BaseRequest):
             self.consumer.pause_response()
 
     def write(self, data: bytes) -> None:
-        """Add a piece of the body, not empty: an empty chunk would be its end. :meth:`flush` sends it."""
+        """Add a piece of the body, which :meth:`flush` sends; an empty chunk would end the body."""
         self.bytes_out += len(data)
         self._unsent.append(write_chunk(data) if self._chunked else data)
 
@@ -173,7 +173,7 @@ class Request(BaseRequest):
             self._channel.send(data)
 
     def abort(self, code: Code, detail: str) -> None:
-        """Cut the connection: the response cannot be completed, and the client must notice that."""
+        """Cut the connection, so that the client does not take the response for complete."""
         if not self.ended:
             self.lost(code, detail)
             self._channel.cut()
@@ -219,9 +219,10 @@ class Request(BaseRequest):
         self._streams = self._waits = False
         data, self._unsent = b"".join(self._unsent), []
         # Before it is recorded: to count and log a forged header takes longer, and the client must
-        # not be able to measure that (L4). Medians were 910 us for the right name, 513 us for others.
+        # not be able to measure that (L4). Medians were 910 us for the right name, and 513 us for
+        # others.
         self._channel.send_last(data)
-        # Unless the connection was lost as this was sent; that has been recorded then.
+        # A connection that was lost during the write has recorded the exchange already.
         if not self.ended:
             # The connection reports a large response when the client has it.
             is_large = outcome is Outcome.COMPLETED and self.bytes_out > FIRST_FLIGHT

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from x509proxy.downstream.request import Request
 from x509proxy.http1.errors import ErrorResponse
-from x509proxy.http1.messages import END, RequestHead, refused_head
+from x509proxy.http1.messages import END, RequestHead, rejected_head
 from x509proxy.http1.request_parser import RequestParser
 from x509proxy.settings import ClientSettings
 
@@ -17,7 +17,7 @@ __all__ = ["RequestQueue"]
 
 
 class RequestQueue:
-    """Octets in, requests out. ``parser`` has the part of a message that is being received."""
+    """A queue from octets to requests. ``parser`` holds the message that is being received."""
 
     __slots__ = ("_channel", "_queue", "_receiving", "_settings", "parser")
 
@@ -25,12 +25,12 @@ class RequestQueue:
         self._channel = channel
         self._settings = settings
         self.parser = RequestParser(settings)
-        # One at the most is read ahead, so a list is as good as a deque, and smaller.
+        # At most one request is read ahead: a list is as fast as a deque, and smaller.
         self._queue: list[Request] = []
         self._receiving: Request | None = None
 
     @property
-    def waits(self) -> bool:
+    def has_unserved(self) -> bool:
         """True if something has arrived that has not been served."""
         return bool(self._queue or self.parser.rest)
 
@@ -52,7 +52,7 @@ class RequestQueue:
                 self.reject(event)
 
     def next(self) -> Request | None:
-        """Return the next request; one that came behind another in the same piece is parsed only now."""
+        """Return the next request, and parse it first if it arrived together with another one."""
         if not self._queue and self.parser.rest:
             self.feed(b"")
         return self._queue.pop(0) if self._queue else None
@@ -62,7 +62,7 @@ class RequestQueue:
         self._queue.clear()
 
     def end(self) -> None:
-        """Let go of the connection, which holds this: only the collector would find the cycle."""
+        """Drop the reference to the connection: a cycle would wait for the garbage collector."""
         self.clear()
         self._receiving = None
         del self._channel
@@ -71,7 +71,7 @@ class RequestQueue:
         """Reject the request that is being received, or one whose head is not complete."""
         request, self._receiving = self._receiving, None
         if request is None:
-            head = refused_head(self.parser.line, self._settings.max_target_bytes)
+            head = rejected_head(self.parser.line, self._settings.max_target_bytes)
             request = Request(head, self._channel, 0)
             request.body_complete = True
             self._queue.append(request)

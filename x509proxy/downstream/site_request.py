@@ -1,8 +1,12 @@
-"""A request of a stock ``twisted.web.server.Site``, as the proxy sees it: buffered, and by the rules of the proxy's own channel.
+"""A request of a stock ``twisted.web.server.Site``: buffered, and validated like any other request.
 
-What this cannot mend is what the stock channel has done before: no deadlines but its one, and the body in memory or on disk.
-What it does mend: the head is validated again, and a request that the stock channel has answered 400 and still renders
-(the rest of its head came in later TLS records) is not served; after a refusal of ours the connection ends with the answer.
+The stock channel has read the request before, so this module cannot change its single deadline, or
+where it keeps the body (in memory or on disk). It does the following:
+
+* It validates the head again.
+* It does not serve a request that the stock channel has answered with 400. That channel still
+  renders one if the rest of its head comes in later TLS records.
+* It closes the connection after it has rejected a request.
 """
 
 from __future__ import annotations
@@ -33,13 +37,13 @@ __all__ = ["SiteRequest", "read_stock_head"]
 
 
 def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
-    """The head, validated anew.
+    """Validate the head again, and return it.
 
     :raises HttpError: as :func:`x509proxy.http1.messages.read_request_head`; 413 or 400 for its
-        body; or 400, the channel has refused it already.
+        body; or 400, the channel has rejected it already.
     """
     if getattr(request.channel.transport, "disconnecting", False):
-        raise HttpError(ErrorResponse(Code.BAD_REQUEST, "refused by the stock channel"))
+        raise HttpError(ErrorResponse(Code.BAD_REQUEST, "rejected by the stock channel"))
     pairs = [
         (name, value)
         for name, values in request.requestHeaders.getAllRawHeaders()
@@ -52,7 +56,7 @@ def read_stock_head(request: Any, settings: ClientSettings) -> RequestHead:
 
 
 def _check_body(request: Any, limit: int) -> None:
-    """Judge the body that has arrived; over HTTP/2 no field needs to announce one.
+    """Check the body, which is complete; over HTTP/2 no field needs to announce one.
 
     See RFC 9113 section 8.1.1. A server that ignores a body of GET reads it as the next request.
     """
@@ -66,13 +70,13 @@ def _check_body(request: Any, limit: int) -> None:
     if size and request.method not in METHODS_WITH_BODY:
         raise bad_request(f"body on {request.method.decode('ascii')}")
     lengths = request.requestHeaders.getRawHeaders(b"Content-Length")
-    # One at the most, and of digits: the head has been read.
+    # At most one field, of digits alone: the head has been validated.
     if lengths and int(lengths[0]) != size:
-        raise bad_request(f"body of {size} bytes, and another length announced")
+        raise bad_request(f"body of {size} bytes, and a different content-length")
 
 
 def _below_mount(request: Any) -> bytes:
-    """The target without the path segments that led to the resource, byte for byte otherwise."""
+    """Return the target without the path segments above the resource, and otherwise unchanged."""
     depth = len(request.prepath)
     target: bytes = request.uri
     if not depth or not target.startswith(b"/"):
@@ -83,7 +87,7 @@ def _below_mount(request: Any) -> bytes:
 
 @implementer(IPushProducer)
 class SiteRequest(BaseRequest):
-    """A stock request. Its body is complete before anybody sees it."""
+    """A stock request, whose body is complete from the beginning."""
 
     body_complete = True
 
@@ -107,17 +111,17 @@ class SiteRequest(BaseRequest):
         """There is no rest."""
 
     def pause_body(self) -> None:
-        """There is nothing to hold up."""
+        """Do nothing: the body is complete."""
 
     def resume_body(self) -> None:
-        """There is nothing to hold up."""
+        """Do nothing: the body is complete."""
 
-    def answer(self, refusal: ErrorResponse) -> None:
-        self.code, self.detail = refusal.code, refusal.detail
-        if refusal.status <= 501:
-            self._hear_no_more()
-        self._write_head(refusal.status, b"", refusal.pairs, len(refusal.body))
-        self.write(refusal.body)
+    def answer(self, error: ErrorResponse) -> None:
+        self.code, self.detail = error.code, error.detail
+        if error.status <= 501:
+            self._close_connection()
+        self._write_head(error.status, b"", error.pairs, len(error.body))
+        self.write(error.body)
         self._finish(Outcome.REJECTED)
 
     def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
@@ -131,23 +135,24 @@ class SiteRequest(BaseRequest):
             self._request.write(data)
 
     def flush(self) -> None:
-        """What is said is with Twisted already."""
+        """Do nothing: Twisted has received every piece."""
 
     def finish(self) -> None:
         self._finish(Outcome.COMPLETED)
 
-    def fail(self, refusal: ErrorResponse) -> None:
-        """Something failed: refuse the request if that can still be said, else cut it."""
+    def fail(self, error: ErrorResponse) -> None:
+        """Reject the request if no response has begun, else cut the connection."""
         if self.begun:
-            self.abort(refusal.code, refusal.detail)
+            self.abort(error.code, error.detail)
         elif not self.ended:
             self._leave_consumer()
-            self.answer(refusal)
+            self.answer(error)
 
     def abort(self, code: Code, detail: str) -> None:
         if not self.ended:
             self.lost(code, detail)
-            # An HTTP/2 stream is reset by its own method; a connection is cut, so that nobody takes the answer for whole.
+            # HTTP/2 resets the stream. HTTP/1.1 cuts the connection, so that the client does not
+            # take the response for complete.
             channel: Any = self._request.channel
             (channel if self._is_stream else channel.transport).abortConnection()
 
@@ -162,17 +167,20 @@ class SiteRequest(BaseRequest):
             self.consumer.resume_response()
 
     def stopProducing(self) -> None:
-        """The client has gone; ``notifyFinish`` says so."""
+        """Do nothing: ``notifyFinish`` reports that the client has left."""
 
     # Inside.
 
     @property
     def _is_stream(self) -> bool:
-        """Whether it came over HTTP/2, where a connection has many requests at once, each with a channel of its own."""
+        """True for HTTP/2, where each request of a connection has a channel of its own."""
         return hasattr(self._request.channel, "abortConnection")
 
-    def _hear_no_more(self) -> None:
-        """What was refused is the client's doing, an unknown method (501) too: nothing that it still sends is served (L3)."""
+    def _close_connection(self) -> None:
+        """Close the connection with the response, so that nothing more is served on it (L3).
+
+        The client caused the error. That includes an unknown method (501).
+        """
         if not self._is_stream:
             self._request.channel.persistent = False
             self._request.responseHeaders.setRawHeaders(b"Connection", [b"close"])

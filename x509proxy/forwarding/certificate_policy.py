@@ -1,7 +1,9 @@
-"""Which certificates are passed on: the verdict and the flags become "pass on", or an answer the client's developer understands.
+"""The policy for client certificates: forward one, or reject the request with a reason.
 
-RFC 8705 section 2.2 leaves the chain to nobody and section 6.1 advises not to verify it; what is refused here is refused
-because no server could mean it (weak, unreadable, too large), or because the administrator says so.
+RFC 8705 section 2.2 needs no chain of certificates, and section 6.1 describes a TLS stack that
+verifies none. So the policy rejects only a certificate that no server accepts on purpose (weak,
+unreadable or too large), or one that the configuration excludes. The error response gives the
+client's developer the reason.
 """
 
 from __future__ import annotations
@@ -27,28 +29,36 @@ _ACCEPTED = {
 _ENFORCE = Validity.ENFORCE
 _RSA = KeyType.RSA.value
 _ALL_TYPES = [key_type.value for key_type in KeyType]
-_WANTED = {
+_EXPECTED = {
     Trust.SELF_SIGNED: "The client certificate must be self-signed",
-    Trust.CA: "The client certificate must be issued by a certificate authority that this server trusts",
-    Trust.EITHER: "The client certificate must be self-signed, or issued by a certificate authority that this server trusts",
+    Trust.CA: (
+        "The client certificate must be issued by a certificate authority that this server trusts"
+    ),
+    Trust.EITHER: (
+        "The client certificate must be self-signed, or issued by a certificate authority that "
+        "this server trusts"
+    ),
 }
 
 
 def admit(
     certificate: ClientCertificate | None,
-    need: CertificateRequirement,
+    requirement: CertificateRequirement,
     settings: PolicySettings,
     now: float,
 ) -> ClientCertificate | None:
-    """The certificate to pass on, or ``None`` for a request that goes on without one. ``now``: seconds since the epoch.
+    """Return the certificate to forward, or ``None`` for a request without one.
 
-    :raises Refused: 401 ``invalid_client`` (RFC 6749 section 5.2), or 400 for one that is too large.
+    ``now``: seconds since the epoch.
+
+    :raises HttpError: 401 ``invalid_client`` (RFC 6749 section 5.2), or 400 for one that is too
+        large.
     """
-    if need is CertificateRequirement.IGNORED:
+    if requirement is CertificateRequirement.IGNORED:
         return None
     if certificate is None:
-        if need is CertificateRequirement.REQUIRED:
-            raise _refused(
+        if requirement is CertificateRequirement.REQUIRED:
+            raise _rejected(
                 Code.NO_CERTIFICATE, "no client certificate", "A client certificate is required"
             )
         return None
@@ -66,21 +76,24 @@ def _not_trusted(certificate: ClientCertificate, trust: Trust) -> HttpError:
         and certificate.verdict is Verdict.UNTRUSTED
         and Flag.WRONG_USAGE in certificate.flags
     ):
-        # Its authority may well be trusted: the general sentence could be false.
+        # The authority may be trusted, so the general description could be false.
         problem = client_usage_problem(certificate.der)
-        return _refused(
+        return _rejected(
             Code.WRONG_USAGE,
             "certificate not for clients",
             f"The client certificate is not meant for TLS clients: {problem}",
         )
-    return _refused(Code.UNTRUSTED, f"verdict {certificate.verdict.value}", _WANTED[trust])
+    return _rejected(Code.UNTRUSTED, f"verdict {certificate.verdict.value}", _EXPECTED[trust])
 
 
 def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> None:
-    # The size first: what is far too large has not been read.
+    # The size first: a certificate that is far too large has not been parsed.
     size = len(certificate.der)
     if size > settings.max_certificate_bytes:
-        text = f"The client certificate is too large: {size} bytes, {settings.max_certificate_bytes} allowed"
+        text = (
+            f"The client certificate is too large: {size} bytes, "
+            f"{settings.max_certificate_bytes} allowed"
+        )
         raise HttpError(
             ErrorResponse(
                 Code.CERTIFICATE_TOO_LARGE, f"certificate of {size} bytes", text, "invalid_client"
@@ -89,26 +102,26 @@ def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> N
     if not certificate.flags:
         return
     if Flag.UNREADABLE in certificate.flags:
-        raise _refused(
+        raise _rejected(
             Code.UNREADABLE_CERTIFICATE,
             "unreadable certificate",
             "The client certificate cannot be read",
         )
     if Flag.REVOKED in certificate.flags:
-        raise _refused(
+        raise _rejected(
             Code.REVOKED,
             "revoked certificate",
             "The client certificate, or that of one of its issuers, has been revoked",
         )
     if Flag.WEAK in certificate.flags:
-        raise _refused(
+        raise _rejected(
             Code.WEAK_KEY,
             f"weak certificate: {certificate.key}",
             f"The client certificate is too weak ({certificate.key})",
         )
     if Flag.UNSUPPORTED_KEY in certificate.flags:
         expected = ", ".join(key_type.value for key_type in settings.key_types)
-        raise _refused(
+        raise _rejected(
             Code.UNSUPPORTED_KEY,
             f"unsupported key: {certificate.key}",
             f"The key of the client certificate is not supported: found {certificate.key}, "
@@ -117,21 +130,21 @@ def _check_always(certificate: ClientCertificate, settings: PolicySettings) -> N
 
 
 def check_times(certificate: ClientCertificate, settings: PolicySettings, now: float) -> None:
-    """What of :func:`admit`'s judgement may be another one a second later.
+    """Check the part of the policy whose result changes with time.
 
-    :raises Refused: as there.
+    :raises HttpError: as :func:`admit`.
     """
     flags = certificate.flags_at(now) if settings.validity is _ENFORCE else ()
     if not flags:
         return
     if Flag.EXPIRED in flags:
-        raise _refused(
+        raise _rejected(
             Code.EXPIRED,
             "expired certificate",
             f"The client certificate expired at {date(certificate.not_after)}",
         )
     if Flag.NOT_YET_VALID in flags:
-        raise _refused(
+        raise _rejected(
             Code.NOT_YET_VALID,
             "certificate not yet valid",
             f"The client certificate is not valid before {date(certificate.not_before)}",
@@ -139,7 +152,10 @@ def check_times(certificate: ClientCertificate, settings: PolicySettings, now: f
 
 
 def _check_key(certificate: ClientCertificate, settings: PolicySettings) -> None:
-    """What is not weak can still be less than what is asked for here. ``key`` is such as ``RSA 2048`` or ``Ed25519``."""
+    """Check ``key-types`` and ``minimum-rsa-bits``, which can be stricter than the flags.
+
+    ``certificate.key`` is, for example, ``RSA 2048`` or ``Ed25519``.
+    """
     kind, _, size = certificate.key.lower().partition(" ")
     allowed = (
         _ALL_TYPES
@@ -147,17 +163,17 @@ def _check_key(certificate: ClientCertificate, settings: PolicySettings) -> None
         else [key_type.value for key_type in settings.key_types]
     )
     if kind not in allowed:
-        wanted = f"must have a key of type {' or '.join(allowed)}"
+        expected = f"must have a key of type {' or '.join(allowed)}"
     elif kind == _RSA and int(size) < settings.minimum_rsa_bits:
-        wanted = f"must have an RSA key of {settings.minimum_rsa_bits} bits or more"
+        expected = f"must have an RSA key of {settings.minimum_rsa_bits} bits or more"
     else:
         return
-    raise _refused(
+    raise _rejected(
         Code.KEY_TYPE_NOT_ALLOWED,
-        f"unwanted key: {certificate.key}",
-        f"The client certificate {wanted}, not {certificate.key}",
+        f"key not allowed: {certificate.key}",
+        f"The client certificate {expected}, not {certificate.key}",
     )
 
 
-def _refused(code: Code, detail: str, description: str) -> HttpError:
+def _rejected(code: Code, detail: str, description: str) -> HttpError:
     return HttpError(ErrorResponse(code, detail, description))

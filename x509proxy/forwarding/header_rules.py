@@ -1,11 +1,12 @@
-"""Which headers tell the back end who the client is: the preset's, the administrator's own, and what may be told of their names.
+"""The headers that identify the client to the back end: the preset's, and those of ``[[headers]]``.
 
 Facts
 -----
-* A secret name keeps those out who reach the back end on another way; what really protects it is that there is none
-  (RFC 9440 section 4: "only accessible through a secure channel").
-* While a secret name changes, both are sent: first the proxy sends the old and the new, then the server is told the new one, then
-  the old is taken out of the file. The server reads one of them at any time, and a client can forge neither.
+* A secret name stops a client that reaches the back end past the proxy. The real protection is that
+  there is no other way to it (RFC 9440 section 4: "only accessible through a secure channel").
+* To change a secret name, the proxy first sends both the old and the new one. Then the server is
+  configured with the new one, and last the old one is removed from the file. The server reads one
+  of them at any time, and a client can forge neither.
 """
 
 from __future__ import annotations
@@ -38,15 +39,16 @@ __all__ = [
     "redact",
 ]
 
-# What everybody knows of a secret name (material.new_header_name); the rest alone is as secret as the whole.
-_KNOWN = b"sec-client-x509-cert-"
+# The public part of a generated name (pem_files.new_header_name). The rest is the secret.
+_PUBLIC_PREFIX = b"sec-client-x509-cert-"
 
 
 @attrs.frozen(cache_hash=True)
 class HeaderRules:
-    """The headers that say who the client is. ``plans``: what is sent, every name filled in.
+    """The headers that identify the client.
 
-    ``secrets``: what nobody may learn of the chosen names, folded; ``folds``: no field of a client's with such a name passes.
+    ``plans``: the headers to send, each with its name. ``secrets``: the secret parts of names and
+    values, folded. ``folds``: the folded names, whose fields are removed from clients' requests.
     """
 
     plans: tuple[HeaderPlan, ...] = attrs.field(repr=False)
@@ -68,36 +70,40 @@ class HeaderRules:
 
     @classmethod
     def for_preset(cls, preset: Preset, *names: bytes) -> HeaderRules:
-        """The preset's headers; the first of them under the administrator's ``names``, if there are any (:class:`Naming`)."""
+        """Return the headers of a preset; ``names``, if there are any, replace the first one's."""
         first, rest = preset.plans[:1], preset.plans[1:]
         named = tuple(attrs.evolve(plan, name=name) for plan in first for name in names)
         return cls(
-            (*(named or first), *rest), tuple(fold(name).removeprefix(_KNOWN) for name in names)
+            (*(named or first), *rest),
+            tuple(fold(name).removeprefix(_PUBLIC_PREFIX) for name in names),
         )
 
 
 def identity(certificate: ClientCertificate | None, rules: HeaderRules) -> Pairs:
-    """Return the pairs that pass the certificate on, or that report that there is none.
+    """Return the fields that forward the certificate, or that report that there is none.
 
-    :raises HttpError: 400, the certificate is larger than this server takes.
+    :raises HttpError: 400, the certificate is larger than the back end accepts.
     """
     return tuple(pair for plan in rules.plans for pair in header_fields(certificate, plan))
 
 
 def header_fields(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pairs:
-    """Encode the field of one plan; none where there is nothing to send.
+    """Return the fields of one plan, which may be none.
 
     :raises HttpError: as :func:`identity`.
     """
     if plan.form is Format.LITERAL:
         return ((plan.name, plan.value),)
     if plan.form is Format.TOKEN_CLAIMS:
-        # Written when the token has been checked: x509proxy.forwarding.token_claims.
+        # Added after the check of the token: x509proxy.forwarding.token_claims.
         return ()
     pairs = encode(certificate, plan.form, plan.name, plan.chain_index)
     size = sum(len(value) for _, value in pairs)
     if plan.maximum and size > plan.maximum:
-        text = f"The client certificate is too large: its header would have {size} bytes, {plan.maximum} allowed"
+        text = (
+            f"The client certificate is too large: its header would have {size} bytes, "
+            f"{plan.maximum} allowed"
+        )
         raise HttpError(
             ErrorResponse(
                 Code.CERTIFICATE_TOO_LARGE,
@@ -110,7 +116,7 @@ def header_fields(certificate: ClientCertificate | None, plan: HeaderPlan) -> Pa
 
 
 def contains_secret(text: bytes, rules: HeaderRules) -> bool:
-    """Whether a secret stands in the text, in any spelling."""
+    """Return true if the text contains a secret, in any spelling."""
     if not rules.secrets:
         return False
     letters = alphanumerics(text)
@@ -121,25 +127,30 @@ def contains_secret(text: bytes, rules: HeaderRules) -> bool:
 
 
 def redact(text: str, rules: HeaderRules) -> str:
-    """A line for a log, in ASCII, with ``...`` for the secret name in any spelling: what it repeats is of a client's choosing."""
+    """Replace the secrets in a log line by ``...``, in any spelling; the line is ASCII.
+
+    A client chooses text that the line repeats.
+    """
     for secret in rules.secrets:
-        while (place := text.encode("ascii").translate(FOLD_TABLE).find(secret)) >= 0:
-            text = f"{text[:place]}...{text[place + len(secret) :]}"
+        while (start := text.encode("ascii").translate(FOLD_TABLE).find(secret)) >= 0:
+            text = f"{text[:start]}...{text[start + len(secret) :]}"
     return text
 
 
-# From the document.
+# Reading of the settings.
 
 
 def read_rules(settings: ProxySettings, read: FileReader = read_file) -> HeaderRules:
-    """The preset's headers and the administrator's own: one of these takes the place of the preset's that has its name.
+    """Return the headers of the preset and of ``[[headers]]``.
 
-    :raises SettingsError: a name is missing, unfit, or there twice; a file cannot be read.
+    One of ``[[headers]]`` replaces a header of the preset with the same name.
+
+    :raises SettingsError: a name is missing, invalid or duplicate; or a file cannot be read.
     """
     preset = find_preset(without_secrets(settings.preset))
     named = HeaderRules.for_preset(preset, *_names(settings, preset, read))
     own = tuple(
-        _OwnHeader(header, f"headers[{at}]", read).plan()
+        _ConfiguredHeader(header, f"headers[{at}]", read).plan()
         for at, header in enumerate(settings.headers)
     )
     taken = {fold(plan.name) for plan in own}
@@ -155,7 +166,8 @@ def _names(settings: ProxySettings, preset: Preset, read: FileReader) -> tuple[b
     if header is None and path is None:
         if preset.needs_name:
             raise SettingsError(
-                f"header-file: found none, expected a file with the secret header name for preset {preset.name}"
+                "header-file: found none, expected a file with the secret header name "
+                f"for preset {preset.name}"
             )
         return ()
     if not preset.takes_name:
@@ -173,46 +185,51 @@ def _names(settings: ProxySettings, preset: Preset, read: FileReader) -> tuple[b
 def _check_names(names: list[bytes], preset: Preset) -> None:
     if not names:
         raise SettingsError(
-            f"headers: found none, expected one or more, since preset {preset.name} has none of its own"
+            "headers: found none, expected one or more, since preset "
+            f"{preset.name} has none of its own"
         )
     folds = [fold(name) for name in names]
     if len(set(folds)) < len(folds):
         raise SettingsError(
-            "headers: found a name twice, expected each once; upper and lower case, - and _ make no difference"
+            "headers: found a name twice, expected each once; "
+            "upper and lower case, - and _ make no difference"
         )
 
 
 def _secrets(settings: ProxySettings, own: tuple[HeaderPlan, ...]) -> Iterator[bytes]:
     for header, plan in zip(settings.headers, own, strict=True):
         if header.name_file is not None:
-            yield fold(plan.name).removeprefix(_KNOWN)
+            yield fold(plan.name).removeprefix(_PUBLIC_PREFIX)
         if header.value_file is not None:
             yield fold(plan.value)
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
-# What a request has for reasons of its own, or the proxy writes itself: under such a name nothing can be told of a certificate,
-# since the client's own field would have to go.
+# Fields that clients send for other purposes, or that the proxy writes itself. None can carry a
+# certificate, since the client's own field would have to be removed.
 _ORDINARY = frozenset(
     {
-        "authorization", "cache-control", "connection", "cookie", "date", "dpop", "expect", "forwarded", "from", "host",
-        "keep-alive", "origin", "pragma", "prefer", "priority", "proxy-authorization", "proxy-connection", "range", "referer",
-        "te", "trailer", "transfer-encoding", "upgrade", "upgrade-insecure-requests", "user-agent", "via", "x-request-id",
-        "x-requested-with", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "signature",
-        "signature-input", "traceparent", "tracestate", "http2-settings", "proxy",
+        "authorization", "cache-control", "connection", "cookie", "date", "dpop", "expect",
+        "forwarded", "from", "host", "keep-alive", "origin", "pragma", "prefer", "priority",
+        "proxy-authorization", "proxy-connection", "range", "referer", "te", "trailer",
+        "transfer-encoding", "upgrade", "upgrade-insecure-requests", "user-agent", "via",
+        "x-request-id", "x-requested-with", "x-forwarded-for", "x-forwarded-host",
+        "x-forwarded-port", "x-forwarded-proto", "signature", "signature-input", "traceparent",
+        "tracestate", "http2-settings", "proxy",
     }
 )  # fmt: skip
+_MIN_SECRET_CHARS = 16
 _ORDINARY_PREFIXES = ("accept", "content-", "if-", "access-control-", "sec-fetch-", "sec-ch-")
-# A certificate has a limit of its own; claims do not. Tomcat and Jetty take a head of 8 KiB in all.
+# Certificates have a limit of their own, claims have none. Tomcat and Jetty accept a head of 8 KiB.
 _MAX_VALUE_BYTES = {Format.TOKEN_CLAIMS: 8192}
-_WITH_PLACE = frozenset(
+_WITH_CHAIN_INDEX = frozenset(
     {Format.PEM, Format.PEM_SPACES, Format.PEM_URL, Format.BASE64_DER, Format.RFC9440}
 )
 
 
 @attrs.frozen
-class _OwnHeader:
-    """One of the document's ``[[headers]]``; ``where``: for the sentences."""
+class _ConfiguredHeader:
+    """One of ``[[headers]]``; ``where`` is its name in error sentences."""
 
     settings: HeaderSettings = attrs.field(repr=False)
     where: str
@@ -220,9 +237,10 @@ class _OwnHeader:
 
     def plan(self) -> HeaderPlan:
         settings = self.settings
-        if settings.chain_index > 1 and settings.format not in _WITH_PLACE:
+        if settings.chain_index > 1 and settings.format not in _WITH_CHAIN_INDEX:
             raise SettingsError(
-                f"{self.where}.chain-index: found {settings.chain_index}, expected 1 for format {settings.format.value}"
+                f"{self.where}.chain-index: found {settings.chain_index}, "
+                f"expected 1 for format {settings.format.value}"
             )
         return HeaderPlan(
             settings.format,
@@ -254,7 +272,7 @@ class _OwnHeader:
             raise self._error(
                 "name",
                 repr(without_secrets(name)),
-                "a header of its own, of letters, digits, - and _",
+                "a name without another use, of letters, digits, - and _",
             )
         return name.encode("ascii")
 
@@ -274,12 +292,13 @@ class _OwnHeader:
 
     def _secret_text(self, path: str) -> bytes:
         text = self._text(read_line(path, f"{self.where}.value-file", self.read))
-        if len(alphanumerics(text)) < _SHORTEST_SECRET:
-            # It is taken out of answers wherever it stands: a short one would take harmless fields with it.
+        if len(alphanumerics(text)) < _MIN_SECRET_CHARS:
+            # The value is removed from responses wherever it occurs. A short one would remove
+            # harmless fields too.
             raise self._error(
                 "value-file",
                 "a short secret",
-                f"one with {_SHORTEST_SECRET} or more letters and digits",
+                f"one with {_MIN_SECRET_CHARS} or more letters and digits",
             )
         return text
 
@@ -288,13 +307,10 @@ class _OwnHeader:
         if not is_value(value):
             raise self._error(
                 "value",
-                "an empty text, or one with other than visible ASCII characters",
+                "an empty value, or one with other characters",
                 "visible ASCII",
             )
         return value
 
     def _error(self, key: str, found: str, expected: str) -> SettingsError:
         return SettingsError(f"{self.where}.{key}: found {found}, expected {expected}")
-
-
-_SHORTEST_SECRET = 16

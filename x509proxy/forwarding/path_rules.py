@@ -1,15 +1,20 @@
-"""Rules by path and server name: the requirements of one request about client certificate and access token.
+"""Rules by path and server name: what one request needs of a client certificate and access token.
 
 Facts
 -----
-* The back end decides what a path means. A rule has to hold for every spelling that some server takes for its path
-  (:mod:`x509proxy.http1.path_readings`), and where servers disagree beyond that, the request is rejected.
-* A rule may also open a path, below one that requires a certificate. There the most lenient reading is the dangerous one:
-  only the spelling of the rule itself opens, and any other spelling keeps the requirements of everything around it.
-* A server resolves ``/token/../login``, or serves it by the handler of ``/token``. So both requirements hold.
-* Each key is decided by the rules that have it: a rule about certificates alone leaves a token bound.
+* The back end decides what a path means. A rule has to hold for every spelling that some server
+  takes for its path (:mod:`x509proxy.http1.path_readings`). Where servers disagree beyond that, the
+  request is rejected.
+* A rule may also open a path below one that requires a certificate. There the most lenient reading
+  is the dangerous one. So only the spelling of the rule itself opens the path; any other spelling
+  keeps the requirements of the paths above it.
+* A server resolves ``/token/../login``, or serves it by the handler of ``/token``. So both
+  requirements hold.
+* Each key is decided by the rules that have it: a rule about certificates alone changes nothing
+  about tokens.
 * Of several requirements about a token, the strictest holds.
-* ``ignored`` removes the certificate, and ``required`` rejects its absence. No rule lets a certificate through.
+* ``ignored`` removes the certificate, and ``required`` rejects its absence. No rule weakens the
+  policy for certificates.
 """
 
 from __future__ import annotations
@@ -34,26 +39,29 @@ from x509proxy.settings import (
 
 __all__ = ["requirement_for", "token_requirement_for"]
 
-_Need = TypeVar("_Need", CertificateRequirement, TokenRequirement)
+_Requirement = TypeVar("_Requirement", CertificateRequirement, TokenRequirement)
 
-_ASKED = {
+_USUAL = {
     ClientAuth.NONE: CertificateRequirement.IGNORED,
     ClientAuth.OPTIONAL: CertificateRequirement.OPTIONAL,
     ClientAuth.REQUIRED: CertificateRequirement.REQUIRED,
 }
-# A longer name goes on like this. Anything else ends it for some server: ``/token.json`` (Rails, Spring), ``/token&x``
-# (rewritten to a query), ``/token,x`` and ``/token:x``.
+# The octets that continue a name. Anything else ends it for some server: ``/token.json`` (Rails,
+# Spring), ``/token&x`` (rewritten to a query), ``/token,x`` and ``/token:x``.
 _LONGER_NAME = re.compile(r"[a-z0-9_-]")
 
 
 def requirement_for(
-    head: RequestHead, settings: PolicySettings, asked: ClientAuth | None = None
+    head: RequestHead, settings: PolicySettings, client_auth: ClientAuth | None = None
 ) -> CertificateRequirement:
-    """Return the requirement of a request. ``asked``: what its listener's handshake asks for, if it differs from the others.
+    """Return the requirement of a request about its client certificate.
 
-    :raises HttpError: 400, servers disagree about the path, or two readings of it contradict each other.
+    ``client_auth``: the setting of its listener, if that has one of its own.
+
+    :raises HttpError: 400, servers disagree about the path, or the rules for two readings of it
+        contradict each other.
     """
-    usual = _ASKED[settings.client_certificate if asked is None else asked]
+    usual = _USUAL[settings.client_certificate if client_auth is None else client_auth]
     if not settings.rules:
         return usual
     name = host_name(head.host)
@@ -63,7 +71,7 @@ def requirement_for(
     if all(rule.requirement is usual for rule in rules):
         return usual
     if is_ambiguous(head.target):
-        raise _unclear(Code.AMBIGUOUS_PATH, "a path that servers read in different ways")
+        raise _ambiguous(Code.AMBIGUOUS_PATH, "path that servers read in different ways")
     written = written_path(head.target)
     found = {
         requirement
@@ -71,8 +79,8 @@ def requirement_for(
         for requirement in _requirements(path, written, rules, usual)
     }
     if CertificateRequirement.REQUIRED in found and CertificateRequirement.IGNORED in found:
-        raise _unclear(Code.CONTRADICTORY_RULES, "a path about which rules contradict each other")
-    # Of two, one is OPTIONAL.
+        raise _ambiguous(Code.CONTRADICTORY_RULES, "path with contradictory rules")
+    # If there are two, one of them is OPTIONAL.
     return next(iter(found - {CertificateRequirement.OPTIONAL}), CertificateRequirement.OPTIONAL)
 
 
@@ -90,24 +98,24 @@ def token_requirement_for(head: RequestHead, settings: PolicySettings) -> TokenR
     if all(rule.requirement is usual for rule in rules):
         return usual
     if is_ambiguous(head.target):
-        raise _unclear(Code.AMBIGUOUS_PATH, "a path that servers read in different ways")
+        raise _ambiguous(Code.AMBIGUOUS_PATH, "path that servers read in different ways")
     written = written_path(head.target)
     found = {
         requirement
         for path in normalized_paths(head.target)
         for requirement in _requirements(path, written, rules, usual)
     }
-    return next(need for need in TokenRequirement if need in found)
+    return next(requirement for requirement in TokenRequirement if requirement in found)
 
 
-def _unclear(code: Code, detail: str) -> HttpError:
+def _ambiguous(code: Code, detail: str) -> HttpError:
     return HttpError(ErrorResponse(code, detail, "The path can be read in more than one way"))
 
 
 def _requirements(
-    path: str, written: str, rules: Sequence[_Rule[_Need]], usual: _Need
-) -> Iterator[_Need]:
-    """Yield the requirement of each rule that may hold, up to the one that the client has spelled as it stands."""
+    path: str, written: str, rules: Sequence[_Rule[_Requirement]], usual: _Requirement
+) -> Iterator[_Requirement]:
+    """Yield the requirement of each rule that may hold, up to the one whose exact path was sent."""
     for rule in rules:
         if rule.may_hold(path):
             yield rule.requirement
@@ -117,22 +125,22 @@ def _requirements(
 
 
 @attrs.frozen
-class _Rule(Generic[_Need]):
+class _Rule(Generic[_Requirement]):
     """A rule for the paths at and below ``path``, which is empty for all."""
 
     path: str
     server_name: str | None
-    requirement: _Need
+    requirement: _Requirement
     lower: str = attrs.field(
         init=False, default=attrs.Factory(lambda self: self.path.lower(), takes_self=True)
     )
 
     def may_hold(self, path: str) -> bool:
-        """Return whether some server could take the path, in lower case, for one of the rule's."""
+        """Return true if some server could take the path, in lower case, for one of the rule's."""
         return path.startswith(self.lower) and not _LONGER_NAME.match(path, len(self.lower))
 
     def is_spelled_in(self, written: str) -> bool:
-        """Return whether every server finds the rule's path at the beginning."""
+        """Return true if every server finds the rule's path at the beginning."""
         return f"{written}/".startswith(f"{self.path}/")
 
 

@@ -12,10 +12,10 @@ Facts
   working. So the fields that any product sends for a client certificate never pass
   (:mod:`x509proxy.forwarding.known_claims`), whatever the preset.
 * The hop before this proxy is the client. A field in which a hop reports an address, a URL or a
-  user is the client's invention.
+  user is a claim of the client.
 * A back end may repeat the secret name (``Vary``, ``Access-Control-Allow-Headers``, an echo). It is
-  removed from every response. Removed from ``Vary`` alone, one client's response would be
-  everybody's in a cache, so there it becomes ``*``.
+  removed from every response. In ``Vary`` it becomes ``*``: without it, a cache would send one
+  client's response to all clients.
 """
 
 from __future__ import annotations
@@ -39,51 +39,65 @@ from x509proxy.http1.messages import RequestHead, ResponseHead
 
 __all__ = ["forwarded", "sanitize_request", "sanitize_response"]
 
-# RFC 9110 section 7.6.1, and fields that concern one connection alike: framing is written anew, the
-# channel responds to Expect, and an upgrade (h2c smuggling) is never asked for.
+# RFC 9110 section 7.6.1, and other fields that concern one connection. Framing is written anew, the
+# channel responds to Expect, and an upgrade (h2c smuggling) is never forwarded.
 _HOP_BY_HOP = frozenset(
     {
-        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate",
-        b"te", b"trailer", b"transfer-encoding", b"content-length", b"upgrade", b"http2-settings", b"expect",
+        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization",
+        b"proxy-authenticate", b"te", b"trailer", b"transfer-encoding", b"content-length",
+        b"upgrade", b"http2-settings", b"expect",
     }
 )  # fmt: skip
-# RFC 9440 section 4: the list is generous. Names are compared by letters and digits alone.
+# A generous list (RFC 9440 section 4). Names are compared by letters and digits alone.
 _CLAIMS = frozenset(
     {
-        *(alphanumerics(plan.name) for preset in PRESETS.values() for plan in preset.plans if plan.name),
+        *(
+            alphanumerics(plan.name)
+            for preset in PRESETS.values()
+            for plan in preset.plans
+            if plan.name
+        ),
         *map(alphanumerics, (*CERTIFICATE_CLAIMS, *HOP_CLAIMS, *WRITTEN_BY_THE_PROXY)),
     }
 )  # fmt: skip
-# Products that send more than is listed. "client" and "xclient" are not among them: Client-Id, X-Client-Version and others
-# are an application's own. "Proxy-..." concerns a proxy (RFC 9110 section 11.7), or sets one for CGI (CVE-2016-5385).
+# Products that send more fields than the list has. "client" and "xclient" are not here: Client-Id,
+# X-Client-Version and others belong to applications. "Proxy-..." concerns a proxy (RFC 9110 section
+# 11.7), or sets one for CGI (CVE-2016-5385).
 _CLAIM_BEGINNINGS = (
-    b"akamai", b"cfaccessauthenticated", b"cfcert", b"cftls", b"cloudfront", b"fastly", b"forwarded", b"l5d", b"proxy",
-    b"tailscaleuser", b"wlproxy", b"xakamai", b"xamznmtls", b"xamznoidc", b"xamzntls", b"xappengine", b"xauthentik",
-    b"xauthrequest", b"xazure", b"xcertificate", b"xenvoy", b"xforward", b"xgoogauthenticateduser", b"xmsclientprincipal",
-    b"xoriginal", b"xremoteextra", b"xremotegroup", b"xremoteuid", b"xrewrite", b"xtls", b"xwaws", b"xwebauth",
+    b"akamai", b"cfaccessauthenticated", b"cfcert", b"cftls", b"cloudfront", b"fastly",
+    b"forwarded", b"l5d", b"proxy", b"tailscaleuser", b"wlproxy", b"xakamai", b"xamznmtls",
+    b"xamznoidc", b"xamzntls", b"xappengine", b"xauthentik", b"xauthrequest", b"xazure",
+    b"xcertificate", b"xenvoy", b"xforward", b"xgoogauthenticateduser", b"xmsclientprincipal",
+    b"xoriginal", b"xremoteextra", b"xremotegroup", b"xremoteuid", b"xrewrite", b"xtls", b"xwaws",
+    b"xwebauth",
 )  # fmt: skip
 _CLAIM_ENDINGS = (
-    b"certdn", b"clientaddr", b"clientaddress", b"clientcn", b"clientdn", b"clientip", b"clientipaddress", b"clientipv4",
-    b"clientipv6", b"clientsdn", b"connectingip", b"forwardedfor", b"issuerdn", b"originatingip", b"peerdn", b"realip",
-    b"remoteaddr", b"remoteaddress", b"remoteip", b"subjectdn", b"usercn", b"userdn",
+    b"certdn", b"clientaddr", b"clientaddress", b"clientcn", b"clientdn", b"clientip",
+    b"clientipaddress", b"clientipv4", b"clientipv6", b"clientsdn", b"connectingip",
+    b"forwardedfor", b"issuerdn", b"originatingip", b"peerdn", b"realip", b"remoteaddr",
+    b"remoteaddress", b"remoteip", b"subjectdn", b"usercn", b"userdn",
 )  # fmt: skip
-# Anywhere in a name. One expression takes 0.7 us for a name, and a test for each word 4.9 us (Python 3.11).
+# Anywhere in a name. One expression takes 0.7 us for a name, and a test for each word takes 4.9 us
+# (Python 3.11).
 _CLAIM_WORDS = re.compile(
     b"|".join((
-    b"authcert", b"clientcert", b"clientthumbprint", b"clientverified", b"clientverify", b"devicecert", b"mtlscert",
-    b"mtlsclient", b"peercert", b"proxiedentit", b"remoteuser", b"spiffe", b"sslcert", b"sslclient", b"sslissuer", b"sslpeer",
-    b"sslsubject", b"sslverif", b"tlscert", b"tlsclient", b"tlspeer", b"tlsverif", b"usercert", b"viewercert", b"x509",
+    b"authcert", b"clientcert", b"clientthumbprint", b"clientverified", b"clientverify",
+    b"devicecert", b"mtlscert", b"mtlsclient", b"peercert", b"proxiedentit", b"remoteuser",
+    b"spiffe", b"sslcert", b"sslclient", b"sslissuer", b"sslpeer", b"sslsubject", b"sslverif",
+    b"tlscert", b"tlsclient", b"tlspeer", b"tlsverif", b"usercert", b"viewercert", b"x509",
     b"x5ts256",
     ))
 )  # fmt: skip
-# Words of the folded name. "mtls" is one, not a part of one (X-Team-TLS); "ssl" and "cert" lead (X-Sslx, X-Certain pass).
+# Words of the folded name. "mtls" is a whole word, so X-Team-TLS passes. "ssl" and "cert" are the
+# first word, so X-Sslx and X-Certain pass.
 _CLAIM_PATTERN = re.compile(
     rb"(?:x-)?(?:ssl|certs?)(?:-|\Z)|(?:.*-)?mtls(?:-|\Z)|"
-    rb"(?:.*-|x)?cert(?:ificate)?-?(?:chain|issuer|subject|serial|verif|fingerprint|thumbprint|hash|sha[0-9]|pem|der|present)"
+    rb"(?:.*-|x)?cert(?:ificate)?-?(?:chain|issuer|subject|serial|verif|fingerprint|thumbprint|"
+    rb"hash|sha[0-9]|pem|der|present)"
 )
 # The proxy's own id goes to the client (x509proxy.http1.request_id). The others are about the
 # authentication of the connection to the back end (x509proxy.http1.authentication).
-_NOT_ANSWERED = _HOP_BY_HOP | {
+_NOT_RETURNED = _HOP_BY_HOP | {
     b"x-request-id",
     b"persistent-auth",
     b"proxy-support",
@@ -91,7 +105,7 @@ _NOT_ANSWERED = _HOP_BY_HOP | {
 }
 # Octets of a name whose kind is kept. A slice tests for it; len() would be a call for each field.
 _MAX_KEPT = 128
-_NOT_TO_BE_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_NEVER_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
 class _Kind(enum.Enum):
@@ -130,7 +144,7 @@ def sanitize_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]
             has_connection = True
     if has_connection:
         named = _named_by_connection(head.pairs)
-        if named & _NOT_TO_BE_NAMED:
+        if named & _NEVER_NAMED:
             raise bad_request("connection field names one that frames or routes the message")
         kept[1:] = [pair for pair in kept[1:] if fold(pair[0]) not in named]
     return kept, forged
@@ -139,10 +153,10 @@ def sanitize_request(head: RequestHead, rules: HeaderRules) -> tuple[Pairs, int]
 # The names in use fit in; each costs a few microseconds otherwise. Longer ones than _MAX_KEPT are
 # not kept, or a client could fill the cache with names of max-line-bytes (L7).
 @lru_cache(maxsize=512)
-def _request_kind(name: bytes, own: frozenset[bytes]) -> _Kind:
-    """Return the kind of a client's field; ``own``: the folded names that the proxy itself sends."""
+def _request_kind(name: bytes, own_names: frozenset[bytes]) -> _Kind:
+    """Return the kind of a client's field; ``own_names``: the proxy's header names, folded."""
     folded = fold(name)
-    if folded in own:
+    if folded in own_names:
         return _FORGED
     if _is_claim(name):
         return _CLAIM
@@ -171,12 +185,13 @@ def _is_claim(name: bytes) -> bool:
 
 
 def forwarded(host: bytes, hop: Hop) -> Iterator[tuple[bytes, bytes]]:
-    """Yield ``X-Forwarded-*`` as servers read it, and ``Forwarded`` (RFC 7239): the proxy's alone."""
+    """Yield ``X-Forwarded-*`` and ``Forwarded`` (RFC 7239), which replace the client's own."""
     peer, scheme = hop.peer.encode("ascii", "replace"), hop.scheme.encode("ascii")
     yield b"X-Forwarded-For", peer
     yield b"X-Forwarded-Proto", scheme
     yield b"X-Forwarded-Port", b"%d" % hop.port
-    # RFC 7239 section 6: an IPv6 address is bracketed and quoted; section 4: so is a host with a colon.
+    # RFC 7239: an IPv6 address is bracketed and quoted (section 6), and a host with a colon is
+    # quoted (section 4).
     node = b'"[%b]"' % peer if b":" in peer else peer
     if not host:
         yield b"Forwarded", b"for=%b;proto=%b" % (node, scheme)
@@ -199,13 +214,13 @@ def sanitize_response(head: ResponseHead, rules: HeaderRules) -> tuple[bytes, Pa
         if kind is _END_TO_END:
             kept.append(pair)
         elif kind is _VARY:
-            kept.append(_varied(pair, rules))
+            kept.append(_vary_for_client(pair, rules))
         elif kind is _CONNECTION:
             has_connection = True
     if has_connection:
         named = _named_by_connection(head.pairs)
         kept = [pair for pair in kept if fold(pair[0]) not in named]
-    # All at once first, since nearly always there is nothing to find.
+    # One search over everything first: nearly always there is nothing to remove.
     text = b" ".join([head.reason, *[part for pair in kept for part in pair]])
     if not contains_secret(text, rules):
         return head.reason, kept
@@ -218,12 +233,12 @@ def _response_kind(name: bytes) -> _Kind:
     folded = fold(name)
     if folded == b"connection":
         return _CONNECTION
-    if folded in _NOT_ANSWERED:
+    if folded in _NOT_RETURNED:
         return _HOP
     return _VARY if folded == b"vary" else _END_TO_END
 
 
-def _varied(pair: tuple[bytes, bytes], rules: HeaderRules) -> tuple[bytes, bytes]:
+def _vary_for_client(pair: tuple[bytes, bytes], rules: HeaderRules) -> tuple[bytes, bytes]:
     """Return ``Vary`` with ``*`` for the headers that the proxy adds.
 
     No client's request has them, so a cache cannot compare them (RFC 9110 section 12.5.5).
@@ -244,7 +259,7 @@ def _without_secrets(pairs: Pairs, rules: HeaderRules) -> Iterable[tuple[bytes, 
         if not contains_secret(name + b" " + value, rules):
             yield name, value
         elif not contains_secret(name, rules):
-            # A list (Access-Control-Allow-Headers …) loses the one member; an empty one goes whole.
+            # A list (Access-Control-Allow-Headers …) loses that member; an empty one is removed.
             rest = b", ".join(
                 part.strip() for part in value.split(b",") if not contains_secret(part, rules)
             )

@@ -1,7 +1,7 @@
-"""Error responses: the proxy's own, each with a stable code, a detail for the operator and JSON for the client.
+"""The proxy's error responses: a stable code, a detail for the operator, JSON for the client.
 
-The codes are a promise to dashboards and log queries: metrics, the status page and the access log
-use them, and the sentences beside them may be reworded. ``docs/error-codes.rst`` lists them.
+Codes are stable, because dashboards and log queries depend on them: metrics, the status page and
+the access log use them. The sentences beside them may change. ``docs/error-codes.rst`` lists them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["Code", "ErrorResponse", "HttpError", "bad_request"]
 class _Facts:
     """The facts about one code.
 
-    ``status``: the HTTP status, or 0 where no response can be sent; ``meaning``: for the
-    documentation; ``limit``: the setting that was exceeded, if the code is about one;
-    ``bearer``: the error of RFC 6750 section 3.1, if the code is about an access token.
+    ``status``: the HTTP status, or 0 if no response can be sent. ``meaning``: a sentence for the
+    documentation. ``limit``: the setting that was exceeded, if the code is about one. ``bearer``:
+    the error of RFC 6750 section 3.1, if the code is about an access token.
     """
 
     status: int
@@ -160,7 +160,7 @@ class Code(enum.Enum):
 
     @property
     def label(self) -> str:
-        """The code as logs and metrics have it: ``no_certificate``."""
+        """The code in logs and metrics, such as ``no_certificate``."""
         return self.name.lower()
 
     @property
@@ -170,7 +170,7 @@ class Code(enum.Enum):
 
     @property
     def bearer(self) -> str:
-        """The error of RFC 6750 section 3.1, or ``""`` where the code is about no access token."""
+        """The error of RFC 6750 section 3.1, or ``""`` for a code that is not about a token."""
         return self.value.bearer
 
     @property
@@ -179,7 +179,7 @@ class Code(enum.Enum):
         return self.value.limit
 
 
-# RFC 6749 section 5.2 for the token endpoint; section 4.1.2.1 has the two for a server out of order.
+# RFC 6749 section 5.2 for the token endpoint, and section 4.1.2.1 for a server that has failed.
 _ERRORS = {
     401: "invalid_client",
     403: "access_denied",
@@ -191,11 +191,11 @@ _ERRORS = {
 
 @attrs.frozen
 class ErrorResponse:
-    """One response of the proxy's own.
+    """One error response of the proxy.
 
-    ``detail``: for the operator's log, never holds a secret; ``description``: for the client,
-    plain ASCII, reveals nothing about the back end; ``error``: the error of RFC 6749, chosen by
-    the status unless given.
+    ``detail``: for the operator's log, without secrets. ``description``: for the client, in ASCII,
+    without facts about the back end. ``error``: the error of RFC 6749; the default depends on the
+    status.
     """
 
     code: Code
@@ -205,7 +205,7 @@ class ErrorResponse:
 
     @property
     def status(self) -> int:
-        """The HTTP status, which the code decides."""
+        """The HTTP status of the code."""
         return self.code.status
 
     @property
@@ -221,13 +221,13 @@ class ErrorResponse:
 
     @property
     def pairs(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The response's own fields, without framing, ``Date`` and ``Connection``."""
+        """The header fields, without framing, ``Date`` and ``Connection``."""
         fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
         if self.code.bearer:
             fields.append((b"WWW-Authenticate", self._bearer_challenge))
         elif self.status == 401:
-            # RFC 9110 section 15.5.2 wants a challenge, and some clients fail without one; none is
-            # registered for TLS.
+            # RFC 9110 section 15.5.2 requires a challenge, and some clients fail without one. None
+            # is registered for TLS.
             fields.append((b"WWW-Authenticate", b"ClientCertificate"))
         if self.status == 503:
             fields.append((b"Retry-After", b"1"))
@@ -237,7 +237,7 @@ class ErrorResponse:
 
     @property
     def _bearer_challenge(self) -> bytes:
-        """The challenge of RFC 6750 section 3; a request without a token gets no error in it."""
+        """The challenge of RFC 6750 section 3, without an error for a request without a token."""
         if self.code is Code.TOKEN_MISSING:
             return b"Bearer"
         challenge = f'Bearer error="{self.code.bearer}", error_description="{self._description}"'
@@ -245,7 +245,7 @@ class ErrorResponse:
 
 
 class HttpError(Exception):
-    """An unfit request, or an unfit response of a back end; carries the :class:`ErrorResponse`."""
+    """A request, or a response of a back end, that is rejected with an :class:`ErrorResponse`."""
 
     def __init__(self, response: ErrorResponse) -> None:
         super().__init__(response.detail)
@@ -253,5 +253,5 @@ class HttpError(Exception):
 
 
 def bad_request(detail: str) -> HttpError:
-    """Make the error for a request that is malformed or ambiguous; the caller raises it."""
+    """Make the error for a malformed or ambiguous request; the caller raises it."""
     return HttpError(ErrorResponse(Code.BAD_REQUEST, detail, "Malformed request"))

@@ -104,7 +104,7 @@ def split_fields(block: bytes) -> Pairs:
 
 
 def check_lines(grammar: Grammar, part: bytes, start: int, new: int) -> int:
-    """Check an incomplete head behind its start line; return where its first incomplete line begins.
+    """Check an incomplete head after its start line; return the offset of its incomplete line.
 
     Each complete line is matched once, and other octets are only searched, so a head that comes
     one octet at a time costs no more than its length.

@@ -1,18 +1,18 @@
-"""The meaning of a head: fields in, one frozen value out, or an error.
+"""The semantic checks of a message head: fields in, one frozen value or an error out.
 
-The syntax is the grammar's (:mod:`x509proxy.http1.grammar`). This module decides about framing,
-host, target, expectation and the connection's end, and rejects whatever two servers may read in two
-ways.
+The grammar (:mod:`x509proxy.http1.grammar`) checks the syntax. This module decides about framing,
+host, target, expectation and the end of the connection. It rejects heads that two servers may
+interpret in two ways.
 
 Facts
 -----
 * ``Transfer-Encoding`` beside ``Content-Length``, or in HTTP/1.0, is faulty framing (RFC 9112
-  section 6.1). The RFC permits to recover from it; here it is an error, as is any coding but
-  ``chunked``, and a list of lengths, even of equal ones.
+  section 6.1). The RFC permits a recovery; here it is an error. So is any coding but ``chunked``,
+  and a list of lengths, even of equal ones.
 * No ``Host``, or two, is an error (RFC 9112 section 3.2), and so is an authority in the target that
-  is not the ``Host``. Two ``Content-Type`` or ``Authorization`` fields are one, because servers
-  differ in which they take.
-* A body on a method that gives it no meaning is a means of request smuggling (RFC 9110 section 9.3).
+  differs from ``Host``. Two ``Content-Type`` or ``Authorization`` fields are an error, because
+  servers differ in which one they use.
+* A body on a method that gives it no meaning permits request smuggling (RFC 9110 section 9.3).
 * Names outside ``[A-Za-z0-9-]`` are dropped and counted: a CGI-like server takes ``x_cert`` and
   ``x.cert`` for ``X-Cert`` (Traefik CVE-2026-39858, Caddy CVE-2026-52845, Django CVE-2015-0219).
   nginx drops them too.
@@ -53,7 +53,7 @@ __all__ = [
     "host_name",
     "invalid_response",
     "read_request_head",
-    "refused_head",
+    "rejected_head",
     "request_head",
     "response_head",
     "response_too_large",
@@ -61,7 +61,7 @@ __all__ = [
 
 _NAME_OCTETS = (string.ascii_letters + string.digits + "-").encode()
 METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
-"""The methods that give a body a meaning; a request of any other kind may have none."""
+"""The methods that give a body a meaning. Requests with other methods must have none."""
 # RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
 _WITHOUT_CONTENT = frozenset({204, 205, 304})
 _SINGLE = frozenset(
@@ -80,7 +80,7 @@ _CLOSE: Final = Framing.CLOSE
 
 
 class EndOfMessage(enum.Enum):
-    """The event that has nothing to carry."""
+    """The event of a message's end."""
 
     END = "end"
 
@@ -93,10 +93,10 @@ END: Final = EndOfMessage.END
 class RequestHead:
     """The head of one request.
 
-    ``target`` is in origin-form or ``*``, byte for byte as sent; ``host`` is empty only in HTTP/1.0;
-    ``length``: that of the body, if ``body`` is ``LENGTH``; ``invalid_header_names``: how many
-    fields were dropped for their names; ``keep_alive``: the client keeps the connection open
-    (RFC 9112 section 9.3); ``binds_connection``: its credentials may authenticate the connection
+    ``target`` is in origin-form or ``*``, unchanged. ``host`` is empty only in HTTP/1.0.
+    ``length``: the length of the body, if ``body`` is ``LENGTH``. ``invalid_header_names``: the
+    number of fields dropped for their names. ``keep_alive``: the client keeps the connection open
+    (RFC 9112 section 9.3). ``binds_connection``: its credentials may authenticate the connection
     to the back end (:mod:`x509proxy.http1.authentication`).
     """
 
@@ -126,10 +126,10 @@ NO_HEAD = RequestHead(b"-", b"-", "1.1", (), b"", Framing.NONE, keep_alive=False
 """The head of a request that could not be parsed."""
 
 
-def refused_head(line: bytes, limit: int) -> RequestHead:
-    """Make the head, for logs, of a request that is rejected before it has one.
+def rejected_head(line: bytes, limit: int) -> RequestHead:
+    """Make a head for the log of a request whose own head is incomplete or malformed.
 
-    ``line``: its request line, empty if that is incomplete; ``limit``: octets of a target.
+    ``line``: its request line, empty if that is incomplete. ``limit``: octets of a target.
     """
     return RequestHead(*loggable(line, limit), (), b"", Framing.NONE, keep_alive=False)
 
@@ -138,10 +138,10 @@ def refused_head(line: bytes, limit: int) -> RequestHead:
 class ResponseHead:
     """The head of one response.
 
-    ``reason`` is printable ASCII. ``length`` is -1 without a ``Content-Length``; where ``body`` is
-    ``NONE`` it is what a GET would have been answered (HEAD, 304; RFC 9110 section 8.6).
-    ``keep_alive``: the connection can be used again when the response has ended, and it may be
-    another client's (:mod:`x509proxy.http1.authentication`).
+    ``reason`` is printable ASCII. ``length`` is -1 without a ``Content-Length``. If ``body`` is
+    ``NONE``, it is the length of the response to GET (HEAD, 304; RFC 9110 section 8.6).
+    ``keep_alive``: after the response, the connection can be used again, also for another client
+    (:mod:`x509proxy.http1.authentication`).
     """
 
     status: int
@@ -155,7 +155,7 @@ class ResponseHead:
 def read_request_head(
     method: bytes, target: bytes, version: str, pairs: Pairs, settings: ClientSettings
 ) -> RequestHead:
-    """Validate a head that another parser has split; ``pairs`` without white space around values.
+    """Validate a head from another parser; ``pairs`` without white space around values.
 
     :raises HttpError: as :func:`request_head`.
     """
@@ -172,7 +172,7 @@ def request_head(
 ) -> RequestHead:
     """Validate a head that matches the grammar.
 
-    :raises HttpError: 400, 405, 413, 414, 417, 421, 431 or 501; nothing may reach the back end.
+    :raises HttpError: 400, 405, 413, 414, 417, 421, 431 or 501; do not send it to a back end.
     """
     check_method(method)
     if len(target) > settings.max_target_bytes:
@@ -191,7 +191,7 @@ def request_head(
         # RFC 9110 section 7.8: Upgrade counts only if Connection names it.
         upgrades = b"upgrade" in options and b"upgrade" in fields
         if upgrades and body is not _NONE:
-            # llhttp, and so Node.js, takes what follows the head for the other protocol.
+            # llhttp, and so Node.js, parses what follows the head as the other protocol.
             raise bad_request("upgrade of a request with a body")
         keep_alive = _keeps_alive(version, options) and not upgrades
     return RequestHead(
@@ -210,7 +210,7 @@ def request_head(
 
 
 def _index(pairs: Pairs, invalid: InvalidNames) -> tuple[Pairs, dict[bytes, bytes]]:
-    """Return the fields that go on, and their values by lower-case name."""
+    """Return the fields with valid names, and the values by lower-case name."""
     fields = {name.lower(): value for name, value in pairs}
     if b"".join(fields).translate(None, _NAME_OCTETS):
         if invalid is InvalidNames.REFUSE:
@@ -227,7 +227,7 @@ def _index(pairs: Pairs, invalid: InvalidNames) -> tuple[Pairs, dict[bytes, byte
 
 
 def _join_connection(pairs: Pairs, fields: dict[bytes, bytes]) -> None:
-    """Make one list of several ``Connection`` fields (RFC 9110 section 5.3)."""
+    """Join several ``Connection`` fields to one list (RFC 9110 section 5.3)."""
     fields[b"connection"] = b",".join(
         [value for name, value in pairs if name.lower() == b"connection"]
     )
@@ -245,19 +245,19 @@ def _read_host(fields: dict[bytes, bytes], version: str) -> bytes:
 
 
 def host_name(host: bytes) -> str:
-    """Return a host as names are compared: in lower case, without its port and its final dot."""
+    """Return a host for comparison: in lower case, without its port and its final dot."""
     return _PORT.sub(b"", host).decode("ascii").lower().rstrip(".")
 
 
 def _check_allowed(host: bytes, hosts: tuple[str, ...]) -> None:
-    """RFC 9110 section 15.5.20: a request for a name that is not served here was misdirected."""
+    """Reject a misdirected request, whose host is not allowed (RFC 9110 section 15.5.20)."""
     if (name := host_name(host)) not in hosts:
-        # The client chose it: cut short, and without what could be the secret header name.
-        asked = without_secrets(repr(name))[:_MAX_LOGGED_HOST]
+        # The client chose the name. It is cut, and anything like the secret header name removed.
+        shown = without_secrets(repr(name))[:_MAX_LOGGED_HOST]
         raise HttpError(
             ErrorResponse(
                 Code.MISDIRECTED,
-                f"a host that is not served: {asked}",
+                f"host not among the allowed hosts: {shown}",
                 "This name is not served here",
             )
         )
@@ -266,7 +266,7 @@ def _check_allowed(host: bytes, hosts: tuple[str, ...]) -> None:
 def _request_framing(
     method: bytes, version: str, fields: dict[bytes, bytes], limit: int
 ) -> tuple[Framing, int]:
-    """RFC 9112 section 6.3, without the parts that recover from faulty framing."""
+    """Decide the framing (RFC 9112 section 6.3), without any recovery from faulty framing."""
     if b"transfer-encoding" in fields:
         is_chunked = fields[b"transfer-encoding"].lower() == b"chunked"
         if b"content-length" in fields or version == "1.0" or not is_chunked:
@@ -287,7 +287,7 @@ def _request_framing(
 
 
 def _read_length(value: bytes) -> int:
-    """Read digits alone, at most eighteen: a 64-bit integer holds them. -1 for anything else."""
+    """Parse up to eighteen digits, which a 64-bit integer holds; return -1 for anything else."""
     return int(value) if _LENGTH.fullmatch(value) else -1
 
 
@@ -297,7 +297,7 @@ def body_too_large(detail: str, limit: int) -> HttpError:
 
 
 def _expects_continue(expect: bytes, version: str) -> bool:
-    """RFC 9110 section 10.1.1: 100-continue is the only expectation, and HTTP/1.0 has none."""
+    """Check the expectation: 100-continue alone, none in HTTP/1.0 (RFC 9110 section 10.1.1)."""
     if version == "1.0":
         return False
     if expect.lower() != b"100-continue":
@@ -311,7 +311,7 @@ def _options(value: bytes) -> list[bytes]:
 
 
 def _keeps_alive(version: str, options: list[bytes]) -> bool:
-    """RFC 9112 section 9.3."""
+    """Return true if the connection persists after the message (RFC 9112 section 9.3)."""
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
 
 
@@ -336,7 +336,7 @@ def response_head(
         body, length = _NONE, -1 if status == 204 else length
     keep_alive = (
         _connection_stays(version, fields)
-        # Some servers send a body where none may be. It comes a little later, and would be the
+        # Some servers send a body where none is permitted. It arrives later, and would become the
         # response to another client's request.
         and method != b"HEAD"
         and status not in _WITHOUT_CONTENT
@@ -347,7 +347,7 @@ def response_head(
 
 
 def _index_response(pairs: Pairs) -> dict[bytes, bytes]:
-    """Return the values by lower-case name, if there is one framing at the most."""
+    """Return the values by lower-case name; reject a response with two framings."""
     fields = {name.lower(): value for name, value in pairs}
     framings = (b"transfer-encoding" in fields) + (b"content-length" in fields)
     if len(fields) < len(pairs):
@@ -355,7 +355,7 @@ def _index_response(pairs: Pairs) -> dict[bytes, bytes]:
         framings = names.count(b"transfer-encoding") + names.count(b"content-length")
         _join_connection(pairs, fields)
     if framings > 1:
-        raise invalid_response("framing that can be read in two ways")
+        raise invalid_response("ambiguous framing")
     return fields
 
 
@@ -373,7 +373,7 @@ def _response_length(value: bytes) -> int:
 
 
 def check_interim(status: int, version: str, pairs: Pairs) -> None:
-    """Check an interim response (RFC 9110 section 15.2), which is then dropped.
+    """Check an interim response (RFC 9110 section 15.2), which is not forwarded.
 
     :raises HttpError: 502, it switches protocols, announces a body or ends the connection.
     """
@@ -388,12 +388,12 @@ def check_interim(status: int, version: str, pairs: Pairs) -> None:
 
 def invalid_response(detail: str) -> HttpError:
     """Make the error for a back end's response that is malformed, too large or cut short."""
-    return HttpError(ErrorResponse(Code.INVALID_RESPONSE, f"back end's answer: {detail}"))
+    return HttpError(ErrorResponse(Code.INVALID_RESPONSE, f"back end's response: {detail}"))
 
 
 def response_too_large(detail: str) -> HttpError:
     """Make the error for a head that exceeds a limit.
 
-    A client can cause it (a long name, many cookies), so it is no fault of the back end.
+    A client can cause it (a long name, many cookies), so it does not change the back end's health.
     """
-    return HttpError(ErrorResponse(Code.RESPONSE_TOO_LARGE, f"back end's answer: {detail}"))
+    return HttpError(ErrorResponse(Code.RESPONSE_TOO_LARGE, f"back end's response: {detail}"))

@@ -1,16 +1,16 @@
-"""Octets to requests, without a transport: RFC 9112 without its leniencies, and every limit.
+"""A parser from octets to requests: RFC 9112 without its leniencies, with every limit.
 
 ``feed`` turns octets into events, in order: a head, pieces of its body, ``END``; or an
-:class:`~x509proxy.http1.errors.ErrorResponse`, after which the parser is ``dead`` and takes nothing
-more (invariant L3). Events do not depend on how the octets were cut into pieces; of two faults in
-one head, though, either may be the one that is reported.
+:class:`~x509proxy.http1.errors.ErrorResponse`. After an error the parser is ``dead`` and ignores
+all octets (invariant L3). Events do not depend on how the octets were cut into pieces. If one head
+has two faults, either may be reported.
 
 Facts
 -----
-* A head is parsed when it is complete, by one expression. Until then it is only checked, line by
-  line, so that a malformed or endless one is rejected before its end.
-* Empty lines before a request are skipped (RFC 9112 section 2.2), and so small that they begin no
-  request: a client that sends nothing else keeps its first deadline.
+* A complete head is parsed by one expression. Until then it is checked line by line, so that a
+  malformed or endless head is rejected before its end.
+* Empty lines before a request are skipped (RFC 9112 section 2.2). They do not begin a request: a
+  client that sends nothing else keeps its first deadline.
 * ``Upgrade`` is never followed. A client that asks for one may send the other protocol at once
   (RFC 9931), so its request is its last.
 """
@@ -59,11 +59,11 @@ _CHUNKED: Final = Framing.CHUNKED
 
 
 class RequestParser:
-    """Requests from one client connection, one after the other.
+    """A parser of the requests of one connection, in order.
 
-    ``stage``: the part of a request that is awaited; ``line``: the request line of a head that is
-    not complete, or was rejected; ``rest``: what came behind a request, and is parsed by the next
-    call of ``feed``.
+    ``stage``: the part of a request that comes next. ``line``: the request line of a head that is
+    incomplete, or was rejected. ``rest``: the octets after a request, which the next call of
+    ``feed`` parses.
     """
 
     __slots__ = (
@@ -84,10 +84,10 @@ class RequestParser:
         self.rest = b""
 
     def feed(self, data: bytes) -> list[RequestEvent]:
-        """Take octets; return the events that they complete, up to the end of one request.
+        """Parse octets; return the events that they complete, up to the end of one request.
 
-        What follows that end stays in ``rest``: a piece full of small requests is held as octets,
-        not as requests.
+        Octets after that end stay in ``rest``: many small requests take less memory as octets than
+        as objects.
         """
         events: list[RequestEvent] = []
         if self.dead:
@@ -103,7 +103,7 @@ class RequestParser:
             self.dead, self._part = True, b""
             events.append(rejected.response)
         except Exception:
-            # An error of the proxy's own is not the client's; the caller ends the connection.
+            # An error of the proxy, not of the client. The caller ends the connection.
             self.dead = True
             raise
         return events
@@ -155,7 +155,7 @@ class RequestParser:
             raise HttpError(ErrorResponse(Code.TARGET_TOO_LONG, "target too long"))
 
     def _keep(self, data: bytes, new: int) -> None:
-        """Keep the beginning of a head, unless it cannot become one."""
+        """Keep the beginning of a head; reject it if it cannot become a valid one."""
         if len(data) < 2 and data in b"\r":
             # Half an empty line.
             self._part = data
@@ -170,8 +170,8 @@ class RequestParser:
         try:
             checked = check_lines(REQUEST, part, self._checked, new)
         except Malformed:
-            what = "header field" if self.line else "request line"
-            raise bad_request(f"malformed {what}") from None
+            part_name = "header field" if self.line else "request line"
+            raise bad_request(f"malformed {part_name}") from None
         self._check_limits(part, checked)
         if len(data) >= limit:
             raise _too_large("head too large")
@@ -206,13 +206,13 @@ class RequestParser:
             if self._left:
                 return
         self.stage = IDLE
-        # After its last request a client has nothing to say.
+        # Octets after a client's last request are ignored.
         self.dead = not self._keep_alive
         self.rest = data if self._keep_alive else b""
         events.append(END)
 
     def _read_chunks(self, chunks: ChunkDecoder, data: bytes, events: list[RequestEvent]) -> bytes:
-        """Read on in a chunked body. What comes together is one event: each has a price of its own."""
+        """Decode a part of a chunked body, as one event: events have a fixed cost."""
         pieces: list[bytes] = []
         try:
             return chunks.decode(data, pieces)

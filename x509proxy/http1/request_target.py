@@ -1,13 +1,13 @@
-"""Method and target of a request, the target in the form in which it goes to the back end.
+"""The checks of a request's method and target, and the form of the target for the back end.
 
 Facts
 -----
-* Around a ``..`` there is no most lenient reading: for one server ``a%2fb/..`` is ``a``, for another it is nothing, for a
-  third there are three names in it. So a target with ``..`` must be plain.
-* Some decoders of UTF-8 read ``..`` in overlong sequences and full-width dots, or once they have
+* A path with ``..`` has no most lenient reading. ``a%2fb/..`` is ``a`` for one server, nothing for
+  another, and three names for a third. So the rest of a path with ``..`` must be plain.
+* Some decoders of UTF-8 read ``..`` in overlong sequences and full-width dots, or after they have
   dropped malformed bytes.
-* RFC 3986 section 5.2.4 drops a ``..`` that would climb above the root. Behind a back end's base path it climbs out of that
-  instead, past every rule. So it is rejected, with a base path and without one.
+* RFC 3986 section 5.2.4 drops a ``..`` above the root. After the base path of a back end, it leaves
+  that path instead, past every rule. So it is rejected, with or without a base path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ORIGIN = re.compile(rb"/[!-\"$-~]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[!-\"$-~]*|\?[!-\"$-~]*)?", re.IGNORECASE)
 
-# A proxy behind us may decode once, the server once more, and its application again; nobody is known who does it more often.
+# A proxy behind this one may decode once, the server again, and its application a third time. No
+# server is known to decode more often.
 _DECODINGS = 3
 _ESCAPE = re.compile(rb"%(?:u00)?([0-9a-f]{2})", re.IGNORECASE)
 _WIDE = re.compile(rb"%u([0-9a-f]{4})", re.IGNORECASE)
@@ -41,7 +42,7 @@ _OVERLONG = re.compile(
 )
 # Windows best fit, beyond what NFKC maps (full-width forms, leader dots).
 _SLASHES = str.maketrans("\u2044\u2215\u2216\u29f8\u29f9", "//\\/\\")
-# What has no part in a path with a detour: of three dots and more, Windows makes one thing or another.
+# Excluded from paths with "..": Windows interprets three and more dots in various ways.
 _NOT_PLAIN = re.compile(rb"[%;:\\]|/\.{3,}(?:/|\Z)")
 
 
@@ -60,8 +61,8 @@ def check_method(method: bytes) -> None:
 def loggable(line: bytes, limit: int) -> tuple[bytes, bytes, str]:
     """Return method, target and version of a request line for logs.
 
-    ``-`` stands for what is malformed, or longer than it may be: an unfit target may hold a
-    password before its authority, or a token behind ``#``.
+    ``-`` replaces a part that is malformed or too long. An invalid target may hold a password
+    before its authority, or a token after ``#``.
     """
     match = REQUEST.line.fullmatch(line)
     if match is None:
@@ -77,9 +78,9 @@ def loggable(line: bytes, limit: int) -> tuple[bytes, bytes, str]:
 
 
 def read_authority(text: bytes) -> bytes | None:
-    """Return a host, or an address as URLs have it, with its port if it has one; ``None`` if malformed.
+    """Return a host name, or an address in URL form, with its port; ``None`` if it is malformed.
 
-    ``host:`` means the same as ``host`` (RFC 3986 section 6.2.3), but not every server can read it.
+    ``host:`` is equivalent to ``host`` (RFC 3986 section 6.2.3), but some servers reject it.
     """
     if _HOST.fullmatch(text) is None:
         return None
@@ -87,16 +88,18 @@ def read_authority(text: bytes) -> bytes | None:
 
 
 def read_target(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
-    """Return the target in origin-form or ``*``, and the host (RFC 9112 sections 3.2.1, 3.2.2 and 3.2.4).
+    """Return the target in origin-form or ``*``, and the host.
 
-    :raises HttpError: with 400.
+    See RFC 9112 sections 3.2.1, 3.2.2 and 3.2.4.
+
+    :raises HttpError: 400.
     """
     if _ORIGIN.fullmatch(target) and b".." not in target and b"%" not in target:
-        # Nearly all targets; the general case, below, returns them alike.
+        # Nearly all targets. The general case below gives the same result.
         return target, host
     origin, host = _in_origin_form(method, target, host)
     if _strays(origin):
-        raise bad_request("a path that leaves the root, or can be read in several ways")
+        raise bad_request("path above the root, or ambiguous")
     return origin, host
 
 
@@ -111,30 +114,30 @@ def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
         raise bad_request("malformed request target")
     rest = absolute[2] or b""
     if host and authority.lower() != host.lower():
-        raise bad_request("the target's authority is not the host field's")
+        raise bad_request("authority of the target differs from host")
     if not rest and method == b"OPTIONS":
         return b"*", authority
     return rest if rest.startswith(b"/") else b"/" + rest, authority
 
 
 def _strays(target: bytes) -> bool:
-    """Return whether a ``..`` leads above the root, or elsewhere for one server than for another."""
+    """Return true if ``..`` leads above the root, or to different paths on different servers."""
     path = target.partition(b"?")[0]
-    # Without either there is no ``..`` in any reading: the exit for nearly all targets.
+    # Without either of them no server reads a ``..``. Nearly all targets end here.
     if b".." not in path and b"%" not in path:
         return False
     if ".." not in _names(path) and (b"%" not in path or ".." not in _names(_in_ascii(path))):
         return False
     if _NOT_PLAIN.search(path):
         return True
-    way: list[bytes] = []
+    names: list[bytes] = []
     for name in path[1:].split(b"/"):
         if name == b"..":
-            # An empty name is one to go back over, or none at all.
-            if not way or not way.pop():
+            # Some servers count an empty name, others ignore it.
+            if not names or not names.pop():
                 return True
         elif name != b".":
-            way.append(name)
+            names.append(name)
     return False
 
 

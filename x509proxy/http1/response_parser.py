@@ -94,7 +94,7 @@ class ResponseParser:
             self.dead, self._ended, self._part = True, True, b""
             events.append(rejected.response)
         except Exception:
-            # An error of the proxy's own. The caller cuts the connection; its end fails the response.
+            # An error of the proxy. The caller cuts the connection, whose end fails the response.
             self.dead = True
             raise
         return events
@@ -107,7 +107,7 @@ class ResponseParser:
         if clean and not is_broken and self._head is not None and self._head.body is _CLOSE:
             return [END]
         reason = "cut short" if self._begun else "none"
-        return [ErrorResponse(Code.INVALID_RESPONSE, f"back end's answer: {reason}")]
+        return [ErrorResponse(Code.INVALID_RESPONSE, f"back end's response: {reason}")]
 
     def _read_heads(self, data: bytes, events: list[ResponseEvent]) -> None:
         """Read the head, and the interim responses before it; together they have one limit."""

@@ -144,7 +144,7 @@ class Admin:
             request.answer(
                 ErrorResponse(
                     Code.MISDIRECTED,
-                    "a host that is not served",
+                    "host not among the allowed hosts",
                     "This host name is not in allowed-hosts of [admin]",
                 )
             )

@@ -244,10 +244,10 @@ class _Listener:
 
     def use(self, settings: ListenerSettings, context: Any, client: ClientSettings) -> None:
         """Use another context and other trusted proxies for new connections."""
-        from x509proxy.downstream.proxy_protocol_listener import use_place
+        from x509proxy.downstream.proxy_protocol_listener import use_listener
 
         self.connections.swap(context, settings.client_certificate, client.max_handshake_bytes)
-        use_place(self.factory, settings)
+        use_listener(self.factory, settings)
 
 
 def contexts_for(configuration: Configuration) -> list[Any]:

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.downstream.address_limits`: what one address has is bounded, and so is what is remembered of it."""
+"""Promises of :mod:`x509proxy.downstream.address_limits`.
+
+The connections of one address are bounded, and so is the memory for them.
+"""
 
 from __future__ import annotations
 
@@ -27,20 +30,23 @@ class Limits(SynchronousTestCase):
 
 class Off(Limits):
     def test_off(self) -> None:
-        """Unless configured, an address may have everything."""
+        """Without configured limits, an address may have any number of connections."""
         self.assertEqual(10000, self.admitted(self.limits(), "192.0.2.1", 10000))
 
 
 class Connections(Limits):
     def test_most(self) -> None:
-        """An address has so many connections and no more; another one has as many."""
+        """Each address may have the same number of connections, and no more."""
         limits = self.limits(connections=3)
         self.assertEqual(
             (3, 3), (self.admitted(limits, "192.0.2.1", 9), self.admitted(limits, "192.0.2.2", 9))
         )
 
     def test_leave(self) -> None:
-        """A connection that ends makes room for one, and an address without connections is forgotten."""
+        """A connection that ends makes room for another.
+
+        An address without connections is dropped.
+        """
         limits = self.limits(connections=2)
         self.admitted(limits, "192.0.2.1", 5)
         limits.leave("192.0.2.1")
@@ -50,26 +56,26 @@ class Connections(Limits):
         self.assertEqual({}, limits._connections)
 
     def test_networks(self) -> None:
-        """The addresses of one IPv6 network of 64 bits are one, with a zone or without."""
+        """The addresses of one IPv6 /64 network count as one, with or without a zone."""
         limits = self.limits(connections=2)
         self.assertEqual(1, self.admitted(limits, "2001:db8::1", 1))
         self.assertEqual(1, self.admitted(limits, "2001:db8::ffff%eth0", 5))
         self.assertEqual(2, self.admitted(limits, "2001:db8:0:1::1", 5))
 
     def test_dual_stack(self) -> None:
-        """IPv4 clients, which a dual-stack socket sees as ``::ffff:192.0.2.1``, are one each, and the same as without it."""
+        """Clients of a dual-stack socket (``::ffff:192.0.2.1``) count by their IPv4 address."""
         limits = self.limits(connections=1)
         hosts = ("::ffff:192.0.2.1", "::ffff:198.51.100.9", "192.0.2.1")
         self.assertEqual([True, True, False], [limits.admit(host) for host in hosts])
 
     def test_no_address(self) -> None:
-        """What is no address counts as one all the same."""
+        """A peer without an IP address is counted too."""
         self.assertEqual(2, self.admitted(self.limits(connections=2), "no:address", 5))
 
 
 class Handshakes(Limits):
     def test_burst(self) -> None:
-        """Two seconds' worth may come at once, and then so many in a second."""
+        """Connections of two seconds may come at once, and then the rate holds."""
         limits = self.limits(handshakes=5)
         self.assertEqual(10, self.admitted(limits, "192.0.2.1", 100))
         self.time = 1.0
@@ -78,23 +84,23 @@ class Handshakes(Limits):
         self.assertEqual(10, self.admitted(limits, "192.0.2.1", 100))
 
     def test_less_than_one(self) -> None:
-        """A rate below one in a second lets one pass at a time."""
+        """A rate below one a second admits one connection at a time."""
         limits = self.limits(handshakes=0.1)
         self.assertEqual(1, self.admitted(limits, "192.0.2.1", 5))
         self.time = 10.5
         self.assertEqual(1, self.admitted(limits, "192.0.2.1", 5))
 
     def test_table(self) -> None:
-        """What is remembered does not grow with the number of addresses, though none of them rests."""
-        self.patch(address_limits, "_LARGEST_TABLE", 100)
+        """The table does not grow with the number of addresses, even if none of them pauses."""
+        self.patch(address_limits, "_MAX_ENTRIES", 100)
         limits = self.limits(handshakes=1)
         for number in range(1000):
             limits.admit(f"192.0.{number // 256}.{number % 256}")
             self.assertLessEqual(len(limits._tokens), 100)
 
     def test_rested(self) -> None:
-        """In a full table it is those who have rested that are forgotten."""
-        self.patch(address_limits, "_LARGEST_TABLE", 3)
+        """A full table drops the entries of addresses that have paused."""
+        self.patch(address_limits, "_MAX_ENTRIES", 3)
         limits = self.limits(handshakes=1)
         limits.admit("192.0.2.1")
         self.time = 100.0

@@ -1,4 +1,8 @@
-"""Promises of :mod:`x509proxy.downstream.channel`: a client's requests one after the other, its limits, its deadlines, and its silence."""
+"""Promises of :mod:`x509proxy.downstream.channel`.
+
+They are about the order of requests, the limits, the deadlines, and the end of processing after an
+error.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +50,12 @@ def status(answer: bytes) -> bytes:
 class ChannelTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.desk = RecordingHandler()
+        self.handler = RecordingHandler()
         self.consumer = Consumer()
         self.arrange()
 
     def arrange(self, settings: ClientSettings = ClientSettings()) -> None:
-        self.factory = ProxyFactory(self.desk, Deadlines(self.clock), settings)
+        self.factory = ProxyFactory(self.handler, Deadlines(self.clock), settings)
 
     def connect(self, *pieces: bytes) -> RequestTransport:
         wire = RequestTransport(self.clock).attach(self.factory.buildProtocol(None))
@@ -59,17 +63,17 @@ class ChannelTestCase(SynchronousTestCase):
         return wire
 
     def accept(self, request: Request) -> None:
-        """Welcome the head, and no more."""
+        """Accept the head, and send nothing."""
         request.consumer = self.consumer
         request.accept()
 
     def begin(self, request: Request) -> None:
-        """Answer the head at once, and leave the answer open."""
+        """Begin a response to the head at once, and leave it open."""
         self.accept(request)
         request.begin(200, b"OK", (), Framing.LENGTH, 9)
 
     def expect_closing(self, wire: RequestTransport) -> None:
-        """What was said can still be read; nothing else will be done."""
+        """Check that the response can be read, and that nothing more is served."""
         self.assertTrue(wire.disconnecting)
         self.assertFalse(wire.aborted)
         self.assertIsNone(wire.producer)
@@ -82,11 +86,11 @@ class ChannelTestCase(SynchronousTestCase):
 
 
 class KeepAlive(ChannelTestCase):
-    """One connection, one request after the other, as long as both sides like."""
+    """One connection serves requests in order, as long as both ends permit."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.desk.then = reply
+        self.handler.then = reply
 
     def test_stays(self) -> None:
         """An HTTP/1.1 connection serves request after request."""
@@ -95,8 +99,8 @@ class KeepAlive(ChannelTestCase):
         self.expect_open(wire)
 
     def test_byte_by_byte(self) -> None:
-        """It makes no difference in how many pieces a request comes."""
-        self.desk.then = lambda request: accept(request, lambda: reply(request))
+        """The number of pieces in which a request arrives makes no difference."""
+        self.handler.then = lambda request: accept(request, lambda: reply(request))
         wire = self.connect(*(bytes([octet]) for octet in GET + post(b"abc")))
         self.assertEqual(OK + OK, undated(wire.sent()))
 
@@ -107,26 +111,26 @@ class KeepAlive(ChannelTestCase):
         self.expect_closing(wire)
 
     def test_old_version_that_asks(self) -> None:
-        """An HTTP/1.0 connection stays if the client asks for it, and is told so."""
+        """An HTTP/1.0 connection stays open if the client asks for it, and the response says so."""
         wire = self.connect(
             b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"
         )
         kept = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok"
         self.assertEqual(kept + OK_CLOSE, undated(wire.sent()))
 
-    def test_asked_to_close(self) -> None:
-        """``Connection: close`` is the client's last word: what comes after it is not served."""
+    def test_connection_close(self) -> None:
+        """``Connection: close`` ends the requests of a client: what follows is not served."""
         wire = self.connect(
             b"GET / HTTP/1.1\r\nHost: as.example\r\nConnection: close\r\n\r\n" + GET, GET
         )
         self.assertEqual(OK_CLOSE, undated(wire.sent()))
-        self.assertEqual(1, len(self.desk.requests))
+        self.assertEqual(1, len(self.handler.requests))
         self.expect_closing(wire)
 
     def test_lifetime(self) -> None:
-        """A connection that is older than it may be is closed with its next answer, however much it is used."""
+        """A connection above its maximum age is closed with its next response, even if busy."""
         self.arrange(ClientSettings(max_connection_age=40, handshake_timeout=10))
-        self.desk.then = reply
+        self.handler.then = reply
         wire = self.connect(GET)
         for _ in range(2):
             self.clock.advance(24)
@@ -138,7 +142,7 @@ class KeepAlive(ChannelTestCase):
         self.assertIn(b"\r\nConnection: close\r\n", wire.sent())
 
     def test_number_of_requests(self) -> None:
-        """The last request of those that one connection may carry is answered with ``Connection: close``."""
+        """The last permitted request of a connection gets ``Connection: close``."""
         self.arrange(ClientSettings(max_requests_per_connection=2))
         wire = self.connect(GET + GET + GET)
         self.assertEqual(OK + OK_CLOSE, undated(wire.sent()))
@@ -146,15 +150,15 @@ class KeepAlive(ChannelTestCase):
 
 
 class Pipelining(ChannelTestCase):
-    """Requests that come before the answers to earlier ones."""
+    """Requests that arrive before the responses to earlier ones."""
 
     def test_order(self) -> None:
-        """One request is served at a time, and the answers keep the order of the requests."""
+        """One request is served at a time, and the responses keep the order of the requests."""
         wire = self.connect(GET + GET)
-        self.assertEqual(1, len(self.desk.requests))
-        reply(self.desk.requests[0], b"1")
-        self.assertEqual(2, len(self.desk.requests))
-        reply(self.desk.requests[1], b"2")
+        self.assertEqual(1, len(self.handler.requests))
+        reply(self.handler.requests[0], b"1")
+        self.assertEqual(2, len(self.handler.requests))
+        reply(self.handler.requests[1], b"2")
         self.assertEqual(
             [b"1", b"2"], [answer[-1:] for answer in wire.sent().split(b"HTTP/1.1 200 OK")[1:]]
         )
@@ -165,40 +169,43 @@ class Pipelining(ChannelTestCase):
         self.assertTrue(wire.reading)
         wire.deliver(GET)
         self.assertFalse(wire.reading)
-        reply(self.desk.requests[0])
+        reply(self.handler.requests[0])
         self.assertTrue(wire.reading)
 
     def test_many_answered_at_once(self) -> None:
-        """A thousand requests in one piece, each answered within the call, do not nest."""
-        self.desk.then = reply
+        """A thousand requests in one piece, each with an immediate response, do not nest."""
+        self.handler.then = reply
         wire = self.connect(GET * 999)
         self.assertEqual(OK * 999, undated(wire.sent()))
 
     def test_body_of_the_next(self) -> None:
-        """A body that comes before its request's turn waits with it."""
+        """A body that arrives before its request's turn waits with it."""
         wire = self.connect(GET + post(b"abc")[:-1])
-        reply(self.desk.requests[0])
-        second = self.desk.requests[1]
+        reply(self.handler.requests[0])
+        second = self.handler.requests[1]
         self.assertEqual((2, False), (second.held, second.body_complete))
         wire.deliver(b"c")
         self.assertEqual((3, True), (second.held, second.body_complete))
 
     def test_client_that_does_not_read(self) -> None:
-        """A client that reads none of its answers gets no further request served: memory does not grow with its requests."""
-        self.desk.then = reply
+        """A client that reads no responses gets no further request served.
+
+        So memory does not grow with its requests.
+        """
+        self.handler.then = reply
         wire = self.connect(GET)
         wire.fill()
         wire.deliver(GET, GET)
-        self.assertEqual(1, len(self.desk.requests))
+        self.assertEqual(1, len(self.handler.requests))
         self.assertFalse(wire.reading)
         wire.drain()
-        self.assertEqual(3, len(self.desk.requests))
+        self.assertEqual(3, len(self.handler.requests))
         self.assertTrue(wire.reading)
 
     def test_client_that_sends_and_does_not_read(self) -> None:
-        """Requests do not put off the end of a client that does not read."""
+        """Requests do not extend the deadline of a client that does not read."""
         self.arrange(ClientSettings(send_timeout=30))
-        self.desk.then = reply
+        self.handler.then = reply
         wire = self.connect(GET)
         wire.fill()
         self.clock.advance(20)
@@ -207,28 +214,28 @@ class Pipelining(ChannelTestCase):
         self.expect_cut(wire)
 
 
-class Mute(ChannelTestCase):
-    """After a refusal nothing that still arrives is served (invariant L3)."""
+class AfterAnError(ChannelTestCase):
+    """After an error response nothing that still arrives is served (invariant L3)."""
 
     def test_later_feeds(self) -> None:
-        """The rest of a refused head, and whole requests after it, vanish."""
-        self.desk.then = reply
+        """The rest of a rejected head, and complete requests after it, are ignored."""
+        self.handler.then = reply
         wire = self.connect(b"GET / HTTP/1.1\r\nHost: as.example\r\nBad Name: x\r\n")
         self.assertEqual(b"400", status(wire.sent()))
         self.expect_closing(wire)
         wire.deliver(b"\r\n", GET, GET)
-        self.assertEqual((b"", []), (wire.sent(), self.desk.requests))
+        self.assertEqual((b"", []), (wire.sent(), self.handler.requests))
 
     def recorded(self, *pieces: bytes) -> tuple[int, Outcome, str, str, str]:
-        """The one record of what is refused."""
+        """Return the only record of a rejected request."""
         self.connect(*pieces)
         self.clock.advance(11)
-        (exchange,) = self.desk.exchanges
-        self.desk.exchanges.clear()
+        (exchange,) = self.handler.exchanges
+        self.handler.exchanges.clear()
         return exchange.status, exchange.outcome, exchange.method, exchange.target, exchange.version
 
     def test_record(self) -> None:
-        """A refused head leaves a record, with what its request line says, without the query, however it comes."""
+        """A rejected head leaves a record with its request line, without the query."""
         post_to = b"POST /token?code=SECRET HTTP/1.0\r\n"
         for status, method, lines in (
             (400, "POST", post_to + b"Bad Name: x\r\n\r\n"),
@@ -243,116 +250,121 @@ class Mute(ChannelTestCase):
                 )
 
     def test_record_of_what_is_no_request(self) -> None:
-        """What is not even a request line leaves one with no method and no target."""
+        """A malformed request line leaves a record without method and target."""
         for status, line in ((400, b"GET  / HTTP/1.1\r\n\r\n"), (408, b"GET /to")):
             self.assertEqual((status, Outcome.REJECTED, "-", "-", "HTTP/1.1"), self.recorded(line))
 
     def test_record_of_the_second(self) -> None:
-        """What one request's line says is not told of the next one, and what has been served has no say in it."""
-        self.desk.then = reply
+        """The record of a rejected request has nothing of requests before it."""
+        self.handler.then = reply
         for second in (b"GET  /", b"\x16\x03"):
             self.connect(GET + second)
             self.clock.advance(11)
-            exchange = self.desk.exchanges[-1]
+            exchange = self.handler.exchanges[-1]
             self.assertEqual(
                 (Outcome.REJECTED, "-", "-"), (exchange.outcome, exchange.method, exchange.target)
             )
 
     def test_head(self) -> None:
-        """The answer to a refused ``HEAD`` has a length and no body (RFC 9110 section 9.3.2)."""
+        """The error response to ``HEAD`` has a length and no body (RFC 9110 section 9.3.2)."""
         head, _, body = self.connect(BAD.replace(b"GET", b"HEAD")).sent().partition(b"\r\n\r\n")
         self.assertEqual((b"400", b""), (status(head), body))
         self.assertIn(b"Content-Length: ", head)
 
     def test_body_of_one_that_waits(self) -> None:
-        """A request whose body turns out malformed while it waits for its turn is refused in its turn, and not in another's."""
+        """A request whose body is found malformed while it waits is rejected in its own turn."""
         wire = self.connect(GET)
         wire.deliver(post(b"zz\r\n", length=-1))
-        self.assertEqual((b"", 1), (wire.sent(), len(self.desk.requests)))
-        reply(self.desk.requests[0])
+        self.assertEqual((b"", 1), (wire.sent(), len(self.handler.requests)))
+        reply(self.handler.requests[0])
         self.assertEqual(
             [b"200", b"400"],
             [status(b"HTTP/1.1 " + answer) for answer in wire.sent().split(b"HTTP/1.1 ")[1:]],
         )
-        self.assertEqual(1, len(self.desk.requests))
+        self.assertEqual(1, len(self.handler.requests))
 
     def test_second_of_two(self) -> None:
-        """A malformed request is refused after the one before it has been answered, and not before."""
+        """A malformed request is rejected after the response to the one before it."""
         wire = self.connect(GET + BAD + GET)
         self.assertEqual(b"", wire.sent())
-        reply(self.desk.requests[0])
+        reply(self.handler.requests[0])
         first, _, second = undated(wire.sent()).partition(b"ok")
         self.assertEqual((OK[:-2], b"400"), (first, status(second)))
-        self.assertEqual(1, len(self.desk.requests))
+        self.assertEqual(1, len(self.handler.requests))
         self.expect_closing(wire)
 
     def test_second_body_of_two(self) -> None:
-        """A request whose body turns out malformed while it waits for its turn is never served."""
+        """A request whose body is found malformed while it waits is never served."""
         wire = self.connect(GET + post(b"3\r\nabcX", length=-1))
-        reply(self.desk.requests[0])
-        self.assertEqual(1, len(self.desk.requests))
+        reply(self.handler.requests[0])
+        self.assertEqual(1, len(self.handler.requests))
         self.assertIn(b"HTTP/1.1 400 Bad Request", wire.sent())
         self.expect_closing(wire)
 
     def test_body_before_the_answer(self) -> None:
-        """A body that turns out malformed gets its request refused, and whoever serves it is told."""
-        self.desk.then = self.accept
+        """A request with a malformed body is rejected, and its consumer is notified."""
+        self.handler.then = self.accept
         wire = self.connect(post(b"3\r\nabc\r\n", length=-1))
         wire.deliver(b"X")
         self.assertEqual((b"400", ["gone"]), (status(wire.sent()), self.consumer.told))
         self.expect_closing(wire)
 
     def test_body_after_the_answer_began(self) -> None:
-        """A body that turns out malformed after its answer began gets the connection cut."""
-        self.desk.then = self.begin
+        """A malformed body after the response has begun cuts the connection."""
+        self.handler.then = self.begin
         wire = self.connect(post(b"3\r\nabc\r\n", length=-1))
         wire.deliver(b"X")
         self.expect_cut(wire)
         self.assertEqual(["gone"], self.consumer.told)
-        (exchange,) = self.desk.exchanges
+        (exchange,) = self.handler.exchanges
         self.assertEqual(Outcome.ABORTED, exchange.outcome)
 
     def test_malformed_in_one_piece(self) -> None:
-        """A body that is malformed within the same piece as its head is refused before anybody is asked."""
+        """A malformed body in the same piece as its head is rejected before it is served."""
         wire = self.connect(post(b"3\r\nabcX", length=-1))
-        self.assertEqual([], self.desk.requests)
+        self.assertEqual([], self.handler.requests)
         self.assertEqual(b"400", status(wire.sent()))
 
-    def test_refused_by_whoever_serves(self) -> None:
-        """A refusal by whoever serves ends the connection too."""
-        self.desk.then = lambda request: request.answer(ErrorResponse(Code.NO_CERTIFICATE, "no"))
+    def test_rejected_by_the_handler(self) -> None:
+        """An error response of the handler ends the connection too."""
+        self.handler.then = lambda request: request.answer(ErrorResponse(Code.NO_CERTIFICATE, "no"))
         wire = self.connect(GET + GET)
-        self.assertEqual(1, len(self.desk.requests))
+        self.assertEqual(1, len(self.handler.requests))
         self.assertIn(b"Connection: close", wire.sent())
         self.expect_closing(wire)
 
     def test_not_even_read(self) -> None:
-        """What arrives after a refusal is not kept either, though each request of it be good: memory does not grow with it."""
-        self.desk.then = lambda request: request.answer(
+        """Valid requests after an error response are not kept either.
+
+        So memory does not grow with them.
+        """
+        self.handler.then = lambda request: request.answer(
             ErrorResponse(Code.NO_CERTIFICATE, "no client certificate")
         )
         wire = self.connect(GET)
         wire.deliver(*[GET] * 100)
-        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._queue._queue)))
+        self.assertEqual((1, 0), (len(self.handler.requests), len(wire.protocol._queue._queue)))
 
     def test_not_kept(self) -> None:
-        """What has come behind a request that is refused is let go while the end is waited for (invariant L7)."""
+        """Requests after a rejected one are dropped while the connection closes (invariant L7)."""
         wire = self.connect(GET)
         wire.deliver(GET)
-        self.assertEqual((1, 1), (len(self.desk.requests), len(wire.protocol._queue._queue)))
-        self.desk.requests[0].answer(ErrorResponse(Code.NO_CERTIFICATE, "no client certificate"))
-        self.assertEqual((1, 0), (len(self.desk.requests), len(wire.protocol._queue._queue)))
+        self.assertEqual((1, 1), (len(self.handler.requests), len(wire.protocol._queue._queue)))
+        self.handler.requests[0].answer(ErrorResponse(Code.NO_CERTIFICATE, "no client certificate"))
+        self.assertEqual((1, 0), (len(self.handler.requests), len(wire.protocol._queue._queue)))
 
     def test_back_ends_failure(self) -> None:
-        """A back end's failure is not the client's: the connection stays."""
-        self.desk.then = lambda request: request.answer(ErrorResponse(Code.INVALID_RESPONSE, "no"))
+        """A failure of the back end is not the client's fault: the connection stays open."""
+        self.handler.then = lambda request: request.answer(
+            ErrorResponse(Code.INVALID_RESPONSE, "no")
+        )
         wire = self.connect(GET, GET)
         self.assertEqual(2, wire.sent().count(b"HTTP/1.1 502 Bad Gateway"))
         self.expect_open(wire)
 
 
 class Waiting(ChannelTestCase):
-    """Nothing is waited for without a deadline, and bytes that lead nowhere put none off."""
+    """Every wait has a deadline, and octets without progress do not extend it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -367,12 +379,12 @@ class Waiting(ChannelTestCase):
         self.arrange(settings)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass in the steps of the timer."""
+        """Advance the clock in the steps of the timer."""
         for _ in range(round(seconds * 4)):
             self.clock.advance(0.25)
 
     def test_handshake(self) -> None:
-        """A handshake that does not end ends the connection."""
+        """A handshake that does not complete ends the connection."""
         wire = TlsWire(self.clock)
         wire.attach(self.factory.buildProtocol(None))
         self.wait(9.75)
@@ -381,7 +393,7 @@ class Waiting(ChannelTestCase):
         self.expect_cut(wire)
 
     def test_after_the_handshake(self) -> None:
-        """A client that has shaken hands may idle."""
+        """A client may idle after the handshake."""
         wire = TlsWire(self.clock)
         wire.attach(self.factory.buildProtocol(None))
         wire.shake()
@@ -391,7 +403,10 @@ class Waiting(ChannelTestCase):
         self.expect_closing(wire)
 
     def test_slow_head(self) -> None:
-        """A head has its time from its first byte, however many follow; then it is answered 408."""
+        """A head has its time from its first octet, however many follow.
+
+        Then the response is 408.
+        """
         wire = self.connect(GET[:1])
         for octet in GET[1:11]:
             self.wait(1)
@@ -401,21 +416,24 @@ class Waiting(ChannelTestCase):
         self.assertEqual(b"408", status(wire.sent()))
         self.expect_closing(wire)
         wire.deliver(GET[11:], GET)
-        self.assertEqual([], self.desk.requests)
+        self.assertEqual([], self.handler.requests)
 
     def test_second_head(self) -> None:
-        """A head that began while another request was served has its time from that one's end."""
+        """A head that began during another request has its time from the end of that one."""
         wire = self.connect(GET + GET[:5])
         self.wait(100)
-        reply(self.desk.requests[0])
+        reply(self.handler.requests[0])
         self.wait(10.75)
         self.expect_open(wire)
         self.wait(0.25)
         self.assertIn(b"HTTP/1.1 408 Request Timeout", wire.sent())
 
     def test_slow_body(self) -> None:
-        """A body has its time between bytes; then its request is answered 408, and whoever serves it is told."""
-        self.desk.then = self.accept
+        """A body has its time between octets.
+
+        Then the response is 408, and the consumer is notified.
+        """
+        self.handler.then = self.accept
         wire = self.connect(post(b"", length=9))
         self.wait(11)
         wire.deliver(b"a")
@@ -426,9 +444,9 @@ class Waiting(ChannelTestCase):
         self.expect_closing(wire)
 
     def test_dripping_body(self) -> None:
-        """Drips do not put the end off: once the body's time has passed, its bytes have to come at a rate."""
+        """Slow octets do not extend the deadline: after the body timeout, a minimum rate holds."""
         self.arrange(ClientSettings(body_timeout=12, min_body_rate=2))
-        self.desk.then = self.accept
+        self.handler.then = self.accept
         for rate, cut in ((1, True), (3, False)):
             wire = self.connect(post(b"", length=1000))
             for _ in range(30):
@@ -437,25 +455,25 @@ class Waiting(ChannelTestCase):
             self.assertEqual(cut, wire.sent().startswith(b"HTTP/1.1 408 "))
 
     def test_slow_body_after_the_answer_began(self) -> None:
-        """A body that stops after its answer began gets the connection cut."""
-        self.desk.then = self.begin
+        """A body that stops after its response has begun cuts the connection."""
+        self.handler.then = self.begin
         wire = self.connect(post(b"a", length=9))
         self.wait(12)
         self.expect_cut(wire)
         self.assertEqual(["gone"], self.consumer.told)
 
     def test_idle(self) -> None:
-        """An idle connection is closed without a word."""
+        """An idle connection is closed without a response."""
         wire = self.connect()
         self.wait(12.75)
         self.expect_open(wire)
         self.wait(0.25)
         self.expect_closing(wire)
-        self.assertEqual((b"", []), (wire.sent(), self.desk.exchanges))
+        self.assertEqual((b"", []), (wire.sent(), self.handler.exchanges))
 
     def test_idle_again(self) -> None:
-        """Idling counts from the answer before it, and empty lines do not put it off."""
-        self.desk.then = reply
+        """The idle time counts from the last response, and empty lines do not extend it."""
+        self.handler.then = reply
         wire = self.connect()
         self.wait(12)
         wire.deliver(GET)
@@ -467,22 +485,22 @@ class Waiting(ChannelTestCase):
         self.expect_closing(wire)
 
     def test_back_end(self) -> None:
-        """While a back end is waited for the client has all the time there is: that wait is limited elsewhere."""
+        """While the back end works, the client has no deadline; that wait is limited elsewhere."""
         wire = self.connect(GET)
         self.wait(1000)
         self.expect_open(wire)
 
     def test_held_body(self) -> None:
-        """A client whose body is not read on, since there is enough of it, is not to blame for its slowness."""
-        self.desk.then = self.accept
+        """A client whose body is paused has no deadline."""
+        self.handler.then = self.accept
         wire = self.connect(post(b"12345678", length=20))
         self.assertFalse(wire.reading)
         self.wait(1000)
         self.expect_open(wire)
 
     def test_client_that_stops_reading(self) -> None:
-        """A client that does not read its answer is cut, and whoever serves it is told."""
-        self.desk.then = self.begin
+        """A client that does not read its response is cut, and the consumer is notified."""
+        self.handler.then = self.begin
         wire = self.connect(GET)
         wire.fill()
         self.wait(13.75)
@@ -490,14 +508,16 @@ class Waiting(ChannelTestCase):
         self.wait(0.25)
         self.expect_cut(wire)
         self.assertEqual(["pause", "gone"], self.consumer.told)
-        self.assertEqual([Outcome.ABORTED], [exchange.outcome for exchange in self.desk.exchanges])
+        self.assertEqual(
+            [Outcome.ABORTED], [exchange.outcome for exchange in self.handler.exchanges]
+        )
 
     def test_client_that_reads_again(self) -> None:
-        """A client that reads again has its time anew the next time."""
-        self.desk.then = self.begin
+        """A client that reads again has the whole timeout the next time."""
+        self.handler.then = self.begin
         wire = self.connect(GET)
         for _ in range(3):
-            self.desk.requests[0].write(b"a" * 10000)
+            self.handler.requests[0].write(b"a" * 10000)
             wire.fill()
             self.wait(13.75)
             wire.drain()
@@ -505,76 +525,76 @@ class Waiting(ChannelTestCase):
         self.expect_open(wire)
 
     def test_dripping_reader(self) -> None:
-        """A client that reads in drips is cut: once it has been waited for long enough, it has to read at a rate."""
+        """A client that reads slowly is cut: after the timeout, a minimum rate holds."""
         for rate, cut in ((1, True), (3, False)):
             self.arrange(ClientSettings(send_timeout=12, min_response_rate=2))
-            self.desk.then = self.begin
+            self.handler.then = self.begin
             wire = self.connect(GET)
-            self.desk.requests[-1].write(b"a" * 10000)
+            self.handler.requests[-1].write(b"a" * 10000)
             for _ in range(10):
                 wire.fill()
                 self.wait(6)
                 wire.drain()
-                self.desk.requests[-1].write(b"a" * 6 * rate)
+                self.handler.requests[-1].write(b"a" * 6 * rate)
             self.assertEqual(cut, wire.aborted)
 
     def test_earlier_response(self) -> None:
-        """How slowly a client has read an earlier response counts for nothing."""
+        """The speed of a client at an earlier response has no effect."""
         self.arrange(ClientSettings(send_timeout=12, min_response_rate=2))
-        self.desk.then = self.begin
+        self.handler.then = self.begin
         wire = self.connect(GET)
         for _ in range(4):
             wire.fill()
             self.wait(6)
             wire.drain()
-            self.desk.requests[-1].write(b"a")
-            self.desk.requests[-1].finish()
+            self.handler.requests[-1].write(b"a")
+            self.handler.requests[-1].finish()
             wire.deliver(GET)
-        self.assertEqual((5, False), (len(self.desk.requests), wire.aborted))
+        self.assertEqual((5, False), (len(self.handler.requests), wire.aborted))
 
     def test_slow_back_end(self) -> None:
-        """Time in which the client is not waited for counts for nothing."""
+        """Time in which nothing waits for the client does not count."""
         self.arrange(ClientSettings(send_timeout=12, min_response_rate=2))
-        self.desk.then = self.begin
+        self.handler.then = self.begin
         wire = self.connect(GET)
         for _ in range(20):
-            self.desk.requests[-1].write(b"a")
+            self.handler.requests[-1].write(b"a")
             wire.fill()
             wire.drain()
             self.wait(20)
         self.expect_open(wire)
 
     def test_client_that_does_not_read_the_last(self) -> None:
-        """A client that does not read an answer which is complete on our side is cut as well."""
-        self.desk.then = reply
+        """A client that does not read a completely written response is cut as well."""
+        self.handler.then = reply
         wire = self.connect(GET)
         wire.fill()
         self.wait(14)
         self.expect_cut(wire)
 
     def test_answer_that_ends_meanwhile(self) -> None:
-        """That an answer is complete on our side gives no more time to a client that does not read it."""
-        self.desk.then = self.begin
+        """A completely written response gives a client that does not read no more time."""
+        self.handler.then = self.begin
         wire = self.connect(GET)
         wire.fill()
         self.wait(7)
-        self.desk.requests[0].finish()
+        self.handler.requests[0].finish()
         self.wait(6.75)
         self.assertFalse(wire.aborted)
         self.wait(0.25)
         self.expect_cut(wire)
 
     def test_answer_without_source(self) -> None:
-        """A slow reader of an answer that nobody streams pauses nobody."""
+        """A slow reader of a response without a consumer pauses nothing."""
         wire = self.connect(GET)
         wire.fill()
         wire.drain()
-        reply(self.desk.requests[0])
+        reply(self.handler.requests[0])
         self.assertEqual(OK, undated(wire.sent()))
 
     def test_next_answer_to_a_slow_reader(self) -> None:
-        """A client that sends its body and does not read is still sent to the deadline, not beyond it."""
-        self.desk.then = self.accept
+        """A client that sends its body and does not read has the send timeout, and no more."""
+        self.handler.then = self.accept
         wire = self.connect(post(b"", length=9))
         wire.fill()
         self.wait(7)
@@ -583,7 +603,7 @@ class Waiting(ChannelTestCase):
         self.expect_cut(wire)
 
     def test_lingering(self) -> None:
-        """A connection that is being closed is cut if the client does not go."""
+        """A connection that is closing is cut if the client does not close."""
         wire = self.connect(BAD)
         self.wait(13.75)
         self.expect_closing(wire)
@@ -591,7 +611,7 @@ class Waiting(ChannelTestCase):
         self.expect_cut(wire)
 
     def test_lingering_for_nothing(self) -> None:
-        """One that has had nothing to read is cut sooner, so that the end is not held up."""
+        """A client that had nothing to read is cut sooner, so that a drain is not delayed."""
         wire = self.connect()
         self.wait(13 + 1.75)
         self.expect_closing(wire)
@@ -600,63 +620,63 @@ class Waiting(ChannelTestCase):
 
 
 class Continue(ChannelTestCase):
-    """``100 Continue`` is said when a head is welcome, its body is not there, and it is its turn."""
+    """``100 Continue`` is sent for an accepted head without a body, in its turn."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.desk.then = self.accept
+        self.handler.then = self.accept
 
     def test_welcome(self) -> None:
-        """A welcome head is told to go on."""
+        """An accepted head gets ``100 Continue``."""
         self.assertEqual(CONTINUE, self.connect(expecting()).sent())
 
     def test_refused(self) -> None:
-        """A refused head is not told to go on."""
-        self.desk.then = lambda request: request.answer(ErrorResponse(Code.NO_CERTIFICATE, "no"))
+        """A rejected head does not get it."""
+        self.handler.then = lambda request: request.answer(ErrorResponse(Code.NO_CERTIFICATE, "no"))
         wire = self.connect(expecting())
         self.assertEqual(b"401", status(wire.sent()))
         self.expect_closing(wire)
 
     def test_not_yet(self) -> None:
-        """Nobody is told to go on before it is decided that the head is welcome."""
-        self.desk.then = id
+        """It is not sent before the head is accepted."""
+        self.handler.then = id
         self.assertEqual(b"", self.connect(expecting()).sent())
 
     def test_body_is_there(self) -> None:
-        """A client that has sent some of its body is not told to go on."""
+        """A client that has sent a part of its body does not get it."""
         self.assertEqual(b"", self.connect(expecting(b"a")).sent())
         self.assertEqual(b"", self.connect(expecting(b"abc")).sent())
 
     def test_after_earlier_answers(self) -> None:
-        """It is said after the answers to the requests before."""
-        self.desk.then = id
+        """It is sent after the responses to the requests before."""
+        self.handler.then = id
         wire = self.connect(GET + expecting())
-        self.desk.then = self.accept
-        reply(self.desk.requests[0])
+        self.handler.then = self.accept
+        reply(self.handler.requests[0])
         self.assertEqual(OK + CONTINUE, undated(wire.sent()))
 
 
 class Streaming(ChannelTestCase):
-    """A body that is more than may be held is read as fast as it is taken."""
+    """A body larger than the buffer is read as fast as it is taken."""
 
     def setUp(self) -> None:
         super().setUp()
         self.arrange(ClientSettings(request_buffer_bytes=4))
 
     def test_enough(self) -> None:
-        """When as much is held as may be, whoever serves is called, and reading stops until the body is taken."""
+        """When the buffer is full, reading stops until the consumer takes the body."""
         ready: list[int] = []
-        self.desk.then = lambda request: accept(request, lambda: ready.append(request.held))
+        self.handler.then = lambda request: accept(request, lambda: ready.append(request.held))
         wire = self.connect(post(b"abc", length=9))
         self.assertEqual(([], True), (ready, wire.reading))
         wire.deliver(b"d")
         self.assertEqual(([4], False), (ready, wire.reading))
 
     def test_taken(self) -> None:
-        """When the body is taken, reading goes on, and stops whenever whoever takes it says so."""
-        self.desk.then = self.accept
+        """Once the body is taken, reading goes on, and stops when the consumer pauses it."""
+        self.handler.then = self.accept
         wire = self.connect(post(b"abcd", length=9))
-        (request,) = self.desk.requests
+        (request,) = self.handler.requests
         self.assertEqual(b"abcd", request.take_body())
         self.assertFalse(wire.reading)
         request.stream_body()
@@ -669,79 +689,82 @@ class Streaming(ChannelTestCase):
         self.assertEqual([b"efghi", None], self.consumer.taken)
 
     def test_taken_within_the_call(self) -> None:
-        """It makes no difference if the body is taken, and held up, within the very call that says it is there."""
+        """The consumer may take and pause the body within the call that reports it ready."""
         taken: list[bytes] = []
 
         def take(request: Request) -> None:
             accept(request, lambda: taken.append(request.take_body()))
             request.pause_body()
 
-        self.desk.then = take
+        self.handler.then = take
         wire = self.connect(post(b"abcd", length=9))
         self.assertEqual([b"abcd"], taken)
         self.assertFalse(wire.reading)
-        self.desk.requests[0].resume_body()
+        self.handler.requests[0].resume_body()
         self.assertTrue(wire.reading)
 
     def test_early_answer(self) -> None:
-        """An answer that is complete before the body closes the connection, and the rest of the body is read into nothing."""
+        """A response that is complete before the body closes the connection.
+
+        The rest of the body is read and dropped.
+        """
         consumer = Consumer()
 
         def take(request: Request) -> None:
             request.consumer, consumer.ready = consumer, request.take_body
             request.accept()
 
-        self.desk.then = take
+        self.handler.then = take
         wire = self.connect(post(b"abcd", length=9))
-        (request,) = self.desk.requests
+        (request,) = self.handler.requests
         request.pause_body()
         reply(request)
         self.assertEqual(OK_CLOSE, undated(wire.sent()))
         self.expect_closing(wire)
         self.assertTrue(wire.reading)
         wire.deliver(b"efghi", GET)
-        self.assertEqual(([], 1, b""), (consumer.taken, len(self.desk.requests), wire.sent()))
+        self.assertEqual(([], 1, b""), (consumer.taken, len(self.handler.requests), wire.sent()))
 
 
 class Leaving(ChannelTestCase):
-    """A client that goes takes its requests with it."""
+    """A client that leaves cancels its requests."""
 
     def test_while_served(self) -> None:
-        """Whoever serves the request is told, once, and what waits behind it is forgotten."""
-        self.desk.then = self.accept
+        """The consumer is notified once, and waiting requests are dropped."""
+        self.handler.then = self.accept
         wire = self.connect(post(b"", length=9))
         wire.lose()
         self.assertEqual(["gone"], self.consumer.told)
-        (exchange,) = self.desk.exchanges
+        (exchange,) = self.handler.exchanges
         self.assertEqual((Outcome.ABORTED, "the client left"), (exchange.outcome, exchange.detail))
 
     def test_others_wait(self) -> None:
         """A request that waited for its turn is never served."""
         wire = self.connect(GET + GET)
         wire.lose()
-        reply(self.desk.requests[0])
-        self.assertEqual((1, 1), (len(self.desk.requests), len(self.desk.exchanges)))
+        reply(self.handler.requests[0])
+        self.assertEqual((1, 1), (len(self.handler.requests), len(self.handler.exchanges)))
 
     def test_idle(self) -> None:
-        """A client that goes while nothing is asked leaves no trace."""
+        """A client that leaves without a request leaves no record."""
         wire = self.connect(GET)
-        reply(self.desk.requests[0])
+        reply(self.handler.requests[0])
         wire.lose()
         self.assertEqual(
-            [Outcome.COMPLETED], [exchange.outcome for exchange in self.desk.exchanges]
+            [Outcome.COMPLETED], [exchange.outcome for exchange in self.handler.exchanges]
         )
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_full(self) -> None:
-        """While a client does not read what it is sent, nothing more is read of it (invariant L7)."""
+        """While a client does not read, nothing more is read from it (invariant L7)."""
         wire = self.connect(GET)
         wire.protocol.pauseProducing()
         wire.deliver(GET[:9])
         self.assertFalse(wire.protocol._reading)
 
     def test_slowly(self) -> None:
-        """What the transport still has to say of a connection that is being closed is of no interest."""
-        self.desk.then = reply
+        """Events of the transport are ignored once the connection is closing."""
+        self.handler.then = reply
         wire = self.connect(b"GET / HTTP/1.0\r\n\r\n")
         wire.protocol.pauseProducing()
         self.clock.advance(29)
@@ -749,63 +772,63 @@ class Leaving(ChannelTestCase):
 
 
 class Failing(ChannelTestCase):
-    """An exception is an answer of ours, and a line in the log (invariant L3)."""
+    """An exception becomes an error response and a line in the log (invariant L3)."""
 
     def fail(self, request: Request) -> None:  # type: ignore[override]
         raise ZeroDivisionError
 
     def test_serve(self) -> None:
-        """An exception while a request is served is answered 502, and the connection serves the next."""
-        self.desk.then = self.fail
+        """An exception while a request is served is a 502; the connection serves the next one."""
+        self.handler.then = self.fail
         wire = self.connect(GET)
         self.assertEqual(b"502", status(wire.sent()))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
-        self.desk.then = reply
+        self.handler.then = reply
         wire.deliver(GET)
         self.assertEqual(OK, undated(wire.sent()))
 
     def test_ready(self) -> None:
-        """An exception when the body is complete is answered 502, and whoever serves is told."""
+        """An exception when the body is complete is a 502, and the consumer is notified."""
 
         def take(request: Request) -> None:
             request.consumer = self.consumer
             self.consumer.ready = lambda: self.fail(request)
             request.accept()
 
-        self.desk.then = take
+        self.handler.then = take
         wire = self.connect(post(b"ab", length=3), b"c")
         self.assertEqual((b"502", ["gone"]), (status(wire.sent()), self.consumer.told))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_after_the_answer_began(self) -> None:
-        """An exception after the answer began gets the connection cut."""
+        """An exception after the response has begun cuts the connection."""
 
         def begin(request: Request) -> None:
             self.begin(request)
             self.fail(request)
 
-        self.desk.then = begin
+        self.handler.then = begin
         wire = self.connect(GET + GET)
         self.expect_cut(wire)
-        self.assertEqual((1, ["gone"]), (len(self.desk.requests), self.consumer.told))
+        self.assertEqual((1, ["gone"]), (len(self.handler.requests), self.consumer.told))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
 
 class Draining(ChannelTestCase):
-    """At the end, what is in flight is answered, and nothing else is begun."""
+    """During a drain, open requests get their responses, and no others begin."""
 
     def drain(self) -> list[str]:
-        """Begin the end; what is returned says when it has come."""
+        """Begin the drain; the result fires at its end."""
         ended: list[str] = []
         self.factory.drain().addCallback(lambda _: ended.append("ended"))
         return ended
 
-    def test_nobody(self) -> None:
-        """Without a connection it is over at once."""
+    def test_no_connections(self) -> None:
+        """Without connections the drain ends at once."""
         self.assertEqual(["ended"], self.drain())
 
     def test_newcomers(self) -> None:
-        """Who comes after the beginning of the end is turned away."""
+        """A connection after the beginning of the drain is rejected."""
         self.connect(GET)
         self.drain()
         late = self.connect()
@@ -815,7 +838,7 @@ class Draining(ChannelTestCase):
 
     def test_idle(self) -> None:
         """Idle connections are closed at once."""
-        self.desk.then = reply
+        self.handler.then = reply
         wires = [self.connect(GET), self.connect(GET)]
         ended = self.drain()
         for wire in wires:
@@ -826,8 +849,8 @@ class Draining(ChannelTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_just_connected(self) -> None:
-        """Who has connected before the end, and has not come to say anything, is answered: it cannot know of the end."""
-        self.desk.then = reply
+        """A client that connected before the drain may still send its first request."""
+        self.handler.then = reply
         wire = self.connect()
         ended = self.drain()
         self.expect_open(wire)
@@ -838,8 +861,8 @@ class Draining(ChannelTestCase):
         self.assertEqual(["ended"], ended)
 
     def test_in_the_middle_of_a_head(self) -> None:
-        """So is who has begun to say something, the second time as the first."""
-        self.desk.then = reply
+        """A client that has begun to send a request may finish it, the first or a later one."""
+        self.handler.then = reply
         for wire in (self.connect(GET[:5]), self.connect(GET + GET[:5])):
             wire.sent()
             self.drain()
@@ -849,7 +872,7 @@ class Draining(ChannelTestCase):
             self.factory.draining = False
 
     def test_says_nothing(self) -> None:
-        """Neither is waited for longer than two seconds, nor is one whose handshake is over only then."""
+        """Neither has more than two seconds, nor has one whose handshake ends during the drain."""
         silent, late = self.connect(), TlsWire(self.clock).attach(self.factory.buildProtocol(None))
         self.drain()
         self.clock.advance(1)
@@ -861,50 +884,53 @@ class Draining(ChannelTestCase):
         self.expect_closing(late)
 
     def test_handshake_without_end(self) -> None:
-        """A handshake that does not end by then is cut."""
+        """A handshake that does not complete by then is cut."""
         wire = TlsWire(self.clock).attach(self.factory.buildProtocol(None))
         self.drain()
         self.clock.advance(2)
         self.expect_cut(wire)
 
     def test_in_flight(self) -> None:
-        """What is in flight is answered, with ``Connection: close``."""
+        """Open requests get their responses, with ``Connection: close``."""
         wire = self.connect(GET)
         ended = self.drain()
         self.expect_open(wire)
-        reply(self.desk.requests[0])
+        reply(self.handler.requests[0])
         self.assertEqual(OK_CLOSE, undated(wire.sent()))
         self.expect_closing(wire)
         wire.lose()
         self.assertEqual(["ended"], ended)
 
     def test_already_closing(self) -> None:
-        """A connection that is being closed is left alone."""
+        """A connection that is closing is left alone."""
         wire = self.connect(BAD)
         self.drain()
         self.expect_closing(wire)
 
     def test_answer_had_begun(self) -> None:
-        """A connection whose answer had begun before the end did is closed after that answer."""
-        self.desk.then = self.begin
+        """A connection whose response had begun before the drain is closed after that response."""
+        self.handler.then = self.begin
         wire = self.connect(GET)
         self.drain()
-        self.desk.requests[0].finish()
+        self.handler.requests[0].finish()
         self.expect_closing(wire)
 
     def test_answer_had_begun_and_others_wait(self) -> None:
-        """A request that had come before the end is answered, also if the answer before it had promised more."""
-        self.desk.then = self.begin
+        """A request that came before the drain is served.
+
+        This holds also if the response before it announced an open connection.
+        """
+        self.handler.then = self.begin
         wire = self.connect(GET + GET)
         self.drain()
-        self.desk.then = reply
-        self.desk.requests[0].finish()
+        self.handler.then = reply
+        self.handler.requests[0].finish()
         self.assertIn(OK_CLOSE, undated(wire.sent()))
         self.expect_closing(wire)
 
     def test_still_reading(self) -> None:
-        """A client that is still reading its last answer may read it to its end, within ``send_timeout``."""
-        self.desk.then = reply
+        """A client that still reads its last response may finish, within ``send_timeout``."""
+        self.handler.then = reply
         wire = self.connect(GET)
         wire.fill()
         self.drain()
@@ -914,8 +940,8 @@ class Draining(ChannelTestCase):
         self.expect_cut(wire)
 
     def test_large_last_response(self) -> None:
-        """A client that is still receiving a large last response is not cut with those that stay."""
-        self.desk.then = self.accept
+        """A client that still receives a large last response is not cut with those that stay."""
+        self.handler.then = self.accept
         wire = self.connect(GET)
         self.drain()
         write = wire.write
@@ -925,15 +951,15 @@ class Draining(ChannelTestCase):
             wire.fill()
 
         self.patch(wire, "write", fill)
-        reply(self.desk.requests[0], bytes(20000))
+        reply(self.handler.requests[0], bytes(20000))
         self.assertTrue(wire.disconnecting)
         self.clock.advance(4)
         self.assertFalse(wire.aborted)
 
     def test_too_long(self) -> None:
-        """What is still in flight after ``drain_timeout`` is cut, and whoever serves it is told."""
+        """After ``drain_timeout`` open requests are cut, and their consumers are notified."""
         self.arrange(ClientSettings(drain_timeout=5))
-        self.desk.then = self.accept
+        self.handler.then = self.accept
         wire = self.connect(GET)
         ended = self.drain()
         self.clock.advance(4.75)
@@ -941,27 +967,27 @@ class Draining(ChannelTestCase):
         self.clock.advance(0.25)
         self.expect_cut(wire)
         self.assertEqual((["ended"], ["gone"]), (ended, self.consumer.told))
-        (exchange,) = self.desk.exchanges
+        (exchange,) = self.handler.exchanges
         self.assertEqual((Outcome.ABORTED, "the proxy ended"), (exchange.outcome, exchange.detail))
 
     def test_record_comes_first(self) -> None:
-        """The last exchange has been recorded when the end has come: an access log may be closed then."""
+        """At the end of the drain all exchanges are recorded: an access log may be closed."""
         seen: list[int] = []
         wire = self.connect(GET)
-        self.factory.drain().addCallback(lambda _: seen.append(len(self.desk.exchanges)))
+        self.factory.drain().addCallback(lambda _: seen.append(len(self.handler.exchanges)))
         wire.lose()
         self.assertEqual([1], seen)
 
     def test_answer_after_the_cut(self) -> None:
-        """An answer that comes after a connection has been cut, and before its end, revives nothing."""
-        self.desk.then = self.begin
+        """A response that comes after the connection was cut has no effect."""
+        self.handler.then = self.begin
         wire = self.connect(GET + GET)
         wire.protocol.cut()
-        self.desk.requests[0].finish()
-        self.assertEqual(1, len(self.desk.requests))
+        self.handler.requests[0].finish()
+        self.assertEqual(1, len(self.handler.requests))
 
     def test_twice(self) -> None:
-        """Whoever asks a second time is told as well."""
+        """A second call of ``drain`` gets a result as well."""
         wire = self.connect(GET)
         first, second = self.drain(), self.drain()
         wire.lose()
@@ -969,10 +995,10 @@ class Draining(ChannelTestCase):
 
 
 class Limits(ChannelTestCase):
-    """There may be so many connections, and no more."""
+    """The number of connections is limited."""
 
     def test_connections(self) -> None:
-        """One too many is turned away; one that ends makes room."""
+        """A connection above the limit is rejected; one that ends makes room."""
         self.arrange(ClientSettings(max_connections=2))
         first, second, third = self.connect(), self.connect(), self.connect()
         self.assertEqual([False, False, True], [first.aborted, second.aborted, third.aborted])
@@ -982,12 +1008,12 @@ class Limits(ChannelTestCase):
 
 
 class Peers(ChannelTestCase):
-    """Each request knows where it came from."""
+    """Each request has the client of its connection."""
 
     def test_tcp(self) -> None:
-        """Over TCP, the client's address and our port."""
+        """Over TCP: the client's address and the proxy's port."""
         self.connect(GET)
-        (request,) = self.desk.requests
+        (request,) = self.handler.requests
         self.assertEqual(
             ("198.51.100.7", 8443, "http"),
             (request.client.hop.peer, request.client.hop.port, request.client.hop.scheme),
@@ -999,28 +1025,28 @@ class Peers(ChannelTestCase):
         wire = RequestTransport(self.clock, UNIXAddress("/run/socket"))
         wire.attach(self.factory.buildProtocol(None))
         wire.deliver(GET)
-        self.assertEqual("unknown", self.desk.requests[0].client.hop.peer)
+        self.assertEqual("unknown", self.handler.requests[0].client.hop.peer)
 
     def test_tls(self) -> None:
-        """Over TLS, the certificate too, parsed once for all requests of the connection."""
+        """Over TLS: the certificate too, parsed once for all requests of the connection."""
         wire = TlsWire(self.clock, certificate())
         wire.attach(self.factory.buildProtocol(None))
         wire.shake().deliver(GET + GET)
-        reply(self.desk.requests[0])
-        first, second = self.desk.requests
+        reply(self.handler.requests[0])
+        first, second = self.handler.requests
         assert first.client.certificate is not None
         self.assertEqual("CN=client", first.client.certificate.subject)
         self.assertIs(first.client.certificate, second.client.certificate)
         self.assertEqual(("https", "TLSv1.3"), (first.client.hop.scheme, first.client.tls_version))
 
     def test_deferred_is_none(self) -> None:
-        """A factory that has never been drained has nobody to tell."""
+        """A factory that was never drained notifies nothing at its end."""
         self.connect().lose()
         self.assertIsInstance(self.factory.drain(), Deferred)
 
 
 class Counts:
-    """The kernel's counts for each connection of a test."""
+    """The kernel's counters for each connection of a test."""
 
     def __init__(self, _transport: object = None) -> None:
         self.held: int | None = 0
@@ -1034,7 +1060,7 @@ class Counts:
 
 
 class SlowReaders(ChannelTestCase):
-    """Clients that receive slowly, by the kernel's count, and those that have stopped."""
+    """Clients that receive slowly by the kernel's counters, or have stopped."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -1043,7 +1069,7 @@ class SlowReaders(ChannelTestCase):
         self.arrange(ClientSettings(send_timeout=10, min_response_rate=100))
 
     def large(self, request: Request) -> None:
-        """A response that does not fit the first flight, complete."""
+        """Send a complete response that does not fit the first flight."""
         self.accept(request)
         request.begin(200, b"OK", (), Framing.LENGTH, 20000)
         request.write(bytes(20000))
@@ -1051,11 +1077,11 @@ class SlowReaders(ChannelTestCase):
         request.finish()
 
     def outcomes(self) -> list[tuple[Outcome, Code | None]]:
-        return [(exchange.outcome, exchange.code) for exchange in self.desk.exchanges]
+        return [(exchange.outcome, exchange.code) for exchange in self.handler.exchanges]
 
     def test_receives(self) -> None:
-        """A response is not cut while the client receives octets fast enough; then it is."""
-        self.desk.then = self.begin
+        """A response is not cut while the client receives fast enough; then it is."""
+        self.handler.then = self.begin
         wire = self.connect(GET)
         wire.fill()
         for received in (1100, 2200, 3300):
@@ -1068,8 +1094,11 @@ class SlowReaders(ChannelTestCase):
         self.assertEqual([(Outcome.ABORTED, Code.SEND_TIMEOUT)], self.outcomes())
 
     def test_confirmed(self) -> None:
-        """A large response is recorded when the client has all of it, and the connection goes on meanwhile."""
-        self.desk.then = self.large
+        """A large response is recorded when the client has all of it.
+
+        Meanwhile the connection goes on.
+        """
+        self.handler.then = self.large
         wire = self.connect(GET)
         self.assertEqual([], self.outcomes())
         self.counts.held = 5000
@@ -1081,8 +1110,8 @@ class SlowReaders(ChannelTestCase):
         self.expect_open(wire)
 
     def test_closing(self) -> None:
-        """A connection that ends waits for a client that still receives, and ends when it has everything."""
-        self.desk.then = self.large
+        """A closing connection waits for a client that still receives, until it has everything."""
+        self.handler.then = self.large
         wire = self.connect(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         self.counts.held = 20000
         self.counts.received = 2000
@@ -1095,8 +1124,8 @@ class SlowReaders(ChannelTestCase):
         self.assertEqual([(Outcome.COMPLETED, None)], self.outcomes())
 
     def test_closing_stuck(self) -> None:
-        """A client that does not receive what the kernel holds for it is cut, and its exchange was not complete."""
-        self.desk.then = self.large
+        """A client that stops receiving is cut, and its exchange was not complete."""
+        self.handler.then = self.large
         wire = self.connect(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         self.counts.held = 20000
         self.clock.advance(10.25)
@@ -1104,26 +1133,26 @@ class SlowReaders(ChannelTestCase):
         self.assertEqual([(Outcome.ABORTED, Code.SEND_TIMEOUT)], self.outcomes())
 
     def test_lost(self) -> None:
-        """A connection that is reset takes what was not received with it; one that ends cleanly does not."""
-        self.desk.then = self.large
+        """A reset connection loses what was not received; one that ends cleanly does not."""
+        self.handler.then = self.large
         for reason, ended in (
             (CUT, (Outcome.ABORTED, Code.CLIENT_LEFT)),
             (None, (Outcome.COMPLETED, None)),
         ):
-            self.desk.exchanges.clear()
+            self.handler.exchanges.clear()
             wire = self.connect(GET)
             self.counts.held = 20000
             wire.lose(reason)
             self.assertEqual([ended], self.outcomes())
 
     def test_end_of_drain(self) -> None:
-        """At the end of a drain what has been received is complete, and what has not is not."""
-        self.desk.then = self.large
+        """At the end of a drain received responses are complete, and others are not."""
+        self.handler.then = self.large
         for held, ended in (
             (20000, (Outcome.ABORTED, Code.SHUTDOWN)),
             (0, (Outcome.COMPLETED, None)),
         ):
-            self.desk.exchanges.clear()
+            self.handler.exchanges.clear()
             wire = self.connect(GET)
             self.counts.held = held
             wire.protocol.cut()
@@ -1132,7 +1161,7 @@ class SlowReaders(ChannelTestCase):
 
     def test_drain(self) -> None:
         """A drain waits for a client that still receives, two seconds at a time."""
-        self.desk.then = self.large
+        self.handler.then = self.large
         wire = self.connect(GET)
         self.counts.held = 20000
         drained: list[object] = []

@@ -46,7 +46,7 @@ class ProgressTestCase(SynchronousTestCase):
 
 class Rate(ProgressTestCase):
     def test_moves(self) -> None:
-        """A client whose count grows by so many octets a second continues, one that is slower does not."""
+        """A client that receives at the rate continues, and a slower one does not."""
         self.progress.begin()
         self.clock.advance(10)
         self.kernel.counts = (500, 1000)
@@ -80,7 +80,7 @@ class Rate(ProgressTestCase):
 
 class Records(ProgressTestCase):
     def test_confirmed(self) -> None:
-        """A response is reported as complete when the client has acknowledged all that the kernel held after it."""
+        """A response is complete when the client has acknowledged all that the kernel held."""
         self.confirm()
         self.assertEqual([], self.reported)
         self.kernel.counts = (900, 100)
@@ -104,7 +104,7 @@ class Records(ProgressTestCase):
         self.assertEqual([(Outcome.COMPLETED, None)], self.reported)
 
     def test_unknown(self) -> None:
-        """Where there are no counts a response is reported at once, and one that lost them waits for the end."""
+        """Without counters a response is reported at once, or at the end if they are lost later."""
         self.kernel.counts = (None, None)
         self.confirm()
         self.assertEqual([(Outcome.COMPLETED, None)], self.reported)

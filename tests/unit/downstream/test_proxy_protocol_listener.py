@@ -17,7 +17,7 @@ from tests.support.proxied import LOCAL, ProxiedTestCase, hello
 from tests.support.proxy_headers import FOUR, LINE, SIX, binary, header, line
 from x509proxy.config.endpoint_strings import private_socket
 from x509proxy.downstream.factory import ProxyFactory, TlsFactory
-from x509proxy.downstream.proxy_protocol_listener import stream_factory, use_place
+from x509proxy.downstream.proxy_protocol_listener import stream_factory, use_listener
 from x509proxy.settings import (
     ClientSettings,
     ListenerSettings,
@@ -106,7 +106,7 @@ class NotServed(ProxiedTestCase):
         """A handshake, a request or anything else without a header is cut at its first byte."""
         for first in (hello(), GET, b"\x00", b"PROXX"):
             self.assert_cut(self.wire(first))
-        self.assertEqual(([], 0), (self.desk.requests, len(self.factory.protocols)))
+        self.assertEqual(([], 0), (self.handler.requests, len(self.factory.protocols)))
 
     def test_deaf(self) -> None:
         """After an error nothing more is read: no second header makes up for the first."""
@@ -130,7 +130,7 @@ class NotServed(ProxiedTestCase):
     def test_two_headers(self) -> None:
         """The bytes behind the header are TLS, and a second header is not."""
         wire = self.wire(LINE + LINE)
-        self.assertEqual(0, len(self.desk.requests))
+        self.assertEqual(0, len(self.handler.requests))
         self.assertTrue(wire.disconnecting)
 
     def test_not_trusted(self) -> None:
@@ -155,7 +155,8 @@ class NotServed(ProxiedTestCase):
         reason = "its address is not among those that are trusted"
         self.assertEqual(
             [
-                (1, "127.0.0.1", "an unknown format of the line"), (100, "192.0.2.66", reason), (1, "a unix socket", "no PROXY header"),
+                (1, "127.0.0.1", "an unknown format of the line"),
+                (100, "192.0.2.66", reason), (1, "a unix socket", "no PROXY header"),
             ],
             [(event["count"], event["peer"], event["reason"]) for event in events],
         )  # fmt: skip
@@ -184,7 +185,9 @@ class Limits(ProxiedTestCase):
             for wire in wires:
                 self.assert_cut(wire)
             self.pass_time(20)
-        self.assertEqual(["no whole PROXY header in time"], [event["reason"] for event in events])
+        self.assertEqual(
+            ["no complete PROXY header in time"], [event["reason"] for event in events]
+        )
         self.assertEqual({"proxy_header": 3}, self.counters.counts().handshake_failures)
 
     def test_together(self) -> None:
@@ -327,7 +330,7 @@ class Places(SynchronousTestCase):
         connections = ServerConnections(None)  # type: ignore[arg-type]
         owner = ProxyFactory(RecordingHandler(), Deadlines(Clock()))
         factory = stream_factory(connections, owner, ListenerSettings(endpoint="tcp:1"))
-        use_place(factory, ListenerSettings(endpoint="tcp:1"))
+        use_listener(factory, ListenerSettings(endpoint="tcp:1"))
         self.assertIs(TlsFactory, type(factory))
 
     def expect(self, sentence: str, **keys: Any) -> None:
@@ -343,9 +346,15 @@ class Places(SynchronousTestCase):
             "proxy-protocol: found none, expected required, since the endpoint begins with haproxy:"
         )
         self.expect(sentence, endpoint="haproxy:tcp:1", proxy_protocol=ProxyProtocol.NONE)
-        sentence = "endpoint: found haproxy: twice, expected it once; proxy-hops is the number of PROXY headers"
+        sentence = (
+            "endpoint: found haproxy: twice, expected it once; "
+            "proxy-hops is the number of PROXY headers"
+        )
         self.expect(sentence, endpoint="haproxy:haproxy:tcp:1")
-        sentence = 'proxy-protocol: found none, expected "required" where trusted-proxies or proxy-hops is given'
+        sentence = (
+            'proxy-protocol: found none, expected "required" '
+            "where trusted-proxies or proxy-hops is given"
+        )
         self.expect(sentence, trusted_proxies=("10.0.0.0/8",))
         self.expect(sentence, proxy_hops=2)
         self.expect("proxy-hops: found 5, expected 1 to 4", proxy_protocol=required, proxy_hops=5)
@@ -376,9 +385,13 @@ class Places(SynchronousTestCase):
     def test_mode(self) -> None:
         """A unix socket without a mode is its owner's alone: a writer can name any address."""
         for endpoint, description in (
-            ("haproxy:unix:/a", "unix:/a:mode=600"), ("unix:/a", "unix:/a:mode=600"), ("unix:/a:mode=666", "unix:/a:mode=666"),
-            ("unix:/a:660", "unix:/a:660"), ("unix:address=/a:backlog=5", "unix:address=/a:backlog=5:mode=600"),
-            ("unix:backlog=5:/a", "unix:backlog=5:/a:mode=600"), (r"unix:/a\=b", r"unix:/a\=b:mode=600"),
+            ("haproxy:unix:/a", "unix:/a:mode=600"),
+            ("unix:/a", "unix:/a:mode=600"),
+            ("unix:/a:mode=666", "unix:/a:mode=666"),
+            ("unix:/a:660", "unix:/a:660"),
+            ("unix:address=/a:backlog=5", "unix:address=/a:backlog=5:mode=600"),
+            ("unix:backlog=5:/a", "unix:backlog=5:/a:mode=600"),
+            (r"unix:/a\=b", r"unix:/a\=b:mode=600"),
             (r"unix:/a\=b:660", r"unix:/a\=b:660"), ("tcp:1", "tcp:1"), ("", ""),
         ):  # fmt: skip
             place = ListenerSettings(endpoint=endpoint)

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.downstream.request`: how a body is held, how an answer is framed, and that each exchange is told of once."""
+"""Promises of :mod:`x509proxy.downstream.request`.
+
+They are about how a body is held, how a response is framed, and the single record of an exchange.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ BUSY = ErrorResponse(Code.QUEUE_FULL, "busy")
 
 
 class Line:
-    """The connection that a request came on."""
+    """A fake of the connection that a request came on."""
 
     def __init__(self) -> None:
         self.client = Client(Hop("198.51.100.7"), client(), "TLSv1.3")
@@ -85,7 +88,7 @@ class RequestTestCase(SynchronousTestCase):
 
 
 class BodyFraming(RequestTestCase):
-    """The answer's framing is ours, whatever the back end's was."""
+    """The proxy frames each response itself, whatever framing the back end used."""
 
     def answer(
         self,
@@ -96,7 +99,7 @@ class BodyFraming(RequestTestCase):
         pairs: Pairs = (),
         **parts: Any,
     ) -> bytes:
-        """What is sent; ``parts`` are the request's."""
+        """Return what is sent for a response; ``parts`` are its pieces."""
         self.line = Line()
         request = self.request(**parts)
         request.begin(status, b"Word", pairs, body, length)
@@ -109,33 +112,36 @@ class BodyFraming(RequestTestCase):
         self.assertEqual([kept], self.line.told)
 
     def test_length(self) -> None:
-        """A length is passed on."""
+        """A length is forwarded."""
         expected = b"HTTP/1.1 200 Word\r\nContent-Length: 4\r\n\r\nabcd"
         self.assertEqual(expected, self.answer(Framing.LENGTH, 4, b"ab", b"cd"))
         self.expect_kept(True)
 
     def test_length_in_old_version(self) -> None:
-        """A length is passed on to HTTP/1.0 too, and there staying has to be said."""
+        """A length is forwarded to HTTP/1.0 too, where keep-alive has to be announced."""
         expected = b"HTTP/1.1 200 Word\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nab"
         self.assertEqual(expected, self.answer(Framing.LENGTH, 2, b"ab", version="1.0"))
         self.expect_kept(True)
 
     def test_chunks(self) -> None:
-        """A body without a length goes in chunks."""
-        expected = b"HTTP/1.1 200 Word\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
+        """A body without a length is chunked."""
+        expected = (
+            b"HTTP/1.1 200 Word\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\nab\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
+        )
         for body in (Framing.CHUNKED, Framing.CLOSE):
             self.assertEqual(expected, self.answer(body, -1, b"ab", b"0123456789abcdef"))
             self.expect_kept(True)
 
     def test_no_chunks_in_old_version(self) -> None:
-        """HTTP/1.0 knows no chunks: a body without a length ends with the connection."""
+        """HTTP/1.0 has no chunks: a body without a length ends with the connection."""
         expected = b"HTTP/1.1 200 Word\r\nConnection: close\r\n\r\nab"
         for body in (Framing.CHUNKED, Framing.CLOSE):
             self.assertEqual(expected, self.answer(body, -1, b"ab", version="1.0"))
             self.expect_kept(False)
 
     def test_empty_chunked(self) -> None:
-        """An empty body in chunks has its end."""
+        """An empty chunked body has its last chunk."""
         expected = b"HTTP/1.1 200 Word\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
         self.assertEqual(expected, self.answer(Framing.CHUNKED, -1))
 
@@ -145,7 +151,7 @@ class BodyFraming(RequestTestCase):
         self.expect_kept(True)
 
     def test_length_of_what_is_not_sent(self) -> None:
-        """An answer to HEAD, and 304, tell the length that GET would have had, if it is known."""
+        """A response to HEAD, and 304, have the length of the response to GET, if it is known."""
         for status, method in ((200, b"HEAD"), (304, b"GET")):
             expected = b"HTTP/1.1 %d Word\r\nContent-Length: 7\r\n\r\n" % status
             self.assertEqual(expected, self.answer(Framing.NONE, 7, status=status, method=method))
@@ -156,7 +162,7 @@ class BodyFraming(RequestTestCase):
             self.expect_kept(True)
 
     def test_reason(self) -> None:
-        """A reason phrase that is missing is ours; a status that nobody knows has none."""
+        """A missing reason phrase is added; an unknown status has none."""
         for status, expected in ((404, b"HTTP/1.1 404 Not Found"), (499, b"HTTP/1.1 499 ")):
             request = self.request()
             request.begin(status, b"", (), Framing.NONE, -1)
@@ -165,15 +171,22 @@ class BodyFraming(RequestTestCase):
             self.line.sent = b""
 
     def test_date(self) -> None:
-        """The back end's date is passed on; where it gave none there is ours."""
+        """The date of the back end is forwarded; a missing one is added."""
         dated = self.answer(Framing.NONE, -1, pairs=[(b"date", b"then"), (b"X-A", b"b")])
         self.assertEqual(b"HTTP/1.1 200 Word\r\ndate: then\r\nX-A: b\r\n\r\n", dated)
         self.answer(Framing.NONE, -1)
-        dated = rb"^HTTP/1\.1 200 Word\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\nX-Request-Id: \w{32}\r\n\r\n$"
+        dated = (
+            rb"^HTTP/1\.1 200 Word\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n"
+            rb"X-Request-Id: \w{32}\r\n\r\n$"
+        )
         self.assertRegex(self.line.sent, dated)
 
     def test_closing(self) -> None:
-        """``Connection: close`` is said if the client asked for it, at its last request, and while its body is not all there."""
+        """``Connection: close`` is sent in three cases.
+
+        They are: the client asked for it; this is the last request of the connection; or the body
+        is incomplete.
+        """
         for parts, many in (
             ({"keep_alive": False}, True),
             ({}, False),
@@ -193,14 +206,15 @@ class BodyFraming(RequestTestCase):
 
 
 class OwnAnswers(RequestTestCase):
-    """What the proxy itself answers."""
+    """The proxy's own responses."""
 
     def test_literal(self) -> None:
-        """A refusal is JSON with a length; a client that sent what is refused is not listened to any more."""
+        """An error is JSON with a length; nothing more is read from a client that caused it."""
         self.request().answer(ErrorResponse(Code.BAD_REQUEST, "why"))
         body = b'{"error": "invalid_request", "error_description": "Bad Request"}\n'
         expected = (
-            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nConnection: close\r\n"
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
+            b"Cache-Control: no-store\r\nConnection: close\r\n"
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         self.assertEqual(expected, undated(self.line.sent))
@@ -212,20 +226,20 @@ class OwnAnswers(RequestTestCase):
         return exchange.status, exchange.outcome, exchange.detail, exchange.bytes_out
 
     def test_back_ends_fault(self) -> None:
-        """After a back end's failure the connection stays."""
+        """After a failure of the back end the connection stays open."""
         self.request().answer(BUSY)
         self.assertIn(b"Retry-After: 1\r\n", self.line.sent)
         self.assertEqual([True], self.line.told)
 
     def test_head(self) -> None:
-        """HEAD is refused without a body, and with its length."""
+        """An error for HEAD has no body, and the length of the body."""
         self.request(method=b"HEAD").answer(BUSY)
         self.assertTrue(self.line.sent.endswith(b"\r\n\r\n"))
         self.assertIn(b"Content-Length: %d\r\n" % len(BUSY.body), self.line.sent)
         self.assertEqual((503, Outcome.REJECTED, "busy", 0), self.record())
 
     def test_twice(self) -> None:
-        """What has been answered is not answered again, nor refused, nor lost."""
+        """A request that has a response gets no other one, no error and no second record."""
         request = self.request()
         request.answer(BUSY)
         sent = self.line.sent
@@ -239,18 +253,18 @@ class OwnAnswers(RequestTestCase):
 
 
 class Holding(RequestTestCase):
-    """A body is held until it is complete, or until there is so much of it that it must be streamed."""
+    """A body is held until it is complete, or until it is so large that it must be streamed."""
 
     def post(self, **parts: Any) -> Request:
         return self.request(complete=False, method=b"POST", body=Framing.LENGTH, length=9, **parts)
 
     def test_complete(self) -> None:
-        """A body that is complete is ready at once."""
+        """A complete body is ready at once."""
         self.request().accept()
         self.assertEqual(1, self.readied)
 
     def test_completed(self) -> None:
-        """A body is ready once it is complete, and then no more."""
+        """A body is ready when it is complete, and only once."""
         request = self.post()
         request.receive(b"a")
         request.accept()
@@ -262,7 +276,7 @@ class Holding(RequestTestCase):
         self.assertEqual(1, self.readied)
 
     def test_large(self) -> None:
-        """A body is ready once as much of it is held as may be; until it is streamed nothing more is wanted."""
+        """A body is ready when the buffer is full; nothing more is read until it is streamed."""
         request = self.post()
         request.accept()
         request.receive(b"abc")
@@ -273,14 +287,14 @@ class Holding(RequestTestCase):
         self.assertEqual((1, False, 4), (self.readied, request.wants_more, request.held))
 
     def test_not_before_it_is_accepted(self) -> None:
-        """Nobody is called before the head is welcome."""
+        """The consumer is not called before the head is accepted."""
         request = self.post()
         request.receive_end()
         request.check_ready()
         self.assertEqual(0, self.readied)
 
     def test_take_whole(self) -> None:
-        """What is complete is taken in one piece, and the consumer gets nothing more."""
+        """A complete body is taken in one piece, and the consumer receives nothing more."""
         request = self.post()
         request.receive(b"ab")
         request.receive(b"cd")
@@ -293,7 +307,7 @@ class Holding(RequestTestCase):
         self.assertEqual(b"", self.request().take_body())
 
     def test_stream(self) -> None:
-        """What is not complete is handed on as it comes, and the connection is told to read on."""
+        """An incomplete body is forwarded as it arrives, and the connection reads on."""
         request = self.post()
         request.receive(b"abcd")
         self.assertEqual((b"abcd", []), (request.take_body(), self.line.told))
@@ -304,7 +318,7 @@ class Holding(RequestTestCase):
         self.assertEqual(([b"e", None], 0), (self.consumer.taken, request.held))
 
     def test_stream_nothing(self) -> None:
-        """What has become complete meanwhile has no rest, and its end is handed on."""
+        """A body that has become complete meanwhile has no rest, and its end is passed on."""
         request = self.post()
         request.receive(b"abcd")
         request.receive_end()
@@ -313,7 +327,7 @@ class Holding(RequestTestCase):
         self.assertEqual(([], [None]), (self.line.told, self.consumer.taken))
 
     def test_pause(self) -> None:
-        """While the sink has enough nothing more is wanted."""
+        """While the consumer pauses the body, nothing more is read."""
         request = self.post()
         request.take_body()
         request.stream_body()
@@ -324,12 +338,12 @@ class Holding(RequestTestCase):
         self.assertEqual(["moved"] * 3, self.line.told)
 
     def test_continue(self) -> None:
-        """``100 Continue`` is sent if it is expected and nothing of the body is there."""
+        """``100 Continue`` is sent if it is expected and nothing of the body has arrived."""
         self.post(expects_continue=True).accept()
         self.assertEqual(b"HTTP/1.1 100 Continue\r\n\r\n", self.line.sent)
 
     def test_no_continue(self) -> None:
-        """Otherwise it is not."""
+        """Otherwise it is not sent."""
         for expects, complete, data in (
             (False, False, b""),
             (True, False, b"a"),
@@ -343,10 +357,10 @@ class Holding(RequestTestCase):
 
 
 class BreakingOff(RequestTestCase):
-    """A request whose body is no good, or does not come."""
+    """A request whose body is malformed, or does not arrive."""
 
     def test_before(self) -> None:
-        """Before an answer has begun, it is refused, and whoever serves it is told."""
+        """Before a response has begun, the request is rejected, and the consumer is notified."""
         request = self.request(complete=False)
         request.accept()
         request.fail(ErrorResponse(Code.BAD_REQUEST, "bad"))
@@ -357,7 +371,7 @@ class BreakingOff(RequestTestCase):
         self.assertEqual(0, self.readied)
 
     def test_after(self) -> None:
-        """Once an answer has begun, the connection is cut, and whoever serves it is told."""
+        """After a response has begun, the connection is cut, and the consumer is notified."""
         request = self.request(complete=False)
         request.take_body()
         request.stream_body()
@@ -371,15 +385,15 @@ class BreakingOff(RequestTestCase):
         request.receive(b"late")
         self.assertEqual([], self.consumer.taken)
 
-    def test_nobody_serves(self) -> None:
-        """Where nobody serves it yet, nobody is told."""
+    def test_without_consumer(self) -> None:
+        """A request without a consumer is rejected alike."""
         request = self.request(complete=False)
         request.consumer = None
         request.fail(BUSY)
         self.assertEqual(503, self.exchange.status)
 
     def test_abort(self) -> None:
-        """An answer that cannot be completed is cut, and neither its source nor its sink hears of it again but for that."""
+        """A response that cannot be completed is cut; the consumer is notified once."""
         request = self.request(complete=False)
         request.take_body()
         request.stream_body()
@@ -392,7 +406,7 @@ class BreakingOff(RequestTestCase):
         self.assertEqual(([], True), (self.consumer.taken, self.line.sent.endswith(b"\r\n\r\n")))
 
     def test_lost_before_it_is_ready(self) -> None:
-        """Of a request whose client has gone before its body was complete, nobody hears afterwards."""
+        """The consumer is not called after the client has left before its body was complete."""
         request = self.request(complete=False)
         request.accept()
         request.lost(Code.CLIENT_LEFT, "the client left")
@@ -401,7 +415,7 @@ class BreakingOff(RequestTestCase):
         self.assertEqual(0, self.readied)
 
     def test_lost(self) -> None:
-        """A connection that goes leaves a record, and whoever serves is told once."""
+        """A lost connection leaves a record, and the consumer is notified once."""
         request = self.request()
         request.lost(Code.CLIENT_LEFT, "the client left")
         request.lost(Code.CLIENT_LEFT, "the client left")
@@ -413,16 +427,16 @@ class BreakingOff(RequestTestCase):
 
 
 class SlowReader(RequestTestCase):
-    """An answer that begins while the client does not read."""
+    """A response that begins while the client does not read."""
 
     def test_begins_paused(self) -> None:
-        """It is held up at once."""
+        """The response is paused at once."""
         self.line.blocked = True
         self.request().begin(200, b"", (), Framing.LENGTH, 4)
         self.assertEqual(["pause"], self.consumer.told)
 
-    def test_nobody_to_hold_up(self) -> None:
-        """Where nobody can be held up, it goes on."""
+    def test_without_consumer(self) -> None:
+        """A response without a consumer goes on."""
         self.line.blocked = True
         request = self.request()
         request.consumer = None
@@ -432,7 +446,7 @@ class SlowReader(RequestTestCase):
 
 class Flushing(RequestTestCase):
     def test_flush(self) -> None:
-        """What has been written is sent once, and nothing after the exchange's end."""
+        """Written data is sent once, and nothing after the exchange's end."""
         request = self.request()
         request.flush()
         self.assertEqual(b"", self.line.sent)
@@ -449,10 +463,10 @@ class Flushing(RequestTestCase):
 
 
 class Recording(RequestTestCase):
-    """Each exchange is told of once, after its end."""
+    """Each exchange is recorded once, after its end."""
 
     def test_after_the_response(self) -> None:
-        """It is told of when the response has left, whole: what is done then takes its time unseen (invariant L4)."""
+        """It is recorded after the response is sent, so that its time is invisible (L4)."""
         for method, length in ((b"GET", 2), (b"POST", -1)):
             self.setUp()
             request = self.request(method=method)
@@ -464,7 +478,7 @@ class Recording(RequestTestCase):
             self.assertEqual(([self.line.sent], [True]), (sent, self.line.told))
 
     def test_lost_as_it_is_sent(self) -> None:
-        """A connection that is lost as the end is sent is told of once, as lost."""
+        """A connection that is lost while the end is sent is recorded once, as lost."""
         request = self.request()
 
         def lose(_: bytes) -> None:
@@ -489,7 +503,10 @@ class Recording(RequestTestCase):
         )
 
     def test_large(self) -> None:
-        """A response larger than TCP's first flight is recorded when the connection confirms it; a smaller one at once."""
+        """A response larger than TCP's first flight is recorded when the connection confirms it.
+
+        A smaller one is recorded at once.
+        """
         for size, told in ((14600, []), (14601, ["confirm"])):
             self.line.told.clear()
             request = self.request()
@@ -502,7 +519,7 @@ class Recording(RequestTestCase):
         )
 
     def test_answered(self) -> None:
-        """A record says who asked what, over which connection, and how it ended; a query is not in it."""
+        """A record has the client, the request, the connection and the outcome, but no query."""
         request = self.request(complete=False, method=b"POST", invalid_header_names=2)
         request.receive(b"abc")
         request.receive_end()
@@ -513,16 +530,18 @@ class Recording(RequestTestCase):
         self.line.seconds = 7.5
         request.finish()
         expected = Exchange(
-            started=self.exchange.started, duration=2.5, peer="198.51.100.7", method="POST", target="/token", version="HTTP/1.1",
+            started=self.exchange.started, duration=2.5, peer="198.51.100.7", method="POST",
+            target="/token", version="HTTP/1.1",
             status=201, outcome=Outcome.COMPLETED, bytes_in=3, bytes_out=5, tls_version="TLSv1.3",
-            certificate=self.line.client.certificate, forged=1, invalid_header_names=2, backend="http://127.0.0.1:8080",
+            certificate=self.line.client.certificate, forged=1, invalid_header_names=2,
+            backend="http://127.0.0.1:8080",
             request_id=request.request_id.decode(),
         )  # fmt: skip
         self.assertEqual(expected, self.exchange)
         self.assertGreater(self.exchange.started, 1.7e9)
 
-    def test_told_before_the_next(self) -> None:
-        """It is told of before the connection goes on to the next request."""
+    def test_recorded_before_the_next(self) -> None:
+        """It is recorded before the connection serves the next request."""
         request = self.request()
         request.observe = lambda exchange: self.line.told.append(exchange.status)
         request.answer(BUSY)

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.downstream.site_request`: what a stock request is made to keep; in memory, and over TLS where TLS is the point."""
+"""Promises of :mod:`x509proxy.downstream.site_request`.
+
+They are checked in memory, and over TLS where it matters.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class SiteTestCase(SynchronousTestCase):
-    """A stock ``Site`` without sockets: ``client`` and ``back_end`` are the two transports that the proxy writes to."""
+    """A stock ``Site`` without sockets.
+
+    ``client`` and ``back_end`` are the two transports that the proxy writes to.
+    """
 
     def setUp(self) -> None:
         self.serve()
@@ -60,7 +66,7 @@ class SiteTestCase(SynchronousTestCase):
         self.channel.dataReceived(data)
 
     def connect(self) -> Any:
-        """The back end accepts; what the proxy sends to it."""
+        """Accept the connection at the back end; return what the proxy sends to it."""
         factory = self.clock.tcpClients[-1][2]
         self.connection = factory.buildProtocol(None)
         self.back_end = StringTransport()
@@ -68,7 +74,7 @@ class SiteTestCase(SynchronousTestCase):
         return self.back_end
 
     def started(self) -> SiteRequest:
-        """A request that the back end has been sent, before its answer."""
+        """Send a request that the back end receives and does not respond to."""
         made: list[SiteRequest] = []
         serve = self.resource.serve
 
@@ -82,7 +88,7 @@ class SiteTestCase(SynchronousTestCase):
         return made[0]
 
     def leave(self) -> None:
-        """The client closes its connection."""
+        """Close the client's connection."""
         self.channel.connectionLost(Failure(ConnectionDone()))
 
     def expect_refused(self, request: bytes, status: int) -> None:
@@ -105,17 +111,17 @@ class Endpoint(SiteTestCase):
         return [str(event["log_format"]) for event in events if event["log_level"].name == "warn"]
 
     def test_no_certificates(self) -> None:
-        """An endpoint that never asks for a certificate is warned of, once."""
+        """An endpoint that requests no certificate is logged once, with a warning."""
         [warning] = self.warnings()
-        self.assertIn("no client certificate can come", warning)
+        self.assertIn("no client can send a certificate", warning)
 
     def test_none_wanted(self) -> None:
-        """It is not where none is wanted."""
+        """There is no warning if no certificate is needed."""
         policy = PolicySettings(client_certificate=ClientAuth.NONE)
         self.assertEqual([], self.warnings(policy=policy))
 
-    def test_asked(self) -> None:
-        """Nor is one that asks, be it another program's context."""
+    def test_requested(self) -> None:
+        """There is none for an endpoint that requests one, also with another program's context."""
         for mode, expected in ((SSL.VERIFY_PEER, 0), (SSL.VERIFY_NONE, 1)):
             context = SSL.Context(SSL.TLS_SERVER_METHOD)
             context.set_verify(mode, lambda *_: True)
@@ -124,7 +130,10 @@ class Endpoint(SiteTestCase):
 
 class Head(SiteTestCase):
     def test_validated_again(self) -> None:
-        """What the stock channel lets through and ours does not is refused, before a back end is connected to."""
+        """Requests that the stock channel accepts and the proxy does not are rejected.
+
+        No connection to a back end is made for them.
+        """
         for bad in (
             b"GET / HTTP/1.1\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
@@ -139,13 +148,13 @@ class Head(SiteTestCase):
             self.expect_refused(bad, 400)
 
     def test_methods(self) -> None:
-        """TRACE and CONNECT are answered 405, methods that nobody knows 501."""
+        """TRACE and CONNECT get 405, unknown methods 501."""
         for line, status in ((b"TRACE /", 405), (b"CONNECT a:443", 405), (b"BREW /", 501)):
             self.serve()
             self.expect_refused(line + b" HTTP/1.1\r\nHost: a\r\n\r\n", status)
 
     def test_settings(self) -> None:
-        """The client settings hold: limits of target and fields, and whether odd names are refused."""
+        """The client settings hold: limits of target and fields, and the rejection of odd names."""
         for settings, line, status in (
             (ClientSettings(max_target_bytes=5), b"GET /token HTTP/1.1\r\nHost: a\r\n\r\n", 414),
             (
@@ -163,7 +172,7 @@ class Head(SiteTestCase):
             self.expect_refused(line, status)
 
     def test_body_limit(self) -> None:
-        """A body above the limit is answered 413, whether its length was told or not."""
+        """A body above the limit gets 413, with or without an announced length."""
         head = b"POST / HTTP/1.1\r\nHost: a\r\n"
         for rest in (
             b"Content-Length: 4\r\n\r\nabcd",
@@ -179,11 +188,11 @@ class Head(SiteTestCase):
             self.receive(line)
         self.assertEqual([], self.clock.tcpClients)
         self.assertEqual(
-            ["refused by the stock channel"], [exchange.detail for exchange in self.exchanges]
+            ["rejected by the stock channel"], [exchange.detail for exchange in self.exchanges]
         )
 
     def test_version(self) -> None:
-        """HTTP/1.0 stays HTTP/1.0 for the rules that differ: ``Host`` may be missing then."""
+        """HTTP/1.0 keeps its own rules: ``Host`` may be missing."""
         self.receive(b"GET / HTTP/1.0\r\n\r\n")
         self.assertIn(b"\r\nHost: 127.0.0.1:8080\r\n", self.connect().value())
 
@@ -191,8 +200,8 @@ class Head(SiteTestCase):
 SECOND = b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-class Mute(SiteTestCase):
-    """After a refusal of a request nothing that its connection sends is served (invariant L3)."""
+class AfterAnError(SiteTestCase):
+    """After an error response nothing more of the connection is served (invariant L3)."""
 
     def expect_mute(self, request: bytes, status: int) -> None:
         for pieces in (
@@ -214,7 +223,7 @@ class Mute(SiteTestCase):
             self.assertTrue(self.client.disconnecting)
 
     def test_malformed(self) -> None:
-        """Whatever is malformed, misdirected, unknown or too large is the last thing that is read."""
+        """Nothing is read after a malformed, misdirected, unknown or too large request."""
         for line, fields, body, status in (
             (b"GET /first", b"Host: a b\r\n", b"", 400),
             (b"GET /first", b"Host: a\r\nContent-Length: 5\r\n", b"hello", 400),
@@ -236,7 +245,7 @@ class Mute(SiteTestCase):
             self.expect_mute(line + b" HTTP/1.1\r\n" + fields + b"\r\n" + body, status)
 
     def test_unwanted(self) -> None:
-        """So it is for a request that is well formed and lacks a certificate, as on our own channel."""
+        """The same holds for a valid request without a certificate, as on the own channel."""
         self.serve(policy=PolicySettings(client_certificate=ClientAuth.REQUIRED))
         self.receive(REQUEST + SECOND)
         self.assertEqual(
@@ -245,7 +254,7 @@ class Mute(SiteTestCase):
         self.assertTrue(self.client.disconnecting)
 
     def test_failed_back_end(self) -> None:
-        """A back end that fails is not the client's fault: its next request is served."""
+        """A failure of the back end is not the client's fault: its next request is served."""
         self.receive(REQUEST + SECOND)
         self.connect()
         self.connection.connectionLost(Failure(ConnectionDone()))
@@ -253,7 +262,7 @@ class Mute(SiteTestCase):
         self.assertIn(b"GET /second ", self.connect().value())
 
     def test_stream(self) -> None:
-        """Over HTTP/2 the refused stream ends, and the connection with all the others is left alone."""
+        """Over HTTP/2 the rejected stream ends, and the others of its connection go on."""
         request = self.started()
         request._request.channel.abortConnection = None
         request.answer(ErrorResponse(Code.BAD_REQUEST, "bad_request"))
@@ -262,10 +271,10 @@ class Mute(SiteTestCase):
 
 
 class Bodies(SiteTestCase):
-    """A body that its method or its announced length does not allow reaches no back end."""
+    """A body that its method or its announced length does not permit reaches no back end."""
 
     def test_methods_without_a_body(self) -> None:
-        """A request whose method gives a body no meaning is answered 400 if it has one."""
+        """A request with a body, whose method gives it no meaning, gets 400."""
         for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
             for framing, body in (
                 (b"Content-Length: 1", b"a"),
@@ -278,7 +287,7 @@ class Bodies(SiteTestCase):
                 )
 
     def test_size(self) -> None:
-        """A body of another size than the one announced is answered 400, whatever let it through."""
+        """A body of another size than announced gets 400, whatever accepted it."""
         for length in (b"0", b"2", b"4"):
             self.serve()
             request = self.parsed(length, b"abc")
@@ -288,7 +297,7 @@ class Bodies(SiteTestCase):
 
     @staticmethod
     def parsed(length: bytes, body: bytes) -> Any:
-        """A stock request that announces this length and has this body."""
+        """Make a stock request that announces this length and has this body."""
         request: Any = DummyRequest([])
         request.method, request.uri, request.clientproto = b"POST", b"/", b"HTTP/1.1"
         request.channel = StringTransport()
@@ -312,33 +321,36 @@ class Http2(SynchronousTestCase):
     def expect_refused(
         self, fields: list[tuple[bytes, bytes]], status: int, data: list[bytes] | None = None
     ) -> None:
-        """The stream is answered by the proxy, and the back end receives nothing."""
+        """Check that the proxy sends an error on the stream, and the back end receives nothing."""
         site = self.serve()
         response = site.ask(fields, data)
         self.assertEqual((status, b""), (response.status, site.received), (fields, data))
         self.assertFalse(site.client.over)
 
     def expect_ended(self, fields: list[tuple[bytes, bytes]], data: list[bytes]) -> None:
-        """The connection ends by Twisted's HTTP/2, and the back end receives nothing."""
+        """Check that Twisted's HTTP/2 ends the connection, and the back end receives nothing."""
         site = self.serve()
         response = site.ask(fields, data)
         self.assertEqual((0, b""), (response.status, site.received), (fields, data))
         self.assertTrue(site.client.over, fields)
 
     def expect_head(self, site: Http2Site, *lines: bytes) -> None:
-        """The back end has received one head, with these lines and the proxy's own."""
+        """Check that the back end has received one head, with these lines and the proxy's own."""
         head, _, body = site.received.partition(b"\r\n\r\n")
         kept = [line for line in head.split(b"\r\n") if not line.startswith(OWN_LINES)]
         self.assertEqual((list(lines), b""), (kept, body))
 
     def test_body_without_length(self) -> None:
-        """DATA needs no length: a body with a method that gives it no meaning is answered 400, in one frame or many."""
+        """A body on a method that gives it no meaning gets 400, in one frame or many.
+
+        DATA needs no length.
+        """
         for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
             for data in ([SMUGGLED], [SMUGGLED[:9], SMUGGLED[9:]], [b"", b"a"]):
                 self.expect_refused(pseudo(method), 400, data)
 
     def test_body_with_length(self) -> None:
-        """So it is with a length that is right; a length that is wrong ends the connection."""
+        """A correct length gets 400 too; a wrong length ends the connection."""
         size = b"%d" % len(SMUGGLED)
         self.expect_refused([*pseudo(), (b"content-length", size)], 400, [SMUGGLED])
         for length in (b"0", b"1", b"99999", b"x", b"-1"):
@@ -346,7 +358,7 @@ class Http2(SynchronousTestCase):
                 self.expect_ended([*pseudo(method), (b"content-length", length)], [SMUGGLED])
 
     def test_odd_lengths(self) -> None:
-        """Lengths that are not plain digits, or two of them, are 400 or end the connection."""
+        """Two lengths, or one that is not plain digits, get 400 or end the connection."""
         for fields in ([b"2", b"2"], [b"+2"], [b"2", b"+2"]):
             site = self.serve()
             site.ask([*pseudo(b"POST"), *((b"content-length", each) for each in fields)], [b"ab"])
@@ -369,7 +381,7 @@ class Http2(SynchronousTestCase):
             self.assertNotIn(unwanted.lower(), head.lower())
 
     def test_pseudo_fields(self) -> None:
-        """``:authority`` becomes ``Host``, or ``Host`` itself is taken; of ``:scheme`` nothing is forwarded."""
+        """``:authority`` becomes ``Host``, or ``Host`` is used; ``:scheme`` is not forwarded."""
         site = self.serve()
         site.ask([(b":scheme", b"EVIL"), *pseudo()[:3]])
         self.expect_head(site, b"GET /token HTTP/1.1", b"Host: localhost")
@@ -378,7 +390,10 @@ class Http2(SynchronousTestCase):
         self.expect_head(site, b"GET /token HTTP/1.1", b"Host: other")
 
     def test_odd_pseudo_fields(self) -> None:
-        """Repeated, late, unknown and missing ones end the connection; so does a ``Host`` that differs from ``:authority``."""
+        """Repeated, late, unknown and missing pseudo-fields end the connection.
+
+        So does a ``Host`` that differs from ``:authority``.
+        """
         for fields in (
             [*pseudo(), (b":path", b"/admin")],
             [(b"x", b"y"), *pseudo()],
@@ -394,14 +409,14 @@ class Http2(SynchronousTestCase):
             self.expect_ended(fields, [])
 
     def test_host(self) -> None:
-        """An authority with a user, an empty one, and one beside an equal ``Host`` are answered 400."""
+        """An authority with a user, an empty one, and one beside an equal ``Host`` get 400."""
         self.expect_refused(pseudo(authority=b"user@localhost"), 400)
         self.expect_refused(pseudo(authority=b""), 400)
         self.expect_refused(pseudo(authority=b"a b"), 400)
         self.expect_refused([*pseudo(), (b"host", b"localhost")], 400)
 
     def test_path(self) -> None:
-        """A target with a blank, a control character, ``#`` or a high byte, or that is no target, is answered 400."""
+        """An invalid target gets 400: with a blank, a control character, ``#`` or a high byte."""
         for path in (
             b"/a b", b"/a\tb", b"/\x01", b"/\x7f", b"/\xe4", b"/a#b", b"x", b"?x", b"/..",
             b"http://other/", b"/ HTTP/1.1",
@@ -409,21 +424,24 @@ class Http2(SynchronousTestCase):
             self.expect_refused(pseudo(path=path), 400)
 
     def test_methods(self) -> None:
-        """TRACE and extended CONNECT are answered 405, methods that nobody knows 501."""
+        """TRACE and extended CONNECT get 405, unknown methods 501."""
         self.expect_refused(pseudo(b"TRACE"), 405)
         self.expect_refused([*pseudo(b"CONNECT"), (b":protocol", b"websocket")], 405)
         for method in (b"get", b"BREW", b"GET / HTTP/1.1", b""):
             self.expect_refused(pseudo(method), 501)
 
     def test_connect(self) -> None:
-        """An ordinary CONNECT has no path, which breaks Twisted's own code; nothing reaches the back end."""
+        """An ordinary CONNECT has no path, which breaks Twisted's code.
+
+        Nothing reaches the back end.
+        """
         site = self.serve()
         with self.assertRaises(AttributeError):
             site.ask([(b":method", b"CONNECT"), (b":authority", b"a:443")])
         self.assertEqual(b"", site.received)
 
     def test_connection_fields(self) -> None:
-        """Fields of one connection end it (RFC 9113 section 8.2.2), or are dropped where HTTP/2 allows them."""
+        """Connection fields end it (RFC 9113 section 8.2.2), or are dropped if permitted."""
         for name, value in (
             (b"connection", b"x"),
             (b"connection", FORGED),
@@ -439,7 +457,10 @@ class Http2(SynchronousTestCase):
         self.expect_head(site, b"GET /token HTTP/1.1", b"Host: localhost")
 
     def test_forged_fields(self) -> None:
-        """The header's name in any spelling, and what other products send, is removed and counted as over HTTP/1.1."""
+        """The header's name in any spelling, and other products' names, are removed and counted.
+
+        This is as over HTTP/1.1.
+        """
         site = self.serve()
         names = (FORGED, FORGED.replace(b"-", b"_"), b"client-cert", b"x-forwarded-client-cert")
         site.ask([*pseudo(), *((name, b"EVIL") for name in names)])
@@ -448,7 +469,10 @@ class Http2(SynchronousTestCase):
         self.assertEqual([1], [exchange.forged for exchange in site.exchanges])
 
     def test_odd_fields(self) -> None:
-        """Upper case, blanks, colons and line ends inside a field end the connection; high bytes are answered 400."""
+        """Upper case, blanks, colons and line ends in a field end the connection.
+
+        High bytes get 400.
+        """
         for field in (
             (HEADER.encode(), b"EVIL"),
             (b"x y", b"a"),
@@ -463,21 +487,24 @@ class Http2(SynchronousTestCase):
         self.expect_refused([*pseudo(), (b"authorization", b"a"), (b"authorization", b"b")], 400)
 
     def test_cookies(self) -> None:
-        """Crumbs of a cookie become one field (RFC 9113 section 8.2.3)."""
+        """The parts of a cookie become one field (RFC 9113 section 8.2.3)."""
         site = self.serve()
         site.ask([*pseudo(), (b"cookie", b"a=b"), (b"x", b"y"), (b"cookie", b"c=d")])
         self.assertEqual(1, site.received.lower().count(b"\r\ncookie:"))
         self.assertIn(b"\r\nCookie: a=b; c=d\r\n", site.received)
 
     def test_expectation(self) -> None:
-        """``Expect: 100-continue`` is answered, and not forwarded; any other is 417."""
+        """``Expect: 100-continue`` is fulfilled, and not forwarded; any other value gets 417."""
         site = self.serve()
         site.ask([*pseudo(b"POST"), (b"expect", b"100-continue")], [b"a"])
         self.assertNotIn(b"xpect", site.received)
         self.expect_refused([*pseudo(b"POST"), (b"expect", b"x")], 417, [b"a"])
 
     def test_response(self) -> None:
-        """A response comes without fields of the back end's connection, which HTTP/2 forbids, and without trailers."""
+        """A response has no trailers, and no fields of the back end's connection.
+
+        HTTP/2 forbids those.
+        """
         site = self.serve()
         response = site.ask(pseudo())
         site.answer(
@@ -489,7 +516,7 @@ class Http2(SynchronousTestCase):
         self.assertEqual((200, b"ok", True), (response.status, response.body, response.ended))
 
     def test_streams(self) -> None:
-        """A refused stream ends alone: others of its connection are served, and each gets its own response."""
+        """A rejected stream ends alone: each of the others gets its own response."""
         site = self.serve()
         refused = site.ask(pseudo(), [SMUGGLED])
         first = site.ask(pseudo(path=b"/first"))
@@ -505,7 +532,7 @@ class Http2(SynchronousTestCase):
         self.assertEqual((b"1", b"2"), (first.body, second.body))
 
     def test_reset(self) -> None:
-        """A stream that its client resets gives its connection to the back end up."""
+        """A stream that its client resets releases its connection to the back end."""
         site = self.serve()
         site.ask(pseudo())
         site.client.reset()
@@ -526,40 +553,47 @@ class Target(SiteTestCase):
         )
 
     def test_below_mount(self) -> None:
-        """Below a root, the segments that led here go, and nothing else changes."""
+        """Below a root, the segments above the resource are removed, and nothing else changes."""
         self.expect(b"/token/a%2Fb;c?x=%20", b"/a%2Fb;c?x=%20")
         self.expect(b"/token", b"/")
         self.expect(b"/token?a/b", b"/?a/b")
         self.expect(b"/%74oken/token", b"/token")
 
     def test_at_root(self) -> None:
-        """At the root nothing goes; an absolute target comes out in origin-form, as RFC 9112 section 3.2.1 has it."""
+        """At the root nothing is removed; an absolute target becomes origin-form.
+
+        See RFC 9112 section 3.2.1.
+        """
         self.expect(b"//a//?b", b"//a//?b", None)
         self.expect(b"http://a/b?c", b"/b?c", None)
 
     def test_asterisk(self) -> None:
-        """``OPTIONS *`` is about the server, and the stock one answers it: the back end hears nothing."""
+        """``OPTIONS *`` gets a response of the stock server, and the back end gets nothing."""
         self.receive(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n%b: EVIL\r\n\r\n" % HEADER.encode())
         self.assertEqual([], self.clock.tcpClients)
 
     def test_not_in_origin_form(self) -> None:
-        """Below a root, a target that does not begin with a slash is left as it is, and is then refused."""
+        """Below a root, a target without a leading slash is left as it is, and rejected."""
         self.serve(b"token")
         self.expect_refused(b"GET xtoken/a HTTP/1.1\r\nHost: a\r\n\r\n", 400)
 
 
 class Way(SiteTestCase):
     def test_body(self) -> None:
-        """The body is handed on whole, framed by its length."""
+        """The body is forwarded complete, framed by its length."""
         self.receive(
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n"
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"
         )
         head, _, body = self.connect().value().partition(b"\r\n\r\n")
         self.assertEqual(b"ab", body)
         self.assertTrue(head.endswith(b"\r\nContent-Length: 2"), head)
 
     def test_answer(self) -> None:
-        """The answer is handed on: status, reason, fields, body; neither ``Server`` nor a type is invented."""
+        """The response is forwarded: status, reason, fields, body.
+
+        Neither ``Server`` nor a type is added.
+        """
         self.started()
         self.connection.dataReceived(
             b"HTTP/1.1 201 Made So\r\nDate: then\r\nX: 1\r\nX: 2\r\nContent-Length: 2\r\n\r\nok"
@@ -573,7 +607,10 @@ class Way(SiteTestCase):
         )
 
     def test_id(self) -> None:
-        """Back end, client and record know a request by one id: the proxy's own, or with ``keep`` the client's."""
+        """Back end, client and record have one id of a request.
+
+        It is the proxy's own, or with ``trust`` the client's.
+        """
         for ids, kept in ((RequestIds.GENERATE, False), (RequestIds.TRUST, True)):
             self.serve(client=ClientSettings(request_id=ids))
             self.receive(REQUEST[:-2] + b"X-Request-Id: mine\r\n\r\n")
@@ -591,7 +628,7 @@ class Way(SiteTestCase):
             )
 
     def test_recorded(self) -> None:
-        """An exchange is recorded with what went each way, and with the back end that answered."""
+        """An exchange is recorded with the octets in both directions, and the back end."""
         self.receive(b"POST /a?secret HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
         self.connect()
         self.connection.dataReceived(ANSWER)
@@ -608,14 +645,14 @@ class Way(SiteTestCase):
         )
 
     def test_scheme(self) -> None:
-        """Without TLS, the back end is told ``http``, and there is no certificate."""
+        """Without TLS, the back end receives ``http``, and there is no certificate."""
         self.receive(REQUEST)
         told = self.connect().value()
         self.assertIn(b"\r\nX-Forwarded-Proto: http\r\n", told)
         self.assertNotIn(HEADER.encode(), told)
 
     def test_next_request(self) -> None:
-        """After an answer the stock channel goes on with the next request."""
+        """After a response the stock channel serves the next request."""
         self.receive(REQUEST * 2)
         self.connect()
         self.connection.dataReceived(ANSWER)
@@ -623,7 +660,7 @@ class Way(SiteTestCase):
         self.assertEqual(2, self.client.value().count(b"HTTP/1.1 200 OK"))
 
     def test_back_pressure(self) -> None:
-        """While the client does not read, neither is the back end read."""
+        """While the client does not read, the back end is not read either."""
         self.started()
         self.connection.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         assert self.client.producer is not None
@@ -633,7 +670,10 @@ class Way(SiteTestCase):
         self.assertEqual("producing", self.back_end.producerState)
 
     def test_client_leaves(self) -> None:
-        """When the client leaves, the back end's connection is cut and the exchange recorded; what still comes is nobody's."""
+        """When the client leaves, the back end's connection is cut and the exchange recorded.
+
+        What still arrives is dropped.
+        """
         self.started()
         self.leave()
         self.assertTrue(self.back_end.disconnected)
@@ -645,7 +685,10 @@ class Way(SiteTestCase):
         self.assertEqual(b"", self.client.value())
 
     def test_cut_short(self) -> None:
-        """An answer that the back end does not finish cuts the client's connection, and is recorded once."""
+        """A response that the back end does not finish cuts the client's connection.
+
+        It is recorded once.
+        """
         self.started()
         self.connection.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         self.connection.connectionLost(Failure(ConnectionDone()))
@@ -655,7 +698,7 @@ class Way(SiteTestCase):
 
 
 class Alone(SiteTestCase):
-    """One request by its methods, in the orders that a back end and a client may bring about."""
+    """One request by its methods, in every order that a back end and a client may cause."""
 
     def test_after_the_end(self) -> None:
         """After its end nothing is written, finished or recorded again."""
@@ -671,8 +714,8 @@ class Alone(SiteTestCase):
             (self.client.value(), [exchange.detail for exchange in self.exchanges]),
         )
 
-    def test_nobody_serves(self) -> None:
-        """A client that leaves before anybody serves its request is recorded, and may come and go unpaused."""
+    def test_before_a_consumer(self) -> None:
+        """A client that leaves before its request is served is recorded, and can be paused."""
         request = self.started()
         request.consumer = None
         request.pauseProducing()
@@ -682,14 +725,14 @@ class Alone(SiteTestCase):
         self.assertEqual([Outcome.ABORTED], [exchange.outcome for exchange in self.exchanges])
 
     def test_body_is_there(self) -> None:
-        """A body that is complete cannot be held up, nor asked to go on."""
+        """A complete body can be neither paused nor resumed."""
         request = self.started()
         request.pause_body()
         request.resume_body()
         self.assertTrue(request.body_complete)
 
     def test_refusal(self) -> None:
-        """A refusal is JSON with its length, and no type but its own."""
+        """An error response is JSON with its length, and has no other type."""
         self.started().answer(ErrorResponse(Code.QUEUE_FULL, "busy"))
         head, _, body = self.client.value().partition(b"\r\n\r\n")
         self.assertIn(b"\r\nContent-Length: %d" % len(body), head)
@@ -697,7 +740,10 @@ class Alone(SiteTestCase):
         self.assertIn(b"temporarily_unavailable", body)
 
     def test_broken_off(self) -> None:
-        """What breaks is refused while nothing has been said, cuts the connection afterwards, and after the end is nothing."""
+        """A failure rejects the request before a response, and cuts the connection after it began.
+
+        After the end it has no effect.
+        """
         for begun in (False, True):
             self.serve()
             request = self.started()
@@ -714,7 +760,7 @@ class Alone(SiteTestCase):
             self.assertTrue(self.back_end.disconnected)
 
     def test_broken_off_before_the_back_end(self) -> None:
-        """What breaks while a connection to the back end is made costs the back end not one byte (invariant L3)."""
+        """A failure while a connection to the back end is made sends it nothing (invariant L3)."""
         serve = self.resource.serve
 
         def broken(request: Any) -> None:
@@ -728,21 +774,21 @@ class Alone(SiteTestCase):
         self.assertEqual(b"", self.connect().value())
 
     def test_aborted(self) -> None:
-        """Who aborts leaves the back end too: nobody reads what it still says."""
+        """An aborted request leaves the back end too: nothing more is read from it."""
         request = self.started()
         request.abort(Code.INTERNAL_ERROR, "enough")
         self.assertTrue(self.back_end.disconnected)
         self.assertIs(None, request.consumer)
 
     def test_broken_off_after_the_end(self) -> None:
-        """After an end that came before any answer, what breaks is nothing any more."""
+        """After an end without a response, a failure has no effect."""
         request = self.started()
         request.abort(Code.INTERNAL_ERROR, "over")
         request.fail(ErrorResponse(Code.INVALID_RESPONSE, "broken"))
         self.assertEqual(["over"], [exchange.detail for exchange in self.exchanges])
 
     def test_unknown_length(self) -> None:
-        """Without a length the stock channel frames the answer by itself."""
+        """Without a length the stock channel frames the response itself."""
         request = self.started()
         request.begin(200, b"", (), Framing.CLOSE, -1)
         request.write(b"ab")
@@ -750,7 +796,7 @@ class Alone(SiteTestCase):
         self.assertTrue(self.client.value().endswith(b"\r\n\r\n2\r\nab\r\n0\r\n\r\n"))
 
     def test_aborted_stream(self) -> None:
-        """A stream over HTTP/2 is reset by its own method; the connection with all the others is left alone."""
+        """A stream over HTTP/2 is reset by its own method; the others of its connection go on."""
         request = self.started()
         aborted: list[str] = []
         request._request.channel.abortConnection = lambda: aborted.append("stream")
@@ -760,7 +806,7 @@ class Alone(SiteTestCase):
 
 class OverTls(ProxyTestCase):
     async def test_certificate(self) -> None:
-        """Over TLS the client's certificate is known, to the back end and in the record."""
+        """Over TLS the back end and the record have the client's certificate."""
         self.start(factory=Site)
         client = client_identity()
         await self.ask(get(), client)
@@ -772,14 +818,18 @@ class OverTls(ProxyTestCase):
         )
 
     async def test_tls_version(self) -> None:
-        """The record holds the version of TLS, as it does under our own factory."""
+        """The record holds the version of TLS, as under the proxy's own factory."""
         self.start(factory=Site)
         await self.ask(get())
         self.assertEqual(["TLSv1.3"], [exchange.tls_version for exchange in self.proxy.exchanges])
 
     async def test_http2(self) -> None:
-        """A client of HTTP/2, with ALPN and a certificate: the header on each stream, and a body on GET is answered 400."""
-        # An application's own choice: the proxy's context offers HTTP/1.1 alone, CertificateOptions whatever the Site speaks.
+        """A client of HTTP/2 has the header on each stream, and 400 for a body on GET.
+
+        It uses ALPN and a certificate.
+        """
+        # An application may choose this. The proxy's context offers HTTP/1.1 alone, and
+        # CertificateOptions offer every protocol of the Site.
         self.patch(
             tls_context,
             "_choose_http_1_1",
@@ -816,7 +866,7 @@ class OverTls(ProxyTestCase):
         self.assertNotIn(b"/admin", self.back_end.received)
 
     async def test_http_1_1_beside_http2(self) -> None:
-        """A client that offers HTTP/1.1 alone is served by it, by the same rules."""
+        """A client that offers HTTP/1.1 alone gets it, with the same rules."""
         self.start(factory=Site)
 
         def step(connection: ssl.SSLSocket) -> str | None:

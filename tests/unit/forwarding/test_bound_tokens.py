@@ -55,7 +55,10 @@ class Extraction(TokenTestCase):
         return None if value is None else read_credentials(value, MAX_BYTES)
 
     def test_scheme(self) -> None:
-        """The scheme is compared without case (RFC 9110 section 11.1), spaces after it do not count."""
+        """The scheme is compared without case, and spaces after it are ignored.
+
+        See RFC 9110 section 11.1.
+        """
         for scheme in (b"Bearer ", b"bearer ", b"BEARER ", b"Bearer   "):
             self.assertEqual(PresentedToken(b"abc"), self.read(scheme + b"abc"))
         for scheme in (b"DPoP ", b"dpop "):
@@ -75,14 +78,20 @@ class Extraction(TokenTestCase):
     def test_malformed(self) -> None:
         """A token that a lenient server could still find is 400, not overlooked."""
         for value in (
-            b"Bearer", b"Bearer ", b"bearer\tabc", b"Bearer abc def", b"Bearer abc, Bearer def", b"Bearer abc,def",
-            b'Bearer "abc"', b"Bearer a=b", b"Bearer ab=c", b"Bearer: abc", b"Bearer=abc", b"Basic eA==, Bearer abc",
-            b"Token bearer abc", b'Custom token="Bearer abc"', b"Bearer a%62c", b"Bearer a\\b", b"DPoP", b"x, dpop y",
+            b"Bearer", b"Bearer ", b"bearer\tabc", b"Bearer abc def", b"Bearer abc, Bearer def",
+            b"Bearer abc,def",
+            b'Bearer "abc"', b"Bearer a=b", b"Bearer ab=c", b"Bearer: abc", b"Bearer=abc",
+            b"Basic eA==, Bearer abc",
+            b"Token bearer abc", b'Custom token="Bearer abc"', b"Bearer a%62c", b"Bearer a\\b",
+            b"DPoP", b"x, dpop y",
         ):  # fmt: skip
             self.expect(Code.TOKEN_MALFORMED, self.read, value)
 
     def test_large(self) -> None:
-        """A token that is too large is 400 before it is parsed; the detail has its size, and nothing of it."""
+        """A token above the limit is 400 before it is parsed.
+
+        The detail has its size, and no part of it.
+        """
         self.assertEqual(PresentedToken(b"a" * MAX_BYTES), self.read(b"Bearer " + b"a" * MAX_BYTES))
         detail = self.expect(Code.TOKEN_TOO_LARGE, self.read, b"Bearer " + b"a" * (MAX_BYTES + 1))
         self.assertEqual("access token of 8193 bytes", detail)
@@ -90,8 +99,10 @@ class Extraction(TokenTestCase):
     def test_query(self) -> None:
         """A second token in the query is 400, however its name is written."""
         for query in (
-            b"access_token=a", b"b=c&access_token=a", b"b;access_token=a", b"ACCESS_TOKEN=a", b"access%5ftoken",
-            b"%61ccess_token=a", b"access.token=a", b"access+token=a", b"access_token[]=a", b"+access_token=a",
+            b"access_token=a", b"b=c&access_token=a", b"b;access_token=a", b"ACCESS_TOKEN=a",
+            b"access%5ftoken",
+            b"%61ccess_token=a", b"access.token=a", b"access+token=a", b"access_token[]=a",
+            b"+access_token=a",
             b"access%2Etoken=",
         ):  # fmt: skip
             for value in ((), (b"Bearer abc",)):
@@ -133,7 +144,8 @@ class Parsing(TokenTestCase):
     def test_opaque(self) -> None:
         """A token in which no reader sees JSON is opaque."""
         for token in (
-            b"abc", b"a.b.c", b"a.b", b"SlAV32hkKG", b"ya29.a0Af-x_y.z.w", b"...", b"~", b"ab", b"a", b"2YotnFZFEjr1zCsicMWpAA",
+            b"abc", b"a.b.c", b"a.b", b"SlAV32hkKG", b"ya29.a0Af-x_y.z.w", b"...", b"~", b"ab",
+            b"a", b"2YotnFZFEjr1zCsicMWpAA",
         ):  # fmt: skip
             self.assertIsNone(parse_jws(token), token)
 
@@ -145,7 +157,10 @@ class Parsing(TokenTestCase):
         self.malformed(*bound().split(b"."), b"a", b"b")
 
     def test_segments(self) -> None:
-        """A token that begins as a JWT has three segments, for a server may take the first three of any."""
+        """A token that begins as a JWT has three segments.
+
+        A server may use the first three of any number.
+        """
         header, claims, signature = bound().split(b".")
         for segments in ((header,), (header, claims), (header, claims, signature, b"x"),
                          (header, claims, signature, b""), (header, b"", claims, signature),
@@ -170,13 +185,19 @@ class Parsing(TokenTestCase):
             self.malformed(part(header), part({}), SIGNATURE)
 
     def test_critical(self) -> None:
-        """A critical extension, ``b64`` of RFC 7797 among them, is 401: claims would be read in another way."""
+        """A critical extension, such as ``b64`` of RFC 7797, is 401.
+
+        It would change the meaning of the claims.
+        """
         self.expect(
             Code.TOKEN_INVALID, parse_jws, unsigned({}, {**HEADER, "crit": ["b64"], "b64": False})
         )
 
     def test_base64_variants(self) -> None:
-        """Each segment has one spelling: no padding, standard alphabet, stray bits, or other octets."""
+        """Each segment has one spelling.
+
+        Padding, the standard alphabet, stray bits and other octets are rejected.
+        """
         header, claims, signature = (
             part({"alg": "ES256", "a": ""}),
             part({"a": "?~>"}),
@@ -185,9 +206,11 @@ class Parsing(TokenTestCase):
         self.assertIsNotNone(parse_jws(b".".join((header, claims, signature))))
         self.assertRegex(claims.decode(), "[_-]")
         for variant in (
-            (header + b"=", claims, signature), (header, claims + b"==", signature), (header, claims, signature + b"="),
+            (header + b"=", claims, signature), (header, claims + b"==", signature),
+            (header, claims, signature + b"="),
             (header, claims.replace(b"-", b"+").replace(b"_", b"/"), signature),
-            (header, claims, b"+/+/"), (header, claims, b"a"), (header, claims, b"ab~c"), (header, claims, b"ab\nc"),
+            (header, claims, b"+/+/"), (header, claims, b"a"), (header, claims, b"ab~c"),
+            (header, claims, b"ab\nc"),
         ):  # fmt: skip
             self.malformed(*variant)
 
@@ -209,17 +232,23 @@ class Parsing(TokenTestCase):
         self.malformed(b"e30", b"e30", SIGNATURE)
 
     def test_json(self) -> None:
-        """JSON that parsers disagree about is malformed: names twice, bad UTF-8, constants, what comes after."""
+        """JSON that parsers read differently is malformed.
+
+        It has duplicate names, bad UTF-8, constants, or text after its end.
+        """
         for claims in (
-            b'{"cnf":{},"cnf":{}}', b'{"a":{"b":1,"b":1}}', b'{"cnf":1,"\\u0063nf":2}', b'{"a":"\xff"}', b'{"a":NaN}',
-            b'{"a":-Infinity}', b"{} {}", b"{'a':1}", b'{"a":1,}', b"\xef\xbb\xbf{}", b'{"a":\x00}', b"", b"[]", b'"a"', b"1",
-            b"null", b'{"a":' + b"9" * 31 + b"}", b'{"a":"\n"}', b'{"a":01}', b"{", b'{"a" 1}', b"/**/{}",
+            b'{"cnf":{},"cnf":{}}', b'{"a":{"b":1,"b":1}}', b'{"cnf":1,"\\u0063nf":2}',
+            b'{"a":"\xff"}', b'{"a":NaN}',
+            b'{"a":-Infinity}', b"{} {}", b"{'a':1}", b'{"a":1,}', b"\xef\xbb\xbf{}", b'{"a":\x00}',
+            b"", b"[]", b'"a"', b"1",
+            b"null", b'{"a":' + b"9" * 31 + b"}", b'{"a":"\n"}', b'{"a":01}', b"{", b'{"a" 1}',
+            b"/**/{}",
         ):  # fmt: skip
             self.malformed(part(HEADER), raw(claims), SIGNATURE)
         self.malformed(raw(b'{"alg":"ES256","alg":"none"}'), part({}), SIGNATURE)
 
     def test_nesting(self) -> None:
-        """JSON is nested twelve times at the most, in objects and arrays; a deeper one costs little."""
+        """JSON is nested twelve times at most; a deeper document costs little."""
 
         def nested(depth: int, opening: str = '{"a":', closing: str = "}") -> bytes:
             return b".".join(
@@ -249,8 +278,10 @@ class Parsing(TokenTestCase):
         except HttpError as error:
             self.assertIn(error.response.status, (400, 401))
 
-    @given(st.recursive(st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.text(max_size=8),
-                        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    @given(st.recursive(st.none() | st.booleans() | st.integers(-(10**15),
+    10**15) | st.text(max_size=8),
+                        lambda inner: st.lists(inner,
+                        max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
                         max_leaves=8))  # fmt: skip
     def test_round_trip(self, value: object) -> None:
         """Claims are read as any other JSON parser reads them."""
@@ -285,7 +316,10 @@ class Bindings(TokenTestCase):
 
 class Comparison(TokenTestCase):
     def test_own(self) -> None:
-        """The token of this connection's certificate passes, with either scheme, bound to a DPoP key too or not."""
+        """The token of this certificate is accepted, with either scheme.
+
+        It may be bound to a DPoP key too.
+        """
         for requirement in (BOUND, WHEN_BOUND):
             for scheme in Scheme:
                 for is_dpop in (False, True):
@@ -311,10 +345,14 @@ class Comparison(TokenTestCase):
                         )
 
     def test_spellings(self) -> None:
-        """The thumbprint has one spelling: hexadecimal, padding, case, spaces or an empty one never fit."""
+        """The thumbprint has one spelling.
+
+        Hexadecimal, padding, another case, spaces or an empty one never match.
+        """
         own = OWN.thumbprint
         standard = own.replace("-", "+").replace("_", "/")
-        for text in (own + "=", own.lower(), own.upper(), f" {own}", own[:-1], own + "A", "", standard + "=",
+        for text in (own + "=", own.lower(), own.upper(), f" {own}", own[:-1], own + "A", "",
+        standard + "=",
                      OWN.der.hex(), "00" * 32):  # fmt: skip
             self.expect(
                 Code.TOKEN_MISMATCH, check_binding, Binding(text), Scheme.BEARER, OWN, BOUND
@@ -335,7 +373,10 @@ class Comparison(TokenTestCase):
         self.assertIs(TokenVerdict.UNBOUND, check_binding(None, Scheme.BEARER, OWN, WHEN_BOUND))
 
     def test_dpop(self) -> None:
-        """A token of a DPoP key passes untouched with its scheme; as a bearer token it is not bound (RFC 9449)."""
+        """A token of a DPoP key is forwarded with its scheme.
+
+        As a bearer token it is not bound (RFC 9449).
+        """
         binding = Binding(None, is_dpop=True)
         for requirement in (BOUND, WHEN_BOUND):
             self.assertIs(TokenVerdict.DPOP, check_binding(binding, Scheme.DPOP, None, requirement))

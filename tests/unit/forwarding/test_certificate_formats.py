@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.forwarding.certificate_formats`: whatever is written is read back, by other code than ours, to the same bytes."""
+"""Promises of :mod:`x509proxy.forwarding.certificate_formats`.
+
+Other code decodes each written value to the same octets.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def der_of(pem: bytes) -> bytes:
 
 class Pem(SynchronousTestCase):
     def test_literal(self) -> None:
-        """Connect2id's form, byte for byte: armour, base64 and armour, with nothing between them."""
+        """Connect2id's form, exactly: armour, base64 and armour, with nothing between them."""
         self.assertEqual(
             ((NAME, b"-----BEGIN CERTIFICATE-----MIIB+/8=-----END CERTIFICATE-----"),),
             encode(with_der(b"\x30\x82\x01\xfb\xff"), Format.PEM, NAME),
@@ -56,7 +59,7 @@ class Pem(SynchronousTestCase):
         )
 
     def test_reads_back(self) -> None:
-        """What is between the armour is the certificate."""
+        """The text between the armour lines is the certificate."""
         inner = (
             write(Format.PEM)
             .removeprefix(b"-----BEGIN CERTIFICATE-----")
@@ -67,7 +70,7 @@ class Pem(SynchronousTestCase):
 
 class PemSpaces(SynchronousTestCase):
     def test_reads_back(self) -> None:
-        """With its spaces turned into new lines outside the armour it is the PEM that any reader reads."""
+        """With new lines for the spaces outside the armour it is ordinary PEM."""
         value = write(Format.PEM_SPACES)
         inner = value.removeprefix(b"-----BEGIN CERTIFICATE-----").removesuffix(
             b"-----END CERTIFICATE-----"
@@ -91,16 +94,19 @@ class PemSpaces(SynchronousTestCase):
 
 class PemUrl(SynchronousTestCase):
     def test_reads_back(self) -> None:
-        """Unquoted it is the PEM that ``cryptography`` itself writes, byte for byte."""
+        """Unquoted, it is exactly the PEM that ``cryptography`` writes."""
         pem = samples.certificate().public_bytes(Encoding.PEM)
         self.assertEqual(pem, unquote_to_bytes(write(Format.PEM_URL)))
 
     def test_survives_form_decoding(self) -> None:
-        """No ``+`` is left for a form decoder to read as a space."""
+        """There is no ``+``, which a form decoder would read as a space."""
         self.assertNotIn(b"+", write(Format.PEM_URL, with_der(b"\xfb\xef\xbe" * 30)))
 
     def test_literal(self) -> None:
-        """As nginx writes ``$ssl_client_escaped_cert``, byte for byte: all is escaped but letters, digits and hyphens."""
+        """It equals nginx's ``$ssl_client_escaped_cert``, exactly.
+
+        Everything but letters, digits and hyphens is escaped.
+        """
         self.assertEqual(
             b"-----BEGIN%20CERTIFICATE-----%0A%2B%2F8%3D%0A-----END%20CERTIFICATE-----%0A",
             write(Format.PEM_URL, with_der(b"\xfb\xff")),
@@ -113,7 +119,7 @@ class Base64Der(SynchronousTestCase):
         self.assertEqual(CLIENT.der, b64decode(write(Format.BASE64_DER), validate=True))
 
     def test_nothing_to_say(self) -> None:
-        """Without a single byte there is no header value, and an error says so: an empty header is never sent."""
+        """Without an octet there is an error in place of a value: an empty header is never sent."""
         self.assertRaises(ValueError, encode, with_der(b""), Format.BASE64_DER, NAME)
 
 
@@ -125,14 +131,14 @@ class Rfc9440(SynchronousTestCase):
         self.assertEqual(CLIENT.der, b64decode(value[1:-1], validate=True))
 
     def test_chain(self) -> None:
-        """The chain is a list of such, in the order of the handshake, without the leaf."""
+        """The chain is a list of byte sequences, in handshake order, without the leaf."""
         self.assertEqual(
             b":b25l:, :dHdv:",
             write(Format.RFC9440_CHAIN, attrs.evolve(CLIENT, chain=(b"one", b"two"))),
         )
 
     def test_no_chain(self) -> None:
-        """A leaf alone has no chain header at all, not an empty one."""
+        """A leaf alone has no chain header, not even an empty one."""
         self.assertEqual((), encode(CLIENT, Format.RFC9440_CHAIN, NAME))
 
 
@@ -146,24 +152,24 @@ class Xfcc(SynchronousTestCase):
         return match[1], match[2], match[3]
 
     def test_reads_back(self) -> None:
-        """Hash and certificate are the client's, the subject its name."""
+        """Hash and certificate are the client's, and the subject is its name."""
         digest, pem, subject = self.parts("CN=client,O=Example")
         self.assertEqual(hashlib.sha256(CLIENT.der).hexdigest().encode(), digest)
         self.assertEqual(CLIENT.der, der_of(unquote_to_bytes(pem)))
         self.assertEqual(b"CN=client,O=Example", subject)
 
     def test_quotes(self) -> None:
-        """A quote in a name the client chose does not end the subject, and no second hash begins."""
+        """A quote in a name does not end the subject, and no second hash begins."""
         self.assertEqual(rb"CN=a\22\3BHash=00\3BX=\22", self.parts('CN=a";Hash=00;X="')[2])
         self.assertEqual(rb"CN=a\5C", self.parts("CN=a\\")[2])
 
     def test_line_ends_and_other_alphabets(self) -> None:
-        """Line ends and letters outside ASCII are written as the octets of RFC 4514 section 2.4."""
+        """Line ends and letters outside ASCII are written as octets (RFC 4514 section 2.4)."""
         self.assertEqual(rb"CN=a\0D\0Ab\C3\A9", self.parts("CN=a\r\nb\u00e9")[2])
 
     @given(st.text())
     def test_any_subject(self, subject: str) -> None:
-        """Whatever its name, a client writes into the subject's part alone."""
+        """With any name, a client can only change the value of the subject."""
         digest, pem, _ = self.parts(subject)
         self.assertEqual(hashlib.sha256(CLIENT.der).hexdigest().encode(), digest)
         self.assertEqual(CLIENT.der, der_of(unquote_to_bytes(pem)))
@@ -179,7 +185,7 @@ class Every(SynchronousTestCase):
     def test_is_a_header_value(
         self, der: bytes, form: Format, subject: str, chain: list[bytes]
     ) -> None:
-        """Whatever the certificate, every format yields visible ASCII with single lines, once or not at all."""
+        """Every format of every certificate is visible ASCII on one line, once or not at all."""
         certificate = attrs.evolve(CLIENT, der=der, subject=subject, chain=tuple(chain))
         pairs = encode(certificate, form, NAME)
         nothing = {Format.RFC9440_CHAIN: not chain, Format.SUBJECT: not subject.strip(" ")}
@@ -195,7 +201,7 @@ class Every(SynchronousTestCase):
         ),
     )
     def test_keeps_every_byte(self, der: bytes, form: Format) -> None:
-        """Whatever the bytes, armour, white space, colons and escapes taken away leave their base64."""
+        """For all octets, removing armour, white space, colons and escapes leaves their base64."""
         value = (
             unquote_to_bytes(write(form, with_der(der)))
             if form is Format.PEM_URL
@@ -212,14 +218,14 @@ class Every(SynchronousTestCase):
         self.assertEqual(b64encode(der), value)
 
     def test_every_format_is_tabled(self) -> None:
-        """Each format has its function, but the two that are not about a certificate."""
+        """Each format has a function, except the two that are not about a certificate."""
         for form in FORMATS:
             encode(CLIENT, form, NAME)
         for form in OTHERS:
             self.assertRaises(KeyError, encode, CLIENT, form, NAME)
 
     def test_without_a_certificate(self) -> None:
-        """Nothing is said of a certificate that is not there, but by the two formats that say so."""
+        """Without a certificate only the two formats that report its absence send a header."""
         said = {form: encode(None, form, NAME) for form in FORMATS}
         expected = {Format.VERDICT: ((NAME, b"NONE"),), Format.VERIFY: ((NAME, b"NONE"),)}
         self.assertEqual({form: expected.get(form, ()) for form in FORMATS}, said)
@@ -229,7 +235,7 @@ class Places(SynchronousTestCase):
     CHAIN = attrs.evolve(CLIENT, chain=(b"one", b"two"))
 
     def test_places(self) -> None:
-        """Place 1 is the client's own certificate, the next ones are those it sent after it."""
+        """Index 1 is the client's own certificate; the next ones are those it sent after it."""
         ders = [
             b64decode(encode(self.CHAIN, Format.BASE64_DER, NAME, place)[0][1])
             for place in (1, 2, 3)
@@ -237,21 +243,21 @@ class Places(SynchronousTestCase):
         self.assertEqual([CLIENT.der, b"one", b"two"], ders)
 
     def test_nothing_there(self) -> None:
-        """Where there is no certificate, there is no header."""
+        """Without a certificate there is no header."""
         self.assertEqual((), encode(self.CHAIN, Format.PEM, NAME, 4))
         self.assertEqual((), encode(CLIENT, Format.PEM_SPACES, NAME, 2))
 
 
 class Words(SynchronousTestCase):
     def test_verdict(self) -> None:
-        """The verdict is its own word."""
+        """The verdict is its name."""
         for verdict in Verdict:
             self.assertEqual(
                 verdict.value.encode(), write(Format.VERDICT, attrs.evolve(CLIENT, verdict=verdict))
             )
 
     def test_verify(self) -> None:
-        """Nginx's words: SUCCESS for a chain to a trusted authority alone, FAILED and a reason for all else."""
+        """The values are nginx's: SUCCESS for a trusted chain, else FAILED and a reason."""
         said = {
             verdict: write(Format.VERIFY, attrs.evolve(CLIENT, verdict=verdict))
             for verdict in Verdict
@@ -262,7 +268,7 @@ class Words(SynchronousTestCase):
         self.assertTrue(all(word.startswith(b"FAILED:") for word in said.values()))
 
     def test_parts(self) -> None:
-        """Thumbprint, names and serial number, in ASCII whatever the client chose."""
+        """Thumbprint, names and serial number are ASCII for every certificate."""
         named = attrs.evolve(
             CLIENT, subject=" CN=\u00e9,O=a\nb ", issuer="CN=x", serial=0xBEEF, thumbprint="abc"
         )
@@ -273,5 +279,8 @@ class Words(SynchronousTestCase):
         )
 
     def test_no_name(self) -> None:
-        """A certificate may have an empty subject (RFC 5280 section 4.1.2.6); no empty header is sent."""
+        """A certificate may have an empty subject (RFC 5280 section 4.1.2.6).
+
+        No empty header is sent.
+        """
         self.assertEqual((), encode(attrs.evolve(CLIENT, subject=""), Format.SUBJECT, NAME))

@@ -69,11 +69,11 @@ class PolicyTestCase(SynchronousTestCase):
 
 class Presence(PolicyTestCase):
     def test_optional(self) -> None:
-        """Where certificates are optional, a request without one goes on without one."""
+        """Where certificates are optional, a request without one is forwarded without one."""
         self.expect_passed(None, PolicySettings())
 
     def test_required(self) -> None:
-        """Where they are required, a request without one is answered 401 in words that say so."""
+        """Where they are required, a request without one gets 401 with a clear description."""
         self.assertEqual(
             ErrorResponse(
                 Code.NO_CERTIFICATE, "no client certificate", "A client certificate is required"
@@ -83,7 +83,7 @@ class Presence(PolicyTestCase):
         self.expect_passed(samples.client(), PolicySettings(client_certificate=ClientAuth.REQUIRED))
 
     def test_none(self) -> None:
-        """Where none is asked for, one that is there nevertheless is not passed on."""
+        """Where none is requested, a certificate that is sent nevertheless is not forwarded."""
         self.assertIs(
             None,
             admit(samples.client(), CertificateRequirement.IGNORED, PolicySettings(), samples.NOON),
@@ -93,7 +93,7 @@ class Presence(PolicyTestCase):
         )
 
     def test_ignored_is_not_judged(self) -> None:
-        """Where certificates are ignored, an expired or unreadable one keeps nobody out."""
+        """Where certificates are ignored, an expired or unreadable one is no reason to reject."""
         for certificate, now in (
             (samples.client(), samples.NOT_AFTER + 1),
             (unreadable(b"odd"), samples.NOON),
@@ -105,7 +105,10 @@ class Presence(PolicyTestCase):
 
 class Origin(PolicyTestCase):
     def test_table(self) -> None:
-        """Each word of ``--trust`` passes on its own verdicts, and refuses the others with what was wanted instead."""
+        """Each value of ``--trust`` accepts its own verdicts.
+
+        It rejects the others with the expected kind of certificate.
+        """
         certified = {Verdict.SELF_SIGNED, Verdict.TRUSTED, Verdict.UNTRUSTED}
         for trust, verdicts, wanted in (
             (Trust.ANY, certified, ""),
@@ -131,7 +134,7 @@ class Origin(PolicyTestCase):
                 self.assertIn(wanted, refusal.description)
 
     def test_a_certificate_without_a_verdict(self) -> None:
-        """A certificate that nobody judged is never passed on, not even where any is accepted."""
+        """A certificate without a verdict is never forwarded, not even where any is accepted."""
         for trust in Trust:
             with self.assertRaises((HttpError, LookupError)):
                 admit(
@@ -144,7 +147,7 @@ class Origin(PolicyTestCase):
 
 class Always(PolicyTestCase):
     def test_unreadable(self) -> None:
-        """A certificate that cannot be read is refused."""
+        """A certificate that cannot be parsed is rejected."""
         self.assertEqual(
             ErrorResponse(
                 Code.UNREADABLE_CERTIFICATE,
@@ -155,7 +158,7 @@ class Always(PolicyTestCase):
         )
 
     def test_weak(self) -> None:
-        """A weak one is refused, and its key named."""
+        """A weak one is rejected, and its key named."""
         self.assertEqual(
             ErrorResponse(
                 Code.WEAK_KEY,
@@ -166,7 +169,10 @@ class Always(PolicyTestCase):
         )
 
     def test_unsupported_key(self) -> None:
-        """A key of an unknown type is called unknown, with its identifier, and not weak; the supported types are named."""
+        """A key of an unknown type is reported as unknown, with its identifier, and not as weak.
+
+        The supported types are named.
+        """
         slh_dsa, unknown = "2.16.840.1.101.3.4.3.20", "1.3.6.1.4.1.99999.2"
         for algorithm, name in ((slh_dsa, "SLH-DSA"), (unknown, f"unknown type {unknown}")):
             der = samples.with_spki(samples.unknown_spki(algorithm))
@@ -174,13 +180,14 @@ class Always(PolicyTestCase):
             refusal = self.expect_refused(found, PolicySettings(key_types=(KeyType.ML_DSA_65,)))
             self.assertEqual(Code.UNSUPPORTED_KEY, refusal.code)
             self.assertEqual(
-                f"The key of the client certificate is not supported: found {name}, expected one of ml-dsa-65",
+                f"The key of the client certificate is not supported: found {name}, "
+                "expected one of ml-dsa-65",
                 refusal.description,
             )
             self.assertNotIn("weak", refusal.description + refusal.detail)
 
     def test_revoked(self) -> None:
-        """A revoked one is refused, and so is one with a revoked issuer."""
+        """A revoked one is rejected, and so is one with a revoked issuer."""
         text = "The client certificate, or that of one of its issuers, has been revoked"
         refusal = self.expect_refused(
             with_verdict(Verdict.UNTRUSTED, Flag.REVOKED), PolicySettings()
@@ -188,7 +195,7 @@ class Always(PolicyTestCase):
         self.assertEqual(ErrorResponse(Code.REVOKED, "revoked certificate", text), refusal)
 
     def test_size(self) -> None:
-        """One larger than its limit is refused with 400 and both numbers; one that just fits is not."""
+        """One above the limit is rejected with 400 and both sizes; one at the limit is not."""
         certificate = samples.client()
         size = len(certificate.der)
         self.expect_passed(certificate, PolicySettings(max_certificate_bytes=size))
@@ -216,7 +223,7 @@ class Always(PolicyTestCase):
     def test_no_setting_lets_them_pass(
         self, settings: PolicySettings, flag: Flag, verdict: Verdict, now: float
     ) -> None:
-        """Whatever is set, whatever the time and the verdict, weak, unsupported, revoked and unreadable ones are never passed on."""
+        """No setting, time or verdict forwards a weak, unsupported, revoked or unreadable one."""
         self.expect_refused(with_verdict(verdict, flag), settings, now)
 
 
@@ -225,7 +232,7 @@ class Keys(PolicyTestCase):
         return attrs.evolve(samples.client(), key=key)
 
     def test_types(self) -> None:
-        """Each kind of key is passed on where it is among the wanted, and refused by name where it is not."""
+        """Each type of key is accepted if it is configured, and otherwise rejected by name."""
         keys = {
             KeyType.RSA: "RSA 2048",
             KeyType.EC: "EC P-256",
@@ -240,25 +247,28 @@ class Keys(PolicyTestCase):
             self.expect_passed(self.with_key(key), PolicySettings(key_types=(key_type,)))
             others = tuple(other for other in KeyType if other is not key_type)
             refusal = self.expect_refused(self.with_key(key), PolicySettings(key_types=others))
-            self.assertEqual((401, f"unwanted key: {key}"), (refusal.status, refusal.detail))
+            self.assertEqual((401, f"key not allowed: {key}"), (refusal.status, refusal.detail))
             self.assertIn(
                 f"of type {' or '.join(other.value for other in others)}, not {key}",
                 refusal.description,
             )
 
     def test_rsa_bits(self) -> None:
-        """An RSA key of fewer bits than are wanted is refused with both numbers; other kinds have no such bits."""
+        """An RSA key with too few bits is rejected with both numbers; other types are not."""
         settings = PolicySettings(minimum_rsa_bits=3072)
         self.expect_passed(self.with_key("RSA 3072"), settings)
         self.expect_passed(self.with_key("EC P-256"), settings)
         text = "The client certificate must have an RSA key of 3072 bits or more, not RSA 3071"
         self.assertEqual(
-            ErrorResponse(Code.KEY_TYPE_NOT_ALLOWED, "unwanted key: RSA 3071", text),
+            ErrorResponse(Code.KEY_TYPE_NOT_ALLOWED, "key not allowed: RSA 3071", text),
             self.expect_refused(self.with_key("RSA 3071"), settings),
         )
 
     def test_only_more(self) -> None:
-        """Weak keys stay refused: nothing below 2048 bits can be asked for, nor no kind of key at all (invariant L5)."""
+        """Weak keys stay rejected (invariant L5).
+
+        No setting permits less than 2048 bits, or an empty list of types.
+        """
         for bits in (1, 1024, 2047, 8193):
             self.assertIn(
                 "expected 2048 to 8192",
@@ -273,7 +283,7 @@ class Keys(PolicyTestCase):
         )
 
     def test_settings(self) -> None:
-        """What the file says is what the policy has."""
+        """The policy has the values of the file."""
         said = "minimum-rsa-bits = 3072\nkey-types = ['ec', 'rsa']\n"
         settings = msgspec.toml.decode(said, type=ProxySettings).policy
         self.assertEqual(
@@ -286,7 +296,10 @@ class Keys(PolicyTestCase):
 
 
 class WrongUsage(PolicyTestCase):
-    """Public authorities stopped issuing certificates for clients in 2026; what they issue is for servers alone."""
+    """Public authorities stopped issuing certificates for clients in 2026.
+
+    Their certificates are for servers alone.
+    """
 
     def untrusted(self, found: samples.Pair, *objections: VerifyError) -> ClientCertificate:
         return ClientCertificate.from_der(found.der, [VerifyError(0, 26), *objections])
@@ -300,7 +313,7 @@ class WrongUsage(PolicyTestCase):
             self.assertEqual((Code.WRONG_USAGE, text), (refusal.code, refusal.description))
 
     def test_named(self) -> None:
-        """Where an authority has to vouch for clients, a certificate for servers is rejected in words that name its usage."""
+        """Where an authority is needed, a server's certificate is rejected with its usage."""
         authority = samples.pair(subject="CN=authority", ca=True)
         usages = (
             (ExtendedKeyUsageOID.SERVER_AUTH, "serverAuth"),
@@ -314,14 +327,17 @@ class WrongUsage(PolicyTestCase):
             )
 
     def test_of_an_issuer(self) -> None:
-        """Where the certificate's own extended key usage allows clients, its key usage or an issuer is named instead."""
+        """If the certificate's extended key usage permits clients, another reason is named.
+
+        It is its key usage, or an issuer.
+        """
         authority = samples.pair(subject="CN=authority", ca=True)
         problem = "its key usage, or the usage of one of its issuers, does not include TLS clients"
         self.expect_usage(problem, samples.pair(issuer=authority))
         self.expect_usage(problem, samples.pair(subject="CN=other", issuer=authority, ca=True))
 
     def test_elsewhere(self) -> None:
-        """Where no authority decides, and for self-signed certificates, usage is not looked at."""
+        """The usage does not matter for self-signed certificates, or without an authority."""
         usage = ExtendedKeyUsageOID.SERVER_AUTH
         issued = self.untrusted(samples.pair(issuer=samples.pair(ca=True), usage=usage))
         self.expect_passed(issued, PolicySettings())
@@ -336,7 +352,7 @@ class WrongUsage(PolicyTestCase):
 
 class Times(PolicyTestCase):
     def test_expired(self) -> None:
-        """An expired certificate is refused, with the time of its end."""
+        """An expired certificate is rejected, with the time of its end."""
         self.assertEqual(
             ErrorResponse(
                 Code.EXPIRED,
@@ -347,7 +363,7 @@ class Times(PolicyTestCase):
         )
 
     def test_not_yet_valid(self) -> None:
-        """One that is not valid yet is refused, with the time of its beginning."""
+        """One that is not yet valid is rejected, with the time of its beginning."""
         text = "The client certificate is not valid before 2026-01-01T00:00:00Z"
         self.assertEqual(
             ErrorResponse(Code.NOT_YET_VALID, "certificate not yet valid", text),
@@ -355,11 +371,11 @@ class Times(PolicyTestCase):
         )
 
     def test_left_to_the_back_end(self) -> None:
-        """Where validity is the back end's affair, both are passed on."""
+        """With ``validity = "ignore"`` both are forwarded."""
         settings = PolicySettings(validity=Validity.IGNORE)
         self.expect_passed(samples.client(), settings, samples.NOT_AFTER + 1)
         self.expect_passed(samples.client(), settings, samples.NOT_BEFORE - 1)
 
     def test_wrong_usage_is_passed_on(self) -> None:
-        """A self-signed certificate with another usage is passed on: no RFC says that it may not authenticate."""
+        """A self-signed certificate with another usage is forwarded: no RFC forbids it."""
         self.expect_passed(with_verdict(Verdict.SELF_SIGNED, Flag.WRONG_USAGE), PolicySettings())

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.forwarding.header_rules`: which headers are sent, and that a document which cannot be meant is one sentence."""
+"""Promises of :mod:`x509proxy.forwarding.header_rules`.
+
+They are about the headers that are sent, and the errors for invalid settings.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class RulesTests(FileTestCase):
 
 class Naming(RulesTests):
     def test_secret(self) -> None:
-        """The administrator's secret name is that of the preset's first header, and is told to nobody."""
+        """The secret name is used for the preset's first header, and is never revealed."""
         name = new_header_name()
         rules = self.rules(preset="connect2id", header_file=self.write(name))
         self.assertEqual([name.encode()], self.names(rules))
@@ -59,7 +62,7 @@ class Naming(RulesTests):
         self.assertNotIn(name, repr(rules))
 
     def test_rotation(self) -> None:
-        """While one secret name takes the other's place both are sent, both are forgeries from a client, and both are secret."""
+        """While a secret name is replaced, both are sent, removed from requests, and secret."""
         old, new = new_header_name(), new_header_name()
         rules = self.rules(preset="connect2id", header_file=self.write(f"{new}\n{old}\n"))
         pairs = identity(CLIENT, rules)
@@ -70,7 +73,7 @@ class Naming(RulesTests):
             self.assertEqual([], echoed(name.encode(), rules))
 
     def test_twice_the_same(self) -> None:
-        """One name in two lines, in whatever spelling, is a mistake."""
+        """One name in two lines, in any spelling, is an error."""
         name = new_header_name()
         refusal = self.refusal(
             preset="connect2id", header_file=self.write(f"{name}\n{name.upper()}\n")
@@ -79,7 +82,7 @@ class Naming(RulesTests):
         self.assertNotIn(name, refusal)
 
     def test_chosen(self) -> None:
-        """A customary name stays unless a secret one is given, which renames the first header alone."""
+        """A customary name stays, unless a secret one renames the first header."""
         self.assertEqual(
             [b"ssl-client-cert", b"ssl-client-verify"],
             self.names(self.rules(preset="keycloak-nginx")),
@@ -89,7 +92,7 @@ class Naming(RulesTests):
         self.assertEqual([name.encode(), b"ssl-client-verify"], self.names(rules))
 
     def test_both(self) -> None:
-        """A name and a file with a name are one too many."""
+        """A name together with a file with a name is an error."""
         refusal = self.refusal(preset="connect2id", header=new_header_name(), header_file="x")
         self.assertEqual(
             "header-file: found both header-file and header, expected one of them", refusal
@@ -98,28 +101,32 @@ class Naming(RulesTests):
 
 class Own(RulesTests):
     def test_in_place(self) -> None:
-        """A header with the name of one of the preset's takes its place, in any spelling; another one comes in addition."""
+        """A header with the name of one of the preset's replaces it, in any spelling.
+
+        One with another name is added.
+        """
         rules = self.rules(
-            {"name": "SSL_Client_Verify", "format": Format.VERDICT}, {"name": "X-Thumb"}, preset="keycloak-nginx",
+            {"name": "SSL_Client_Verify", "format": Format.VERDICT}, {"name": "X-Thumb"},
+            preset="keycloak-nginx",
         )  # fmt: skip
         self.assertEqual([b"ssl-client-cert", b"SSL_Client_Verify", b"X-Thumb"], self.names(rules))
         self.assertEqual((b"SSL_Client_Verify", b"NONE"), identity(None, rules)[0])
 
     def test_underscores(self) -> None:
-        """A name with underscores is sent as it is, and its twins are known as forgeries."""
+        """A name with underscores is sent unchanged, and its other spellings count as forged."""
         rules = self.rules({"name": "ssl_client_cert"})
         self.assertEqual(b"ssl_client_cert", identity(CLIENT, rules)[0][0])
         self.assertEqual({b"ssl-client-cert"}, rules.folds)
 
     def test_secret_name(self) -> None:
-        """The name of an own header can be secret as well."""
+        """The name of a configured header can be secret as well."""
         name = new_header_name()
         rules = self.rules({"name_file": self.write(name)})
         self.assertEqual([name.encode()], self.names(rules))
         self.assertTrue(contains_secret(name[-32:].encode(), rules))
 
     def test_place(self) -> None:
-        """A header for what the client sent after its certificate is there when that is."""
+        """A header for the rest of the client's chain is sent if there is a rest."""
         rules = self.rules({"name": "X-Issuer", "chain_index": 2, "format": Format.BASE64_DER})
         self.assertEqual((), identity(CLIENT, rules))
         self.assertEqual(
@@ -127,13 +134,16 @@ class Own(RulesTests):
         )
 
     def test_literal(self) -> None:
-        """A literal is sent with every request, as it stands."""
+        """A literal is sent with every request, unchanged."""
         rules = self.rules({"name": "X-Edge", "format": Format.LITERAL, "value": "x509proxy 1"})
         self.assertEqual(((b"X-Edge", b"x509proxy 1"),), identity(None, rules))
         self.assertEqual(((b"X-Edge", b"x509proxy 1"),), identity(CLIENT, rules))
 
     def test_secret_literal(self) -> None:
-        """A literal out of a file, such as Auth0's API key, is sent, and told neither to clients nor to logs."""
+        """A literal from a file, such as Auth0's API key, is sent.
+
+        It is revealed neither to clients nor in logs.
+        """
         key = "k3y-0123456789abcdef"
         rules = self.rules(
             {"name": "cname-api-key", "format": Format.LITERAL, "value_file": self.write(key)},
@@ -144,7 +154,10 @@ class Own(RulesTests):
         self.assertNotIn(key, repr(rules))
 
     def test_maximum(self) -> None:
-        """A certificate whose header would be larger than the server takes is refused, with both sizes; one that fits is not."""
+        """A certificate whose header exceeds the limit is rejected with both sizes.
+
+        One at the limit is accepted.
+        """
         size = len(identity(CLIENT, self.rules({"name": "X-Cert"}))[0][1])
         self.assertEqual(
             1, len(identity(CLIENT, self.rules({"name": "X-Cert", "max_value_bytes": size})))
@@ -156,7 +169,7 @@ class Own(RulesTests):
         self.assertIn(f"{size} bytes, {size - 1} allowed", refusal.description)
 
     def test_verdicts(self) -> None:
-        """A word for the verdict stands beside the certificate, with one and without."""
+        """A value for the verdict is sent beside the certificate, with one and without."""
         rules = self.rules({"name": "X-Cert"}, {"name": "X-Verdict", "format": Format.VERDICT})
         trusted = attrs.evolve(CLIENT, verdict=Verdict.TRUSTED)
         self.assertEqual([b"X-Cert", b"X-Verdict"], [name for name, _ in identity(trusted, rules)])
@@ -165,11 +178,11 @@ class Own(RulesTests):
 
 class Mistakes(RulesTests):
     def test_none(self) -> None:
-        """A proxy that tells nothing is no proxy of this kind."""
+        """Settings without any header are an error."""
         self.assertTrue(self.refusal().startswith("headers: found none, expected one or more"))
 
     def test_name(self) -> None:
-        """A header has one name, be it told or in a file."""
+        """A header has one name, from the settings or from a file."""
         self.assertEqual(
             "headers[0].name: found neither name and name-file, expected one of them",
             self.refusal({}),
@@ -180,7 +193,10 @@ class Mistakes(RulesTests):
         )
 
     def test_ordinary(self) -> None:
-        """What a request has for reasons of its own, or the proxy writes, is no name for a certificate, in any spelling."""
+        """Names of ordinary request fields, and those that the proxy writes, are rejected.
+
+        This holds in any spelling.
+        """
         names = [
             "Authorization",
             "HOST",
@@ -197,17 +213,17 @@ class Mistakes(RulesTests):
             self.assertNotIn("\n", refusal)
 
     def test_secret_in_the_wrong_place(self) -> None:
-        """A secret name with a typing error in it is not repeated."""
+        """A secret name with a typing error is not repeated."""
         name = new_header_name()
         self.assertNotIn(name, self.refusal({"name": f"{name}:"}))
 
     def test_twice(self) -> None:
-        """Two headers of one name are a mistake, be it in case or in underscores that they differ."""
+        """Two headers whose names differ in case or in underscores are an error."""
         refusal = self.refusal({"name": "X-Cert"}, {"name": "x_cert"})
         self.assertTrue(refusal.startswith("headers: found a name twice"), refusal)
 
     def test_value(self) -> None:
-        """A literal has one value of visible ASCII; nothing else has one."""
+        """A literal has one value of visible ASCII; no other format has a value."""
         literal = {"name": "X-Edge", "format": Format.LITERAL}
         self.assertIn("found neither value and value-file", self.refusal(literal))
         self.assertIn(
@@ -223,7 +239,7 @@ class Mistakes(RulesTests):
             )
 
     def test_short_secret(self) -> None:
-        """A short secret would be found in harmless answers; and it is not repeated."""
+        """A short secret, which harmless responses contain, is rejected and not repeated."""
         literal = {
             "name": "X-Edge",
             "format": Format.LITERAL,
@@ -233,14 +249,14 @@ class Mistakes(RulesTests):
         self.assertTrue(refusal.startswith("headers[0].value-file: found a short secret"), refusal)
         self.assertNotIn("hunter2", refusal)
         for hollow in ("-" * 16, "a-b-c-d-e-f-g-h-i"):
-            # Letters and digits count: without any, everything would tell it.
+            # Letters and digits count: a secret without any would be found in every text.
             refusal = self.refusal({**literal, "value_file": self.write(hollow)})
             self.assertTrue(
                 refusal.startswith("headers[0].value-file: found a short secret"), refusal
             )
 
     def test_place(self) -> None:
-        """Formats of the whole have no place."""
+        """Formats of the whole chain have no index."""
         refusal = self.refusal({"name": "X-Cert", "format": Format.XFCC, "chain_index": 2})
         self.assertEqual("headers[0].chain-index: found 2, expected 1 for format xfcc", refusal)
 
@@ -259,7 +275,7 @@ class Any_(RulesTests):  # noqa: N801 - the word is taken
         st.booleans(),
     )
     def test_one_value_a_name(self, preset: str, certificate: Any, chain: bool) -> None:
-        """Whatever the preset, no two fields of what is sent have one name as the sloppiest reader sees it (invariant L1)."""
+        """No preset sends two names that the most lenient server reads alike (L1)."""
         rules = HeaderRules.for_preset(PRESETS[preset], b"X-Secret")
         if certificate is not None and chain:
             certificate = attrs.evolve(certificate, chain=(b"one", b"two"))
@@ -268,7 +284,7 @@ class Any_(RulesTests):  # noqa: N801 - the word is taken
         self.assertLessEqual(set(names), rules.folds)
 
     def test_plans_are_silent(self) -> None:
-        """Neither names nor values stand in a plan's text, nor in the settings that it was made of."""
+        """Neither names nor values appear in the text of a plan, or of its settings."""
         self.assertNotIn(
             "secret", repr(HeaderSettings(format=Format.LITERAL, name="secret", value="secret"))
         )
@@ -281,7 +297,7 @@ class Texts(RulesTests):
         self.assertFalse(contains_secret(b"Client-Cert: a", self.rules(preset="rfc9440")))
 
     def test_redacted(self) -> None:
-        """A line of a log has dots for the random part of the secret name, in each spelling."""
+        """A log line has dots for the random part of the secret name, in each spelling."""
         name = new_header_name()
         rules = self.rules(preset="connect2id", header_file=self.write(name))
         line = f"{name} and {name.lower()} and {name.upper().replace('-', '_')} end"

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.forwarding.metadata_rewriter`: which answers are added to, and that every other passes as if it were not there."""
+"""Promises of :mod:`x509proxy.forwarding.metadata_rewriter`.
+
+Metadata documents get aliases, and every other response is unchanged.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ REWRITTEN = (
 )
 JSON = b"Content-Type: application/json"
 VALIDATORS = (
-    b'ETag: "a"', b"Last-Modified: Mon, 24 Nov 2025 00:00:00 GMT", b"Digest: a=b", b"Accept-Ranges: bytes"
+    b'ETag: "a"', b"Last-Modified: Mon, 24 Nov 2025 00:00:00 GMT", b"Digest: a=b",
+    b"Accept-Ranges: bytes"
 )  # fmt: skip
 OTHERS = (b'{"issuer":1}', b"{", b"[]", b"\xff", b'{"a":NaN}', b"<html>")
 
@@ -72,14 +76,14 @@ class RewritingTestCase(RelayTestCase):
         self.arrange(discovery=SETTINGS)
 
     def ask(self, *pieces: bytes, request: bytes = get()) -> RequestTransport:
-        """A client that asks, and is answered with ``pieces``."""
+        """Send a request, and respond to it with ``pieces``."""
         client = self.proxy.client(request)
         self.back.sent()
         self.back.deliver(*pieces)
         return client
 
     def expect_same(self, *pieces: bytes, request: bytes = get()) -> None:
-        """The client gets what it would get if nobody rewrote anything."""
+        """Check that the client receives the response that it has without a rewriter."""
         said = []
         for discovery in (None, SETTINGS):
             self.arrange(discovery=discovery)
@@ -91,10 +95,10 @@ class RewritingTestCase(RelayTestCase):
 
 
 class Asking(RewritingTestCase):
-    """What the back end hears."""
+    """The request that the back end receives."""
 
     def test_whole(self) -> None:
-        """The whole document is asked for, uncoded; the certificate's header is still the last."""
+        """The complete document is requested, without coding; the certificate's header is last."""
         fields = (
             b"Accept: a/b",
             b"Accept-Encoding: gzip",
@@ -114,7 +118,7 @@ class Asking(RewritingTestCase):
             )
 
     def test_others(self) -> None:
-        """A request for anything else, or of another method, goes as ever; and so does every request without these settings."""
+        """Any other request is unchanged, and so is every request without these settings."""
         fields = (b"Accept-Encoding: gzip", b"Range: bytes=0-1", b'If-None-Match: "a"')
         for settings, sent in (
             (SETTINGS, get(*fields, target=b"/a" + TARGET + b"/")),
@@ -126,11 +130,11 @@ class Asking(RewritingTestCase):
             self.assertIn(b"\r\n".join(fields), self.back.sent())
 
     def test_post(self) -> None:
-        """A POST there is nobody's metadata: its answer passes, whatever it is."""
+        """A response to POST is not metadata, and is unchanged."""
         self.expect_same(sized(DOCUMENT, JSON), request=post(b"a").replace(b"/token", TARGET))
 
     def test_policy(self) -> None:
-        """A metadata document has no privilege: without the certificate that is needed it is a 401."""
+        """A request for metadata has no privilege: without a required certificate it is a 401."""
         self.arrange(
             discovery=SETTINGS, policy=PolicySettings(client_certificate=ClientAuth.REQUIRED)
         )
@@ -139,7 +143,7 @@ class Asking(RewritingTestCase):
 
 
 class Documents(RewritingTestCase):
-    """Documents with something to add to."""
+    """Documents that get aliases."""
 
     def expect_rewritten(
         self, *pieces: bytes, request: bytes = get(), more: Iterable[bytes] = ()
@@ -153,17 +157,21 @@ class Documents(RewritingTestCase):
         self.expect_quiet()
 
     def test_length(self) -> None:
-        """One with a length gets a new length; what was true of the old body only is not said any more."""
-        self.expect_rewritten(sized(DOCUMENT, b"Cache-Control: no-cache, no-transform", *VALIDATORS, JSON),
+        """A response with a length gets a new length.
+
+        The validators of the old body are removed.
+        """
+        self.expect_rewritten(sized(DOCUMENT, b"Cache-Control: no-cache, no-transform", *VALIDATORS,
+        JSON),
                               more=[b"Cache-Control: no-cache, no-transform"])  # fmt: skip
 
     def test_chunked(self) -> None:
-        """One in chunks is answered with a length, since that is known now."""
+        """A chunked response gets a length, which is known now."""
         body = chunks(DOCUMENT[:9], DOCUMENT[9:]) + b"0\r\nETag: x\r\n\r\n"
         self.expect_rewritten(answer(JSON, b"Transfer-Encoding: chunked", body=body))
 
     def test_until_the_end(self) -> None:
-        """So is one that ends with its connection."""
+        """So does one that ends with its connection."""
         client = self.ask(answer(JSON, body=DOCUMENT))
         self.assertEqual(b"", client.sent())
         self.back.lose()
@@ -171,7 +179,7 @@ class Documents(RewritingTestCase):
         self.assertFalse(client.disconnecting)
 
     def test_byte_by_byte(self) -> None:
-        """However slowly it comes, nothing is said before it is complete."""
+        """Nothing is sent before a slow document is complete."""
         whole = sized(DOCUMENT, JSON)
         self.expect_rewritten(*(whole[place : place + 1] for place in range(len(whole))))
         client = self.ask(whole[:-1])
@@ -179,7 +187,7 @@ class Documents(RewritingTestCase):
         self.assertFalse(client.disconnecting)
 
     def test_old_client(self) -> None:
-        """A client of HTTP/1.0 gets it too, with a length."""
+        """A client of HTTP/1.0 receives it too, with a length."""
         client = self.ask(
             answer(JSON, b"Transfer-Encoding: chunked", body=chunks(DOCUMENT, b"")),
             request=get(version=b"1.0"),
@@ -187,14 +195,14 @@ class Documents(RewritingTestCase):
         self.assertEqual(sized(REWRITTEN, JSON, b"Connection: close"), undated(client.sent()))
 
     def test_largest(self) -> None:
-        """One of exactly the largest size is still looked at."""
+        """A document of exactly the maximum size is rewritten."""
         for body in (DOCUMENT + b" " * (200 - len(DOCUMENT)),):
             self.assertIn(b"mtls.example", self.ask(sized(body, JSON)).sent())
             chunked = answer(JSON, b"Transfer-Encoding: chunked", body=chunks(body, b""))
             self.assertIn(b"mtls.example", self.ask(chunked).sent())
 
     def test_next(self) -> None:
-        """Client and back end go on over the same connections."""
+        """Client and back end keep their connections."""
         client = self.ask(sized(DOCUMENT, JSON))
         client.deliver(get(), get(target=b"/"))
         self.back.deliver(sized(DOCUMENT, JSON), OK)
@@ -202,7 +210,7 @@ class Documents(RewritingTestCase):
         self.assertEqual(1, len(self.proxy.back_end.attempts))
 
     def test_secret(self) -> None:
-        """The secret name that a back end repeats stays here, as with any answer."""
+        """The secret name is removed from this response as from any other."""
         client = self.ask(
             sized(DOCUMENT, HEADER + b": x", b"Allow: " + HEADER, JSON, status=b"200 " + HEADER)
         )
@@ -210,10 +218,13 @@ class Documents(RewritingTestCase):
 
 
 class Others(RewritingTestCase):
-    """What is not such a document passes as it came: fields, framing, bytes."""
+    """Other responses are unchanged: fields, framing, octets."""
 
     def test_not_what_is_expected(self) -> None:
-        """JSON that is none, or nothing to add to, keeps its bytes and its validators, whatever its framing."""
+        """Invalid JSON, or a document without additions, keeps its octets and validators.
+
+        This holds for every framing.
+        """
         for body in OTHERS:
             self.expect_same(sized(body, JSON, *VALIDATORS))
             self.expect_same(
@@ -228,30 +239,30 @@ class Others(RewritingTestCase):
             self.expect_same(answer(JSON, *VALIDATORS, body=body), request=get(version=b"1.0"))
 
     def test_empty(self) -> None:
-        """So does a body of nothing."""
+        """So does an empty body."""
         self.expect_same(sized(b"", JSON, *VALIDATORS))
         self.expect_same(answer(JSON, b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"))
         self.expect_same(answer(JSON))
 
     def test_status(self) -> None:
-        """Any status but 200 passes at once."""
+        """A response with any status but 200 is forwarded at once."""
         for status in (b"201 Created", b"302 Found", b"404 Not Found", b"500 Oops"):
             self.expect_same(sized(DOCUMENT, JSON, *VALIDATORS, status=status))
         self.expect_same(answer(*VALIDATORS, status=b"204 No Content"))
 
     def test_type(self) -> None:
-        """Any type but JSON does, and a coding that nobody asked for."""
+        """So is one with any type but JSON, and one with a coding that was not requested."""
         self.expect_same(sized(DOCUMENT, b"Content-Type: text/html", *VALIDATORS))
         self.expect_same(sized(DOCUMENT, *VALIDATORS))
         self.expect_same(sized(b"\x1f\x8b", JSON, b"Content-Encoding: gzip", *VALIDATORS))
 
     def test_at_once(self) -> None:
-        """What passes is not gathered: its pieces go on as they come."""
+        """A forwarded response is not buffered: its pieces are sent as they arrive."""
         client = self.ask(sized(DOCUMENT, b"Content-Type: text/html")[:-1])
         self.assertEqual(DOCUMENT[:-1], client.sent().partition(b"\r\n\r\n")[2])
 
     def test_too_large_by_its_length(self) -> None:
-        """One that says that it is larger than the largest passes from its first byte on."""
+        """A response with a length above the maximum is forwarded from its first octet."""
         body = DOCUMENT + b" " * (201 - len(DOCUMENT))
         self.expect_same(sized(body, JSON, *VALIDATORS))
         self.arrange(discovery=SETTINGS)
@@ -259,7 +270,7 @@ class Others(RewritingTestCase):
         self.assertTrue(client.sent().endswith(b"\r\n\r\n{"))
 
     def test_too_large(self) -> None:
-        """One that turns out larger passes from there on, what was gathered first; then it is streamed."""
+        """One that proves to be larger is forwarded: first the buffer, then the rest."""
         body = DOCUMENT + b" " * (201 - len(DOCUMENT))
         for framing, end in (((b"Transfer-Encoding: chunked",), b"0\r\n\r\n"), ((), b"")):
             pieces = [body[:150], body[150:200], body[200:], b"x" * 1000]
@@ -276,7 +287,7 @@ class Others(RewritingTestCase):
             self.expect_quiet()
 
     def test_nothing_is_kept(self) -> None:
-        """Of what has passed nothing is kept (invariant L7): neither of a large answer nor of a small one."""
+        """Nothing is kept of a forwarded response (invariant L7), large or small."""
         sink = Kept()
         gathering = MetadataRewriter(sink, SETTINGS)
         gathering.begin(200, b"OK", [(b"Content-Type", b"application/json")], Framing.CHUNKED, -1)
@@ -300,11 +311,11 @@ class Kept:
         self.body += data
 
     def finish(self) -> None:
-        """Nothing more."""
+        """Do nothing more."""
 
 
 class Heads(RewritingTestCase):
-    """HEAD, and 304: no body, and nothing is promised of one (RFC 9110 section 8.6)."""
+    """HEAD, and 304: no body, and nothing is promised about one (RFC 9110 section 8.6)."""
 
     def head(self, *fields: bytes, status: bytes = b"200 OK") -> bytes:
         self.arrange(discovery=SETTINGS)
@@ -317,7 +328,10 @@ class Heads(RewritingTestCase):
         return said
 
     def test_document(self) -> None:
-        """Where a GET might be added to, there is neither a length nor a validator; the connection goes on."""
+        """Where GET could be rewritten, there is neither a length nor a validator.
+
+        The connection stays open.
+        """
         self.assertEqual(
             answer(b"A: b", JSON), self.head(b"A: b", b"Content-Length: 70", *VALIDATORS, JSON)
         )
@@ -325,7 +339,7 @@ class Heads(RewritingTestCase):
         self.assertEqual(answer(JSON), self.head(JSON))
 
     def test_others(self) -> None:
-        """Where a GET passes as it is, so does a HEAD, with all that it promises."""
+        """Where GET is unchanged, HEAD is too, with all its fields."""
         for status, fields in (
             (b"404 Not Found", (JSON, *VALIDATORS, b"Content-Length: 70")),
             (b"200 OK", (b"Content-Type: text/html", *VALIDATORS, b"Content-Length: 70")),
@@ -335,7 +349,7 @@ class Heads(RewritingTestCase):
             self.assertEqual(answer(*fields, status=status), self.head(*fields, status=status))
 
     def test_not_modified(self) -> None:
-        """A 304 that nobody asked for passes without the length, which is that of the old body."""
+        """An unexpected 304 is forwarded without the length, which is that of the old body."""
         for method in (b"GET", b"HEAD"):
             self.arrange(discovery=SETTINGS)
             sent = answer(*VALIDATORS, b"Content-Length: 70", status=b"304 Not Modified")
@@ -346,10 +360,10 @@ class Heads(RewritingTestCase):
 
 
 class Failing(RewritingTestCase):
-    """Answers that do not come to their end."""
+    """Responses that are not complete."""
 
     def test_cut_short(self) -> None:
-        """One that is cut short while it is gathered is a 502 of ours: nothing of it has been told."""
+        """A response that is truncated while buffered is a 502: nothing of it has been sent."""
         for pieces in (
             (sized(DOCUMENT, JSON)[:-1],),
             (answer(JSON, b"Transfer-Encoding: chunked", body=chunks(DOCUMENT)),),
@@ -363,7 +377,7 @@ class Failing(RewritingTestCase):
             self.expect_quiet()
 
     def test_cut_short_later(self) -> None:
-        """One that is cut short once it has begun to pass cuts the client."""
+        """One that is truncated after it has begun cuts the client."""
         client = self.ask(answer(JSON, b"Transfer-Encoding: chunked", body=chunks(b"x" * 201)))
         self.assertIn(b"x" * 201, client.sent())
         self.back.lose(CUT)
@@ -371,25 +385,25 @@ class Failing(RewritingTestCase):
         self.assertEqual([Outcome.ABORTED], [exchange.outcome for exchange in self.proxy.exchanges])
 
     def test_malformed(self) -> None:
-        """Chunks that are none are a 502 while the answer is gathered."""
+        """Malformed chunks are a 502 while the response is buffered."""
         client = self.ask(answer(JSON, b"Transfer-Encoding: chunked", body=b"5\r\n{"), b"xxxxxxxx")
         self.expect_status(502, client)
 
     def test_silence(self) -> None:
-        """A back end that does not go on is given up in time."""
+        """A back end that does not continue is abandoned in time."""
         client = self.ask(sized(DOCUMENT, JSON)[:-1])
         self.proxy.clock.advance(31)
         self.expect_status(504, client)
         self.assertTrue(self.back.aborted)
 
     def test_fault(self) -> None:
-        """A fault of ours is a 502, and not half an answer (invariant L3)."""
+        """An error of the proxy is a 502, and not half a response (invariant L3)."""
         with patch.object(rewriting, "with_aliases", side_effect=ZeroDivisionError):
             self.expect_status(502, self.ask(sized(DOCUMENT, JSON)))
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_fault_before(self) -> None:
-        """One before the back end has heard of the request costs it not one byte."""
+        """An error before the request is sent sends nothing to the back end."""
         with patch.object(rewriting, "for_whole_document", side_effect=ZeroDivisionError):
             self.expect_status(502, self.proxy.client(get()))
         self.expect_unasked()
@@ -397,10 +411,10 @@ class Failing(RewritingTestCase):
 
 
 class BackPressure(RewritingTestCase):
-    """Who is slow holds up the other, and only the other."""
+    """A slow peer pauses the other one of its exchange, and nothing else."""
 
     def test_slow_client(self) -> None:
-        """A client that does not read stops the reading from the back end once the answer passes, until it reads."""
+        """A client that does not read pauses the back end once the response is forwarded."""
         client = self.ask(answer(JSON, b"Transfer-Encoding: chunked", body=chunks(b"x" * 201)))
         client.fill()
         self.assertFalse(self.back.reading)
@@ -410,7 +424,7 @@ class BackPressure(RewritingTestCase):
         self.assertTrue(client.sent().endswith(chunks(b"yz") + b"0\r\n\r\n"))
 
     def test_slow_client_while_gathering(self) -> None:
-        """So does one that does not read while the answer is gathered."""
+        """So does a client that does not read while the response is buffered."""
         client = self.ask(sized(DOCUMENT, JSON)[:-1])
         client.fill()
         self.assertFalse(self.back.reading)
@@ -420,7 +434,10 @@ class BackPressure(RewritingTestCase):
         self.assertEqual(sized(REWRITTEN, JSON), undated(client.sent()))
 
     def test_not_the_next_one(self) -> None:
-        """A client that is full as its document is written holds up nobody else: the connection is another's by then."""
+        """A client that is blocked while its document is written pauses nothing else.
+
+        The connection serves another client by then.
+        """
         self.arrange(discovery=SETTINGS, upstream=UpstreamSettings(max_connections=1))
         first, second = self.proxy.client(get()), self.proxy.client(get(target=b"/"))
         first.protocol.blocked = True
@@ -434,7 +451,7 @@ class BackPressure(RewritingTestCase):
         self.assertEqual(OK, undated(second.sent()))
 
     def test_not_the_next_ones_end(self) -> None:
-        """Nor does one that cannot be written to end the next one's exchange."""
+        """A client that cannot be written to does not end the next one's exchange."""
         self.arrange(discovery=SETTINGS, upstream=UpstreamSettings(max_connections=1))
         first, second = self.proxy.client(get()), self.proxy.client(get(target=b"/"))
         real = Request.write
@@ -452,7 +469,7 @@ class BackPressure(RewritingTestCase):
 
 class Leaving(RewritingTestCase):
     def test_while_gathering(self) -> None:
-        """A client that leaves calls off what is gathered for it, and the connection with it."""
+        """A client that leaves cancels the buffered response, and its connection."""
         client = self.ask(sized(DOCUMENT, JSON)[:-1])
         client.lose()
         self.assertTrue(self.back.aborted)
@@ -464,7 +481,7 @@ class Leaving(RewritingTestCase):
         self.assertEqual([], self.proxy.clock.getDelayedCalls())
 
     def test_record(self) -> None:
-        """What is on record is what the client got."""
+        """The record has what the client received."""
         self.ask(sized(DOCUMENT, JSON))
         (exchange,) = self.proxy.exchanges
         self.assertEqual((200, len(REWRITTEN)), (exchange.status, exchange.bytes_out))
@@ -496,19 +513,19 @@ class UnderSite(SynchronousTestCase):
         return said
 
     def test_document(self) -> None:
-        """The document is added to there too."""
+        """The document gets aliases there too."""
         said = self.ask(b"GET", sized(DOCUMENT, JSON, *VALIDATORS))
         self.assertEqual(REWRITTEN, said.partition(b"\r\n\r\n")[2])
         self.assertEqual(1, said.count(b"Content-Length: %d\r\n" % len(REWRITTEN)))
         self.assertNotIn(b"etag", said.lower())
 
     def test_others(self) -> None:
-        """Anything else passes."""
+        """Any other response is unchanged."""
         for body in OTHERS:
             said = self.ask(b"GET", sized(body, JSON, b'ETag: "a"'))
             self.assertTrue(said.endswith(b"\r\n\r\n" + body))
             self.assertIn(b'"a"', said)
 
     def test_head(self) -> None:
-        """The answer to HEAD has no length that a GET would not have."""
+        """The response to HEAD has no length that GET would not have."""
         self.assertNotIn(b"length", self.ask(b"HEAD", answer(JSON, b"Content-Length: 70")).lower())

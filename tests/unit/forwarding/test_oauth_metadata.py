@@ -146,7 +146,8 @@ class Fields(SynchronousTestCase):
     def test_validators(self) -> None:
         """Fields about the old body are removed; all others stay in their place."""
         gone = (
-            b"ETag", b"last-modified", b"Content-MD5", b"DIGEST", b"Content-Digest", b"Repr-Digest", b"Accept-Ranges"
+            b"ETag", b"last-modified", b"Content-MD5", b"DIGEST", b"Content-Digest", b"Repr-Digest",
+            b"Accept-Ranges"
         )  # fmt: skip
         kept = [JSON, (b"Cache-Control", b"no-store"), (b"Vary", b"Origin"), (b"X-ETag", b"x")]
         self.assertEqual(
@@ -189,7 +190,10 @@ class Aliases(SynchronousTestCase):
     def test_text(self) -> None:
         """It stands behind the last member, whatever the spacing."""
         before = b'\r\n{ "issuer" :"https://a", "token_endpoint":\t"https://a/t"'
-        added = b', "mtls_endpoint_aliases": {"token_endpoint": "https://m/t"}, "tls_client_certificate_bound_access_tokens": true'
+        added = (
+            b', "mtls_endpoint_aliases": {"token_endpoint": "https://m/t"}, '
+            b'"tls_client_certificate_bound_access_tokens": true'
+        )
         self.assertEqual(before + added + b"\n}\n", with_aliases(before + b"\n}\n", "https://m"))
 
     def test_told(self) -> None:
@@ -207,7 +211,10 @@ class Aliases(SynchronousTestCase):
     def test_told_text(self) -> None:
         """It stands behind theirs, inside the same braces, be there any or none."""
         for inside, comma in (('"x": "}" ', ", "), (" ", ""), ("", "")):
-            body = f'{{"{ALIASES}":{{{inside}}},"{BOUND}":0,"token_endpoint":"https://a/t","issuer":"https://a"}}'
+            body = (
+                f'{{"{ALIASES}":{{{inside}}},"{BOUND}":0,'
+                '"token_endpoint":"https://a/t","issuer":"https://a"}'
+            )
             place = body.index(f'}},"{BOUND}')
             added = f'{comma}"token_endpoint": "https://m/t"'
             expected = (body[:place] + added + body[place:]).encode()
@@ -215,8 +222,14 @@ class Aliases(SynchronousTestCase):
 
     def test_told_last(self) -> None:
         """So it does when theirs are the last member, with what comes behind them."""
-        body = b'{"issuer":"https://a","token_endpoint":"https://a/t","mtls_endpoint_aliases":{"x":"y"}}'
-        added = b', "token_endpoint": "https://m/t"}, "tls_client_certificate_bound_access_tokens": true}'
+        body = (
+            b'{"issuer":"https://a","token_endpoint":"https://a/t",'
+            b'"mtls_endpoint_aliases":{"x":"y"}}'
+        )
+        added = (
+            b', "token_endpoint": "https://m/t"}, '
+            b'"tls_client_certificate_bound_access_tokens": true}'
+        )
         self.assertEqual(body[:-2] + added, with_aliases(body, "https://m"))
 
     def test_bound(self) -> None:
@@ -290,9 +303,12 @@ class Origins(SynchronousTestCase):
     def test_odd(self) -> None:
         """So is one that is no URL of the usual form, or no string."""
         for endpoint in (
-            "", "/t", "as.example.com/t", "https:/as.example.com/t", "https://as.example.com\\t", "https://as.example.com/t#f",
-            "https://as.example.com/\u00fc", "https://as.example.com/a b", "https://as.example.com/a\n", 'https://as.example.com/"',
-            "https://u@as.example.com/t", "https://as.example.com:/t", "https://as.example.com:x/t", " https://as.example.com/t",
+            "", "/t", "as.example.com/t", "https:/as.example.com/t", "https://as.example.com\\t",
+            "https://as.example.com/t#f",
+            "https://as.example.com/\u00fc", "https://as.example.com/a b",
+            "https://as.example.com/a\n", 'https://as.example.com/"',
+            "https://u@as.example.com/t", "https://as.example.com:/t", "https://as.example.com:x/t",
+            " https://as.example.com/t",
             None, 5, True, ["https://as.example.com/t"], {"a": "https://as.example.com/t"},
         ):  # fmt: skip
             self.assertIsNone(aliases(token_endpoint=endpoint), endpoint)
@@ -321,17 +337,23 @@ class Unfit(SynchronousTestCase):
         body = b"{%b}" % TOKEN
         self.expect_untouched(
             b"", b" ", b"{", b"{}", b"[]", b"[%b]" % body, b"null", b'"issuer"', b"1", b"x",
-            body[:-1], body + b",", body + body, body + b"\0", b"\xef\xbb\xbf" + body, b"x" + body, body + b" x", body + b"\x0c",
+            body[:-1], body + b",", body + body, body + b"\0", b"\xef\xbb\xbf" + body, b"x" + body,
+            body + b" x", body + b"\x0c",
         )  # fmt: skip
 
     def test_malformed(self) -> None:
         """Nor is what only a forgiving reader takes for one."""
         self.expect_untouched(
-            b"{%b,}" % TOKEN, b"{,%b}" % TOKEN, b"{%b,,}" % TOKEN, b"{%b]" % TOKEN, b'{%b "a":1}' % TOKEN,
-            b'{%b,"a"}' % TOKEN, b'{%b,"a":}' % TOKEN, b'{%b,"a"=1}' % TOKEN, b'{%b,"a":1}/**/' % TOKEN,
-            b'{%b,/**/"a":1}' % TOKEN, b"{%b,a:1}" % TOKEN, b"{%b,1:1}" % TOKEN, b"{%b,null:1}" % TOKEN, b"{%b,'a':1}" % TOKEN,
-            b'{%b,"a":01}' % TOKEN, b'{%b,"a":1.}' % TOKEN, b'{%b,"a":.5}' % TOKEN, b'{%b,"a":+1}' % TOKEN,
-            b'{%b,"a":0x1}' % TOKEN, b'{%b,"a":"\n"}' % TOKEN, b'{%b,"a":"\\x"}' % TOKEN, b'{%b,"a":[1,]}' % TOKEN,
+            b"{%b,}" % TOKEN, b"{,%b}" % TOKEN, b"{%b,,}" % TOKEN, b"{%b]" % TOKEN,
+            b'{%b "a":1}' % TOKEN,
+            b'{%b,"a"}' % TOKEN, b'{%b,"a":}' % TOKEN, b'{%b,"a"=1}' % TOKEN,
+            b'{%b,"a":1}/**/' % TOKEN,
+            b'{%b,/**/"a":1}' % TOKEN, b"{%b,a:1}" % TOKEN, b"{%b,1:1}" % TOKEN,
+            b"{%b,null:1}" % TOKEN, b"{%b,'a':1}" % TOKEN,
+            b'{%b,"a":01}' % TOKEN, b'{%b,"a":1.}' % TOKEN, b'{%b,"a":.5}' % TOKEN,
+            b'{%b,"a":+1}' % TOKEN,
+            b'{%b,"a":0x1}' % TOKEN, b'{%b,"a":"\n"}' % TOKEN, b'{%b,"a":"\\x"}' % TOKEN,
+            b'{%b,"a":[1,]}' % TOKEN,
             b'{%b,"a":tru}' % TOKEN,
         )  # fmt: skip
 
@@ -357,7 +379,8 @@ class Unfit(SynchronousTestCase):
         whole = b"{%b}" % TOKEN
         self.expect_untouched(
             whole.decode().encode("utf-16"), whole.decode().encode("utf-32-le"),
-            b'{%b,"a":"\xfc"}' % TOKEN, b'{%b,"a":"\xed\xa0\x80"}' % TOKEN, b'{%b,"a":"\xc0\x80"}' % TOKEN,
+            b'{%b,"a":"\xfc"}' % TOKEN, b'{%b,"a":"\xed\xa0\x80"}' % TOKEN,
+            b'{%b,"a":"\xc0\x80"}' % TOKEN,
         )  # fmt: skip
 
     def test_depth(self) -> None:
@@ -498,9 +521,12 @@ class Settings(SynchronousTestCase):
     def test_others(self) -> None:
         """Anything more or less is refused, in a sentence that does not repeat it."""
         for wrong in (
-            "", "mtls.example.com", "http://mtls.example.com", "https://", "https://mtls.example.com/", "https://a/b", "https://a?b",
-            "https://a#b", "https://u@a", "https://u:pw@a", "https://a:0", "https://a:65536", "https://a:", "https://a:x", "https://:1",
-            "https://a b", "https://a\n", "https://\u00fc", "https://[a", "HTTPS://a", "https://a,b", 'https://a"b', "https://a\\b",
+            "", "mtls.example.com", "http://mtls.example.com", "https://",
+            "https://mtls.example.com/", "https://a/b", "https://a?b",
+            "https://a#b", "https://u@a", "https://u:pw@a", "https://a:0", "https://a:65536",
+            "https://a:", "https://a:x", "https://:1",
+            "https://a b", "https://a\n", "https://\u00fc", "https://[a", "HTTPS://a",
+            "https://a,b", 'https://a"b', "https://a\\b",
         ):  # fmt: skip
             raised = self.assertRaises(SettingsError, DiscoverySettings, mtls=wrong)
             self.assertIn(

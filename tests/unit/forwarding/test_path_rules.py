@@ -37,14 +37,20 @@ def head(target: str, host: str = "as.example.com") -> RequestHead:
 
 
 def need(
-    target: str, *rules: RuleSettings, host: str = "as.example.com", asked: ClientAuth | None = None
+    target: str,
+    *rules: RuleSettings,
+    host: str = "as.example.com",
+    client_auth: ClientAuth | None = None,
 ) -> CertificateRequirement:
-    return requirement_for(head(target, host), PolicySettings(rules=rules), asked)
+    return requirement_for(head(target, host), PolicySettings(rules=rules), client_auth)
 
 
 class Rules(SynchronousTestCase):
     def test_prefix(self) -> None:
-        """A rule holds for its path and all below it, not for what merely begins with the same letters."""
+        """A rule holds for its path and all below it.
+
+        A path that only begins with the same letters is different.
+        """
         for target in ("/token", "/token?a=b", "/token/", "/token/introspect", "/token?/login"):
             self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, LOGIN), target)
         for target in ("/", "/tokens", "/tok", "/a/token", "/?/token", "*"):
@@ -67,7 +73,10 @@ class Rules(SynchronousTestCase):
         self.assertIs(CertificateRequirement.IGNORED, need("/login", everything, LOGIN))
 
     def test_server_name(self) -> None:
-        """A rule for a name holds whatever its case, port and last dot; of two with the same path it comes first."""
+        """A rule for a server name ignores case, port and a final dot.
+
+        It precedes a rule for all names with the same path.
+        """
         named = RuleSettings(
             server_name="mtls.example.com", client_certificate=CertificateRequirement.REQUIRED
         )
@@ -96,7 +105,7 @@ class Rules(SynchronousTestCase):
         self.assertIs(CertificateRequirement.REQUIRED, need("/OAuth2/Token", rule))
 
     def test_without_rules(self) -> None:
-        """Without a rule it is the setting that decides, and before it what the request's own listener asks for."""
+        """Without a rule the setting decides, or that of the request's listener."""
         expected = {
             ClientAuth.NONE: CertificateRequirement.IGNORED,
             ClientAuth.OPTIONAL: CertificateRequirement.OPTIONAL,
@@ -113,34 +122,49 @@ class Rules(SynchronousTestCase):
                 )
 
     def test_rules_before_the_listener(self) -> None:
-        """A rule holds on every listener; one that asks for no certificate cannot meet a rule that requires one."""
-        self.assertIs(CertificateRequirement.REQUIRED, need("/token", TOKEN, asked=ClientAuth.NONE))
+        """A rule holds on every listener.
+
+        One that requests no certificate cannot fulfil a rule that requires one.
+        """
+        self.assertIs(
+            CertificateRequirement.REQUIRED, need("/token", TOKEN, client_auth=ClientAuth.NONE)
+        )
 
 
 class Spellings(SynchronousTestCase):
     def test_lenient(self) -> None:
         """A path needs what its rule requires in every spelling of it."""
         for target in (
-            "/./token", "/a/../token", "/%74oken", "/TOKEN", "/token;x=y", "/;x/token", "/a%2f..%2ftoken", "/token%3bx",
-            "/token/%2e", "/token.", "/token%20", "/token::$data", "/token/", "/token//", "/to%E2%84%AAen", "/%EF%BD%94oken",
-            "/tok%C4%99n", "/token.json", "/token.x.y", "/token,x", "/token&x", "/token%26x", "/token:x", "/token~1",
-            "/index.php/token", "/x/app.php/token", "/x.cgi/token", "/token%C2%A0", "/%E2%80%83token", "/token%C3%A9",
-            "/token;jsessionid=x", "/token!", "/token@x", "/token=x", "/token+x", "/token'", "/token(x)",
+            "/./token", "/a/../token", "/%74oken", "/TOKEN", "/token;x=y", "/;x/token",
+            "/a%2f..%2ftoken", "/token%3bx",
+            "/token/%2e", "/token.", "/token%20", "/token::$data", "/token/", "/token//",
+            "/to%E2%84%AAen", "/%EF%BD%94oken",
+            "/tok%C4%99n", "/token.json", "/token.x.y", "/token,x", "/token&x", "/token%26x",
+            "/token:x", "/token~1",
+            "/index.php/token", "/x/app.php/token", "/x.cgi/token", "/token%C2%A0",
+            "/%E2%80%83token", "/token%C3%A9",
+            "/token;jsessionid=x", "/token!", "/token@x", "/token=x", "/token+x", "/token'",
+            "/token(x)",
         ):  # fmt: skip
             self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, LOGIN), target)
 
     def test_ambiguous(self) -> None:
-        """A target that servers read in different ways is 400 where rules differ, with a certificate and without one."""
+        """An ambiguous target is 400 where rules differ, with a certificate and without one."""
         for target in (
-            "//x/token", "//token", "/\\x/token", "/tok%ffen", "/%a0token", "/tok%85en", "/tok%c0%afen", "/token%3f",
-            "/token%3fx", "/token%23", "/%2574oken", "/%u0074oken", "/token%00", "/token%09", "/%5ctoken", "/tok%C2%ADen",
+            "//x/token", "//token", "/\\x/token", "/tok%ffen", "/%a0token", "/tok%85en",
+            "/tok%c0%afen", "/token%3f",
+            "/token%3fx", "/token%23", "/%2574oken", "/%u0074oken", "/token%00", "/token%09",
+            "/%5ctoken", "/tok%C2%ADen",
             "/a/..//token", "/(S(x))/token", "/harmless%ff", "//", "/login%ff",
         ):  # fmt: skip
             for rules in ((TOKEN,), (LOGIN,), (TOKEN, LOGIN)):
                 self.assert_rejected(target, *rules)
 
     def test_nothing_depends_on_it(self) -> None:
-        """Without rules, with rules for another name, and where all require the same, no target is rejected for its spelling."""
+        """No target is rejected for its spelling if no rule depends on it.
+
+        There are no rules, rules for another name, or all require the same.
+        """
         elsewhere = RuleSettings(
             server_name="mtls.example.com", client_certificate=CertificateRequirement.REQUIRED
         )
@@ -148,7 +172,8 @@ class Spellings(SynchronousTestCase):
             self.assertIs(CertificateRequirement.OPTIONAL, need(target))
             self.assertIs(CertificateRequirement.OPTIONAL, need(target, elsewhere))
             self.assertIs(
-                CertificateRequirement.REQUIRED, need(target, TOKEN, asked=ClientAuth.REQUIRED)
+                CertificateRequirement.REQUIRED,
+                need(target, TOKEN, client_auth=ClientAuth.REQUIRED),
             )
             self.assert_rejected(target, elsewhere, host="mtls.example.com")
 
@@ -165,14 +190,15 @@ class Opening(SynchronousTestCase):
     def required(self, target: str, *rules: RuleSettings) -> CertificateRequirement | None:
         """Return the requirement; ``None`` for a request that is rejected."""
         try:
-            return need(target, *rules, asked=ClientAuth.REQUIRED)
+            return need(target, *rules, client_auth=ClientAuth.REQUIRED)
         except HttpError:
             return None
 
     def test_spelled(self) -> None:
         """The rule's own spelling opens its path and all below it, whatever is written below."""
         for target in (
-            "/login", "/login/", "/login/x", "/login?a", "/login/caf%C3%A9", "/login/a%20b", "/login//x", "/login/x;y",
+            "/login", "/login/", "/login/x", "/login?a", "/login/caf%C3%A9", "/login/a%20b",
+            "/login//x", "/login/x;y",
             "/login/x.json", "/login/./x", "/login/%2fx",
         ):  # fmt: skip
             self.assertIs(CertificateRequirement.IGNORED, self.required(target, LOGIN), target)
@@ -180,21 +206,26 @@ class Opening(SynchronousTestCase):
     def test_other_spellings(self) -> None:
         """No other spelling does, nor does a path that leads out of it."""
         for target in (
-            "/LOGIN", "/%6cogin", "/login;x", "/login;/x", "/login%2fx", "/./login", "/x/../login", "/login/..", "/login/../x",
-            "/login.html", "/login.", "/login%20", "//login", "/login%2f", "/index.php/login", "/log%C4%B1n", "/login/%ff",
+            "/LOGIN", "/%6cogin", "/login;x", "/login;/x", "/login%2fx", "/./login", "/x/../login",
+            "/login/..", "/login/../x",
+            "/login.html", "/login.", "/login%20", "//login", "/login%2f", "/index.php/login",
+            "/log%C4%B1n", "/login/%ff",
             "/login&x", "/login:x", "/x", "/", "/loginx", "/login-x", "/login/%3f", "/login%C3%A9",
         ):  # fmt: skip
             self.assertIsNot(CertificateRequirement.IGNORED, self.required(target, LOGIN), target)
 
     def test_optional(self) -> None:
-        """Where a rule opens by ``optional``, every other spelling requires the certificate, and is not rejected for it."""
+        """Where a rule opens by ``optional``, other spellings require the certificate.
+
+        They are not rejected for the spelling.
+        """
         rule = RuleSettings(path="/login", client_certificate=CertificateRequirement.OPTIONAL)
         self.assertIs(CertificateRequirement.OPTIONAL, self.required("/login/x", rule))
         for target in ("/LOGIN", "/login;x", "/login.html", "/x/../login", "/login/../x", "/x"):
             self.assertIs(CertificateRequirement.REQUIRED, self.required(target, rule), target)
 
     def test_below_a_rule(self) -> None:
-        """A path that is open below one that requires: an odd spelling keeps what stands around it."""
+        """An odd spelling of an open path keeps the requirements above it."""
         public = RuleSettings(
             path="/token/public", client_certificate=CertificateRequirement.OPTIONAL
         )
@@ -203,7 +234,10 @@ class Opening(SynchronousTestCase):
             self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN, public), target)
 
     def test_required_below(self) -> None:
-        """A path that requires below one that is open: every spelling of it is required or rejected."""
+        """Every spelling of a path that requires a certificate below an open one is protected.
+
+        It requires the certificate or is rejected.
+        """
         rule = RuleSettings(path="/login/admin", client_certificate=CertificateRequirement.REQUIRED)
         for target in ("/login/ADMIN", "/login/admin.x", "/login/%61dmin", "/login/x.php/../admin"):
             self.assertIsNot(CertificateRequirement.IGNORED, self.required(target, LOGIN, rule))
@@ -218,9 +252,12 @@ class Opening(SynchronousTestCase):
 
 _ODD = st.sampled_from(
     [
-        "", "", "", "%ff", "%a0", "%85", "%c0%af", "%c1%a5", "%C2%AD", "%E2%80%8B", "%00", "%09", "%3f", "%23", "%25", "%2574",
-        "%u0074", "%C3%A9", "%CC%81", "%EF%B8%8F", "%E3%85%A4", ";x", ";", "%3b", ".", "%2e", "%20", "%C2%A0", "::$DATA", "&x", ",",
-        "%26", "~", "'", "%EF%BC%8F", "%E2%88%95", "%5c", "\\", "/", "//", "%2f", ".json", ".php/", "/..", "/.", "(S(x))", "x", "-",
+        "", "", "", "%ff", "%a0", "%85", "%c0%af", "%c1%a5", "%C2%AD", "%E2%80%8B", "%00", "%09",
+        "%3f", "%23", "%25", "%2574",
+        "%u0074", "%C3%A9", "%CC%81", "%EF%B8%8F", "%E3%85%A4", ";x", ";", "%3b", ".", "%2e", "%20",
+        "%C2%A0", "::$DATA", "&x", ",",
+        "%26", "~", "'", "%EF%BC%8F", "%E2%88%95", "%5c", "\\", "/", "//", "%2f", ".json", ".php/",
+        "/..", "/.", "(S(x))", "x", "-",
     ]
 )  # fmt: skip
 _LETTERS = {
@@ -232,15 +269,19 @@ _LETTERS = {
 }
 _PREFIXES = st.sampled_from(
     [
-        "/", "/", "/", "//", "///", "//x/", "/\\x/", "\\", "/%5cx/", "/%2f/", "/./", "/.//x/", "/x/../", "/x/..//y/", "/;x/",
-        "/index.php/", "/app.php/", "/(S(x))/", "/(A(x)S(y))/", "/%20/", "/%2e/", "/..;/", "/%ff/", "/x%2f..%2f", "/%EF%BC%8F",
+        "/", "/", "/", "//", "///", "//x/", "/\\x/", "\\", "/%5cx/", "/%2f/", "/./", "/.//x/",
+        "/x/../", "/x/..//y/", "/;x/",
+        "/index.php/", "/app.php/", "/(S(x))/", "/(A(x)S(y))/", "/%20/", "/%2e/", "/..;/", "/%ff/",
+        "/x%2f..%2f", "/%EF%BC%8F",
         "/login/../", "/login/", "/login/..%2f", "/login;/../", "/LOGIN/../",
     ]
 )  # fmt: skip
 _SUFFIXES = st.sampled_from(
     [
-        "", "", "", "?x", "/", "//", "/x", ";x", "%3bx", ".", "..", "%20", "%00", "%00x", "%3f", "%3fx", "%23x", ".json", ".x.y",
-        "&x", "%26x", ":x", "::$DATA", ":$x", ",x", "%ff", "%C2%A0", "%E2%80%8B", "%5c", "/.", "/./", "/x/..", "/%2e%2e/token",
+        "", "", "", "?x", "/", "//", "/x", ";x", "%3bx", ".", "..", "%20", "%00", "%00x", "%3f",
+        "%3fx", "%23x", ".json", ".x.y",
+        "&x", "%26x", ":x", "::$DATA", ":$x", ",x", "%ff", "%C2%A0", "%E2%80%8B", "%5c", "/.",
+        "/./", "/x/..", "/%2e%2e/token",
         "/../login", "\\x", "%EF%BC%9Fx", "%09", "%0a", "%u003f",
     ]
 )  # fmt: skip
@@ -260,11 +301,11 @@ def _targets(draw: st.DrawFn) -> str:
 class Readers(SynchronousTestCase):
     """Against models of real servers: none of them is reached past a rule."""
 
-    def outcome(self, target: str, asked: ClientAuth, *rules: RuleSettings) -> object:
+    def outcome(self, target: str, client_auth: ClientAuth, *rules: RuleSettings) -> object:
         """Return the requirement of a target that gets as far as the rules; ``None`` for 400."""
         try:
             origin, _ = read_target(b"GET", target.encode(), b"as.example.com")
-            return requirement_for(head(origin.decode()), PolicySettings(rules=rules), asked)
+            return requirement_for(head(origin.decode()), PolicySettings(rules=rules), client_auth)
         except HttpError:
             return None
 
@@ -286,8 +327,8 @@ class Readers(SynchronousTestCase):
     @example("/tok%C3%A9en")
     def test_required(self, target: str) -> None:
         """A target that any of them routes to the path needs what the path requires, or is 400."""
-        for asked in (ClientAuth.OPTIONAL, ClientAuth.NONE):
-            outcome = self.outcome(target, asked, TOKEN, LOGIN)
+        for client_auth in (ClientAuth.OPTIONAL, ClientAuth.NONE):
+            outcome = self.outcome(target, client_auth, TOKEN, LOGIN)
             if outcome in (None, CertificateRequirement.REQUIRED):
                 continue
             for reader in READERS:
@@ -303,7 +344,7 @@ class Readers(SynchronousTestCase):
     @example("/login/%00")
     @example("/login/index.php/token")
     def test_open(self, target: str) -> None:
-        """A target that goes on without a certificate is below the open path for every one of them."""
+        """For every reader, a target without a certificate is below the open path."""
         for rule in (
             LOGIN,
             RuleSettings(path="/login", client_certificate=CertificateRequirement.OPTIONAL),
@@ -317,7 +358,7 @@ class Readers(SynchronousTestCase):
                 )
 
     def test_every_letter(self) -> None:
-        """Every character of Unicode that one of them takes for a letter of the path, or for nothing, is taken so by the rule."""
+        """The rule covers every Unicode character that a reader maps to a letter, or drops."""
         tried = 0
         for code in (*range(0x80, 0xD800), *range(0xE000, 0x20000), *range(0xE0000, 0xE0200)):
             letter = chr(code)
@@ -341,15 +382,21 @@ class Readers(SynchronousTestCase):
                 )
 
     def test_not_vacuous(self) -> None:
-        """Each reader finds the path, and each but the strictest ones finds it in a spelling that is not its own."""
+        """Each reader finds the path, and most of them also in another spelling.
+
+        The exceptions are the strictest readers.
+        """
         for reader in READERS:
             self.assertEqual("/token", reader("/token?x"), reader.__name__)
         for reader, target in zip(
             READERS,
             (
-                "/token", "/%74oken", "//x/token", "//x/token", "/token;x", "/token.x", "//token", "/token%3fx", "/TOKEN.",
-                "/%2574oken", "/(S(x))/token", "/tok%ffen", "/tok%C3%A9en", "/tok%C4%99n", "/to%E2%84%AAen", "/to%E2%84%AAen",
-                "/TOKEN", "/%EF%BD%94oken", "/tok%C4%99n", "/tok%C2%ADen", "/%C5%A7oken", "/token.json", "/index.php/token",
+                "/token", "/%74oken", "//x/token", "//x/token", "/token;x", "/token.x", "//token",
+                "/token%3fx", "/TOKEN.",
+                "/%2574oken", "/(S(x))/token", "/tok%ffen", "/tok%C3%A9en", "/tok%C4%99n",
+                "/to%E2%84%AAen", "/to%E2%84%AAen",
+                "/TOKEN", "/%EF%BD%94oken", "/tok%C4%99n", "/tok%C2%ADen", "/%C5%A7oken",
+                "/token.json", "/index.php/token",
                 "/token&x", "/token%00x", "/tok%c1%a5n",
             ),
             strict=True,
@@ -363,13 +410,13 @@ def _is_below(rule: str, path: str | None) -> bool:
 
 class Detours(SynchronousTestCase):
     def test_both_ways(self) -> None:
-        """A detour through a path needs what that path needs too: there are servers that do not resolve it."""
+        """A detour through a path has its requirements too: some servers do not resolve it."""
         for target in ("/token/../other", "/token/a/../../other", "/other/../token"):
             self.assertIs(CertificateRequirement.REQUIRED, need(target, TOKEN), target)
         self.assertIs(CertificateRequirement.IGNORED, need("/login/../other", TOKEN, LOGIN))
 
     def test_contradiction(self) -> None:
-        """Where one reading needs a certificate, and by another there must be none, the request is refused."""
+        """A request is rejected if one reading requires a certificate and another ignores it."""
         for target in ("/token/../login", "/login/../token", "/login/a/../../token"):
             self.assertIs(
                 Code.CONTRADICTORY_RULES,
@@ -379,7 +426,7 @@ class Detours(SynchronousTestCase):
 
 class Paths(SynchronousTestCase):
     def test_matched(self) -> None:
-        """A rule holds for its path and for the paths below it, with any characters that a rule may have."""
+        """A rule holds for its path and the paths below it, with any permitted characters."""
         for path in ("/", "/a.b/..c", "/v1/tokens:introspect", "/~me/$x/a:b:", "/A/b'(c)!+,=@_-&"):
             rule = RuleSettings(path=path, client_certificate=CertificateRequirement.REQUIRED)
             self.assertIs(CertificateRequirement.REQUIRED, need(path, rule), path)
@@ -392,8 +439,10 @@ class Mistakes(SynchronousTestCase):
     def test_path(self) -> None:
         """A path that no request could match, or that would not say what it means, is a mistake."""
         for path in (
-            "", "token", "/token/", "//", "/a//b", "/a/../b", "/.", "/a?b", "/a;b", "/%74oken", "/a b", "/\u00e9", "/a.", "/a./b",
-            "/...", "/a:$b", "/(S(x))", "/a/(f(x)", "/a/b::$DATA", "/a;", "/token*", "*", "/*", "/token.*", "/a#b", "/a\\b", "/a\n", "/^token", "/(a|b)",
+            "", "token", "/token/", "//", "/a//b", "/a/../b", "/.", "/a?b", "/a;b", "/%74oken",
+            "/a b", "/\u00e9", "/a.", "/a./b",
+            "/...", "/a:$b", "/(S(x))", "/a/(f(x)", "/a/b::$DATA", "/a;", "/token*", "*", "/*",
+            "/token.*", "/a#b", "/a\\b", "/a\n", "/^token", "/(a|b)",
         ):  # fmt: skip
             with self.assertRaises(SettingsError, msg=path) as raised:
                 RuleSettings(path=path, client_certificate=CertificateRequirement.REQUIRED)
@@ -459,7 +508,10 @@ class Tokens(SynchronousTestCase):
         self.assertIs(need, token_requirement_for(head(target, host), settings), target)
 
     def test_paths(self) -> None:
-        """A rule holds for its path and all below it, in every spelling; elsewhere no token is looked at."""
+        """A rule holds for its path and all below it, in every spelling.
+
+        No other path has its token checked.
+        """
         for target in (
             "/api",
             "/api/",
@@ -499,7 +551,10 @@ class Tokens(SynchronousTestCase):
             self.expect(TokenRequirement.BOUND, "/api/publicity", *rules)
 
     def test_each_key_by_itself(self) -> None:
-        """A longer rule about certificates alone leaves the token bound, and the other way round."""
+        """A longer rule about certificates alone does not change a rule about tokens.
+
+        The reverse holds as well.
+        """
         certificates = RuleSettings(
             path="/api/admin", client_certificate=CertificateRequirement.REQUIRED
         )

@@ -26,7 +26,10 @@ class Table(SynchronousTestCase):
             self.assertTrue((root / find_preset(name).page).exists(), name)
 
     def test_default(self) -> None:
-        """The default preset exists: Connect2id's, one header whose name is the administrator's, PEM without white space."""
+        """The default preset is Connect2id's.
+
+        It has one header with a configured name, and PEM without white space.
+        """
         preset = find_preset(ProxySettings().preset)
         self.assertEqual("connect2id", preset.name)
         self.assertEqual((HeaderPlan(Format.PEM, b""),), preset.plans)
@@ -42,7 +45,10 @@ class Table(SynchronousTestCase):
         )
 
     def test_names_are_of_plain_characters(self) -> None:
-        """Every name in the table is of letters, digits, hyphens and underscores, which some servers' own manuals write."""
+        """Every name has letters, digits, hyphens and underscores.
+
+        Some servers' own manuals use underscores.
+        """
         for preset in PRESETS.values():
             for plan in preset.plans:
                 self.assertTrue(
@@ -50,7 +56,7 @@ class Table(SynchronousTestCase):
                 )
 
     def test_naming(self) -> None:
-        """The first header alone may be without a name, and is so only where the administrator has to choose one."""
+        """Only the first header may be without a name, if the administrator chooses one."""
         for preset in PRESETS.values():
             unnamed = [not plan.name for plan in preset.plans]
             self.assertEqual(
@@ -67,7 +73,7 @@ class Table(SynchronousTestCase):
             )
 
     def test_server_lines(self) -> None:
-        """The lines for the server's configuration take a name that can be chosen; where it cannot, they do not."""
+        """The lines for the server's configuration have the configured name, if there is one."""
         self.assertEqual(
             ("op.tls.clientX509CertHeader = {name}",), PRESETS["connect2id"].server_lines
         )

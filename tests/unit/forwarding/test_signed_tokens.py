@@ -59,13 +59,20 @@ class KeySets(SynchronousTestCase):
         self.assertEqual({("one", "ES256")}, {(one.kid, one.algorithm) for one in found})
 
     def test_others_are_skipped(self) -> None:
-        """Keys of other kinds or uses, and broken ones, are left out; the good one beside them is read."""
+        """Keys of other types or uses, and invalid ones, are skipped.
+
+        A valid key beside them is used.
+        """
         (good,) = public(key())
         bad: list[object] = [
-            None, "x", [], {}, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": ["EC"]}, {"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"},
-            {**good, "use": "enc"}, {**good, "use": ["sig"]}, {**good, "key_ops": ["encrypt"]}, {**good, "key_ops": "verify"},
-            {**good, "kid": 1}, {**good, "alg": {}}, {**good, "x": 1}, {**good, "x": None}, {**good, "x": "AAAA"}, {**good, "crv": "P-999"},
-            {**good, "y": good["x"]}, {"kty": "OKP", "crv": "Ed25519", "x": "AA"}, {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
+            None, "x", [], {}, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": ["EC"]},
+            {"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"},
+            {**good, "use": "enc"}, {**good, "use": ["sig"]}, {**good, "key_ops": ["encrypt"]},
+            {**good, "key_ops": "verify"},
+            {**good, "kid": 1}, {**good, "alg": {}}, {**good, "x": 1}, {**good, "x": None},
+            {**good, "x": "AAAA"}, {**good, "crv": "P-999"},
+            {**good, "y": good["x"]}, {"kty": "OKP", "crv": "Ed25519", "x": "AA"},
+            {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
             {"kty": "RSA", "n": "!", "e": "AQAB"}, {**good, "crv": ["P-256"]},
         ]  # fmt: skip
         for member in bad:
@@ -73,7 +80,7 @@ class KeySets(SynchronousTestCase):
         self.assertEqual(1, len(self.keys(*bad, good)))
 
     def test_weak(self) -> None:
-        """RSA keys of less than 2048 bits, or with an exponent that costs too much, are not used."""
+        """RSA keys below 2048 bits, or with an expensive exponent, are not used."""
         numbers = rsa.generate_private_key(65537, 1024).public_key()
         pem = numbers.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self.expect_none(import_key(pem, "RSA").as_dict())
@@ -130,7 +137,8 @@ class KeySets(SynchronousTestCase):
     def test_fits(self) -> None:
         """A key verifies the algorithms of its kind and curve, and only its own if it names one."""
         fitting = {
-            "RS256": {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, "ES256": {"ES256"}, "ES384": {"ES384"},
+            "RS256": {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, "ES256": {"ES256"},
+            "ES384": {"ES384"},
             "ES512": {"ES512"}, "EdDSA": {"EdDSA", "Ed25519"}, "Ed448": {"EdDSA", "Ed448"},
         }  # fmt: skip
         for name, expected in fitting.items():
@@ -177,14 +185,17 @@ class Signatures(TokenTestCase):
                 self.verify(changed, keys, settings)
 
     def test_not_allowed(self) -> None:
-        """Other algorithms are 401, those with a shared secret and ``none`` in any case among them."""
+        """Other algorithms are 401.
+
+        These include shared secrets, and ``none`` in any case.
+        """
         for name in ("ES384", "HS256", "HS512", "es256", "RS1", "ES256K", "dir", "", "NoNe "):
             header = part({"alg": name, "typ": "at+jwt"})
             parsed = parse_jws(b".".join((header, part({}), b"AAAA")))
             self.expect(Code.TOKEN_INVALID, read_algorithm, parsed, SETTINGS)
 
     def test_hmac_with_public_key(self) -> None:
-        """A token whose HMAC was made with the public key as its secret is rejected (CVE-2015-9235)."""
+        """A token with an HMAC whose secret is the public key is rejected (CVE-2015-9235)."""
         signer = key("RS256")
         pem = signer.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         for secret in (pem, pem.strip(), json.dumps(public(signer)[0]).encode()):
@@ -198,7 +209,10 @@ class Signatures(TokenTestCase):
             )
 
     def test_keys_in_the_header(self) -> None:
-        """A key that a token brings itself is never used: ``jwk``, ``jku``, ``x5u``, ``x5c`` (CVE-2018-0114)."""
+        """A key in a token is never used.
+
+        These are ``jwk``, ``jku``, ``x5u`` and ``x5c`` (CVE-2018-0114).
+        """
         own = jwk.generate_key("EC", "P-256", {"kid": "one"})
         for header in ({"jwk": own.as_dict(private=False)}, {"jku": "https://evil.example/jwks"},
                        {"x5u": "https://evil.example/x"}, {"x5c": ["AAAA"]}):  # fmt: skip
@@ -210,8 +224,10 @@ class Signatures(TokenTestCase):
         """A token with other claims, header or signature than the issuer's is rejected."""
         header, content, signature = signed().split(b".")
         other = part(claims(sub="admin"))
-        for token in ((header, other, signature), (part({"alg": "ES256", "kid": "one"}), content, signature),
-                      (header, content, signed(claims(sub="x")).split(b".")[2]), (header, content, b"AAAA")):  # fmt: skip
+        for token in ((header, other, signature),
+        (part({"alg": "ES256", "kid": "one"}), content, signature),
+                      (header, content, signed(claims(sub="x")).split(b".")[2]),
+                      (header, content, b"AAAA")):  # fmt: skip
             self.expect(Code.TOKEN_INVALID, self.verify, b".".join(token))
         self.verify(b".".join((header, content, signature)))
 
@@ -235,7 +251,10 @@ class Signatures(TokenTestCase):
             self.assertEqual((ES256, kid), read_algorithm(parsed, SETTINGS))
 
     def test_typ(self) -> None:
-        """A ``typ``, where there is one, is that of an access token: ID tokens and logout tokens are rejected."""
+        """A ``typ`` must be that of an access token.
+
+        ID tokens and logout tokens are rejected.
+        """
         for typ in ("at+jwt", "AT+JWT", "application/at+jwt", None):
             self.verify(signed(typ=typ))
         for typ in ("JWT", "logout+jwt", "dpop+jwt", "", "at+jwt ", "text/at+jwt"):
@@ -270,7 +289,8 @@ class Claims(TokenTestCase):
         for aud in (AUDIENCE, [AUDIENCE], ["x", AUDIENCE], "other", ["other", AUDIENCE]):
             self.check(aud=aud)
         bad: tuple[object, ...] = (
-            None, "x", [], ["x"], AUDIENCE + "/", f"{AUDIENCE} x", {AUDIENCE: 1}, [[AUDIENCE]], [AUDIENCE, 1],
+            None, "x", [], ["x"], AUDIENCE + "/", f"{AUDIENCE} x", {AUDIENCE: 1}, [[AUDIENCE]],
+            [AUDIENCE, 1],
             [None], 1, True,
         )  # fmt: skip
         for value in bad:

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.http1.authentication`: which credentials and challenges may be about a connection."""
+"""Promises of :mod:`x509proxy.http1.authentication`.
+
+They are about credentials and challenges that may bind a connection.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ class Credentials(SynchronousTestCase):
 
     def test_any_other(self) -> None:
         for value in (
-            b"", b"NTLM TlRM", b"negotiate YIIZ", b"Kerberos", b"CredSSP a", b"Bearer\tabc", b" Basic a", b"Basic, NTLM a",
+            b"", b"NTLM TlRM", b"negotiate YIIZ", b"Kerberos", b"CredSSP a", b"Bearer\tabc",
+            b" Basic a", b"Basic, NTLM a",
             b"eyJhbGciOi.J9", b"Basically a",
         ):  # fmt: skip
             self.assertTrue(binds_connection(value), value)

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.http1.body`: a chunked body is read in one way, within bounds, or not at all."""
+"""Promises of :mod:`x509proxy.http1.body`.
+
+A chunked body is parsed in one way, within limits, or rejected.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ TCHARS = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGH
 
 
 def decode(feeds: Iterable[bytes], limit: int = sys.maxsize) -> tuple[bytes, bytes, bool]:
-    """The body, what is left, and whether the end has been read."""
+    """Return the body, what is left, and whether the end has been read."""
     decoder, found, rest = ChunkDecoder(limit), list[bytes](), b""
     for data in feeds:
         rest = rest + data if decoder.done else decoder.decode(data, found)
@@ -52,7 +55,10 @@ class DecoderTestCase(SynchronousTestCase):
 
 class Chunks(DecoderTestCase):
     def test_sizes(self) -> None:
-        """A size is one to sixteen hexadecimal digits, in any case, with leading zeros (RFC 9112 section 7.1)."""
+        """A size is one to sixteen hexadecimal digits, in any case, with leading zeros.
+
+        See RFC 9112 section 7.1.
+        """
         for size in (b"a", b"A", b"0a", b"0" * 15 + b"A"):
             self.expect(b"0123456789", size + b"\r\n0123456789\r\n0\r\n\r\n")
         self.expect(b"", b"0" * 16 + b"\r\n\r\n")
@@ -103,7 +109,10 @@ class Chunks(DecoderTestCase):
 
 class Extensions(DecoderTestCase):
     def test_accepted(self) -> None:
-        """Names with a token, a quoted string or nothing, and no white space (RFC 9112 section 7.1.1)."""
+        """Names have a token, a quoted string or nothing, and no white space.
+
+        See RFC 9112 section 7.1.1.
+        """
         for extension in (
             b";a", b";a;b", b";a=b", b';a=""', b';a="b c;\\"\t\\\\"', b";a=b;c=\"d\";e",
         ):  # fmt: skip
@@ -112,7 +121,8 @@ class Extensions(DecoderTestCase):
     def test_malformed(self) -> None:
         """Anything else is malformed."""
         for extension in (
-            b";", b";;", b" ;a", b"; a", b";a ", b";a =b", b";a= b", b";a=", b';a="', b';a="\\"', b';a="b"c', b';a="\r\n"',
+            b";", b";;", b" ;a", b"; a", b";a ", b";a =b", b";a= b", b";a=", b';a="', b';a="\\"',
+            b';a="b"c', b';a="\r\n"',
             b";a=b c", b"=a", b";a\n", b";a\rb", b";a\0", b";a=\x80", b';a="\x80"', b";a,b",
         ):  # fmt: skip
             self.expect_malformed(b"1" + extension + b"\r\na\r\n0\r\n\r\n")
@@ -126,7 +136,7 @@ class Extensions(DecoderTestCase):
         self.assertEqual(text, self.octets(b'1;a="\\@"\r\na\r\n0\r\n\r\n'))
 
     def test_length(self) -> None:
-        """The line before a chunk has at most 1024 octets, its line ends included, wherever it is cut."""
+        """A line before a chunk has at most 1024 octets, with its line ends in any pieces."""
         first = b"1;" + b"x" * 1020 + b"\r\n"
         self.assertEqual(1024, len(first))
         self.expect(b"a", first + b"a\r\n0\r\n\r\n")
@@ -158,7 +168,10 @@ class Trailers(DecoderTestCase):
             self.expect_malformed(b"0\r\n" + trailer + b"\r\n\r\n")
 
     def test_framing(self) -> None:
-        """Fields that frame the message, or end the connection, are no trailers (RFC 9110 section 6.5.1)."""
+        """Fields that frame the message, or end the connection, are no trailers.
+
+        See RFC 9110 section 6.5.1.
+        """
         for name in (b"Content-Length", b"transfer-encoding", b"CONNECTION"):
             self.expect_malformed(b"0\r\nX: y\r\n" + name + b": 1\r\n\r\n")
             error = self.assertRaises(MalformedBody, decode, [b"0\r\n" + name + b": 1\r\n\r\n"])
@@ -175,7 +188,10 @@ class Trailers(DecoderTestCase):
 
 class Limits(DecoderTestCase):
     def test_body(self) -> None:
-        """A chunk that exceeds the limit is rejected when its size is read; what came before has been read."""
+        """A chunk above the limit is rejected when its size is parsed.
+
+        The chunks before it have been returned.
+        """
         data = b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
         self.assertEqual((b"abc", b"", True), decode([data], 3))
         found: list[bytes] = []
@@ -184,7 +200,10 @@ class Limits(DecoderTestCase):
         self.assertRaises(BodyTooLarge, ChunkDecoder(2).decode, b"ffffffffffffffff\r\n", found)
 
     def test_overhead(self) -> None:
-        """Framing may have 16 KiB, and eight octets more for each of the body (Go CVE-2023-39326)."""
+        """Framing may have 16 KiB, and eight octets more for each of the body.
+
+        See Go CVE-2023-39326.
+        """
         line = b"1;" + b"x" * 96 + b"\r\na\r\n"
         decoder, found = ChunkDecoder(sys.maxsize), list[bytes]()
         count = 0

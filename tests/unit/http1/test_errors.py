@@ -21,7 +21,7 @@ def with_field(name: bytes) -> dict[int, bytes]:
 
 class Codes(SynchronousTestCase):
     def test_stable(self) -> None:
-        """Labels and statuses are a promise to dashboards: a change here is a change for operators."""
+        """Labels and statuses are stable for dashboards: operators depend on them."""
         statuses: dict[int, list[str]] = {}
         for code in Code:
             statuses.setdefault(code.status, []).append(code.label)
@@ -34,8 +34,10 @@ class Codes(SynchronousTestCase):
                     "token_claims_too_large",
                 ],
                 401: [
-                    "no_certificate", "untrusted", "wrong_usage", "expired", "not_yet_valid", "weak_key",
-                    "unsupported_key", "key_type_not_allowed", "revoked", "unreadable_certificate", "token_missing", "token_invalid", "token_not_bound",
+                    "no_certificate", "untrusted", "wrong_usage", "expired", "not_yet_valid",
+                    "weak_key",
+                    "unsupported_key", "key_type_not_allowed", "revoked", "unreadable_certificate",
+                    "token_missing", "token_invalid", "token_not_bound",
                     "token_mismatch", "token_expired",
                 ],
                 405: ["method_not_allowed"],
@@ -142,7 +144,10 @@ class Fields(SynchronousTestCase):
         self.assertEqual({401: b"ClientCertificate"}, {k: v for k, v in found.items() if v})
 
     def test_bearer_challenge(self) -> None:
-        """For an access token the challenge has error and description (RFC 6750 section 3), byte for byte."""
+        """The challenge for an access token has error and description, exactly.
+
+        See RFC 6750 section 3.
+        """
         description = "The access token is malformed"
         for code, challenge in (
             (Code.TOKEN_MALFORMED, b'Bearer error="invalid_request", error_description="%b"'),

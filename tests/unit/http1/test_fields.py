@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.http1.fields`: names folded, and heads that every parser reads as they were written."""
+"""Promises of :mod:`x509proxy.http1.fields`.
+
+Names are folded, and every parser reads a written head in the same way.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class Fold(SynchronousTestCase):
 
     @given(st.binary())
     def test_one_for_one(self, name: bytes) -> None:
-        """A fold has the length of its name, folds to itself, and is made of lower case, digits and hyphens."""
+        """A folded name has the same length, folds to itself, and has a small alphabet.
+
+        That is lower case, digits and hyphens.
+        """
         self.assertEqual(len(name), len(fold(name)))
         self.assertEqual(fold(name), fold(fold(name)))
         self.assertRegex(fold(name), rb"\A[a-z0-9-]*\Z")

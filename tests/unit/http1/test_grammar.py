@@ -32,7 +32,7 @@ EVERY = range(256)
 
 
 def accepted(grammar: Grammar, head: bytes) -> frozenset[int]:
-    """The octets that may stand in the place of ``@``."""
+    """Return the octets that are accepted in the place of ``@``."""
     return frozenset(
         octet for octet in EVERY if grammar.head.fullmatch(head.replace(b"@", bytes([octet])))
     )
@@ -138,7 +138,10 @@ class ResponseHeads(SynchronousTestCase):
             self.assertEqual(1, len(accepted(RESPONSE, template + b"\r\n\r\n")), template)
 
     def test_reason(self) -> None:
-        """A reason phrase is text, may be empty, and may be left out with its space (RFC 9112 section 4)."""
+        """A reason phrase is text, may be empty, and may be omitted with its space.
+
+        See RFC 9112 section 4.
+        """
         self.assertEqual(TEXT | OBS_TEXT, accepted(RESPONSE, b"HTTP/1.1 200 a@b\r\n\r\n"))
         self.assertEqual(frozenset(b" "), accepted(RESPONSE, b"HTTP/1.1 200@OK\r\n\r\n"))
         for line in (b"HTTP/1.1 200 ", b"HTTP/1.1 200"):
@@ -186,7 +189,7 @@ class Splitting(SynchronousTestCase):
 
 
 def steps(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The data as it comes octet by octet, and where each begins."""
+    """Yield the data as it comes octet by octet, and where each begins."""
     return ((data[: place + 1], place) for place in range(len(data)))
 
 
@@ -210,7 +213,8 @@ class Checking(SynchronousTestCase):
         """A malformed line is found at its end, a character that no head has at once."""
         line = b"GET / HTTP/1.1\r\n"
         for rest in (
-            b"X: y\n", b"X: y\rz", b"X\0", b"X: \x7f", b"X: \x80", b" X: y\r\n", b"X : y\r\n", b"X\r\n", b"\n", b"\r\r",
+            b"X: y\n", b"X: y\rz", b"X\0", b"X: \x7f", b"X: \x80", b" X: y\r\n", b"X : y\r\n",
+            b"X\r\n", b"\n", b"\r\r",
             b"X: y\r\n z\r\n", b"X: y\r\n\n",
         ):  # fmt: skip
             self.assertRaises(Malformed, self.check, REQUEST, line, rest)
@@ -219,7 +223,7 @@ class Checking(SynchronousTestCase):
             self.check(REQUEST, line, rest[:-1])
 
     def test_start_line(self) -> None:
-        """Before a start line is complete, no octet and no bare line end may stand in it that no head has."""
+        """An incomplete start line has no octet, and no bare line end, that no head has."""
         for part in (b"G\0", b"GET /\n", b"GET\r ", b"\x16\x03"):
             self.assertRaises(Malformed, check_lines, REQUEST, part, 0, 0)
         self.assertEqual(0, check_lines(REQUEST, b"GET /\r", 0, 0))
@@ -234,7 +238,7 @@ class Checking(SynchronousTestCase):
 
 
 def cost(pattern: re.Pattern[bytes], data: bytes) -> float:
-    """The CPU time of one attempt, the least of several."""
+    """Return the CPU time of one attempt, the least of several."""
     times = []
     for _ in range(5):
         start = time.process_time()
@@ -251,7 +255,10 @@ class Cost(SynchronousTestCase):
     def expect_linear(
         self, pattern: re.Pattern[bytes], make: Callable[[int], bytes], few: int = 20_000
     ) -> None:
-        """Eight times as much costs about eight times as much, where a square would cost 64 times as much."""
+        """Eight times the input takes about eight times as long.
+
+        Quadratic time would be 64 times as long.
+        """
         once, more = (cost(pattern, make(count)) for count in (few, 8 * few))
         self.assertLess(more, 24 * max(once, 0.0005), (pattern.pattern, make(3)))
 

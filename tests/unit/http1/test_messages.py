@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.http1.messages`: a head with one meaning becomes a value, any other an error."""
+"""Promises of :mod:`x509proxy.http1.messages`.
+
+A head with one meaning becomes a value, and any other head an error.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from x509proxy.http1.messages import (
     ResponseHead,
     check_interim,
     read_request_head,
-    refused_head,
+    rejected_head,
     response_head,
 )
 from x509proxy.settings import ClientSettings, InvalidNames
@@ -54,7 +57,7 @@ def post(
 
 
 class HeadTestCase(SynchronousTestCase):
-    def expect_refused(
+    def expect_error(
         self,
         status: int,
         *pairs: tuple[bytes, bytes],
@@ -63,7 +66,7 @@ class HeadTestCase(SynchronousTestCase):
         version: str = "1.1",
         settings: ClientSettings = SETTINGS,
     ) -> ErrorResponse:
-        refusal: ErrorResponse = self.assertRaises(
+        error: ErrorResponse = self.assertRaises(
             HttpError,
             read,
             *pairs,
@@ -72,13 +75,13 @@ class HeadTestCase(SynchronousTestCase):
             version=version,
             settings=settings,
         ).response
-        self.assertEqual(status, refusal.status, refusal.detail)
-        return refusal
+        self.assertEqual(status, error.status, error.detail)
+        return error
 
 
 class Whole(HeadTestCase):
     def test_literal(self) -> None:
-        """A request in order comes out as what was sent, in order, with its framing understood."""
+        """A valid request keeps its fields in order, and has its framing."""
         pairs = (HOST, (b"Content-Length", b"3"), (b"Cookie", b"a"), (b"Cookie", b"b"))
         self.assertEqual(
             RequestHead(
@@ -88,30 +91,40 @@ class Whole(HeadTestCase):
         )
 
     def test_keep_alive(self) -> None:
-        """``Connection`` is a list, in one field or in several; HTTP/1.0 ends unless it names keep-alive."""
+        """``Connection`` is a list, in one field or in several.
+
+        HTTP/1.0 closes unless the list has keep-alive.
+        """
         for version, values, expected in (
-            ("1.1", [], True), ("1.0", [], False), ("1.1", [b"close"], False), ("1.1", [b"x, \tCLOSE "], False),
-            ("1.1", [b"close", b"x"], False), ("1.1", [b"x", b"close"], False), ("1.1", [b"closed"], True),
-            ("1.0", [b"Keep-Alive"], True), ("1.0", [b"x", b"keep-alive"], True), ("1.0", [b"keep-alive, close"], False),
+            ("1.1", [], True), ("1.0", [], False), ("1.1", [b"close"], False),
+            ("1.1", [b"x, \tCLOSE "], False),
+            ("1.1", [b"close", b"x"], False), ("1.1", [b"x", b"close"], False),
+            ("1.1", [b"closed"], True),
+            ("1.0", [b"Keep-Alive"], True), ("1.0", [b"x", b"keep-alive"], True),
+            ("1.0", [b"keep-alive, close"], False),
             ("1.0", [b"x"], False), ("1.1", [b"upgrade"], True), ("1.1", [b""], True),
         ):  # fmt: skip
             pairs = [(b"Connection", value) for value in values]
             self.assertEqual(expected, read(HOST, *pairs, version=version).keep_alive, values)
 
     def test_upgrade(self) -> None:
-        """A request for an upgrade is the client's last; ``Upgrade`` alone asks for nothing (RFC 9110 section 7.8)."""
+        """A request for an upgrade is the client's last.
+
+        ``Upgrade`` alone requests nothing (RFC 9110 section 7.8).
+        """
         upgrade = (b"Upgrade", b"h2c")
         for values, expected in (
-            ([], True), ([b"x"], True), ([b"Upgrade"], False), ([b"HTTP2-Settings, upgrade"], False), ([b"x", b"upgrade"], False),
+            ([], True), ([b"x"], True), ([b"Upgrade"], False),
+            ([b"HTTP2-Settings, upgrade"], False), ([b"x", b"upgrade"], False),
         ):  # fmt: skip
             pairs = [(b"connection", value) for value in values]
             self.assertEqual(expected, read(HOST, upgrade, *pairs).keep_alive, values)
 
     def test_upgrade_with_a_body(self) -> None:
-        """An upgrade of a request with a body is 400: llhttp takes the body for the other protocol."""
+        """An upgrade with a body is 400: llhttp parses the body as the other protocol."""
         upgrade = (HOST, (b"Connection", b"upgrade"), (b"Upgrade", b"h2c"))
         self.assertEqual(Framing.NONE, read(*upgrade).body)
-        self.expect_refused(400, *upgrade, (b"Content-Length", b"1"), method=b"POST")
+        self.expect_error(400, *upgrade, (b"Content-Length", b"1"), method=b"POST")
 
     @given(
         st.sampled_from([*METHODS, b"TRACE", b"get"]) | st.binary(),
@@ -119,10 +132,10 @@ class Whole(HeadTestCase):
         st.sampled_from(["1.1", "1.0", "0.9", "2.0"]),
         st.lists(st.tuples(NAMES, VALUES), max_size=6),
     )
-    def test_reads_or_refuses(
+    def test_parses_or_rejects(
         self, method: bytes, target: bytes, version: str, pairs: Pairs
     ) -> None:
-        """Whatever comes in, out comes an answer of the design's, or a head of which every part is plain."""
+        """Every input gives a defined error, or a head of which every part is plain."""
         try:
             found = read_request_head(method, target, version, pairs, SETTINGS)
         except HttpError as error:
@@ -138,34 +151,34 @@ class Whole(HeadTestCase):
 
 class Method(HeadTestCase):
     def test_known(self) -> None:
-        """Seven methods pass."""
+        """Seven methods are accepted."""
         for method in METHODS:
             self.assertEqual(method, read(HOST, method=method).method)
 
     def test_never(self) -> None:
-        """TRACE would echo the secret header and CONNECT is no reverse proxy's: 405."""
+        """TRACE would return the secret header, and CONNECT is not for a reverse proxy: 405."""
         for method in (b"TRACE", b"CONNECT"):
-            self.expect_refused(405, HOST, method=method)
+            self.expect_error(405, HOST, method=method)
 
     def test_unknown(self) -> None:
-        """Any other method is 501, and so is a known one in other case."""
+        """Any other method is 501, also a known one in another case."""
         for method in (b"get", b"PROPFIND", b"PRI", b"", b"GET\n", b"\xff"):
-            self.expect_refused(501, HOST, method=method)
+            self.expect_error(501, HOST, method=method)
 
 
 class Version(HeadTestCase):
     def test_others(self) -> None:
-        """Only HTTP/1.1 and 1.0 are spoken here."""
+        """Only HTTP/1.1 and 1.0 are accepted."""
         for version in ("0.9", "1.2", "2.0", ""):
-            self.expect_refused(400, HOST, version=version)
+            self.expect_error(400, HOST, version=version)
 
 
 class Fields(HeadTestCase):
     def test_number(self) -> None:
-        """More fields than the limit are 431; as many as the limit pass."""
+        """More fields than the limit are 431; as many as the limit are accepted."""
         pairs = [HOST, (b"A", b""), (b"B", b"")]
         self.assertEqual(3, len(read(*pairs, settings=ClientSettings(max_header_fields=3)).pairs))
-        self.expect_refused(431, *pairs, settings=ClientSettings(max_header_fields=2))
+        self.expect_error(431, *pairs, settings=ClientSettings(max_header_fields=2))
 
     def test_odd_names_are_dropped(self) -> None:
         """Names that a CGI-like server would fold into another are dropped and counted."""
@@ -183,9 +196,9 @@ class Fields(HeadTestCase):
             found = read(HOST, (name, b"forged"))
             self.assertEqual(([HOST], 1), (found.pairs, found.invalid_header_names), name)
 
-    def test_odd_names_are_refused(self) -> None:
-        """Where the setting says so they are 400."""
-        self.expect_refused(
+    def test_invalid_names_are_rejected(self) -> None:
+        """With ``refuse`` they are 400."""
+        self.expect_error(
             400,
             HOST,
             (b"X_Cert", b"forged"),
@@ -194,8 +207,8 @@ class Fields(HeadTestCase):
 
     def test_no_name(self) -> None:
         """A field without a name is 400, whatever the setting (HAProxy CVE-2023-25725)."""
-        self.expect_refused(400, HOST, (b"", b"value"))
-        self.expect_refused(
+        self.expect_error(400, HOST, (b"", b"value"))
+        self.expect_error(
             400,
             HOST,
             (b"", b"value"),
@@ -203,21 +216,27 @@ class Fields(HeadTestCase):
         )
 
     def test_odd_framing_does_not_frame(self) -> None:
-        """A length or coding under a twin of its name is dropped like any other, and frames nothing."""
+        """A length or coding with an invalid name is dropped like any other, and frames nothing."""
         found = post((b"Content_Length", b"5"), (b"Transfer_Encoding", b"chunked"))
         self.assertEqual(
             (Framing.NONE, 2, [HOST]), (found.body, found.invalid_header_names, found.pairs)
         )
 
     def test_values(self) -> None:
-        """A value holds tabs and printable ASCII only: no line end of any alphabet, no control character, no other byte."""
+        """A value contains tabs and printable ASCII only.
+
+        Line ends of any alphabet, control characters and other octets are rejected.
+        """
         self.assertEqual(b"a\tb ~", read(HOST, (b"X", b"a\tb ~")).pairs[1][1])
         for octet in {*range(0x20), *range(0x7F, 0x100)} - {9}:
             for name in (b"X", b"X_Dropped"):
-                self.expect_refused(400, HOST, (name, b"a" + bytes([octet]) + b"b"))
+                self.expect_error(400, HOST, (name, b"a" + bytes([octet]) + b"b"))
 
     def test_single(self) -> None:
-        """Fields of which each server would read another one may stand only once, in whatever case, even with equal values."""
+        """Fields of which servers would use different ones occur once.
+
+        Case does not matter, and equal values are rejected too.
+        """
         for name in (
             b"Host",
             b"Content-Length",
@@ -227,10 +246,10 @@ class Fields(HeadTestCase):
             b"Authorization",
         ):
             pairs = [pair for pair in (HOST,) if name != b"Host"]
-            refusal = self.expect_refused(
+            error = self.expect_error(
                 400, *pairs, (name, b"1"), (name.swapcase(), b"1"), method=b"POST"
             )
-            self.assertEqual(f"two {name.decode().lower()} fields", refusal.detail)
+            self.assertEqual(f"two {name.decode().lower()} fields", error.detail)
 
     def test_repeats(self) -> None:
         """Every other field may be repeated and keeps its place."""
@@ -240,19 +259,25 @@ class Fields(HeadTestCase):
 
 class RefusedHeads(SynchronousTestCase):
     def test_words(self) -> None:
-        """What is refused before it has a head is told of by its request line, and the connection ends with it."""
-        head = refused_head(b"POST /token?code=SECRET HTTP/1.0", 8192)
+        """A request that is rejected before it has a head is logged with its request line.
+
+        The connection ends with it.
+        """
+        head = rejected_head(b"POST /token?code=SECRET HTTP/1.0", 8192)
         self.assertEqual(("POST", "/token", "HTTP/1.0"), head.words)
         self.assertEqual((Framing.NONE, False, ()), (head.body, head.keep_alive, head.pairs))
 
     def test_without_a_line(self) -> None:
-        """Without one there is nothing to be told."""
-        self.assertEqual(("-", "-", "HTTP/1.1"), refused_head(b"", 8192).words)
+        """Without a request line nothing is logged of it."""
+        self.assertEqual(("-", "-", "HTTP/1.1"), rejected_head(b"", 8192).words)
 
 
 class Served(HeadTestCase):
     def test_hosts(self) -> None:
-        """Where names are listed, a request for another one was misdirected; port, case and a last dot do not matter."""
+        """With allowed hosts, a request for another one is misdirected.
+
+        Port, case and a final dot do not matter.
+        """
         settings = ClientSettings(allowed_hosts=("as.example", "[::1]"))
         for host in (
             b"as.example",
@@ -266,21 +291,24 @@ class Served(HeadTestCase):
         for host in (b"other.example", b"as.example.evil", b"xas.example", b"[::2]"):
             error = self.assertRaises(HttpError, read, (b"Host", host), settings=settings)
             self.assertEqual(421, error.response.status, host)
-            self.assertEqual(f"a host that is not served: '{host.decode()}'", error.response.detail)
+            self.assertEqual(
+                f"host not among the allowed hosts: '{host.decode()}'", error.response.detail
+            )
 
-    def test_told(self) -> None:
-        """The log says which name was asked for, in few characters, and not the secret header's; the client is not told."""
+    def test_logged(self) -> None:
+        """The log has the requested name, shortened and without the secret header's name.
+
+        The client does not receive it.
+        """
         settings = ClientSettings(allowed_hosts=("as.example",))
         for host in (b"x" * 300, NAME.encode(), b"a" * 75 + NAME.encode()):
-            refusal = self.assertRaises(
-                HttpError, read, (b"Host", host), settings=settings
-            ).response
-            self.assertLess(len(refusal.detail), 120)
-            self.assertNotIn(NAME.lower()[21:], refusal.detail)
-            self.assertNotIn(host, refusal.body)
+            error = self.assertRaises(HttpError, read, (b"Host", host), settings=settings).response
+            self.assertLess(len(error.detail), 120)
+            self.assertNotIn(NAME.lower()[21:], error.detail)
+            self.assertNotIn(host, error.body)
 
     def test_no_host(self) -> None:
-        """A request of HTTP/1.0 that names no host is for none of them."""
+        """A request of HTTP/1.0 without a host is for none of them."""
         error = self.assertRaises(
             HttpError, read, version="1.0", settings=ClientSettings(allowed_hosts=("as.example",))
         )
@@ -289,7 +317,7 @@ class Served(HeadTestCase):
 
 class Host(HeadTestCase):
     def test_valid(self) -> None:
-        """Names, IPv4 and bracketed IPv6 addresses, with or without a port, pass as they are."""
+        """Names, IPv4 and bracketed IPv6 addresses, with or without a port, are unchanged."""
         for host in (
             b"as.example",
             b"AS.Example:8443",
@@ -302,12 +330,13 @@ class Host(HeadTestCase):
     def test_malformed(self) -> None:
         """Anything else is 400: credentials, lists, paths, half a port."""
         for host in (
-            b"", b"a b", b"a,b", b"user@a", b"a/b", b":1", b"a::", b"a:123456", b"a:b", b"[::1", b"2001:db8::1", b'a"', b"a;b",
+            b"", b"a b", b"a,b", b"user@a", b"a/b", b":1", b"a::", b"a:123456", b"a:b", b"[::1",
+            b"2001:db8::1", b'a"', b"a;b",
         ):  # fmt: skip
-            self.expect_refused(400, (b"Host", host))
+            self.expect_error(400, (b"Host", host))
 
     def test_empty_port(self) -> None:
-        """An empty port is none (RFC 3986 section 6.2.3), and nobody behind us has to know that."""
+        """An empty port is removed (RFC 3986 section 6.2.3), since some servers reject it."""
         for host in (b"as.example", b"[::1]", b"as.example."):
             for target in (b"/", b"http://" + host + b"/", b"http://" + host + b":/"):
                 found = read(
@@ -319,14 +348,14 @@ class Host(HeadTestCase):
         self.assertEqual(b"as.example", read(HOST, target=b"http://as.example:/").host)
 
     def test_missing(self) -> None:
-        """HTTP/1.1 without ``Host`` is 400 (RFC 9112 section 3.2); in HTTP/1.0 there may be none."""
-        self.expect_refused(400)
+        """HTTP/1.1 without ``Host`` is 400 (RFC 9112 section 3.2); in HTTP/1.0 it may be absent."""
+        self.expect_error(400)
         self.assertEqual(b"", read(version="1.0").host)
 
 
 class Target(HeadTestCase):
     def test_byte_for_byte(self) -> None:
-        """An origin-form passes byte for byte: dots, doubled slashes, escapes and all."""
+        """An origin-form is unchanged: dots, doubled slashes, escapes and all."""
         for target in (
             b"/",
             b"/a/../b",
@@ -338,7 +367,11 @@ class Target(HeadTestCase):
             self.assertEqual(target, read(HOST, target=target).target)
 
     def test_malformed(self) -> None:
-        """Spaces, control characters, fragments, bytes above 0x7E, other forms and a way out of the root are 400."""
+        """Invalid targets are 400.
+
+        These have spaces, control characters, fragments, octets above 0x7E, other forms, or a path
+        above the root.
+        """
         for target in (
             b"",
             b"token",
@@ -353,10 +386,13 @@ class Target(HeadTestCase):
             b"a:443",
             b"/..",
         ):
-            self.expect_refused(400, HOST, target=target)
+            self.expect_error(400, HOST, target=target)
 
     def test_asterisk(self) -> None:
-        """``*`` is for OPTIONS, and so is an absolute-form without path and query (RFC 9112 section 3.2.4)."""
+        """``*`` is for OPTIONS, and so is an absolute-form without path and query.
+
+        See RFC 9112 section 3.2.4.
+        """
         for target in (b"*", b"https://as.example", b"HTTP://AS.example"):
             self.assertEqual(b"*", read(HOST, method=b"OPTIONS", target=target).target)
         for rest, origin in ((b"/", b"/"), (b"?a", b"/?a"), (b"/*", b"/*")):
@@ -365,14 +401,17 @@ class Target(HeadTestCase):
             )
 
     def test_length(self) -> None:
-        """A target above its limit is 414; one at it passes."""
+        """A target above its limit is 414; one at the limit is accepted."""
         self.assertEqual(
             b"/abc", read(HOST, target=b"/abc", settings=ClientSettings(max_target_bytes=4)).target
         )
-        self.expect_refused(414, HOST, target=b"/abcd", settings=ClientSettings(max_target_bytes=4))
+        self.expect_error(414, HOST, target=b"/abcd", settings=ClientSettings(max_target_bytes=4))
 
     def test_absolute(self) -> None:
-        """An absolute-form becomes an origin-form, and its authority the host (RFC 9112 section 3.2.2)."""
+        """An absolute-form becomes an origin-form, and its authority the host.
+
+        See RFC 9112 section 3.2.2.
+        """
         for target, origin in (
             (b"https://as.example/token?a=b", b"/token?a=b"),
             (b"HTTP://AS.example", b"/"),
@@ -383,16 +422,17 @@ class Target(HeadTestCase):
             self.assertEqual((origin, b"as.example"), (found.target, found.host.lower()))
 
     def test_absolute_without_host(self) -> None:
-        """In HTTP/1.0 the authority is the only host there is."""
+        """In HTTP/1.0 the authority is used as the host."""
         self.assertEqual(b"as.example", read(target=b"http://as.example/", version="1.0").host)
 
     def test_absolute_elsewhere(self) -> None:
-        """An authority that is not the ``Host``, or no authority, is 400."""
+        """An authority that differs from ``Host``, or no authority, is 400."""
         for target in (
-            b"http://evil.example/", b"http://as.example:80/", b"http://user@as.example/", b"http:///", b"ftp://as.example/",
+            b"http://evil.example/", b"http://as.example:80/", b"http://user@as.example/",
+            b"http:///", b"ftp://as.example/",
             b"http://as.example/a#b", b"http://as.example/\xff", b"http://as.example?\x80",
         ):  # fmt: skip
-            self.expect_refused(400, HOST, target=target)
+            self.expect_error(400, HOST, target=target)
 
 
 class BodyFraming(HeadTestCase):
@@ -410,7 +450,7 @@ class BodyFraming(HeadTestCase):
         self.assertEqual((Framing.CHUNKED, 0), (post((b"Transfer-Encoding", b"Chunked")).body, 0))
 
     def test_other_codings(self) -> None:
-        """Any other coding is 400, and so is any beside a length, or in HTTP/1.0."""
+        """Any other coding is 400, also beside a length, or in HTTP/1.0."""
         for coding in (
             b"identity",
             b"gzip",
@@ -421,11 +461,11 @@ class BodyFraming(HeadTestCase):
             b"\tchunked",
             b"",
         ):
-            self.expect_refused(400, HOST, (b"Transfer-Encoding", coding), method=b"POST")
+            self.expect_error(400, HOST, (b"Transfer-Encoding", coding), method=b"POST")
         chunked = (b"Transfer-Encoding", b"chunked")
-        self.expect_refused(400, HOST, chunked, (b"Content-Length", b"5"), method=b"POST")
-        self.expect_refused(400, HOST, (b"Content-Length", b"0"), chunked, method=b"POST")
-        self.expect_refused(400, HOST, chunked, method=b"POST", version="1.0")
+        self.expect_error(400, HOST, chunked, (b"Content-Length", b"5"), method=b"POST")
+        self.expect_error(400, HOST, (b"Content-Length", b"0"), chunked, method=b"POST")
+        self.expect_error(400, HOST, chunked, method=b"POST", version="1.0")
 
     def test_malformed_length(self) -> None:
         """A length is digits, at most eighteen of them."""
@@ -441,13 +481,13 @@ class BodyFraming(HeadTestCase):
             b"1" * 19,
             b"2.0",
         ):
-            self.expect_refused(400, HOST, (b"Content-Length", length), method=b"POST")
+            self.expect_error(400, HOST, (b"Content-Length", length), method=b"POST")
 
     def test_body_limit(self) -> None:
-        """A body announced above the limit is 413; one at the limit passes."""
+        """An announced body above the limit is 413; one at the limit is accepted."""
         settings = ClientSettings(max_body_bytes=5)
         self.assertEqual(5, post((b"Content-Length", b"5"), settings=settings).length)
-        self.expect_refused(413, HOST, (b"Content-Length", b"6"), method=b"POST", settings=settings)
+        self.expect_error(413, HOST, (b"Content-Length", b"6"), method=b"POST", settings=settings)
 
     def test_methods_without_a_body(self) -> None:
         """A body where the method gives it no meaning is 400; POST, PUT and PATCH have one."""
@@ -456,14 +496,17 @@ class BodyFraming(HeadTestCase):
             ((b"Transfer-Encoding", b"chunked"), Framing.CHUNKED),
         ):
             for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
-                self.expect_refused(400, HOST, pair, method=method)
+                self.expect_error(400, HOST, pair, method=method)
             for method in (b"POST", b"PUT", b"PATCH"):
                 self.assertEqual(body, read(HOST, pair, method=method).body)
 
 
 class Expectation(HeadTestCase):
     def test_continue(self) -> None:
-        """``100-continue``, in any case, is understood; HTTP/1.0 has no such thing (RFC 9110 section 10.1.1)."""
+        """``100-continue`` is accepted in any case; HTTP/1.0 ignores it.
+
+        See RFC 9110 section 10.1.1.
+        """
         self.assertTrue(post((b"Expect", b"100-Continue")).expects_continue)
         self.assertFalse(post((b"Expect", b"100-continue"), version="1.0").expects_continue)
         self.assertFalse(post().expects_continue)
@@ -471,7 +514,7 @@ class Expectation(HeadTestCase):
     def test_others(self) -> None:
         """Any other expectation is 417."""
         for value in (b"", b"200-ok", b"100-continue, x"):
-            self.expect_refused(417, HOST, (b"Expect", value), method=b"POST")
+            self.expect_error(417, HOST, (b"Expect", value), method=b"POST")
 
 
 def answer(
@@ -485,19 +528,22 @@ def answer(
 
 
 class Answer(SynchronousTestCase):
-    def expect_refused(self, *pairs: tuple[bytes, bytes], version: str = "1.1") -> None:
-        refusal: ErrorResponse = self.assertRaises(
+    def expect_error(self, *pairs: tuple[bytes, bytes], version: str = "1.1") -> None:
+        error: ErrorResponse = self.assertRaises(
             HttpError, answer, *pairs, version=version
         ).response
-        self.assertEqual(502, refusal.status)
+        self.assertEqual(502, error.status)
 
     def test_literal(self) -> None:
-        """An answer in order comes out as what was sent, with its framing understood."""
+        """A valid response keeps its fields in order, and has its framing."""
         pairs = ((b"Content-Length", b"5"), (b"X_Odd", b"caf\xe9"))
         self.assertEqual(ResponseHead(200, b"OK", pairs, Framing.LENGTH, 5), answer(*pairs))
 
     def test_framing(self) -> None:
-        """The end of a body is known by length, by chunks or by the end of the connection (RFC 9112 section 6.3)."""
+        """The end of a body is known by length, by chunks or by the end of the connection.
+
+        See RFC 9112 section 6.3.
+        """
         for pair, expected in (
             ((b"content-length", b"0"), (Framing.LENGTH, 0)),
             ((b"TRANSFER-ENCODING", b"Chunked"), (Framing.CHUNKED, -1)),
@@ -507,7 +553,10 @@ class Answer(SynchronousTestCase):
             self.assertEqual(expected, (found.body, found.length))
 
     def test_no_body(self) -> None:
-        """An answer to HEAD, a 204 and a 304 have no body, whatever their fields say; only 204 cannot have a length."""
+        """A response to HEAD, a 204 and a 304 have no body, whatever their fields are.
+
+        Only 204 cannot have a length.
+        """
         length = (b"Content-Length", b"5")
         for method, status, expected in ((b"HEAD", 200, 5), (b"GET", 304, 5), (b"GET", 204, -1)):
             found = answer(length, method=method, status=status)
@@ -517,22 +566,22 @@ class Answer(SynchronousTestCase):
         )
 
     def test_two_framings(self) -> None:
-        """Framing that two readers could read in two ways is 502."""
+        """Ambiguous framing is 502."""
         length, chunked = (b"Content-Length", b"5"), (b"Transfer-Encoding", b"chunked")
         for pairs in ((length, chunked), (length, length), (chunked, chunked)):
-            self.expect_refused(*pairs)
+            self.expect_error(*pairs)
 
     def test_odd_framing(self) -> None:
-        """A length with a sign or another coding is 502, and so is ``chunked`` in HTTP/1.0."""
+        """A length with a sign or another coding is 502, also ``chunked`` in HTTP/1.0."""
         for value in (b"", b"+5", b"-5", b"5, 5", b"0x5", b"1" * 19):
-            self.expect_refused((b"Content-Length", value))
+            self.expect_error((b"Content-Length", value))
         for value in (b"identity", b"gzip, chunked", b""):
-            self.expect_refused((b"Transfer-Encoding", value))
-        self.expect_refused((b"Transfer-Encoding", b"chunked"), version="1.0")
+            self.expect_error((b"Transfer-Encoding", value))
+        self.expect_error((b"Transfer-Encoding", b"chunked"), version="1.0")
 
     def test_fields(self) -> None:
         """Too many fields are 502."""
-        self.expect_refused(*[(b"X", b"")] * 5)
+        self.expect_error(*[(b"X", b"")] * 5)
 
     def test_reason(self) -> None:
         """A reason phrase of printable ASCII is kept, any other is dropped."""
@@ -546,10 +595,10 @@ class Answer(SynchronousTestCase):
         st.lists(st.tuples(NAMES, VALUES), max_size=5),
         st.sampled_from(METHODS),
     )
-    def test_reads_or_refuses(
+    def test_parses_or_rejects(
         self, status: int, reason: bytes, pairs: Pairs, method: bytes
     ) -> None:
-        """Whatever a back end sends, out comes a head with one framing, or 502."""
+        """Every response gives a head with one framing, or 502."""
         try:
             found = response_head(status, reason, "1.1", pairs, method, 4)
         except HttpError as error:
@@ -566,8 +615,11 @@ class Interim(SynchronousTestCase):
         for status, pairs in ((100, []), (103, [link]), (102, [(b"Content-Length", b"0")])):
             check_interim(status, "1.1", pairs)
 
-    def test_refused(self) -> None:
-        """One that switches protocols, has a body, or ends the connection is 502 (RFC 9110 section 15.2)."""
+    def test_rejected(self) -> None:
+        """One that switches protocols, has a body, or ends the connection is 502.
+
+        See RFC 9110 section 15.2.
+        """
         for status, version, pairs, detail in (
             (101, "1.1", [(b"Upgrade", b"h2c")], "status 101"),
             (100, "1.1", [(b"Transfer-Encoding", b"chunked")], "interim response with a body"),

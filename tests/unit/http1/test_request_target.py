@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.http1.request_target`: what leaves the root, or means different things to different servers, is refused."""
+"""Promises of :mod:`x509proxy.http1.request_target`.
+
+A path above the root, or with different meanings for different servers, is rejected.
+"""
 
 from __future__ import annotations
 
@@ -35,39 +38,50 @@ def read(target: str) -> bytes:
     return read_target(b"GET", target.replace(" ", "%20").encode(), b"as.example")[0]
 
 
-# Two dots as IIS 4 (MS00-078), Tomcat 6 (CVE-2008-2938) and others have read them; full-width and leader dots.
+# Spellings that IIS 4 (MS00-078), Tomcat 6 (CVE-2008-2938) and others read as two dots, with
+# full-width and leader dots.
 OVERLONG = (
-    "%c0%ae%c0%ae", "%c0%ae.", ".%c0%ae", "%c0%2e%c0%2e", "%e0%80%ae%e0%80%ae", "%f0%80%80%ae%f0%80%80%ae",
-    "%f8%80%80%80%ae%f8%80%80%80%ae", "%fc%80%80%80%80%ae.", "%25c0%25ae%25c0%25ae", "%c0%a52e%c0%a52e",
-    "%ef%bc%8e%ef%bc%8e", "%e2%80%a5", "%e2%80%a4.", "%uff0e%uff0e", "%u2024.", "%c0%ae%c0%ae%c0%af", "%c0%ae%c0%ae;x",
+    "%c0%ae%c0%ae", "%c0%ae.", ".%c0%ae", "%c0%2e%c0%2e", "%e0%80%ae%e0%80%ae",
+    "%f0%80%80%ae%f0%80%80%ae",
+    "%f8%80%80%80%ae%f8%80%80%80%ae", "%fc%80%80%80%80%ae.", "%25c0%25ae%25c0%25ae",
+    "%c0%a52e%c0%a52e",
+    "%ef%bc%8e%ef%bc%8e", "%e2%80%a5", "%e2%80%a4.", "%uff0e%uff0e", "%u2024.",
+    "%c0%ae%c0%ae%c0%af", "%c0%ae%c0%ae;x",
     ".%ff.", ".%c0%c0%ae", "%fe..",
 )  # fmt: skip
 
 
 class Strays(SynchronousTestCase):
-    def expect_refused(self, target: str) -> None:
-        refusal = self.assertRaises(HttpError, read, target).response
-        self.assertEqual((400, "Malformed request"), (refusal.status, refusal.description), target)
+    def expect_error(self, target: str) -> None:
+        error = self.assertRaises(HttpError, read, target).response
+        self.assertEqual((400, "Malformed request"), (error.status, error.description), target)
 
     def test_above_the_root(self) -> None:
-        """A path that climbs above the root, wherever it comes down again, is 400: before it stands a back end's base path."""
+        """A path that climbs above the root is 400, wherever it goes then.
+
+        It would leave a back end's base path.
+        """
         for target in (
-            "/..", "/../as/token", "/../manager/html", "/x/../../as/token", "/./../x", "/a/b/../../../c", "/..?a", "/../",
+            "/..", "/../as/token", "/../manager/html", "/x/../../as/token", "/./../x",
+            "/a/b/../../../c", "/..?a", "/../",
             "https://as.example/../as/token",
         ):  # fmt: skip
-            self.expect_refused(target)
+            self.expect_error(target)
 
     def test_in_disguise(self) -> None:
-        """So is every ``..`` that is written in another way, even where it does not climb: some servers see it, some do not."""
+        """Every ``..`` in another spelling is 400 too, even if it does not climb.
+
+        Some servers read it as ``..`` and others do not.
+        """
         for up in UP[1:]:
             for target in (f"/{up}/as/token", f"/a/{up}/token", f"/a/b/{up}/../c", f"/a/{up}"):
-                self.expect_refused(target)
+                self.expect_error(target)
 
     def test_in_disguise_of_unicode(self) -> None:
         """So is one in overlong UTF-8, or in characters that a server maps to dots and slashes."""
         for up in OVERLONG:
             for target in (f"/{up}/as/token", f"/a/{up}/token", f"/a/{up}", f"/{up.upper()}/x"):
-                self.expect_refused(target)
+                self.expect_error(target)
         for target in (
             "/..%c0%afadmin",
             "/..%c1%9cadmin",
@@ -75,7 +89,7 @@ class Strays(SynchronousTestCase):
             "/..%ef%bc%8fadmin",
             "/..%u2215admin",
         ):
-            self.expect_refused(target)
+            self.expect_error(target)
 
     def test_unicode(self) -> None:
         """Other characters beyond ASCII go on, well formed or not."""
@@ -94,16 +108,19 @@ class Strays(SynchronousTestCase):
     def test_two_ways(self) -> None:
         """So is a detour over what is one name to one server and two, or none, to another."""
         for target in (
-            "/x%2fy/../token", "/x%2Fy/../../as/token", "/x%252fy/../token", "/x\\y/../token", "/x%5cy/../token", "/a//../token",
-            "/a/b;%2fc/../../d", "/token%00/../login", "/token;/../login", "/a\\..\\b", "/..\\a", "/a%2f../b", "/a/::$DATA/../b",
+            "/x%2fy/../token", "/x%2Fy/../../as/token", "/x%252fy/../token", "/x\\y/../token",
+            "/x%5cy/../token", "/a//../token",
+            "/a/b;%2fc/../../d", "/token%00/../login", "/token;/../login", "/a\\..\\b", "/..\\a",
+            "/a%2f../b", "/a/::$DATA/../b",
             "/a/%20/../b", "/a/.../../b",
         ):  # fmt: skip
-            self.expect_refused(target)
+            self.expect_error(target)
 
     def test_plain(self) -> None:
-        """A detour that everybody reads alike goes on byte for byte, and so does what only looks like one."""
+        """A detour that all servers read alike is unchanged, and so is what only resembles one."""
         for target in (
-            "/a/../b", "/a/./../b", "//a/../", "/a/b/../../", "/a/..", "/a..b/..c/d..", "/a?/../..", "/.", "/./", "/.a/x",
+            "/a/../b", "/a/./../b", "//a/../", "/a/b/../../", "/a/..", "/a..b/..c/d..", "/a?/../..",
+            "/.", "/./", "/.a/x",
             "/%2e/x", "/a%2fb", "/a//b", "/a...b", "/a;b=..", "/%", "/%zz/%u12", "/a:b",
         ):  # fmt: skip
             self.assertEqual(target.encode(), read(target), target)
@@ -114,7 +131,10 @@ class Strays(SynchronousTestCase):
         )
     )
     def test_base_path(self, names: list[str]) -> None:
-        """Behind a base path, a target that passes stays below the base, resolved by the standard or in the most lenient way."""
+        """After a base path, an accepted target stays below the base.
+
+        This holds for the standard resolution and for the most lenient one.
+        """
         target = "/" + "/".join(names)
         try:
             passed = read(target).decode()
@@ -133,7 +153,7 @@ class Strays(SynchronousTestCase):
         )
 
     def test_cost(self) -> None:
-        """However much of it there is, a path is read in a time that grows with its length alone."""
+        """The time to check a path grows with its length alone."""
         for piece in ("/", "/..", "%25", "/a/..", ";", ":$", "%2525", "/. ", "%u00", "."):
             few, many = (self.steps("/" + piece * count) for count in (250, 500))
             self.assertLessEqual(many, 2.2 * few + 50, piece)
@@ -156,7 +176,7 @@ class Methods(SynchronousTestCase):
 
 class Loggable(SynchronousTestCase):
     def test_well_formed(self) -> None:
-        """A well-formed line is logged, an absolute-form without its authority, an unknown method too."""
+        """A valid line is logged: an absolute-form without its authority, an unknown method too."""
         for line, expected in (
             (b"POST /token HTTP/1.1", (b"POST", b"/token", "1.1")),
             (b"BREW /pot?a HTTP/1.0", (b"BREW", b"/pot?a", "1.0")),
@@ -211,7 +231,10 @@ class Forms(SynchronousTestCase):
         self.assertRaises(HttpError, read_target, b"GET", target, b"other.example")
 
     def test_absolute_without_a_path(self) -> None:
-        """Without a path it is the root, and for OPTIONS the server itself (RFC 9112 section 3.2.4)."""
+        """Without a path it is the root, and for OPTIONS the server itself.
+
+        See RFC 9112 section 3.2.4.
+        """
         target = b"https://as.example"
         self.assertEqual((b"/", b"as.example"), read_target(b"GET", target, b""))
         self.assertEqual((b"/?a", b"as.example"), read_target(b"GET", target + b"?a", b""))

@@ -1,4 +1,7 @@
-"""Promises of :mod:`x509proxy.http1.response_parser`: whatever a back end sends, it is one answer, or a 502."""
+"""Promises of :mod:`x509proxy.http1.response_parser`.
+
+Whatever a back end sends is one response, or a 502.
+"""
 
 from __future__ import annotations
 
@@ -53,22 +56,25 @@ UPGRADE = b"Connection: upgrade\r\nUpgrade: h2c\r\n"
 PLAIN = answer(LENGTH, body=b"ab")
 
 
-# None of these gets as far as a head.
+# None of these has a valid head.
 HOSTILE_HEADS = (
-    b"garbage", b"\0", b"SSH-2.0-OpenSSH_9.2\r\n", request(), b"\x15\x03\x03\x00\x02\x02\x28", b"ICY 200 OK\r\n\r\n",
+    b"garbage", b"\0", b"SSH-2.0-OpenSSH_9.2\r\n", request(), b"\x15\x03\x03\x00\x02\x02\x28",
+    b"ICY 200 OK\r\n\r\n",
     PLAIN.replace(b"\r\n", b"\n"),
     b"HTTP/1.1 200 OK\n" + LENGTH + b"\r\nab",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nab",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nab",
     answer(LENGTH + LENGTH, body=b"ab"),
     answer(LENGTH + b"Content-Length: 3\r\n", body=b"ab"),
-    *(answer(b"Content-Length: " + value + b"\r\n", body=b"ab") for value in (b"-2", b"+2", b"2, 2", b"0x2", b"", b"9" * 20)),
+    *(answer(b"Content-Length: " + value + b"\r\n", body=b"ab") for value in (b"-2", b"+2", b"2, 2",
+    b"0x2", b"", b"9" * 20)),
     answer(LENGTH + CHUNKED, body=CHUNKS),
     answer(CHUNKED + LENGTH, body=CHUNKS),
     answer(CHUNKED, b"HTTP/1.0 200 OK", CHUNKS),
     *(
         answer(b"Transfer-Encoding: " + value + b"\r\n", body=CHUNKS)
-        for value in (b"gzip", b"gzip, chunked", b"chunked, chunked", b"identity", b"xchunked", b"", b"\x0bchunked")
+        for value in (b"gzip", b"gzip, chunked", b"chunked, chunked", b"identity", b"xchunked", b"",
+        b"\x0bchunked")
     ),
     answer(b"Transfer-Encoding: chunked\t\r\n", body=CHUNKS),
     answer(b"Content-Length: 2\t\r\n", body=b"ab"),
@@ -78,13 +84,16 @@ HOSTILE_HEADS = (
     answer(LENGTH, b"HTTP/1.1 101 Switching Protocols", b"ab"),
     *(
         answer(LENGTH, b"HTTP/1.1 " + status + b" X", b"ab")
-        for status in (b"000", b"099", b"600", b"999", b"20", b"2000", b"-200", b"+200", b"abc", b"2 0", b"")
+        for status in (b"000", b"099", b"600", b"999", b"20", b"2000", b"-200", b"+200", b"abc",
+        b"2 0", b"")
     ),
-    *(answer(LENGTH, version + b" 200 OK", b"ab") for version in (b"HTTP/0.9", b"HTTP/1.2", b"HTTP/2.0", b"http/1.1", b"HTTP/1")),
+    *(answer(LENGTH, version + b" 200 OK", b"ab") for version in (b"HTTP/0.9", b"HTTP/1.2",
+    b"HTTP/2.0", b"http/1.1", b"HTTP/1")),
     *(
         answer(field + b"\r\n" + LENGTH, body=b"ab")
         for field in (
-            b"X: a\0b", b"X: a\x01b", b"X: a\x7fb", b"X\0: a", b"X\x80: a", b"X : a", b" X: a", b"X", b": a", b"X: a\r\n b",
+            b"X: a\0b", b"X: a\x01b", b"X: a\x7fb", b"X\0: a", b"X\x80: a", b"X : a", b" X: a",
+            b"X", b": a", b"X: a\r\n b",
             b"X: a\rY: b", b"X: a\nY: b",
         )
     ),
@@ -98,7 +107,8 @@ HOSTILE_HEADS = (
 )  # fmt: skip
 
 
-# Whatever the number, an interim answer has no body: if it claims one, nobody knows where the next answer begins.
+# An interim response with any number has no body. If one announces it, the beginning of the next
+# response is unknown.
 INTERIM_BODIES = tuple(
     answer(fields, b"HTTP/1.1 %d X" % status, body)
     for status in (100, 102, 103, 104, 150, 199)
@@ -115,21 +125,26 @@ HOSTILE_BODIES = tuple(
 )  # fmt: skip
 
 
-# Cut short in each state.
+# Truncated in each state.
 TRUNCATED = (
-    b"", b"\r\n", b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX: y", answer()[:-1],
+    b"", b"\r\n", b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 200 OK\r\nX: y", answer()[:-1],
     INTERIM, answer(LENGTH), answer(LENGTH, body=b"a"), answer(CHUNKED), answer(CHUNKED, body=b"2"),
-    answer(CHUNKED, body=b"2\r\na"), answer(CHUNKED, body=b"2\r\nab"), answer(CHUNKED, body=b"2\r\nab\r\n"),
+    answer(CHUNKED, body=b"2\r\na"), answer(CHUNKED, body=b"2\r\nab"),
+    answer(CHUNKED, body=b"2\r\nab\r\n"),
     answer(CHUNKED, body=b"2\r\nab\r\n0\r\n"),
     answer(CHUNKED, body=b"2\r\nab\r\n0\r\nX: y\r\n"),
 )  # fmt: skip
 
 
 GOOD_ANSWERS = (
-    PLAIN, answer(CHUNKED, body=CHUNKS), answer(CHUNKED, body=b"2\r\nab\r\n0\r\nX: y\r\n\r\n"), answer(body=b"ab"),
-    INTERIM * 16 + PLAIN, answer(LENGTH, b"HTTP/1.0 200 OK", b"ab"), answer(line=b"HTTP/1.1 204 No Content"),
+    PLAIN, answer(CHUNKED, body=CHUNKS), answer(CHUNKED, body=b"2\r\nab\r\n0\r\nX: y\r\n\r\n"),
+    answer(body=b"ab"),
+    INTERIM * 16 + PLAIN, answer(LENGTH, b"HTTP/1.0 200 OK", b"ab"),
+    answer(line=b"HTTP/1.1 204 No Content"),
     answer(LENGTH, b"HTTP/1.1 304 X"),
-    answer(UPGRADE + LENGTH, body=b"ab"), PLAIN + PLAIN, PLAIN + b"\0", answer(LENGTH, b"HTTP/1.1 204 No Content", b"ab"),
+    answer(UPGRADE + LENGTH, body=b"ab"), PLAIN + PLAIN, PLAIN + b"\0",
+    answer(LENGTH, b"HTTP/1.1 204 No Content", b"ab"),
 )  # fmt: skip
 
 
@@ -140,7 +155,7 @@ def respond(
     *,
     clean: bool = True,
 ) -> tuple[list[Event], bool]:
-    """The events until the connection has ended, and whether it could have been used again."""
+    """Return the events up to the connection's end, and whether it could be used again."""
     reader = ResponseParser(method, settings)
     events = feed(feeds, reader)
     reusable = reader.reusable
@@ -151,7 +166,10 @@ class AnswerTestCase(SynchronousTestCase):
     def expect(
         self, shape: str, data: bytes, method: bytes = b"GET", *, reusable: bool, clean: bool = True
     ) -> list[Event]:
-        """These events, whole and byte by byte; a refusal is a 502 and leaves the connection unfit."""
+        """Check the events, whole and octet by octet.
+
+        An error is a 502, and the connection is not used again.
+        """
         found = respond([data], method, clean=clean)
         self.assertEqual((shape, reusable), (shape_of(found[0]), found[1]), (data[:200], found[0]))
         self.assertEqual(found, respond(single_bytes(data), method, clean=clean), data[:200])
@@ -163,12 +181,15 @@ class AnswerTestCase(SynchronousTestCase):
 
 class HostileAnswers(AnswerTestCase):
     def test_heads(self) -> None:
-        """An answer that is odd in its head is a 502, and nothing of it comes out."""
+        """A response with a malformed head is a 502, and no part of it is returned."""
         for data in HOSTILE_HEADS:
             self.expect("R", data, reusable=False)
 
     def test_interim_answers_with_bodies(self) -> None:
-        """An interim answer with a body is a 502: a body without a head would be an answer of the back end's own making."""
+        """An interim response with a body is a 502.
+
+        That body would be taken for the next response.
+        """
         for data in INTERIM_BODIES:
             for more in (b"", PLAIN):
                 found, reusable = respond([data + more])
@@ -176,14 +197,14 @@ class HostileAnswers(AnswerTestCase):
                 self.assertEqual("R", shape_of(respond(single_bytes(data + more))[0]), data)
 
     def test_bodies(self) -> None:
-        """An answer that is odd in its body is cut off there."""
+        """A response with a malformed body is cut there."""
         for data in HOSTILE_BODIES:
             whole = shape_of(respond([data])[0])
             self.assertIn(whole, ("HR", "HBR"))
             self.expect(whole, data, reusable=False)
 
     def test_cut_short(self) -> None:
-        """An answer that ends before its end is never taken for whole, be the connection's end clean or not."""
+        """A truncated response is never complete, whether the connection ended cleanly or not."""
         for data in TRUNCATED:
             for clean in (True, False):
                 found = self.expect(shape_of(respond([data])[0]), data, reusable=False, clean=clean)
@@ -191,7 +212,7 @@ class HostileAnswers(AnswerTestCase):
                 self.assertNotIn(EndOfMessage.END, found)
 
     def test_no_answer(self) -> None:
-        """No answer at all and one cut short are told apart, for the operator."""
+        """A missing response and a truncated one have different details."""
         (none,), _ = respond([])
         (short,), _ = respond([b"H"])
         assert isinstance(none, ErrorResponse)
@@ -200,7 +221,7 @@ class HostileAnswers(AnswerTestCase):
         self.assertIn("cut short", short.detail)
 
     def test_own_error(self) -> None:
-        """After an error of the proxy's own nothing is read any more, and the connection's end fails the response."""
+        """After an error of the proxy nothing is parsed; the connection's end is a failure."""
         for data in (PLAIN, answer(b"X: y\r\n", body=b"ab")):
             parser = ResponseParser(b"GET", UPSTREAM)
             with patch.object(response_parser, "response_head", side_effect=ZeroDivisionError):
@@ -208,15 +229,15 @@ class HostileAnswers(AnswerTestCase):
             self.assertEqual([], parser.feed(PLAIN))
             self.assertEqual("R", shape_of(parser.end_of_stream(clean=True)))
             self.assertEqual([], parser.end_of_stream(clean=True))
-        # Amid a body that ends with the connection.
+        # In a body that ends with the connection.
         parser = ResponseParser(b"GET", UPSTREAM)
         parser.feed(answer(body=b"ab"))
         with patch.object(ResponseParser, "_read_body", side_effect=ZeroDivisionError):
             self.assertRaises(ZeroDivisionError, parser.feed, b"cd")
         self.assertEqual("R", shape_of(parser.end_of_stream(clean=True)))
 
-    def test_after_a_refusal(self) -> None:
-        """After a refusal nothing comes any more, neither from bytes nor from the end."""
+    def test_after_an_error(self) -> None:
+        """After an error there are no more events, neither from octets nor from the end."""
         reader = ResponseParser(b"GET", UPSTREAM)
         self.assertEqual("R", shape_of(reader.feed(b"garbage")))
         self.assertEqual(
@@ -225,7 +246,7 @@ class HostileAnswers(AnswerTestCase):
 
     @given(st.sampled_from((*HOSTILE_HEADS, *HOSTILE_BODIES, *TRUNCATED)), CUTS, st.booleans())
     def test_any_split(self, data: bytes, cuts: Sequence[int], clean: bool) -> None:
-        """Wherever the network cuts a hostile answer, the events are the same."""
+        """Wherever a malformed response is cut, the events are the same."""
         found = respond(pieces(data, cuts), clean=clean)
         self.assertEqual(respond([data], clean=clean), found)
         self.assertTrue(shape_of(found[0]).endswith("R"))
@@ -233,7 +254,7 @@ class HostileAnswers(AnswerTestCase):
 
 class Answers(AnswerTestCase):
     def test_literal(self) -> None:
-        """An answer is its head, its body and its end, and the connection can be used again."""
+        """A response is its head, body and end, after which the connection can be used again."""
         found = self.expect(
             "HBE",
             answer(b"Content-Length: 2\r\nX: \xe9 \r\n", b"HTTP/1.1 404 Not Found", b"ab"),
@@ -246,7 +267,7 @@ class Answers(AnswerTestCase):
         )
 
     def test_chunked(self) -> None:
-        """Chunks come out as a body, without their trailer fields."""
+        """Chunks become a body, without their trailer fields."""
         found = self.expect(
             "HBE",
             answer(CHUNKED, body=b"1\r\na\r\n1;x=y\r\nb\r\n0\r\nX: evil\r\n\r\n"),
@@ -256,13 +277,16 @@ class Answers(AnswerTestCase):
         self.assertNotIn("evil", repr(found))
 
     def test_until_the_end(self) -> None:
-        """A body without framing ends with the connection, if that ends cleanly, and is cut short if not."""
+        """A body without framing ends with a clean end of the connection.
+
+        Otherwise it is truncated.
+        """
         self.expect("HBE", answer(body=b"ab"), reusable=False)
         self.expect("HE", answer(), reusable=False)
         self.expect("HBR", answer(body=b"ab"), reusable=False, clean=False)
 
     def test_interim_answers(self) -> None:
-        """Interim answers vanish, with their fields; sixteen of them are borne."""
+        """Interim responses are dropped, with their fields; sixteen of them are permitted."""
         early = answer(b"Link: x\r\n", b"HTTP/1.1 103 Early Hints")
         found = self.expect("HBE", INTERIM * 8 + early * 8 + PLAIN, reusable=True)
         self.assertEqual(
@@ -275,7 +299,7 @@ class Answers(AnswerTestCase):
         self.expect("HBE", answer(line=b"HTTP/1.1 199 X") + PLAIN, reusable=True)
 
     def test_reason(self) -> None:
-        """A reason phrase with obs-text is left out; there may be none, and no space before it."""
+        """A reason phrase with obs-text is dropped; there may be none, and no space before it."""
         for line, reason in (
             (b" a\tb", b"a\tb"), (b" \xe9", b""), (b"", b""), (b" ", b""), (b"  ~", b" ~"),
         ):  # fmt: skip
@@ -286,13 +310,13 @@ class Answers(AnswerTestCase):
             self.assertEqual(reason, head.reason, line)
 
     def test_control_characters_in_reason(self) -> None:
-        """A reason phrase with a control character is none (RFC 9112 section 4)."""
+        """A reason phrase with a control character is invalid (RFC 9112 section 4)."""
         for octet in {*range(0x20), 0x7F} - {9}:
             line = b"HTTP/1.1 200 a%cb" % octet
             self.expect("R", answer(LENGTH, line, b"ab"), reusable=False)
 
     def test_connection_ends(self) -> None:
-        """``Connection: close``, and HTTP/1.0 without keep-alive, leave no connection to use again."""
+        """After ``Connection: close``, or HTTP/1.0 without keep-alive, there is no reuse."""
         self.expect("HBE", answer(LENGTH + b"Connection: close\r\n", body=b"ab"), reusable=False)
         self.expect("HBE", answer(LENGTH, b"HTTP/1.0 200 OK", b"ab"), reusable=False)
         self.expect(
@@ -302,11 +326,14 @@ class Answers(AnswerTestCase):
         )
 
     def test_upgrade_that_is_none(self) -> None:
-        """An upgrade is agreed upon by 101 alone: in a 200 its fields change nothing."""
+        """Only 101 agrees to an upgrade: in a 200 its fields change nothing."""
         self.expect("HBE", answer(UPGRADE + LENGTH, body=b"ab"), reusable=True)
 
     def test_no_body(self) -> None:
-        """204, 304 and every answer to HEAD end with their head, whatever length they tell, and end their connection."""
+        """204, 304 and every response to HEAD end with their head and end their connection.
+
+        This holds for any length in the head.
+        """
         self.expect("HE", answer(line=b"HTTP/1.1 204 No Content"), reusable=False)
         self.expect("HE", answer(line=b"HTTP/1.1 304 Not Modified"), reusable=False)
         self.expect("HE", answer(b"Content-Length: 0\r\n"), b"HEAD", reusable=False)
@@ -325,7 +352,10 @@ class Answers(AnswerTestCase):
         self.expect("HE", answer(), b"HEAD", reusable=False)
 
     def test_announced_body(self) -> None:
-        """One that announces a body costs the connection: it might come, a little later, as the next client's answer."""
+        """A response that announces a forbidden body costs the connection.
+
+        The body might arrive later, as the next client's response.
+        """
         for fields in (LENGTH, CHUNKED):
             for line, method in (
                 (b"204 No Content", b"GET"),
@@ -335,7 +365,7 @@ class Answers(AnswerTestCase):
                 self.expect("HE", answer(fields, b"HTTP/1.1 " + line), method, reusable=False)
 
     def test_body_that_must_not_be(self) -> None:
-        """A body after such a head never comes out, and costs the connection."""
+        """A body after a head like this is never returned, and costs the connection."""
         for data, method in (
             (answer(LENGTH, b"HTTP/1.1 204 No Content", b"ab"), b"GET"),
             (answer(LENGTH, b"HTTP/1.1 304 Not Modified", b"ab"), b"GET"),
@@ -349,7 +379,7 @@ class Answers(AnswerTestCase):
             self.expect("HE", data, method, reusable=False)
 
     def test_more_than_an_answer(self) -> None:
-        """Bytes after the end, in the same feed or the next, are no answer to anybody and cost the connection."""
+        """Octets after the end, in this feed or the next, are dropped and cost the connection."""
         for more in (b"x", PLAIN, INTERIM, b"\0", answer(b"X: y\r\n")):
             self.expect("HBE", PLAIN + more, reusable=False)
             self.expect("HBE", answer(CHUNKED, body=CHUNKS) + more, reusable=False)
@@ -360,13 +390,13 @@ class Answers(AnswerTestCase):
 
     @given(st.sampled_from(GOOD_ANSWERS), st.sampled_from([b"GET", b"HEAD"]), CUTS)
     def test_any_split(self, data: bytes, method: bytes, cuts: Sequence[int]) -> None:
-        """Wherever the network cuts an answer, it is the same answer."""
+        """Wherever a response is cut, it is the same response."""
         self.assertEqual(respond([data], method), respond(pieces(data, cuts), method))
         self.assertEqual(respond([data], method), respond(single_bytes(data), method))
 
 
 class AnswerLimits(SynchronousTestCase):
-    def expect_refused(self, data: bytes, settings: UpstreamSettings = UPSTREAM) -> None:
+    def expect_error(self, data: bytes, settings: UpstreamSettings = UPSTREAM) -> None:
         cut: Callable[[bytes], Iterable[bytes]]
         for cut in (
             lambda data: [data],
@@ -379,31 +409,34 @@ class AnswerLimits(SynchronousTestCase):
 
     def test_head(self) -> None:
         """A head of 40 KB is a 502."""
-        self.expect_refused(answer(b"X: " + b"a" * 40000 + b"\r\n" + LENGTH, body=b"ab"))
-        self.expect_refused(answer(LENGTH, b"HTTP/1.1 200 " + b"a" * 40000, b"ab"))
+        self.expect_error(answer(b"X: " + b"a" * 40000 + b"\r\n" + LENGTH, body=b"ab"))
+        self.expect_error(answer(LENGTH, b"HTTP/1.1 200 " + b"a" * 40000, b"ab"))
 
     def test_head_exactly(self) -> None:
-        """The head has at most ``max_head_bytes``, its interim responses included."""
+        """The head has at most ``max_head_bytes``, including its interim responses."""
         for before in (b"", INTERIM * 3):
             whole = before + answer(LENGTH + b"X: " + b"a" * 66 + b"\r\n")
             settings = UpstreamSettings(max_head_bytes=len(whole))
             for feeds in ([whole + b"ab"], single_bytes(whole + b"ab")):
                 self.assertEqual("HBE", shape_of(respond(feeds, settings=settings)[0]))
-            self.expect_refused(
+            self.expect_error(
                 before + answer(LENGTH + b"X: " + b"a" * 67 + b"\r\n", body=b"ab"), settings
             )
 
     def test_number_of_fields(self) -> None:
-        """Two hundred fields are read, one more is a 502, and so are 5000."""
+        """Two hundred fields are accepted, one more is a 502, and so are 5000."""
         self.assertEqual(
             "HBE", shape_of(respond([answer(b"X: a\r\n" * 199 + LENGTH, body=b"ab")])[0])
         )
-        self.expect_refused(answer(b"X: a\r\n" * 200 + LENGTH, body=b"ab"))
-        self.expect_refused(answer(b"X: a\r\n" * 5000 + LENGTH, body=b"ab"))
-        self.expect_refused(answer(b"X: a\r\n" * 201)[:-2])
+        self.expect_error(answer(b"X: a\r\n" * 200 + LENGTH, body=b"ab"))
+        self.expect_error(answer(b"X: a\r\n" * 5000 + LENGTH, body=b"ab"))
+        self.expect_error(answer(b"X: a\r\n" * 201)[:-2])
 
     def test_endless_head(self) -> None:
-        """A head that does not end is refused as soon as it exceeds its limit, its interim answers included."""
+        """A head without an end is rejected as soon as it exceeds its limit.
+
+        Its interim responses count too.
+        """
         line = b"HTTP/1.1 200 OK\r\n"
         for start, more in (
             (line + b"X: ", b"a"),
@@ -416,18 +449,18 @@ class AnswerLimits(SynchronousTestCase):
             )
 
     def test_interim_flood(self) -> None:
-        """A flood of interim answers ends after seventeen."""
+        """A flood of interim responses ends after seventeen."""
         self.assertEqual(
             17 * len(INTERIM), taken(self, ResponseParser(b"GET", UPSTREAM), b"", INTERIM, 502)
         )
 
     def test_large_interim_answers(self) -> None:
-        """Interim answers share the limit of one head."""
+        """Interim responses share the limit of one head."""
         early = answer(b"X: " + b"a" * 10000 + b"\r\n", b"HTTP/1.1 103 X")
-        self.expect_refused(early * 4 + PLAIN)
+        self.expect_error(early * 4 + PLAIN)
 
     def test_framing(self) -> None:
-        """An answer that is mostly chunk extensions or trailer fields is cut off."""
+        """A response that is mostly chunk extensions or trailer fields is cut."""
         reader = ResponseParser(b"GET", UPSTREAM)
         self.assertLess(
             taken(self, reader, answer(CHUNKED), b"1;" + b"x" * 1000 + b"\r\na\r\n", 502), 32768
@@ -438,13 +471,13 @@ class AnswerLimits(SynchronousTestCase):
         )
 
     def test_endless_trailer_after_a_large_body(self) -> None:
-        """However large the body was, a trailer field is limited as a head is."""
+        """A trailer field is limited as a head is, however large the body was."""
         reader = ResponseParser(b"GET", UPSTREAM)
         reader.feed(answer(CHUNKED, body=b"10000\r\n" + b"a" * 65536))
         self.assertLess(taken(self, reader, b"\r\n0\r\nX: ", b"y" * 100, 502), 65536)
 
     def test_body_without_limit(self) -> None:
-        """An answer's body has no limit, and nothing of it is kept."""
+        """The body of a response has no limit, and nothing of it is kept."""
         reader = ResponseParser(b"GET", UPSTREAM)
         reader.feed(answer(b"Content-Length: 100000000\r\n"))
         for _ in range(99):
@@ -455,7 +488,7 @@ class AnswerLimits(SynchronousTestCase):
 class AnyBytes(SynchronousTestCase):
     @given(STREAMS, CUTS, st.sampled_from([b"GET", b"HEAD"]), st.booleans())
     def test_answers(self, data: bytes, cuts: Sequence[int], method: bytes, clean: bool) -> None:
-        """Whatever arrives, however cut: one answer, whole or cut off, or one refusal."""
+        """Any octets, in any pieces, give one response, complete or cut, or one error."""
         found = respond(pieces(data, cuts), method, clean=clean)
         self.assertTrue(re.fullmatch(r"HB?[ER]|R", shape_of(found[0])), found)
         self.assertEqual(respond([data], method, clean=clean), found)

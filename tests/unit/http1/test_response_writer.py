@@ -10,7 +10,10 @@ from x509proxy.http1.response_writer import date_value, status_line, write_respo
 
 class Lines(SynchronousTestCase):
     def test_status(self) -> None:
-        """The given phrase, else the usual one, else none; the space before it is always there (RFC 9112 section 4)."""
+        """The given phrase is used, else the usual one, else none.
+
+        The space before it is always there (RFC 9112 section 4).
+        """
         for status, reason, expected in (
             (200, b"", b"HTTP/1.1 200 OK"),
             (200, b"Fine", b"HTTP/1.1 200 Fine"),

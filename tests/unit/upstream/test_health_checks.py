@@ -198,14 +198,14 @@ class Verdicts(ChecksTestCase):
         self.begin()
         self.wire.deliver(OK[:-1])
         self.wire.lose(CUT)
-        self.expect("back end's answer: cut short")
+        self.expect("back end's response: cut short")
 
     def test_malformed(self) -> None:
         """A malformed response fails."""
         self.begin()
         self.wire.deliver(b"SMTP\r\n")
         self.assertEqual(1, len(self.reports))
-        self.assertIn("back end's answer: ", self.reports[0])
+        self.assertIn("back end's response: ", self.reports[0])
 
 
 class OverTls(ChecksTestCase):

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.forwarded_fields`."""
+"""Promises of :mod:`x509proxy.forwarding.decision`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import certificates as samples
 from tests.support.memory import HEADER, RULES
 from x509proxy.certificates.client_certificate import Verdict
 from x509proxy.forwarding.client import Client, Hop
-from x509proxy.forwarding.forwarded_fields import decide
+from x509proxy.forwarding.decision import decide
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import find_preset
 from x509proxy.http1.messages import Framing, RequestHead
@@ -59,10 +59,11 @@ def head(target: bytes = b"/") -> RequestHead:
 
 
 def told(
-    found: RequestHead, client: Client = CLIENTS[0], rules: HeaderRules = RULES, policy: PolicySettings = ENFORCED,
+    found: RequestHead, client: Client = CLIENTS[0], rules: HeaderRules = RULES,
+    policy: PolicySettings = ENFORCED,
     now: float = samples.NOON,
 ) -> bytes:  # fmt: skip
-    """The fields, or the detail of the error response."""
+    """Return the fields, or the detail of the error response."""
     decision = decide(found, client, rules, policy, now)
     return decision.fields if decision.error is None else decision.error.detail.encode()
 
@@ -82,7 +83,8 @@ class Fields(SynchronousTestCase):
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from([b"/", b"/b"]), st.sampled_from(CLIENTS), st.sampled_from(ALL_RULES), st.sampled_from(POLICIES),
+                st.sampled_from([b"/", b"/b"]), st.sampled_from(CLIENTS),
+                st.sampled_from(ALL_RULES), st.sampled_from(POLICIES),
                 st.sampled_from([samples.NOON, ONE.not_after + 1, ONE.not_before - 1]),
             ),
             max_size=40,
@@ -116,7 +118,7 @@ class Kept(SynchronousTestCase):
         return tracemalloc.get_traced_memory()[0]
 
     def test_large(self) -> None:
-        """Those of large certificates and long hosts are not: their number is bounded, and so are their octets (L7)."""
+        """Those of large certificates and long hosts are not: their octets are bounded too (L7)."""
         self.assertLess(self.grown(5000, 8000), 2**20)
         self.assertLess(self.grown(1500, 8000, chain_bytes=20000), 2**20)
 
