@@ -108,7 +108,8 @@ defaults
     timeout server 30s
 
 frontend https
-    bind 127.0.0.1:{port} ssl crt {folder}/both.pem ca-file {folder}/server.pem verify optional ca-ignore-err all crt-ignore-err all alpn h2,http/1.1
+    bind 127.0.0.1:{port} ssl crt {folder}/both.pem ca-file {folder}/server.pem verify optional \
+ca-ignore-err all crt-ignore-err all alpn h2,http/1.1
     http-request set-header X-SSL-Client-Verify %[ssl_c_verify]
     http-request set-header X-Client-Cert %[ssl_c_der,base64] if {{ ssl_c_used }}
     default_backend servers

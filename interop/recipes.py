@@ -20,7 +20,8 @@ __all__ = ["DOCS", "filled", "recipe"]
 
 DOCS = Path(__file__).parent.parent / "docs"
 _BLOCK = re.compile(
-    r"^\.\. recipe: (?P<name>[^\n]+)\n\n\.\. code-block:: [^\n]+\n\n(?P<text>(?:(?:    [^\n]*)?\n)+)",
+    r"^\.\. recipe: (?P<name>[^\n]+)\n\n\.\. code-block:: [^\n]+\n\n"
+    r"(?P<text>(?:(?:    [^\n]*)?\n)+)",
     re.MULTILINE,
 )
 

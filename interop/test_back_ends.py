@@ -140,7 +140,8 @@ class Killed(Stage):
             _share([fate for fate in fates if begin <= fate.begun < end]) for begin, end in windows
         ]
         sys.stdout.write(
-            f"\n{len(fates)} requests, {len(failed)} failed: {dict(Counter(fate.told for fate in failed))};"
+            f"\n{len(fates)} requests, {len(failed)} failed:"
+            f" {dict(Counter(fate.told for fate in failed))};"
             f" the slowest while it was gone took {max(late) * 1000:.0f} ms;"
             f" it served again {served[0] - back:.1f} s after its start, share each second: "
             + " ".join(f"{share:.0%}" for share in shares)
@@ -149,7 +150,7 @@ class Killed(Stage):
         self.assertLessEqual(len(failed), _CLIENTS)
         for fate in failed:
             # Its answer was waited for when it was killed: begun before that, or so soon after that
-            # nobody could know.
+            # the proxy could not have detected it.
             self.assertEqual(("502", True), (fate.told, fate.begun < gone + 0.1), fate)
         before = [fate for fate in fates if fate.ended < gone]
         self.assertTrue(0.4 < _share(before) < 0.6, _share(before))
@@ -157,7 +158,7 @@ class Killed(Stage):
         self.assertTrue(shares[0] < 0.4 < shares[-1] < 0.6, shares)
 
     def test_without_checks(self) -> None:
-        """Exchanges alone tell of it: one in a retry-delay tries, and goes on to the other."""
+        """Exchanges alone detect it: one in a retry-delay tries it, and goes on to the other."""
         self.play("")
 
     def test_with_checks(self) -> None:

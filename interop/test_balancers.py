@@ -185,7 +185,7 @@ class HAProxy(BalancerStage):
     def test_health_checks(self) -> None:
         """HAProxy finds it well by its own checks, with either header.
 
-        They are no requests, and no reason for a word.
+        They are no requests, and the proxy logs nothing about them.
         """
         for place, how in enumerate(("send-proxy", "send-proxy-v2")):
             port = free_port()
@@ -202,7 +202,7 @@ class HAProxy(BalancerStage):
         self.assertNotIn("cut before TLS", self.proxy.log.read_text())
 
     def test_without_header(self) -> None:
-        """Behind a balancer that was not told to send a header, no client is served."""
+        """Behind a balancer that is not configured to send a header, no client is served."""
         port = self.balance("")
         with self.assertRaises((ssl.SSLError, ConnectionError)):
             self.ask(port, "127.0.0.2")
@@ -315,7 +315,10 @@ class Nginx(BalancerStage):
             recipe(PAGE, "nginx.conf"),
             {NODE: f"127.0.0.1:{self.proxy.port}", "listen 443;": f"listen 127.0.0.1:{port};"},
         )
-        head = f"load_module {NGINX_STREAM};\ndaemon off;\npid {self.folder}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
+        head = (
+            f"load_module {NGINX_STREAM};\ndaemon off;\npid {self.folder}/nginx.pid;\n"
+            "error_log stderr;\nevents {}\n"
+        )
         self.write("nginx.conf", head + text)
         command: Sequence[str] = [
             "nginx",

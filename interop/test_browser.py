@@ -76,10 +76,20 @@ class BrowserStage(ClientStage):
         }
         profile = self.home / "profile"
         done = subprocess.run(
-            ["chromium", *_FLAGS, f"--user-data-dir={profile}", f"--timeout={seconds * 1000:.0f}", url],
-            cwd=self.home, env={**inherited, "HOME": str(self.home)}, stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=_PATIENCE + 30, check=False,
-        )  # fmt: skip
+            [
+                "chromium",
+                *_FLAGS,
+                f"--user-data-dir={profile}",
+                f"--timeout={seconds * 1000:.0f}",
+                url,
+            ],
+            cwd=self.home,
+            env={**inherited, "HOME": str(self.home)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE + 30,
+            check=False,
+        )
         self.assertEqual(0, done.returncode, done.stderr.decode(errors="replace"))
         return documents(html.unescape(done.stdout.decode()))
 
@@ -158,7 +168,7 @@ class RulesByPath(BrowserStage):
         """A certificate that was shown does not reach the server with ``/authorize``."""
         self.fill_store(certificate=True)
         self.choose()
-        # The handshake had it: another path says so.
+        # The handshake had it: another path shows it.
         self.assertTrue(self.told(self.proxy, self.page_of("/userinfo")))
         self.assertFalse(self.told(self.proxy, self.page_of("/authorize?client_id=my-client")))
         self.assertTrue(self.told(self.proxy, self.curl(f"{self.proxy.url}/token", *_SHOWING)))

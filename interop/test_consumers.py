@@ -328,8 +328,8 @@ class OwnHeaders(arrivals.ArrivalStage):
     def test_maximum(self) -> None:
         """``max-value-bytes`` for the preset's header: a larger value is 400, a smaller passes."""
         proxy = self.behind(
-            _OWN
-            + 'preset = "aspnet"\n[[headers]]\nname = "X-Client-Cert"\nformat = "base64-der"\nmax-value-bytes = 800\n'
+            _OWN + 'preset = "aspnet"\n[[headers]]\nname = "X-Client-Cert"\n'
+            'format = "base64-der"\nmax-value-bytes = 800\n'
         )
         self.assertEqual((400, ()), self.ask(proxy, self.client(KeyKind.RSA)))
         mine = self.client(KeyKind.EC)

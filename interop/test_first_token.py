@@ -1,4 +1,7 @@
-"""The tutorial ``docs/first-token.rst``, block by block: a bound token, and a thief who cannot use it."""
+"""The tutorial ``docs/first-token.rst``, block by block.
+
+A client gets a bound token, and a thief of the token cannot use it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Promises of ``contrib/Containerfile``: by hadolint, by the rules of the house, and by building and running it.
+"""Promises of ``contrib/Containerfile``: it passes hadolint and a few rules, builds and runs.
 
-No registry of images is needed: the base is made of Debian's packages here, under the name that the file asks for.
+No registry of images is needed. The base is made of Debian's packages here, under the name that
+the file requests.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ USER = 65532
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The file's instructions in order, each on one line, without comments."""
+    """Return the file's instructions in order, each on one line, without comments."""
     lines = re.sub(
         r"\\\n", " ", re.sub(r"^#.*\n", "", CONTAINERFILE.read_text(), flags=re.MULTILINE)
     ).splitlines()
@@ -35,13 +36,17 @@ def instructions() -> list[tuple[str, str]]:
 
 class File(Stage):
     def test_lint(self) -> None:
-        """Hadolint has nothing to say, but that Debian's packages are not pinned."""
+        """Hadolint reports nothing, except that Debian's packages are not pinned."""
         hadolint = str(Path(sys.executable).parent / "hadolint")
         self.require(hadolint)
         self.assertEqual("", self.run_program(hadolint, "--no-color", str(CONTAINERFILE)))
 
     def test_instructions(self) -> None:
-        """Images by their short names, nothing from the net but packages, a user by number, no secrets, no health check."""
+        """The instructions are of known kinds, and a user given by number runs the command.
+
+        Images have their short names. Only packages come from the network. There are no secrets and
+        no health check.
+        """
         found = instructions()
         self.assertEqual({BASE}, {rest.split()[0] for word, rest in found if word == "FROM"})
         self.assertLessEqual(
@@ -57,7 +62,10 @@ class File(Stage):
         )
 
     def test_sources(self) -> None:
-        """What is copied into the build is there, and is what a package needs; nothing that lies about in a checkout is."""
+        """Each file copied into the build exists and is needed for a package.
+
+        No other file of a checkout is copied.
+        """
         copied = [
             name
             for word, rest in instructions()
@@ -81,14 +89,17 @@ class File(Stage):
             self.assertTrue((ROOT / name).exists(), name)
 
     def test_metrics(self) -> None:
-        """What Prometheus asks for is installed with it (``contrib/kubernetes`` has the service for that)."""
+        """The library for Prometheus is installed (``contrib/kubernetes`` has its Service)."""
         (installs,) = [
             rest for word, rest in instructions() if word == "RUN" and "pip install" in rest
         ]
         self.assertIn("'.[metrics]'", installs)
 
     def test_command(self) -> None:
-        """The command is the proxy's, in the foreground, without a pid file, as the first process, so that SIGTERM arrives."""
+        """The command runs the proxy in the foreground, without a pid file.
+
+        It is the first process, so that SIGTERM arrives.
+        """
         (command,) = [json.loads(rest) for word, rest in instructions() if word == "ENTRYPOINT"]
         config = "/etc/x509proxy/x509proxy.toml"
         self.assertEqual(
@@ -96,7 +107,8 @@ class File(Stage):
         )
 
 
-# As a container's runtime does it: the image read-only, /etc/x509proxy from outside, no capabilities, no way to get any.
+# As a container's runtime does it: the image is read-only, and /etc/x509proxy is from outside.
+# The process has no capabilities and cannot get any.
 _RUN = """
 set -e
 root=$1 files=$2
@@ -107,7 +119,8 @@ mount -o remount,bind,ro "$root/etc/x509proxy"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -o remount,bind,ro "$root"
-exec chroot "$root" /usr/bin/setpriv --reuid=65532 --regid=65532 --groups=0 --bounding-set=-all --inh-caps=-all --no-new-privs \
+exec chroot "$root" /usr/bin/setpriv --reuid=65532 --regid=65532 --groups=0 \
+--bounding-set=-all --inh-caps=-all --no-new-privs \
     /usr/bin/env -i PATH=/opt/x509proxy/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 "$@"
 """
 # The user and its further ids are in files that only this mount namespace has.
@@ -151,7 +164,7 @@ class Image(Stage):
         if os.geteuid() != 0:
             self.skipTest("building an image here needs root")
         self.require("buildah", "mmdebstrap", "newuidmap", "unshare")
-        # Not those of this machine.
+        # Separate from the stores of this machine.
         self.stores = [
             "--storage-driver=vfs",
             f"--root={self.folder}/images",
@@ -160,7 +173,10 @@ class Image(Stage):
         self.proxy, self.backend = free_port(), free_port()
 
     def test_runs(self) -> None:
-        """A user without rights builds it; it serves read-only, by a user without rights, and reads secrets that are root's and its group's."""
+        """The image is built, and serves, without rights.
+
+        It is mounted read-only. It reads secrets that belong to root and to its group.
+        """
         self.build()
         self.start_echo()
         root = self.mount_image()
@@ -217,13 +233,13 @@ class Image(Stage):
         self.run_builder("push", "x509proxy", f"oci-archive:{self.folder}/home/image.tar")
 
     def run_builder(self, *arguments: str) -> str:
-        """Run ``buildah`` as a user without rights, who has 65536 further ids for the image."""
+        """Run ``buildah`` as a user without rights, with 65536 further ids for the image."""
         namespace = ("unshare", "--mount", "sh", "-c", _BUILDER, "sh", str(self.folder), str(ROOT))
         buildah = ("buildah", "--storage-driver=vfs", *arguments)
         return self.run_program(*namespace, *buildah, seconds=400).strip()
 
     def run_buildah(self, *arguments: str) -> str:
-        """Run ``buildah`` as root, with stores of its own."""
+        """Run ``buildah`` as root, with the stores of this test."""
         return self.run_program("buildah", *self.stores, *arguments, seconds=400).strip()
 
     def start_echo(self) -> None:
@@ -241,7 +257,10 @@ class Image(Stage):
         return root
 
     def start_image(self, root: Path) -> subprocess.Popen[bytes]:
-        """Run its ENTRYPOINT in its root file system, with the files of ``etc`` in ``/etc/x509proxy``."""
+        """Run the image's ENTRYPOINT in its root file system.
+
+        ``/etc/x509proxy`` has the files of the folder ``etc``.
+        """
         (root / "etc" / "x509proxy").mkdir()
         files = self.folder / "etc"
         files.mkdir(0o755)

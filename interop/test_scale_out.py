@@ -161,7 +161,7 @@ class ScaleOutStage(NetworkStage):
     # What is seen.
 
     def tell(self, command: str) -> str:
-        """Say something to HAProxy on its socket: what it answers."""
+        """Send HAProxy a command on its socket; return the response."""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(10)
             control.connect(f"{self.folder}/control")
@@ -231,7 +231,7 @@ class ScaleOut(ScaleOutStage):
         self.under_load()
         gone = self.now(lambda: self.pull_the_plug(node.name))
         self.wait_until(lambda: node.name not in self.up(), "HAProxy sees it")
-        # Who waits for an answer from it hears the end at the latest when keep-alive has.
+        # A client that waits for a response of this node detects the end by keep-alive.
         self.wait_until(lambda: time.monotonic() > gone + NOTICED + PHASE, "the rest of it")
         found = self.finish()
         self.report("unplugged", found, gone)
@@ -264,7 +264,7 @@ class ScaleOut(ScaleOutStage):
         self.under_load()
         self.tell(f"set server nodes/{node.name} state drain")
         drained = self.now(node.process.terminate)
-        # Twisted ends itself with the signal that it was ended with.
+        # Twisted ends itself with the signal that it received.
         self.assertEqual(-signal.SIGTERM, node.process.wait(PATIENCE))
         self.under_load()
         node.process = self.start_node(node.name, node.machine)
@@ -277,7 +277,7 @@ class ScaleOut(ScaleOutStage):
         self.assertEqual({}, self.aborted())
 
     def now(self, event: Callable[[], object]) -> float:
-        """Let it happen; the moment by which it has."""
+        """Do the step; return the time at which it is done."""
         event()
         return time.monotonic()
 
@@ -312,7 +312,8 @@ def python(module: str, *arguments: str) -> list[str]:
     return [
         sys.executable,
         "-c",
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; main(*sys.argv[1:])",
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+        f"from {module} import main; main(*sys.argv[1:])",
         *arguments,
     ]
 

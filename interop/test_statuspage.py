@@ -134,7 +134,7 @@ class Shown(StatusStage):
             os.close(number)
 
     def test_stale(self) -> None:
-        """When the proxy has gone, the page says so."""
+        """When the proxy has ended, the page reports it."""
         self.browser.visit(self.url)
         self.proxy.process.terminate()
         self.proxy.process.wait(30)
@@ -162,7 +162,10 @@ class Shown(StatusStage):
     def test_policy(self) -> None:
         """Even if an element got in, it would not run, and nothing would be fetched."""
         self.browser.visit(self.url)
-        insert = "const p = document.createElement('p'); p.setAttribute('onclick', 'document.title = 1'); "
+        insert = (
+            "const p = document.createElement('p'); "
+            "p.setAttribute('onclick', 'document.title = 1'); "
+        )
         self.browser.run(insert + "document.body.append(p); p.click()")
         self.browser.run("const i = new Image(); i.src = '/status.json'; document.body.append(i)")
         self.browser.until(
@@ -232,7 +235,7 @@ class Workers(StatusStage):
         self.assertEqual({"TLSv1.3": 8}, self.status()["counts"]["handshakes"])
 
     def test_ready(self) -> None:
-        """While it drains the page says so, to the end."""
+        """While the proxy drains, the page reports it, to the end."""
         self.browser.until(lambda: self.status()["ready"])
         context = self.context(self.proxy)
         with (
@@ -254,5 +257,5 @@ class Workers(StatusStage):
             self.browser.until(lambda: self.run_program(*command) == "503", 20)
             busy.sendall(b" done")
             self.assertIn(b" 200 OK", busy.recv(65536))
-        # Twisted ends by the signal that it was told to end by.
+        # Twisted ends itself with the signal that it received.
         self.assertEqual(-signal.SIGTERM, self.proxy.process.wait(30))
