@@ -1,4 +1,7 @@
-"""Promises of ``docs/operations/alerts.rst`` and the rules for Prometheus: each alert has a runbook and tests."""
+"""Promises of ``docs/operations/alerts.rst`` and the rules for Prometheus.
+
+Each alert has a runbook and tests.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +48,13 @@ class Runbooks(SynchronousTestCase):
             )
 
     def test_steps(self) -> None:
-        """Each runbook begins with a first step, or says that there is none."""
+        """Each runbook begins with a first step, or states that there is none."""
         _, *parts = re.split(r"^(X509Proxy\w+)\n~+\n", PAGE, flags=re.MULTILINE)
         for name, text in zip(parts[::2], parts[1::2], strict=True):
             self.assertTrue("\n1. " in text or "the same queries" in " ".join(text.split()), name)
 
     def test_series(self) -> None:
-        """The queries ask for series of the page on metrics, or that ``slo.yml`` records."""
+        """The queries use series of the page on metrics, or those that ``slo.yml`` records."""
         families = set(
             re.findall(r"^``(x509proxy_\w+)``", read_page("operations/metrics"), re.MULTILINE)
         )

@@ -22,7 +22,7 @@ class Table(SynchronousTestCase):
         self.assertEqual(text, page_with_tables(text, read_rows()))
 
     def test_complete(self) -> None:
-        """Each run knows each probe that is not hostile, and x509proxy has no failure."""
+        """Each run has each probe that is not hostile, and x509proxy has no failure."""
         gentle = {probe.id for probe in PROBES if not probe.hostile}
         rows = read_rows()
         for row in rows:

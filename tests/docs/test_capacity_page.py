@@ -1,4 +1,7 @@
-"""Promises of ``docs/operations/capacity.rst``: its sums are right, and on the safe side of the measured figures."""
+"""Promises of ``docs/operations/capacity.rst``.
+
+Its sums are right, and on the safe side of the measured figures.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class Sums(SynchronousTestCase):
         self.assertEqual(float(connections), float(rate) * float(seconds))
 
     def test_memory(self) -> None:
-        """The size of an idle connection is the measured one, and the sum is that of the default limit."""
+        """The size of an idle connection is the measured one; the sum follows from the default."""
         count, size, total = re.findall(r"(\d+) × (\d+) KiB = (\d+) MiB", PAGE)[0]
         self.assertEqual(int(size), round(measured("idle connection")))
         self.assertEqual(int(count), ClientSettings().max_connections)

@@ -45,7 +45,7 @@ class Page(PageTests):
         self.assertEqual(commands_page(), read_page("commands"))
 
     def test_width(self) -> None:
-        """The page does not depend on the terminal of the one who makes it."""
+        """The page does not depend on the terminal of the user who makes it."""
         self.patch(os, "environ", {**os.environ, "COLUMNS": "60"})
         self.assertEqual(commands_page(), read_page("commands"))
 

@@ -1,4 +1,4 @@
-"""What ``docs/configuration.rst`` says of the file, against the code: its blocks are loaded, its lists are complete."""
+"""Promises of ``docs/configuration.rst``: its blocks load, and its lists are complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BLOCK = re.compile(
 
 class Blocks(TomlTestCase):
     def settings(self, block: str) -> ProxySettings:
-        """A block on top of what every configuration needs."""
+        """Return the settings of a block, with the keys that every configuration needs."""
         server, other = (
             make_self_signed(KeyKind.EC, name, server=True)
             for name in ("a.example", "mtls.example.com")
@@ -45,7 +45,7 @@ class Blocks(TomlTestCase):
         return override(loaded, needed)
 
     def test_blocks(self) -> None:
-        """Each block is a configuration, with nothing to warn of."""
+        """Each block is a configuration that loads without a warning."""
         blocks = dict(_BLOCK.findall(PAGE))
         self.assertEqual(
             {"headers", "open", "rules", "listeners", "certificates", "tokens", "admin"},
@@ -55,7 +55,7 @@ class Blocks(TomlTestCase):
             self.assertEqual((), load_configuration(self.settings(block)).warnings, name)
 
     def test_endpoints(self) -> None:
-        """Each endpoint in the table of those is TOML, in both ways to write it, and Twisted listens there."""
+        """Each endpoint in the table is TOML, in both notations, and Twisted listens there."""
         table = PAGE.partition("``listen``: addresses")[2].partition("``[[headers]]``")[0]
         written = re.findall(r"``([\"'](?:tcp|unix).*?[\"'])``", table)
         reactor = MemoryReactorClock()
@@ -71,7 +71,7 @@ class Blocks(TomlTestCase):
         )
 
     def test_keys(self) -> None:
-        """Every key of the first level is named here, in the README, or among the limits."""
+        """Every key of the first level is on this page, in the README, or among the limits."""
         root = Path(__file__).parents[2]
         pages = PAGE + "".join(
             (root / name).read_text() for name in ("README.rst", "docs/limits.rst")

@@ -70,7 +70,7 @@ class EmbeddingTests(PageTests):
         return response
 
     def test_application(self) -> None:
-        """The resource names a client by its thumbprint, and rejects what a handshake lets through."""
+        """The resource names a client by its thumbprint, and rejects invalid certificates."""
         made = make_self_signed(KeyKind.EC, "client").certificate
         known = ClientCertificate.from_x509(made, (SELF_SIGNED,))
         self.assertEqual(self.who(known), known.thumbprint.encode())

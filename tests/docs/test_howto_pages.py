@@ -1,4 +1,4 @@
-"""Promises of the how-to pages: their configurations load, and their commands do what they say."""
+"""Promises of the how-to pages: their configurations load, and their commands work."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Blocks(PageTests):
         return [*review(str(path))]
 
     def test_blocks(self) -> None:
-        """Each block of TOML is a whole configuration: no error, and no warning but the page's own."""
+        """Each block of TOML is a whole configuration, with no warning but the page's own."""
         authority = ThrowAwayAuthority().certificate.public_bytes(Encoding.PEM)
         for name in ("ca.pem", "qtsp.pem"):
             (self.folder / name).write_bytes(authority)
@@ -156,7 +156,7 @@ class Running(PageTests):
             yield process
 
     def ask(self, client: str | None, *more: str) -> dict[str, object]:
-        """Send a request with the certificate in ``CLIENT.pem``; return the JSON of the response."""
+        """Send a request with the certificate in ``CLIENT.pem``; return the response's JSON."""
         words = ["curl -s --cacert server.pem", *more]
         if client is not None:
             words.append(f"--cert {client}.pem --key {client}.key")
@@ -266,7 +266,7 @@ class OpenBanking(Running):
     page = "howto/open-banking"
 
     def test_qwac(self) -> None:
-        """A certificate of the test authority passes, a self-signed one with its subject does not."""
+        """The test authority's certificate passes, a self-signed one with its subject does not."""
         self.shell(self.block("authority"))
         subject = self.block("subject").strip()
         with self.proxy(self.block("qwac")):

@@ -265,7 +265,7 @@ class Credentials(RunningTestCase):
         self.assertIn(f'``private-key = "/run/credentials/x509proxy.service/{name}"``', PAGE)
 
     def test_not_silent(self) -> None:
-        """A reload that could only read the old copies again reports it, in the status and the log."""
+        """A reload that could only read the old copies reports it in the status and the log."""
         self.install()
         copies = self.folder / "credentials" / "x509proxy.service"
         copies.mkdir(parents=True)
@@ -280,7 +280,7 @@ class Credentials(RunningTestCase):
 
 class Unit(SynchronousTestCase):
     def test_user(self) -> None:
-        """The unit runs as the user of the page, and takes its files from where the page puts them."""
+        """The unit runs as the user of the page, and reads its files where the page puts them."""
         settings = dict(re.findall(r"^(\w+)=(.*)$", UNIT, re.MULTILINE))
         self.assertEqual((USER, USER), (settings["User"], settings["LogsDirectory"]))
         self.assertNotIn("LoadCredential", settings)

@@ -45,7 +45,7 @@ def faults(name: str, value: Any) -> list[str]:
 
 class Schema(SynchronousTestCase):
     def check(self, exchange: Exchange) -> None:
-        """The fields of a line are those of the schema, in its order, and each value fits."""
+        """Check that a line has the fields of the schema in its order, and each value fits."""
         line = json.loads(access_json(exchange))
         self.assertEqual([*SCHEMA["properties"]], [*line])
         self.assertEqual([*line], SCHEMA["required"])
@@ -53,7 +53,7 @@ class Schema(SynchronousTestCase):
         self.assertEqual({}, {name: broken for name, broken in found.items() if broken})
 
     def test_lines(self) -> None:
-        """Exchanges of every kind fit: each outcome, each code, each verdict, and one without anything."""
+        """Exchanges of every kind fit: each outcome, code and verdict, and one without any."""
         self.check(EXCHANGE)
         self.check(msgspec.structs.replace(EXCHANGE, certificate=None))
         for outcome in Outcome:

@@ -24,7 +24,7 @@ PAGE = ROOT / "docs" / "operations" / "metrics.rst"
 
 
 def series() -> dict[str, set[str]]:
-    """Each series that there is, and its labels."""
+    """Return each existing series and its labels."""
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(exposition(full_snapshot())[1].decode()):
         for sample in family.samples:
@@ -33,7 +33,7 @@ def series() -> dict[str, set[str]]:
 
 
 def asked(expression: str) -> Iterator[tuple[str, set[str]]]:
-    """Each series that an expression asks for, and the labels by which."""
+    """Yield each series that an expression queries, and the labels of its selector."""
     for name, selector in re.findall(r"\b(x509proxy_\w+)(?:\{([^}]*)\})?", expression):
         yield name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector))
 
@@ -62,11 +62,11 @@ class Series(SynchronousTestCase):
                 self.assertLessEqual(labels - {"job", "instance"}, there[name], text)
 
     def test_rules(self) -> None:
-        """Every rule asks for series and labels that there are."""
+        """Every rule queries existing series and labels."""
         self.check([rule["expr"] for rule in rules()])
 
     def test_dashboard(self) -> None:
-        """So does every panel."""
+        """Every panel queries existing series and labels too."""
         found = [*expressions()]
         self.assertGreater(len(found), 20)
         self.check(found)
@@ -82,7 +82,7 @@ class Series(SynchronousTestCase):
         )
 
     def test_rule(self) -> None:
-        """Every rule says how bad it is, and what is wrong where."""
+        """Every rule has a severity, and states the fault and its place."""
         for rule in rules():
             self.assertIn(rule["labels"]["severity"], ("warning", "critical"))
             self.assertIn("{{ $labels.instance }}", rule["annotations"]["summary"])
@@ -120,5 +120,5 @@ class Promtool(SynchronousTestCase):
         self.run_promtool("check", "rules", str(RULES))
 
     def test_metrics(self) -> None:
-        """Prometheus' own judge of names and help texts has nothing to say."""
+        """Prometheus' own check of names and help texts reports nothing."""
         self.run_promtool("check", "metrics", given=exposition(full_snapshot())[1])

@@ -1,4 +1,4 @@
-"""What the handbook says of logs and of restarts, against the code."""
+"""Promises of the handbook about logs, restarts and the status page."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _BLOCK = re.compile(
 
 class Blocks(SynchronousTestCase):
     def test_toml(self) -> None:
-        """Each block of TOML is one that the proxy takes."""
+        """The proxy loads each block of TOML."""
         for page in ("logs", "drain-and-restart"):
             found = _BLOCK.findall((HANDBOOK / f"{page}.rst").read_text(encoding="utf-8"))
             self.assertEqual(1, len(found), page)
@@ -58,14 +58,14 @@ class Fields(SynchronousTestCase):
         self.assertEqual(list(json.loads(access_json(EXCHANGE))), named)
 
     def test_kinds(self) -> None:
-        """What it calls a number is one in JSON, and what it calls a string is one, or ``null``."""
+        """The type of each field in JSON is the table's; a string may also be ``null``."""
         found = json.loads(access_json(EXCHANGE))
         for name, kind in _FIELD.findall(LOGS):
             expected = (int, float) if kind == "number" else (str, type(None))
             self.assertIsInstance(found[name], expected, name)
 
     def test_outcomes(self) -> None:
-        """It tells of every outcome."""
+        """The page describes every outcome."""
         for outcome in Outcome:
             self.assertIn(f"``{outcome.value}``:", LOGS)
 
@@ -74,7 +74,7 @@ class StatusPage(SynchronousTestCase):
     """The fields of ``/status.json``."""
 
     def test_fields(self) -> None:
-        """The page has every field of the first level, and no other; each row has all fields below it."""
+        """The page has exactly the fields of the first level, and each row all fields below it."""
         page = (HANDBOOK / "status-page.rst").read_text(encoding="utf-8")
         listed = dict(re.findall(r"^``(\w+)``\n((?:    .*\n|\n(?=    ))+)", page, re.MULTILINE))
         shown: dict[str, Any] = json.loads(status_json(full_snapshot(), History()))
@@ -99,7 +99,7 @@ class StatusPage(SynchronousTestCase):
 
 class Numbers(SynchronousTestCase):
     def test_defaults(self) -> None:
-        """The numbers that it calls the defaults are these."""
+        """The defaults on the page are those of the settings."""
         [block] = _BLOCK.findall(LOGS)
         told = tomllib.loads(re.sub(r"^    ", "", block, flags=re.MULTILINE))
         settings = ProxySettings()

@@ -1,4 +1,4 @@
-"""Promises of the pages in ``docs/servers``: each preset has one, and their commands lead to a request."""
+"""Promises of the pages in ``docs/servers``: each preset has one, and their commands work."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Authority(TestCase):
             self.assertIn(":doc:`authority`", page.read_text("utf-8"), page.name)
 
     def test_commands(self) -> None:
-        """The commands print what the page states, and the keys are readable by their owner alone."""
+        """The commands print what the page states, and only the owner can read the keys."""
         self.assertEqual("my-client.pem: OK\n", self.run_recipe("verify"))
         self.assertEqual("subject=CN=my-client\n", self.run_recipe("subject"))
         for name in ("ca.key", "my-client.key"):

@@ -1,4 +1,4 @@
-"""Promises of ``docs/settings.rst``: it is what the code says of its keys."""
+"""Promises of ``docs/settings.rst``: it is made from the keys of the code."""
 
 from __future__ import annotations
 

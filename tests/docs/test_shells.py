@@ -97,7 +97,7 @@ class Commands(SynchronousTestCase):
         self.assertEqual({}, found)
 
     def test_same_in_zsh(self) -> None:
-        """Each block calls the same commands with the same arguments, in bash and pasted into zsh."""
+        """Each block calls the same commands with the same arguments, in bash and in zsh."""
         zsh = shutil.which("zsh")
         if zsh is None:
             raise SkipTest("zsh is not here")
@@ -118,9 +118,15 @@ class Commands(SynchronousTestCase):
         log.touch()
         setup = f"{handler}() {{ {RECORD}; }}\n{STUBS}PATH=/nonexistent; PS1=; PS2=\n"
         subprocess.run(
-            shell, input=f"{setup}{text}\n", cwd=folder / "here", env={"LOG": str(log), "HOME": "/h"},
-            text=True, capture_output=True, timeout=30, check=False,
-        )  # fmt: skip
+            shell,
+            input=f"{setup}{text}\n",
+            cwd=folder / "here",
+            env={"LOG": str(log), "HOME": "/h"},
+            text=True,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
         return sorted(log.read_text("utf-8").splitlines())
 
 

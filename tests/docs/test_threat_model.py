@@ -87,7 +87,7 @@ class Rows(SynchronousTestCase):
                 self.assertEqual((4, True), (len(row), all(cell.strip() for cell in row)), row)
 
     def test_every_row_is_proved(self) -> None:
-        """Every row names a test, or says that it does not apply, or where else it is judged."""
+        """Every row names a test, states that it does not apply, or names where it is covered."""
         for title in TABLES:
             for row in rows(title):
                 self.assertTrue(
@@ -98,7 +98,7 @@ class Rows(SynchronousTestCase):
                 )
 
     def test_laws(self) -> None:
-        """Each of the seven laws is what some row is answered with."""
+        """Each of the seven invariants is the answer of some row."""
         answers = " ".join(
             row[2] for title in [*TABLES, "Resource exhaustion"] for row in rows(title)
         )
@@ -107,7 +107,7 @@ class Rows(SynchronousTestCase):
         )
 
     def test_not_spoken(self) -> None:
-        """HTTP/2 is said not to be spoken."""
+        """The page states that HTTP/2 is not supported."""
         self.assertIn("HTTP/2 is not spoken", MODEL.read_text("utf-8"))
 
 

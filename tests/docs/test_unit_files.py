@@ -68,7 +68,17 @@ class Unit(SynchronousTestCase):
         if command is None:
             raise SkipTest("systemd-analyze is not here")
         done = subprocess.run(
-            [command, "security", "--offline=yes", f"--threshold={EXPOSURE}", "--no-pager", UNIT.name],
-            cwd=UNIT.parent, capture_output=True, timeout=30, check=False,
-        )  # fmt: skip
+            [
+                command,
+                "security",
+                "--offline=yes",
+                f"--threshold={EXPOSURE}",
+                "--no-pager",
+                UNIT.name,
+            ],
+            cwd=UNIT.parent,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
         self.assertEqual(0, done.returncode, done.stdout.decode()[-2000:] + done.stderr.decode())
