@@ -1,4 +1,7 @@
-"""Promises about several back ends, over real sockets: whatever one of them does, its requests are the only ones to suffer."""
+"""Promises about several back ends, over real sockets.
+
+A fault of one back end affects no request but its own.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def context(made: SelfSigned) -> Any:
 
 
 class SeveralTestCase(ProxyTestCase):
-    """Two back ends: the first is the odd one."""
+    """Two back ends: the first has the faults."""
 
     def arrange(
         self,
@@ -53,7 +56,7 @@ class SeveralTestCase(ProxyTestCase):
         authority: SelfSigned | None = None,
         settings: UpstreamSettings = QUICK,
     ) -> None:
-        """A proxy in front of ``odd``, and of one that is always well."""
+        """Start a proxy in front of ``odd`` and of a back end without faults."""
         self.well = RecordingBackEnd(reactor)
         self.addCleanup(self.well.stop)
         deadlines, trusted = Deadlines(_CLOCK, 0.05), [authority.certificate] if authority else None
@@ -70,7 +73,7 @@ class SeveralTestCase(ProxyTestCase):
         self.proxy.resource.start()
 
     def listen_tls(self, back_end: RecordingBackEnd, connections: ServerConnections) -> str:
-        """Let it be reached over TLS, by this URL."""
+        """Listen for the back end over TLS; return the URL."""
         over_tls = TLSMemoryBIOFactory(connections, isClient=False, wrappedFactory=back_end)
         listening = _CLOCK.listenTCP(0, over_tls, interface="127.0.0.1")
         self.addCleanup(listening.stopListening)
@@ -78,25 +81,25 @@ class SeveralTestCase(ProxyTestCase):
 
     @property
     def state(self) -> BackendState:
-        """That of the odd one."""
+        """The state of the first back end."""
         return self.pools[0].status().state
 
     async def expect(self, *statuses: int) -> None:
-        """So many requests, one after the other, with these answers."""
+        """Send requests one after the other; check that the responses have these statuses."""
         self.assertEqual(
             [*statuses], [(await self.ask(get(), client_identity())).status for _ in statuses]
         )
 
     def asked(self, back_end: RecordingBackEnd) -> int:
-        """How many requests it has got that were no checks."""
+        """Return the number of requests that it received, without the checks."""
         return sum(not request.start.startswith(b"GET /health ") for request in back_end.requests)
 
 
 class WithoutChecks(SeveralTestCase):
-    """Exchanges tell."""
+    """Without checks the exchanges alone show a back end's state."""
 
     async def test_refusing(self) -> None:
-        """One that nobody listens for costs no request; as soon as somebody does, it has its share again."""
+        """A back end whose port is closed costs no request, and has its share once it listens."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
@@ -113,7 +116,10 @@ class WithoutChecks(SeveralTestCase):
         self.assertGreaterEqual(self.asked(late), 2)
 
     async def test_never_answering(self) -> None:
-        """One that accepts and never answers costs ``faults`` requests, and then one for each retry-delay, if there is one."""
+        """A back end that accepts and never responds costs ``failure-threshold`` requests.
+
+        After these it costs one for each ``retry-delay``, if that is set.
+        """
         with socket.create_server(("127.0.0.1", 0)) as mute:
             self.arrange(
                 f"http://127.0.0.1:{mute.getsockname()[1]}",
@@ -123,7 +129,10 @@ class WithoutChecks(SeveralTestCase):
             self.assertEqual((BackendState.DOWN, 2), (self.state, self.pools[0].status().failures))
 
     async def test_long_turn(self) -> None:
-        """A response that came in time is delivered, though the proxy reads it after the deadline: a turn of its own took long."""
+        """A response that arrived in time is delivered, though it is read after the deadline.
+
+        One turn of the proxy's reactor lasts longer than the deadline.
+        """
         with socket.create_server(("127.0.0.1", 0)) as back_end:
             self.arrange(f"http://127.0.0.1:{back_end.getsockname()[1]}")
             busy = deferToThread(self.answer_once, back_end)
@@ -132,7 +141,7 @@ class WithoutChecks(SeveralTestCase):
             self.assertEqual((BackendState.UP, 0), (self.state, self.pools[0].status().failures))
 
     def answer_once(self, back_end: socket.socket) -> None:
-        """Respond to one request as soon as the reactor's turn has begun that outlasts the deadline."""
+        """Respond to one request during a reactor turn that outlasts the deadline."""
         connection, _ = back_end.accept()
         with connection:
             connection.recv(65536)
@@ -153,7 +162,10 @@ class WithoutChecks(SeveralTestCase):
             answered.set()
 
     async def test_closed_while_idle(self) -> None:
-        """A connection that the back end has closed while it was idle costs no request: not a byte had been written to it."""
+        """A connection that the back end closed while it was idle costs no request.
+
+        No byte had been written to it.
+        """
         odd = RecordingBackEnd(reactor)
         self.addCleanup(odd.stop)
         self.arrange(f"http://127.0.0.1:{odd.port}")
@@ -165,7 +177,7 @@ class WithoutChecks(SeveralTestCase):
             self.assertEqual((number + 2, BackendState.UP), (odd.accepted, self.state))
 
     async def test_closed_and_not_yet_seen(self) -> None:
-        """Over TLS too, a connection that is closed is not written to, though we have not read yet that it is."""
+        """Nothing is written to a closed connection over TLS, though its end is not read yet."""
         made, odd = server("localhost"), RecordingBackEnd(reactor)
         self.addCleanup(odd.stop)
         self.arrange(self.listen_tls(odd, ServerConnections(context(made))), authority=made)
@@ -187,10 +199,10 @@ class WithoutChecks(SeveralTestCase):
 
 
 class WithChecks(SeveralTestCase):
-    """Checks tell, before a request has to."""
+    """With checks a back end's state is known before a request fails."""
 
     async def test_never_answering(self) -> None:
-        """One that accepts and never answers costs no request at all, once the first check has had its time."""
+        """A back end that accepts and never responds costs no request after the first check."""
         with socket.create_server(("127.0.0.1", 0)) as mute:
             self.arrange(f"http://127.0.0.1:{mute.getsockname()[1]}", CHECKS)
             await until(lambda: self.state is BackendState.DOWN)
@@ -198,7 +210,10 @@ class WithChecks(SeveralTestCase):
         self.assertEqual(0, self.pools[0].status().failures)
 
     async def test_answering_500(self) -> None:
-        """One that answers 500 to its checks gets no request; it does when it answers as it should, and then no check again."""
+        """A back end that responds to checks with 500 gets no request until a check succeeds.
+
+        After the proxy has closed, it gets no more checks.
+        """
         odd = RecordingBackEnd(reactor, *[BAD] * 3)
         self.addCleanup(odd.stop)
         self.arrange(f"http://127.0.0.1:{odd.port}", CHECKS)
@@ -219,7 +234,10 @@ class WithChecks(SeveralTestCase):
         self.assertEqual(asked, len(odd.requests))
 
     async def test_unix(self) -> None:
-        """One behind a unix socket is checked, and served, like any other; a socket file without a server is no server."""
+        """A back end behind a unix socket is checked and used like any other.
+
+        A socket file without a listening process counts as down.
+        """
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         path = str(Path(folder) / "s")
@@ -238,7 +256,10 @@ class WithChecks(SeveralTestCase):
         self.assertEqual((1, 3), (self.asked(odd), self.asked(self.well)))
 
     async def test_certificate_that_becomes_invalid(self) -> None:
-        """One whose certificate is not its own any more is down, and not one byte is sent to it, until it is again."""
+        """A back end whose certificate becomes invalid is down, and receives no byte.
+
+        It is up again once it has a valid one.
+        """
         good, bad = server("localhost"), server("other.example")
         odd, connections = RecordingBackEnd(reactor), ServerConnections(context(good))
         self.addCleanup(odd.stop)
@@ -258,12 +279,12 @@ class WithChecks(SeveralTestCase):
 
 
 class Why(SeveralTestCase):
-    """The operator is told why one cannot be connected to, on the status page as in the log."""
+    """The status page, like the log, reports the reason of a failed connection."""
 
     async def expect_reason(
         self, url: str, reason: str, authority: SelfSigned | None = None
     ) -> None:
-        """One request, which the other back end answers, and this reason."""
+        """Send two requests, which the other back end serves; check the reason."""
         self.arrange(url, authority=authority)
         await self.expect(200, 200)
         self.assertEqual(
@@ -271,17 +292,17 @@ class Why(SeveralTestCase):
         )
 
     def over_tls(self, made: SelfSigned) -> str:
-        """One that has this certificate."""
+        """Start a back end with this certificate; return its URL."""
         odd = RecordingBackEnd(reactor)
         self.addCleanup(odd.stop)
         return self.listen_tls(odd, ServerConnections(context(made)))
 
     async def test_no_socket(self) -> None:
-        """A unix socket that is not there."""
+        """A unix socket that does not exist."""
         await self.expect_reason("unix:/nowhere/as.sock", "No such file or directory")
 
     async def test_no_tls(self) -> None:
-        """One that speaks plain HTTP where ``https`` is configured."""
+        """A back end with plain HTTP where ``https`` is configured."""
         with socket.create_server(("127.0.0.1", 0)) as plain:
             answer = threading.Thread(target=self.answer_plainly, args=(plain,), daemon=True)
             answer.start()
@@ -294,19 +315,19 @@ class Why(SeveralTestCase):
 
     @staticmethod
     def answer_plainly(plain: socket.socket) -> None:
-        """As a server does whose every byte is HTTP."""
+        """Respond in plain HTTP to a TLS ClientHello."""
         far, _ = plain.accept()
         with far:
             far.recv(4096)
             far.sendall(BAD)
 
     async def test_other_name(self) -> None:
-        """One whose certificate is another host's."""
+        """A back end whose certificate is another host's."""
         made = server("other.example")
         await self.expect_reason(self.over_tls(made), "its certificate is for another name", made)
 
     async def test_not_trusted(self) -> None:
-        """One whose certificate nobody has issued whom ``ca`` names, and one whose certificate has expired."""
+        """A certificate of an authority that ``ca`` does not have, and an expired one."""
         reason = "its certificate is not valid now, or no authority in upstream.ca has issued it"
         await self.expect_reason(self.over_tls(server("localhost")), reason, server("localhost"))
         late = make_self_signed(

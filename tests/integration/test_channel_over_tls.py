@@ -1,6 +1,7 @@
-"""Promises of :mod:`x509proxy.downstream.channel` on :mod:`x509proxy.transport.tls_stream`: what waits inside OpenSSL comes as soon as reading goes on.
+"""Promises of :mod:`x509proxy.downstream.channel` on :mod:`x509proxy.transport.tls_stream`.
 
-Up to 128 records are given to the channel at once. When it pauses at them and goes on, the next ones come within that call.
+Data that waits inside OpenSSL arrives as soon as reading resumes. The channel receives up to 128
+records at once. When it pauses within these and resumes, it receives the next ones in that call.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def get(path: bytes) -> bytes:
 
 
 def in_pieces(data: bytes, count: int) -> list[bytes]:
-    """The data in so many records."""
+    """Split the data into this number of records."""
     size = -(-len(data) // count)
     return [data[place : place + size] for place in range(0, len(data), size)]
 
 
 def cut(data: bytes, sizes: Sequence[int]) -> list[bytes]:
-    """The data in records of these sizes, and one for what is left."""
+    """Split the data into records of these sizes, and one for the rest."""
     places = list(itertools.accumulate(sizes, initial=0))
     pieces = [
         data[begin:end] for begin, end in itertools.pairwise([*places, max(len(data), places[-1])])
@@ -72,14 +73,14 @@ class Behind(SynchronousTestCase):
             self.exchange()
 
     def exchange(self) -> None:
-        """What the client has to say goes to the proxy in one packet, and it hears what the proxy has."""
+        """Pass the client's output to the proxy in one packet, and the proxy's to the client."""
         with contextlib.suppress(SSL.WantReadError):
             self.wire.deliver(self.client.bio_read(1 << 20))
         if said := self.wire.sent():
             self.client.bio_write(said)
 
     def hear(self) -> bytes:
-        """What the client has been told since it asked last."""
+        """Return the data that the client has received since the last call."""
         self.exchange()
         heard = b""
         with contextlib.suppress(SSL.WantReadError, SSL.ZeroReturnError):
@@ -88,7 +89,7 @@ class Behind(SynchronousTestCase):
         return heard
 
     def say(self, *records: bytes) -> None:
-        """Records in one packet, before the back end can be reached; then it can."""
+        """Send the records in one packet, then let the connection to the back end succeed."""
         for record in records:
             self.client.send(record)
         self.exchange()
@@ -96,11 +97,15 @@ class Behind(SynchronousTestCase):
             self.proxy.back_end.attempts[-1].succeed()
 
     def asked(self) -> bytes:
-        """What all back ends have been sent."""
+        """Return the data that all back ends have received."""
         return b"".join(wire.value() for wire in self.proxy.back_end.wires)
 
     def serve(self) -> tuple[list[bytes], int, bytes, list[tuple[str, int, Outcome]], str]:
-        """Answer whatever is asked. Which requests it was, and how much of bodies, what the client heard, and what comes next."""
+        """Respond to each request.
+
+        Return the request lines, the number of body octets, the data that the client received, the
+        outcomes, and the parser's phase.
+        """
         answered = 0
         while answered < self.asked().count(b" HTTP/1.1\r\n"):
             answered += 1
@@ -123,7 +128,7 @@ class Behind(SynchronousTestCase):
         | st.lists(st.integers(1, 3), min_size=150, max_size=300),
     )
     def test_any_records(self, requests: list[bytes], sizes: list[int]) -> None:
-        """However a client cuts what it says into records, it comes to the same."""
+        """The result is the same for any division of a client's octets into records."""
         data, found = b"".join(requests), []
         for records in ([data], cut(data, sizes)):
             self.start(ClientSettings(request_buffer_bytes=64, max_requests_per_connection=3))
@@ -138,7 +143,7 @@ class Behind(SynchronousTestCase):
         ]
 
     def test_last_request(self) -> None:
-        """What stands behind the last request of a connection is not served, however it came (RFC 9112 section 9.6)."""
+        """Data behind a connection's last request is not served (RFC 9112 section 9.6)."""
         self.start(ClientSettings(max_requests_per_connection=1))
         self.say(get(b"/1"), *[b"\r\n"] * 130, get(b"/2"), get(b"/3"))
         self.proxy.back_end.wire.deliver(OK)
@@ -148,7 +153,7 @@ class Behind(SynchronousTestCase):
         self.assertTrue(self.wire.reading)
 
     def test_drain(self) -> None:
-        """Nor is what stands behind the one that is answered while the proxy ends: that answer is the last."""
+        """A response during a drain is the last: data behind its request is not served."""
         self.start()
         self.say(get(b"/1"), *[b"\r\n"] * 130, get(b"/2"), get(b"/3"))
         self.proxy.factory.drain()
@@ -157,7 +162,10 @@ class Behind(SynchronousTestCase):
         self.assertEqual(1, self.asked().count(b"GET "))
 
     def upload(self, settings: ClientSettings) -> None:
-        """A body in many small records, more than is held, whose end comes while reading goes on."""
+        """Send a body in many small records, above the buffer's limit; its end comes late.
+
+        The end arrives while reading resumes.
+        """
         self.start(settings)
         self.say(*in_pieces(post(b"~" * 100_000), 150))
         for _ in range(3):
@@ -166,13 +174,13 @@ class Behind(SynchronousTestCase):
         self.assertEqual(b"~" * 100_000, self.asked().partition(b"\r\n\r\n")[2])
 
     def test_body(self) -> None:
-        """An upload that is whole has no deadline any more but the back end's."""
+        """A complete upload has no deadline but the back end's."""
         self.upload(ClientSettings(body_timeout=2))
         self.proxy.back_end.wire.deliver(OK)
         self.assertIn(b"HTTP/1.1 200 OK\r\n", self.hear())
 
     def test_body_and_answer(self) -> None:
-        """Nor has its answer one, when it has begun."""
+        """A response that has begun after a complete upload has no deadline of the upload."""
         self.upload(ClientSettings(body_timeout=6))
         self.proxy.back_end.wire.deliver(OK[:-2])
         for _ in range(5):
@@ -181,7 +189,7 @@ class Behind(SynchronousTestCase):
         self.assertTrue(self.hear().endswith(b"\r\n\r\nok"))
 
     def test_body_in_chunks(self) -> None:
-        """No octet of an upload without a length is lost either, and its end comes once."""
+        """No octet of an upload without a length is lost, and its end comes once."""
         self.start(ClientSettings(request_buffer_bytes=64))
         chunk = b"1\r\n~\r\n"
         self.say(post(b"", length=-1), *[chunk] * 300, b"0\r\n\r\n")

@@ -1,4 +1,7 @@
-"""Authentication that belongs to a connection (NTLM, Negotiate): no connection to a back end carries it to another client."""
+"""Authentication of a connection (NTLM, Negotiate): it never applies to another client.
+
+A connection to a back end that may be authenticated is not used for a second client.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,21 @@ from x509proxy.upstream.pool import Pool
 CLOCK: Any = reactor
 
 BINDING = (
-    b"Negotiate YIIZ", b"negotiate YIIZ", b"NEGOTIATE", b"NTLM TlRM", b"nTlM TlRM",
-    b"Kerberos YIIZ", b"CredSSP MAAA",
-    b"Nego2 YIIZ", b"Negotiate\tYIIZ", b", Negotiate YIIZ", b"Basic, Negotiate YIIZ",
-    b"Basic\tYTpi", b"New-Scheme abc",
+    b"Negotiate YIIZ",
+    b"negotiate YIIZ",
+    b"NEGOTIATE",
+    b"NTLM TlRM",
+    b"nTlM TlRM",
+    b"Kerberos YIIZ",
+    b"CredSSP MAAA",
+    b"Nego2 YIIZ",
+    b"Negotiate\tYIIZ",
+    b", Negotiate YIIZ",
+    b"Basic, Negotiate YIIZ",
+    b"Basic\tYTpi",
+    b"New-Scheme abc",
     b"",
-)  # fmt: skip
+)
 SAFE = (b"Bearer abc", b"bearer abc", b"Basic YTpi", b"DPoP abc", b'Digest username="a"', b"Bearer")
 CHALLENGES = (
     b"WWW-Authenticate: NTLM",
@@ -75,9 +87,9 @@ class BoundTestCase(SynchronousTestCase):
         return self.proxy.back_end.wires
 
     def expect_lent(self, request: bytes, response: bytes, *, again: bool) -> None:
-        """The next client gets the connection of this exchange, or one of its own.
+        """Check that the next client gets this exchange's connection, or a new one.
 
-        So it is for one that waits.
+        The same holds for a client that waits for a connection.
         """
         self.start()
         self.proxy.client(request)
@@ -93,7 +105,7 @@ class BoundTestCase(SynchronousTestCase):
 
 
 class Requests(BoundTestCase):
-    """The credentials of a request decide, whatever is answered."""
+    """The credentials of a request decide, with any response."""
 
     def test_binding(self) -> None:
         """A request whose credentials may authenticate the connection is the last on it."""
@@ -101,13 +113,13 @@ class Requests(BoundTestCase):
             self.expect_lent(authorized(credentials), OK, again=False)
 
     def test_per_request(self) -> None:
-        """One with the credentials of OAuth, or with none, leaves it to the next client."""
+        """A connection with OAuth credentials, or with none, is used for the next client."""
         for credentials in SAFE:
             self.expect_lent(authorized(credentials), OK, again=True)
         self.expect_lent(GET, OK, again=True)
 
     def test_body(self) -> None:
-        """So it is for a request with a body, short or streamed."""
+        """The same holds for a request with a body, short or streamed."""
         for settings in (ClientSettings(), ClientSettings(request_buffer_bytes=2)):
             self.start(client=settings)
             self.proxy.client(authorized(b"Negotiate YIIZ", post(b"abc")))
@@ -116,7 +128,10 @@ class Requests(BoundTestCase):
             self.assertEqual(2, len(self.wires))
 
     def test_same_client(self) -> None:
-        """The client's own next request gets another connection too: a handshake in three legs fails, one in one leg works."""
+        """The client's own next request gets another connection too.
+
+        A handshake of three messages fails, and one of a single message works.
+        """
         self.start()
         client = self.proxy.client(authorized(b"NTLM TlRMTVNTUAAB"))
         self.wires[0].deliver(with_field(b"WWW-Authenticate: NTLM TlRM", b"401 Unauthorized"))
@@ -134,7 +149,7 @@ class Requests(BoundTestCase):
 
 
 class Responses(BoundTestCase):
-    """A response that asks for such credentials, or reports them accepted, ends its connection."""
+    """A response that requests or accepts these credentials ends its connection."""
 
     def test_binding(self) -> None:
         for field in CHALLENGES:
@@ -142,19 +157,19 @@ class Responses(BoundTestCase):
                 self.expect_lent(GET, with_field(field, status), again=False)
 
     def test_harmless(self) -> None:
-        """Other challenges leave the connection to the next client."""
+        """After other challenges the connection is used for the next client."""
         for field in HARMLESS:
             self.expect_lent(GET, with_field(field, b"401 Unauthorized"), again=True)
 
     def test_chunked(self) -> None:
-        """So it is for a body in chunks, and for a head that has come before."""
+        """The same holds for a body in chunks, and for a head from the cache."""
         head = b"HTTP/1.1 401 U\r\nWWW-Authenticate: NTLM\r\nTransfer-Encoding: chunked\r\n\r\n"
         self.expect_lent(GET, head + b"2\r\nok\r\n0\r\n\r\n", again=False)
         for _ in range(2):
             self.expect_lent(GET, with_field(b"Proxy-Support: x"), again=False)
 
     def test_not_forwarded(self) -> None:
-        """Fields that describe the connection go no further: they would be about the client's."""
+        """Fields that describe the connection are removed: they would describe the client's."""
         self.start()
         client = self.proxy.client(GET)
         self.wires[0].deliver(
@@ -164,7 +179,10 @@ class Responses(BoundTestCase):
 
 
 class Kestrel:
-    """A back end that authenticates connections, as the Negotiate handler of Kestrel does, and names the user in each body."""
+    """A back end that authenticates connections, as the Negotiate handler of Kestrel does.
+
+    The body of each response is the user's name.
+    """
 
     def __init__(self, back_end: RecordingBackEnd) -> None:
         self._back_end = back_end
@@ -179,7 +197,7 @@ class Kestrel:
 
 
 class Served(ProxyTestCase):
-    """Over real sockets, with a back end that behaves so: no client is served as another."""
+    """Over real sockets no client is served as another by that back end."""
 
     factory: ClassVar[Any] = None
 
@@ -207,7 +225,7 @@ class ServedByStockSite(Served):
 
 
 class ServedOverHttps(Served):
-    """The same with an ``https`` back end, whose connections are dear and so the more worth keeping."""
+    """The same with an ``https`` back end, whose connections cost a handshake."""
 
     def start(self, *answers: Answer, **options: Any) -> None:
         authority = ThrowAwayAuthority()
@@ -230,7 +248,7 @@ class ServedOverHttps(Served):
         self.addCleanup(self.proxy.stop)
 
     async def test_late_body(self) -> None:
-        """A body that comes late behind a response that has none reaches no client, over TLS too."""
+        """A late body behind a response without a body reaches no client, over TLS too."""
         self.start(factory=None)
         stray = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY"
 
@@ -255,15 +273,19 @@ class Iis(BoundTestCase):
 
     CHALLENGE = (
         b"HTTP/1.1 401 Unauthorized\r\nContent-Type: text/html\r\nServer: Microsoft-IIS/10.0\r\n"
-        b"WWW-Authenticate: Negotiate\r\nWWW-Authenticate: NTLM\r\nX-Powered-By: ASP.NET\r\nContent-Length: 2\r\n\r\nno"
+        b"WWW-Authenticate: Negotiate\r\nWWW-Authenticate: NTLM\r\n"
+        b"X-Powered-By: ASP.NET\r\nContent-Length: 2\r\n\r\nno"
     )
     ACCEPTED = (
-        b"HTTP/1.1 200 OK\r\nWWW-Authenticate: Negotiate oYG2MIGzoAMKAQ==\r\nPersistent-Auth: true\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n5\r\nalice\r\n0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nWWW-Authenticate: Negotiate oYG2MIGzoAMKAQ==\r\n"
+        b"Persistent-Auth: true\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nalice\r\n0\r\n\r\n"
     )
 
     def test_one_leg(self) -> None:
-        """Kerberos in one leg works: challenged on one connection, accepted on another, and no client gets either."""
+        """Kerberos with a single message works: challenge and acceptance on two connections.
+
+        No other client gets either of them.
+        """
         self.start()
         client = self.proxy.client(GET)
         self.wires[0].deliver(self.CHALLENGE)
@@ -282,13 +304,16 @@ class Iis(BoundTestCase):
 
 
 class OverHttp2(SynchronousTestCase):
-    """The same under a stock ``Site`` over HTTP/2, where many clients' streams may wait for one connection."""
+    """The same under a stock ``Site`` over HTTP/2.
+
+    Streams of many clients may wait for one connection.
+    """
 
     def test_binding(self) -> None:
         for credentials in BINDING:
             site = Http2Site(self.patch, header=HEADER)
             if site.ask([*pseudo(), (b"authorization", credentials.strip())]).status:
-                continue  # Refused: not a field's value.
+                continue  # Rejected: it is not a valid field value.
             site.answer(OK)
             site.ask(pseudo())
             self.assertEqual(2, len(site.back_ends), credentials)

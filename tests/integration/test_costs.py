@@ -1,7 +1,8 @@
-"""What an exchange costs, counted and not timed: a change that adds work to the hot path goes red here.
+"""The cost of an exchange in calls, not in time: more work on the hot path fails a test here.
 
-Calls of Python and of C functions are the same on every machine. The bounds stand a few per cent above what was measured; who
-lowers a figure lowers its bound, and whoever has to raise one says why in the commit.
+The number of calls of Python and C functions is the same on every machine. The bounds are a few per
+cent above the measured numbers. A change that lowers a number lowers its bound; the commit that
+raises a bound gives the reason.
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ from x509proxy.settings import ClientAuth, ClientSettings
 from x509proxy.transport.tls_context import ServerConnections, make_context
 
 TOKEN = post(
-    b"grant_type=client_credentials", b"User-Agent: client/1.0", b"Accept: application/json",
+    b"grant_type=client_credentials",
+    b"User-Agent: client/1.0",
+    b"Accept: application/json",
     b"Content-Type: application/x-www-form-urlencoded",
-)  # fmt: skip
+)
 ANSWER = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\n"
-    b"Content-Length: 60\r\n\r\n" + b"x" * 60
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+    b"Date: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Length: 60\r\n\r\n" + b"x" * 60
 )
 
 
 def calls(step: Callable[[], object]) -> int:
-    """How many functions are called, Python's and C's together."""
+    """Return the number of function calls, Python's and C's together."""
     count = 0
 
     def on_event(_: FrameType, event: str, __: Any) -> None:
@@ -56,9 +59,12 @@ def calls(step: Callable[[], object]) -> int:
 
 class KeepAlive(SynchronousTestCase):
     def exchange_calls(self, *requests: bytes, answer: bytes = OK) -> float:
-        """Calls for each exchange on a connection that is kept, its access-log line included, once everything is warm."""
+        """Return the calls for each exchange on a kept connection, once all caches are filled.
+
+        The line of the access log is included.
+        """
         proxy = Proxy(client=ClientSettings(max_requests_per_connection=10**6))
-        proxy.observe = access_line  # type: ignore[assignment]  # its line is thrown away
+        proxy.observe = access_line  # type: ignore[assignment]  # its line is discarded
         client = proxy.tls_client(samples.certificate(), requests[0])
         back_end = proxy.back_end.wire
         back_end.deliver(answer)
@@ -77,21 +83,21 @@ class KeepAlive(SynchronousTestCase):
         return calls(partial(all_of, requests)) / len(requests)
 
     def test_get(self) -> None:
-        """A GET with a short answer."""
+        """A GET with a short response."""
         self.assertLessEqual(self.exchange_calls(*[GET] * 20), 225)
 
     def test_token_request(self) -> None:
-        """A token request as OAuth clients send it, with an answer as authorization servers give it."""
+        """A token request as OAuth clients send it, with an authorization server's response."""
         self.assertLessEqual(self.exchange_calls(*[TOKEN] * 20, answer=ANSWER), 245)
 
     def test_unknown_heads(self) -> None:
-        """Each further field of a head that has not been seen before costs the same: nothing grows faster than its input."""
+        """The cost of an unknown head grows no faster than its number of fields."""
         few, many, more = (self.exchange_calls(*self.heads(count)) for count in (10, 40, 70))
         self.assertLessEqual(many - few, 30 * 15)
         self.assertLessEqual(abs((more - many) - (many - few)), 30)
 
     def heads(self, count: int) -> list[bytes]:
-        """Requests with so many fields, no two alike."""
+        """Return requests with this number of fields, no two alike."""
         return [
             GET[:-2] + b"X-A: b\r\n" * count + b"X-B: %d-%d\r\n\r\n" % (count, number)
             for number in range(20)
@@ -100,7 +106,7 @@ class KeepAlive(SynchronousTestCase):
 
 class Fresh(SynchronousTestCase):
     def test_connection(self) -> None:
-        """A connection with a client's certificate, a request and its answer, and the end: the server's side of it."""
+        """The server's side of a connection with a client's certificate and one exchange."""
         server, client = (
             make_self_signed(KeyKind.EC, "localhost", server=True),
             make_self_signed(KeyKind.EC, "client"),
@@ -115,7 +121,7 @@ class Fresh(SynchronousTestCase):
         )
         factory = TlsFactory(connections, proxy.factory, proxy.clock)
         first, *others = (self.connection_calls(proxy, factory, context) for _ in range(4))
-        # All alike, but in a new second, whose name has to be made for the log.
+        # The counts are equal, except in a new second, whose text is formatted for the log.
         least, same, _ = sorted(others)
         self.assertEqual(least, same)
         self.assertLessEqual(least, 630, first)

@@ -1,4 +1,7 @@
-"""A few seconds of fuzzing in each direction, always the same; ``python -m tests.fuzz`` goes on for longer."""
+"""A few seconds of fuzzing in each direction, always with the same seed.
+
+``python -m tests.fuzz`` runs for longer.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +34,24 @@ class Campaigns(SynchronousTestCase):
         self.assertEqual((), report.findings, str(report))
 
     def test_requests(self) -> None:
-        """Whatever a client sends: one genuine header or none, agreement, nothing of what is refused, no secret, no traceback."""
+        """No input of a client is a finding.
+
+        The back end receives one genuine header or none, and nothing of a rejected request. All
+        parsers agree. There is no secret in a response and no traceback.
+        """
         self.expect_nothing("requests")
 
     def test_answers(self) -> None:
-        """Whatever a back end sends: one answer that all understand alike or a cut, no secret, no traceback."""
+        """No input of a back end is a finding.
+
+        The client receives one response that all parsers read alike, or a cut connection. There
+        is no secret in it and no traceback.
+        """
         self.expect_nothing("answers")
 
 
 class GoingRed(SynchronousTestCase):
-    """The campaigns find what is to be found."""
+    """The campaigns find each of these faults."""
 
     def expect_found(self, direction: str, word: str) -> None:
         report = run(direction, 20.0, seed=1, executions=400)
@@ -60,27 +71,27 @@ class GoingRed(SynchronousTestCase):
         self.patch(headers, "_request_kind", careless)
 
     def test_forgeries(self) -> None:
-        """A proxy that does not remove what clients claim is found out."""
+        """A proxy that does not remove forged headers is a finding."""
         self.ignore_kinds(headers._CLAIM, headers._FORGED)
         self.expect_found("requests", "certificate header")
 
     def test_missing_header(self) -> None:
-        """So is one that forgets the certificate."""
+        """So is a proxy that omits the certificate."""
         self.patch(forwarding, "_certificate_fields", lambda *_: b"")
         self.expect_found("requests", "certificate header")
 
     def test_framing(self) -> None:
-        """So is one that passes on the client's framing beside its own."""
+        """So is a proxy that passes on the client's framing beside its own."""
         self.ignore_kinds(headers._HOP)
         self.expect_found("requests", "refuses")
 
     def test_secrets(self) -> None:
-        """So is one that hands on whatever the back end says."""
+        """So is a proxy that passes on a secret in the back end's response."""
         self.patch(headers, "contains_secret", lambda *_: False)
         self.expect_found("answers", "the secret name")
 
     def test_cut_short(self) -> None:
-        """So is one that takes half an answer for a whole one."""
+        """So is a proxy that takes an incomplete response for a complete one."""
 
         def fail(connection: upstream.Connection, *_: object, **__: object) -> None:
             taker, connection._handler = connection._handler, None
@@ -94,14 +105,14 @@ class GoingRed(SynchronousTestCase):
 
 class Mutations(SynchronousTestCase):
     def test_repeatable(self) -> None:
-        """The same seed gives the same inputs, another one others."""
+        """The same seed gives the same inputs, and another seed gives others."""
         first, again, other = (Mutator(read_seeds("requests"), seed) for seed in (1, 1, 2))
         inputs = [first.next() for _ in range(50)]
         self.assertEqual(inputs, [again.next() for _ in range(50)])
         self.assertNotEqual(inputs, [other.next() for _ in range(50)])
 
     def test_small(self) -> None:
-        """Seeds are small, and so is what is made of them."""
+        """Seeds are small, and so are the inputs made from them."""
         seeds = [*read_seeds("requests"), *read_seeds("answers")]
         mutator = Mutator(seeds, 1)
         self.assertLessEqual(
@@ -109,17 +120,17 @@ class Mutations(SynchronousTestCase):
         )
 
     def test_pieces(self) -> None:
-        """However bytes are cut, they are all there."""
+        """No way of cutting loses a byte."""
         for data in (b"", b"a", b"a\r\nb\0\n\n", bytes(range(256)) * 9):
             for mode in range(4):
                 self.assertEqual(data, b"".join(cut(data, mode)))
 
 
 class Differential(SynchronousTestCase):
-    """The parsers beside llhttp and h11; ``python -m tests.fuzz.differential`` goes on for longer."""
+    """The parsers beside llhttp and h11; ``python -m tests.fuzz.differential`` runs for longer."""
 
     def test_agree(self) -> None:
-        """Whatever the parsers accept, both others accept, and read alike."""
+        """Both others accept each input that the parsers accept, and read it alike."""
         for kind in differential.KINDS:
             report = differential.campaign(kind, 4000, seed=2)
             self.assertEqual((), report.findings, str(report))
@@ -130,7 +141,7 @@ class Differential(SynchronousTestCase):
         self.assertTrue(any(word in fault for _, fault in report.findings), str(report))
 
     def test_lenient_grammar(self) -> None:
-        """A grammar that takes a bare LF in a value is found out, in both directions."""
+        """A grammar that accepts a bare LF in a value is a finding, in both directions."""
         for name, parser, kind in (
             ("REQUEST", request_parser, "requests"),
             ("RESPONSE", response_parser, "responses"),
@@ -142,12 +153,12 @@ class Differential(SynchronousTestCase):
             self.expect_found(kind, "llhttp")
 
     def test_two_framings(self) -> None:
-        """So is a parser that takes the last of two lengths."""
+        """So is a parser that uses the last of two lengths."""
         self.patch(messages, "_SINGLE", frozenset())
         self.expect_found("requests", "h11")
 
     def test_lenient_chunks(self) -> None:
-        """So is one that takes a chunk's size with a sign."""
+        """So is a parser that accepts a chunk's size with a sign."""
         size = body._FIRST_SIZE
         pattern = size.whole.pattern.replace(rb"([0-9", rb"([+0-9", 1)
         self.patch(body, "_FIRST_SIZE", attrs.evolve(size, whole=re.compile(pattern)))
@@ -158,7 +169,7 @@ class Differential(SynchronousTestCase):
         self.assertEqual(2, len(report.findings), str(report))
 
     def test_lost_octets(self) -> None:
-        """So is one whose events depend on how the octets are cut."""
+        """So is a parser whose events depend on the division of the octets."""
         keep = request_parser.RequestParser._keep
 
         def forget(parser: request_parser.RequestParser, data: bytes, new: int) -> None:
@@ -169,13 +180,13 @@ class Differential(SynchronousTestCase):
         self.expect_found("requests", "in pieces")
 
     def test_sweep(self) -> None:
-        """A sweep is every octet replaced, followed and left out."""
+        """A sweep replaces, follows and omits every octet."""
         found = list(differential.sweep([b"ab"]))
         self.assertEqual(2 * (1 + 2 * 256), len(found))
         self.assertLessEqual({b"a", b"b", b"xb", b"ax", b"axb", b"abx", b"a\0"}, set(found))
 
     def test_command(self) -> None:
-        """The command prints both counts, and its exit status says whether all agreed."""
+        """The command prints both counts; its exit status is 0 if all agreed."""
         output = io.StringIO()
         self.patch(sys, "stdout", output)
         self.patch(differential, "sweep", lambda _: [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"])

@@ -1,4 +1,7 @@
-"""Back ends that answer as nobody should, through a whole proxy: what their clients get, and what other clients do not."""
+"""Back ends that violate HTTP, behind a whole proxy.
+
+The tests check the result for the client of the exchange, and that no other client is affected.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ HEAD = GET.replace(b"GET", b"HEAD")
 START = b"HTTP/1.1 200 OK\r\n"
 LENGTH = b"Content-Length: 2\r\n\r\nok"
 CODED = START + b"Transfer-Encoding: chunked\r\n\r\n"
-# An answer that looks like one to somebody else's request.
+# A response that looks like one to another client's request.
 STRAY = b"HTTP/1.1 200 OK\r\nX-Stray: yes\r\nContent-Length: 5\r\n\r\nSTRAY"
 
 
 class HostileTestCase(SynchronousTestCase):
     def start(self, *requests: bytes, connections: int = 1) -> list[RequestTransport]:
-        """One client for each request; they share so many connections to the back end."""
+        """Start one client for each request; they share the connections to the back end."""
         self.proxy = Proxy(upstream=UpstreamSettings(max_connections=connections))
         return [self.proxy.client(request) for request in requests]
 
@@ -39,7 +42,7 @@ class HostileTestCase(SynchronousTestCase):
         self.proxy.clock.advance(0)
 
     def answers(self, client: RequestTransport, *methods: bytes) -> list[Answer]:
-        """What a client has received, as all foreign clients understand it."""
+        """Return the responses that a client received, as all reference parsers read them."""
         data = client.sent()
         seen, wrong = read_answers(
             data, methods or [b"GET"], closed=client.disconnecting and not client.aborted
@@ -48,7 +51,7 @@ class HostileTestCase(SynchronousTestCase):
         return seen
 
     def expect_next_is_served(self, *, reused: bool) -> None:
-        """The next client gets its own answer, over a new connection unless the old one is as it was before."""
+        """Check that the next client gets its own response, and on which connection."""
         before = len(self.wires)
         client = self.proxy.client(GET)
         self.assertEqual(before + (not reused), len(self.wires), "connections")
@@ -58,7 +61,10 @@ class HostileTestCase(SynchronousTestCase):
         )
 
     def expect_failure(self, *given: bytes, request: bytes = GET, status: int = 502) -> None:
-        """The client is told so, once, whatever the pieces; the connection is not used again."""
+        """Check that the client gets one error, and that the connection is not used again.
+
+        Each input is also delivered in single bytes.
+        """
         for data, cut_up in product(given, (lambda data: [data], single_bytes)):
             (client,) = self.start(request)
             self.wires[0].deliver(*cut_up(data))
@@ -73,7 +79,7 @@ class HostileTestCase(SynchronousTestCase):
     def expect_cut(
         self, *given: bytes, request: bytes = GET, end: Exception | None = None, ends: bool = True
     ) -> None:
-        """The client's connection is cut, and nobody takes what it got for whole."""
+        """Check that the client's connection is cut, so that no parser reads a whole response."""
         for data, cut_up in product(given, (lambda data: [data], single_bytes)):
             (client,) = self.start(request)
             self.wires[0].deliver(*cut_up(data))
@@ -97,7 +103,7 @@ class HostileTestCase(SynchronousTestCase):
         reused: bool = True,
         cut_up: bool = True,
     ) -> list[tuple[bytes, bytes]]:
-        """One answer to all foreign clients; its fields."""
+        """Check that all reference parsers read this one response; return its fields."""
         found: list[tuple[bytes, bytes]] = []
         for feeds in ([data], list(single_bytes(data))) if cut_up else ([data],):
             (client,) = self.start(request)
@@ -111,10 +117,10 @@ class HostileTestCase(SynchronousTestCase):
 
 
 class NoAnswer(HostileTestCase):
-    """Threats 0.5: what has not been answered is no 200."""
+    """Threats 0.5: without a response from the back end there is no 200."""
 
     def test_closed(self) -> None:
-        """A back end that closes without a byte has not answered: 502."""
+        """A back end that closes without a byte has not responded: 502."""
         for end in (None, CUT):
             (client,) = self.start(GET)
             self.wires[0].lose(end)
@@ -123,7 +129,7 @@ class NoAnswer(HostileTestCase):
             self.expect_next_is_served(reused=False)
 
     def test_silent(self) -> None:
-        """One that says nothing is waited for so long, and then it is 504."""
+        """A back end that sends nothing is 504 after ``response-timeout``."""
         (client,) = self.start(GET)
         self.proxy.clock.advance(29)
         self.assertEqual(b"", client.value())
@@ -133,7 +139,7 @@ class NoAnswer(HostileTestCase):
         self.expect_next_is_served(reused=False)
 
     def test_refused(self) -> None:
-        """One that cannot be connected to is 502, and one that does not accept is 504."""
+        """A failed connection is 502, and one that is not accepted in time is 504."""
         for fails, status in ((True, 502), (False, 504)):
             self.proxy = Proxy(at_once=False)
             client = self.proxy.client(GET)
@@ -143,7 +149,7 @@ class NoAnswer(HostileTestCase):
             self.assertEqual([status], [answer.status for answer in self.answers(client)])
 
     def test_slow_head(self) -> None:
-        """A head that drips is not waited for longer than one that does not come."""
+        """A head that arrives byte by byte has the same deadline as a missing one."""
         (client,) = self.start(GET)
         for octet in single_bytes(b"HTTP/1.1 200 OK\r\nX-A: abcdefghijklmnopqrstuvwxyz"):
             self.wires[0].deliver(octet)
@@ -152,7 +158,7 @@ class NoAnswer(HostileTestCase):
         self.assertTrue(self.wires[0].aborted)
 
     def test_slow_interim_answers(self) -> None:
-        """Interim answers, one after the other, put nothing off."""
+        """Interim responses, one after the other, do not extend the deadline."""
         (client,) = self.start(GET)
         for _ in range(12):
             self.wires[0].deliver(b"HTTP/1.1 102 Processing\r\n\r\n")
@@ -160,7 +166,7 @@ class NoAnswer(HostileTestCase):
         self.assertEqual([504], [answer.status for answer in self.answers(client)])
 
     def test_stops_in_the_body(self) -> None:
-        """A body that stops is waited for so long, and then the client is cut off."""
+        """A body that stops is cut after its deadline, and the client's connection with it."""
         for head in (
             START + b"Content-Length: 9\r\n\r\nabc",
             CODED + b"9\r\nabc",
@@ -175,7 +181,7 @@ class NoAnswer(HostileTestCase):
             self.assertEqual([], self.answers(client))
 
     def test_empty_lines_for_ever(self) -> None:
-        """Empty lines are no answer, however many."""
+        """Empty lines are no response, in any number."""
         (client,) = self.start(GET)
         for _ in range(31):
             self.wires[0].deliver(b"\r\n" * 100)
@@ -184,7 +190,7 @@ class NoAnswer(HostileTestCase):
 
 
 class Garbage(HostileTestCase):
-    """What is no answer, or could be read in two ways, is 502."""
+    """Data that is no response, or could be read in two ways, is 502."""
 
     def test_no_http(self) -> None:
         """Garbage is 502."""
@@ -197,7 +203,7 @@ class Garbage(HostileTestCase):
         )
 
     def test_other_protocols(self) -> None:
-        """An answer in another protocol that the parser knows is not one in ours."""
+        """A response in another protocol that llhttp reads is rejected."""
         self.expect_failure(
             b"RTSP/1.0 200 OK\r\n" + LENGTH,
             b"RTSP/1.1 200 OK\r\n" + LENGTH,
@@ -205,7 +211,7 @@ class Garbage(HostileTestCase):
         )
 
     def test_versions(self) -> None:
-        """HTTP/0.9, 1.2, 2.0 are none that were asked for."""
+        """Versions other than HTTP/1.0 and 1.1 are rejected."""
         self.expect_failure(
             *(
                 b"HTTP/%b 200 OK\r\n" % version + LENGTH
@@ -214,7 +220,7 @@ class Garbage(HostileTestCase):
         )
 
     def test_status(self) -> None:
-        """A status is three digits, of a final answer that exists."""
+        """A status is three digits, from 100 to 599."""
         odd = (
             b"20",
             b"0200",
@@ -269,18 +275,21 @@ class Garbage(HostileTestCase):
         self.expect_failure(*(START + line + b"\r\n" + LENGTH for line in odd))
 
     def test_two_framings(self) -> None:
-        """Two lengths, equal or not, two codings, or one of each."""
+        """Two lengths, equal or not, two codings, or one of each, are rejected."""
         two = (
-            b"Content-Length: 2\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"content-length:2\r\n",
+            b"Content-Length: 2\r\n",
+            b"Content-Length: 3\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"content-length:2\r\n",
             b"Transfer-Encoding: identity\r\n",
-        )  # fmt: skip
+        )
         self.expect_failure(*(START + line + LENGTH for line in two))
         self.expect_failure(
             START + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
         )
 
     def test_odd_framings(self) -> None:
-        """A length that is no plain number, and a coding that is not ``chunked``."""
+        """A length that is no plain number, and a coding other than ``chunked``, are rejected."""
         for length in (b"+2", b"-2", b"0x2", b"", b"2, 2", b"2 2", b"9" * 20, b"2.0", b"\xb2"):
             self.expect_failure(START + b"Content-Length: " + length + b"\r\n\r\nok")
         for coding in (
@@ -296,7 +305,7 @@ class Garbage(HostileTestCase):
         self.expect_failure(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
 
     def test_large_heads(self) -> None:
-        """A head of 40 KB, 5000 fields, a reason or a name without end."""
+        """A head above the limits is rejected: a value, 5000 fields, a reason or a name."""
         self.expect_failure(
             START + b"X-A: " + b"a" * 40000 + b"\r\n" + LENGTH,
             START + b"X-A: b\r\n" * 5000 + LENGTH,
@@ -307,7 +316,7 @@ class Garbage(HostileTestCase):
         )
 
     def test_head_without_end(self) -> None:
-        """A head that never ends is ended."""
+        """A head without an end is 502, and its connection is aborted."""
         for start, more in (
             (START, b"X-A: b\r\n"),
             (START + b"X-A: ", b"a" * 100),
@@ -322,7 +331,7 @@ class Garbage(HostileTestCase):
             self.assertEqual([502], [answer.status for answer in self.answers(client)])
 
     def test_switched_protocols(self) -> None:
-        """Nobody asked for another protocol: 101 is 502."""
+        """101 is 502, since no request asks for another protocol."""
         upgrade = b"Connection: upgrade\r\nUpgrade: h2c\r\n"
         self.expect_failure(
             b"HTTP/1.1 101 S\r\n" + upgrade + b"\r\nabc",
@@ -332,10 +341,10 @@ class Garbage(HostileTestCase):
 
 
 class Interim(HostileTestCase):
-    """1xx (RFC 9110 section 15.2), threats 0.6: never the answer, and never in its way."""
+    """1xx (RFC 9110 section 15.2), threats 0.6: never the response, and no obstacle to it."""
 
     def test_dropped(self) -> None:
-        """Interim answers go no further, and the final one is the answer."""
+        """Interim responses are dropped, and the final one is passed on."""
         interim = (
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n"
             + HEADER
@@ -345,14 +354,14 @@ class Interim(HostileTestCase):
         self.assertNotIn(b"link", [name for name, _ in pairs])
 
     def test_flood(self) -> None:
-        """A flood of them is 502."""
+        """A flood of interim responses is 502."""
         self.expect_failure(
             b"HTTP/1.1 102 P\r\n\r\n" * 100,
             (b"HTTP/1.1 103 E\r\nLink: %b\r\n\r\n" % (b"a" * 4000)) * 10,
         )
 
     def test_with_a_body(self) -> None:
-        """One that has a body is 502: to somebody the body would be an answer."""
+        """An interim response with a body is 502: some readers would take it for a response."""
         for framing in (
             b"Content-Length: %d\r\n\r\n" % len(STRAY),
             b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(STRAY),
@@ -363,7 +372,7 @@ class Interim(HostileTestCase):
             )
 
     def test_alone(self) -> None:
-        """One without a final answer is none."""
+        """An interim response without a final one is 502."""
         self.start(GET)
         for end in (None, CUT):
             (client,) = self.start(GET)
@@ -373,10 +382,10 @@ class Interim(HostileTestCase):
 
 
 class Truncated(HostileTestCase):
-    """An answer that is not whole is never handed on as if it were."""
+    """An incomplete response is never passed on as a complete one."""
 
     def test_in_the_head(self) -> None:
-        """Cut anywhere in its head, it is 502."""
+        """A response that is cut anywhere in its head is 502."""
         head = b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 2\r\n\r\n"
         for size, end in product(range(1, len(head)), (None, CUT)):
             (client,) = self.start(GET)
@@ -386,7 +395,7 @@ class Truncated(HostileTestCase):
             self.assertEqual([502], [answer.status for answer in self.answers(client)], size)
 
     def test_in_the_body(self) -> None:
-        """Cut anywhere in its body, the client is cut off."""
+        """A response that is cut anywhere in its body cuts the client's connection."""
         chunks = b"2;a=b\r\nok\r\n3\r\nabc\r\n0\r\nX-A: b\r\n\r\n"
         for end in (None, CUT):
             self.expect_cut(
@@ -396,7 +405,7 @@ class Truncated(HostileTestCase):
             self.expect_cut(*(CODED + chunks[:size] for size in range(len(chunks))), end=end)
 
     def test_without_length(self) -> None:
-        """A body that ends with the connection is whole if that ends in good order, and cut if not."""
+        """A body without a length is complete at an orderly end, and cut at any other."""
         for end, aborted in ((None, False), (CUT, True)):
             (client,) = self.start(GET)
             self.wires[0].deliver(START + b"\r\nabc")
@@ -408,7 +417,7 @@ class Truncated(HostileTestCase):
             )
 
     def test_old_client(self) -> None:
-        """A client of HTTP/1.0, which knows no chunks, sees the cut as well."""
+        """A client of HTTP/1.0, which has no chunks, detects the cut as well."""
         old = GET.replace(b"1.1", b"1.0")
         for data in (CODED + b"9\r\nabc", START + b"\r\nabc"):
             (client,) = self.start(old)
@@ -418,7 +427,7 @@ class Truncated(HostileTestCase):
             self.assertTrue(client.aborted)
 
     def test_odd_chunks(self) -> None:
-        """A chunk that could be read in another way cuts the client off, and is not corrected."""
+        """An ambiguous chunk cuts the client's connection, and is not corrected."""
         odd = (
             b"2 \r\nok\r\n",
             b"0x2\r\nok\r\n",
@@ -434,10 +443,13 @@ class Truncated(HostileTestCase):
 
 
 class Mixed(HostileTestCase):
-    """Never an answer for the wrong client."""
+    """No client receives another client's response."""
 
     def expect_not_mixed(self, first: bytes, *feeds: bytes, status: int = 200) -> None:
-        """Two clients share a connection. The second gets nothing of what came on the first's, behind its answer."""
+        """Check that data behind the first client's response does not reach the second.
+
+        Both clients share one connection to the back end.
+        """
         one, two = self.start(first, GET)
         self.wires[0].deliver(*feeds)
         self.turn()
@@ -454,14 +466,14 @@ class Mixed(HostileTestCase):
         )
 
     def test_two_answers(self) -> None:
-        """Two answers to one request are one too many, and the connection with them."""
+        """A second response to one request is dropped, and the connection is closed."""
         self.expect_not_mixed(GET, OK + STRAY)
         self.expect_not_mixed(GET, START + b"Content-Length: 2\r\n\r\no", b"k" + STRAY)
         self.expect_not_mixed(GET, CODED + b"2\r\nok\r\n0\r\n\r\n" + STRAY)
         self.expect_not_mixed(GET, OK + STRAY[:1])
 
     def test_answer_behind_no_body(self) -> None:
-        """What stands behind a head that has no body is nobody's."""
+        """Data behind a head that has no body reaches no client."""
         for start in (
             b"HTTP/1.1 204 N\r\n\r\n",
             b"HTTP/1.1 304 N\r\n\r\n",
@@ -471,25 +483,28 @@ class Mixed(HostileTestCase):
         self.expect_not_mixed(HEAD, START + b"Content-Length: 2\r\n\r\n" + STRAY)
 
     def test_body_that_may_not_be(self) -> None:
-        """An answer that may have no body and announces one is not followed by another on the same connection."""
+        """A response that announces a forbidden body is the last on its connection."""
         size = b"Content-Length: %d\r\n\r\n" % len(STRAY)
         for start in (
             b"HTTP/1.1 204 N\r\n" + size,
             b"HTTP/1.1 204 N\r\nTransfer-Encoding: chunked\r\n\r\n",
         ):
-            # The announced body comes later: by then it must be nobody's answer.
+            # The announced body comes later, when it must not be taken for a response.
             self.expect_not_mixed(GET, start, STRAY, status=204)
         self.expect_not_mixed(
             GET, b"HTTP/1.1 304 N\r\nTransfer-Encoding: chunked\r\n\r\n", STRAY, status=304
         )
 
     def test_late_body(self) -> None:
-        """A response that may have no body is the last on its connection: one that comes late is no client's."""
+        """A response that may have no body is the last on its connection.
+
+        A body that comes late reaches no client.
+        """
         for start in (b"HTTP/1.1 204 N\r\n", b"HTTP/1.1 205 N\r\n", b"HTTP/1.1 304 N\r\n"):
             status = int(start[9:12])
             for field in (b"", b"Content-Length: 0\r\n", b"ETag: a\r\n"):
                 if status == 205 and b"Length" not in field:
-                    continue  # Its end is the connection's.
+                    continue  # Its body ends with the connection.
                 self.expect_not_mixed(GET, start + field + b"\r\n", STRAY, status=status)
                 self.expect_answer(start + field + b"\r\n", status, b"", reused=False)
         for field in (b"", b"Content-Length: 0\r\n", b"Content-Length: 5\r\n", b"ETag: a\r\n"):
@@ -497,12 +512,12 @@ class Mixed(HostileTestCase):
             self.expect_answer(START + field + b"\r\n", 200, b"", request=HEAD, reused=False)
 
     def test_extra_bytes(self) -> None:
-        """Anything behind an answer that could begin another costs the connection."""
+        """Any data behind a response that could begin another closes the connection."""
         for extra in (b"X", b"\0", b"H", b"HTTP/1.1 ", b"\r\nX", b"\r\n" + STRAY):
             self.expect_not_mixed(GET, OK + extra)
 
     def test_empty_lines(self) -> None:
-        """Empty lines behind an answer, which some servers send, are neither answer nor part of one."""
+        """Empty lines behind a response, which some servers send, are not part of any."""
         for extra in (b"\r\n", b"\n", b"\r", b"\r\n\r\n"):
             one, two = self.start(GET, GET)
             self.wires[0].deliver(OK + extra)
@@ -512,9 +527,9 @@ class Mixed(HostileTestCase):
             self.assertEqual([b"ok"], [answer.body for answer in self.answers(two)])
 
     def test_pending_bytes(self) -> None:
-        """A connection on which more has come, and has not been read yet, is not lent to somebody who waits for one."""
+        """A connection with unread data is not given to a client that waits for one."""
         one, two = self.start(GET, GET)
-        # As the kernel would say: answers longer than one read end at a read's end.
+        # As the kernel reports it after a response that ends exactly where a read ends.
         self.patch(PendingInput, "is_empty", lambda _: False)
         self.wires[0].deliver(OK)
         self.assertEqual([b"ok"], [answer.body for answer in self.answers(one)])
@@ -524,7 +539,7 @@ class Mixed(HostileTestCase):
         self.assertEqual([b"ok"], [answer.body for answer in self.answers(two)])
 
     def test_late_bytes(self) -> None:
-        """Bytes on an idle connection cost the connection, before anybody else can be given them."""
+        """Bytes on an idle connection close it, before another client can receive them."""
         (client,) = self.start(GET)
         self.wires[0].deliver(OK)
         self.assertEqual([200], [answer.status for answer in self.answers(client)])
@@ -534,7 +549,7 @@ class Mixed(HostileTestCase):
         self.expect_next_is_served(reused=False)
 
     def test_unasked(self) -> None:
-        """An answer to a request that has been given up is nobody's."""
+        """A response to a request whose client has left reaches no client."""
         one, two = self.start(GET, GET)
         one.lose(CUT)
         self.wires[0].deliver(STRAY)
@@ -544,7 +559,10 @@ class Mixed(HostileTestCase):
         self.assertEqual([b"ok"], [answer.body for answer in self.answers(two)])
 
     def test_early_answer(self) -> None:
-        """An answer to half a request ends both connections: what would follow could be read as something else."""
+        """A response to an incomplete request ends both connections.
+
+        The rest of the request could be read as another request.
+        """
         (client,) = self.start(post(b"a" * 100000, length=200000))
         self.wires[0].deliver(OK)
         self.turn()
@@ -555,7 +573,7 @@ class Mixed(HostileTestCase):
         self.assertEqual(1, len(self.wires))
 
     def test_order(self) -> None:
-        """Requests one behind the other get their answers in order, whatever the back end's haste."""
+        """Pipelined requests get their responses in order."""
         (client,) = self.start(GET + HEAD + GET)
         for body in (b"one", b"", b"three"):
             self.wires[-1].deliver(START + b"Content-Length: %d\r\n\r\n%b" % (len(body) or 9, body))
@@ -565,29 +583,32 @@ class Mixed(HostileTestCase):
         )
 
     def test_close(self) -> None:
-        """A connection that the back end says is over is over."""
+        """A connection whose end the back end announces is not used again."""
         for line in (b"Connection: close\r\n", b"connection: x, Close\r\n"):
             self.expect_answer(START + line + LENGTH, 200, b"ok", reused=False)
         self.expect_answer(b"HTTP/1.0 200 OK\r\n" + LENGTH, 200, b"ok", reused=False)
 
 
 class Relayed(HostileTestCase):
-    """What is handed on is one answer to everybody."""
+    """Each response that is passed on is the same response to all reference parsers."""
 
     def test_reused(self) -> None:
-        """After a good answer the connection is used again, whatever its framing, if that says where the body ends."""
+        """After a valid response with a known end of the body the connection is used again."""
         self.expect_answer(START + LENGTH, 200, b"ok")
         self.expect_answer(CODED + b"2\r\nok\r\n0\r\n\r\n", 200, b"ok")
         self.expect_answer(b"HTTP/1.1 404 N\r\nContent-Length: 0\r\n\r\n", 404, b"")
 
     def test_hop_by_hop(self) -> None:
-        """What concerns the back end's connection alone, or is named so, goes no further."""
-        lines = b"Connection: X-A\r\nX-A: b\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nTrailer: X\r\nTE: a\r\nContent_Length: 7\r\n"
+        """Hop-by-hop fields, and those that ``Connection`` names, are removed."""
+        lines = (
+            b"Connection: X-A\r\nX-A: b\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n"
+            b"Trailer: X\r\nTE: a\r\nContent_Length: 7\r\n"
+        )
         pairs = self.expect_answer(START + lines + LENGTH, 200, b"ok")
         self.assertEqual({b"x-request-id", b"date", b"content-length"}, {name for name, _ in pairs})
 
     def test_trailers(self) -> None:
-        """Trailers go no further, and do not touch the answer's framing."""
+        """Trailers are removed, and do not change the response's framing."""
         trailers = b"X-A: b\r\n" + HEADER + b": a\r\n"
         pairs = self.expect_answer(CODED + b"2\r\nok\r\n0\r\n" + trailers + b"\r\n", 200, b"ok")
         self.assertEqual(
@@ -595,7 +616,7 @@ class Relayed(HostileTestCase):
         )
 
     def test_reason_phrase(self) -> None:
-        """A reason phrase that is not printable is not repeated."""
+        """A reason phrase that is not printable is not passed on."""
         for phrase in (b"a\x01b", b"a\x80b", b"\xe4"):
             data = b"HTTP/1.1 200 " + phrase + b"\r\n" + LENGTH
             play = play_answer([data])
@@ -604,10 +625,10 @@ class Relayed(HostileTestCase):
 
 
 class Secrets(HostileTestCase):
-    """The secret name does not get out by way of the back end (threats 1F)."""
+    """No response of a back end reveals the secret name (threats 1F)."""
 
     def expect_kept(self, *lines: bytes, start: bytes = START) -> bytes:
-        """None of the lines tells the client the name, in any spelling; what it gets."""
+        """Check that no line reveals the name in any spelling; return the last response."""
         sent = b""
         for line in lines:
             (client,) = self.start(GET)
@@ -619,7 +640,7 @@ class Secrets(HostileTestCase):
         return sent
 
     def test_name(self) -> None:
-        """A field of that name, in any spelling, is not handed on."""
+        """A field of that name, in any spelling, is removed."""
         names = (
             HEADER,
             HEADER.lower(),
@@ -631,7 +652,7 @@ class Secrets(HostileTestCase):
         self.expect_kept(*(name + b": a" for name in names))
 
     def test_lists(self) -> None:
-        """A list loses the member that tells the name, and keeps the others; in ``Vary`` it leaves a star."""
+        """A list loses the member with the name, and keeps the others; ``Vary`` gets a star."""
         for name in (
             b"Vary",
             b"Access-Control-Allow-Headers",
@@ -650,7 +671,7 @@ class Secrets(HostileTestCase):
                 )
 
     def test_split_lists(self) -> None:
-        """A name that is spread over members, or over name and value, is not handed on either."""
+        """A name that is split over members, or over name and value, is removed too."""
         parts = HEADER.split(b"-")
         self.expect_kept(
             *(
@@ -661,7 +682,7 @@ class Secrets(HostileTestCase):
         self.expect_kept(b"-".join(parts[:2]) + b": " + b"-".join(parts[2:]))
 
     def test_values(self) -> None:
-        """Cookies, locations and anything else that tells it go."""
+        """Cookies, locations and any other fields with the name are removed."""
         self.expect_kept(
             b"Set-Cookie: a=" + HEADER + b"; Expires=Wed, 21 Oct 2026 07:28:00 GMT",
             b"Location: /?" + HEADER.lower(),
@@ -672,11 +693,11 @@ class Secrets(HostileTestCase):
         )
 
     def test_reason_phrase(self) -> None:
-        """So does a reason phrase."""
+        """A reason phrase with the name is removed."""
         self.expect_kept(b"", start=b"HTTP/1.1 200 no " + HEADER + b"\r\n")
 
     def test_random_part(self) -> None:
-        """The random part alone is the secret: it is not handed on without what everybody knows, either."""
+        """The random part of the name alone is secret, and is not passed on either."""
         random = HEADER.rpartition(b"-")[2]
         for line in (
             b"X-A: " + random,
@@ -688,7 +709,7 @@ class Secrets(HostileTestCase):
             self.assertNotIn(random.lower(), client.sent().lower(), line)
 
     def test_failures(self) -> None:
-        """What the proxy itself answers, and notes for the operator, tells nothing of what it was given."""
+        """Neither the proxy's own responses nor its records reveal the name."""
         for data in (
             HEADER + b"\r\n\r\n",
             START + HEADER + b" : a\r\n" + LENGTH,
@@ -701,18 +722,43 @@ class Secrets(HostileTestCase):
 
 FRAGMENTS = st.sampled_from(
     [
-        START, b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 204 N\r\n", b"HTTP/1.1 304 N\r\n", b"HTTP/1.1 100 C\r\n\r\n",
-        b"HTTP/1.1 103 E\r\n", b"\r\n",
-        b"HTTP/1.1 101 S\r\n", b"HTTP/1.1 500 " + HEADER + b"\r\n", b"Content-Length: 2\r\n", b"Content-Length: 0\r\n", LENGTH,
-        OK, STRAY,
-        b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"2\r\nok\r\n",
-        b"0\r\n\r\n", b"0\r\n",
-        b"Vary: " + HEADER + b"\r\n", HEADER + b": a\r\n", b"Vary: Accept\r\n", b"X: \xe4\r\n", b"X: a\r\n b\r\n", b"X", b": ",
-        b"\n", b"\r", b"\0",
-        b"Upgrade: h2c\r\nConnection: upgrade\r\n", b"RTSP/1.0 200 OK\r\n", b"Trailer: X\r\n", b"ok",
+        START,
+        b"HTTP/1.0 200 OK\r\n",
+        b"HTTP/1.1 204 N\r\n",
+        b"HTTP/1.1 304 N\r\n",
+        b"HTTP/1.1 100 C\r\n\r\n",
+        b"HTTP/1.1 103 E\r\n",
+        b"\r\n",
+        b"HTTP/1.1 101 S\r\n",
+        b"HTTP/1.1 500 " + HEADER + b"\r\n",
+        b"Content-Length: 2\r\n",
+        b"Content-Length: 0\r\n",
+        LENGTH,
+        OK,
+        STRAY,
+        b"Transfer-Encoding: chunked\r\n",
+        b"Connection: close\r\n",
+        b"Connection: keep-alive\r\n",
+        b"2\r\nok\r\n",
+        b"0\r\n\r\n",
+        b"0\r\n",
+        b"Vary: " + HEADER + b"\r\n",
+        HEADER + b": a\r\n",
+        b"Vary: Accept\r\n",
+        b"X: \xe4\r\n",
+        b"X: a\r\n b\r\n",
+        b"X",
+        b": ",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"Upgrade: h2c\r\nConnection: upgrade\r\n",
+        b"RTSP/1.0 200 OK\r\n",
+        b"Trailer: X\r\n",
+        b"ok",
         b"Transfer-Encoding: gzip\r\n",
     ]
-)  # fmt: skip
+)
 HEADS = st.lists(FRAGMENTS, max_size=4).map(lambda lines: START + b"".join(lines) + b"\r\nok")
 ANSWERS = st.one_of(
     st.lists(FRAGMENTS, max_size=8).map(b"".join),
@@ -723,7 +769,7 @@ ANSWERS = st.one_of(
 
 
 class Anything(SynchronousTestCase):
-    """Whatever a back end sends."""
+    """Any input from a back end."""
 
     @given(
         ANSWERS,
@@ -735,5 +781,5 @@ class Anything(SynchronousTestCase):
     @example(START + b"\r\nok", [], b"OLD", "cut")
     @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_answers(self, data: bytes, cuts: Sequence[int], method: bytes, end: str) -> None:
-        """The client gets one answer that all foreign clients take for the same, or is cut off; it learns no secret."""
+        """The client gets one unambiguous response, or a cut connection, and no secret."""
         self.assertEqual([], play_answer(list(pieces(data, cuts)), method, end).faults())

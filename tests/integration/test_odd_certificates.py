@@ -333,14 +333,20 @@ NOWHERE: dict[str, Callable[[], Sample]] = {
     ),
     "invalid UTF-8": lambda: changed(same_names(plain(), name(b"\xff\xfe\xfd"))),
     "odd BMPString": lambda: changed(same_names(plain(), name(b"abc", 0x1E))),
-    "dates that are none": lambda: changed(with_part(plain(), TIMES, times(tlv(0x17, b"991399999999Z"), tlv(0x17, b"soon")))),
-    "serial with zeros in front": lambda: changed(with_part(plain(), SERIAL, b"\x02\x03\x00\x00\x05")),
+    "dates that are none": lambda: changed(
+        with_part(plain(), TIMES, times(tlv(0x17, b"991399999999Z"), tlv(0x17, b"soon")))
+    ),
+    "serial with zeros in front": lambda: changed(
+        with_part(plain(), SERIAL, b"\x02\x03\x00\x00\x05")
+    ),
     "nested a thousand times": lambda: changed(with_part(plain(), SUBJECT, nested(1000))),
     "100 KB": lambda: changed(with_names(plain(), 3500)),
     "80 KB": lambda: changed(with_names(plain(), 2700)),
     "chain of 110 KB": lambda: changed(plain(), *[with_names(plain(), 180)] * 20),
     "P-192": lambda: garbled(_curve_spki("1.2.840.10045.3.1.1", 48), "ecdsa"),
-    "secp256k1": lambda: Sample(samples.with_spki(samples.spki("secp256k1")), Key("ecdsa", lambda _: bytes(70))),
+    "secp256k1": lambda: Sample(
+        samples.with_spki(samples.spki("secp256k1")), Key("ecdsa", lambda _: bytes(70))
+    ),
     "point not on the curve": lambda: garbled(_curve_spki("1.2.840.10045.3.1.7", 64), "ecdsa"),
     "point at infinity": lambda: garbled(_curve_spki("1.2.840.10045.3.1.7", 0), "ecdsa"),
     "RSA 16384": lambda: garbled(samples.rsa_spki(16384, (1 << 63) + 1), size=16384),
@@ -354,7 +360,7 @@ NOWHERE: dict[str, Callable[[], Sample]] = {
     "unknown kind of key": lambda: garbled(
         tlv(0x30, tlv(0x30, oid("1.3.6.1.4.1.99999.2")), tlv(0x03, b"\0key")), "Ed25519", 512
     ),
-}  # fmt: skip
+}
 
 
 class HurtingTestCase(AttackTestCase):

@@ -39,7 +39,7 @@ class Toml(PkiTestCase):
         return str(error).partition("proxy.toml: line ")[2].partition(": ")[2]
 
     def test_words(self) -> None:
-        """An unfit word is answered with those that fit; the place is told by its number."""
+        """The error for an invalid word lists the valid ones, and the listener's number."""
         text = '[[listeners]]\nendpoint = "tcp:1"\n{}\n'
         found = self.refusal(text.format('proxy-protocol = "v2"'))
         self.assertEqual(
@@ -61,7 +61,7 @@ class Toml(PkiTestCase):
         )
 
     def test_everybody(self) -> None:
-        """To believe everybody is worth a sentence."""
+        """A configuration that trusts every address has a warning."""
         settings = self.start(listen='"tcp:0:interface=127.0.0.1"').reloading.configuration.settings
         for network, count in (("0.0.0.0/0", 1), ("::/0", 1), ("10.0.0.0/8", 0)):
             place = ListenerSettings(
@@ -178,7 +178,10 @@ class ForReal(PkiTestCase):
 
     async def test_not_trusted(self) -> None:
         """With other networks in ``trusted-proxies`` no peer here is trusted."""
-        place = '[[listeners]]\nendpoint = "haproxy:tcp:0:interface=127.0.0.1"\ntrusted-proxies = ["192.0.2.0/24"]\n'
+        place = (
+            '[[listeners]]\nendpoint = "haproxy:tcp:0:interface=127.0.0.1"\n'
+            'trusted-proxies = ["192.0.2.0/24"]\n'
+        )
         self.start(place, listen="[]")
         self.assertEqual(b"", await deferToThread(self.heard, [LINE]))
         self.assertEqual(0, self.back_end.accepted)

@@ -100,11 +100,13 @@ def spoofs() -> Iterator[bytes]:
     yield b"Keep-Alive: " + SECRET + forged
     yield b"Transfer_Encoding: chunked\r\n" + SECRET + forged
     yield (
-        b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nConnection: Upgrade, HTTP2-Settings\r\n"
-        + SECRET
-        + forged
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+        b"Connection: Upgrade, HTTP2-Settings\r\n" + SECRET + forged
     )
-    yield b"X-Forwarded-For: EVIL\r\nForwarded: for=EVIL\r\nX-Forwarded-Host: EVIL\r\nX-Forwarded-Proto: EVIL\r\n"
+    yield (
+        b"X-Forwarded-For: EVIL\r\nForwarded: for=EVIL\r\n"
+        b"X-Forwarded-Host: EVIL\r\nX-Forwarded-Proto: EVIL\r\n"
+    )
 
 
 def messages() -> Iterator[tuple[bytes, bytes]]:
@@ -154,7 +156,7 @@ def faults(request: RecordedRequest, client: SelfSigned | None) -> list[str]:
         != genuine,
         "a well-known sibling": bool(CLAIMS & {letters(name) for name in names}),
         "one of ours twice, or not": any(names.count(name) != 1 for name in OURS),
-        # X-A is nobody's: with a fold in it, the stock channel makes one long value of it.
+        # X-A has no meaning: with a fold in it, the stock channel makes one long value of it.
         "a forged value": any(
             EVIL in value for name, value in request.pairs if fold(name) != b"x-a"
         ),
@@ -180,7 +182,8 @@ class SpoofingTestCase(ProxyTestCase):
             marked = line + b"\r\nConnection: close\r\nX-Case: %d\r\n" % number + rest
             await self.dialogue(lambda connection, marked=marked: send(connection, marked), client)  # type: ignore[misc]
         wrong = [
-            f"{fault}: {requests[int(request.values('X-Case')[0])] if request.values('X-Case') else b'smuggled'!r}"
+            f"{fault}: "
+            f"{requests[int(request.values('X-Case')[0])] if request.values('X-Case') else b'smuggled'!r}"  # noqa: E501
             for request in self.back_end.requests
             for fault in faults(request, client)
         ]
@@ -303,13 +306,13 @@ class Ours(SpoofingTestCase):
 
 
 class UnderStockSite(Ours):
-    """The same laws under ``twisted.web.server.Site``."""
+    """The same tests under ``twisted.web.server.Site``."""
 
     factory = Site
 
 
 class Naive(SpoofingTestCase):
-    """The tests above can fail: they do, on the proxy that everybody writes first."""
+    """The tests above can fail: they do on a naive proxy."""
 
     async def attack_naive(self, kind: type[NaiveResource], requests: list[bytes]) -> list[str]:
         def factory(resource: Any) -> Site:
