@@ -54,7 +54,7 @@ class _Conversation(socketserver.StreamRequestHandler):
     server: RawBackEnd
 
     def handle(self) -> None:
-        """One head after another; the requests here have no body."""
+        """Read one head after another; the requests here have no body."""
         # HAProxy resets a connection that it closes for its client.
         with contextlib.suppress(ConnectionResetError):
             while head := self._head():
@@ -86,7 +86,7 @@ class RawBackEnd(socketserver.ThreadingTCPServer):
         self._thread.start()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self.shutdown()
         self._thread.join(10)
         self.server_close()
@@ -197,7 +197,7 @@ class PresetStage(ArrivalStage):
     def test_exactly_the_certificate(self) -> None:
         """The server reads the certificate of the handshake, byte for byte.
 
-        The chain only where it asks for one.
+        The chain is read only where the server is configured for one.
         """
         above = self.authority.certificate
         for kind in (KeyKind.EC, KeyKind.RSA):
@@ -212,7 +212,7 @@ class PresetStage(ArrivalStage):
         )
 
     def test_not_issued(self) -> None:
-        """A self-signed certificate arrives only where the page says that the server judges it."""
+        """A self-signed certificate arrives only where the server verifies it, by the page."""
         made = make_self_signed(KeyKind.EC, _AWKWARD)
         status, fields = self.ask(self.proxy, self.files(made, "own"))
         expected = (
@@ -229,8 +229,7 @@ class PresetStage(ArrivalStage):
         victim, mallory = self.make(), self.make()
         genuine = list(self.of_the_preset(self.ask(self.proxy, self.files(victim, "victim"))[1]))
         files = self.files(mallory, "mallory")
-        # Past the proxy it works: these readers can be fooled, so that they show whether it has
-        # happened.
+        # Past the proxy the forgery works: so these readers detect one that passes.
         self.assertEqual(
             self.everybody(Read(der(victim))), self.reads(self.ask_past_the_proxy(*genuine))
         )
@@ -254,7 +253,7 @@ class PresetStage(ArrivalStage):
         return [(found[at % len(found)], value) for at in range(15)]
 
     def of_the_preset(self, fields: Fields) -> Iterator[tuple[str, str]]:
-        """Those of the fields that the preset sends, in any spelling."""
+        """Return the fields that the preset sends, in any spelling."""
         folds = {fold(plan.name) for plan in PRESETS[self.preset].plans}
         return ((name, value) for name, value in fields if fold(name.encode("latin-1")) in folds)
 

@@ -1,7 +1,7 @@
-"""Terminators to audit, as their users are told to configure them, and as exported.
+"""Terminators to audit, as their documentation configures them, and as exported.
 
 The configurations named ``told`` are those of manuals, guides and blog posts; their sources stand
-beside them. ``{…}`` are the places of this machine.
+beside them. ``{…}`` are values of the run.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Peer:
 
 
 def caddy() -> str:
-    """Return the path of Caddy: ``X509PROXY_CADDY``, or where ``go install`` was told to put it."""
+    """Return the path of Caddy: ``X509PROXY_CADDY``, or the target of ``go install``."""
     cached = Path.home() / ".cache" / "x509proxy-interop" / "bin" / "caddy"
     return os.environ.get("X509PROXY_CADDY") or shutil.which("caddy") or str(cached)
 
@@ -267,7 +267,7 @@ class Place:
 
 
 def told(peer: Peer, place: Place) -> Path:
-    """Write the configuration that users are told to write; return its path."""
+    """Write the documented configuration; return its path."""
     path = place.folder / peer.file
     path.write_text(place.fill(peer.told))
     return path
@@ -297,7 +297,7 @@ def audit_command(place: Place, *options: str) -> list[str]:
 
 
 def told_options(peer: Peer, place: Place) -> list[str]:
-    """Return the options for a configuration that users are told to write."""
+    """Return the options for a documented configuration."""
     plain = f"http://127.0.0.1:{place.plain}"
     return ["--header", NAME, "--format", peer.form, "--plain", plain]
 

@@ -2,8 +2,8 @@
 
 ``self_signed_tls_client_auth`` (RFC 8705 section 2.2), tokens bound to the certificate (section 3),
 introspection (section 3.2), all from ``Client-Cert`` of RFC 9440, which a proxy writes. Authlib 1.9
-has no RFC 8705 of its own: what is added here is a method of client authentication and what
-introspection says. :mod:`interop.test_authlib` starts it under gunicorn.
+has no RFC 8705 of its own: this module adds a method of client authentication and the claims
+of introspection. :mod:`interop.test_authlib` starts it under gunicorn.
 """
 
 from __future__ import annotations
@@ -33,15 +33,13 @@ def presented_certificate(header: str | None) -> bytes | None:
     """Return the certificate in DER; none if the header is missing or malformed.
 
     The header holds base64 alone, so nothing else has to be parsed.
-
-    More is not needed: it holds base64 alone.
     """
     match = re.fullmatch(r":([A-Za-z0-9+/=]+):", header or "")
     return base64.b64decode(match[1]) if match else None
 
 
 def thumbprint(der: bytes) -> str:
-    """``x5t#S256`` (RFC 8705 section 3.1)."""
+    """Return ``x5t#S256`` of a certificate (RFC 8705 section 3.1)."""
     return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode("ascii")
 
 

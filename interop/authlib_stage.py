@@ -48,7 +48,7 @@ class AuthlibStage(Stage):
         return {}
 
     def require_packages(self, *names: str) -> None:
-        """Like :meth:`require`, for packages of this Python."""
+        """Skip where a package of this Python is missing, like :meth:`require`."""
         self.require(*(name for name in names if find_spec(name) is None))
 
     def serve(self) -> None:

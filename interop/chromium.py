@@ -27,8 +27,8 @@ _FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE evil.localhost",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-# Chromium listens at 3 and speaks at 4. Its ends of the pipes are far above, so that neither is in
-# the other's place.
+# Chromium reads from descriptor 3 and writes to 4. Its ends of the pipes have far higher numbers,
+# so that neither replaces the other.
 _PLACE_PIPES = 'exec 3<&"$1" 4>&"$2"; shift 2; exec "$@"'
 _FAR_ABOVE = 64
 
@@ -87,7 +87,7 @@ class Browser:
             os.close(number)
 
     def call(self, method: str, /, **parameters: Any) -> dict[str, Any]:
-        """Have it do something; what comes of it."""
+        """Call a method of Chromium; return the result."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters, **self._session}
         os.write(self._write, json.dumps(message).encode() + b"\0")
@@ -114,7 +114,7 @@ class Browser:
         return heard
 
     def look(self, *, width: int, height: int, dark: bool = False) -> None:
-        """Be so wide and high, of this mood."""
+        """Set the size of the window and the colour scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -140,7 +140,7 @@ class Browser:
         )
 
     def text(self) -> str:
-        """Return the text that a person reads."""
+        """Return the text that the page shows."""
         found: str = self.run("document.body.innerText")
         return found
 

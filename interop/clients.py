@@ -44,7 +44,7 @@ class ClientStage(Stage):
         self.server_files()
 
     def start_echo(self) -> int:
-        """Start the demonstration back end; its port."""
+        """Start the demonstration back end; return its port."""
         port = free_port()
         listen = f"tcp:{port}:interface=127.0.0.1"
         command = [str(BIN / "x509proxy"), "echo", "--show-secret-name", "--listen", listen]
@@ -58,9 +58,9 @@ class ClientStage(Stage):
         )
 
     def make_certificate(self, kind: KeyKind) -> None:
-        """``my-client.*`` anew, as the page says.
+        """Make new files ``my-client.*`` with the page's command.
 
-        What the client registers is the certificate that it shows.
+        The client registers the certificate that it presents.
         """
         for path in (*self.folder.glob("my-client.*"), *self.folder.glob("password.txt")):
             path.unlink()
@@ -72,10 +72,7 @@ class ClientStage(Stage):
         self.thumbprint = key["x5t#S256"]
 
     def told(self, proxy: Proxy, report: Mapping[str, Any]) -> bool:
-        """Check a back end's report: the client's certificate, and no other one, has arrived.
-
-        Of any other it must not.
-        """
+        """Check a back end's report: the client's certificate, and no other one, has arrived."""
         values = [
             value for name, value in report["headers"] if name.lower() == proxy.header_name.lower()
         ]

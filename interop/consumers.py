@@ -2,15 +2,15 @@
 
 Each function receives the fields as they arrived and returns the certificate that its server would
 read. It returns nothing for a client without one, and raises :class:`Unreadable` where the server
-would respond with an error. Where a reader is sloppy, it is as sloppy here: the tests are about
-that. Read from the sources named; none of their lines is copied.
+would respond with an error. A reader that is lenient is as lenient here: that is the point of the
+tests. Read from the sources named; none of their lines is copied.
 
 Facts
 -----
 * Servlet containers and ASP.NET compare names without case; WSGI and CGI servers take ``_`` for
   ``-`` as well.
 * Java's ``URLDecoder`` is a form decoder: it reads ``+`` as a space. ``Base64.getDecoder()`` takes
-  no white space, ``getMimeDecoder()`` skips whatever is not its own.
+  no white space, ``getMimeDecoder()`` skips all other characters.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Read:
 
 
 class Unreadable(Exception):
-    """The server would answer an error, or log one and go on without."""
+    """An error in the server's response, or one that it logs and ignores."""
 
 
 Consumer = Callable[[Fields], Read | None]
@@ -57,7 +57,7 @@ def _all(fields: Fields, name: str) -> list[str]:
 
 
 def _first(fields: Fields, name: str) -> str:
-    """``getFirst``, ``getHeader``: the first of that name, empty if there is none."""
+    """Return the first field of that name, empty if there is none (``getFirst``)."""
     return next(iter(_all(fields, name)), "")
 
 
@@ -78,7 +78,7 @@ def _strict(text: str) -> bytes:
 
 
 def _spaced(text: str) -> bytes:
-    """Of the decoders that skip white space: .NET's, Bouncy Castle's, Keycloak's own."""
+    """Decode as .NET, Bouncy Castle and Keycloak do, which skip white space."""
     return _strict(re.sub(r"[ \t\r\n]", "", text))
 
 
@@ -127,7 +127,7 @@ def _without_armour(text: str) -> str:
 
 
 def keycloak_nginx(fields: Fields) -> Read | None:
-    """``nginx``: rebuilds the chain from Keycloak's trust store.
+    """Read as ``nginx``, which rebuilds the chain from Keycloak's trust store.
 
     NginxProxySslClientCertificateLookup@cb99360f.
     """
@@ -137,7 +137,7 @@ def keycloak_nginx(fields: Fields) -> Read | None:
 
 
 def keycloak_nginx_trusted(fields: Fields) -> Read | None:
-    """``nginx`` with ``trust-proxy-verification=true``.
+    """Read as ``nginx`` with ``trust-proxy-verification=true``.
 
     NginxProxyTrustedClientCertificateLookup@0312c39b.
     """
@@ -147,7 +147,7 @@ def keycloak_nginx_trusted(fields: Fields) -> Read | None:
 
 
 def keycloak_apache(fields: Fields) -> Read | None:
-    """``apache`` with the names of Keycloak's guide.
+    """Read as ``apache`` with the names of Keycloak's guide.
 
     ApacheProxySslClientCertificateLookup@049a7fa6.
     """
@@ -157,7 +157,7 @@ def keycloak_apache(fields: Fields) -> Read | None:
 
 
 def keycloak_haproxy(fields: Fields) -> Read | None:
-    """``haproxy`` with the names of Keycloak's guide.
+    """Read as ``haproxy`` with the names of Keycloak's guide.
 
     HaProxySslClientCertificateLookup@110a6242.
     """
@@ -165,7 +165,7 @@ def keycloak_haproxy(fields: Fields) -> Read | None:
 
 
 def keycloak_rfc9440(fields: Fields, length: int = 1) -> Read | None:
-    """``rfc9440``: two ``Client-Cert``, or a longer chain, are errors.
+    """Read as ``rfc9440``: two ``Client-Cert``, or a longer chain, are errors.
 
     Rfc9440ClientCertificateLookup@56769e3e.
     """
@@ -187,7 +187,7 @@ def _mime_item(text: str) -> bytes:
 
 
 def keycloak_envoy(fields: Fields) -> Read | None:
-    """``envoy``: cut at every ``;``, quoted or not.
+    """Read as ``envoy``: cut at every ``;``, quoted or not.
 
     EnvoyProxySslClientCertificateLookup, pull request 33159.
     """
@@ -319,7 +319,9 @@ def janssen(fields: Fields) -> Read | None:
 
 
 def auth0(fields: Fields) -> Read | None:
-    """Auth0: github.com/auth0/docs-v2@59df3cbe, …/configure-mtls/set-up-the-customer-edge.mdx.
+    """Read as Auth0 does.
+
+    github.com/auth0/docs-v2@59df3cbe, …/configure-mtls/set-up-the-customer-edge.mdx.
 
     Only its page is known.
     """
@@ -335,7 +337,7 @@ def auth0(fields: Fields) -> Read | None:
 
 
 def authentik(fields: Fields) -> Read | None:
-    """authentik, a WSGI reader.
+    """Read as authentik does, a WSGI application.
 
     github.com/goauthentik/authentik@05c7c293, authentik/enterprise/stages/mtls/stage.py.
     """
@@ -351,7 +353,7 @@ def _pem(text: str) -> bytes:
 
 
 def traefik(fields: Fields) -> Read | None:
-    """Traefik's own header.
+    """Read Traefik's own header.
 
     github.com/traefik/traefik@088ebd14, pkg/middlewares/passtlsclientcert/pass_tls_client_cert.go.
     """
@@ -387,7 +389,7 @@ def ingress_nginx(fields: Fields) -> Read | None:
 
 
 def openbao(fields: Fields) -> Read | None:
-    """OpenBao: openbao.org, *Shared listener parameters*, decoder ``RFC9440``."""
+    """Read as OpenBao does: openbao.org, *Shared listener parameters*, ``RFC9440``."""
     text = _first(fields, "Client-Cert")
     if not text:
         return None

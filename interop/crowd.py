@@ -1,12 +1,12 @@
 """Many well-behaved clients: they keep a connection or open new ones, and retry as in RFC 9112.
 
-``python -m interop.crowd ADDRESS PORT AUTHORITY CERTIFICATE KEY ROWS`` runs until it is told to end
-(SIGTERM), two minutes at the most, and writes each request's fate to the file ROWS, one JSON array
+``python -m interop.crowd ADDRESS PORT AUTHORITY CERTIFICATE KEY ROWS`` runs until SIGTERM,
+two minutes at the most, and writes each request's fate to the file ROWS, one JSON array
 a line (:class:`Fate`).
 
 A connection that a server keeps open may be closed by it at any time, also while the next request
-is on its way. A client that has no octet of an answer then asks again on a new connection, if
-asking twice is safe (section 9.3.1); browsers and libraries do. Nothing else is tried again here:
+is on its way. A client without an octet of the response then repeats the request on a new
+connection, if that is safe (section 9.3.1); browsers and libraries do. Nothing else is repeated:
 what fails on a new connection is lost.
 """
 
@@ -47,9 +47,9 @@ class Fate:
     """The result of one request.
 
     ``begun``, ``ended``: on the machine's one monotonic clock, in seconds; ``begun`` is before a
-    connection is made. As the back end saw it: ``node``, who passed it on; ``peer``, the client's
+    connection is made. From the back end: ``node``, the proxy's machine; ``peer``, the client's
     address; ``thumbprint``, that of the client's certificate. ``server``: digest of the server's
-    certificate; ``again``: it was asked a second time, since a kept connection had been closed;
+    certificate; ``again``: it was sent a second time, since a kept connection had been closed;
     ``error``: what it failed with, or nothing.
     """
 
@@ -150,7 +150,7 @@ def _told(answer: http.client.HTTPResponse) -> Fate:
 
 
 def main(address: str, port: str, authority: str, certificate: str, key: str, rows: str) -> None:
-    """Be the crowd."""
+    """Run the clients until SIGTERM, two minutes at the most."""
     context = ssl.create_default_context(cafile=authority)
     context.load_cert_chain(certificate, key)
     ending = threading.Event()

@@ -146,13 +146,13 @@ class KeycloakStage(Stage):
         client: ClientFiles | None,
         fields: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Ask for an access token of the client itself."""
+        """Request an access token of the client itself."""
         return self.ask(proxy, _TOKEN, credentials(name, scope="openid"), client, fields)
 
     def token_past_the_proxy(
         self, server: Keycloak, name: str, fields: Mapping[str, str]
     ) -> Answer:
-        """Ask for it with a header that only the proxy may send."""
+        """Request it with a header that only the proxy may send."""
         return self.past_the_proxy(
             server, "POST", _TOKEN, credentials(name, scope="openid"), fields
         )
@@ -162,11 +162,11 @@ class KeycloakStage(Stage):
         return self.ask(proxy, _USERINFO, {}, client, {"Authorization": f"Bearer {token}"})
 
     def introspect(self, proxy: Proxy, token: str, name: str, client: ClientFiles) -> Answer:
-        """Ask for what the token is, as the client ``name``."""
+        """Introspect the token, as the client ``name``."""
         form = {"client_id": name, "token": token}
         return self.ask(proxy, f"{_TOKEN}/introspect", form, client)
 
-    # What the answers say.
+    # Checks of the responses.
 
     def assert_bound(self, answer: Answer, client: ClientFiles) -> str:
         """Assert that a token was issued for this certificate; return it."""

@@ -36,7 +36,7 @@ class LateEcho(EchoResource):
 
 
 def main(address: str, port: str, milliseconds: str) -> None:
-    """Serve until the process is told to end."""
+    """Serve until SIGTERM."""
     from twisted.internet import reactor
 
     resource = LateEcho(reactor, int(milliseconds) / 1000)

@@ -23,7 +23,7 @@ def main(name: str, port: str) -> None:
             self.wfile.write(head + body)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-            """Nothing."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         # Killed and started again at once; and a queue for all of the proxy's connections.

@@ -26,7 +26,7 @@ class Answer:
 
 
 def credentials(name: str, **more: str) -> dict[str, str]:
-    """Return the form of a client that asks for a token of its own."""
+    """Return the form of a client that requests a token of its own."""
     return {"grant_type": "client_credentials", "client_id": name, **more}
 
 

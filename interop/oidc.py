@@ -55,14 +55,14 @@ def base64_der(client: ClientFiles) -> str:
 
 
 def x5t(client: ClientFiles) -> str:
-    """``x5t#S256`` of RFC 8705 section 3.1, likewise."""
+    """Return ``x5t#S256`` of RFC 8705 section 3.1, made without the proxy's own code."""
     digest = hashlib.sha256(client.made.certificate.public_bytes(Encoding.DER)).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
 
 @attrs.frozen
 class Ports:
-    """Ports: ``mtls`` asks for certificates, ``plain`` does not, ``provider`` is past the proxy."""
+    """Ports: ``mtls`` requests certificates, ``plain`` does not, ``provider`` is past the proxy."""
 
     mtls: int
     plain: int
@@ -144,7 +144,7 @@ class OidcStage(Stage):
 
     @property
     def said(self) -> str:
-        """Why the provider refused, by its own log."""
+        """The provider's log, which has the reasons for rejections."""
         return (self.folder / "provider.log").read_text()
 
     # Clients.

@@ -1,6 +1,6 @@
 """Machines on one wire, as network namespaces with addresses of their own and no way out.
 
-The switch that connects them lies in a namespace too, so that this machine's own addresses, routes
+The switch that connects them is in a namespace too, so that this machine's own addresses, routes
 and filters are not touched.
 """
 
@@ -33,7 +33,7 @@ class Machine:
 
 
 class NetworkStage(Stage):
-    """A stage with machines; they are gone when the proof is over, whatever became of it."""
+    """A stage with machines; they are removed at the end of the test, with any result."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -92,7 +92,7 @@ class NetworkStage(Stage):
         return Machine(space, address)
 
     def pull_the_plug(self, name: str) -> None:
-        """From now on the machine of this name hears nothing, and nothing of it is heard."""
+        """Disconnect a machine from the wire, in both directions."""
         _ip("-n", self._switch, "link", "set", name, "down")
 
     def start_on(
@@ -104,9 +104,9 @@ class NetworkStage(Stage):
     def reach(
         self, machine: Machine, address: str, port: int, process: subprocess.Popen[bytes], name: str
     ) -> None:
-        """Until something listens at the address, as seen from the machine.
+        """Wait until a program listens at the address, as seen from the machine.
 
-        At once a failure if the process has ended.
+        Fail at once if the process has ended.
         """
         probe = machine.command(sys.executable, "-c", _PROBE, address, str(port))
         end = time.monotonic() + _PATIENCE

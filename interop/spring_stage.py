@@ -96,7 +96,7 @@ class SpringStage(Stage):
         client: ClientFiles | None,
         fields: dict[str, str] | None = None,
     ) -> Answer:
-        """Ask for a token of the client itself."""
+        """Request a token of the client itself."""
         return self.ask(proxy, "POST", TOKEN_PATH, client, credentials(name), fields)
 
     def assert_refused(self, answer: Answer, note: object = None) -> None:

@@ -52,7 +52,7 @@ class Proxy:
 
 
 class Stage(SynchronousTestCase):
-    """A proof: whatever it starts has ended, and whatever it wrote is gone, when it is over."""
+    """A test whose processes have ended, and whose files are removed, when it is over."""
 
     timeout = 300
 
@@ -63,7 +63,7 @@ class Stage(SynchronousTestCase):
     def require(self, *programs: str) -> None:
         """Skip where a program is missing.
 
-        But in CI, which installs them all, fail: what is skipped proves nothing.
+        In CI, which installs them all, fail instead: a skipped test proves nothing.
         """
         missing = [
             program
@@ -183,7 +183,7 @@ class Stage(SynchronousTestCase):
         )
 
     def context(self, proxy: Proxy, client: ClientFiles | None = None) -> ssl.SSLContext:
-        """For Python clients: trusts the proxy, shows the client's certificate."""
+        """Return a context for Python clients, with the client's certificate if given."""
         context = ssl.create_default_context(cafile=proxy.authority)
         if client is not None:
             context.load_cert_chain(client.certificate, client.key)

@@ -108,7 +108,7 @@ def _make(peer: Peer, run: _Run) -> None:
         found = self.audit_peer(peer, run)
         expected = known[peer.name, run.kind]
         if found.version != expected.version:
-            # Another version may fail elsewhere; an export is never open, whatever the version.
+            # Another version may fail elsewhere; an export is never open, in any version.
             self.assertTrue(run.kind == "told" or not found.critical, found.failed)
             self.skipTest(f"found {peer.name} {found.version}, expected {expected.version}")
         self.assertEqual(sorted(expected.failed), sorted(found.failed))

@@ -1,7 +1,7 @@
 """Authlib behind the proxy: an authorization server in Python that trusts ``Client-Cert``.
 
 It runs under gunicorn with ``--header-map dangerous``, which reads ``Client_Cert`` as
-``Client-Cert``: as sloppy as readers get. Packages: Authlib, Flask, gunicorn.
+``Client-Cert``: the most lenient reading of names. Packages: Authlib, Flask, gunicorn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Authlib(AuthlibStage):
             self.refused(self.token("ec", client))
 
     def test_introspection_by_another(self) -> None:
-        """A token says nothing to a client that it was not issued to."""
+        """Introspection reveals nothing to a client that the token was not issued to."""
         token = self.token("ec", self.ec)[1]["access_token"]
         self.assertEqual(
             (200, {"active": False}),

@@ -128,7 +128,7 @@ class Killed(Stage):
         )
 
     def judge(self, fates: list[Fate], gone: float, back: float) -> None:
-        """Only requests in the killed back end have failed, and it has its share again."""
+        """Check that only requests in the killed back end failed, and that it has its share."""
         failed = [fate for fate in fates if fate.told not in ("a", "b")]
         served = sorted(fate.ended for fate in fates if fate.told == "b" and fate.begun > back)
         self.assertTrue(served)

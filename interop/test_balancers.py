@@ -57,7 +57,7 @@ class BalancerStage(Stage):
         head, table, rest = filled(
             listener, {"tcp:8443": f"tcp:{port}:interface=127.0.0.1"}
         ).partition("[[listeners]]")
-        # Where the page does not say so, there is nothing else to listen at.
+        # Without an address on the page there is no other port to listen at.
         toml = f"{toml}{head or 'listen = []'}\n{table}{rest}"
         return self.start_proxy(toml, port)
 
@@ -70,7 +70,7 @@ class BalancerStage(Stage):
         return process
 
     def balance(self, how: str, bind: str = "127.0.0.1:{}", name: str = "haproxy") -> int:
-        """HAProxy by the page's recipe, with another word for the header; its port."""
+        """Start HAProxy by the page's recipe, with another header option; return its port."""
         port = free_port()
         places = {
             ":443": bind.format(port),
@@ -254,7 +254,7 @@ class NotTrusted(BalancerStage):
         self.proxy = self.behind(recipe(PAGE, "listener.toml"))
 
     def test_elsewhere(self) -> None:
-        """With the page's addresses no peer here is trusted, and the log says so."""
+        """With the page's addresses no peer here is trusted, and the log reports it."""
         self.assertEqual(
             b"", self.cut(b"PROXY TCP4 127.0.0.2 127.0.0.1 40000 443\r\n" + self.hello())
         )
@@ -279,7 +279,7 @@ class TwoInARow(BalancerStage):
         )
 
     def chain(self, near: str, far: str) -> tuple[int, int]:
-        """Two of HAProxy, of which the near one hands on what comes; their ports."""
+        """Start two HAProxy, of which the near one passes the header on; return their ports."""
         near_port = self.balance(near, name="near")
         port = free_port()
         places = {
@@ -291,7 +291,7 @@ class TwoInARow(BalancerStage):
         return near_port, port
 
     def test_client(self) -> None:
-        """The client is who the far one names.
+        """The client is the one that the far one names.
 
         Past it no client is served, with any header of its own.
         """

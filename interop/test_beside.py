@@ -101,7 +101,7 @@ class Beside(Stage):
         return status, arrived[0] if arrived else []
 
     def check(self) -> None:
-        """Each name reaches its terminator, and no forged header arrives under any."""
+        """Check that each name reaches its terminator, and no forged header arrives."""
         mine = header_value(self.me.made).decode("ascii")
         forged = header_value(self.victim.made).decode("ascii")
         secret = self.proxy.header_name

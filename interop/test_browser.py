@@ -49,7 +49,7 @@ class BrowserStage(ClientStage):
         self.people = f"https://localhost:{people}"
 
     def fill_store(self, *, certificate: bool) -> None:
-        """Trust the proxy; have the client's certificate, or none."""
+        """Put the proxy's authority and the client's certificate, or none, into the store."""
         self.page("nss", {} if certificate else {"pk12util ": "true "})
 
     def choose(self) -> None:
@@ -94,7 +94,7 @@ class BrowserStage(ClientStage):
         return documents(html.unescape(done.stdout.decode()))
 
     def page_of(self, target: str) -> dict[str, Any]:
-        """Return the page that the browser shows of the listener that asks."""
+        """Return the page of the listener that requests a certificate, as the browser shows it."""
         (shown,) = self.visit(self.proxy.url + target)
         return shown
 
@@ -115,12 +115,12 @@ _SHOWING = ("--cert", "my-client.pem", "--key", "my-client.key")
 
 
 class TwoListeners(BrowserStage):
-    """One that asks for a certificate, one that does not (RFC 8705 section 5)."""
+    """Two listeners: one requests a certificate, one does not (RFC 8705 section 5)."""
 
     toml = "listeners.toml"
 
     def test_people(self) -> None:
-        """Where nothing is asked for, a browser with a certificate loads the page at once."""
+        """Without a certificate request a browser with a certificate loads the page at once."""
         self.fill_store(certificate=True)
         (shown,) = self.visit(f"{self.people}/authorize")
         self.assertEqual("/authorize", shown["target"])
@@ -128,7 +128,7 @@ class TwoListeners(BrowserStage):
         self.assertFalse(self.told(self.proxy, self.curl(f"{self.people}/token", *_SHOWING)))
 
     def test_prompt(self) -> None:
-        """Asked for one, a browser with a certificate waits for a person, and sends nothing."""
+        """With a certificate request that browser waits for a person, and sends nothing."""
         self.fill_store(certificate=True)
         self.assertEqual([], self.visit(f"{self.proxy.url}/authorize", _PROMPT))
         self.assertEqual([], self.logged("/authorize"))
@@ -148,13 +148,13 @@ class TwoListeners(BrowserStage):
         self.assertTrue(self.told(self.proxy, self.page_of("/authorize")))
 
     def test_ed25519(self) -> None:
-        """NSS does not take an Ed25519 key, as the page says."""
+        """NSS does not accept an Ed25519 key, as the page states."""
         self.make_certificate(KeyKind.ED25519)
         error = self.assertRaises(self.failureException, self.fill_store, certificate=True)
         self.assertIn("SEC_ERROR_PKCS12_UNABLE_TO_IMPORT_KEY", str(error))
 
     def test_empty_store(self) -> None:
-        """A browser without a certificate loads the page of the listener that asks, without one."""
+        """A browser without a certificate loads the page of the listener that requests one."""
         self.fill_store(certificate=False)
         self.assertFalse(self.told(self.proxy, self.page_of("/authorize")))
 

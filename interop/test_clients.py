@@ -4,7 +4,7 @@ Each kind of certificate is used, and none.
 
 Debian's ``curl wget openssl openjdk-17-jdk-headless golang-go nodejs npm``; ``requests`` and
 ``httpx`` from PyPI (extra ``interop``); ``npm install`` is run by the test that is about it. A
-relay of Twisted's stands before the proxy: its log tells how many connections a client has opened.
+relay of Twisted's stands before the proxy: its log shows the number of a client's connections.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ GO = Program(
 
 class Page(SynchronousTestCase):
     def test_all_are_run(self) -> None:
-        """There is no block on the page that no proof asks for."""
+        """Each block of the page is used by a test."""
         interop = "".join(path.read_text() for path in Path(__file__).parent.glob("*.py"))
         names = re.findall(r"^\.\. recipe: (.+)$", (DOCS / f"{PAGE}.rst").read_text(), re.MULTILINE)
         self.assertEqual([], [name for name in names if f'"{name}"' not in interop])
@@ -145,7 +145,7 @@ class Clients(ClientStage):
         return documents(shown)
 
     def check(self, program: Program) -> None:
-        """All of that for one program."""
+        """Check one program with each kind of certificate, without one, and with an expired one."""
         self.require(program.command[0])
         self.serve()
         for kind in _KINDS:
@@ -171,7 +171,7 @@ class Clients(ClientStage):
         )
 
     def expire_certificate(self) -> None:
-        """``my-client.*`` anew, and no longer valid."""
+        """Replace ``my-client.*`` with expired files."""
         made = make_self_signed(
             KeyKind.EC, "my-client", days=1, now=datetime.now(UTC) - timedelta(days=9)
         )

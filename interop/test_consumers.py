@@ -207,7 +207,7 @@ class Auth0(arrivals.PresetStage):
         self.assertEqual((401, ()), self.ask(self.proxy))
 
     def test_api_key(self) -> None:
-        """The API key arrives once, whatever a client sends in its place."""
+        """The API key arrives once, with any value that a client sends in its place."""
         forged = [(name, "forged") for name in spellings("cname-api-key")]
         fields = self.ask(self.proxy, self.client(), *forged)[1]
         self.assertEqual(

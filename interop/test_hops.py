@@ -136,7 +136,7 @@ class Hops(Stage):
         return [value for found, value in fields if found.lower().replace("_", "-") == folded]
 
     def check(self, hop: Hop) -> None:
-        """Pass the header on, once; reject forged ones, and everybody but the proxy."""
+        """Check that the hop passes the header on, once, and no forged one."""
         proxy = self.serve(hop, {}, {})
         mine, other = self.client(common_name="mine"), self.client(common_name="other")
         context = self.context(proxy, mine)
@@ -152,7 +152,7 @@ class Hops(Stage):
         self.check_alone(proxy, other, forged)
 
     def check_alone(self, proxy: Proxy, other: ClientFiles, forged: str) -> None:
-        """Connect past the proxy, as everybody but it does: nothing arrives."""
+        """Check that nothing arrives from a client that connects past the proxy."""
         before = len(self.back_end.requests)
         for files in (other, None):
             context = ssl.create_default_context(cafile=self.folder / "hop.pem")

@@ -55,7 +55,7 @@ class Clean(SynchronousTestCase):
         return made / "bin"
 
     def assert_listed(self, programs: Path) -> None:
-        """``twistd`` lists the plugin, asked from where the tree cannot help."""
+        """Check that ``twistd`` lists the plugin, outside of the source tree."""
         shown = self.run_(str(programs / "twistd"), "--help")
         self.assertRegex(shown, r"(?m)^ +x509proxy +")
 

@@ -57,7 +57,7 @@ class LookUps(KeycloakStage):
         self.exercise("xfcc", "X-Forwarded-Client-Cert", value)
 
     def exercise(self, preset: str, header: str, value: Callable[[ClientFiles], str]) -> None:
-        """Start both servers as the pages say, and check each promise of the page."""
+        """Start both servers as on the pages, and check each promise of the page."""
         server = self.start_keycloak(self.configuration(preset))
         proxy = self.proxy_for(server, f"servers/{preset}", {})
         self.mine, self.other = self.issued("client"), self.issued("other")
@@ -86,7 +86,7 @@ class LookUps(KeycloakStage):
             self.assertIn('error="invalid_token"', stolen.challenge)
 
     def check_refusals(self, proxy: Proxy) -> None:
-        """Another client's certificate, and none, are refused."""
+        """Check that another client's certificate, and none, are rejected."""
         for files in (self.other, None):
             self.assert_refused(self.token(proxy, "client", files))
         self.assert_bound(self.token(proxy, "other", self.other), self.other)

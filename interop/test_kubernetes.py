@@ -19,7 +19,7 @@ from x509proxy.settings import ClientSettings
 FOLDER = Path(__file__).parent.parent / "contrib" / "kubernetes"
 BASE, AUTOSCALING = FOLDER / "base", FOLDER / "autoscaling"
 BIN = Path(sys.executable).parent
-# From the one that knows preStop's sleep without being asked to, to the newest whose schemas are
+# From the first version with preStop's sleep enabled by default, to the newest whose schemas are
 # there.
 VERSIONS = ("1.30", "1.37")
 NAME = {"app.kubernetes.io/name": "x509proxy"}
@@ -148,7 +148,7 @@ class Manifests(ManifestStage):
 
 class Doors(ManifestStage):
     def test_admin(self) -> None:
-        """Probes ask the admin listener, and the Service that clients reach does not lead there."""
+        """Probes use the admin listener, and the Service that clients reach does not lead there."""
         ports = {port["name"]: port["containerPort"] for port in self.container["ports"]}
         self.assertEqual({"tls": 8443, "admin": 9443}, ports)
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):

@@ -75,7 +75,7 @@ class Leave(Stage):
                 self.assertEqual(client is not None or "Verify" in name, bool(expected), name)
 
     def check_forged(self, new: Proxy) -> None:
-        """No spelling of the header passes through the new one."""
+        """Check that no spelling of the header passes through the proxy."""
         for spelling in spellings("X-Client-Cert"):
             fields = self.arrived(new.port, None, (spelling, "forged"))
             self.assertEqual([], field_values(fields, "X-Client-Cert"), spelling)

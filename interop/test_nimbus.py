@@ -100,7 +100,7 @@ class NimbusStage(TomcatStage):
     def token(
         self, proxy: Proxy, name: str, client: ClientFiles | None, *fields: tuple[str, str]
     ) -> Reply:
-        """Ask for a token of the client itself."""
+        """Request a token of the client itself."""
         return self.post(proxy, "/token", client, _credentials(name), *fields)
 
     def assert_refused(self, reply: Reply, note: object = None) -> None:
@@ -214,7 +214,7 @@ class OtherKeys(NimbusStage):
             self.assertEqual(reason, reply.body["reason"])
 
     def token_with(self, proxy: Proxy, kind: str) -> Reply:
-        """Ask for a token with a key of this kind, with the OpenSSL of ``cryptography``."""
+        """Request a token with a key of this kind, with the OpenSSL of ``cryptography``."""
         body = urlencode(_credentials(kind)).encode("ascii")
         head = (
             "POST /token HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"

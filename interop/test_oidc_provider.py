@@ -53,7 +53,7 @@ class SelfSignedClients(OidcStage):
         self.assertIn("client certificate was not provided", self.said)
 
     def test_forged_secret(self) -> None:
-        """A client that knows even the secret name gets nothing by it, in no spelling.
+        """The secret name is of no use to a client, in any spelling.
 
         Past the proxy, it does.
         """
@@ -152,7 +152,7 @@ class CertifiedClients(OidcStage):
     def test_verdict(self) -> None:
         """Where the proxy passes all on, its verdict alone makes the provider refuse them.
 
-        The client cannot say another.
+        The client cannot send another.
         """
         proxy = self.serve(self.toml("pki.toml", {'trust = "ca"': 'trust = "any"'}))
         for stranger in self._strangers():
@@ -194,10 +194,10 @@ class _Authority(ThrowAwayAuthority):
 
 
 class TwoListeners(OidcStage):
-    """Discovery, with the layout of RFC 8705 section 5: browsers are not asked for certificates."""
+    """Discovery, with the layout of RFC 8705 section 5: browsers get no certificate request."""
 
     def test_metadata(self) -> None:
-        """The provider knows its address from the proxy alone, and lists both methods."""
+        """The provider takes its address from the proxy alone, and lists both methods."""
         self.register("client")
         proxy = self.serve()
         metadata = self.play("discover", "client")["metadata"]
@@ -217,7 +217,7 @@ class TwoListeners(OidcStage):
         self.assertEqual(f"{proxy.url}/token", json.loads(answer)["token_endpoint"])
 
     def test_aliases_of_the_proxy(self) -> None:
-        """``[discovery]`` leads openid-client to the listener that asks for certificates."""
+        """``[discovery]`` leads openid-client to the listener that requests certificates."""
         discovery = page(
             "discovery.toml",
             {"https://mtls.example.com:8443": f"https://localhost:{self.ports.mtls}"},
@@ -250,7 +250,7 @@ class TwoListeners(OidcStage):
             ],
             seen["asked"],
         )
-        # Without them the client asks the listener that asks for nothing.
+        # Without them the client uses the listener without certificate requests.
         stayed = self.play("credentials", "client", client, self.ports.plain)
         self.assertEqual({"status": 401, "error": "invalid_client"}, stayed.get("refused"))
         self.assertIn("client certificate was not provided", self.said)

@@ -65,7 +65,7 @@ class OidcProvider(ApiStage, OidcStage):
         self.check_rejected(self.protect(self.issuer.jwt), token, self.clients.owner)
 
     def test_introspection(self) -> None:
-        """An opaque token is introspected at the provider; one that it does not know is 401."""
+        """An opaque token is introspected at the provider; an unknown one is 401."""
         token = self.token(self.serve())
         self.assertNotIn(".", token)
         secret = 'client-secret-file = "secret.txt"'

@@ -1,4 +1,4 @@
-"""Promises of the interop' own machinery."""
+"""Promises of the recipes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SEVERAL = ("hops", "keycloak", "spring")
 
 class Recipes(SynchronousTestCase):
     def test_place_not_found(self) -> None:
-        """A page that no longer says what a proof replaces is noticed."""
+        """A page without a text that a test replaces is an error."""
         self.assertEqual("a = 2", filled("a = 1", {"1": "2"}))
         self.assertRaises(LookupError, filled, "a = 1", {"3": "2"})
 

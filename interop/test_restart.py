@@ -85,7 +85,7 @@ class Holder:
 
 
 class Client(threading.Thread):
-    """Asks again and again.
+    """A client that sends one request after another.
 
     ``keeps``: over one connection as long as that lives, else over a new one each time.
     """

@@ -184,7 +184,7 @@ class ScaleOutStage(NetworkStage):
             time.sleep(0.1)
 
     def under_load(self) -> None:
-        """Let the crowd ask for a while."""
+        """Let the crowd send requests for a while."""
         time.sleep(PHASE)
 
     def finish(self) -> list[Fate]:
@@ -259,7 +259,7 @@ class ScaleOut(ScaleOutStage):
         )
 
     def test_drained(self) -> None:
-        """A node without new connections that is then told to end loses no request."""
+        """A node that is drained and then stopped loses no request."""
         node = self.nodes[2]
         self.under_load()
         self.tell(f"set server nodes/{node.name} state drain")
@@ -307,7 +307,7 @@ class ScaleOut(ScaleOutStage):
 def python(module: str, *arguments: str) -> list[str]:
     """Return the prefix that runs a module here.
 
-    The interop' folder holds files only, so the modules are found here.
+    Its working directory has no modules, so the path is set.
     """
     return [
         sys.executable,
@@ -319,5 +319,5 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def digest(identity: SelfSigned) -> str:
-    """As the crowd writes it down."""
+    """Return the digest of a certificate as :mod:`interop.crowd` writes it."""
     return identity.certificate.fingerprint(hashes.SHA256()).hex()[:16]

@@ -19,7 +19,7 @@ from tests.support.ports import free_port
 ROOT = Path(__file__).parents[1]
 SLOW_SECONDS = 15
 SLOW_CLIENTS = 300
-# Of what an honest client asks meanwhile, so much has to be answered, in percent.
+# The share of an honest client's requests that must be served meanwhile, in percent.
 AVAILABLE = 99
 _REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _TOML = """\
@@ -63,7 +63,7 @@ class Scanned(Stage):
         return done.stdout
 
     def assert_no_traceback(self) -> None:
-        """Look for an error of the proxy's own in its log."""
+        """Check that the proxy's log has no traceback."""
         self.assertNotIn("Traceback", self.proxy.log.read_text(errors="replace"))
 
 

@@ -68,7 +68,7 @@ class StatusStage(Stage):
         self.url = f"http://localhost:{self.admin}/"
 
     def ask(self, target: str, client: ClientFiles | None = None, status: str = "200") -> None:
-        """One request through the proxy."""
+        """Send one request through the proxy."""
         shown = ["--cert", str(client.certificate), "--key", str(client.key)] if client else []
         found = self.run_program(
             "curl", "--silent", "--path-as-is", "--globoff", "--cacert", "server.pem", *shown,

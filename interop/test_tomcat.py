@@ -80,9 +80,9 @@ class ProofTestCase(TomcatStage):
         return [self.client(kind) for kind in _KINDS]
 
     def assert_needed(self, tomcat_for: Callable[[bool], Tomcat]) -> None:
-        """With Tomcat's own limit a large certificate is refused.
+        """Check that a large certificate is rejected with Tomcat's own limit.
 
-        With the page's it passes, though the proxy lets no more.
+        With the page's limit it passes; the proxy accepts no larger one.
         """
         client = self.client_files(_large(), "large")
         for limited in (False, True):
@@ -97,7 +97,7 @@ class ProofTestCase(TomcatStage):
     def assert_never_fooled(
         self, proxy: Proxy, path: str, forgeries: Sequence[list[tuple[str, str]]]
     ) -> None:
-        """Each forged request shows the page the honest one's certificate, or none."""
+        """Check that a forged request gives Tomcat the honest certificate, or none."""
         for client in (None, self.client()):
             connection = self.connect(proxy, client)
             honest = self.ask(connection, path)
@@ -159,7 +159,7 @@ class Connect2id(ProofTestCase):
     def test_url(self) -> None:
         """The servlet has its https URL, with any claim of a client's.
 
-        With the default port if no header tells another.
+        It has the default port if no header has another.
         """
         lies = ("Proto", "http"), ("Port", "1"), ("Host", "evil"), ("For", "192.0.2.1")
         fields = [(f"X-Forwarded-{name}", value) for name, value in lies]
@@ -318,7 +318,7 @@ class SslValve(ProofTestCase):
     def test_forged(self) -> None:
         """No spelling of a header that the valve reads reaches the attributes from a client.
 
-        Past the proxy they are believed.
+        Past the proxy they are accepted.
         """
         tomcat = self.tomcat()
         other = make_self_signed(KeyKind.EC, "somebody else")

@@ -1,4 +1,4 @@
-"""Debian's Tomcat 10 in a test's folder, configured as a page tells the reader."""
+"""Debian's Tomcat 10 in a test's folder, configured as on a page."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Tomcat:
 
 
 class TomcatStage(Stage):
-    """A proof with a Tomcat in it.
+    """A test with a Tomcat.
 
     ``java_home``: another JDK than the default one.
     """
@@ -112,7 +112,7 @@ class TomcatStage(Stage):
         """Add classes and libraries to the application; there are none by default."""
 
     def stop_tomcat(self, tomcat: Tomcat) -> None:
-        """Before another one takes its port."""
+        """Stop Tomcat, before another one uses its port."""
         tomcat.process.terminate()
         tomcat.process.wait(30)
 
@@ -121,7 +121,7 @@ class TomcatStage(Stage):
     def connect(
         self, proxy: Proxy, client: ClientFiles | None = None
     ) -> http.client.HTTPSConnection:
-        """To the proxy, closed with the proof."""
+        """Connect to the proxy; the connection is closed at the end of the test."""
         context = self.context(proxy, client)
         connection = http.client.HTTPSConnection(
             "localhost", proxy.port, timeout=60, context=context
@@ -130,7 +130,7 @@ class TomcatStage(Stage):
         return connection
 
     def past_the_proxy(self, tomcat: Tomcat) -> http.client.HTTPConnection:
-        """Check the rights that no other user should have."""
+        """Connect to Tomcat past the proxy, which no other user should be able to do."""
         connection = http.client.HTTPConnection("127.0.0.1", tomcat.port, timeout=60)
         self.addCleanup(connection.close)
         return connection
@@ -142,7 +142,7 @@ class TomcatStage(Stage):
         fields: Fields = (),
         body: bytes | None = None,
     ) -> Answer:
-        """One request, with fields of any name, as often as they are given."""
+        """Send one request with these fields; a name may occur more than once."""
         connection.putrequest("GET" if body is None else "POST", path)
         for name, value in fields:
             connection.putheader(name, value)
