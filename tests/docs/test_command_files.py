@@ -20,7 +20,7 @@ MANUAL = ROOT / "contrib" / "man" / "x509proxy.1"
 
 
 def run(*command: str, **environment: str) -> str:
-    """Return the output of a command, which must succeed without a complaint."""
+    """Return the output of a command, which must succeed without an error message."""
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True,
         timeout=60, check=False,

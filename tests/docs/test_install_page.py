@@ -27,7 +27,7 @@ from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_si
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "install-systemd.rst").read_text("utf-8")
 UNIT = (ROOT / "contrib" / "x509proxy.service").read_text("ascii")
-PATIENCE = 60.0  # seconds, for machines that do much else
+PATIENCE = 60.0  # seconds; enough for a busy machine
 RELOAD = "systemctl reload x509proxy"
 USER = "x509proxy"
 

@@ -43,7 +43,7 @@ class Tables(SynchronousTestCase):
         self.assertEqual(numbers(UpstreamSettings()), table("``[upstream]``"))
 
     def test_first_level(self) -> None:
-        """So it does for the first level, but for the number of workers, which is no limit."""
+        """The same holds for the first level, without the number of workers, which is no limit."""
         self.assertEqual(numbers(ProxySettings()), table("first level") | {"workers": 1})
 
     def test_unset(self) -> None:

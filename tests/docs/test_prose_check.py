@@ -57,7 +57,7 @@ class Paragraphs(SynchronousTestCase):
         self.assertEqual([(6, "found 'nobody', expected a plain term")], found)
 
     def test_long_sentence(self) -> None:
-        """A long sentence is found, and a table of as many words is none."""
+        """A long sentence is found, and a table with as many words is not."""
         words = "word " * 40
         table = TABLE.replace("short", "short " * 4)
         self.assertEqual(1, len(list(self.check.faults(1, words, opening=False))))

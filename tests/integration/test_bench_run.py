@@ -58,19 +58,19 @@ class BackEnds(SynchronousTestCase):
         return self.wire.written
 
     def test_token(self) -> None:
-        """A request in two pieces has one answer, and the connection stays."""
+        """A request in two pieces has one response, and the connection stays open."""
         self.assertEqual(RESPONSE, self.hear(b"GET /token HTTP/1.1\r\nHo", b"st: x\r\n\r\n"))
         self.assertFalse(self.wire.closed)
 
     def test_headers(self) -> None:
-        """The fields are told as they came, repeats included."""
+        """The response lists the fields as they arrived, repeats included."""
         said = self.hear(b"GET /headers HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\n\r\n")
         self.assertEqual(
             [["Host", "x"], ["A", "1"], ["a", "2"]], json.loads(said.partition(b"\r\n\r\n")[2])
         )
 
     def test_upload(self) -> None:
-        """A body is answered when all of it has come, and the next request after it."""
+        """A response follows once the whole body has arrived, and the next request is served."""
         self.assertEqual(
             b"", self.hear(b"POST /token HTTP/1.1\r\nContent-Length: 8\r\n\r\nabc", b"d")
         )
@@ -90,7 +90,7 @@ class BackEnds(SynchronousTestCase):
         self.assertTrue(heads[0].endswith(b"\r\nContent-Length: %d" % len(bodies[0])))
 
     def test_slow(self) -> None:
-        """A slow path is answered after the think time, and not before."""
+        """A slow path has its response after the think time, and not before."""
 
         async def respond() -> bytes:
             self.assertEqual(b"", self.hear(b"GET /slow/token HTTP/1.1\r\n\r\n"))
@@ -101,7 +101,7 @@ class BackEnds(SynchronousTestCase):
         self.assertEqual(RESPONSE, asyncio.run(respond()))
 
     def test_download(self) -> None:
-        """As many bytes as asked for, no more of them at a time than the other side takes."""
+        """A download has the requested size, and waits for a slow reader."""
         self.hear(b"GET /bytes/2000000 HTTP/1.1\r\n\r\n")
         self.assertLess(len(self.wire.written), 1_000_000)
         for _ in range(20):
@@ -109,7 +109,7 @@ class BackEnds(SynchronousTestCase):
         self.assertEqual(2_000_000, len(self.wire.written.partition(b"\r\n\r\n")[2]))
 
     def test_close(self) -> None:
-        """A back end that is asked to close announces it, and closes (RFC 9112 section 9.6)."""
+        """At ``Connection: close`` a back end announces its end (RFC 9112 section 9.6)."""
         self.assertIn(
             b"\r\nConnection: close\r\n",
             self.hear(b"GET /token HTTP/1.0\r\nConnection: close\r\n\r\n"),
@@ -151,7 +151,7 @@ class Subjects(SynchronousTestCase):
                 run.drive(protected, load.kept("api", 0.1), "without")
 
     def test_workers(self) -> None:
-        """Workers are asked for on the command line, and only if they are."""
+        """The command line has ``--workers`` only where a number of workers is set."""
         recipe = subjects._RECIPES["x509proxy"]
         self.assertEqual(["--workers", "3"], list(recipe.command("python", self.place(3)))[-2:])
         self.assertNotIn("--workers", recipe.command("python", self.place()))
@@ -205,9 +205,9 @@ class Generators(SynchronousTestCase):
         (self.subject,) = self.run_.subjects
 
     def test_loads(self) -> None:
-        """Each load is answered, and has a cost and latencies.
+        """Each load has responses, a cost and latencies.
 
-        Long bodies are not for this subject.
+        This subject does not support long bodies.
         """
         results = self.run_.measure()
         self.assertIn("1, bare: token ", "\n".join(self.lines))
@@ -230,7 +230,7 @@ class Generators(SynchronousTestCase):
         self.assertLessEqual(measured.p50, measured.p99)
 
     def test_fails(self) -> None:
-        """A load that fails is one sentence, and so is one without any response."""
+        """A load that fails is an error of one sentence, and so is one without any response."""
         for what, reason in (
             (load.Load("no-such"), "expected token, api"),
             (load.Load("token", path="/headers", warm=1), "interaction-id of another request"),
@@ -239,7 +239,7 @@ class Generators(SynchronousTestCase):
                 self.run_.drive(self.subject, what, "failing")
 
     def test_other_server(self) -> None:
-        """Another server than the one under test is noticed."""
+        """A response of another server than the subject is an error."""
         files = attrs.evolve(self.run_.files, server=self.run_.files.client)
         generator = load.Generator(self.run_.stage, files, self.subject.pid)
         with self.assertRaisesRegex(BenchError, "another certificate than expected"):
@@ -248,7 +248,7 @@ class Generators(SynchronousTestCase):
 
 class Uniqueness(SynchronousTestCase):
     def requests(self, traffic: str, bearer: str = "") -> list[tuple[list[bytes], bytes]]:
-        """Heads, as lines, and bodies of four requests on one connection."""
+        """Return heads, as lines, and bodies of four requests on one connection."""
         if shutil.which("go") is None:
             raise SkipTest("go is not installed")
         found: list[tuple[list[bytes], bytes]] = []
@@ -333,7 +333,7 @@ class Runs(SynchronousTestCase):
             self.assertRaises(ProcessLookupError, os.kill, pid, 0)
 
     def test_does_not_start(self) -> None:
-        """A program that ends instead of listening is said to, with its last words."""
+        """The error for a program that ends instead of listening has its last output."""
         with (
             Stage() as stage,
             self.assertRaisesRegex(BenchError, "one does not start: no such luck"),
@@ -341,16 +341,16 @@ class Runs(SynchronousTestCase):
             stage.start("one", [sys.executable, "-c", "print('no such luck')"], free_port())
 
     def test_priority(self) -> None:
-        """Without a session of its own or the right to prefer it, there is a sentence.
+        """Without the right to change the priority there is an error of one sentence.
 
-        Unasked, nothing is changed.
+        Without the option nothing is changed.
         """
         Stage().prefer(2**30)
         with self.assertRaisesRegex(BenchError, "--priority: it takes root"):
             Stage("-15").prefer(2**30)
 
     def test_fails(self) -> None:
-        """A tool that fails is one sentence, and so is one that takes too long, or is not there."""
+        """A tool that fails, takes too long or does not exist is an error of one sentence."""
         with Stage() as stage:
             self.assertEqual("1\n", stage.run([sys.executable, "-c", "print(1)"]))
             with self.assertRaisesRegex(BenchError, "failed: alas"):
@@ -385,7 +385,7 @@ class SetUp(SynchronousTestCase):
             return run
 
     def test_missing(self) -> None:
-        """A subject that is not there is left out, with a sentence; the others are measured."""
+        """A missing subject is left out, with a message; the others are measured."""
         run = self.set_up({"nginx"})
         self.assertEqual(["x509proxy"], [subject.name for subject in run.subjects])
         self.assertEqual(["nginx is left out: nginx is not installed."], run.left_out)
@@ -422,7 +422,7 @@ class Arguments(SynchronousTestCase):
         self.assertEqual(expected, command._plan(command._arguments(words)))
 
     def test_rejected(self) -> None:
-        """Unknown names and numbers below one stop it at once."""
+        """Unknown names and numbers below one are errors, before a run begins."""
         for words in (
             ["--only", "nginx,iis"], ["--loads", "tokens"], ["--rounds", "0"],
             ["--our-workers", "-1"],

@@ -1,4 +1,4 @@
-"""The evidence: another TLS client, real sockets, and the back end's bytes."""
+"""The certificate header from end to end: ``curl``, real sockets, the back end's bytes."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ class EndToEndTestCase(TestCase):
     def ask(
         self, targets: list[str], version: str, *more: str
     ) -> Deferred[tuple[bytes, bytes, int]]:
-        """One ``curl`` for all targets: they share a connection if they can.
+        """Run one ``curl`` for all targets, which share a connection if possible.
 
-        It returns the number of connections for each.
+        Return its output, with the number of connections for each target.
         """
         urls = [f"https://localhost:{self.port}{target}" for target in targets]
         where = (
@@ -132,7 +132,7 @@ class EndToEndTestCase(TestCase):
         )
 
     def identity(self, target: str) -> list[tuple[bytes, bytes]]:
-        """Return the fields that a sloppy reader could take for the secret one, for a target."""
+        """Return the fields that a lenient reader could take for the secret one, for a target."""
         wanted = fold(self.header.encode())
         return [
             field for field in self.server.received[target.encode()] if fold(field[0]) == wanted

@@ -42,9 +42,9 @@ class Listeners(ListenersTestCase):
     TWO = '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nclient-certificate = "{}"\n'
 
     async def test_one_that_does_not_ask(self) -> None:
-        """A listener for browsers asks for nothing.
+        """A listener for browsers requests no certificate (RFC 8705 section 5).
 
-        Whatever a client has, its requests go without a certificate (RFC 8705).
+        Its requests are forwarded without one, even where the client has one.
         """
         self.start(f'client-certificate = "required"\n{self.TWO.format("none")}')
         reply, seen = await self.at(0, "/", self.CLIENT)
@@ -56,7 +56,7 @@ class Listeners(ListenersTestCase):
             self.assertEqual((200, EMPTY), (reply.status, seen))
 
     async def test_one_that_demands(self) -> None:
-        """A listener can demand what the others only ask for."""
+        """A listener can require a certificate that the others only request."""
         self.start(self.TWO.format("required"))
         self.assertEqual(
             [200, 401], [(await self.at(place, "/", None))[0].status for place in (0, 1)]
@@ -71,7 +71,7 @@ class Listeners(ListenersTestCase):
         self.assertEqual((200, [value_of(self.CLIENT)]), (reply.status, seen))
 
     async def test_reload(self) -> None:
-        """After a reload each listener asks for what it asked for before."""
+        """After a reload each listener has the same certificate request as before."""
         self.start(self.TWO.format("none"))
         self.service.reload()
         self.assertEqual([value_of(self.CLIENT)], (await self.at(0, "/", self.CLIENT))[1])
@@ -142,7 +142,7 @@ class Rules(ListenersTestCase):
         self.assertEqual((200, [value_of(self.CLIENT)]), (reply.status, seen))
 
     async def test_byte_for_byte(self) -> None:
-        """Without rules an odd target goes on as it came."""
+        """Without rules an odd target is forwarded unchanged."""
         self.start("")
         for target in ("//x/token", "/\\x/token", "/tok%ffen", "/token%3fx", "/(S(x))/token"):
             reply, seen = await self.at(0, target, self.CLIENT)
@@ -191,7 +191,7 @@ class Rotation(ListenersTestCase):
             self.assertEqual(expected, self.values(old, new))
 
     async def test_broken(self) -> None:
-        """A file that holds no name any more changes nothing."""
+        """A reload of a file without a name changes nothing."""
         self.start()
         self.write("header.txt", b"short\n")
         self.service.reload()

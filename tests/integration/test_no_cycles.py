@@ -24,7 +24,7 @@ OURS = ("x509proxy.", "OpenSSL.")
 KEEP = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Number: %d\r\n\r\n"
 POST = b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
 CLIENT = make_self_signed(KeyKind.EC, "client")
-# Heads that nobody has seen before: known ones need no parser.
+# Each head is new: one from the cache would need no parser.
 NUMBERS = itertools.count()
 ANSWER = b"HTTP/1.1 200 OK\r\nX-Number: %d\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
@@ -48,7 +48,7 @@ class Waiting(SynchronousTestCase):
 
 
 class Cycles(ProxyTestCase):
-    """Over real sockets: a connection is some 30 KiB of OpenSSL's, and its keys."""
+    """Connections over real sockets: each has some 30 KiB of OpenSSL's memory, and keys."""
 
     def setUp(self) -> None:
         self.start(*[ANSWER % number for number in range(20)])
@@ -83,7 +83,7 @@ class Cycles(ProxyTestCase):
         await until(lambda: not self.proxy._tls.protocols)
 
     async def test_answered(self) -> None:
-        """One exchange, and the end that the client has asked for."""
+        """One exchange, and the end that the client requested."""
         self.assertEqual({}, await self.left_behind(answered))
 
     async def test_chunked(self) -> None:
@@ -94,18 +94,18 @@ class Cycles(ProxyTestCase):
     async def test_kept(self) -> None:
         """A connection that could have been used again.
 
-        The client closes it, or is gone without a word.
+        The client closes it, or resets it.
         """
         for end in (closed, reset):
             self.assertEqual({}, await self.left_behind(partial(kept, end)), end.__name__)
 
     async def test_silent(self) -> None:
-        """A client that has nothing to ask."""
+        """A client without a request."""
         for end in (closed, reset):
             self.assertEqual({}, await self.left_behind(end), end.__name__)
 
     async def test_no_handshake(self) -> None:
-        """A client that speaks no TLS."""
+        """A client without TLS."""
 
         def connect() -> bytes:
             with socket.create_connection(("127.0.0.1", self.proxy.port), 10) as plain:
@@ -119,7 +119,7 @@ class Cycles(ProxyTestCase):
         self.assertEqual({}, await self.left_behind(refused))
 
     async def test_not_whole(self) -> None:
-        """A client that leaves in the middle of a head, of a body, or of an answer."""
+        """A client that leaves in the middle of a head, of a body, or of a response."""
         for said in (b"GET / HTTP/1.1\r\n", POST, POST + b"ab"):
             self.assertEqual(
                 {}, await self.left_behind(partial(ssl.SSLSocket.sendall, data=said)), said
@@ -128,7 +128,7 @@ class Cycles(ProxyTestCase):
         self.assertEqual({}, await self.left_behind(left))
 
     async def test_back_end_gone(self) -> None:
-        """A back end that goes before it answers, or in the middle of its answer."""
+        """A back end that closes before its response, or in the middle of it."""
         for answer in (cut, half):
             self.back_end.answers.extendleft([answer] * 6)
             self.assertEqual({}, await self.left_behind(answered))

@@ -58,29 +58,29 @@ class Handshakes(StreamTestCase):
         self.assertEqual({"no_client_hello": 1}, self.failures())
 
     def test_left(self) -> None:
-        """A connection that ends within the handshake is counted as that."""
+        """A connection that ends within the handshake is a failure of the kind ``client_left``."""
         with self.assertRaises(SSL.WantReadError):
             self.client.do_handshake()
         self.wire.deliver(self.take())
         self.assertEqual({"client_left": 1}, self.failures())
 
     def test_cut(self) -> None:
-        """A connection that the proxy ends, because it takes too long, too."""
+        """A handshake that the proxy ends at its deadline is a ``timeout``."""
         self.stream.abortConnection()
         self.assertEqual({"timeout": 1}, self.failures())
 
     def test_refused_by_client(self) -> None:
-        """A client that does not like the server's certificate says so in an alert."""
+        """A client that rejects the server's certificate is counted by its alert."""
         self.client.set_verify(SSL.VERIFY_PEER, lambda *_: False)
         with self.assertRaises(SSL.Error):
             self.exchange()
         self.wire.deliver(self.take())
         found = self.counters.counts()
-        # In TLS 1.3 the server is not yet done when the client's alert comes.
+        # In TLS 1.3 the server's handshake is not complete when the client's alert arrives.
         self.assertEqual(({}, {"client_alert": 1}), (found.handshakes, self.failures()))
 
     def test_fault(self) -> None:
-        """An exception in the proxy is one of its own."""
+        """An exception in the proxy is an ``internal_error``."""
 
         def fail() -> None:
             raise RuntimeError("a callback's fault")
@@ -95,7 +95,7 @@ class OldHandshakes(StreamTestCase):
     VERSION = SSL.TLS1_2_VERSION
 
     def test_version(self) -> None:
-        """TLS 1.2 is told apart."""
+        """Handshakes of TLS 1.2 are counted separately."""
         counters = self.factory._connections.watch = Counters()
         self.shake()
         self.assertEqual({"TLSv1.2": 1}, counters.counts().handshakes)
@@ -148,7 +148,7 @@ class Wired(SynchronousTestCase):
         self.assertEqual([False, False], [port.listening for port in self.reactor.ports])
 
     def test_broken_reload(self) -> None:
-        """A reload that fails shows, with its sentence."""
+        """A failed reload is shown with its error."""
         service = self.service()
         self.files.write("server.pem", b"broken")
         service.reload()

@@ -107,7 +107,7 @@ def name(value: bytes, tag: int = 0x0C, count: int = 1) -> bytes:
 
 
 def extension(dotted: str, value: bytes, *, critical: bool = False) -> bytes:
-    """One extension's element."""
+    """Encode one extension."""
     return tlv(0x30, oid(dotted), *([b"\x01\x01\xff"] if critical else []), tlv(0x04, value))
 
 
@@ -215,7 +215,7 @@ def _curve_spki(curve: str, size: int) -> bytes:
     return tlv(0x30, tlv(0x30, oid("1.2.840.10045.2.1"), oid(curve)), tlv(0x03, b"\0", point))
 
 
-# What nobody objects to where certificates of anybody are passed on.
+# Samples that pass where self-signed certificates of any origin are accepted.
 HARMLESS: dict[str, Callable[[], Sample]] = {
     "EC P-256": lambda: of("EC P-256"),
     "EC P-384": lambda: of("EC P-384"),
@@ -251,7 +251,7 @@ HARMLESS: dict[str, Callable[[], Sample]] = {
     "server's": lambda: of("EC P-256", usage=ExtendedKeyUsageOID.SERVER_AUTH),
 }
 
-# What only ``trust = any`` passes on.
+# Samples that only ``trust = any`` passes on.
 STRANGE: dict[str, Callable[[], Sample]] = {
     "issuer is another": lambda: changed(with_part(plain(), ISSUER, name(b"somebody"))),
     "issuer is unknown": lambda: of("EC P-256", issuer=pair(subject="CN=unknown", ca=True)),
@@ -265,7 +265,7 @@ STRANGE: dict[str, Callable[[], Sample]] = {
     ),
 }
 
-# What is out of its time.
+# Samples outside of their validity.
 UNTIMELY: dict[str, Callable[[], Sample]] = {
     "expired": lambda: of("EC P-256", years=(2020, 2021)),
     "not yet valid": lambda: of("EC P-256", years=(2090, 2100)),
@@ -274,7 +274,7 @@ UNTIMELY: dict[str, Callable[[], Sample]] = {
     ),
 }
 
-# What no setting lets pass, in a handshake that succeeds.
+# Samples that every setting rejects, after a handshake that succeeds.
 NEVER: dict[str, Callable[[], Sample]] = {
     "version 7": lambda: changed(with_part(plain(), VERSION, bytes.fromhex("a003020106"))),
     "BER length inside": lambda: changed(
@@ -311,8 +311,7 @@ NEVER: dict[str, Callable[[], Sample]] = {
     ),
 }
 
-# Whatever becomes of these, they are not passed on: the handshake may end, or the request be
-# refused.
+# Samples that are never passed on: the handshake may fail, or the request is rejected.
 NOWHERE: dict[str, Callable[[], Sample]] = {
     "11 more behind it": lambda: changed(plain(), *[pair(subject="CN=more").der] * 11),
     "150 more behind it": lambda: changed(plain(), *[pair(subject="CN=more").der] * 150),
@@ -370,7 +369,7 @@ class HurtingTestCase(AttackTestCase):
         super().start(*answers, authorities=[authority().certificate], **options)
 
     def settle(self, policy: PolicySettings) -> None:
-        """From now on this policy."""
+        """Set the policy for the requests that follow."""
         self.proxy.resource._policy = policy
 
     async def show(self, found: Sample, version: str) -> tuple[str, Observed]:
@@ -404,7 +403,7 @@ class HurtingTestCase(AttackTestCase):
         table: Iterable[tuple[str, Callable[[], Sample]]],
         versions: Iterable[str] = VERSIONS,
     ) -> None:
-        """Check that each of them has this result."""
+        """Check that each sample has this result."""
         wrong = []
         for label, make in table:
             for version in versions:
@@ -417,7 +416,7 @@ class HurtingTestCase(AttackTestCase):
 
 class EveryRow(HurtingTestCase):
     async def test_harmless(self) -> None:
-        """An odd certificate is the client's own affair: it arrives byte for byte."""
+        """An odd but valid certificate arrives byte for byte."""
         self.start()
         await self.expect(PASSED, HARMLESS.items())
         await self.expect_service()
@@ -429,7 +428,7 @@ class EveryRow(HurtingTestCase):
         await self.expect_service()
 
     async def test_untimely(self) -> None:
-        """Out of its time it is refused with the date, or, where validity is ignored, passed on."""
+        """A certificate outside of its validity is rejected, or passed on where that is ignored."""
         self.start()
         await self.expect(REFUSED, UNTIMELY.items())
         self.settle(PolicySettings(validity=Validity.IGNORE))
@@ -437,7 +436,7 @@ class EveryRow(HurtingTestCase):
         await self.expect_service()
 
     async def test_dates_in_the_answer(self) -> None:
-        """The client's developer is told since when, or until when."""
+        """The error response has the date since or until which the certificate is invalid."""
         self.start()
         for label, date in (
             ("expired", "2021-01-01T00:00:00Z"),
@@ -449,7 +448,7 @@ class EveryRow(HurtingTestCase):
             )
 
     async def test_never(self) -> None:
-        """Weak, unreadable or too large: refused in words, by the most permissive settings too."""
+        """A weak, unreadable or too large certificate is rejected with a reason, always."""
         self.start(policy=PolicySettings(trust=Trust.ANY, validity=Validity.IGNORE))
         await self.expect(REFUSED, NEVER.items())
         await self.expect_service()
@@ -507,9 +506,9 @@ class PostQuantum(HurtingTestCase):
         self.assertEqual(b"HTTP/1.1 200", answer[:12])
 
     async def test_size(self) -> None:
-        """One larger than ``max-certificate-bytes`` is 400.
+        """A certificate larger than ``max-certificate-bytes`` is 400.
 
-        Its thumbprint alone needs no more room than any other.
+        Its thumbprint arrives with the default settings.
         """
         self.start(policy=PolicySettings(max_certificate_bytes=6144))
         _, answer, exchange = await self.show_ml_dsa("ML-DSA-87")
@@ -619,7 +618,7 @@ class EveryFormat(HurtingTestCase):
         self.start(policy=PolicySettings(trust=trust), rules=rules)
 
     async def expect_own(self, label: str, found: Sample, version: str, *chain: bytes) -> None:
-        """All that is said is said of this certificate, and of this chain."""
+        """Check that each header is that of this certificate and this chain."""
         became, heard = await self.show(found, version)
         self.assertEqual(PASSED, became, (label, heard))
         (request,) = self.back_end.requests
@@ -673,7 +672,7 @@ class EveryFormat(HurtingTestCase):
 
 class EveryTrust(HurtingTestCase):
     async def test_self_signed(self) -> None:
-        """Where it must be self-signed, a strange one is rejected, and an odd one is not."""
+        """Where self-signed ones are required, others are rejected, and odd ones are not."""
         self.start(policy=PolicySettings(trust=Trust.SELF_SIGNED))
         await self.expect(REFUSED, STRANGE.items(), ["TLSv1.3"])
         await self.expect(
@@ -685,7 +684,7 @@ class EveryTrust(HurtingTestCase):
         await self.expect_service()
 
     async def test_authority(self) -> None:
-        """Where it must be an authority's, only that one's arrives, in time or not."""
+        """Where an authority is required, only its certificates arrive, valid now or not."""
         issued = of("EC P-256", subject="CN=issued", issuer=authority())
         late = of("EC P-256", subject="CN=issued", issuer=authority(), years=(2020, 2021))
         for trust in (Trust.CA, Trust.EITHER):
@@ -709,7 +708,7 @@ class EveryTrust(HurtingTestCase):
         await self.expect(REFUSED, [("weak", lambda: weak)])
 
 
-# What it costs.
+# The cost of a handshake.
 
 
 @functools.cache
@@ -726,12 +725,12 @@ def dear_names(links: int = 25) -> tuple[bytes, ...]:
 
 
 def dear_subject() -> tuple[bytes, ...]:
-    """One certificate, with 7000 parts in its name; 84 KB."""
+    """Make a certificate with 7000 parts in its name; 84 KB."""
     return (with_part(certificate("CN=a", "CN=a"), SUBJECT, name(b"x", count=7000)),)
 
 
 class Cost(SynchronousTestCase):
-    # Measured: 12 to 14 times what an ordinary one costs; 47 where there is an authority.
+    # Measured: 12 to 14 times an ordinary handshake's cost; 47 with an authority.
     def expect_bounded(
         self, shown: tuple[bytes, ...], most: float = 40.0, authorities: tuple[Pair, ...] = ()
     ) -> None:
@@ -746,7 +745,7 @@ class Cost(SynchronousTestCase):
         self.expect_bounded(costly_chain())
 
     def test_chain_beside_an_authority(self) -> None:
-        """Nor where there is an authority, to whom a chain may lead."""
+        """The same holds with an authority, at which a chain may end."""
         self.expect_bounded(costly_chain(), 120.0, (authority(),))
 
     def test_names(self) -> None:
@@ -760,7 +759,7 @@ class Cost(SynchronousTestCase):
 
 class Log(SynchronousTestCase):
     def test_line(self) -> None:
-        """A long name makes no long line: a client does not fill the disk by it."""
+        """A long name is cut in the log, so that a client cannot fill the disk with it."""
         subject = with_part(
             certificate("CN=a", "CN=a"), SUBJECT, name("\U0001f600".encode() * 1400)
         )

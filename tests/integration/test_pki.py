@@ -167,7 +167,7 @@ class Reload(ListsTestCase):
         await self.refused(Authorities.NO_AUTHORITY, self.CLIENT)
 
     async def test_broken(self) -> None:
-        """One broken file, whichever, leaves everything as it was, and the log names it."""
+        """Any one broken file leaves everything as it was, and the log names it."""
         second = make_self_signed(KeyKind.EC, "second", names=["second.example"], server=True)
         self.write_server("second", second)
         self.start(
@@ -353,7 +353,7 @@ def list_cost(entries: int) -> tuple[int, float, float, int]:
 
 
 def memory() -> int:
-    """Bytes that are resident."""
+    """Return the size of the resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
@@ -363,7 +363,7 @@ class Cost(SynchronousTestCase):
         _, bare, cost, _ = list_cost(10000)
         self.assertLess(cost / bare, 8.0, f"{cost * 1000:.2f} ms, without it {bare * 1000:.2f} ms")
 
-    # Measured: 47 to 49 times what an ordinary one costs with a depth of 4, with or without lists;
+    # Measured: 47 to 49 times an ordinary cost with a depth of 4, with or without lists;
     # 102 with 10.
     def test_chain(self) -> None:
         """With lists of every name of a hostile chain, its cost is bounded by ``ca-depth``."""

@@ -1,6 +1,6 @@
 """Whole client byte streams through a whole proxy.
 
-Other people's parsers on what reaches the back end (threats 1A, 1B).
+Reference parsers read the data that reaches the back end (threats 1A, 1B).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class StreamTestCase(SynchronousTestCase):
     def play(
         self, stream: bytes, mode: int, *, certificate: bool, request_buffer_bytes: int = 65536
     ) -> ClientPlay:
-        """Play a stream; check that nothing is wrong, and no body or value becomes a request."""
+        """Play a stream; check that no parser finds a fault or a smuggled request."""
         play = play_client(
             cut(stream, mode),
             shows_certificate=certificate,
@@ -57,7 +57,7 @@ class StreamTestCase(SynchronousTestCase):
         return play
 
     def everyhow(self, stream: bytes) -> list[ClientPlay]:
-        """With a certificate and without one, whole, in single bytes, and in lines."""
+        """Play a stream with and without a certificate, whole, in single bytes and in lines."""
         return [
             self.play(stream, mode, certificate=certificate)
             for certificate in (True, False)
@@ -71,13 +71,13 @@ class StreamTestCase(SynchronousTestCase):
                 self.assertEqual(([status], []), (play.refused, play.received), stream)
 
     def expect_passed(self, *streams: bytes, count: int = 1) -> None:
-        """So many requests reach the back end, and are clean there."""
+        """Check that this number of requests reaches the back end, without a fault."""
         for stream in streams:
             for play in self.everyhow(stream):
                 self.assertEqual(([], count), (play.refused, len(play.targets)), stream)
 
     def expect_clean(self, *streams: bytes) -> None:
-        """Check that a stream is forwarded or rejected, and nothing is wrong."""
+        """Check that a stream is forwarded or rejected, without a fault."""
         for stream in streams:
             self.everyhow(stream)
 
@@ -104,7 +104,7 @@ class Forgeries(StreamTestCase):
         self.expect_refused(request(FORGED, line=b"GET /%2e%2e/ HTTP/1.1"))
 
     def test_aliases(self) -> None:
-        """No name that some glue folds to the header's reaches the back end."""
+        """No name that a CGI or WSGI server folds to the header's reaches the back end."""
         for mark in b"_.!#$%&'*+^`|~":
             name = HEADER.replace(b"-", bytes([mark]))
             self.expect_passed(request(name + b": EVIL"), request(FORGED, name.lower() + b": EVIL"))
@@ -308,15 +308,15 @@ class Framings(StreamTestCase):
         self.expect_refused(*(chunked(chunk + b"0\r\n\r\n" + SMUGGLED) for chunk in odd))
 
     def test_chunk_extensions(self) -> None:
-        """An extension goes no further."""
+        """A chunk extension is removed."""
         self.expect_passed(chunked(b"1;" + HEADER + b"=EVIL\r\na\r\n0;x\r\n\r\n"))
 
     def test_coding_in_http_1_0(self) -> None:
-        """HTTP/1.0 knows no codings."""
+        """HTTP/1.0 has no transfer codings."""
         self.expect_refused(chunked(CHUNKED_SMUGGLED).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
 
     def test_body_is_framed_anew(self) -> None:
-        """A body of requests stays a body, whatever framed it, held or streamed."""
+        """A body that contains requests stays a body, in any framing, buffered or streamed."""
         for stream in (
             post(SMUGGLED),
             chunked(CHUNKED_SMUGGLED),
@@ -428,7 +428,7 @@ class Framings(StreamTestCase):
         self.expect_refused(*(request(host=host) for host in hosts))
 
     def test_methods(self) -> None:
-        """Tunnels and echoes are not served, nor unknown methods."""
+        """``CONNECT``, ``TRACE`` and unknown methods are rejected."""
         self.expect_refused(
             *(request(line=line) for line in (b"TRACE / HTTP/1.1", b"CONNECT a:443 HTTP/1.1")),
             status=405,
@@ -438,7 +438,7 @@ class Framings(StreamTestCase):
         )
 
     def test_upgrade(self) -> None:
-        """An upgrade is not asked for, and what follows it is not served."""
+        """An upgrade is not forwarded, and data behind it is not served."""
         stream = (
             request(
                 b"Connection: Upgrade, HTTP2-Settings",
@@ -642,7 +642,7 @@ class WholeStreams(SynchronousTestCase):
 
 
 class Eyes(SynchronousTestCase):
-    """The foreign eyes see: what they are shown here, no proxy must send."""
+    """The reference parsers detect each fault that a proxy could make."""
 
     def expect_pointed(self, data: bytes, *words: str, genuine: bytes | None = GENUINE) -> None:
         faults = pointed_requests(data, HEADER, genuine, FORGED_NAMES)
@@ -650,13 +650,13 @@ class Eyes(SynchronousTestCase):
             self.assertTrue(any(word in fault for fault in faults), (word, faults))
 
     def test_clean(self) -> None:
-        """Nothing is pointed at where nothing is wrong."""
+        """A request without a fault has no finding."""
         clean = request(HEADER + b": " + GENUINE)
         self.assertEqual([], pointed_requests(clean + clean, HEADER, GENUINE, FORGED_NAMES))
         self.assertEqual([], pointed_requests(GET, HEADER, None, FORGED_NAMES))
 
     def test_forged(self) -> None:
-        """A forged header is seen by all, a forged twin by those that keep its name or fold it."""
+        """All find a forged header; those that keep or fold its name find a forged twin."""
         self.expect_pointed(GOOD, *(f"{name}: certificate header" for name in SERVERS))
         self.expect_pointed(
             request(TWIN + b": EVIL"),
@@ -673,21 +673,21 @@ class Eyes(SynchronousTestCase):
         )
 
     def test_missing(self) -> None:
-        """A header that is missing, empty or doubled is seen by all."""
+        """All find a header that is missing, empty or doubled."""
         for lines in ([], [HEADER + b":"], [HEADER + b": " + GENUINE] * 2):
             self.expect_pointed(
                 request(*lines), *(f"{name}: certificate header" for name in SERVERS)
             )
 
     def test_smuggled(self) -> None:
-        """A body that another parser takes for a request is seen."""
+        """A body that another parser takes for a request is a finding."""
         self.expect_pointed(
             chunked(b"0\r\n\r\n" + SMUGGLED, b"Content-Length: %d" % (5 + len(SMUGGLED))), "refuses"
         )
         self.expect_pointed(GET + b"xyz", "")
 
     def test_torn(self) -> None:
-        """A request that is not whole is none to anybody."""
+        """An incomplete request is no request to any of them."""
         for end in range(1, 30):
             for data in (post(b"abc" * 20)[:-end], chunked(b"3\r\nabc\r\n")[:-end], GET[:-end]):
                 self.assertEqual(
@@ -696,14 +696,14 @@ class Eyes(SynchronousTestCase):
                 self.assertEqual([], read_requests(data)[1], data)
 
     def test_refused(self) -> None:
-        """Each of them refuses what is no request."""
+        """Each of them rejects data that is no request."""
         for read in SERVERS.values():
             self.assertRaises(HttpError, read, b"\x16\x03\x01 nonsense\r\n\r\n")
 
     def test_answers(self) -> None:
-        """One answer is one answer to all.
+        """One response is one response to all.
 
-        Bytes behind it, and a response without a request, are seen.
+        Bytes behind it, and a response without a request, are findings.
         """
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         seen, wrong = read_answers(answer, [b"GET"])

@@ -31,7 +31,7 @@ class SlowClients(ProxyTestCase):
         self.patch(channel, "_LINGER", 0.5)
 
     def connect(self) -> ssl.SSLSocket:
-        """Connect a client whose kernel takes little, so that the proxy has to hold the rest."""
+        """Connect a client with a small receive buffer, so that the proxy has to hold the rest."""
         plain = socket.socket()
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         # As on Ethernet: by the loopback's 64 KiB the window would open in jumps.
@@ -43,7 +43,7 @@ class SlowClients(ProxyTestCase):
         return context.wrap_socket(plain, suppress_ragged_eofs=False)
 
     def read_slowly(self, client: ssl.SSLSocket, paces: int, whole: bool) -> tuple[int, bool]:
-        """Read in so many paces of a tenth of a second, then to the end if ``whole``.
+        """Read in steps of a tenth of a second, then to the end if ``whole``.
 
         Return the octets, and whether there was no reset.
         """

@@ -33,9 +33,9 @@ VERSIONS = (b"1.1", b"1.0")
 SAMPLED = (0, 3)
 
 FORGED_NAMES = (*CERTIFICATE_CLAIMS, *HOP_CLAIMS)
-# What one reader or another takes for the end of a line.
+# Bytes that some reader takes for the end of a line.
 SPLITS = b"\r \n \0 \x0b \x0c \x1c \x1d \x1e \x85 \xc2\x85 \xe2\x80\xa8 \x7f".split(b" ")
-# Ours alone may stand in these.
+# Fields that only the proxy itself may set.
 OURS = {
     b"x-forwarded-for",
     b"x-forwarded-proto",
@@ -46,7 +46,7 @@ OURS = {
 
 
 def fold(name: bytes) -> bytes:
-    """As CGI, WSGI and servlets fold it; not the product's function."""
+    """Fold a name as CGI, WSGI and servlets do; this is not the product's function."""
     return re.sub(rb"[^a-z0-9]", b"-", name.lower())
 
 
@@ -59,7 +59,7 @@ CLAIMS = {letters(name).lower() for name in FORGED_NAMES}
 
 
 def spoofs() -> Iterator[bytes]:
-    """Header lines, each a way to get a forged header past a sanitiser."""
+    """Yield header lines, each a way to get a forged header past a sanitiser."""
     forged = b": EVIL\r\n"
     yield from (
         name + forged for name in (SECRET, SECRET.lower(), SECRET.upper(), SECRET.swapcase())
@@ -176,7 +176,7 @@ class SpoofingTestCase(ProxyTestCase):
     timeout = 120
 
     async def attack(self, client: SelfSigned | None, requests: list[bytes]) -> list[str]:
-        """Send each on a connection of its own; what is wrong with what the back end received."""
+        """Send each on its own connection; return the faults that the back end received."""
         for number, request in enumerate(requests):
             line, _, rest = request.partition(b"\r\n")
             marked = line + b"\r\nConnection: close\r\nX-Case: %d\r\n" % number + rest
@@ -198,9 +198,9 @@ class SpoofingTestCase(ProxyTestCase):
 
 
 def send(connection: ssl.SSLSocket, request: bytes) -> None:
-    """Send it and wait for the response, and for the end if it is announced.
+    """Send a request; wait for the response, and for the end if it is announced.
 
-    What is answered is not the point here.
+    The response itself is not checked here.
     """
     try:
         connection.sendall(request)

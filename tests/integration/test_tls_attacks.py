@@ -56,7 +56,7 @@ SUITE = 0xC02B  # TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
 
 
 def without(kind: int) -> Callable[[Any], Any]:
-    """Edit a message away: it is not sent."""
+    """Return an edit that omits a message."""
     return lambda message: None if is_kind(message, kind) else message
 
 
@@ -226,7 +226,7 @@ class Possession(AttackTestCase):
         self.assertEqual((b"", accepted), (bytes(self.back_end.received), self.back_end.accepted))
 
     async def test_no_certificate_message(self) -> None:
-        """A client that leaves out the message it was asked for is refused."""
+        """A client that leaves out the requested message is rejected."""
         self.start()
         edit = without(HandshakeType.certificate)
         for version in VERSIONS:
@@ -246,7 +246,7 @@ class Possession(AttackTestCase):
         )
 
     async def test_unasked(self) -> None:
-        """A certificate that the server has not asked for ends the handshake."""
+        """A certificate that the server has not requested ends the handshake."""
         self.start(policy=PolicySettings(client_certificate=ClientAuth.NONE))
         found = pair()
 
@@ -301,7 +301,7 @@ class Chains(AttackTestCase):
 
 class Resumption(AttackTestCase):
     def session(self, *, ticket: bytes = b"") -> Any:
-        """Claim a session, by its number or by a ticket."""
+        """Return a session to offer, by its id or by a ticket."""
         session = Session()
         session.create(bytearray(48), bytearray(32), SUITE, None, None, None, None, False, None)
         session.tls_1_0_tickets = []
@@ -349,7 +349,7 @@ class Resumption(AttackTestCase):
         await self.expect_identity(Attack(settings=settings), None)
 
     async def test_psk_instead_of_possession(self) -> None:
-        """A stolen certificate with whatever is offered to be resumed is still without its key."""
+        """A stolen certificate with any offered session is still without its key."""
         self.start()
         victim, key = pair(subject="CN=victim").der, real_key(pair())
         settings = {"pskConfigs": [(os.urandom(192), os.urandom(32), "sha256")]}
@@ -479,13 +479,13 @@ class Renegotiation(AttackTestCase):
 
 
 def record(kind: int, payload: bytes, version: bytes = b"\x03\x01") -> bytes:
-    """One record in the clear."""
+    """Encode one TLS record without encryption."""
     return bytes([kind]) + version + struct.pack(">H", len(payload)) + payload
 
 
 class RawTestCase(AttackTestCase):
     def send_raw(self, *pieces: bytes, half_close: bool = False) -> bytes:
-        """Send what is no proper TLS, and hear what comes until the proxy ends it."""
+        """Send invalid TLS; return the data that arrives until the proxy ends the connection."""
         heard = b""
         with socket.create_connection(("127.0.0.1", self.proxy.port), PATIENCE) as plain:
             try:
@@ -607,13 +607,13 @@ class Slow(RawTestCase):
         await self.expect_service()
 
     async def test_refused(self) -> None:
-        """A client whose handshake has failed hears so at once, and the end too."""
+        """A client whose handshake has failed receives the alert and the end at once."""
         self.start(client=ClientSettings(handshake_timeout=PATIENCE * 2))
         self.assertLess(await deferToThread(self.time_to_end, get()), PATIENCE)
         self.expect_silence()
 
     async def test_refused_and_stays(self) -> None:
-        """One that goes on nevertheless is cut in its time, and its bytes are ignored."""
+        """A client that continues after that is cut at the deadline, and its bytes are ignored."""
         self.start(
             client=ClientSettings(
                 handshake_timeout=self.TIMEOUT, idle_timeout=600.0, head_timeout=600.0
@@ -635,7 +635,7 @@ class Slow(RawTestCase):
         return time.monotonic() - began
 
     async def test_all_but_finished(self) -> None:
-        """A client that has proved its key, and says all but ``Finished``, is ended in its time."""
+        """A client that sends all messages but ``Finished`` is cut at the deadline."""
         self.start(
             client=ClientSettings(
                 handshake_timeout=self.TIMEOUT, idle_timeout=600.0, head_timeout=600.0
@@ -802,7 +802,7 @@ class ServerName(AttackTestCase):
 
 class Faults(AttackTestCase):
     async def expect_closed(self, target: Any, name: str, failure: type[BaseException]) -> None:
-        """With a failing callback no client is served in any version, and later each is again."""
+        """Check that a failing callback rejects clients in each version, while it fails."""
 
         def fail(*_: object, **__: object) -> Any:
             raise failure("injected")
@@ -814,7 +814,7 @@ class Faults(AttackTestCase):
             )
             self.assertFalse(heard.answer.startswith(b"HTTP/1.1 2"), (name, heard))
         patch.restore()
-        # Twisted's own complaint comes on top where there was no TLS state to close.
+        # Twisted logs an error too where there was no TLS state to close.
         self.flushLoggedErrors(failure, AttributeError)
         self.expect_silence()
 
@@ -958,9 +958,9 @@ class Records(AttackTestCase):
         await self.expect_service()
 
     async def test_key_updates(self) -> None:
-        """Key updates between two requests leave the client who it is.
+        """Key updates between two requests do not change the client's identity.
 
-        Two thousand of them leave the proxy serving.
+        Two thousand of them do not stop the proxy.
         """
         self.start()
         found = pair()
