@@ -6,8 +6,8 @@ a line (:class:`Fate`).
 
 A connection that a server keeps open may be closed by it at any time, also while the next request
 is on its way. A client without an octet of the response then repeats the request on a new
-connection, if that is safe (section 9.3.1); browsers and libraries do. Nothing else is repeated:
-what fails on a new connection is lost.
+connection, if that is safe (section 9.3.1). Browsers and libraries do the same. Nothing else is
+repeated: a request that fails on a new connection is lost.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Fate:
     ``begun``, ``ended``: on the machine's one monotonic clock, in seconds; ``begun`` is before a
     connection is made. From the back end: ``node``, the proxy's machine; ``peer``, the client's
     address; ``thumbprint``, that of the client's certificate. ``server``: digest of the server's
-    certificate; ``again``: it was sent a second time, since a kept connection had been closed;
-    ``error``: what it failed with, or nothing.
+    certificate. ``again``: it was sent a second time, since a kept connection had been closed.
+    ``error``: the error, if it failed.
     """
 
     begun: float
