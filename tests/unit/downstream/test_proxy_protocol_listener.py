@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.downstream.proxy_protocol_listener`."""
+"""Tests of :mod:`x509proxy.downstream.proxy_protocol_listener`."""
 
 from __future__ import annotations
 
