@@ -22,7 +22,8 @@ MAX_WORDS = 30  # the aim is 25
 _OPENING = re.compile(r"\A(?:What|Whether|Who|Whose|Whom|How|That|Whatever|Whoever)\b(?!.*\?\Z)")
 _WORDS = re.compile(
     r"\b(?:whoever|whomever|nobody|somebody|such an?|be it|of ours|of theirs|none of a)\b"
-    r"|\b(?:the proxy|back ends?|servers?|clients?|a machine|it) (?:says?|hears?|tells?|believes?|knows?)\b"
+    r"|\b(?:the proxy|back ends?|servers?|clients?|a machine|it) "
+    r"(?:says?|hears?|tells?|believes?|knows?)\b"
     r"|\bgoes? deaf\b|\bdeaf\b|\bthe house\b|\bfloor plan\b|\blaws? (?:L\d|of the house)|\(law L\d",
     re.IGNORECASE,
 )
@@ -69,7 +70,7 @@ def check(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def python_prose(source: str) -> Iterator[tuple[int, str, bool]]:
-    """Yield the docstrings of a module, paragraph by paragraph, and the sentences it logs or raises."""
+    """Yield a module's docstrings, by paragraph, and the sentences that it logs or raises."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -137,7 +138,7 @@ def without_tables(text: str) -> tuple[str, list[tuple[int, str]]]:
 
 
 def faults(line: int, prose: str, *, opening: bool) -> Iterator[tuple[int, str]]:
-    """Yield what the rules exclude in one paragraph."""
+    """Yield the faults of one paragraph: its opening, words and long sentences."""
     plain = _LITERAL.sub("X", prose)
     if opening and (found := _OPENING.match(plain)):
         yield line, f"found a docstring that opens with {found[0]!r}, expected a noun or a verb"
@@ -148,7 +149,8 @@ def faults(line: int, prose: str, *, opening: bool) -> Iterator[tuple[int, str]]
         if count > MAX_WORDS:
             yield (
                 line,
-                f"found a sentence of {count} words, expected {MAX_WORDS} or fewer: {sentence[:50]}…",
+                f"found a sentence of {count} words, expected {MAX_WORDS} or fewer: "
+                f"{sentence[:50]}…",
             )
 
 

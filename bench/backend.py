@@ -120,8 +120,8 @@ class BackEnd(asyncio.Protocol):
             self._transport.close()
 
     def _announcing(self, response: bytes) -> bytes:
-        # RFC 9112 section 9.6: a server that receives "close" responds with it. Stock Twisted always
-        # sends it, and passes the field on to its client.
+        # RFC 9112 section 9.6: a server that receives "close" responds with it. Stock Twisted
+        # always sends it, and passes the field on to its client.
         if not self._last:
             return response
         return response.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)

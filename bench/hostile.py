@@ -369,7 +369,7 @@ def quantile(values: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
 
 
-# A run.
+# One run.
 
 
 def _configuration(files: Files, folder: Path, ports: tuple[int, int, int], further: str) -> str:
@@ -540,7 +540,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Other modules register their loads with the imported module, so that one has to run.
+    # Other modules register their loads with the imported module, so the imported one must run.
     import bench.hostile_availability  # noqa: F401 - registers its loads
     from bench.hostile import main as run
 
