@@ -29,7 +29,12 @@ def _beginning(prefix: str) -> list[str]:
 
 # Each probe with the failure class that it must find.
 FINDS: dict[Fault, tuple[str, ...]] = {
-    Fault.ALERTS: ("certificate-ec", "certificate-rsa", "certificate-rsa-pss", "certificate-ed25519"),
+    Fault.ALERTS: (
+        "certificate-ec",
+        "certificate-rsa",
+        "certificate-rsa-pss",
+        "certificate-ed25519",
+    ),
     Fault.ANSWERS_HTML: ("rejection-validity", "rejection-usage", "rejection-size"),
     Fault.APPENDS_TRAILERS: ("trailer", "trailer-announced"),
     Fault.AUTHORITIES: ("authorities",),
@@ -51,20 +56,36 @@ FINDS: dict[Fault, tuple[str, ...]] = {
         probe.id for probe in PROBES if probe.id.startswith("h2-") and probe.id != "h2-identity"
     ),
     Fault.KEEPS: (
-        "name-same", "name-comma", "twin-hyphens", "connection-nominates-forged",
-        "syntax-many-fields", "syntax-long-value",
+        "name-same",
+        "name-comma",
+        "twin-hyphens",
+        "connection-nominates-forged",
+        "syntax-many-fields",
+        "syntax-long-value",
     ),
     Fault.KEEPS_ON_HOSTS: ("host-other", "host-case", "host-twice", "host-odd", "host-given"),
     Fault.KEEPS_ON_METHODS: ("method-any", "method-post", "target-asterisk"),
-    Fault.KEEPS_ON_PATHS: ("target-paths", "target-special", "target-given", "target-error", "target-absolute"),
+    Fault.KEEPS_ON_PATHS: (
+        "target-paths",
+        "target-special",
+        "target-given",
+        "target-error",
+        "target-absolute",
+    ),
     Fault.KEEPS_ON_PIECES: ("hello-segments", "hello-fragments"),
     Fault.KEEPS_ON_SERVER_NAMES: ("sni-none", "sni-unknown", "sni-case", "sni-below"),
     Fault.KEEPS_ON_VERSIONS: ("version-1.0", "version-odd"),
     Fault.KEEPS_ON_VERSION_1_2: ("tls-1.2",),
     Fault.KEEPS_ON_VERSION_1_3: ("tls-1.3",),
     Fault.LOSES_ODD: (
-        "certificate-issued", "certificate-ml-dsa", "certificate-no-name", "certificate-expired",
-        "certificate-usage", "certificate-weak", "certificate-large", "certificate-huge",
+        "certificate-issued",
+        "certificate-ml-dsa",
+        "certificate-no-name",
+        "certificate-expired",
+        "certificate-usage",
+        "certificate-weak",
+        "certificate-large",
+        "certificate-huge",
     ),
     Fault.MARKS: ("twin-marks",),
     Fault.NOMINATED: ("connection-nominates", "connection-keep-alive"),
@@ -100,7 +121,7 @@ FINDS: dict[Fault, tuple[str, ...]] = {
     Fault.UNDERSCORES: ("twin-underscores", "twin-first", "twin-both"),
     Fault.UPGRADES: ("upgrade-h2c", "upgrade-websocket"),
     Fault.VERIFIED: ("absent-verified",),
-}  # fmt: skip
+}
 # No terminator with OpenSSL can break these: a test of their own shows what they find.
 ELSEWHERE = {"certificate-possession", "direct"}
 

@@ -200,7 +200,8 @@ def bad_request(name: str) -> list[bytes]:
         f"POST / HTTP/1.1\r\n{host}\r\nTransfer-Encoding: {name}\r\n\r\n",
         f"POST / HTTP/1.1\r\n{host}\r\nContent-Type: a\r\nContent-Type: {name}\r\n\r\n",
         f"POST / HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\n{name}\r\n",
-        f"POST / HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n{name}\x01: x\r\n\r\n",
+        f"POST / HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"1\r\nx\r\n0\r\n{name}\x01: x\r\n\r\n",
         f"POST / HTTP/1.1\r\n{host}\r\nContent-Length: 9999999\r\n{name}: x\r\n\r\n",
         f"TRACE / HTTP/1.1\r\n{host}\r\n{name}: x\r\n\r\n",
         f"CONNECT {name}:443 HTTP/1.1\r\nHost: {name}:443\r\n\r\n",
@@ -322,7 +323,10 @@ class Said(RecordedTestCase):
                         for answer in await self.say(get(method=method, version=version))
                     ],
                 )
-        post = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+        post = (
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Length: 2\r\n\r\nhi"
+        )
         await self.say(post)
         self.assertEqual(9, len(self.back_end.requests))
         self.expect_silence()
@@ -482,7 +486,10 @@ class Broken(RecordedTestCase):
 
     async def test_with_a_body(self) -> None:
         """So it is for one with a body, over connections that serve one request each."""
-        head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{HEADER}: EVIL\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+        head = (
+            f"POST / HTTP/1.1\r\nHost: localhost\r\n{HEADER}: EVIL\r\n"
+            "Connection: close\r\nContent-Length: 2\r\n\r\nhi"
+        )
         await self.expect_end(head.encode(), CLOSING)
 
 
@@ -690,7 +697,10 @@ class Cleaned(RecordedTestCase):
     async def test_interim_and_trailers(self) -> None:
         """Interim answers and trailer fields that tell it never arrive."""
         early = f"HTTP/1.1 103 Early Hints\r\n{HEADER}: x\r\nLink: {HEADER}\r\n\r\n".encode()
-        chunked = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;{HEADER}=1\r\nok\r\n0\r\n{HEADER}: x\r\n\r\n".encode()
+        chunked = (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            f"2;{HEADER}=1\r\nok\r\n0\r\n{HEADER}: x\r\n\r\n"
+        ).encode()
         self.listen(early + self.answer(), chunked)
         recorded = await self.say(get(), get())
         self.assertEqual(
