@@ -23,7 +23,7 @@ _OTHER_SYNTAX = {"syntax-many-fields", "syntax-long-value", "syntax-splitters"}
 
 
 def _beginning(prefix: str) -> list[str]:
-    """Return the ids that begin so."""
+    """Return the probe ids with this prefix."""
     return [probe.id for probe in PROBES if probe.id.startswith(prefix)]
 
 
@@ -122,12 +122,12 @@ FINDS: dict[Fault, tuple[str, ...]] = {
     Fault.UPGRADES: ("upgrade-h2c", "upgrade-websocket"),
     Fault.VERIFIED: ("absent-verified",),
 }
-# No terminator with OpenSSL can break these: a test of their own shows what they find.
+# No terminator with OpenSSL can have these faults: tests of their own show their findings.
 ELSEWHERE = {"certificate-possession", "direct"}
 
 
 class ImpatientLab(Lab):
-    """A lab that looks for the bounds of a terminator whose bounds are small."""
+    """A lab with short timeouts, for a terminator with small limits."""
 
     slow_seconds = 3.0
     many_requests = 150
@@ -156,7 +156,7 @@ class AuditTestCase(SynchronousTestCase):
             paths=(b"/given",),
             other_names=("other.localhost",),
         )
-        # Ten thousand fields take their time where the machine is busy.
+        # Ten thousand fields take long on a busy machine.
         patience = 15.0 if Fault.UNBOUNDED in faults else 2.0
         pace = Pace(rate=1000.0, response_seconds=patience, quiet=0.02)
         lab = ImpatientLab(target, Recording(self.recorder), self.store, pace)
@@ -168,7 +168,7 @@ class AuditTestCase(SynchronousTestCase):
         return {result.probe.id: result for result in run(lab, probes)}
 
     def sound(self, *probes: Probe) -> None:
-        """Check that the probes pass on a terminator that keeps every promise."""
+        """Check that the probes pass on a terminator without faults."""
         for name, result in self.play(self.lab(), *probes).items():
             if name.startswith("h2-"):
                 self.assertIs(Outcome.NOT_APPLICABLE, result.outcome, name)
