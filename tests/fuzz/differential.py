@@ -437,7 +437,7 @@ KINDS: dict[
     "requests": (check_request, _REQUESTS, "requests", _NEXT),
     "responses": (check_response, _RESPONSES, "answers", _NEXT_RESPONSE),
 }
-"""The two kinds of message: check, seeds, folder of more seeds, and what may follow a message."""
+"""The kinds of message: check, seeds, folder of more seeds, and bytes that may follow."""
 
 _MOST_FINDINGS = 20
 

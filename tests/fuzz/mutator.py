@@ -42,7 +42,7 @@ WORDS = (
     b"HTTP/1.1 103 Early\r\nLink: a\r\n\r\n", b"HTTP/1.1 204 No\r\n", b"HTTP/1.1 304 Not\r\n",
     b"HTTP/1.1 500 " + HEADER + b"\r\n",
 )  # fmt: skip
-"""What the two protocols are made of."""
+"""Tokens of the two protocols."""
 
 
 def read_seeds(kind: str) -> list[bytes]:

@@ -292,10 +292,10 @@ def explicit_spki() -> bytes:
 # Certificates with their keys, for real handshakes: valid from 2020 to 2100 by default.
 
 KINDS = ("EC P-256", "EC P-384", "RSA 2048", "RSA 4096", "RSA-PSS", "Ed25519")
-"""The kinds of keys that clients come with."""
+"""The kinds of clients' keys."""
 
 ML_DSA_KINDS = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
-"""The same, in TLS 1.3 alone."""
+"""The kinds that only TLS 1.3 has."""
 
 _MlDsaKey = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
 _Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | _MlDsaKey

@@ -340,7 +340,7 @@ SERVERS: dict[str, Callable[[bytes], Reading]] = {
     "waitress": _by_waitress,
     "gunicorn": _by_gunicorn,
 }
-"""Those who read requests."""
+"""Readers of requests, from the bytes of one connection."""
 
 
 def _comparable(target: bytes) -> bytes:

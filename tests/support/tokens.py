@@ -42,7 +42,7 @@ __all__ = [
 OWN: ClientCertificate = samples.client("CN=client")
 """The certificate of the client that a token was issued to."""
 OTHER: ClientCertificate = samples.client("CN=other")
-"""Another client's."""
+"""The certificate of another client."""
 SIGNATURE = b"c2lnbmF0dXJl"
 
 
