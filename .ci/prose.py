@@ -1,8 +1,8 @@
 """Prose check: ``prose.py [FILE…]``, over docstrings, messages and documentation.
 
-It reports openings, words and sentences that the rules for writing exclude (CONTRIBUTING.rst). A
-file on the list ``.ci/prose-pending.txt`` has not been rewritten yet; one that has become clean
-must leave the list, so that it only ever gets shorter.
+It reports openings, words and sentences that the rules for writing exclude (CONTRIBUTING.rst). The
+files on the list ``.ci/prose-pending.txt`` have not been rewritten yet. A file that has become
+clean must leave the list, which only gets shorter.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).resolve().parents[1]
-# In parts of about the same time. tests.unit is in one process: individual_coverage.py reads the
+# Parts of about the same time. tests.unit is in one process, since individual_coverage.py reads the
 # contexts of its modules. The rest of tests.system is the last part.
 PARTS = (
     ("tests.unit",),

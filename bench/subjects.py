@@ -8,8 +8,8 @@ The job:
 * add ``X-Forwarded-For``, and keep connections to the back end open;
 * write a line to an access log in a file.
 
-There is one worker each. None of them closes a connection after some number of requests, or before
-a minute without any: a request on a kept connection costs no share of a handshake.
+There is one worker each. No worker closes a connection after a number of requests, or before an
+idle minute. So a request on a kept connection costs no share of a handshake.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ version, fields, framing, body and end of the message. A message that the produc
 compared. Each input is also parsed in random pieces, which must not change the result. Every
 disagreement is printed, and the exit status is 1 if there is one.
 
-The first message of an input is compared, also by its end in h11. llhttp does not report the end,
-so some inputs have a second message behind the first.
+The first message of an input is compared; h11 also reports its end. The parser llhttp does not, so
+some inputs have a second message behind the first.
 """
 
 from __future__ import annotations

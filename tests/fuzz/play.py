@@ -236,7 +236,7 @@ def play_client(
 
 
 def _go_on(proxy: Proxy, client: RequestTransport, back_end: _Answering, more: bytes) -> bytes:
-    """Return the requests that arrive if a rejected client goes on, at once and later."""
+    """Return the requests that arrive if a rejected client continues, immediately and later."""
     if not any(exchange.outcome is not Outcome.COMPLETED for exchange in proxy.exchanges):
         return b""
     before = b"".join(back_end.received.values())

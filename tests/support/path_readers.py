@@ -89,7 +89,7 @@ def tomcat(target: str) -> str | None:
 
 
 def spring(target: str) -> str | None:
-    """Suffix patterns and optional trailing slash (Spring MVC before 6), behind Tomcat."""
+    """Match suffix patterns and an optional trailing slash (Spring MVC before 6), behind Tomcat."""
     path = tomcat(target)
     if path is None:
         return None

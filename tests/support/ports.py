@@ -1,8 +1,8 @@
 """Ports for programs that are started with a port number.
 
-A port that ``bind(0)`` gave and that was closed can be a connection's own when a server binds it:
-the kernel takes both from one range (``net.ipv4.ip_local_port_range``). Ports below it are only
-bound by number.
+The kernel takes the ports of ``bind(0)`` and of outgoing connections from one range
+(``net.ipv4.ip_local_port_range``). A closed port of ``bind(0)`` can be a connection's own when a
+server binds it. Ports below the range are only bound by number.
 """
 
 from __future__ import annotations

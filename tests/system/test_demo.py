@@ -89,7 +89,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Process(TestCase):
-    """Demonstrations with chosen ports: two of them at once may both find 8443 free."""
+    """Demonstrations with assigned ports: two of them started together may both find 8443 free."""
 
     timeout = 60
 

@@ -73,7 +73,7 @@ def secret_forms(octets: bytes) -> Iterator[str]:
 
 
 def private_forms(made: SelfSigned) -> Iterator[str]:
-    """Yield the forms of a private key, and of its number."""
+    """Yield the forms of a private key, and its number."""
     yield from secret_forms(
         made.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     )
@@ -1146,7 +1146,7 @@ class Hearing(SynchronousTestCase):
     """The tests above can fail: the recorder detects secrets."""
 
     def test_every_form(self) -> None:
-        """The recorder finds the name in each spelling, and certificates and keys in each form."""
+        """The recorder detects each spelling of the name, and each form of certificate and key."""
         made = client_identity()
         der = made.certificate.public_bytes(Encoding.DER)
         number = made.private_key.private_numbers().private_value  # type: ignore[union-attr]

@@ -164,7 +164,7 @@ class Words(ServiceTestCase):
         self.successResultOf(service.stopService())
 
     def test_copies(self) -> None:
-        """A reload that read outdated copies of credentials is part of the status."""
+        """After a reload, the status names copies of credentials that may be outdated."""
         folder = str(self.files.folder)
         with patch.dict(os.environ, {"CREDENTIALS_DIRECTORY": folder}):
             service = self.serve()

@@ -247,8 +247,8 @@ class Serving(Real):
         self.assertEqual(1, len(daemon.access_log.read_text().splitlines()))
 
 
-# twistd with a parent that checks its workers every 0.4 s, not every second: it takes ten checks to
-# give up on a worker, which reports once a second.
+# twistd with a parent that checks its workers every 0.4 s, not every second. It takes ten checks to
+# detect a hung worker, which reports once a second.
 _CHECKS_OFTEN = """
 from x509proxy.service import supervisor
 supervisor._CHECK_INTERVAL = 0.4

@@ -59,7 +59,7 @@ class _Served(Protocol):
 
 
 def send(*pieces: bytes, close: bool = True) -> Act:
-    """Return an ``act`` that sends the pieces, and closes the connection unless told not to."""
+    """Return an ``act`` that sends the pieces, and closes the connection by default."""
 
     def act(transport: Any) -> None:
         transport.writeSequence(pieces)

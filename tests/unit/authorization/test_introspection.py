@@ -111,7 +111,7 @@ class Asking(IntrospectionTestCase):
     def test_metadata(self) -> None:
         """The issuer's metadata names the endpoint.
 
-        It is fetched once for all tokens; a failure is not remembered.
+        It is fetched once for all tokens; a failure is not cached.
         """
         self.arrange(introspection_url=None, issuer=ISSUER)
         first, second = self.wait(b"a"), self.wait(b"b")
@@ -288,7 +288,7 @@ class Contents(IntrospectionTestCase):
 
 class Remembering(IntrospectionTestCase):
     def test_good(self) -> None:
-        """A good response is remembered for its time, and never longer than the token is valid."""
+        """A good response is cached for its time, and never longer than the token is valid."""
         self.ask(GOOD)
         self.assertIs(TokenVerdict.BOUND, self.judge(now=NOON + 59))
         self.assertIsInstance(self.judge(now=NOON + 60), Deferred)
@@ -298,7 +298,7 @@ class Remembering(IntrospectionTestCase):
         self.assertIsInstance(self.judge(now=NOON + 10), Deferred)
 
     def test_bad(self) -> None:
-        """A bad response is remembered for a shorter time."""
+        """A bad response is cached for a shorter time."""
         for response in ({"active": False}, {"active": True, "cnf": 1}):
             self.arrange()
             self.ask(response)
@@ -306,7 +306,7 @@ class Remembering(IntrospectionTestCase):
             self.assertIsInstance(self.judge(now=NOON + 5), Deferred)
 
     def test_another_certificate(self) -> None:
-        """A token remembered with one certificate is introspected again with another, and rejected.
+        """A cached token is introspected again with another certificate, and rejected.
 
         WSO2 #11521.
         """
@@ -327,7 +327,7 @@ class Remembering(IntrospectionTestCase):
 
 class Down(IntrospectionTestCase):
     def test_unreachable(self) -> None:
-        """While the server does not respond, a token is 503, and nothing is remembered."""
+        """While the server does not respond, a token is 503, and nothing is cached."""
         waiting = self.wait()
         self.server.fail()
         self.assertIs(Code.TOKEN_UNVERIFIABLE, self.result(waiting))
@@ -335,7 +335,7 @@ class Down(IntrospectionTestCase):
         self.assertEqual((1, ""), (self.check.state().failures, self.check.state().error))
 
     def test_remembered(self) -> None:
-        """Meanwhile, remembered tokens are accepted."""
+        """Meanwhile, cached tokens are accepted."""
         self.ask(GOOD)
         waiting = self.wait(b"b")
         self.server.fail()

@@ -96,7 +96,7 @@ class Unverified(SynchronousTestCase):
                 )
 
     def test_replay(self) -> None:
-        """An accepted and remembered token is rejected with any other certificate (WSO2 #11521)."""
+        """An accepted and cached token is rejected with any other certificate (WSO2 #11521)."""
         token = b"Bearer " + bound()
         for _ in range(2):
             self.assertIs(TokenVerdict.BOUND, self.judge(token))
@@ -277,7 +277,7 @@ class Signed(SynchronousTestCase):
             self.assertIs(Code.TOKEN_INVALID, self.judge(token, None, WHEN_BOUND))
 
     def test_remembered_no_longer_than_good(self) -> None:
-        """A remembered token expires to the second."""
+        """A cached token expires to the second."""
         self.fetch()
         self.assertIs(TokenVerdict.BOUND, self.judge(signed()))
         self.assertIs(TokenVerdict.BOUND, self.judge(signed(), now=NOON + 59.9))

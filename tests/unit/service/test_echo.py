@@ -172,7 +172,7 @@ class Describing(SynchronousTestCase):
 
 
 class Covering(SynchronousTestCase):
-    """Without :attr:`Secrets.SHOWN`, the report masks the name: clients must not learn it."""
+    """Without :attr:`Secrets.SHOWN`, the report masks the name, which is secret from clients."""
 
     def covered(self, name: bytes, value: bytes) -> bool:
         """Return whether neither the name nor the value is in a report."""
@@ -250,7 +250,7 @@ class Answers(SynchronousTestCase):
         self.assertEqual(fields, found["headers"])
 
     def test_no_certificate(self) -> None:
-        """Without a certificate the message says so."""
+        """Without a certificate, the message reports that none arrived."""
         found = report()
         self.assertEqual(
             ("No client certificate arrived.", []), (found["message"], found["certificates"])
