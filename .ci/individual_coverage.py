@@ -8,7 +8,7 @@ of its lines and branches; coverage by other tests is chance. ``MODULE`` is a pa
 Only modules that are incomplete in it are measured alone. It can lack lines that a cache or an
 import runs once: they are recorded for the first test alone.
 
-Modules that are not complete yet stand in ``individual-coverage-pending.txt``, which only shrinks.
+``individual-coverage-pending.txt`` lists modules that are not complete yet; it only shrinks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("modules", nargs="*", metavar="MODULE")
     parser.add_argument("--data", type=Path, help="the whole suite's coverage, with contexts")
     options = parser.parse_args(arguments)
-    # All that a named module lacks is printed.
+    # A named module gets a line for each missing line and branch.
     pending = set() if options.modules else set(PENDING.read_text().split())
     modules = options.modules or sorted(measured())
     missing = {}
@@ -105,7 +105,7 @@ def report(data: Path, module: str, contexts: list[str] | None) -> str:
             return f"found no line covered by {test_file(module)}"
         (found,) = json.loads(Path(file.name).read_text())["files"].values()
     lines = found["missing_lines"]
-    # A branch from a line that is missing itself says nothing new.
+    # A branch from a missing line adds no information.
     arcs = [f"{start}->{end}" for start, end in found["missing_branches"] if start not in lines]
     if not lines and not arcs:
         return ""

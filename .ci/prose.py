@@ -1,8 +1,6 @@
 """Prose check: ``prose.py [FILE…]``, over docstrings, messages and documentation.
 
-It reports openings, words and sentences that the rules for writing exclude (CONTRIBUTING.rst). A
-file on the list ``.ci/prose-pending.txt`` has not been rewritten yet; one that has become clean
-must leave the list, so that it only ever gets shorter.
+It reports openings, words and sentences that the rules for writing exclude (CONTRIBUTING.rst).
 """
 
 from __future__ import annotations
@@ -16,13 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PENDING = ROOT / ".ci" / "prose-pending.txt"
 MAX_WORDS = 30  # the aim is 25
 
 _OPENING = re.compile(r"\A(?:What|Whether|Who|Whose|Whom|How|That|Whatever|Whoever)\b(?!.*\?\Z)")
 _WORDS = re.compile(
     r"\b(?:whoever|whomever|nobody|somebody|such an?|be it|of ours|of theirs|none of a)\b"
-    r"|\b(?:the proxy|back ends?|servers?|clients?|a machine|it) (?:says?|hears?|tells?|believes?|knows?)\b"
+    r"|\b(?:the proxy|back ends?|servers?|clients?|a machine|it) "
+    r"(?:says?|hears?|tells?|believes?|knows?)\b"
     r"|\bgoes? deaf\b|\bdeaf\b|\bthe house\b|\bfloor plan\b|\blaws? (?:L\d|of the house)|\(law L\d",
     re.IGNORECASE,
 )
@@ -33,18 +31,11 @@ _LITERAL = re.compile(r"``[^`]*``|:\w+(?::\w+)?:`[^`]*`|`[^`]*`_*|https?://\S+")
 
 def main(names: list[str]) -> int:
     """Print each finding; return the exit status."""
-    pending = set(PENDING.read_text().split()) if PENDING.exists() else set()
     paths = [Path(name).resolve() for name in names] or tracked()
     status = 0
     for path in paths:
         name = path.relative_to(ROOT).as_posix()
-        findings = list(check(path))
-        if name in pending:
-            if not findings and not names:
-                print(f"{name}: found no faults, expected it to be off .ci/prose-pending.txt")
-                status = 1
-            continue
-        for line, text in findings:
+        for line, text in check(path):
             print(f"{name}:{line}: {text}")
             status = 1
     return status
@@ -69,7 +60,7 @@ def check(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def python_prose(source: str) -> Iterator[tuple[int, str, bool]]:
-    """Yield the docstrings of a module, paragraph by paragraph, and the sentences it logs or raises."""
+    """Yield a module's docstrings, by paragraph, and the sentences that it logs or raises."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -137,7 +128,7 @@ def without_tables(text: str) -> tuple[str, list[tuple[int, str]]]:
 
 
 def faults(line: int, prose: str, *, opening: bool) -> Iterator[tuple[int, str]]:
-    """Yield what the rules exclude in one paragraph."""
+    """Yield the faults of one paragraph: its opening, words and long sentences."""
     plain = _LITERAL.sub("X", prose)
     if opening and (found := _OPENING.match(plain)):
         yield line, f"found a docstring that opens with {found[0]!r}, expected a noun or a verb"
@@ -148,7 +139,8 @@ def faults(line: int, prose: str, *, opening: bool) -> Iterator[tuple[int, str]]
         if count > MAX_WORDS:
             yield (
                 line,
-                f"found a sentence of {count} words, expected {MAX_WORDS} or fewer: {sentence[:50]}…",
+                f"found a sentence of {count} words, expected {MAX_WORDS} or fewer: "
+                f"{sentence[:50]}…",
             )
 
 

@@ -29,7 +29,7 @@ _COPIES = {
 
 
 def version(root: Path) -> str:
-    """Return the version, from its one place."""
+    """Return the version, from ``setup.py``."""
     return "".join(_IN_SETUP.findall((root / "setup.py").read_text("utf-8")))
 
 
@@ -50,7 +50,7 @@ def findings(root: Path, tag: str | None) -> Iterator[str]:
 
 
 def tag_findings(root: Path, tag: str, expected: str, date: str) -> Iterator[str]:
-    """Yield what keeps a tag from being released."""
+    """Yield the reasons why a tag cannot be released."""
     if tag != f"v{expected}":
         yield f"tag: found {tag}, expected v{expected}"
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", date):

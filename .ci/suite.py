@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).resolve().parents[1]
-# In parts of about the same time. tests.unit is in one process: individual_coverage.py reads the
+# Parts of about the same time. tests.unit is in one process, since individual_coverage.py reads the
 # contexts of its modules. The rest of tests.system is the last part.
 PARTS = (
     ("tests.unit",),
@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
     """Run the parts; return the exit status."""
     covered = "--coverage" in arguments
     options = [each for each in arguments if each != "--coverage"]
-    # Hundreds of processes import the package; each would compile it where no bytecode is written,
-    # which takes 0.1 s (0.34 s instead of 0.25 s for the modules of a worker).
+    # Hundreds of processes import the package. Without bytecode each compiles it, in 0.1 s (0.34 s
+    # instead of 0.25 s for the modules of a worker).
     subprocess.run([sys.executable, "-m", "compileall", "-q", "x509proxy"], cwd=ROOT, check=True)
     # A short folder: the path of a Unix socket has 107 bytes at most. It is open to the users
     # that some tests become.
@@ -96,7 +96,7 @@ def start(command: list[str], tests: tuple[str, ...], log: Path) -> Part:
 
 
 def wait(running: list[Part]) -> None:
-    """Print each part's output when it has ended, and a note of the others from time to time."""
+    """Print each part's output at its end, and at intervals a note of the others."""
     began = noted = time.monotonic()
     left = list(running)
     while left:

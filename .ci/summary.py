@@ -1,4 +1,7 @@
-"""The last lines of CI: ``summary.py COUNTS STATUS REPORT…``, from trial's counts and nox's reports."""
+"""The summary of a CI run: ``summary.py COUNTS STATUS REPORT…``.
+
+It is made from trial's counts and nox's reports.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 
 def summary(counts: list[dict[str, Any]], report: list[dict[str, Any]]) -> tuple[int, int]:
-    """Return how many tests passed and how many failed.
+    """Return the numbers of passed and failed tests.
 
     The suite counts once: the whole run, which is that of the coverage, and the most failures of
     any run. A session that failed without a failed test counts as one failure.
@@ -26,7 +29,7 @@ def summary(counts: list[dict[str, Any]], report: list[dict[str, Any]]) -> tuple
 
 
 def names(session: dict[str, Any]) -> set[str]:
-    """Return every name that nox gives a session of its report."""
+    """Return every name of a session in nox's report."""
     return {session["name"], *session["signatures"]}
 
 

@@ -1,7 +1,7 @@
 """The back end behind every subject: HTTP/1.1 with keep-alive on asyncio, in a process of its own.
 
-* A request with an interaction id (``x-fapi-interaction-id``, FAPI 1.0 part 1) receives a response
-  of its own: the id, the time, an ``ETag`` and JSON with random values.
+* A request with an interaction id (``x-fapi-interaction-id``, FAPI 1.0 part 1) receives a unique
+  response. It has the id, the time, an ``ETag`` and JSON with random values.
 * ``/slow…`` receives its response after 2 ms.
 * ``/bytes/N`` receives N bytes.
 * ``/headers`` receives the request's header fields as JSON.
@@ -120,8 +120,8 @@ class BackEnd(asyncio.Protocol):
             self._transport.close()
 
     def _announcing(self, response: bytes) -> bytes:
-        # RFC 9112 section 9.6: a server that receives "close" responds with it. Stock Twisted always
-        # sends it, and passes the field on to its client.
+        # RFC 9112 section 9.6: a server that receives "close" responds with it. Stock Twisted
+        # always sends it, and passes the field on to its client.
         if not self._last:
             return response
         return response.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)

@@ -49,7 +49,7 @@ class Side:
 
 
 class Loop:
-    """Both listening and relaying. ``name``: of the header with the certificate."""
+    """Listener and relay in one loop. ``name``: of the header with the certificate."""
 
     def __init__(self, port: int, back_end: int, folder: Path) -> None:
         self._name = (folder / "header.txt").read_bytes().strip()

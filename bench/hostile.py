@@ -336,7 +336,7 @@ def _ask_admin(target: Target) -> bool:
 
 
 def honest(target: Target, seconds: float) -> Honest:
-    """Send honest requests for so many seconds, with some clients at a time."""
+    """Send honest requests for a number of seconds, with several clients in parallel."""
     found, end = Honest(), time.monotonic() + seconds
     context = client_context(target)
 
@@ -369,7 +369,7 @@ def quantile(values: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
 
 
-# A run.
+# One run.
 
 
 def _configuration(files: Files, folder: Path, ports: tuple[int, int, int], further: str) -> str:
@@ -439,7 +439,7 @@ _HEAD = (
 
 
 def _child(name: str, target: Target, seconds: float) -> subprocess.Popen[str]:
-    """Start an attack in a process of its own, whose work does not delay the honest clients."""
+    """Start an attack in its own process, so that it does not delay the honest clients."""
     words = [str(part) for part in attrs.astuple(target)]
     return subprocess.Popen(
         [sys.executable, "-m", "bench.hostile", "--attack", name, str(seconds), *words],
@@ -540,7 +540,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Other modules register their loads with the imported module, so that one has to run.
+    # Other modules register their loads with the imported module, so the imported one must run.
     import bench.hostile_availability  # noqa: F401 - registers its loads
     from bench.hostile import main as run
 

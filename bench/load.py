@@ -26,9 +26,9 @@ __all__ = ["Generator", "Load", "Measured", "bulk", "fresh", "kept", "paced"]
 
 @attrs.frozen
 class Load:
-    """Arguments of the generator: see its own help (``go run ./bench/generator -help``).
+    """Arguments of the generator, described by ``go run ./bench/generator -help``.
 
-    ``bearer``: the file of the access token that each request of ``api`` has, in place of a new one.
+    ``bearer``: the file of the access token in each request of ``api``, instead of new ones.
     """
 
     traffic: str
@@ -44,7 +44,7 @@ class Load:
     bearer: str = ""
 
     def arguments(self) -> Sequence[str]:
-        """Write them for the command line."""
+        """Return the arguments as a command line."""
         return [
             f"-{name}={str(value).lower() if isinstance(value, bool) else value}"
             for name, value in attrs.asdict(self).items()
@@ -130,13 +130,18 @@ class Generator:
         """Send one load to the subject of that process id; :raises BenchError: a request failed."""
         process = subprocess.Popen(
             [
-                self._program, f"-address=127.0.0.1:{port}",
-                f"-server-certificate={self._files.server}", f"-certificate={self._files.client}",
-                f"-key={self._files.client_key}", *load.arguments(),
+                self._program,
+                f"-address=127.0.0.1:{port}",
+                f"-server-certificate={self._files.server}",
+                f"-certificate={self._files.client}",
+                f"-key={self._files.client_key}",
+                *load.arguments(),
             ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             self._stage.prefer(process.pid)
             return self._converse(process, subject)
@@ -166,9 +171,17 @@ class Generator:
         cpu, back_end_cpu = (meter.seconds() for meter in meters)
         others = busy_share(busy, time.monotonic() - began, cpu + back_end_cpu + figures.cpu)
         return Measured(
-            figures.requests, figures.seconds, cpu, figures.cpu, back_end_cpu, others,
-            figures.cipher, figures.p50, figures.p99, figures.p999,
-        )  # fmt: skip
+            figures.requests,
+            figures.seconds,
+            cpu,
+            figures.cpu,
+            back_end_cpu,
+            others,
+            figures.cipher,
+            figures.p50,
+            figures.p99,
+            figures.p999,
+        )
 
 
 def _go_environment(folder: Path) -> Mapping[str, str]:

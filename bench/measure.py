@@ -8,8 +8,8 @@ Facts
   10 ms: a fifth of the time of nginx for a second of paced requests.
 * The clock of a parent does not include children that have ended. No subject ends a process while
   it is measured.
-* The second field of ``/proc/PID/stat`` is the program's name in brackets, and can contain spaces
-  and brackets: the following fields are counted from the last bracket.
+* The second field of ``/proc/PID/stat`` is the program's name in brackets. The name can contain
+  spaces and brackets: the following fields are counted from the last bracket.
 """
 
 from __future__ import annotations

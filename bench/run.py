@@ -54,7 +54,10 @@ LOADS = (
 
 @attrs.frozen
 class Plan:
-    """Amounts. ``seconds``: of each load on kept connections; ``tail``: of one at a fixed rate."""
+    """Amounts of work.
+
+    ``seconds``: of each load on kept connections; ``tail``: of one at a fixed rate.
+    """
 
     rounds: int
     fresh: int
@@ -114,7 +117,7 @@ class Run:
         self._back_end = back_end
         self.generator = Generator(self.stage, self.files, pid)
         for name in names:
-            # Before x509proxy itself: the ratio of the two is what such a run is for.
+            # It starts before x509proxy itself: the ratio of the two is the purpose of such a run.
             for path in checkouts if name == _OWN else ():
                 self._start(
                     path, partial(start_checkout, self.stage, path, self.files, back_end, workers)
@@ -180,7 +183,7 @@ class Run:
             self.report(f"{number + 1}, {subject.name}: {figures}")
 
     def _surroundings(self) -> Sequence[str]:
-        """State what an exchange costs beside the subject, and what TLS has agreed on."""
+        """Record the cost of an exchange beside the subject, and the negotiated TLS parameters."""
         if not self._beside:
             return []
         generator, back_end = attrgetter("generator_cpu"), attrgetter("back_end_cpu")
@@ -225,7 +228,7 @@ class Run:
         return {_COSTS[name]: self.drive(subject, self.load(name), name).cost}
 
     def _bound(self, subject: Subject) -> _Found:
-        """Measure ``api`` with one token that is verified, and compared with the certificate each time."""
+        """Measure ``api`` with one token, verified and compared with the certificate each time."""
         if subject.name != _OWN:
             raise BenchError("it compares no token with the certificate")
         if self._protected is None:

@@ -8,8 +8,8 @@ The job:
 * add ``X-Forwarded-For``, and keep connections to the back end open;
 * write a line to an access log in a file.
 
-There is one worker each. None of them closes a connection after some number of requests, or before
-a minute without any: a request on a kept connection costs no share of a handshake.
+There is one worker each. No worker closes a connection after a number of requests, or before an
+idle minute. So a request on a kept connection costs no share of a handshake.
 """
 
 from __future__ import annotations
@@ -246,8 +246,12 @@ _RECIPES: Mapping[str, _Recipe] = {
         ["-c", _VERSIONS],
         lambda _place: "",
         lambda program, place: [
-            program, "-P", str(ROOT / "bench" / "stock.py"),
-            str(place.port), str(place.back_end), str(place.folder),
+            program,
+            "-P",
+            str(ROOT / "bench" / "stock.py"),
+            str(place.port),
+            str(place.back_end),
+            str(place.folder),
         ],
     ),
     "bare": _Recipe(
@@ -255,8 +259,12 @@ _RECIPES: Mapping[str, _Recipe] = {
         ["-c", _BARE_VERSIONS],
         lambda _place: "",
         lambda program, place: [
-            program, "-P", str(ROOT / "bench" / "bare.py"),
-            str(place.port), str(place.back_end), str(place.folder),
+            program,
+            "-P",
+            str(ROOT / "bench" / "bare.py"),
+            str(place.port),
+            str(place.back_end),
+            str(place.folder),
         ],
         buffers=True,
     ),
@@ -266,7 +274,7 @@ _RECIPES: Mapping[str, _Recipe] = {
         _ours,
         _run_ours,
     ),
-}  # fmt: skip
+}
 
 NAMES = tuple(_RECIPES)
 """The subjects, in the order of the tables. The others are compared with the first."""
@@ -306,8 +314,8 @@ def start_protected(stage: Stage, files: Files, back_end: int) -> tuple[Subject,
     return Subject("protected", "", place.port, pid), token
 
 
-# The names of settings differ between versions: each writes its own configuration. Private names are
-# part of this, for the sake of versions that exist already.
+# The names of settings differ between versions: each writes its own configuration. Private names
+# are part of this, for the sake of versions that exist already.
 _OTHER = """
 import json, sys
 from pathlib import Path
@@ -335,11 +343,14 @@ def start_checkout(
     folder = stage.folder / name
     folder.mkdir()
     place = Place(folder, files, free_port(), back_end, workers)
-    # The name of the header stays in its file: a command line can be read by others.
+    # The name of the header stays in its file: other users can read a command line.
     given = {
-        "folder": str(folder), "port": place.port, "back_end": back_end, "workers": workers,
+        "folder": str(folder),
+        "port": place.port,
+        "back_end": back_end,
+        "workers": workers,
         "files": {name: str(getattr(files, name)) for name in ("server", "server_key", "header")},
-    }  # fmt: skip
+    }
     environment = {"PYTHONPATH": str(root)}
     output = stage.run(
         [sys.executable, "-P", "-c", _OTHER, json.dumps(given)], environment=environment

@@ -1,4 +1,4 @@
-"""Configuration of the documentation's site: ``nox -s docs`` builds it, and so does Read the Docs."""
+"""Configuration of the documentation's site, built by ``nox -s docs`` and by Read the Docs."""
 
 from __future__ import annotations
 

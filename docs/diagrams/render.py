@@ -88,7 +88,8 @@ def render(diagram: Mapping[str, Any]) -> str:
         f"<title>{escape(diagram['title'])}</title>",
         f"<desc>{escape(diagram['description'])}</desc>",
         "<defs><marker id='tip' viewBox='0 0 10 10' refX='9' refY='5' markerWidth='8' "
-        "markerHeight='8' orient='auto'><path d='M0,0 L10,5 L0,10 z' fill='#2d3748'/></marker></defs>",
+        "markerHeight='8' orient='auto'><path d='M0,0 L10,5 L0,10 z' fill='#2d3748'/>"
+        "</marker></defs>",
         # A background of its own: a page in dark colours shows the picture as it is.
         f"<rect width='{width:g}' height='{height:g}' rx='8' fill='#fbfcfd' stroke='#cbd5e0'/>",
     ]

@@ -1,6 +1,6 @@
-"""Guided by coverage if ``atheris`` can be imported, else by chance.
+"""Fuzz run, guided by coverage if ``atheris`` can be imported, otherwise by chance.
 
-What goes wrong is printed, and the exit is not zero.
+Findings are printed, and the exit status is not zero then.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> int:
 
 def _one(direction: str, options: argparse.Namespace) -> int:
     if not options.chance and _has_atheris():
-        # It ends the process when it is done.
+        # atheris ends its process.
         arguments = (
             "--direction",
             direction,
@@ -58,7 +58,7 @@ def _has_atheris() -> bool:
 
 
 def _guided(direction: str, seconds: int, seed: int) -> None:
-    # It need not be there for the type checker.
+    # The type checker need not find it.
     atheris = import_module("atheris")
     with atheris.instrument_imports(include=["x509proxy"]):
         from tests.fuzz.campaign import Finding, judge

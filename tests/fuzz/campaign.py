@@ -1,4 +1,4 @@
-"""One campaign: inputs, one after the other, until something is wrong or the time is over."""
+"""One campaign: inputs in turn, until enough have failed or the time is over."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAYS: dict[str, Callable[[bytes], list[str]]] = {
 
 @attrs.frozen
 class Finding:
-    """An input, and what is wrong with it."""
+    """An input, and its faults."""
 
     data: bytes
     faults: tuple[str, ...]
@@ -41,7 +41,10 @@ class Report:
 
     def __str__(self) -> str:
         rate = self.executions / self.seconds if self.seconds else 0.0
-        figures = f"{self.executions} executions in {self.seconds:.1f} s, {rate:.0f} per second, {len(self.findings)} findings"
+        figures = (
+            f"{self.executions} executions in {self.seconds:.1f} s, {rate:.0f} per second, "
+            f"{len(self.findings)} findings"
+        )
         return "\n".join([figures, *map(str, self.findings)])
 
 
@@ -50,14 +53,14 @@ def judge(direction: str, data: bytes) -> tuple[str, ...]:
     try:
         return tuple(PLAYS[direction](data))
     except Exception as error:
-        # Whatever it is, it comes of these bytes, and they are what has to be known.
+        # Any exception comes from these bytes, and the report needs them.
         return (f"{type(error).__name__}: {error}",)
 
 
 def run(
     direction: str, seconds: float, seed: int, *, most: int = 1, executions: int = 1 << 62
 ) -> Report:
-    """Play all seeds, then mutations of them, until time is over or ``most`` have failed."""
+    """Play all seeds, then mutations of them, until the time is over or ``most`` have failed."""
     seeds = read_seeds(direction)
     mutator = Mutator(seeds, seed)
     findings: list[Finding] = []

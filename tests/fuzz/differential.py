@@ -1,14 +1,14 @@
-"""Mutated messages, read by the product's parsers, by llhttp (``httptools``) and by h11.
+"""Mutated messages, parsed by the product, by llhttp (``httptools``) and by h11.
 
 ``python -m tests.fuzz.differential --heads 1000000 --seed 1 --jobs 2 [--sweep] [--kind requests]``
 
-Whatever the product accepts, both others must accept, and read alike: method, target, version,
-fields, framing, body and the place where the message ends. What the product rejects needs no second
-opinion. Each input is also read in random pieces, which must not change anything. Every
+Both others must accept each message that the product accepts, with equal results: method, target,
+version, fields, framing, body and end of the message. A message that the product rejects is not
+compared. Each input is also parsed in random pieces, which must not change the result. Every
 disagreement is printed, and the exit status is 1 if there is one.
 
-The first message of an input is compared, and h11 is asked where it ends. llhttp does not report
-that, so some inputs have a second message behind the first.
+The first message of an input is compared; h11 also reports its end. The parser llhttp does not, so
+some inputs have a second message behind the first.
 """
 
 from __future__ import annotations
@@ -45,31 +45,40 @@ _PLAIN_NAME = re.compile(rb"[A-Za-z0-9-]+")
 _ABSOLUTE = re.compile(rb"https?://[^/?]*(.*)", re.IGNORECASE)
 
 _REQUESTS = (
-    b"POST /token HTTP/1.1\r\nHost: as.example\r\nAuthorization: Basic YTpi\r\nContent-Length: 5\r\n\r\na=b&c",
-    b"POST /token HTTP/1.1\r\nHost: as.example\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-    b'POST /t HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y;z="q"\r\nab\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n',
-    b"GET /a/b?c=d HTTP/1.1\r\nHost: as.example:8443\r\nAccept: */*\r\nTraceparent: 00-4bf9-00f0-01\r\n\r\n",
+    b"POST /token HTTP/1.1\r\nHost: as.example\r\nAuthorization: Basic YTpi\r\n"
+    b"Content-Length: 5\r\n\r\na=b&c",
+    b"POST /token HTTP/1.1\r\nHost: as.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\n0\r\n\r\n",
+    b"POST /t HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b'2;x=y;z="q"\r\nab\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n',
+    b"GET /a/b?c=d HTTP/1.1\r\nHost: as.example:8443\r\nAccept: */*\r\n"
+    b"Traceparent: 00-4bf9-00f0-01\r\n\r\n",
     b"GET https://as.example/x?y HTTP/1.1\r\nHost: as.example\r\n\r\n",
     b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
-    b"PUT /x HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\nabc",
-    b"GET / HTTP/1.1\r\nHost:a\r\nX_Odd: b\r\nX-Empty:\r\nX-Wide: \t c d \t\r\nCookie: a\r\nCookie: b\r\n\r\n",
+    b"PUT /x HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nExpect: 100-continue\r\n"
+    b"Connection: close\r\n\r\nabc",
+    b"GET / HTTP/1.1\r\nHost:a\r\nX_Odd: b\r\nX-Empty:\r\nX-Wide: \t c d \t\r\n"
+    b"Cookie: a\r\nCookie: b\r\n\r\n",
 )
 _RESPONSES = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nab\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nX-High: caf\xe9\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"2;x=y\r\nab\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nX-High: caf\xe9\r\n\r\n",
     b"HTTP/1.0 200 OK\r\nServer: old\r\n\r\nuntil the end",
-    b"HTTP/1.1 304\r\nETag: \"x\"\r\nContent-Length: 9\r\n\r\n",
+    b'HTTP/1.1 304\r\nETag: "x"\r\nContent-Length: 9\r\n\r\n',
     b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
-    b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nX:b\r\nX-Wide: \t c d \t\r\nContent-Length: 1\r\n\r\nx",
-)  # fmt: skip
+    b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nX:b\r\nX-Wide: \t c d \t\r\nContent-Length: 1\r\n\r\nx",
+)
 
 
 @attrs.frozen
 class Message:
-    """The first message as one parser reads it. ``end``: it is complete."""
+    """The first message in one parser's reading. ``end``: it is complete."""
 
     start: tuple[bytes, ...]
     pairs: list[tuple[bytes, bytes]]
@@ -79,9 +88,9 @@ class Message:
 
 @attrs.frozen
 class _Ours:
-    """The first message as the product reads it.
+    """The first message in the product's reading.
 
-    ``rejected``: its body is; ``rest``: what follows.
+    ``rejected``: its body was rejected; ``rest``: the bytes after it.
     """
 
     message: Message
@@ -93,7 +102,7 @@ class _Ours:
     def differs(self, other: Message) -> bool:
         """Return whether another reading is another message.
 
-        The product may be stricter about a body: then all that it took before must be the same.
+        The product may be stricter about a body: then all that it accepted before must be the same.
         """
         mine = self.message
         if (mine.start, mine.pairs) != (other.start, other.pairs):
@@ -119,7 +128,7 @@ def _ours(data: bytes) -> _Ours | None:
 
 
 class _Collector:
-    """Callbacks of httptools: the messages that it completes, and the one that it began."""
+    """Callbacks of httptools: the complete messages, and the one in progress."""
 
     def __init__(self) -> None:
         self.parser: Any = None
@@ -200,7 +209,7 @@ def _h11(
 
 
 def _normal(pairs: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Those with the names that the product keeps; h11 writes codings in lower case."""
+    """Return the fields that the product keeps; h11 writes codings in lower case."""
     return [
         (name, value.lower() if name.lower() == b"transfer-encoding" else value)
         for name, value in pairs
@@ -228,7 +237,7 @@ def check_request(data: bytes) -> tuple[bool, list[str]]:
     theirs = _comparable(messages[0]) if messages else None
     if theirs is None or ours.differs(theirs):
         faults.append(f"llhttp: {error} {theirs}, not {ours}")
-    # h11 skips no empty lines.
+    # h11 does not skip empty lines.
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HUGE)
     head, body, end, error = _h11(connection, data.lstrip(b"\r\n"))
     if head is None:
@@ -263,7 +272,10 @@ _ASKED = (b"GET", b"HEAD", b"POST")
 
 
 def check_response(data: bytes) -> tuple[bool, list[str]]:
-    """Likewise for a response to one of three methods, and the end of its connection."""
+    """Check the response to one of three methods, with the end of its connection.
+
+    The result is that of :func:`check_request`.
+    """
     method = _ASKED[len(data) % 3]
     parser = ResponseParser(method, _UPSTREAM)
     events = parser.feed(data)
@@ -280,7 +292,10 @@ def check_response(data: bytes) -> tuple[bool, list[str]]:
 
 
 def _reason(phrase: bytes) -> bytes:
-    """Ignore phrases that are not ASCII, which the product drops, and spaces around them."""
+    """Return the phrase without spaces around it, or nothing if it is not ASCII.
+
+    The product drops a phrase that is not ASCII.
+    """
     return phrase.strip() if phrase.isascii() else b""
 
 
@@ -306,14 +321,14 @@ def _response_faults(data: bytes, method: bytes, ours: _Ours) -> Iterator[str]:
     if ours.reusable and connection.trailing_data[0]:
         yield f"h11 leaves {connection.trailing_data[0]!r}"
     if method == b"HEAD":
-        # It cannot be told of the method.
+        # llhttp has no parameter for the method of the request.
         return
     messages, error = _llhttp(data, httptools.HttpResponseParser)
     final = [one for one in messages if not one.start[0].startswith(b"1")][:1]
     if not final:
         yield f"llhttp: {error}"
         return
-    # It is not told of the connection's end either.
+    # llhttp is not informed of the connection's end.
     ended = final[0].end or ours.framing is Framing.CLOSE
     status, reason, _ = final[0].start
     other = Message((status, _reason(reason)), _lowered(final[0].pairs), final[0].body, ended)
@@ -322,7 +337,10 @@ def _response_faults(data: bytes, method: bytes, ours: _Ours) -> Iterator[str]:
 
 
 def check_pieces(data: bytes, kind: str, random: Random) -> list[str]:
-    """Read the data in pieces. Of two faults, either may be the one that is found."""
+    """Compare the events of the whole data with those of its pieces.
+
+    Of two faults, either may be reported.
+    """
     cuts = [random.randrange(1, len(data) + 1) for _ in range(random.choice((1, 2, 5)))]
     results = []
     for feeds in ([data], pieces(data, cuts)):
@@ -339,13 +357,13 @@ def check_pieces(data: bytes, kind: str, random: Random) -> list[str]:
 
 
 def _stopped_at_end(results: list[list[Any]]) -> bool:
-    """Ignore a pipelined request, which a later call reads."""
+    """Return whether the readings differ by a pipelined request only, which a later call reads."""
     whole, cut = results
     return END in whole and cut[: len(whole)] == whole
 
 
 def mutations(seeds: Sequence[bytes], seed: int) -> Iterator[bytes]:
-    """Yield inputs without end, equal for an equal seed: one to three changes to a seed."""
+    """Yield endless inputs, equal for an equal seed: one to three changes to a seed."""
     random = Random(seed)
     choice, below = random.choice, random.randrange
     octets = [bytes([octet]) for octet in range(256)]
@@ -398,7 +416,7 @@ def mutations(seeds: Sequence[bytes], seed: int) -> Iterator[bytes]:
 
 @attrs.frozen
 class Report:
-    """The number of heads, of accepted ones, and the disagreements, each once."""
+    """The numbers of heads and of accepted ones, and the distinct disagreements."""
 
     heads: int
     accepted: int
@@ -419,13 +437,16 @@ KINDS: dict[
     "requests": (check_request, _REQUESTS, "requests", _NEXT),
     "responses": (check_response, _RESPONSES, "answers", _NEXT_RESPONSE),
 }
-"""The two kinds of message: check, seeds, folder of more seeds, and what may follow a message."""
+"""The kinds of message: check, seeds, folder of more seeds, and bytes that may follow."""
 
 _MOST_FINDINGS = 20
 
 
 def sweep(seeds: Sequence[bytes]) -> Iterator[bytes]:
-    """Every change of one octet: replaced by, or put behind, each of the 256; and left out."""
+    """Yield every change of one octet.
+
+    It is removed, replaced by each of the 256, or followed by each of them.
+    """
     octets = [bytes([octet]) for octet in range(256)]
     for data in seeds:
         for place in range(len(data)):
@@ -437,7 +458,7 @@ def sweep(seeds: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def campaign(kind: str, heads: int, seed: int) -> Report:
-    """Read so many mutated messages of one kind."""
+    """Check a number of mutated messages of one kind."""
     _, seeds, folder, following = KINDS[kind]
     corpus = [*seeds * 4, *(data[1:] for data in read_seeds(folder))]
     corpus += [data + following for data in seeds]
@@ -445,7 +466,7 @@ def campaign(kind: str, heads: int, seed: int) -> Report:
 
 
 def read_all(kind: str, inputs: Iterable[bytes], random: Random) -> Report:
-    """Read them by all parsers, and each eighth in pieces too."""
+    """Check the inputs with all parsers, and each eighth in pieces too."""
     check = KINDS[kind][0]
     heads = accepted = 0
     findings: dict[str, bytes] = {}
@@ -456,7 +477,7 @@ def read_all(kind: str, inputs: Iterable[bytes], random: Random) -> Report:
         if not heads % 8:
             faults += check_pieces(data, kind, random)
         for fault in faults:
-            # Of faults that begin alike, one is enough.
+            # One of the faults with an equal beginning is enough.
             if len(findings) < _MOST_FINDINGS and fault[:48] not in {
                 text[:48] for text in findings
             }:
@@ -483,7 +504,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for job in range(options.jobs)
         ]
         if options.jobs == 1:
-            # A fork of a process with threads, as of the suite, can wait for a lock without end.
+            # A forked child of a process with threads, such as the suite's, can wait forever for a
+            # lock.
             reports = [campaign(*shares[0])]
         else:
             with multiprocessing.Pool(options.jobs) as pool:

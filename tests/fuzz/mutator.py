@@ -1,4 +1,4 @@
-"""A small mutator, in place of ``atheris``: it cuts, repeats, joins and spoils the corpus."""
+"""A small mutator, in place of ``atheris``: it cuts, repeats, joins and changes the corpus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.memory import HEADER
 __all__ = ["LARGEST", "WORDS", "Mutator", "read_seeds", "stretched"]
 
 LARGEST = 4096
-# The parsers' own limits: the line before a chunk, trailers, a field line or a target, two heads.
+# The limits of the parsers: the line before a chunk, trailers, a field line or a target, two heads.
 _LIMITS = (1024, 4096, 8192, 16384, 32768)
 _RUNS = (b"a", b" ", b"0", b"x:y\r\n", b"a;", b"\r\n", b"1\r\na\r\n", b"\t")
 _SEEDS = Path(__file__).parent / "seeds"
@@ -42,11 +42,11 @@ WORDS = (
     b"HTTP/1.1 103 Early\r\nLink: a\r\n\r\n", b"HTTP/1.1 204 No\r\n", b"HTTP/1.1 304 Not\r\n",
     b"HTTP/1.1 500 " + HEADER + b"\r\n",
 )  # fmt: skip
-"""What the two protocols are made of."""
+"""Tokens of the two protocols."""
 
 
 def read_seeds(kind: str) -> list[bytes]:
-    """Return the kept seeds for ``requests`` or ``answers``."""
+    """Return the stored seeds for ``requests`` or ``answers``."""
     return [path.read_bytes() for path in sorted((_SEEDS / kind).iterdir())]
 
 
@@ -59,7 +59,7 @@ def stretched(data: bytes, random: Random) -> bytes:
 
 
 class Mutator:
-    """New inputs from old ones, the same again for the same seed."""
+    """New inputs from old ones, equal for an equal seed."""
 
     def __init__(self, corpus: Sequence[bytes], seed: int) -> None:
         self._corpus = list(corpus)

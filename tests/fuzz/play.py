@@ -1,8 +1,8 @@
-"""Bytes played through a whole proxy in memory, and everything that is wrong with what comes out.
+"""Bytes played through a whole proxy in memory, and the faults of its output.
 
-I1: one genuine header, or none. I2: foreign parsers agree. I3: what is refused reaches the back end
-with zero bytes. I4: no secret anywhere else. I5: no traceback, and the proxy serves a good request
-afterwards.
+I1: one genuine header, or none. I2: foreign parsers agree. I3: no byte of a refused request reaches
+the back end. I4: no secret in any other place. I5: no traceback, and the proxy serves a good
+request afterwards.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _log_faults(events: Sequence[LogEvent]) -> Iterator[str]:
 class _Answering:
     """The other end of all connections to the back end: it responds to every complete request.
 
-    httptools reads the requests.
+    httptools parses the requests.
     """
 
     def __init__(self, proxy: Proxy) -> None:
@@ -79,10 +79,10 @@ class _Answering:
         self.received: dict[RequestTransport, bytes] = {}
 
     def turn(self) -> None:
-        """Answer until nothing more comes."""
+        """Respond until no more requests arrive."""
         wires = self._proxy.back_end.wires
         while sum(self._turn(wire) for wire in wires):
-            # Answers may have led to new connections.
+            # Responses may have led to new connections.
             wires = self._proxy.back_end.wires
 
     def _turn(self, wire: RequestTransport) -> bool:
@@ -93,7 +93,7 @@ class _Answering:
         try:
             requests = SERVERS["httptools"](self.received[wire]).requests
         except HttpError:
-            # That they do not take it is found out later.
+            # The faults include this rejection later.
             return True
         for request in requests[self._answered.get(wire, 0) :]:
             wire.deliver(OK[:-2] if request.method == b"HEAD" else OK)
@@ -124,20 +124,20 @@ class ClientPlay:
 
     @property
     def targets(self) -> list[bytes]:
-        """Those of all complete requests that reached the back end."""
+        """The targets of all complete requests that reached the back end."""
         return [
             request.target for data in self.received for request in read_requests(data)[0].requests
         ]
 
     @property
     def refused(self) -> list[int]:
-        """The statuses of what the proxy itself answered."""
+        """The statuses of the proxy's own responses."""
         return [
             exchange.status for exchange in self.exchanges if exchange.outcome is Outcome.REJECTED
         ]
 
     def faults(self) -> list[str]:
-        """Everything that is wrong."""
+        """Return all faults of the output."""
         wrong = [
             fault
             for data in self.received
@@ -155,7 +155,10 @@ class ClientPlay:
         answered = sum(exchange.outcome is Outcome.COMPLETED for exchange in asked)
         torn = sum(not reading.whole for reading in readings)
         if complete > len(asked) or answered > complete:
-            yield f"{complete} requests reached the back end, {len(asked)} were sent, {answered} answered"
+            yield (
+                f"{complete} requests reached the back end, {len(asked)} were sent, "
+                f"{answered} answered"
+            )
         if torn > len(asked) - answered:
             yield f"{torn} torn requests, of {len(asked) - answered} that may be"
         if self.late:
@@ -190,7 +193,7 @@ def play_client(
 ) -> ClientPlay:
     """Let one client send ``pieces``, and ``more`` after an error response.
 
-    A back end responds to everything with a short 200.
+    A back end sends a short 200 in response to each request.
     """
     with _log() as log:
         proxy = Proxy(
@@ -213,7 +216,7 @@ def play_client(
             client.aborted,
             client.disconnecting and not client.aborted,
         )
-        # Whatever is still open is not of interest.
+        # The exchanges that are still open are not compared.
         client.lose(CUT)
         proxy.clock.advance(0)
         ended = list(proxy.exchanges)
@@ -233,7 +236,7 @@ def play_client(
 
 
 def _go_on(proxy: Proxy, client: RequestTransport, back_end: _Answering, more: bytes) -> bytes:
-    """Return the requests that arrive if a rejected client goes on, at once and later."""
+    """Return the requests that arrive if a rejected client continues, immediately and later."""
     if not any(exchange.outcome is not Outcome.COMPLETED for exchange in proxy.exchanges):
         return b""
     before = b"".join(back_end.received.values())
@@ -245,7 +248,7 @@ def _go_on(proxy: Proxy, client: RequestTransport, back_end: _Answering, more: b
 
 
 def _serves(proxy: Proxy, shown: object) -> Iterator[str]:
-    """Return whether the next client is served."""
+    """Yield the faults of the next client's exchange."""
     client = proxy.tls_client(_CLIENT if shown is None else None, GOOD)
     received = b""
     for wire in proxy.back_end.wires:
@@ -263,7 +266,7 @@ def _serves(proxy: Proxy, shown: object) -> Iterator[str]:
 
 @attrs.frozen
 class BackEndPlay:
-    """The result of a back end's bytes. ``unanswered``: the client still waits."""
+    """The result of a back end's bytes."""
 
     given: bytes
     sent: bytes
@@ -275,10 +278,10 @@ class BackEndPlay:
     afterwards: list[str]
 
     def faults(self) -> list[str]:
-        """Everything that is wrong."""
+        """Return all faults of the output."""
         answers, wrong = read_answers(self.sent, [self.method], closed=self.closed)
         if self.aborted:
-            # What is cut need not be whole, but must not be taken for whole either.
+            # A response cut short need not be complete, but must not appear complete either.
             wrong = (
                 [f"cut, and yet whole: {answers}"]
                 if answers and not _is_early_end(self.sent)
@@ -300,8 +303,7 @@ class BackEndPlay:
 
 
 def _is_early_end(sent: bytes) -> bool:
-    # Until the connection's end, which only whoever sees the reset knows to be none; or a declared
-    # length that is there.
+    # A response that ends with its connection: only the reset shows that it was cut.
     head = sent.partition(b"\r\n\r\n")[0].lower()
     return b"\r\ncontent-length" not in head and b"\r\ntransfer-encoding" not in head
 
@@ -317,7 +319,7 @@ _REQUESTS = {
 def play_answer(
     pieces: Sequence[bytes], method: bytes = b"GET", end: str = "silence"
 ) -> BackEndPlay:
-    """Let a back end respond with ``pieces``, and then be silent, ``close`` or ``cut``."""
+    """Let a back end send ``pieces``; then it is silent, or ends by ``close`` or ``cut``."""
     with _log() as log:
         proxy = Proxy(policy=_POLICY, upstream=UpstreamSettings(max_connections=2))
         client = proxy.tls_client(_CLIENT, _REQUESTS[method])
@@ -327,7 +329,7 @@ def play_answer(
         if end != "silence" and not wire.gone and not wire.aborted:
             wire.lose(None if end == "close" else CUT)
         for _ in range(4):
-            # A deadline of 30 s is kept to within a quarter of a second.
+            # A deadline of 30 s expires within a quarter of a second more.
             proxy.clock.advance(0)
             if proxy.exchanges:
                 break
@@ -347,11 +349,11 @@ def play_answer(
     )
 
 
-# One byte string for each play: how to play, in six bits of the first byte, and what.
+# One byte string for each play: six bits of the first byte select the way, the rest is the data.
 
 
 def cut(data: bytes, mode: int) -> list[bytes]:
-    """Whole, in single bytes, in sevens, or in lines."""
+    """Return the data whole, in single bytes, in pieces of seven, or in lines."""
     match mode & 3:
         case 0:
             return [data]
@@ -364,10 +366,10 @@ def cut(data: bytes, mode: int) -> list[bytes]:
 
 
 def play_requests(data: bytes) -> list[str]:
-    """Client bytes.
+    """Play a client's bytes.
 
-    Bits from below: a certificate, a small hold, a late back end, what follows a refusal; two for
-    the pieces.
+    Bits from the lowest: a certificate, a small hold, a late back end, the reaction to a refusal;
+    two for the pieces.
     """
     options, stream = data[0] if data else 0, data[1:]
     play = play_client(
@@ -381,7 +383,10 @@ def play_requests(data: bytes) -> list[str]:
 
 
 def play_answers(data: bytes) -> list[str]:
-    """Back end bytes. Two bits each: the request, the connection's end, the pieces."""
+    """Play a back end's bytes.
+
+    Two bits each: the request, the connection's end, the pieces.
+    """
     options, stream = data[0] if data else 0, data[1:]
     method = (b"GET", b"HEAD", b"POST", b"OLD")[options & 3]
     return play_answer(

@@ -23,13 +23,18 @@ _OTHER_SYNTAX = {"syntax-many-fields", "syntax-long-value", "syntax-splitters"}
 
 
 def _beginning(prefix: str) -> list[str]:
-    """Return the ids that begin so."""
+    """Return the probe ids with this prefix."""
     return [probe.id for probe in PROBES if probe.id.startswith(prefix)]
 
 
 # Each probe with the failure class that it must find.
 FINDS: dict[Fault, tuple[str, ...]] = {
-    Fault.ALERTS: ("certificate-ec", "certificate-rsa", "certificate-rsa-pss", "certificate-ed25519"),
+    Fault.ALERTS: (
+        "certificate-ec",
+        "certificate-rsa",
+        "certificate-rsa-pss",
+        "certificate-ed25519",
+    ),
     Fault.ANSWERS_HTML: ("rejection-validity", "rejection-usage", "rejection-size"),
     Fault.APPENDS_TRAILERS: ("trailer", "trailer-announced"),
     Fault.AUTHORITIES: ("authorities",),
@@ -51,20 +56,36 @@ FINDS: dict[Fault, tuple[str, ...]] = {
         probe.id for probe in PROBES if probe.id.startswith("h2-") and probe.id != "h2-identity"
     ),
     Fault.KEEPS: (
-        "name-same", "name-comma", "twin-hyphens", "connection-nominates-forged",
-        "syntax-many-fields", "syntax-long-value",
+        "name-same",
+        "name-comma",
+        "twin-hyphens",
+        "connection-nominates-forged",
+        "syntax-many-fields",
+        "syntax-long-value",
     ),
     Fault.KEEPS_ON_HOSTS: ("host-other", "host-case", "host-twice", "host-odd", "host-given"),
     Fault.KEEPS_ON_METHODS: ("method-any", "method-post", "target-asterisk"),
-    Fault.KEEPS_ON_PATHS: ("target-paths", "target-special", "target-given", "target-error", "target-absolute"),
+    Fault.KEEPS_ON_PATHS: (
+        "target-paths",
+        "target-special",
+        "target-given",
+        "target-error",
+        "target-absolute",
+    ),
     Fault.KEEPS_ON_PIECES: ("hello-segments", "hello-fragments"),
     Fault.KEEPS_ON_SERVER_NAMES: ("sni-none", "sni-unknown", "sni-case", "sni-below"),
     Fault.KEEPS_ON_VERSIONS: ("version-1.0", "version-odd"),
     Fault.KEEPS_ON_VERSION_1_2: ("tls-1.2",),
     Fault.KEEPS_ON_VERSION_1_3: ("tls-1.3",),
     Fault.LOSES_ODD: (
-        "certificate-issued", "certificate-ml-dsa", "certificate-no-name", "certificate-expired",
-        "certificate-usage", "certificate-weak", "certificate-large", "certificate-huge",
+        "certificate-issued",
+        "certificate-ml-dsa",
+        "certificate-no-name",
+        "certificate-expired",
+        "certificate-usage",
+        "certificate-weak",
+        "certificate-large",
+        "certificate-huge",
     ),
     Fault.MARKS: ("twin-marks",),
     Fault.NOMINATED: ("connection-nominates", "connection-keep-alive"),
@@ -100,13 +121,13 @@ FINDS: dict[Fault, tuple[str, ...]] = {
     Fault.UNDERSCORES: ("twin-underscores", "twin-first", "twin-both"),
     Fault.UPGRADES: ("upgrade-h2c", "upgrade-websocket"),
     Fault.VERIFIED: ("absent-verified",),
-}  # fmt: skip
-# No terminator with OpenSSL can break these: a test of their own shows what they find.
+}
+# No terminator with OpenSSL can have these faults: tests of their own show their findings.
 ELSEWHERE = {"certificate-possession", "direct"}
 
 
 class ImpatientLab(Lab):
-    """A lab that looks for the bounds of a terminator whose bounds are small."""
+    """A lab with short timeouts, for a terminator with small limits."""
 
     slow_seconds = 3.0
     many_requests = 150
@@ -135,7 +156,7 @@ class AuditTestCase(SynchronousTestCase):
             paths=(b"/given",),
             other_names=("other.localhost",),
         )
-        # Ten thousand fields take their time where the machine is busy.
+        # Ten thousand fields take long on a busy machine.
         patience = 15.0 if Fault.UNBOUNDED in faults else 2.0
         pace = Pace(rate=1000.0, response_seconds=patience, quiet=0.02)
         lab = ImpatientLab(target, Recording(self.recorder), self.store, pace)
@@ -147,7 +168,7 @@ class AuditTestCase(SynchronousTestCase):
         return {result.probe.id: result for result in run(lab, probes)}
 
     def sound(self, *probes: Probe) -> None:
-        """Check that the probes pass on a terminator that keeps every promise."""
+        """Check that the probes pass on a terminator without faults."""
         for name, result in self.play(self.lab(), *probes).items():
             if name.startswith("h2-"):
                 self.assertIs(Outcome.NOT_APPLICABLE, result.outcome, name)

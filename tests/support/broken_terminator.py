@@ -1,7 +1,7 @@
-"""A small TLS terminator that keeps every promise, and breaks the one that a test names.
+"""A small TLS terminator without faults, except for the one that a test selects.
 
-It is strict, slow and short: one back-end connection for each request, and 400 for all that is
-odd. Each :class:`Fault` is one failure class of a real product; the audit must find it.
+It is strict, slow and short: one back-end connection for each request, and 400 for every deviation.
+Each :class:`Fault` is one failure class of a real product; the audit must find it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,10 @@ class _Client:
 
 
 class Terminator:
-    """It listens from construction until :meth:`stop`; ``port`` for TLS, ``plain_port`` without."""
+    """A terminator that listens from construction until :meth:`stop`.
+
+    ``port`` is for TLS, ``plain_port`` for plain connections.
+    """
 
     def __init__(
         self, back_end: int, *faults: Fault, form: Format = Format.PEM_URL, deadline: float = 1.0
@@ -285,7 +288,8 @@ class Terminator:
             self._shared.sendall(request)
         data = b""
         with contextlib.suppress(TimeoutError, ConnectionError):
-            # As long as one head with its length: what comes after it is left for the next client.
+            # The length of one response with its head: the bytes after it are left for the next
+            # client.
             while b"\r\n\r\n" not in data and (piece := self._shared.recv(1)):
                 data += piece
             size = re.search(rb"(?i)content-length: (\d+)", data)
@@ -303,7 +307,7 @@ class Terminator:
     # The fields.
 
     def identity(self, client: _Client) -> Pairs:
-        """Return the fields that tell of the certificate."""
+        """Return the fields with properties of the certificate."""
         der = self._last if self.has(Fault.STICKY) and not client.der else client.der
         pairs: Pairs = [(b"X-SSL-Client-Verify", b"0")] if self.has(Fault.VERIFIED) else []
         if client.subject:
@@ -378,7 +382,7 @@ class Terminator:
         return self.has(Fault.SIBLINGS) or formats.folds(name) not in _SIBLINGS
 
     def _unruled(self, client: _Client, start: bytes, pairs: Pairs) -> bool:
-        """Return whether a fault switches the rules off for this request."""
+        """Return whether a fault disables the rules for this request."""
         method, target, version = [*start.split(b" "), b"", b""][:3]
         hosts = [value for name, value in pairs if name.lower() == b"host"]
         return any(
@@ -588,7 +592,7 @@ class _Conversation:
         self._connection.sendall(response)
 
     def _pipe(self, start: bytes, lines: list[bytes]) -> bool:
-        """Forward the first head, as it is or without the header, and all that follows."""
+        """Forward the first head, unchanged or without the header, and all bytes after it."""
         name = HEADER.lower() + b": "
         kept = [line for line in lines if not line.lower().startswith(name)]
         if start.startswith(b"CONNECT"):
@@ -612,7 +616,7 @@ def _readable(connection: SSL.Connection, seconds: float | None) -> bool:
 
 
 class _Careless(H2Connection):
-    """HTTP/2 that does not compare a body with its length."""
+    """HTTP/2 without a comparison of a body with its declared length."""
 
     def _begin_new_stream(self, *arguments: Any, **options: Any) -> Any:
         stream = super()._begin_new_stream(*arguments, **options)

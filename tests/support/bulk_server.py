@@ -11,7 +11,7 @@ from pathlib import Path
 MIB = 1 << 20
 
 
-# Not one that a compressor, or a shifted buffer, would leave as it is.
+# A pattern that a compressor, or a shifted buffer, would change.
 BLOCK = os.urandom(MIB - 1) + b"\n"
 
 
@@ -28,7 +28,7 @@ def checksum(pieces: Iterator[bytes]) -> tuple[int, int]:
 
 
 class BulkHandler(socketserver.StreamRequestHandler):
-    """Answers ``POST`` with the checksum of the body, and ``GET /N`` with N blocks.
+    """Responds to ``POST`` with the checksum of the body, and to ``GET /N`` with N blocks.
 
     The response is framed by ``Content-Length``.
     """

@@ -86,7 +86,7 @@ def costly_chain(links: int = 70) -> tuple[bytes, ...]:
 def handshake_cost(
     shown: tuple[bytes, ...], times_over: int = 3, server_context: SSL.Context | None = None
 ) -> float:
-    """Return the least CPU seconds of a server's handshake with this chain, and of reading it."""
+    """Return the lowest CPU seconds of a server's handshake with this chain, parsing included."""
     each = server_context or tls_memory.server_context()
     return min(_one_handshake(shown, each) for _ in range(times_over))
 

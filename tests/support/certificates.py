@@ -1,4 +1,4 @@
-"""Certificates for the tests: by ``cryptography``, or with parts of the DER exchanged."""
+"""Certificates for the tests, made by ``cryptography`` or with replaced parts of the DER."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ NOT_BEFORE = 1767225600.0  # 2026-01-01T00:00:00Z
 NOT_AFTER = 1798761600.0  # 2027-01-01T00:00:00Z
 NOON = 1783944000.0  # 2026-07-13T12:00:00Z, between the two
 
-# What OpenSSL says of them: X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, …_NOT_YET_VALID, …_HAS_EXPIRED.
+# OpenSSL's results: X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, …_NOT_YET_VALID, …_HAS_EXPIRED.
 SELF_SIGNED = VerifyError(0, 18)
 NOT_YET_VALID = VerifyError(0, 9)
 EXPIRED = VerifyError(0, 10)
@@ -87,7 +87,7 @@ def _key(curve: str) -> ec.EllipticCurvePrivateKey:
 def certificate(subject: str = "CN=client", issuer: str = "", serial: int = 5) -> x509.Certificate:
     """Make a certificate signed with its own EC P-256 key.
 
-    Without ``issuer`` OpenSSL takes it for self-signed.
+    Without ``issuer`` it is self-signed for OpenSSL.
     """
     return _certificate(subject, issuer or subject, serial)
 
@@ -108,24 +108,24 @@ def _certificate(subject: str, issuer: str, serial: int) -> x509.Certificate:
 
 
 def issued(subject: str = "CN=client") -> x509.Certificate:
-    """One whose issuer is another."""
+    """Make a certificate with another issuer."""
     return certificate(subject, "CN=authority")
 
 
 def client(
     subject: str = "CN=client", *objections: VerifyError, chain: tuple[bytes, ...] = ()
 ) -> ClientCertificate:
-    """Return the value of a client: self-signed unless OpenSSL objected to something else."""
+    """Return the value of a client: self-signed, unless OpenSSL reports another error."""
     return attrs.evolve(
         ClientCertificate.from_x509(certificate(subject), objections or (SELF_SIGNED,)), chain=chain
     )
 
 
-# Distinguished encoding by hand: only what is needed to exchange a part of a certificate.
+# Distinguished encoding by hand: only the functions to replace a part of a certificate.
 
 
 def tlv(tag: int, *parts: bytes) -> bytes:
-    """One element: tag, length, content."""
+    """Encode one element: tag, length, content."""
     content = b"".join(parts)
     size = len(content)
     if size < 0x80:
@@ -170,9 +170,9 @@ VERSION, SERIAL, SUBJECT, SPKI, EXTENSIONS = 0, 1, 5, 6, 7
 
 
 def with_part(der: bytes, place: int, part: bytes) -> bytes:
-    """Return the certificate with one element of its ``TBSCertificate`` exchanged.
+    """Return the certificate with one element of its ``TBSCertificate`` replaced.
 
-    The signature does not fit any more, and is not checked.
+    The signature does not match any more, and is not verified.
     """
     signed, *signature = _elements(_content(der))
     parts = _elements(_content(signed))
@@ -194,14 +194,14 @@ def with_extension(der: bytes, dotted: str, value: bytes) -> bytes:
 
 
 def duplicate_extension() -> bytes:
-    """OpenSSL takes it, ``cryptography`` does not: the same extension twice."""
+    """Make a certificate with an extension twice: OpenSSL accepts it, ``cryptography`` does not."""
     parts = _elements(_content(_elements(_content(_der()))[0]))
     extensions = _elements(_content(_content(parts[EXTENSIONS])))
     return _with_extensions(_der(), *extensions, *extensions)
 
 
 def malformed_extension() -> bytes:
-    """BasicConstraints whose length points past its end."""
+    """Make a BasicConstraints extension whose length points past its end."""
     return with_extension(_der(), "2.5.29.19", b"\x30\x05")
 
 
@@ -289,13 +289,13 @@ def explicit_spki() -> bytes:
     )
 
 
-# Certificates with their keys, for real handshakes: valid from 2020 to 2100 unless told otherwise.
+# Certificates with their keys, for real handshakes: valid from 2020 to 2100 by default.
 
 KINDS = ("EC P-256", "EC P-384", "RSA 2048", "RSA 4096", "RSA-PSS", "Ed25519")
-"""The kinds of keys that clients come with."""
+"""The kinds of clients' keys."""
 
 ML_DSA_KINDS = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
-"""The same, in TLS 1.3 alone."""
+"""The kinds that only TLS 1.3 has."""
 
 _MlDsaKey = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
 _Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | _MlDsaKey
@@ -308,7 +308,7 @@ _ML_DSA: dict[str, type[_MlDsaKey]] = {
 
 @attrs.frozen(eq=False)
 class Pair:
-    """A certificate, in DER since not every library reads each, and its key in PKCS #8."""
+    """A certificate, in DER since not every library parses each, and its key in PKCS #8."""
 
     der: bytes
     key_der: bytes = attrs.field(repr=False)
@@ -316,7 +316,7 @@ class Pair:
 
     @property
     def certificate(self) -> x509.Certificate:
-        """The certificate as ``cryptography`` reads it."""
+        """The certificate as an object of ``cryptography``."""
         return x509.load_der_x509_certificate(self.der)
 
     @property
@@ -387,7 +387,7 @@ def _make_key(kind: str) -> _Key:
 
 
 def _pss_only(der: bytes, key: _Key, pss: padding.PSS) -> Pair:
-    """Return the same with a key for RSASSA-PSS alone (RFC 4055 section 1.2).
+    """Return the pair with a key for RSASSA-PSS alone (RFC 4055 section 1.2).
 
     ``cryptography`` does not make one.
     """

@@ -32,7 +32,7 @@ class Request:
 
 
 def as_others_read(pairs: Pairs) -> list[tuple[bytes, bytes]]:
-    """Written, and read by llhttp, by ``http.client`` and by ``email``, which must agree."""
+    """Return the fields, as parsed alike by llhttp, ``http.client`` and ``email``."""
     data = write_head(b"POST / HTTP/1.1", pairs, Framing.LENGTH, 0)
     request = Request(data)
     assert request.complete

@@ -1,4 +1,4 @@
-"""A client that sends requests all the time, while the proxy reloads or restarts."""
+"""A client that sends requests continuously, while the proxy reloads or restarts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ClientLoad:
         return time.monotonic()
 
     def run(self, keep: bool) -> None:
-        """One client."""
+        """Run one client until the load ends."""
         connection: ssl.SSLSocket | None = None
         while time.monotonic() < self._end:
             try:

@@ -1,7 +1,7 @@
 """Completion and manual of the commands: ``python -m tests.support.command_files``.
 
 All of them are made from the parser of the console script and the options of ``twistd x509proxy``.
-A test compares them with what is committed. shtab writes the completions.
+A test compares them with the committed files. shtab writes the completions.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FILES = (
 
 @attrs.frozen
 class Option:
-    """One option or argument, as a command line has it."""
+    """One option or argument of a command line."""
 
     names: tuple[str, ...]
     value: str

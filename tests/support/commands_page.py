@@ -71,7 +71,7 @@ _VALUES = {
 
 @attrs.frozen
 class Page:
-    """The guide to one command, and those of its exit statuses that have a meaning of their own."""
+    """The guide to one command, with the exit statuses that have a meaning of their own."""
 
     guide: str
     statuses: Mapping[int, str] = attrs.field(factory=dict)
@@ -126,7 +126,7 @@ def _commands() -> argparse._SubParsersAction[argparse.ArgumentParser]:
 
 
 def _console_parser() -> argparse.ArgumentParser:
-    """Return the parser of the console script, taken at the moment when it would parse."""
+    """Return the parser of the console script, captured when it is about to parse."""
     found: list[argparse.ArgumentParser] = []
 
     def stop(parser: argparse.ArgumentParser, *_: object) -> None:
@@ -213,7 +213,7 @@ def _sentence(text: str) -> str:
     """Return a help text as a sentence; options and addresses in it are literals."""
     text = _LITERAL.sub(r"``\1``", " ".join(text.split()))
     text = text if text.endswith((".", "?")) else f"{text}."
-    # A list of words keeps its first one as it is written.
+    # The first word of a list keeps its case.
     return text if text.split(" ", 1)[0].endswith(",") else text[:1].upper() + text[1:]
 
 

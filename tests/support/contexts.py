@@ -1,7 +1,7 @@
-"""trial, with each test's module as the context of its coverage (``.ci/individual_coverage.py``).
+"""A run of trial with each test's module as the context of its coverage.
 
-``python -m coverage run -m tests.support.contexts tests``: as ``twisted.trial``, but the data
-distinguish the test modules that executed a line.
+``python -m coverage run -m tests.support.contexts tests`` runs it, as ``twisted.trial`` does. The
+data then distinguish the test modules that executed a line (``.ci/individual_coverage.py``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The proxy as a process of its own, with its files, its log and its signals."""
+"""The proxy in its own process, with its files, its log and its signals."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def is_running(pid: int) -> bool:
 
 @attrs.define
 class Daemon:
-    """One proxy in a process of its own, and its files."""
+    """One proxy in its own process, with its files."""
 
     files: ProxyFiles
     port: int
@@ -140,7 +140,7 @@ class DaemonTestCase(TestCase):
     async def start(
         self, *more: str, answers: Sequence[Answer] = (), runner: Sequence[str] = ()
     ) -> Daemon:
-        """Start one in the foreground, by ``twistd -n`` unless another runner is given."""
+        """Start a proxy in the foreground, with ``twistd -n`` or another runner."""
         daemon = self.prepare(*answers)
         daemon.spawn(
             [
@@ -172,7 +172,7 @@ class DaemonTestCase(TestCase):
         return await self.dialogue(daemon, step, client)
 
     async def ends(self, daemon: Daemon, status: int) -> None:
-        """Check that it ends by itself, with this exit status, and leaves no pid file."""
+        """Check that it ends without a signal, with this exit status, and leaves no pid file."""
         process = daemon.process
         assert process is not None
         await until(lambda: process.poll() is not None, pause=0.05)

@@ -31,7 +31,7 @@ def server_files(certificate: str, key: str) -> None:
 
 
 def curl(*arguments: str) -> Deferred[tuple[bytes, bytes, int]]:
-    """Run ``curl``, for twenty seconds at most; its output, its complaints and its exit code."""
+    """Run ``curl`` for at most twenty seconds; return its output, its errors and its status."""
     bounded = ("-q", "--silent", "--show-error", "--max-time", "20", *arguments)
     run: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
         "curl", bounded, env={"PATH": os.environ["PATH"]}, reactor=reactor

@@ -30,7 +30,7 @@ _FIELD = re.compile(r'([a-z0-9_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |\Z)')
 
 
 def fields(text: str) -> dict[str, str]:
-    """Read a line as a log's reader would: no quote, space or line end may throw it off."""
+    """Parse a line like a reader of logs: no quote, space or line end may mislead it."""
     found, at = {}, 0
     while at < len(text):
         match = _FIELD.match(text, at)
@@ -44,7 +44,7 @@ BACK_END = "http://127.0.0.1:8080"
 
 
 def exchange(**changes: Any) -> Exchange:
-    """One that a back end has answered, but for the changes."""
+    """Return a completed exchange with these changes."""
     found = {
         "started": 1000.0, "duration": 0.004, "peer": "192.0.2.7", "method": "POST",
         "target": "/token", "status": 200,
@@ -54,7 +54,7 @@ def exchange(**changes: Any) -> Exchange:
 
 
 def refused(**changes: Any) -> Exchange:
-    """One that the proxy refused, but for the changes."""
+    """Return an exchange that the proxy rejected, with these changes."""
     found = {
         "status": 401,
         "outcome": Outcome.REJECTED,

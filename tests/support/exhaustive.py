@@ -1,6 +1,6 @@
 """The size of parameter products: samples in the suite, all of them in the session ``fuzz``.
 
-``X509PROXY_EXHAUSTIVE=1`` asks for all.
+``X509PROXY_EXHAUSTIVE=1`` selects all.
 """
 
 from __future__ import annotations

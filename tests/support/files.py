@@ -1,4 +1,4 @@
-"""A folder of files for each test, with owners and modes, and the check of an error sentence."""
+"""A folder of files for each test, with owners and modes, and a check of error sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OTHER_USER = 4711
 
 
 class FileTestCase(SynchronousTestCase):
-    """A folder for each test, and the sentence of each refusal."""
+    """A test case with a folder, and a check of each rejection's sentence."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
@@ -26,14 +26,14 @@ class FileTestCase(SynchronousTestCase):
         return str(path)
 
     def make_alien(self, path: str) -> None:
-        """Let the file be neither root's nor ours."""
+        """Give the file to an owner other than root and the current user."""
         if os.geteuid() == 0:
             os.chown(path, OTHER_USER, -1)
         else:
             self.patch(os, "geteuid", lambda: OTHER_USER)
 
     def become_nobody(self) -> None:
-        """Root may read anything, so that it has to be another user for a while."""
+        """Change root to another user during the test: root can read any file."""
         if os.geteuid() == 0:
             os.seteuid(65534)
             self.addCleanup(os.seteuid, 0)

@@ -1,4 +1,4 @@
-"""Hostile requests with access tokens, sent through a whole proxy in memory; and the table of them.
+"""Hostile requests with access tokens, sent through a whole proxy in memory, and their table.
 
 ``python -m tests.support.hostile_tokens`` prints the table of ``docs/protect-an-api.rst``.
 """
@@ -59,7 +59,7 @@ _GOOD_HEADER: dict[str, object] = {"alg": "ES256", "typ": "at+jwt", "kid": "one"
 
 @attrs.frozen
 class Case:
-    """One request, of a client with the certificate OWN unless it has none.
+    """One request; its client has the certificate OWN, or none.
 
     ``fields``: its header fields; ``changes``: to the settings of ``[tokens]``.
     """
@@ -75,7 +75,7 @@ class Case:
         proxy = self._proxy(level)
         shown = certificate() if self.has_certificate else None
         sent = request(None, self.target, *self.fields)
-        # Twice: the second time on what is remembered of the first.
+        # Each request is sent twice: the second one uses the cached result of the first.
         clients = [proxy.tls_client(shown, sent) for _ in range(2)]
         if proxy.back_end.attempts:
             assert len(proxy.back_end.attempts) == len(clients)
@@ -119,7 +119,7 @@ def _assembled(header: object, content: object, signature: bytes = SIGNATURE) ->
 
 
 def _written(header: object, content: object, signer: Any = None) -> bytes:
-    """Sign what no library signs; what is no ``bytes`` is written as JSON."""
+    """Sign a token that no library would sign; other values than ``bytes`` are written as JSON."""
     segments = [raw(one) if isinstance(one, bytes) else part(one) for one in (header, content)]
     text = b".".join(segments)
     signature = (signer or key()).private_key.sign(text, ECDSA(SHA256()))
@@ -128,7 +128,7 @@ def _written(header: object, content: object, signer: Any = None) -> bytes:
 
 
 def _text(text: str) -> tuple[bytes, ...]:
-    """Send claims that no encoder writes."""
+    """Make a token with claims that no encoder writes."""
     return _bearer(_written(_GOOD_HEADER, text.encode()))
 
 
@@ -140,7 +140,7 @@ def _hmac_with_public_key() -> bytes:
 
 
 def cases() -> Iterator[Case]:
-    """Yield each case, with times that are good now."""
+    """Yield each case, with times that are valid now."""
     yield Case("a good token (for comparison)", _bearer(_good()))
     yield Case("the scheme in lower case", _bearer(_good(), b"bearer"))
     yield from _bindings()

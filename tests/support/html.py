@@ -1,4 +1,4 @@
-"""HTML pages, read by the standard library, and text that must be escaped in them."""
+"""HTML pages, parsed by the standard library, and text that must be escaped in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ HOSTILE_TEXT = "</td><script>alert(1)</script><img src=x onerror='alert(1)'>\"&a
 
 
 class HtmlReader(HTMLParser):
-    """The elements of a document, as the standard library reads them."""
+    """The elements of a document, parsed by the standard library."""
 
     def __init__(self, document: str) -> None:
         super().__init__()

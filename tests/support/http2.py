@@ -54,7 +54,7 @@ class Http2Client:
     """The client's side of one connection, without I/O. ``over``: the server has ended it."""
 
     def __init__(self) -> None:
-        # Nothing is validated on its way out: a hostile client has a library of its own.
+        # No output is validated: a hostile client has its own library.
         config = h2.config.H2Configuration(
             client_side=True,
             header_encoding=None,
@@ -90,7 +90,7 @@ class Http2Client:
         return self._connection.data_to_send()
 
     def feed(self, data: bytes) -> None:
-        """Bytes from the server."""
+        """Receive bytes from the server."""
         for event in self._connection.receive_data(data):
             if isinstance(event, h2.events.ConnectionTerminated):
                 self.over = True
@@ -122,7 +122,7 @@ class Http2Site:
 
     def __init__(self, patch: Any, **options: Any) -> None:
         self.clock = MemoryReactorClock()
-        # Twisted gives its HTTP/2 connections the global reactor, whatever the Site's.
+        # Twisted gives its HTTP/2 connections the global reactor, not the Site's.
         patch(http, "H2Connection", partial(H2Connection, self.clock))
         self.exchanges: list[Exchange] = []
         self.resource = X509ProxyResource(
@@ -138,13 +138,13 @@ class Http2Site:
     def ask(
         self, fields: Fields, data: Sequence[bytes] | None = None, trailers: Fields | None = None
     ) -> Http2Response:
-        """Send a request; the back end has accepted every connection by the time this returns."""
+        """Send a request, and return after the back end has accepted every connection."""
         response = self.client.request(fields, data, trailers)
         self.turn()
         return response
 
     def turn(self) -> None:
-        """Carry the bytes both ways."""
+        """Transfer the bytes in both directions."""
         self._channel.dataReceived(self.client.take())
         while len(self.back_ends) < len(self.clock.tcpClients):
             protocol: Any = self.clock.tcpClients[len(self.back_ends)][2].buildProtocol(None)
@@ -160,7 +160,7 @@ class Http2Site:
 
     @property
     def received(self) -> bytes:
-        """Every byte that the back end has received."""
+        """All bytes that the back end has received."""
         return b"".join(transport.value() for _, transport in self.back_ends)
 
     def answer(self, data: bytes) -> None:

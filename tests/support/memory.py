@@ -1,4 +1,4 @@
-"""Connections in memory, for the tests of both HTTP legs: transports that remember, back ends that obey, a whole proxy."""
+"""Connections, back ends and a whole proxy in memory, for the tests of both HTTP legs."""
 
 from __future__ import annotations
 
@@ -71,22 +71,27 @@ RULES = HeaderRules.for_preset(find_preset("connect2id"), HEADER)
 
 
 def post(body: bytes, *fields: bytes, length: int | None = None) -> bytes:
-    """A POST; ``length``: what it says of its body, if not the truth; -1 says ``chunked``."""
+    """Build a POST request.
+
+    ``length`` is the declared length of the body, by default the true one; a negative one declares
+    ``chunked``.
+    """
     size = len(body) if length is None else length
     framing = b"Transfer-Encoding: chunked" if size < 0 else b"Content-Length: %d" % size
     return b"\r\n".join([b"POST /token HTTP/1.1", b"Host: as.example", *fields, framing, b"", body])
 
 
 def undated(answer: bytes) -> bytes:
-    """An answer, or several, or a request, without what no two have in common: the time of day, and the id."""
+    """Return messages without the time of day and the request id, which differ between any two."""
     return re.sub(rb"(?:Date: [^\r]+ GMT|X-Request-Id: [0-9a-f]{32})\r\n", b"", answer)
 
 
 class RequestTransport(StringTransport):
-    """One end of a connection, with the other end in the test's hands.
+    """One end of a connection; the test acts as the other end.
 
-    Like Twisted's own it ends, once aborted, in the reactor's next turn, and takes no byte after its end; ``loseConnection`` is
-    only noted, as over TLS, where the other end has to answer it.
+    As with Twisted's own transport, an aborted connection ends in the reactor's next turn. No byte
+    is written after the end. ``loseConnection`` is only recorded: over TLS, the other end has to
+    answer it.
     """
 
     def __init__(self, clock: Clock, peer: object = None) -> None:
@@ -98,27 +103,27 @@ class RequestTransport(StringTransport):
         self._clock = clock
 
     def attach(self, protocol: IProtocol) -> RequestTransport:
-        """Connect it to ``protocol``."""
+        """Connect this end to ``protocol``."""
         self.protocol = protocol
         protocol.makeConnection(self)
         return self
 
-    # The test's calls: the other end.
+    # Calls of the test, for the other end.
 
     def deliver(self, *pieces: bytes) -> None:
-        """Let bytes come from the other end."""
+        """Deliver bytes from the other end."""
         for piece in pieces:
             if not self.aborted and not self.gone:
                 self.protocol.dataReceived(piece)
 
     def sent(self) -> bytes:
-        """What has been written since the last time this was asked."""
+        """Return the bytes written since the last call."""
         value: bytes = self.value()
         self.clear()
         return value
 
     def lose(self, reason: Exception | None = None) -> None:
-        """End it; cleanly if no ``reason`` is given."""
+        """End the connection; cleanly if no ``reason`` is given."""
         if not self.gone:
             self.gone = True
             producer, self.producer = self.producer, None
@@ -127,21 +132,21 @@ class RequestTransport(StringTransport):
             self.protocol.connectionLost(Failure(reason or ConnectionDone()))
 
     def fill(self) -> None:
-        """The other end does not read: the buffer is full."""
+        """Pause the producer: the other end does not read, and the buffer is full."""
         if self.producer is not None:
             self.producer.pauseProducing()
 
     def drain(self) -> None:
-        """The other end has read everything."""
+        """Resume the producer: the other end has read everything."""
         if self.producer is not None:
             self.producer.resumeProducing()
 
     @property
     def reading(self) -> bool:
-        """Whether bytes from the other end are wanted."""
+        """``True`` while the protocol accepts bytes from the other end."""
         return bool(self.producerState == "producing")
 
-    # Twisted's calls.
+    # Calls of Twisted.
 
     def write(self, data: bytes) -> None:
         if not self.aborted and not self.gone:
@@ -166,7 +171,7 @@ class _Handle:
         )
 
     def get_peer_cert_chain(self, *, as_cryptography: bool) -> None:
-        """Nothing but the leaf was sent."""
+        """Return no chain: the client sent its leaf only."""
 
     def get_group_name(self) -> str:
         return "X25519MLKEM768"
@@ -176,7 +181,7 @@ class _Handle:
 
 
 class TlsWire(RequestTransport):
-    """One whose other end has shown ``certificate``, once :meth:`shake` has been called."""
+    """A TLS connection whose client shows ``certificate``, once :meth:`shake` has been called."""
 
     def __init__(self, clock: Clock, certificate: x509.Certificate | None = None) -> None:
         super().__init__(clock)
@@ -184,7 +189,7 @@ class TlsWire(RequestTransport):
         self._handle = _Handle(certificate)
 
     def shake(self) -> TlsWire:
-        """End the handshake."""
+        """Complete the handshake."""
         self.protocol.handshakeCompleted()
         return self
 
@@ -193,7 +198,7 @@ class TlsWire(RequestTransport):
 
 
 class Consumer:
-    """The receiver of a request: it keeps what it is told, and calls ``ready`` once the request is."""
+    """A consumer of a request: it records calls, and calls ``ready`` once the request is ready."""
 
     def __init__(self, ready: Callable[[], object] = lambda: None) -> None:
         self.ready = ready
@@ -220,13 +225,13 @@ class Consumer:
 
 
 def accept(request: Request, ready: Callable[[], object] = lambda: None) -> None:
-    """Accept the request for a consumer of its own, unless it has one."""
+    """Accept the request for a new consumer, unless it has one."""
     request.consumer = request.consumer or Consumer(ready)
     request.accept()
 
 
 class RecordingHandler:
-    """What stands behind a channel: it keeps the requests, and does ``then`` with each, which is nothing of note at first."""
+    """A handler behind a channel: it records each request, and then calls ``then`` with it."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -240,17 +245,17 @@ class RecordingHandler:
 
 
 def reply(request: Request, body: bytes = b"ok") -> None:
-    """Answer at once and whole."""
+    """Send a complete response at once."""
     request.begin(200, b"OK", (), Framing.LENGTH, len(body))
     request.write(body)
     request.finish()
 
 
 class RecordingWaiter:
-    """One who needs a connection for one exchange: it keeps what it is told.
+    """A waiter for the connection of one exchange: it records calls.
 
-    It does ``at_once`` when it is connected, ``then`` when it gets the answer's head, and ``finally_`` when all is over.
-    ``streams``: its client is still sending the body.
+    It calls ``at_once`` when it gets a connection, ``then`` on the head of the response, and
+    ``finally_`` at the end of the exchange. ``streams``: the client is still sending the body.
     """
 
     def __init__(
@@ -273,12 +278,12 @@ class RecordingWaiter:
 
     @property
     def connection(self) -> Connection:
-        """The connection lent, or the newest of them."""
+        """The newest connection."""
         return self.connections[-1]
 
     @property
     def statuses(self) -> list[int]:
-        """Those of the refusals."""
+        """The statuses of the refusals."""
         return [refusal.status for refusal in self.refusals]
 
     def ask(self, method: bytes = b"GET") -> None:
@@ -301,7 +306,7 @@ class RecordingWaiter:
         self.told.append(data)
 
     def response_flush(self) -> None:
-        """Nothing is kept back here."""
+        """Do nothing: no data is buffered here."""
 
     def response_end(self) -> None:
         self.told.append("end")
@@ -319,7 +324,7 @@ class RecordingWaiter:
 
 
 class Attempt:
-    """One connection that somebody tries to open."""
+    """One attempt to open a connection."""
 
     def __init__(self, factory: IProtocolFactory, wire: RequestTransport) -> None:
         self._factory = factory
@@ -331,7 +336,7 @@ class Attempt:
         self.cancelled = True
 
     def succeed(self) -> RequestTransport:
-        """It is accepted, be it after it has been given up."""
+        """Accept the connection, even after the attempt was cancelled."""
         protocol = self._factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 8080))
         assert protocol is not None
         self.wire.attach(protocol)
@@ -340,13 +345,16 @@ class Attempt:
         return self.wire
 
     def fail(self, reason: Exception | None = None) -> None:
-        """It is refused."""
+        """Refuse the connection."""
         self.deferred.errback(reason or HttpError())
 
 
 @implementer(IStreamClientEndpoint)
 class BackEnd:
-    """An end point whose connections are in the test's hands. ``at_once``: they are accepted without being told."""
+    """A back end's endpoint, whose connections the test controls.
+
+    ``at_once``: each connection is accepted immediately.
+    """
 
     def __init__(self, clock: Clock, *, tls: bool = False, at_once: bool = True) -> None:
         self._clock = clock
@@ -369,12 +377,12 @@ class BackEnd:
 
     @property
     def wires(self) -> list[RequestTransport]:
-        """All connections, those that have ended and those that have only been tried included."""
+        """All connections, including those that have ended and those that were only attempted."""
         return [attempt.wire for attempt in self.attempts]
 
 
 class Proxy:
-    """A whole proxy in memory: client's wire, channel, transfer, pools, and back ends with their wires."""
+    """A whole proxy in memory, from the client's connection to the back ends' connections."""
 
     def __init__(
         self,
@@ -413,17 +421,17 @@ class Proxy:
 
     @property
     def back_end(self) -> BackEnd:
-        """The only back end, or the first."""
+        """The only back end, or the first one."""
         return self.back_ends[0]
 
     def client(self, *pieces: bytes) -> RequestTransport:
-        """A new client, which sends ``pieces``."""
+        """Connect a new client, and send ``pieces``."""
         wire = RequestTransport(self.clock).attach(self.factory.buildProtocol(None))
         wire.deliver(*pieces)
         return wire
 
     def tls_client(self, certificate: x509.Certificate | None, *pieces: bytes) -> RequestTransport:
-        """A new client with a certificate, which sends ``pieces``."""
+        """Connect a new client with a certificate, and send ``pieces``."""
         wire = TlsWire(self.clock, certificate)
         wire.attach(self.factory.buildProtocol(None))
         wire.shake().deliver(*pieces)

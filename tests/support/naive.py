@@ -1,4 +1,4 @@
-"""The obvious proxy, which is not safe: the tests of spoofing fail on it."""
+"""A simple but unsafe proxy: the tests of spoofing fail with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["NaiveResource", "RepairedNaiveResource"]
 
 
 class NaiveResource(ReverseProxyResource):
-    """Removes the header, sets it from the handshake, and calls the parent.
+    """A resource that removes the header, sets it from the handshake, and calls its parent.
 
     The parent's ``getChild`` returns objects of the parent's class, which do neither.
     """
@@ -33,6 +33,6 @@ class NaiveResource(ReverseProxyResource):
 
 
 class RepairedNaiveResource(NaiveResource):
-    """With ``getChild`` repaired, so that ``render`` is called."""
+    """The resource with ``getChild`` repaired, so that ``render`` is called."""
 
     isLeaf = True

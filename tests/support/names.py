@@ -1,6 +1,6 @@
 """Secret header names for tests, made from a label.
 
-A name that stands in a repository is public, and the settings reject it.
+A name in a repository is public, and the settings reject it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["secret_name"]
 
 
 def secret_name(label: str) -> str:
-    """Return the same name for the same label, as random as those of ``x509proxy secret``."""
+    """Return a name that depends on the label only, as random as those of ``x509proxy secret``."""
     digest = base64.b64encode(hashlib.sha512(label.encode()).digest()).decode("ascii")
     return "Sec-Client-X509-Cert-" + re.sub(r"[^A-Za-z0-9]", "", digest)[:32]
 

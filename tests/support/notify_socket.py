@@ -7,7 +7,7 @@ import socket
 
 
 class NotifySocket:
-    """The other end, in a name space of the kernel's own."""
+    """The receiving socket, in the kernel's abstract namespace."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name or f"@x509proxy-{secrets.token_hex(8)}"

@@ -23,7 +23,7 @@ __all__ = ["DOCS", "ROOT", "PageTests", "block", "read_page", "toml_blocks"]
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-_PATIENCE = 60.0  # seconds, for machines that do much else
+_PATIENCE = 60.0  # seconds, for busy machines
 _TOML = re.compile(r"^( *)\.\. code-block:: toml\n(?: +:.*\n)*\n((?:\1   .*\n|\n)+)", re.MULTILINE)
 
 
@@ -51,7 +51,7 @@ def toml_blocks(page: str) -> list[str]:
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return when the process accepts connections; fail if it ends, or after the patience."""
+    """Wait until the process accepts connections; fail if it ends, or after the patience."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -64,7 +64,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 class PageTests(SynchronousTestCase):
-    """A folder as an administrator has it, with the page's ports replaced by free ones."""
+    """An administrator's folder, with the page's ports replaced by free ones."""
 
     page: str
 
@@ -86,11 +86,11 @@ class PageTests(SynchronousTestCase):
         return self.here(block(self.page, name))
 
     def here(self, text: str) -> str:
-        """Return a text of a page with free ports."""
+        """Return a text of a page, with its ports replaced by free ones."""
         return re.sub(r"\b(8443|8080)\b", lambda port: self.ports[port[0]], text)
 
     def shell(self, commands: str) -> str:
-        """Return what the commands print; each must succeed."""
+        """Return the output of the commands; each must succeed."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=self.folder,
@@ -126,6 +126,6 @@ class PageTests(SynchronousTestCase):
                 process.kill()
 
     def in_shell(self, name: str) -> list[str]:
-        """Return a command whose last line runs on; those before it prepare that."""
+        """Return a command whose last line keeps running, after the lines that prepare it."""
         *before, last = self.block(name).replace("\\\n", " ").splitlines()
         return ["bash", "-ec", "\n".join([*before, f"exec {last}"])]

@@ -23,7 +23,7 @@ from x509proxy.service.supervisor import FROM_PARENT, TO_PARENT
 
 @attrs.define(eq=False)
 class FakeProcess:
-    """A process that is none."""
+    """A fake process."""
 
     pid: int
     protocol: Any
@@ -63,7 +63,7 @@ class FakeProcess:
 
 
 class FakePort:
-    """A port that is bound and can be put aside."""
+    """A port that counts as bound, without a socket."""
 
     addressFamily = socket.AF_INET
 
@@ -97,7 +97,7 @@ class FakePort:
 class ParentReactor(MemoryReactorClock):
     """A reactor that spawns no processes and binds no ports.
 
-    ``refusals``: the number of processes that cannot start for want of memory.
+    ``refusals``: the number of processes that cannot start for lack of memory.
     """
 
     refusals = 0

@@ -1,6 +1,6 @@
 """Servers as functions from a request target to the path that they route.
 
-Each is written from its own documentation or source, and uses nothing of the product. ``None``: the
+Each is written from its own documentation or source, without any code of the product. ``None``: the
 server rejects the target. A reader that ignores case returns lower case.
 """
 
@@ -25,7 +25,7 @@ def _decoded(target: str) -> bytes:
 
 
 def _resolved(path: str) -> str:
-    """RFC 3986 section 5.2.4, on names."""
+    """Resolve names as in RFC 3986 section 5.2.4."""
     way: list[str] = []
     names = path.split("/")[1:]
     for name in names:
@@ -39,7 +39,7 @@ def _resolved(path: str) -> str:
 
 
 def rfc3986(target: str) -> str | None:
-    """Return the path as it came."""
+    """Return the path unchanged."""
     return _path(target)
 
 
@@ -66,7 +66,10 @@ def node_url(target: str) -> str | None:
 
 
 def java_uri(target: str) -> str | None:
-    """``URI.create(target).getPath()``: ``//x`` is an authority; illegal characters throw."""
+    """Parse by ``URI.create(target).getPath()``.
+
+    ``//x`` is an authority; illegal characters throw.
+    """
     if re.search(r'[\\"<>^`{|} ]|%(?![0-9A-Fa-f]{2})', target):
         return None
     path = _path(target)
@@ -86,7 +89,7 @@ def tomcat(target: str) -> str | None:
 
 
 def spring(target: str) -> str | None:
-    """Suffix patterns and optional trailing slash (Spring MVC before 6), behind Tomcat."""
+    """Match suffix patterns and an optional trailing slash (Spring MVC before 6), behind Tomcat."""
     path = tomcat(target)
     if path is None:
         return None
@@ -95,19 +98,19 @@ def spring(target: str) -> str | None:
 
 
 def nginx(target: str) -> str | None:
-    """``$uri``: decoded once, then slashes merged and dot segments resolved."""
+    """Route by ``$uri``: decoded once, then slashes merged and dot segments resolved."""
     decoded = _decoded(target).decode("latin-1")
     return None if "\0" in decoded else _resolved(re.sub("/+", "/", decoded))
 
 
 def nginx_twice(target: str) -> str | None:
-    """``proxy_pass http://app$uri``: the application parses the decoded path once more."""
+    """Parse the decoded path once more, as behind ``proxy_pass http://app$uri``."""
     uri = nginx(target)
     return None if uri is None else plain_decoder(uri)
 
 
 def iis(target: str) -> str | None:
-    """``%u`` escapes, backslashes, streams, dots and blanks at the end of a name; without case."""
+    """Route without case, after ``%u`` escapes, backslashes, streams, final dots and blanks."""
     path = re.sub(
         r"%u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), _path(target), flags=re.IGNORECASE
     )
@@ -118,34 +121,34 @@ def iis(target: str) -> str | None:
 
 
 def iis_twice(target: str) -> str | None:
-    """Decode twice, behind a hop that decodes as well."""
+    """Decode twice, behind another decoder."""
     once = _decoded(target).decode("utf-8", "replace")
     return iis(once) if once.startswith("/") else None
 
 
 def aspnet_cookieless(target: str) -> str | None:
-    """ASP.NET removes ``(S(session))`` with the slash behind it (CVE-2023-36899)."""
+    """Remove ``(S(session))`` with the slash behind it, as ASP.NET does (CVE-2023-36899)."""
     return re.sub(r"\((?:[A-Za-z]\([^()/]*\))+\)/?", "", iis(target) or "/", flags=re.IGNORECASE)
 
 
 def bottle(target: str) -> str | None:
-    """PATH_INFO of WSGI, with everything dropped that is not UTF-8."""
+    """Route by WSGI's PATH_INFO, without the octets that are not UTF-8."""
     return "/" + _decoded(target).decode("utf-8", "ignore").lstrip("/")
 
 
 def ascii_dropper(target: str) -> str | None:
-    """``path.encode("ascii", "ignore")``, as slug and log sanitisers do."""
+    """Drop characters by ``path.encode("ascii", "ignore")``, as slug and log sanitisers do."""
     return _decoded(target).decode("utf-8", "ignore").encode("ascii", "ignore").decode()
 
 
 def slugify(target: str) -> str | None:
-    """Django's ``slugify``: NFKD, then what is not ASCII is dropped."""
+    """Apply Django's ``slugify``: NFKD, then other characters than ASCII are dropped."""
     text = unicodedata.normalize("NFKD", _decoded(target).decode("utf-8", "ignore"))
     return text.encode("ascii", "ignore").decode().lower()
 
 
 def django_ignorecase(target: str) -> str | None:
-    """Match with ``(?i)``: ``re`` takes U+212A for ``k``, U+017F for ``s``, U+0131 for ``i``."""
+    """Match with ``(?i)``: in ``re``, U+212A equals ``k``, U+017F ``s``, and U+0131 ``i``."""
     path = _decoded(target).decode("utf-8", "replace")
     letters = "abcdefghijklmnopqrstuvwxyz"
     return "".join(
@@ -155,7 +158,7 @@ def django_ignorecase(target: str) -> str | None:
 
 
 def fastify(target: str) -> str | None:
-    """find-my-way with ``caseSensitive: false``: decoded, then ``toLowerCase``."""
+    """Apply find-my-way with ``caseSensitive: false``: decoded, then ``toLowerCase``."""
     try:
         return _decoded(target).decode("utf-8").lower()
     except UnicodeDecodeError:
@@ -163,13 +166,13 @@ def fastify(target: str) -> str | None:
 
 
 def java_ignorecase(target: str) -> str | None:
-    """``equalsIgnoreCase``: each character to upper case, then to lower case."""
+    """Compare by ``equalsIgnoreCase``: each character to upper case, then to lower case."""
     path = _decoded(target).decode("utf-8", "replace")
     return "".join(one.upper().lower() if len(one.upper()) == 1 else one.lower() for one in path)
 
 
 def nfkc(target: str) -> str | None:
-    """NFKC and case folding, as in PRECIS and in identifiers (RFC 8264)."""
+    """Apply NFKC and case folding, as in PRECIS and in identifiers (RFC 8264)."""
     return unicodedata.normalize("NFKC", _decoded(target).decode("utf-8", "replace")).casefold()
 
 
@@ -181,7 +184,7 @@ def database_collation(target: str) -> str | None:
 
 
 def ignorables_dropped(target: str) -> str | None:
-    """NFKC_Casefold: format characters and variation selectors vanish (UTS #46)."""
+    """Apply NFKC_Casefold: format characters and variation selectors are removed (UTS #46)."""
     text = _decoded(target).decode("utf-8", "replace")
     kept = (one for one in text if unicodedata.category(one) not in ("Cf", "Cc", "Mn"))
     return unicodedata.normalize("NFKC", "".join(kept)).casefold()
@@ -204,7 +207,7 @@ def windows_best_fit(target: str) -> str | None:
 
 
 def rails(target: str) -> str | None:
-    """``/token(.:format)``; slashes are squeezed, and the one at the end goes (Journey)."""
+    """Route ``/token(.:format)``; slashes are squeezed, and a final one is removed (Journey)."""
     path = re.sub("/+", "/", _decoded(target).decode("utf-8", "replace")).rstrip("/")
     return re.sub(r"\.[^/.?]+\Z", "", path) or "/"
 
@@ -216,12 +219,15 @@ def symfony(target: str) -> str | None:
 
 
 def query_rewrite(target: str) -> str | None:
-    """``RewriteRule ^(.*)$ index.php?$1``: the path ends at an ampersand (CodeIgniter, Drupal)."""
+    """Apply ``RewriteRule ^(.*)$ index.php?$1``: an ampersand ends the path.
+
+    CodeIgniter and Drupal have this rule.
+    """
     return _decoded(target).decode("utf-8", "replace").partition("&")[0]
 
 
 def nul_terminated(target: str) -> str | None:
-    """End the path at NUL, as a handler in C does; a line end is white space."""
+    """End the path at NUL, as a handler in C does; a line end counts as white space."""
     return _decoded(target).decode("latin-1").partition("\0")[0].strip()
 
 

@@ -1,8 +1,8 @@
 """Ports for programs that are started with a port number.
 
-A port that ``bind(0)`` gave and that was closed can be a connection's own when a server binds it:
-the kernel takes both from one range (``net.ipv4.ip_local_port_range``). Ports below it are only
-bound by number.
+The kernel takes the ports of ``bind(0)`` and of outgoing connections from one range
+(``net.ipv4.ip_local_port_range``). A closed port of ``bind(0)`` can be a connection's own when a
+server binds it. Ports below the range are only bound by number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ __all__ = ["free_port"]
 
 _BELOW_EPHEMERAL = range(20_000, 32_768)
 _FIRST = random.randrange(len(_BELOW_EPHEMERAL))
-# In turn, so that none is given twice; from somewhere, since others may run beside this process.
+# The ports are used in turn, so that none is given twice. The first one is random, since other runs
+# can exist beside this process.
 _candidates: Iterator[int] = cycle((*_BELOW_EPHEMERAL[_FIRST:], *_BELOW_EPHEMERAL[:_FIRST]))
 
 
@@ -25,7 +26,7 @@ _held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Find a free port of the loopback that no connection and no other test run can have."""
+    """Find a free port of the loopback that no connection and no other test run can use."""
     for _, port in zip(_BELOW_EPHEMERAL, _candidates, strict=False):
         if _is_free(port) and _hold(port):
             return port

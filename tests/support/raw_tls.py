@@ -21,7 +21,7 @@ from x509proxy.testing import Answer, RecordingBackEnd, RunningProxy, running_pr
 
 __all__ = ["HEADER", "ProxyTestCase", "Reply", "get", "read_reply", "read_to_end", "until"]
 
-# One that the settings take: nobody can guess it.
+# A valid secret name, for the settings: it cannot be guessed.
 HEADER = secret_name("raw_tls")
 
 Answered = TypeVar("Answered")
@@ -29,7 +29,7 @@ Answered = TypeVar("Answered")
 
 @attrs.frozen
 class Reply:
-    """An answer as ``http.client`` understands it."""
+    """A response parsed by ``http.client``."""
 
     status: int
     reason: str
@@ -37,19 +37,19 @@ class Reply:
     body: bytes
 
     def get(self, name: str) -> list[str]:
-        """All the values of a field."""
+        """Return all values of a field."""
         return [value for other, value in self.pairs if other.lower() == name.lower()]
 
 
 def read_reply(connection: socket.socket, method: str = "GET") -> Reply:
-    """Read one answer; raises what ``http.client`` raises for one that is not whole."""
+    """Read one response; an incomplete one raises an exception of ``http.client``."""
     response = HTTPResponse(connection, method=method)
     response.begin()
     return Reply(response.status, response.reason, response.getheaders(), response.read())
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """Everything until the other side closes, or cuts the connection."""
+    """Read until the other side closes or aborts the connection."""
     data = bytearray()
     try:
         while piece := connection.recv(65536):
@@ -60,7 +60,7 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 def get(target: str = "/", *lines: str, method: str = "GET", version: str = "1.1") -> bytes:
-    """Make a request without a body, on a connection that ends with it."""
+    """Make a request without a body, for a connection that closes after it."""
     return "\r\n".join(
         [
             f"{method} {target} HTTP/{version}",
@@ -74,9 +74,9 @@ def get(target: str = "/", *lines: str, method: str = "GET", version: str = "1.1
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20.0, pause: float = 0.0) -> None:
-    """Let the reactor run until a condition is true, for so many seconds at the most.
+    """Run the reactor until a condition is true, for a number of seconds at most.
 
-    ``pause``: seconds between two looks.
+    ``pause``: seconds between two checks.
     """
     end = time.monotonic() + seconds
     while not condition():
@@ -109,7 +109,7 @@ class ProxyTestCase(TestCase):
         client: SelfSigned | None = None,
         alpn: Sequence[str] = (),
     ) -> Answered:
-        """Run ``step`` with a new connection, in a thread; ``alpn``: the protocols it offers."""
+        """Run ``step`` with a new connection, in a thread; ``alpn``: the offered protocols."""
 
         def run() -> Answered:
             with self.proxy.connect(client, alpn=alpn) as connection:

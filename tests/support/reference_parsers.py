@@ -1,8 +1,8 @@
-"""Other parsers, for the bytes that a back end or a client receives; the product's are not used.
+"""Other parsers for the bytes that a back end or a client receives, independent of the product.
 
-Each reader of requests takes one connection's bytes. It returns the complete requests, in order,
-and whether anything is left over; it raises :class:`HttpError` for what it rejects. The three whose
-applications see CGI variables return those as well.
+Each reader of requests receives one connection's bytes. It returns the complete requests, in order,
+and whether bytes are left over; it raises :class:`HttpError` for rejected bytes. Three readers, of
+applications with CGI variables, return these variables as well.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _HUGE = 1 << 24
 
 
 class HttpError(Exception):
-    """A foreign parser does not take these bytes."""
+    """A foreign parser rejects these bytes."""
 
 
 @attrs.frozen
 class CertificateUsage:
-    """One request as a parser reads it. ``environ``: the variables of a CGI-like application."""
+    """One request in a parser's reading. ``environ``: the variables of a CGI-like application."""
 
     method: bytes
     target: bytes
@@ -62,17 +62,17 @@ class CertificateUsage:
 
     @property
     def core(self) -> tuple[bytes, bytes, bytes]:
-        """The fields that all readers must agree on, beside the header fields."""
+        """The properties on which all readers must agree, except for the header fields."""
         return self.method, self.target, self.body
 
     def named(self, name: bytes) -> list[bytes]:
-        """All values of the fields whose names fold to that of ``name``."""
+        """Return all values of the fields whose names fold to that of ``name``."""
         return [value for other, value in self.pairs if fold(other) == fold(name)]
 
 
 @attrs.frozen
 class Reading:
-    """All requests of one connection; ``whole``: nothing is left over after the last."""
+    """All requests of one connection; ``whole``: no bytes are left over after the last."""
 
     requests: list[CertificateUsage]
     whole: bool
@@ -80,13 +80,13 @@ class Reading:
 
 @lru_cache(maxsize=4096)
 def fold(name: bytes) -> bytes:
-    """As CGI, WSGI and servlets fold it; not the product's function."""
+    """Fold a name as CGI, WSGI and servlets do, without the product's function."""
     return re.sub(rb"[^a-z0-9]", b"-", name.lower())
 
 
 @lru_cache(maxsize=4096)
 def cgi_name(name: bytes) -> str:
-    """Return the variable that a field of that name becomes."""
+    """Return the variable for a field of that name."""
     return "HTTP_" + re.sub(r"[^A-Z0-9]", "_", name.decode("ascii").upper())
 
 
@@ -174,11 +174,11 @@ def _by_httptools(data: bytes) -> Reading:
 
 class _File(io.BytesIO):
     def close(self) -> None:
-        """Ignore it: reading goes on when ``http.client`` has read a body to its end."""
+        """Do nothing: after ``http.client`` has read a body to its end, reading continues."""
 
 
 class _Chunks(HTTPResponse):
-    """A chunked body as ``http.client`` reads it."""
+    """A chunked body, read by ``http.client``."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self.fp: Any = file
@@ -204,7 +204,7 @@ class _Handler(WSGIRequestHandler):
         self.requestline = self.request_version = self.command = ""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Ignore the log."""
+        """Do nothing: the log is not used."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         raise HttpError(f"{code} {message}")
@@ -291,7 +291,7 @@ def _gunicorn_settings() -> Any:
     settings = Config()
     settings.set("limit_request_fields", 1000)
     settings.set("limit_request_field_size", 0)
-    # The fold that it had before version 22, which is also that of many others.
+    # The fold of versions before 22, which many other servers have too.
     settings.set("header_map", "dangerous")
     return settings
 
@@ -302,7 +302,7 @@ def _by_gunicorn(data: bytes) -> Reading:
     seen: list[CertificateUsage] = []
     try:
         for request in parser:
-            # It knows no body that ends too early but by its length.
+            # It detects a truncated body only by its length.
             body = request.body.read()
             environ = _text(gunicorn.http.wsgi.create(request, None, _NUMBER, _NUMBER, settings)[1])
             if len(body) < int(environ.get("CONTENT_LENGTH") or "0"):
@@ -340,11 +340,12 @@ SERVERS: dict[str, Callable[[bytes], Reading]] = {
     "waitress": _by_waitress,
     "gunicorn": _by_gunicorn,
 }
-"""Those who read requests."""
+"""Readers of requests, from the bytes of one connection."""
 
 
 def _comparable(target: bytes) -> bytes:
-    # http.server makes one slash of those that a path begins with, since it would redirect to them.
+    # http.server reduces slashes at the beginning of a path to one, since it would redirect to
+    # them.
     return re.sub(rb"\A/+", b"/", target)
 
 
@@ -366,7 +367,7 @@ def read_requests(data: bytes) -> tuple[Reading, list[str]]:
     ]
     if cores.count(cores[0]) != len(cores):
         wrong.append(f"they see different requests: {dict(zip(seen, cores, strict=True))}")
-    # A truncated request is nothing to some, and something that is not whole to others.
+    # For some readers a truncated request is nothing, for others it is incomplete.
     if (
         len({len(core) for core in cores}) == 1
         and len({reading.whole for reading in seen.values()}) != 1
@@ -380,7 +381,7 @@ def read_requests(data: bytes) -> tuple[Reading, list[str]]:
 def pointed_requests(
     data: bytes, name: bytes, genuine: bytes | None, claims: Iterable[bytes] = ()
 ) -> list[str]:
-    """Every reason why the bytes of one connection to a back end are not what they should be.
+    """Return the faults in the bytes of one connection to a back end.
 
     ``name``: the secret header; ``genuine``: its one value, ``None`` for none; ``claims``: names
     that must be absent.
@@ -396,7 +397,7 @@ def pointed_requests(
         for request in requests:
             wrong.extend(f"{reader}: {fault}" for fault in _faults(request, name, expected, folds))
     if not reading.whole and b"\r\n\r\n" in data and not reading.requests:
-        # Nothing complete: whoever is lenient sees only the head, and that is looked at here.
+        # No request is complete: a lenient server sees only the head, which is checked here.
         wrong.extend(_head_faults(data, name, expected))
     return wrong
 
@@ -428,12 +429,12 @@ def _head_faults(data: bytes, name: bytes, expected: Sequence[bytes]) -> Iterato
         yield f"certificate header {values} in a head without its body"
 
 
-# Answers: one reader for each foreign client.
+# Responses: one reader for each foreign client.
 
 
 @attrs.frozen
 class Answer:
-    """One response as a parser reads it; names in lower case."""
+    """One response in a parser's reading; names are in lower case."""
 
     status: int
     reason: bytes
@@ -441,7 +442,7 @@ class Answer:
     body: bytes
 
 
-# What h11 says when an answer ends too early, or does not come.
+# Errors of h11 for a response that ends too early, or is missing.
 _CUT_SHORT = (
     "without sending complete message body",
     "incomplete chunked",
@@ -533,7 +534,8 @@ def _answers_by_httptools(data: bytes, methods: Sequence[bytes], closed: bool) -
         parser: Any = httptools.HttpResponseParser(collector)
         collector.parser = parser
         method = waiting[0]
-        # It reports no end of a message, and has no notion of HEAD: it is fed one message alone.
+        # It reports no end of a message, and has no parameter for HEAD: it is fed one message
+        # alone.
         size = _size_by_httptools(data, parser, collector, alone=method == b"HEAD")
         if not collector.heads:
             return answers
@@ -642,7 +644,7 @@ def _without_space(answers: Sequence[Answer]) -> list[Answer]:
 def pointed_answers(
     data: bytes, methods: Sequence[bytes], secret: bytes, *, closed: bool = False
 ) -> list[str]:
-    """Every reason why what a client received is not what it should be."""
+    """Return the faults in the bytes that a client received."""
     _, wrong = read_answers(data, methods, closed=closed)
     if fold(secret) in fold(data.partition(b"\r\n\r\n")[0]):
         wrong.append("the secret name")

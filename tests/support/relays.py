@@ -25,7 +25,7 @@ from x509proxy.settings import (
 def asked(line: bytes, *more: bytes, host: bytes = b"as.example", scheme: bytes = b"http") -> bytes:
     """Return the head that a back end receives, without its id.
 
-    ``more`` are lines after those of the proxy.
+    ``more`` are the lines after those of the proxy.
     """
     lines = [
         line,
@@ -48,7 +48,7 @@ def identity() -> bytes:
 
 class RelayTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        # The samples' certificates are valid then.
+        # The certificates of the samples are valid at that time.
         clock = patch.object(transfer, "time")
         clock.start().time.return_value = NOON
         self.addCleanup(clock.stop)
@@ -89,5 +89,5 @@ class RelayTestCase(SynchronousTestCase):
         self.assertEqual([[]], [back_end.attempts for back_end in self.proxy.back_ends])
 
     def expect_quiet(self) -> None:
-        """Check that no connection is in use, and no request waits."""
+        """Check that no connection is in use, and no request is queued."""
         self.assertEqual([0] * len(self.proxy.pools), [pool.load for pool in self.proxy.pools])

@@ -1,4 +1,4 @@
-"""An exchange with a client certificate, as the access log has most."""
+"""A typical exchange with a client certificate, for the access log."""
 
 from __future__ import annotations
 

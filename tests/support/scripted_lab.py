@@ -1,4 +1,4 @@
-"""A laboratory of the auditor whose exchanges a test makes."""
+"""A lab of the auditor whose exchanges are scripted by a test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ JSON = ((b"Content-Type", b"application/json"),)
 
 
 class FakeConnection:
-    """A connection that sends back what a test gives it, and then nothing."""
+    """A connection that returns the bytes of a test, and then nothing."""
 
     session = None
     ending = Ending.REFUSED
@@ -72,7 +72,7 @@ class FakeHttp2(FakeConnection):
         try:
             events = self._http2.receive_data(data)
         except ProtocolError:
-            return  # GOAWAY is on its way.
+            return  # GOAWAY is sent
         for event in events:
             if isinstance(event, StreamEnded):
                 self._http2.send_headers(1, [(b":status", b"200")])
@@ -83,7 +83,7 @@ class FakeHttp2(FakeConnection):
 
 
 class ScriptedLab(Lab):
-    """A lab whose exchanges a test has made; ``arrived`` is what each request arrives as."""
+    """A lab with scripted exchanges; ``arrived`` is the result of each request at the back end."""
 
     many_requests = 3
     fake: FakeConnection
@@ -110,7 +110,7 @@ class ScriptTestCase(SynchronousTestCase):
         self.target = Target(Address("127.0.0.1", 1, "localhost"), (Field(HEADER, Format.PEM_URL),))
 
     def lab(self, *arrived: Arrival, ending: Ending = Ending.CLOSED) -> ScriptedLab:
-        """Return a lab whose requests arrive as these."""
+        """Return a lab whose requests arrive as ``arrived``."""
         lab = ScriptedLab(self.target, Echoes(), self.store, Pace(quiet=0.01))
         lab.arrived, lab.ending, lab.fake = arrived, ending, FakeConnection()
         return lab

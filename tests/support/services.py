@@ -23,7 +23,7 @@ from x509proxy.settings import SettingsError
 
 
 class ProxyFiles:
-    """A folder with everything that a proxy reads."""
+    """A folder with all files of a proxy."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder).absolute()
@@ -94,7 +94,7 @@ class ServiceTestCase(SynchronousTestCase):
 
 
 class SignalReactor(MemoryReactorClock):
-    """With the one call that signals take."""
+    """A reactor with the one method that signal handlers call."""
 
     called: list[Callable[[], object]]
 

@@ -26,7 +26,7 @@ LISTENER = ListenerState(endpoint="tcp:8443", asks="optional")
 
 
 def snapshot(**changes: object) -> Snapshot:
-    """One of a proxy that is ready, but for the changes."""
+    """Return a snapshot of a ready proxy, with these changes."""
     found: dict[str, object] = {
         "taken": 100.0,
         "version": "1",
@@ -38,7 +38,7 @@ def snapshot(**changes: object) -> Snapshot:
 
 
 def full_snapshot() -> Snapshot:
-    """One in which every family has a series."""
+    """Return a snapshot in which every family has a series."""
     counters = Counters()
     counters.exchange(exchange(duration=0.004))
     counters.exchange(

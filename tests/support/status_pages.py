@@ -21,13 +21,13 @@ def page(found: Snapshot, history: History | None = None) -> str:
 
 
 def cells(document: str, label: str) -> list[str]:
-    """Return the text of a column's cells, by the label that a phone shows."""
+    """Return the text of a column's cells, by the label that small screens show."""
     found = re.findall(f'<td[^>]* data-label="{re.escape(label)}"[^>]*>(.*?)</td>', document)
     return [re.sub("<[^>]*>", "", cell) for cell in found]
 
 
 def pills(document: str) -> list[tuple[str, str]]:
-    """Return each marked word, with its mood."""
+    """Return each marked word, with its status class."""
     return [
         (word, mood.strip())
         for mood, word in re.findall(r'<span class="pill([^"]*)">([^<]*)</span>', document)

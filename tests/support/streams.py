@@ -1,4 +1,4 @@
-"""Bytes cut into pieces, and the events that both parsers make of them."""
+"""Bytes cut into pieces, and the events of both parsers."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def shape_of(events: Iterable[Event]) -> str:
 def told(events: Iterable[Event]) -> list[object]:
     """Return the events as a client sees them, without the detail for the operator.
 
-    The detail depends on which of parser and reader saw the error first.
+    The detail depends on whether the parser or the reader found the error first.
     """
     return [
         (event.status, event.description) if isinstance(event, ErrorResponse) else event
@@ -115,7 +115,7 @@ def taken(
     more: bytes,
     status: int,
 ) -> int:
-    """Return the number of bytes of ``more`` that are taken before the error."""
+    """Return the number of bytes of ``more`` that are accepted before the error."""
     events = feed([start], reader)
     size = 0
     while not events or not isinstance(events[-1], ErrorResponse):

@@ -28,13 +28,13 @@ _SUITE = b"TLS_AES_128_GCM_SHA256"
 
 
 def _expand(secret: bytes, label: bytes, length: int) -> bytes:
-    """HKDF-Expand-Label of RFC 8446 section 7.1, with an empty context."""
+    """Apply HKDF-Expand-Label of RFC 8446 section 7.1, with an empty context."""
     info = length.to_bytes(2, "big") + bytes([6 + len(label)]) + b"tls13 " + label + b"\0"
     return HKDFExpand(hashes.SHA256(), length, info).derive(secret)
 
 
 class RecordClient:
-    """A client over memory. ``tls``: its connection, which does the handshake and reads."""
+    """A client in memory. ``tls``: its connection, for the handshake and the received records."""
 
     def __init__(self, certificate: Any = None, private_key: Any = None) -> None:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
@@ -61,7 +61,7 @@ class RecordClient:
     # The handshake.
 
     def step(self, received: bytes = b"") -> bytes:
-        """Go on with the handshake; the bytes to send."""
+        """Continue the handshake; return the bytes to send."""
         if received:
             self.tls.bio_write(received)
         with contextlib.suppress(SSL.WantReadError):
@@ -91,7 +91,7 @@ class RecordClient:
 
 
 def tls12_sealer(client: SSL.Connection) -> Callable[[bytes], bytes]:
-    """Return the sealing of handshake messages after a handshake with TLS 1.2.
+    """Return a function that seals handshake messages after a TLS 1.2 handshake.
 
     The cipher is AES-128-GCM (RFC 5288).
     """
@@ -112,7 +112,7 @@ def tls12_sealer(client: SSL.Connection) -> Callable[[bytes], bytes]:
 
 
 def _prf(secret: bytes, seed: bytes, length: int) -> bytes:
-    """P_SHA256 of RFC 5246 section 5."""
+    """Apply P_SHA256 of RFC 5246 section 5."""
     found, step = b"", seed
     while len(found) < length:
         step = hmac.digest(secret, step, "sha256")

@@ -31,7 +31,7 @@ PATIENCE = 10.0
 
 @attrs.define
 class Key:
-    """A key of any kind, with a chosen signature: ``tlslite`` accepts both unchecked."""
+    """A key of any kind, with a chosen signature: ``tlslite`` verifies neither."""
 
     key_type: str
     make: Callable[[bytes], bytes]
@@ -43,7 +43,7 @@ class Key:
 
     @property
     def private_key(self) -> Any:
-        """A curve that takes 66 octets of a digest."""
+        """A curve that uses 66 octets of a digest."""
         return SimpleNamespace(curve=SimpleNamespace(baselen=66))
 
     def sign(self, data: Any, *_: object) -> bytearray:
@@ -58,7 +58,7 @@ class Key:
 
 
 def real_key(found: Pair) -> Any:
-    """Return the key as ``tlslite`` represents it."""
+    """Return the key as an object of ``tlslite``."""
     key = serialization.load_der_private_key(found.key_der, None)
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -91,9 +91,10 @@ class Attack:
     version: str = "TLSv1.3"
     session: Any = None
     settings: dict[str, Any] = attrs.Factory(dict)
-    # Given each message before it is sent: the message, another one, or None for none.
+    # Called with each message before it is sent; returns the message, another one, or None for
+    # none.
     edit: Callable[[Any], Any] = lambda message: message
-    # After the handshake.
+    # Called after the handshake.
     then: Callable[[Any], None] = _ask
 
 
@@ -107,7 +108,7 @@ class Observed:
 
 
 def run_attack(port: int, attack: Attack) -> Observed:
-    """Attack the loopback's ``port``, to the end of the connection."""
+    """Attack the loopback's ``port``, until the end of the connection."""
     heard = Observed()
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as plain:
         connection = TLSConnection(plain)
@@ -136,7 +137,7 @@ def _shake(connection: Any, attack: Attack) -> None:
     connection._sendMsg = edited
     settings = HandshakeSettings()
     settings.minVersion = settings.maxVersion = VERSIONS[attack.version]
-    # It would compress its certificate without being asked to.
+    # It would compress its certificate without a request for that.
     settings.certificate_compression_send = []
     for name, value in attack.settings.items():
         setattr(settings, name, value)
@@ -171,7 +172,7 @@ def pem_header(found: bytes) -> bytes:
 
 
 class AttackTestCase(ProxyTestCase):
-    """A proxy to be attacked; whatever happened to it, an honest client is served afterwards."""
+    """A test with an attacked proxy, after which an honest client must be served."""
 
     honest: SelfSigned
 
@@ -183,7 +184,7 @@ class AttackTestCase(ProxyTestCase):
         return await deferToThread(run_attack, self.proxy.port, attack)
 
     def expect_silence(self) -> None:
-        """Not one byte at the back end, not even a connection."""
+        """Check that the back end has received no byte and no connection."""
         self.assertEqual((b"", 0), (bytes(self.back_end.received), self.back_end.accepted))
 
     async def expect_service(self) -> None:
@@ -196,7 +197,7 @@ class AttackTestCase(ProxyTestCase):
         self.assertEqual([header_value(self.honest)], found[-1].values(HEADER))
 
     def honest_requests(self) -> list[RecordedRequest]:
-        """Those among the back end's; an attacker's last one may still be on its way."""
+        """Return the honest clients' requests; an attacker's last one may still be on its way."""
         return [request for request in self.back_end.requests if b" /honest " in request.start]
 
     async def expect_refused(self, attack: Attack, *alerts: str) -> None:
@@ -227,7 +228,7 @@ ML_DSA_SCHEMES = {"ML-DSA-44": (9, 4), "ML-DSA-65": (9, 5), "ML-DSA-87": (9, 6)}
 def ml_dsa_attack(kind: str, shown: bytes, signer: Any) -> Attack:
     """Make a client with a certificate of that kind, for which ``signer`` signs.
 
-    ``tlslite`` takes the key for an Ed25519 one.
+    ``tlslite`` treats the key as an Ed25519 one.
     """
 
     def edit(message: Any) -> Any:

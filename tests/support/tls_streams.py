@@ -92,7 +92,7 @@ class StreamTestCase(SynchronousTestCase):
             return b""
 
     def exchange(self) -> bytes:
-        """Let what has been written go to and fro; what the client has heard."""
+        """Transfer the pending bytes in both directions; return the client's decrypted bytes."""
         heard = b""
         for _ in range(6):
             if data := self.wire.sent():
@@ -115,12 +115,12 @@ class StreamTestCase(SynchronousTestCase):
         self.application.told.clear()
 
     def turn(self) -> None:
-        """Let the turns pass that were asked for."""
+        """Run the scheduled turns of the reactor."""
         while self.clock.calls:
             self.clock.advance(0)
 
     def say(self, *said: bytes) -> None:
-        """Several records in one packet."""
+        """Send several records in one packet."""
         for one in said:
             self.client.send(one)
         self.wire.deliver(self.take())

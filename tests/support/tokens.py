@@ -42,7 +42,7 @@ __all__ = [
 OWN: ClientCertificate = samples.client("CN=client")
 """The certificate of the client that a token was issued to."""
 OTHER: ClientCertificate = samples.client("CN=other")
-"""Another client's."""
+"""The certificate of another client."""
 SIGNATURE = b"c2lnbmF0dXJl"
 
 
@@ -52,7 +52,7 @@ def raw(data: bytes) -> bytes:
 
 
 def part(value: object) -> bytes:
-    """Encode one segment of a token from what is to be its JSON."""
+    """Encode one segment of a token from its JSON value."""
     return raw(json.dumps(value).encode())
 
 
@@ -76,7 +76,7 @@ def request(authorization: bytes | None = None, target: bytes = b"/api", *fields
 def verdict_of(
     found: CheckedToken | Deferred[CheckedToken],
 ) -> TokenVerdict | Deferred[TokenVerdict]:
-    """Return the verdict of a check, at once or later."""
+    """Return the verdict of a check, immediate or deferred."""
     if isinstance(found, CheckedToken):
         return found.verdict
     return found.addCallback(lambda checked: checked.verdict)
@@ -91,7 +91,7 @@ _KINDS: dict[str, tuple[Any, Any]] = {
 
 
 def key(algorithm: str = "ES256", kid: str = "one") -> Any:
-    """Return the issuer's key for an algorithm; the same one each time."""
+    """Return the issuer's key for an algorithm, the same one in each call."""
     return _key(algorithm, kid)
 
 
@@ -112,7 +112,7 @@ def key_set(*members: object) -> bytes:
 
 
 def claims(**changes: object) -> dict[str, Any]:
-    """Return the claims of a good token that is bound to OWN; ``None`` takes one out."""
+    """Return the claims of a good token that is bound to OWN; ``None`` removes one."""
     good = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": "client", "exp": NOON + 60,
         "cnf": {"x5t#S256": OWN.thumbprint},
@@ -136,7 +136,7 @@ def signed(
 
 
 class AskedServer:
-    """An authorization server in the test's hands: what was asked, and what it is answered."""
+    """An authorization server that the test controls: it records requests and sends responses."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Deferred[Fetched]]] = []
@@ -156,7 +156,7 @@ class AskedServer:
 
     @property
     def urls(self) -> list[str]:
-        """Everything that was asked for."""
+        """The URLs of all requests."""
         return [url for url, _ in self.asked]
 
     def _cancel(self, answer: Deferred[Fetched]) -> None:
@@ -164,10 +164,10 @@ class AskedServer:
         answer.errback(FetchError("found no response in time"))
 
     def answer(self, body: object, status: int = 200, max_age: float | None = None) -> None:
-        """Answer what was asked last; ``body``: octets, or what is to be their JSON."""
+        """Respond to the last request; ``body``: octets, or a value to encode as JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.asked[-1][1].callback(Fetched(status, data, max_age))
 
     def fail(self, error: Exception | None = None) -> None:
-        """Let it fail."""
+        """Let the last request fail."""
         self.asked[-1][1].errback(error or FetchError("found no response in time"))

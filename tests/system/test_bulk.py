@@ -1,4 +1,4 @@
-"""Promises that need bulk: memory does not grow with a body; a cut response is never complete."""
+"""Tests with large bodies: constant memory use, and truncated responses that stay incomplete."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZE = 300  # MiB
 GROWTH = 16  # MiB
 
 
-# One that never ends an answer, in a process of its own, to be killed.
+# A back end that never ends a response; it runs in a process that the test kills.
 _ENDLESS = """
 import socket
 listener = socket.create_server(("127.0.0.1", 0))
@@ -77,9 +77,9 @@ class Memory(BulkTestCase):
         self.addCleanup(self.server.shutdown)
 
     async def grown(self, step: str) -> int:
-        """By how many MiB the proxy's largest size grows from a small body to a large one.
+        """Return the growth of the proxy's peak memory from a small body to a large one, in MiB.
 
-        The body arrives as it was.
+        The body arrives unchanged.
         """
         daemon = await self.proxy(self.server.server_address[1])
         act = {"up": upload, "up in chunks": upload_chunked, "down": download}[step]
@@ -98,15 +98,15 @@ class Memory(BulkTestCase):
             return result
 
     async def test_up(self) -> None:
-        """300 MiB to the back end cost the proxy no memory worth speaking of."""
+        """300 MiB sent to the back end cause no significant growth of memory."""
         self.assertLess(await self.grown("up"), GROWTH)
 
     async def test_up_in_chunks(self) -> None:
-        """300 MiB of unknown length to the back end cost none either."""
+        """300 MiB in chunks sent to the back end cause none either."""
         self.assertLess(await self.grown("up in chunks"), GROWTH)
 
     async def test_down(self) -> None:
-        """300 MiB from the back end cost none either."""
+        """300 MiB received from the back end cause none either."""
         self.assertLess(await self.grown("down"), GROWTH)
 
 
@@ -170,9 +170,9 @@ class Killed(BulkTestCase):
         self.assertNotIsInstance(error, TimeoutError)
 
     async def test_with_length(self) -> None:
-        """A back end that is killed in a response of known length is a failure to the client."""
+        """A back end killed within a response of known length is a failure for the client."""
         await self.expect_failure(b"/")
 
     async def test_in_chunks(self) -> None:
-        """So is one that is killed in the middle of an answer in chunks."""
+        """A back end killed within a chunked response is a failure for the client too."""
         await self.expect_failure(b"/chunked")

@@ -1,4 +1,4 @@
-"""Promises about the time of day: the clock is set back by an hour, and every timer goes on."""
+"""Tests of the time of day: the clock is set back by an hour, and every timer continues."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase
 from tests.support.notify_socket import NotifySocket
 from tests.support.raw_tls import until
 
-# Imported by each Python that has it in its path, before Twisted takes hold of time.time: parent
-# and workers.
+# Each Python with this module in its path imports it before Twisted reads time.time: parent and
+# workers.
 _STEPPING = """
 import os, time
 _real = time.time
@@ -58,7 +58,7 @@ class StepBack(DaemonTestCase):
         return daemon
 
     async def expect_life(self, daemon: Daemon) -> None:
-        """Check that the watchdog is fed and the back end is checked, several times more."""
+        """Check that the watchdog is notified and the back end is checked, several times more."""
         before = len(daemon.back_end.requests)
         beats: list[dict[str, str]] = []
         self.ear.heard()
@@ -70,7 +70,7 @@ class StepBack(DaemonTestCase):
         await until(goes_on, pause=0.05)
 
     async def test_one_process(self) -> None:
-        """The watchdog's beats, the checks and the end of a drain come in time."""
+        """The watchdog's notifications, the health checks and the end of a drain are on time."""
         daemon = await self.serve()
         await self.expect_life(daemon)
         held = daemon.connect()
@@ -79,7 +79,7 @@ class StepBack(DaemonTestCase):
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_workers(self) -> None:
-        """In workers and their parent too; one that dies is started again."""
+        """The timers of workers and their parent continue too; a dead worker is replaced."""
         daemon = await self.serve("workers = 2")
         await self.expect_life(daemon)
         first, *_ = before = self.workers(daemon)

@@ -1,4 +1,4 @@
-"""Promises about a name server that does not respond: it delays requests to that back end alone."""
+"""Tests of a name server that does not respond: it delays requests to one back end only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.internet.threads import deferToThread
 from tests.support.daemons import ROOT, TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import get, read_reply, until
 
-# Each lookup of this name takes a minute, as with resolv.conf's defaults and several servers.
+# Each lookup of this name takes a minute, like resolv.conf's defaults with several servers.
 _DARK = """
 import socket, time
 _real = socket.getaddrinfo
@@ -54,9 +54,9 @@ class Dark(DaemonTestCase):
         await until(lambda: process.poll() is not None, seconds=15, pause=0.05)
 
     async def test_one_process(self) -> None:
-        """In one process."""
+        """One process responds and ends in time."""
         await self.expect_end(await self.serve())
 
     async def test_workers(self) -> None:
-        """In workers."""
+        """Workers respond and end in time."""
         await self.expect_end(await self.serve("workers = 2"))

@@ -1,4 +1,4 @@
-"""Promises of the demonstration: every line it prints works, and it leaves nothing behind."""
+"""Tests of the demonstration: every line it prints works, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def run(line: str) -> Any:
 
 
 class ProxyServer(TestCase):
-    """In this process, with real sockets."""
+    """A demonstration in this process, with real sockets."""
 
     timeout = 60
 
     async def test_lines(self) -> None:
-        """Each printed line works: EC, RSA, no certificate, and a forged header that has no effect.
+        """Each printed line works: EC, RSA, no certificate, and a forged header without effect.
 
-        It does while the usual port is taken: another one is taken instead, and printed.
+        The usual port is taken: another one is used instead, and printed.
         """
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         other = socket.create_server(("127.0.0.1", 0))
@@ -65,7 +65,7 @@ class ProxyServer(TestCase):
 
 
 async def check(case: TestCase, text: str) -> None:
-    """Run the four lines."""
+    """Run the four lines, and check their responses."""
     answers = [await deferToThread(run, line) for line in lines_of(text)]
     messages = [answer["message"] for answer in answers]
     none = "No client certificate arrived."
@@ -83,13 +83,13 @@ async def check(case: TestCase, text: str) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that has not ended."""
+    """Kill a process, and wait for its end."""
     process.kill()
     process.wait()
 
 
 class Process(TestCase):
-    """Processes with ports of their own: two demonstrations at once may both find 8443 free."""
+    """Demonstrations with assigned ports: two of them started together may both find 8443 free."""
 
     timeout = 60
 
@@ -123,13 +123,13 @@ class Process(TestCase):
         self.assertNotIn("Traceback", self.said())
 
     async def test_twistd(self) -> None:
-        """Check that ``twistd -n x509proxy --demo`` runs, its lines work, and Ctrl-C ends it."""
+        """``twistd -n x509proxy --demo`` runs, its lines work, and Ctrl-C ends it."""
         await self.start([*TWISTD, "-n", "--pidfile="])
         await check(self, self.said())
         await self.interrupt()
 
     async def test_twist(self) -> None:
-        """``twist x509proxy --demo`` does too."""
+        """``twist x509proxy --demo`` does the same."""
         await self.start(TWIST)
         await check(self, self.said())
         await self.interrupt()

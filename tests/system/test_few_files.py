@@ -1,4 +1,4 @@
-"""Promises about a low limit of open files: one warning, few lines, and requests are served."""
+"""Tests of a low limit of open files: one warning, few lines, and requests are served."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CROWD = 600
 
 class FewFiles(DaemonTestCase):
     async def test_crowd(self) -> None:
-        """Beyond the limit of files connections are closed, and the log has it once."""
+        """Connections above the limit of files are closed, and the log has one warning."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < _CROWD + 200:
             self.skipTest("this process may not open enough files itself")
@@ -34,7 +34,7 @@ class FewFiles(DaemonTestCase):
             )
 
         await deferToThread(come)
-        # The last ones are closed at once: there is no room for them.
+        # The last connections are closed at once, for lack of descriptors.
         self.assertEqual(b"", await deferToThread(crowd[-1].recv, 1))
         for connection in crowd:
             connection.close()
@@ -44,7 +44,7 @@ class FewFiles(DaemonTestCase):
         self.assertLess(len(daemon.log.splitlines()), 20)
 
     def ask_until_answered(self, daemon: Daemon) -> int:
-        """Return the status for a client that connects again while others are being closed."""
+        """Return the status for a client that reconnects while other connections are closed."""
         while True:
             try:
                 with daemon.connect() as connection:

@@ -30,15 +30,15 @@ HOST = b"Host: localhost\r\n"
 KEPT = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
 POST = b"POST / HTTP/1.1\r\n" + HOST
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-# Deadlines are looked at four times a second; a busy machine is given the rest.
+# Deadlines are checked four times a second; the rest is a margin for a busy machine.
 SHORT = 0.4
 SOON = 4.0
 
 
 def drip(connection: socket.socket, data: bytes, seconds: float = SOON) -> tuple[bytes, float]:
-    """Send byte after byte until the other side says or ends something.
+    """Send single bytes until the other side sends bytes or ends the connection.
 
-    Return its output to its end, and the seconds it took.
+    Return its output to its end, and the seconds until then.
     """
     begin = time.monotonic()
     heard: bytes | None = None
@@ -75,7 +75,7 @@ class LimitTestCase(ProxyTestCase):
         return socket.create_connection(("127.0.0.1", self.proxy.port), SOON)
 
     async def hear(self, said: bytes) -> bytes:
-        """All that comes back for it, to the connection's end."""
+        """Send these bytes; return the response, to the connection's end."""
 
         def step(connection: ssl.SSLSocket) -> bytes:
             connection.sendall(said)
@@ -85,10 +85,10 @@ class LimitTestCase(ProxyTestCase):
 
 
 class Deadlines(LimitTestCase):
-    """Each wait has an end, however busy a client is."""
+    """Each wait has a deadline, for a busy client too."""
 
     async def test_slow_head(self) -> None:
-        """A head that drips, with bytes all the while, is answered 408 in its time."""
+        """The response to a slow head is 408 at its deadline, despite constant bytes."""
         self.limited(head_timeout=SHORT)
 
         head = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"x" * 1000
@@ -99,7 +99,7 @@ class Deadlines(LimitTestCase):
         self.assertEqual([], self.back_end.requests)
 
     async def test_slow_second_head(self) -> None:
-        """So is the second head of a connection, however well the first request went."""
+        """The response to a slow second head is 408 too, after a good first request."""
         self.limited(head_timeout=SHORT)
 
         def step(connection: ssl.SSLSocket) -> tuple[int, bytes]:
@@ -111,7 +111,7 @@ class Deadlines(LimitTestCase):
         self.assertEqual((200, b"HTTP/1.1 408"), await self.dialogue(step))
 
     async def test_slow_body(self) -> None:
-        """A body that stops is answered 408 in its time, with a length or in chunks."""
+        """The response to a body that stops is 408 at its deadline, with a length or in chunks."""
         self.limited(body_timeout=SHORT)
         for framing in (
             b"Content-Length: 10\r\n\r\nabc",
@@ -129,7 +129,7 @@ class Deadlines(LimitTestCase):
         self.assertEqual(b"", self.back_end.received)
 
     async def test_dripping_body(self) -> None:
-        """A body below ``min_body_rate`` is 408, though no two bytes are far apart."""
+        """A body below ``min_body_rate`` is 408, even with short gaps between its bytes."""
         self.limited(body_timeout=SHORT, min_body_rate=1000)
 
         def step(connection: ssl.SSLSocket) -> tuple[bytes, float]:
@@ -142,7 +142,7 @@ class Deadlines(LimitTestCase):
         self.assertEqual(b"", self.back_end.received)
 
     async def test_dripping_body_that_is_streamed(self) -> None:
-        """One that is streamed already gives its place at the back end free as well."""
+        """If a slow body is streamed already, its place at the back end becomes free as well."""
         self.limited(body_timeout=SHORT, min_body_rate=1000, request_buffer_bytes=16)
 
         def step(connection: ssl.SSLSocket) -> bytes:
@@ -153,14 +153,14 @@ class Deadlines(LimitTestCase):
         await until(lambda: not self.back_end.connections)
 
     async def test_idle(self) -> None:
-        """A connection that idles after its answer is closed without a word, politely."""
+        """A connection idle after its response is closed with close_notify and no other byte."""
         self.limited(idle_timeout=SHORT)
 
         def step(connection: ssl.SSLSocket) -> tuple[bytes, float]:
             connection.sendall(KEPT)
             read_reply(connection)
             begin = time.monotonic()
-            # A cut would raise.
+            # An aborted connection would raise.
             return connection.recv(1), time.monotonic() - begin
 
         rest, took = await self.dialogue(step)
@@ -168,7 +168,7 @@ class Deadlines(LimitTestCase):
         self.assertTrue(SHORT <= took < SOON, took)
 
     async def test_idle_with_empty_lines(self) -> None:
-        """Empty lines are no request, and keep no connection."""
+        """Empty lines are no request, and do not keep a connection open."""
         self.limited(idle_timeout=SHORT, head_timeout=SHORT)
         heard, took = await self.dialogue(lambda connection: drip(connection, b"\r\n" * 500))
         self.assertIn(heard[:12], (b"", b"HTTP/1.1 408"))
@@ -202,7 +202,7 @@ class Deadlines(LimitTestCase):
         await until(lambda: not self.proxy._tls.protocols)
 
     async def test_back_end(self) -> None:
-        """A silent back end is a 504 in time; one that stops in its response cuts the client."""
+        """A silent back end is 504 in time; one that stops in its response aborts the client."""
         settings = UpstreamSettings(response_timeout=SHORT, read_timeout=SHORT)
         begun = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"
         self.limited(lambda _: None, begun, upstream=settings)
@@ -213,7 +213,7 @@ class Deadlines(LimitTestCase):
 
 
 class Sizes(LimitTestCase):
-    """One byte, field or line too many is an answer of its own, and nothing for the back end."""
+    """One byte, field or line above a limit has its own status; the back end receives nothing."""
 
     async def edge(self, fits: bytes, exceeds: bytes, status: int) -> None:
         self.assertEqual(200, (await self.ask(fits)).status)
@@ -222,40 +222,40 @@ class Sizes(LimitTestCase):
         self.assertEqual(before, self.back_end.received)
 
     async def test_target(self) -> None:
-        """A target of ``max_target_bytes`` passes, one byte more is 414."""
+        """A target of ``max_target_bytes`` is accepted; one byte more is 414."""
         self.limited(max_target_bytes=100)
         await self.edge(get("/" + "a" * 99), get("/" + "a" * 100), 414)
 
     async def test_endless_target(self) -> None:
-        """A target without an end is 414 before it ends."""
+        """An endless target is 414."""
         self.limited(max_target_bytes=100)
         self.assertEqual(414, (await self.ask(b"GET /" + b"a" * 5000)).status)
 
     async def test_line(self) -> None:
-        """A field of ``max_line_bytes`` passes, one byte more is 431."""
+        """A field of ``max_line_bytes`` is accepted; one byte more is 431."""
         self.limited(max_line_bytes=100)
         await self.edge(get("/", "X: " + "a" * 97), get("/", "X: " + "a" * 98), 431)
 
     async def test_fields(self) -> None:
-        """So many ``fields`` pass, one more is 431; those that are dropped count."""
+        """The maximum of fields is accepted, one more is 431; dropped fields count."""
         self.limited(max_header_fields=10)
         await self.edge(get("/", *["X: y"] * 8), get("/", *["X: y"] * 8, "x_y: z"), 431)
 
     async def test_head(self) -> None:
-        """A head beyond ``max_head_bytes`` is 431, with short lines too, and before it ends."""
+        """A head above ``max_head_bytes`` is 431 before its end, with short lines too."""
         self.limited(max_head_bytes=1000)
         await self.edge(get("/", *["X: " + "a" * 90] * 8), get("/", *["X: " + "a" * 90] * 12), 431)
         endless = b"GET / HTTP/1.1\r\n" + HOST + (b"X: " + b"a" * 90 + b"\r\n") * 30
         self.assertEqual(431, (await self.ask(endless)).status)
 
     async def test_body_by_length(self) -> None:
-        """A body whose length is above ``max_body_bytes`` is 413, before any of it is sent."""
+        """A body with a length above ``max_body_bytes`` is 413, before any of it is sent."""
         self.limited(max_body_bytes=100)
         fits = POST + b"Connection: close\r\nContent-Length: 100\r\n\r\n" + b"x" * 100
         await self.edge(fits, POST + b"Content-Length: 101\r\n\r\n", 413)
 
     async def test_body_that_waits(self) -> None:
-        """A client that asks first (``Expect: 100-continue``) is told 413, and not to go on."""
+        """The response to ``Expect: 100-continue`` is 413, without 100 before it."""
         self.limited(max_body_bytes=100)
         asked = POST + b"Expect: 100-continue\r\nContent-Length: 101\r\n\r\n"
         heard = await self.hear(asked)
@@ -263,14 +263,14 @@ class Sizes(LimitTestCase):
         self.assertNotIn(b"HTTP/1.1 100", heard)
 
     async def test_body_in_chunks(self) -> None:
-        """A chunked body above ``max_body_bytes`` is 413 as soon as it exceeds that."""
+        """A chunked body above ``max_body_bytes`` is 413 as soon as it exceeds the limit."""
         self.limited(max_body_bytes=100)
         chunked = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         chunked += b"64\r\n" + b"x" * 100 + b"\r\n"
         await self.edge(chunked + b"0\r\n\r\n", chunked + b"1\r\nx", 413)
 
     async def test_body_whose_rest_goes_nowhere(self) -> None:
-        """A client that sends its 4 MiB all the same reads the whole 413 afterwards."""
+        """A client that sends its 4 MiB nevertheless reads the whole 413 afterwards."""
         self.limited(max_body_bytes=100)
         size = 4 << 20
 
@@ -284,7 +284,7 @@ class Sizes(LimitTestCase):
         self.assertEqual(b"", self.back_end.received)
 
     async def test_answer(self) -> None:
-        """A back end's head beyond ``max_head_bytes``, or with too many fields, is 502."""
+        """A back end's head above ``max_head_bytes``, or with too many fields, is 502."""
         head = b"HTTP/1.1 200 OK\r\n%bContent-Length: 0\r\n\r\n"
         settings = UpstreamSettings(max_head_bytes=1000, max_header_fields=10)
         fields = (b"X: y\r\n" * 9, b"X: y\r\n" * 10, b"X: " + b"y" * 1000 + b"\r\n")
@@ -293,7 +293,7 @@ class Sizes(LimitTestCase):
 
 
 class _Early(socketserver.BaseRequestHandler):
-    """Answers 413 when it has read a little of the body; then ends the connection, or reads on."""
+    """A back end that sends 413 early, and then reads on or closes the connection."""
 
     answer = b"x" * 20000
     reads_on: ClassVar[bool]
@@ -323,7 +323,7 @@ class _Abrupt(_Early):
 
 
 class EarlyAnswer(ProxyTestCase):
-    """A back end that has heard enough before the client has said it all."""
+    """A back end that responds before the client has sent the whole body."""
 
     async def early(self, handler: type[_Early], times: int) -> list[tuple[int, bytes, list[str]]]:
         server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)
@@ -349,22 +349,25 @@ class EarlyAnswer(ProxyTestCase):
         return [await self.dialogue(step) for _ in range(times)]
 
     async def test_back_end_that_reads_on(self) -> None:
-        """Its early 413 is read whole by a client that goes on sending its 10 MiB."""
+        """An early 413 reaches a client that sends its 10 MiB, if the back end reads on."""
         self.assertEqual([(413, _Early.answer, ["close"])], await self.early(_Lingering, 1))
 
     async def test_back_end_that_hangs_up(self) -> None:
-        """So it is if it closes at once with the body unread, which resets its connection."""
+        """An early 413 reaches it too if the back end then resets its connection.
+
+        The back end closes at once, with the body unread.
+        """
         self.assertEqual([(413, _Early.answer, ["close"])] * 8, await self.early(_Abrupt, 8))
 
 
 class Crowds(LimitTestCase):
-    """So many and no more, and those who are there are served."""
+    """The maximum of connections and requests is served, and no more."""
 
     def connected(self, count: int, stack: ExitStack) -> list[ssl.SSLSocket]:
         return [stack.enter_context(self.proxy.connect()) for _ in range(count)]
 
     def is_turned_away(self) -> bool:
-        """Return whether a new connection is ended before its handshake."""
+        """Return whether a new connection is closed before its handshake."""
         try:
             with self.proxy.connect(timeout=SOON):
                 return False
@@ -386,17 +389,17 @@ class Crowds(LimitTestCase):
             return [away, served]
 
     async def test_connections(self) -> None:
-        """Beyond ``connections`` the next is cut; others are served, and an end makes room."""
+        """Connections above ``max_connections`` are cut; an end of one makes room."""
         self.limited(max_connections=5)
         self.assertEqual([[True] * 3, [200] * 5], await self.in_thread(lambda: self.crowd(5)))
 
     async def test_connections_of_an_address(self) -> None:
-        """Beyond ``max_connections_per_address`` likewise."""
+        """Connections above ``max_connections_per_address`` are cut likewise."""
         self.limited(max_connections_per_address=4)
         self.assertEqual([[True] * 3, [200] * 4], await self.in_thread(lambda: self.crowd(4)))
 
     async def test_silent_crowd(self) -> None:
-        """Connections without a handshake count too, until their time is over."""
+        """Connections without a handshake count too, until their deadline."""
         self.limited(max_connections=5, handshake_timeout=SHORT)
 
         def step() -> tuple[bool, bool]:
@@ -412,7 +415,7 @@ class Crowds(LimitTestCase):
         self.assertEqual((True, False), await self.in_thread(step))
 
     async def test_handshakes_of_an_address(self) -> None:
-        """Beyond ``handshake_rate_per_address``, with a burst of two seconds, the next is cut."""
+        """Handshakes above ``handshake_rate_per_address`` are cut, after a burst of two seconds."""
         self.limited(handshake_rate_per_address=2.0)
         away = await self.in_thread(lambda: [self.is_turned_away() for _ in range(12)])
         self.assertEqual([False] * 4, away[:4])
@@ -449,7 +452,7 @@ class Crowds(LimitTestCase):
         self.assertEqual(1, len(self.back_end.requests))
 
     async def test_requests(self) -> None:
-        """The last of ``requests`` is served with ``Connection: close``, and no later one is."""
+        """The last allowed request of a connection has ``Connection: close`` in its response."""
         self.limited(max_requests_per_connection=3)
         heard = await self.hear(KEPT * 5)
         self.assertEqual(
@@ -478,7 +481,7 @@ idle-timeout = 0.5
 
 
 class ProcessTestCase(DaemonTestCase):
-    """A proxy in a process of its own, with little patience."""
+    """A proxy in its own process, with short timeouts."""
 
     async def impatient(self, port: int | None = None) -> Daemon:
         daemon = self.prepare()
@@ -499,10 +502,10 @@ class _Pouring(BulkHandler):
 
 
 class SlowReaders(ProcessTestCase):
-    """Clients that ask for much and read nothing."""
+    """Clients that request long responses and read nothing."""
 
     async def test_memory_and_end(self) -> None:
-        """Eight unread responses of 64 MiB each cost little memory, and are cut in time."""
+        """Eight unread responses of 64 MiB each use little memory, and are cut in time."""
         server = BulkServer(("127.0.0.1", 0), _Pouring)
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
@@ -534,12 +537,12 @@ class SlowReaders(ProcessTestCase):
 
 
 class End(ProcessTestCase):
-    """SIGTERM with everything under way at once."""
+    """SIGTERM while all kinds of exchanges are in progress."""
 
     async def test_in_flight(self) -> None:
-        """A response within the time is complete, any other is cut at ``drain-timeout``.
+        """A response completed in time is whole, any other is cut at ``drain-timeout``.
 
-        Idle and half requests are none.
+        Idle connections and incomplete requests are no exchanges.
         """
         held: list[Any] = []
         daemon = self.prepare(held.append, held.append, held.append)
@@ -570,7 +573,7 @@ class End(ProcessTestCase):
 
 
 def descriptors(pid: int) -> list[str]:
-    """Return the files that a process has open, by their kinds."""
+    """Return the kinds of a process's open files."""
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -579,7 +582,7 @@ def descriptors(pid: int) -> list[str]:
 
 
 class Descriptors(ProcessTestCase):
-    """The files of a connection are closed at its end, of any kind."""
+    """The files of a connection are closed at its end, after any misuse."""
 
     def misuses(self, daemon: Daemon) -> Iterator[Callable[[], object]]:
         def say(*said: bytes, leave: bool = False) -> object:
@@ -597,8 +600,8 @@ class Descriptors(ProcessTestCase):
         def crowd() -> object:
             with ExitStack() as stack:
                 for _ in range(60):
-                    # Who is one too many is reset, on an idle machine before connect() has returned
-                    # (69 % of 20,000 measured).
+                    # A surplus connection is reset, on an idle machine before connect() has
+                    # returned (69 % of 20,000 measured).
                     with contextlib.suppress(ConnectionError):
                         stack.enter_context(
                             socket.create_connection(("127.0.0.1", daemon.port), SOON)
@@ -619,7 +622,7 @@ class Descriptors(ProcessTestCase):
         yield crowd
 
     async def test_given_back(self) -> None:
-        """After every kind of misuse the process has as many files open as before, and serves."""
+        """After every kind of misuse, the process has as many open files as before, and serves."""
         daemon = await self.impatient()
         await self.serves(daemon)
         await until(lambda: len(daemon.back_end.connections) == 0, pause=0.05)

@@ -1,4 +1,4 @@
-"""Promises of a reload over real sockets: valid changes are used, and no request is lost."""
+"""Tests of a reload over real sockets: valid changes are used, and no request is lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLIENT = pair()
 
 
 class ReloadTestCase(PkiTestCase):
-    """A service from a TOML file that is read again with the command line on top of it."""
+    """A service with a TOML file that is read again, with the command line above it."""
 
     def write_toml(self, more: str = "", port: int | None = None) -> None:
         text = f"""
@@ -50,7 +50,7 @@ class ReloadTestCase(PkiTestCase):
         return self.service
 
     def reload(self, more: str = "", port: int | None = None) -> str:
-        """Why it went wrong, if it did."""
+        """Write the file and reload; return the error, if there is one."""
         self.write_toml(more, port)
         self.service.reload()
         assert self.service.reloading.last is not None
@@ -73,7 +73,7 @@ class ReloadTestCase(PkiTestCase):
         return (await self.get(*given, **named)).status
 
     async def seen(self, name: str = HEADER) -> list[bytes]:
-        """Return the client's certificate as the back end receives it, under that name."""
+        """Return the values of the field in the last request, after a request by the client."""
         await self.get()
         return self.back_end.requests[-1].values(name)
 
@@ -93,7 +93,7 @@ class ReloadTestCase(PkiTestCase):
 
 class Kinds(ReloadTestCase):
     async def test_preset(self) -> None:
-        """Another preset is used from the next request on, on an open connection too."""
+        """Another preset applies from the next request, on an open connection too."""
         self.start()
         connection = await self.keep_open()
         await self.ask_on(connection)
@@ -109,7 +109,7 @@ class Kinds(ReloadTestCase):
         self.assertEqual(([], 1), (request.values(HEADER), len(request.values("X-Thumb"))))
 
     async def test_header_name(self) -> None:
-        """Another secret name is used."""
+        """Another secret name applies."""
         self.start()
         self.assertEqual([value_of(CLIENT)], await self.seen())
         other = new_header_name()
@@ -118,7 +118,7 @@ class Kinds(ReloadTestCase):
         self.assertEqual(([], [value_of(CLIENT)]), (await self.seen(), await self.seen(other)))
 
     async def test_rules(self) -> None:
-        """Other rules decide from the next request on."""
+        """Other rules apply from the next request."""
         self.start()
         self.assertEqual(200, await self.status("/token", None))
         self.assertEqual(
@@ -129,14 +129,14 @@ class Kinds(ReloadTestCase):
         )
 
     async def test_policy(self) -> None:
-        """Another policy decides."""
+        """Another policy applies."""
         self.start()
         self.assertEqual(200, await self.status())
         self.assertEqual("", self.reload('trust = "ca"\nca = "ca.pem"\n'))
         self.assertEqual(401, await self.status())
 
     async def test_client_certificate(self) -> None:
-        """The certificates that a listener asks for can change, each listener's on its own."""
+        """The modes of client certificates can change, for each listener separately."""
         more = '[[listeners]]\nendpoint = "tcp:0:interface=127.0.0.1"\nclient-certificate = "{}"\n'
         self.start(more.format("none"))
         self.assertEqual(
@@ -155,7 +155,7 @@ class Kinds(ReloadTestCase):
         self.assertEqual([value_of(CLIENT)], self.back_end.requests[-1].values(HEADER))
 
     async def test_discovery(self) -> None:
-        """Discovery can come."""
+        """A reload can add discovery."""
         self.start()
         body = b'{"issuer":"https://a","token_endpoint":"https://a/token"}'
         answer = (
@@ -169,7 +169,7 @@ class Kinds(ReloadTestCase):
         self.assertIn(b"mtls_endpoint_aliases", (await self.get(path)).body)
 
     async def test_limits(self) -> None:
-        """Other limits hold for the connections to come; an open one keeps its own."""
+        """Other limits apply to new connections; an open one keeps its own."""
         self.start()
         connection = await self.keep_open()
         await self.ask_on(connection)
@@ -178,7 +178,7 @@ class Kinds(ReloadTestCase):
         self.assertEqual(200, (await self.ask_on(connection, "/" + "a" * 30)).status)
 
     async def test_more_certificates(self) -> None:
-        """One more name of the server's has its certificate."""
+        """A certificate for another server name can be added."""
         self.start()
         second = make_self_signed(KeyKind.EC, "second", names=["second.example"], server=True)
         self.write_server("second", second)
@@ -197,7 +197,7 @@ class Kinds(ReloadTestCase):
         self.assertEqual(2, len(set(ders)))
 
     async def test_tls(self) -> None:
-        """TLS itself can be asked for in another version."""
+        """The version of TLS can change."""
         self.start()
         self.assertEqual("", self.reload('tls.minimum-version = "1.3"\n'))
         with self.assertRaises(ssl.SSLError):
@@ -211,9 +211,9 @@ class BackEnds(ReloadTestCase):
         return other
 
     async def test_another(self) -> None:
-        """Requests go to the new back end.
+        """New requests go to the new back end.
 
-        What is in flight on the old one ends there, and then nothing is kept open to it.
+        Exchanges with the old one complete, and then no connection to it stays open.
         """
         self.start()
         other = self.other()
@@ -233,7 +233,7 @@ class BackEnds(ReloadTestCase):
         self.assertEqual((2, 1), (len(self.back_end.requests), len(other.connections)))
 
     async def test_the_same(self) -> None:
-        """An unchanged back end keeps its connections, though another one is added."""
+        """An unchanged back end keeps its connections when another one is added."""
         self.start()
         await self.get()
         other = self.other()
@@ -251,7 +251,10 @@ class BackEnds(ReloadTestCase):
         self.assertEqual(1, self.back_end.accepted)
 
     async def test_upstream(self) -> None:
-        """With other settings towards the back ends, connections are made anew."""
+        """Changed settings towards the back ends apply to new connections.
+
+        The connections with the old settings are closed.
+        """
         self.start()
         await self.get()
         self.assertEqual("", self.reload("upstream.max-connections = 3\n"))
@@ -281,7 +284,7 @@ class HttpError(ReloadTestCase):
         self.assertEqual([value_of(CLIENT)], await self.seen())
 
     async def test_names_that_are_none(self) -> None:
-        """A back end whose name no resolver would take is refused like any other mistake."""
+        """A back end with a name that no resolver accepts is rejected like any other mistake."""
         self.start()
         for host in ("a..b", "a" * 64 + ".example"):
             text = (
@@ -296,7 +299,7 @@ class HttpError(ReloadTestCase):
             self.write_toml()
 
     async def test_listen(self) -> None:
-        """Another place to listen at needs a restart, and nothing else of that file is used."""
+        """Another listening address needs a restart, and no other change of that file is used."""
         self.start()
         self.write_toml('[[rules]]\npath = "/"\nclient-certificate = "required"\n')
         text = (
@@ -313,7 +316,7 @@ class HttpError(ReloadTestCase):
         self.assertEqual(200, await self.status("/", None))
 
     async def test_command_line(self) -> None:
-        """The command line stands above the file in a reload too."""
+        """The command line overrides the file in a reload too."""
         self.start("", "--client-certificate", "required")
         self.assertEqual("", self.reload('client-certificate = "none"\n'))
         self.assertEqual([401, 200], [await self.status("/", client) for client in (None, CLIENT)])
@@ -321,7 +324,7 @@ class HttpError(ReloadTestCase):
 
 class OnChange(ReloadTestCase):
     async def test_files(self) -> None:
-        """With ``reload-poll-interval`` a new certificate, and a new rule, need no signal."""
+        """With ``reload-poll-interval``, new certificates and rules are used without a signal."""
         more = "reload-poll-interval = 0.1\n"
         self.start(more)
         with capturedLogs() as events:
@@ -339,7 +342,7 @@ class OnChange(ReloadTestCase):
         )
 
     async def test_switched_off(self) -> None:
-        """A reload can end the looking, too."""
+        """A reload can end the polling."""
         self.start("reload-poll-interval = 0.05\n")
         self.assertEqual("", self.reload())
         last = self.service.reloading.last
@@ -353,10 +356,10 @@ class UnderLoad(DaemonTestCase):
     RELOADS = 10
 
     async def test_nothing_is_lost(self) -> None:
-        """Ten reloads in three seconds, each with other files and rules, lose no request.
+        """Ten reloads in three seconds, with other files and rules, lose no request.
 
-        Four clients ask all the time, two of them on a connection that stays open, two on a new one
-        for each request.
+        Four clients send requests continuously: two on a connection that stays open, two on a new
+        one for each request.
         """
         daemon = self.prepare()
         other = RecordingBackEnd(reactor)
@@ -375,7 +378,7 @@ class UnderLoad(DaemonTestCase):
         daemon.spawn(command)
         await until(daemon.listens, pause=0.05)
         client = make_self_signed(KeyKind.EC, "client")
-        # Workers take their time to start: until then there is no load.
+        # Workers need time to start: until then there is no load.
         self.assertEqual(200, (await self.ask(daemon, get())).status)
         load = ClientLoad(
             daemon, daemon.files.write("client.pem", client.certificate_pem + client.key_pem), 3.5

@@ -1,4 +1,4 @@
-"""Invariant L4 over everything at once: name, certificates and keys never leave."""
+"""Tests of invariant L4: the secret name, certificates and keys are in no output."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ from x509proxy.testing import Answer, client_identity
 from x509proxy.upstream import connection as upstream
 from x509proxy.upstream import pool
 
-# As long as the secret name, and not it.
+# A wrong name, as long as the secret one.
 WRONG = secret_name("wrong")
 PIECE = 32
 
 
 def fold(text: str) -> str:
-    """As the sloppiest reader sees a name; not the product's function."""
+    """Fold a name like the least strict server, without the product's function."""
     return "".join(mark if mark.isascii() and mark.isalnum() else "-" for mark in text.lower())
 
 
@@ -73,7 +73,7 @@ def secret_forms(octets: bytes) -> Iterator[str]:
 
 
 def private_forms(made: SelfSigned) -> Iterator[str]:
-    """Yield the same for a private key, and its number."""
+    """Yield the forms of a private key, and its number."""
     yield from secret_forms(
         made.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     )
@@ -111,7 +111,7 @@ class OutputRecorder:
         self.record("repr of an exchange", repr(exchange))
 
     def keep_secret(self, *made: SelfSigned, private: bool = False) -> None:
-        """Certificates that must not be told; with ``private``, keys."""
+        """Add certificates to the secrets; with ``private``, keys."""
         for each in made:
             forms = (
                 private_forms(each)
@@ -121,7 +121,7 @@ class OutputRecorder:
             self.forms.extend(forms)
 
     def leaks(self) -> list[str]:
-        """Where any secret was told, or a piece of it."""
+        """Return each record with a secret, or a piece of one."""
         name = fold(self.name)
         pieces = {
             form[place : place + PIECE]
@@ -139,7 +139,7 @@ class OutputRecorder:
 
 
 def spellings(name: str) -> list[str]:
-    """Yield the name in the spellings of clients that hope for a sloppy reader."""
+    """Return the name in the spellings that an attacker may try."""
     random_case = "".join(random.Random(3).choice([mark.lower(), mark.upper()]) for mark in name)
     others = [name.replace("-", mark) for mark in "_.!~*'`|^"]
     return [
@@ -155,7 +155,7 @@ def spellings(name: str) -> list[str]:
 
 
 def forgeries(name: str) -> list[list[str]]:
-    """Header lines, each list for one request."""
+    """Return header lines, one list for each request."""
     lines = [[f"{spelling}: EVIL"] for spelling in spellings(name)]
     lines += [
         [f"{name}: a", f"{name}: b", f"{name.lower()}: c"],
@@ -200,7 +200,8 @@ def bad_request(name: str) -> list[bytes]:
         f"POST / HTTP/1.1\r\n{host}\r\nTransfer-Encoding: {name}\r\n\r\n",
         f"POST / HTTP/1.1\r\n{host}\r\nContent-Type: a\r\nContent-Type: {name}\r\n\r\n",
         f"POST / HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\n{name}\r\n",
-        f"POST / HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n{name}\x01: x\r\n\r\n",
+        f"POST / HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"1\r\nx\r\n0\r\n{name}\x01: x\r\n\r\n",
         f"POST / HTTP/1.1\r\n{host}\r\nContent-Length: 9999999\r\n{name}: x\r\n\r\n",
         f"TRACE / HTTP/1.1\r\n{host}\r\n{name}: x\r\n\r\n",
         f"CONNECT {name}:443 HTTP/1.1\r\nHost: {name}:443\r\n\r\n",
@@ -209,7 +210,7 @@ def bad_request(name: str) -> list[bytes]:
 
 
 def back_end_faults(name: bytes) -> list[Answer]:
-    """Failures of a back end, with the name in them."""
+    """Return responses of a faulty back end that contain the name."""
     ok = b"HTTP/1.1 200 OK\r\n"
     length = b"Content-Length: 5\r\n"
     texts = [
@@ -254,14 +255,14 @@ def back_end_faults(name: bytes) -> list[Answer]:
 def site(resource: Any) -> Any:
     """Make a stock ``Site`` with a short timeout for the rest of a malformed request."""
     made: Any = Site(resource, timeout=0.5)
-    # Its own access log repeats the target, Referer and User-Agent of whoever sends them
+    # Its own access log repeats the target, Referer and User-Agent of any client
     # (docs/threat-model.rst).
     made.log = id
     return made
 
 
 class RecordedTestCase(ProxyTestCase):
-    """A proxy, with a recorder of all its output."""
+    """A test with a proxy, and a recorder of all its output."""
 
     patience: ClassVar[float] = 5.0
     strict: ClassVar[bool] = True
@@ -279,9 +280,9 @@ class RecordedTestCase(ProxyTestCase):
         self.start(*back_end, factory=site if self.stock else None, **options)
 
     async def say(self, *requests: bytes, client: SelfSigned | None = None) -> list[bytes]:
-        """Return the response to each, on a connection of its own.
+        """Return the response to each request, on a new connection each.
 
-        The recorder has the answers' heads, and our own answers whole.
+        The recorder has these responses.
         """
 
         def run() -> list[bytes]:
@@ -305,13 +306,13 @@ class RecordedTestCase(ProxyTestCase):
 
 
 class Said(RecordedTestCase):
-    """Logs, records and answers are silent of the secrets.
+    """Logs, records and responses contain no secret.
 
-    The class itself is run under our own factory.
+    This class runs under the proxy's own factory.
     """
 
     async def test_good_exchanges(self) -> None:
-        """Good requests, with and without a certificate, in both versions of HTTP, show nothing."""
+        """Good requests disclose nothing, with and without a certificate."""
         self.listen()
         for version in ("1.1", "1.0"):
             for method in ("GET", "HEAD", "DELETE", "OPTIONS"):
@@ -322,13 +323,16 @@ class Said(RecordedTestCase):
                         for answer in await self.say(get(method=method, version=version))
                     ],
                 )
-        post = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+        post = (
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Length: 2\r\n\r\nhi"
+        )
         await self.say(post)
         self.assertEqual(9, len(self.back_end.requests))
         self.expect_silence()
 
     async def test_forged_headers(self) -> None:
-        """Forged headers, in each spelling and place, are counted, and show nothing."""
+        """Forged headers, in each spelling and place, are counted, and disclosed nowhere."""
         self.listen()
         recorded = await self.say(*(get("/", *lines) for lines in forgeries(HEADER)))
         self.assertEqual({b"200"}, {answer[9:12] for answer in recorded})
@@ -336,7 +340,7 @@ class Said(RecordedTestCase):
         self.expect_silence()
 
     async def test_malformed_requests(self) -> None:
-        """A rejected request is rejected without any part of it."""
+        """A malformed request is rejected without any part of it in the output."""
         self.listen()
         recorded = await self.say(*bad_request(HEADER))
         if self.strict:
@@ -345,7 +349,7 @@ class Said(RecordedTestCase):
         self.expect_silence()
 
     async def test_refused_certificates(self) -> None:
-        """Rejected certificates are named by thumbprint and subject alone."""
+        """The log names rejected certificates by thumbprint and subject only."""
         old = make_self_signed(KeyKind.EC, "old", days=1, now=datetime.now(UTC) - timedelta(days=9))
         large = make_self_signed(
             KeyKind.EC, "large", names=[f"{number}.example" for number in range(800)]
@@ -369,20 +373,20 @@ class Said(RecordedTestCase):
         self.expect_silence()
 
     async def test_failing_back_ends(self) -> None:
-        """Failing back ends, with the name in what they send, are 502, 504 or a cut."""
+        """A failing back end, with the name in its output, is 502, 504 or an abort."""
         faults = back_end_faults(HEADER.encode())
         self.listen(*faults)
         recorded = await self.say(*[get("/", f"{HEADER}: EVIL")] * len(faults))
         self.assertEqual(
             set(), {answer[9:12] for answer in recorded} - {b"502", b"504", b"200", b""}
         )
-        # Only those may begin whose body is then cut short; where both came at once nothing is seen
-        # of the head.
+        # Only responses whose body is cut short may begin; the head is lost if both arrive
+        # together.
         self.assertLessEqual([answer[9:12] for answer in recorded].count(b"200"), 2)
         self.expect_silence()
 
     async def test_no_back_end(self) -> None:
-        """Where there is no back end at all, the answer tells nothing, not even its address."""
+        """Without a reachable back end, the response discloses nothing, not even its address."""
         self.listen()
         await self.back_end.stop()
         [recorded] = await self.say(get("/", f"{HEADER}: EVIL"))
@@ -392,14 +396,14 @@ class Said(RecordedTestCase):
 
 
 class SaidUnderStockSite(Said):
-    """The same under ``twisted.web.server.Site``, whose channel takes some of what ours refuses."""
+    """The same under ``twisted.web.server.Site``, whose channel accepts some malformed requests."""
 
     strict = False
 
     stock = True
 
 
-# Functions that may fail: a module or a class, and the name in it.
+# The functions that fail in turn: a module or a class, and the name in it.
 STAGES: list[tuple[Any, str]] = [
     (decision, "sanitize_request"),
     (decision, "admit"),
@@ -432,8 +436,7 @@ STAGES: list[tuple[Any, str]] = [
     (base_request.BaseRequest, "exchange"),
     (ClientCertificate, "from_x509"),
 ]
-# After these there may be a whole answer: what fails is the record, or what becomes of a connection
-# of which no more is wanted.
+# After these the response may be complete: only the record, or the end of the connection, fails.
 LATE = {"BaseRequest.exchange", "Pool.release", "Connection.close"}
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 
@@ -443,7 +446,7 @@ def stage_name(place: Any, name: str) -> str:
 
 
 class Broken(RecordedTestCase):
-    """An exception anywhere shows nothing, its client does not wait, and the next is served."""
+    """No exception discloses a secret, delays its client, or prevents the next request."""
 
     patience = 1.2
 
@@ -481,8 +484,11 @@ class Broken(RecordedTestCase):
         await self.expect_end(get("/", f"{HEADER}: EVIL", "Authorization: Basic x"), OK)
 
     async def test_with_a_body(self) -> None:
-        """So it is for one with a body, over connections that serve one request each."""
-        head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{HEADER}: EVIL\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+        """The same holds with a body, over connections that serve one request each."""
+        head = (
+            f"POST / HTTP/1.1\r\nHost: localhost\r\n{HEADER}: EVIL\r\n"
+            "Connection: close\r\nContent-Length: 2\r\n\r\nhi"
+        )
         await self.expect_end(head.encode(), CLOSING)
 
 
@@ -490,7 +496,7 @@ REQUIRED = PolicySettings(client_certificate=ClientAuth.REQUIRED)
 
 
 class Oracle(SynchronousTestCase):
-    """A client that guesses names gets the same bytes for each (invariant L4)."""
+    """The response to a guessed name is the same for each name (invariant L4)."""
 
     def answers(
         self, said: bytes, back_end: bytes = OK, **options: Any
@@ -509,17 +515,17 @@ class Oracle(SynchronousTestCase):
         self.assertEqual(self.answers(wrong, **options), self.answers(right, **options), right)
 
     def test_wrong_name_is_as_long(self) -> None:
-        """The wrong name differs from the right one in its random part alone."""
+        """The wrong name differs from the right one in its random part only."""
         self.assertEqual((len(NAME), NAME[:21].decode()), (len(WRONG), WRONG[:21]))
         self.assertNotEqual(NAME.decode(), WRONG)
 
     def test_every_forgery(self) -> None:
-        """Every spelling and place of a forged header gets the answer that a wrong name gets."""
+        """The response to each forged header is the same with a wrong name."""
         for number in range(len(forgeries(WRONG))):
             self.expect_same(lambda name, number=number: get("/", *forgeries(name)[number]))  # type: ignore[misc]
 
     def test_none(self) -> None:
-        """A forged header of the right name gets the answer of a request without one."""
+        """The response to a forged header of the right name is that without a header."""
         for lines in forgeries(NAME.decode()):
             self.assertEqual(self.answers(get("/")), self.answers(get("/", *lines)), lines)
 
@@ -551,18 +557,18 @@ class Oracle(SynchronousTestCase):
             self.assertEqual([1], left, sent)
 
     def test_malformed(self) -> None:
-        """A malformed request with the right name gets the response of one with a wrong name."""
+        """The response to a malformed request with the right name is that with a wrong name."""
         for number in range(len(bad_request(WRONG))):
             self.expect_same(lambda name, number=number: bad_request(name)[number])  # type: ignore[misc]
 
     def test_policy(self) -> None:
-        """Where a certificate is required, a forged header is none, with any name."""
+        """Where a certificate is required, a forged header counts as none, with any name."""
         policy = PolicySettings(client_certificate=ClientAuth.REQUIRED)
         self.expect_same(lambda name: get("/", f"{name}: EVIL"), policy=policy)
         self.assertIn(b" 401 ", self.answers(get("/", f"{NAME.decode()}: EVIL"), policy=policy)[0])
 
     def test_limits(self) -> None:
-        """At the edge of each limit the right name counts as much as a wrong one."""
+        """At each limit, the right name counts as much as a wrong one."""
         for room in range(4):
             settings = ClientSettings(
                 max_head_bytes=140 + room, max_header_fields=3 + room, max_line_bytes=60 + room
@@ -579,7 +585,7 @@ class Oracle(SynchronousTestCase):
             self.expect_same(lambda name: get("/", f"{name}: EVIL"), back_end=answer)
 
     def test_refused_odd_names(self) -> None:
-        """Where odd names are rejected, a twin of the right name is rejected as any other."""
+        """Where odd names are rejected, a variant of the right name is rejected like any other."""
         from x509proxy.settings import InvalidNames
 
         settings = ClientSettings(invalid_header_names=InvalidNames.REFUSE)
@@ -594,7 +600,7 @@ class OracleForReal(RecordedTestCase):
     """The same over TLS, with a certificate."""
 
     async def test_same_bytes(self) -> None:
-        """Right name, wrong name and no name get the same bytes to the end of the connection."""
+        """The connection has the same bytes with the right name, a wrong name and no name."""
         self.listen()
         recorded = await self.say(get("/"), get("/", f"{WRONG}: EVIL"), get("/", f"{HEADER}: EVIL"))
         self.assertEqual(1, len({undated(answer) for answer in recorded}), recorded)
@@ -608,7 +614,7 @@ class OracleUnderStockSite(OracleForReal):
 
 
 class Cleaned(RecordedTestCase):
-    """A back end that tells the name in its answer's head does not tell the client."""
+    """A back end that sends the name in its response's head does not disclose it to the client."""
 
     echoes: ClassVar[list[str]] = [
         "{0}: x",
@@ -647,7 +653,7 @@ class Cleaned(RecordedTestCase):
         return ("\r\n".join(head) + body).encode()
 
     async def test_fields(self) -> None:
-        """In each field, as its name, in its value or in a list, it is removed."""
+        """The name is removed from each field: as its name, in its value or in a list."""
         self.listen(*(self.answer(line) for line in self.echoes))
         recorded = await self.say(*[get()] * len(self.echoes))
         self.assertEqual(
@@ -663,13 +669,13 @@ class Cleaned(RecordedTestCase):
         self.expect_silence()
 
     async def test_lists_keep_the_rest(self) -> None:
-        """A list loses one member only, so that caches learn the others from ``Vary``."""
+        """A list loses one member only, so that caches keep the others of ``Vary``."""
         self.listen(self.answer("Vary: Accept, {0}, Cookie"))
         [recorded] = await self.say(get())
         self.assertIn(b"\r\nVary: Accept, *, Cookie\r\n", recorded)
 
     async def test_reason(self) -> None:
-        """In the reason phrase it is cleaned out, and the status stays."""
+        """The name is removed from the reason phrase, and the status stays."""
         reasons = [f"Bad {HEADER}", HEADER.lower(), f"missing {HEADER.replace('-', '_')}!"]
         self.listen(*(self.answer(reason=reason, status=400) for reason in reasons))
         recorded = await self.say(*[get()] * len(reasons))
@@ -677,7 +683,7 @@ class Cleaned(RecordedTestCase):
         self.expect_silence()
 
     async def test_heads_alone(self) -> None:
-        """Answers to HEAD, 304 and those of HTTP/1.0 are cleaned too."""
+        """The heads of responses to HEAD, 304 and HTTP/1.0 are cleaned too."""
         lines = ["Vary: {0}", "ETag: {0}", "{0}: x"]
         self.listen(
             self.answer(*lines, status=304),
@@ -688,9 +694,12 @@ class Cleaned(RecordedTestCase):
         self.expect_silence()
 
     async def test_interim_and_trailers(self) -> None:
-        """Interim answers and trailer fields that tell it never arrive."""
+        """Interim responses and trailer fields with the name never arrive."""
         early = f"HTTP/1.1 103 Early Hints\r\n{HEADER}: x\r\nLink: {HEADER}\r\n\r\n".encode()
-        chunked = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;{HEADER}=1\r\nok\r\n0\r\n{HEADER}: x\r\n\r\n".encode()
+        chunked = (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            f"2;{HEADER}=1\r\nok\r\n0\r\n{HEADER}: x\r\n\r\n"
+        ).encode()
         self.listen(early + self.answer(), chunked)
         recorded = await self.say(get(), get())
         self.assertEqual(
@@ -706,7 +715,7 @@ class CleanedUnderStockSite(Cleaned):
 
 
 def ours(thing: Any, seen: dict[int, Any], depth: int = 8) -> None:
-    """Collect what is reached from ``thing`` and is of our own making."""
+    """Collect the objects of this package that ``thing`` reaches."""
     if id(thing) in seen or depth == 0:
         return
     if isinstance(thing, tuple | list | set | frozenset):
@@ -727,7 +736,7 @@ def ours(thing: Any, seen: dict[int, Any], depth: int = 8) -> None:
 
 
 class Texts(SynchronousTestCase):
-    """The representations of values in a traceback or debugger show no secret."""
+    """The representations of values in a traceback or debugger contain no secret."""
 
     def setUp(self) -> None:
         self.files = ProxyFiles(self.mktemp())
@@ -740,7 +749,7 @@ class Texts(SynchronousTestCase):
         return ProxyService(options.configuration, MemoryReactorClock())
 
     def test_values(self) -> None:
-        """Each object of a running service, from settings to pools, has a silent ``repr``."""
+        """The ``repr`` of each object in a service, from settings to pools, has no secret."""
         service = self.service("--client-certificate", "required")
         client = client_identity()
         self.recorder.keep_secret(client)
@@ -774,7 +783,7 @@ class Texts(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_name_in_the_settings_themselves(self) -> None:
-        """With ``header`` in place of ``header-file`` the settings that hold it are as silent."""
+        """With ``header`` instead of ``header-file``, the ``repr`` of the settings is clean."""
         arguments = self.files.arguments("--header", HEADER)
         place = arguments.index("--header-file")
         options = parse_options(*arguments[:place], *arguments[place + 2 :])
@@ -784,7 +793,7 @@ class Texts(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_reload_with_broken_files(self) -> None:
-        """A reload with broken, swapped or open files logs a sentence, and nothing of them."""
+        """A reload with broken, swapped or open files logs a sentence without their content."""
         service = self.service()
         globalLogPublisher.addObserver(self.recorder)
         self.addCleanup(globalLogPublisher.removeObserver, self.recorder)
@@ -814,7 +823,7 @@ class Texts(SynchronousTestCase):
 
 
 class WrongPlaces(SynchronousTestCase):
-    """A name in the wrong place is not repeated by the sentence that ends the start."""
+    """The error that ends the start does not repeat a name in a wrong place."""
 
     def setUp(self) -> None:
         self.files = ProxyFiles(self.mktemp())
@@ -824,7 +833,7 @@ class WrongPlaces(SynchronousTestCase):
         self.patch(sys, "excepthook", sys.excepthook)
 
     def told(self, *arguments: str) -> str:
-        """All that is said about a start with these arguments, which must fail."""
+        """Return the whole error of a start with these arguments, which must fail."""
         try:
             service = makeService(
                 parse_options(*self.files.arguments("--listen", "tcp:0", *arguments))
@@ -840,7 +849,7 @@ class WrongPlaces(SynchronousTestCase):
         self.recorder.record(" ".join(arguments), self.told(*arguments))
 
     def test_settings_of_words(self) -> None:
-        """In place of a word, a file or a name of another kind."""
+        """The name replaces a setting of fixed words, a file or another name."""
         for option in (
             "preset",
             "trust",
@@ -858,7 +867,7 @@ class WrongPlaces(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_back_ends(self) -> None:
-        """In place of a back end, or within one that cannot be."""
+        """The name replaces a back end, or is part of an invalid one."""
         for value in (
             "{0}",
             "{0}: x",
@@ -872,9 +881,8 @@ class WrongPlaces(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_listeners(self) -> None:
-        """In place of an endpoint, or within one that cannot be."""
-        # A unix socket that cannot be had is in the memory reactor's power; the real one is tried
-        # in a process.
+        """The name replaces an endpoint, or is part of an invalid one."""
+        # The memory reactor cannot fail to open a unix socket; Processes.test_unix_listener does.
         for value in (
             HEADER,
             f"tcp:{HEADER}",
@@ -886,13 +894,13 @@ class WrongPlaces(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_access_log(self) -> None:
-        """In place of the access log."""
+        """The name is part of the access log's path."""
         self.record("--access-log", f"/nowhere/{HEADER}")
         self.record("--access-log", f"/{HEADER}/access.log")
         self.assertEqual([], self.recorder.leaks())
 
     def test_files_of_each_other(self) -> None:
-        """Files that have changed places: a key for the name, and the name for the key."""
+        """The files of key and name are swapped."""
         files = self.files
         for option, path in (
             ("header-file", files.key),
@@ -906,9 +914,9 @@ class WrongPlaces(SynchronousTestCase):
         self.assertEqual([], self.recorder.leaks())
 
     def test_toml(self) -> None:
-        """In a configuration file, as a key or a value, whole or broken.
+        """The name is a key or a value of a configuration file, whole or broken.
 
-        And a key pasted into it.
+        So is a private key.
         """
         key = self.files.key.read_text()
         whole = self.files.arguments("--listen", "tcp:0")
@@ -935,7 +943,7 @@ class WrongPlaces(SynchronousTestCase):
             key,
         ):
             path = self.files.write("wrong.toml", text.encode())
-            # The file's own word counts where the command line is silent.
+            # The file's setting counts where the command line has none.
             given = zip(whole[::2], whole[1::2], strict=True)
             rest = [
                 part
@@ -955,10 +963,10 @@ class WrongPlaces(SynchronousTestCase):
 
 
 class AccessLog(SynchronousTestCase):
-    """The access log holds what clients choose, and is read by more people than know the name."""
+    """The access log holds text of clients, and more people read it than have the name."""
 
     def test_name_in_a_target_or_subject(self) -> None:
-        """The name in a target or in a certificate's subject is not in the access log."""
+        """The name in a target or in a certificate's subject is masked in the access log."""
         files = ProxyFiles(self.mktemp())
         path = files.folder / "access.log"
         options = parse_options(*files.arguments("--listen", "tcp:0", "--access-log", str(path)))
@@ -989,7 +997,7 @@ class AccessLog(SynchronousTestCase):
 
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    """Run a process of this checkout that ends by itself."""
+    """Run a process of this checkout that ends without a signal."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, timeout=20, check=False
@@ -997,7 +1005,7 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
 
 
 class Processes(DaemonTestCase):
-    """Real daemons: their output, the system's view of them, and their files."""
+    """Daemons: their output, their command lines and environments, and their files."""
 
     def ears_for(self, daemon: Daemon, client: SelfSigned) -> OutputRecorder:
         recorder = OutputRecorder()
@@ -1008,7 +1016,7 @@ class Processes(DaemonTestCase):
     async def through_everything(
         self, daemon: Daemon, recorder: OutputRecorder, client: SelfSigned
     ) -> None:
-        """Good, forged, malformed, failing; then a reload that fails."""
+        """Send good, forged, malformed and failing requests, and cause a failing reload."""
         for folder in ("cmdline", "environ"):
             recorder.record(
                 folder, Path(f"/proc/{daemon.pid}/{folder}").read_bytes().replace(b"\0", b" ")
@@ -1050,15 +1058,15 @@ class Processes(DaemonTestCase):
         self.assertEqual([], recorder.leaks())
 
     async def test_twistd(self) -> None:
-        """Check that a daemon by ``twistd`` shows nothing in logs, arguments and responses."""
+        """A daemon of ``twistd`` has no secret in logs, arguments and responses."""
         await self.expect_silence([*TWISTD, "-n", "--pidfile="])
 
     async def test_twist_at_debug(self) -> None:
-        """Nor does one by ``twist --log-level=debug``."""
+        """A daemon of ``twist --log-level=debug`` has none either."""
         await self.expect_silence([*TWIST, "--log-level=debug", "--log-format=text"])
 
     async def test_loose_permissions(self) -> None:
-        """A key, header file or configuration that others can read stops the start."""
+        """A key, header file or configuration that others can read prevents the start."""
         files = ProxyFiles(self.mktemp())
         config = files.write("proxy.toml", f"header = '{HEADER}'\n".encode())
         whole = [
@@ -1111,7 +1119,7 @@ class Processes(DaemonTestCase):
         return modes
 
     async def test_modes(self) -> None:
-        """With each umask the files of a daemon can be read by its owner alone."""
+        """With each umask, only the owner can read the files of a daemon."""
         expected = dict.fromkeys(["twistd.pid", "twistd.log", "access.log"], 0o600)
         found = {
             "background": await self.started(0o022),
@@ -1120,7 +1128,7 @@ class Processes(DaemonTestCase):
         self.assertEqual({"background": expected, "foreground": expected}, found)
 
     async def test_unix_listener(self) -> None:
-        """A unix socket that cannot be had, under the name by mistake, is told of without it."""
+        """The error of a unix socket does not repeat the name in its path."""
         files = ProxyFiles(self.mktemp())
         command = [
             *TWISTD,
@@ -1135,10 +1143,10 @@ class Processes(DaemonTestCase):
 
 
 class Hearing(SynchronousTestCase):
-    """The tests above can fail: the recorder works."""
+    """The tests above can fail: the recorder detects secrets."""
 
     def test_every_form(self) -> None:
-        """The recorder finds the name in each spelling, and certificates and keys in each form."""
+        """The recorder detects each spelling of the name, and each form of certificate and key."""
         made = client_identity()
         der = made.certificate.public_bytes(Encoding.DER)
         number = made.private_key.private_numbers().private_value  # type: ignore[union-attr]

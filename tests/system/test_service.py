@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service` as real daemons in processes of their own."""
+"""Tests of :mod:`x509proxy.service`, as real daemons in their own processes."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from x509proxy.testing import (
 
 class Foreground(DaemonTestCase):
     async def test_twistd(self) -> None:
-        """``twistd -n`` serves until SIGTERM, ends by it and removes its pid file."""
+        """``twistd -n`` serves until SIGTERM, and then removes its pid file."""
         daemon = await self.start()
         await self.serves(daemon)
         os.kill(daemon.pid, signal.SIGTERM)
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_asyncio(self) -> None:
-        """``twistd --reactor=asyncio`` serves: nothing has installed another reactor before."""
+        """``twistd --reactor=asyncio`` serves: no other reactor has been installed before."""
         daemon = await self.start(runner=[*TWISTD, "-n", "--pidfile=", "--reactor=asyncio"])
         await self.serves(daemon)
         os.kill(daemon.pid, signal.SIGTERM)
@@ -123,7 +123,7 @@ class Foreground(DaemonTestCase):
 
 
 class Taken(DaemonTestCase):
-    """A port that another program has."""
+    """A port that another program uses."""
 
     words: ClassVar[str] = "Address already in use"
 
@@ -139,9 +139,9 @@ class Taken(DaemonTestCase):
         return daemon
 
     async def test_twistd(self) -> None:
-        """It ends ``twistd -n`` with exit code 1 and one sentence on standard error.
+        """``twistd -n`` ends with exit status 1 and one sentence on standard error.
 
-        The pid file is gone.
+        The pid file is removed.
         """
         daemon = await self.fails([*TWISTD, "-n", "--pidfile", "PIDFILE"])
         [sentence] = (daemon.files.folder / "stderr").read_text().splitlines()
@@ -150,7 +150,7 @@ class Taken(DaemonTestCase):
         )
 
     async def test_daemonised(self) -> None:
-        """Check that the starting process ends with status 1 and the sentence, and no other."""
+        """The starting process ends with status 1 and the sentence, and no other process stays."""
         daemon = await self.fails([*TWISTD, "--pidfile", "PIDFILE", "--logfile", "/dev/null"])
         [sentence] = (daemon.files.folder / "stderr").read_text().splitlines()
         self.assertEqual(
@@ -159,7 +159,7 @@ class Taken(DaemonTestCase):
         await until(lambda: not running_with(str(daemon.files.folder)), pause=0.05)
 
     async def test_twist(self) -> None:
-        """It ends ``twist`` with exit code 1 and the sentence."""
+        """``twist`` ends with exit status 1 and the sentence."""
         daemon = await self.fails(TWIST)
         self.assertIn(self.words, daemon.log)
         self.assertNotIn("Traceback", daemon.log)
@@ -202,7 +202,7 @@ class Background(DaemonTestCase):
         return daemon
 
     async def test_daemon(self) -> None:
-        """A daemon serves, and on SIGTERM it ends and takes its pid file with it."""
+        """A daemon serves, and on SIGTERM it ends and removes its pid file."""
         daemon = await self.start_daemon()
         await self.serves(daemon)
         os.kill(daemon.pid, signal.SIGTERM)
@@ -210,7 +210,7 @@ class Background(DaemonTestCase):
         self.assertFalse(daemon.pid_file.exists())
 
     async def test_rundir(self) -> None:
-        """A daemon that has changed its folder still reads its files again at a reload."""
+        """A daemon in another working directory still reads its files again at a reload."""
         daemon = self.prepare()
         folder = daemon.files.folder
         relative = [
@@ -226,7 +226,7 @@ class Background(DaemonTestCase):
         self.assertIn("the files are used as they are now", daemon.log)
 
     async def test_user(self) -> None:
-        """Started by root with ``-u``, it has that user's rights, and writes root's log."""
+        """Started by root with ``-u``, it has that user's rights, and writes to root's log."""
         if not other_user_can_run():
             self.skipTest("takes root, and a Python and a checkout that nobody can read")
         daemon = self.prepare()
@@ -251,7 +251,7 @@ class Reload(DaemonTestCase):
         return der
 
     async def test_new_certificate(self) -> None:
-        """After SIGHUP new clients get the new certificate; an open connection goes on."""
+        """After SIGHUP new clients receive the new certificate; an open connection continues."""
         daemon = await self.start()
         old = daemon.files.write("old.pem", daemon.files.server.certificate_pem)
         first = await self.certificate(daemon, old)
@@ -265,7 +265,7 @@ class Reload(DaemonTestCase):
         self.assertEqual(200, (await deferToThread(read_reply, connection)).status)
 
     async def test_broken_file(self) -> None:
-        """After SIGHUP with a broken file the old files go on serving, and the log says so."""
+        """After SIGHUP with a broken file the old files stay in use, and the log reports it."""
         daemon = await self.start()
         old = daemon.files.write("old.pem", daemon.files.server.certificate_pem)
         first = await self.certificate(daemon, old)
@@ -278,7 +278,7 @@ class Reload(DaemonTestCase):
 
 class End(DaemonTestCase):
     async def test_in_flight(self) -> None:
-        """SIGTERM lets a request in flight end, though no new client is accepted.
+        """After SIGTERM a request in progress completes, but no new client is accepted.
 
         Then the process ends.
         """
@@ -301,7 +301,7 @@ class End(DaemonTestCase):
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_idle(self) -> None:
-        """An open connection with nothing in flight does not delay the end for long."""
+        """An idle connection does not delay the end for long."""
         daemon = await self.start()
         connection = await deferToThread(daemon.connect)
         self.addCleanup(connection.close)
@@ -312,7 +312,7 @@ class End(DaemonTestCase):
         await until(lambda: process and process.poll() is not None, 10, pause=0.05)
 
     async def test_cut_at_the_end(self) -> None:
-        """An exchange beyond ``drain-timeout`` is cut, and has its line in the access log."""
+        """An exchange longer than ``drain-timeout`` is cut, and has its line in the access log."""
         config = b"client.drain-timeout = 0.1\n"
         daemon = self.prepare(lambda _: None)
         path = daemon.files.write("proxy.toml", config)
@@ -331,7 +331,7 @@ class End(DaemonTestCase):
 
 class AccessLog(DaemonTestCase):
     async def test_lines(self) -> None:
-        """Each exchange is one line, in a file that is its owner's alone."""
+        """Each exchange is one line, in a file that only its owner can read."""
         daemon = self.prepare()
         daemon.spawn(
             [*TWISTD, "-n", "--pidfile=", *daemon.arguments("--access-log", str(daemon.access_log))]
@@ -354,7 +354,7 @@ class AccessLog(DaemonTestCase):
         self.assertEqual(0o600, stat.S_IMODE(daemon.access_log.stat().st_mode))
 
     async def test_full_disk(self) -> None:
-        """A log on a full disk costs log lines, and neither answers nor connections."""
+        """A full disk loses lines of the log, but no response and no connection."""
         daemon = await self.start("--access-log", "/dev/full")
 
         def step(connection: ssl.SSLSocket) -> list[int]:
@@ -372,7 +372,7 @@ class AccessLog(DaemonTestCase):
 
 class Authority(DaemonTestCase):
     async def test_trust(self) -> None:
-        """With ``--trust ca`` a certificate of the authority passes, and another is 401."""
+        """With ``--trust ca`` a certificate of the authority is accepted, and another is 401."""
         authority = ThrowAwayAuthority()
         daemon = self.prepare()
         from cryptography.hazmat.primitives.serialization import Encoding

@@ -1,4 +1,4 @@
-"""Promises about logs whose reader stops: no wait, a count of dropped lines, a timely end."""
+"""Tests of logs whose reader stops: no wait, a count of dropped lines, a timely end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tests.support.daemons import ROOT, TWIST, TWISTD, Daemon, DaemonTestCase
 from tests.support.raw_tls import read_reply, until
 
-# More than a pipe (64 KiB) and the proxy's own buffer (1 MiB) hold: each line has the whole path.
+# More than a pipe (64 KiB) and the proxy's own buffer (1 MiB) can hold: each line has the path.
 _REQUESTS = 600
 _PATH = "/" + "x" * 8000
 _REQUEST = f"GET {_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
@@ -45,7 +45,7 @@ class Stalled(DaemonTestCase):
         return daemon
 
     async def flood(self, daemon: Daemon) -> None:
-        """Ask for more than fits into any buffer."""
+        """Send more requests than the lines that fit into any buffer."""
         for _ in range(_REQUESTS // 100):
             await self.dialogue(daemon, self.ask_often)
 
@@ -68,27 +68,27 @@ class Stalled(DaemonTestCase):
         return found
 
     async def expect_end(self, daemon: Daemon) -> None:
-        """Check that it ends in time, though its last lines are not read either."""
+        """Check that it ends in time, even with its last lines unread."""
         os.kill(daemon.pid, signal.SIGTERM)
         process = daemon.process
         assert process is not None
         await until(lambda: process.poll() is not None, seconds=10, pause=0.05)
 
     async def test_twistd(self) -> None:
-        """With ``twistd -n``, whose own log goes the same way."""
+        """``twistd -n`` drops lines; its own log shares the pipe."""
         daemon = await self.serve([*TWISTD, "-n", "--pidfile="])
         await self.flood(daemon)
         await until(lambda: self.dropped(daemon)["access"] > 0, pause=0.05)
         await self.expect_end(daemon)
 
     async def test_twist(self) -> None:
-        """With ``twist``."""
+        """``twist`` ends in time."""
         daemon = await self.serve(TWIST)
         await self.flood(daemon)
         await self.expect_end(daemon)
 
     async def test_workers(self) -> None:
-        """With several processes that write into the same pipe."""
+        """Several processes that write into the same pipe drop lines."""
         daemon = await self.serve([*TWISTD, "-n", "--pidfile="], "workers = 2")
         await self.flood(daemon)
         await until(lambda: self.dropped(daemon)["access"] > 0, pause=0.05)

@@ -1,4 +1,4 @@
-"""Promises towards systemd: signals, notifications, a rotated log, an end that loses nothing."""
+"""Tests of the interface to systemd: signals, notifications, a rotated log, an orderly end."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ RECIPE = Path(__file__).parents[2] / "contrib" / "logrotate"
 
 
 class _Reactor(MemoryReactorClock):
-    """With the calls that a service makes of a real one.
+    """A reactor in memory, with the calls that a service makes of a real one.
 
-    What comes from a signal is done at once.
+    A call from a signal handler runs at once.
     """
 
     def callFromThread(self, callable: Callable[..., object], *args: Any, **kwargs: Any) -> None:  # noqa: A002
@@ -65,7 +65,7 @@ class ServiceTestCase(SynchronousTestCase):
         return service
 
     def serve_by_workers(self) -> tuple[ProxyService, WorkerSupervisor]:
-        """With two of them, neither of which is there."""
+        """Start a service with two workers, neither of which exists."""
         self.patch(WorkerSupervisor, "start", lambda _: None)
         self.patch(WorkerSupervisor, "listen", lambda *_: None)
         service = self.serve("--config", str(self.files.write("proxy.toml", b"workers = 2\n")))
@@ -82,9 +82,9 @@ class ServiceTestCase(SynchronousTestCase):
 
 class Words(ServiceTestCase):
     def test_life(self) -> None:
-        """From the start to the end: it lives, it serves, it lives on, it stops.
+        """The notifications are WATCHDOG, READY, more WATCHDOG, and STOPPING.
 
-        And nothing is left that ticks.
+        No timer stays afterwards.
         """
         service = self.serve()
         self.assertEqual(["WATCHDOG", "READY serving"], self.said())
@@ -98,7 +98,7 @@ class Words(ServiceTestCase):
     def reload_by_workers(
         self, service: ProxyService, supervisor: WorkerSupervisor
     ) -> Deferred[None]:
-        """Begin a reload; the result stands for the workers' reports."""
+        """Begin a reload; the returned Deferred stands for the workers' reports."""
         reports: Deferred[None] = Deferred()
         patched = self.patch(supervisor, "use", lambda _: reports)
         service.reload()
@@ -129,7 +129,7 @@ class Words(ServiceTestCase):
         self.successResultOf(service.stopService())
 
     def test_too_late(self) -> None:
-        """A report of a worker does not revoke the end of the service."""
+        """A late report of a worker does not revoke the end of the service."""
         service, supervisor = self.serve_by_workers()
         reports = self.reload_by_workers(service, supervisor)
         self.successResultOf(service.stopService())
@@ -141,7 +141,7 @@ class Words(ServiceTestCase):
         self.assertEqual([], self.said())
 
     def test_children(self) -> None:
-        """The processes that it starts find nothing by which they could speak for it."""
+        """The environment of child processes has no address of systemd's socket."""
         service = self.serve()
         self.assertEqual(
             set(), {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(os.environ)
@@ -149,7 +149,7 @@ class Words(ServiceTestCase):
         self.successResultOf(service.stopService())
 
     def test_reload(self) -> None:
-        """A reload begins and ends; a failed one leaves a sentence in the status."""
+        """A reload notifies its beginning and its end; a failed one is part of the status."""
         service = self.serve()
         self.said()
         content = self.files.certificate.read_bytes()
@@ -164,7 +164,7 @@ class Words(ServiceTestCase):
         self.successResultOf(service.stopService())
 
     def test_copies(self) -> None:
-        """A reload that read copies of the start again reports it in the status."""
+        """After a reload, the status names copies of credentials that may be outdated."""
         folder = str(self.files.folder)
         with patch.dict(os.environ, {"CREDENTIALS_DIRECTORY": folder}):
             service = self.serve()
@@ -213,7 +213,7 @@ class Rotation(DaemonTestCase):
         )
 
     async def test_recipe(self) -> None:
-        """The logrotate recipe: earlier lines are in the old file, later ones in the new file."""
+        """With the logrotate recipe, old lines stay in the old file, and new ones do not."""
         program = shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin")
         if program is None:
             self.skipTest("logrotate is not here")
@@ -233,7 +233,7 @@ class Rotation(DaemonTestCase):
         )
 
     def rotate(self, program: str, daemon: Daemon) -> None:
-        """Do the steps of the recipe, with this daemon's file, and its process for systemd's."""
+        """Run the recipe's steps, with this daemon's file, and its process for systemd's."""
         text = RECIPE.read_text("ascii").replace(
             "/var/log/x509proxy/access.log", str(daemon.access_log)
         )
@@ -252,7 +252,7 @@ class Rotation(DaemonTestCase):
         self.assertEqual((0, ""), (done.returncode, done.stderr))
 
     async def test_workers(self) -> None:
-        """So it is with several processes that serve: each goes on in the new file."""
+        """With several processes too, each continues in the new file."""
         daemon = self.prepare()
         path = daemon.access_log
         more = ("--config", self.toml(daemon, "workers = 2"), "--access-log", str(path))
@@ -269,7 +269,7 @@ class Rotation(DaemonTestCase):
         await self.lines(daemon, path, ["/after"] * 8)
 
     def holders(self, daemon: Daemon, path: str) -> int:
-        """Return the number of descriptors of the daemon and its workers that lead to a file."""
+        """Return the number of the daemon's and its workers' descriptors for a file."""
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
         found = [
             link
@@ -287,7 +287,7 @@ class Rotation(DaemonTestCase):
         return sum(map(leads_there, found))
 
     async def test_own_log(self) -> None:
-        """The own log of ``twistd`` is rotated at the same signal."""
+        """The log of ``twistd`` itself is rotated at the same signal."""
         daemon = self.prepare()
         log = daemon.files.folder / "twistd.log"
         daemon.spawn([*TWISTD, "-n", "--pidfile=", "--logfile", str(log), *daemon.arguments()])
@@ -298,7 +298,7 @@ class Rotation(DaemonTestCase):
 
 class End(DaemonTestCase):
     async def test_just_connected(self) -> None:
-        """A client that has connected before the end, and sends after its beginning, is served."""
+        """A client that connected before the end and sends after its beginning is served."""
         held: list[Any] = []
         daemon = await self.start(answers=[held.append])
         slow, quiet = [await deferToThread(daemon.connect) for _ in range(2)]
@@ -318,7 +318,7 @@ class End(DaemonTestCase):
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_idle(self) -> None:
-        """An idle connection is closed at the beginning of the end, with TLS's own goodbye."""
+        """An idle connection is closed at the beginning of the end, with close_notify."""
         daemon = await self.start()
         connection = await deferToThread(daemon.connect)
         self.addCleanup(connection.close)

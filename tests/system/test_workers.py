@@ -1,4 +1,4 @@
-"""Promises of a real parent and its workers."""
+"""Tests of a real parent and its workers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def children(pid: int) -> list[int]:
 
 
 def workers_of(pid: int) -> list[int]:
-    """Those of them that live and are workers, as their command lines say."""
+    """Return the children that run and are workers, by their command lines."""
     return [
         child
         for child in children(pid)
@@ -79,7 +79,7 @@ class Real(DaemonTestCase):
         return daemon
 
     async def ready(self, daemon: Daemon) -> list[int]:
-        """Its workers, when all of them accept."""
+        """Wait until all workers accept; return their process ids."""
         words = ["worker 1: x509proxy starting on", "worker 2: x509proxy starting on"]
         await until(
             lambda: daemon.listens() and all(map(daemon.log.__contains__, words)), pause=0.05
@@ -87,7 +87,7 @@ class Real(DaemonTestCase):
         return workers_of(daemon.pid)
 
     def end_all(self, daemon: Daemon) -> None:
-        """No worker outlives a test."""
+        """Kill the workers that are left."""
         for pid in workers_of(daemon.pid):
             os.kill(pid, signal.SIGKILL)
 
@@ -100,7 +100,7 @@ class Serving(Real):
     async def test_all_of_it(self) -> None:
         """Two workers serve one port and write one access log.
 
-        SIGTERM ends all three processes, and none is left.
+        SIGTERM ends all three processes.
         """
         daemon = await self.crew("--access-log", "-")
         first, second = workers_of(daemon.pid)
@@ -116,7 +116,7 @@ class Serving(Real):
         self.assertEqual({"x509proxy"}, set(re.findall(r"(\S+) starting on \d", daemon.log)))
 
     async def test_signals_too_early(self) -> None:
-        """SIGHUP and SIGUSR1 to all processes end no worker, not even one that is importing."""
+        """SIGHUP and SIGUSR1 end no worker, not even during its imports."""
         daemon = self.prepare()
         daemon.spawn(
             [*TWISTD, "-n", "--pidfile", str(daemon.pid_file), *daemon.arguments("--workers", "2")]
@@ -132,7 +132,7 @@ class Serving(Real):
         self.assertNotIn("has ended", daemon.log)
 
     async def test_secrets(self) -> None:
-        """Neither a command line nor an environment of a worker has anything that is secret."""
+        """Neither the command line nor the environment of a worker has a secret."""
         daemon = await self.crew()
         name = daemon.files.header.read_bytes().strip()
         key = daemon.files.key.read_bytes().splitlines()[1]
@@ -142,7 +142,7 @@ class Serving(Real):
                 self.assertNotIn(secret, told)
 
     async def test_log_out_of_reach(self) -> None:
-        """A log that cannot be reopened goes on in the old file, and each process logs it once."""
+        """If the log cannot be reopened, the old file stays in use; each process logs it once."""
         folder = self.mktemp()
         Path(folder).mkdir()
         daemon = await self.crew("--access-log", str(Path(folder).absolute() / "access.log"))
@@ -162,7 +162,7 @@ class Serving(Real):
         self.assertNotIn("has ended", daemon.log)
 
     async def test_asyncio(self) -> None:
-        """The workers' reactor is of the parent's kind."""
+        """The workers' reactor has the same class as the parent's."""
         daemon = await self.crew(options=["--reactor=asyncio"])
         for pid in workers_of(daemon.pid):
             self.assertIn(b"twisted.internet.asyncioreactor", command_line(pid))
@@ -171,7 +171,7 @@ class Serving(Real):
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_daemon(self) -> None:
-        """A daemon has workers too, and takes them along when it ends."""
+        """A daemon can have workers too, and they end with it."""
         daemon = self.prepare()
         log = str(daemon.files.folder / "twistd.log")
         command = [*TWISTD, "--pidfile", str(daemon.pid_file), "--logfile", log, "--rundir", "/"]
@@ -190,7 +190,7 @@ class Serving(Real):
         await until(lambda: not any(map(is_running, (daemon.pid, *pids))), pause=0.05)
 
     async def test_systemd(self) -> None:
-        """A socket that systemd has bound is handed on."""
+        """Workers serve a socket that systemd has bound."""
         daemon = self.prepare()
         words = [
             TWISTD[1],
@@ -214,9 +214,9 @@ class Serving(Real):
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_unix_socket(self) -> None:
-        """A worker that dies does not take the file of a unix socket with it.
+        """A dead worker leaves the file of a unix socket in place.
 
-        The parent does at the end.
+        The parent removes it at the end.
         """
         path = Path("/tmp") / f"x509proxy-{os.getpid()}.sock"  # noqa: S108 - a longer name would be none of a socket
         self.addCleanup(path.unlink, missing_ok=True)
@@ -232,7 +232,7 @@ class Serving(Real):
         self.assertFalse(path.exists())
 
     async def test_user(self) -> None:
-        """Started by root with ``-u``, workers have that user's rights, and write root's log."""
+        """Started by root with ``-u``, workers have that user's rights, and write to root's log."""
         if not other_user_can_run():
             self.skipTest("takes root, and a Python and a checkout that nobody can read")
         daemon = self.prepare()
@@ -247,8 +247,8 @@ class Serving(Real):
         self.assertEqual(1, len(daemon.access_log.read_text().splitlines()))
 
 
-# twistd with a parent that checks its workers every 0.4 s, not every second: it takes ten checks to
-# give up on a worker, which reports once a second.
+# twistd with a parent that checks its workers every 0.4 s, not every second. It takes ten checks to
+# detect a hung worker, which reports once a second.
 _CHECKS_OFTEN = """
 from x509proxy.service import supervisor
 supervisor._CHECK_INTERVAL = 0.4
@@ -257,7 +257,7 @@ run()
 """
 IMPATIENT = [sys.executable, "-c", _CHECKS_OFTEN]
 
-# As after an upgrade that went wrong: the parent goes on, and no worker can be imported.
+# A state after a failed upgrade: the parent continues, and no worker can be imported.
 _NO_WORKERS = """
 import os, sys
 if "x509proxy.service.worker" in sys.orig_argv:
@@ -291,7 +291,7 @@ class Deaths(Real):
         self.assertEqual(200, (await self.ask(daemon, get())).status)
 
     async def test_swapped_files(self) -> None:
-        """Workers that start after the files have changed serve by the parent's files."""
+        """Workers that start after a change of the files use the parent's files."""
         daemon = await self.crew()
         before = daemon.files.server.certificate.public_bytes(Encoding.DER)
         daemon.files.renew()
@@ -311,7 +311,7 @@ class Deaths(Real):
         self.assertEqual(before, await deferToThread(shown))
 
     async def test_parent_killed(self) -> None:
-        """When the parent is killed, the workers answer what is in flight and end."""
+        """When the parent is killed, the workers complete the requests in progress and end."""
         held: list[Any] = []
         daemon = await self.crew()
         daemon.back_end.answers.append(held.append)
@@ -329,7 +329,7 @@ class Deaths(Real):
         await until(lambda: not any(map(is_running, pids)), pause=0.05)
 
     async def test_in_flight(self) -> None:
-        """SIGTERM to the parent lets a request that is in flight in a worker end."""
+        """SIGTERM to the parent lets a request in progress in a worker complete."""
         held: list[Any] = []
         daemon = await self.crew()
         daemon.back_end.answers.append(held.append)
@@ -348,7 +348,7 @@ class Deaths(Real):
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_accept_queue(self) -> None:
-        """Connections that wait when all workers die are served by the next workers."""
+        """Connections queued when all workers die are served by the next workers."""
         daemon = await self.crew()
         pids = workers_of(daemon.pid)
         for pid in pids:
@@ -367,7 +367,7 @@ class Deaths(Real):
         self.assertEqual([200] * 4, [await deferToThread(served, one) for one in waiting])
 
     async def test_stopped(self) -> None:
-        """A worker that is stopped, and not dead, is noticed and replaced."""
+        """A stopped but living worker is detected and replaced."""
         daemon = await self.crew(runner=IMPATIENT)
         first, second = workers_of(daemon.pid)
         os.kill(first, signal.SIGSTOP)
@@ -378,7 +378,7 @@ class Deaths(Real):
         self.assertIn(second, workers_of(daemon.pid))
 
     async def test_none_can_start(self) -> None:
-        """Where no worker can start, clients are turned away, and do not hang."""
+        """If no worker can start, clients are disconnected without delay."""
         daemon = self.prepare()
         module = daemon.files.write("sitecustomize.py", _NO_WORKERS.encode())
         environment = ["env", f"PYTHONPATH={module.parent}:{ROOT}"]

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.cli`."""
+"""Tests of :mod:`x509proxy.cli`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from x509proxy.settings import Format, SettingsError
 
 ROOT = Path(__file__).parents[2]
 NAME = secret_name("test_cli")
-# A shell gives its background jobs an ignored SIGINT, and the tests may run in one.
+# A shell starts its background jobs with SIGINT ignored, and the tests may run in one.
 START = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,7 +61,7 @@ PATIENCE = 30.0  # seconds
 
 @attrs.frozen
 class Result:
-    """What a command left behind."""
+    """The exit status and the output of a command."""
 
     code: int
     out: str
@@ -69,7 +69,7 @@ class Result:
 
 
 def run(*arguments: str) -> Result:
-    """One command, in this process."""
+    """Run a command in this process."""
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
@@ -81,7 +81,7 @@ def run(*arguments: str) -> Result:
 
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """One command, in a process of its own, which does not outlive the test's patience."""
+    """Run a command in its own process; kill it after ``PATIENCE`` seconds."""
     command = [sys.executable, "-c", START, *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
@@ -95,7 +95,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 class Case(SynchronousTestCase):
-    """A test with a folder of its own."""
+    """A test case with its own folder."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -109,7 +109,7 @@ class Case(SynchronousTestCase):
         return str(path)
 
     def refuse(self, sentence: str, *arguments: str) -> None:
-        """The command fails with one sentence, and says nothing else."""
+        """Check that the command fails with this sentence and prints nothing else."""
         self.assertEqual(Result(1, "", f"x509proxy: {sentence}\n"), run(*arguments))
 
     def files(self) -> list[str]:
@@ -118,7 +118,7 @@ class Case(SynchronousTestCase):
 
 class CommandLine(Case):
     def test_unknown_command(self) -> None:
-        """A command that there is not, or none at all, is argparse's error: usage, and exit code 2."""
+        """An unknown command, or no command, prints the usage and exits with status 2."""
         for arguments in (["brew"], []):
             result = run(*arguments)
             self.assertEqual((2, ""), (result.code, result.out))
@@ -145,7 +145,7 @@ class CommandLine(Case):
         self.assertEqual(Result(0, "x509proxy 26.1 of x509proxy\n", ""), run("--version"))
 
     def test_module(self) -> None:
-        """The script is a module too; importing that runs nothing."""
+        """The command runs as a module too; an import of that module runs nothing."""
         self.patch(sys, "argv", ["x509proxy", "presets"])
         runpy.run_module("x509proxy.__main__", run_name="other")
         out = StringIO()
@@ -156,7 +156,7 @@ class CommandLine(Case):
         self.assertEqual((0, run("presets").out), (error.code, out.getvalue()))
 
     def test_version_of_a_checkout(self) -> None:
-        """Where nothing is installed, that is said."""
+        """Without an installed package, the version line reports that."""
 
         def fail(name: str) -> str:
             raise importlib.metadata.PackageNotFoundError(name)
@@ -167,7 +167,7 @@ class CommandLine(Case):
         )
 
     def test_error_without_file(self) -> None:
-        """An error of the system that has no file is a sentence as well, and so is one without words."""
+        """A system error without a file name is one sentence, with or without an error number."""
         for error, sentence in (
             (OSError(errno.ENOSPC, "No space left"), "No space left"),
             (OSError("odd"), "odd"),
@@ -182,7 +182,7 @@ class CommandLine(Case):
 
 class Secret(Case):
     def test_print(self) -> None:
-        """A name that the proxy accepts, and the server's line with the same name; no two are alike."""
+        """The name is valid, the server's line holds it, and each run prints a new name."""
         first, second = run("secret"), run("secret")
         name, line = first.out.splitlines()
         self.assertEqual(
@@ -192,7 +192,10 @@ class Secret(Case):
         self.assertNotEqual(first.out, second.out)
 
     def test_write(self) -> None:
-        """With a file the name goes there, as the proxy reads it, and only the server's line is printed."""
+        """``--write`` puts the name into a file that the proxy accepts.
+
+        Standard output holds the server's line only.
+        """
         path = self.path("header.txt")
         result = run("secret", "--write", path)
         name = read_header_names(path)[0].decode("ascii")
@@ -200,7 +203,7 @@ class Secret(Case):
         self.assertEqual(0o600, Path(path).stat().st_mode & 0o777)
 
     def test_never_overwrites(self) -> None:
-        """A file that exists keeps its content, and so does one behind a symbolic link."""
+        """An existing file keeps its content; a dangling symbolic link is not followed."""
         path = self.path("header.txt", b"old\n")
         link = self.folder / "link"
         link.symlink_to(self.folder / "nowhere")
@@ -212,12 +215,12 @@ class Secret(Case):
         self.assertEqual(["header.txt", "link"], self.files())
 
     def test_unwritable(self) -> None:
-        """A folder that is not there is one sentence."""
+        """A missing folder is reported in one sentence."""
         path = self.path("no/header.txt")
         self.refuse(f"{path}: No such file or directory", "secret", "--write", path)
 
     def test_no_secret_needed(self) -> None:
-        """A preset with fixed header names takes no secret one."""
+        """A preset with fixed header names rejects a secret one."""
         self.refuse(
             "preset: xfcc has fixed header names, expected a preset that takes a name, "
             "or none for the name-file of [[headers]]",
@@ -227,7 +230,7 @@ class Secret(Case):
         )
 
     def test_name_file(self) -> None:
-        """Preset none has the name-file of ``[[headers]]``: the name is all that is printed."""
+        """For preset none only the name is printed: it belongs to a ``[[headers]]`` name-file."""
         path = self.path("header.txt")
         self.assertEqual(Result(0, "", ""), run("secret", "--preset", "none", "--write", path))
         self.assertEqual(1, len(run("secret", "--preset", "none").out.splitlines()))
@@ -241,13 +244,16 @@ class Secret(Case):
         self.assertEqual(0, run("check", toml).code)
 
     def test_unknown_preset(self) -> None:
-        """A preset that there is not is answered with those there are; a secret name in its place is not repeated."""
+        """An unknown preset is rejected with a list of the known ones.
+
+        A secret name in its place is not repeated.
+        """
         expected = f"expected one of {', '.join(PRESETS)}"
         self.refuse(f"preset: found 'brew', {expected}", "secret", "--preset", "brew")
         self.refuse(f"preset: found '…', {expected}", "secret", "--preset", NAME)
 
     def test_no_line(self) -> None:
-        """For a server whose configuration we do not know, the name is all."""
+        """Without a known configuration line for the server, only the name is printed."""
         self.patch(
             presets,
             "PRESETS",
@@ -265,12 +271,12 @@ class Check(Case):
         return self.path("proxy.toml", (text + more).encode("utf-8"))
 
     def test_good(self) -> None:
-        """A good configuration is said to be good, and whoever has thought of everything hears nothing else."""
+        """A configuration with every recommended setting is reported as good, without notes."""
         path = self.configuration(more=self.THOUGHTFUL)
         self.assertEqual(Result(0, f"{path}: the configuration is good\n", ""), run("check", path))
 
     def test_credentials(self) -> None:
-        """The originals of a running unit's copies are checked, and a copy that differs is a note."""
+        """The originals of a unit's credentials are checked; a copy that differs is a note."""
         path = self.configuration()
         running = self.folder / "run"
         (running / "a.service").mkdir(parents=True)
@@ -290,11 +296,14 @@ class Check(Case):
         self.assertNotIn("restart needed", run("check", "--unit", unit, path).err)
 
     def test_online(self) -> None:
-        """With ``--online`` the authorization server is asked, and one that does not respond is an error."""
+        """``--online`` sends a request to the authorization server; no response is an error."""
         with socket() as taken:
             taken.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-            tokens = f'[[rules]]\ntoken = "bound"\n[tokens]\nlevel = "jwt"\nissuer = "{url}"\naudience = ["a"]\n'
+            tokens = (
+                '[[rules]]\ntoken = "bound"\n[tokens]\nlevel = "jwt"\n'
+                f'issuer = "{url}"\naudience = ["a"]\n'
+            )
             path = self.configuration(more=self.THOUGHTFUL + tokens)
             self.assertEqual(0, run("check", path).code)
             with started("check", "--online", path) as process:
@@ -317,14 +326,14 @@ class Check(Case):
         return Result(0, "", err.getvalue())
 
     def test_probe(self) -> None:
-        """A good response is a line; an error that was not expected is one of its kind."""
+        """A good response prints a line; an unexpected error is reported by its class."""
         self.assertEqual(Result(0, "", "good\n"), self.probe(succeed("good")))
         sentence = "tokens: found an error of the kind ZeroDivisionError"
         self.assertEqual(Result(1, "", sentence), self.probe(fail(ZeroDivisionError("secret"))))
         self.assertEqual(Result(1, "", "no"), self.probe(fail(SettingsError("no"))))
 
     def test_online_first(self) -> None:
-        """The servers are asked after the file was read, and before it is said to be good."""
+        """The probe follows the check of the file, and its error replaces the result "good"."""
         path = self.configuration(more=self.THOUGHTFUL)
         with patch.object(cli, "_probe", side_effect=SettingsError("no")) as probe:
             self.refuse("no", "check", "--online", path)
@@ -333,7 +342,7 @@ class Check(Case):
     THOUGHTFUL = 'access-log = "-"\nmax-certificate-bytes = 2048\nclient.max-head-bytes = 4096\n'
 
     def test_notes(self) -> None:
-        """What an auditor would ask is a note, and the configuration is good all the same."""
+        """A missing recommended setting is a note, and the configuration is still good."""
         path = self.configuration()
         result = run("check", path)
         self.assertEqual(0, result.code)
@@ -343,7 +352,7 @@ class Check(Case):
         self.assertEqual(["client.max-head-bytes", "key-types", "access-log"], notes)
 
     def test_warnings(self) -> None:
-        """What is allowed and yet worth a sentence goes to standard error with its line; with ``--strict`` it fails."""
+        """A warning goes to standard error with its line; with ``--strict`` the check fails."""
         path = self.configuration(days=3, more=self.THOUGHTFUL)
         result = run("check", path)
         said = f"warning: {path}: line 1: certificate: expires soon, at "
@@ -354,7 +363,10 @@ class Check(Case):
         self.assertEqual(0, run("check", self.configuration(), "--strict").code)
 
     def test_expired(self) -> None:
-        """A certificate that is out of date ends every handshake, and is an error; the start only warns of it."""
+        """An expired certificate is an error of the check.
+
+        Every handshake would fail. At the start it is only a warning.
+        """
         path = self.configuration(days=1, more=self.THOUGHTFUL)
         [finding] = review(path, now=time.time() + 2 * 86400)
         self.assertEqual(
@@ -365,7 +377,7 @@ class Check(Case):
         self.assertIn("certificate: is not valid before ", finding.message)
 
     def test_bad(self) -> None:
-        """A mistake is one sentence with file and line, whether the file or what it names is wrong."""
+        """A mistake in the file, or in a file that it names, is one sentence with file and line."""
         path = self.configuration(more="brew = 1\n")
         result = run("check", path)
         self.assertEqual((1, "", 1), (result.code, result.out, result.err.count("\n")))
@@ -374,11 +386,17 @@ class Check(Case):
             result.err,
         )
         path = self.configuration(more='preset = "xfcc"\n')
-        found = "line 2: header-file: found one, expected none, since preset xfcc has fixed header names"
+        found = (
+            "line 2: header-file: found one, expected none, "
+            "since preset xfcc has fixed header names"
+        )
         self.refuse(f"{path}: {found}", "check", path)
 
     def test_all_at_once(self) -> None:
-        """Mistakes in the file, in the files that it names, and in what it asks of the system are reported together."""
+        """All mistakes are reported together.
+
+        They are in the file, in the files that it names, and in its addresses and paths.
+        """
         more = """\
 trust = "nobody"
 ca = "nothing.pem"
@@ -398,7 +416,8 @@ backend = ["http://a?b", "unix:relative"]
                 "line 3: trust: found 'nobody', expected any, ",
                 "line 4: ca: ",
                 "line 5: access-log: ",
-                "line 6: listen: found 'tcp:80800' with the port '80800', which is not within 0 to 65535",
+                "line 6: listen: found 'tcp:80800' with the port '80800', "
+                "which is not within 0 to 65535",
                 "line 6: listen: found 'fd:3', an unknown endpoint type",
                 "line 7: backend: found 'http://a?…', expected http://host",
                 "line 7: backend: found 'unix:relative', expected http://host",
@@ -410,19 +429,19 @@ backend = ["http://a?b", "unix:relative"]
         self.assertTrue(lines[6].endswith("; the path must begin with /"), lines[6])
 
     def test_no_echo(self) -> None:
-        """A key whose value is wrong is not reported as missing too."""
+        """A key with a wrong value is not also reported as missing."""
         path = self.configuration()
         Path(path).write_text(Path(path).read_text().replace('"server.pem"', "5"))
         [finding] = review(path)
         self.assertEqual("certificate: found an integer, expected a string", finding.message)
 
     def test_contradiction(self) -> None:
-        """Where the rest contradicts itself, the files are not looked for."""
+        """If settings contradict each other, the files are not read."""
         path = self.configuration(more='trust = "x"\nkey-types = []\n')
         self.assertEqual(["trust", "key-types"], [one.key for one in review(path)])
 
     def test_json(self) -> None:
-        """``--json`` prints the same for a program, and nothing else."""
+        """``--json`` prints the findings as JSON, and nothing else."""
         path = self.configuration(days=3, more="brew = 1\nmax-certificate-bytes = 99999\n")
         result = run("check", path, "--json")
         self.assertEqual((1, ""), (result.code, result.err))
@@ -459,7 +478,7 @@ backend = ["http://a?b", "unix:relative"]
         self.assertEqual(("config", None), (only["key"], only["line"]))
 
     def test_syntax(self) -> None:
-        """A file that is no TOML has one finding, with its line."""
+        """A file that is not valid TOML has one finding, with its line."""
         path = self.configuration(more="listen tcp\n")
         [finding] = review(path)
         self.assertEqual(4, finding.line)
@@ -470,25 +489,40 @@ backend = ["http://a?b", "unix:relative"]
         self.assertEqual((4, "header"), (finding.line, finding.key))
 
     def test_access_log(self) -> None:
-        """The log must be able to be opened, and be none of the files that are read; the check makes none."""
+        """The access log must be writable and must not be one of the files read.
+
+        The check does not create it.
+        """
         path = self.configuration(more='access-log = "logs/access.log"\n')
         folder = self.path("logs")
-        found = f"line 4: access-log: {folder}/access.log: found no folder {folder}, expected a file that can be written"
+        found = (
+            f"line 4: access-log: {folder}/access.log: found no folder {folder}, "
+            "expected a file that can be written"
+        )
         self.refuse(f"{path}: {found}", "check", path)
         for read, key in (("server.pem", "certificate"), ("proxy.toml", "the configuration")):
             path = self.configuration(more=f'access-log = "{read}"\n')
-            found = f"line 4: access-log: {self.path(read)}: found the file of {key}, expected one of its own"
+            found = (
+                f"line 4: access-log: {self.path(read)}: found the file of {key}, "
+                "expected one of its own"
+            )
             self.refuse(f"{path}: {found}", "check", path)
 
     def test_endpoints(self) -> None:
-        """Where it would listen is read, each kind of Twisted's plug-ins too, and nothing is listened at."""
+        """The listening addresses are parsed, including those of plug-ins, but no port is bound."""
         for text in ("fd:3", "https://127.0.0.1:8443", "http:8443", "haproxy:nothing:1"):
             path = self.configuration(more=f'listen = "{text}"\n')
             told = text.removeprefix("haproxy:")
-            said = f"line 4: listen: found {told!r}, an unknown endpoint type, expected {expected_for()}"
+            said = (
+                f"line 4: listen: found {told!r}, an unknown endpoint type, "
+                f"expected {expected_for()}"
+            )
             self.refuse(f"{path}: {said}", "check", path)
         path = self.configuration(more='admin = {listen = "fd:3", allow-remote = true}\n')
-        said = f"line 4: admin.listen: found 'fd:3', an unknown endpoint type, expected {expected_for()}"
+        said = (
+            "line 4: admin.listen: found 'fd:3', an unknown endpoint type, "
+            f"expected {expected_for()}"
+        )
         self.refuse(f"{path}: {said}", "check", path)
         path = self.configuration(more='listen = "tcp:abc"\n')
         self.assertIn("listen: found 'tcp:abc' with the port 'abc'", run("check", path).err)
@@ -502,7 +536,7 @@ backend = ["http://a?b", "unix:relative"]
         self.assertEqual((0, warning), (result.code, result.err))
 
     def test_contexts(self) -> None:
-        """The TLS contexts are built: what OpenSSL rejects is found before the start, for clients and for back ends."""
+        """TLS contexts are built for clients and back ends, to report what OpenSSL rejects."""
 
         def reject(*_: object, **__: object) -> None:
             raise SettingsError("certificate: OpenSSL rejects it: no reason")
@@ -514,7 +548,7 @@ backend = ["http://a?b", "unix:relative"]
         self.assertEqual("certificate: OpenSSL rejects it: no reason", finding.message)
 
     def test_senseless(self) -> None:
-        """Values that no proxy could serve with are rejected."""
+        """Values with which no proxy could serve are rejected."""
         for more, sentence in (
             ("client.max-head-bytes = 1", "client.max-head-bytes: found 1, expected 64 to 1048576"),
             (
@@ -545,7 +579,7 @@ backend = ["http://a?b", "unix:relative"]
 
 class Presets(Case):
     def test_list(self) -> None:
-        """Each preset has its line: name, title, headers, formats."""
+        """Each preset has one line: name, title, headers, formats."""
         result = run("presets")
         self.assertEqual((0, ""), (result.code, result.err))
         rows = [re.split(" {2,}", line) for line in result.out.splitlines()]
@@ -556,27 +590,30 @@ class Presets(Case):
         )
 
     def test_secret_name(self) -> None:
-        """A preset with a secret name shows the header on the wire, the server's line, and how the name is made."""
+        """A preset with a secret name shows the header, the server's line and the command."""
         lines = run("presets", "connect2id").out.splitlines()
-        wire = r"  <the secret name>: -----BEGIN CERTIFICATE-----MII[\w+/]{13}…[\w+/]{8}=*-----END CERTIFICATE-----"
+        wire = (
+            r"  <the secret name>: -----BEGIN CERTIFICATE-----"
+            r"MII[\w+/]{13}…[\w+/]{8}=*-----END CERTIFICATE-----"
+        )
         self.assertEqual("Connect2id server:", lines[0])
         self.assertRegex(lines[1], f"^{wire}$")
         self.assertEqual("  op.tls.clientX509CertHeader = <the secret name>", lines[3])
         self.assertEqual("x509proxy secret --preset connect2id makes <the secret name>.", lines[4])
 
     def test_every_preset(self) -> None:
-        """Every preset shows each of its headers, chains too, on a line that can be read at a glance."""
+        """Every preset shows each of its headers, chains included, on lines of moderate length."""
         for preset in PRESETS.values():
             result = run("presets", preset.name)
             self.assertEqual((0, ""), (result.code, result.err))
             for plan in preset.plans:
-                # The example's client sent one certificate besides its own.
+                # The client of the example sent one certificate besides its own.
                 shown = f"  {plan.name.decode('ascii') or '<the secret name>'}: " in result.out
                 self.assertEqual(plan.chain_index <= 2, shown, preset.name)
             self.assertTrue(all(len(line) < 200 for line in result.out.splitlines()))
 
     def test_chosen_name(self) -> None:
-        """A preset with a customary name shows that a secret one can be had, and a limit of its own."""
+        """A preset with a customary name offers a secret one, and shows its own size limit."""
         self.assertIn(
             "x509proxy secret --preset aspnet makes a secret name instead of X-Client-Cert.\n",
             run("presets", "aspnet").out,
@@ -587,11 +624,11 @@ class Presets(Case):
         )
 
     def test_fixed_names(self) -> None:
-        """A preset that needs neither a secret nor a line in the server's configuration shows the wire alone."""
+        """A preset without a secret name or a server's line shows the header only."""
         self.assertEqual(3, len(run("presets", "rfc9440").out.splitlines()))
 
     def test_unknown(self) -> None:
-        """A preset that there is not is one sentence."""
+        """An unknown preset is reported in one sentence."""
         self.refuse(
             f"preset: found 'brew', expected one of {', '.join(PRESETS)}", "presets", "brew"
         )
@@ -599,7 +636,7 @@ class Presets(Case):
 
 class Certificates(Case):
     def test_files(self) -> None:
-        """Key, certificate and JWK set are written, belong together, and only the key is secret."""
+        """Key, certificate and JWK set are written and match; only the key's file is private."""
         prefix = self.path("me")
         result = run("client-certificate", "--name", "one", "--days", "30", "--out", prefix)
         self.assertEqual((0, ""), (result.code, result.err))
@@ -617,7 +654,7 @@ class Certificates(Case):
             self.assertIn(f"{self.path(name)}: ", result.out)
 
     def test_kinds(self) -> None:
-        """Every kind of key can be asked for."""
+        """Every kind of key is supported."""
         for kind in KeyKind:
             prefix = self.path(kind.value)
             self.assertEqual(
@@ -628,7 +665,7 @@ class Certificates(Case):
             self.assertEqual(certificate.public_key(), key.public_key())
 
     def test_never_overwrites(self) -> None:
-        """If any of the three exists, it stays as it is, and none is written."""
+        """If any of the three files exists, it stays unchanged, and none is written."""
         for suffix in (".key", ".pem", ".jwks.json"):
             path = self.path(f"me{suffix}", b"old")
             prefix = self.path("me")
@@ -643,7 +680,10 @@ class Certificates(Case):
             Path(path).unlink()
 
     def test_all_or_none(self) -> None:
-        """If one cannot be written, those before it are removed again; what somebody else made meanwhile stays."""
+        """If one file cannot be written, the earlier ones are removed.
+
+        A file that another process created meanwhile stays.
+        """
         prefix = self.path("me")
         original = os.open
 
@@ -657,7 +697,10 @@ class Certificates(Case):
         self.assertEqual(["me.jwks.json"], self.files())
 
     def test_bad_input(self) -> None:
-        """A kind, a name or a number of days that cannot be is one sentence, and nothing is written."""
+        """An invalid kind, name or number of days is reported in one sentence.
+
+        No file is written.
+        """
         prefix = self.path("me")
         for sentence, *arguments in (
             [
@@ -675,7 +718,7 @@ class Certificates(Case):
 
 @attrs.frozen
 class Port:
-    """All that is asked of a listening port."""
+    """A listening port, as far as the command uses it."""
 
     host: IAddress
 
@@ -685,7 +728,7 @@ class Port:
 
 class Echo(Case):
     def test_serves(self) -> None:
-        """The back end is served where it was asked for, until the reactor stops."""
+        """The echo service listens at the given address until the reactor stops."""
         reactor = MemoryReactorClock()
         out = StringIO()
         with redirect_stdout(out):
@@ -698,7 +741,7 @@ class Echo(Case):
         )
 
     def test_announces_what_the_proxy_takes(self) -> None:
-        """Where it listens is told in the words of the proxy's own option, for every kind of address."""
+        """The printed address has the syntax of ``--backend``, for every kind of address."""
         for address, expected in (
             (IPv4Address("TCP", "127.0.0.1", 8080), "http://127.0.0.1:8080"),
             (IPv6Address("TCP", "::1", 8080), "http://[::1]:8080"),
@@ -712,7 +755,7 @@ class Echo(Case):
             self.assertEqual(f"listening; for the proxy: --backend {expected}\n", out.getvalue())
 
     def test_bad_endpoint(self) -> None:
-        """A description that no endpoint reads is one sentence; the reactor is not started for it."""
+        """An invalid endpoint is reported in one sentence, and the reactor is not started."""
         reactor = MemoryReactorClock()
         self.patch(twisted.internet, "reactor", reactor)
         for text, reason in (
@@ -724,7 +767,7 @@ class Echo(Case):
         self.assertFalse(reactor.hasRun)
 
     def test_taken_port_in_process(self) -> None:
-        """A port that cannot be had stops the reactor, and is one sentence."""
+        """A port in use stops the reactor, and is reported in one sentence."""
         reactor = MemoryReactorClock()
 
         def fail(*_: object, **__: object) -> None:
@@ -736,7 +779,7 @@ class Echo(Case):
         self.assertTrue(reactor.hasStopped)
 
     def test_for_real(self) -> None:
-        """In a process of its own it serves a real client, and ends with 0 by Ctrl-C."""
+        """In its own process, the service responds to a real client and exits with 0 on Ctrl-C."""
         with started("echo", "--listen", "tcp:0:interface=127.0.0.1") as process:
             assert process.stdout is not None
             url = process.stdout.readline().rpartition(" ")[2].strip()
@@ -747,7 +790,7 @@ class Echo(Case):
         self.assertEqual((0, "", ""), (process.returncode, out, err))
 
     def test_secret_name(self) -> None:
-        """A secret header name is covered, unless the command line asks for it."""
+        """A secret header name is masked, unless the command line has ``--show-secret-name``."""
         name = secret_name("echo")
         for options, is_shown in (([], False), (["--show-secret-name"], True)):
             with started("echo", "--listen", "tcp:0:interface=127.0.0.1", *options) as process:
@@ -761,7 +804,7 @@ class Echo(Case):
             self.assertEqual(is_shown, name.lower() in text)
 
     def test_taken_port_for_real(self) -> None:
-        """A port that is taken is one sentence and exit code 1."""
+        """A port in use is reported in one sentence, with exit status 1."""
         with socket(AF_INET, SOCK_STREAM) as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()

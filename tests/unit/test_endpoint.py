@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.endpoint`: strings in memory, then real sockets and ``curl``."""
+"""Tests of :mod:`x509proxy.endpoint`: strings in memory, then real sockets and ``curl``."""
 
 from __future__ import annotations
 
@@ -43,26 +43,29 @@ class Descriptions(EndpointTestCase):
         return factory, (address, *rest)
 
     def where(self, description: str) -> tuple[Any, ...]:
-        """Return the place alone, with nothing but TLS on it."""
+        """Check that only TLS wraps the factory; return the place of the listener."""
         factory, place = self.listen(description)
         self.assertIsInstance(factory, TLSMemoryBIOFactory)
         return place
 
     def test_not_escaped(self) -> None:
-        """The endpoint within may be written as it is, its arguments among ours."""
+        """The inner endpoint may be written unescaped, between the outer arguments."""
         self.assertEqual(
             (8443, 7, "127.0.0.1"),
             self.where(f"x509:tcp:8443:interface=127.0.0.1:certificate={self.file}:backlog=7"),
         )
 
     def test_escaped(self) -> None:
-        """The endpoint within may be escaped, as a value of its own."""
+        """The inner endpoint may be escaped, as one value."""
         self.assertEqual((8443, 50, ""), self.where(rf"x509:tcp\:8443:certificate={self.file}"))
 
     def test_escaped_with_equals_signs(self) -> None:
         """An escaped endpoint may have named arguments, with escaped equals signs or without."""
         for equals in ("=", r"\="):
-            description = rf"x509:tcp\:8443\:interface{equals}127.0.0.1\:backlog{equals}7:certificate={self.file}"
+            description = (
+                rf"x509:tcp\:8443\:interface{equals}127.0.0.1\:backlog{equals}7"
+                f":certificate={self.file}"
+            )
             self.assertEqual((8443, 7, "127.0.0.1"), self.where(description))
 
     def test_quoted(self) -> None:
@@ -74,7 +77,7 @@ class Descriptions(EndpointTestCase):
         )
 
     def test_colons_in_values(self) -> None:
-        """Colons in values, ours and those of the endpoint within, survive."""
+        """Colons in values survive, in the outer and the inner endpoint."""
         odd = write_private(self.mktemp() + ":1=2", pair(subject="CN=localhost").pem)
         self.assertEqual(
             (8443, 50, "::1"),
@@ -95,7 +98,7 @@ class Descriptions(EndpointTestCase):
             self.assertIsInstance(factory.wrappedFactory, TLSMemoryBIOFactory)
 
     def test_by_hand(self) -> None:
-        """The function does the same for those who have no string."""
+        """The function does the same without a string."""
         x509_endpoint(self.reactor, "tcp", "8443", certificate=self.file).listen(
             Factory.forProtocol(Protocol)
         )
@@ -104,7 +107,10 @@ class Descriptions(EndpointTestCase):
 
 class BadArguments(EndpointTestCase):
     def expect(self, description: str, *texts: str) -> None:
-        """One sentence that says so, before anything listens."""
+        """Check that the description is rejected in one line with these texts.
+
+        No port is bound.
+        """
         error = self.assertRaises(SettingsError, serverFromString, self.reactor, description)
         for text in texts:
             self.assertIn(text, str(error))
@@ -112,7 +118,7 @@ class BadArguments(EndpointTestCase):
         self.assertEqual([], [*self.reactor.tcpServers, *self.reactor.unixServers])
 
     def test_files(self) -> None:
-        """A file that cannot be read, or holds something else, is named."""
+        """The error names a file that cannot be read, or has other contents."""
         self.expect("x509:tcp:1:certificate=/nowhere", "certificate: /nowhere", "cannot be read")
         self.expect(
             f"x509:tcp:1:certificate={self.file}:privateKey=/nowhere", "private-key: /nowhere"
@@ -123,29 +129,29 @@ class BadArguments(EndpointTestCase):
         )
 
     def test_keys(self) -> None:
-        """A key of another certificate, and one that others can read, are refused."""
+        """The key of another certificate, and a key that others can read, are rejected."""
         other = write_private(self.mktemp(), pair(subject="CN=other", kind="RSA 2048").pem)
         self.expect(f"x509:tcp:1:certificate={self.file}:privateKey={other}", "another public key")
         Path(self.file).chmod(0o644)
         self.expect(f"x509:tcp:1:certificate={self.file}", "found mode 0644")
 
     def test_client_certificate(self) -> None:
-        """An unknown word for what is asked of clients is answered with the known ones."""
+        """An unknown mode of client certificates is rejected with the known ones."""
         for word in ("maybe", "", "Required"):
             description = f"x509:tcp:1:certificate={self.file}:clientCertificate={word}"
             self.expect(description, f"found {word!r}, expected optional, required or none")
 
     def test_no_certificate(self) -> None:
-        """Without a certificate there is no TLS, and the sentence says what is missing."""
+        """A missing certificate is an error that names the argument."""
         self.expect("x509:tcp:1", "certificate")
 
     def test_no_endpoint(self) -> None:
-        """Without an endpoint there is nothing to listen on."""
+        """A missing inner endpoint is an error."""
         self.expect(f"x509:certificate={self.file}", "expected")
         self.expect(f"x509::certificate={self.file}", "expected")
 
     def test_bad_endpoint(self) -> None:
-        """A mistake of the inner endpoint is reported too, also an unknown option."""
+        """A mistake of the inner endpoint is reported too, including an unknown option."""
         for within in ("nonsense:1", "tcp", "tcp:x", "tcp:1:clientcertificate=required"):
             self.expect(
                 f"x509:{within}:certificate={self.file}", within.partition(":")[0], "expected"
@@ -163,11 +169,11 @@ class Plugin(SynchronousTestCase):
         self.assertEqual([X509EndpointParser], [type(parser) for parser in parsers])
 
 
-# Real sockets, and somebody else's TLS.
+# Real sockets, and another implementation of TLS.
 
 
 class Tells(Resource):
-    """Tells each client who it is."""
+    """A resource that sends the client's identity to the client."""
 
     isLeaf = True
 
@@ -226,13 +232,13 @@ class RealSockets(TestCase):
 
     @inlineCallbacks
     def test_equals_sign_not_escaped(self) -> Generator[Any, Any, None]:
-        r"""The string as people write it, ``tcp\:0\:interface=127.0.0.1``, listens there."""
+        r"""The unescaped equals sign, as in ``tcp\:0\:interface=127.0.0.1``, is accepted."""
         port = yield self.listen(within=r"tcp\:0\:interface=127.0.0.1")
         yield self.expect(port, pair(), f"{thumbprint(pair().der)} SELF_SIGNED")
 
     @inlineCallbacks
     def test_none(self) -> Generator[Any, Any, None]:
-        """With ``none`` no certificate is asked for."""
+        """With ``none`` no certificate is requested."""
         port = yield self.listen(":clientCertificate=none")
         yield self.expect(port, pair(), "nobody")
 
@@ -255,7 +261,7 @@ class RealSockets(TestCase):
 
     @inlineCallbacks
     def test_authorities(self) -> Generator[Any, Any, None]:
-        """With ``ca`` what it has issued is trusted, and what another has issued is not."""
+        """With ``ca`` its certificates are trusted, and those of another authority are not."""
         authority, other = pair(subject="CN=authority", ca=True), pair(subject="CN=other", ca=True)
         port = yield self.listen(f":ca={write_private(self.mktemp(), authority.pem)}")
         for issuer, verdict in ((authority, "TRUSTED"), (other, "UNTRUSTED")):

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.exchange`."""
+"""Tests of :mod:`x509proxy.exchange`."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ class BackendHealth(SynchronousTestCase):
         self.assertEqual(Verdict.SELF_SIGNED, exchange(samples.client()).verdict)
 
     def test_frozen(self) -> None:
-        """An observer cannot change what the next one sees."""
+        """An observer cannot change the record for the next observer."""
         with self.assertRaises(AttributeError):
             exchange().status = 200  # type: ignore[misc]
 
     def test_repr_holds_no_certificate(self) -> None:
-        """A record shown in a traceback tells a thumbprint, never the certificate's bytes (invariant L4)."""
+        """The repr of a record has a thumbprint, never the certificate's bytes (invariant L4)."""
         self.assertNotIn("der=", repr(exchange(samples.client())))
 
     def test_a_list_is_an_observer(self) -> None:
-        """``list.append`` is all that it takes to watch a proxy in a test."""
+        """``list.append`` is a sufficient observer in a test."""
         seen: list[Exchange] = []
         observer: Observer = seen.append
         observer(exchange())
         self.assertEqual([exchange()], seen)
 
     def test_outcomes(self) -> None:
-        """The words that reach logs and metrics are these three."""
+        """Logs and metrics have exactly these three outcomes."""
         self.assertEqual(
             ["completed", "rejected", "aborted"], [outcome.value for outcome in Outcome]
         )

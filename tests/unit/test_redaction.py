@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.redaction`."""
+"""Tests of :mod:`x509proxy.redaction`."""
 
 from __future__ import annotations
 

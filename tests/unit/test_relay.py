@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.relay`.
+"""Tests of :mod:`x509proxy.relay`.
 
 They are about the exact octets that a back end receives, and the response that the client receives.
 """

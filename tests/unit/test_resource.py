@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.resource`.
+"""Tests of :mod:`x509proxy.resource`.
 
 The same rules hold under the proxy's own factory and under a stock ``Site``, through real TLS.
 """

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.settings`."""
+"""Tests of :mod:`x509proxy.settings`."""
 
 from __future__ import annotations
 

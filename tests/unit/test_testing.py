@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.testing`, for the tests of applications."""
+"""Tests of :mod:`x509proxy.testing`, the helpers for applications' tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from x509proxy.testing import (
 
 class Certificates(SynchronousTestCase):
     def test_client_identity(self) -> None:
-        """A client's certificate is self-signed and of the kind that was asked for."""
+        """A client's certificate is self-signed and has the requested kind of key."""
         made = client_identity(KeyKind.RSA, "somebody")
         made.certificate.verify_directly_issued_by(made.certificate)
         self.assertIsInstance(made.private_key, rsa.RSAPrivateKey)
@@ -42,7 +42,7 @@ class Certificates(SynchronousTestCase):
         self.assertIsInstance(client_identity().private_key, ec.EllipticCurvePrivateKey)
 
     def test_issued_to_clients(self) -> None:
-        """A certificate for a client is the authority's, with the client's own key."""
+        """The authority issues a client's certificate for the client's own key."""
         authority = ThrowAwayAuthority()
         made = authority.client("somebody", KeyKind.RSA)
         made.certificate.verify_directly_issued_by(authority.certificate)
@@ -50,7 +50,7 @@ class Certificates(SynchronousTestCase):
         self.assertEqual("CN=somebody", made.certificate.subject.rfc4514_string())
 
     def test_issued_to_servers(self) -> None:
-        """A server's certificate holds the names that were asked for, or ``localhost``."""
+        """A server's certificate holds the requested names, or ``localhost``."""
         authority = ThrowAwayAuthority()
         for asked, expected in (
             ((), ["localhost"]),
@@ -88,7 +88,7 @@ class Present(SynchronousTestCase):
         self.assertEqual(frozenset(), found.flags_at(time.time()))
 
     def test_verdicts(self) -> None:
-        """An issued one is trusted, unless the test says otherwise."""
+        """An issued certificate is trusted by default."""
         issued = ThrowAwayAuthority().client()
         self.assertIs(Verdict.TRUSTED, self.present(issued).verdict)
         self.assertIs(Verdict.UNTRUSTED, self.present(issued, Verdict.UNTRUSTED).verdict)
@@ -98,12 +98,12 @@ class Present(SynchronousTestCase):
         self.assertIsNone(self.present(None))
 
     def test_expired(self) -> None:
-        """A certificate's dates count as ever."""
+        """The certificate's dates are checked as usual."""
         found = self.present(client_identity())
         self.assertIn(Flag.EXPIRED, found.flags_at(found.not_after + 1))
 
     def test_transport(self) -> None:
-        """The request's transport has its other methods."""
+        """The request's transport keeps its other methods."""
         request: Any = DummyRequest([b""])
         request.transport = StringTransport()
         present(request, client_identity())
@@ -119,7 +119,7 @@ class BackEnd(TestCase):
         self.addCleanup(self.back_end.stop)
 
     def feed(self, *pieces: bytes) -> list[bytes]:
-        """Return the bytes written to a connection that receives these, without a socket."""
+        """Return the bytes written to a connection that receives these pieces, without a socket."""
         written: list[bytes] = []
 
         class Transport:
@@ -133,7 +133,7 @@ class BackEnd(TestCase):
         return written
 
     def test_raw(self) -> None:
-        """A request is recorded as it came, byte for byte, however it was cut into pieces."""
+        """A request is recorded byte for byte, for any split into pieces."""
         raw = b"POST /a?b HTTP/1.1\r\nHost: a\r\nx_odd:  1 \r\nContent-Length: 3\r\n\r\nabc"
         self.feed(*(raw[place : place + 1] for place in range(len(raw))))
         [request] = self.back_end.requests
@@ -146,8 +146,11 @@ class BackEnd(TestCase):
         self.assertEqual(raw, self.back_end.received)
 
     def test_chunked(self) -> None:
-        """A chunked body is put together, and its request ends where the body's frame ends."""
-        first = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncd\n\r\n0\r\n\r\n"
+        """A chunked body is joined, and the request ends at the end of the body's frame."""
+        first = (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\nab\r\n3\r\ncd\n\r\n0\r\n\r\n"
+        )
         second = b"GET /b HTTP/1.1\r\n\r\n"
         for pieces in (
             [first + second],
@@ -159,9 +162,9 @@ class BackEnd(TestCase):
             self.assertEqual(b"abcd\n", self.back_end.requests[0].body)
 
     def test_answers(self) -> None:
-        """Scripted answers are used up in order, then there is a short 200.
+        """Scripted responses are used up in order; the default is a short 200.
 
-        A function is given the transport.
+        A function is called with the transport.
         """
         self.back_end.answers.extend([b"one", lambda transport: transport.write(b"two")])
         written = self.feed(b"GET / HTTP/1.1\r\n\r\n" * 3)
@@ -170,12 +173,12 @@ class BackEnd(TestCase):
         )
 
     def test_values(self) -> None:
-        """All the fields of a name are found, whatever the case."""
+        """All fields of a name are found, in any case."""
         self.feed(b"GET / HTTP/1.1\r\nA: 1\r\nb: 2\r\na: 3\r\n\r\n")
         self.assertEqual([b"1", b"3"], self.back_end.requests[0].values("a"))
 
     def test_heard(self) -> None:
-        """A wait for so many requests ends when they have come, also if they have already."""
+        """A wait for a number of requests ends when they have arrived, even before the wait."""
         waiting: Deferred[None] = self.back_end.heard(2)
         self.feed(b"GET / HTTP/1.1\r\n\r\n")
         self.assertNoResult(waiting)
@@ -186,7 +189,7 @@ class BackEnd(TestCase):
 
 class Proxy(ProxyTestCase):
     async def test_two_ends(self) -> None:
-        """A request goes in over TLS with a certificate and comes out with it in the header.
+        """A request sent over TLS with a certificate reaches the back end with it in the header.
 
         The exchange is recorded.
         """
@@ -200,26 +203,26 @@ class Proxy(ProxyTestCase):
         )
 
     async def test_keep_alive(self) -> None:
-        """The back end keeps its connections: two requests come on one."""
+        """The back end keeps its connections open: one connection carries two requests."""
         self.start()
         for _ in range(2):
             await self.ask(get("/a"))
         self.assertEqual((1, 2), (self.back_end.accepted, len(self.back_end.requests)))
 
     async def test_authorities(self) -> None:
-        """A certificate of an authority that was named is trusted."""
+        """A certificate of a configured authority is trusted."""
         authority = ThrowAwayAuthority()
         self.start(authorities=[authority.certificate])
         await self.ask(get(), authority.client())
         self.assertEqual([Verdict.TRUSTED], [exchange.verdict for exchange in self.proxy.exchanges])
 
     async def test_stock_site(self) -> None:
-        """It serves under any factory that is given."""
+        """The proxy serves under any given factory."""
         self.start(factory=Site)
         self.assertEqual(200, (await self.ask(get())).status)
 
     async def test_new_secret(self) -> None:
-        """Two proxies have two secret names."""
+        """Two proxies have different secret names."""
         names = set()
         for _ in range(2):
             proxy = running_proxy(reactor, 9)
@@ -228,7 +231,7 @@ class Proxy(ProxyTestCase):
         self.assertEqual(2, len(names))
 
     async def test_protocols(self) -> None:
-        """A client offers the protocols that it is given (RFC 7301)."""
+        """A client offers the given protocols (RFC 7301)."""
         self.start()
         for offered, expected in ((["h2", "http/1.1"], "http/1.1"), ([], None)):
             connection = await deferToThread(self.proxy.connect, alpn=offered)
@@ -236,7 +239,7 @@ class Proxy(ProxyTestCase):
             self.assertEqual(expected, connection.selected_alpn_protocol())
 
     async def test_nothing_is_left(self) -> None:
-        """A stop in the middle of an exchange cuts it, and leaves no connection and no file."""
+        """A stop during an exchange aborts it, and leaves no connection and no file."""
         self.start(lambda _: None)
         connection = await deferToThread(self.proxy.connect)
         self.addCleanup(connection.close)

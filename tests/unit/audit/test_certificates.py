@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.certificates`."""
+"""Tests of :mod:`x509proxy.audit.certificates`."""
 
 from __future__ import annotations
 

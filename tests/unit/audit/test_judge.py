@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.judge`."""
+"""Tests of :mod:`x509proxy.audit.judge`."""
 
 from __future__ import annotations
 

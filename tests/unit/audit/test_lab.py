@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.lab`."""
+"""Tests of :mod:`x509proxy.audit.lab`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.options`."""
+"""Tests of :mod:`x509proxy.audit.options`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.plain`."""
+"""Tests of :mod:`x509proxy.audit.plain`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.probe`."""
+"""Tests of :mod:`x509proxy.audit.probe`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.remedies`."""
+"""Tests of :mod:`x509proxy.audit.remedies`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.run`."""
+"""Tests of :mod:`x509proxy.audit.run`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.authorization.http_client`, against a server that does as it likes."""
+"""Tests of :mod:`x509proxy.authorization.http_client`, against hostile servers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Act = Callable[[Any], None]
 
 
 class HostileServer(Factory):
-    """A server that sends what a test says, as soon as it has read a request; it keeps what it read."""
+    """A server that calls ``act`` after each request, and records the requests."""
 
     noisy = False
 
@@ -59,7 +59,7 @@ class _Served(Protocol):
 
 
 def send(*pieces: bytes, close: bool = True) -> Act:
-    """Send pieces, and close."""
+    """Return an ``act`` that sends the pieces, and closes the connection by default."""
 
     def act(transport: Any) -> None:
         transport.writeSequence(pieces)
@@ -70,7 +70,7 @@ def send(*pieces: bytes, close: bool = True) -> Act:
 
 
 class _Flood:
-    """A producer that never ends."""
+    """A producer of endless data."""
 
     def __init__(self, transport: Any, piece: bytes) -> None:
         self._transport = transport
@@ -83,7 +83,7 @@ class _Flood:
         self.sent += len(self._piece)
 
     def stopProducing(self) -> None:
-        """The connection has gone."""
+        """Do nothing: the connection has ended."""
 
 
 class ClientTestCase(TestCase):
@@ -103,7 +103,7 @@ class ClientTestCase(TestCase):
         return server
 
     async def until_closed(self, server: HostileServer) -> None:
-        """Wait until the client has closed its connections: none is left behind."""
+        """Wait until the client has closed all its connections."""
         from twisted.internet.task import deferLater
 
         while server.open:
@@ -122,7 +122,7 @@ class ClientTestCase(TestCase):
         return await self.client(**settings).get(self.url())
 
     async def reason(self, act: Act, **settings: Any) -> str:
-        """The sentence for the log."""
+        """Return the error's sentence for the log."""
         try:
             await self.fetch(act, **settings)
         except FetchError as error:
@@ -132,7 +132,7 @@ class ClientTestCase(TestCase):
 
 class Good(ClientTestCase):
     async def test_response(self) -> None:
-        """A response is read whole, and asked for by a plain request on a connection of its own."""
+        """A response is read whole; the request is plain, on its own connection."""
         server = await self.serve(send(OK))
         self.assertEqual(Fetched(200, b"{}"), await self.client().get(self.url("/a?b=c")))
         (request,) = server.requests
@@ -141,7 +141,7 @@ class Good(ClientTestCase):
         self.assertIn(b"\r\nConnection: close\r\n", request)
 
     async def test_framing(self) -> None:
-        """Chunks are read too; a body that ends with its connection may have been cut, and is not."""
+        """A chunked body is read; one that ends with the connection may be cut, and is rejected."""
         chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
         self.assertEqual(b"{}", (await self.fetch(send(chunked))).require_ok())
         self.assertIn(
@@ -149,7 +149,7 @@ class Good(ClientTestCase):
         )
 
     async def test_post(self) -> None:
-        """A form is sent whole, with its fields."""
+        """A form is sent whole, with its header fields."""
         server = await self.serve(send(OK))
         fetched = await self.client().post(self.url(), b"token=a", {"Authorization": "Basic eA=="})
         self.assertEqual(b"{}", fetched.body)
@@ -165,16 +165,21 @@ class Good(ClientTestCase):
             self.assertIn(b"\r\n" + field, head)
 
     async def test_max_age(self) -> None:
-        """A response may say for how long it is good."""
+        """``Cache-Control: max-age`` gives the lifetime of a response."""
         for value, age in (
-            (b"max-age=60", 60.0), (b"public, Max-Age=5", 5.0), (b'max-age="7"', 7.0), (b"no-store", None),
-            (b"s-max-age=3", None), (b"max-age=-1", None), (b"max-age=9999999999", 999999999.0),
-        ):  # fmt: skip
+            (b"max-age=60", 60.0),
+            (b"public, Max-Age=5", 5.0),
+            (b'max-age="7"', 7.0),
+            (b"no-store", None),
+            (b"s-max-age=3", None),
+            (b"max-age=-1", None),
+            (b"max-age=9999999999", 999999999.0),
+        ):
             response = OK.replace(b"\r\n\r\n", b"\r\nCache-Control: " + value + b"\r\n\r\n")
             self.assertEqual(age, (await self.fetch(send(response))).max_age, value)
 
     async def test_status(self) -> None:
-        """Other statuses are seen as they are; a redirect is not followed."""
+        """Other statuses are returned unchanged; a redirect is not followed."""
         response = b"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n"
         server = await self.serve(send(response))
         fetched = await self.client().get(self.url())
@@ -186,13 +191,13 @@ class Good(ClientTestCase):
 
 class Hostile(ClientTestCase):
     async def test_silence(self) -> None:
-        """A server that hangs costs the timeout, before its head, within it, and within the body."""
+        """A server that stops before, within or after the head costs at most the timeout."""
         for pieces in ((), (b"HTTP/1.1 200 OK\r\nA: ",), (OK[:-1],)):
             sentence = await self.reason(send(*pieces, close=False), timeout=0.1)
             self.assertEqual("found no response in time", sentence)
 
     async def test_floods(self) -> None:
-        """A body, a head, a line or chunks without an end are cut after as many bytes as are allowed."""
+        """An endless body, head, line or series of chunks is cut at the limit on bytes."""
         head = b"HTTP/1.1 200 OK\r\n"
         for begin, piece in (
             (head + b"Content-Length: 104857600\r\n\r\n", b"x" * 65536),
@@ -200,7 +205,7 @@ class Hostile(ClientTestCase):
             (head, b"A: b\r\n" * 8192),
             (head + b"A: ", b"x" * 8192),
             (head + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 8192),
-        ):  # fmt: skip
+        ):
             floods: list[_Flood] = []
 
             def act(
@@ -213,19 +218,24 @@ class Hostile(ClientTestCase):
             with self.assertRaises(FetchError):
                 await self.client(max_response_bytes=200000).get(self.url())
             await self.until_closed(server)
-            # The kernel's buffers took the rest.
+            # The kernel's buffers hold the rest.
             self.assertLess(floods[0].sent, 32 << 20)
 
     async def test_nonsense(self) -> None:
-        """A response that is none is one sentence, and nothing of it is in the sentence."""
-        for response in (b"", b"secret\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nsecret", b"HTTP/1.1 secret\r\n\r\n",
-                         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n"):  # fmt: skip
+        """An invalid response is reported in one sentence, without any of its text."""
+        for response in (
+            b"",
+            b"secret\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nsecret",
+            b"HTTP/1.1 secret\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n",
+        ):
             sentence = await self.reason(send(response))
             self.assertTrue(sentence.startswith("found no whole response: "), sentence)
             self.assertNotIn("secret", sentence)
 
     async def test_refused(self) -> None:
-        """A server that is not there is named by the system's reason."""
+        """A refused connection is reported with the system's reason."""
         await self.serve(send(OK))
         url = self.url()
         await self.port.stopListening()  # type: ignore[misc]
@@ -234,7 +244,7 @@ class Hostile(ClientTestCase):
         self.assertIn("Connection refused", str(raised.exception))
 
     async def test_cancelled(self) -> None:
-        """A request that is not wanted any more ends at once, in whatever state it is."""
+        """A cancelled request ends at once, in any state."""
         await self.serve(send(close=False))
         asked = self.client().get(self.url())
         asked.cancel()
@@ -243,7 +253,7 @@ class Hostile(ClientTestCase):
 
 class Tls(ClientTestCase):
     async def test_verified(self) -> None:
-        """Over TLS the server's certificate has to be of a known authority, and for its name."""
+        """Over TLS, the server's certificate must have a trusted issuer and match its name."""
         made = make_self_signed(KeyKind.EC, "localhost", server=True)
         identity = Identity(made.certificate, made.private_key, ())
         await self.serve(send(OK), identity)
@@ -257,7 +267,7 @@ class Tls(ClientTestCase):
             self.assertIn("its certificate is not valid now", str(raised.exception))
 
     async def test_certificate(self) -> None:
-        """A server that needs a certificate is shown the configured one."""
+        """A server that requires a certificate receives the configured one."""
         made, own = (
             make_self_signed(KeyKind.EC, name, server=True) for name in ("localhost", "api")
         )
@@ -276,7 +286,7 @@ class Tls(ClientTestCase):
         self.assertEqual([own.certificate], [one.to_cryptography() for one in shown])
 
     async def test_not_tls(self) -> None:
-        """A server without TLS gets no request where https is asked for."""
+        """A server without TLS receives no request for an https URL."""
         server = await self.serve(send(OK))
         with self.assertRaises(FetchError):
             await self.client(timeout=1.0).get(self.url(scheme="https"))
@@ -285,7 +295,7 @@ class Tls(ClientTestCase):
 
 class Trust(SynchronousTestCase):
     def test_same(self) -> None:
-        """Two clients trust the same servers if their authorities are the same."""
+        """Two clients have the same trust if their authorities are the same."""
         authority = make_self_signed(KeyKind.EC, "ca").certificate
         settings = TokenSettings(level=TokenLevel.UNVERIFIED)
         one, two, three = (

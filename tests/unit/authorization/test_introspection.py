@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.authorization.introspection`."""
+"""Tests of :mod:`x509proxy.authorization.introspection`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,12 @@ class IntrospectionTestCase(SynchronousTestCase):
     def arrange(self, secret: str | None = SECRET, **changes: Any) -> None:
         self.server = AskedServer()
         given: dict[str, Any] = {
-            "level": TokenLevel.INTROSPECTION, "introspection_url": URL, "client_id": "api:1", "client_secret_file": "a", **changes,
-        }  # fmt: skip
+            "level": TokenLevel.INTROSPECTION,
+            "introspection_url": URL,
+            "client_id": "api:1",
+            "client_secret_file": "a",
+            **changes,
+        }
         settings = TokenSettings(**given)
         files = TokenFiles(settings, client_secret=secret)
         self.introspector = Introspector(files, cast(HttpClient, self.server))
@@ -75,7 +79,7 @@ class IntrospectionTestCase(SynchronousTestCase):
         return verdict
 
     def ask(self, response: object, status: int = 200, **more: Any) -> TokenVerdict | Code:
-        """The verdict on a token that nothing is known of."""
+        """Return the verdict on an unknown token, after this response."""
         waiting = self.wait(**more)
         self.server.answer(response, status)
         return self.result(waiting)
@@ -83,7 +87,10 @@ class IntrospectionTestCase(SynchronousTestCase):
 
 class Asking(IntrospectionTestCase):
     def test_request(self) -> None:
-        """The token is sent in a form, with the client's name and secret (RFC 7662 section 2.1, RFC 6749 section 2.3.1)."""
+        """The token is sent in a form, with the client's name and secret.
+
+        RFC 7662 section 2.1, RFC 6749 section 2.3.1.
+        """
         self.wait(b"a+b/c=")
         ((form, fields),) = self.server.forms
         self.assertEqual([URL], self.server.urls)
@@ -92,14 +99,20 @@ class Asking(IntrospectionTestCase):
         self.assertEqual(("Basic", b"api%3A1:s+e%3Acret"), (kind, b64decode(credentials)))
 
     def test_certificate(self) -> None:
-        """A client that authenticates by its certificate sends its name in the form (RFC 8705 section 2)."""
+        """A client that authenticates by certificate sends its name in the form.
+
+        RFC 8705 section 2.
+        """
         self.arrange(None, client_secret_file=None, certificate="a")
         self.wait()
         ((form, fields),) = self.server.forms
         self.assertEqual((["api:1"], {}), (form["client_id"], fields))
 
     def test_metadata(self) -> None:
-        """The issuer's metadata says where to ask, once for all tokens; a failure is not remembered."""
+        """The issuer's metadata names the endpoint.
+
+        It is fetched once for all tokens; a failure is not cached.
+        """
         self.arrange(introspection_url=None, issuer=ISSUER)
         first, second = self.wait(b"a"), self.wait(b"b")
         self.assertEqual(1, len(self.server.urls))
@@ -123,7 +136,10 @@ class Asking(IntrospectionTestCase):
             self.assertEqual(error, self.introspector.status().error)
 
     def test_shared(self) -> None:
-        """Requests with the same token, of whichever client, wait for one response, and are judged each by itself."""
+        """Requests with the same token share one response.
+
+        Each is judged by its own certificate.
+        """
         own, other, none = self.wait(), self.wait(certificate=OTHER), self.wait(certificate=None)
         self.assertEqual(1, len(self.server.urls))
         self.server.answer(GOOD)
@@ -133,7 +149,7 @@ class Asking(IntrospectionTestCase):
         )
 
     def test_left(self) -> None:
-        """Nothing is asked any more for clients that have left."""
+        """When all its clients have left, a call is cancelled."""
         first, second = self.wait(), self.wait(certificate=OTHER)
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -145,7 +161,10 @@ class Asking(IntrospectionTestCase):
         self.assertIs(TokenVerdict.BOUND, self.ask(GOOD))
 
     def test_left_is_no_failure(self) -> None:
-        """A client that leaves is no failure of the server: clients could make it look down."""
+        """A client that leaves counts as no failure of the server.
+
+        Otherwise clients could make the server appear down.
+        """
         waiting = self.wait()
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
@@ -153,7 +172,7 @@ class Asking(IntrospectionTestCase):
         self.assertEqual((0, ""), (state.failures, state.error))
 
     def test_full(self) -> None:
-        """Only so many wait."""
+        """The number of pending checks is limited."""
         self.arrange(max_pending_checks=1)
         waiting = self.wait(b"a")
         self.assertIs(Code.TOKEN_CHECKS_FULL, self.judge(b"b"))
@@ -164,7 +183,7 @@ class Asking(IntrospectionTestCase):
 
 class Claims(IntrospectionTestCase):
     def checked(self, response: object) -> CheckedToken:
-        """Return the result of a token's first check; the second one has to be the same."""
+        """Return the result of a token's first check, and check that the second one is the same."""
         pairs = [(b"Authorization", b"Bearer opaque")]
         head = RequestHead(b"GET", b"/api", "1.1", pairs, b"as.example", Framing.NONE)
         waiting = self.check.check(head, OWN, WHEN_BOUND, NOON)
@@ -175,7 +194,7 @@ class Claims(IntrospectionTestCase):
         return found
 
     def test_response(self) -> None:
-        """The claims are the response as the server has sent it."""
+        """The claims are the bytes that the server sent."""
         for body in (
             b'{"active":true,"sub":"\xc3\xa9"}',
             b'{ "active": true,\r\n"cnf": {"x5t#S256": "%b"} }' % OWN.thumbprint.encode(),
@@ -184,7 +203,7 @@ class Claims(IntrospectionTestCase):
             self.assertEqual(body, self.checked(body).claims)
 
     def test_dpop(self) -> None:
-        """Those of a DPoP key's token are not for the back end, which has to verify the proof."""
+        """Claims of a DPoP-bound token are not forwarded: the back end must verify the proof."""
         found = self.checked({"active": True, "cnf": {"jkt": "a"}})
         self.assertEqual(CheckedToken(TokenVerdict.DPOP), found)
 
@@ -194,23 +213,37 @@ class Contents(IntrospectionTestCase):
         """An active token is judged by its ``cnf``."""
         for response, needed, allowed in (
             (GOOD, TokenVerdict.BOUND, TokenVerdict.BOUND),
-            ({"active": True, "cnf": {"x5t#S256": OTHER.thumbprint}}, Code.TOKEN_MISMATCH, Code.TOKEN_MISMATCH),
+            (
+                {"active": True, "cnf": {"x5t#S256": OTHER.thumbprint}},
+                Code.TOKEN_MISMATCH,
+                Code.TOKEN_MISMATCH,
+            ),
             ({"active": True}, Code.TOKEN_NOT_BOUND, TokenVerdict.UNBOUND),
             ({"active": True, "cnf": "x"}, Code.TOKEN_MALFORMED, Code.TOKEN_MALFORMED),
             ({"active": False}, Code.TOKEN_INVALID, Code.TOKEN_INVALID),
-        ):  # fmt: skip
+        ):
             self.arrange()
             self.assertIs(needed, self.ask(response))
             self.assertIs(allowed, self.judge(requirement=WHEN_BOUND))
             self.assertIs(needed, self.judge())
 
     def test_not_good(self) -> None:
-        """A token that is not active, not an access token, or not for now, is 401, with whatever certificate."""
+        """A token that is inactive, expired or not an access token is 401, with any certificate."""
         changes: tuple[dict[str, object], ...] = (
-            {"active": False}, {"active": "true"}, {"active": 1}, {"active": None}, {"token_type": "refresh_token"},
-            {"token_type": 1}, {"exp": NOON}, {"exp": NOON - 1}, {"exp": "1"}, {"exp": True}, {"exp": None}, {"nbf": NOON + 1},
+            {"active": False},
+            {"active": "true"},
+            {"active": 1},
+            {"active": None},
+            {"token_type": "refresh_token"},
+            {"token_type": 1},
+            {"exp": NOON},
+            {"exp": NOON - 1},
+            {"exp": "1"},
+            {"exp": True},
+            {"exp": None},
+            {"nbf": NOON + 1},
             {"nbf": []},
-        )  # fmt: skip
+        )
         for change in changes:
             self.arrange()
             self.assertIs(Code.TOKEN_INVALID, self.ask({**GOOD, **change}), change)
@@ -219,7 +252,7 @@ class Contents(IntrospectionTestCase):
         self.assertIs(Code.TOKEN_INVALID, self.ask({"cnf": {"x5t#S256": OWN.thumbprint}}))
 
     def test_good(self) -> None:
-        """Token types are compared without case; times that fit do not matter."""
+        """Token types are compared without case; times within their limits change nothing."""
         for change in (
             {"token_type": "Bearer"},
             {"token_type": "DPoP"},
@@ -230,14 +263,14 @@ class Contents(IntrospectionTestCase):
             self.assertIs(TokenVerdict.BOUND, self.ask({**GOOD, **change}), change)
 
     def test_skew(self) -> None:
-        """Clocks may differ by as much as is configured."""
+        """Clocks may differ by the configured skew."""
         self.arrange(clock_skew=5.0)
         self.assertIs(TokenVerdict.BOUND, self.ask({**GOOD, "exp": NOON - 4, "nbf": NOON + 5}))
         self.assertIs(TokenVerdict.BOUND, self.judge(now=NOON + 0.9))
         self.assertIsInstance(self.judge(now=NOON + 1), Deferred)
 
     def test_issuer_and_audience(self) -> None:
-        """Where they are configured, the audience has to be there, and an issuer that is there has to fit."""
+        """A configured audience is required; a configured issuer must match if one is present."""
         expected: dict[str, Any] = {"issuer": ISSUER, "audience": (AUDIENCE,)}
         for change, verdict in (
             ({"iss": ISSUER, "aud": AUDIENCE}, TokenVerdict.BOUND),
@@ -248,14 +281,14 @@ class Contents(IntrospectionTestCase):
             ({"aud": "x"}, Code.TOKEN_INVALID),
             ({"aud": {AUDIENCE: 1}}, Code.TOKEN_INVALID),
             ({"aud": [[AUDIENCE]]}, Code.TOKEN_INVALID),
-        ):  # fmt: skip
+        ):
             self.arrange(**expected)
             self.assertIs(verdict, self.ask({**GOOD, **change}), change)
 
 
 class Remembering(IntrospectionTestCase):
     def test_good(self) -> None:
-        """A good response is remembered for its time, and no longer than the token is good."""
+        """A good response is cached for its time, and never longer than the token is valid."""
         self.ask(GOOD)
         self.assertIs(TokenVerdict.BOUND, self.judge(now=NOON + 59))
         self.assertIsInstance(self.judge(now=NOON + 60), Deferred)
@@ -265,7 +298,7 @@ class Remembering(IntrospectionTestCase):
         self.assertIsInstance(self.judge(now=NOON + 10), Deferred)
 
     def test_bad(self) -> None:
-        """A bad one is remembered for a shorter time."""
+        """A bad response is cached for a shorter time."""
         for response in ({"active": False}, {"active": True, "cnf": 1}):
             self.arrange()
             self.ask(response)
@@ -273,14 +306,17 @@ class Remembering(IntrospectionTestCase):
             self.assertIsInstance(self.judge(now=NOON + 5), Deferred)
 
     def test_another_certificate(self) -> None:
-        """A token that is remembered with one certificate is asked for with another, and rejected there (WSO2 #11521)."""
+        """A cached token is introspected again with another certificate, and rejected.
+
+        WSO2 #11521.
+        """
         self.ask(GOOD)
         self.assertIs(Code.TOKEN_MISMATCH, self.ask(GOOD, certificate=OTHER))
         self.assertIs(Code.TOKEN_MISMATCH, self.judge(certificate=OTHER))
         self.assertIs(TokenVerdict.BOUND, self.judge())
 
     def test_token_is_not_kept(self) -> None:
-        """Neither what is remembered nor what is logged has the token, or the secret."""
+        """Neither the cache nor the state for the log holds the token or the secret."""
         self.ask(GOOD)
         self.wait(b"another-token").addErrback(lambda _: None)
         self.server.fail()
@@ -291,7 +327,7 @@ class Remembering(IntrospectionTestCase):
 
 class Down(IntrospectionTestCase):
     def test_unreachable(self) -> None:
-        """While the server does not respond a token is 503, and nothing is remembered."""
+        """While the server does not respond, a token is 503, and nothing is cached."""
         waiting = self.wait()
         self.server.fail()
         self.assertIs(Code.TOKEN_UNVERIFIABLE, self.result(waiting))
@@ -299,7 +335,7 @@ class Down(IntrospectionTestCase):
         self.assertEqual((1, ""), (self.check.state().failures, self.check.state().error))
 
     def test_remembered(self) -> None:
-        """Remembered tokens are good meanwhile."""
+        """Meanwhile, cached tokens are accepted."""
         self.ask(GOOD)
         waiting = self.wait(b"b")
         self.server.fail()
@@ -307,17 +343,25 @@ class Down(IntrospectionTestCase):
         self.assertIs(TokenVerdict.BOUND, self.judge())
 
     def test_lies(self) -> None:
-        """A response that is none is 503: never good, and never a token's fault."""
+        """An invalid response is 503: it neither accepts nor blames the token."""
         for response, status in (
-            (b"<html>secret", 200), (b"", 200), ([GOOD], 200), (b'{"active":false,"active":true}', 200), (b"\xff", 200),
-            (b"[" * 20000, 200), (GOOD, 302), (GOOD, 401), (GOOD, 500), (b'{"active":true,"a":NaN}', 200),
-        ):  # fmt: skip
+            (b"<html>secret", 200),
+            (b"", 200),
+            ([GOOD], 200),
+            (b'{"active":false,"active":true}', 200),
+            (b"\xff", 200),
+            (b"[" * 20000, 200),
+            (GOOD, 302),
+            (GOOD, 401),
+            (GOOD, 500),
+            (b'{"active":true,"a":NaN}', 200),
+        ):
             self.assertIs(Code.TOKEN_UNVERIFIABLE, self.ask(response, status))
             self.assertNotIn("secret", self.check.state().error)
         self.assertEqual(10, self.check.state().failures)
 
     def test_unexpected(self) -> None:
-        """An error that was not expected goes on to the relay, which answers 502."""
+        """An unexpected error is passed on to the relay, which responds with 502."""
         waiting = self.wait()
         self.server.fail(ZeroDivisionError())
         self.failureResultOf(waiting, ZeroDivisionError)
@@ -326,7 +370,7 @@ class Down(IntrospectionTestCase):
 
 class Made(SynchronousTestCase):
     def test_from_files(self) -> None:
-        """The level makes one."""
+        """Level ``introspection`` uses an :class:`Introspector`."""
         settings = TokenSettings(
             level=TokenLevel.INTROSPECTION,
             introspection_url=URL,

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.authorization.key_source`."""
+"""Tests of :mod:`x509proxy.authorization.key_source`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TWO = key_set(*public(key(), key("ES256", "two")))
 
 class File(SynchronousTestCase):
     def test_keys(self) -> None:
-        """The keys of a file are there at once, and need no fetching."""
+        """The keys of a file are available at once, without a fetch."""
         keys = FileKeys(key_set())
         keys.start()
         self.assertIsNotNone(keys.find("one", ES256, NOON))
@@ -67,7 +67,7 @@ class ServerTestCase(SynchronousTestCase):
 
 class Fetching(ServerTestCase):
     def test_first(self) -> None:
-        """The first token waits for the keys; those after it wait for the same fetch."""
+        """The first token waits for the keys; later ones wait for the same fetch."""
         first, second = self.wait(), self.wait()
         self.assertEqual([JWKS], self.server.urls)
         self.server.answer(key_set())
@@ -79,7 +79,7 @@ class Fetching(ServerTestCase):
         self.assertEqual([JWKS], self.server.urls)
 
     def test_start(self) -> None:
-        """They are fetched at the start, before there is a token, and once."""
+        """Keys are fetched once at the start, before the first token."""
         self.keys.start()
         self.keys.start()
         self.server.answer(key_set())
@@ -91,7 +91,7 @@ class Fetching(ServerTestCase):
         self.assertGreater(status.fetched, NOON)
 
     def test_cancelled(self) -> None:
-        """One that does not wait any more is forgotten; the others get their keys."""
+        """A cancelled request is removed; the others get their keys."""
         first, second = self.wait(), self.wait()
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -99,7 +99,7 @@ class Fetching(ServerTestCase):
         self.assertIsNotNone(self.successResultOf(second))
 
     def test_probe(self) -> None:
-        """A check fetches the keys once, and ends with the fetch, also with a failed one."""
+        """A check fetches the keys once, and ends with the fetch, even a failed one."""
         probe = self.keys.probe()
         self.assertNoResult(probe)
         self.server.answer(key_set())
@@ -112,14 +112,14 @@ class Fetching(ServerTestCase):
         self.assertIn("found no response in time", self.keys.status().error)
 
     def test_cancelled_by_another(self) -> None:
-        """So it is when the end of one request is that of the next."""
+        """The same holds if the end of one request cancels the next one."""
         first, second = self.wait(), self.wait()
         first.addCallback(lambda _: second.cancel())
         self.server.answer(key_set())
         self.failureResultOf(second, CancelledError)
 
     def test_stop(self) -> None:
-        """At the end a fetch is cancelled; without one nothing is."""
+        """A stop cancels a fetch in progress, and does nothing without one."""
         self.keys.stop()
         waiting = self.wait()
         self.keys.stop()
@@ -134,7 +134,7 @@ class Refreshing(ServerTestCase):
         self.server.answer(key_set())
 
     def test_rotation(self) -> None:
-        """A key that is not known is asked for: a token signed by a new key is verified."""
+        """An unknown key is fetched: a token signed with a new key is verified."""
         self.clock.advance(10)
         waiting = self.wait("two")
         self.server.answer(TWO)
@@ -143,7 +143,7 @@ class Refreshing(ServerTestCase):
         self.assertEqual("two", one.kid)
 
     def test_made_up(self) -> None:
-        """However many key ids a client makes up, the server is asked once in an interval."""
+        """However many key ids a client invents, the keys are fetched once per interval."""
         for second in range(30):
             for index in range(20):
                 found = self.find(f"{second}-{index}")
@@ -155,7 +155,7 @@ class Refreshing(ServerTestCase):
         self.assertEqual(3, len(self.server.urls))
 
     def test_old(self) -> None:
-        """Keys that are old are used while they are fetched again."""
+        """Old keys are used while they are fetched again."""
         self.clock.advance(99)
         self.find()
         self.assertEqual(1, len(self.server.urls))
@@ -165,11 +165,14 @@ class Refreshing(ServerTestCase):
         self.assertEqual(2, len(self.server.urls))
         self.server.answer(key_set(*public(key("ES256", "two"))))
         self.assertIsInstance(self.find("two"), SigningKey)
-        # The old one has been withdrawn.
+        # The old key has been withdrawn.
         self.assertIsNone(self.find("one"))
 
     def test_max_age(self) -> None:
-        """The server may want them to be fetched earlier, but not again at once; nor later than is configured."""
+        """``max-age`` makes the next fetch earlier, within the configured interval.
+
+        It is never immediate, and never later than configured.
+        """
         for max_age, lifetime in ((50.0, 50), (0.0, 10), (1000.0, 100)):
             self.clock.advance(1000)
             self.find()
@@ -185,13 +188,13 @@ class Refreshing(ServerTestCase):
 
 
 class Down(ServerTestCase):
-    """A server that is down, or lies."""
+    """A server that is down, or sends invalid responses."""
 
     def setUp(self) -> None:
         self.arrange(jwks_url=JWKS, key_lifetime=100.0, min_refresh_interval=10.0)
 
     def test_never_up(self) -> None:
-        """Without any keys a token is 503; the server is asked again after the interval, not before."""
+        """Without any keys a token is 503; the next fetch happens after the interval."""
         waiting = self.wait()
         self.server.fail()
         self.expect_unverifiable(waiting)
@@ -203,7 +206,7 @@ class Down(ServerTestCase):
         self.assertIsNotNone(self.successResultOf(waiting))
 
     def test_goes_down(self) -> None:
-        """The last good set is used on; a key that it has not is 503, since it may be a new one."""
+        """The last good set stays in use; an unknown key is 503, since it may be a new one."""
         self.wait()
         self.server.answer(key_set())
         for _ in range(5):
@@ -218,7 +221,10 @@ class Down(ServerTestCase):
         )
 
     def test_lies(self) -> None:
-        """A response that has no keys takes the place of none; the status has the reason, and none of the response."""
+        """A response without keys replaces nothing.
+
+        The status has the reason, without any text of the response.
+        """
         self.wait()
         self.server.answer(key_set())
         for status, body, reason in (
@@ -227,7 +233,7 @@ class Down(ServerTestCase):
             (200, {"keys": [{"kty": "oct", "k": "secret"}]}, "found no usable key"),
             (302, key_set(*public(key("ES256", "evil"))), "found status 302, expected 200"),
             (500, TWO, "found status 500, expected 200"),
-        ):  # fmt: skip
+        ):
             self.clock.advance(100)
             self.find()
             self.server.answer(body, status)
@@ -237,14 +243,14 @@ class Down(ServerTestCase):
         self.assertEqual(1, self.keys.status().count)
 
     def test_unexpected(self) -> None:
-        """An unexpected error is shown by its kind, without its text."""
+        """An unexpected error is reported by its class, without its text."""
         waiting = self.wait()
         self.server.fail(ZeroDivisionError("secret"))
         self.expect_unverifiable(waiting)
         self.assertEqual("found an error of the kind ZeroDivisionError", self.keys.status().error)
 
     def test_up_again(self) -> None:
-        """A good response ends the error."""
+        """A good response clears the error."""
         self.wait().addErrback(lambda _: None)
         self.server.fail()
         self.clock.advance(10)
@@ -265,7 +271,7 @@ class Metadata(ServerTestCase):
         self.assertIn(reason, self.keys.status().error)
 
     def test_rfc_8414(self) -> None:
-        """The metadata of RFC 8414 says where the keys are."""
+        """The metadata of RFC 8414 names the URL of the keys."""
         self.assertEqual([self.METADATA], self.server.urls)
         self.server.answer({"issuer": ISSUER, "jwks_uri": JWKS})
         self.assertEqual([self.METADATA, JWKS], self.server.urls)
@@ -273,7 +279,7 @@ class Metadata(ServerTestCase):
         self.assertIsNotNone(self.successResultOf(self.waiting))
 
     def test_discovery(self) -> None:
-        """Where there is none, that of OpenID Connect Discovery does."""
+        """Without it, the metadata of OpenID Connect Discovery does."""
         self.server.answer(b"", 404)
         self.assertEqual(
             "https://as.example/.well-known/openid-configuration", self.server.urls[-1]
@@ -282,7 +288,7 @@ class Metadata(ServerTestCase):
         self.assertEqual(JWKS, self.server.urls[-1])
 
     def test_path(self) -> None:
-        """An issuer's path stands where each of the two wants it."""
+        """An issuer's path is placed as each of the two specifications requires."""
         for issuer in ("https://as.example:8443/realms/a", "https://as.example:8443/realms/a/"):
             self.arrange(issuer=issuer)
             self.wait().addErrback(lambda _: None)
@@ -296,12 +302,12 @@ class Metadata(ServerTestCase):
             )
 
     def test_another_issuer(self) -> None:
-        """Metadata of another issuer is not used (RFC 8414 section 3.3)."""
+        """Metadata of another issuer is rejected (RFC 8414 section 3.3)."""
         self.server.answer({"issuer": ISSUER + "/", "jwks_uri": JWKS})
         self.expect_failure("metadata: found another issuer")
 
     def test_lies(self) -> None:
-        """Metadata that has no place for keys, or one that anybody on the way can change, is not used."""
+        """Metadata without a URL of keys, or with one that is not https, is rejected."""
         for body, reason in (
             (b"<html>", "metadata: found no JSON"),
             (b"[" * 20000, "metadata: found no JSON"),
@@ -310,7 +316,7 @@ class Metadata(ServerTestCase):
             ({"issuer": ISSUER, "jwks_uri": ["a"]}, "metadata: found no jwks_uri"),
             ({"issuer": ISSUER, "jwks_uri": "file:///etc/passwd"}, "jwks_uri: found no URL"),
             ({"issuer": ISSUER, "jwks_uri": "http://as.example/jwks"}, "jwks_uri: found http"),
-        ):  # fmt: skip
+        ):
             self.setUp()
             self.server.answer(body)
             self.expect_failure(reason)
@@ -324,7 +330,7 @@ class Adopting(ServerTestCase):
     is_same_trust = True
 
     def fetched(self) -> ServerKeys:
-        """Return keys that a former configuration has fetched."""
+        """Return the keys that a former configuration fetched."""
         self.arrange(jwks_url=JWKS)
         self.server.trusts_as = lambda _: self.is_same_trust  # type: ignore[attr-defined]
         self.keys.start()
@@ -332,18 +338,18 @@ class Adopting(ServerTestCase):
         return self.keys
 
     def adopt(self, before: ServerKeys, url: str = JWKS) -> int:
-        """Return the number of keys after the adoption by a new configuration."""
+        """Return the number of keys after a new configuration has adopted the former's."""
         self.arrange(jwks_url=url)
         self.server.trusts_as = lambda _: self.is_same_trust  # type: ignore[attr-defined]
         self.keys.adopt(before)
         return self.keys.status().count
 
     def test_same_server(self) -> None:
-        """Keys from the same place, over the same trust, are used until they are fetched again."""
+        """Keys from the same URL with the same trust stay in use until the next fetch."""
         self.assertEqual(1, self.adopt(self.fetched()))
 
     def test_other_server(self) -> None:
-        """Keys of another place, or of a server that is not trusted any more, are not used."""
+        """Keys from another URL, or from a server no longer trusted, are not adopted."""
         self.assertEqual(0, self.adopt(self.fetched(), "https://other.example/jwks"))
         before = self.fetched()
         self.is_same_trust = False

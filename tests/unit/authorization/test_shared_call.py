@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.authorization.shared_call`."""
+"""Tests of :mod:`x509proxy.authorization.shared_call`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sharing(SynchronousTestCase):
         self.cancelled += 1
 
     def test_one_for_all(self) -> None:
-        """Several that ask at once get the result of one call; the next one begins another."""
+        """Concurrent callers get the result of one call; the next caller starts another."""
         first, second = self.call.join(), self.call.join()
         self.begun[0].callback(1)
         self.assertEqual([1, 1], [self.successResultOf(one) for one in (first, second)])
@@ -30,15 +30,24 @@ class Sharing(SynchronousTestCase):
         self.begun[1].callback(2)
         self.assertEqual(2, self.successResultOf(third))
 
+    def test_wanted(self) -> None:
+        """A call is wanted as long as a caller waits for it."""
+        self.assertFalse(self.call.is_wanted)
+        waiting = self.call.join()
+        self.assertTrue(self.call.is_wanted)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertFalse(self.call.is_wanted)
+
     def test_failure(self) -> None:
-        """All of them get its failure."""
+        """All callers get the failure of the call."""
         waiting = [self.call.join() for _ in range(3)]
         self.begun[0].errback(ZeroDivisionError())
         for one in waiting:
             self.failureResultOf(one, ZeroDivisionError)
 
     def test_leaving(self) -> None:
-        """One that leaves costs the others nothing; when the last one leaves the call is cancelled."""
+        """A caller that leaves affects no other; the departure of the last cancels the call."""
         first, second = self.call.join(), self.call.join()
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -51,7 +60,7 @@ class Sharing(SynchronousTestCase):
         self.assertEqual(3, self.successResultOf(third))
 
     def test_end_of_another(self) -> None:
-        """The end of one may be that of another."""
+        """The end of one caller may cancel another."""
         first, second = self.call.join(), self.call.join()
         first.addCallback(lambda _: second.cancel())
         self.begun[0].callback(1)
@@ -59,7 +68,7 @@ class Sharing(SynchronousTestCase):
         self.assertEqual(0, self.cancelled)
 
     def test_at_once(self) -> None:
-        """A call may end before it has begun to be waited for."""
+        """A call may end before its first caller waits for it."""
         call: SharedCall[int] = SharedCall(lambda: succeed(1))
         for _ in range(2):
             self.assertEqual(1, self.successResultOf(call.join()))

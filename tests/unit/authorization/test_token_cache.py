@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.authorization.token_cache`."""
+"""Tests of :mod:`x509proxy.authorization.token_cache`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Value:
 
 class Cache(SynchronousTestCase):
     def test_key(self) -> None:
-        """A value is there for its token and its certificate, and for no other pair."""
+        """A value belongs to its token and certificate, and to no other pair."""
         cache: TokenCache[Value] = TokenCache(9)
         cache.put((b"a", "x"), Value(5.0))
         self.assertEqual(Value(5.0), cache.get((b"a", "x"), 0.0))
@@ -24,7 +24,7 @@ class Cache(SynchronousTestCase):
             self.assertIsNone(cache.get(key, 0.0))
 
     def test_expired(self) -> None:
-        """A value is gone at its end, and makes room."""
+        """A value is removed at its expiry, and makes room."""
         cache: TokenCache[Value] = TokenCache(9)
         cache.put((b"a", None), Value(5.0))
         self.assertEqual(Value(5.0), cache.get((b"a", None), 4.999))
@@ -32,7 +32,7 @@ class Cache(SynchronousTestCase):
         self.assertEqual(0, len(cache))
 
     def test_bounded(self) -> None:
-        """However many tokens there are, the newest are remembered."""
+        """With any number of tokens, the newest are kept."""
         cache: TokenCache[Value] = TokenCache(3)
         for octet in range(100):
             cache.put((bytes([octet]), None), Value(5.0))
@@ -42,7 +42,7 @@ class Cache(SynchronousTestCase):
             self.assertIsNotNone(cache.get((bytes([octet]), None), 0.0))
 
     def test_bounded_bytes(self) -> None:
-        """However large the values are, all of them together are bounded, and a value that is too large is not kept."""
+        """The total size of values is bounded, and a value above the limit is not kept."""
         cache: TokenCache[Value] = TokenCache(9, max_bytes=100)
         for octet in range(50):
             cache.put((bytes([octet]), None), Value(5.0, 30))
@@ -53,7 +53,7 @@ class Cache(SynchronousTestCase):
         self.assertEqual(0, len(cache))
 
     def test_bytes_are_given_back(self) -> None:
-        """A value that is replaced, has expired or is forgotten makes room for others."""
+        """A value that is replaced, expired or removed makes room for others."""
         cache: TokenCache[Value] = TokenCache(9, max_bytes=100)
         for _ in range(9):
             cache.put((b"a", None), Value(5.0, 60))
@@ -65,7 +65,7 @@ class Cache(SynchronousTestCase):
         self.assertEqual(1, len(cache))
 
     def test_again(self) -> None:
-        """A value that takes the place of another costs no other its place."""
+        """A value that replaces another evicts no third one."""
         cache: TokenCache[Value] = TokenCache(2)
         for key, end in ((b"a", 1.0), (b"b", 2.0), (b"b", 3.0)):
             cache.put((key, None), Value(end))
@@ -73,7 +73,7 @@ class Cache(SynchronousTestCase):
         self.assertEqual(Value(3.0), cache.get((b"b", None), 0.0))
 
     def test_clear(self) -> None:
-        """Everything can be forgotten."""
+        """The cache can be cleared."""
         cache: TokenCache[Value] = TokenCache(2)
         cache.put((b"a", None), Value(1.0))
         cache.clear()

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.authorization.token_check`."""
+"""Tests of :mod:`x509proxy.authorization.token_check`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def head(*credentials: bytes) -> RequestHead:
 
 
 class Unverified(SynchronousTestCase):
-    """Level ``unverified``: the binding is read, and nothing is verified."""
+    """Level ``unverified``: the binding is parsed, and nothing is verified."""
 
     def setUp(self) -> None:
         settings = TokenSettings(level=TokenLevel.UNVERIFIED, max_token_bytes=1000)
@@ -68,14 +68,14 @@ class Unverified(SynchronousTestCase):
         requirement: TokenRequirement = BOUND,
         now: float = NOON,
     ) -> TokenVerdict | Deferred[TokenVerdict] | Code:
-        """The verdict, or the code of the rejection."""
+        """Return the verdict, or the code of the rejection."""
         try:
             return verdict_of(self.check.check(head(*credentials), certificate, requirement, now))
         except HttpError as error:
             return error.response.code
 
     def test_verdicts(self) -> None:
-        """Each kind of request gets its verdict, where a bound token is needed and where it is not."""
+        """Each kind of request gets its verdict, with and without a required binding."""
         for credentials, needed, allowed in (
             ((), Code.TOKEN_MISSING, TokenVerdict.ABSENT),
             ((b"Basic eA==",), Code.TOKEN_MISSING, TokenVerdict.ABSENT),
@@ -88,7 +88,7 @@ class Unverified(SynchronousTestCase):
             ((b"Bearer",), Code.TOKEN_MALFORMED, Code.TOKEN_MALFORMED),
             ((b"Bearer " + b"a" * 1001,), Code.TOKEN_TOO_LARGE, Code.TOKEN_TOO_LARGE),
             ((b"DPoP " + unsigned({"cnf": {"jkt": "a"}}),), TokenVerdict.DPOP, TokenVerdict.DPOP),
-        ):  # fmt: skip
+        ):
             for _ in range(2):
                 self.assertIs(needed, self.judge(*credentials), credentials)
                 self.assertIs(
@@ -96,7 +96,7 @@ class Unverified(SynchronousTestCase):
                 )
 
     def test_replay(self) -> None:
-        """A token that has been accepted, and is remembered, is rejected with any other certificate (WSO2 #11521)."""
+        """An accepted and cached token is rejected with any other certificate (WSO2 #11521)."""
         token = b"Bearer " + bound()
         for _ in range(2):
             self.assertIs(TokenVerdict.BOUND, self.judge(token))
@@ -106,19 +106,19 @@ class Unverified(SynchronousTestCase):
                     self.assertIs(Code.TOKEN_MISMATCH, found)
 
     def test_poisoning(self) -> None:
-        """A stranger who comes first with the token does not lock its owner out."""
+        """A stranger who sends a token first does not lock its owner out."""
         token = b"Bearer " + bound()
         self.assertIs(Code.TOKEN_MISMATCH, self.judge(token, certificate=OTHER))
         self.assertIs(TokenVerdict.BOUND, self.judge(token))
 
     def test_requirement(self) -> None:
-        """A token that passed where no binding is needed is rejected where one is."""
+        """A token accepted without a binding is rejected where a binding is required."""
         token = b"Bearer " + unsigned({})
         self.assertIs(TokenVerdict.UNBOUND, self.judge(token, requirement=WHEN_BOUND))
         self.assertIs(Code.TOKEN_NOT_BOUND, self.judge(token))
 
     def test_once(self) -> None:
-        """The same token on the same certificate is parsed once, until it is forgotten."""
+        """The same token with the same certificate is parsed once, until its entry expires."""
         with patch.object(verifiers, "parse_jws", wraps=parse_jws) as parse:
             for now in (NOON, NOON + 1, NOON + 299):
                 self.judge(b"Bearer " + bound(), now=now)
@@ -130,17 +130,17 @@ class Unverified(SynchronousTestCase):
             self.assertEqual(3, parse.call_count)
 
     def test_claims(self) -> None:
-        """Claims that nothing has verified are not for the back end."""
+        """Unverified claims are not forwarded."""
         found = self.check.check(head(b"Bearer " + bound()), OWN, BOUND, NOON)
         self.assertEqual(CheckedToken(TokenVerdict.BOUND, b""), found)
 
     def test_status(self) -> None:
-        """There are no keys."""
+        """The status has no keys."""
         self.assertEqual(TokenState(level="unverified"), self.check.state())
 
 
 class Signed(SynchronousTestCase):
-    """Level ``jwt``."""
+    """Level ``jwt``: the signature is verified."""
 
     def setUp(self) -> None:
         self.arrange()
@@ -195,7 +195,7 @@ class Signed(SynchronousTestCase):
         self.assertIs(TokenVerdict.BOUND, self.judge(signed()))
 
     def test_probe(self) -> None:
-        """A check without a request returns the state that came of it."""
+        """A check without a request returns the resulting state."""
         probe = self.check.probe()
         self.server.answer(key_set())
         self.assertEqual(1, self.successResultOf(probe).keys)
@@ -214,7 +214,7 @@ class Signed(SynchronousTestCase):
         self.assertEqual(0, unverified.state().keys)
 
     def test_rejected_by_the_verifier(self) -> None:
-        """Contents that reject a token reject it with each certificate."""
+        """Contents that make a token invalid reject it with every certificate."""
         response = ErrorResponse(Code.TOKEN_EXPIRED, "expired")
         contents = TokenContents(None, NOON + 60, response)
         self.patch(JwtVerifier, "read", lambda *_: contents)
@@ -222,7 +222,7 @@ class Signed(SynchronousTestCase):
             self.assertIs(Code.TOKEN_EXPIRED, self.judge(b"a.b.c", certificate))
 
     def test_waiting_in_vain(self) -> None:
-        """A signature that is none is rejected then too; without keys it is 503."""
+        """After the wait for keys, an invalid signature is rejected; without keys it is 503."""
         bad = self.wait(signed()[:-8] + b"AAAAAAAA")
         self.server.answer(key_set())
         self.assertIs(Code.TOKEN_INVALID, self.code(bad))
@@ -233,14 +233,14 @@ class Signed(SynchronousTestCase):
         self.assertEqual(0, self.check.pending)
 
     def test_left(self) -> None:
-        """A request that does not wait any more makes room."""
+        """A cancelled request makes room."""
         waiting = self.wait(signed())
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
         self.assertEqual(0, self.check.pending)
 
     def test_full(self) -> None:
-        """Only so many wait; the next one is 503, and those that wait go on."""
+        """The number of waiting requests is limited: the next one is 503, the others go on."""
         self.arrange(max_pending_checks=2)
         waiting = [self.wait(signed()) for _ in range(2)]
         self.assertIs(Code.TOKEN_CHECKS_FULL, self.judge(signed()))
@@ -250,7 +250,7 @@ class Signed(SynchronousTestCase):
             self.assertIs(TokenVerdict.BOUND, self.successResultOf(one))
 
     def test_verdicts(self) -> None:
-        """Each hostile token gets its code, on the first look and on the second."""
+        """Each hostile token gets its code, on the first check and on the second."""
         self.fetch()
         stranger = jwk.generate_key("EC", "P-256", {"kid": "one"})
         for token, code in (
@@ -265,26 +265,26 @@ class Signed(SynchronousTestCase):
             (signed(kid="unknown"), Code.TOKEN_INVALID),
             (signed(typ="JWT"), Code.TOKEN_INVALID),
             (b"opaque", Code.TOKEN_INVALID),
-        ):  # fmt: skip
+        ):
             for _ in range(2):
                 self.assertIs(code, self.judge(token), token)
 
     def test_when_bound(self) -> None:
-        """Where a binding is not needed, a token is verified all the same: opaque and foreign ones are 401."""
+        """Without a required binding, a token is verified too: opaque and foreign ones are 401."""
         self.fetch()
         self.assertIs(TokenVerdict.UNBOUND, self.judge(signed(claims(cnf=None)), None, WHEN_BOUND))
         for token in (b"opaque", unsigned({})):
             self.assertIs(Code.TOKEN_INVALID, self.judge(token, None, WHEN_BOUND))
 
     def test_remembered_no_longer_than_good(self) -> None:
-        """A token that is remembered is expired to the second."""
+        """A cached token expires to the second."""
         self.fetch()
         self.assertIs(TokenVerdict.BOUND, self.judge(signed()))
         self.assertIs(TokenVerdict.BOUND, self.judge(signed(), now=NOON + 59.9))
         self.assertIs(Code.TOKEN_EXPIRED, self.judge(signed(), now=NOON + 60))
 
     def test_verified_once(self) -> None:
-        """A signature is verified once for a token and a certificate, and again after five minutes."""
+        """A signature is verified once per token and certificate, and again after five minutes."""
         self.fetch()
         token = signed(claims(exp=NOON + 10000))
         with patch.object(verifiers, "check_signature", wraps=check_signature) as check:
@@ -295,7 +295,7 @@ class Signed(SynchronousTestCase):
             self.assertEqual(3, check.call_count)
 
     def test_withdrawn_key(self) -> None:
-        """A token of a key that was withdrawn is rejected once its verdict is forgotten."""
+        """A token with a withdrawn key is rejected once its verdict has left the cache."""
         self.fetch()
         token = signed(claims(exp=NOON + 10000))
         self.assertIs(TokenVerdict.BOUND, self.judge(token))
@@ -306,7 +306,7 @@ class Signed(SynchronousTestCase):
         self.assertIs(Code.TOKEN_INVALID, self.judge(token, now=NOON + 301))
 
     def test_from_file(self) -> None:
-        """Keys of a file need no server."""
+        """Keys in a file need no server."""
         settings = TokenSettings(level=TokenLevel.JWT, issuer=ISSUER, audience=(AUDIENCE,))
         self.check = TokenCheck.from_files(TokenFiles(settings, key_set()), Clock())
         self.check.start()
@@ -315,7 +315,7 @@ class Signed(SynchronousTestCase):
         self.check.stop()
 
     def test_from_server(self) -> None:
-        """Without a file they are fetched."""
+        """Without a file the keys are fetched."""
         settings = TokenSettings(level=TokenLevel.JWT, issuer=ISSUER, audience=(AUDIENCE,))
         check = TokenCheck.from_files(TokenFiles(settings), MemoryReactorClock())
         self.assertEqual(0, check.state().keys)

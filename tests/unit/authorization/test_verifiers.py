@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.authorization.verifiers`."""
+"""Tests of :mod:`x509proxy.authorization.verifiers`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SETTINGS = TokenSettings(
 
 
 def binding() -> Binding | None:
-    """Return the binding of the samples' tokens."""
+    """Return the binding of the sample tokens."""
     return read_binding(claims())
 
 
@@ -51,14 +51,14 @@ class Unverified(SynchronousTestCase):
         self.addCleanup(self.verifier.stop)
 
     def test_binding(self) -> None:
-        """The binding of a JWT is read for five minutes; an opaque token has none."""
+        """The binding of a JWT is valid for five minutes; an opaque token has none."""
         found = self.verifier.read(bound(), NOON)
         self.assertEqual(TokenContents(binding(), NOON + 300.0), found)
         opaque = self.verifier.read(b"opaque", NOON)
         self.assertEqual(TokenContents(None, NOON + 300.0), opaque)
 
     def test_no_server(self) -> None:
-        """There is nothing to fetch."""
+        """No keys are fetched."""
         self.assertIsNone(self.successResultOf(self.verifier.probe()))
         self.assertEqual(KeyStatus(), self.verifier.status())
 
@@ -72,7 +72,7 @@ class Jwt(SynchronousTestCase):
         return error.response.code
 
     def test_good(self) -> None:
-        """A signed token has its binding, until it expires or for five minutes."""
+        """The binding of a signed token is valid until it expires, or for five minutes."""
         for expires, expected in ((NOON + 60, NOON + 60), (NOON + 10_000, NOON + 300.0)):
             found = self.verifier.read(signed(claims(exp=expires)), NOON)
             assert isinstance(found, TokenContents)
@@ -80,7 +80,7 @@ class Jwt(SynchronousTestCase):
             self.assertIsNone(found.rejection)
 
     def test_bad(self) -> None:
-        """A token without a signature, of another key or for another API is rejected."""
+        """A token without a signature, with another key or for another API is rejected."""
         for token in (b"opaque", unsigned(claims()), signed(kid="x"), signed(claims(aud="x"))):
             self.assertIs(Code.TOKEN_INVALID, self.code(token))
 
@@ -132,7 +132,7 @@ class Choice(SynchronousTestCase):
 
 class Adopting(SynchronousTestCase):
     def verifier(self) -> tuple[JwtVerifier, AskedServer]:
-        """Return a verifier with keys of a server."""
+        """Return a verifier whose keys come from a server."""
         server = AskedServer()
         server.trusts_as = lambda _: True  # type: ignore[attr-defined]
         return JwtVerifier(
@@ -140,7 +140,7 @@ class Adopting(SynchronousTestCase):
         ), server
 
     def test_keys(self) -> None:
-        """A verifier uses the keys that another one has fetched; those of a file stay."""
+        """A verifier adopts the keys that another one fetched; those of a file stay."""
         before, server = self.verifier()
         before.start()
         server.answer(key_set())

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.certificates.chain_checks`: unusable certificates are named."""
+"""Tests of :mod:`x509proxy.certificates.chain_checks`: unusable certificates are named."""
 
 from __future__ import annotations
 

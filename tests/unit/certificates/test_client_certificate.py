@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.certificates.client_certificate`."""
+"""Tests of :mod:`x509proxy.certificates.client_certificate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.certificates.file_kinds`."""
+"""Tests of :mod:`x509proxy.certificates.file_kinds`."""
 
 from __future__ import annotations
 

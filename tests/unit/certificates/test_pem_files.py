@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.certificates.pem_files`."""
+"""Tests of :mod:`x509proxy.certificates.pem_files`."""
 
 from __future__ import annotations
 

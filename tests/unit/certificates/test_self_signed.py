@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.certificates.self_signed`."""
+"""Tests of :mod:`x509proxy.certificates.self_signed`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.certificates.sni`."""
+"""Tests of :mod:`x509proxy.certificates.sni`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.certificates.trust_store`."""
+"""Tests of :mod:`x509proxy.certificates.trust_store`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.credentials`."""
+"""Tests of :mod:`x509proxy.config.credentials`."""
 
 from __future__ import annotations
 

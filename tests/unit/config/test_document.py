@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.document`: every mistake at once.
+"""Tests of :mod:`x509proxy.config.document`: every mistake at once.
 
 The common ones stand in ``test_loader``.
 """

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.endpoint_strings`: mistakes are found before the start."""
+"""Tests of :mod:`x509proxy.config.endpoint_strings`: mistakes are found before the start."""
 
 from __future__ import annotations
 

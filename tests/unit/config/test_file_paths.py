@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.file_paths`: the files that are read, and the log's place."""
+"""Tests of :mod:`x509proxy.config.file_paths`: the files that are read, and the log's place."""
 
 from __future__ import annotations
 

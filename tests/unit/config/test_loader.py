@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.loader`."""
+"""Tests of :mod:`x509proxy.config.loader`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.token_files`."""
+"""Tests of :mod:`x509proxy.config.token_files`."""
 
 from __future__ import annotations
 

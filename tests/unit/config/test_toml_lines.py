@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.toml_lines`."""
+"""Tests of :mod:`x509proxy.config.toml_lines`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.config.warnings`.
+"""Tests of :mod:`x509proxy.config.warnings`.
 
 The warnings at each start stand in ``test_configuration``.
 """

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.downstream.address_limits`.
+"""Tests of :mod:`x509proxy.downstream.address_limits`.
 
 The connections of one address are bounded, and so is the memory for them.
 """

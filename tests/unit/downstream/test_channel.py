@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.downstream.channel`.
+"""Tests of :mod:`x509proxy.downstream.channel`.
 
 They are about the order of requests, the limits, the deadlines, and the end of processing after an
 error.

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.downstream.client_progress`, with counts in the test's hands."""
+"""Tests of :mod:`x509proxy.downstream.client_progress`, with counts in the test's hands."""
 
 from __future__ import annotations
 

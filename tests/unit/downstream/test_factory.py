@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.downstream.factory`."""
+"""Tests of :mod:`x509proxy.downstream.factory`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.downstream.proxy_protocol_listener`."""
+"""Tests of :mod:`x509proxy.downstream.proxy_protocol_listener`."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from x509proxy.transport.tls_context import ServerConnections
 
 class Served(ProxiedTestCase):
     def test_ends(self) -> None:
-        """The request comes from the header's source, to its destination's port."""
+        """The request has the header's source address, and the port of its destination."""
         for ends in (FOUR, SIX):
             for first in (line(ends), header(ends)):
                 self.assertIn(b"HTTP/1.1 200 OK", self.talk(self.wire(), first))
                 self.assertEqual((ends.source.host, ends.destination.port), self.served())
 
     def test_byte_by_byte(self) -> None:
-        """However header, handshake and request are cut, the same comes of them."""
+        """Any split of header, handshake and request gives the same result."""
         for first in (line(SIX), header(SIX)):
             self.assertIn(b"HTTP/1.1 200 OK", self.talk(self.wire(), first, cut=True))
             self.assertEqual((SIX.source.host, 65535), self.served())
 
     def test_addresses(self) -> None:
-        """The stream's ends are addresses of Twisted's, with the ports that the header names."""
+        """The ends of the stream are addresses of Twisted, with the ports of the header."""
         for ends, kind in ((FOUR, IPv4Address), (SIX, IPv6Address)):
             self.wire(line(ends))
             (stream,) = self.factory.protocols
@@ -55,13 +55,13 @@ class Served(ProxiedTestCase):
             self.factory.protocols.clear()
 
     def test_unnamed(self) -> None:
-        """Without addresses in the header the connection's own count."""
+        """Without addresses in the header, those of the connection count."""
         for first in (LOCAL, b"PROXY UNKNOWN\r\n", binary(b"", 0x00)):
             self.assertIn(b"HTTP/1.1 200 OK", self.talk(self.wire(), first))
             self.assertEqual(("127.0.0.1", 8443), self.served())
 
     def test_tickets(self) -> None:
-        """After a handshake behind a balancer one write follows at once, then the response."""
+        """After a handshake behind a balancer, one write follows at once, then the response."""
         self.patch(DirectWriter, "acknowledge", lambda _: True)
         for first in (LINE, LOCAL):
             wire = self.wire(first)
@@ -81,14 +81,14 @@ class Served(ProxiedTestCase):
             self.assertEqual(2, len(writes))
 
     def test_unix(self) -> None:
-        """At a unix socket anybody whom its mode admits is a balancer."""
+        """At a unix socket, every process with access counts as a balancer."""
         self.talk(self.wire(peer=UNIXAddress(None)), LINE)
         self.assertEqual((FOUR.source.host, 443), self.served())
         self.talk(self.wire(peer=UNIXAddress(None)), LOCAL)
         self.assertEqual("unknown", self.served()[0])
 
     def test_end(self) -> None:
-        """A connection that ends is forgotten by everybody."""
+        """A connection that ends is removed from every list."""
         wire = self.wire()
         self.talk(wire, LINE)
         self.assertEqual((1, 1), (len(self.factory.protocols), self.owner.connections))
@@ -96,20 +96,20 @@ class Served(ProxiedTestCase):
         self.assertEqual((0, 0), (len(self.factory.protocols), self.owner.connections))
 
     def test_speaks_second(self) -> None:
-        """Not a byte is said before the client's hello, be the header complete or not."""
+        """No byte is sent before the client's hello, after a complete header or a partial one."""
         for pieces in ((), (LINE[:-1],), (LINE,)):
             self.assertEqual(b"", self.wire(*pieces).sent())
 
 
 class NotServed(ProxiedTestCase):
     def test_without_header(self) -> None:
-        """A handshake, a request or anything else without a header is cut at its first byte."""
+        """A connection without a header is cut at its first byte, for any first byte."""
         for first in (hello(), GET, b"\x00", b"PROXX"):
             self.assert_cut(self.wire(first))
         self.assertEqual(([], 0), (self.handler.requests, len(self.factory.protocols)))
 
     def test_deaf(self) -> None:
-        """After an error nothing more is read: no second header makes up for the first."""
+        """After an error no byte is read: a second header does not repair the first."""
         wire = self.wire(b"PROXY TCP4 x")
         wire.deliver(b"\r\n")
         self.assertTrue(wire.aborted)
@@ -118,7 +118,7 @@ class NotServed(ProxiedTestCase):
         self.assertEqual({"proxy_header": 1}, self.counters.counts().handshake_failures)
 
     def test_odd_headers(self) -> None:
-        """So is what is no header, or too long for one."""
+        """An invalid or too long header is cut too."""
         for first in (
             binary(bytes(12), 0x99),
             binary(b"", length=2049),
@@ -128,7 +128,7 @@ class NotServed(ProxiedTestCase):
             self.assert_cut(self.wire(first))
 
     def test_two_headers(self) -> None:
-        """The bytes behind the header are TLS, and a second header is not."""
+        """The bytes after the header are TLS, and a second header is not."""
         wire = self.wire(LINE + LINE)
         self.assertEqual(0, len(self.handler.requests))
         self.assertTrue(wire.disconnecting)
@@ -143,7 +143,7 @@ class NotServed(ProxiedTestCase):
         self.assertEqual(0, len(self.factory.protocols))
 
     def test_word(self) -> None:
-        """The log names the peer and the reason, and in a flood one line a minute has the count."""
+        """The log names the peer and the reason; in a flood one line a minute has the count."""
         with capturedLogs() as events:
             self.wire(b"PROXY secret\r\n")
             for _ in range(99):
@@ -163,7 +163,7 @@ class NotServed(ProxiedTestCase):
         self.assertEqual({"proxy_header": 102}, self.counters.counts().handshake_failures)
 
     def test_probe(self) -> None:
-        """A port that is only looked at is not worth a word."""
+        """A connection that closes without a byte is not logged."""
         with capturedLogs() as events:
             self.wire().lose()
         self.assertEqual(([], 0), (list(events), self.owner.connections))
@@ -175,7 +175,7 @@ class Limits(ProxiedTestCase):
     )
 
     def test_silence(self) -> None:
-        """A client without a header, or with part of one, is cut as in a handshake."""
+        """A client without a complete header is cut at the deadline of a handshake."""
         wires = [self.wire(), self.wire(LINE[:-1]), self.wire(header(SIX)[:20])]
         with capturedLogs() as events:
             self.pass_time(4.5)
@@ -191,7 +191,7 @@ class Limits(ProxiedTestCase):
         self.assertEqual({"proxy_header": 3}, self.counters.counts().handshake_failures)
 
     def test_together(self) -> None:
-        """Header and handshake have one deadline, not one after the other."""
+        """Header and handshake share one deadline."""
         wires = [self.wire(), self.wire()]
         self.pass_time(4)
         for wire, first in zip(wires, (LINE, LOCAL), strict=True):
@@ -202,7 +202,7 @@ class Limits(ProxiedTestCase):
         self.assertEqual([True] * 2, [wire.aborted for wire in wires])
 
     def test_then_its_own(self) -> None:
-        """After the handshake the deadlines are those of any connection."""
+        """After the handshake the usual deadlines apply."""
         wire = self.wire()
         self.pass_time(4)
         self.talk(wire, LINE)
@@ -213,7 +213,7 @@ class Limits(ProxiedTestCase):
         self.clock.pump([0.25] * int(seconds * 4))
 
     def test_connections(self) -> None:
-        """A connection before its header counts as one, and makes room when it ends."""
+        """A connection before its header counts, and makes room when it ends."""
         wires = [self.wire() for _ in range(3)]
         self.assert_cut(self.wire())
         self.assertEqual(3, self.owner.connections)
@@ -223,7 +223,7 @@ class Limits(ProxiedTestCase):
         self.assert_cut(self.wire())
 
     def test_one_place(self) -> None:
-        """It takes one place before its header and after it, also when all are taken."""
+        """It takes one place before its header and after it, even at the maximum."""
         wires = [self.wire() for _ in range(3)]
         for place, wire in enumerate(wires):
             wire.deliver(line(ProxyAddresses(End(f"192.0.2.{place}", 1), FOUR.destination)))
@@ -232,7 +232,7 @@ class Limits(ProxiedTestCase):
         )
 
     def test_addresses(self) -> None:
-        """The limits per address are for the client's, not for the balancer's common one."""
+        """The limits per address apply to the client's address, not to the balancer's."""
         first = [self.wire(LINE) for _ in range(3)]
         self.assertEqual([False, False, True], [wire.aborted for wire in first])
         first[2].lose()
@@ -249,7 +249,7 @@ class Limits(ProxiedTestCase):
         self.assert_cut(self.wire(LINE + hello()))
 
     def test_header_on_its_way(self) -> None:
-        """At the end a client that its balancer has sent here is served; no new one is."""
+        """At the end, a connection already made by its balancer is served; no new one is."""
         waiting = self.wire()
         drained = self.owner.drain()
         self.assertFalse(waiting.aborted)
@@ -260,7 +260,7 @@ class Limits(ProxiedTestCase):
         self.assert_cut(self.wire())
 
     def test_not_over_meanwhile(self) -> None:
-        """The end is not there between the header and the handshake of the last connection."""
+        """A drain does not complete between header and handshake of the last connection."""
         waiting = self.wire()
         drained = self.owner.drain()
         waiting.deliver(LINE)
@@ -269,7 +269,7 @@ class Limits(ProxiedTestCase):
         self.successResultOf(drained)
 
     def test_no_header(self) -> None:
-        """A silent client has two seconds, not the time of a handshake."""
+        """During the end, a silent client has two seconds, not the time of a handshake."""
         waiting = self.wire()
         drained = self.owner.drain()
         self.clock.advance(2)
@@ -287,13 +287,13 @@ class Chained(ProxiedTestCase):
     )
 
     def test_two(self) -> None:
-        """With two balancers in a row the client is who the farther one names."""
+        """With two balancers in a row, the client is the one that the farther one names."""
         near = line(ProxyAddresses(End("10.0.0.9", 5), End("10.0.0.1", 6)))
         self.talk(self.wire(), near + header(SIX), cut=True)
         self.assertEqual((SIX.source.host, 65535), self.served())
 
     def test_past_one(self) -> None:
-        """A client that reaches the near balancer past the far one is cut, with any header."""
+        """A client that connects to the near balancer directly is cut, with any header."""
         self.assert_cut(
             self.wire(line(ProxyAddresses(End("203.0.113.9", 5), End("10.0.0.1", 6))) + LINE)
         )
@@ -303,7 +303,7 @@ class Places(SynchronousTestCase):
     """The keys of the configuration."""
 
     def test_either_way(self) -> None:
-        """``haproxy:`` before the endpoint says the same as the key, and never reaches Twisted."""
+        """``haproxy:`` before the endpoint equals the key, and never reaches Twisted."""
         for place, proxied in (
             (ListenerSettings(endpoint="haproxy:tcp:1"), True),
             (
@@ -326,7 +326,7 @@ class Places(SynchronousTestCase):
         )
 
     def test_nothing_without_it(self) -> None:
-        """A place without it has the factory that it had before."""
+        """A listener without the key has the usual factory."""
         connections = ServerConnections(None)  # type: ignore[arg-type]
         owner = ProxyFactory(RecordingHandler(), Deadlines(Clock()))
         factory = stream_factory(connections, owner, ListenerSettings(endpoint="tcp:1"))
@@ -340,7 +340,7 @@ class Places(SynchronousTestCase):
         self.assertEqual(sentence, str(error))
 
     def test_contradictions(self) -> None:
-        """A contradiction, or a key that decides nothing, is an error."""
+        """A contradiction, or a key without effect, is an error."""
         required = ProxyProtocol.REQUIRED
         sentence = (
             "proxy-protocol: found none, expected required, since the endpoint begins with haproxy:"
@@ -375,7 +375,7 @@ class Places(SynchronousTestCase):
                 proxy_protocol=required,
                 trusted_proxies=(odd,),
             )
-        # The secret header's name, for one.
+        # The value may be the secret header's name.
         self.expect(
             f"trusted-proxies: found '…', expected {expected}",
             proxy_protocol=required,
@@ -383,7 +383,10 @@ class Places(SynchronousTestCase):
         )
 
     def test_mode(self) -> None:
-        """A unix socket without a mode is its owner's alone: a writer can name any address."""
+        """Without a mode, a unix socket is accessible to its owner only.
+
+        Each writer can name any address.
+        """
         for endpoint, description in (
             ("haproxy:unix:/a", "unix:/a:mode=600"),
             ("unix:/a", "unix:/a:mode=600"),
@@ -398,5 +401,5 @@ class Places(SynchronousTestCase):
             self.assertEqual(description, private_socket(place.description))
 
     def test_top_level(self) -> None:
-        """An endpoint of ``listen`` is looked at as soon."""
+        """An endpoint of ``listen`` is checked at the same time."""
         self.assertRaises(SettingsError, ProxySettings, listen=("haproxy:haproxy:tcp:1",))

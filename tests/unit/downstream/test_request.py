@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.downstream.request`.
+"""Tests of :mod:`x509proxy.downstream.request`.
 
 They are about how a body is held, how a response is framed, and the single record of an exchange.
 """

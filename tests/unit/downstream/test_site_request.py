@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.downstream.site_request`.
+"""Tests of :mod:`x509proxy.downstream.site_request`.
 
 They are checked in memory, and over TLS where it matters.
 """

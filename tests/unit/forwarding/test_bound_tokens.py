@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.bound_tokens`."""
+"""Tests of :mod:`x509proxy.forwarding.bound_tokens`."""
 
 from __future__ import annotations
 

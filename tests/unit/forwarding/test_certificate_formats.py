@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.certificate_formats`.
+"""Tests of :mod:`x509proxy.forwarding.certificate_formats`.
 
 Other code decodes each written value to the same octets.
 """

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.certificate_policy`."""
+"""Tests of :mod:`x509proxy.forwarding.certificate_policy`."""
 
 from __future__ import annotations
 

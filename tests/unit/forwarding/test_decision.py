@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.decision`."""
+"""Tests of :mod:`x509proxy.forwarding.decision`."""
 
 from __future__ import annotations
 

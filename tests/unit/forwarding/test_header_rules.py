@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.header_rules`.
+"""Tests of :mod:`x509proxy.forwarding.header_rules`.
 
 They are about the headers that are sent, and the errors for invalid settings.
 """

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.known_claims`."""
+"""Tests of :mod:`x509proxy.forwarding.known_claims`."""
 
 from __future__ import annotations
 

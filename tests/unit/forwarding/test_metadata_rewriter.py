@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.metadata_rewriter`.
+"""Tests of :mod:`x509proxy.forwarding.metadata_rewriter`.
 
 Metadata documents get aliases, and every other response is unchanged.
 """

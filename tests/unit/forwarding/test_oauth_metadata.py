@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.oauth_metadata`: metadata are found, and only added to."""
+"""Tests of :mod:`x509proxy.forwarding.oauth_metadata`: metadata are found, and only added to."""
 
 from __future__ import annotations
 

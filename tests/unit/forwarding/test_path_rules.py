@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.path_rules`."""
+"""Tests of :mod:`x509proxy.forwarding.path_rules`."""
 
 from __future__ import annotations
 

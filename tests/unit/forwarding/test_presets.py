@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.presets`."""
+"""Tests of :mod:`x509proxy.forwarding.presets`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.sanitizer`.
+"""Tests of :mod:`x509proxy.forwarding.sanitizer`.
 
 Every request has one genuine certificate header or none, whatever the client sends (invariant L1).
 """

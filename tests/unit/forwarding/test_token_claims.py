@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.forwarding.token_claims`."""
+"""Tests of :mod:`x509proxy.forwarding.token_claims`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.authentication`.
+"""Tests of :mod:`x509proxy.http1.authentication`.
 
 They are about credentials and challenges that may bind a connection.
 """

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.body`.
+"""Tests of :mod:`x509proxy.http1.body`.
 
 A chunked body is parsed in one way, within limits, or rejected.
 """

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.errors`."""
+"""Tests of :mod:`x509proxy.http1.errors`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.fields`.
+"""Tests of :mod:`x509proxy.http1.fields`.
 
 Names are folded, and every parser reads a written head in the same way.
 """

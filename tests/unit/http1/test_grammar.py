@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.grammar`: what is a head, octet by octet, and at what cost."""
+"""Tests of :mod:`x509proxy.http1.grammar`: what is a head, octet by octet, and at what cost."""
 
 from __future__ import annotations
 

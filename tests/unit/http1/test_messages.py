@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.messages`.
+"""Tests of :mod:`x509proxy.http1.messages`.
 
 A head with one meaning becomes a value, and any other head an error.
 """

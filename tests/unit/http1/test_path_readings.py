@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.path_readings`.
+"""Tests of :mod:`x509proxy.http1.path_readings`.
 
 Every lenient reading is found, and a target beyond them is ambiguous.
 """

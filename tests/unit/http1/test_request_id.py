@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.request_id`, and of the use of an id."""
+"""Tests of :mod:`x509proxy.http1.request_id`, and of the use of an id."""
 
 from __future__ import annotations
 

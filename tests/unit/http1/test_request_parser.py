@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.request_parser`.
+"""Tests of :mod:`x509proxy.http1.request_parser`.
 
 However octets are cut, they give the same requests, or the same error.
 """

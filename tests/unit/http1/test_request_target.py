@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.request_target`.
+"""Tests of :mod:`x509proxy.http1.request_target`.
 
 A path above the root, or with different meanings for different servers, is rejected.
 """

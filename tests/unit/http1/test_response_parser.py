@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.response_parser`.
+"""Tests of :mod:`x509proxy.http1.response_parser`.
 
 Whatever a back end sends is one response, or a 502.
 """

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.http1.response_writer`."""
+"""Tests of :mod:`x509proxy.http1.response_writer`."""
 
 from __future__ import annotations
 

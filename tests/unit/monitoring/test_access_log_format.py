@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.access_log_format`."""
+"""Tests of :mod:`x509proxy.monitoring.access_log_format`."""
 
 from __future__ import annotations
 

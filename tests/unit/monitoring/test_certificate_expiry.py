@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.certificate_expiry`: each end is listed once."""
+"""Tests of :mod:`x509proxy.monitoring.certificate_expiry`: each end is listed once."""
 
 from __future__ import annotations
 

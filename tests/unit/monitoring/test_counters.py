@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.counters`: one count per event, no growth, sums."""
+"""Tests of :mod:`x509proxy.monitoring.counters`: one count per event, no growth, sums."""
 
 from __future__ import annotations
 

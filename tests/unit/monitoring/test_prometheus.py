@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.prometheus`: names and labels as in handbook and rules."""
+"""Tests of :mod:`x509proxy.monitoring.prometheus`: names and labels as in handbook and rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.reason_codes`: each logged reason has a code."""
+"""Tests of :mod:`x509proxy.monitoring.reason_codes`: each logged reason has a code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.snapshot`: bounded, printable, without secrets."""
+"""Tests of :mod:`x509proxy.monitoring.snapshot`: bounded, printable, without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.snapshot_builder`: a snapshot shows the parts' state."""
+"""Tests of :mod:`x509proxy.monitoring.snapshot_builder`: a snapshot shows the parts' state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.worker_aggregation`: several workers as one proxy."""
+"""Tests of :mod:`x509proxy.monitoring.worker_aggregation`: several workers as one proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.access_log`."""
+"""Tests of :mod:`x509proxy.service.access_log`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.admin` and its settings."""
+"""Tests of :mod:`x509proxy.service.admin` and its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.background_writer`."""
+"""Tests of :mod:`x509proxy.service.background_writer`."""
 
 from __future__ import annotations
 

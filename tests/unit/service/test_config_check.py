@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.config_check`: the servers that a configuration names."""
+"""Tests of :mod:`x509proxy.service.config_check`: the servers that a configuration names."""
 
 from __future__ import annotations
 

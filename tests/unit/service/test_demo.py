@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.demo`."""
+"""Tests of :mod:`x509proxy.service.demo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.echo`."""
+"""Tests of :mod:`x509proxy.service.echo`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from x509proxy.forwarding.presets import PRESETS
 from x509proxy.service.echo import Secrets, decode, describe, echo_site
 from x509proxy.settings import Format
 
-# The formats that carry a certificate; the others say something of it.
+# The formats that carry a certificate; the others carry properties of it.
 CARRIERS = {
     Format.PEM, Format.PEM_SPACES, Format.PEM_URL, Format.BASE64_DER, Format.RFC9440,
     Format.RFC9440_CHAIN, Format.XFCC,
@@ -46,7 +46,7 @@ def ask(
     names: tuple[bytes, ...] = (),
     secrets: Secrets = Secrets.SHOWN,
 ) -> tuple[bytes, bytes]:
-    """Head and body of the answer to one request, over Twisted's own server."""
+    """Return head and body of the response to one request, by Twisted's own server."""
     site: Any = echo_site(names, Clock(), secrets)
     protocol = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
     assert protocol is not None
@@ -68,7 +68,7 @@ def report(*lines: bytes, body: bytes = b"", **options: Any) -> dict[str, Any]:
 
 class Decoding(SynchronousTestCase):
     def test_every_format(self) -> None:
-        """What our encoder writes is read back, in each format, and the format is named."""
+        """Each format's encoded value is decoded, and the format is named."""
         client = samples.client(
             "CN=client",
             chain=(der(samples.certificate("CN=one")), der(samples.certificate("CN=two"))),
@@ -80,7 +80,7 @@ class Decoding(SynchronousTestCase):
             self.assertEqual((form.value, expected), decode(value_of(client, form)))
 
     def test_chain_of_one(self) -> None:
-        """A chain of one looks like a leaf: nothing in the value tells them apart."""
+        """A chain of one looks like a leaf: the values do not differ."""
         client = samples.client(chain=(der(samples.certificate("CN=one")),))
         self.assertEqual(
             ("rfc9440", samples.certificate("CN=one")),
@@ -88,7 +88,7 @@ class Decoding(SynchronousTestCase):
         )
 
     def test_literal_plus(self) -> None:
-        """In URL-encoded PEM a literal plus is one, as AWS ALB and Apache write it."""
+        """A literal plus in URL-encoded PEM stays one, as AWS ALB and Apache send it."""
         pem = samples.certificate().public_bytes(Encoding.PEM)
         self.assertEqual(
             ("pem-url", samples.certificate()), decode(quote(pem, safe="+/=").encode("ascii"))
@@ -105,7 +105,7 @@ class Decoding(SynchronousTestCase):
             self.assertEqual(("xfcc", samples.certificate()), decode(value))
 
     def test_subject_cannot_pose(self) -> None:
-        """A subject with the beginning of a certificate is no certificate, before or after one."""
+        """A subject that contains the beginning of a certificate is not read as a certificate."""
         client = samples.client(
             f"CN={FORGED}".replace('"', '\\"').replace(";", "\\;").replace("=f", "\\=f")
         )
@@ -115,7 +115,7 @@ class Decoding(SynchronousTestCase):
         self.assertEqual(client.der, der(decode(b";".join([subject, hash_, cert]))[1]))  # type: ignore[index]
 
     def test_nothing(self) -> None:
-        """Other values are no certificates: short, long, almost, and broken inside."""
+        """Short, long, almost valid and broken values are not read as certificates."""
         pem = value_of(samples.client(), Format.PEM)
         text = value_of(samples.client(), Format.BASE64_DER)
         broken = samples.with_part(
@@ -132,7 +132,7 @@ class Decoding(SynchronousTestCase):
 
 
 def value_of_der(octets: bytes) -> bytes:
-    """Base64 of what our encoder would refuse to parse."""
+    """Return base64 of DER that the proxy's encoder would refuse to parse."""
     return value_of(
         ClientCertificate(der=octets, thumbprint="", verdict=samples.client().verdict),
         Format.BASE64_DER,
@@ -141,7 +141,7 @@ def value_of_der(octets: bytes) -> bytes:
 
 class Describing(SynchronousTestCase):
     def test_words(self) -> None:
-        """A certificate is described by everything that a person compares."""
+        """The description of a certificate holds every property that a person compares."""
         client = samples.client("CN=client")
         expected = {
             "header": "X-Cert",
@@ -172,7 +172,7 @@ class Describing(SynchronousTestCase):
 
 
 class Covering(SynchronousTestCase):
-    """Without :attr:`Secrets.SHOWN`, the report goes to clients that must not learn the name."""
+    """Without :attr:`Secrets.SHOWN`, the report masks the name, which is secret from clients."""
 
     def covered(self, name: bytes, value: bytes) -> bool:
         """Return whether neither the name nor the value is in a report."""
@@ -183,26 +183,26 @@ class Covering(SynchronousTestCase):
         return name not in shown
 
     def test_secret_name(self) -> None:
-        """A secret name is covered with its value, in any spelling and with any value."""
+        """A secret name is masked with its value, in any spelling and with any value."""
         name = secret_name("echo").encode()
         for value in (value_of(samples.client(), Format.PEM), b"thumbprint"):
             for spelling in (name, name.upper(), name.replace(b"-", b"_")):
                 self.assertTrue(self.covered(spelling, value), spelling)
 
     def test_chosen_name(self) -> None:
-        """A name that no preset has is covered, if the value holds a certificate."""
+        """A name in no preset is masked, if the value holds a certificate."""
         for form in CARRIERS - {Format.RFC9440_CHAIN}:
             self.assertTrue(self.covered(b"X-Mine", value_of(samples.client(), form)))
         self.assertFalse(self.covered(b"X-Mine", b"mine"))
 
     def test_public_names(self) -> None:
-        """The names of presets are public."""
+        """The names of presets are not masked."""
         for plan in (plan for preset in PRESETS.values() for plan in preset.plans if plan.name):
             value = value_of(samples.client(), Format.PEM_URL)
             self.assertFalse(self.covered(plan.name, value), plan)
 
     def test_report(self) -> None:
-        """A covered field keeps its place and its length, and its certificate is described."""
+        """A masked field keeps its place and its length, and its certificate is described."""
         name, value = secret_name("echo").encode(), value_of(samples.client(), Format.PEM)
         found = report(name + b": " + value, b"X-B: 2", secrets=Secrets.COVERED)
         covered = "(secret header name)"
@@ -212,13 +212,13 @@ class Covering(SynchronousTestCase):
         self.assertEqual((covered, "CN=client"), (certificate["header"], certificate["subject"]))
 
     def test_default(self) -> None:
-        """A site covers, unless it is made to show."""
+        """A site masks by default."""
         self.assertIs(Secrets.COVERED, echo_site(reactor=Clock()).resource._secrets)
 
 
 class Forged(SynchronousTestCase):
     def test_removed(self) -> None:
-        """A client that announces the value of a forged field learns that none arrived."""
+        """A client that announces the value of a forged field is informed that none arrived."""
         self.assertEqual(
             "The forged field was removed. No client certificate arrived.",
             report(b"X-Echo-Forged: forged", b"X-A: other")["message"],
@@ -250,7 +250,7 @@ class Answers(SynchronousTestCase):
         self.assertEqual(fields, found["headers"])
 
     def test_no_certificate(self) -> None:
-        """Without a certificate the message says so."""
+        """Without a certificate, the message reports that none arrived."""
         found = report()
         self.assertEqual(
             ("No client certificate arrived.", []), (found["message"], found["certificates"])
@@ -289,13 +289,13 @@ class Answers(SynchronousTestCase):
         )
 
     def test_names(self) -> None:
-        """With names given, no other field is searched for certificates. Their case is ignored."""
+        """With names given, certificates are searched in these fields only, in any case."""
         value = value_of(samples.client(), Format.PEM)
         self.assertEqual([], report(b"X-Other: " + value, names=(b"X-Cert",))["certificates"])
         self.assertEqual(1, len(report(b"x-CERT: " + value, names=(b"X-Cert",))["certificates"]))
 
     def test_json(self) -> None:
-        """The answer is JSON in ASCII that no cache keeps, indented for people."""
+        """The response is ASCII JSON, indented, and no cache stores it."""
         head, body = ask()
         self.assertTrue(head.startswith(b"HTTP/1.1 200 OK\r\n"))
         for line in (
@@ -309,7 +309,7 @@ class Answers(SynchronousTestCase):
         )
 
     def test_head(self) -> None:
-        """HEAD gets the length that GET would have, and no body."""
+        """The response to HEAD has the length of that to GET, and no body."""
         head, body = ask(method=b"HEAD")
         length = json.loads(ask()[1])
         self.assertEqual(b"", body)
@@ -317,7 +317,7 @@ class Answers(SynchronousTestCase):
         self.assertIn(b"Content-Length: %d" % expected, head.split(b"\r\n"))
 
     def test_any_method(self) -> None:
-        """A method of any name is answered, so that people see what the proxy lets through."""
+        """A request with any method gets a response, so that users see each method that arrives."""
         self.assertEqual("BREW", json.loads(ask(method=b"BREW")[1])["method"])
 
     def test_broken_field(self) -> None:
@@ -326,5 +326,5 @@ class Answers(SynchronousTestCase):
         self.assertEqual((b"HTTP/1.1 400 Bad Request", b""), (head, body))
 
     def test_global_reactor(self) -> None:
-        """Without a reactor the site uses the global one, as every site of Twisted does."""
+        """Without a reactor the site uses the global one, like every site of Twisted."""
         self.assertIs(reactor, echo_site().reactor)

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.gc_tuning`."""
+"""Tests of :mod:`x509proxy.service.gc_tuning`."""
 
 from __future__ import annotations
 

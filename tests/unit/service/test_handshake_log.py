@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.handshake_log`."""
+"""Tests of :mod:`x509proxy.service.handshake_log`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.listening`: errors before a port is bound, and the queue."""
+"""Tests of :mod:`x509proxy.service.listening`: errors before a port is bound, and backlogs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from x509proxy.settings import AdminSettings, ListenerSettings, ProxySettings, S
 
 class Addresses(SynchronousTestCase):
     def test_urls(self) -> None:
-        """Each kind of address is written as clients write it."""
+        """Each kind of address is written as a URL that clients accept."""
         for address, expected in (
             (IPv4Address("TCP", "0.0.0.0", 443), "https://0.0.0.0:443"),  # noqa: S104 - as text
             (IPv6Address("TCP", "::", 443), "https://[::]:443"),
@@ -54,7 +54,7 @@ class Kinds(SynchronousTestCase):
         )
 
     def test_unknown(self) -> None:
-        """Any other type is one sentence with its key, also at the start."""
+        """Any other type is rejected in one sentence with its key, at the start too."""
         sentence = self.refusal(ProxySettings(listen=("tcp:1", "tpc:2")))
         self.assertTrue(
             sentence.startswith(
@@ -66,7 +66,7 @@ class Kinds(SynchronousTestCase):
         self.assertEqual(sentence, str(start))
 
     def test_silent(self) -> None:
-        """A secret name that was pasted there is not told, whoever finds it out."""
+        """No error repeats a secret name that was pasted into an endpoint."""
         self.assertNotIn(NAME, self.refusal(ProxySettings(listen=(NAME,))))
         for description in (
             NAME,
@@ -84,13 +84,13 @@ class Backlogs(SynchronousTestCase):
     """The length of the accept queue. With 50, as in Twisted, clients in a burst repeat SYNs."""
 
     def backlogs(self, description: str) -> list[int]:
-        """Of all that listens after this endpoint was bound."""
+        """Return the backlogs of all ports, after this endpoint was bound."""
         reactor = MemoryReactorClock()
         ListeningEndpoint(reactor, description).bind(NamedFactory())
         return [server[2] for server in (*reactor.tcpServers, *reactor.unixServers)]
 
     def test_default(self) -> None:
-        """4096 where the endpoint names none, for each kind of socket that is made here."""
+        """The default is 4096, for each kind of socket that the endpoint creates."""
         for description in (
             "tcp:1",
             "tcp:1:127.0.0.1",
@@ -100,7 +100,7 @@ class Backlogs(SynchronousTestCase):
             self.assertEqual([4096], self.backlogs(description), description)
 
     def test_named(self) -> None:
-        """The endpoint's own, by name or by position."""
+        """An endpoint's own backlog is used, given by name or by position."""
         for description in ("tcp:1:backlog=7", "tcp:1:127.0.0.1:7", "unix:/a:600:7"):
             self.assertEqual([7], self.backlogs(description), description)
 
@@ -113,7 +113,7 @@ class Free(SynchronousTestCase):
         return str(self.assertRaises(ListenError, check_free, settings))
 
     def test_free(self) -> None:
-        """What is free stays so; a kind that only Twisted has is not looked at."""
+        """Free addresses stay free; kinds of endpoint that only Twisted has are not checked."""
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         for _ in range(2):
@@ -126,7 +126,7 @@ class Free(SynchronousTestCase):
         self.assertEqual([], list(Path(folder).iterdir()))
 
     def test_taken(self) -> None:
-        """An address that another program has is named by its key."""
+        """An address in use is reported with its key."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             place = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
             taken = "Address already in use"
@@ -141,7 +141,7 @@ class Free(SynchronousTestCase):
         self.assertEqual(f"listen: {place}: {taken}", self.refusal(self.settings(place)))
 
     def test_nowhere(self) -> None:
-        """So is one that there is not."""
+        """An address that this host lacks, and a missing folder, are reported."""
         self.assertIn(
             "Cannot assign requested address",
             self.refusal(self.settings("tcp:0:interface=192.0.2.1")),
@@ -162,7 +162,7 @@ class Binding(SynchronousTestCase):
         return str(self.assertRaises(ListenError, endpoint.bind, NamedFactory()))
 
     def test_reasons(self) -> None:
-        """The sentence has the reason of the operating system, or of the lock of a unix socket."""
+        """The sentence has the reason of the operating system, or of a unix socket's lock."""
         taken = OSError(98, "Address already in use")
         for error, reason in (
             (CannotListenError("", 1, taken), "Address already in use"),

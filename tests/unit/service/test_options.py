@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.options`."""
+"""Tests of :mod:`x509proxy.service.options`."""
 
 from __future__ import annotations
 

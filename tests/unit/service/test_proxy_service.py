@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.proxy_service`."""
+"""Tests of :mod:`x509proxy.service.proxy_service`."""
 
 from __future__ import annotations
 

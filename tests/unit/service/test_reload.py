@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.reload`: read, check and swap, and the watched files."""
+"""Tests of :mod:`x509proxy.service.reload`: read, check and swap, and the watched files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ReloadingTests(SynchronousTestCase):
         raise SettingsError("certificate: server.pem: found nothing")
 
     def test_used(self) -> None:
-        """What has been read and checked is used, and what it warns of is in the log."""
+        """A valid configuration is used, and its warnings are in the log."""
         found = self.changed(preset="none")
         reloading = self.reload(lambda: found)
         self.assertEqual(([found], Reload(7.0)), (self.used, reloading.last))
@@ -78,13 +78,16 @@ class ReloadingTests(SynchronousTestCase):
         self.assertFalse(reloading.last.ok)
 
     def test_not_used(self) -> None:
-        """What cannot be used changes nothing either."""
+        """A configuration that cannot be used changes nothing either."""
         reloading = self.reload(lambda: self.changed(preset="none"), self.refuse)  # type: ignore[arg-type]
         self.assertIs(self.first, reloading.configuration)
         self.assertEqual(Reload(7.0, "certificate: server.pem: found nothing"), reloading.last)
 
     def test_never_thought_of(self) -> None:
-        """An unexpected error ends no process. Its text may contain secrets and is not kept."""
+        """An unexpected error ends no process.
+
+        Its text may contain secrets and is not kept.
+        """
 
         def broken() -> Configuration:
             raise ZeroDivisionError("secret")
@@ -113,7 +116,7 @@ class ReloadingTests(SynchronousTestCase):
         return reloading
 
     def test_reported_later(self) -> None:
-        """With workers there is a result when they have reported, and only one."""
+        """With workers, one result is recorded, after all of them have reported."""
         reloading = self.deferred()
         reloading.reload()
         self.assertEqual(
@@ -136,7 +139,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertEqual([Reload(7.0, "worker 1: no"), Reload(7.0)], self.observed)
 
     def test_meanwhile(self) -> None:
-        """However many are asked for while one runs, one more follows, with the files of then."""
+        """Requests during a reload cause one more reload, with the files of that time."""
         reloading = self.deferred()
         for _ in range(4):
             reloading.reload()
@@ -147,7 +150,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertEqual((2, 2, False), (len(self.read), len(self.observed), reloading.is_running))
 
     def test_needs_a_restart(self) -> None:
-        """A change to settings that need a restart is an error, and nothing else changes then."""
+        """A change to settings that need a restart is an error, and no other change is used."""
         place = ListenerSettings(endpoint="tcp:1")
         for changes, names in (
             ({"listen": ("tcp:1",)}, "listen"),
@@ -164,7 +167,7 @@ class ReloadingTests(SynchronousTestCase):
             self.assertEqual(([], Reload(7.0, sentence)), (self.used, reloading.last))
 
     def test_copies_of_the_start(self) -> None:
-        """Copies of systemd that may be outdated have a sentence in the result."""
+        """The result has a note on credentials of systemd that may be outdated."""
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         (folder / "crl").write_text("")
@@ -182,7 +185,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertEqual("info", levels[-1])
 
     def test_changed_original(self) -> None:
-        """A changed original of a copy makes the reload fail; nothing is used."""
+        """A changed original of a copy makes the reload fail; no change is used."""
         reloading = Reloader(self.first, lambda: self.first, self.used.append, lambda: 7.0)
         error = SettingsError("crl[0]: found a change that needs a restart")
         with patch.object(CredentialCopies, "since", side_effect=error):
@@ -190,7 +193,7 @@ class ReloadingTests(SynchronousTestCase):
         self.assertEqual(([], Reload(7.0, str(error))), (self.used, reloading.last))
 
     def test_what_a_listener_asks_for(self) -> None:
-        """A listener may ask for something else: that is no change of the place."""
+        """A new client-certificate mode of a listener needs no restart: its address is the same."""
         self.first = self.changed(
             listeners=(ListenerSettings(endpoint="tcp:1", client_certificate=ClientAuth.NONE),)
         )
@@ -218,14 +221,14 @@ class WatchingTests(SynchronousTestCase):
         self.assertEqual(calls, self.calls)
 
     def test_content(self) -> None:
-        """A file that is written anew is noticed once."""
+        """A rewritten file is reported once."""
         self.expect(0)
         self.path.write_bytes(b"three")
         self.expect(1)
         self.expect(1, 60.0)
 
     def test_replaced(self) -> None:
-        """A replaced file is noticed, even with the same size and time."""
+        """A replaced file is reported, even with the same size and time."""
         status = self.path.stat()
         other = self.folder / "other"
         other.write_bytes(b"two")
@@ -234,7 +237,7 @@ class WatchingTests(SynchronousTestCase):
         self.expect(1)
 
     def test_link(self) -> None:
-        """A link that is made to point elsewhere is noticed, as certbot leaves it."""
+        """A link with a new target is reported, as certbot changes it."""
         link = self.folder / "live.pem"
         link.symlink_to("server.pem")
         self.watching.use([str(link)], 5.0)
@@ -245,21 +248,21 @@ class WatchingTests(SynchronousTestCase):
         self.expect(1)
 
     def test_gone(self) -> None:
-        """A file that is gone is a change, and so is that it comes back."""
+        """A removed file is a change, and so is its return."""
         self.path.unlink()
         self.expect(1)
         self.path.write_bytes(b"back")
         self.expect(2)
 
     def test_half_written(self) -> None:
-        """While a file still changes from one look to the next, nothing is read."""
+        """A file that changes between two checks is not read until it is stable."""
         for size in range(5):
             self.path.write_bytes(b"x" * (10 + size))
             self.expect(0, 5.0)
         self.expect(1, 5.0)
 
     def test_never(self) -> None:
-        """Unless it is asked for, nobody looks."""
+        """Without an interval, files are not checked."""
         self.watching.use([str(self.path)], None)
         self.path.write_bytes(b"three")
         self.expect(0, 100.0)
@@ -267,7 +270,7 @@ class WatchingTests(SynchronousTestCase):
         self.watching.stop()
 
     def test_more_files(self) -> None:
-        """The state of a file is kept when others are added, so that no change is missed."""
+        """The state of a file is kept when other files are added, so that no change is missed."""
         self.path.write_bytes(b"three")
         other = self.folder / "other"
         self.watching.use([str(self.path), str(other)], 5.0)
@@ -276,7 +279,7 @@ class WatchingTests(SynchronousTestCase):
         self.expect(2)
 
     def test_stop(self) -> None:
-        """At the end nobody looks any more."""
+        """After the stop, files are not checked."""
         self.watching.stop()
         self.path.write_bytes(b"three")
         self.expect(0)

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.sd_notify`: what systemd hears, over real datagrams."""
+"""Tests of :mod:`x509proxy.service.sd_notify`: notifications over real datagrams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.server`: the parts of one process, made and replaced."""
+"""Tests of :mod:`x509proxy.service.server`: the parts of one process, made and replaced."""
 
 from __future__ import annotations
 

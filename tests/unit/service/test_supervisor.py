@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.supervisor`."""
+"""Tests of :mod:`x509proxy.service.supervisor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.service.worker`."""
+"""Tests of :mod:`x509proxy.service.worker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.delivery`: the kernel's own count, of real sockets."""
+"""Tests of :mod:`x509proxy.transport.delivery`: the kernel's own count, of real sockets."""
 
 from __future__ import annotations
 

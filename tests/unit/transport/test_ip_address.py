@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.ip_address`: one address per client, on any socket."""
+"""Tests of :mod:`x509proxy.transport.ip_address`: one address per client, on any socket."""
 
 from __future__ import annotations
 

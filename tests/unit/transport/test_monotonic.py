@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.monotonic`."""
+"""Tests of :mod:`x509proxy.transport.monotonic`."""
 
 from __future__ import annotations
 

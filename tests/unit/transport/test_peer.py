@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.peer`: who is there, of whatever transport."""
+"""Tests of :mod:`x509proxy.transport.peer`: who is there, of whatever transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.proxy_protocol`: headers, others, and trust."""
+"""Tests of :mod:`x509proxy.transport.proxy_protocol`: both versions of the header, and trust."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tlv(kind: int, value: bytes) -> bytes:
 
 
 def checked(ends: ProxyAddresses, *tlvs: bytes) -> bytes:
-    """With a checksum, bit by bit (RFC 4960 appendix B)."""
+    """Return a header with a CRC-32C checksum, computed bit by bit (RFC 4960 appendix B)."""
     whole = header(ends, tlv(3, bytes(4)), *tlvs)
     crc = 0xFFFFFFFF
     for octet in whole:
@@ -51,12 +51,12 @@ def checked(ends: ProxyAddresses, *tlvs: bytes) -> bytes:
 
 class HeaderTestCase(SynchronousTestCase):
     def refused(self, data: bytes, words: str = "") -> None:
-        """At once, whatever may still come; without a word of what came."""
+        """Check that the header is rejected at once, without any of its bytes in the error."""
         error = self.assertRaises(BadHeader, read_header, data)
         self.assertIn(words, str(error), data)
 
     def assert_read(self, expected: object, data: bytes, rest: bytes = b"\x16\x03\x01") -> None:
-        """Check that it is read when its last byte has come, and not before."""
+        """Check that the header is complete with its last byte, and not before."""
         self.assertEqual((expected, rest), read_header(data + rest))
         for end in range(len(data)):
             self.assertIs(None, read_header(data[:end]), data[:end])
@@ -79,14 +79,14 @@ class Neither(HeaderTestCase):
             self.refused(data, "no PROXY header")
 
     def test_nothing(self) -> None:
-        """Nothing is the beginning of anything."""
+        """Empty input may become any header."""
         self.assertIs(None, read_header(b""))
 
     @given(st.binary(max_size=200))
     def test_anything(self, data: bytes) -> None:
-        """Any bytes are a header, may become one, or are rejected.
+        """Any input is a header, may become one, or is rejected.
 
-        There is no other error.
+        No other error is raised.
         """
         for beginning in (
             b"",
@@ -104,7 +104,7 @@ class Text(HeaderTestCase):
     """Version 1, section 2.1."""
 
     def test_examples(self) -> None:
-        """The forms that the section names."""
+        """The examples of the section are accepted."""
         longest = b"ffff:" * 7 + b"ffff"
         for expected, data in (
             (FOUR, LINE),
@@ -124,37 +124,64 @@ class Text(HeaderTestCase):
             self.assert_read(expected, data)
 
     def test_mapped(self) -> None:
-        """IPv4 mapped into IPv6, as HAProxy writes it, is IPv4, with a network of its own."""
+        """An IPv4 address mapped into IPv6, as HAProxy sends it, is read as IPv4."""
         found = read_header(b"PROXY TCP6 ::ffff:192.0.2.7 ::FFFF:c633:6401 40000 443\r\n")
         self.assertEqual((FOUR, b""), found)
 
     def test_odd(self) -> None:
         """A deviation is rejected: spaces, zeros, signs, zones, families, fields, line ends."""
         for data in (
-            b"PROXY  TCP4 192.0.2.7 198.51.100.1 40000 443", b"PROXY TCP4  192.0.2.7 198.51.100.1 40000 443",
-            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443 ", b"PROXY TCP4 192.0.2.7 198.51.100.1 40000",
-            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443 1", b"PROXY TCP4\t192.0.2.7 198.51.100.1 40000 443",
-            b"PROXY TCP4 192.0.2.07 198.51.100.1 40000 443", b"PROXY TCP4 192.0.2 198.51.100.1 40000 443",
-            b"PROXY TCP4 192.0.2.256 198.51.100.1 40000 443", b"PROXY TCP4 0xc0.0.2.7 198.51.100.1 40000 443",
-            b"PROXY TCP4 3221225991 198.51.100.1 40000 443", b"PROXY TCP4 192.0.2.7/32 198.51.100.1 40000 443",
-            b"PROXY TCP4 2001:db8::7 198.51.100.1 40000 443", b"PROXY TCP6 192.0.2.7 198.51.100.1 40000 443",
-            b"PROXY TCP6 fe80::1%eth0 fe80::2 40000 443", b"PROXY TCP6 1::2::3 ::1 40000 443", b"PROXY TCP6 [::1] ::1 40000 443",
-            b"PROXY TCP6 00001::1 ::1 40000 443", b"PROXY TCP6 :: : 40000 443", b"PROXY TCP6 fe80::1% ::1 40000 443",
-            b"PROXY TCP4 192.0.2.7 198.51.100.1 040000 443", b"PROXY TCP4 192.0.2.7 198.51.100.1 65536 443",
-            b"PROXY TCP4 192.0.2.7 198.51.100.1 +4000 443", b"PROXY TCP4 192.0.2.7 198.51.100.1 4_0 443",
-            b"PROXY TCP4 192.0.2.7 198.51.100.1 -1 443", b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 00",
-            b"PROXY TCP4 192.0.2.7 198.51.100.1 100000 443", b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 ",
-            b"PROXY TCP4 192.0.2.7 \xd9\xa1.51.100.1 40000 443", b"PROXY TCP4 192.0.2.7 198.51.100.1 \xc2\xb2 443",
-            b"PROXY TCP 192.0.2.7 198.51.100.1 40000 443", b"PROXY tcp4 192.0.2.7 198.51.100.1 40000 443",
-            b"PROXY UDP4 192.0.2.7 198.51.100.1 40000 443", b"PROXY UNIX a b 0 0", b"PROXY UNKNOWNS", b"PROXY unknown",
-            b"PROXY ", b"PROXY TCP4", b"PROXY UNKNOWN \r a", b"PROXY UNKNOWN \n a", b"PROXY UNKNOWN a\n",
-            b"PROXY UNKNOWN \x00", b"PROXY UNKNOWN \xff", b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r",
-            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\n", b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\nGET",
-        ):  # fmt: skip
+            b"PROXY  TCP4 192.0.2.7 198.51.100.1 40000 443",
+            b"PROXY TCP4  192.0.2.7 198.51.100.1 40000 443",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443 ",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443 1",
+            b"PROXY TCP4\t192.0.2.7 198.51.100.1 40000 443",
+            b"PROXY TCP4 192.0.2.07 198.51.100.1 40000 443",
+            b"PROXY TCP4 192.0.2 198.51.100.1 40000 443",
+            b"PROXY TCP4 192.0.2.256 198.51.100.1 40000 443",
+            b"PROXY TCP4 0xc0.0.2.7 198.51.100.1 40000 443",
+            b"PROXY TCP4 3221225991 198.51.100.1 40000 443",
+            b"PROXY TCP4 192.0.2.7/32 198.51.100.1 40000 443",
+            b"PROXY TCP4 2001:db8::7 198.51.100.1 40000 443",
+            b"PROXY TCP6 192.0.2.7 198.51.100.1 40000 443",
+            b"PROXY TCP6 fe80::1%eth0 fe80::2 40000 443",
+            b"PROXY TCP6 1::2::3 ::1 40000 443",
+            b"PROXY TCP6 [::1] ::1 40000 443",
+            b"PROXY TCP6 00001::1 ::1 40000 443",
+            b"PROXY TCP6 :: : 40000 443",
+            b"PROXY TCP6 fe80::1% ::1 40000 443",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 040000 443",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 65536 443",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 +4000 443",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 4_0 443",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 -1 443",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 00",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 100000 443",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 ",
+            b"PROXY TCP4 192.0.2.7 \xd9\xa1.51.100.1 40000 443",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 \xc2\xb2 443",
+            b"PROXY TCP 192.0.2.7 198.51.100.1 40000 443",
+            b"PROXY tcp4 192.0.2.7 198.51.100.1 40000 443",
+            b"PROXY UDP4 192.0.2.7 198.51.100.1 40000 443",
+            b"PROXY UNIX a b 0 0",
+            b"PROXY UNKNOWNS",
+            b"PROXY unknown",
+            b"PROXY ",
+            b"PROXY TCP4",
+            b"PROXY UNKNOWN \r a",
+            b"PROXY UNKNOWN \n a",
+            b"PROXY UNKNOWN a\n",
+            b"PROXY UNKNOWN \x00",
+            b"PROXY UNKNOWN \xff",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\nGET",
+        ):
             self.refused(data + b"\r\n")
 
     def test_length(self) -> None:
-        """A line of 107 bytes with CRLF is accepted; without it the wait ends at 107."""
+        """A line of 107 bytes with CRLF is accepted; without CRLF, byte 107 is the last one."""
         fits = b"PROXY UNKNOWN ".ljust(105, b"x")
         self.assert_read(Unnamed.UNKNOWN, fits + b"\r\n")
         self.refused(fits + b"x\r\n", "without an end")
@@ -163,14 +190,14 @@ class Text(HeaderTestCase):
 
     @given(ENDS, st.binary(max_size=20))
     def test_round_trip(self, ends: ProxyAddresses, rest: bytes) -> None:
-        """A line of the specification is read as written, without a byte of what follows."""
+        """A valid line is parsed exactly, and no byte after it is read."""
         data = line(ends)
         self.assertEqual((ends, rest), read_header(data + rest))
         self.assertTrue(all(read_header(data[:end]) is None for end in range(len(data))))
 
     @given(ENDS, st.data())
     def test_mutations(self, ends: ProxyAddresses, draw: st.DataObject) -> None:
-        """A line with another byte has its literal meaning, or none: IPv4 has one spelling."""
+        """A line with one changed byte is read literally or rejected: IPv4 has one spelling."""
         data = bytearray(line(ends))
         data[draw.draw(st.integers(6, len(data) - 3))] = draw.draw(st.integers(0, 255))
         try:
@@ -187,7 +214,7 @@ class Binary(HeaderTestCase):
     """Version 2, section 2.2."""
 
     def test_examples(self) -> None:
-        """Both families, with the bytes of the section spelled out."""
+        """Both families are parsed, with the bytes of the section spelled out."""
         four = SIGNATURE + bytes.fromhex("21 11 000C C0000207 C6336401 9C40 01BB")
         self.assertEqual(four, header(FOUR))
         self.assert_read(FOUR, four)
@@ -196,15 +223,15 @@ class Binary(HeaderTestCase):
         self.assertEqual((ProxyAddresses(*[End("192.0.2.7", 0)] * 2), b""), read_header(mapped))
 
     def test_local(self) -> None:
-        """A health check names no client, with any block, which is skipped by its length."""
+        """A health check names no client; its address block is skipped by its length."""
         for family in (0x00, 0x11, 0x21, 0x31, 0x99, 0xFF):
             for block in (b"", bytes(12), b"\xff" * 2048):
                 self.assert_read(Unnamed.LOCAL, binary(block, family, 0x20))
 
     def test_unnamed(self) -> None:
-        """A valid header that is no TCP over IP counts as one without addresses.
+        """A valid header for other than TCP over IP counts as one without addresses.
 
-        Of UNSPEC the block is not looked at.
+        The block of an UNSPEC header is not parsed.
         """
         for family, size in ((0x12, 12), (0x22, 36), (0x31, 216), (0x32, 216)):
             self.assert_read(Unnamed.UNKNOWN, binary(bytes(size), family))
@@ -213,14 +240,14 @@ class Binary(HeaderTestCase):
             self.assert_read(Unnamed.UNKNOWN, binary(block, 0x00))
 
     def test_odd(self) -> None:
-        """Another version, command, family or protocol is refused."""
+        """Another version, command, family or protocol is rejected."""
         for octet in set(range(256)) - {0x20, 0x21}:
             self.refused(binary(bytes(12), command=octet), "version or command")
         for octet in set(range(256)) - {0x00, 0x11, 0x12, 0x21, 0x22, 0x31, 0x32}:
             self.refused(binary(bytes(300), octet), "family")
 
     def test_length(self) -> None:
-        """2048 bytes after the first 16, and no more; the refusal waits for none of them."""
+        """At most 2048 bytes may follow the first 16; a longer header is rejected without them."""
         self.assert_read(FOUR, header(FOUR, tlv(4, bytes(2048 - 12 - 3))))
         for length in (2049, 65535):
             for command in (0x20, 0x21):
@@ -229,7 +256,7 @@ class Binary(HeaderTestCase):
         self.refused(binary(b"", 0x21), "truncated addresses")
 
     def test_tlvs(self) -> None:
-        """They are skipped, and have to fill the rest exactly."""
+        """TLVs are skipped, and must fill the rest of the header exactly."""
         self.assert_read(FOUR, header(FOUR, tlv(1, b"h2"), tlv(0x20, bytes(5)), tlv(4, b"")))
         for odd in (
             b"\x01",
@@ -242,7 +269,7 @@ class Binary(HeaderTestCase):
             self.refused(binary(bytes(216) + odd, 0x31), "truncated TLV")
 
     def test_checksum(self) -> None:
-        """One that is there has to be right (section 2.2.3)."""
+        """A checksum must be correct if there is one (section 2.2.3)."""
         self.assertEqual(0xE3069283, proxy_protocol._crc32c(b"123456789"))
         self.assert_read(SIX, checked(SIX, tlv(1, b"h2")))
         for wrong in (bytes(4), b"\xff" * 4):
@@ -255,14 +282,14 @@ class Binary(HeaderTestCase):
     def test_round_trip(
         self, ends: ProxyAddresses, tlvs: Sequence[tuple[int, bytes]], check: bool, rest: bytes
     ) -> None:
-        """A header of the specification is read as written, without a byte of what follows."""
+        """A valid header is parsed exactly, and no byte after it is read."""
         data = (checked if check else header)(ends, *(tlv(*one) for one in tlvs))
         self.assertEqual((ends, rest), read_header(data + rest))
         self.assertTrue(all(read_header(data[:end]) is None for end in range(len(data))))
 
     @given(ENDS, st.integers(min_value=0), st.integers(0, 7))
     def test_mutations(self, ends: ProxyAddresses, place: int, bit: int) -> None:
-        """With a checksum, no bit that turns over on the way makes a header name anybody else."""
+        """With a checksum, one flipped bit never makes a header name another client."""
         data = bytearray(checked(ends))
         data[place % len(data)] ^= 1 << bit
         try:
@@ -286,14 +313,14 @@ class Chain(SynchronousTestCase):
         return ProxyHeaderParser(TrustedProxies.of(settings), peer)
 
     def test_one(self) -> None:
-        """One balancer that is trusted names the client.
+        """One trusted balancer names the client.
 
-        The rest is the client's, even if it looks like another header.
+        All bytes after its header belong to the client, even another header.
         """
         self.assertEqual((FOUR, LINE), self.headers().feed(LINE + LINE))
 
     def test_not_trusted(self) -> None:
-        """From elsewhere not a byte is waited for."""
+        """From an untrusted peer no header is read."""
         for peer in ("11.0.0.1", "2001:db8::1", "::ffff:11.0.0.1", "fe80::1%eth0"):
             self.assertRaises(BadHeader, self.headers(peer=peer).feed, b"")
         for believed in ("10.255.0.1", "::ffff:10.0.0.1", None):
@@ -301,7 +328,7 @@ class Chain(SynchronousTestCase):
         self.assertIs(None, self.headers(peer="fe80::1%eth0", trusted=["fe80::/10"]).feed(b""))
 
     def test_loopback_by_default(self) -> None:
-        """Unless said otherwise, balancers are on this machine."""
+        """By default, only balancers on this machine are trusted."""
         believed = TrustedProxies.of(ListenerSettings(endpoint="haproxy:tcp:1"))
         here = [
             believed.trusts(host)
@@ -313,17 +340,17 @@ class Chain(SynchronousTestCase):
         self.assertEqual(([True] * 5, [False] * 4), (here, elsewhere))
 
     def test_two(self) -> None:
-        """The nearest balancer's header is first; the last counts if its writer is trusted."""
+        """The nearest balancer's header comes first; the last counts if its sender is trusted."""
         near = line(ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6)))
         for first in (near, header(ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6)))):
             self.assertEqual((SIX, b"rest"), self.headers(2).feed(first + line(SIX) + b"rest"))
-        # Somebody reached the near one past the far one, and brought a header of his own.
+        # This client reached the near balancer directly, and sent a header of its own.
         past = line(ProxyAddresses(End("203.0.113.9", 5), End(self.NEAR, 6)))
         self.assertRaises(BadHeader, self.headers(2).feed, past)
         self.assertRaises(BadHeader, self.headers(2).feed, past + LINE)
 
     def test_too_few(self) -> None:
-        """So many headers, and not fewer: TLS in the place of one is refused."""
+        """The exact number of headers is required: TLS in place of one is rejected."""
         near = line(ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6)))
         self.assertRaises(BadHeader, self.headers(2).feed, near + b"\x16\x03\x01")
 
@@ -337,7 +364,7 @@ class Chain(SynchronousTestCase):
     def test_unknown(self) -> None:
         """Behind an unnamed peer no header is trusted.
 
-        As the last word it leaves the ends as they are.
+        As the last header, it leaves the addresses unchanged.
         """
         unknown = b"PROXY UNKNOWN\r\n"
         self.assertRaises(BadHeader, self.headers(2).feed, unknown)
@@ -346,7 +373,7 @@ class Chain(SynchronousTestCase):
         self.assertEqual((near, b""), self.headers(2).feed(line(near) + unknown))
 
     def test_byte_by_byte(self) -> None:
-        """However both are cut, the same comes of them, with their last byte."""
+        """Any split of the headers into pieces gives the same result, at the last byte."""
         near = ProxyAddresses(End(self.FAR, 5), End(self.NEAR, 6))
         for data in (line(near) + line(SIX), header(near) + header(SIX), line(near) + header(SIX)):
             headers = self.headers(2)

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.tls_context`: OpenSSL at both ends, in memory."""
+"""Tests of :mod:`x509proxy.transport.tls_context`: OpenSSL at both ends, in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.transport.tls_records`."""
+"""Tests of :mod:`x509proxy.transport.tls_records`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.export.apache`."""
+"""Tests of :mod:`x509proxy.audit.export.apache`."""
 
 from __future__ import annotations
 

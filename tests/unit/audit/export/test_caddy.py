@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.export.caddy`."""
+"""Tests of :mod:`x509proxy.audit.export.caddy`."""
 
 from __future__ import annotations
 

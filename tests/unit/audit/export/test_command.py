@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.export.command`, for each product."""
+"""Tests of :mod:`x509proxy.audit.export.command`, for each product."""
 
 from __future__ import annotations
 

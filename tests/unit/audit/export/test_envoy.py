@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.export.envoy`."""
+"""Tests of :mod:`x509proxy.audit.export.envoy`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.export.haproxy`."""
+"""Tests of :mod:`x509proxy.audit.export.haproxy`."""
 
 from __future__ import annotations
 

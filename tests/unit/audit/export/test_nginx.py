@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.export.nginx`."""
+"""Tests of :mod:`x509proxy.audit.export.nginx`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.export.plan`."""
+"""Tests of :mod:`x509proxy.audit.export.plan`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.probes.forgery`."""
+"""Tests of :mod:`x509proxy.audit.probes.forgery`."""
 
 from __future__ import annotations
 

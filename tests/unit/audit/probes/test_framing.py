@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.probes.framing`."""
+"""Tests of :mod:`x509proxy.audit.probes.framing`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.probes.handshakes`."""
+"""Tests of :mod:`x509proxy.audit.probes.handshakes`."""
 
 from __future__ import annotations
 

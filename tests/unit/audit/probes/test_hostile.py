@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.probes.hostile`."""
+"""Tests of :mod:`x509proxy.audit.probes.hostile`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.probes.http2`."""
+"""Tests of :mod:`x509proxy.audit.probes.http2`."""
 
 from __future__ import annotations
 

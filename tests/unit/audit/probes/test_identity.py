@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.audit.probes.identity`."""
+"""Tests of :mod:`x509proxy.audit.probes.identity`."""
 
 from __future__ import annotations
 

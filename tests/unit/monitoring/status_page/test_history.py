@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.history`: rates and durations."""
+"""Tests of :mod:`x509proxy.monitoring.status_page.history`: rates and durations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.html`: no foreign element comes out."""
+"""Tests of :mod:`x509proxy.monitoring.status_page.html`: no foreign element comes out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.page`."""
+"""Tests of :mod:`x509proxy.monitoring.status_page.page`."""
 
 from __future__ import annotations
 

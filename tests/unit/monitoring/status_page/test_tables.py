@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.tables`."""
+"""Tests of :mod:`x509proxy.monitoring.status_page.tables`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.tiles`."""
+"""Tests of :mod:`x509proxy.monitoring.status_page.tiles`."""
 
 from __future__ import annotations
 

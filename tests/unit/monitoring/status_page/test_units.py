@@ -1,4 +1,4 @@
-"""Promises of :mod:`x509proxy.monitoring.status_page.units`: readable numbers and times."""
+"""Tests of :mod:`x509proxy.monitoring.status_page.units`: readable numbers and times."""
 
 from __future__ import annotations
 
