@@ -280,6 +280,14 @@ class Closing(StreamTestCase):
         self.stream.write(b"too late")
         self.assertEqual(b"<close_notify>", self.exchange())
 
+    def test_unregistered_producer(self) -> None:
+        """A stream that is not closing stays open when its producer is unregistered."""
+        self.shake()
+        self.stream.registerProducer(self.application, streaming=True)
+        self.stream.unregisterProducer()
+        self.stream.write(b"more")
+        self.assertEqual(b"more", self.exchange())
+
     def test_before_the_handshake(self) -> None:
         """Before the handshake is complete, closing aborts the connection."""
         self.stream.loseConnection()
@@ -485,6 +493,19 @@ class Faults(StreamTestCase):
         self.wire.deliver(self.take())
         self.wire.lose()
         self.assertEqual(["client_left"], [failure.reason for failure in self.logged])
+
+    def test_logged_timeout(self) -> None:
+        """A handshake that the server ends is logged as a timeout, with or without a hello."""
+        self.stream.loseConnection()
+        self.turn()
+        self.assertEqual(["timeout"], [failure.reason for failure in self.logged])
+        self.setUp()
+        with contextlib.suppress(SSL.WantReadError):
+            self.client.do_handshake()
+        self.wire.deliver(self.take())
+        self.stream.loseConnection()
+        self.turn()
+        self.assertEqual(["timeout"], [failure.reason for failure in self.logged])
 
     def test_not_logged(self) -> None:
         """A failure after the handshake is not logged as a failed handshake."""
