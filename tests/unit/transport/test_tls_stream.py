@@ -24,7 +24,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
@@ -863,24 +863,3 @@ class Handshakes(StreamTestCase):
         self.turn()
         self.assertEqual("shaken", self.application.told.pop(0))
         self.assertEqual(data, b"".join(self.application.told))  # type: ignore[arg-type]
-
-
-class Factories(SynchronousTestCase):
-    def test_refusal(self) -> None:
-        """A factory that makes no protocol makes no stream."""
-        inner = Factory()
-        self.patch(inner, "buildProtocol", lambda _: None)
-        factory = TlsFactory(ServerConnections(None), inner, Clock())  # type: ignore[arg-type]
-        self.assertIsNone(factory.buildProtocol(None))
-
-    def test_start_and_stop(self) -> None:
-        """The inner factory is started and stopped with it."""
-        told: list[str] = []
-        inner = Factory()
-        self.patch(inner, "startFactory", lambda: told.append("start"))
-        self.patch(inner, "stopFactory", lambda: told.append("stop"))
-        inner.noisy = False
-        factory = TlsFactory(ServerConnections(None), inner, Clock())  # type: ignore[arg-type]
-        factory.doStart()
-        factory.doStop()
-        self.assertEqual(["start", "stop"], told)
