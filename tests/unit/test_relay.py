@@ -563,6 +563,15 @@ class Answers(RelayTestCase):
             self.assertEqual(word, client.sent()[-2:])
         self.assertEqual(1, len(self.proxy.back_end.attempts))
 
+    def test_bound_connection(self) -> None:
+        """A connection that credentials may have authenticated serves no other client."""
+        self.proxy.client(GET[:-2] + b"Authorization: Negotiate YIIZ\r\n\r\n")
+        self.back.deliver(OK)
+        self.proxy.client(GET)
+        first, second = self.proxy.back_end.wires
+        self.assertIn(b"Negotiate", first.sent())
+        self.assertNotIn(b"Negotiate", second.sent())
+
     def test_queued(self) -> None:
         """Clients that wait for the only connection get their own responses, in turn."""
         self.arrange(upstream=UpstreamSettings(max_connections=1))

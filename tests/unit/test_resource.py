@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import attrs
 from msgspec.structs import replace
 from twisted.internet import reactor
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.resource import Resource
@@ -724,6 +725,35 @@ class Whole(SynchronousTestCase):
         self.assertEqual(["http://127.0.0.1:8080"], [pool.status().name for pool in resource.pools])
         resource.start()
         self.assertEqual([], resource.reactor.tcpClients)
+
+    def test_endpoint_without_certificates(self) -> None:
+        """An endpoint that requests no certificate is logged once, where one may be needed."""
+        for needed, times in ((ClientAuth.OPTIONAL, 1), (ClientAuth.NONE, 0)):
+            policy = PolicySettings(client_certificate=needed)
+            resource = self.make(header=HEADER, policy=policy)
+            site = Site(resource, reactor=resource.reactor)
+            with capturedLogs() as events:
+                for _ in range(2):
+                    channel: Any = site.buildProtocol(None)
+                    channel.makeConnection(StringTransport(lenient=True))
+                    channel.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            found = [str(event.get("log_format")) for event in events]
+            self.assertEqual(times, str(found).count("no client can send a certificate"), needed)
+
+    def test_kept_pools(self) -> None:
+        """A back end that stays keeps its pool, even if its place in the list changes."""
+        made = client_identity()
+        backends = [Backend.parse(f"http://127.0.0.1:{port}") for port in (8081, 8082, 8083)]
+        rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
+        configuration = Configuration(
+            ProxySettings(), Identity(made.certificate, made.private_key),
+            tuple(backends[:2]), rules,
+        )  # fmt: skip
+        resource = X509ProxyResource.from_configuration(configuration, MemoryReactorClock())
+        _, kept = resource.pools
+        resource.use(attrs.evolve(configuration, backends=(backends[1], backends[2])))
+        self.assertIs(kept, resource.pools[0])
+        self.assertEqual(backends[1:], [pool.backend for pool in resource.pools])
 
     def test_checks(self) -> None:
         """Its checks begin with its start, also those of later back ends, and end with it."""

@@ -6,6 +6,7 @@ error.
 
 from __future__ import annotations
 
+from OpenSSL import SSL
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -24,6 +25,7 @@ from tests.support.memory import (
     reply,
     undated,
 )
+from tests.support.tls_streams import StreamTestCase
 from x509proxy.downstream import channel
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.downstream.request import Request
@@ -1175,3 +1177,33 @@ class SlowReaders(ChannelTestCase):
         wire.lose()
         self.assertEqual([None], drained)
         self.assertEqual([(Outcome.COMPLETED, None)], self.outcomes())
+
+
+class OverTls(StreamTestCase):
+    """The end of a connection whose transport is a stream of :mod:`x509proxy.transport`."""
+
+    def setUp(self) -> None:
+        self.patch(channel, "Delivery", Counts)
+        self.channel_clock = Clock()
+        handler = RecordingHandler()
+        handler.then = reply
+        settings = ClientSettings(send_timeout=10)
+        self.connect(ProxyFactory(handler, Deadlines(self.channel_clock), settings))
+        self.exchange()
+
+    def test_one_packet(self) -> None:
+        """The last response and close_notify are one write."""
+        writes: list[bytes] = []
+        self.patch(self.wire, "write", writes.append)
+        self.say(GET[:-2] + b"Connection: close\r\n\r\n")
+        (packet,) = writes
+        self.client.bio_write(packet)
+        self.assertEqual(OK_CLOSE, undated(self.client.recv(1000)))
+        self.assertRaises(SSL.ZeroReturnError, self.client.recv, 1000)
+
+    def test_everything_received(self) -> None:
+        """TCP is not reset for a client that has received everything and does not end TLS."""
+        self.say(GET[:-2] + b"Connection: close\r\n\r\n")
+        self.assertFalse(self.wire.disconnecting)
+        self.channel_clock.pump([0.25] * 42)
+        self.assertEqual((True, False), (self.wire.disconnecting, self.wire.aborted))

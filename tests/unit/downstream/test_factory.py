@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import RecordingHandler, RequestTransport
 from tests.support.tls_streams import StreamTestCase
-from x509proxy.downstream.factory import ProxyFactory, TlsFactory
+from x509proxy.downstream.factory import ProxyFactory, TlsFactory, WhenFull
 from x509proxy.monitoring.counters import Counters
 from x509proxy.settings import ClientSettings
-from x509proxy.transport.deadlines import Deadlines
+from x509proxy.transport.deadlines import NEVER, Deadlines
+from x509proxy.transport.tls_context import ServerConnections
 from x509proxy.transport.tls_stream import TlsStream
 
 
@@ -43,7 +45,203 @@ class Limits(SynchronousTestCase):
         self.assertEqual((True, {}), (wire.aborted, counts))
 
 
+class Held:
+    """A connection whose PROXY header is not complete: it records the factory's calls."""
+
+    def __init__(self) -> None:
+        self.deadline = NEVER
+        self.calls: list[str] = []
+
+    def expired(self) -> None:
+        self.calls.append("expired")
+        self.deadline = NEVER
+
+    def drain(self) -> None:
+        self.calls.append("drain")
+
+    def cut(self) -> None:
+        self.calls.append("cut")
+
+
+class FactoryTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.counters = Counters()
+        self.arrange()
+
+    def arrange(
+        self,
+        settings: ClientSettings = ClientSettings(),
+        when_full: WhenFull = WhenFull.REJECT,
+    ) -> None:
+        deadlines = Deadlines(self.clock)
+        handler = RecordingHandler()
+        self.factory = ProxyFactory(handler, deadlines, settings, self.counters, when_full)
+
+    def connect(self) -> RequestTransport:
+        return RequestTransport(self.clock).attach(self.factory.buildProtocol(None))
+
+    def hold(self) -> Held:
+        held = Held()
+        self.assertTrue(self.factory.hold(held))
+        return held
+
+
+class Ports(FactoryTestCase):
+    def test_log_prefix(self) -> None:
+        """Twisted logs each port with the program's name."""
+        streams = TlsFactory(ServerConnections(None), Factory(), Clock())  # type: ignore[arg-type]
+        self.assertEqual(
+            ("x509proxy", "x509proxy"), (self.factory.logPrefix(), streams.logPrefix())
+        )
+
+
+class Full(FactoryTestCase):
+    """The number of connections is at its maximum."""
+
+    def test_files(self) -> None:
+        """Above the number that the process permits, no channel is made, and the limit counts."""
+        self.factory.most_connections = 1
+        wire = self.connect()
+        self.assertIsNone(self.factory.buildProtocol(None))
+        self.assertEqual({"client.max-connections": 1}, self.counters.counts().limits)
+        wire.lose()
+        self.assertIsNotNone(self.factory.buildProtocol(None))
+
+    def test_oldest(self) -> None:
+        """The oldest connection makes room for each new one, several times in one turn too."""
+        self.arrange(ClientSettings(max_connections=2), WhenFull.CUT_OLDEST)
+        wires = [self.connect() for _ in range(4)]
+        self.assertEqual([True, True, False, False], [wire.aborted for wire in wires])
+        self.assertEqual(2, self.factory.connections)
+        self.clock.advance(0)
+        self.assertEqual(2, self.factory.connections)
+
+    def test_held(self) -> None:
+        """A connection without a complete PROXY header counts, and makes room when it leaves."""
+        self.arrange(ClientSettings(max_connections=1))
+        first = self.hold()
+        self.assertFalse(self.factory.hold(Held()))
+        self.assertTrue(self.connect().aborted)
+        self.factory.leave(first)
+        self.assertFalse(self.connect().aborted)
+
+    def test_held_for_no_address(self) -> None:
+        """It counts for no address."""
+        self.arrange(ClientSettings(max_connections_per_address=1))
+        for _ in range(3):
+            self.hold()
+        self.assertFalse(self.connect().aborted)
+
+
+class Settings(FactoryTestCase):
+    def test_limits(self) -> None:
+        """Other limits apply to new connections."""
+        for before, after in (
+            (ClientSettings(max_connections=1), ClientSettings(max_connections=2)),
+            (
+                ClientSettings(max_connections_per_address=1),
+                ClientSettings(max_connections_per_address=2),
+            ),
+        ):
+            self.arrange(before)
+            self.connect()
+            self.factory.use(after)
+            self.assertEqual([False, True], [self.connect().aborted for _ in range(2)])
+
+    def test_open_connections(self) -> None:
+        """Open connections keep their limits."""
+        self.arrange(ClientSettings(idle_timeout=5))
+        before = self.connect()
+        self.factory.use(ClientSettings(idle_timeout=50))
+        after = self.connect()
+        self.clock.pump([0.25] * 24)
+        self.assertEqual((True, False), (before.disconnecting, after.disconnecting))
+
+
+class HandingOver(FactoryTestCase):
+    """A channel replaces a connection whose PROXY header is complete."""
+
+    def test_place(self) -> None:
+        """The channel takes the connection's place, and its deadline is no longer checked."""
+        self.arrange(ClientSettings(max_connections=1))
+        held = self.hold()
+        held.deadline = 1.0
+        wire = RequestTransport(self.clock)
+        self.factory.hand_over(held, lambda: wire.attach(self.factory.make_channel()))
+        self.assertEqual((False, 1), (wire.aborted, self.factory.connections))
+        self.clock.pump([0.25] * 8)
+        self.assertEqual([], held.calls)
+
+    def test_draining(self) -> None:
+        """During a drain the channel is admitted, and the drain waits for it."""
+        held = self.hold()
+        drained = self.factory.drain()
+        wire = RequestTransport(self.clock)
+        self.factory.hand_over(held, lambda: wire.attach(self.factory.make_channel()))
+        self.assertFalse(wire.aborted)
+        self.assertNoResult(drained)
+        self.assertTrue(self.connect().aborted)
+        wire.lose()
+        self.successResultOf(drained)
+
+    def test_rejected(self) -> None:
+        """A drain ends if no channel takes the last connection's place."""
+        held = self.hold()
+        drained = self.factory.drain()
+        self.factory.hand_over(held, lambda: None)
+        self.successResultOf(drained)
+
+    def test_failure(self) -> None:
+        """After a failure the drain still rejects new connections."""
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        held = self.hold()
+        self.factory.drain()
+        self.assertRaises(ZeroDivisionError, self.factory.hand_over, held, fail)
+        self.assertTrue(self.connect().aborted)
+
+
+class Draining(FactoryTestCase):
+    def test_empty(self) -> None:
+        """Without connections the drain is complete at once, and leaves no timer."""
+        self.successResultOf(self.factory.drain())
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_last(self) -> None:
+        """Each connection is drained; the drain is complete when the last one has left."""
+        both = [self.hold(), self.hold()]
+        drained = self.factory.drain()
+        self.assertEqual([["drain"], ["drain"]], [held.calls for held in both])
+        self.factory.leave(both[0])
+        self.assertNoResult(drained)
+        self.factory.leave(both[1])
+        self.successResultOf(drained)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_too_long(self) -> None:
+        """After ``drain_timeout``, and not before, all connections are cut."""
+        self.arrange(ClientSettings(drain_timeout=9))
+        both = [self.hold(), self.hold()]
+        drained = self.factory.drain()
+        self.clock.advance(8.75)
+        self.assertEqual([["drain"], ["drain"]], [held.calls for held in both])
+        self.clock.advance(0.25)
+        self.assertEqual([["drain", "cut"]] * 2, [held.calls for held in both])
+        for held in both:
+            self.factory.leave(held)
+        self.successResultOf(drained)
+
+
 class OverTls(StreamTestCase):
+    def test_open_streams(self) -> None:
+        """A stream is listed until its connection ends."""
+        self.assertEqual({self.stream}, self.factory.protocols)
+        self.wire.lose()
+        self.assertEqual(set(), self.factory.protocols)
+
     def test_limit_is_no_failure(self) -> None:
         """A connection that is not taken is not counted among the handshakes that failed."""
         counters = Counters()
@@ -60,3 +258,26 @@ class OverTls(StreamTestCase):
             (counters.counts().limits, counters.counts().handshake_failures),
         )
         self.wire.lose()
+
+
+class Inner(SynchronousTestCase):
+    """The factory of the protocols on the streams."""
+
+    def test_refusal(self) -> None:
+        """A factory that makes no protocol makes no stream."""
+        inner = Factory()
+        self.patch(inner, "buildProtocol", lambda _: None)
+        factory = TlsFactory(ServerConnections(None), inner, Clock())  # type: ignore[arg-type]
+        self.assertIsNone(factory.buildProtocol(None))
+
+    def test_start_and_stop(self) -> None:
+        """The inner factory is started and stopped with it."""
+        calls: list[str] = []
+        inner = Factory()
+        self.patch(inner, "startFactory", lambda: calls.append("start"))
+        self.patch(inner, "stopFactory", lambda: calls.append("stop"))
+        inner.noisy = False
+        factory = TlsFactory(ServerConnections(None), inner, Clock())  # type: ignore[arg-type]
+        factory.doStart()
+        factory.doStop()
+        self.assertEqual(["start", "stop"], calls)

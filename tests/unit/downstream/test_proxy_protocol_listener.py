@@ -278,6 +278,20 @@ class Limits(ProxiedTestCase):
         self.successResultOf(drained)
 
 
+class Reloads(ProxiedTestCase):
+    def test_trusted(self) -> None:
+        """A listener that names other balancers trusts those, and no longer the old ones."""
+        other = IPv4Address("TCP", "192.0.2.66", 1)
+        self.assert_cut(self.wire(peer=other))
+        use_listener(
+            self.factory,
+            ListenerSettings(endpoint="haproxy:tcp:8443", trusted_proxies=("192.0.2.66",)),
+        )
+        self.talk(self.wire(peer=other), LINE)
+        self.assertEqual((FOUR.source.host, 443), self.served())
+        self.assert_cut(self.wire())
+
+
 class Chained(ProxiedTestCase):
     PLACE = ListenerSettings(
         endpoint="tcp:1",

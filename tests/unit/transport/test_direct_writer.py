@@ -10,7 +10,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
 from x509proxy.transport import direct_writer
@@ -49,8 +49,13 @@ class RecordingProtocol(Protocol):
 class WriterTestCase(SynchronousTestCase):
     """A real transport of Twisted over a real socket, and a reactor that the test drives."""
 
+    @staticmethod
+    def pair() -> tuple[socket.socket, socket.socket]:
+        """Return the two ends of a new connection."""
+        return socket.socketpair()
+
     def setUp(self) -> None:
-        near, self.far = socket.socketpair()
+        near, self.far = self.pair()
         self.addCleanup(self.far.close)
         near.setblocking(False)
         self.far.setblocking(False)
@@ -130,6 +135,14 @@ class Direct(WriterTestCase):
         self.assertEqual(data, self.pump())
         self.assertEqual(["pause"], self.producer.calls)
 
+    def test_forgotten_producer(self) -> None:
+        """The producer of a lost connection is not called, even when bytes still waited."""
+        self.writer.register(self.producer)
+        self.fill()
+        self.writer.forget()
+        self.pump()
+        self.assertEqual(["pause"], self.producer.calls)
+
     def test_end_while_bytes_wait(self) -> None:
         """A transport that is closed while bytes wait ends when they are sent."""
         data = self.fill()
@@ -193,6 +206,22 @@ class Direct(WriterTestCase):
         self.fill()
         self.transport.connectionLost(Failure(ConnectionError()))
         self.assertEqual(1, len(self.protocol.lost))
+
+
+class OverTcp(WriterTestCase):
+    @staticmethod
+    def pair() -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as port:
+            far = socket.create_connection(port.getsockname())
+            return port.accept()[0], far
+
+    def test_acknowledge(self) -> None:
+        """TCP acknowledges later input at once."""
+        if not hasattr(socket, "TCP_QUICKACK"):
+            raise SkipTest("only Linux has TCP_QUICKACK")
+        option = (socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+        self.near.setsockopt(*option, 0)
+        self.assertEqual((True, 1), (self.writer.acknowledge(), self.near.getsockopt(*option)))
 
 
 class Wrapped(SynchronousTestCase):

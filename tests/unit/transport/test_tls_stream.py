@@ -24,7 +24,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
@@ -280,6 +280,14 @@ class Closing(StreamTestCase):
         self.stream.write(b"too late")
         self.assertEqual(b"<close_notify>", self.exchange())
 
+    def test_unregistered_producer(self) -> None:
+        """A stream that is not closing stays open when its producer is unregistered."""
+        self.shake()
+        self.stream.registerProducer(self.application, streaming=True)
+        self.stream.unregisterProducer()
+        self.stream.write(b"more")
+        self.assertEqual(b"more", self.exchange())
+
     def test_before_the_handshake(self) -> None:
         """Before the handshake is complete, closing aborts the connection."""
         self.stream.loseConnection()
@@ -485,6 +493,19 @@ class Faults(StreamTestCase):
         self.wire.deliver(self.take())
         self.wire.lose()
         self.assertEqual(["client_left"], [failure.reason for failure in self.logged])
+
+    def test_logged_timeout(self) -> None:
+        """A handshake that the server ends is logged as a timeout, with or without a hello."""
+        self.stream.loseConnection()
+        self.turn()
+        self.assertEqual(["timeout"], [failure.reason for failure in self.logged])
+        self.setUp()
+        with contextlib.suppress(SSL.WantReadError):
+            self.client.do_handshake()
+        self.wire.deliver(self.take())
+        self.stream.loseConnection()
+        self.turn()
+        self.assertEqual(["timeout"], [failure.reason for failure in self.logged])
 
     def test_not_logged(self) -> None:
         """A failure after the handshake is not logged as a failed handshake."""
@@ -842,24 +863,3 @@ class Handshakes(StreamTestCase):
         self.turn()
         self.assertEqual("shaken", self.application.told.pop(0))
         self.assertEqual(data, b"".join(self.application.told))  # type: ignore[arg-type]
-
-
-class Factories(SynchronousTestCase):
-    def test_refusal(self) -> None:
-        """A factory that makes no protocol makes no stream."""
-        inner = Factory()
-        self.patch(inner, "buildProtocol", lambda _: None)
-        factory = TlsFactory(ServerConnections(None), inner, Clock())  # type: ignore[arg-type]
-        self.assertIsNone(factory.buildProtocol(None))
-
-    def test_start_and_stop(self) -> None:
-        """The inner factory is started and stopped with it."""
-        told: list[str] = []
-        inner = Factory()
-        self.patch(inner, "startFactory", lambda: told.append("start"))
-        self.patch(inner, "stopFactory", lambda: told.append("stop"))
-        inner.noisy = False
-        factory = TlsFactory(ServerConnections(None), inner, Clock())  # type: ignore[arg-type]
-        factory.doStart()
-        factory.doStop()
-        self.assertEqual(["start", "stop"], told)
