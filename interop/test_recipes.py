@@ -8,7 +8,7 @@ from interop.recipes import DOCS, filled, recipe
 from x509proxy.forwarding.presets import PRESETS
 
 # Pages of servers that read the headers of several presets, or of another one's.
-_SEVERAL = ("hops", "keycloak", "spring")
+_SEVERAL = ("authority", "hops", "keycloak", "spring")
 
 
 class Recipes(SynchronousTestCase):

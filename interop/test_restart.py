@@ -64,12 +64,13 @@ class Holder:
             for name, value in {"PYTHONPATH": ROOT, "NOTIFY_SOCKET": self._ear.name}.items()
         ]
         activate = [self._program, *given, "--fdname=https", *command]
-        # sd_listen_fds(3): descriptors from 3 on, for the process that LISTEN_PID names.
+        # sd_listen_fds(3): descriptors from 3 on, for the process that LISTEN_PID names. It is bash,
+        # since dash duplicates no descriptor above 9.
         shell = [
-            "sh",
+            "bash",
             "-c",
             f'exec 3<&{self.socket.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"',
-            "sh",
+            "bash",
             *activate,
         ]
         with (daemon.files.folder / "stderr").open("ab") as err:
