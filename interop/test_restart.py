@@ -64,7 +64,7 @@ class Holder:
             for name, value in {"PYTHONPATH": ROOT, "NOTIFY_SOCKET": self._ear.name}.items()
         ]
         activate = [self._program, *given, "--fdname=https", *command]
-        # sd_listen_fds(3): descriptors from 3 on, for the process that LISTEN_PID names. It is bash,
+        # sd_listen_fds(3): descriptors from 3 on, for the process that LISTEN_PID names. bash,
         # since dash duplicates no descriptor above 9.
         shell = [
             "bash",

@@ -11,7 +11,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -35,6 +34,8 @@ from twisted.web.server import Site
 
 from tests.support.names import secret_name
 from x509proxy import cli
+from x509proxy.audit import command as audit_command
+from x509proxy.audit.export.command import export
 from x509proxy.certificates import pem_files
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import check_header_name, read_header_names, read_identity
@@ -43,8 +44,8 @@ from x509proxy.config import credentials
 from x509proxy.config.endpoint_strings import expected_for
 from x509proxy.forwarding import presets
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset
-from x509proxy.service import config_check, server
-from x509proxy.service.config_check import Severity, review
+from x509proxy.service import config_check
+from x509proxy.service.config_check import review
 from x509proxy.settings import Format, SettingsError
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +108,13 @@ class Case(SynchronousTestCase):
             path.write_bytes(content)
             path.chmod(mode)
         return str(path)
+
+    def configuration(self, days: int = 365, more: str = "") -> str:
+        made = make_self_signed(KeyKind.EC, "localhost", days, server=True)
+        self.path("server.pem", made.certificate_pem + made.key_pem)
+        self.path("header.txt", f"{NAME}\n".encode("ascii"))
+        text = 'certificate = "server.pem"\nheader-file = "header.txt"\nbackend = "http://127.0.0.1:8080"\n'
+        return self.path("proxy.toml", (text + more).encode("utf-8"))
 
     def refuse(self, sentence: str, *arguments: str) -> None:
         """Check that the command fails with this sentence and prints nothing else."""
@@ -263,13 +271,6 @@ class Secret(Case):
 
 
 class Check(Case):
-    def configuration(self, days: int = 365, more: str = "") -> str:
-        made = make_self_signed(KeyKind.EC, "localhost", days, server=True)
-        self.path("server.pem", made.certificate_pem + made.key_pem)
-        self.path("header.txt", f"{NAME}\n".encode("ascii"))
-        text = 'certificate = "server.pem"\nheader-file = "header.txt"\nbackend = "http://127.0.0.1:8080"\n'
-        return self.path("proxy.toml", (text + more).encode("utf-8"))
-
     def test_good(self) -> None:
         """A configuration with every recommended setting is reported as good, without notes."""
         path = self.configuration(more=self.THOUGHTFUL)
@@ -362,20 +363,6 @@ class Check(Case):
         self.assertEqual((1, "", result.err), (strict.code, strict.out, strict.err))
         self.assertEqual(0, run("check", self.configuration(), "--strict").code)
 
-    def test_expired(self) -> None:
-        """An expired certificate is an error of the check.
-
-        Every handshake would fail. At the start it is only a warning.
-        """
-        path = self.configuration(days=1, more=self.THOUGHTFUL)
-        [finding] = review(path, now=time.time() + 2 * 86400)
-        self.assertEqual(
-            (Severity.ERROR, "certificate", 1), (finding.severity, finding.key, finding.line)
-        )
-        self.assertIn("certificate: expired at ", finding.message)
-        [finding] = review(path, now=time.time() - 2 * 86400)
-        self.assertIn("certificate: is not valid before ", finding.message)
-
     def test_bad(self) -> None:
         """A mistake in the file, or in a file that it names, is one sentence with file and line."""
         path = self.configuration(more="brew = 1\n")
@@ -427,18 +414,6 @@ backend = ["http://a?b", "unix:relative"]
             self.assertTrue(line.startswith(start), (line, start))
         self.assertTrue(lines[5].endswith("; a query or a fragment cannot be part of it"), lines[5])
         self.assertTrue(lines[6].endswith("; the path must begin with /"), lines[6])
-
-    def test_no_echo(self) -> None:
-        """A key with a wrong value is not also reported as missing."""
-        path = self.configuration()
-        Path(path).write_text(Path(path).read_text().replace('"server.pem"', "5"))
-        [finding] = review(path)
-        self.assertEqual("certificate: found an integer, expected a string", finding.message)
-
-    def test_contradiction(self) -> None:
-        """If settings contradict each other, the files are not read."""
-        path = self.configuration(more='trust = "x"\nkey-types = []\n')
-        self.assertEqual(["trust", "key-types"], [one.key for one in review(path)])
 
     def test_json(self) -> None:
         """``--json`` prints the findings as JSON, and nothing else."""
@@ -535,18 +510,6 @@ backend = ["http://a?b", "unix:relative"]
         )
         self.assertEqual((0, warning), (result.code, result.err))
 
-    def test_contexts(self) -> None:
-        """TLS contexts are built for clients and back ends, to report what OpenSSL rejects."""
-
-        def reject(*_: object, **__: object) -> None:
-            raise SettingsError("certificate: OpenSSL rejects it: no reason")
-
-        path = self.configuration(more='upstream.certificate = "server.pem"\n' + self.THOUGHTFUL)
-        self.assertEqual((), review(path))
-        self.patch(server, "contexts_for", reject)
-        [finding] = review(path)
-        self.assertEqual("certificate: OpenSSL rejects it: no reason", finding.message)
-
     def test_senseless(self) -> None:
         """Values with which no proxy could serve are rejected."""
         for more, sentence in (
@@ -575,6 +538,33 @@ backend = ["http://a?b", "unix:relative"]
                 more=f'{more}\naccess-log = "-"\nmax-certificate-bytes = 2048\n'
             )
             self.assertNotIn("error", [one.severity.value for one in review(path)])
+
+
+class Audit(Case):
+    def test_status(self) -> None:
+        """The command receives its options, and its status is the exit status."""
+        with patch.object(audit_command, "audit", return_value=2) as audit:
+            self.assertEqual(Result(2, "", ""), run("audit", "https://as.example", "--path", "/a"))
+        arguments = audit.call_args.kwargs
+        self.assertEqual(("https://as.example", ["/a"]), (arguments["url"], arguments["path"]))
+
+    def test_not_installed(self) -> None:
+        """A missing module is reported with the command that installs it; the status is 2."""
+        module = "x509proxy.audit.command"
+        sentence = f"audit: found no module {module}, expected it: pip install 'x509proxy[audit]'"
+        with patch.dict(sys.modules, {module: None}):
+            result = run("audit", "https://as.example")
+        self.assertEqual(Result(2, "", f"x509proxy: {sentence}\n"), result)
+
+
+class Export(Case):
+    def test_output(self) -> None:
+        """The configuration goes to standard output, each limit of the product to the errors."""
+        path = self.configuration()
+        text, limits = export("haproxy", path)
+        self.assertTrue(limits)
+        errors = "".join(f"haproxy: {limit}\n" for limit in limits)
+        self.assertEqual(Result(0, text, errors), run("export", "haproxy", path))
 
 
 class Presets(Case):

@@ -8,8 +8,6 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from twisted.internet.error import ConnectError, ConnectionLost, TCPTimedOutError
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -22,8 +20,6 @@ from x509proxy.http1.response_parser import ResponseParser
 from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.settings import Backend, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
-from x509proxy.upstream.connection import Connection
-from x509proxy.upstream.endpoints import PendingInput
 from x509proxy.upstream.pool import Pool
 
 HEAD = b"GET / HTTP/1.1\r\nHost: as.example\r\n\r\n"
@@ -331,6 +327,39 @@ class Exchanging(UpstreamTestCase):
         self.wire.deliver(OK)
         self.assertEqual([200, b"ok", "end"], second.told)
 
+    def test_handler_that_fails(self) -> None:
+        """A handler that fails gets one error and no further call, and its connection ends."""
+        waiter = self.upload()
+        self.patch(waiter, "response_data", lambda _: 1 / 0)
+        self.wire.deliver(OK)
+        self.wire.protocol.pauseProducing()
+        self.assertEqual(
+            ([Code.INTERNAL_ERROR], [200], 1),
+            (
+                [error.code for error in waiter.refusals],
+                waiter.told,
+                len(self.flushLoggedErrors(ZeroDivisionError)),
+            ),
+        )
+        self.expect_aborted()
+        self.expect_forgotten()
+
+    def test_handler_that_fails_on_an_idle_connection(self) -> None:
+        """If the handler fails at the end, and no other waits, the connection is not lent again."""
+        waiter = self.ask()
+        self.patch(waiter, "response_end", lambda: 1 / 0)
+        self.wire.deliver(OK)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.expect_aborted()
+
+    def test_retired(self) -> None:
+        """A retired connection completes its exchange, and is not lent again."""
+        waiter = self.ask()
+        waiter.connection.retire()
+        self.wire.deliver(OK)
+        self.assertEqual([200, b"ok", "end"], waiter.told)
+        self.expect_closing()
+
     def test_parser_that_continues(self) -> None:
         """Events of a parser after the response's end do not reach the next exchange."""
         self.pool = Pool(
@@ -635,6 +664,14 @@ class Cancelling(UpstreamTestCase):
         self.assertEqual(([200], []), (waiter.told, waiter.refusals))
         self.expect_aborted()
 
+    def test_give_up(self) -> None:
+        """An exchange that is given up reports that error, and no fault of the back end."""
+        waiter = self.ask()
+        error = ErrorResponse(Code.SLOW_CLIENT, "others wait")
+        waiter.connection.give_up(error)
+        self.assertEqual(([error], 0), (waiter.refusals, self.pool.status().failures))
+        self.expect_aborted()
+
     def test_while_sending(self) -> None:
         """An exchange may be cancelled while its request is being sent."""
         waiter = self.upload()
@@ -896,68 +933,3 @@ class BackPressure(UpstreamTestCase):
         protocol.pauseProducing()
         protocol.resumeProducing()
         self.assertEqual([200, b"ok", "end"], waiter.told)
-
-
-class PendingInputTests(UpstreamTestCase):
-    """An idle connection is checked once more before use."""
-
-    @contextmanager
-    def over_sockets(
-        self, *, tls: bool = False
-    ) -> Iterator[tuple[Connection, socket.socket, socket.socket]]:
-        """Yield a connection over a real pair of sockets, the near socket and the far one."""
-        waiter = self.acquire()
-        connection = waiter.connection
-        near, far = socket.socketpair()
-        with near, far:
-            carrier = RequestTransport(self.clock)
-            carrier.getHandle = lambda: near  # type: ignore[attr-defined]
-            if tls:
-                connection.transport.transport = carrier
-            else:
-                connection.transport = carrier
-            yield connection, near, far
-
-    def test_quiet(self) -> None:
-        """A connection without input is open, over TLS too."""
-        for tls in (False, True):
-            with self.over_sockets(tls=tls) as (connection, _, _):
-                self.assertTrue(PendingInput(connection.transport).is_empty())
-
-    def test_closed(self) -> None:
-        """A connection that the back end has closed is not."""
-        for tls in (False, True):
-            with self.over_sockets(tls=tls) as (connection, _, far):
-                far.close()
-                self.assertFalse(PendingInput(connection.transport).is_empty())
-
-    def test_bytes(self) -> None:
-        """Unrequested octets count as closed, over TLS too: they may be a close_notify."""
-        for tls in (False, True):
-            with self.over_sockets(tls=tls) as (connection, near, far):
-                far.send(b"H")
-                self.assertFalse(PendingInput(connection.transport).is_empty())
-                self.assertEqual(b"H", near.recv(1))
-
-    def test_broken(self) -> None:
-        """A connection with an error in the kernel is not open."""
-        with self.over_sockets() as (connection, near, _):
-            pending = PendingInput(connection.transport)
-            near.close()
-            self.assertFalse(pending.is_empty())
-
-    def test_reset(self) -> None:
-        """A connection that was reset is not open."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            near = socket.create_connection(server.getsockname())
-            far, _ = server.accept()
-        with near, self.over_sockets() as (connection, _, _):
-            connection.transport.getHandle = lambda: near
-            # To close with a linger time of zero resets the connection.
-            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            far.close()
-            self.assertFalse(PendingInput(connection.transport).is_empty())
-
-    def test_unknown(self) -> None:
-        """A connection without a socket counts as open."""
-        self.assertTrue(PendingInput(self.acquire().connection.transport).is_empty())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import tempfile
@@ -49,7 +50,12 @@ from x509proxy.settings import Backend, ClientAuth, SettingsError, UpstreamSetti
 from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections, make_context, peer_certificate
 from x509proxy.upstream import endpoints
-from x509proxy.upstream.endpoints import UnreadInput, backend_endpoint, check_identity
+from x509proxy.upstream.endpoints import (
+    PendingInput,
+    UnreadInput,
+    backend_endpoint,
+    check_identity,
+)
 from x509proxy.upstream.pool import Pool
 
 SETTINGS = UpstreamSettings(connect_timeout=7)
@@ -179,6 +185,64 @@ class UnreadInputTests(SynchronousTestCase):
     def test_no_socket(self) -> None:
         """Over TLS there is no duplicate: encrypted octets are of no use."""
         self.assertEqual(b"", UnreadInput(object()).take(10))
+
+
+class PendingInputTests(SynchronousTestCase):
+    """Input of an idle connection, plain or over TLS, before the connection is lent again."""
+
+    def setUp(self) -> None:
+        self.own, self.far = socket.socketpair()
+        self.addCleanup(self.own.close)
+        self.addCleanup(self.far.close)
+
+    def found_empty(self) -> list[bool]:
+        """Return the answers for the socket alone, and for TLS over it."""
+        carrier = SocketTransport(self.own)
+        transports = (carrier, SimpleNamespace(transport=carrier))
+        return [PendingInput(transport).is_empty() for transport in transports]
+
+    def test_quiet(self) -> None:
+        """An open socket without input is empty."""
+        self.assertEqual([True, True], self.found_empty())
+
+    def test_closed(self) -> None:
+        """A socket that the back end has closed is not empty."""
+        self.far.close()
+        self.assertEqual([False, False], self.found_empty())
+
+    def test_octets(self) -> None:
+        """Unrequested octets count, and stay unread; over TLS they may be a close_notify."""
+        self.far.send(b"H")
+        self.assertEqual(([False, False], b"H"), (self.found_empty(), self.own.recv(2)))
+
+    def test_closed_here(self) -> None:
+        """A socket that has been closed on this side is not empty.
+
+        Its number may belong to another socket by then.
+        """
+        pending = PendingInput(SocketTransport(self.own))
+        number = self.own.detach()
+        self.addCleanup(os.close, number)
+        quiet, other = socket.socketpair()
+        with quiet, other:
+            os.dup2(quiet.fileno(), number)
+            self.assertFalse(pending.is_empty())
+
+    def test_reset(self) -> None:
+        """A socket that was reset is not empty."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.own = socket.create_connection(listening.getsockname())
+            self.addCleanup(self.own.close)
+            far, _ = listening.accept()
+        # To close with a linger time of zero resets the connection.
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        far.close()
+        self.assertEqual([False, False], self.found_empty())
+
+    def test_no_socket(self) -> None:
+        """A transport without a socket counts as empty."""
+        for transport in (object(), SimpleNamespace(getHandle=lambda: None)):
+            self.assertTrue(PendingInput(transport).is_empty())
 
 
 class Server(Protocol):

@@ -22,19 +22,25 @@ class BalanceTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.arrange(3)
 
-    def arrange(self, number: int, checks: HealthSettings | None = None) -> None:
+    def arrange(
+        self,
+        number: int,
+        checks: HealthSettings | None = None,
+        settings: UpstreamSettings = SETTINGS,
+    ) -> None:
         deadlines, urls = (
             Deadlines(self.clock),
             [f"http://127.0.0.1:{8080 + index}" for index in range(number)],
         )
         self.pools = [
-            Pool(Backend.parse(url), BackEnd(self.clock), deadlines, SETTINGS, checks)
+            Pool(Backend.parse(url), BackEnd(self.clock), deadlines, settings, checks)
             for url in urls
         ]
 
-    def order(self) -> list[int]:
+    def order(self, *, streams: bool = False) -> list[int]:
         """Return the order in which back ends are tried if none can be connected to."""
-        return [self.pools.index(pool) for pool in candidates(self.pools, RecordingWaiter())]
+        waiter = RecordingWaiter(streams=streams)
+        return [self.pools.index(pool) for pool in candidates(self.pools, waiter)]
 
     def first(self) -> int:
         return self.pools.index(next(candidates(self.pools, RecordingWaiter())))
@@ -42,6 +48,10 @@ class BalanceTestCase(SynchronousTestCase):
     def busy(self, index: int, number: int = 1) -> None:
         for _ in range(number):
             self.pools[index].acquire(RecordingWaiter(RecordingWaiter.ask))
+
+    def upload(self, index: int, number: int) -> None:
+        for _ in range(number):
+            self.pools[index].acquire(RecordingWaiter(streams=True))
 
     def refuse(self, index: int) -> None:
         self.pools[index].record.failed(self.clock.seconds(), "refused")
@@ -79,6 +89,36 @@ class AllUp(BalanceTestCase):
         self.busy(1)
         self.refuse(0)
         self.assertEqual([self.pools[2], self.pools[1]], [*order])
+
+
+class Room(BalanceTestCase):
+    """Each back end has four connections, of which uploads may hold two."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.arrange(3, settings=UpstreamSettings(max_connections=4, max_queued_requests=8))
+
+    def test_upload(self) -> None:
+        """An upload prefers a back end that admits one to a less loaded one."""
+        self.upload(0, 2)
+        self.busy(1, 3)
+        self.busy(2, 4)
+        self.assertEqual([1, 0, 2], self.order(streams=True))
+        self.assertEqual([0, 1, 2], self.order())
+
+    def test_least_load(self) -> None:
+        """Among several back ends that admit an upload, the least loaded comes first."""
+        self.upload(0, 2)
+        self.busy(1, 3)
+        self.busy(2, 2)
+        self.assertEqual([2, 1, 0], self.order(streams=True))
+
+    def test_queued_uploads(self) -> None:
+        """A complete request prefers a free connection to a shorter queue of uploads."""
+        self.busy(0, 4)
+        self.upload(1, 5)
+        self.busy(2, 5)
+        self.assertEqual([1, 0, 2], self.order())
 
 
 class Down(BalanceTestCase):

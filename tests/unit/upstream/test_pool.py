@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from typing import Any
@@ -13,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import CUT, OK, BackEnd, RecordingWaiter
+from x509proxy.http1.errors import Code
 from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
@@ -149,6 +151,27 @@ class Uploads(PoolTestCase):
         self.end(first)
         self.assertEqual([first.connection], third.connections)
         self.expect(busy=2)
+
+    def test_complete(self) -> None:
+        """When the body of one is complete, the next begins, before the response arrives."""
+        first, _, third = (self.upload() for _ in range(3))
+        self.assertEqual([], third.connections)
+        first.connection.body_end()
+        self.pool.uploaded(first.connection)
+        self.assertEqual(([], 1), (first.told, len(third.connections)))
+        self.expect(busy=3)
+
+    def test_room(self) -> None:
+        """Uploads have room in half of the pool, complete requests in all of it."""
+        waiters = [RecordingWaiter(streams=True), RecordingWaiter()]
+        rooms = []
+        for _ in range(3):
+            rooms.append([self.pool.has_room(waiter) for waiter in waiters])
+            self.upload()
+        self.assertEqual([[True, True], [True, True], [False, True]], rooms)
+        for _ in range(2):
+            self.request()
+        self.assertFalse(self.pool.has_room(RecordingWaiter()))
 
     def test_next_on_an_idle_one(self) -> None:
         """When one is lost, the next gets an idle connection, though the pool is full."""
@@ -333,6 +356,51 @@ class Waiting(PoolTestCase):
         self.expect(busy=1)
 
 
+class ClientsThatDoNotRead(PoolTestCase):
+    """Clients that do not read hold at most half of the pool while other requests wait."""
+
+    def pause(self, *waiters: RecordingWaiter) -> None:
+        """Stop reading for each client, a quarter of a second apart."""
+        for waiter in waiters:
+            waiter.connection.pause_response()
+            self.clock.advance(0.25)
+
+    def codes(self, *waiters: RecordingWaiter) -> list[list[Code]]:
+        """Return the codes of the errors of each."""
+        return [[error.code for error in waiter.refusals] for waiter in waiters]
+
+    def test_longest(self) -> None:
+        """A new request gets the place of the client that has not read for longest."""
+        first, second = self.request(), self.request()
+        self.pause(second, first)
+        self.clock.advance(0.5)
+        third = self.request()
+        self.assertEqual([[], [Code.SLOW_CLIENT], []], self.codes(first, second, third))
+        self.assertEqual(1, len(third.connections))
+        self.assertEqual(0, self.pool.status().failures)
+
+    def test_grace(self) -> None:
+        """A client that has not read for less than a second keeps its connection until then."""
+        first, second = self.request(), self.request()
+        self.pause(second, first)
+        third = self.request()
+        self.assertEqual([[], [], []], self.codes(first, second, third))
+        self.assertEqual([], third.connections)
+        self.clock.advance(0.5)
+        self.assertEqual([[], [Code.SLOW_CLIENT], []], self.codes(first, second, third))
+        self.assertEqual(1, len(third.connections))
+
+    def test_half(self) -> None:
+        """If only half of the connections are lent to them, each keeps its connection."""
+        first, _ = self.request(), self.request()
+        self.pause(first)
+        self.clock.advance(3)
+        third = self.request()
+        self.clock.advance(3)
+        self.assertEqual([[]], self.codes(first))
+        self.assertEqual([], third.connections)
+
+
 class Opening(PoolTestCase):
     """An opening connection counts, until it has failed."""
 
@@ -499,6 +567,14 @@ class HealthUpdates(PoolTestCase):
         self.assertEqual((BackendState.SLOW, 1), (self.state, self.pool.status().exchanges))
         self.clock.advance(10)
         self.assertEqual(BackendState.UP, self.state)
+
+    def test_shortage(self) -> None:
+        """A connection that fails for lack of local descriptors does not change the health."""
+        self.back_end.at_once = False
+        waiter = self.request()
+        self.back_end.attempts[-1].fail(ConnectError(errno.EMFILE, "text"))
+        self.assertEqual([503], waiter.statuses)
+        self.assertEqual((BackendState.UP, 0), (self.state, self.pool.status().failures))
 
     def test_not_verified(self) -> None:
         """A failed handshake takes it down."""
