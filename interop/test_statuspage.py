@@ -138,7 +138,7 @@ class Shown(StatusStage):
         self.browser.visit(self.url)
         self.proxy.process.terminate()
         self.proxy.process.wait(30)
-        self.browser.until(lambda: "does not answer" in self.browser.text())
+        self.browser.until(lambda: "does not respond" in self.browser.text())
 
     def test_evil(self) -> None:
         """A subject or target with elements is text, when the page loads and is refreshed."""
@@ -182,7 +182,7 @@ class Shown(StatusStage):
         """A name that an attacker has pointed here shows nothing."""
         self.browser.visit(f"http://evil.localhost:{self.admin}/status.json")
         self.assertNotIn("backends", self.browser.text())
-        self.assertIn("not in hosts", self.browser.text())
+        self.assertIn("not in allowed-hosts", self.browser.text())
 
     def test_widths(self) -> None:
         """At a desk and on a phone, light and dark, nothing is wider than the window."""
