@@ -38,6 +38,12 @@ class Formats(SynchronousTestCase):
         self.assertIn(b":MII", encode(Format.RFC9440_CHAIN, CLIENT.der))
         self.assertEqual(b"x509proxy-audit-forged", encode(Format.LITERAL, CLIENT.der))
 
+    def test_every_format(self) -> None:
+        """Each format has a forged value of its own, or no certificate could stand in it."""
+        placeholder = encode(Format.LITERAL, CLIENT.der)
+        without = {form for form in Format if encode(form, CLIENT.der) == placeholder}
+        self.assertEqual({Format.LITERAL, Format.TOKEN_CLAIMS}, without)
+
     def test_unreadable(self) -> None:
         """A value that a strict server would not read is none."""
         text = b64encode(CLIENT.der)
