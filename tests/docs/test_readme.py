@@ -37,7 +37,10 @@ class ProductionTests(PageTests):
             shown = self.shell(self.block("client"))
             self.assertIn("CN=my-client", json.loads(shown[shown.index("{") :])["message"])
             forged = self.shell(self.block("forge"))
-            self.assertEqual(json.loads(forged)["message"], "No client certificate arrived.")
+            self.assertEqual(
+                json.loads(forged)["message"],
+                "The forged field was removed. No client certificate arrived.",
+            )
         log = (self.folder / "access.log").read_text()
         self.assertEqual((log.count("status=200"), log.count("forged_headers=1")), (2, 1))
         secret = (self.folder / "header.txt").read_text().strip().lower()
