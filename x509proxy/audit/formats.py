@@ -1,7 +1,7 @@
 """Strict parsers of the certificate formats, independent of the proxy's own encoders.
 
 :mod:`x509proxy.forwarding.certificate_formats` encodes these formats, and an error there must not
-    be repeated here. Only the names of the formats are shared.
+be repeated here. Only the names of the formats are shared.
 """
 
 from __future__ import annotations
