@@ -15,7 +15,6 @@ UNIT = ROOT / "tests" / "unit"
 EXCEPTIONS = {
     "downstream/base_request.py": "both requests are one: test_request.py, test_site_request.py",
     "downstream/request_queue.py": "a part of the channel: test_channel.py",
-    "upstream/request_writer.py": "a part of the connection: test_connection.py",
 }
 
 

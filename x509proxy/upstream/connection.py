@@ -40,8 +40,8 @@ from x509proxy.http1.response_parser import ResponseEvent, ResponseHandler, Resp
 from x509proxy.monitoring.reason_codes import connect_reason
 from x509proxy.settings import UpstreamSettings
 from x509proxy.transport.deadlines import NEVER, Deadlines
-from x509proxy.upstream.endpoints import PendingInput, connect
-from x509proxy.upstream.request_writer import RequestWriter
+from x509proxy.transport.direct_writer import DirectWriter
+from x509proxy.upstream.endpoints import PendingInput, UnreadInput, connect
 from x509proxy.upstream.timeouts import (
     ANSWERING,
     AWAITING,
@@ -59,6 +59,8 @@ _SHORTAGES = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
 _CONNECT_TIMEOUT = ErrorResponse(Code.CONNECT_TIMEOUT, "timed out connecting to the back end")
+# Octets that the back end sent, and that were not read, while a body was written.
+_MAX_UNREAD = 262144
 
 
 class ConnectionOwner(Interface):
@@ -90,7 +92,7 @@ class Connection(Protocol):
 
     # TCP, unix or TLS: ITransport, IConsumer and IPushProducer at once, and abortConnection.
     transport: Any = None
-    _writer: RequestWriter
+    _writer: DirectWriter
     _input: PendingInput
     _log = Logger()
 
@@ -111,6 +113,8 @@ class Connection(Protocol):
         self._request_ended = self._request_paused = self._was_paused = False
         self.paused_at = math.inf
         self._exchanges_before = 0
+        # While a body is streamed.
+        self._unread: UnreadInput | None = None
 
     # The pool's calls.
 
@@ -159,8 +163,16 @@ class Connection(Protocol):
         self._request_ended = False
         self._state = SENDING
         self._restart_timeout()
-        self._writer.begin(self)
+        self._unread = UnreadInput(self.transport)
+        self._writer.register(self)
         self._writer.write(data)
+
+    def _end_stream(self) -> None:
+        """End a streamed body, complete or not: the transport does not pause it any more."""
+        if self._unread is not None:
+            self._unread.forget()
+            self._unread = None
+            self._writer.unregister()
 
     def _begin_exchange(self, method: bytes, handler: ResponseHandler) -> None:
         self._handler = handler
@@ -180,7 +192,7 @@ class Connection(Protocol):
 
     def body_end(self) -> None:
         """End the request's body, and wait for the response."""
-        self._writer.release()
+        self._end_stream()
         self._request_ended = True
         if self._state is SENDING:
             self._state = AWAITING
@@ -216,7 +228,7 @@ class Connection(Protocol):
     # Twisted calls.
 
     def connectionMade(self) -> None:
-        self._writer = RequestWriter(self.transport)
+        self._writer = DirectWriter(self.transport)
         self._input = PendingInput(self.transport)
         if self._state is CLOSED:
             self.transport.abortConnection()
@@ -242,8 +254,8 @@ class Connection(Protocol):
             self._connect_failed(reason)
             return
         parser = self._parser
-        if self._state in (SENDING, ANSWERING) and (unread := self._writer.unread()) and parser:
-            self._handle(parser, parser.feed(unread))
+        if self._state in (SENDING, ANSWERING) and self._unread is not None and parser is not None:
+            self._handle(parser, parser.feed(self._unread.take(_MAX_UNREAD)))
             parser = self._parser
         self._mark_closed()
         self._pool.deadlines.forget(self)
@@ -393,7 +405,7 @@ class Connection(Protocol):
         if self._state is not CLOSED:
             self._state = CLOSED
             self._restart_timeout()
-            self._writer.release()
+            self._end_stream()
             self._pool.lost(self)
 
     def _restart_timeout(self) -> None:
