@@ -8,17 +8,14 @@ raises a bound gives the reason.
 from __future__ import annotations
 
 import contextlib
-import gc
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from types import FrameType
-from typing import Any
 
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates as samples
+from tests.support.call_counts import count_calls
 from tests.support.memory import GET, OK, Proxy, RequestTransport, post
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
@@ -37,24 +34,6 @@ ANSWER = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
     b"Date: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Length: 60\r\n\r\n" + b"x" * 60
 )
-
-
-def calls(step: Callable[[], object]) -> int:
-    """Return the number of function calls, Python's and C's together."""
-    count = 0
-
-    def on_event(_: FrameType, event: str, __: Any) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    gc.disable()
-    sys.setprofile(on_event)
-    try:
-        step()
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    return count
 
 
 class KeepAlive(SynchronousTestCase):
@@ -80,7 +59,7 @@ class KeepAlive(SynchronousTestCase):
                 one(request)
 
         all_of(requests[:3])
-        return calls(partial(all_of, requests)) / len(requests)
+        return count_calls(partial(all_of, requests)) / len(requests)
 
     def test_get(self) -> None:
         """A GET with a short response."""
@@ -130,7 +109,7 @@ class Fresh(SynchronousTestCase):
         client = SSL.Connection(context, None)
         client.set_connect_state()
         wire = RequestTransport(proxy.clock)
-        count = calls(lambda: wire.attach(factory.buildProtocol(None)))  # type: ignore[arg-type]
+        count = count_calls(lambda: wire.attach(factory.buildProtocol(None)))  # type: ignore[arg-type]
         for step in (
             client.do_handshake,
             client.do_handshake,
@@ -140,10 +119,10 @@ class Fresh(SynchronousTestCase):
             with contextlib.suppress(SSL.WantReadError):
                 step()
             said = client.bio_read(1 << 16)
-            count += calls(partial(wire.deliver, said))
+            count += count_calls(partial(wire.deliver, said))
             for back_end in proxy.back_end.wires:
                 if back_end.sent():
-                    count += calls(partial(back_end.deliver, OK))
+                    count += count_calls(partial(back_end.deliver, OK))
             if answer := wire.sent():
                 client.bio_write(answer)
         return count

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from tests.support.certificates import NOON, SELF_SIGNED
+import msgspec
+
+from tests.support.certificates import SELF_SIGNED
+from tests.support.exchanges import EXCHANGE
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
-from x509proxy.exchange import Exchange, Outcome
+from x509proxy.exchange import Exchange
 
 __all__ = ["sample_exchange"]
 
@@ -13,19 +16,8 @@ __all__ = ["sample_exchange"]
 def sample_exchange() -> Exchange:
     """Return a token request with the certificate of a client."""
     made = make_self_signed(KeyKind.EC, "my-client").certificate
-    return Exchange(
-        started=NOON + 0.25,
-        duration=0.0123,
-        peer="192.0.2.7",
-        method="POST",
-        target="/token",
-        status=200,
-        outcome=Outcome.COMPLETED,
-        bytes_in=29,
-        bytes_out=512,
-        tls_version="TLSv1.3",
-        key_exchange="X25519MLKEM768",
+    return msgspec.structs.replace(
+        EXCHANGE,
         certificate=ClientCertificate.from_x509(made, (SELF_SIGNED,)),
-        backend="http://127.0.0.1:8080",
         request_id="0123456789abcdef0123456789abcdef",
     )

@@ -784,8 +784,8 @@ class Whole(SynchronousTestCase):
         reactor.pump([0.25] * 12)
         self.assertEqual(([], 4), (reactor.getDelayedCalls(), len(reactor.tcpClients)))
 
-    def test_token_reload(self) -> None:
-        """Keys are fetched at the start, and again if ``[tokens]`` changes."""
+    def with_tokens(self) -> tuple[TokenSettings, Configuration]:
+        """Return settings that have signed tokens checked, and a configuration with them."""
         made = client_identity()
         rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
         tokens = TokenSettings(
@@ -798,6 +798,11 @@ class Whole(SynchronousTestCase):
             ProxySettings(), Identity(made.certificate, made.private_key),
             (Backend.parse("http://127.0.0.1:8080"),), rules, tokens=TokenFiles(tokens),
         )  # fmt: skip
+        return tokens, configuration
+
+    def test_token_reload(self) -> None:
+        """Keys are fetched at the start, and again if ``[tokens]`` changes."""
+        tokens, configuration = self.with_tokens()
         reactor = MemoryReactorClock()
         resource = X509ProxyResource.from_configuration(configuration, reactor)
         self.assertEqual(
@@ -823,18 +828,7 @@ class Whole(SynchronousTestCase):
 
     def test_keys_outlive_a_reload(self) -> None:
         """With another audience, the issuer's keys stay in use: its server may be down."""
-        made = client_identity()
-        rules = HeaderRules.for_preset(find_preset("connect2id"), HEADER.encode())
-        tokens = TokenSettings(
-            level=TokenLevel.JWT,
-            issuer="https://127.0.0.1:1",
-            audience=("a",),
-            jwks_url="http://127.0.0.1:1/",
-        )
-        configuration = Configuration(
-            ProxySettings(), Identity(made.certificate, made.private_key),
-            (Backend.parse("http://127.0.0.1:8080"),), rules, tokens=TokenFiles(tokens),
-        )  # fmt: skip
+        tokens, configuration = self.with_tokens()
         cases: tuple[tuple[dict[str, Any], dict[str, Any], int], ...] = (
             ({"audience": ("b",)}, {}, 1),
             ({"clock_skew": 5.0}, {}, 1),
