@@ -78,7 +78,10 @@ def counted(session: nox.Session, log: Path, *command: str) -> None:
 
 
 def append_counts(session: str, log: Path) -> None:
-    """Append what trial counted, as one line of JSON; a run without a summary has failed."""
+    """Append what trial counted, as one line of JSON; a run without a summary has failed.
+
+    The output stands beside it: ``.ci/summary.py`` prints the failures again at the end.
+    """
     text = log.read_text(errors="replace") if log.exists() else ""
     summaries = re.findall(r"^(?:PASSED|FAILED)(?: \((.*)\))?$", text, re.MULTILINE)
     counts = dict(re.findall(r"(\w+)=(\d+)", summaries[-1])) if summaries else {"errors": "1"}
@@ -88,6 +91,7 @@ def append_counts(session: str, log: Path) -> None:
         "passed": int(counts.get("successes", 0)),
         "failed": failed,
         "skipped": int(counts.get("skips", 0)),
+        "output": text,
     }
     if path := os.environ.get("X509PROXY_COUNTS"):
         with Path(path).open("a") as file:

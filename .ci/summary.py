@@ -1,14 +1,25 @@
 """The summary of a CI run: ``summary.py COUNTS STATUS REPORT…``.
 
-It is made from trial's counts and nox's reports.
+It is made from trial's counts and nox's reports. The failed tests come first, each with its
+traceback: a log of CI may be cut at its beginning.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
+
+_FAILURE = re.compile(
+    r"^={70,}\n(\[(?:FAIL|ERROR|SUCCESS!\?!)\].*?)(?=^={70,}$|^-{70,}$)", re.MULTILINE | re.DOTALL
+)
+
+
+def failures(output: str) -> list[str]:
+    """Return trial's reports of failed tests, each with its traceback and its tests' names."""
+    return _FAILURE.findall(output)
 
 
 def summary(counts: list[dict[str, Any]], report: list[dict[str, Any]]) -> tuple[int, int]:
@@ -39,6 +50,9 @@ def main(arguments: list[str]) -> int:
     counts = [json.loads(line) for line in lines]
     reports = [json.loads(Path(name).read_text())["sessions"] for name in arguments[2:]]
     report = [one for sessions in reports for one in sessions]
+    for one in counts:
+        for failure in failures(one["output"]):
+            print(f"{one['session']}: {failure}")
     for one in report:
         print(f"{one['result']:>8} {max(names(one), key=len)} ({one['duration']:.0f} s)")
     for one in counts:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -25,7 +30,13 @@ def load(name: str) -> ModuleType:
 
 
 def count(session: str, passed: int, failed: int = 0) -> dict[str, Any]:
-    return {"session": session, "passed": passed, "failed": failed, "skipped": 0}
+    return {
+        "session": session,
+        "passed": passed,
+        "failed": failed,
+        "skipped": 0,
+        "output": "",
+    }
 
 
 def ended(name: str, result: str, *signatures: str) -> dict[str, Any]:
@@ -54,6 +65,39 @@ class Summary(SynchronousTestCase):
         """A session that failed without a failed test is one failure."""
         report = [ended("lint", "failed"), ended("docs", "failed"), ended("types", "skipped")]
         self.assertEqual((9, 2), self.summary([count("coverage", 9)], report))
+
+    def test_failures_shown(self) -> None:
+        """Each failed test stands in the output, before the counts."""
+        path = Path(self.mktemp())
+        output = f"{'=' * 79}\n[FAIL]\ninterop.sample\n{'-' * 79}\nRan 4 tests\n"
+        path.write_text(json.dumps(count("interop", 3, 1) | {"output": output}))
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            self.assertEqual(1, load("summary").main([str(path), "1"]))
+        lines = printed.getvalue().splitlines()
+        self.assertEqual(["interop: [FAIL]", "interop.sample"], lines[:2])
+        self.assertEqual("3 passed, 1 failed", lines[-1])
+
+    def test_failures(self) -> None:
+        """Failures and errors are kept from trial's own output, and skipped tests are not."""
+        source = (
+            "from twisted.trial.unittest import SynchronousTestCase\n"
+            "class Sample(SynchronousTestCase):\n"
+            "    def test_fails(self): self.assertEqual(1, 2)\n"
+            "    def test_raises(self): raise ValueError('sample')\n"
+            "    def test_skipped(self): pass\n"
+            "    test_skipped.skip = 'sample'\n"
+        )
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "sample.py").write_text(source)
+        command = [sys.executable, "-m", "twisted.trial", "--temp-directory=t", "sample"]
+        environment = os.environ | {"PYTHONPATH": "."}
+        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+        found = load("summary").failures(run.stdout.decode())
+        self.assertEqual(2, len(found))
+        self.assertIn("1 != 2", found[0])
+        self.assertIn("sample.Sample.test_raises", found[1])
 
 
 class Suite(SynchronousTestCase):
