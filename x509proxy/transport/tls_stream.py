@@ -272,10 +272,7 @@ class TlsStream(Protocol):
         if not data or self._ended or (self.disconnecting and not self._producing):
             return False
         try:
-            # pyOpenSSL enables partial writes: each call writes one record.
-            sent = self._tls.send(data)
-            while sent < len(data):
-                sent += self._tls.send(memoryview(data)[sent:])
+            self._tls.sendall(data)
         except SSL.Error:
             # Nothing is written before the handshake, and a memory BIO accepts everything: TLS has
             # failed.

@@ -84,6 +84,12 @@ class Data(StreamTestCase):
         self.turn()
         self.assertEqual(large, b"".join(self.application.told))  # type: ignore[arg-type]
 
+    def test_one_write(self) -> None:
+        """OpenSSL writes all records of a response in one call, not one record in each."""
+        self.shake()
+        large = bytes(100_000)
+        self.assertEqual(len(large), self.stream._tls.send(large))
+
     def test_byte_by_byte(self) -> None:
         """Input may be split at any octet."""
         self.shake()
@@ -541,7 +547,7 @@ class Faults(StreamTestCase):
         def fail(_: bytes) -> int:
             raise SSL.Error
 
-        self.stream._tls.send = fail
+        self.stream._tls.sendall = fail
         self.stream.write(b"data")
         self.assertTrue(self.wire.disconnecting)
 
