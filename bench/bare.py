@@ -15,18 +15,24 @@ import sys
 from base64 import b64encode
 from pathlib import Path
 
-__all__ = ["main"]
+__all__ = ["forged_fields", "main", "whole_head"]
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 
 
-def _whole(received: bytes) -> int:
-    """Find the end of the head, once the message is complete; 0 before that."""
+def whole_head(received: bytes) -> int:
+    """Return the end of the head, once the message is complete; 0 before that."""
     end = received.find(b"\r\n\r\n") + 4
     if end < 4:
         return 0
     length = _LENGTH.search(received, 0, end)
     return end if len(received) - end >= (int(length[1]) if length else 0) else 0
+
+
+def forged_fields(name: bytes) -> re.Pattern[bytes]:
+    """Return an expression for fields of this name, also with ``_`` for ``-``."""
+    pattern = re.escape(name).replace(rb"\-", rb"[-_]")
+    return re.compile(rb"\r\n%b:[^\r]*" % pattern, re.IGNORECASE)
 
 
 class Side:
@@ -53,9 +59,7 @@ class Loop:
 
     def __init__(self, port: int, back_end: int, folder: Path) -> None:
         self._name = (folder / "header.txt").read_bytes().strip()
-        # Names are compared as the back end may read them: "_" for "-".
-        pattern = re.escape(self._name).replace(rb"\-", rb"[-_]")
-        self._forged = re.compile(rb"\r\n%b:[^\r]*" % pattern, re.IGNORECASE)
+        self._forged = forged_fields(self._name)
         self._back_end = ("127.0.0.1", back_end)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -114,7 +118,7 @@ class Loop:
             self._drop(side)
             return
         side.received += data
-        if end := _whole(side.received):
+        if end := whole_head(side.received):
             message, side.received = side.received, b""
             self._relay(side, message, end)
 

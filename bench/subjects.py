@@ -268,6 +268,20 @@ _RECIPES: Mapping[str, _Recipe] = {
         ],
         buffers=True,
     ),
+    "twisted": _Recipe(
+        sys.executable,
+        ["-c", _VERSIONS],
+        lambda _place: "",
+        lambda program, place: [
+            program,
+            "-P",
+            str(ROOT / "bench" / "twisted_floor.py"),
+            str(place.port),
+            str(place.back_end),
+            str(place.folder),
+        ],
+        buffers=True,
+    ),
     "x509proxy": _Recipe(
         sys.executable,
         ["-c", _VERSIONS],
