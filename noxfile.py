@@ -33,7 +33,9 @@ OLDEST = (
 CHECKED = ("x509proxy", "tests", "interop", "bench", "docs")
 COVERAGE = "100"  # percent, of lines and branches
 FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "60")
-# For the servers, clients and scanners of interop/, by their Debian names.
+# For some tests of the suite, which are skipped without them, by their Debian names.
+SUITE_PROGRAMS = ("golang-go", "jq", "logrotate", "prometheus")
+# For the servers, clients and scanners of interop/.
 PROGRAMS = (
     "apache2", "buildah", "chromium", "curl", "golang-go", "haproxy", "iproute2",
     "libnginx-mod-stream", "libnss3-tools", "logrotate", "maven", "mmdebstrap", "nginx",
@@ -158,7 +160,11 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session(python=DEFAULT)
 def coverage(session: nox.Session) -> None:
-    """Run the suite with its coverage, also of each module by its own tests."""
+    """Run the suite with its coverage, also of each module by its own tests.
+
+    As root, install the programs that some of its tests need.
+    """
+    debian(session, *SUITE_PROGRAMS)
     session.install("-e", ".[test]")
     session.run("coverage", "erase")
     suite(session, "--coverage")
