@@ -22,7 +22,19 @@ def line(**changes: Any) -> str:
     return access_line(structs.replace(EXCHANGE, **changes))
 
 
+# Published in this order: programs read the text by its columns. A new field is not added here.
+PUBLISHED = (
+    "time", "request_id", "client_address", "method", "target", "version", "status", "outcome",
+    "request_bytes", "response_bytes", "duration_ms", "tls_version", "key_exchange", "verdict",
+    "x5t_s256", "subject", "forged_headers", "token_verdict", "backend", "code", "detail",
+)  # fmt: skip
+
+
 class Line(SynchronousTestCase):
+    def test_new_fields_are_last(self) -> None:
+        """The published fields keep their places: a new field stands behind all of them."""
+        self.assertEqual(PUBLISHED, tuple(fields(line()))[: len(PUBLISHED)])
+
     def test_without_certificate(self) -> None:
         """A request without a certificate is one line of plain words, with ``-`` for no value."""
         self.assertEqual(

@@ -110,6 +110,20 @@ class Sums(SynchronousTestCase):
         for both in ((bad, due), (due, bad)):
             self.assertTrue(combine([snapshot(backends=(one,)) for one in both]).backends[0].due)
 
+    def test_all_numbers_of_a_back_end(self) -> None:
+        """Every number of a back end is added up, one that is new in ``BackendState`` too."""
+        names = [one.name for one in msgspec.structs.fields(BackendState) if one.type is int]
+        rows = [
+            msgspec.structs.replace(UP, **{name: step + at for at, name in enumerate(names)})
+            for step in (100, 1000)
+        ]
+        [found] = combine([snapshot(backends=(row,)) for row in rows]).backends
+        self.assertIn("busy", names)
+        self.assertEqual(
+            {name: 1100 + 2 * at for at, name in enumerate(names)},
+            {name: getattr(found, name) for name in names},
+        )
+
     def test_draining(self) -> None:
         """It drains when all do."""
         self.assertFalse(combine([snapshot(draining=True), snapshot()]).draining)
