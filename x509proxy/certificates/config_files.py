@@ -141,10 +141,13 @@ class ConfigFile:
         except (OSError, ValueError) as error:
             # ValueError: a path with NUL in it, which never reaches the system.
             reason = error.strerror if isinstance(error, OSError) else "Invalid path"
-            raise SettingsError(f"{where}: cannot be read: {reason}") from None
+            raise SettingsError(
+                f"{where}: found a file that cannot be read: {reason}, "
+                "expected one that this user can read"
+            ) from None
         if len(found.data) > max_bytes:
             raise SettingsError(
-                f"{where}: found more than {max_bytes} bytes, expected a text file of {setting}"
+                f"{where}: found more than {max_bytes} bytes, expected a smaller file"
             )
         return cls(where, found.data, found.mode, found.owner, found.group, found.user)
 

@@ -142,7 +142,10 @@ def open_log(path: str | None) -> LogFile | None:
     try:
         return LogFile(path)
     except OSError as error:
-        raise SettingsError(f"access-log: {without_secrets(path)}: {error.strerror}") from None
+        raise SettingsError(
+            f"access-log: {without_secrets(path)}: found a file that cannot be opened: "
+            f"{error.strerror}, expected one that can be written"
+        ) from None
 
 
 class RateLimiter:

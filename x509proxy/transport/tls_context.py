@@ -239,7 +239,8 @@ def _add_trusted(context: SSL.Context, trusted: TrustStore) -> None:
             store.add_crl(crl)
     except crypto.Error:
         raise SettingsError(
-            "ca: OpenSSL rejects an authority's certificate or its revocation list"
+            "ca: found a certificate or a revocation list that OpenSSL rejects, "
+            "expected those of an authority"
         ) from None
     if trusted.crls:
         store.set_flags(_CHECK_LISTS)
@@ -254,7 +255,10 @@ def _add_identity(context: SSL.Context, identity: Identity) -> None:
         context.check_privatekey()
     except SSL.Error as error:
         reason = error.args[0][0][-1] if error.args and error.args[0] else "no reason given"
-        raise SettingsError(f"certificate: OpenSSL rejects it: {reason}") from None
+        raise SettingsError(
+            f"certificate: found a certificate or a key that OpenSSL rejects: {reason}, "
+            "expected one that it can sign with"
+        ) from None
 
 
 def pyopenssl_key(key: PrivateKey) -> Any:

@@ -67,21 +67,28 @@ class Reading(FilesTestCase):
         """A missing file is reported with its key and the system's reason."""
         path = str(self.folder / "none.pem")
         self.assertEqual(
-            f"private-key: {path}: cannot be read: No such file or directory",
+            f"private-key: {path}: found a file that cannot be read: No such file or directory"
+            ", expected one that this user can read",
             self.sentence(path, "private-key"),
         )
 
     def test_folder(self) -> None:
         """A folder is rejected."""
         self.assertEqual(
-            f"ca: {self.folder}: cannot be read: Is a directory", self.sentence(str(self.folder))
+            f"ca: {self.folder}: found a file that cannot be read: Is a directory"
+            ", expected one that this user can read",
+            self.sentence(str(self.folder)),
         )
 
     def test_forbidden(self) -> None:
         """A file that the process may not read is reported with the system's reason."""
         path = self.write(b"", 0)
         self.become_nobody()
-        self.assertEqual(f"ca: {path}: cannot be read: Permission denied", self.sentence(path))
+        self.assertEqual(
+            f"ca: {path}: found a file that cannot be read: Permission denied"
+            ", expected one that this user can read",
+            self.sentence(path),
+        )
 
     def test_impossible_path(self) -> None:
         """A path that no file can have is an error like any other."""
@@ -98,7 +105,7 @@ class Reading(FilesTestCase):
         self.assertIn("ca: /dev/zero: found a pipe or a device", self.sentence("/dev/zero"))
         path = self.write(b"")
         os.truncate(path, (4 << 20) + 1)
-        self.assertIn("found more than 4194304 bytes", self.sentence(path))
+        self.assertIn("found more than 4194304 bytes, expected a smaller file", self.sentence(path))
 
     def test_lines(self) -> None:
         """Empty lines are dropped, and every octet is one character."""
@@ -184,5 +191,7 @@ class Recording(FilesTestCase):
             SettingsError, ConfigFile.read, path, "ca", read=RecordedFiles().read
         )
         self.assertEqual(
-            f"ca: {path}: cannot be read: Not among the files of the parent", str(error)
+            f"ca: {path}: found a file that cannot be read: Not among the files of the parent"
+            ", expected one that this user can read",
+            str(error),
         )

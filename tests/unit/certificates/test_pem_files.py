@@ -51,7 +51,9 @@ class SourceTests(FileTestCase):
         """A name in place of its file is not repeated by the error."""
         error = self.assertRaises(SettingsError, read_header_names, str(self.folder / NAME))
         self.assertNotIn(NAME, str(error))
-        self.assert_sentence(error, f"header-file: {self.folder}/…: cannot be read")
+        self.assert_sentence(
+            error, f"header-file: {self.folder}/…: found a file that cannot be read"
+        )
 
 
 class ReadIdentityTests(FileTestCase):

@@ -43,7 +43,7 @@ class Files(TomlTestCase):
             error = self.assertRaises(SettingsError, self.read, jwks_file=path)
             self.assert_sentence(error, f"tokens.jwks-file: {path}: found no ")
         error = self.assertRaises(SettingsError, self.read, jwks_file=path + "x")
-        self.assert_sentence(error, f"tokens.jwks-file: {path}x: cannot be read")
+        self.assert_sentence(error, f"tokens.jwks-file: {path}x: found a file that cannot be read")
 
     def test_authorities(self) -> None:
         """The authorities of the issuer's server are read."""

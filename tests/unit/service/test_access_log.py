@@ -187,7 +187,11 @@ class Files(FileTestCase):
 
         self.patch(os, "open", refuse)
         sentence = str(self.assertRaises(SettingsError, open_log, path))
-        self.assertEqual(f"access-log: {path}: Permission denied", sentence)
+        self.assertEqual(
+            f"access-log: {path}: found a file that cannot be opened: Permission denied, "
+            "expected one that can be written",
+            sentence,
+        )
 
 
 class Rations(SynchronousTestCase):

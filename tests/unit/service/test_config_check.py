@@ -166,13 +166,13 @@ class Starts(ReviewTestCase):
 
     def test_client_contexts(self) -> None:
         """The TLS contexts for clients are built, to report what OpenSSL rejects."""
-        sentence = "certificate: OpenSSL rejects it: no reason"
+        sentence = "certificate: found a key that OpenSSL rejects: no reason"
         with patch.object(server, "contexts_for", side_effect=SettingsError(sentence)):
             self.expect(self.review(RECOMMENDED), (Severity.ERROR, 1, sentence))
 
     def test_back_end_contexts(self) -> None:
         """The certificate for back ends is tried in a TLS context, if there is one."""
-        sentence = "upstream.certificate: OpenSSL rejects it"
+        sentence = "upstream.certificate: found a key that OpenSSL rejects"
         with patch.object(endpoints, "check_identity", side_effect=SettingsError(sentence)):
             self.expect(self.review(RECOMMENDED))
             found = self.review(f'upstream.certificate = "server.pem"\n{RECOMMENDED}')

@@ -150,7 +150,9 @@ class Child(WorkersTestCase):
         self.receive(NewConfiguration.of(found))
         [message] = self.said()[1:]
         self.assertEqual("not used", message["kind"])
-        self.assertIn("certificate: OpenSSL rejects it", message["error"])
+        self.assertIn(
+            "certificate: found a certificate or a key that OpenSSL rejects: z", message["error"]
+        )
 
     def reject(self, *_: object) -> None:
         raise SSL.Error([("x", "y", "z")])

@@ -640,7 +640,8 @@ class Revocation(PkiTestCase):
             SettingsError, make_context, identity_of(server_pair()), ClientAuth.OPTIONAL, trusted
         )
         self.assertEqual(
-            "ca: OpenSSL rejects an authority's certificate or its revocation list",
+            "ca: found a certificate or a revocation list that OpenSSL rejects, "
+            "expected those of an authority",
             str(error),
         )
 
@@ -1262,7 +1263,10 @@ class Faults(TlsTestCase):
 class BadIdentities(SynchronousTestCase):
     def expect(self, text: str, identity: Identity) -> None:
         error = self.assertRaises(SettingsError, make_context, identity, ClientAuth.OPTIONAL)
-        self.assertIn("certificate: OpenSSL rejects it: ", str(error))
+        self.assertIn(
+            "certificate: found a certificate or a key that OpenSSL rejects: ", str(error)
+        )
+        self.assertIn(", expected one that it can sign with", str(error))
         self.assertIn(text, str(error))
         self.assertNotIn("PRIVATE", str(error))
 
