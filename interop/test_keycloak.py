@@ -103,7 +103,7 @@ class LookUps(KeycloakStage):
                 fields = {name: forged, "ssl-client-verify": "SUCCESS", **more}
                 for files in (self.other, None):
                     self.assert_refused(self.token(proxy, "client", files, fields), name)
-        self.wait_for_log(proxy, "forged certificate header")
+        self.wait_for_log(proxy, "forged header")
 
     def check_strangers(self, server: Keycloak, preset: str) -> None:
         """Check that the proxy rejects a subject alone; and Keycloak, if it verifies."""

@@ -149,7 +149,7 @@ class Connect2id(ProofTestCase):
         proxy = self.proxy_for(tomcat)
         other = make_self_signed(KeyKind.EC, "somebody else")
         self.assert_never_fooled(proxy, self.path, [*_forgeries([self.secret], _values(other)[:2])])
-        self.wait_for_log(proxy, "1 forged certificate header from")
+        self.wait_for_log(proxy, "1 forged header from")
         log = proxy.log.read_text()
         self.assertNotIn(self.secret.lower(), log.lower())
         for name in (self.secret, self.secret.upper()):

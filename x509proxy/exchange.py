@@ -50,11 +50,11 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     ``started``: seconds since the epoch. ``duration``: seconds. ``peer``: the client's address.
     ``target``: the path without the query, which may hold OAuth codes. ``status``: 0 if none was
     sent. ``bytes_in``, ``bytes_out``: octets of the two bodies. ``forged``: the number of removed
-    fields that pretended to be the certificate header. ``invalid_header_names``: the number of
-    fields dropped for their names. ``code``: the reason for an error response, or for a response
-    that ended early. ``detail``: the same as a sentence for the operator. ``backend``: the last one
-    that was tried, also if no connection to it could be made. ``request_id``: the id that the
-    client and the back end receive (:mod:`x509proxy.http1.request_id`).
+    fields of the client that had a name of the proxy's own headers. ``invalid_header_names``: the
+    number of fields dropped for their names. ``code``: the reason for an error response, or for a
+    response that ended early. ``detail``: the same as a sentence for the operator. ``backend``: the
+    last one that was tried, also if no connection to it could be made. ``request_id``: the id that
+    the client and the back end receive (:mod:`x509proxy.http1.request_id`).
     """
 
     started: float

@@ -1053,7 +1053,7 @@ class Processes(DaemonTestCase):
         await until(lambda: daemon.process and daemon.process.poll() is not None, pause=0.05)
         recorder.record("log", daemon.log)
         recorder.record("access log", daemon.access_log.read_text())
-        self.assertIn("1 forged certificate header from 127.0.0.1 removed", daemon.log)
+        self.assertIn("1 forged header from 127.0.0.1 removed", daemon.log)
         self.assertGreater(len(daemon.access_log.read_text().splitlines()), 30)
         self.assertEqual([], recorder.leaks())
 

@@ -85,7 +85,7 @@ class Foreground(DaemonTestCase):
         ).lower()
         self.assertNotIn(HEADER.lower(), everything)
         self.assertNotIn("-----begin", everything)
-        self.assertIn("1 forged certificate header from 127.0.0.1 removed", everything)
+        self.assertIn("1 forged header from 127.0.0.1 removed", everything)
 
     async def test_bad_option(self) -> None:
         """An error in the options is one sentence on standard error, and exit status 1."""

@@ -29,7 +29,7 @@ class Decision:
     """The decision about one request."""
 
     forged: int
-    """Number of fields that pretended to be the certificate header and were removed."""
+    """Number of forged fields, which had a name of the proxy's own headers and were removed."""
     error: ErrorResponse | None = None
     """The response, or ``None`` for a request that may go to a back end."""
     certificate: ClientCertificate | None = None

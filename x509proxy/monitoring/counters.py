@@ -92,7 +92,7 @@ class _NullMetrics:
 
 
 NULL_METRICS: MetricsObserver = _NullMetrics()
-"""The observer where nobody can read counters."""
+"""The observer of a process that has no reader of counters."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +115,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     tokens: dict[str, int] = {}
     """Exchanges, by the verdict of the access token."""
     forged: int = 0
-    """Forged certificate header fields that were removed."""
+    """Forged header fields that were removed."""
     invalid_header_names: int = 0
     """Header fields that were dropped for their names."""
     bytes_in: int = 0

@@ -146,7 +146,7 @@ def _exchanges(counts: Counts) -> Iterator[Metric]:
     )
     yield _counter(
         "forged_headers",
-        "Forged certificate header fields that were removed.",
+        "Forged headers that were removed: only the proxy may send fields of their names.",
         [({}, counts.forged)],
     )
     yield _counter(

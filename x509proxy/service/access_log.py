@@ -272,13 +272,13 @@ class AccessLog:
         for exchange in forgeries:
             self._log.warn(
                 "{headers} from {peer} removed",
-                headers=counted(exchange.forged, "forged certificate header"),
+                headers=counted(exchange.forged, "forged header"),
                 count=exchange.forged,
                 peer=exchange.peer,
             )
         if more := count - len(forgeries):
             self._log.warn(
-                "{requests} with forged certificate headers",
+                "{requests} with forged headers",
                 requests=counted(more, "more request"),
                 count=more,
             )
