@@ -280,8 +280,8 @@ def _probe(path: str, reactor: IReactorCore) -> None:
         found.append(error)
 
     def begin() -> None:
-        asked = probe(path, reactor).addCallbacks(found.append, failed)
-        asked.addBoth(lambda _: reactor.stop())
+        probed = probe(path, reactor).addCallbacks(found.append, failed)
+        probed.addBoth(lambda _: reactor.stop())
 
     reactor.callWhenRunning(begin)
     reactor.run()

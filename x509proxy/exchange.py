@@ -31,7 +31,7 @@ class TokenVerdict(enum.Enum):
     """The result of the check of a request's access token (:mod:`x509proxy.authorization`)."""
 
     UNCHECKED = "UNCHECKED"
-    """No rule asks for a check."""
+    """No rule requires a check."""
     ABSENT = "ABSENT"
     """There was no token, and none is needed."""
     BOUND = "BOUND"

@@ -1,9 +1,9 @@
 """One exchange: decide, acquire a connection to a back end, send the request, pipe the response.
 
 ``start`` decides (:func:`x509proxy.forwarding.decision.decide`); ``request_ready`` writes the
-head and asks a pool for a connection; ``connected`` sends; the ``response_…`` methods pipe. Until
-the head is written, any doubt or exception is an error response, and nothing reaches a back end
-(invariant L3).
+head and acquires a connection from a pool; ``connected`` sends; the ``response_…`` methods pipe.
+Until the head is written, any doubt or exception is an error response, and nothing reaches a back
+end (invariant L3).
 """
 
 from __future__ import annotations

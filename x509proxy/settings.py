@@ -95,7 +95,7 @@ class SettingsError(ValueError):
 
 
 class ClientAuth(enum.Enum):
-    """The certificate that the handshake asks for, and that a request needs."""
+    """The certificate that the handshake requests, and that a request needs."""
 
     NONE = "none"
     OPTIONAL = "optional"
@@ -333,7 +333,8 @@ class Key:
         most = self._most
         if (self.least or 0) <= value <= most:
             return ""
-        span = f"{self.least:.10g} to {most:.10g}" if self.least else f"{most:.10g} or less"
+        largest = _written(most)
+        span = f"{_written(self.least)} to {largest}" if self.least else f"{largest} or less"
         return f"found {_written(value)}, expected {span}"
 
     @property
@@ -499,7 +500,7 @@ class PolicySettings(Settings, frozen=True):
     """
 
     client_certificate: Annotated[
-        ClientAuth, Key("The certificate that the handshake asks for and a request needs.")
+        ClientAuth, Key("The certificate that the handshake requests and a request needs.")
     ] = ClientAuth.OPTIONAL
     trust: Annotated[Trust, Key("The issuers whose certificates are forwarded.")] = Trust.ANY
     validity: Annotated[
@@ -745,7 +746,8 @@ class UpstreamSettings(Settings, frozen=True):
     read_timeout: Annotated[
         float,
         Key(
-            "The time between two bytes of a response; then 504, or the connection is closed.",
+            "The time between two bytes of a response, or until the back end reads more of a "
+            "streamed body; then 504, or the connection is closed.",
             Unit.SECONDS,
         ),
     ] = 30.0
@@ -869,7 +871,8 @@ class HeaderSettings(Settings, frozen=True):
     max_value_bytes: Annotated[
         int | None,
         Key(
-            "The size of the value; larger ones (certificates or claims) are rejected with 400.",
+            "The size of the value; larger ones (certificates or claims) are rejected with 400. "
+            "If absent: 8192 for token-claims, no limit for other formats.",
             Unit.BYTES,
             old=("maximum",),
         ),
@@ -907,7 +910,7 @@ class ListenerSettings(Settings, frozen=True):
     client_certificate: Annotated[
         ClientAuth | None,
         Key(
-            "The certificate that the handshake asks for here, if it differs; none for browsers "
+            "The certificate that the handshake requests here, if it differs; none for browsers "
             "(RFC 8705 section 5)."
         ),
     ] = None
@@ -1112,16 +1115,32 @@ class TokenSettings(Settings, frozen=True):
         str | None, Key("Its private key, PEM, readable by its owner only.", file=File.READ)
     ] = None
     cache_time: Annotated[
-        float, Key("The time for which a good result is cached.", Unit.SECONDS)
+        float,
+        Key(
+            "The time for which an introspection response about an active token is cached.",
+            Unit.SECONDS,
+        ),
     ] = 60.0
     negative_cache_time: Annotated[
-        float, Key("The time for which a bad result is cached.", Unit.SECONDS)
+        float,
+        Key(
+            "The time for which an introspection response about another token is cached.",
+            Unit.SECONDS,
+        ),
     ] = 5.0
     ca: Annotated[
-        str | None, Key("The authorities of the issuer's server, PEM.", file=File.READ)
+        str | None,
+        Key(
+            "The authorities of the issuer's server, PEM; the system's if absent.",
+            file=File.READ,
+        ),
     ] = None
     key_lifetime: Annotated[
-        float, Key("The time after which keys are downloaded again.", Unit.SECONDS)
+        float,
+        Key(
+            "The time after which keys are downloaded again, or the response's max-age if less.",
+            Unit.SECONDS,
+        ),
     ] = 3600.0
     min_refresh_interval: Annotated[
         float, Key("The smallest time between two downloads of the keys.", Unit.SECONDS)
@@ -1213,7 +1232,7 @@ class AdminSettings(Settings, frozen=True):
     """The admin listener (:mod:`x509proxy.service.admin`): plain HTTP, without a password.
 
     :func:`x509proxy.config.endpoint_strings.check_endpoints` rejects a ``listen`` that other hosts
-        can reach, unless ``allow_remote`` is set.
+    can reach, unless ``allow_remote`` is set.
     """
 
     listen: Annotated[

@@ -94,8 +94,8 @@ def _words(field: KeyField) -> str:
 def _bounds(field: KeyField) -> str:
     least, most = field.key.least, field.key.most
     if least is not None and most is not None:
-        return f"{least:.10g} to {most:.10g}."
-    return f"At most {most:.10g}." if most is not None else ""
+        return f"{least} to {most}."
+    return f"At most {most}." if most is not None else ""
 
 
 def _file(field: KeyField) -> str:

@@ -201,6 +201,10 @@ class Toml(SynchronousTestCase):
                 {"upstream": {"max-retry-delay": 301}},
                 "max-retry-delay: found 301, expected 300 or less",
             ),
+            (
+                {"client": {"max-body-bytes": 1 << 41}},
+                "max-body-bytes: found 2199023255552, expected 1099511627776 or less",
+            ),
             ({"health": {"path": "/", "status": 600}}, "status: found 600, expected 200 to 599"),
             (
                 {"health": {"path": "/#a"}},

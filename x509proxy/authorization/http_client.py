@@ -183,8 +183,8 @@ class HttpClient:
         endpoints = _Endpoints(self._reactor, self._files)
         pool = HTTPConnectionPool(self._reactor, persistent=False)
         agent = Agent.usingEndpointFactory(self._reactor, endpoints, pool)
-        asked: Deferred[Any] = agent.request(method, url.encode("ascii"), headers, body)
-        fetched: Deferred[Fetched] = asked.addCallback(_read)
+        requested: Deferred[Any] = agent.request(method, url.encode("ascii"), headers, body)
+        fetched: Deferred[Fetched] = requested.addCallback(_read)
         fetched.addTimeout(self._files.settings.timeout, self._reactor)
         return fetched.addBoth(endpoints.end).addErrback(_explain)
 

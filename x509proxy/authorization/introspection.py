@@ -38,7 +38,7 @@ _TOKEN_TYPES = frozenset({"bearer", "dpop", "access_token"})
 
 
 class Introspector:
-    """Level ``introspection``: the contents of a token, opaque or not, asked for at its server."""
+    """Level ``introspection``: the contents of a token, opaque or not, from its server."""
 
     _log = Logger()
 
@@ -48,7 +48,7 @@ class Introspector:
         self._fields = _client_fields(files)
         self._form = {"token_type_hint": "access_token"}
         if files.client_secret is None and files.settings.client_id is not None:
-            # RFC 8705 section 2: a client that authenticates by its certificate says who it is.
+            # RFC 8705 section 2: a client without a secret sends its client_id.
             self._form["client_id"] = files.settings.client_id
         self._url = files.settings.introspection_url
         self._finding: SharedCall[str] = SharedCall(self._find_url)
@@ -62,15 +62,15 @@ class Introspector:
         """Each request has its own deadline."""
 
     def probe(self) -> Deferred[None]:
-        """Ask for a token that does not exist: this shows that the client may introspect."""
-        asked = self.read(_NO_TOKEN, 0.0)
-        return asked.addCallbacks(lambda _: None, lambda failure: failure.trap(HttpError) and None)
+        """Introspect a token that does not exist: this shows that the client may introspect."""
+        read = self.read(_NO_TOKEN, 0.0)
+        return read.addCallbacks(lambda _: None, lambda failure: failure.trap(HttpError) and None)
 
     def status(self) -> KeyStatus:
         return self._status
 
     def read(self, token: bytes, now: float) -> Deferred[TokenContents]:
-        """Ask for a token's contents, as in :class:`~.verifiers.Verifier`."""
+        """Request a token's contents, as in :class:`~.verifiers.Verifier`."""
         digest = sha256(token).digest()
         call = self._asking.get(digest)
         if call is None:
@@ -80,8 +80,8 @@ class Introspector:
     def _ask(self, token: bytes, digest: bytes, now: float) -> Deferred[TokenContents]:
         found = self._finding.join() if self._url is None else succeed(self._url)
         form = urlencode({"token": token.decode("ascii"), **self._form}).encode("ascii")
-        asked: Deferred[Fetched] = found.addCallback(self._client.post, form, self._fields)
-        read = asked.addCallbacks(
+        posted: Deferred[Fetched] = found.addCallback(self._client.post, form, self._fields)
+        read = posted.addCallbacks(
             self._read, self._not_read, callbackArgs=(now,), errbackArgs=(digest,)
         )
 

@@ -6,10 +6,10 @@ Facts
   a server that is down stops no request whose key is known, and the last good set is kept.
 * A reload keeps the keys of the same place: its server may be down at that moment. They are old
   from then on.
-* A key that is not known is asked for, but not more often than ``min-refresh-interval`` allows.
-  Otherwise a client that makes up ``kid`` makes the proxy ask as often as the client likes.
+* A key that is not known is fetched, but not more often than ``min-refresh-interval`` allows.
+  Otherwise each made-up ``kid`` of a client would cause a request.
 * Metadata is RFC 8414's, or that of OpenID Connect Discovery where the server has no other. Its
-  ``issuer`` has to be the one that was asked (RFC 8414 section 3.3).
+  ``issuer`` has to be the configured one (RFC 8414 section 3.3).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shared call: one call at a time, whose result goes to all that ask for it meanwhile."""
+"""Shared call: one call at a time, whose result goes to all that join it meanwhile."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class TokenCheck:
             self._verifier.adopt(other._verifier)
 
     def probe(self) -> Deferred[TokenState]:
-        """Ask the authorization server once, without a request."""
+        """Send the authorization server one request, without a client's."""
         return self._verifier.probe().addCallback(lambda _: self.state())
 
     def forget(self) -> None:

@@ -40,13 +40,13 @@ class Verifier(Protocol):
         """Fetch no more."""
 
     def probe(self) -> Deferred[None]:
-        """Ask the authorization server once; the status has what came of it."""
+        """Send the authorization server one request; the status has its result."""
 
     def status(self) -> KeyStatus: ...
 
 
-# Unread again after that. The contents of a token never change: this frees memory, and lets a key
-# that its issuer has withdrawn expire.
+# Seconds for which the contents of a token are cached. They never change, but a key that its issuer
+# has withdrawn must stop working.
 _REMEMBERED = 300.0
 
 

@@ -21,7 +21,7 @@ class Configuration:
 
     settings: ProxySettings
     identity: Identity
-    """Certificate and key of the server, for clients that ask for no other name."""
+    """Certificate and key of the server, for clients that name no other one (SNI)."""
     backends: tuple[Backend, ...]
     rules: HeaderRules
     trusted: TrustStore = EMPTY

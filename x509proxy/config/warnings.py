@@ -105,14 +105,14 @@ def _authority_warnings(found: Configuration, now: float) -> Iterator[str]:
 
 
 def _unreachable_rules(settings: ProxySettings) -> Iterator[str]:
-    """Yield rules that reject every request, because no listener asks for a certificate."""
+    """Yield rules that reject every request, because no listener requests a certificate."""
     default = settings.client_certificate
     modes = {one.client_certificate or default for one in settings.all_listeners}
     if modes != {ClientAuth.NONE}:
         return
     for index, rule in enumerate(settings.rules):
         path = without_secrets(rule.path)
-        end = f"and no listener asks for a certificate, so every request gets 401 at {path}"
+        end = f"and no listener requests a certificate, so every request gets 401 at {path}"
         if rule.client_certificate is CertificateRequirement.REQUIRED:
             yield f"rules[{index}].client-certificate: required, {end}"
         if rule.token is TokenRequirement.BOUND:

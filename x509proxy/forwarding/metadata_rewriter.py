@@ -45,7 +45,7 @@ def response_sink(request: _Request, settings: DiscoverySettings) -> ResponseSin
     """Return the receiver of the response to ``request``.
 
     That is the request itself, or a :class:`MetadataRewriter` if it is for metadata. In that case
-    the head of the request is changed to ask for the complete document.
+    the head of the request is changed to request the complete document.
     """
     head = request.head
     if head.method not in _METHODS or not is_metadata(head.target):

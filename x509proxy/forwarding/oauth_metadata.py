@@ -11,7 +11,7 @@ Facts
   *proxies* to transform content with ``no-transform``, which Keycloak sends with each of these
   responses (it is the default of JAX-RS).
 * Without ``Accept-Encoding`` a server may use any content coding (RFC 9110 section 12.5.3), so the
-  request asks for ``identity``.
+  request has ``Accept-Encoding: identity``.
 * Text is inserted into the document, and nothing is serialized again. So no other byte changes.
 """
 

@@ -47,7 +47,7 @@ def binds_connection(credentials: bytes) -> bool:
 
 
 def announces_binding(pairs: Pairs) -> bool:
-    """Decide whether a response asks for such credentials, or reports that they are accepted."""
+    """Decide whether a response requests those credentials, or reports that they are accepted."""
     return any(_announces_binding(name.lower(), value) for name, value in pairs)
 
 

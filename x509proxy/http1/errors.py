@@ -101,7 +101,7 @@ class Code(enum.Enum):
     TARGET_TOO_LONG = _Facts(
         414, "The request target is longer than is allowed.", "client.max-target-bytes"
     )
-    EXPECTATION_FAILED = _Facts(417, "`Expect` asks for something other than 100-continue.")
+    EXPECTATION_FAILED = _Facts(417, "`Expect` has another value than 100-continue.")
     MISDIRECTED = _Facts(421, "`Host` is not among the allowed hosts.")
     HEAD_TOO_LARGE = _Facts(
         431,

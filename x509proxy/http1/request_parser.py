@@ -11,7 +11,7 @@ Facts
   malformed or endless head is rejected before its end.
 * Empty lines before a request are skipped (RFC 9112 section 2.2). They do not begin a request: a
   client that sends nothing else keeps its first deadline.
-* ``Upgrade`` is never followed. A client that asks for one may send the other protocol at once
+* ``Upgrade`` is never followed. A client that requests one may send the other protocol at once
   (RFC 9931), so its request is its last.
 """
 

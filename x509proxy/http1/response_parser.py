@@ -6,7 +6,8 @@ Facts
   Some servers send one all the same, a little later: it would be the response to the next request
   on the connection, which may be another client's. So these, and 205, leave no reusable connection.
 * An interim response (1xx) has no body either (RFC 9110 section 15.2), and is dropped. One that
-  announces a body, or the end of the connection, is an error; 101 was never asked for.
+  announces a body, or the end of the connection, is an error. So is 101, since no request of the
+  proxy has ``Upgrade``.
 * Empty lines before a status line are not skipped: RFC 9112 section 2.2 has this for servers only.
 """
 

@@ -108,7 +108,7 @@ class WorkerAggregate:
     """The newest snapshot of each worker, and the counts of workers that have ended.
 
     ``own`` makes the parent's own snapshot, which alone has the listeners, certificates and
-    reloads. ``draining`` is True if all workers were asked to end. The counts of ended workers are
+    reloads. ``draining`` is True if all workers are to end. The counts of ended workers are
     kept. If a total shrank, Prometheus would take it for a restart and count the rest again.
     """
 

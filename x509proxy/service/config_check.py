@@ -136,13 +136,13 @@ def _make_contexts(configuration: Configuration) -> None:
 
 
 def probe(path: str, reactor: Any) -> Deferred[str]:
-    """Ask the servers that a good configuration names; return what was found, as a sentence.
+    """Send requests to the servers of a good configuration; return the result as a sentence.
 
     The Deferred fails with SettingsError: one does not respond as it must.
     """
     tokens = load_configuration(load_settings(path), config=path).tokens
     if tokens is None:
-        return succeed("there is no server to ask")
+        return succeed("there is no server to send a request to")
     return TokenCheck.from_files(tokens, reactor).probe().addCallback(_found)
 
 

@@ -4,6 +4,5 @@ TLS is pyOpenSSL over memory BIOs, with a layer in place of Twisted's own. It do
 certificate (invariant L5), resumes no session (L6), and limits the memory of each connection and
 its share of a turn of the reactor (L7).
 
-:mod:`~.peer` turns a transport into a frozen :class:`~x509proxy.forwarding.client.Client`. No
-    module above uses an OpenSSL object.
+:mod:`~.peer` turns a transport into a frozen :class:`~x509proxy.forwarding.client.Client`.
 """

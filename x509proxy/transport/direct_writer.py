@@ -85,8 +85,8 @@ class DirectWriter:
             self._transport.loseWriteConnection()
 
     def _buffer(self, rest: bytes) -> None:
-        # Twisted asks a pull producer for more when all bytes have been written. It also asks at
-        # once; nothing is written then.
+        # Twisted calls a pull producer when all bytes have been written, and once at its
+        # registration; nothing is written then.
         self._transport.registerProducer(self, False)  # noqa: FBT003 - Twisted's argument
         self._transport.write(rest)
         self._is_buffering = True

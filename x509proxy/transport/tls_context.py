@@ -163,12 +163,12 @@ def make_context(
 ) -> SSL.Context:
     """Make a TLS context for a server.
 
-    :param ask: ``NONE`` asks for no certificate. ``OPTIONAL`` and ``REQUIRED`` both ask for one,
+    :param ask: ``NONE`` requests no certificate. ``OPTIONAL`` and ``REQUIRED`` both request one,
         and accept a handshake without it.
     :param trusted: the authorities for clients' certificates. The handshake does not name them.
     :param http: select ``http/1.1`` by ALPN.
-    :param extra_identities: certificates for the DNS names that they contain. Clients that ask for
-        no such name get ``identity``.
+    :param extra_identities: certificates for the DNS names that they contain. Clients that name
+        none of these get ``identity``.
     :raises SettingsError: OpenSSL rejects a certificate, a key or a revocation list, or two
         certificates have the same name.
     """
@@ -404,7 +404,7 @@ def has_long_chain(connection: SSL.Connection) -> bool:
 def client_certificate(request: Any) -> ClientCertificate | None:
     """Return the certificate of the TLS connection of a Twisted web request, or ``None``.
 
-    This is for applications on the ``x509:`` endpoint, or on any other TLS endpoint that asks for
+    This is for applications on the ``x509:`` endpoint, or on any other TLS endpoint that requests
     certificates. No header is involved. Check ``verdict`` and ``flags_at(now)`` before you use a
     name in the certificate: the handshake proves possession of the key, and nothing else.
 
@@ -415,7 +415,7 @@ def client_certificate(request: Any) -> ClientCertificate | None:
 
 
 def asks_for_certificate(request: Any) -> bool:
-    """Return True if the TLS endpoint of a Twisted web request asks clients for certificates."""
+    """Return True if the TLS endpoint of a Twisted web request requests certificates."""
     connection = connection_of(transport_of(request))
     return connection is not None and bool(
         connection.get_context().get_verify_mode() & SSL.VERIFY_PEER

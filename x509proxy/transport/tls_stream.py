@@ -3,7 +3,7 @@
 Facts
 -----
 * ``TLSMemoryBIOProtocol`` declares its transport's interfaces again for each connection, wraps the
-  producer, delays small writes by a timer, and asks OpenSSL for output after every input. This
+  producer, delays small writes by a timer, and reads OpenSSL's output after every input. This
   stream only has a server's handshake, records and end.
 * HTTP without TLS is answered in clear text, recognized by its first octets. Nothing of it is
   parsed, and nothing is repeated in the response.

@@ -213,7 +213,7 @@ class Advice(FileTestCase):
         self.assertEqual([], self.advice(admin={"listen": "tcp:9443:interface=127.0.0.1"}))
 
     def test_hopeless_rules(self) -> None:
-        """A rule that needs a certificate that no listener asks for is worth a warning."""
+        """A rule that needs a certificate that no listener requests is worth a warning."""
         rules = [
             {"path": "/token", "client-certificate": "required"},
             {"path": "/a", "client-certificate": "optional"},
@@ -221,7 +221,7 @@ class Advice(FileTestCase):
         listener = {"endpoint": "tcp:1", "client-certificate": "optional"}
         (sentence,) = self.warnings(rules=rules, client_certificate="none")
         self.assertTrue(
-            sentence.startswith("rules[0].client-certificate: required, and no listener asks for"),
+            sentence.startswith("rules[0].client-certificate: required, and no listener requests"),
             sentence,
         )
         self.assertTrue(sentence.endswith("so every request gets 401 at /token"), sentence)
@@ -243,7 +243,7 @@ class Advice(FileTestCase):
         rules = [{"path": "/api", "token": "bound"}, {"path": "/b", "token": "when-bound"}]
         found, level = self.warnings(rules=rules, **settings)
         self.assertEqual(
-            "rules[0].token: bound, and no listener asks for a certificate, "
+            "rules[0].token: bound, and no listener requests a certificate, "
             "so every request gets 401 at /api",
             found,
         )

@@ -275,7 +275,7 @@ class Online(TomlTestCase):
     def test_nothing_to_ask(self) -> None:
         """Without a server nothing is asked."""
         for tokens, sentence in (
-            ("", "there is no server to ask"),
+            ("", "there is no server to send a request to"),
             ('level = "unverified"\n', "tokens: level unverified: good"),
             (JWT + 'jwks-file = "jwks.json"\n', "tokens: level jwt, 1 keys: good"),
         ):
