@@ -210,8 +210,9 @@ def _create(*files: _File) -> None:
 
 
 def _secret(preset: str, write: Path | None) -> None:
-    from x509proxy.certificates.pem_files import new_header_name, without_secrets
+    from x509proxy.certificates.pem_files import new_header_name
     from x509proxy.forwarding.presets import find_preset
+    from x509proxy.redaction import without_secrets
 
     found = find_preset(without_secrets(preset))
     # Without plans of its own, "none" has the name-file of [[headers]].

@@ -16,7 +16,7 @@ import attrs
 from x509proxy.audit.certificates import AUTHORITY, Store
 from x509proxy.audit.client import Address
 from x509proxy.audit.lab import Echoes, Field, Lab, Pace, Recording, Source, Target
-from x509proxy.audit.options import Options
+from x509proxy.audit.options import FORMATS, Options
 from x509proxy.audit.probe import Probe, Severity
 from x509proxy.audit.probes import PROBES
 from x509proxy.audit.recorder import Recorder, parse_listen
@@ -40,7 +40,6 @@ __all__ = ["audit"]
 
 _CLEAN, _FAILED, _BROKEN = 0, 1, 2
 _PORTS = {"https": 443, "http": 80}
-_FORMATS = {form.value: form for form in Format if form is not Format.TOKEN_CLAIMS}
 
 
 def audit(**arguments: object) -> int:
@@ -210,16 +209,16 @@ def _fields(options: Options) -> tuple[Field, ...]:
     if options.preset is None:
         if name is None:
             raise SettingsError("header: found none, expected --header, --header-file or --preset")
-        return (Field(name, _FORMATS[options.format or Format.PEM_URL.value]),)
+        return (Field(name, FORMATS[options.format or Format.PEM_URL.value]),)
     preset = find_preset(without_secrets(options.preset))
     plans = [(plan.name, plan.form) for plan in preset.plans if plan.chain_index == 1]
-    if any(form not in _FORMATS.values() for _, form in plans):
+    if any(form not in FORMATS.values() for _, form in plans):
         # Without a field for the certificate every probe would pass.
         raise SettingsError(f"preset: found {preset.name}, expected one with a certificate header")
     if name is not None and plans:
         plans[0] = (name, plans[0][1])
     if options.format is not None and plans:
-        plans[0] = (plans[0][0], _FORMATS[options.format])
+        plans[0] = (plans[0][0], FORMATS[options.format])
     fields = tuple(Field(found, form) for found, form in plans if found)
     if not fields:
         raise SettingsError(

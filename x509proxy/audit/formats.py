@@ -17,7 +17,7 @@ from cryptography import x509
 
 from x509proxy.settings import Format
 
-__all__ = ["CERTIFICATES", "WITH_NONE", "encode", "folds", "read"]
+__all__ = ["CERTIFICATES", "encode", "folds", "read"]
 
 CERTIFICATES = frozenset(
     {
@@ -31,8 +31,6 @@ CERTIFICATES = frozenset(
     }
 )
 """The formats that identify one certificate."""
-WITH_NONE = frozenset({Format.VERDICT, Format.VERIFY, Format.LITERAL})
-"""The formats of fields that are sent without a certificate too."""
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _BODY = r"[A-Za-z0-9+/]+={0,2}"

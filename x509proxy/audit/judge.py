@@ -11,6 +11,7 @@ from x509proxy.audit.lab import Exchange, Field, Lab
 from x509proxy.audit.recorder import INCOMPLETE, Arrival
 
 __all__ = [
+    "PLACEHOLDERS",
     "accepted",
     "anonymous",
     "explained",
@@ -23,7 +24,8 @@ __all__ = [
     "present",
 ]
 
-_PLACEHOLDERS = (b"", b"-", b"(null)", b'""', b"null", b"none", b"undefined")
+PLACEHOLDERS = (b"", b"-", b"(null)", b'""', b"null", b"none", b"undefined")
+"""The values, in lower case, that products send in place of a missing certificate."""
 
 
 def _name(name: bytes) -> str:
@@ -94,7 +96,7 @@ def anonymous(lab: Lab, exchange: Exchange) -> Iterator[str]:
     for arrival in present(lab, exchange):
         for field in lab.identifying:
             for value in arrival.values(field.name):
-                if value.strip().lower() not in _PLACEHOLDERS:
+                if value.strip().lower() not in PLACEHOLDERS:
                     yield f"{_name(field.name)}: found a value without a certificate, expected none"
 
 

@@ -18,7 +18,20 @@ from x509proxy.audit.probe import NotApplicable
 from x509proxy.audit.recorder import Arrival, Recorder, from_echo
 from x509proxy.settings import Format, SettingsError
 
-__all__ = ["Exchange", "Field", "Lab", "Pace", "Response", "Target", "get", "message"]
+__all__ = [
+    "Echoes",
+    "Exchange",
+    "Field",
+    "Lab",
+    "Pace",
+    "Recording",
+    "Response",
+    "Source",
+    "Target",
+    "get",
+    "message",
+    "parse_responses",
+]
 
 _MAX_REPLY_BYTES = 1 << 22
 

@@ -11,10 +11,10 @@ import attrs
 from x509proxy.audit.probe import Severity
 from x509proxy.settings import Format
 
-__all__ = ["Options", "configure", "configure_export"]
+__all__ = ["FORMATS", "Options", "configure", "configure_export"]
 
 PRODUCTS = ("nginx", "haproxy", "apache", "caddy", "envoy")
-_FORMATS = {form.value: form for form in Format if form is not Format.TOKEN_CLAIMS}
+FORMATS = {form.value: form for form in Format if form is not Format.TOKEN_CLAIMS}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--preset", help="the authorization server, for the header's name and format")
     add("--header", help="the header's name; for a secret one use --header-file")
     add("--header-file", type=Path, metavar="FILE", help="a file with the secret header name")
-    add("--format", choices=sorted(_FORMATS), help="the format of the header's value (pem-url)")
+    add("--format", choices=sorted(FORMATS), help="the format of the header's value (pem-url)")
     add(
         "--listen",
         metavar="STRPORTS",

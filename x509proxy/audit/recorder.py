@@ -22,7 +22,16 @@ import h11
 
 from x509proxy.settings import SettingsError
 
-__all__ = ["INCOMPLETE", "Arrival", "Listener", "Recorder", "Reply", "from_echo", "parse_listen"]
+__all__ = [
+    "INCOMPLETE",
+    "Arrival",
+    "Listener",
+    "Recorder",
+    "Reply",
+    "from_echo",
+    "parse_listen",
+    "usual",
+]
 
 INCOMPLETE = "the connection ended inside the message"
 Pairs = tuple[tuple[bytes, bytes], ...]

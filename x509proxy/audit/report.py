@@ -28,6 +28,7 @@ __all__ = [
     "to_junit",
     "to_sarif",
     "to_table",
+    "written",
 ]
 
 _LONG = re.compile(r"[A-Za-z0-9+/%=]{60,}")

@@ -30,7 +30,7 @@ from x509proxy.forwarding.signed_tokens import SigningKey, SigningKeys, parse_ke
 from x509proxy.http1.errors import Code, HttpError
 from x509proxy.settings import TokenAlgorithm, TokenSettings, url_problem
 
-__all__ = ["FileKeys", "KeySource", "KeyStatus", "Metadata", "ServerKeys"]
+__all__ = ["FileKeys", "KeySource", "KeyStatus", "Metadata", "ServerKeys", "unverifiable"]
 
 
 @attrs.frozen

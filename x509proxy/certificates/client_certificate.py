@@ -35,7 +35,10 @@ __all__ = [
     "Flag",
     "Verdict",
     "VerifyError",
+    "client_usage_problem",
+    "date",
     "ignore_name_lengths",
+    "thumbprint",
     "unreadable",
 ]
 

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from x509proxy.certificates.config_files import ConfigFile, FileReader, read_file
 from x509proxy.certificates.file_kinds import kind_of_file
-from x509proxy.redaction import MIN_NAME_CHARS, MIN_RANDOM_CHARS, is_random, without_secrets
+from x509proxy.redaction import MIN_NAME_CHARS, MIN_RANDOM_CHARS, is_random
 from x509proxy.settings import SettingsError
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "read_header_names",
     "read_identity",
     "read_line",
-    "without_secrets",
 ]
 
 PrivateKey = (

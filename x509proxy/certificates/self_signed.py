@@ -96,7 +96,7 @@ _MAKERS: dict[KeyKind, Callable[[], PrivateKey]] = {
     KeyKind.ML_DSA_65: mldsa.MLDSA65PrivateKey.generate,
     KeyKind.ML_DSA_87: mldsa.MLDSA87PrivateKey.generate,
 }
-# Ed25519 and ML-DSA hash by themselves (RFC 8410 section 3, RFC 9881 section 2).
+# Ed25519 and ML-DSA hash by themselves (RFC 8410 section 3, RFC 9881 section 3).
 _HASHES: dict[KeyKind, hashes.SHA256 | hashes.SHA384 | None] = {
     KeyKind.EC_P384: hashes.SHA384(),
     **dict.fromkeys((KeyKind.ED25519, KeyKind.ML_DSA_44, KeyKind.ML_DSA_65, KeyKind.ML_DSA_87)),

@@ -23,7 +23,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from x509proxy.certificates.client_certificate import date
 from x509proxy.certificates.config_files import FileReader, read_file
-from x509proxy.certificates.pem_files import read_authorities, read_crls, without_secrets
+from x509proxy.certificates.pem_files import read_authorities, read_crls
+from x509proxy.redaction import without_secrets
 from x509proxy.settings import ProxySettings, SettingsError, Trust, Usage
 
 __all__ = ["EMPTY", "TrustStore", "crl_warnings", "read_trusted"]

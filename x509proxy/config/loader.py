@@ -16,7 +16,7 @@ from x509proxy.certificates.pem_files import Identity, read_authorities, read_id
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import read_trusted
 from x509proxy.config.configuration import Configuration
-from x509proxy.config.document import Document, decode, read_document
+from x509proxy.config.document import decode, read_document
 from x509proxy.config.endpoint_strings import check_endpoints
 from x509proxy.config.file_paths import check_log_apart, with_files
 from x509proxy.config.token_files import read_token_files
@@ -33,7 +33,6 @@ __all__ = [
     "override",
     "read_configuration",
     "resolve",
-    "settings_of",
 ]
 
 _NAME_KEYS = ("header", "header-file")
@@ -49,14 +48,7 @@ def load_settings(path: str) -> ProxySettings:
 
     :raises SettingsError: with a sentence for each mistake in it.
     """
-    return settings_of(read_document(path))
-
-
-def settings_of(document: Document) -> ProxySettings:
-    """Return the settings of a document without mistakes.
-
-    :raises SettingsError: with a sentence for each mistake in it.
-    """
+    document = read_document(path)
     if document.problems or document.settings is None:
         raise SettingsError(*map(document.sentence, document.problems))
     return resolve(document.settings, Path(document.path).absolute().parent)

@@ -72,7 +72,7 @@ class Scheme(enum.Enum):
 
 # An attribute of an enumeration takes four times as long as a module's name (Python 3.11).
 _BEARER, _DPOP = Scheme
-_BOUND, _WHEN_BOUND = TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND
+_BOUND = TokenRequirement.BOUND
 
 
 @attrs.frozen

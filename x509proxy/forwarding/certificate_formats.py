@@ -25,7 +25,7 @@ from x509proxy.certificates.client_certificate import ClientCertificate, Verdict
 from x509proxy.http1.fields import Pairs
 from x509proxy.settings import Format
 
-__all__ = ["Pairs", "encode", "is_value"]
+__all__ = ["encode", "is_value"]
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _END = b"-----END CERTIFICATE-----"

@@ -22,12 +22,12 @@ from x509proxy.certificates.pem_files import (
     check_header_name,
     read_header_names,
     read_line,
-    without_secrets,
 )
 from x509proxy.forwarding.certificate_formats import encode, is_value
 from x509proxy.forwarding.presets import HeaderPlan, Preset, find_preset
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.fields import FOLD_TABLE, Pairs, alphanumerics, fold
+from x509proxy.redaction import without_secrets
 from x509proxy.settings import Format, HeaderSettings, ProxySettings, SettingsError
 
 __all__ = [

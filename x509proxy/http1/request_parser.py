@@ -35,7 +35,7 @@ from x509proxy.http1.messages import (
 from x509proxy.http1.request_target import check_method
 from x509proxy.settings import ClientSettings
 
-__all__ = ["BODY", "HEAD", "IDLE", "ParserState", "RequestEvent", "RequestParser"]
+__all__ = ["HEAD", "IDLE", "ParserState", "RequestEvent", "RequestParser"]
 
 RequestEvent = RequestHead | bytes | EndOfMessage | ErrorResponse
 
@@ -54,7 +54,6 @@ class ParserState(enum.Enum):
 
 # Module names: a look into an enumeration takes four times as long (Python 3.11).
 IDLE, HEAD, BODY = ParserState
-_NONE: Final = Framing.NONE
 _CHUNKED: Final = Framing.CHUNKED
 
 

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Protocol
 
-from x509proxy.certificates.pem_files import without_secrets
 from x509proxy.config.loader import Configuration
 from x509proxy.forwarding.header_rules import redact
 from x509proxy.monitoring.backend_status import PoolStatus
@@ -26,6 +25,7 @@ from x509proxy.monitoring.snapshot import (
     clients_of,
     refusals_of,
 )
+from x509proxy.redaction import without_secrets
 from x509proxy.settings import ClientSettings, ListenerSettings, UpstreamSettings
 
 __all__ = ["SnapshotBuilder", "installed_version"]

@@ -20,7 +20,6 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from x509proxy.certificates.pem_files import without_secrets
 from x509proxy.config.file_paths import log_problem
 from x509proxy.config.loader import Configuration
 from x509proxy.exchange import Exchange, Outcome
@@ -28,6 +27,7 @@ from x509proxy.forwarding.header_rules import redact
 from x509proxy.monitoring.access_log_format import WRITERS
 from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
 from x509proxy.monitoring.reason_codes import counted
+from x509proxy.redaction import without_secrets
 from x509proxy.service.background_writer import BackgroundWriter, may_block
 from x509proxy.settings import SettingsError
 

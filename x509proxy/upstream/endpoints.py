@@ -42,7 +42,7 @@ from x509proxy.certificates.pem_files import Identity
 from x509proxy.settings import Backend, Scheme, SettingsError, UpstreamSettings
 from x509proxy.transport.tls_context import pyopenssl_key
 
-__all__ = ["PendingInput", "UnreadInput", "backend_endpoint", "connect"]
+__all__ = ["PendingInput", "UnreadInput", "backend_endpoint", "check_identity", "connect"]
 
 
 def backend_endpoint(

@@ -21,7 +21,7 @@ import attrs
 from x509proxy.monitoring.backend_status import BackendState
 from x509proxy.settings import HealthSettings, UpstreamSettings
 
-__all__ = ["BackendState", "Health"]
+__all__ = ["Health"]
 
 # The share at the beginning of a slow start; above zero, since load is divided by it.
 _MIN_SHARE = 0.01

@@ -33,8 +33,8 @@ from x509proxy.certificates.pem_files import (
     read_header_names,
     read_identity,
     read_line,
-    without_secrets,
 )
+from x509proxy.redaction import without_secrets
 from x509proxy.settings import SettingsError
 
 

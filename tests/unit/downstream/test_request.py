@@ -15,9 +15,9 @@ from tests.support.memory import Consumer, undated
 from x509proxy.downstream.channel import Channel
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.forwarding.certificate_formats import Pairs
 from x509proxy.forwarding.client import Client, Hop
 from x509proxy.http1.errors import Code, ErrorResponse
+from x509proxy.http1.fields import Pairs
 from x509proxy.http1.messages import Framing, RequestHead
 
 HEAD = RequestHead(b"GET", b"/token?code=secret", "1.1", (), b"as.example", Framing.NONE)

@@ -15,7 +15,6 @@ __all__ = ["PROBES"]
 _CRITICAL, _HIGH, _MEDIUM, _LOW = Severity
 _FORGED = b"{name}: {forged}"
 _SENT = get(_FORGED)
-_MISDIRECTED = 421
 
 
 def _judged(lab: Lab, exchange: Exchange) -> Iterator[str]:

@@ -13,9 +13,6 @@ from x509proxy.audit.probe import Group, Probe, Script, Severity
 
 __all__ = ["PROBES"]
 
-_SLOW_SECONDS = 65.0
-_IDLE = 120
-
 
 def _slow_head(lab: Lab) -> Iterator[str]:
     """Send a head byte by byte. A deadline must end the connection."""

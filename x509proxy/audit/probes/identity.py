@@ -43,10 +43,9 @@ def _value_is(*words: bytes) -> Script:
 
 
 def _value_other(lab: Lab) -> Iterator[str]:
-    """Look for placeholders, such as the product's own variable, left in the value."""
-    known = (b"", b"(null)", b"-", b'""', b"null", b"none", b"undefined")
+    """Look for a value other than the usual ones, such as the name of the product's variable."""
     for name, value in _values(lab):
-        if value.lower() not in known:
+        if value.lower() not in judge.PLACEHOLDERS:
             yield (
                 f"{name}: found {value[:40].decode('latin-1')!r} without a certificate, "
                 "expected no field"
