@@ -24,7 +24,7 @@ class Outcome(enum.Enum):
     The back end received no request, or its response could not be forwarded.
     """
     ABORTED = "aborted"
-    """The response ended early: the client or the back end closed its connection before the end."""
+    """The response ended early: a connection was lost or cut before the end, or was too slow."""
 
 
 class TokenVerdict(enum.Enum):

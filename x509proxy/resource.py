@@ -60,8 +60,12 @@ class X509ProxyResource(ReverseProxyResource):
     :param header: the secret header name, 32 characters or more; ``None`` for presets whose names
         are fixed.
     :param preset: the name of the back end's product (:mod:`x509proxy.forwarding.presets`).
+    :param rules: the headers for the back end, in place of ``header`` and ``preset``.
+    :param policy: the requirements for client certificates, with ``rules`` by path.
     :param tokens: the keys and limits for access tokens, for ``policy.rules`` with ``token``.
     :param discovery: the mTLS aliases to add to the authorization server's metadata.
+    :param client: the limits of requests under a stock ``Site``; ``ProxyFactory`` has its own.
+    :param upstream: the limits and timeouts of connections to the back end.
     :param pools: the back ends, in place of the one at ``host`` and ``port``.
     :param observe: called with each :class:`~x509proxy.exchange.Exchange` after its end.
     :raises SettingsError: the header name is missing, short or guessable; the preset is unknown;

@@ -56,10 +56,10 @@ class Introspector:
         self._status = KeyStatus()
 
     def start(self) -> None:
-        """Nothing is known before there is a token."""
+        """Do nothing: a request needs a token."""
 
     def stop(self) -> None:
-        """Each request has its own deadline."""
+        """Do nothing: each request has its own deadline."""
 
     def probe(self) -> Deferred[None]:
         """Introspect a token that does not exist: this shows that the client may introspect."""

@@ -64,7 +64,7 @@ class KeySource(Protocol):
         """Fetch no more."""
 
     def probe(self) -> Deferred[None]:
-        """Fetch once, and wait for it; the status has what came of it."""
+        """Fetch once, and wait for it; the status has the result."""
 
     def status(self) -> KeyStatus: ...
 

@@ -80,7 +80,7 @@ class _Known:
 
 
 class TokenCheck:
-    """The check of a proxy's access tokens, with what is remembered of them."""
+    """The check of a proxy's access tokens, with a cache of their contents."""
 
     def __init__(self, settings: TokenSettings, verifier: Verifier) -> None:
         self._settings = settings
@@ -111,11 +111,11 @@ class TokenCheck:
         return self._verifier.probe().addCallback(lambda _: self.state())
 
     def forget(self) -> None:
-        """Read each token anew."""
+        """Empty the cache, so that each token is read again."""
         self._cache.clear()
 
     def state(self) -> TokenState:
-        """Return what there is to see of it."""
+        """Return the state, for the status page and the metrics."""
         status, settings = self._verifier.status(), self._settings
         return TokenState(
             level=settings.level.value,

@@ -57,6 +57,8 @@ class NamedFactory(Factory):
 class ProxyFactory(NamedFactory):
     """A factory of channels, which counts them and drains them at the end.
 
+    ``serves`` responds to the requests, such as :class:`x509proxy.resource.X509ProxyResource`. Its
+    ``deadlines`` are shared with the factory. ``settings``: the limits of connections and requests.
     ``watch`` counts connections that a limit rejects. ``when_full`` decides which connection
     ``max_connections`` closes. ``most_connections``: the number that the file descriptors of this
     process permit; a connection above it is closed when it is accepted.

@@ -108,7 +108,7 @@ class SiteRequest(BaseRequest):
         return body
 
     def stream_body(self) -> None:
-        """There is no rest."""
+        """Do nothing: the body has no rest."""
 
     def pause_body(self) -> None:
         """Do nothing: the body is complete."""

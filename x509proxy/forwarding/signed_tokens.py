@@ -1,4 +1,4 @@
-"""Signed access tokens: key sets, signatures, and the claims that say for whom and when (RFC 9068).
+"""Signed access tokens: key sets, signatures, and the claims about audience and times (RFC 9068).
 
 Facts
 -----

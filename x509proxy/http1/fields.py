@@ -20,7 +20,7 @@ Pairs = Sequence[tuple[bytes, bytes]]
 
 
 class Framing(enum.Enum):
-    """The end of a body is known by this (RFC 9112 section 6.3)."""
+    """The way to find the end of a body (RFC 9112 section 6.3)."""
 
     NONE = "none"
     LENGTH = "length"

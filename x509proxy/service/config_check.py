@@ -101,7 +101,7 @@ def _findings(severity: Severity, sentences: Iterable[str]) -> Iterator[Finding]
 
 
 def _warnings(settings: ProxySettings, configuration: Configuration | None) -> Iterator[str]:
-    """Yield what is read of the endpoints, if they can be read."""
+    """Yield the warnings about endpoints, unless the configuration has errors."""
     if configuration is not None:
         yield from endpoint_warnings(settings)
 

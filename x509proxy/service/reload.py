@@ -56,7 +56,7 @@ class Reloader:
     """The configuration that is in use, and the way to the next one.
 
     ``read``: reads and checks everything; ``use``: serves by it, and may return a Deferred that
-    fires when all workers do. Where either fails with SettingsError, the old configuration stays.
+    fires when all workers do. Where either fails, the old configuration stays.
     ``last``: the result of the last reload; ``observe`` is called with each result.
     ``is_running``: true while a reload has no result yet.
     """
@@ -83,7 +83,7 @@ class Reloader:
     def reload(self) -> None:
         """Read all files again, check all, then swap; a broken file changes nothing.
 
-        While a reload runs, requests for others are answered by one more, after it.
+        Calls during a reload cause a single one after it.
         """
         self._is_requested = True
         if not self.is_running:

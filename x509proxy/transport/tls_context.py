@@ -163,9 +163,11 @@ def make_context(
 ) -> SSL.Context:
     """Make a TLS context for a server.
 
+    :param identity: the server's certificate and private key.
     :param ask: ``NONE`` requests no certificate. ``OPTIONAL`` and ``REQUIRED`` both request one,
         and accept a handshake without it.
     :param trusted: the authorities for clients' certificates. The handshake does not name them.
+    :param settings: the lowest TLS version.
     :param http: select ``http/1.1`` by ALPN.
     :param extra_identities: certificates for the DNS names that they contain. Clients that name
         none of these get ``identity``.

@@ -1,17 +1,17 @@
-"""TLS on a client's connection: ``twisted.protocols.tls`` for one protocol, at a lower cost.
+"""TLS on a client's connection: the server's side of ``twisted.protocols.tls``, at a lower cost.
 
 Facts
 -----
 * ``TLSMemoryBIOProtocol`` declares its transport's interfaces again for each connection, wraps the
   producer, delays small writes by a timer, and reads OpenSSL's output after every input. This
   stream only has a server's handshake, records and end.
-* HTTP without TLS is answered in clear text, recognized by its first octets. Nothing of it is
+* HTTP without TLS, recognized by its first octets, gets a response in clear text. Nothing of it is
   parsed, and nothing is repeated in the response.
 * ``SSL_shutdown`` returns 1 only when both sides have sent close_notify (RFC 8446 section 6.1).
   TCP is closed then.
-* A KeyUpdate costs 10 microseconds, a record of one octet 2. One turn of the reactor processes at
-  most 128 records of a connection. The rest waits for later turns, and the socket is not read
-  meanwhile.
+* A KeyUpdate costs 10 microseconds, and a record of one octet costs 2. One turn of the reactor
+  processes at most 128 records of a connection. The rest waits for later turns, and the socket is
+  not read meanwhile.
 * OpenSSL writes the response to a KeyUpdate into its buffer (27 octets), and also the alert that
   rejects a renegotiation. Both are sent in the same turn. HAProxy and Envoy abort connections that
   only rekey; this stream does so too.

@@ -66,7 +66,10 @@ _MAX_UNREAD = 262144
 class ConnectionOwner(Interface):
     """The opener of a connection: a pool, or a health check.
 
-    ``exchanges``: the number of successful exchanges on all of its connections.
+    ``exchanges``: the number of successful exchanges on all of its connections. Either ``opened``
+    or ``failed`` ends an attempt to connect. ``served``: an exchange has ended with a complete
+    response; ``faulted``: it has failed, and not by its client's fault. ``release``: the connection
+    can serve another exchange. ``lost``: it cannot.
     """
 
     settings: UpstreamSettings
