@@ -146,7 +146,7 @@ class Manifests(ManifestStage):
             self.assertEqual({"matchLabels": NAME}, constraint["labelSelector"])
 
 
-class Doors(ManifestStage):
+class Ports(ManifestStage):
     def test_admin(self) -> None:
         """Probes use the admin listener, and the Service that clients reach does not lead there."""
         ports = {port["name"]: port["containerPort"] for port in self.container["ports"]}

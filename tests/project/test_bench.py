@@ -160,7 +160,7 @@ class Proofs(SynchronousTestCase):
             self.assertEqual(self.DER, proof.certificate_in(value), value)
 
     def test_nothing(self) -> None:
-        """An empty value is no certificate, and neither is what Apache says then."""
+        """An empty value is no certificate, and neither is the text that Apache sends then."""
         self.assertEqual([b"", b""], [proof.certificate_in(""), proof.certificate_in("(null)")])
 
     def test_rubbish(self) -> None:
@@ -284,7 +284,7 @@ class Tables(SynchronousTestCase):
         self.assertEqual(["new", "30.0", "(30.0-30.0)", "—"], lines[4].split())
 
     def test_plot(self) -> None:
-        """Without matplotlib there is no plot, and a sentence that says so."""
+        """Without matplotlib there is no plot, and a sentence with the reason."""
         with mock.patch.dict(sys.modules, {"matplotlib": None, "matplotlib.figure": None}):
             self.assertIn("not installed", plot.draw(Path("never.svg"), results(), []))
         self.assertFalse(Path("never.svg").exists())

@@ -68,7 +68,7 @@ class Real(DaemonTestCase):
 
     OPTIONS: Sequence[str] = ()
 
-    async def crew(
+    async def two_workers(
         self, *more: str, options: Sequence[str] = (), runner: Sequence[str] = ()
     ) -> Daemon:
         daemon = self.prepare()
@@ -102,7 +102,7 @@ class Serving(Real):
 
         SIGTERM ends all three processes.
         """
-        daemon = await self.crew("--access-log", "-")
+        daemon = await self.two_workers("--access-log", "-")
         first, second = workers_of(daemon.pid)
         await self.serves(daemon)
         for _ in range(5):
@@ -133,7 +133,7 @@ class Serving(Real):
 
     async def test_secrets(self) -> None:
         """Neither the command line nor the environment of a worker has a secret."""
-        daemon = await self.crew()
+        daemon = await self.two_workers()
         name = daemon.files.header.read_bytes().strip()
         key = daemon.files.key.read_bytes().splitlines()[1]
         for pid in workers_of(daemon.pid):
@@ -145,7 +145,7 @@ class Serving(Real):
         """If the log cannot be reopened, the old file stays in use; each process logs it once."""
         folder = self.mktemp()
         Path(folder).mkdir()
-        daemon = await self.crew("--access-log", str(Path(folder).absolute() / "access.log"))
+        daemon = await self.two_workers("--access-log", str(Path(folder).absolute() / "access.log"))
         Path(folder).rename(f"{folder}.old")
         os.kill(daemon.pid, signal.SIGUSR1)
         await until(
@@ -163,7 +163,7 @@ class Serving(Real):
 
     async def test_asyncio(self) -> None:
         """The workers' reactor has the same class as the parent's."""
-        daemon = await self.crew(options=["--reactor=asyncio"])
+        daemon = await self.two_workers(options=["--reactor=asyncio"])
         for pid in workers_of(daemon.pid):
             self.assertIn(b"twisted.internet.asyncioreactor", command_line(pid))
         await self.serves(daemon)
@@ -220,7 +220,7 @@ class Serving(Real):
         """
         path = Path("/tmp") / f"x509proxy-{os.getpid()}.sock"  # noqa: S108 - a longer name would be none of a socket
         self.addCleanup(path.unlink, missing_ok=True)
-        daemon = await self.crew("--listen", f"unix:{path}")
+        daemon = await self.two_workers("--listen", f"unix:{path}")
         first, second = workers_of(daemon.pid)
         os.kill(first, signal.SIGTERM)
         os.kill(second, signal.SIGKILL)
@@ -268,7 +268,7 @@ if "x509proxy.service.worker" in sys.orig_argv:
 class Deaths(Real):
     async def test_killed_under_load(self) -> None:
         """A killed worker loses only its own connections."""
-        daemon = await self.crew()
+        daemon = await self.two_workers()
         first, _ = workers_of(daemon.pid)
         clients = 6
         load = ClientLoad(daemon, await self.client(daemon), 3.0)
@@ -292,7 +292,7 @@ class Deaths(Real):
 
     async def test_swapped_files(self) -> None:
         """Workers that start after a change of the files use the parent's files."""
-        daemon = await self.crew()
+        daemon = await self.two_workers()
         before = daemon.files.server.certificate.public_bytes(Encoding.DER)
         daemon.files.renew()
         daemon.files.header.write_bytes(b"swapped")
@@ -313,7 +313,7 @@ class Deaths(Real):
     async def test_parent_killed(self) -> None:
         """When the parent is killed, the workers complete the requests in progress and end."""
         held: list[Any] = []
-        daemon = await self.crew()
+        daemon = await self.two_workers()
         daemon.back_end.answers.append(held.append)
         connection = await deferToThread(daemon.connect)
         self.addCleanup(connection.close)
@@ -331,7 +331,7 @@ class Deaths(Real):
     async def test_in_flight(self) -> None:
         """SIGTERM to the parent lets a request in progress in a worker complete."""
         held: list[Any] = []
-        daemon = await self.crew()
+        daemon = await self.two_workers()
         daemon.back_end.answers.append(held.append)
         connection = await deferToThread(daemon.connect)
         self.addCleanup(connection.close)
@@ -349,7 +349,7 @@ class Deaths(Real):
 
     async def test_accept_queue(self) -> None:
         """Connections queued when all workers die are served by the next workers."""
-        daemon = await self.crew()
+        daemon = await self.two_workers()
         pids = workers_of(daemon.pid)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -368,7 +368,7 @@ class Deaths(Real):
 
     async def test_stopped(self) -> None:
         """A stopped but living worker is detected and replaced."""
-        daemon = await self.crew(runner=IMPATIENT)
+        daemon = await self.two_workers(runner=IMPATIENT)
         first, second = workers_of(daemon.pid)
         os.kill(first, signal.SIGSTOP)
         await until(lambda: len({*workers_of(daemon.pid)} - {first}) == 2, seconds=30, pause=0.05)

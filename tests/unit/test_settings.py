@@ -163,7 +163,7 @@ class Toml(SynchronousTestCase):
         return msgspec.convert(table, ProxySettings)
 
     def test_names(self) -> None:
-        """Names in TOML have hyphens, and rooms are tables."""
+        """Names in TOML have hyphens, and nested settings are tables."""
         found = self.read(
             **{
                 "header-file": "header.txt",
@@ -324,7 +324,7 @@ class BackendUrl(SynchronousTestCase):
             self.assertEqual(text or url, str(found))
 
     def test_wrong(self) -> None:
-        """Anything else is refused, and the sentence says what was found and what was expected."""
+        """Anything else is rejected, and the sentence has the value found and the one expected."""
         for url in (
             "",
             "app:8080",
@@ -355,7 +355,7 @@ class BackendUrl(SynchronousTestCase):
             self.assertIn(f"found {told!r}, expected http://host", str(raised))
 
     def test_credentials(self) -> None:
-        """Credentials in the address are refused, and not repeated in the sentence that says so."""
+        """Credentials in the address are rejected, and not repeated in the error."""
         for url in (
             "http://user:hunter2@app",
             "http://hunter2@app",
@@ -384,7 +384,7 @@ class BackendUrl(SynchronousTestCase):
 
 class Tokens(SynchronousTestCase):
     def test_needed(self) -> None:
-        """A rule about tokens needs a table that says how they are read."""
+        """A rule about tokens needs the table with their settings."""
         for need in (TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND):
             rules = (
                 RuleSettings(path="/a", token=TokenRequirement.IGNORED),

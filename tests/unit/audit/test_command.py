@@ -117,7 +117,7 @@ class Runs(AuditCase):
         self.assertIn(str(self.folder), done.err)
 
     def test_progress(self) -> None:
-        """On a terminal a line says how far it is, and is wiped off."""
+        """On a terminal a line shows the progress, and is removed at the end."""
         err = Terminal()
         self.audit("--only", "name-same", err=err)
         self.assertIn("[1/1] pass name-same", err.getvalue())
@@ -132,13 +132,13 @@ class Runs(AuditCase):
         self.assertIn("press Enter", done.err)
 
     def test_nothing_arrives(self) -> None:
-        """Where nothing arrives the audit says so, and does not pass."""
+        """Where nothing arrives the audit reports it, and does not pass."""
         done = self.audit("--listen", f"tcp:{free_port()}", "--only", "name-same")
         self.assertEqual(2, done.status)
         self.assertIn("no request at the back end", done.err)
 
     def test_nobody_listens(self) -> None:
-        """Where no terminator listens the audit says so."""
+        """Where no terminator listens the audit reports it."""
         options = ("https://localhost", "--header", "X-A", "--connect", f"127.0.0.1:{free_port()}")
         self.refused("found no connection", *options)
 
@@ -243,7 +243,7 @@ class CommandLine(AuditCase):
         self.assertEqual(((b"/p",), ("b",)), (target.paths, target.other_names))
 
     def test_missing_library(self) -> None:
-        """Without h11 the command says how to get it."""
+        """Without h11 the error has the command that installs it."""
         name = "x509proxy.audit.command"
         self.addCleanup(sys.modules.__setitem__, name, command)
         sys.modules[name] = None  # type: ignore[assignment]

@@ -28,7 +28,7 @@ class Formats(SynchronousTestCase):
             self.assertEqual(DIGEST, read(form, encode(form, CLIENT.der)), form)
 
     def test_other_forgeries(self) -> None:
-        """Formats that tell of a certificate without holding it have a forged value too."""
+        """Formats that describe a certificate without holding it have a forged value too."""
         ((_, serial),) = certificate_formats.encode(CLIENT, Format.SERIAL, b"x")
         self.assertEqual(serial, encode(Format.SERIAL, CLIENT.der))
         self.assertEqual(b"CN=client", encode(Format.SUBJECT, CLIENT.der))

@@ -127,7 +127,7 @@ class Reports(SynchronousTestCase):
         self.assertEqual(2, len(failures(RESULTS)))
 
     def test_progress(self) -> None:
-        """While it runs, a line says how far it is."""
+        """While it runs, a line shows the progress."""
         self.assertEqual("[2/9] pass method-any", progress_line(2, 9, RESULTS[0]))
         self.assertIn("https://as.example: 2 failed", summary(REPORT))
 

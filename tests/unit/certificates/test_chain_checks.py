@@ -113,7 +113,7 @@ class Authorities(SynchronousTestCase):
         self.assertEqual([], self.problems(ISSUER, crossed))
 
     def test_unreadable(self) -> None:
-        """One whose names cannot be read is told of like any other, and ends nothing."""
+        """One whose names cannot be read is reported like any other, and ends nothing."""
         name = samples.tlv(0x30, samples.oid("2.5.4.3"), samples.tlv(0x0C, b"\xff"))
         der = samples.with_part(
             samples.client().der, samples.SUBJECT, samples.tlv(0x30, samples.tlv(0x31, name))
@@ -127,6 +127,6 @@ class Authorities(SynchronousTestCase):
         self.assertEqual("'a name that cannot be read'", subject_of(odd))
 
     def test_silent(self) -> None:
-        """Something like a secret in a subject is not told."""
+        """Something like a secret in a subject is not shown."""
         (sentence,) = self.problems(certificate_for(KEY, NAME))
         self.assertNotIn(NAME, sentence)

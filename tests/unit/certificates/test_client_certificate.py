@@ -65,7 +65,7 @@ class Fields(SynchronousTestCase):
         self.assertIn("thumbprint", text)
 
     def test_frozen(self) -> None:
-        """Nothing behind the door can turn one client into another."""
+        """Nothing after the handshake can turn one client into another."""
         found = samples.client()
         with self.assertRaises(AttributeError):
             found.thumbprint = ""  # type: ignore[misc]
@@ -224,7 +224,7 @@ class Keys(SynchronousTestCase):
     def test_other_curve(self) -> None:
         """A curve outside that list is not supported, whatever its size.
 
-        Nothing is said of its strength.
+        Its strength is not assessed.
         """
         self.expect("EC secp256k1", samples.spki("secp256k1"), Flag.UNSUPPORTED_KEY)
 

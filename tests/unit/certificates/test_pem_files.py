@@ -190,7 +190,7 @@ class ReadIdentityTests(FileTestCase):
         self.assertIsInstance(read_identity(self.write(pem(LEAF)), key), Identity)
 
     def test_encrypted_key(self) -> None:
-        """An encrypted key is said to be encrypted."""
+        """The error about an encrypted key names the encryption."""
         for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
             key = self.write(key_pem(KEY, form, BestAvailableEncryption(b"x")), name="key.pem")
             self.assert_sentence(
@@ -291,7 +291,7 @@ class ReadIdentityTests(FileTestCase):
         )
 
     def test_wrong_order(self) -> None:
-        """A chain that begins with the issuer is told from a wrong key."""
+        """A chain that begins with the issuer has another error than a wrong key."""
         error = self.refusal(self.write(pem(ISSUER, LEAF, KEY)), None)
         self.assert_sentence(
             error, "found the private key's certificate as number 2, expected it first"
@@ -478,7 +478,7 @@ class CheckHeaderNameTests(FileTestCase):
     def test_length(self) -> None:
         """32 to 256 characters.
 
-        The sentence tells how many there are and how to get a good name.
+        The sentence has their number and the command that makes a good name.
         """
         self.assert_sentence(
             self.refusal(NAME[-31:]),

@@ -220,7 +220,7 @@ class JwkSet(SynchronousTestCase):
             self.assertEqual(certificate.public_key(), rebuilt(only_key(certificate)))
 
     def test_members(self) -> None:
-        """The key says what RFC 7517 and RFC 8705 ask for, and its identifier is the thumbprint."""
+        """The key has the members of RFC 7517 and RFC 8705; its identifier is the thumbprint."""
         certificate = make().certificate
         key = only_key(certificate)
         thumbprint = ClientCertificate.from_x509(certificate, ()).thumbprint

@@ -108,7 +108,7 @@ class Refusals(SynchronousTestCase):
         return str(self.assertRaises(SettingsError, ServerNames.of, certificates))
 
     def test_twice(self) -> None:
-        """Two certificates with one name are an error that says which.
+        """Two certificates with one name are an error that names both.
 
         One that has it twice is none.
         """

@@ -299,7 +299,7 @@ class Offers(DocumentTests):
 
 class Syntax(TomlTestCase):
     def test_twice(self) -> None:
-        """A key or a table that is there twice is said to be so, with its line."""
+        """A key or a table that is there twice is reported as repeated, with its line."""
         for line, text in (
             (2, "ca = 'a'\nca = 'b'"),
             (3, "[tls]\n[client]\n[tls]"),

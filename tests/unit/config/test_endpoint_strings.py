@@ -163,7 +163,7 @@ class Sentences(SynchronousTestCase):
         )
 
     def test_silent(self) -> None:
-        """The secret name is not told where it stands by mistake."""
+        """The secret name is not shown where it stands by mistake."""
         name = NAME[21:]
         for text in (
             NAME,

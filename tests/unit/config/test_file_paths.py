@@ -83,7 +83,7 @@ class Apart(FileTestCase):
             self.assertIn("found the file of header-file", self.refusal(log, header_file=key))
 
     def test_silent(self) -> None:
-        """The secret name in the file's name is not told."""
+        """The secret name in the file's name is not shown."""
         path = self.write("key", name=f"{NAME}.log")
         error = self.assertRaises(
             SettingsError, check_log_apart, ProxySettings(access_log=path, ca=path), None

@@ -524,7 +524,7 @@ class LoadConfigurationTests(FileTestCase):
             Backend.parse(f"https://{host}:8443/base")
 
     def test_keys_in_a_backend(self) -> None:
-        """A query is not told, nor a fragment, nor who asks: each may hold a key."""
+        """A query is not shown, nor a fragment, nor a user name: each may hold a key."""
         for url in (
             "http://h?token=SECRETKEY",
             "http://h/#SECRETKEY",

@@ -113,7 +113,7 @@ class KeepAlive(ChannelTestCase):
         self.expect_closing(wire)
 
     def test_old_version_that_asks(self) -> None:
-        """An HTTP/1.0 connection stays open if the client asks for it, and the response says so."""
+        """An HTTP/1.0 connection stays open if the client requests it, with keep-alive."""
         wire = self.connect(
             b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"
         )

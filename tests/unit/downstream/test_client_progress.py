@@ -94,7 +94,7 @@ class Records(ProgressTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_blocked(self) -> None:
-        """As long as the kernel has not taken everything, its count says nothing."""
+        """As long as the kernel has not taken everything, its count is not used."""
         self.confirm()
         self.progress.is_blocked = True
         self.clock.advance(1)

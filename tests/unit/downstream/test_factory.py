@@ -29,7 +29,7 @@ class Limits(SynchronousTestCase):
         return counters.counts().limits
 
     def test_each(self) -> None:
-        """A connection that is not taken counts by the setting that says so."""
+        """A connection that is rejected counts by the setting with the limit."""
         for settings, limit in (
             (ClientSettings(max_connections=1), "client.max-connections"),
             (ClientSettings(max_connections_per_address=1), "client.max-connections-per-address"),

@@ -168,7 +168,7 @@ class Parsing(TokenTestCase):
             self.malformed(*segments)
 
     def test_signature_missing(self) -> None:
-        """A signature is there, whatever the header says."""
+        """A signature is there, whatever the header claims."""
         header, claims, _ = bound().split(b".")
         self.malformed(header, claims, b"")
 

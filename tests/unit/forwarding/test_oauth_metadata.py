@@ -505,7 +505,7 @@ def has_two_runs_more(short: str, long: str) -> bool:
 
 
 class Settings(SynchronousTestCase):
-    """Where the clients with certificates are said to go."""
+    """The origin that the aliases have for clients with certificates."""
 
     def test_origins(self) -> None:
         """An https origin is, with a port or without."""
@@ -535,7 +535,7 @@ class Settings(SynchronousTestCase):
             )
 
     def test_place(self) -> None:
-        """Read from a file, the sentence says where."""
+        """Read from a file, the sentence has the place."""
         raised = self.assertRaises(
             msgspec.ValidationError, msgspec.convert, {"discovery": {"mtls": "x"}}, ProxySettings
         )

@@ -437,7 +437,7 @@ class Paths(SynchronousTestCase):
 
 class Mistakes(SynchronousTestCase):
     def test_path(self) -> None:
-        """A path that no request could match, or that would not say what it means, is a mistake."""
+        """A path that no request could match, or that could be misunderstood, is a mistake."""
         for path in (
             "", "token", "/token/", "//", "/a//b", "/a/../b", "/.", "/a?b", "/a;b", "/%74oken",
             "/a b", "/\u00e9", "/a.", "/a./b",
@@ -463,7 +463,7 @@ class Mistakes(SynchronousTestCase):
             self.assertIs(CertificateRequirement.REQUIRED, need(text, rule))
 
     def test_silent(self) -> None:
-        """A secret name that was pasted where a path or a name belongs is not told."""
+        """A secret name that was pasted where a path or a name belongs is not shown."""
         mistakes: tuple[dict[str, Any], ...]
         mistakes = ({"path": NAME}, {"path": f"/{NAME}*"}, {"server_name": NAME})
         for mistake in mistakes:

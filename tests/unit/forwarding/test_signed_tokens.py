@@ -332,7 +332,7 @@ class Claims(TokenTestCase):
 
 class Library(SynchronousTestCase):
     def test_missing(self) -> None:
-        """Without joserfc it is one sentence that says how to get it."""
+        """Without joserfc the error is one sentence with the command that installs it."""
         require_joserfc("jwt")
         with patch.dict(sys.modules, {"joserfc": None}):
             error = self.assertRaises(SettingsError, require_joserfc, "jwt")

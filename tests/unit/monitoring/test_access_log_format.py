@@ -126,7 +126,7 @@ class Json(SynchronousTestCase):
         self.assertEqual({LogFormat.TEXT: access_line, LogFormat.JSON: access_json}, WRITERS)
 
     def test_without_certificate(self) -> None:
-        """Numbers are numbers, words are words, and ``null`` is where there is nothing to say."""
+        """Numbers are numbers, words are words, and ``null`` stands for no value."""
         expected = {
             "time": "2026-07-13T12:00:00.250Z", "request_id": "00c0ffee",
             "client_address": "192.0.2.7",

@@ -36,7 +36,7 @@ def crl(authority: SelfSigned, days: int | None) -> x509.CertificateRevocationLi
 
 
 class Endless:
-    """A list that does not say when the next one comes."""
+    """A list without the time of the next one."""
 
     next_update_utc = None
 

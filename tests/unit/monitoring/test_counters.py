@@ -187,7 +187,7 @@ class Connections(SynchronousTestCase):
         self.assertEqual({"success": 1, "failure": 1}, counters.counts().reloads)
 
     def test_nobody(self) -> None:
-        """The twin takes the same calls and says nothing."""
+        """The null implementation takes the same calls and returns nothing."""
         NULL_METRICS.exchange(exchange())
         NULL_METRICS.handshake_succeeded(0x0304, "X25519MLKEM768")
         NULL_METRICS.handshake_failed("no_client_hello")

@@ -191,7 +191,7 @@ class Names(SynchronousTestCase):
                 )
 
     def test_not_installed(self) -> None:
-        """Without prometheus-client there is one sentence that says what to install."""
+        """Without prometheus-client there is one sentence with the command that installs it."""
         modules: Any = sys.modules
         self.addCleanup(modules.update, {"prometheus_client": modules["prometheus_client"]})
         modules["prometheus_client"] = None

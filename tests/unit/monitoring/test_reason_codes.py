@@ -44,7 +44,7 @@ class Handshakes(SynchronousTestCase):
             self.assertEqual(word, handshake_reason([[("SSL routines", "", text)]]), text)
 
     def test_none(self) -> None:
-        """An error that says nothing, or something else than a list, is counted too."""
+        """An error without arguments, or with others than a list, is counted too."""
         odd: tuple[tuple[object, ...], ...] = ((), ([],), (-1, "Unexpected EOF"))
         for arguments in odd:
             self.assertEqual("other", handshake_reason(arguments))
@@ -98,7 +98,7 @@ class Connecting(SynchronousTestCase):
         self.assertEqual("the TLS handshake failed", connect_reason(SSL.SysCallError(-1, "SECRET")))
 
     def test_unknown(self) -> None:
-        """Of any other error its kind is told, and not its text."""
+        """Of any other error the kind is shown, and not the text."""
         self.assertEqual("ZeroDivisionError", connect_reason(ZeroDivisionError("SECRET")))
 
 

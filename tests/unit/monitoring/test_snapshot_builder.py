@@ -106,7 +106,7 @@ class Views(SynchronousTestCase):
         )
 
     def test_draining(self) -> None:
-        """While it drains the snapshot says so, and it is not ready."""
+        """While it drains the snapshot shows that, and it is not ready."""
         self.assertTrue(self.view.snapshot().ready)
         self.factory.draining = True
         found = self.view.snapshot()

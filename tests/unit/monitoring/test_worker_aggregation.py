@@ -151,18 +151,18 @@ class Sums(SynchronousTestCase):
         )
 
 
-class Fleets(SynchronousTestCase):
+class Aggregates(SynchronousTestCase):
     def setUp(self) -> None:
         reload = ReloadState(loaded=1.0, failed=2.0, error="broken")
         self.own = snapshot(
             backends=(), reload=reload, counts=Counts(reloads={"failure": 1}), version="parent"
         )
         self.now = 1000.0
-        self.fleet = WorkerAggregate(lambda: self.own, lambda: self.now)
+        self.aggregate = WorkerAggregate(lambda: self.own, lambda: self.now)
 
-    def test_nobody(self) -> None:
-        """Before anybody has reported there is what the parent knows, and it is not ready."""
-        found = self.fleet.snapshot()
+    def test_no_report(self) -> None:
+        """Before the first report there is the parent's own state, and it is not ready."""
+        found = self.aggregate.snapshot()
         self.assertEqual(
             ((LISTENER,), "broken", False), (found.listeners, found.reload.error, found.ready)
         )
@@ -170,9 +170,9 @@ class Fleets(SynchronousTestCase):
 
     def test_together(self) -> None:
         """Workers' numbers are added to the parent's; reloads are the parent's business."""
-        self.fleet.add(1, worker(11, counts=counts(2)))
-        self.fleet.add(2, worker(12, counts=counts(3)))
-        found = self.fleet.snapshot()
+        self.aggregate.add(1, worker(11, counts=counts(2)))
+        self.aggregate.add(2, worker(12, counts=counts(3)))
+        found = self.aggregate.snapshot()
         self.assertEqual(
             (5, (UP.url,), "broken"),
             (found.counts.total(), tuple(row.url for row in found.backends), found.reload.error),
@@ -183,36 +183,36 @@ class Fleets(SynchronousTestCase):
     def test_newest(self) -> None:
         """A report takes the place of the one before."""
         for number in (2, 3):
-            self.fleet.add(1, worker(11, counts=counts(number)))
-        self.assertEqual(3, self.fleet.snapshot().counts.total())
+            self.aggregate.add(1, worker(11, counts=counts(number)))
+        self.assertEqual(3, self.aggregate.snapshot().counts.total())
 
     def test_another_process(self) -> None:
         """When a worker has ended it is no longer among those that serve.
 
         Its counts stay, with any successor.
         """
-        self.fleet.add(1, worker(11, counts=counts(2), connections=7))
-        self.fleet.ended(1)
-        found = self.fleet.snapshot()
+        self.aggregate.add(1, worker(11, counts=counts(2), connections=7))
+        self.aggregate.ended(1)
+        found = self.aggregate.snapshot()
         self.assertEqual(
             ((), 0, 2, False), (found.workers, found.connections, found.counts.total(), found.ready)
         )
-        self.fleet.add(1, worker(12, counts=counts(1)))
-        self.fleet.add(1, worker(12, counts=counts(2)))
-        self.assertEqual(4, self.fleet.snapshot().counts.total())
+        self.aggregate.add(1, worker(12, counts=counts(1)))
+        self.aggregate.add(1, worker(12, counts=counts(2)))
+        self.assertEqual(4, self.aggregate.snapshot().counts.total())
 
     def test_silent_end(self) -> None:
         """One can end that has never reported."""
-        self.fleet.ended(1)
-        self.assertEqual(0, self.fleet.snapshot().counts.total())
+        self.aggregate.ended(1)
+        self.assertEqual(0, self.aggregate.snapshot().counts.total())
 
     def test_silent(self) -> None:
         """A worker without a report for ten seconds does not serve, but its counts stay."""
-        self.fleet.add(2, worker(12, counts=counts(3), connections=7))
+        self.aggregate.add(2, worker(12, counts=counts(3), connections=7))
         self.now += 0.5
-        self.fleet.add(1, worker(11, counts=counts(2)))
+        self.aggregate.add(1, worker(11, counts=counts(2)))
         self.now += 9.5
-        found = self.fleet.snapshot()
+        found = self.aggregate.snapshot()
         self.assertEqual(
             ([11], 0, 5),
             ([row.pid for row in found.workers], found.connections, found.counts.total()),
@@ -221,18 +221,18 @@ class Fleets(SynchronousTestCase):
     def test_clock_that_is_set(self) -> None:
         """A worker's clock, or the parent's, changes no worker's state."""
         for taken in (0.0, 1e9):
-            self.fleet.add(1, worker(11, taken=taken))
-            self.assertTrue(self.fleet.snapshot().ready)
+            self.aggregate.add(1, worker(11, taken=taken))
+            self.assertTrue(self.aggregate.snapshot().ready)
             self.now += 10.0
-            self.assertFalse(self.fleet.snapshot().ready)
+            self.assertFalse(self.aggregate.snapshot().ready)
 
     def test_end(self) -> None:
-        """Once all are told to end the proxy drains, with any last reports."""
-        self.fleet.add(1, worker(11))
-        self.fleet.draining = True
-        found = self.fleet.snapshot()
+        """Once all are to end the proxy drains, with any last reports."""
+        self.aggregate.add(1, worker(11))
+        self.aggregate.draining = True
+        found = self.aggregate.snapshot()
         self.assertEqual(
             (True, False, [11]), (found.draining, found.ready, [row.pid for row in found.workers])
         )
-        self.fleet.ended(1)
-        self.assertTrue(self.fleet.snapshot().draining)
+        self.aggregate.ended(1)
+        self.assertTrue(self.aggregate.snapshot().draining)

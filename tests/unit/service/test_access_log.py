@@ -210,13 +210,13 @@ class Rations(SynchronousTestCase):
         self.assertEqual([3, 3], self.told)
 
     def test_few(self) -> None:
-        """Nothing is told where nothing was held back, and nothing ticks where nothing happens."""
+        """Nothing is reported where nothing was held back, and no timer runs without an event."""
         self.ration.take()
         self.clock.advance(1)
         self.assertEqual(([], []), (self.told, self.clock.getDelayedCalls()))
 
     def test_end(self) -> None:
-        """At the end what is still to be told is told at once, and nothing ticks on."""
+        """At the end the pending count is reported at once, and no timer is left."""
         for _ in range(3):
             self.ration.take()
         self.ration.end()
@@ -247,7 +247,7 @@ class Writing(FileTestCase):
         return [(event["log_level"].name, event["log_format"].format(**event)) for event in events]
 
     def test_text(self) -> None:
-        """A line for each exchange, as text unless told otherwise."""
+        """A line for each exchange, as text by default."""
         self.assertEqual([], self.told(self.log(), EXCHANGE))
         self.assertEqual([access_line(EXCHANGE)], self.lines)
 
@@ -359,7 +359,7 @@ class Writing(FileTestCase):
         self.assertEqual({"access": 3, "service": 0}, counters.counts().log_lines_dropped)
 
     def test_reopened(self) -> None:
-        """It goes on in the new file when it is told to; one without a file has nothing to open."""
+        """``reopen`` continues in the new file; a log without a file has nothing to open."""
         log = self.log()
         self.path.rename(f"{self.path}.1")
         log.reopen()
@@ -368,7 +368,7 @@ class Writing(FileTestCase):
         AccessLog(None, Given(ProxySettings()), self.clock).reopen()  # type: ignore[arg-type]
 
     def test_not_reopened(self) -> None:
-        """Where the new file cannot be opened, one sentence says so, and the old one goes on."""
+        """If the new file cannot be opened, the log reports it, and the old one stays in use."""
         log = self.log()
         moved = self.path.parent.rename(f"{self.path.parent}.moved")
         with capturedLogs() as events:

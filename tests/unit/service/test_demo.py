@@ -77,7 +77,7 @@ class InMemory(SynchronousTestCase):
         self.assertEqual([], list(long.iterdir()))
 
     def test_listen(self) -> None:
-        """It listens on the loopback alone, unless the command line says where."""
+        """It listens on the loopback alone, unless the command line has another address."""
         for listen, expected in (((), "127.0.0.1"), (("tcp:1:interface=192.0.2.1",), "192.0.2.1")):
             given: dict[str, Any] = {"listen": listen} if listen else {}
             service = self.make(**given)

@@ -217,7 +217,7 @@ class MakeService(ServiceInMemoryTestCase):
         self.assertEqual(self.files.server.certificate, found.identity.certificate)
 
     def test_others_exceptions(self) -> None:
-        """An exception of anybody else's is shown as ever, whole."""
+        """Any other exception is shown as ever, whole."""
         shown: list[object] = []
         self.patch(sys, "__excepthook__", lambda *error: shown.append(error))
         error = ValueError("another")

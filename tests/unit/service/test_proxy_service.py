@@ -289,7 +289,7 @@ class InMemory(ServiceInMemoryTestCase):
         self.assertEqual(["info"], [event["log_level"].name for event in events])
 
     def test_broken_reload(self) -> None:
-        """A broken file leaves the old certificate serving, and the log says so."""
+        """A broken file leaves the old certificate in use, and the log reports it."""
         service = self.make()
         before = tls_context_of(service)
         self.files.certificate.write_bytes(b"nothing")

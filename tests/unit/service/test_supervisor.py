@@ -284,7 +284,7 @@ class Parent(WorkersTestCase):
     def test_not_started(self) -> None:
         """One that cannot be started, for lack of memory or of processes, is tried again.
 
-        Meanwhile the others are told.
+        Meanwhile the others receive messages.
         """
         first, second = self.start()
         self.reactor.refusals = 2
@@ -305,7 +305,7 @@ class Parent(WorkersTestCase):
     def test_broadcast(self) -> None:
         """A message goes to all that live.
 
-        One that is going, or waits to be started again, hears nothing.
+        One that is ending, or waits to be started again, receives nothing.
         """
         first, second = self.start()
         first.protocol.childConnectionLost(FROM_PARENT)

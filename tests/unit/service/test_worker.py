@@ -48,7 +48,7 @@ def _run() -> None:
 
 
 class WorkerReactor(ParentReactor):
-    """A reactor that runs until it is told to stop."""
+    """A reactor that runs until ``stop`` is called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class Child(WorkersTestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(AssertionError)))
 
     def test_reopen(self) -> None:
-        """It goes on in the access log's new file when it is told to."""
+        """After the parent's message it continues in the access log's new file."""
         path = self.files.folder / "access.log"
         self.begin("--access-log", str(path))
         path.rename(self.files.folder / "access.log.1")
@@ -356,7 +356,7 @@ class Child(WorkersTestCase):
         WorkerSupervisor(self.configuration(), self.reactor).on_message(1, Alive())
 
     def test_no_snapshot(self) -> None:
-        """A snapshot that cannot be made is one that is missing: the next one is said."""
+        """A snapshot that cannot be made is left out: the next one is sent."""
         config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
         self.begin("--config", str(config))
         assert self.worker.running is not None
@@ -382,7 +382,7 @@ class Child(WorkersTestCase):
         )
 
     def test_main(self) -> None:
-        """The process takes the reactor that it is told to take."""
+        """The process takes the reactor that its command line names."""
         installed: list[str] = []
         served: list[Any] = []
 

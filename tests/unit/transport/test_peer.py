@@ -33,7 +33,7 @@ class Clients(SynchronousTestCase):
         self.assertEqual("192.0.2.1", client_of(over_tls).hop.peer)
 
     def test_unix(self) -> None:
-        """A unix socket has no addresses worth telling."""
+        """A unix socket has no addresses."""
         transport = StringTransport(UNIXAddress("/run/x"), UNIXAddress(None))
         self.assertEqual(
             ("unknown", Hop("unknown", 0, "http")), (peer_of(transport), client_of(transport).hop)

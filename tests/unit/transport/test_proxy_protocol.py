@@ -323,19 +323,19 @@ class Chain(SynchronousTestCase):
         """From an untrusted peer no header is read."""
         for peer in ("11.0.0.1", "2001:db8::1", "::ffff:11.0.0.1", "fe80::1%eth0"):
             self.assertRaises(BadHeader, self.headers(peer=peer).feed, b"")
-        for believed in ("10.255.0.1", "::ffff:10.0.0.1", None):
-            self.assertIs(None, self.headers(peer=believed).feed(b""))
+        for trusted in ("10.255.0.1", "::ffff:10.0.0.1", None):
+            self.assertIs(None, self.headers(peer=trusted).feed(b""))
         self.assertIs(None, self.headers(peer="fe80::1%eth0", trusted=["fe80::/10"]).feed(b""))
 
     def test_loopback_by_default(self) -> None:
         """By default, only balancers on this machine are trusted."""
-        believed = TrustedProxies.of(ListenerSettings(endpoint="haproxy:tcp:1"))
+        trusted = TrustedProxies.of(ListenerSettings(endpoint="haproxy:tcp:1"))
         here = [
-            believed.trusts(host)
+            trusted.trusts(host)
             for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", None)
         ]
         elsewhere = [
-            believed.trusts(host) for host in ("10.0.0.1", "128.0.0.1", "::2", "::ffff:10.0.0.1")
+            trusted.trusts(host) for host in ("10.0.0.1", "128.0.0.1", "::2", "::ffff:10.0.0.1")
         ]
         self.assertEqual(([True] * 5, [False] * 4), (here, elsewhere))
 

@@ -1062,7 +1062,7 @@ class Resumption(TlsTestCase):
 
 class Protocols(TlsTestCase):
     def test_renegotiation(self) -> None:
-        """A client that wants to renegotiate, perhaps with another certificate, is told no."""
+        """A client that tries to renegotiate, perhaps with another certificate, is rejected."""
         handshake_succeeded = self.shake(server_context(), self.client_context(pair(), "TLSv1.2"))
         handshake_succeeded.client.renegotiate()
         step(handshake_succeeded.client)
@@ -1283,7 +1283,7 @@ class BadIdentities(SynchronousTestCase):
         self.expect("key too small", identity_of(pair("RSA 1024")))
 
     def test_no_reason(self) -> None:
-        """OpenSSL does not always say why, and then neither do we."""
+        """OpenSSL's error may have no reason, and then the sentence has none."""
 
         def refuse(*_: object) -> None:
             raise SSL.Error([])
@@ -1385,7 +1385,7 @@ class UnderSite(TlsTestCase):
         return found
 
     def test_asked(self) -> None:
-        """A resource can tell whether its listener asks for certificates: without TLS none does."""
+        """A resource finds out if its listener requests certificates: without TLS none does."""
         for creator, client, expected in (
             (ServerConnections(server_context()), self.client_context(), True),
             (ServerConnections(server_context(ClientAuth.NONE)), self.client_context(), False),

@@ -28,7 +28,7 @@ class Caddy(ExportTestCase):
         self.assertEqual(1, text.count("header_up X-My-Cert"))
 
     def test_modes(self) -> None:
-        """Authorities, required, none, and what is not told apart."""
+        """Authorities, required, none, and the certificates that Caddy does not distinguish."""
         self.contains(
             rendered("caddy", client_auth=ClientAuth.REQUIRED, **VERIFYING)[0],
             "require_and_verify",

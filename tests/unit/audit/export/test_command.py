@@ -22,7 +22,7 @@ from x509proxy.settings import Backend, Format, SettingsError
 
 class Every(ExportTestCase):
     def test_common(self) -> None:
-        """Each removes the header and its siblings, and tells its limits in comments."""
+        """Each removes the header and its siblings, and has its limits in comments."""
         for product in RENDERERS:
             text, limits = rendered(product)
             self.contains(

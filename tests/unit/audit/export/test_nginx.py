@@ -58,7 +58,7 @@ class Nginx(ExportTestCase):
         )
 
     def test_pem(self) -> None:
-        """PEM without line ends becomes URL-encoded, and that is told."""
+        """PEM without line ends becomes URL-encoded, which is one of the limits."""
         text, limits = rendered("nginx", fields=plan_fields(Format.PEM, Format.LITERAL))
         self.contains(text, "X-pem $ssl_client_escaped_cert;", 'X-literal "v";')
         self.assertIn("Connect2id reads since 8.1", limits)

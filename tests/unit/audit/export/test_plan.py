@@ -80,7 +80,7 @@ class Files(ExportFilesTestCase):
             export("nginx", self.write("spaced.toml", spaced.encode()))
 
     def test_shown_certificate(self) -> None:
-        """The proxy's own certificate for back ends is left out, and that is told."""
+        """The proxy's own certificate for back ends is left out, which is one of the limits."""
         text = (
             'listen = "tcp:1"\nheader-file = "header.txt"\n[upstream]\ncertificate = "both.pem"\n'
         )

@@ -63,7 +63,7 @@ class Document(SynchronousTestCase):
             self.assertEqual(expected, pills(page(snapshot(**changes)))[0])
 
     def test_reload(self) -> None:
-        """A reload that failed is said at the top, with its sentence, until one succeeds."""
+        """A reload that failed is shown at the top, with its sentence, until one succeeds."""
         failed = ReloadState(loaded=1.0, failed=3600.0, error="ca: <none>")
         self.assertIn(
             "The reload at 01:00:00 failed; the old configuration stays in use. ca: &lt;none&gt;",

@@ -182,7 +182,7 @@ class Rows(SynchronousTestCase):
         self.assertEqual("–", cells(document, "Certificate")[1])
 
     def test_host(self) -> None:
-        """The machine's name is in the title and at the head, to tell several proxies apart."""
+        """The machine's name is in the title and at the head, to distinguish several proxies."""
         text = status_page(snapshot(host="proxy-1<"), History()).decode()
         self.assertIn("<title>proxy-1&lt; – x509proxy</title>", text)
         self.assertIn("host <b>proxy-1&lt;</b>", text)
@@ -231,7 +231,7 @@ class Rows(SynchronousTestCase):
         self.assertIn(("trusted", "good"), pills(document))
 
     def test_empty(self) -> None:
-        """Where there is nothing yet, the page says so."""
+        """Where there is nothing yet, the page shows that."""
         self.assertEqual(3, self.found().count("None so far."))
 
     def test_evil(self) -> None:
