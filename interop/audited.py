@@ -1,7 +1,7 @@
 """Terminators to audit, as their documentation configures them, and as exported.
 
-The configurations named ``told`` are those of manuals, guides and blog posts; their sources stand
-beside them. ``{…}`` are values of the run.
+The configurations named ``published`` are those of manuals, guides and blog posts; their sources
+stand beside them. ``{…}`` are values of the run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from x509proxy.audit.export.command import export
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 
-__all__ = ["PEERS", "Peer", "Place", "audit_command", "caddy", "exported", "told"]
+__all__ = ["PEERS", "Peer", "Place", "audit_command", "caddy", "exported", "published"]
 
 NAME = "X-Client-Cert"
 
@@ -28,11 +28,11 @@ NAME = "X-Client-Cert"
 class Peer:
     """One product.
 
-    ``told``: a configuration as its users write it; ``form``: its header's format.
+    ``published``: a configuration as manuals have it; ``form``: its header's format.
     """
 
     name: str
-    told: str
+    published: str
     file: str
     run: tuple[str, ...]
     check: tuple[str, ...]
@@ -266,10 +266,10 @@ class Place:
             path.write_bytes(data)
 
 
-def told(peer: Peer, place: Place) -> Path:
+def published(peer: Peer, place: Place) -> Path:
     """Write the documented configuration; return its path."""
     path = place.folder / peer.file
-    path.write_text(place.fill(peer.told))
+    path.write_text(place.fill(peer.published))
     return path
 
 
@@ -296,7 +296,7 @@ def audit_command(place: Place, *options: str) -> list[str]:
     ]  # fmt: skip
 
 
-def told_options(peer: Peer, place: Place) -> list[str]:
+def published_options(peer: Peer, place: Place) -> list[str]:
     """Return the options for a documented configuration."""
     plain = f"http://127.0.0.1:{place.plain}"
     return ["--header", NAME, "--format", peer.form, "--plain", plain]

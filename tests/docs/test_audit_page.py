@@ -29,7 +29,10 @@ class Table(SynchronousTestCase):
             self.assertEqual(gentle, {*row.passed, *row.failed, *row.not_applicable}, row.product)
         kinds = {(row.product, row.kind) for row in rows}
         peers = {
-            (name, kind) for name in PRODUCTS if name != "envoy" for kind in ("told", "exported")
+            (name, kind)
+            for name in PRODUCTS
+            if name != "envoy"
+            for kind in ("published", "exported")
         }
         self.assertEqual({*peers, ("x509proxy", "default")}, kinds)
         (own,) = (row for row in rows if row.product == "x509proxy")
