@@ -68,6 +68,8 @@ _CONSTANTS = (
     ("transport/tls_stream.py", "128", "128 TLS records of one connection"),
     ("http1/body.py", "1024", "1024 bytes in the line"),
     ("http1/body.py", "4096", "4096 bytes of trailer fields"),
+    ("http1/response_parser.py", "16", "16 interim responses"),
+    ("transport/proxy_protocol.py", "2048", "2048 bytes of addresses and TLVs"),
     ("certificates/config_files.py", "4 << 20", "4 MiB in a file of certificates"),
     ("certificates/pem_files.py", "16 << 20", "16 MiB in one of revocation lists"),
 )
