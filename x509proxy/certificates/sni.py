@@ -9,7 +9,7 @@ from cryptography import x509
 
 from x509proxy.settings import SettingsError
 
-__all__ = ["ServerNames"]
+__all__ = ["ServerNames", "key_of"]
 
 
 @attrs.frozen
@@ -32,7 +32,7 @@ class ServerNames:
         """
         indexes: dict[bytes, int] = {}
         for index, certificate in enumerate(certificates):
-            key = _key(index)
+            key = key_of(index)
             names = _dns_names(certificate, key)
             if index and not names:
                 raise SettingsError(
@@ -41,7 +41,7 @@ class ServerNames:
             for name in sorted(names):
                 if name in indexes:
                     raise SettingsError(
-                        f"{key}: found the name {name.decode()!r} of {_key(indexes[name])}, "
+                        f"{key}: found the name {name.decode()!r} of {key_of(indexes[name])}, "
                         "expected each name in one certificate"
                     )
                 indexes[name] = index
@@ -61,7 +61,8 @@ class ServerNames:
         return self._indexes.get(folded, self._indexes.get(wildcard, 0))
 
 
-def _key(index: int) -> str:
+def key_of(index: int) -> str:
+    """Return the configuration key of a server certificate, by its index as in ``ServerNames``."""
     return f"certificates[{index - 1}].certificate" if index else "certificate"
 
 

@@ -42,7 +42,7 @@ from x509proxy.certificates.client_certificate import (
     unreadable,
 )
 from x509proxy.certificates.pem_files import Identity, PrivateKey
-from x509proxy.certificates.sni import ServerNames
+from x509proxy.certificates.sni import ServerNames, key_of
 from x509proxy.certificates.trust_store import EMPTY, TrustStore
 from x509proxy.monitoring.counters import NULL_METRICS, MetricsObserver
 from x509proxy.monitoring.handshake_log_format import HandshakeObserver, unlogged
@@ -174,17 +174,24 @@ def make_context(
     :raises SettingsError: OpenSSL rejects a certificate, a key or a revocation list, or two
         certificates have the same name.
     """
+    identities = (identity, *extra_identities)
     context, *others = (
-        _make_one(one, ask, trusted, settings, http) for one in (identity, *extra_identities)
+        _make_one(one, key_of(index), ask, trusted, settings, http)
+        for index, one in enumerate(identities)
     )
     if others:
-        names = ServerNames.of([one.certificate for one in (identity, *extra_identities)])
+        names = ServerNames.of([one.certificate for one in identities])
         context.set_tlsext_servername_callback(_select_by_name(names, others))
     return context
 
 
 def _make_one(
-    identity: Identity, ask: ClientAuth, trusted: TrustStore, settings: TlsSettings, http: bool
+    identity: Identity,
+    where: str,
+    ask: ClientAuth,
+    trusted: TrustStore,
+    settings: TlsSettings,
+    http: bool,
 ) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.minimum_version])
@@ -201,7 +208,7 @@ def _make_one(
     context.set_session_id(b"x509proxy")
     mode = SSL.VERIFY_NONE if ask is ClientAuth.NONE else SSL.VERIFY_PEER
     context.set_verify(mode, _RECORDERS[trusted.usage])
-    _add_identity(context, identity)
+    _add_identity(context, identity, where)
     _add_trusted(context, trusted)
     if http:
         context.set_alpn_select_callback(_choose_http_1_1)
@@ -248,7 +255,7 @@ def _add_trusted(context: SSL.Context, trusted: TrustStore) -> None:
         store.set_flags(_CHECK_LISTS)
 
 
-def _add_identity(context: SSL.Context, identity: Identity) -> None:
+def _add_identity(context: SSL.Context, identity: Identity, where: str) -> None:
     try:
         context.use_certificate(identity.certificate)
         for certificate in identity.chain:
@@ -258,7 +265,7 @@ def _add_identity(context: SSL.Context, identity: Identity) -> None:
     except SSL.Error as error:
         reason = error.args[0][0][-1] if error.args and error.args[0] else "no reason given"
         raise SettingsError(
-            f"certificate: found a certificate or a key that OpenSSL rejects: {reason}, "
+            f"{where}: found a certificate or a key that OpenSSL rejects: {reason}, "
             "expected one that it can sign with"
         ) from None
 

@@ -1282,6 +1282,18 @@ class BadIdentities(SynchronousTestCase):
         """A key that OpenSSL finds too small stops the start with one sentence."""
         self.expect("key too small", identity_of(pair("RSA 1024")))
 
+    def test_additional(self) -> None:
+        """The sentence names the key of the certificate that OpenSSL rejects."""
+        weak = identity_of(pair("RSA 1024"))
+        error = self.assertRaises(
+            SettingsError,
+            make_context,
+            identity_of(server_pair()),
+            ClientAuth.OPTIONAL,
+            extra_identities=(identity_of(pair()), weak),
+        )
+        self.assertTrue(str(error).startswith("certificates[1].certificate: found"), error)
+
     def test_no_reason(self) -> None:
         """OpenSSL's error may have no reason, and then the sentence has none."""
 
