@@ -64,11 +64,12 @@ def python_prose(source: str) -> Iterator[tuple[int, str, bool]]:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            match first:
-                case ast.Expr(value=ast.Constant(value=str(docstring))):
-                    for line, prose in paragraphs(docstring):
-                        yield first.lineno + line - 1, prose, line == 1
+            # The first text is the node's own; the others are those of attributes.
+            for statement in node.body:
+                match statement:
+                    case ast.Expr(value=ast.Constant(value=str(docstring))):
+                        for line, prose in paragraphs(docstring):
+                            yield statement.lineno + line - 1, prose, line == 1
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
             (".info", ".warn", ".error", ".critical", ".failure", "Error", "ErrorResponse")
         ):

@@ -418,4 +418,4 @@ CONSUMERS: Mapping[str, tuple[Consumer, ...]] = {
     "ingress-nginx": (ingress_nginx,),
     "openbao": (openbao,),
 }
-"""Who reads the headers of each preset that cannot be proved with its server itself."""
+"""The readers of the headers of each preset that cannot be proved with its server itself."""

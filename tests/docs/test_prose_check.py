@@ -33,6 +33,16 @@ def prose() -> ModuleType:
     return module
 
 
+class Python(SynchronousTestCase):
+    def test_docstrings(self) -> None:
+        """Docstrings of modules, classes, functions and attributes are checked."""
+        source = '"""One."""\nA = 1\n"""Two."""\nclass B:\n "Three."\n c = 1\n "Four."\n'
+        self.assertEqual(
+            [(1, "One.", True), (3, "Two.", True), (5, "Three.", True), (7, "Four.", True)],
+            sorted(prose().python_prose(source)),
+        )
+
+
 class Paragraphs(SynchronousTestCase):
     def setUp(self) -> None:
         self.check = prose()
