@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,10 +28,10 @@ from x509proxy.audit.report import (
     to_junit,
     to_sarif,
     to_table,
-    written,
 )
 from x509proxy.audit.run import Result, check_reachable, failures, run
 from x509proxy.forwarding.presets import find_preset
+from x509proxy.monitoring.snapshot_builder import installed_version
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import Format, SettingsError
 
@@ -94,7 +93,7 @@ def _audit(options: Options) -> Report:
         print("\r\033[K", end="", file=sys.stderr)
     names = tuple(field.name for field in target.fields)
     shown = without_secrets(options.url or "")
-    return Report(shown, results, Redactor(names), _version(), time.monotonic() - start)
+    return Report(shown, results, Redactor(names), installed_version(), time.monotonic() - start)
 
 
 @contextlib.contextmanager
@@ -121,19 +120,12 @@ def _offer_authority(options: Options, store: Store) -> None:
     sys.stdin.readline()
 
 
-def _version() -> str:
-    try:
-        return version("x509proxy")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _write(options: Options, report: Report) -> None:
     print(to_json(report) if options.json else to_table(report, verbose=options.verbose), end="")
     writers = (("junit", to_junit), ("sarif", to_sarif), ("html", to_html))
-    files = [(name, writer) for kind, writer in writers if (name := getattr(options, kind))]
-    for name, text in written(report, files):
-        Path(name).write_text(text, encoding="utf-8")
+    for kind, writer in writers:
+        if name := getattr(options, kind):
+            Path(name).write_text(writer(report), encoding="utf-8")
 
 
 # Options to values.

@@ -19,7 +19,6 @@ __all__ = [
     "Remedies",
     "Script",
     "Severity",
-    "Watch",
     "remedies",
 ]
 
@@ -72,14 +71,6 @@ class Product(enum.Enum):
     TRAEFIK = "Traefik"
 
 
-class Watch(enum.Enum):
-    """The type of back end that a probe needs."""
-
-    ANY = "any"
-    RECORDER = "the recording back end (--listen)"
-    """A back end that shows the received bytes and can send any response."""
-
-
 class NotApplicable(Exception):
     """A probe that does not apply to this terminator or this run. The text is the reason."""
 
@@ -110,7 +101,6 @@ class Probe:
     """The CVE, advisory or RFC section that the promise comes from."""
     script: Script = attrs.field(repr=False)
     remedies: Remedies = attrs.field(default=(), repr=False)
-    watch: Watch = Watch.ANY
 
     @property
     def hostile(self) -> bool:

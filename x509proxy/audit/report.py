@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 import attrs
@@ -28,7 +28,6 @@ __all__ = [
     "to_junit",
     "to_sarif",
     "to_table",
-    "written",
 ]
 
 _LONG = re.compile(r"[A-Za-z0-9+/%=]{60,}")
@@ -301,12 +300,3 @@ def _html_failure(report: Report, result: Result) -> str:
     return (
         f'<details><summary class="FAIL">{html.escape(title)}</summary><pre>{text}</pre></details>'
     )
-
-
-Writer = Callable[[Report], str]
-
-
-def written(report: Report, files: Iterable[tuple[str, Writer]]) -> Iterator[tuple[str, str]]:
-    """Yield each file's name with its text."""
-    for name, writer in files:
-        yield name, writer(report)

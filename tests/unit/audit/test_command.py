@@ -6,7 +6,6 @@ import io
 import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from x509proxy.audit import command
 from x509proxy.audit.options import Options
 from x509proxy.audit.probes import PROBES
 from x509proxy.audit.recorder import Listener, Recorder
+from x509proxy.monitoring.snapshot_builder import installed_version
 
 
 @attrs.frozen
@@ -156,14 +156,9 @@ class Runs(AuditCase):
         self.assertIn("connections, expected 2 or fewer", done.err)
 
     def test_version(self) -> None:
-        """In a checkout that is not installed the version is unknown."""
-
-        def missing(name: str) -> str:
-            raise PackageNotFoundError(name)
-
-        self.patch(command, "version", missing)
+        """The report has the version of the package."""
         done = self.audit("--only", "name-same", "--json")
-        self.assertEqual("unknown", json.loads(done.out)["version"])
+        self.assertEqual(installed_version(), json.loads(done.out)["version"])
 
 
 def command_pace(rate: float) -> object:

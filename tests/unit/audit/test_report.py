@@ -22,7 +22,6 @@ from x509proxy.audit.report import (
     to_junit,
     to_sarif,
     to_table,
-    written,
 )
 from x509proxy.audit.run import Outcome, Result, failures
 
@@ -130,9 +129,3 @@ class Reports(SynchronousTestCase):
         """While it runs, a line shows the progress."""
         self.assertEqual("[2/9] pass method-any", progress_line(2, 9, RESULTS[0]))
         self.assertIn("https://as.example: 2 failed", summary(REPORT))
-
-    def test_files(self) -> None:
-        """Each file has the text of its writer."""
-        files = (("a.json", to_json), ("a.html", to_html))
-        expected = [("a.json", to_json(REPORT)), ("a.html", to_html(REPORT))]
-        self.assertEqual(expected, list(written(REPORT, files)))

@@ -9,7 +9,7 @@ from x509proxy.audit import formats, judge
 from x509proxy.audit import remedies as fix
 from x509proxy.audit.lab import Exchange, Lab, get, message
 from x509proxy.audit.plain import open_plain
-from x509proxy.audit.probe import Group, NotApplicable, Probe, Remedies, Script, Severity, Watch
+from x509proxy.audit.probe import Group, NotApplicable, Probe, Remedies, Script, Severity
 from x509proxy.audit.recorder import Arrival, Reply, usual
 from x509proxy.settings import Format
 
@@ -270,9 +270,8 @@ def _encoding(
     promise: str,
     reference: str,
     run: Script,
-    watch: Watch = Watch.ANY,
 ) -> Probe:
-    return Probe(probe_id, Group.ENCODING, severity, promise, reference, run, fix.FORMAT, watch)
+    return Probe(probe_id, Group.ENCODING, severity, promise, reference, run, fix.FORMAT)
 
 
 def _shared(
@@ -282,9 +281,8 @@ def _shared(
     reference: str,
     run: Script,
     fixes: Remedies = fix.REUSE,
-    watch: Watch = Watch.RECORDER,
 ) -> Probe:
-    return Probe(probe_id, Group.CONNECTIONS, severity, promise, reference, run, fixes, watch)
+    return Probe(probe_id, Group.CONNECTIONS, severity, promise, reference, run, fixes)
 
 
 def _reach(
@@ -367,7 +365,6 @@ PROBES: tuple[Probe, ...] = (
         "The value is on one line.",
         "nginx $ssl_client_cert, nginx-devel 2016",
         _folded,
-        Watch.RECORDER,
     ),
     _shared(
         "clients-alternating",
@@ -375,7 +372,6 @@ PROBES: tuple[Probe, ...] = (
         "Clients that take turns keep their own identities.",
         "HAProxy http-reuse always; connection pools",
         _alternating,
-        watch=Watch.ANY,
     ),
     _shared(
         "clients-fresh",
@@ -383,7 +379,6 @@ PROBES: tuple[Probe, ...] = (
         "Clients on new connections keep their own identities.",
         "HAProxy http-reuse always; connection pools",
         _fresh,
-        watch=Watch.ANY,
     ),
     _shared(
         "back-end-extra",
