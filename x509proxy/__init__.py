@@ -1,8 +1,8 @@
 """A reverse proxy that terminates TLS and passes the client's certificate on (RFC 8705).
 
-``X509ProxyResource`` and its companions are imported at their first use. Their modules install a
-reactor, which must not happen while ``twistd`` looks through its plugins: ``twistd
---reactor=asyncio`` would fail.
+``X509ProxyResource`` and its companions are imported at their first use, so that the scan of
+plugins by ``twistd`` stays fast. The module of ``X509ProxyResource`` also installs a reactor, with
+which ``twistd --reactor=asyncio`` would fail.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The console script ``x509proxy``: everything that is not a daemon, and the echo back end.
 
 Each error that the user can correct is one sentence on standard error, with exit status 1. A wrong
-command line is argparse's error, with status 2. No file is ever overwritten. Cryptography, Twisted
-and the reactor are imported in the commands that need them, so that the others start at once.
+command line is argparse's error, with status 2. No file is ever overwritten. Twisted and its
+reactor are imported in the commands that need them, so that the others start fast.
 """
 
 from __future__ import annotations

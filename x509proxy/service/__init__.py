@@ -1,7 +1,7 @@
 """The ``twistd`` service: options, listening, reload, workers, the admin listener and systemd.
 
 ``twistd x509proxy`` looks up :class:`Options` and :func:`makeService` here by name. They are
-imported on first access, because importing the package must not install a reactor.
+imported on first access, so that a module of this package can be imported without the others.
 
 A :class:`~.server.ProxyServer` is everything that serves in one process. It is made from a
 configuration, and a reload gives it another one without losing a connection. It runs below
