@@ -41,7 +41,12 @@ from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from x509proxy.certificates.client_certificate import ClientCertificate, Verdict, VerifyError
+from x509proxy.certificates.client_certificate import (
+    SELF_SIGNED_LEAF,
+    UNKNOWN_ISSUER,
+    ClientCertificate,
+    Verdict,
+)
 from x509proxy.certificates.pem_files import Identity, new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
@@ -71,10 +76,9 @@ def header_value(client: SelfSigned) -> bytes:
     return b"-----BEGIN CERTIFICATE-----" + text + b"-----END CERTIFICATE-----"
 
 
-# X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
-_OBJECTIONS = {
-    Verdict.SELF_SIGNED: [VerifyError(0, 18)],
-    Verdict.UNTRUSTED: [VerifyError(0, 20)],
+_ERRORS = {
+    Verdict.SELF_SIGNED: [SELF_SIGNED_LEAF],
+    Verdict.UNTRUSTED: [UNKNOWN_ISSUER],
     Verdict.TRUSTED: [],
 }
 _Request = TypeVar("_Request")
@@ -112,7 +116,7 @@ def present(
     if client is not None:
         is_own = client.certificate.issuer == client.certificate.subject
         found = verdict or (Verdict.SELF_SIGNED if is_own else Verdict.TRUSTED)
-        connection.certificate = ClientCertificate.from_x509(client.certificate, _OBJECTIONS[found])
+        connection.certificate = ClientCertificate.from_x509(client.certificate, _ERRORS[found])
     target: Any = request
     target.transport = _Presented(connection, getattr(request, "transport", None))
     return request
@@ -212,7 +216,7 @@ class RecordingBackEnd(Factory):
         """Return a ``Deferred`` that fires after so many requests."""
         waiting: Deferred[None] = Deferred()
         self._awaited[waiting] = count
-        self._tell()
+        self._fire()
         return waiting
 
     def stop(self) -> Deferred[None]:
@@ -231,9 +235,9 @@ class RecordingBackEnd(Factory):
             transport.write(answer)
         else:
             answer(transport)
-        self._tell()
+        self._fire()
 
-    def _tell(self) -> None:
+    def _fire(self) -> None:
         for waiting in [
             waiting for waiting, count in self._awaited.items() if count <= len(self.requests)
         ]:

@@ -31,6 +31,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 __all__ = [
+    "INVALID_PURPOSE",
+    "SELF_SIGNED_LEAF",
+    "UNKNOWN_ISSUER",
     "ClientCertificate",
     "Flag",
     "Verdict",
@@ -85,11 +88,15 @@ class VerifyError(NamedTuple):
     """Number of an ``X509_V_ERR_*`` constant."""
 
 
-# X509_V_ERR_*, openssl/x509_vfy.h. Validity times are compared with the clock at each request,
-# since a connection may outlive the certificate.
-_SELF_SIGNED = 18  # DEPTH_ZERO_SELF_SIGNED_CERT
+SELF_SIGNED_LEAF = VerifyError(0, 18)
+"""``X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT`` (openssl/x509_vfy.h)."""
+UNKNOWN_ISSUER = VerifyError(0, 20)
+"""``X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY``."""
+INVALID_PURPOSE = 26
+"""``X509_V_ERR_INVALID_PURPOSE``, at any depth: the key usage excludes TLS clients."""
+# Validity times are compared with the clock at each request, since a connection may outlive the
+# certificate.
 _TIMES = {9, 10}  # CERT_NOT_YET_VALID, CERT_HAS_EXPIRED
-_USAGE = 26  # INVALID_PURPOSE
 _WEAK = {66, 67, 68}  # EE_KEY_TOO_SMALL, CA_KEY_TOO_SMALL, CA_MD_TOO_WEAK
 _REVOKED = 23  # CERT_REVOKED, at any depth: a revoked issuer revokes everything below it
 # UNABLE_TO_GET_CRL: OpenSSL before 4.0 reports it for self-signed certificates too, which no
@@ -252,14 +259,14 @@ def _flags(errors: frozenset[VerifyError], key_flag: Flag | None) -> Iterator[Fl
         yield Flag.WEAK
     if _REVOKED in codes:
         yield Flag.REVOKED
-    if _USAGE in codes:
+    if INVALID_PURPOSE in codes:
         yield Flag.WRONG_USAGE
 
 
 def _verdict(errors: frozenset[VerifyError], same_name: bool) -> Verdict:
     own = {error.code for error in errors if error.depth == 0}
-    if same_name and _SELF_SIGNED in own:
-        tolerated = _TIMES | _WEAK | {_SELF_SIGNED, _USAGE, _NO_CRL}
+    if same_name and SELF_SIGNED_LEAF.code in own:
+        tolerated = _TIMES | _WEAK | {SELF_SIGNED_LEAF.code, INVALID_PURPOSE, _NO_CRL}
         return Verdict.SELF_SIGNED if own <= tolerated else Verdict.UNTRUSTED
     # The client's own validity and strength are flags. All other errors break the chain of trust,
     # such as an expired issuer or a wrong usage.

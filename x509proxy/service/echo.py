@@ -31,7 +31,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from x509proxy.certificates.client_certificate import ClientCertificate, VerifyError, date
+from x509proxy.certificates.client_certificate import SELF_SIGNED_LEAF, ClientCertificate, date
 from x509proxy.forwarding.presets import PRESETS
 from x509proxy.http1.fields import Pairs, fold
 from x509proxy.redaction import contains_secret
@@ -48,7 +48,6 @@ _XFCC = re.compile(
     rb'(?:[A-Za-z]+=(?:"(?:[^"\\]|\\.)*"|[^;,"]*);)*?Cert=(?:"([^"\\]*)"|([^;,"]*))(?:[;,].*)?',
     re.IGNORECASE,
 )
-_SELF_SIGNED = VerifyError(0, 18)
 _NOT_A_LEAF = Format.RFC9440_CHAIN.value
 _PUBLIC = frozenset(fold(plan.name) for preset in PRESETS.values() for plan in preset.plans)
 _FORGED = b"x-echo-forged"
@@ -120,7 +119,7 @@ def describe(name: str, form: str, certificate: x509.Certificate) -> dict[str, o
     ``name``: the header it came in; ``form``: the word for its format.
     """
     # The verdict of a proxy without authorities: are issuer and subject the same?
-    client = ClientCertificate.from_x509(certificate, [_SELF_SIGNED])
+    client = ClientCertificate.from_x509(certificate, [SELF_SIGNED_LEAF])
     return {
         "header": name,
         "format": form,

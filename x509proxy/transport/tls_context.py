@@ -36,6 +36,9 @@ from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
 from x509proxy.certificates.client_certificate import (
+    INVALID_PURPOSE,
+    SELF_SIGNED_LEAF,
+    UNKNOWN_ISSUER,
     ClientCertificate,
     Verdict,
     VerifyError,
@@ -140,10 +143,9 @@ def _record_except_usage(
     OpenSSL reports an issuer that is not a CA separately (``X509_V_ERR_INVALID_CA``), so that only
     CAs vouch for clients here too.
     """
-    return _record(connection, certificate, code, depth, ok or code == _WRONG_USAGE)
+    return _record(connection, certificate, code, depth, ok or code == INVALID_PURPOSE)
 
 
-_WRONG_USAGE = 26  # X509_V_ERR_INVALID_PURPOSE
 _RECORDERS = {Usage.ENFORCE: _record, Usage.IGNORE: _record_except_usage}
 
 
@@ -377,9 +379,9 @@ def _read(connection: SSL.Connection) -> ClientCertificate | None:
         return unreadable()
 
 
-# X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
 def _assumed_errors(certificate: x509.Certificate) -> set[VerifyError]:
-    return {VerifyError(0, 18 if certificate.issuer == certificate.subject else 20)}
+    is_own = certificate.issuer == certificate.subject
+    return {SELF_SIGNED_LEAF if is_own else UNKNOWN_ISSUER}
 
 
 def _chain(connection: SSL.Connection) -> tuple[bytes, ...]:
