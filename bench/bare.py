@@ -1,4 +1,4 @@
-"""The subject ``bare``: the least CPython that does the job, as the floor for a proxy in Python.
+"""The subject ``bare``: the least CPython that does the job, a lower bound for proxies in Python.
 
 One loop over epoll, the interpreter's ``ssl`` module, one regular expression for a head. It has no
 limits, no deadlines, no error responses and no access log, and holds a message in memory as a

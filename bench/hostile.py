@@ -71,7 +71,7 @@ class Load:
     """
 
     name: str
-    says: str
+    description: str
     attack: Callable[[Target, float], int]
     settings: str = ""
 
@@ -80,12 +80,12 @@ LOADS: dict[str, Load] = {}
 
 
 def load(
-    name: str, says: str, settings: str = ""
+    name: str, description: str, settings: str = ""
 ) -> Callable[[Callable[[Target, float], int]], Callable[[Target, float], int]]:
     """Register a load."""
 
     def register(attack: Callable[[Target, float], int]) -> Callable[[Target, float], int]:
-        LOADS[name] = Load(name, says, attack, settings)
+        LOADS[name] = Load(name, description, attack, settings)
         return attack
 
     return register

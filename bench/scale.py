@@ -88,7 +88,7 @@ class Shares:
         return [("cpu.cfs_period_us", str(_PERIOD)), ("cpu.cfs_quota_us", str(_QUOTA))]
 
 
-def scale(say: Callable[[str], None], counts: Sequence[int] = (1, 2)) -> list[Scale]:
+def scale(report: Callable[[str], None], counts: Sequence[int] = (1, 2)) -> list[Scale]:
     """Measure x509proxy with these numbers of ``--workers``.
 
     :raises BenchError: it is impossible here.
@@ -98,7 +98,7 @@ def scale(say: Callable[[str], None], counts: Sequence[int] = (1, 2)) -> list[Sc
         for count in counts:
             fresh, kept = _rates(count)
             rates[count].append((fresh, kept))
-            say(
+            report(
                 f"{count} workers: {fresh:.0f} fresh connections, {kept:.0f} kept requests a second"
             )
     return [

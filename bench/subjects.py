@@ -275,7 +275,7 @@ _RECIPES: Mapping[str, _Recipe] = {
         lambda program, place: [
             program,
             "-P",
-            str(ROOT / "bench" / "twisted_floor.py"),
+            str(ROOT / "bench" / "twisted_bare.py"),
             str(place.port),
             str(place.back_end),
             str(place.folder),

@@ -104,7 +104,7 @@ class Browser:
     def _hear(self) -> dict[str, Any]:
         while b"\0" not in self._data:
             if not select.select([self._read], [], [], _PATIENCE)[0]:
-                raise AssertionError("Chromium says nothing")
+                raise AssertionError("Chromium sends nothing")
             piece = os.read(self._read, 1 << 16)
             if not piece:
                 raise AssertionError(f"Chromium has ended: {self._log.read_text(errors='replace')}")

@@ -332,7 +332,7 @@ def auth0(fields: Fields) -> Read | None:
     if not text:
         return None
     if len(text) > 4096 or not re.fullmatch("SUCCESS|FAILED(:.*)?", word):
-        raise Unreadable("not as the page says")
+        raise Unreadable("not as the page describes it")
     return Read(_pem(unquote(text)), verdict=word.partition(":")[0])
 
 

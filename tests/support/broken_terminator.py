@@ -87,7 +87,7 @@ class Fault(enum.Enum):
     UNBOUNDED = "has no limits"
     UNDERSCORES = "passes names with underscores"
     UPGRADES = "forwards upgrades as they are"
-    VERIFIED = "says 0 for no certificate"
+    VERIFIED = "reports 0 for no certificate"
 
 
 _SIBLINGS = {formats.folds(name) for name in (*CLAIMS, *KNOWN_CLAIMS)}

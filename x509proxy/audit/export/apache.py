@@ -60,7 +60,7 @@ def render(plan: Plan) -> Exported:
     """Return a virtual host for all listeners, and the limits."""
     limits = [*shared_limits(plan), *_LIMITS]
     if plan.validity is Validity.IGNORE:
-        limits.append("validity is enforced, whatever the settings say")
+        limits.append("validity is enforced, also where a setting ignores it")
     if plan.trust is Trust.SELF_SIGNED:
         limits.append("self-signed and unknown certificates are treated alike")
     if plan.hosts:
