@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 __all__ = [
+    "CURVES",
     "INVALID_PURPOSE",
     "SELF_SIGNED_LEAF",
     "UNKNOWN_ISSUER",
@@ -124,7 +125,9 @@ _EC = "1.2.840.10045.2.1"
 # RFC 9909 sections 3 and 4, pure and pre-hashed. TLS has no signature scheme for them, and
 # cryptography no class.
 _SLH_DSA = {f"2.16.840.1.101.3.4.3.{number}" for number in (*range(20, 32), *range(35, 47))}
-_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+# TLS 1.3 has signature schemes for these curves alone (RFC 8446 section 4.2.3). The values are the
+# names in JSON Web Keys (RFC 7518 section 6.2.1.1).
+CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 # DER of the object identifiers prime-field and characteristic-two-field (ANSI X9.62).
 _EXPLICIT_FIELDS = (bytes.fromhex("06072a8648ce3d0101"), bytes.fromhex("06072a8648ce3d0102"))
 _RSA_BITS = range(2048, 8193)
@@ -315,13 +318,13 @@ def _describe_key(certificate: x509.Certificate) -> tuple[str, Flag | None]:
 
 
 def _describe_curve(curve: str, signed: bytes) -> tuple[str, Flag | None]:
-    name = f"EC {_CURVES.get(curve, curve)}"
+    name = f"EC {CURVES.get(curve, curve)}"
     # Explicit curve parameters begin with the type of their field. Parsing them is a risk of its
     # own (OpenSSL's CVE-2022-0778 was an endless loop). The octets count wherever they are in the
     # certificate, so that a decoy cannot hide them.
     if any(field in signed for field in _EXPLICIT_FIELDS):
         return f"{name} with explicit parameters", Flag.UNSUPPORTED_KEY
-    return name, None if curve in _CURVES else Flag.UNSUPPORTED_KEY
+    return name, None if curve in CURVES else Flag.UNSUPPORTED_KEY
 
 
 def _unsupported_key(algorithm: x509.ObjectIdentifier) -> str:

@@ -22,6 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from x509proxy.certificates.client_certificate import CURVES
 from x509proxy.certificates.config_files import ConfigFile, FileReader, read_file
 from x509proxy.certificates.file_kinds import kind_of_file
 from x509proxy.redaction import MIN_NAME_CHARS, MIN_RANDOM_CHARS, is_random
@@ -56,9 +57,6 @@ _MAX_CRL_BYTES = 16 << 20  # an entry has 38 bytes in DER and half as much again
 # OpenSSL's security level 2 rejects shorter keys later, with a sentence that does not name the
 # file.
 _MIN_RSA_BITS = 2048
-# TLS 1.3 has signature schemes for these curves alone (RFC 8446 section 4.2.3). With secp256k1, no
-# client could verify the handshake.
-_CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _EXPECTED_KEY = (
     "one without a password: Ed25519, EC on P-256, P-384 or P-521, "
     f"RSA from {_MIN_RSA_BITS} bits, or ML-DSA"
@@ -231,7 +229,8 @@ def _private_key(source: ConfigFile, expected: str) -> PrivateKey:
         match load_pem_private_key(blocks[0], None):
             case rsa.RSAPrivateKey() as key if key.key_size < _MIN_RSA_BITS:
                 found = f"an RSA key of {key.key_size} bits"
-            case ec.EllipticCurvePrivateKey() as key if key.curve.name not in _CURVES:
+            case ec.EllipticCurvePrivateKey() as key if key.curve.name not in CURVES:
+                # With secp256k1, for example, no client could verify the handshake.
                 found = f"an EC key on {key.curve.name}"
             case key if isinstance(key, PrivateKey):
                 return key

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from x509proxy.certificates.client_certificate import ClientCertificate, thumbprint
+from x509proxy.certificates.client_certificate import CURVES, ClientCertificate, thumbprint
 from x509proxy.settings import SettingsError
 
 __all__ = ["KeyKind", "PrivateKey", "SelfSigned", "jwk_set", "make_self_signed"]
@@ -181,9 +181,6 @@ def _extensions(
         yield x509.SubjectAlternativeName(alternatives), False
 
 
-_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-
-
 def jwk_set(certificate: x509.Certificate) -> dict[str, object]:
     """Return the JWK set (RFC 7517 section 5) that registers a client with this certificate.
 
@@ -209,11 +206,11 @@ def _jwk_of(certificate: x509.Certificate) -> dict[str, str]:
     (AKP).
     """
     match certificate.public_key():
-        case ec.EllipticCurvePublicKey(curve=curve) as key if curve.name in _CURVES:
+        case ec.EllipticCurvePublicKey(curve=curve) as key if curve.name in CURVES:
             point, width = key.public_numbers(), (key.key_size + 7) // 8
             return {
                 "kty": "EC",
-                "crv": _CURVES[curve.name],
+                "crv": CURVES[curve.name],
                 "x": _number(point.x, width),
                 "y": _number(point.y, width),
             }
