@@ -22,7 +22,7 @@ from tests.support.memory import RecordingWaiter
 from tests.support.raw_tls import HEADER, ProxyTestCase, get, until
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
-from x509proxy.monitoring.backend_status import BackendState
+from x509proxy.monitoring.backend_status import HealthState
 from x509proxy.settings import Backend, ClientAuth, HealthSettings, UpstreamSettings
 from x509proxy.testing import RecordingBackEnd, client_identity, running_proxy
 from x509proxy.transport.deadlines import Deadlines
@@ -80,7 +80,7 @@ class SeveralTestCase(ProxyTestCase):
         return f"https://localhost:{listening.getHost().port}"
 
     @property
-    def state(self) -> BackendState:
+    def state(self) -> HealthState:
         """The state of the first back end."""
         return self.pools[0].status().state
 
@@ -105,14 +105,14 @@ class WithoutChecks(SeveralTestCase):
             port = taken.getsockname()[1]
         self.arrange(f"http://127.0.0.1:{port}")
         await self.expect(*[200] * 6)
-        self.assertEqual((BackendState.DOWN, 6), (self.state, self.asked(self.well)))
+        self.assertEqual((HealthState.DOWN, 6), (self.state, self.asked(self.well)))
         late = RecordingBackEnd(reactor)
         self.addCleanup(late.stop)
         listening = _CLOCK.listenTCP(port, late, interface="127.0.0.1")
         self.addCleanup(listening.stopListening)
         await until(self.pools[0].record.due, pause=0.05)
         await self.expect(*[200] * 6)
-        self.assertIn(self.state, (BackendState.SLOW, BackendState.UP))
+        self.assertIn(self.state, (HealthState.SLOW, HealthState.UP))
         self.assertGreaterEqual(self.asked(late), 2)
 
     async def test_never_answering(self) -> None:
@@ -126,7 +126,7 @@ class WithoutChecks(SeveralTestCase):
                 settings=UpstreamSettings(response_timeout=0.5, failure_threshold=2),
             )
             await self.expect(504, 200, 504, 200, 200, 200)
-            self.assertEqual((BackendState.DOWN, 2), (self.state, self.pools[0].status().failures))
+            self.assertEqual((HealthState.DOWN, 2), (self.state, self.pools[0].status().failures))
 
     async def test_long_turn(self) -> None:
         """A response that arrived in time is delivered, though it is read after the deadline.
@@ -138,7 +138,7 @@ class WithoutChecks(SeveralTestCase):
             busy = deferToThread(self.answer_once, back_end)
             await self.expect(200)
             await busy
-            self.assertEqual((BackendState.UP, 0), (self.state, self.pools[0].status().failures))
+            self.assertEqual((HealthState.UP, 0), (self.state, self.pools[0].status().failures))
 
     def answer_once(self, back_end: socket.socket) -> None:
         """Respond to one request during a reactor turn that outlasts the deadline."""
@@ -174,7 +174,7 @@ class WithoutChecks(SeveralTestCase):
             for connection in tuple(odd.connections):
                 connection.loseConnection()
             await self.expect(200, 200)
-            self.assertEqual((number + 2, BackendState.UP), (odd.accepted, self.state))
+            self.assertEqual((number + 2, HealthState.UP), (odd.accepted, self.state))
 
     async def test_closed_and_not_yet_seen(self) -> None:
         """Nothing is written to a closed connection over TLS, though its end is not read yet."""
@@ -205,7 +205,7 @@ class WithChecks(SeveralTestCase):
         """A back end that accepts and never responds costs no request after the first check."""
         with socket.create_server(("127.0.0.1", 0)) as mute:
             self.arrange(f"http://127.0.0.1:{mute.getsockname()[1]}", CHECKS)
-            await until(lambda: self.state is BackendState.DOWN)
+            await until(lambda: self.state is HealthState.DOWN)
             await self.expect(*[200] * 4)
         self.assertEqual(0, self.pools[0].status().failures)
 
@@ -217,10 +217,10 @@ class WithChecks(SeveralTestCase):
         odd = RecordingBackEnd(reactor, *[BAD] * 3)
         self.addCleanup(odd.stop)
         self.arrange(f"http://127.0.0.1:{odd.port}", CHECKS)
-        await until(lambda: self.state is BackendState.DOWN)
+        await until(lambda: self.state is HealthState.DOWN)
         await self.expect(200)
         self.assertEqual((0, 1), (self.asked(odd), self.asked(self.well)))
-        await until(lambda: self.state is BackendState.UP, pause=0.05)
+        await until(lambda: self.state is HealthState.UP, pause=0.05)
         await self.expect(200, 200)
         self.assertEqual((1, 2), (self.asked(odd), self.asked(self.well)))
         checks = [request for request in odd.requests if request.start.startswith(b"GET /health ")]
@@ -246,12 +246,12 @@ class WithChecks(SeveralTestCase):
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(path)
         self.arrange(f"unix:{path}", CHECKS)
-        await until(lambda: self.state is BackendState.DOWN)
+        await until(lambda: self.state is HealthState.DOWN)
         await self.expect(200, 200)
         Path(path).unlink()
         listening = _CLOCK.listenUNIX(path, odd)
         self.addCleanup(listening.stopListening)
-        await until(lambda: self.state is BackendState.UP, pause=0.05)
+        await until(lambda: self.state is HealthState.UP, pause=0.05)
         await self.expect(200, 200)
         self.assertEqual((1, 3), (self.asked(odd), self.asked(self.well)))
 
@@ -266,14 +266,14 @@ class WithChecks(SeveralTestCase):
         self.arrange(self.listen_tls(odd, connections), CHECKS, good)
         await until(lambda: self.pools[0].status().last_check)
         await self.expect(200, 200)
-        self.assertEqual((BackendState.UP, 1), (self.state, self.asked(odd)))
+        self.assertEqual((HealthState.UP, 1), (self.state, self.asked(odd)))
         connections.swap(context(bad))
-        await until(lambda: self.state is BackendState.DOWN)
+        await until(lambda: self.state is HealthState.DOWN)
         received = len(odd.received)
         await self.expect(*[200] * 4)
         self.assertEqual((received, 5), (len(odd.received), self.asked(self.well)))
         connections.swap(context(good))
-        await until(lambda: self.state is BackendState.UP, pause=0.05)
+        await until(lambda: self.state is HealthState.UP, pause=0.05)
         await self.expect(200, 200)
         self.assertEqual((2, 6), (self.asked(odd), self.asked(self.well)))
 

@@ -6,10 +6,10 @@ import enum
 
 import attrs
 
-__all__ = ["BackendState", "PoolStatus"]
+__all__ = ["HealthState", "PoolStatus"]
 
 
-class BackendState(enum.Enum):
+class HealthState(enum.Enum):
     """The health state of a back end."""
 
     UP = "up"
@@ -27,7 +27,7 @@ class PoolStatus:
     """
 
     name: str
-    state: BackendState
+    state: HealthState
     since: float
     """Time of the last change of ``state``."""
     due: bool = False

@@ -18,7 +18,7 @@ import math
 
 import attrs
 
-from x509proxy.monitoring.backend_status import BackendState
+from x509proxy.monitoring.backend_status import HealthState
 from x509proxy.settings import HealthSettings, UpstreamSettings
 
 __all__ = ["Health"]
@@ -45,7 +45,7 @@ class Health:
     """
 
     since: float
-    state: BackendState = BackendState.UP
+    state: HealthState = HealthState.UP
     fell: float = -math.inf
     reason: str = ""
     until: float = -math.inf
@@ -59,7 +59,7 @@ class Health:
     @property
     def spotless(self) -> bool:
         """Return true if a good exchange would change nothing."""
-        return self.state is BackendState.UP and self.falls == self.faults == 0
+        return self.state is HealthState.UP and self.falls == self.faults == 0
 
     # For load balancing.
 
@@ -67,22 +67,22 @@ class Health:
         """Return the health at ``now``: the same, unless a slow start has ended."""
         end = self.since + settings.slow_start
         return (
-            attrs.evolve(self, state=BackendState.UP, since=end)
-            if self.state is BackendState.SLOW and now >= end
+            attrs.evolve(self, state=HealthState.UP, since=end)
+            if self.state is HealthState.SLOW and now >= end
             else self
         )
 
     def share(self, now: float, settings: UpstreamSettings) -> float:
         """Return 0 when it is down or held back, 1 when up, between them in a slow start."""
-        if self.state is BackendState.SLOW:
+        if self.state is HealthState.SLOW:
             if now < self.since:
                 return 0.0
             return max(_MIN_SHARE, min(1.0, (now - self.since) / settings.slow_start))
-        return float(self.state is BackendState.UP)
+        return float(self.state is HealthState.UP)
 
     def due(self, now: float) -> bool:
         """Return true if its retry delay is over, and the next request may try it."""
-        return self.state is BackendState.DOWN and now >= self.until and now >= self.trial
+        return self.state is HealthState.DOWN and now >= self.until and now >= self.trial
 
     def tried(self, now: float, settings: UpstreamSettings) -> Health:
         """Record that a request tries it.
@@ -100,7 +100,7 @@ class Health:
         """
         if begun_at < self.fell:
             return self
-        if self.state is BackendState.DOWN:
+        if self.state is HealthState.DOWN:
             return self if checks else _recovering(self, now, falls=0)
         return attrs.evolve(self, falls=0, faults=0)
 
@@ -115,7 +115,7 @@ class Health:
         """Record an exchange that failed after its request was sent."""
         if begun_at < self.fell:
             return self
-        if self.state is BackendState.DOWN or self.faults + 1 >= settings.failure_threshold:
+        if self.state is HealthState.DOWN or self.faults + 1 >= settings.failure_threshold:
             return self.failed(now, begun_at, reason, settings, checks)
         return attrs.evolve(self, faults=self.faults + 1, reason=reason)
 
@@ -130,7 +130,7 @@ class Health:
         """Record a failed connection; during a retry delay, only its reason is kept."""
         if begun_at < self.fell:
             return self
-        if now < self.until or (checks is not None and self.state is BackendState.DOWN):
+        if now < self.until or (checks is not None and self.state is HealthState.DOWN):
             return attrs.evolve(self, reason=reason)
         delay = min(
             settings.retry_delay * 2 ** min(self.falls, _MAX_DOUBLINGS), settings.max_retry_delay
@@ -147,7 +147,7 @@ class Health:
     def check_passed(self, now: float, checks: HealthSettings) -> Health:
         """Record a check with the expected response."""
         found = attrs.evolve(self, good=self.good + 1, bad=0, checked=True)
-        recovers = found.state is BackendState.DOWN and found.good >= checks.rise
+        recovers = found.state is HealthState.DOWN and found.good >= checks.rise
         # The falls are kept: a back end whose checks pass while its exchanges fail is left alone
         # for longer each time.
         return _recovering(found, now, falls=found.falls) if recovers else found
@@ -158,26 +158,26 @@ class Health:
         The very first check decides alone: nothing shows yet that the back end works.
         """
         found = attrs.evolve(self, good=0, bad=self.bad + 1, checked=True)
-        if found.state is not BackendState.DOWN and (found.bad >= checks.fall or not self.checked):
+        if found.state is not HealthState.DOWN and (found.bad >= checks.fall or not self.checked):
             return attrs.evolve(_down(found, now, reason), until=now)
         return attrs.evolve(found, reason=reason)
 
 
 def _recovering(health: Health, now: float, falls: int) -> Health:
-    return attrs.evolve(health, state=BackendState.SLOW, since=now, falls=falls, faults=0)
+    return attrs.evolve(health, state=HealthState.SLOW, since=now, falls=falls, faults=0)
 
 
 def _held_back(health: Health, now: float, until: float, reason: str) -> Health:
     return attrs.evolve(
-        health, state=BackendState.SLOW, since=until, fell=now, reason=reason, faults=0
+        health, state=HealthState.SLOW, since=until, fell=now, reason=reason, faults=0
     )
 
 
 def _down(health: Health, now: float, reason: str) -> Health:
-    since, fell = (health.since, health.fell) if health.state is BackendState.DOWN else (now, now)
+    since, fell = (health.since, health.fell) if health.state is HealthState.DOWN else (now, now)
     return attrs.evolve(
         health,
-        state=BackendState.DOWN,
+        state=HealthState.DOWN,
         since=since,
         fell=fell,
         reason=reason,

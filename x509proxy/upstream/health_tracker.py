@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from x509proxy.monitoring.backend_status import BackendState, PoolStatus
+from x509proxy.monitoring.backend_status import HealthState, PoolStatus
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.upstream.health import Health
 
@@ -116,7 +116,7 @@ class BackendHealth:
     def _change(self, health: Health) -> None:
         before, self.health = self.health, health
         self.spotless = health.spotless
-        was_down, is_down = before.state is BackendState.DOWN, health.state is BackendState.DOWN
+        was_down, is_down = before.state is HealthState.DOWN, health.state is HealthState.DOWN
         if is_down and not was_down:
             self._log.warn(
                 "back end {backend} is down: {reason}", backend=self._backend, reason=health.reason
@@ -126,6 +126,6 @@ class BackendHealth:
             self._log.info(
                 "back end {backend} is back after {after:.1f} s", backend=self._backend, after=after
             )
-        elif before.state is BackendState.UP and health.state is BackendState.SLOW:
+        elif before.state is HealthState.UP and health.state is HealthState.SLOW:
             message = "back end {backend} gets fewer requests: {reason}"
             self._log.warn(message, backend=self._backend, reason=health.reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import count
 
-from x509proxy.monitoring.backend_status import BackendState
+from x509proxy.monitoring.backend_status import HealthState
 from x509proxy.upstream.pool import ConnectionWaiter, Pool
 
 __all__ = ["candidates"]
@@ -73,4 +73,4 @@ def _best_by_health(
 
 
 def _is_down(pool: Pool) -> bool:
-    return pool.record.health.state is BackendState.DOWN
+    return pool.record.health.state is HealthState.DOWN

@@ -16,7 +16,7 @@ import attrs
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from x509proxy.http1.errors import Code, ErrorResponse
-from x509proxy.monitoring.backend_status import BackendState, PoolStatus
+from x509proxy.monitoring.backend_status import HealthState, PoolStatus
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.connection import Connection
@@ -267,9 +267,9 @@ class Pool:
 
         Older connections show nothing about the state of the back end after that.
         """
-        was_down = self.record.health.state is BackendState.DOWN
+        was_down = self.record.health.state is HealthState.DOWN
         update(*arguments)
-        if self.record.health.state is BackendState.DOWN and not was_down:
+        if self.record.health.state is HealthState.DOWN and not was_down:
             for connection in (*self._busy, *self._opening):
                 connection.retire()
             self._close_idle()

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.memory import CUT, OK, BackEnd, RecordingWaiter, RequestTransport, TlsWire
 from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.response_parser import ResponseParser
-from x509proxy.monitoring.backend_status import BackendState
+from x509proxy.monitoring.backend_status import HealthState
 from x509proxy.settings import Backend, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.pool import Pool
@@ -128,7 +128,7 @@ class Connecting(UpstreamTestCase):
             self.assertEqual([503], waiter.statuses)
             self.expect()
         self.assertEqual(
-            (0, BackendState.UP), (self.pool.status().failures, self.pool.status().state)
+            (0, HealthState.UP), (self.pool.status().failures, self.pool.status().state)
         )
 
     def test_timed_out_below(self) -> None:
@@ -535,7 +535,7 @@ class CutShort(UpstreamTestCase):
             self.upload()
             self.wire.lose()
         self.assertEqual(
-            (BackendState.UP, 0), (self.pool.status().state, self.pool.status().failures)
+            (HealthState.UP, 0), (self.pool.status().state, self.pool.status().failures)
         )
 
     def test_at_fault(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.monitoring.backend_status import BackendState
+from x509proxy.monitoring.backend_status import HealthState
 from x509proxy.settings import HealthSettings, UpstreamSettings
 from x509proxy.upstream.health import Health
 
@@ -27,7 +27,7 @@ class Falling(SynchronousTestCase):
     def test_new(self) -> None:
         """A new back end is up, with its whole share."""
         self.assertEqual(
-            (BackendState.UP, 1.0, True), (NEW.state, NEW.share(0, SETTINGS), NEW.spotless)
+            (HealthState.UP, 1.0, True), (NEW.state, NEW.share(0, SETTINGS), NEW.spotless)
         )
         self.assertFalse(NEW.due(1000))
 
@@ -35,7 +35,7 @@ class Falling(SynchronousTestCase):
         """One failed connection is enough."""
         found = down()
         self.assertEqual(
-            (BackendState.DOWN, 100.0, "refused", 0.0),
+            (HealthState.DOWN, 100.0, "refused", 0.0),
             (found.state, found.since, found.reason, found.share(100, SETTINGS)),
         )
         self.assertFalse(found.spotless)
@@ -43,15 +43,15 @@ class Falling(SynchronousTestCase):
     def test_faults(self) -> None:
         """Failed exchanges count in a row; a good one resets the count."""
         found = NEW
-        for expected in (BackendState.UP, BackendState.UP, BackendState.DOWN):
-            self.assertEqual((BackendState.UP, 1.0), (found.state, found.share(5, SETTINGS)))
+        for expected in (HealthState.UP, HealthState.UP, HealthState.DOWN):
+            self.assertEqual((HealthState.UP, 1.0), (found.state, found.share(5, SETTINGS)))
             found = found.faulted(5, 1, "late", SETTINGS)
             self.assertEqual((expected, False, "late"), (found.state, found.spotless, found.reason))
         found = (
             NEW.faulted(5, 1, "late", SETTINGS).faulted(5, 1, "late", SETTINGS).served(5, 1, None)
         )
         self.assertTrue(found.spotless)
-        self.assertEqual(BackendState.UP, found.faulted(5, 1, "late", SETTINGS).state)
+        self.assertEqual(HealthState.UP, found.faulted(5, 1, "late", SETTINGS).state)
 
     def test_old_connections(self) -> None:
         """Outcomes of connections begun before a fall do not count, even after recovery."""
@@ -78,7 +78,7 @@ class Trying(SynchronousTestCase):
         """During a trial there is no other; without an outcome, the next may begin."""
         found = down().tried(101, SETTINGS)
         self.assertEqual(
-            (BackendState.DOWN, False, True), (found.state, found.due(120), found.due(121))
+            (HealthState.DOWN, False, True), (found.state, found.due(120), found.due(121))
         )
 
     def test_longer_each_time(self) -> None:
@@ -115,7 +115,7 @@ class ComingBack(SynchronousTestCase):
         """One good exchange brings it back; its share grows from near zero to one."""
         found = down().served(110, 105, None)
         self.assertEqual(
-            (BackendState.SLOW, 110.0, False), (found.state, found.since, found.spotless)
+            (HealthState.SLOW, 110.0, False), (found.state, found.since, found.spotless)
         )
         self.assertEqual(
             [0.01, 0.01, 0.5, 0.9], [found.share(now, SETTINGS) for now in (110, 110.05, 115, 119)]
@@ -123,7 +123,7 @@ class ComingBack(SynchronousTestCase):
         self.assertIs(found, found.at(119.9, SETTINGS))
         up = found.at(125, SETTINGS)
         self.assertEqual(
-            (BackendState.UP, 120.0, 1.0, True),
+            (HealthState.UP, 120.0, 1.0, True),
             (up.state, up.since, up.share(125, SETTINGS), up.spotless),
         )
 
@@ -144,7 +144,7 @@ class ComingBack(SynchronousTestCase):
     def test_falls_again(self) -> None:
         """In a slow start faults count in a row, as when up."""
         found = down().served(110, 105, None).faulted(111, 110, "late", SETTINGS)
-        self.assertEqual((BackendState.SLOW, 1), (found.state, found.faults))
+        self.assertEqual((HealthState.SLOW, 1), (found.state, found.faults))
 
 
 class Checking(SynchronousTestCase):
@@ -155,25 +155,25 @@ class Checking(SynchronousTestCase):
         found = NEW.check_passed(1, CHECKS)
         for _ in range(2):
             found = found.check_failed(2, "500", CHECKS)
-        self.assertEqual((BackendState.UP, "500"), (found.state, found.reason))
-        self.assertEqual(BackendState.DOWN, found.check_failed(3, "500", CHECKS).state)
+        self.assertEqual((HealthState.UP, "500"), (found.state, found.reason))
+        self.assertEqual(HealthState.DOWN, found.check_failed(3, "500", CHECKS).state)
         again = found.check_passed(3, CHECKS).check_failed(4, "500", CHECKS)
-        self.assertEqual((BackendState.UP, 1), (again.state, again.bad))
+        self.assertEqual((HealthState.UP, 1), (again.state, again.bad))
 
     def test_first(self) -> None:
         """The very first check decides alone."""
         found = NEW.check_failed(1, "500", CHECKS)
-        self.assertEqual((BackendState.DOWN, 1.0, "500"), (found.state, found.since, found.reason))
+        self.assertEqual((HealthState.DOWN, 1.0, "500"), (found.state, found.since, found.reason))
 
     def test_rise(self) -> None:
         """``rise`` passed checks in a row bring it back; a failed one resets the count."""
         found = NEW.check_failed(1, "500", CHECKS).check_passed(2, CHECKS)
-        self.assertEqual(BackendState.DOWN, found.state)
+        self.assertEqual(HealthState.DOWN, found.state)
         self.assertEqual(
-            (BackendState.SLOW, 3.0), ((back := found.check_passed(3, CHECKS)).state, back.since)
+            (HealthState.SLOW, 3.0), ((back := found.check_passed(3, CHECKS)).state, back.since)
         )
         self.assertEqual(
-            BackendState.DOWN, found.check_failed(3, "500", CHECKS).check_passed(4, CHECKS).state
+            HealthState.DOWN, found.check_failed(3, "500", CHECKS).check_passed(4, CHECKS).state
         )
 
     def test_exchanges(self) -> None:
@@ -195,15 +195,15 @@ class HeldBack(SynchronousTestCase):
     def test_no_connection(self) -> None:
         """A failed connection holds it back for the retry delay; then its share grows."""
         found = self.failed()
-        self.assertEqual((BackendState.SLOW, "refused"), (found.state, found.reason))
+        self.assertEqual((HealthState.SLOW, "refused"), (found.state, found.reason))
         self.assertEqual([0.0, 0.0, 0.01, 0.5], self.shares(found, 100, 100.9, 101, 106))
         self.assertIs(found, found.at(110.9, SETTINGS))
-        self.assertEqual(BackendState.UP, found.at(111, SETTINGS).state)
+        self.assertEqual(HealthState.UP, found.at(111, SETTINGS).state)
 
     def test_faults(self) -> None:
         """Failed exchanges count in a row, as without checks."""
         found = NEW
-        for expected in (BackendState.UP, BackendState.UP, BackendState.SLOW):
+        for expected in (HealthState.UP, HealthState.UP, HealthState.SLOW):
             found = found.faulted(5, 1, "late", SETTINGS, CHECKS)
             self.assertEqual(expected, found.state)
 
@@ -223,8 +223,8 @@ class HeldBack(SynchronousTestCase):
         found = self.failed(NEW.check_passed(1, CHECKS))
         for _ in range(3):
             found = found.check_failed(101, "500", CHECKS)
-        self.assertEqual(BackendState.DOWN, found.state)
+        self.assertEqual(HealthState.DOWN, found.state)
         found = self.failed(found, 102)
-        self.assertEqual((BackendState.DOWN, "refused"), (found.state, found.reason))
+        self.assertEqual((HealthState.DOWN, "refused"), (found.state, found.reason))
         found = found.check_passed(102, CHECKS).check_passed(102.1, CHECKS)
-        self.assertEqual((BackendState.SLOW, 102.1), (found.state, found.since))
+        self.assertEqual((HealthState.SLOW, 102.1), (found.state, found.since))

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.monitoring.backend_status import BackendState, PoolStatus
+from x509proxy.monitoring.backend_status import HealthState, PoolStatus
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.upstream.health_tracker import BackendHealth
 
@@ -98,12 +98,12 @@ class BackendHealthTests(SynchronousTestCase):
         expected = ["back end https://as.example/base gets fewer requests: refused"]
         self.assertEqual(expected, [formatEvent(event) for event in events])
         self.assertNotIn(
-            BackendState.DOWN, {self.record.health.state, self.record.status(1000.0).state}
+            HealthState.DOWN, {self.record.health.state, self.record.status(1000.0).state}
         )
 
     def test_status(self) -> None:
         """The status is a value, in the time of day."""
-        expected = PoolStatus(name="https://as.example/base", state=BackendState.UP, since=1000.0)
+        expected = PoolStatus(name="https://as.example/base", state=HealthState.UP, since=1000.0)
         self.assertEqual(expected, self.record.status(1000.0))
         self.arrange(HealthSettings(path="/", rise=1))
         self.record.failed(100, "refused")
@@ -113,7 +113,7 @@ class BackendHealthTests(SynchronousTestCase):
         self.clock.advance(12)
         expected = PoolStatus(
             name="https://as.example/base",
-            state=BackendState.UP,
+            state=HealthState.UP,
             since=1011.0,
             last_error="late",
             failures=2,

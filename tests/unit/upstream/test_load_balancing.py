@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import OK, BackEnd, RecordingWaiter
-from x509proxy.monitoring.backend_status import BackendState
+from x509proxy.monitoring.backend_status import HealthState
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.load_balancing import candidates
@@ -210,7 +210,7 @@ class SlowStart(BalanceTestCase):
 
     def test_share(self) -> None:
         """Its load is limited to its share of the others' load, which grows from above zero."""
-        self.assertEqual(BackendState.SLOW, self.pools[0].record.health.state)
+        self.assertEqual(HealthState.SLOW, self.pools[0].record.health.state)
         self.busy(1, 20)
         loads = []
         for _ in range(4):
@@ -224,7 +224,7 @@ class SlowStart(BalanceTestCase):
         """After the slow start it is equal to the others."""
         self.clock.advance(10)
         self.assertEqual(Counter({0: 5, 1: 5}), Counter(self.first() for _ in range(10)))
-        self.assertEqual(BackendState.UP, self.pools[0].record.health.state)
+        self.assertEqual(HealthState.UP, self.pools[0].record.health.state)
 
     def test_nothing_to_do(self) -> None:
         """Without load they take turns: one request at a time does no harm."""

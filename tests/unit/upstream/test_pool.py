@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import CUT, OK, BackEnd, RecordingWaiter
 from x509proxy.http1.errors import Code
-from x509proxy.monitoring.backend_status import BackendState
+from x509proxy.monitoring.backend_status import HealthState
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
 from x509proxy.upstream.endpoints import PendingInput
@@ -545,7 +545,7 @@ class HealthUpdates(PoolTestCase):
         super().arrange(settings)
 
     @property
-    def state(self) -> BackendState:
+    def state(self) -> HealthState:
         return self.pool.status().state
 
     def refuse(self) -> None:
@@ -558,15 +558,15 @@ class HealthUpdates(PoolTestCase):
     def test_no_connection(self) -> None:
         """A failed connection takes it down; a good exchange after the delay brings it back."""
         self.refuse()
-        self.assertEqual((BackendState.DOWN, 1), (self.state, self.pool.status().failures))
+        self.assertEqual((HealthState.DOWN, 1), (self.state, self.pool.status().failures))
         self.clock.advance(UpstreamSettings().retry_delay / 2)
         self.assertFalse(self.pool.status().due)
         self.clock.advance(UpstreamSettings().retry_delay / 2)
-        self.assertEqual((BackendState.DOWN, True), (self.state, self.pool.status().due))
+        self.assertEqual((HealthState.DOWN, True), (self.state, self.pool.status().due))
         self.idle(1)
-        self.assertEqual((BackendState.SLOW, 1), (self.state, self.pool.status().exchanges))
+        self.assertEqual((HealthState.SLOW, 1), (self.state, self.pool.status().exchanges))
         self.clock.advance(10)
-        self.assertEqual(BackendState.UP, self.state)
+        self.assertEqual(HealthState.UP, self.state)
 
     def test_shortage(self) -> None:
         """A connection that fails for lack of local descriptors does not change the health."""
@@ -574,7 +574,7 @@ class HealthUpdates(PoolTestCase):
         waiter = self.request()
         self.back_end.attempts[-1].fail(ConnectError(errno.EMFILE, "text"))
         self.assertEqual([503], waiter.statuses)
-        self.assertEqual((BackendState.UP, 0), (self.state, self.pool.status().failures))
+        self.assertEqual((HealthState.UP, 0), (self.state, self.pool.status().failures))
 
     def test_not_verified(self) -> None:
         """A failed handshake takes it down."""
@@ -582,32 +582,32 @@ class HealthUpdates(PoolTestCase):
         self.arrange()
         self.request()
         self.back_end.wire.lose(CUT)
-        self.assertEqual(BackendState.DOWN, self.state)
+        self.assertEqual(HealthState.DOWN, self.state)
 
     def test_late_connection(self) -> None:
         """A connect timeout takes it down."""
         self.back_end.at_once = False
         self.request()
         self.clock.advance(5)
-        self.assertEqual(BackendState.DOWN, self.state)
+        self.assertEqual(HealthState.DOWN, self.state)
 
     def test_late_answers(self) -> None:
         """Missing responses take it down if there are enough of them in a row."""
         self.request()
         self.clock.advance(4)
-        self.assertEqual(BackendState.UP, self.state)
+        self.assertEqual(HealthState.UP, self.state)
         self.request()
         self.clock.advance(4)
-        self.assertEqual((BackendState.DOWN, 2), (self.state, self.pool.status().failures))
+        self.assertEqual((HealthState.DOWN, 2), (self.state, self.pool.status().failures))
         self.assertEqual("timed out waiting for the back end", self.pool.status().last_error)
 
     def test_bad_answers(self) -> None:
         """So do malformed and truncated responses; a good exchange resets the count."""
         for bad in (b"SMTP\r\n", OK, b"SMTP\r\n"):
             self.request().connection.transport.deliver(bad)
-        self.assertEqual(BackendState.UP, self.state)
+        self.assertEqual(HealthState.UP, self.state)
         self.request().connection.transport.lose(CUT)
-        self.assertEqual(BackendState.DOWN, self.state)
+        self.assertEqual(HealthState.DOWN, self.state)
 
     def test_client_that_leaves(self) -> None:
         """A client that leaves does not change the health."""
@@ -615,7 +615,7 @@ class HealthUpdates(PoolTestCase):
             self.request().connection.cancel()
         self.clock.advance(0)
         self.assertEqual(
-            (BackendState.UP, 0, 0),
+            (HealthState.UP, 0, 0),
             (self.state, self.pool.status().failures, self.pool.status().exchanges),
         )
 
@@ -635,7 +635,7 @@ class HealthUpdates(PoolTestCase):
         self.assertEqual(
             ([200, b"ok", "end"], True), (busy.told, busy.connection.transport.disconnecting)
         )
-        self.assertEqual(BackendState.DOWN, self.state)
+        self.assertEqual(HealthState.DOWN, self.state)
         self.expect()
 
     def test_connection_on_its_way(self) -> None:
@@ -671,7 +671,7 @@ class HealthUpdates(PoolTestCase):
         self.patch(time, "time", lambda: 1000.0)
         found = self.pool.status()
         self.assertEqual(
-            ("http://127.0.0.1:8080", BackendState.UP, 1000.0),
+            ("http://127.0.0.1:8080", HealthState.UP, 1000.0),
             (found.name, found.state, found.since),
         )
         self.assertEqual((1, 0, 2, 2), (found.busy, found.idle, found.opening, found.waiting))
@@ -694,7 +694,7 @@ class Checked(PoolTestCase):
         self.back_end.wire.deliver(OK.replace(b"200", b"500"))
         status = self.pool.status()
         self.assertEqual(
-            (BackendState.DOWN, "check: found status 500, expected 200"),
+            (HealthState.DOWN, "check: found status 500, expected 200"),
             (status.state, status.last_error),
         )
         self.assertIsNotNone(status.last_check)
