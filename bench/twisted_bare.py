@@ -1,4 +1,4 @@
-"""The subject ``twisted``: the work of ``bare`` on Twisted's reactor, the lower bound for x509proxy.
+"""The subject ``twisted``: the work of ``bare`` on Twisted's reactor, a lower bound for x509proxy.
 
 It has the transports of x509proxy, TLS included, and ``bare``'s single expression for a head. It
 has no limits, no deadlines, no error responses and no access log, and holds a message in memory as
