@@ -40,7 +40,7 @@ class Fault(enum.Enum):
     ALERTS = "rejects certificates that OpenSSL complains of, with an alert"
     ANSWERS_HTML = "rejects expired, misused and huge certificates with HTML"
     APPENDS_TRAILERS = "merges trailer fields with the head"
-    AUTHORITIES = "names authorities in the CertificateRequest"
+    AUTHORITIES = "names authorities in the CertificateRequest, of TLS 1.3 alone"
     BODIES_OF_GET = "forgets the length of a body"
     BROKEN_VALUE = "cuts the certificate"
     CASE_SENSITIVE = "removes one spelling alone"
@@ -181,6 +181,7 @@ class Terminator:
             context.set_options(1 << 8)  # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
         if self.has(Fault.AUTHORITIES):
             context.add_client_ca(made.certificate)
+            context.set_min_proto_version(SSL.TLS1_3_VERSION)
         if self.faults & {Fault.HTTP2_NAIVE, Fault.HTTP2_ANONYMOUS}:
             context.set_alpn_select_callback(
                 lambda _, offered: b"h2" if b"h2" in offered else SSL.NO_OVERLAPPING_PROTOCOLS

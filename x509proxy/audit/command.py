@@ -172,16 +172,18 @@ def read_target(options: Options) -> Target:
 
 
 def _address(key: str, url: str, *schemes: str) -> Address:
-    parts = urlsplit(url)
     expected = f"expected one such as {(schemes or ('http',))[0]}://host:port"
-    is_known = parts.scheme in (schemes or tuple(_PORTS))
-    if not is_known or not parts.hostname or not parts.hostname.isascii():
-        raise SettingsError(f"{key}: found {without_secrets(repr(url))}, {expected}")
     try:
-        port = parts.port or _PORTS[parts.scheme]
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        # The operating system looks a name up in this coding.
+        is_known = parts.scheme in (schemes or _PORTS) and host.encode("idna") == host.encode()
+        port = parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError:
-        raise SettingsError(f"{key}: found {without_secrets(repr(url))}, {expected}") from None
-    return Address(parts.hostname, port, parts.hostname)
+        is_known, host, port = False, "", 0
+    if not is_known or not host:
+        raise SettingsError(f"{key}: found {without_secrets(repr(url))}, {expected}")
+    return Address(host, port, f"[{host}]" if ":" in host else host)
 
 
 def _visible(key: str, text: str) -> str:
@@ -219,12 +221,21 @@ def _fields(options: Options) -> tuple[Field, ...]:
     return fields
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except UnicodeDecodeError:
+        raise SettingsError(
+            f"{path}: found bytes that are not UTF-8, expected a header's name"
+        ) from None
+
+
 def _name(options: Options) -> bytes | None:
     if options.header is not None and options.header_file is not None:
         raise SettingsError("header: found both --header and --header-file, expected one of them")
     text = options.header
     if options.header_file is not None:
-        text = options.header_file.read_text("utf-8").strip()
+        text = _text(options.header_file)
     if text is None:
         return None
     if not text.isascii() or not text.replace("-", "").replace("_", "").isalnum():

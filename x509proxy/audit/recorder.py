@@ -86,7 +86,7 @@ def parse_listen(text: str) -> Listener:
 
     :raises SettingsError: the text is neither.
     """
-    if found := _TCP.fullmatch(text):
+    if (found := _TCP.fullmatch(text)) and int(found[1]) < 65536:
         host = (found[2] or "127.0.0.1").replace("\\:", ":")
         return Listener(host=host, port=int(found[1]))
     if found := _UNIX.fullmatch(text):

@@ -15,6 +15,8 @@ from x509proxy.settings import SettingsError
 __all__ = ["Outcome", "Result", "check_reachable", "failures", "run"]
 
 _MAX_FAULTS = 5
+# RFC 6585 section 4, and the status of nginx's limit_req.
+_OVERLOADED = frozenset({429, 503})
 
 
 class Outcome(enum.Enum):
@@ -44,23 +46,48 @@ def check_reachable(lab: Lab) -> None:
 
     :raises SettingsError: it does not, so that no probe could find a fault.
     """
+    if found := _obstacle(lab):
+        raise SettingsError(f"url: found {found} and no request at the back end, expected one")
+
+
+def _obstacle(lab: Lab) -> str:
+    """Send an ordinary request with a certificate, or else without; ``""`` if one arrives."""
     if lab.send(get(), "client").arrived:
-        return
+        return ""
     exchange = lab.send(get())
     if exchange.arrived:
-        return
-    found = f"status {exchange.status}" if exchange.status else exchange.alert or "no response"
-    raise SettingsError(f"url: found {found} and no request at the back end, expected one")
+        return ""
+    return f"status {exchange.status}" if exchange.status else exchange.alert or "no response"
 
 
 def run(
     lab: Lab, probes: Iterable[Probe], progress: Callable[[Result], None] = lambda _: None
 ) -> Iterator[Result]:
-    """Run all probes, and yield their results."""
+    """Run all probes, and yield their results.
+
+    :raises SettingsError: the terminator rejects ordinary requests too.
+    """
     for probe in probes:
         result = _one(lab, probe)
+        if result.outcome is Outcome.PASSED:
+            _check_served(lab, probe)
         progress(result)
         yield result
+
+
+def _check_served(lab: Lab, probe: Probe) -> None:
+    """Check that no limit of requests or bans, and no back end that is down, passed a probe.
+
+    :raises SettingsError: one may have.
+    """
+    statuses = [each.status for each in lab.transcript if not each.arrived]
+    overloaded = next((status for status in statuses if status in _OVERLOADED), None)
+    found = f"status {overloaded}" if overloaded else _obstacle(lab)
+    if found:
+        raise SettingsError(
+            f"url: found {found} and no request at the back end in or after probe {probe.id}, "
+            "expected one: no limit of the terminator for this address, or a lower --rate"
+        )
 
 
 def _one(lab: Lab, probe: Probe) -> Result:

@@ -205,6 +205,28 @@ class CommandLine(AuditCase):
         self.refused("only: found 'x'", url, "--header", "X-A", "--only", "x")
         self.refused("No such file", url, "--header-file", str(self.folder / "none"))
 
+    def test_odd_names(self) -> None:
+        """A host's name or an address that cannot be one is a mistake like any other."""
+        for host in ("[::1", "a..b", f"{'a' * 64}.b", ".a"):
+            self.refused("url: found 'https://", f"https://{host}", "--header", "X-A")
+            self.refused("connect: found 'https://", "https://a", "--header", "X-A",
+                         "--connect", host)  # fmt: skip
+
+    def test_odd_files_and_ports(self) -> None:
+        """A header file in another encoding, and a port above 65535, are mistakes too."""
+        path = self.folder / "latin"
+        path.write_bytes(b"X-\xe4")
+        self.refused(f"{path}: found bytes that are not", "https://a", "--header-file", str(path))
+        self.refused("listen: found 'tcp:65536'", "https://a", "--header", "X-A",
+                     "--listen", "tcp:65536")  # fmt: skip
+
+    def test_address_of_ipv6(self) -> None:
+        """An address of IPv6 has its brackets in Host (RFC 9112 section 3.2)."""
+        target = command.read_target(
+            Options(**{**_DEFAULTS, "url": "https://[::1]:8443", "header": "X-A"})
+        )
+        self.assertEqual(("::1", 8443, "[::1]"), attrs.astuple(target.address))
+
     def test_targets(self) -> None:
         """A preset names the fields; a name and a format may replace its own."""
         for words, expected in (

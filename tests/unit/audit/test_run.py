@@ -9,7 +9,7 @@ from tests.support.scripted_lab import (
     ScriptTestCase,
 )
 from x509proxy.audit.client import Ending
-from x509proxy.audit.lab import Exchange, Lab
+from x509proxy.audit.lab import Exchange, Lab, Response
 from x509proxy.audit.probe import Group, NotApplicable, Probe, Severity
 from x509proxy.audit.run import Outcome, Result, check_reachable, failures, run
 from x509proxy.settings import SettingsError
@@ -45,6 +45,26 @@ class Run(ScriptTestCase):
         lab.send = send  # type: ignore[method-assign]
         check_reachable(lab)
 
+    def test_banned(self) -> None:
+        """A terminator that serves this client no more would pass the probe, and each later one."""
+        probe = Probe("name-same", Group.NAMES, Severity.LOW, "", "", lambda _: iter(()))
+        with self.assertRaisesRegex(SettingsError, "no response and .* after probe name-same"):
+            list(run(self.lab(), [probe]))
+
+    def test_overloaded(self) -> None:
+        """A probe whose request got 429 or 503, and did not arrive, has shown nothing."""
+        for status in (429, 503):
+
+            def script(lab: Lab, status: int = status) -> Iterator[str]:
+                response = Response(status)
+                made = Exchange(b"", b"", (response,), (), Ending.CLOSED)
+                lab.transcript.append(made)
+                yield from ()
+
+            probe = Probe("x", Group.NAMES, Severity.LOW, "", "", script)
+            with self.assertRaisesRegex(SettingsError, f"found status {status} and no request"):
+                list(run(self.lab(arrival()), [probe]))
+
     def test_results(self) -> None:
         """A probe passes, fails with its evidence, or does not apply; each is reported at once."""
 
@@ -69,7 +89,7 @@ class Run(ScriptTestCase):
             )
         ]
         seen: list[Result] = []
-        results = list(run(self.lab(), probes, seen.append))
+        results = list(run(self.lab(arrival()), probes, seen.append))
         self.assertEqual(results, seen)
         expected = [Outcome.PASSED, Outcome.FAILED, Outcome.FAILED, Outcome.NOT_APPLICABLE]
         self.assertEqual(expected, [one.outcome for one in results])

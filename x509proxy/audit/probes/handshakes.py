@@ -155,7 +155,7 @@ def _renegotiation(lab: Lab) -> Iterator[str]:
 
 def _authorities(lab: Lab) -> Iterator[str]:
     """Count the names in the CertificateRequest."""
-    with lab.connect(lab.tls("client", version=Version.TLS_1_2)) as connection:
+    with lab.connect(lab.tls("client")) as connection:
         if count := connection.authorities:
             yield f"found {count} names of authorities in the CertificateRequest, expected none"
 
