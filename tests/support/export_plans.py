@@ -13,7 +13,7 @@ from x509proxy.audit.export.plan import Identity, ListenAddress, Plan
 from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.forwarding.presets import HeaderPlan
-from x509proxy.settings import Backend, ClientAuth, Format, Trust, Validity
+from x509proxy.settings import Backend, ClientAuth, Format, TlsVersion, Trust, Validity
 
 PLAN = Plan(
     product="x",
@@ -29,6 +29,7 @@ PLAN = Plan(
     ca=None,
     crl=(),
     depth=4,
+    minimum_version=TlsVersion.TLS_1_2,
     max_body=1000,
     max_head=16384,
     limits=(),

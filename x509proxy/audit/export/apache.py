@@ -61,7 +61,7 @@ def render(plan: Plan) -> Exported:
     limits = [*shared_limits(plan), *_LIMITS]
     if plan.validity is Validity.IGNORE:
         limits.append("validity is enforced, also where a setting ignores it")
-    if plan.trust is Trust.SELF_SIGNED:
+    if plan.trust in {Trust.SELF_SIGNED, Trust.EITHER}:
         limits.append("self-signed and unknown certificates are treated alike")
     if plan.hosts:
         limits.append("other hosts get the rules of the first virtual host, not 421")
@@ -86,7 +86,7 @@ def _tls(plan: Plan) -> list[str]:
         *(f"ServerAlias {name}" for name in others),
         "Protocols http/1.1",
         "SSLEngine on",
-        "SSLProtocol -all +TLSv1.2 +TLSv1.3",
+        f"SSLProtocol -all {' '.join(f'+TLSv{version}' for version in plan.tls_versions)}",
         "SSLSessionTickets off",
     ]
     for each in plan.identities:
@@ -107,6 +107,11 @@ def _client(plan: Plan) -> list[str]:
     if plan.crl:
         lines.append("SSLCARevocationCheck chain")
     return [*lines, *(f"SSLCARevocationFile {file}" for file in plan.crl)]
+
+
+def _requires(plan: Plan) -> bool:
+    # optional_no_ca has no counterpart that requires a certificate.
+    return plan.requires and not plan.verifies
 
 
 def _fields(plan: Plan) -> list[str]:
@@ -132,6 +137,7 @@ def _fields(plan: Plan) -> list[str]:
         "    <RequireAll>",
         "        Require all granted",
         "        Require not env x509proxy_forged",
+        *(['        Require expr "-n %{SSL_CLIENT_CERT}"'] if _requires(plan) else []),
         "    </RequireAll>",
         "</Location>",
     ]

@@ -79,7 +79,8 @@ def _tls(plan: Plan) -> list[str]:
         raise SettingsError("certificates: found more than one, expected one for caddy")
     return [
         f"tls {first.certificate} {first.key} {{",
-        "    protocols tls1.2 tls1.3",
+        # The lowest and the highest.
+        f"    protocols tls{plan.tls_versions[0]} tls1.3",
         *(f"    {line}" for line in _client(plan)),
         "}",
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from x509proxy.audit.export.plan import Exported, Plan, comments, shared_limits, values
-from x509proxy.settings import Backend, ClientAuth, Format, Scheme
+from x509proxy.settings import Backend, ClientAuth, Format, Scheme, Trust
 
 __all__ = ["render"]
 
@@ -31,11 +32,18 @@ Tree = dict[str, object]
 
 def render(plan: Plan) -> Exported:
     """Return the configuration, and the limits."""
-    limits = (*shared_limits(plan), *_LIMITS)
+    limits = (*shared_limits(plan), *_LIMITS, *_trust_limits(plan))
     listeners = [_listener(plan, at) for at in range(len(plan.listeners))]
     document = {"static_resources": {"listeners": listeners, "clusters": [_cluster(plan)]}}
     # A JSON document is a YAML document, and YAML has comments.
     return comments(plan, limits) + json.dumps(document, indent=2) + "\n", limits
+
+
+def _trust_limits(plan: Plan) -> Iterator[str]:
+    if plan.trust in {Trust.SELF_SIGNED, Trust.EITHER}:
+        yield "any certificate is forwarded, self-signed or issued"
+    if plan.crl and not plan.verifies:
+        yield "revocation lists are not read"
 
 
 def _typed(kind: str, **fields: object) -> Tree:
@@ -71,9 +79,10 @@ def _tls(plan: Plan) -> Tree:
         }
         for each in plan.identities
     ]
+    version = f"TLSv{plan.tls_versions[0].replace('.', '_')}"
     common: Tree = {
         "alpn_protocols": ["http/1.1"],
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "tls_params": {"tls_minimum_protocol_version": version},
         "tls_certificates": certificates,
     }
     if plan.client_auth is not ClientAuth.NONE:

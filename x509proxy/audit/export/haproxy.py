@@ -54,7 +54,9 @@ def render(plan: Plan) -> Exported:
     :raises SettingsError: certificate and key are in two files.
     """
     limits = (*shared_limits(plan), *_LIMITS)
-    buffer = _GLOBAL.format(buffer=2 * plan.max_head)
+    if plan.trust is Trust.EITHER and plan.validity is Validity.IGNORE:
+        limits = (*limits, "an expired certificate of an authority is rejected")
+    buffer = _GLOBAL.format(buffer=2 * plan.max_head, version=plan.tls_versions[0])
     return comments(plan, limits) + buffer + _frontend(plan) + _backend(plan), limits
 
 
@@ -62,7 +64,7 @@ _GLOBAL = """
 global
     tune.ssl.cachesize 0
     tune.bufsize {buffer}
-    ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
+    ssl-default-bind-options ssl-min-ver TLSv{version} no-tls-tickets
 
 defaults
     mode http
@@ -108,19 +110,25 @@ def _frontend(plan: Plan) -> str:
     ]
     for name, form, value in values(plan, _WRITERS):
         lines.append(f"http-request del-header ^(?i){pattern(name)}$ -m reg")
-        lines += _written(name, form, value)
+        lines += _written(plan, name, form, value)
         lines.append(f"http-response set-header Vary * if {{ res.hdr(vary) -m sub -i {name} }}")
         lines.append(f"http-response del-header {name}")
     text = "".join(f"    {line}\n" for line in [*lines, "default_backend back_ends"])
     return f"\nfrontend x509proxy\n{text}"
 
 
-def _written(name: str, form: Format, value: str) -> list[str]:
+def _written(plan: Plan, name: str, form: Format, value: str) -> list[str]:
     if form is Format.LITERAL:
         return [f'http-request set-header {name} "{value}"']
     if form not in _RESULTS:
         return [f'http-request set-header {name} "{value}" if {{ ssl_c_used }}']
     none, trusted, other = _RESULTS[form]
+    if plan.ca is None:
+        # The server's own chain stands for the authorities, and makes no client trusted.
+        return [
+            f"http-request set-header {name} {none} unless {{ ssl_c_used }}",
+            f"http-request set-header {name} {other} if {{ ssl_c_used }}",
+        ]
     return [
         f"http-request set-header {name} {none} unless {{ ssl_c_used }}",
         f"http-request set-header {name} {trusted} if {{ ssl_c_used }} {{ ssl_c_verify 0 }}",
@@ -133,8 +141,14 @@ def _rejections(plan: Plan) -> list[str]:
     if plan.validity is Validity.ENFORCE and not plan.verifies:
         # 9: not yet valid, 10: expired (openssl-verification-options(1)).
         conditions.append("{ ssl_c_used } { ssl_c_verify 9 10 }")
-    if plan.trust is Trust.SELF_SIGNED:
-        conditions.append("{ ssl_c_used } !{ ssl_c_verify 18 }")
+    if plan.crl and not plan.verifies:
+        # Each holds one error of several: the last, the leaf's first, and an issuer's first.
+        results = ("ssl_c_verify", "ssl_c_err", "ssl_c_ca_err")
+        conditions += [f"{{ ssl_c_used }} {{ {result} 23 }}" for result in results]
+    if plan.trust in {Trust.SELF_SIGNED, Trust.EITHER}:
+        # 18: self-signed. A later error, such as that of a missing list, replaces it elsewhere.
+        issued = " !{ ssl_c_verify 0 }" if plan.trust is Trust.EITHER else ""
+        conditions.append("{ ssl_c_used } !{ ssl_c_err 18 }" + issued)
     if plan.requires and not plan.verifies:
         conditions.append("!{ ssl_c_used }")
     body = f"content-type application/json string '{ERROR_JSON}'"

@@ -54,7 +54,7 @@ def render(plan: Plan) -> Exported:
         # nginx has no variable with PEM without line breaks.
         limits.append(_PEM_LIMIT)
         plan = attrs.evolve(plan, fields=tuple(map(_escaped, plan.fields)))
-    if plan.trust is Trust.SELF_SIGNED:
+    if plan.trust in {Trust.SELF_SIGNED, Trust.EITHER}:
         limits.append("self-signed and unknown certificates are treated alike")
     text = comments(plan, limits) + _MAPS + _upstream(plan) + _server(plan) + _other_hosts(plan)
     return text, tuple(limits)
@@ -119,7 +119,7 @@ def _tls(plan: Plan) -> list[str]:
         lines += [f"ssl_certificate {each.certificate};", f"ssl_certificate_key {each.key};"]
     return [
         *lines,
-        "ssl_protocols TLSv1.2 TLSv1.3;",
+        f"ssl_protocols {' '.join(f'TLSv{version}' for version in plan.tls_versions)};",
         "# Every connection proves possession of the key again (CVE-2025-23419).",
         "ssl_session_cache off;",
         "ssl_session_tickets off;",

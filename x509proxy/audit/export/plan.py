@@ -18,6 +18,7 @@ from x509proxy.settings import (
     ProxySettings,
     Scheme,
     SettingsError,
+    TlsVersion,
     Trust,
     Validity,
 )
@@ -77,6 +78,7 @@ class Plan:
     ca: str | None
     crl: tuple[str, ...]
     depth: int
+    minimum_version: TlsVersion
     max_body: int
     max_head: int
     upstream_ca: str = _SYSTEM_CA
@@ -91,6 +93,11 @@ class Plan:
     def encrypts(self) -> bool:
         """Return True if the connections to back ends use TLS."""
         return self.backends[0].scheme is Scheme.HTTPS
+
+    @property
+    def tls_versions(self) -> tuple[str, ...]:
+        """Return the numbers of the TLS versions."""
+        return ("1.3",) if self.minimum_version is TlsVersion.TLS_1_3 else ("1.2", "1.3")
 
     @property
     def requires(self) -> bool:
@@ -121,9 +128,13 @@ def read_plan(product: str, path: str) -> Plan:
         raise SettingsError("listen: found no tcp endpoint, expected one for another product")
     if len({each.scheme is Scheme.HTTPS for each in found.backends}) > 1:
         raise SettingsError("backend: found some with https, expected all or none for an export")
+    if len(settings.crl) > 1:
+        # nginx rejects a second one. The others silently use one of them.
+        raise SettingsError(f"crl: found {len(settings.crl)} files, expected one for an export")
     plan = Plan(
         product=product,
-        source=Path(path).name,
+        # A line end in the name would end the comment that repeats it.
+        source=ascii(Path(path).name)[1:-1],
         listeners=listeners,
         identities=tuple(Identity(str(one), str(key or one)) for one, key in files),
         fields=tuple(plan for plan in found.rules.plans if plan.chain_index == 1),
@@ -135,6 +146,7 @@ def read_plan(product: str, path: str) -> Plan:
         ca=settings.ca,
         crl=settings.crl,
         depth=settings.ca_depth,
+        minimum_version=settings.tls.minimum_version,
         max_body=settings.client.max_body_bytes,
         max_head=settings.client.max_head_bytes,
         upstream_ca=settings.upstream.ca or _SYSTEM_CA,

@@ -61,10 +61,18 @@ class Apache(ExportTestCase):
         self.assertIn("not 421", limits)
         self.assertIn("SSLVerifyClient optional\n", rendered("apache", **VERIFYING)[0])
         self.assertIn("SSLVerifyClient none", rendered("apache", client_auth=ClientAuth.NONE)[0])
-        limits = rendered("apache", trust=Trust.SELF_SIGNED, validity=Validity.IGNORE)[1]
-        self.contains(
-            limits, "validity is enforced", "self-signed and unknown certificates are treated alike"
-        )
+        for trust in (Trust.SELF_SIGNED, Trust.EITHER):
+            self.contains(
+                rendered("apache", trust=trust, validity=Validity.IGNORE)[1],
+                "validity is enforced",
+                "self-signed and unknown certificates are treated alike",
+            )
+
+    def test_required(self) -> None:
+        """A client without a certificate is rejected, where any certificate is accepted."""
+        needed = 'Require expr "-n %{SSL_CLIENT_CERT}"'
+        self.assertIn(needed, rendered("apache", client_auth=ClientAuth.REQUIRED)[0])
+        self.assertNotIn(needed, rendered("apache")[0])
 
     def test_back_ends(self) -> None:
         """Several back ends are a balancer; a unix socket has a URL of its own."""

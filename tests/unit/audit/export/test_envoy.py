@@ -62,6 +62,14 @@ class Envoy(ExportTestCase):
         tls = self.chain(client_auth=ClientAuth.NONE)["transport_socket"]["typed_config"]
         self.assertNotIn("validation_context", tls["common_tls_context"])
 
+    def test_limits(self) -> None:
+        """Whom it cannot tell apart, and the lists that it does not read, stand in the limits."""
+        either = rendered("envoy", trust=Trust.EITHER, ca="/ca.pem", crl=("/crl.pem",))[1]
+        self.contains(either, "any certificate is forwarded", "revocation lists are not read")
+        limits = rendered("envoy", **VERIFYING)[1]
+        self.assertNotIn("any certificate", limits)
+        self.assertNotIn("revocation", limits)
+
     def test_back_ends(self) -> None:
         """TLS and unix sockets."""
         (cluster,) = self.document(backends=(*BACKENDS, Backend.parse("unix:/s")))["clusters"]

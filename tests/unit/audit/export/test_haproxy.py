@@ -28,12 +28,39 @@ class Haproxy(ExportTestCase):
 
     def test_results(self) -> None:
         """A missing certificate is not a verified one."""
-        text, _ = rendered(
-            "haproxy", fields=plan_fields(Format.VERIFY, Format.VERDICT, Format.LITERAL)
-        )
+        fields = plan_fields(Format.VERIFY, Format.VERDICT, Format.LITERAL)
+        text, _ = rendered("haproxy", fields=fields, ca="/ca.pem")
         self.contains(
             text, "X-verify NONE unless { ssl_c_used }", "X-verdict TRUSTED if", 'X-literal "v"'
         )
+
+    def test_results_without_authorities(self) -> None:
+        """HAProxy has the server's own chain as authorities then: it makes no client trusted."""
+        text, _ = rendered("haproxy", fields=plan_fields(Format.VERIFY, Format.VERDICT))
+        self.contains(
+            text,
+            "X-verify NONE unless { ssl_c_used }",
+            "X-verify FAILED:%[ssl_c_verify] if { ssl_c_used }\n",
+            "X-verdict UNTRUSTED if { ssl_c_used }\n",
+        )
+        self.assertNotIn("SUCCESS", text)
+        self.assertNotIn(" TRUSTED", text)
+
+    def test_unknown_authorities(self) -> None:
+        """Where either is trusted, a certificate of an unknown authority is rejected."""
+        changes = {"trust": Trust.EITHER, "ca": "/ca.pem"}
+        text, limits = rendered("haproxy", **changes)
+        self.assertIn("if { ssl_c_used } !{ ssl_c_err 18 } !{ ssl_c_verify 0 }\n", text)
+        self.assertNotIn("expired", limits)
+        limits = rendered("haproxy", validity=Validity.IGNORE, **changes)[1]
+        self.assertIn("an expired certificate of an authority is rejected", limits)
+
+    def test_revoked(self) -> None:
+        """A revoked certificate is rejected, although other errors are ignored."""
+        text, _ = rendered("haproxy", ca="/ca.pem", crl=("/crl.pem",))
+        for result in ("ssl_c_verify", "ssl_c_err", "ssl_c_ca_err"):
+            self.assertIn(f"if {{ ssl_c_used }} {{ {result} 23 }}\n", text)
+        self.assertNotIn("ssl_c_ca_err", rendered("haproxy", **VERIFYING)[0])
 
     def test_modes(self) -> None:
         """Authorities, self-signed alone, required, none, and validity that is not enforced."""
@@ -47,7 +74,7 @@ class Haproxy(ExportTestCase):
             client_auth=ClientAuth.REQUIRED,
             validity=Validity.IGNORE,
         )
-        self.contains(text, "if { ssl_c_used } !{ ssl_c_verify 18 }", "if !{ ssl_c_used }")
+        self.contains(text, "if { ssl_c_used } !{ ssl_c_err 18 }\n", "if !{ ssl_c_used }")
         self.assertNotIn("ssl_c_verify 9 10", text)
         self.assertNotIn(
             " verify ",

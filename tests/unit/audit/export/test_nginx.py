@@ -40,7 +40,9 @@ class Nginx(ExportTestCase):
         self.assertIn("ssl_verify_client off;", rendered("nginx", client_auth=ClientAuth.NONE)[0])
         text, limits = rendered("nginx", client_auth=ClientAuth.REQUIRED, trust=Trust.SELF_SIGNED)
         self.assertIn("if ($ssl_client_verify = NONE) { return 401", text)
-        self.assertIn("self-signed and unknown certificates are treated alike", limits)
+        either = rendered("nginx", trust=Trust.EITHER, ca="/ca.pem")[1]
+        for text in (limits, either):
+            self.assertIn("self-signed and unknown certificates are treated alike", text)
 
     def test_hosts(self) -> None:
         """Other hosts get 421, with the same handshake."""

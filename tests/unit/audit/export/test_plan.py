@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import attrs
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.support.export_plans import PLAN, ExportFilesTestCase, ExportTestCase
+from tests.support.certificates import pair
+from tests.support.crls import crl_pem, make_crl
+from tests.support.export_plans import PLAN, ExportFilesTestCase, ExportTestCase, rendered
 from x509proxy.audit.export.command import export
 from x509proxy.audit.export.plan import (
     ListenAddress,
@@ -19,7 +22,7 @@ from x509proxy.audit.export.plan import (
 )
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.forwarding.presets import HeaderPlan
-from x509proxy.settings import Backend, ClientAuth, Format, SettingsError, Trust
+from x509proxy.settings import Backend, ClientAuth, Format, SettingsError, TlsVersion, Trust
 
 
 class Files(ExportFilesTestCase):
@@ -91,6 +94,41 @@ class Files(ExportFilesTestCase):
         """Without a tcp endpoint there is nothing to export."""
         with self.assertRaisesRegex(SettingsError, "listen: found no tcp endpoint"):
             export("nginx", self.toml('listen = "unix:/s"\nheader-file = "header.txt"\n'))
+
+    def test_revocation_lists(self) -> None:
+        """Several lists are an error: HAProxy, Apache and Envoy would use one of them alone."""
+        authority = pair(subject="CN=authority", ca=True)
+        self.write("ca.pem", authority.certificate.public_bytes(Encoding.PEM))
+        for name in ("a", "b"):
+            self.write(name, crl_pem(make_crl(authority)))
+        text = 'listen = "tcp:1"\nheader-file = "header.txt"\ntrust = "ca"\nca = "ca.pem"\n'
+        self.assertEqual(1, len(read_plan("nginx", self.toml(f'{text}crl = "a"\n')).crl))
+        with self.assertRaisesRegex(SettingsError, "crl: found 2 files, expected one for an exp"):
+            read_plan("nginx", self.toml(f'{text}crl = ["a", "b"]\n'))
+
+    def test_odd_name_of_the_file(self) -> None:
+        """A line end in the file's name does not end the comment that repeats it."""
+        path = Path(self.toml('listen = "tcp:1"\nheader-file = "header.txt"\n'))
+        odd = path.rename(path.with_name("a\nuser root;\\.toml"))
+        text = export("nginx", str(odd))[0]
+        self.assertIn(r"# nginx: exported from a\nuser root;\\.toml by", text)
+        self.assertNotIn("\nuser root", text)
+
+
+class Versions(ExportTestCase):
+    def test_minimum(self) -> None:
+        """The lowest version of TLS is that of the settings."""
+        for product, usual, newest in (
+            ("nginx", "ssl_protocols TLSv1.2 TLSv1.3;", "ssl_protocols TLSv1.3;"),
+            ("haproxy", "ssl-min-ver TLSv1.2 ", "ssl-min-ver TLSv1.3 "),
+            ("apache", "SSLProtocol -all +TLSv1.2 +TLSv1.3\n", "SSLProtocol -all +TLSv1.3\n"),
+            ("caddy", "protocols tls1.2 tls1.3\n", "protocols tls1.3 tls1.3\n"),
+            ("envoy", '_version": "TLSv1_2"', '_version": "TLSv1_3"'),
+        ):
+            self.assertIn(usual, rendered(product)[0])
+            changed = rendered(product, minimum_version=TlsVersion.TLS_1_3)[0]
+            self.assertIn(newest, changed)
+            self.assertNotIn(usual, changed)
 
 
 class Texts(ExportTestCase):
