@@ -41,6 +41,7 @@ _MAX_KEYS = 64
 _MAX_KID_CHARS = 256
 _RSA_BITS = range(2048, 8193)
 _MAX_RSA_EXPONENT = 1 << 32
+_MAX_PART = 1 << 14
 _PUBLIC = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _RSA = {("RSA", "")}
 _EDDSA = {("OKP", "Ed25519"), ("OKP", "Ed448")}
@@ -211,7 +212,12 @@ def _registry(algorithm: TokenAlgorithm) -> Any:
 
     # EdDSA has another name since RFC 9864, and joserfc warns of each token with the old one.
     warnings.filterwarnings("ignore", "EdDSA is deprecated")
-    return JWSRegistry(algorithms=[algorithm.value], strict_check_header=False)
+    registry = JWSRegistry(algorithms=[algorithm.value], strict_check_header=False)
+    # ``max-token-bytes`` bounds the whole. joserfc 1.8.0 rejects a header of more than 512 octets,
+    # such as one with the issuer's certificates, and signatures of RSA keys above 6144 bits.
+    registry.max_header_length = registry.max_payload_length = _MAX_PART
+    registry.max_signature_length = _MAX_PART
+    return registry
 
 
 def check_claims(claims: Mapping[str, Any], settings: TokenSettings, now: float) -> float:

@@ -11,13 +11,15 @@ from typing import Any
 from unittest.mock import patch
 
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwk
 from joserfc.jwk import import_key
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import NOON
-from tests.support.tokens import AUDIENCE, ISSUER, claims, key, key_set, part, public, signed
+from tests.support.tokens import AUDIENCE, ISSUER, claims, key, key_set, part, public, raw, signed
 from x509proxy.forwarding.bound_tokens import parse_jws
 from x509proxy.forwarding.signed_tokens import (
     SigningKey,
@@ -33,6 +35,15 @@ from x509proxy.settings import SettingsError, TokenAlgorithm, TokenLevel, TokenS
 
 SETTINGS = TokenSettings(level=TokenLevel.JWT, issuer=ISSUER, audience=(AUDIENCE, "other"))
 ES256, RS256 = TokenAlgorithm.ES256, TokenAlgorithm.RS256
+
+
+def _rsa_of(p: int, q: int) -> rsa.RSAPrivateKey:
+    """Make a key of known primes, since large ones take seconds to find."""
+    e = 65537
+    d = pow(e, -1, (p - 1) * (q - 1))
+    parts = rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), rsa.rsa_crt_iqmp(p, q)
+    numbers = rsa.RSAPrivateNumbers(p, q, d, *parts, rsa.RSAPublicNumbers(e, p * q))
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
 class KeySets(SynchronousTestCase):
@@ -219,6 +230,20 @@ class Signatures(TokenTestCase):
             self.expect(Code.TOKEN_INVALID, self.verify, signed(signer=own, **header))
             # With the issuer's signature such a header does no harm.
             self.verify(signed(**header))
+
+    def test_long_header(self) -> None:
+        """A header with the issuer's certificates is read: ``max-token-bytes`` is the limit."""
+        self.verify(signed(x5c=["A" * 3000]))
+
+    def test_large_key(self) -> None:
+        """Signatures by RSA keys of up to 8192 bits are verified."""
+        private = _rsa_of(2**4423 - 1, 2**3217 - 1)
+        pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        signer = import_key(pem, "RSA", {"kid": "one"})
+        begin = b".".join((part({"alg": "RS256", "kid": "one"}), part(claims())))
+        signature = raw(private.sign(begin, PKCS1v15(), SHA256()))
+        self.assertGreater(len(signature), 1024)
+        self.verify(begin + b"." + signature, parse_key_set(key_set(*public(signer))))
 
     def test_changed(self) -> None:
         """A token with other claims, header or signature than the issuer's is rejected."""
