@@ -7,6 +7,8 @@ Facts
 * The key holds a hash. A dump of this process's memory has no token from here.
 * Claims have no fixed size: 4096 introspection responses of 128 KiB are 512 MiB. So the octets are
   counted beside the entries (L7).
+* A clock that is set back by a day makes each entry last a day longer. So those from after the
+  present time are not used.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ Key = tuple[bytes, str | None]
 
 
 class _Expiring(Protocol):
-    """A value with an end, in seconds since the epoch, and a size in bytes."""
+    """A value with a beginning and an end, in seconds since the epoch, and a size in bytes."""
 
+    @property
+    def since(self) -> float: ...
     @property
     def expires(self) -> float: ...
     @property
@@ -47,9 +51,9 @@ class TokenCache(Generic[_Value]):
         return len(self._values)
 
     def get(self, key: Key, now: float) -> _Value | None:
-        """Return the value, unless there is none or it has expired."""
+        """Return the value, unless there is none, it has expired, or it is from after ``now``."""
         value = self._values.get(key)
-        if value is not None and value.expires <= now:
+        if value is not None and not value.since <= now < value.expires:
             self._remove(key)
             return None
         return value

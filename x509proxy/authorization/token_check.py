@@ -56,6 +56,7 @@ class _Known:
 
     contents: TokenContents
     scheme: Scheme
+    since: float
 
     @property
     def expires(self) -> float:
@@ -147,13 +148,12 @@ class TokenCheck:
                 return CheckedToken(check_missing(requirement))
             read = self._verifier.read(presented.token, now)
             if isinstance(read, Deferred):
-                return self._wait(read, key, presented.scheme, certificate, requirement)
-            known = self._remember(key, read, presented.scheme)
+                return self._wait(read, key, presented.scheme, certificate, requirement, now)
+            known = self._remember(key, _Known(read, presented.scheme, now))
         # For every request, whatever is remembered: this is about the token alone.
         return known.check(certificate, requirement)
 
-    def _remember(self, key: Key, contents: TokenContents, scheme: Scheme) -> _Known:
-        known = _Known(contents, scheme)
+    def _remember(self, key: Key, known: _Known) -> _Known:
         self._cache.put(key, known)
         return known
 
@@ -164,6 +164,7 @@ class TokenCheck:
         scheme: Scheme,
         certificate: ClientCertificate | None,
         requirement: TokenRequirement,
+        now: float,
     ) -> Deferred[CheckedToken]:
         if self.pending >= self._settings.max_pending_checks:
             read.addErrback(lambda _: None)
@@ -176,7 +177,9 @@ class TokenCheck:
         self.pending += 1
 
         def judge(contents: TokenContents) -> CheckedToken:
-            return self._remember(key, contents, scheme).check(certificate, requirement)
+            return self._remember(key, _Known(contents, scheme, now)).check(
+                certificate, requirement
+            )
 
         def ended(result: Any) -> Any:
             self.pending -= 1

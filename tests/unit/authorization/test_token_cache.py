@@ -12,6 +12,7 @@ from x509proxy.authorization.token_cache import TokenCache
 class Value:
     expires: float
     size: int = 0
+    since: float = 0.0
 
 
 class Cache(SynchronousTestCase):
@@ -29,6 +30,14 @@ class Cache(SynchronousTestCase):
         cache.put((b"a", None), Value(5.0))
         self.assertEqual(Value(5.0), cache.get((b"a", None), 4.999))
         self.assertIsNone(cache.get((b"a", None), 5.0))
+        self.assertEqual(0, len(cache))
+
+    def test_clock_set_back(self) -> None:
+        """A value from a time that has not come again is not used: its end is as far away."""
+        cache: TokenCache[Value] = TokenCache(9)
+        cache.put((b"a", None), Value(5060.0, since=5000.0))
+        self.assertIsNotNone(cache.get((b"a", None), 5000.0))
+        self.assertIsNone(cache.get((b"a", None), 4999.0))
         self.assertEqual(0, len(cache))
 
     def test_bounded(self) -> None:
