@@ -138,13 +138,22 @@ RECIPES: dict[str, Recipe] = {
     "with-victim": Recipe("attacker with another's certificate", sends=("victim",)),
     "issued-with-victim": Recipe("issued attacker", issuer=AUTHORITY, sends=("victim", AUTHORITY)),
 }
+# Of these the probes expect that a self-signed certificate arrives.
+_ALWAYS_SELF_SIGNED = frozenset(
+    {AUTHORITY, "p384", "rsa", "rsa-4096", "rsa-pss", "ed25519", "ml-dsa-44"}
+)
 
 
 class Store:
-    """The certificates of one audit, by the names of :data:`RECIPES`."""
+    """The certificates of one audit, by the names of :data:`RECIPES`.
 
-    def __init__(self, folder: Path) -> None:
+    ``issuer`` is the recipe of the authority that the terminator trusts, or ``""``. A terminator
+    that verifies certificates would reject all others, and pass each probe that needs one.
+    """
+
+    def __init__(self, folder: Path, issuer: str = "") -> None:
         self.folder = folder
+        self._issuer = issuer
         self._made: dict[str, _Made] = {}
         self._files: dict[str, Credentials] = {}
 
@@ -171,7 +180,8 @@ class Store:
     def _make(self, name: str) -> _Made:
         if name not in self._made:
             recipe = RECIPES[name]
-            issuer = self._make(recipe.issuer) if recipe.issuer else None
+            by = recipe.issuer or ("" if name in _ALWAYS_SELF_SIGNED else self._issuer)
+            issuer = self._make(by) if by else None
             self._made[name] = _sign(recipe, recipe.key(), issuer)
         return self._made[name]
 

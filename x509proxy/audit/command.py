@@ -38,6 +38,10 @@ from x509proxy.settings import Format, SettingsError
 __all__ = ["audit"]
 
 _CLEAN, _FAILED, _BROKEN = 0, 1, 2
+_UNTRUSTED = (
+    "x509proxy: note: the terminator rejects the client's certificate, so probes with one pass "
+    "without a test; --authority makes certificates that it can trust"
+)
 _PORTS = {"https": 443, "http": 80}
 
 
@@ -84,10 +88,11 @@ def _audit(options: Options) -> Report:
         tempfile.TemporaryDirectory(prefix="x509proxy-audit-") as folder,
         _source(options) as source,
     ):
-        store = Store(Path(folder))
+        store = Store(Path(folder), AUTHORITY if options.authority else "")
         _offer_authority(options, store)
         lab = Lab(target, source, store, Pace(rate=options.rate))
-        check_reachable(lab)
+        if not check_reachable(lab):
+            print(_UNTRUSTED, file=sys.stderr)
         results = tuple(run(lab, probes, progress))
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)

@@ -47,6 +47,19 @@ class Certificates(StoreTestCase):
             certificate.verify_directly_issued_by(issuer)
             self.assertEqual(len(recipe.sends), len(found.chain), name)
 
+    def test_issued(self) -> None:
+        """With an issuer, all certificates are its own but those that must arrive self-signed."""
+        folder = self.store.folder / "issued"
+        folder.mkdir()
+        store = Store(folder, issuer=AUTHORITY)
+        authority = store.get(AUTHORITY).x509
+        for name in ("client", "other", "victim", "expired", "no-name", "issued", "with-victim"):
+            store.get(name).x509.verify_directly_issued_by(authority)
+        for name in (AUTHORITY, "p384", "rsa", "rsa-pss", "ed25519"):
+            found = store.get(name).x509
+            found.verify_directly_issued_by(found)
+        self.assertEqual(store.get("victim").der, store.stolen().der)
+
     def test_kinds(self) -> None:
         """The subject, names, usages and signatures are those of the recipe."""
         pss = self.store.get("rsa-pss").x509.signature_algorithm_parameters

@@ -131,6 +131,12 @@ class Runs(AuditCase):
         self.assertIn("BEGIN CERTIFICATE", path.read_text())
         self.assertIn("press Enter", done.err)
 
+    def test_untrusted(self) -> None:
+        """Where no certificate is accepted, a note says that the probes with one test nothing."""
+        done = self.audit("--only", "name-same", faults=(Fault.ALERTS,))
+        self.assertEqual(0, done.status)
+        self.assertIn("--authority makes certificates that it can trust", done.err)
+
     def test_nothing_arrives(self) -> None:
         """Where nothing arrives the audit reports it, and does not pass."""
         done = self.audit("--listen", f"tcp:{free_port()}", "--only", "name-same")

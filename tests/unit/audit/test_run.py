@@ -29,7 +29,7 @@ class Run(ScriptTestCase):
 
     def test_reachable(self) -> None:
         """One plain request must arrive, or no probe could find anything."""
-        check_reachable(self.lab(arrival()))
+        self.assertTrue(check_reachable(self.lab(arrival())))
         lab = self.lab(ending=Ending.ALERT)
         with self.assertRaisesRegex(SettingsError, "url: found no response and no request at"):
             check_reachable(lab)
@@ -43,7 +43,7 @@ class Run(ScriptTestCase):
             return Exchange(b"", b"", (), next(replies), Ending.CLOSED)
 
         lab.send = send  # type: ignore[method-assign]
-        check_reachable(lab)
+        self.assertFalse(check_reachable(lab))
 
     def test_banned(self) -> None:
         """A terminator that serves this client no more would pass the probe, and each later one."""
