@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import attrs
@@ -66,6 +67,19 @@ class Line(SynchronousTestCase):
         """The verdict on an access token is there, ``-`` where none was checked."""
         self.assertEqual("-", fields(line())["token_verdict"])
         self.assertEqual("BOUND", fields(line(token=TokenVerdict.BOUND))["token_verdict"])
+
+
+class Kept(SynchronousTestCase):
+    def test_large(self) -> None:
+        """Large certificates do not stay in memory after their lines (invariant L7)."""
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for number in range(300):
+            large = attrs.evolve(
+                samples.client(), der=bytes(30000), thumbprint=str(number), subject="x" * 4000
+            )
+            line(certificate=large)
+        self.assertLess(tracemalloc.get_traced_memory()[0], 2**20)
 
 
 class Escapes(SynchronousTestCase):
