@@ -326,6 +326,9 @@ def check_header_name(name: str, where: str) -> bytes:
         found = "which is too long"
     elif not is_random(name):
         found = "that can be guessed"
+    elif _PREFIX.lower() in name[1:].lower():
+        # ``cat new >> file`` behind a line without an end. The old name would pass from clients.
+        found = "that is two names in one line"
     elif _is_published(name):
         found = "that is published in documentation"
     else:

@@ -441,6 +441,11 @@ class CheckHeaderNameTests(FileTestCase):
         ):
             self.assertEqual(check_header_name(name, "header"), name.encode())
 
+    def test_two_in_one_line(self) -> None:
+        """A new name, appended to a line without an end, is found: the old one would pass."""
+        for name in (NAME + new_header_name(), "0123456789abcdef" * 2 + new_header_name().upper()):
+            self.assert_sentence(self.refusal(name), "that is two names in one line, expected")
+
     def test_guessable(self) -> None:
         """Words, terms and repetition are no secret, however long."""
         for name in (
