@@ -92,7 +92,10 @@ class Introspector:
         return read.addBoth(forget)
 
     def _find_url(self) -> Deferred[str]:
-        found = Metadata(self._settings, self._client).fetch("introspection_endpoint")
+        metadata = Metadata(self._settings, self._client)
+        # RFC 8705 section 5: a client with a certificate must use the alias, if there is one.
+        aliases = "mtls_endpoint_aliases" if self._settings.certificate is not None else ""
+        found = metadata.fetch("introspection_endpoint", aliases)
 
         def use(url: str) -> str:
             self._url = url

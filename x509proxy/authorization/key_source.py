@@ -106,8 +106,11 @@ class Metadata:
         self._issuer = settings.issuer
         self._client = client
 
-    def fetch(self, member: str) -> Deferred[str]:
-        """Return the URL in a member; :raises FetchError: there is none that can be used."""
+    def fetch(self, member: str, preferred: str = "") -> Deferred[str]:
+        """Return the URL in a member, or that of the same name in the member ``preferred``.
+
+        :raises FetchError: there is none that can be used.
+        """
         first, second = _metadata_urls(self._issuer)
         found = self._client.get(first)
 
@@ -115,16 +118,17 @@ class Metadata:
             return self._client.get(second) if fetched.status == 404 else fetched
 
         tried_both: Deferred[Fetched] = found.addCallback(tried)
-        return tried_both.addCallback(self._read, member)
+        return tried_both.addCallback(self._read, member, preferred)
 
-    def _read(self, fetched: Fetched, member: str) -> str:
+    def _read(self, fetched: Fetched, member: str, preferred: str) -> str:
         try:
             table = json.loads(fetched.require_ok())
         except (ValueError, RecursionError):
             raise FetchError("metadata: found no JSON") from None
         if not isinstance(table, dict) or table.get("issuer") != self._issuer:
             raise FetchError("metadata: found another issuer, expected the configured one")
-        url = table.get(member)
+        others = table.get(preferred)
+        url = {**table, **others}.get(member) if isinstance(others, dict) else table.get(member)
         if not isinstance(url, str):
             raise FetchError(f"metadata: found no {member}")
         if problem := url_problem(url):

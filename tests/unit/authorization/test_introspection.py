@@ -126,6 +126,36 @@ class Asking(IntrospectionTestCase):
         self.wait(b"c")
         self.assertEqual(URL, self.server.urls[4])
 
+    def test_alias(self) -> None:
+        """With a certificate, the alias of the endpoint is used (RFC 8705 section 5)."""
+        alias = "https://mtls.as.example/introspect"
+        found = {"issuer": ISSUER, "introspection_endpoint": URL}
+        with_alias = {**found, "mtls_endpoint_aliases": {"introspection_endpoint": alias}}
+        for secret, metadata, expected in (
+            (None, with_alias, alias),
+            (None, found, URL),
+            (None, {**found, "mtls_endpoint_aliases": {"token_endpoint": alias}}, URL),
+            (None, {**found, "mtls_endpoint_aliases": [alias]}, URL),
+            (SECRET, with_alias, URL),
+        ):
+            own = {} if secret else {"client_secret_file": None, "certificate": "a"}
+            self.arrange(secret, introspection_url=None, issuer=ISSUER, **own)
+            self.wait()
+            self.server.answer(metadata)
+            self.assertEqual(expected, self.server.urls[-1])
+
+    def test_bad_alias(self) -> None:
+        """An alias that is no https URL is an error like any other."""
+        self.arrange(
+            None, introspection_url=None, issuer=ISSUER, client_secret_file=None, certificate="a"
+        )
+        aliases = {"introspection_endpoint": "http://mtls.as.example/introspect"}
+        metadata = {
+            "issuer": ISSUER, "introspection_endpoint": URL, "mtls_endpoint_aliases": aliases
+        }  # fmt: skip
+        self.assertIs(Code.TOKEN_UNVERIFIABLE, self.ask(metadata))
+        self.assertIn("introspection_endpoint: found http", self.introspector.status().error)
+
     def test_probe(self) -> None:
         """A check introspects a token that does not exist; the status has the result."""
         for status, error in ((200, ""), (401, "found status 401, expected 200")):
