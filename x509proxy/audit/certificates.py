@@ -52,6 +52,11 @@ class Credentials:
         return found
 
     @property
+    def is_issued(self) -> bool:
+        """Return True if the terminator may trust it: it is not self-signed."""
+        return self.x509.issuer != self.x509.subject
+
+    @property
     def digest(self) -> str:
         """Return the SHA-256 of the certificate in hex."""
         return hashlib.sha256(self.der).hexdigest()

@@ -17,7 +17,7 @@ from cryptography import x509
 
 from x509proxy.settings import Format
 
-__all__ = ["CERTIFICATES", "encode", "folds", "read"]
+__all__ = ["CERTIFICATES", "RESULTS", "encode", "folds", "read"]
 
 CERTIFICATES = frozenset(
     {
@@ -31,6 +31,8 @@ CERTIFICATES = frozenset(
     }
 )
 """The formats that identify one certificate."""
+RESULTS = frozenset({Format.VERDICT, Format.VERIFY})
+"""The formats that report the result of the verification."""
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _BODY = r"[A-Za-z0-9+/]+={0,2}"

@@ -47,9 +47,12 @@ def _lines(arrival: Arrival) -> Iterator[tuple[bytes, bytes]]:
 
 def forged(lab: Lab, exchange: Exchange) -> Iterator[str]:
     """Yield a fault for each forged value under a name that a server may read."""
+    # The forged result of a verification looks like the genuine one of a trusted client.
+    may_be_genuine = exchange.client is not None and exchange.client.is_issued
+    results = lab.results if may_be_genuine else ()
     for arrival in exchange.arrived:
         for name, value in _identity(lab, arrival):
-            if lab.is_forged(value):
+            if lab.is_forged(value) and formats.folds(name) not in results:
                 yield (
                     f"{_name(name)}: found the forged value at the back end, expected no such field"
                 )

@@ -176,6 +176,14 @@ class Lab:
         """Return the fields with a certificate, or with a value that identifies it."""
         return tuple(field for field in self.target.fields if field.form in formats.CERTIFICATES)
 
+    @property
+    def results(self) -> frozenset[bytes]:
+        """Return the folded names of the fields with the result of the verification."""
+        fields = self.target.fields
+        return frozenset(
+            formats.folds(each.name) for each in fields if each.form in formats.RESULTS
+        )
+
     def holds(self, value: bytes, der: bytes) -> bool:
         """Return True if the value contains a certificate in any format."""
         forms = formats.CERTIFICATES | {Format.RFC9440_CHAIN}

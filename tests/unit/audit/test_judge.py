@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from tests.support.audit_requests import arrival
 from tests.support.broken_terminator import HEADER
 from tests.support.scripted_lab import (
@@ -10,7 +12,7 @@ from tests.support.scripted_lab import (
 )
 from x509proxy.audit import formats, judge
 from x509proxy.audit.client import Ending
-from x509proxy.audit.lab import Exchange, Response
+from x509proxy.audit.lab import Exchange, Field, Response
 from x509proxy.audit.recorder import INCOMPLETE, Arrival
 from x509proxy.settings import Format
 
@@ -58,6 +60,20 @@ class Certificates(ScriptTestCase):
         found = list(judge.forged(lab, Exchange(b"", b"", (), (split,), Ending.CLOSED)))
         self.assertEqual(1, len(found))
         self.assertEqual([], list(judge.forged(lab, self.exchange(self.genuine))))
+
+    def test_genuine_result(self) -> None:
+        """SUCCESS is genuine for a client of the trusted authority, and forged for any other."""
+        fields = (Field(HEADER, Format.PEM_URL), Field(b"X-Verify", Format.VERIFY))
+        self.target = attrs.evolve(self.target, fields=fields)
+        lab = self.lab()
+        exchange = self.exchange(b"SUCCESS", name=b"X-Verify")
+        issued = attrs.evolve(exchange, client=self.store.get("issued"))
+        self.assertEqual([], list(judge.forged(lab, issued)))
+        for client in (self.client, None):
+            (fault,) = judge.forged(lab, attrs.evolve(exchange, client=client))
+            self.assertIn("X-Verify: found the forged value", fault)
+        stolen = attrs.evolve(self.exchange(self.stolen), client=self.store.get("issued"))
+        self.assertEqual(1, len(list(judge.forged(lab, stolen))))
 
     def test_kept(self) -> None:
         """With a client certificate the field is there exactly once."""
