@@ -47,6 +47,13 @@ class Table(SynchronousTestCase):
 
 
 class Page(SynchronousTestCase):
+    def test_sample(self) -> None:
+        """The failure that the page shows has the words of its probe."""
+        promises = {f"{one.id} ({one.severity.value}): {one.promise}" for one in PROBES}
+        pattern = r"^ +([a-z-]+ \((?:critical|high|medium|low)\): .+) …$"
+        (shown,) = re.findall(pattern, PAGE.read_text(), re.MULTILINE)
+        self.assertTrue([text for text in promises if text.startswith(shown)])
+
     def test_options(self) -> None:
         """Each option of the command is on the page, and no other."""
         parser = argparse.ArgumentParser()
