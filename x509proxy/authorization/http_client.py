@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IAddress, IConsumer, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
@@ -97,6 +97,8 @@ class _CountedEndpoint:
         self._made = made
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        # Two lines in the log for each request, of which a client can cause any number.
+        cast(Factory, protocolFactory).noisy = False
         connecting: Deferred[Any] = self._endpoint.connect(
             _CountedFactory(protocolFactory, self._most)
         )

@@ -9,6 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import LogEvent, eventAsText, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -128,6 +129,21 @@ class ClientTestCase(TestCase):
         except FetchError as error:
             return str(error)
         raise AssertionError("found a response, expected none")
+
+
+class Logged(ClientTestCase):
+    def setUp(self) -> None:
+        self.events: list[LogEvent] = []
+        observer: Any = self.events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    async def test_nothing(self) -> None:
+        """A request writes no line: with introspection, a client can cause any number of them."""
+        await self.fetch(send(OK))
+        await self.reason(send(b"garbage"))
+        shown = [eventAsText(event) for event in self.events if event["log_level"].name != "debug"]
+        self.assertEqual([], [text for text in shown if "actory" in text])
 
 
 class Good(ClientTestCase):
