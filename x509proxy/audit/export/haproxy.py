@@ -98,7 +98,8 @@ def _frontend(plan: Plan) -> str:
     removed = (*plan.removed, "Forwarded", "X-Forwarded-For", "Upgrade")
     lines = [
         *_bind(plan),
-        "option http-restrict-req-hdr-names delete",
+        # The option http-restrict-req-hdr-names would delete a name of the proxy's own, too.
+        "http-request del-header [^A-Za-z0-9-] -m reg",
         "http-request deny deny_status 405 if { method TRACE CONNECT }",
         "http-request return status 411 if { req.hdr(transfer-encoding) -m found }",
         f"http-request return status 413 {too_large}",

@@ -10,6 +10,7 @@ from tests.support.export_plans import (
     rendered,
 )
 from x509proxy.audit.export.plan import Identity, ListenAddress
+from x509proxy.forwarding.presets import HeaderPlan
 from x509proxy.settings import Backend, ClientAuth, Format, SettingsError, Trust, Validity
 
 
@@ -25,6 +26,16 @@ class Haproxy(ExportTestCase):
             "if { ssl_c_used } { ssl_c_verify 9 10 }",
         )
         self.assertLess(text.index("del-header ^(?i)X"), text.index("set-header X-My-Cert"))
+
+    def test_underscores(self) -> None:
+        """Odd names are removed before the proxy's own is set, which may have underscores.
+
+        HAProxy's option for this is applied last, and deletes SSL_CLIENT_CERT of Keycloak's preset.
+        """
+        text, _ = rendered("haproxy", fields=(HeaderPlan(Format.PEM, b"SSL_CLIENT_CERT"),))
+        self.assertNotIn("http-restrict-req-hdr-names", text)
+        removed = text.index("http-request del-header [^A-Za-z0-9-] -m reg\n")
+        self.assertLess(removed, text.index("set-header SSL_CLIENT_CERT"))
 
     def test_results(self) -> None:
         """A missing certificate is not a verified one."""
