@@ -60,10 +60,14 @@ class FakeHttp2(FakeConnection):
 
     ending = Ending.CLOSED
 
-    def __init__(self) -> None:
+    def __init__(self, status: bytes = b"200") -> None:
         super().__init__()
+        self._status = status
         config = H2Configuration(
-            client_side=False, header_encoding=None, validate_inbound_headers=False
+            client_side=False,
+            header_encoding=None,
+            validate_inbound_headers=False,
+            validate_outbound_headers=False,
         )
         self._http2 = H2Connection(config)
         self._http2.initiate_connection()
@@ -75,7 +79,7 @@ class FakeHttp2(FakeConnection):
             return  # GOAWAY is sent
         for event in events:
             if isinstance(event, StreamEnded):
-                self._http2.send_headers(1, [(b":status", b"200")])
+                self._http2.send_headers(1, [(b":status", self._status)])
                 self._http2.send_data(1, b"ok", end_stream=True)
 
     def read(self, seconds: float) -> bytes:

@@ -313,7 +313,7 @@ def from_echo(body: bytes) -> Arrival | None:
         found = json.loads(body)
         pairs = tuple((_bytes(name), _bytes(value)) for name, value in found["headers"])
         method, target = _bytes(found["method"]), _bytes(found["target"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if any(name == _COVERED for name, _ in pairs):
         raise SettingsError(

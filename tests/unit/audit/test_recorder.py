@@ -26,6 +26,8 @@ from x509proxy.forwarding.certificate_formats import encode
 from x509proxy.service.echo import Secrets, echo_site
 from x509proxy.settings import Format, SettingsError
 
+DEEP = b"[" * 100_000
+
 
 class Listening(SynchronousTestCase):
     def test_descriptions(self) -> None:
@@ -173,5 +175,5 @@ class Echo(SynchronousTestCase):
 
     def test_other_bodies(self) -> None:
         """Any other body reports nothing."""
-        for body in (b"<html>", b"[]", b"{}", b'{"method":1,"target":"","headers":[]}'):
+        for body in (b"<html>", b"[]", b"{}", b'{"method":1,"target":"","headers":[]}', DEEP):
             self.assertIsNone(from_echo(body))

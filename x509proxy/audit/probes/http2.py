@@ -138,7 +138,8 @@ class _Conversation:
                 match event:
                     case events.ResponseReceived(headers=headers):
                         pairs = tuple((bytes(name), bytes(value)) for name, value in headers)
-                        status = int(dict(pairs).get(b":status", b"0"))
+                        code = dict(pairs).get(b":status", b"")
+                        status = int(code) if code.isdigit() else 0
                     case events.DataReceived(data=piece):
                         body += piece
             if any(

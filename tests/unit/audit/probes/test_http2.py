@@ -36,6 +36,14 @@ class Http2(ScriptTestCase):
             lab.fake = FakeConnection(*replies)
             self.assertEqual([], self.faults("h2-forged", lab))
 
+    def test_odd_status(self) -> None:
+        """A status that is no number is no response."""
+        for status in (b"abc", b"", b"-1", b"2\xb2"):
+            server = FakeHttp2(status)
+            lab = self.lab()
+            lab.connect = lambda *_, server=server: server  # type: ignore[method-assign]
+            self.assertEqual([], self.faults("h2-forged", lab))
+
     def test_missing_library(self) -> None:
         """Without h2 the probes do not apply."""
         before = sys.modules["h2.config"]
