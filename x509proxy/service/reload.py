@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -47,6 +47,16 @@ class Reload:
     def ok(self) -> bool:
         """Return whether the new files are used."""
         return not self.error
+
+
+class _PartlyUsedError(SettingsError):
+    """The reason why some worker does not use a configuration, which all of them were sent."""
+
+
+def _partly(failure: Failure) -> None:
+    failure.trap(SettingsError)
+    error: Any = failure.value
+    raise _PartlyUsedError(*error.sentences) from None
 
 
 _Used = tuple[Configuration, CredentialCopies, str]
@@ -97,7 +107,9 @@ class Reloader:
         found = self._read()
         _check_fixed(self.configuration.settings, found.settings)
         copies, note = CredentialCopies.of(found.settings).since(self._copies)
-        return maybeDeferred(self._use, found).addCallback(lambda _: (found, copies, note))
+        used = self._use(found)
+        waited = succeed(None) if used is None else used.addErrback(_partly)
+        return waited.addCallback(lambda _: (found, copies, note))
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(SettingsError):
@@ -106,7 +118,9 @@ class Reloader:
             # The text of an unexpected error may hold anything, so its kind has to do.
             self._log.failure("reload: an unexpected error", failure)
             sentence = f"found an error of the kind {type(failure.value).__name__}"
-        self._log.error("reload: {error}; the old files go on serving", error=sentence)
+        is_partly = failure.check(_PartlyUsedError) is not None
+        rest = "other workers use the new files" if is_partly else "the old files go on serving"
+        self._log.error("reload: {error}; {rest}", error=sentence, rest=rest)
         self._end(Reload(self._now(), sentence))
 
     def _used(self, used: _Used) -> None:

@@ -11,7 +11,7 @@ import attrs
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.services import ProxyFiles, parse_options
@@ -137,6 +137,20 @@ class ReloadingTests(SynchronousTestCase):
         reloading.reload()
         self.reports[1].callback(None)
         self.assertEqual([Reload(7.0, "worker 1: no"), Reload(7.0)], self.observed)
+
+    def test_sentences(self) -> None:
+        """The log states which files serve: with workers, those that did not fail use the new."""
+        self.reload(self.refuse)
+        self.assertIn("; the old files go on serving", eventAsText(self.events[0]))
+        reloading = self.deferred()
+        with capturedLogs() as events:
+            reloading.reload()
+            self.reports[0].errback(SettingsError("worker 2: its process ended"))
+        self.assertIn(
+            "reload: worker 2: its process ended; other workers use the new files",
+            eventAsText(events[0]),
+        )
+        self.assertEqual("worker 2: its process ended", self.observed[-1].error)
 
     def test_meanwhile(self) -> None:
         """Requests during a reload cause one more reload, with the files of that time."""
