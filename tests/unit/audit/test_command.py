@@ -132,7 +132,7 @@ class Runs(AuditCase):
         self.assertIn("press Enter", done.err)
 
     def test_untrusted(self) -> None:
-        """Where no certificate is accepted, a note says that the probes with one test nothing."""
+        """Where no certificate is accepted, a note reports that probes with one test nothing."""
         done = self.audit("--only", "name-same", faults=(Fault.ALERTS,))
         self.assertEqual(0, done.status)
         self.assertIn("--authority makes certificates that it can trust", done.err)

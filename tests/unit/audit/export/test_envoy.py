@@ -63,7 +63,7 @@ class Envoy(ExportTestCase):
         self.assertNotIn("validation_context", tls["common_tls_context"])
 
     def test_limits(self) -> None:
-        """Whom it cannot tell apart, and the lists that it does not read, stand in the limits."""
+        """The limits name the clients that it treats alike, and the lists that it does not read."""
         either = rendered("envoy", trust=Trust.EITHER, ca="/ca.pem", crl=("/crl.pem",))[1]
         self.contains(either, "any certificate is forwarded", "revocation lists are not read")
         limits = rendered("envoy", **VERIFYING)[1]
