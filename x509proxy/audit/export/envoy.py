@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from x509proxy.audit.export.plan import Exported, Plan, comments, shared_limits, values
+from x509proxy.audit.export.plan import Exported, Plan, comments, name_limits, shared_limits, values
 from x509proxy.settings import Backend, ClientAuth, Format, Scheme, Trust
 
 __all__ = ["render"]
@@ -32,7 +32,7 @@ Tree = dict[str, object]
 
 def render(plan: Plan) -> Exported:
     """Return the configuration, and the limits."""
-    limits = (*shared_limits(plan), *_LIMITS, *_trust_limits(plan))
+    limits = (*shared_limits(plan), *_LIMITS, *_trust_limits(plan), *name_limits(plan))
     listeners = [_listener(plan, at) for at in range(len(plan.listeners))]
     document = {"static_resources": {"listeners": listeners, "clusters": [_cluster(plan)]}}
     # A JSON document is a YAML document, and YAML has comments.

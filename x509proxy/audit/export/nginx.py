@@ -11,6 +11,7 @@ from x509proxy.audit.export.plan import (
     Plan,
     authority,
     comments,
+    name_limits,
     shared_limits,
     values,
 )
@@ -49,7 +50,7 @@ map $ssl_client_verify $x509proxy_verdict {
 
 def render(plan: Plan) -> Exported:
     """Return the configuration for the ``http`` context, and the limits."""
-    limits = [*shared_limits(plan), *_LIMITS]
+    limits = [*shared_limits(plan), *_LIMITS, *name_limits(plan)]
     if any(field.form is Format.PEM for field in plan.fields):
         # nginx has no variable with PEM without line breaks.
         limits.append(_PEM_LIMIT)

@@ -32,6 +32,7 @@ __all__ = [
     "Renderer",
     "authority",
     "comments",
+    "name_limits",
     "pattern",
     "read_plan",
     "shared_limits",
@@ -242,6 +243,12 @@ def shared_limits(plan: Plan) -> tuple[str, ...]:
         "only the best-known headers for certificates are removed, while x509proxy removes more",
         "weak keys and huge certificates are not rejected by policy",
     )
+
+
+def name_limits(plan: Plan) -> Iterator[str]:
+    """Yield the limit of a product that verifies one name for all back ends."""
+    if plan.encrypts and len({each.host for each in plan.backends}) > 1:
+        yield f"each back end needs a certificate for {plan.backends[0].host}"
 
 
 def comments(plan: Plan, limits: Iterable[str]) -> str:

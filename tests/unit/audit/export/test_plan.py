@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.certificates import pair
 from tests.support.crls import crl_pem, make_crl
-from tests.support.export_plans import PLAN, ExportFilesTestCase, ExportTestCase, rendered
+from tests.support.export_plans import BACKENDS, PLAN, ExportFilesTestCase, ExportTestCase, rendered
 from x509proxy.audit.export.command import export
 from x509proxy.audit.export.plan import (
     ListenAddress,
@@ -129,6 +129,16 @@ class Versions(ExportTestCase):
             changed = rendered(product, minimum_version=TlsVersion.TLS_1_3)[0]
             self.assertIn(newest, changed)
             self.assertNotIn(usual, changed)
+
+
+class BackEnds(ExportTestCase):
+    def test_names(self) -> None:
+        """Nginx and Envoy verify one name for all back ends, which stands in the limits."""
+        needed = "each back end needs a certificate for b.example"
+        for product in ("nginx", "envoy"):
+            self.assertIn(needed, rendered(product, backends=BACKENDS)[1])
+            self.assertNotIn(needed, rendered(product, backends=BACKENDS[:1] * 2)[1])
+            self.assertNotIn("each back end", rendered(product)[1])
 
 
 class Texts(ExportTestCase):
