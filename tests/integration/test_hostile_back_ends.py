@@ -16,9 +16,11 @@ from tests.fuzz.play import play_answer
 from tests.support.memory import CUT, GET, HEADER, OK, Proxy, RequestTransport, post
 from tests.support.reference_parsers import Answer, fold, read_answers
 from tests.support.streams import pieces, single_bytes
+from tests.support.tls_back_end import TlsServer, over_tls
 from x509proxy.exchange import Outcome
-from x509proxy.settings import UpstreamSettings
+from x509proxy.settings import Backend, UpstreamSettings
 from x509proxy.upstream.endpoints import PendingInput
+from x509proxy.upstream.pool import Pool
 
 HEAD = GET.replace(b"GET", b"HEAD")
 START = b"HTTP/1.1 200 OK\r\n"
@@ -438,6 +440,8 @@ class Truncated(HostileTestCase):
             b"g\r\n",
             b"2\r\nokk\r\n",
             b"2;\nok\r\n",
+            b"8000000000000000\r\nok\r\n",
+            b"2\r\nok\r\nffffffffffffffff\r\nok\r\n",
         )
         self.expect_cut(*(CODED + chunk + b"0\r\n\r\n" for chunk in odd), ends=False)
 
@@ -587,6 +591,63 @@ class Mixed(HostileTestCase):
         for line in (b"Connection: close\r\n", b"connection: x, Close\r\n"):
             self.expect_answer(START + line + LENGTH, 200, b"ok", reused=False)
         self.expect_answer(b"HTTP/1.0 200 OK\r\n" + LENGTH, 200, b"ok", reused=False)
+
+
+class MixedOverTls(HostileTestCase):
+    """The same over TLS, where one packet can hold records that are delivered one by one."""
+
+    def start_over_tls(self) -> None:
+        self.proxy = Proxy(upstream=UpstreamSettings(max_connections=1))
+        self.proxy.pools = [
+            Pool(
+                Backend.parse("https://localhost"),
+                over_tls(self.proxy.back_end, self.proxy.clock),
+                self.proxy.deadlines,
+                UpstreamSettings(max_connections=1),
+            )
+        ]
+
+    def expect_not_mixed(
+        self, client: RequestTransport, other: RequestTransport, *behind: bytes, ends: bool = False
+    ) -> None:
+        """Check that ``other`` gets none of what is behind the response to ``client``."""
+        server = TlsServer(self.wires[0], self.proxy.clock)
+        self.assertTrue(server.receive().startswith(b"GET "))
+        server.send(OK, *behind, ends=ends)
+        self.turn()
+        self.assertEqual(1, (client.sent() + other.sent()).count(b"HTTP/1.1 "))
+        self.assertEqual(2, len(self.wires), "the connection has been used again")
+        server = TlsServer(self.wires[1], self.proxy.clock)
+        self.assertTrue(server.receive().startswith(b"GET "))
+        server.send(OK)
+        self.assertTrue(other.sent().endswith(b"\r\n\r\nok"))
+
+    def test_waiting(self) -> None:
+        """The connection is not lent to a client that waits for one."""
+        self.start_over_tls()
+        self.expect_not_mixed(self.proxy.client(GET), self.proxy.client(GET), STRAY)
+
+    def test_pipelined(self) -> None:
+        """Nor is it used for the next request of the same client."""
+        self.start_over_tls()
+        client = self.proxy.client(GET + GET)
+        self.expect_not_mixed(client, client, STRAY)
+
+    def test_ended(self) -> None:
+        """A connection that ends with the response is not lent either."""
+        self.start_over_tls()
+        self.expect_not_mixed(self.proxy.client(GET), self.proxy.client(GET), ends=True)
+
+    def test_reused(self) -> None:
+        """A response alone leaves a connection that is lent again."""
+        self.start_over_tls()
+        clients = [self.proxy.client(GET) for _ in range(2)]
+        server = TlsServer(self.wires[0], self.proxy.clock)
+        for client in clients:
+            self.assertTrue(server.receive().startswith(b"GET "))
+            server.send(OK[:-2], b"ok")
+            self.assertTrue(client.sent().endswith(b"\r\n\r\nok"))
+        self.assertEqual(1, len(self.wires))
 
 
 class Relayed(HostileTestCase):

@@ -86,14 +86,17 @@ def connect(endpoint: IStreamClientEndpoint, protocol: Protocol) -> Deferred[Any
 
 
 class PendingInput:
-    """Input of an idle connection that the reactor has not read: octets, or the connection's end.
+    """Input of an idle connection that it has not received: octets, or the connection's end.
 
-    Over TLS an unread record may be harmless, or it may be the one that ends TLS.
+    Over TLS an unread record may be harmless, or it may be the one that ends TLS. One packet can
+    have several records, which Twisted delivers one by one: OpenSSL holds the others meanwhile.
     """
 
-    __slots__ = ("_poll", "_socket")
+    __slots__ = ("_poll", "_socket", "_tls")
 
     def __init__(self, transport: Any) -> None:
+        handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+        self._tls = handle if isinstance(handle, SSL.Connection) else None
         carrier = getattr(transport, "transport", transport)
         handle = carrier.getHandle() if hasattr(carrier, "getHandle") else None
         self._socket = handle if isinstance(handle, socket.socket) else None
@@ -106,11 +109,24 @@ class PendingInput:
     def is_empty(self) -> bool:
         """Return true if there is none, and the socket is open.
 
-        A transport without a socket always counts as empty.
+        The socket of a transport without one always counts as empty.
         """
+        if self._tls is not None and _has_record(self._tls):
+            return False
         if self._socket is None:
             return True
         return self._socket.fileno() >= 0 and not self._poll.poll(0)
+
+
+def _has_record(tls: SSL.Connection) -> bool:
+    """Return true if OpenSSL holds octets that have not been delivered, or TLS has ended."""
+    try:
+        tls.recv(1, socket.MSG_PEEK)
+    except SSL.WantReadError:
+        return False
+    except SSL.Error:
+        return True
+    return True
 
 
 class UnreadInput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -42,6 +43,7 @@ from zope.interface import directlyProvides, implementer
 
 from tests.support.memory import OK, RecordingWaiter
 from tests.support.raw_tls import until
+from tests.support.tls_memory import accept, pump, server_context
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
@@ -187,6 +189,19 @@ class UnreadInputTests(SynchronousTestCase):
         self.assertEqual(b"", UnreadInput(object()).take(10))
 
 
+def connected() -> tuple[SSL.Connection, SSL.Connection]:
+    """Return a server and a client with a finished handshake."""
+    server = accept(ServerConnections(server_context()))
+    server.set_accept_state()
+    client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+    client.set_connect_state()
+    for one in (client, server) * 2:
+        with contextlib.suppress(SSL.WantReadError):
+            one.do_handshake()
+        pump(client, server)
+    return server, client
+
+
 class PendingInputTests(SynchronousTestCase):
     """Input of an idle connection, plain or over TLS, before the connection is lent again."""
 
@@ -214,6 +229,23 @@ class PendingInputTests(SynchronousTestCase):
         """Unrequested octets count, and stay unread; over TLS they may be a close_notify."""
         self.far.send(b"H")
         self.assertEqual(([False, False], b"H"), (self.found_empty(), self.own.recv(2)))
+
+    def test_records(self) -> None:
+        """Octets in OpenSSL count, and stay unread; so does the end of TLS, and its failure."""
+        server, client = connected()
+        pending = PendingInput(SimpleNamespace(getHandle=lambda: client))
+        self.assertTrue(pending.is_empty())
+        server.send(b"H")
+        pump(server, client)
+        self.assertEqual(
+            (False, b"H", True), (pending.is_empty(), client.recv(2), pending.is_empty())
+        )
+        server.shutdown()
+        pump(server, client)
+        self.assertFalse(pending.is_empty())
+        _, client = connected()
+        client.bio_write(b"GET / HTTP/1.1\r\n")
+        self.assertFalse(PendingInput(SimpleNamespace(getHandle=lambda: client)).is_empty())
 
     def test_closed_here(self) -> None:
         """A socket that has been closed on this side is not empty.
