@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from typing import Final, Protocol
 
-from x509proxy.http1.body import ChunkDecoder, MalformedBody
+from x509proxy.http1.body import BodyTooLarge, ChunkDecoder, MalformedBody
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.grammar import RESPONSE, Malformed, check_lines, split_fields
 from x509proxy.http1.messages import (
@@ -206,6 +206,8 @@ class ResponseParser:
             return chunks.decode(data, pieces)
         except MalformedBody as malformed:
             raise invalid_response(str(malformed)) from None
+        except BodyTooLarge:
+            raise invalid_response("more octets in chunks than a 64-bit integer holds") from None
         finally:
             if pieces:
                 events.append(b"".join(pieces))

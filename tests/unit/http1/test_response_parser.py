@@ -470,6 +470,16 @@ class AnswerLimits(SynchronousTestCase):
             taken(self, reader, answer(CHUNKED, body=b"0\r\n"), b"X: y\r\n" * 20, 502), 32768
         )
 
+    def test_huge_chunks(self) -> None:
+        """Chunks that announce 2**63 octets or more, in one or in sum, are an error."""
+        for body in (b"8000000000000000\r\n", b"2\r\nok\r\n7ffffffffffffffe\r\n"):
+            found = ResponseParser(b"GET", UPSTREAM).feed(answer(CHUNKED, body=body))
+            self.assertEqual("HBR" if b"ok" in body else "HR", shape_of(found))
+        found = ResponseParser(b"GET", UPSTREAM).feed(
+            answer(CHUNKED, body=b"7fffffffffffffff\r\nok")
+        )
+        self.assertEqual("HB", shape_of(found))
+
     def test_endless_trailer_after_a_large_body(self) -> None:
         """A trailer field is limited as a head is, however large the body was."""
         reader = ResponseParser(b"GET", UPSTREAM)
