@@ -21,6 +21,7 @@ from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.downstream.factory import TlsFactory
 from x509proxy.exchange import Outcome
+from x509proxy.http1.errors import Code
 from x509proxy.settings import ClientAuth, ClientSettings
 from x509proxy.transport.tls_context import ServerConnections, make_context
 
@@ -228,6 +229,42 @@ class Behind(SynchronousTestCase):
             self.proxy.clock.advance(1)
         self.assertEqual([("/token", 413, Outcome.REJECTED)], self.outcomes())
         self.assertEqual("closing", self.wire.protocol._protocol._phase.value)
+
+    def end_early(self, request: bytes, response: bytes) -> None:
+        """Let the client end TLS while it waits for the rest of a response."""
+        self.start()
+        self.say(request)
+        self.proxy.back_end.wire.deliver(response)
+        self.exchange()
+        self.client.shutdown()
+        self.hear()
+
+    def test_cut_at_the_clients_end(self) -> None:
+        """A response that ends with the connection is not ended by close_notify before its end.
+
+        A client may send close_notify and read on (RFC 8446 section 6.1). It would take the part
+        that it has received for the whole response.
+        """
+        for response in (b"HTTP/1.1 200 OK\r\n\r\npart", b"HTTP/1.1 200 OK\r\n"):
+            self.end_early(GET.replace(b"1.1", b"1.0"), response)
+            self.assertEqual(0, self.client.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
+            self.assertEqual((True, False), (self.wire.disconnecting, self.wire.aborted))
+            self.assertTrue(self.proxy.back_end.wire.aborted)
+            (exchange,) = self.proxy.exchanges
+            self.assertEqual((Outcome.ABORTED, Code.CLIENT_LEFT), (exchange.outcome, exchange.code))
+
+    def test_cut_and_stuck(self) -> None:
+        """If the client does not read meanwhile, the connection ends all the same."""
+        self.end_early(GET, b"HTTP/1.1 200 OK\r\n\r\npart")
+        self.assertFalse(self.wire.aborted)
+        self.proxy.clock.pump([31, 0])
+        self.assertTrue(self.wire.aborted)
+
+    def test_end_without_a_response(self) -> None:
+        """A client that waits for nothing gets the end that it has sent."""
+        self.end_early(GET, OK)
+        self.assertTrue(self.client.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
+        self.assertTrue(self.wire.disconnecting)
 
     def writes(self, request: bytes) -> list[bytes]:
         """Return what is written to the socket as one exchange ends, write by write."""

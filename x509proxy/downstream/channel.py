@@ -144,7 +144,16 @@ class Channel(Protocol):
         self._advance()
 
     def stopProducing(self) -> None:
-        """Do nothing: ``connectionLost`` follows."""
+        """Cut an incomplete response, because the client has ended TLS.
+
+        After close_notify a client may read on (RFC 8446 section 6.1). Another close_notify would
+        make what it has received look complete.
+        """
+        if self._current is not None:
+            self._lose(Code.CLIENT_LEFT, "the client left")
+            self._timeout = self._settings.send_timeout
+            self.deadline = self.now() + self._timeout
+            end_without_close_notify(self.transport)
 
     def expired(self) -> None:
         """End the wait for the client, by the phase it is in."""

@@ -108,6 +108,11 @@ class DirectWriter:
             if self._socket is None:
                 self._transport.unregisterProducer()
 
+    def stop(self) -> None:
+        """Stop the producer, because the other end has ended the connection."""
+        if self._producer is not None:
+            self._producer.stopProducing()
+
     def forget(self) -> None:
         """Drop the producer of a lost connection."""
         self._producer = None

@@ -379,7 +379,7 @@ class TlsStream(Protocol):
         except SSL.WantReadError:
             pass
         except SSL.ZeroReturnError:
-            end = self._send_close_notify
+            end = self._end_with_client
         except SSL.Error:
             end = self._fail
         if records:
@@ -390,6 +390,12 @@ class TlsStream(Protocol):
 
     def _wait(self) -> None:
         """Do nothing until more input comes."""
+
+    def _end_with_client(self) -> None:
+        """Send close_notify after the client's, unless the protocol has ended TCP without it."""
+        self._writer.stop()
+        if not self._ended:
+            self._send_close_notify()
 
     def _send_close_notify(self) -> None:
         """Send close_notify; close TCP if the client has sent it."""

@@ -127,6 +127,15 @@ class Direct(WriterTestCase):
         self.pump()
         self.assertEqual(["pause", "resume"], self.producer.calls)
 
+    def test_stopped_producer(self) -> None:
+        """A producer is stopped as long as it is registered."""
+        self.writer.stop()
+        self.writer.register(self.producer)
+        self.writer.stop()
+        self.writer.unregister()
+        self.writer.stop()
+        self.assertEqual(["stop"], self.producer.calls)
+
     def test_gone_producer(self) -> None:
         """An unregistered producer is not called, and its bytes are sent."""
         self.writer.register(self.producer)

@@ -345,6 +345,23 @@ class Closing(StreamTestCase):
         self.wire.deliver(self.take())
         self.assertEqual(([b"one"], []), (self.application.told, answered))
 
+    def test_stopped(self) -> None:
+        """A producer is stopped before the client's close_notify is answered.
+
+        If it ends TCP without close_notify, none is sent.
+        """
+        for expected in (b"<close_notify>", b""):
+            self.setUp()
+            self.shake()
+            self.stream.registerProducer(self.application, streaming=True)
+            if not expected:
+                self.patch(self.application, "stopProducing", self.stream.finish)
+            self.client.shutdown()
+            self.wire.deliver(self.take())
+            self.assertEqual(expected, self.exchange())
+            self.assertEqual((True, False), (self.wire.disconnecting, self.wire.aborted))
+            self.assertEqual(["stop"] if expected else [], self.application.told)
+
     def test_close_behind(self) -> None:
         """Data before the client's close_notify in the same packet is delivered first."""
         self.shake()
