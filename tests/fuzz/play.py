@@ -31,8 +31,8 @@ from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.known_claims import CERTIFICATE_CLAIMS, HOP_CLAIMS
 from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings, Validity
 
-__all__ = ["FORGED_NAMES", "GENUINE", "GOOD", "BackEndPlay", "ClientPlay", "cut"]
-__all__ += ["play_answer", "play_answers", "play_client", "play_requests"]
+__all__ = ["FORGED_NAMES", "GENUINE", "GOOD", "BackEndPlay", "ClientPlay", "cut", "log_faults"]
+__all__ += ["play_answer", "play_answers", "play_client", "play_requests", "recorded_log"]
 
 FORGED_NAMES = (*CERTIFICATE_CLAIMS, *HOP_CLAIMS)
 """Names by which one server or another identifies a client."""
@@ -48,7 +48,7 @@ GENUINE = (
 
 
 @contextmanager
-def _log() -> Iterator[list[LogEvent]]:
+def recorded_log() -> Iterator[list[LogEvent]]:
     events: list[LogEvent] = []
     observer = cast(ILogObserver, events.append)
     globalLogPublisher.addObserver(observer)
@@ -58,7 +58,7 @@ def _log() -> Iterator[list[LogEvent]]:
         globalLogPublisher.removeObserver(observer)
 
 
-def _log_faults(events: Sequence[LogEvent]) -> Iterator[str]:
+def log_faults(events: Sequence[LogEvent]) -> Iterator[str]:
     for event in events:
         text = eventAsText(event, includeTraceback=True)
         if event.get("log_failure"):
@@ -145,7 +145,7 @@ class ClientPlay:
         ]
         wrong.extend(self._count_faults())
         wrong.extend(self._answer_faults())
-        wrong.extend(_log_faults(self.log))
+        wrong.extend(log_faults(self.log))
         return wrong + self.afterwards
 
     def _count_faults(self) -> Iterator[str]:
@@ -195,7 +195,7 @@ def play_client(
 
     A back end sends a short 200 in response to each request.
     """
-    with _log() as log:
+    with recorded_log() as log:
         proxy = Proxy(
             client=ClientSettings(request_buffer_bytes=request_buffer_bytes), policy=_POLICY
         )
@@ -299,7 +299,7 @@ class BackEndPlay:
             wrong.append(f"a status that the back end did not send: {statuses}")
         if self.sent.startswith(b"HTTP/1.1 1"):
             wrong.append("an interim answer of the back end's")
-        return wrong + list(_log_faults(self.log)) + self.afterwards
+        return wrong + list(log_faults(self.log)) + self.afterwards
 
 
 def _is_early_end(sent: bytes) -> bool:
@@ -320,7 +320,7 @@ def play_answer(
     pieces: Sequence[bytes], method: bytes = b"GET", end: str = "silence"
 ) -> BackEndPlay:
     """Let a back end send ``pieces``; then it is silent, or ends by ``close`` or ``cut``."""
-    with _log() as log:
+    with recorded_log() as log:
         proxy = Proxy(policy=_POLICY, upstream=UpstreamSettings(max_connections=2))
         client = proxy.tls_client(_CLIENT, _REQUESTS[method])
         wire = proxy.back_end.wire

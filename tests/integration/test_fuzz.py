@@ -13,14 +13,19 @@ from random import Random
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fuzz import differential
+from tests.fuzz import differential, worlds
 from tests.fuzz.campaign import run
 from tests.fuzz.mutator import LARGEST, Mutator, read_seeds
 from tests.fuzz.play import cut
+from x509proxy import relay
+from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.forwarding import decision as forwarding
 from x509proxy.forwarding import sanitizer as headers
+from x509proxy.forwarding.header_rules import HeaderRules, identity
 from x509proxy.http1 import body, messages, request_parser, response_parser
+from x509proxy.http1.fields import write_fields
 from x509proxy.upstream import connection as upstream
+from x509proxy.upstream import endpoints
 
 SECONDS = 2.5
 
@@ -101,6 +106,58 @@ class GoingRed(SynchronousTestCase):
 
         self.patch(upstream.Connection, "_fail", fail)
         self.expect_found("answers", "answers: []")
+
+
+class Worlds(SynchronousTestCase):
+    """Several clients and back ends at once; ``python -m tests.fuzz.worlds`` runs for longer."""
+
+    def test_nothing(self) -> None:
+        """No world has a fault."""
+        self.assertEqual([], [*worlds.search(range(200), SECONDS)])
+
+    def expect_found(self, word: str) -> None:
+        """Check that one of many worlds has this fault; the sizes of handshakes vary."""
+        self.assertTrue(any(word in fault for _, fault in worlds.search(range(1500))), word)
+
+    def test_certificates(self) -> None:
+        """A proxy that sends the certificate of another connection is a fault."""
+        seen = [b""]
+
+        def careless(certificate: ClientCertificate | None, rules: HeaderRules) -> bytes:
+            fields = write_fields(identity(certificate, rules))
+            seen.append(fields or seen[-1])
+            return seen[-2]
+
+        self.patch(forwarding, "_certificate_fields", careless)
+        self.expect_found("of the owner of certificate")
+
+    def test_records(self) -> None:
+        """So is one that lends a connection with a record that has not been delivered."""
+        self.patch(endpoints, "_has_record", lambda _: False)
+        self.expect_found("octets of no response")
+
+    def test_order(self) -> None:
+        """So is one that reads on before it has sent the head."""
+
+        def send_streamed(transfer: relay.Relay, connection: upstream.Connection) -> None:
+            begun = transfer._head + transfer._framed(transfer._request.take_body())
+            transfer._request.stream_body()
+            connection.send_head(transfer._request.head.method, begun, transfer)
+
+        self.patch(relay.Relay, "_send_streamed", send_streamed)
+        self.expect_found("no response to")
+
+    def test_command(self) -> None:
+        """The command prints both counts; its exit status is 0 without a fault."""
+        output = io.StringIO()
+        self.patch(sys, "stdout", output)
+        self.assertEqual(0, worlds.main(["--worlds", "2"]))
+        self.patch(worlds, "faults_of", lambda seed: [f"fault {seed}"])
+        self.assertEqual(1, worlds.main(["--first", "7", "--worlds", "1"]))
+        self.assertEqual(
+            "2 worlds, 0 with faults\nseed 7: fault 7\n1 worlds, 1 with faults\n",
+            output.getvalue(),
+        )
 
 
 class Mutations(SynchronousTestCase):

@@ -15,11 +15,11 @@ from x509proxy.settings import ClientAuth
 from x509proxy.testing import ThrowAwayAuthority
 from x509proxy.transport.tls_context import make_context
 
-__all__ = ["TlsServer", "over_tls"]
+__all__ = ["BACK_END_CONTEXT", "TlsServer", "over_tls"]
 
 _AUTHORITY = ThrowAwayAuthority()
 _SERVER = _AUTHORITY.server()
-_CONTEXT = make_context(Identity(_SERVER.certificate, _SERVER.private_key), ClientAuth.NONE)
+BACK_END_CONTEXT = make_context(Identity(_SERVER.certificate, _SERVER.private_key), ClientAuth.NONE)
 
 
 def over_tls(back_end: BackEnd, clock: Clock) -> IStreamClientEndpoint:
@@ -38,7 +38,7 @@ class TlsServer:
     def __init__(self, wire: RequestTransport, clock: Clock) -> None:
         self._wire = wire
         self._clock = clock
-        self._tls = SSL.Connection(_CONTEXT, None)
+        self._tls = SSL.Connection(BACK_END_CONTEXT, None)
         self._tls.set_accept_state()
 
     def receive(self) -> bytes:
