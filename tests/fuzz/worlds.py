@@ -352,7 +352,7 @@ class Server(Peer):
         script.response = None if kind in ("garbage", "cut") else (status, body)
         if kind == "cut":
             text = b"".join(records)
-            records = [text[: random.randrange(len(text))]]
+            records = [text[: random.randrange(1, len(text))]]
         self._then = {"close": "end", "cut": "cut", "garbage": "mute", "stray": "mute"}.get(
             kind, ""
         )
