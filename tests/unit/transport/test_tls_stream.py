@@ -266,6 +266,20 @@ class Closing(StreamTestCase):
         self.assertTrue(self.wire.disconnecting)
         self.assertFalse(self.wire.aborted)
 
+    def test_late_writes(self) -> None:
+        """Nothing is sent after the end, and a late write does not change the end."""
+        for end, produces in (("loseConnection", False), ("finish", False), ("finish", True)):
+            self.setUp()
+            self.shake()
+            if produces:
+                self.stream.registerProducer(self.application, streaming=True)
+            getattr(self.stream, end)()
+            sent = self.wire.sent()
+            was_closing = self.wire.disconnecting
+            self.stream.write(b"late")
+            self.assertEqual((b"", was_closing), (self.wire.sent(), self.wire.disconnecting))
+            self.assertEqual(not was_closing, bool(sent))
+
     def test_client_closes(self) -> None:
         """A client's close_notify is answered, and TCP is closed."""
         self.shake()
@@ -610,6 +624,20 @@ class Turns(StreamTestCase):
         self.clock.advance(0)
         self.assertEqual([FIRST], self.application.told)
         self.stream.resumeProducing()
+        self.assertEqual([FIRST, SECOND], self.application.told)
+
+    def test_resumed_within(self) -> None:
+        """A protocol that pauses and resumes within its turn gets no more in that turn."""
+        self.shake()
+
+        def resume(_: bytes) -> None:
+            self.stream.pauseProducing()
+            self.stream.resumeProducing()
+
+        self.application.then = resume
+        self.say(*SEVERAL)
+        self.assertEqual([FIRST], self.application.told)
+        self.clock.advance(0)
         self.assertEqual([FIRST, SECOND], self.application.told)
 
     def test_lost_meanwhile(self) -> None:
