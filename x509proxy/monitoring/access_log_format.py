@@ -121,14 +121,15 @@ def _reason(backend: str, code: Code | None, detail: str) -> str:
 def _certificate(certificate: ClientCertificate | None) -> str:
     if certificate is None:
         return f"verdict={Verdict.NONE.value} x5t_s256=- subject=-"
-    verdict, thumbprint = certificate.verdict, certificate.thumbprint
-    return _client(verdict, thumbprint, _shorten(certificate.subject))
+    # One character more shows that the subject is too long.
+    subject = certificate.subject[: _MAX_SUBJECT_CHARS + 1]
+    return _client(certificate.verdict, certificate.thumbprint, subject)
 
 
 # By the parts that are written: a certificate may have 30 KB, and its client may come once.
 @lru_cache(maxsize=1024)
 def _client(verdict: Verdict, thumbprint: str, subject: str) -> str:
-    return f"verdict={verdict.value} x5t_s256={thumbprint} subject={quoted(subject)}"
+    return f"verdict={verdict.value} x5t_s256={thumbprint} subject={quoted(_shorten(subject))}"
 
 
 def _token(verdict: TokenVerdict) -> str:
