@@ -99,7 +99,7 @@ class Channel(Protocol):
             return
         self.transport.registerProducer(self, streaming=True)
         self._enter(_HANDSHAKE, self._settings.handshake_timeout)
-        self._max_age_at = self.deadline + self._settings.max_connection_age
+        self._max_age_at = self.now() + self._settings.max_connection_age
         if not ISSLTransport.providedBy(self.transport):
             self.handshakeCompleted()
 

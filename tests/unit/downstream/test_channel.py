@@ -135,7 +135,7 @@ class KeepAlive(ChannelTestCase):
         self.handler.then = reply
         wire = self.connect(GET)
         for _ in range(2):
-            self.clock.advance(24)
+            self.clock.advance(19)
             wire.sent()
             wire.deliver(GET)
             self.assertNotIn(b"Connection: close", wire.sent())
