@@ -648,7 +648,7 @@ class ClientSettings(Settings, frozen=True):
     max_line_bytes: Annotated[
         int,
         Key(
-            "The size of a line of the head; a longer one is rejected with 431.",
+            "The size of a field's line in the head; a longer one is rejected with 431.",
             Unit.BYTES,
             least=16,
             most=1 << 20,
@@ -782,7 +782,8 @@ class UpstreamSettings(Settings, frozen=True):
     max_head_bytes: Annotated[
         int,
         Key(
-            "The size of a response's head; a larger one becomes 502.",
+            "The size of a response's head, with the interim responses before it; a larger one "
+            "becomes 502.",
             Unit.BYTES,
             least=64,
             most=1 << 20,

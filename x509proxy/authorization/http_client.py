@@ -17,7 +17,7 @@ from typing import Any, cast
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.error import ConnectingCancelledError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IConsumer, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -129,9 +129,18 @@ class _Endpoints:
         return _CountedEndpoint(endpoint, settings.max_response_bytes, self._made)
 
     def end(self, result: Any) -> Any:
-        """Cut the connection: Twisted leaves it open when a body's reading is cancelled (26.10)."""
+        """Cut the connection: Twisted leaves it open when a body's reading is cancelled (26.10).
+
+        :raises FetchError: the failure's cause is the size of the response.
+        """
+        is_too_large = any(connection.left < 0 for connection in self._made)
         while self._made:
             self._made.pop().transport.abortConnection()
+        if is_too_large and isinstance(result, Failure):
+            most = self._files.settings.max_response_bytes
+            raise FetchError(
+                f"found a response of more than {most} bytes, expected max-response-bytes or less"
+            )
         return result
 
 
@@ -220,8 +229,13 @@ def _read(response: IResponse) -> Deferred[Fetched]:
 
 def _explain(failure: Failure) -> Any:
     """Turn every failure into a sentence of this program's own."""
+    if failure.check(FetchError) is not None:
+        return failure
     reasons = getattr(failure.value, "reasons", None)
     error = reasons[0].value if reasons else failure.value
     if isinstance(error, CancelledError | ConnectingCancelledError | DeferredTimeout):
         raise FetchError("found no response in time") from None
-    raise FetchError(f"found no whole response: {connect_reason(error)}") from None
+    # Of a lost connection, nothing states how far the TLS handshake had come.
+    is_lost = isinstance(error, ConnectionDone | ConnectionLost)
+    reason = "it closed the connection" if is_lost else connect_reason(error, "tokens")
+    raise FetchError(f"found no whole response: {reason}") from None

@@ -280,7 +280,8 @@ class _ConfiguredHeader:
         value, path = self.settings.value, self.settings.value_file
         if self.settings.format is not Format.LITERAL:
             if value is not None or path is not None:
-                raise self._error("value", "one", f"none for format {self.settings.format.value}")
+                key = "value" if path is None else "value-file"
+                raise self._error(key, "one", f"none for format {self.settings.format.value}")
             return b""
         if (value is None) is (path is None):
             raise self._error(

@@ -62,7 +62,7 @@ class Code(enum.Enum):
     UNREADABLE_CERTIFICATE = _Facts(401, "The certificate cannot be parsed.")
     TOKEN_MALFORMED = _Facts(
         400,
-        "The access token is malformed, or the request has more than one.",
+        "The access token is malformed, or the request has one in its query.",
         bearer="invalid_request",
     )
     TOKEN_TOO_LARGE = _Facts(

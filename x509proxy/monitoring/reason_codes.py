@@ -58,12 +58,12 @@ def _texts(arguments: Sequence[object]) -> str:
     return " ".join(str(error[-1]).lower() for error in errors)
 
 
-# Sentences for the labels above, about a handshake with a back end.
-_BACKEND_HANDSHAKES = {
+# Sentences for the labels above, about a handshake with a server of the settings' table {table}.
+_SERVER_HANDSHAKES = {
     "protocol_version": "it supports no TLS version of this proxy (1.2 and 1.3)",
     "not_tls": "it does not use TLS",
     "no_shared_parameters": "it has no cipher or signature algorithm in common with this proxy",
-    "client_alert": "it rejected the TLS handshake; it may require another upstream.certificate",
+    "client_alert": "it rejected the TLS handshake; it may require another {table}.certificate",
     "bad_signature": "it did not prove that it has its certificate's private key",
     "client_left": "it closed the connection during the TLS handshake",
 }
@@ -73,29 +73,30 @@ _CONNECT_ERRORS = {
     "CertificateError": "its certificate has no name that can be read",
     "DNSLookupError": "its name cannot be looked up",
     "TimeoutError": "it does not respond",
-    "ConnectionDone": _BACKEND_HANDSHAKES["client_left"],
-    "ConnectionLost": _BACKEND_HANDSHAKES["client_left"],
+    "ConnectionDone": _SERVER_HANDSHAKES["client_left"],
+    "ConnectionLost": _SERVER_HANDSHAKES["client_left"],
 }
 
 
-def connect_reason(error: BaseException | None) -> str:
-    """Return the reason for a failed connection to a back end, for the operator.
+def connect_reason(error: BaseException | None, table: str = "upstream") -> str:
+    """Return the reason for a failed connection to a server, for the operator.
 
+    ``table`` has the settings of its TLS: ``upstream`` of a back end, ``tokens`` of an issuer.
     The error's own text is not used, because a library may put certificates or addresses into it.
     """
     number = getattr(error, "osError", None)
     if isinstance(number, int):
         return os.strerror(number)
     if isinstance(error, SSL.Error):
-        return _backend_handshake(error)
+        return _server_handshake(error).format(table=table)
     name = type(error).__name__
     return _CONNECT_ERRORS.get(name, name)
 
 
-def _backend_handshake(error: SSL.Error) -> str:
+def _server_handshake(error: SSL.Error) -> str:
     if "certificate verify failed" in _texts(error.args):
-        return "its certificate is not valid now, or no authority in upstream.ca has issued it"
-    return _BACKEND_HANDSHAKES.get(handshake_reason(error.args), "the TLS handshake failed")
+        return "its certificate is not valid now, or no authority in {table}.ca has issued it"
+    return _SERVER_HANDSHAKES.get(handshake_reason(error.args), "the TLS handshake failed")
 
 
 def counted(count: int, thing: str) -> str:

@@ -232,10 +232,10 @@ class Mistakes(RulesTests):
         )
         for value in ("", " a", "a\r\nb", "\u00e9", "a\0"):
             self.assertIn("headers[0].value: found ", self.refusal({**literal, "value": value}))
-        for more in ({"value": "a"}, {"value_file": "a"}):
+        for field, key in (("value", "value"), ("value_file", "value-file")):
             self.assertEqual(
-                "headers[0].value: found one, expected none for format pem",
-                self.refusal({"name": "X-A", **more}),
+                f"headers[0].{key}: found one, expected none for format pem",
+                self.refusal({"name": "X-A", field: "a"}),
             )
 
     def test_short_secret(self) -> None:

@@ -97,6 +97,15 @@ class Connecting(SynchronousTestCase):
             self.assertIn(part, connect_reason(tls(text)))
         self.assertEqual("the TLS handshake failed", connect_reason(SSL.SysCallError(-1, "SECRET")))
 
+    def test_table(self) -> None:
+        """The sentences name the keys of the table that the server belongs to."""
+        for text, key in (
+            ("certificate verify failed", ".ca"),
+            ("tls alert handshake failure", ".certificate"),
+        ):
+            for table in ("upstream", "tokens"):
+                self.assertIn(table + key, connect_reason(tls(text), table))
+
     def test_unknown(self) -> None:
         """Of any other error the kind is shown, and not the text."""
         self.assertEqual("ZeroDivisionError", connect_reason(ZeroDivisionError("SECRET")))
