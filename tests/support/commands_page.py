@@ -55,8 +55,10 @@ _SIGNALS = {
     ),
 }
 _PROXY_STATUSES = {
-    0: "It was stopped.",
+    0: "It serves in the background (without ``--nodaemon``).",
     1: "It did not start: the command line, the configuration, a file or a port is wrong.",
+    130: "SIGINT stopped it. The number is that of a shell; the process ends by the signal.",
+    143: "SIGTERM stopped it, likewise. systemd takes this for success.",
 }
 _STATUSES = {
     0: "The command did its work.",
