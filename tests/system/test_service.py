@@ -300,6 +300,24 @@ class End(DaemonTestCase):
         connection.close()
         await self.ends(daemon, -signal.SIGTERM)
 
+    async def test_signals(self) -> None:
+        """SIGUSR1, as from logrotate, or SIGHUP in the meantime does not end the process."""
+        for workers in ("1", "2"):
+            held: list[Any] = []
+            daemon = await self.start("--workers", workers, answers=[held.append])
+            connection = await deferToThread(daemon.connect)
+            self.addCleanup(connection.close)
+            connection.sendall(get("/"))
+            await daemon.back_end.heard(1)
+            os.kill(daemon.pid, signal.SIGTERM)
+            await until(lambda: not daemon.listens(), pause=0.05)  # noqa: B023 - awaited here
+            for number in (signal.SIGUSR1, signal.SIGHUP):
+                os.kill(daemon.pid, number)
+            held[0].write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
+            self.assertEqual(200, (await deferToThread(read_reply, connection)).status)
+            connection.close()
+            await self.ends(daemon, -signal.SIGTERM)
+
     async def test_idle(self) -> None:
         """An idle connection does not delay the end for long."""
         daemon = await self.start()

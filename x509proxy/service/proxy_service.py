@@ -69,7 +69,7 @@ class ProxyService(Service):
             None if settings.admin is None else Admin(settings.admin, self.serving, reactor)
         )
         self._watching = FileWatcher(reactor, self.reload)
-        self._listening = False
+        self._listening = self._stopping = False
         self._notifier = Notifier.from_environment()
         self._old_signals: dict[signal.Signals, Any] = {}
         if isinstance(self.serving, WorkerSupervisor):
@@ -104,8 +104,7 @@ class ProxyService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop accepting, and finish the requests in progress within ``client.drain-timeout``."""
         super().stopService()
-        self._listening = False
-        self._release_signals()
+        self._listening, self._stopping = False, True
         restore_collector()
         self._watching.stop()
         self._notifier.stopping("finishing requests in progress")
@@ -113,7 +112,9 @@ class ProxyService(Service):
         stopped = self.serving.stop().addCallback(
             lambda _: self.admin.stop() if self.admin is not None else None
         )
-        return stopped.addCallback(lambda _: self._notifier.end())
+        stopped.addCallback(lambda _: self._notifier.end())
+        # The last step: the default handlers would end the process, and cut its exchanges.
+        return stopped.addBoth(self._release_signals)
 
     # Inside.
 
@@ -157,17 +158,22 @@ class ProxyService(Service):
 
         return caught
 
-    def _release_signals(self) -> None:
+    def _release_signals(self, result: Any) -> Any:
         while self._old_signals:
             signal.signal(*self._old_signals.popitem())
+        return result
 
     def reopen_log(self) -> None:
         """Continue in the access log's new file, after logrotate has renamed the old one."""
         self.serving.reopen_log()
 
     def reload(self) -> None:
-        """Read and check all files again, then swap. An invalid file changes nothing."""
-        self.reloading.reload()
+        """Read and check all files again, then swap. An invalid file changes nothing.
+
+        While the service stops, there are no new requests, and nothing is read.
+        """
+        if not self._stopping:
+            self.reloading.reload()
 
     def _read_again(self) -> Configuration:
         self._notifier.reloading()

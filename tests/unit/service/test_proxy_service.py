@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import capturedLogs, formatEvent
@@ -325,6 +326,23 @@ class InMemory(ServiceInMemoryTestCase):
         self.assertEqual([service.reload], self.reactor.called)
         self.successResultOf(service.stopService())
         self.assertEqual(before, signal.getsignal(signal.SIGHUP))
+        service.reload()
+        self.assertIsNone(service.reloading.last)
+
+    def test_hangup_while_stopping(self) -> None:
+        """The handlers stay until the last exchange has ended: the default ends the process."""
+        service = self.make()
+        service.startService()
+        handlers = [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1)]
+        stopped: Deferred[None] = Deferred()
+        self.patch(service.serving, "stop", lambda: stopped)
+        ended = service.stopService()
+        self.assertEqual(
+            handlers, [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1)]
+        )
+        stopped.callback(None)
+        self.successResultOf(ended)
+        self.assertNotEqual(handlers[0], signal.getsignal(signal.SIGHUP))
 
     def test_reopen(self) -> None:
         """SIGUSR1 asks the reactor to open the access log anew.
