@@ -68,7 +68,7 @@ class ListeningEndpoint:
     def bind(self, factory: Factory) -> IListeningPort:
         """Listen and return the port.
 
-        :raises ListenError: the address cannot be bound.
+        :raises ListenError: the address cannot be bound, or not now.
         """
         ports: list[IListeningPort] = []
         failures: list[Failure] = []
@@ -76,6 +76,12 @@ class ListeningEndpoint:
         listening.addCallbacks(ports.append, failures.append)
         if failures:
             raise ListenError(_reason(self._where, failures[0]))
+        if not ports:
+            # twistd gives up its rights after this call. A port that opens later is closed. It
+            # would be lost if the attempt were cancelled here.
+            listening.addCallback(lambda _: [port.stopListening() for port in ports])
+            found = "found an endpoint that listens later, expected one that listens at once"
+            raise ListenError(without_secrets(f"{self._where}: {found}"))
         return ports[0]
 
 

@@ -6,8 +6,10 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.lockfile import FilesystemLock
@@ -171,3 +173,28 @@ class Binding(SynchronousTestCase):
             (ValueError("another"), "another"),
         ):
             self.assertEqual(f"listen: tcp:1: {reason}", self.bind(error))
+
+    def test_later(self) -> None:
+        """An endpoint that has no result yet is an error; a port that it opens later is closed."""
+        reactor = MemoryReactorClock()
+        endpoint = ListeningEndpoint(reactor, "tcp:1")
+        listening: Deferred[Any] = Deferred()
+        self.patch(endpoint, "_endpoint", _Slow(listening))
+        sentence = str(self.assertRaises(ListenError, endpoint.bind, NamedFactory()))
+        found = "found an endpoint that listens later, expected one that listens at once"
+        self.assertEqual(f"listen: tcp:1: {found}", sentence)
+        port = reactor.listenTCP(1, NamedFactory())
+        stopped: list[None] = []
+        self.patch(port, "stopListening", lambda: stopped.append(None))
+        listening.callback(port)
+        self.assertEqual(1, len(stopped))
+
+
+class _Slow:
+    """An endpoint that listens in a later turn of the reactor, as third parties' may."""
+
+    def __init__(self, listening: Deferred[Any]) -> None:
+        self._listening = listening
+
+    def listen(self, _: Any) -> Deferred[Any]:
+        return self._listening
