@@ -33,13 +33,14 @@ from x509proxy.config.endpoint_strings import (
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import ProxySettings, SettingsError
 
-__all__ = ["ListenError", "ListeningEndpoint", "check_free", "check_kinds", "url_of"]
+__all__ = ["BACKLOG", "ListenError", "ListeningEndpoint", "check_free", "check_kinds", "url_of"]
 
 _BUILT_IN = {"tcp", "ssl", "unix"}
 # With Twisted's 50, 98 of 200 simultaneous clients repeated their SYN after 1 s. The kernel caps
 # the number at net.core.somaxconn, 4096 by default since Linux 5.4. For a socket from systemd, the
 # unit sets it (Backlog=).
-_BACKLOG = 4096
+BACKLOG = 4096
+"""Length of the accept queue of a listener."""
 
 
 def url_of(address: IAddress) -> str:
@@ -135,7 +136,7 @@ def _with_backlog(description: str) -> str:
     """Add the length of the accept queue, unless the description names one."""
     found = Description.parse(description)
     named = "backlog" in found.arguments or "backlog" not in KINDS.get(found.kind, ())
-    return description if named else f"{description}:backlog={_BACKLOG}"
+    return description if named else f"{description}:backlog={BACKLOG}"
 
 
 class ListenError(SettingsError):

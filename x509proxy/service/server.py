@@ -24,7 +24,7 @@ from x509proxy.monitoring.snapshot import Snapshot
 from x509proxy.monitoring.snapshot_builder import SnapshotBuilder
 from x509proxy.service.access_log import AccessLog, LogFile
 from x509proxy.service.handshake_log import HandshakeLog
-from x509proxy.service.listening import ListeningEndpoint
+from x509proxy.service.listening import BACKLOG, ListeningEndpoint
 from x509proxy.settings import ClientSettings, ListenerSettings
 
 __all__ = ["ProxyServer", "contexts_for"]
@@ -274,6 +274,8 @@ def contexts_for(configuration: Configuration) -> list[Any]:
 def _close(port: IListeningPort) -> Deferred[Any]:
     """Accept the connections in the queue of a port, which would be reset otherwise; close it."""
     if isinstance(port, Port):
+        # Twisted accepts as many at a time as it found the last time.
+        port.numberAccepts = BACKLOG
         port.doRead()
     closed: Deferred[Any] = maybeDeferred(port.stopListening)
     return closed

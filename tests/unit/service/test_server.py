@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import succeed
 from twisted.internet.tcp import Port
 from twisted.internet.threads import deferToThread
@@ -21,7 +22,7 @@ from tests.support.certificates import Pair, pair
 from tests.support.memory import RequestTransport
 from tests.support.parent_reactor import ParentReactor
 from tests.support.pki import PkiTestCase
-from tests.support.raw_tls import get, read_reply
+from tests.support.raw_tls import get, read_reply, until
 from tests.support.services import ProxyFiles, parse_options
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, load_settings
@@ -271,6 +272,26 @@ class Adopting(PkiTestCase):
             self.assertEqual(401, await deferToThread(ask))
             await running.stop()
         self.assertTrue(stat.S_ISSOCK(path.stat().st_mode))
+
+    async def test_accept_queue(self) -> None:
+        """At the end it accepts the whole queue, though connections came one by one before."""
+        self.start()
+        running = ProxyServer(self.service.reloading.configuration, reactor)
+        running.listen([ListeningEndpoint(reactor, "tcp:0:interface=127.0.0.1")])
+        [address] = running.addresses
+        assert isinstance(address, IPv4Address)
+
+        def connect() -> None:
+            client = socket.create_connection((address.host, address.port), 10)
+            self.addCleanup(client.close)
+
+        connect()
+        await until(lambda: running.factory.connections == 1)
+        for _ in range(30):
+            connect()
+        stopped = running.stop()
+        self.assertEqual(31, running.factory.connections)
+        await stopped
 
     def context(self, client: Pair) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
