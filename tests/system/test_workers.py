@@ -356,15 +356,33 @@ class Deaths(Real):
         waiting = [socket.create_connection(("127.0.0.1", daemon.port), 10) for _ in range(4)]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
+        self.assertEqual(
+            [200] * 4, [await deferToThread(self.served, daemon, one) for one in waiting]
+        )
 
-        def served(connection: socket.socket) -> int:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_verify_locations(daemon.files.certificate)
-            with context.wrap_socket(connection, server_hostname="localhost") as over:
-                over.sendall(get())
-                return read_reply(over).status
+    def served(self, daemon: Daemon, connection: socket.socket) -> int:
+        """Return the status of a request on a connection without TLS so far."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(daemon.files.certificate)
+        with context.wrap_socket(connection, server_hostname="localhost") as over:
+            over.sendall(get())
+            return read_reply(over).status
 
-        self.assertEqual([200] * 4, [await deferToThread(served, one) for one in waiting])
+    async def test_accept_queue_at_the_end(self) -> None:
+        """Connections queued when the proxy is stopped are served before it ends."""
+        daemon = await self.two_workers()
+        pids = workers_of(daemon.pid)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        waiting = [socket.create_connection(("127.0.0.1", daemon.port), 10) for _ in range(4)]
+        os.kill(daemon.pid, signal.SIGTERM)
+        await until(lambda: "Received SIGTERM" in daemon.log, pause=0.05)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        self.assertEqual(
+            [200] * 4, [await deferToThread(self.served, daemon, one) for one in waiting]
+        )
+        await self.ends(daemon, -signal.SIGTERM)
 
     async def test_stopped(self) -> None:
         """A stopped but living worker is detected and replaced."""

@@ -30,6 +30,7 @@ from x509proxy.settings import ProxySettings, SettingsError
 
 __all__ = [
     "Alive",
+    "Draining",
     "FrameError",
     "Frames",
     "LogLine",
@@ -134,6 +135,10 @@ class Alive(_Message, frozen=True, tag="alive"):
     """The sign of life of a worker that sends no snapshots."""
 
 
+class Draining(_Message, frozen=True, tag="draining"):
+    """The report that a worker has accepted its last connection."""
+
+
 class Used(_Message, frozen=True, tag="used"):
     """The report that a worker serves by the new configuration."""
 
@@ -144,7 +149,7 @@ class NotUsed(_Message, frozen=True, tag="not used"):
     error: str
 
 
-WorkerMessage = LogLine | SnapshotReport | Serving | Alive | Used | NotUsed
+WorkerMessage = LogLine | SnapshotReport | Serving | Alive | Draining | Used | NotUsed
 
 _from_parent: msgspec.json.Decoder[ParentMessage] = msgspec.json.Decoder(ParentMessage)
 _from_worker: msgspec.json.Decoder[WorkerMessage] = msgspec.json.Decoder(WorkerMessage)

@@ -189,6 +189,7 @@ class ProxyServer:
         """Stop accepting, finish requests within ``client.drain-timeout``, and close the rest."""
         ports, self._ports = self._ports, []
         for port in self._adopted:
+            _accept_queue(port)
             # stopListening would remove the file of a unix socket, on which other workers accept.
             port.stopReading()  # type: ignore[attr-defined]
         stopped = DeferredList([_close(port) for port in ports])
@@ -272,10 +273,15 @@ def contexts_for(configuration: Configuration) -> list[Any]:
 
 
 def _close(port: IListeningPort) -> Deferred[Any]:
-    """Accept the connections in the queue of a port, which would be reset otherwise; close it."""
+    _accept_queue(port)
+    closed: Deferred[Any] = maybeDeferred(port.stopListening)
+    return closed
+
+
+def _accept_queue(port: IListeningPort) -> None:
+    """Accept the connections in the queue of a port, which may be reset otherwise."""
     if isinstance(port, Port):
         # Twisted accepts as many at a time as it found the last time.
         port.numberAccepts = BACKLOG
-        port.doRead()
-    closed: Deferred[Any] = maybeDeferred(port.stopListening)
-    return closed
+        # Not port.doRead, which accepts only one if the socket is shared.
+        Port.doRead(port)

@@ -35,6 +35,7 @@ from x509proxy.monitoring.snapshot_builder import SnapshotBuilder
 from x509proxy.monitoring.worker_aggregation import WorkerAggregate
 from x509proxy.service.access_log import AccessLog, LogFile
 from x509proxy.service.ipc import (
+    Draining,
     Frames,
     LogLine,
     NewConfiguration,
@@ -62,6 +63,7 @@ PARENT_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
 _FIRST_FREE = 5
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before a worker that has ended is restarted
 _LONG_LIFE = 60.0  # seconds; a worker that ends later did not fail because of its start
+_ACCEPT_TIME = 1.0  # seconds for the accept queue, which a worker that hangs does not accept
 _GRACE = 5.0  # seconds, beyond drain-timeout
 _CHECK_INTERVAL = 1.0  # seconds; workers report as often
 # Checks without a report until a worker counts as stopped or hanging. Checks are counted instead of
@@ -92,7 +94,7 @@ class _Closing(NamedFactory):
 
 
 class _Reports:
-    """The workers' reports about a new configuration. ``done`` fires with the last of them."""
+    """The workers' reports about one event. ``done`` fires with the last of them."""
 
     def __init__(self, workers: Iterable[int]) -> None:
         self.done: Deferred[None] = Deferred()
@@ -103,7 +105,7 @@ class _Reports:
     def add(self, worker: int, error: str = "") -> None:
         """Record the first report of a worker, or its end.
 
-        ``error`` is the reason why it does not use the configuration, or ``""``.
+        ``error`` is the reason why it does not use a configuration, or ``""``.
         """
         if worker in self._missing:
             self._missing.remove(worker)
@@ -155,7 +157,7 @@ class WorkerSupervisor:
         self._ports: list[IListeningPort] = []
         self._call: IDelayedCall | None = None
         self._unserved = 0
-        self._reports = _Reports(())
+        self._reports = self._draining = _Reports(())
 
     @property
     def addresses(self) -> list[IAddress]:
@@ -237,11 +239,15 @@ class WorkerSupervisor:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        ends: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
-        ends += [
+        self._draining = _Reports([worker.number for worker in self.workers if worker.pid])
+        ends: list[Deferred[Any]] = [
             worker.stop(self.configuration.settings.client.drain_timeout + _GRACE)
             for worker in self.workers
         ]
+        # The workers accept the queue first: connections in it are reset when the port is closed.
+        accepted = self._draining.done.addTimeout(_ACCEPT_TIME, self.reactor)
+        accepted.addErrback(lambda _: None)
+        ends.append(accepted.addCallback(lambda _: _close_all(ports)))
         return DeferredList(ends).addCallback(lambda _: self._access_log.close())
 
     # Calls from the workers' processes.
@@ -274,6 +280,8 @@ class WorkerSupervisor:
             case Serving():
                 self._is_served()
                 self.on_serving()
+            case Draining():
+                self._draining.add(number)
             case Used():
                 self._reports.add(number)
             case NotUsed():
@@ -285,7 +293,12 @@ class WorkerSupervisor:
     def on_end(self, number: int) -> None:
         """Record that a worker's process has ended."""
         self.aggregate.ended(number)
+        self._draining.add(number)
         self._reports.add(number, "its process ended before it used the new configuration")
+
+
+def _close_all(ports: Iterable[IListeningPort]) -> Deferred[Any]:
+    return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
 
 def _level(name: str) -> Any:

@@ -26,6 +26,7 @@ from x509proxy.service.access_log import LogFile
 from x509proxy.service.gc_tuning import relax_collector
 from x509proxy.service.ipc import (
     Alive,
+    Draining,
     FrameError,
     Frames,
     LogLine,
@@ -81,7 +82,7 @@ class Worker(Protocol):
         Reports that the parent waits for are sent in any case. There is one for each of its
         messages.
         """
-        is_report = isinstance(message, Serving | Used | NotUsed)
+        is_report = isinstance(message, Serving | Draining | Used | NotUsed)
         if not self._closed and (is_report or not self._paused):
             self.transport.write(encode_worker_message(message))
 
@@ -104,6 +105,7 @@ class Worker(Protocol):
         """Return a result for which the reactor waits: all requests, then the last messages."""
         self._ending = True
         stopped: Deferred[None] = self.running.stop() if self.running is not None else succeed(None)
+        self.send(Draining())
         return stopped.addCallback(lambda _: self._flush())
 
     def _flush(self) -> Deferred[None]:

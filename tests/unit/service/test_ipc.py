@@ -26,6 +26,7 @@ from x509proxy.config.loader import Configuration
 from x509proxy.service import ipc
 from x509proxy.service.ipc import (
     Alive,
+    Draining,
     FrameError,
     Frames,
     LogLine,
@@ -333,6 +334,7 @@ class FromWorkers(SynchronousTestCase):
             SnapshotReport(snapshot()),
             Serving(),
             Alive(),
+            Draining(),
             Used(),
             NotUsed("reason"),
         ]

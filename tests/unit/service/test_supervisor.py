@@ -428,10 +428,11 @@ class Parent(WorkersTestCase):
         """The end comes when the last worker has ended, and none is started again."""
         first, second = self.start()
         stopped = self.service.stopService()
-        self.assertEqual(
-            ([True, True], [False, False]),
-            ([one.closed for one in (first, second)], [p.listening for p in self.reactor.ports]),
-        )
+        self.assertEqual([True, True], [one.closed for one in (first, second)])
+        first.sends({"kind": "draining"})
+        self.assertEqual({True}, {port.listening for port in self.reactor.ports})
+        second.sends({"kind": "draining"})
+        self.assertEqual({False}, {port.listening for port in self.reactor.ports})
         first.ends(code=0)
         self.assertNoResult(stopped)
         self.supervisor.broadcast(ReopenLog())
@@ -439,6 +440,23 @@ class Parent(WorkersTestCase):
         self.successResultOf(stopped)
         self.assertEqual([], self.reactor.getDelayedCalls())
         self.assertEqual(2, len(self.reactor.processes))
+
+    def test_ports_at_the_end(self) -> None:
+        """The ports are closed in a second also if a worker does not accept the queue."""
+        for reports in ([], [0], [0, 1]):
+            self.setUp()
+            processes = self.start()
+            stopped = self.service.stopService()
+            for number in reports:
+                processes[number].ends(code=0)
+            is_open = len(reports) < 2
+            self.assertEqual({is_open}, {port.listening for port in self.reactor.ports})
+            self.reactor.advance(1.0)
+            self.assertEqual({False}, {port.listening for port in self.reactor.ports})
+            for number in {0, 1} - {*reports}:
+                processes[number].sends({"kind": "draining"})
+                processes[number].ends(code=0)
+            self.successResultOf(stopped)
 
     def test_stop_while_dead(self) -> None:
         """One that waits to be started again is not."""

@@ -307,6 +307,7 @@ class Child(WorkersTestCase):
             ([p.reading for p in self.reactor.ports], [p.listening for p in self.reactor.ports]),
         )
         self.assertEqual(1, self.reactor.stops)
+        self.assertIn({"kind": "draining"}, self.said())
 
     def test_end_before_the_task(self) -> None:
         """It can end before it has begun."""
