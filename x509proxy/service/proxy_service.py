@@ -71,7 +71,8 @@ class ProxyService(Service):
         self._watching = FileWatcher(reactor, self.reload)
         self._listening = self._stopping = False
         self._notifier = Notifier.from_environment()
-        self._old_signals: dict[signal.Signals, Any] = {}
+        # The handlers of this service, and those before them.
+        self._handlers: dict[signal.Signals, tuple[Any, Any]] = {}
         if isinstance(self.serving, WorkerSupervisor):
             self.serving.on_serving = self._notify_ready
 
@@ -141,9 +142,10 @@ class ProxyService(Service):
     def _catch_signals(self) -> None:
         for number, call in ((signal.SIGHUP, self.reload), (signal.SIGUSR1, self.reopen_log)):
             try:
-                self._old_signals[number] = signal.signal(
-                    number, self._caught(call, signal.getsignal(number))
-                )
+                before = signal.getsignal(number)
+                own = self._caught(call, before)
+                signal.signal(number, own)
+                self._handlers[number] = own, before
             except ValueError:
                 # The reactor of an embedding program runs in another thread than the main one. That
                 # program handles signals.
@@ -159,8 +161,11 @@ class ProxyService(Service):
         return caught
 
     def _release_signals(self, result: Any) -> Any:
-        while self._old_signals:
-            signal.signal(*self._old_signals.popitem())
+        while self._handlers:
+            number, (own, before) = self._handlers.popitem()
+            # Another service that was started later has its own, which calls this one.
+            if signal.getsignal(number) is own:
+                signal.signal(number, before)
         return result
 
     def reopen_log(self) -> None:

@@ -344,6 +344,18 @@ class InMemory(ServiceInMemoryTestCase):
         self.successResultOf(ended)
         self.assertNotEqual(handlers[0], signal.getsignal(signal.SIGHUP))
 
+    def test_two_services(self) -> None:
+        """The end of a service leaves the handlers of another one, which was started later."""
+        before = signal.getsignal(signal.SIGHUP)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        first, second = self.make(), self.make()
+        first.startService()
+        second.startService()
+        self.successResultOf(first.stopService())
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertIn(second.reload, self.reactor.called)
+        self.successResultOf(second.stopService())
+
     def test_reopen(self) -> None:
         """SIGUSR1 asks the reactor to open the access log anew.
 
