@@ -94,13 +94,23 @@ class SiteRequest(BaseRequest):
     def __init__(self, request: Any, observe: Observer, clock: Callable[[], float]) -> None:
         super().__init__(NO_HEAD, client_of(transport_of(request)), observe, clock)
         self._request = request
-        self._producing = False
+        self._producing = self._waits = False
         self.bytes_in = request.content.seek(0, 2)
         request.notifyFinish().addErrback(lambda _: self.lost(Code.CLIENT_LEFT, "the client left"))
 
     def accept(self) -> None:
-        assert self.consumer is not None
-        self.consumer.request_ready()
+        """Call ``request_ready``, but not while the client does not read earlier responses.
+
+        The stock channel serves pipelined requests in the meantime. A producer that is registered
+        then is not paused, so all of the responses would be held in memory (L7).
+        """
+        self._request.registerProducer(self, streaming=True)
+        self._producing = True
+        # HTTP/2 has no such attribute: each stream has a window.
+        self._waits = getattr(self._request.channel, "_waitingForTransport", False)
+        if not self._waits:
+            assert self.consumer is not None
+            self.consumer.request_ready()
 
     def take_body(self) -> bytes:
         self._request.content.seek(0)
@@ -126,8 +136,6 @@ class SiteRequest(BaseRequest):
 
     def begin(self, status: int, reason: bytes, pairs: Pairs, body: Framing, length: int) -> None:
         self._write_head(status, reason, pairs, length)
-        self._request.registerProducer(self, streaming=True)
-        self._producing = True
 
     def write(self, data: bytes) -> None:
         if not self.ended:
@@ -163,8 +171,18 @@ class SiteRequest(BaseRequest):
             self.consumer.pause_response()
 
     def resumeProducing(self) -> None:
-        if self.consumer is not None:
+        if self.consumer is None:
+            return
+        if not self._waits:
             self.consumer.resume_response()
+            return
+        self._waits = False
+        try:
+            self.consumer.request_ready()
+        except Exception:
+            # Fail closed (L3), as X509ProxyResource.render does.
+            self._log.failure("a request could not be served")
+            self.fail(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
 
     def stopProducing(self) -> None:
         """Do nothing: ``notifyFinish`` reports that the client has left."""

@@ -25,6 +25,7 @@ from x509proxy.downstream.site_request import SiteRequest, read_stock_head
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.messages import Framing
+from x509proxy.relay import Relay
 from x509proxy.resource import X509ProxyResource
 from x509proxy.settings import ClientAuth, ClientSettings, InvalidNames, PolicySettings, RequestIds
 from x509proxy.testing import client_identity, header_value
@@ -668,6 +669,44 @@ class Way(SiteTestCase):
         self.assertEqual("paused", self.back_end.producerState)
         self.client.producer.resumeProducing()
         self.assertEqual("producing", self.back_end.producerState)
+
+    def wait(self) -> None:
+        """Send two requests; complete the first response to a client that does not read."""
+        self.receive(REQUEST + SECOND)
+        self.connect()
+        self.connection.dataReceived(ANSWER[:-1])
+        assert self.client.producer is not None
+        self.client.producer.pauseProducing()
+        self.back_end.clear()
+        self.connection.dataReceived(ANSWER[-1:])
+
+    def test_pipelined_back_pressure(self) -> None:
+        """The next request waits until the client reads again: its response would fill memory."""
+        self.wait()
+        self.assertEqual((b"", 1), (self.back_end.value(), len(self.clock.tcpClients)))
+        self.client.producer.resumeProducing()
+        self.assertTrue(self.back_end.value().startswith(b"GET /second "))
+        self.connection.dataReceived(ANSWER)
+        self.assertEqual(2, self.client.value().count(b"HTTP/1.1 200 OK"))
+
+    def test_fault_after_a_wait(self) -> None:
+        """A fault in a request that has waited sends nothing to the back end (L3)."""
+        self.wait()
+        self.patch(Relay, "request_ready", lambda _: 1 / 0)
+        self.client.producer.resumeProducing()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertEqual(b"", self.back_end.value())
+        self.assertIn(b"HTTP/1.1 502 ", self.client.value())
+
+    def test_client_leaves_while_it_waits(self) -> None:
+        """A request that waits is dropped with its client."""
+        self.wait()
+        self.leave()
+        self.client.producer.resumeProducing()
+        self.assertEqual(b"", self.back_end.value())
+        self.assertEqual(
+            [Outcome.COMPLETED, Outcome.ABORTED], [one.outcome for one in self.exchanges]
+        )
 
     def test_client_leaves(self) -> None:
         """When the client leaves, the back end's connection is cut and the exchange recorded.
