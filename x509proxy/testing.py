@@ -51,7 +51,7 @@ from x509proxy.certificates.pem_files import Identity, new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
 from x509proxy.downstream.factory import ProxyFactory, TlsFactory
-from x509proxy.exchange import Exchange
+from x509proxy.exchange import Exchange, Observer, unobserved
 from x509proxy.http1.fields import Pairs
 from x509proxy.settings import ClientSettings, PolicySettings
 from x509proxy.transport.tls_context import ServerConnections, make_context
@@ -365,10 +365,14 @@ def running_proxy(
     from x509proxy.resource import X509ProxyResource
 
     exchanges: list[Exchange] = []
+    also: Observer = options.pop("observe", unobserved)
+
+    def observe(exchange: Exchange) -> None:
+        exchanges.append(exchange)
+        also(exchange)
+
     name = options.setdefault("header", new_header_name())
-    resource = X509ProxyResource(
-        _LOOPBACK, back_end, reactor=reactor, observe=exchanges.append, **options
-    )
+    resource = X509ProxyResource(_LOOPBACK, back_end, reactor=reactor, observe=observe, **options)
     server = make_self_signed(KeyKind.EC, "localhost", server=True)
     ask = options.get("policy", PolicySettings()).client_certificate
     context = make_context(

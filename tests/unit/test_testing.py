@@ -21,7 +21,7 @@ from tests.support.raw_tls import HEADER, ProxyTestCase, get, read_reply, until
 from x509proxy import client_certificate
 from x509proxy.certificates.client_certificate import Flag, Verdict
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned
-from x509proxy.exchange import Outcome
+from x509proxy.exchange import Exchange, Outcome
 from x509proxy.testing import (
     RecordingBackEnd,
     ThrowAwayAuthority,
@@ -215,6 +215,14 @@ class Proxy(ProxyTestCase):
         self.start(authorities=[authority.certificate])
         await self.ask(get(), authority.client())
         self.assertEqual([Verdict.TRUSTED], [exchange.verdict for exchange in self.proxy.exchanges])
+
+    async def test_observer(self) -> None:
+        """An observer of the test receives the exchanges too."""
+        observed: list[Exchange] = []
+        self.start(observe=observed.append)
+        await self.ask(get())
+        self.assertEqual(self.proxy.exchanges, observed)
+        self.assertEqual(1, len(observed))
 
     async def test_stock_site(self) -> None:
         """The proxy serves under any given factory."""
