@@ -599,6 +599,9 @@ def _messages(draw: st.DrawFn) -> bytes:
     return b"\r\n".join([line, *fields[:place], b"Host: as.example", *fields[place:], b"", body])
 
 
+AWAITED = (
+    b"POST /token HTTP/1.1\r\nHost: as.example\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+)
 STREAMS = st.lists(st.one_of(_messages(), st.just(GET)), min_size=1, max_size=3).map(b"".join)
 CUTS: st.SearchStrategy[list[int]] = st.one_of(
     st.just([]), st.lists(st.integers(0, 900), max_size=8)
@@ -632,6 +635,7 @@ class WholeStreams(SynchronousTestCase):
         self.assertEqual([], play.faults())
 
     @given(STREAMS, st.booleans())
+    @example(GET + AWAITED, True)
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_cuts_do_not_matter(self, stream: bytes, certificate: bool) -> None:
         """However a stream is cut into records, the same requests reach the back end."""

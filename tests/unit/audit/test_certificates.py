@@ -55,9 +55,11 @@ class Certificates(StoreTestCase):
         authority = store.get(AUTHORITY).x509
         for name in ("client", "other", "victim", "expired", "no-name", "issued", "with-victim"):
             store.get(name).x509.verify_directly_issued_by(authority)
+            self.assertTrue(store.get(name).is_issued, name)
         for name in (AUTHORITY, "p384", "rsa", "rsa-pss", "ed25519"):
             found = store.get(name).x509
             found.verify_directly_issued_by(found)
+            self.assertFalse(store.get(name).is_issued, name)
         self.assertEqual(store.get("victim").der, store.stolen().der)
 
     def test_kinds(self) -> None:

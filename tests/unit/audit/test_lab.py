@@ -41,6 +41,14 @@ class LabTestCase(ScriptTestCase):
         return Lab(target, Recording(recorder), self.store, pace)
 
 
+class Results(LabTestCase):
+    def test_names(self) -> None:
+        """The fields with the result of the verification are known by their folded names."""
+        fields = (Field(b"X_Verify", Format.VERIFY), Field(b"X-Cert", Format.PEM_URL))
+        lab = Lab(Target(self.target.address, fields), Echoes(), self.store)
+        self.assertEqual({b"x-verify"}, lab.results)
+
+
 class Templates(LabTestCase):
     def test_places(self) -> None:
         """Each place of a template is filled: names, host, token and the forged value."""
