@@ -131,6 +131,28 @@ class Suite(SynchronousTestCase):
         self.assertEqual(expected, self.suite.total(parts, failed=True))
 
 
+class Examples(SynchronousTestCase):
+    def draws_alike(self, **environment: str) -> str:
+        """Return "True" if Hypothesis draws the same examples each time."""
+        program = "import tests; from hypothesis import settings; print(settings().derandomize)"
+        names = ("CI", "X509PROXY_EXHAUSTIVE")
+        kept = {name: value for name, value in os.environ.items() if name not in names}
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env=kept | environment,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout.strip()
+
+    def test_repeatable(self) -> None:
+        """A run of CI draws the same examples each time; its fuzzing and other runs do not."""
+        self.assertEqual("False", self.draws_alike())
+        self.assertEqual("True", self.draws_alike(CI="true"))
+        self.assertEqual("False", self.draws_alike(CI="true", X509PROXY_EXHAUSTIVE="1"))
+
+
 class IndividualCoverage(SynchronousTestCase):
     def setUp(self) -> None:
         self.script = load("individual_coverage")
