@@ -222,6 +222,17 @@ import platform, ssl
 print("Python", platform.python_version(), ssl.OPENSSL_VERSION)
 """
 
+
+def _script(name: str, version: str, *, buffers: bool = False) -> _Recipe:
+    """Return the way to run a script of this folder; ``version``: a program that prints its own."""
+
+    def command(program: str, place: Place) -> Sequence[str]:
+        script = str(ROOT / "bench" / name)
+        return [program, "-P", script, str(place.port), str(place.back_end), str(place.folder)]
+
+    return _Recipe(sys.executable, ["-c", version], lambda _place: "", command, buffers)
+
+
 _RECIPES: Mapping[str, _Recipe] = {
     "nginx": _Recipe(
         "nginx",
@@ -241,47 +252,9 @@ _RECIPES: Mapping[str, _Recipe] = {
         _apache,
         lambda program, place: [program, "-DFOREGROUND", "-f", str(place.folder / "apache.conf")],
     ),
-    "stock": _Recipe(
-        sys.executable,
-        ["-c", _VERSIONS],
-        lambda _place: "",
-        lambda program, place: [
-            program,
-            "-P",
-            str(ROOT / "bench" / "stock.py"),
-            str(place.port),
-            str(place.back_end),
-            str(place.folder),
-        ],
-    ),
-    "bare": _Recipe(
-        sys.executable,
-        ["-c", _BARE_VERSIONS],
-        lambda _place: "",
-        lambda program, place: [
-            program,
-            "-P",
-            str(ROOT / "bench" / "bare.py"),
-            str(place.port),
-            str(place.back_end),
-            str(place.folder),
-        ],
-        buffers=True,
-    ),
-    "twisted": _Recipe(
-        sys.executable,
-        ["-c", _VERSIONS],
-        lambda _place: "",
-        lambda program, place: [
-            program,
-            "-P",
-            str(ROOT / "bench" / "twisted_bare.py"),
-            str(place.port),
-            str(place.back_end),
-            str(place.folder),
-        ],
-        buffers=True,
-    ),
+    "stock": _script("stock.py", _VERSIONS),
+    "bare": _script("bare.py", _BARE_VERSIONS, buffers=True),
+    "twisted": _script("twisted_bare.py", _VERSIONS, buffers=True),
     "x509proxy": _Recipe(
         sys.executable,
         ["-c", _VERSIONS],
