@@ -235,7 +235,7 @@ def _explain(failure: Failure) -> Any:
     error = reasons[0].value if reasons else failure.value
     if isinstance(error, CancelledError | ConnectingCancelledError | DeferredTimeout):
         raise FetchError("found no response in time") from None
-    # Of a lost connection, nothing states how far the TLS handshake had come.
+    # Twisted does not report whether a lost connection had completed its TLS handshake.
     is_lost = isinstance(error, ConnectionDone | ConnectionLost)
     reason = "it closed the connection" if is_lost else connect_reason(error, "tokens")
     raise FetchError(f"found no whole response: {reason}") from None
