@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from x509proxy.audit.options import configure, configure_export
+from x509proxy.audit.options import configure
 from x509proxy.settings import Backend, Format, Scheme, SettingsError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "make_parser"]
 
+_PRODUCTS = ("nginx", "haproxy", "apache", "caddy", "envoy")
 _PLACEHOLDER = "<the secret name>"
 # {"iss":"https://as.example.com",...}
 _EXAMPLE_CLAIMS = "eyJpc3MiOiJodHRwczovL2FzLmV4YW1wbGUuY29tIi…fQ"
@@ -165,7 +166,10 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "export", help="write this configuration for another product, as far as possible"
     )
-    configure_export(command)
+    command.add_argument(
+        "product", choices=_PRODUCTS, metavar="PRODUCT", help=f"one of {', '.join(_PRODUCTS)}"
+    )
+    command.add_argument("path", metavar="CONFIG.toml", help="the configuration")
     command.set_defaults(command=_export)
     return parser
 
@@ -394,7 +398,7 @@ def _audit(**arguments: object) -> int:
 
 
 def _export(product: str, path: str) -> None:
-    from x509proxy.audit.export.command import export
+    from x509proxy.export.command import export
 
     text, limits = export(product, path)
     print(text, end="")

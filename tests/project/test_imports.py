@@ -17,7 +17,7 @@ PACKAGE = ROOT / "x509proxy"
 WITH_REACTOR = frozenset({"x509proxy.resource"})
 PURE = (
     "settings", "redaction", "exchange",
-    "certificates", "http1", "forwarding", "config", "monitoring",
+    "certificates", "http1", "forwarding", "config", "export", "monitoring",
 )  # fmt: skip
 
 _PROBE = """

@@ -24,7 +24,7 @@ from h2.events import DataReceived, RequestReceived, StreamEnded, TrailersReceiv
 from OpenSSL import SSL
 
 from x509proxy.audit import formats
-from x509proxy.audit.corpus import CLAIMS, KNOWN_CLAIMS
+from x509proxy.audit.corpus import KNOWN_CLAIMS, SIBLINGS
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.settings import Format
 
@@ -90,7 +90,8 @@ class Fault(enum.Enum):
     VERIFIED = "reports 0 for no certificate"
 
 
-_SIBLINGS = {formats.folds(name) for name in (*CLAIMS, *KNOWN_CLAIMS)}
+_FORGED = (name for _, _, names in SIBLINGS for name in names)
+_SIBLINGS = {formats.folds(name) for name in (*_FORGED, *KNOWN_CLAIMS)}
 _HOP = {
     b"connection",
     b"keep-alive",

@@ -35,13 +35,13 @@ from twisted.web.server import Site
 from tests.support.names import secret_name
 from x509proxy import cli
 from x509proxy.audit import command as audit_command
-from x509proxy.audit.export.command import export
 from x509proxy.certificates import pem_files
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import check_header_name, read_header_names, read_identity
 from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signed
 from x509proxy.config import credentials
 from x509proxy.config.endpoint_strings import expected_for
+from x509proxy.export.command import RENDERERS, export
 from x509proxy.forwarding import presets
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset
 from x509proxy.service import config_check
@@ -565,6 +565,11 @@ class Export(Case):
         self.assertTrue(limits)
         errors = "".join(f"haproxy: {limit}\n" for limit in limits)
         self.assertEqual(Result(0, text, errors), run("export", "haproxy", path))
+
+    def test_products(self) -> None:
+        """The products are those that can be rendered."""
+        result = run("export", "apache2", "a.toml")
+        self.assertIn(f"choose from {', '.join(map(repr, RENDERERS))}", result.err)
 
 
 class Presets(Case):

@@ -1,10 +1,10 @@
-"""Names of headers with a certificate or a path, for probes, exports and tests."""
+"""Names of headers with a certificate or a path, for the probes."""
 
 from __future__ import annotations
 
 from x509proxy.forwarding.known_claims import CERTIFICATE_CLAIMS
 
-__all__ = ["CLAIMS", "KNOWN_CLAIMS", "SIBLINGS"]
+__all__ = ["KNOWN_CLAIMS", "SIBLINGS"]
 
 Sibling = tuple[str, str, tuple[bytes, ...]]
 """The id of a probe, its origin, and the names of the fields."""
@@ -40,7 +40,5 @@ SIBLINGS: tuple[Sibling, ...] = (
     ("sibling-aspnet", "ASP.NET Core", (b"X-Client-Cert", b"X-ClientCert")),
     ("sibling-rewrite", "Symfony CVE-2018-14773", (b"X-Original-URL", b"X-Rewrite-URL")),
 )
-CLAIMS: tuple[bytes, ...] = tuple(name for _, _, names in SIBLINGS for name in names)
-"""All of these names, which clients must not send."""
 KNOWN_CLAIMS: tuple[bytes, ...] = CERTIFICATE_CLAIMS
 """All product-specific headers that the proxy removes and its tests forge."""

@@ -1,4 +1,4 @@
-"""The options of ``x509proxy audit`` and ``export``, without imports of the other modules."""
+"""The options of ``x509proxy audit``, without imports of the other modules."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import attrs
 from x509proxy.audit.probe import Severity
 from x509proxy.settings import Format
 
-__all__ = ["FORMATS", "Options", "configure", "configure_export"]
+__all__ = ["FORMATS", "Options", "configure"]
 
-PRODUCTS = ("nginx", "haproxy", "apache", "caddy", "envoy")
 FORMATS = {form.value: form for form in Format if form is not Format.TOKEN_CLAIMS}
 
 
@@ -103,11 +102,3 @@ class Options:
     junit: str | None
     sarif: str | None
     html: str | None
-
-
-def configure_export(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``export``."""
-    parser.add_argument(
-        "product", choices=PRODUCTS, metavar="PRODUCT", help=f"one of {', '.join(PRODUCTS)}"
-    )
-    parser.add_argument("path", metavar="CONFIG.toml", help="the configuration")

@@ -9,8 +9,7 @@ import io
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.audit.export.command import RENDERERS
-from x509proxy.audit.options import PRODUCTS, Options, configure, configure_export
+from x509proxy.audit.options import Options, configure
 from x509proxy.settings import Format
 
 
@@ -48,14 +47,3 @@ class Audit(SynchronousTestCase):
             self.assertEqual(form.value, self.parse("--format", form.value).format)
         with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit):
             self.parse("--format", "der")
-
-
-class Export(SynchronousTestCase):
-    def test_products(self) -> None:
-        """The products are those that can be rendered."""
-        parser = argparse.ArgumentParser()
-        configure_export(parser)
-        for product in RENDERERS:
-            found = parser.parse_args([product, "a.toml"])
-            self.assertEqual((product, "a.toml"), (found.product, found.path))
-        self.assertEqual(set(RENDERERS), set(PRODUCTS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from x509proxy.audit.export.plan import (
+from x509proxy.export.plan import (
     Exported,
     Plan,
     authority,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import attrs
 
-from x509proxy.audit.corpus import CLAIMS
 from x509proxy.config.loader import load_configuration, load_settings
 from x509proxy.forwarding.presets import HeaderPlan
 from x509proxy.settings import (
@@ -41,6 +40,17 @@ __all__ = [
 
 ERROR_JSON = '{"error":"invalid_client","error_description":"The client certificate was rejected."}'
 _SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
+# The headers of the best-known products. The audit of an exported configuration forges each of
+# them (x509proxy.audit.corpus).
+_REMOVED = (
+    b"Client-Cert", b"Client-Cert-Chain", b"X-Forwarded-Client-Cert",
+    b"X-Forwarded-Tls-Client-Cert", b"X-Forwarded-Tls-Client-Cert-Info",
+    b"ssl-client-cert", b"ssl-client-verify", b"ssl-client-subject-dn",
+    b"SSL_CLIENT_CERT", b"SSL_CLIENT_VERIFY", b"ssl_client_escaped_cert",
+    b"X-SSL-Client-Verify", b"X-SSL-Client-CN", b"X-SSL-Client-DER", b"X-SSL-Cert",
+    b"X-Amzn-Mtls-Clientcert", b"X-Amzn-Mtls-Clientcert-Leaf", b"X-ARR-ClientCert",
+    b"X-Client-Cert", b"X-ClientCert", b"X-Original-URL", b"X-Rewrite-URL",
+)  # fmt: skip
 Exported = tuple[str, tuple[str, ...]]
 """A configuration, and the limits of the product."""
 
@@ -109,7 +119,7 @@ class Plan:
     def removed(self) -> tuple[str, ...]:
         """Return the other headers to remove, without those that are written."""
         written = {field.name.lower() for field in self.fields}
-        return tuple(name.decode("ascii") for name in CLAIMS if name.lower() not in written)
+        return tuple(name.decode("ascii") for name in _REMOVED if name.lower() not in written)
 
 
 Renderer = Callable[[Plan], Exported]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from x509proxy.audit.export.plan import (
+from x509proxy.export.plan import (
     ERROR_JSON,
     Exported,
     ListenAddress,

@@ -1,4 +1,4 @@
-"""Tests of :mod:`x509proxy.audit.export.plan`."""
+"""Tests of :mod:`x509proxy.export.plan`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from pathlib import Path
 
 import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import pair
 from tests.support.crls import crl_pem, make_crl
 from tests.support.export_plans import BACKENDS, PLAN, ExportFilesTestCase, ExportTestCase, rendered
-from x509proxy.audit.export.command import export
-from x509proxy.audit.export.plan import (
+from x509proxy.audit.corpus import SIBLINGS
+from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.export.command import export
+from x509proxy.export.plan import (
     ListenAddress,
     authority,
     comments,
@@ -20,7 +23,6 @@ from x509proxy.audit.export.plan import (
     shared_limits,
     values,
 )
-from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.forwarding.presets import HeaderPlan
 from x509proxy.settings import Backend, ClientAuth, Format, SettingsError, TlsVersion, Trust
 
@@ -192,3 +194,10 @@ class Texts(ExportTestCase):
         )
         self.assertEqual((True, True, True), (strict.verifies, strict.encrypts, strict.requires))
         self.assertEqual({"Client-Cert"}, set(PLAN.removed) - set(strict.removed))
+
+
+class Removed(SynchronousTestCase):
+    def test_forged_by_the_audit(self) -> None:
+        """A plan removes each name that the audit forges, so that an export passes it."""
+        forged = {name.decode() for _, _, names in SIBLINGS for name in names}
+        self.assertEqual(set(), forged - set(attrs.evolve(PLAN, fields=()).removed))

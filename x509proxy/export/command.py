@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from x509proxy.audit.export import apache, caddy, envoy, haproxy, nginx
-from x509proxy.audit.export.plan import Exported, Renderer, read_plan
+from x509proxy.export import apache, caddy, envoy, haproxy, nginx
+from x509proxy.export.plan import Exported, Renderer, read_plan
 
 __all__ = ["RENDERERS", "export"]
 

@@ -1,4 +1,4 @@
-"""Tests of :mod:`x509proxy.audit.export.nginx`."""
+"""Tests of :mod:`x509proxy.export.nginx`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.export_plans import (
     plan_fields,
     rendered,
 )
-from x509proxy.audit.export.plan import ListenAddress
+from x509proxy.export.plan import ListenAddress
 from x509proxy.settings import Backend, ClientAuth, Format, Trust
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from x509proxy.audit.export.plan import Exported, Plan, comments, name_limits, shared_limits, values
+from x509proxy.export.plan import Exported, Plan, comments, name_limits, shared_limits, values
 from x509proxy.settings import Backend, ClientAuth, Format, Scheme, Trust
 
 __all__ = ["render"]

@@ -1,4 +1,4 @@
-"""Tests of :mod:`x509proxy.audit.export.command`, for each product."""
+"""Tests of :mod:`x509proxy.export.command`, for each product."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.export_plans import (
     rendered,
 )
 from x509proxy import cli
-from x509proxy.audit.export.command import RENDERERS
+from x509proxy.export.command import RENDERERS
 from x509proxy.forwarding.presets import HeaderPlan
 from x509proxy.settings import Backend, Format, SettingsError
 

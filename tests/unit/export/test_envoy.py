@@ -1,4 +1,4 @@
-"""Tests of :mod:`x509proxy.audit.export.envoy`."""
+"""Tests of :mod:`x509proxy.export.envoy`."""
 
 from __future__ import annotations
 

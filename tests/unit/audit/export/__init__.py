@@ -1,1 +1,0 @@
-"""Tests of :mod:`x509proxy.audit.export`."""
