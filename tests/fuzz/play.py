@@ -28,7 +28,7 @@ from tests.support.reference_parsers import (
     read_requests,
 )
 from x509proxy.exchange import Exchange, Outcome
-from x509proxy.forwarding.known_claims import CERTIFICATE_CLAIMS, HOP_CLAIMS
+from x509proxy.forwarding.claim_headers import CERTIFICATE_CLAIMS, HOP_CLAIMS
 from x509proxy.settings import ClientSettings, PolicySettings, UpstreamSettings, Validity
 
 __all__ = ["FORGED_NAMES", "GENUINE", "GOOD", "BackEndPlay", "ClientPlay", "cut", "log_faults"]

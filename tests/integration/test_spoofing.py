@@ -14,7 +14,7 @@ from tests.support.exhaustive import EXHAUSTIVE
 from tests.support.naive import NaiveResource, RepairedNaiveResource
 from tests.support.raw_tls import HEADER, ProxyTestCase
 from x509proxy.certificates.self_signed import SelfSigned
-from x509proxy.forwarding.known_claims import CERTIFICATE_CLAIMS, HOP_CLAIMS
+from x509proxy.forwarding.claim_headers import CERTIFICATE_CLAIMS, HOP_CLAIMS
 from x509proxy.testing import RecordedRequest, client_identity, header_value
 
 SECRET = HEADER.encode()

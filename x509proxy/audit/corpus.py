@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from x509proxy.forwarding.known_claims import CERTIFICATE_CLAIMS
+from x509proxy.forwarding.claim_headers import CERTIFICATE_CLAIMS
 
 __all__ = ["KNOWN_CLAIMS", "SIBLINGS"]
 

@@ -20,13 +20,13 @@ from tests.support.cgi_names import as_others_read
 from x509proxy.certificates import client_certificate as certificate
 from x509proxy.forwarding import decision
 from x509proxy.forwarding import sanitizer as headers
-from x509proxy.forwarding.client import Hop
-from x509proxy.forwarding.header_rules import HeaderRules, identity, redact
-from x509proxy.forwarding.known_claims import (
+from x509proxy.forwarding.claim_headers import (
     CERTIFICATE_CLAIMS,
     HOP_CLAIMS,
     WRITTEN_BY_THE_PROXY,
 )
+from x509proxy.forwarding.client import Hop
+from x509proxy.forwarding.header_rules import HeaderRules, identity, redact
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan
 from x509proxy.forwarding.sanitizer import forwarded, sanitize_request, sanitize_response
 from x509proxy.http1.errors import ErrorResponse, HttpError

@@ -534,7 +534,7 @@ PROBES: tuple[Probe, ...] = (
         Group.SIBLINGS,
         _LOW,
         "No certificate header of another known product is forwarded.",
-        "the proxy's own corpus (x509proxy.forwarding.known_claims)",
+        "the proxy's own corpus (x509proxy.forwarding.claim_headers)",
         _sibling(KNOWN_CLAIMS),
         fix.SIBLINGS,
     ),
