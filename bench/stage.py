@@ -19,8 +19,8 @@ import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from bench.measure import descendants, read_parents
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.forwarding.secret_name import new_header_name
 
 __all__ = ["ROOT", "BenchError", "Files", "Stage", "make_files"]
 

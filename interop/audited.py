@@ -15,9 +15,9 @@ from pathlib import Path
 
 import attrs
 
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.export.command import export
+from x509proxy.forwarding.secret_name import new_header_name
 
 __all__ = ["PEERS", "Peer", "Place", "audit_command", "caddy", "exported", "published"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.forwarding.secret_name import new_header_name
 
 __all__ = ["ClientFiles", "Proxy", "Stage"]
 

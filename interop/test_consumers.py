@@ -25,9 +25,9 @@ from interop import arrivals
 from interop.arrivals import API_KEY, der, spellings
 from interop.consumers import Read, aspnet, auth0, envoy_grammar, janssen, keycloak_nginx_trusted
 from interop.recipes import DOCS, recipe
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.forwarding.presets import PRESETS
+from x509proxy.forwarding.secret_name import new_header_name
 
 _OWN = """
 listen = "tcp:8443"

@@ -237,7 +237,7 @@ class Configuration(ManifestStage):
 # imported.
 _READ = """
 import os, sys
-from x509proxy.certificates.pem_files import read_header_names
+from x509proxy.forwarding.secret_name import read_header_names
 from x509proxy.settings import SettingsError
 user, group, *groups = map(int, sys.argv[1:])
 os.setgroups(groups)

@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from interop.crowd import Fate, fates
 from interop.spaces import Machine, NetworkStage
 from x509proxy.certificates.client_certificate import thumbprint
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.forwarding.secret_name import new_header_name
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "contrib" / "haproxy.cfg"

@@ -15,8 +15,8 @@ from interop.recipes import filled, recipe
 from interop.stage import ClientFiles, Proxy
 from interop.tomcat import Tomcat, TomcatStage
 from tests.support.ports import free_port
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.testing import ThrowAwayAuthority
 
 _KINDS = (KeyKind.RSA, KeyKind.EC)

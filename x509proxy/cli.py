@@ -214,8 +214,8 @@ def _create(*files: _File) -> None:
 
 
 def _secret(preset: str, write: Path | None) -> None:
-    from x509proxy.certificates.pem_files import new_header_name
     from x509proxy.forwarding.presets import find_preset
+    from x509proxy.forwarding.secret_name import new_header_name
     from x509proxy.redaction import without_secrets
 
     found = find_preset(without_secrets(preset))

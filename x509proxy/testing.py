@@ -47,11 +47,12 @@ from x509proxy.certificates.client_certificate import (
     ClientCertificate,
     Verdict,
 )
-from x509proxy.certificates.pem_files import Identity, new_header_name
+from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.certificates.trust_store import TrustStore
 from x509proxy.downstream.factory import ProxyFactory, TlsFactory
 from x509proxy.exchange import Exchange, Observer, unobserved
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.http1.fields import Pairs
 from x509proxy.settings import ClientSettings, PolicySettings
 from x509proxy.transport.tls_context import ServerConnections, make_context

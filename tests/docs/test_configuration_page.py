@@ -12,9 +12,9 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.support.toml_files import TomlTestCase
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import load_configuration, override
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.settings import Format, ProxySettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.rst").read_text()

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support.pages import DOCS, ROOT, PageTests, block, read_page, toml_blocks
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.config.loader import load_settings
 from x509proxy.forwarding.presets import PRESETS
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.service.config_check import Finding, Severity, review
 from x509proxy.settings import Format, ProxySettings, Settings, keys, table_of
 from x509proxy.testing import ThrowAwayAuthority

@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.hostile_tokens import cases, table
 from tests.support.toml_files import TomlTestCase
 from x509proxy.certificates.client_certificate import ClientCertificate
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import load_configuration, override
 from x509proxy.forwarding.bound_tokens import Binding, parse_jws, read_binding
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.settings import Format, TokenLevel
 
 PAGE = Path(__file__).parents[2] / "docs/protect-an-api.rst"

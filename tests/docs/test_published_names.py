@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.certificates.pem_files import check_header_name
+from x509proxy.forwarding.secret_name import check_header_name
 from x509proxy.settings import SettingsError
 
 ROOT = Path(__file__).parents[2]

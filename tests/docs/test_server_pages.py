@@ -15,9 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from interop.recipes import recipe
 from tests.support.raw_tls import get, read_reply
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.forwarding.presets import PRESETS
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.service.config_check import Severity, review
 from x509proxy.settings import PolicySettings, Trust
 from x509proxy.testing import RecordingBackEnd, running_proxy

@@ -15,9 +15,10 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.certificates import KINDS, pair
 from tests.support.endpoints import TLS_VERSIONS, curl, reactor, server_files, write_private
-from x509proxy.certificates.pem_files import new_header_name, read_identity
+from x509proxy.certificates.pem_files import read_identity
 from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.exchange import Exchange, Outcome
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.http1.fields import fold
 from x509proxy.resource import X509ProxyResource
 from x509proxy.settings import ClientAuth

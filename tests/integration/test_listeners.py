@@ -10,7 +10,7 @@ from twisted.internet.threads import deferToThread
 from tests.support.certificates import Pair, pair
 from tests.support.pki import PkiTestCase, value_of
 from tests.support.raw_tls import HEADER, Reply, get, read_reply
-from x509proxy.certificates.pem_files import new_header_name
+from x509proxy.forwarding.secret_name import new_header_name
 
 EMPTY: list[bytes] = []
 

@@ -8,11 +8,11 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.export.command import RENDERERS
 from x509proxy.export.plan import Identity, ListenAddress, Plan
 from x509proxy.forwarding.presets import HeaderPlan
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.settings import Backend, ClientAuth, Format, TlsVersion, Trust, Validity
 
 PLAN = Plan(

@@ -15,9 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from x509proxy.certificates.pem_files import (
-    PrivateKey,
-)
+from x509proxy.certificates.pem_files import PrivateKey
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 

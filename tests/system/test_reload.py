@@ -18,8 +18,8 @@ from tests.support.daemons import TWISTD, Daemon, DaemonTestCase
 from tests.support.pki import PkiTestCase, value_of
 from tests.support.raw_tls import HEADER, Reply, get, read_reply, until
 from tests.support.services import parse_options
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.testing import RecordingBackEnd
 

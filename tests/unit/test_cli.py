@@ -35,15 +35,16 @@ from twisted.web.server import Site
 from tests.support.names import secret_name
 from x509proxy import cli
 from x509proxy.audit import command as audit_command
-from x509proxy.certificates import pem_files
 from x509proxy.certificates.client_certificate import ClientCertificate
-from x509proxy.certificates.pem_files import check_header_name, read_header_names, read_identity
+from x509proxy.certificates.pem_files import read_identity
 from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signed
 from x509proxy.config import credentials
 from x509proxy.config.endpoint_strings import expected_for
 from x509proxy.export.command import RENDERERS, export
 from x509proxy.forwarding import presets
+from x509proxy.forwarding import secret_name as header_secrets
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan, Naming, Preset
+from x509proxy.forwarding.secret_name import check_header_name, read_header_names
 from x509proxy.service import config_check
 from x509proxy.service.config_check import review
 from x509proxy.settings import Format, SettingsError
@@ -184,7 +185,7 @@ class CommandLine(Case):
             def fail(error: OSError = error) -> str:
                 raise error
 
-            self.patch(pem_files, "new_header_name", fail)
+            self.patch(header_secrets, "new_header_name", fail)
             self.refuse(sentence, "secret")
 
 

@@ -25,7 +25,15 @@ import msgspec
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import SettingsError
 
-__all__ = ["ConfigFile", "FileContents", "FileReader", "RecordedFiles", "Recorder", "read_file"]
+__all__ = [
+    "ConfigFile",
+    "FileContents",
+    "FileReader",
+    "RecordedFiles",
+    "Recorder",
+    "read_file",
+    "read_line",
+]
 
 _MAX_BYTES = 4 << 20  # the bundle of all public authorities has 0.3 MiB
 
@@ -172,3 +180,16 @@ class ConfigFile:
                 f"{self.where}: found a file of user {self.owner}, "
                 f"expected one of user {self.user} or of root"
             )
+
+
+def read_line(path: str, setting: str, read: FileReader = read_file) -> str:
+    """Read a secret, the only line of a private file that the key ``setting`` names.
+
+    :raises SettingsError: the file cannot be read, is readable by other users, or has not one line.
+    """
+    source = ConfigFile.read(path, setting, read=read)
+    source.require_private()
+    lines = source.lines()
+    if len(lines) != 1:
+        raise SettingsError(f"{source.where}: found {len(lines) or 'no'} lines, expected one")
+    return lines[0]

@@ -5,13 +5,8 @@ from __future__ import annotations
 import attrs
 from cryptography import x509
 
-from x509proxy.certificates.config_files import ConfigFile, FileReader, read_file
-from x509proxy.certificates.pem_files import (
-    Identity,
-    read_authorities,
-    read_identity,
-    read_line,
-)
+from x509proxy.certificates.config_files import ConfigFile, FileReader, read_file, read_line
+from x509proxy.certificates.pem_files import Identity, read_authorities, read_identity
 from x509proxy.forwarding.signed_tokens import parse_key_set, require_joserfc
 from x509proxy.settings import SettingsError, TokenLevel, TokenSettings
 

@@ -17,14 +17,10 @@ from collections.abc import Iterator
 import attrs
 
 from x509proxy.certificates.client_certificate import ClientCertificate
-from x509proxy.certificates.config_files import FileReader, read_file
-from x509proxy.certificates.pem_files import (
-    check_header_name,
-    read_header_names,
-    read_line,
-)
+from x509proxy.certificates.config_files import FileReader, read_file, read_line
 from x509proxy.forwarding.certificate_formats import encode, is_value
 from x509proxy.forwarding.presets import HeaderPlan, Preset, find_preset
+from x509proxy.forwarding.secret_name import check_header_name, read_header_names, secret_part
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.fields import FOLD_TABLE, Pairs, alphanumerics, fold
 from x509proxy.redaction import without_secrets
@@ -38,9 +34,6 @@ __all__ = [
     "read_rules",
     "redact",
 ]
-
-# The public part of a generated name (pem_files.new_header_name). The rest is the secret.
-_PUBLIC_PREFIX = b"sec-client-x509-cert-"
 
 
 @attrs.frozen(cache_hash=True)
@@ -75,7 +68,7 @@ class HeaderRules:
         named = tuple(attrs.evolve(plan, name=name) for plan in first for name in names)
         return cls(
             (*(named or first), *rest),
-            tuple(fold(name).removeprefix(_PUBLIC_PREFIX) for name in names),
+            tuple(secret_part(name) for name in names),
         )
 
 
@@ -199,7 +192,7 @@ def _check_names(names: list[bytes], preset: Preset) -> None:
 def _secrets(settings: ProxySettings, own: tuple[HeaderPlan, ...]) -> Iterator[bytes]:
     for header, plan in zip(settings.headers, own, strict=True):
         if header.name_file is not None:
-            yield fold(plan.name).removeprefix(_PUBLIC_PREFIX)
+            yield secret_part(plan.name)
         if header.value_file is not None:
             yield fold(plan.value)
 

@@ -19,9 +19,9 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXServerEndpoint
 
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, SelfSigned, make_self_signed
 from x509proxy.config.loader import load_configuration
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.service.echo import Secrets, echo_site
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import MAX_SOCKET_PATH, ProxySettings, SettingsError

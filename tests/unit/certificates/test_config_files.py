@@ -7,12 +7,14 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.files import FileTestCase
 from x509proxy.certificates.config_files import (
     ConfigFile,
     FileContents,
     RecordedFiles,
     Recorder,
     read_file,
+    read_line,
 )
 from x509proxy.settings import SettingsError
 
@@ -195,3 +197,22 @@ class Recording(FilesTestCase):
             ", expected one that this user can read",
             str(error),
         )
+
+
+class ReadLineTests(FileTestCase):
+    def test_one(self) -> None:
+        """A secret is the one line of a private file."""
+        self.assertEqual("s3cret", read_line(self.write("s3cret\n"), "tokens.client-secret-file"))
+
+    def test_lines(self) -> None:
+        """No line, or several, is an error that repeats none of them."""
+        for text, found in (("", "no"), ("one\ntwo\n", "2")):
+            error = self.assertRaises(SettingsError, read_line, self.write(text), "key")
+            self.assert_sentence(error, f"found {found} lines, expected one")
+            self.assertNotIn("two", str(error))
+
+    def test_open(self) -> None:
+        """A file that others can read is an error."""
+        path = self.write("s3cret\n", 0o644)
+        error = self.assertRaises(SettingsError, read_line, path, "key")
+        self.assert_sentence(error, "0644")

@@ -19,10 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.certificates import pair
 from tests.support.files import FileTestCase
 from tests.support.pem import ISSUER, pem
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration, load_configuration, override
 from x509proxy.config.warnings import advice_for, validity_errors
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.settings import ProxySettings, Usage
 
 ROOT = Path(__file__).parents[3]

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tests.support import certificates as samples
 from tests.support.files import FileTestCase
 from x509proxy.certificates.client_certificate import Verdict
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.forwarding.header_rules import (
     HeaderRules,
     contains_secret,
@@ -24,6 +23,7 @@ from x509proxy.forwarding.header_rules import (
 )
 from x509proxy.forwarding.presets import PRESETS, HeaderPlan
 from x509proxy.forwarding.sanitizer import sanitize_response
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.http1.errors import HttpError
 from x509proxy.http1.fields import Pairs, fold
 from x509proxy.http1.messages import Framing, ResponseHead

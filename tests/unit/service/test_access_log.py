@@ -18,10 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.exchanges import EXCHANGE
 from tests.support.memory import HEADER, RULES
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.exchange import Exchange, Outcome
 from x509proxy.forwarding.header_rules import HeaderRules
 from x509proxy.forwarding.presets import PRESETS
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.monitoring.access_log_format import access_line
 from x509proxy.monitoring.counters import Counters
 from x509proxy.service.access_log import AccessLog, LogFile, RateLimiter, open_log

@@ -14,9 +14,9 @@ from tests.support.names import secret_name
 from tests.support.tokens import AskedServer, key_set
 from tests.support.toml_files import TomlTestCase
 from x509proxy.authorization import verifiers
-from x509proxy.certificates.pem_files import new_header_name
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config import credentials
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.service import server
 from x509proxy.service.config_check import Finding, Severity, probe, review
 from x509proxy.settings import SettingsError

@@ -20,9 +20,10 @@ from tests.support.services import ProxyFiles, parse_options
 from tests.support.snapshots import snapshot
 from tests.support.tokens import key_set
 from x509proxy.certificates.config_files import FileContents
-from x509proxy.certificates.pem_files import Identity, new_header_name
+from x509proxy.certificates.pem_files import Identity
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import Configuration
+from x509proxy.forwarding.secret_name import new_header_name
 from x509proxy.service import ipc
 from x509proxy.service.ipc import (
     Alive,
