@@ -16,7 +16,7 @@ PACKAGE = ROOT / "x509proxy"
 # twisted.web.proxy imports the global reactor: these modules are imported late (twisted #7806).
 WITH_REACTOR = frozenset({"x509proxy.resource"})
 PURE = (
-    "settings", "redaction", "exchange",
+    "asgi", "wsgi", "forwarded", "settings", "redaction", "exchange",
     "certificates", "http1", "forwarding", "config", "export", "monitoring",
 )  # fmt: skip
 

@@ -19,11 +19,9 @@ from __future__ import annotations
 import enum
 import io
 import json
-import re
 from base64 import b64decode
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 from twisted.internet.interfaces import IReactorTime
@@ -32,6 +30,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from x509proxy.certificates.client_certificate import SELF_SIGNED_LEAF, ClientCertificate, date
+from x509proxy.certificates.header_values import DECODERS
 from x509proxy.forwarding.presets import PRESETS
 from x509proxy.http1.fields import Pairs, fold
 from x509proxy.redaction import contains_secret
@@ -39,15 +38,8 @@ from x509proxy.settings import Format
 
 __all__ = ["EchoRequest", "EchoResource", "EchoSite", "Secrets", "decode", "describe", "echo_site"]
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/]{64,}={0,2}")
-_MEMBER = re.compile(rb":([A-Za-z0-9+/]{64,}={0,2}):(, *:.*)?")
-# Envoy's elements are key=value, separated by semicolons, values quoted where needed. A quoted
-# value may hold anything, above all the text Cert=" (a client chooses its subject).
-_XFCC = re.compile(
-    rb'(?:[A-Za-z]+=(?:"(?:[^"\\]|\\.)*"|[^;,"]*);)*?Cert=(?:"([^"\\]*)"|([^;,"]*))(?:[;,].*)?',
-    re.IGNORECASE,
-)
+_MIN_BASE64 = 64
+"""Fewer characters of base64 are an ordinary word, and no certificate."""
 _NOT_A_LEAF = Format.RFC9440_CHAIN.value
 _PUBLIC = frozenset(fold(plan.name) for preset in PRESETS.values() for plan in preset.plans)
 _FORGED = b"x-echo-forged"
@@ -66,10 +58,11 @@ def decode(value: bytes) -> tuple[str, x509.Certificate] | None:
 
     Of a chain (RFC 9440 section 2.2) it is the first; a chain of one looks like ``rfc9440``.
     """
-    for recognize in (_pem, _pem_url, _rfc9440, _xfcc, _base64_der):
-        found = recognize(value)
-        if found is not None:
-            return _load(*found)
+    first, more, _ = value.partition(b", ") if value.startswith(b":") else (value, b"", b"")
+    for form, decoder in DECODERS.items():
+        text = decoder(first)
+        if text is not None and len(text) >= _MIN_BASE64:
+            return _load(Format.RFC9440_CHAIN if more else form, text)
     return None
 
 
@@ -78,39 +71,6 @@ def _load(form: Format, text: bytes) -> tuple[str, x509.Certificate] | None:
         return form.value, x509.load_der_x509_certificate(b64decode(text, validate=True))
     except (ValueError, x509.InvalidVersion):
         return None
-
-
-_Found = tuple[Format, bytes] | None
-"""A format, and the base64 text of the certificate in it."""
-
-
-def _pem(value: bytes) -> _Found:
-    armoured = _PEM.fullmatch(value)
-    if not armoured:
-        return None
-    lines = armoured[1].split()
-    return (Format.PEM if lines == [armoured[1]] else Format.PEM_SPACES), b"".join(lines)
-
-
-def _pem_url(value: bytes) -> _Found:
-    # A literal plus stays one: AWS ALB and Apache's escape write it so.
-    found = _pem(unquote_to_bytes(value)) if value.startswith(b"-----BEGIN%20") else None
-    return found and (Format.PEM_URL, found[1])
-
-
-def _rfc9440(value: bytes) -> _Found:
-    member = _MEMBER.fullmatch(value)
-    return member and ((Format.RFC9440_CHAIN if member[2] else Format.RFC9440), member[1])
-
-
-def _xfcc(value: bytes) -> _Found:
-    element = _XFCC.fullmatch(value)
-    found = _pem_url(element[1] or element[2] or b"") if element else None
-    return found and (Format.XFCC, found[1])
-
-
-def _base64_der(value: bytes) -> _Found:
-    return (Format.BASE64_DER, value) if _BASE64.fullmatch(value) else None
 
 
 def describe(name: str, form: str, certificate: x509.Certificate) -> dict[str, object]:

@@ -78,6 +78,12 @@ class CheckHeaderNameTests(FileTestCase):
         ):
             self.assertEqual(check_header_name(name, "header"), name.encode())
 
+    def test_server_line(self) -> None:
+        """A line of the server's configuration in place of the name has a sentence of its own."""
+        line = "op.tls.clientX509CertHeader = Sec-Client"
+        error = self.assertRaises(SettingsError, check_header_name, line, "header-file")
+        self.assertIn("found a line of the server's configuration", str(error))
+
     def test_two_in_one_line(self) -> None:
         """A new name, appended to a line without an end, is found: the old one would pass."""
         for name in (NAME + new_header_name(), "0123456789abcdef" * 2 + new_header_name().upper()):

@@ -100,7 +100,7 @@ class Decoding(SynchronousTestCase):
         for value in (
             b"Cert=" + pem,
             b'By=spiffe://a;Hash=00;cert="%b";URI=b' % pem,
-            b'By="a;\\"b";Cert="%b",Hash=11' % pem,
+            b'By="a;\\"b";Cert="%b";Hash=11' % pem,
         ):
             self.assertEqual(("xfcc", samples.certificate()), decode(value))
 
