@@ -8,12 +8,14 @@ Facts
   old senders. It is rejected here, as are a bare LF (Kestrel CVE-2025-55315) and signs or ``0x``
   before a size (Twisted CVE-2022-24801).
 * A body of one-octet chunks, or of extensions, costs much more than it carries (Go CVE-2023-39326).
-  So framing is bounded by the body that it has carried so far.
+  So the framing, and the number of a client's chunks, are bounded by the body that they have carried
+  so far. A back end may send small chunks for as long as it likes: an event stream has no others.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 
 import attrs
 
@@ -29,6 +31,7 @@ _MAX_SIZE_LINE = 1024
 _MAX_TRAILERS = 4096
 _OVERHEAD = 16384
 _OVERHEAD_PER_BYTE = 8
+_OCTETS_PER_CHUNK = 64
 
 # A repeated group is not possessive: Python 3.11 before 3.11.5 matched such ones wrongly
 # (python/cpython#106052). They are linear all the same, since no two alternatives begin alike.
@@ -69,7 +72,7 @@ _NO_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"connection"
 
 
 class MalformedBody(Exception):
-    """Framing that is malformed, or larger than the body that it carries."""
+    """Framing that is malformed, or more than the body that it carries permits."""
 
 
 class BodyTooLarge(Exception):
@@ -77,13 +80,18 @@ class BodyTooLarge(Exception):
 
 
 class ChunkDecoder:
-    """The octets of one chunked body, in order. ``done``: its end has been read."""
+    """The octets of one chunked body, in order. ``done``: its end has been read.
 
-    __slots__ = ("_framing", "_left", "_limit", "_line", "_part", "_size", "done")
+    ``limit``: the octets that the body may have. ``small_chunks``: the chunks that it may have, and
+    one more for each 64 octets.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("_chunks_left", "_framing", "_left", "_limit", "_line", "_part", "_size", "done")
+
+    def __init__(self, limit: int, small_chunks: int = sys.maxsize) -> None:
         self.done = False
         self._limit = limit
+        self._chunks_left = small_chunks
         self._line = _FIRST_SIZE
         self._part = b""
         self._left = self._size = self._framing = 0
@@ -126,6 +134,9 @@ class ChunkDecoder:
             raise BodyTooLarge
         if self._framing > _OVERHEAD + _OVERHEAD_PER_BYTE * self._size:
             raise MalformedBody("chunk framing larger than the body")
+        self._chunks_left -= 1
+        if self._chunks_left + self._size // _OCTETS_PER_CHUNK < 0:
+            raise MalformedBody("too many small chunks")
         self._line = _NEXT_SIZE
         if not self._left:
             self._line, self._framing = _TRAILER, 0

@@ -217,5 +217,27 @@ class Limits(DecoderTestCase):
         self.expect(b"a" * 1000 + b"a" * 200, large + line * 200 + b"0\r\n\r\n")
 
     def test_one_octet(self) -> None:
-        """Chunks of one octet are within it, however many there are."""
+        """A back end's chunks of one octet are within it, however many there are."""
         self.expect(b"a" * 3000, b"1\r\na\r\n" * 3000 + b"0\r\n\r\n")
+
+    def test_small_chunks(self) -> None:
+        """A body may have a number of chunks of any size, and one more for each 64 octets."""
+        small, end = b"1\r\na\r\n", b"0\r\n\r\n"
+        for chunks, most in (
+            (small * 9 + end, 10),
+            (b"40\r\n%b\r\n" % (b"a" * 64) + small * 9 + end, 10),
+            (small * 63 + b"41\r\n%b\r\n" % (b"a" * 65) + end, 63),
+        ):
+            decoder = ChunkDecoder(sys.maxsize, most)
+            decoder.decode(chunks, [])
+            self.assertTrue(decoder.done)
+            fewer = ChunkDecoder(sys.maxsize, most - 1)
+            error = self.assertRaises(MalformedBody, fewer.decode, chunks, [])
+            self.assertEqual("too many small chunks", str(error))
+
+    def test_chunks_of_64_octets(self) -> None:
+        """Chunks of 64 octets may be as many as the body's limit permits."""
+        chunk = b"40\r\n%b\r\n" % (b"a" * 64)
+        decoder = ChunkDecoder(sys.maxsize, 1)
+        decoder.decode(chunk * 5000 + b"0\r\n\r\n", [])
+        self.assertTrue(decoder.done)

@@ -788,12 +788,12 @@ class BodyLimits(ReaderTestCase):
         )
 
     def test_chunks_of_one_byte(self) -> None:
-        """Chunks of one octet are wasteful, and permitted."""
+        """Chunks of one octet are wasteful, and 1,023 and the last one are permitted."""
         reader = RequestParser(CLIENT)
-        feeds = [chunked(b""), *[b"1\r\na\r\n" * 1000] * 100, b"0\r\n\r\n"]
+        feeds = [chunked(b""), *[b"1\r\na\r\n" * 341] * 3, b"0\r\n\r\n"]
         events = joined(feed(feeds, reader))
         self.assertEqual("HBE", shape_of(events))
-        self.assertEqual(b"a" * 100000, events[1])
+        self.assertEqual(b"a" * 1023, events[1])
 
     def test_chunk_extensions(self) -> None:
         """A flood of chunk extensions around a few octets is rejected (Go CVE-2023-39326)."""
@@ -801,6 +801,19 @@ class BodyLimits(ReaderTestCase):
         self.assertLess(
             taken(self, reader, chunked(b""), b"1;" + b"x" * 1000 + b"\r\na\r\n", 400), 32768
         )
+
+    def test_small_chunks(self) -> None:
+        """A flood of chunks of one octet is rejected after 1,024 of them."""
+        reader = RequestParser(CLIENT)
+        read = taken(self, reader, chunked(b""), b"1\r\na\r\n" * 10, 400)
+        self.assertLess(read, 6 * 1024 + 200)
+
+    def test_chunks_in_one_read(self) -> None:
+        """One read of 128 KiB has fewer than 3,000 chunks, which bounds a turn of the reactor."""
+        dense = b"1\r\na\r\n" * 1023 + b"40\r\n%b\r\n" % (b"a" * 64) * 4000
+        reader = RequestParser(CLIENT)
+        self.assertEqual("HB", shape_of(reader.feed(chunked(dense)[:131072])))
+        self.assertLess(dense[:131072].count(b"\r\n") / 2, 3000)
 
     def test_endless_chunk_extension(self) -> None:
         """A chunk extension without an end is rejected."""
