@@ -8,8 +8,8 @@ Facts
   old senders. It is rejected here, as are a bare LF (Kestrel CVE-2025-55315) and signs or ``0x``
   before a size (Twisted CVE-2022-24801).
 * A body of one-octet chunks, or of extensions, costs much more than it carries (Go CVE-2023-39326).
-  So the framing, and the number of a client's chunks, are bounded by the body that they have carried
-  so far. A back end may send small chunks for as long as it likes: an event stream has no others.
+  So the framing is bounded by the body that it has carried so far, and in a request the number of
+  chunks too. In a response it is not: an event stream may have small chunks only.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ Facts
   another, and three names for a third. So the rest of a path with ``..`` must be plain.
 * Some decoders of UTF-8 read ``..`` in overlong sequences and full-width dots, or after they have
   dropped malformed bytes.
+* An escape takes up to 370 times as long to read as a plain octet: 8 KB of U+FDFA, which has 18
+  characters in NFKC, took 10 ms. So a path has at most 256 escapes.
 * RFC 3986 section 5.2.4 drops a ``..`` above the root. After the base path of a back end, it leaves
   that path instead, past every rule. So it is rejected, with or without a base path.
 """
@@ -29,6 +31,8 @@ _NOT_LOGGED = b"-"
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ORIGIN = re.compile(rb"/[!-\"$-~]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[!-\"$-~]*|\?[!-\"$-~]*)?", re.IGNORECASE)
+
+_MAX_ESCAPES = 256
 
 # A proxy behind this one may decode once, the server again, and its application a third time. No
 # server is known to decode more often.
@@ -98,7 +102,10 @@ def read_target(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes
         # Nearly all targets. The general case below gives the same result.
         return target, host
     origin, host = _in_origin_form(method, target, host)
-    if _strays(origin):
+    path = origin.partition(b"?")[0]
+    if path.count(b"%") > _MAX_ESCAPES:
+        raise bad_request("too many escapes in the path")
+    if _strays(path):
         raise bad_request("path above the root, or ambiguous")
     return origin, host
 
@@ -120,9 +127,8 @@ def _in_origin_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes, b
     return rest if rest.startswith(b"/") else b"/" + rest, authority
 
 
-def _strays(target: bytes) -> bool:
+def _strays(path: bytes) -> bool:
     """Return true if ``..`` leads above the root, or to different paths on different servers."""
-    path = target.partition(b"?")[0]
     # Without either of them no server reads a ``..``. Nearly all targets end here.
     if b".." not in path and b"%" not in path:
         return False

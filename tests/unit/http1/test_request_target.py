@@ -155,8 +155,17 @@ class Strays(SynchronousTestCase):
     def test_cost(self) -> None:
         """The time to check a path grows with its length alone."""
         for piece in ("/", "/..", "%25", "/a/..", ";", ":$", "%2525", "/. ", "%u00", "."):
-            few, many = (self.steps("/" + piece * count) for count in (250, 500))
+            few, many = (self.steps("/" + piece * count) for count in (125, 250))
             self.assertLessEqual(many, 2.2 * few + 50, piece)
+
+    def test_escapes(self) -> None:
+        """A path has at most 256 escapes, in whatever form the target has; a query has any."""
+        for before in ("/", "https://as.example/", "/?"):
+            target = before + "%C3%A9" * 128
+            self.assertTrue(read(target))
+        self.assertTrue(read("/" + "%41" * 256 + "?" + "%41" * 1000))
+        for before in ("/", "https://as.example/", "/a/", "/%zz"):
+            self.expect_error(before + "%41" * 257)
 
     def steps(self, target: str) -> int:
         return count_calls(lambda: self.tried(target))
