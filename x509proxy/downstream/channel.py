@@ -104,6 +104,7 @@ class Channel(Protocol):
             self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:
+        self._owner.waits(self)
         self._update()
 
     def dataReceived(self, data: bytes) -> None:
@@ -253,6 +254,7 @@ class Channel(Protocol):
         self._current = None
         if self._phase is _CLOSING:
             return
+        self._owner.waits(self)
         if self._phase is not _SENDING:
             # The next wait begins now.
             self._phase = _NEW
@@ -265,6 +267,12 @@ class Channel(Protocol):
         if self._progress is not None:
             self._progress.end(None if self._progress.is_complete else Code.SHUTDOWN)
         self.transport.abortConnection()
+
+    def make_room(self) -> None:
+        """End at once, for a new connection: a limit counts it, and not a failed handshake."""
+        if isinstance(self.transport, TlsStream):
+            self.transport.is_counted()
+        self.cut()
 
     def drain(self) -> None:
         """Serve only requests that have arrived; a new connection may still send its first one."""
@@ -309,6 +317,7 @@ class Channel(Protocol):
             self._fail_closed(request)
 
     def _serve(self, request: Request) -> None:
+        self._owner.serves_request(self)
         self._served += 1
         self._blocked_for, self._read_before = 0.0, 0
         if request.error is not None:
@@ -400,6 +409,8 @@ class Channel(Protocol):
         self._queue.clear()
         self._phase, self._timeout = _CLOSING, linger
         self.deadline = self.now() + linger
+        if not self.blocked:
+            self._owner.closes(self)
         write_and_close(self.transport, data)
         if not self._reading:
             self._read_on(wanted=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,16 +20,7 @@ from x509proxy.transport.deadlines import Deadlines, HasDeadline
 from x509proxy.transport.tls_context import ServerConnections
 from x509proxy.transport.tls_stream import TlsStream
 
-__all__ = ["NamedFactory", "ProxyFactory", "TlsFactory", "TrackedConnection", "WhenFull"]
-
-
-class WhenFull(enum.Enum):
-    """The connection to close when there is one more than ``max_connections``."""
-
-    REJECT = "reject"
-    """The new connection."""
-    CUT_OLDEST = "cut oldest"
-    """The oldest connection. If all requests are short, it is idle or stuck."""
+__all__ = ["NamedFactory", "ProxyFactory", "TlsFactory", "TrackedConnection"]
 
 
 class TrackedConnection(HasDeadline, Interface):
@@ -42,6 +32,7 @@ class TrackedConnection(HasDeadline, Interface):
 
     def drain(self) -> None: ...
     def cut(self) -> None: ...
+    def make_room(self) -> None: ...
 
 
 class NamedFactory(Factory):
@@ -57,11 +48,14 @@ class NamedFactory(Factory):
 class ProxyFactory(NamedFactory):
     """A factory of channels, which counts them and drains them at the end.
 
+    At the limit, the oldest connection that serves no request is cut for a new one. Those whose
+    handshake is not complete are cut first, then those that wait for a request, and last those that
+    have sent their last response. So silent connections do not keep clients out.
+
     ``serves`` responds to the requests, such as :class:`x509proxy.resource.X509ProxyResource`. Its
     ``deadlines`` are shared with the factory. ``settings``: the limits of connections and requests.
-    ``watch`` counts connections that a limit rejects. ``when_full`` decides which connection
-    ``max_connections`` closes. ``most_connections``: the number that the file descriptors of this
-    process permit; a connection above it is closed when it is accepted.
+    ``watch`` counts connections that a limit cuts or rejects. ``most_connections``: the number that
+    the file descriptors of this process permit.
     """
 
     def __init__(
@@ -70,9 +64,7 @@ class ProxyFactory(NamedFactory):
         deadlines: Deadlines,
         settings: ClientSettings = ClientSettings(),
         watch: MetricsObserver = NULL_METRICS,
-        when_full: WhenFull = WhenFull.REJECT,
     ) -> None:
-        self._when_full = when_full
         self.serves = serves
         self.deadlines = deadlines
         self.settings = settings
@@ -81,6 +73,10 @@ class ProxyFactory(NamedFactory):
         self.most_connections = math.inf
         # Each connection, with the address that it counts for.
         self._connections: dict[TrackedConnection, str | None] = {}
+        # Those that serve no request, the oldest first: dicts, since sets have no order.
+        self._in_handshake: dict[TrackedConnection, None] = {}
+        self._waiting: dict[TrackedConnection, None] = {}
+        self._closing: dict[TrackedConnection, None] = {}
         self._limits = AddressLimits(settings, deadlines.clock.seconds)
         self._drained: list[Deferred[None]] = []
 
@@ -91,10 +87,9 @@ class ProxyFactory(NamedFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a channel; for ``None`` the port closes the connection."""
-        if len(self._connections) < self.most_connections:
-            return Channel(self)
-        self._watch.limited("client.max-connections")
-        return None
+        # Not later, since each connection takes a file descriptor.
+        has_room = len(self._connections) < self.most_connections or self._make_room()
+        return Channel(self) if has_room else None
 
     def make_channel(self) -> Channel:
         """Make a channel for a connection that is already open."""
@@ -121,16 +116,21 @@ class ProxyFactory(NamedFactory):
         return len(self._connections)
 
     def _has_room(self) -> bool:
-        taken = len(self._connections)
-        if taken >= self.settings.max_connections or taken >= self.most_connections:
-            self._watch.limited("client.max-connections")
-            if self._when_full is WhenFull.REJECT:
-                return False
-            oldest = next(iter(self._connections))
-            oldest.cut()
-            # The connection ends in a later reactor turn, and more may be accepted in this one.
-            self.leave(oldest)
-        return not self.draining
+        if self.draining:
+            return False
+        most = min(self.settings.max_connections, self.most_connections)
+        return len(self._connections) < most or self._make_room()
+
+    def _make_room(self) -> bool:
+        """Cut the oldest connection that serves no request; return false if there is none."""
+        self._watch.limited("client.max-connections")
+        for group in (self._in_handshake, self._waiting, self._closing):
+            if oldest := next(iter(group), None):
+                oldest.make_room()
+                # The connection ends in a later reactor turn, and more may be accepted in this one.
+                self.leave(oldest)
+                return True
+        return False
 
     def _admit_address(self, host: str) -> bool:
         admitted = self._limits.admit(host)
@@ -140,8 +140,25 @@ class ProxyFactory(NamedFactory):
 
     def _keep(self, connection: TrackedConnection, host: str | None) -> bool:
         self._connections[connection] = host
+        self._in_handshake[connection] = None
         self.deadlines.watch(connection)
         return True
+
+    # The connections' calls.
+
+    def waits(self, connection: TrackedConnection) -> None:
+        """Note that a connection waits for a request: its handshake or its response is complete."""
+        self._in_handshake.pop(connection, None)
+        self._waiting[connection] = None
+
+    def serves_request(self, connection: TrackedConnection) -> None:
+        """Note that a connection serves a request, and is not cut for a new one."""
+        self._waiting.pop(connection, None)
+
+    def closes(self, connection: TrackedConnection) -> None:
+        """Note that a connection only has a response to read."""
+        self._waiting.pop(connection, None)
+        self._closing[connection] = None
 
     def hand_over(self, connection: TrackedConnection, connect: Callable[[], object]) -> None:
         """Replace ``connection`` by the channel that ``connect`` makes on the same transport.
@@ -149,6 +166,7 @@ class ProxyFactory(NamedFactory):
         The connection has been counted already. So the channel is admitted during a drain too.
         """
         self._connections.pop(connection, None)
+        self._in_handshake.pop(connection, None)
         self.deadlines.forget(connection)
         draining, self.draining = self.draining, False
         try:
@@ -162,6 +180,8 @@ class ProxyFactory(NamedFactory):
         host = self._connections.pop(connection, None)
         if host is not None:
             self._limits.leave(host)
+        for group in (self._in_handshake, self._waiting, self._closing):
+            group.pop(connection, None)
         self.deadlines.forget(connection)
         self._end_if_empty()
 

@@ -135,6 +135,10 @@ class ProxyHeaderProtocol(Protocol):
         self._over = True
         self.transport.abortConnection()
 
+    def make_room(self) -> None:
+        """End the connection at once, for a new one."""
+        self.cut()
+
     # Inside.
 
     def _take(self, data: bytes) -> None:

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from x509proxy.downstream.factory import ProxyFactory, WhenFull
+from x509proxy.downstream.factory import ProxyFactory
 from x509proxy.downstream.request import Request
 from x509proxy.exchange import Observer, unobserved
 from x509proxy.http1.errors import Code, ErrorResponse
@@ -90,9 +90,7 @@ class Admin:
         self._source = source
         self._endpoint = ListeningEndpoint(reactor, settings.listen, "admin.listen")
         self._port: IListeningPort | None = None
-        self._factory = ProxyFactory(
-            self, Deadlines(reactor), _CLIENT, when_full=WhenFull.CUT_OLDEST
-        )
+        self._factory = ProxyFactory(self, Deadlines(reactor), _CLIENT)
         self._sampling = LoopingCall(self._sample)
         self._sampling.clock = reactor
         self._pages: dict[bytes, Callable[[], _Response]] = {

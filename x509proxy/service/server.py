@@ -29,7 +29,10 @@ from x509proxy.settings import ClientSettings, ListenerSettings
 
 __all__ = ["ProxyServer", "contexts_for"]
 
-_OTHER_FILES = 128  # the admin listener's 64 connections, listeners, logs, pipes, health checks
+# The admin listener's 64 connections, listeners, logs, pipes, health checks, and those of
+# _ACCEPTS connections that have been cut, which are closed in the next turn.
+_OTHER_FILES = 128
+_ACCEPTS = 16  # connections that a port accepts in one turn of the reactor
 
 
 class ProxyServer:
@@ -92,7 +95,9 @@ class ProxyServer:
         :raises SettingsError: an address cannot be bound. :meth:`stop` releases the others.
         """
         for endpoint, listener in zip(endpoints, self.listeners, strict=True):
-            self._ports.append(endpoint.bind(listener.factory))
+            port = endpoint.bind(listener.factory)
+            # That of a plug-in need not be one of Twisted's own.
+            self._ports.append(_accepting(port, _ACCEPTS) if isinstance(port, Port) else port)
         self._start()
 
     def adopt(self, sockets: Iterable[tuple[int, int]]) -> None:
@@ -102,7 +107,8 @@ class ProxyServer:
         """
         for (number, family), listener in zip(sockets, self.listeners, strict=True):
             port = self._reactor.adoptStreamPort(number, family, listener.factory)
-            self._adopted.append(_shared(port))
+            # One, so that workers share the connections evenly.
+            self._adopted.append(_accepting(port, 1))
         self._start()
 
     def _start(self) -> None:
@@ -208,18 +214,18 @@ class ProxyServer:
         self.handshake_log.close()
 
 
-def _shared(port: Any) -> Any:
-    """Let a port accept one connection in a turn, so that workers share the connections evenly.
+def _accepting(port: Any, most: int) -> Any:
+    """Let a port accept at most this number of connections in a turn of the reactor.
 
-    Twisted accepts up to a hundred at a time.
+    Twisted accepts a hundred and more, and each takes a file descriptor.
     """
     accept = port.doRead
 
-    def accept_one() -> None:
-        port.numberAccepts = 1
+    def accept_some() -> None:
+        port.numberAccepts = most
         accept()
 
-    port.doRead = accept_one
+    port.doRead = accept_some
     return port
 
 
@@ -283,5 +289,5 @@ def _accept_queue(port: IListeningPort) -> None:
     if isinstance(port, Port):
         # Twisted accepts as many at a time as it found the last time.
         port.numberAccepts = BACKLOG
-        # Not port.doRead, which accepts only one if the socket is shared.
+        # Not port.doRead, which accepts fewer.
         Port.doRead(port)

@@ -205,6 +205,10 @@ class TlsStream(Protocol):
         self._ended = self.disconnecting = True
         self.transport.abortConnection()
 
+    def is_counted(self) -> None:
+        """Do not report a handshake that does not complete: a limit counts the connection."""
+        self._reported = True
+
     def pauseProducing(self) -> None:
         self._paused = True
         if self._receiving:

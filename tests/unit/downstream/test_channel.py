@@ -999,10 +999,16 @@ class Draining(ChannelTestCase):
 class Limits(ChannelTestCase):
     """The number of connections is limited."""
 
+    def test_room(self) -> None:
+        """A connection that makes room for another is cut."""
+        wire = self.connect()
+        wire.protocol.make_room()
+        self.assertTrue(wire.aborted)
+
     def test_connections(self) -> None:
-        """A connection above the limit is rejected; one that ends makes room."""
+        """A connection above the limit is rejected if all serve requests; an end makes room."""
         self.arrange(ClientSettings(max_connections=2))
-        first, second, third = self.connect(), self.connect(), self.connect()
+        first, second, third = self.connect(GET), self.connect(GET), self.connect(GET)
         self.assertEqual([False, False, True], [first.aborted, second.aborted, third.aborted])
         self.clock.advance(0)
         first.lose()
@@ -1207,3 +1213,13 @@ class OverTls(StreamTestCase):
         self.assertFalse(self.wire.disconnecting)
         self.channel_clock.pump([0.25] * 42)
         self.assertEqual((True, False), (self.wire.disconnecting, self.wire.aborted))
+
+    def test_room(self) -> None:
+        """A connection that makes room ends at once, and is not a failed handshake."""
+        stream = self.factory.buildProtocol(None)
+        assert stream is not None
+        wire = RequestTransport(self.clock).attach(stream)
+        stream._protocol.make_room()
+        self.clock.advance(0)
+        self.assertTrue(wire.gone)
+        self.assertEqual([], self.logged)

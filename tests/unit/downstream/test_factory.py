@@ -8,14 +8,18 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import RecordingHandler, RequestTransport
+from tests.support.memory import GET, RecordingHandler, RequestTransport, reply
 from tests.support.tls_streams import StreamTestCase
-from x509proxy.downstream.factory import ProxyFactory, TlsFactory, WhenFull
+from x509proxy.downstream.factory import ProxyFactory, TlsFactory
+from x509proxy.downstream.request import Request
+from x509proxy.http1.errors import bad_request
 from x509proxy.monitoring.counters import Counters
 from x509proxy.settings import ClientSettings
 from x509proxy.transport.deadlines import NEVER, Deadlines
 from x509proxy.transport.tls_context import ServerConnections
 from x509proxy.transport.tls_stream import TlsStream
+
+MALFORMED = bad_request("malformed").response
 
 
 class Limits(SynchronousTestCase):
@@ -23,7 +27,9 @@ class Limits(SynchronousTestCase):
         clock, counters = Clock(), Counters()
         factory = ProxyFactory(RecordingHandler(), Deadlines(clock), settings, counters)
         for _ in range(times):
-            self.addCleanup(RequestTransport(clock).attach(factory.buildProtocol(None)).lose)
+            wire = RequestTransport(clock).attach(factory.buildProtocol(None))
+            wire.deliver(GET)
+            self.addCleanup(wire.lose)
         self.assertEqual(1, factory.connections)
         self.factory = factory
         return counters.counts().limits
@@ -62,6 +68,9 @@ class Held:
     def cut(self) -> None:
         self.calls.append("cut")
 
+    def make_room(self) -> None:
+        self.calls.append("make room")
+
 
 class FactoryTestCase(SynchronousTestCase):
     def setUp(self) -> None:
@@ -72,11 +81,9 @@ class FactoryTestCase(SynchronousTestCase):
     def arrange(
         self,
         settings: ClientSettings = ClientSettings(),
-        when_full: WhenFull = WhenFull.REJECT,
     ) -> None:
-        deadlines = Deadlines(self.clock)
-        handler = RecordingHandler()
-        self.factory = ProxyFactory(handler, deadlines, settings, self.counters, when_full)
+        self.handler = RecordingHandler()
+        self.factory = ProxyFactory(self.handler, Deadlines(self.clock), settings, self.counters)
 
     def connect(self) -> RequestTransport:
         return RequestTransport(self.clock).attach(self.factory.buildProtocol(None))
@@ -99,32 +106,111 @@ class Ports(FactoryTestCase):
 class Full(FactoryTestCase):
     """The number of connections is at its maximum."""
 
-    def test_files(self) -> None:
-        """Above the number that the process permits, no channel is made, and the limit counts."""
-        self.factory.most_connections = 1
+    def serving(self) -> RequestTransport:
+        """Connect a client whose request has no response yet."""
         wire = self.connect()
+        wire.deliver(GET)
+        return wire
+
+    def idle(self) -> RequestTransport:
+        """Connect a client that has read its response."""
+        self.handler.then = reply
+        wire = self.serving()
+        self.handler.then = id
+        return wire
+
+    def aborted(self, *wires: RequestTransport) -> list[bool]:
+        return [wire.aborted for wire in wires]
+
+    def test_files(self) -> None:
+        """At the number that the process permits, none is accepted if all serve requests."""
+        self.factory.most_connections = 1
+        wire = self.serving()
         self.assertIsNone(self.factory.buildProtocol(None))
         self.assertEqual({"client.max-connections": 1}, self.counters.counts().limits)
         wire.lose()
         self.assertIsNotNone(self.factory.buildProtocol(None))
 
+    def test_files_make_room(self) -> None:
+        """Otherwise an older one makes room, and counts once."""
+        self.factory.most_connections = 1
+        first, second = self.connect(), self.connect()
+        self.assertEqual([True, False], self.aborted(first, second))
+        self.assertEqual({"client.max-connections": 1}, self.counters.counts().limits)
+
     def test_oldest(self) -> None:
         """The oldest connection makes room for each new one, several times in one turn too."""
-        self.arrange(ClientSettings(max_connections=2), WhenFull.CUT_OLDEST)
+        self.arrange(ClientSettings(max_connections=2))
         wires = [self.connect() for _ in range(4)]
-        self.assertEqual([True, True, False, False], [wire.aborted for wire in wires])
+        self.assertEqual([True, True, False, False], self.aborted(*wires))
         self.assertEqual(2, self.factory.connections)
         self.clock.advance(0)
         self.assertEqual(2, self.factory.connections)
+        self.assertEqual({"client.max-connections": 2}, self.counters.counts().limits)
+
+    def test_order(self) -> None:
+        """Handshakes end before connections that wait for a request, and those before the rest.
+
+        The rest has sent its last response.
+        """
+        self.arrange(ClientSettings(max_connections=4))
+        self.handler.then = lambda request: request.answer(MALFORMED)
+        closing = self.serving()
+        idle, silent = self.idle(), self.connect()
+        held = self.hold()
+        serving = self.serving()
+        self.assertEqual(["make room"], held.calls)
+        more = [self.serving() for _ in range(3)]
+        self.assertEqual([True] * 3, self.aborted(idle, silent, closing))
+        self.assertEqual([False] * 4, self.aborted(serving, *more))
+        self.assertTrue(self.connect().aborted)
+
+    def test_order_of_waiting(self) -> None:
+        """Of those that wait, the one that has waited longest makes room."""
+        self.arrange(ClientSettings(max_connections=2))
+        first, second = self.idle(), self.idle()
+        self.handler.then = reply
+        first.deliver(GET)
+        self.connect()
+        self.assertEqual([False, True], self.aborted(first, second))
+
+    def test_half_a_head(self) -> None:
+        """A head that is not complete does not keep a place."""
+        self.arrange(ClientSettings(max_connections=1))
+        first = self.connect()
+        first.deliver(GET[:-1])
+        self.assertFalse(self.serving().aborted)
+        self.assertTrue(first.aborted)
+
+    def test_slow_reader(self) -> None:
+        """A client that has not read its last response keeps its place until its deadline."""
+        self.arrange(ClientSettings(max_connections=1))
+
+        def answer(request: Request) -> None:
+            wire.fill()
+            request.answer(MALFORMED)
+
+        self.handler.then = answer
+        wire = self.connect()
+        wire.deliver(GET)
+        self.assertTrue(self.connect().aborted)
+        self.assertFalse(wire.aborted)
+
+    def test_address(self) -> None:
+        """One that makes room no longer counts for its address."""
+        self.arrange(ClientSettings(max_connections=1, max_connections_per_address=1))
+        first, second = self.connect(), self.connect()
+        self.assertEqual([True, False], self.aborted(first, second))
 
     def test_held(self) -> None:
-        """A connection without a complete PROXY header counts, and makes room when it leaves."""
+        """A connection without a complete PROXY header makes room, and has room made for it."""
         self.arrange(ClientSettings(max_connections=1))
-        first = self.hold()
+        held = self.hold()
+        wire = self.serving()
+        self.assertEqual(["make room"], held.calls)
         self.assertFalse(self.factory.hold(Held()))
-        self.assertTrue(self.connect().aborted)
-        self.factory.leave(first)
-        self.assertFalse(self.connect().aborted)
+        wire.lose()
+        self.hold()
 
     def test_held_for_no_address(self) -> None:
         """It counts for no address."""
@@ -145,9 +231,12 @@ class Settings(FactoryTestCase):
             ),
         ):
             self.arrange(before)
-            self.connect()
+            self.connect().deliver(GET)
             self.factory.use(after)
-            self.assertEqual([False, True], [self.connect().aborted for _ in range(2)])
+            second = self.connect()
+            second.deliver(GET)
+            third = self.connect()
+            self.assertEqual([False, True], [second.aborted, third.aborted])
 
     def test_open_connections(self) -> None:
         """Open connections keep their limits."""
@@ -242,22 +331,27 @@ class OverTls(StreamTestCase):
         self.wire.lose()
         self.assertEqual(set(), self.factory.protocols)
 
-    def test_limit_is_no_failure(self) -> None:
-        """A connection that is not taken is not counted among the handshakes that failed."""
-        counters = Counters()
-        owner = ProxyFactory(
-            RecordingHandler(), Deadlines(Clock()), ClientSettings(max_connections=1), counters
-        )
-        self.connect(owner)
-        self.factory._connections.watch = counters
-        second: Any = TlsFactory(self.factory._connections, owner, Clock()).buildProtocol(None)
-        assert isinstance(second, TlsStream)
-        RequestTransport(Clock()).attach(second).lose()
-        self.assertEqual(
-            ({"client.max-connections": 1}, {}),
-            (counters.counts().limits, counters.counts().handshake_failures),
-        )
+    def handshakes(self, settings: ClientSettings) -> Counters:
+        """Connect two clients that send nothing; return the counters after the first has left."""
+        clock, counters = Clock(), Counters()
+        owner = ProxyFactory(RecordingHandler(), Deadlines(clock), settings, counters)
         self.wire.lose()
+        self.factory._connections.watch = counters
+        for _ in range(2):
+            stream: Any = TlsFactory(self.factory._connections, owner, clock).buildProtocol(None)
+            assert isinstance(stream, TlsStream)
+            RequestTransport(clock).attach(stream)
+        clock.advance(0)
+        return counters
+
+    def test_limit_is_no_failure(self) -> None:
+        """A connection that a limit rejects or cuts is not among the handshakes that failed."""
+        for settings, limit in (
+            (ClientSettings(max_connections=1), "client.max-connections"),
+            (ClientSettings(max_connections_per_address=1), "client.max-connections-per-address"),
+        ):
+            counts = self.handshakes(settings).counts()
+            self.assertEqual(({limit: 1}, {}), (counts.limits, counts.handshake_failures))
 
 
 class Inner(SynchronousTestCase):

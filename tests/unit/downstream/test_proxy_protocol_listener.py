@@ -213,14 +213,12 @@ class Limits(ProxiedTestCase):
         self.clock.pump([0.25] * int(seconds * 4))
 
     def test_connections(self) -> None:
-        """A connection before its header counts, and makes room when it ends."""
-        wires = [self.wire() for _ in range(3)]
-        self.assert_cut(self.wire())
+        """A connection before its header counts, and the oldest one makes room for a new one."""
+        wires = [self.wire() for _ in range(5)]
+        for wire in wires[:2]:
+            self.assert_cut(wire)
+        self.assertEqual([False] * 3, [wire.aborted for wire in wires[2:]])
         self.assertEqual(3, self.owner.connections)
-        wires[0].lose()
-        wires.append(self.wire())
-        self.assertFalse(wires[-1].aborted)
-        self.assert_cut(self.wire())
 
     def test_one_place(self) -> None:
         """It takes one place before its header and after it, even at the maximum."""

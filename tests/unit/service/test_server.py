@@ -19,7 +19,7 @@ from twisted.logger import LogLevel, capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import Pair, pair
-from tests.support.memory import RequestTransport
+from tests.support.memory import GET, RequestTransport
 from tests.support.parent_reactor import ParentReactor
 from tests.support.pki import PkiTestCase
 from tests.support.raw_tls import get, read_reply, until
@@ -172,7 +172,7 @@ class InMemory(SynchronousTestCase):
             protocol = running.factory.buildProtocol(None)
             self.assertEqual(number >= 288, protocol is None)
             if protocol is not None:
-                RequestTransport(self.reactor).attach(protocol)
+                RequestTransport(self.reactor).attach(protocol).deliver(GET)
         running.use(self.of_connections(100))
         self.assertEqual(288, running.factory.connections)
 
@@ -227,6 +227,18 @@ class Parts(InMemory):
         running._ports.append(port)
         self.successResultOf(running.stop())
         self.assertEqual([port], read)
+
+    def test_accepts(self) -> None:
+        """Of connections at a port of its own it accepts 16 in a turn, and Twisted up to 100."""
+        accepts: list[int] = []
+        self.patch(Port, "doRead", lambda port: accepts.append(port.numberAccepts))
+        running = ProxyServer(self.configuration(), self.reactor)
+        port = Port(0, running.factory, reactor=self.reactor)
+        self.patch(ListeningEndpoint, "bind", lambda *_: port)
+        self.listen(running)
+        for _ in range(2):
+            port.doRead()
+        self.assertEqual([16, 16], accepts)
 
     def test_snapshot(self) -> None:
         """The snapshot names the listeners, and whether requests are served."""

@@ -544,6 +544,13 @@ class Faults(StreamTestCase):
         self.turn()
         self.assertEqual(["timeout"], [failure.reason for failure in self.logged])
 
+    def test_counted(self) -> None:
+        """A connection that a limit has counted is not a failed handshake."""
+        self.stream.is_counted()
+        self.stream.abortConnection()
+        self.turn()
+        self.assertEqual(([], {}), (self.logged, self.counters.counts().handshake_failures))
+
     def test_not_logged(self) -> None:
         """A failure after the handshake is not logged as a failed handshake."""
         self.shake()
