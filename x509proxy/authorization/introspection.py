@@ -5,11 +5,14 @@ Facts
 * A response of "active" is for the token alone: the certificate is compared here, for each request.
 * A refresh token can be active too. ``token_type``, where there is one, is that of an access token.
 * While the server does not respond, nothing is known about a token: 503, and nothing remembered.
+* Some servers reject a token that they cannot introspect with 400 (oidc-provider each JWT). That is
+  a response about the token: clients choose it, so it must not count as the server's failure.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
@@ -35,6 +38,9 @@ __all__ = ["Introspector"]
 _NO_TOKEN = b"x509proxy-check"
 # RFC 6750, RFC 9449, and what some servers state in their place.
 _TOKEN_TYPES = frozenset({"bearer", "dpop", "access_token"})
+_NAMES_TOKEN = re.compile(r"\btoken\b", re.IGNORECASE)
+# These are about the proxy's form: "Missing token parameter", "Token not provided".
+_NAMES_FORM = re.compile(r"\b(?:missing|parameters?|provided|required)\b", re.IGNORECASE)
 
 
 class Introspector:
@@ -104,6 +110,9 @@ class Introspector:
         return found.addCallback(use)
 
     def _read(self, fetched: Fetched, now: float) -> TokenContents:
+        if _is_about_token(fetched):
+            self._status = attrs.evolve(self._status, error="")
+            return _rejected("found status 400, expected 200", self._settings, now)
         try:
             body = fetched.require_ok()
             table = parse_object(body)
@@ -136,15 +145,36 @@ def _client_fields(files: TokenFiles) -> dict[str, str]:
     return {"Authorization": "Basic " + b64encode(credentials).decode("ascii")}
 
 
+def _is_about_token(fetched: Fetched) -> bool:
+    """Decide whether an error response is about the token, and not about the proxy's request."""
+    if fetched.status != 400:
+        return False
+    try:
+        table = parse_object(fetched.body)
+    except HttpError:
+        return False
+    error, text = table.get("error"), table.get("error_description")
+    if error != "invalid_request":
+        # RFC 7009 section 2.2.1.
+        return error == "unsupported_token_type"
+    return isinstance(text, str) and bool(
+        _NAMES_TOKEN.search(text) and not _NAMES_FORM.search(text)
+    )
+
+
+def _rejected(problem: str, settings: TokenSettings, now: float) -> TokenContents:
+    rejection = ErrorResponse(
+        Code.TOKEN_INVALID, f"access token: {problem}", "The access token is not active"
+    )
+    return TokenContents(None, now + settings.negative_cache_time, rejection)
+
+
 def _contents(
     table: Mapping[str, Any], body: bytes, settings: TokenSettings, now: float
 ) -> TokenContents:
     problem = _problem(table, settings, now)
     if problem is not None:
-        rejection = ErrorResponse(
-            Code.TOKEN_INVALID, f"access token: {problem}", "The access token is not active"
-        )
-        return TokenContents(None, now + settings.negative_cache_time, rejection)
+        return _rejected(problem, settings, now)
     expires = now + settings.cache_time
     if "exp" in table:
         expires = min(expires, table["exp"] + (settings.clock_skew or 0.0))

@@ -335,6 +335,29 @@ class Remembering(IntrospectionTestCase):
             self.assertIsInstance(self.judge(now=NOON + 4.9), Code)
             self.assertIsInstance(self.judge(now=NOON + 5), Deferred)
 
+    def test_error_about_the_token(self) -> None:
+        """A 400 about the token rejects it for ``negative-cache-time``; the server has not failed.
+
+        oidc-provider rejects each JWT in this way.
+        """
+        for error in (
+            {"error": "unsupported_token_type"},
+            {"error": "invalid_request", "error_description": "The token is malformed"},
+        ):
+            self.arrange()
+            self.assertIs(Code.TOKEN_INVALID, self.ask(error, 400))
+            self.assertIs(Code.TOKEN_INVALID, self.judge(now=NOON + 4.9))
+            self.assertIsInstance(self.judge(now=NOON + 5), Deferred)
+            self.assertEqual((0, ""), (self.check.state().failures, self.check.state().error))
+
+    def test_error_ends_failure(self) -> None:
+        """A 400 about the token shows that the server responds again."""
+        waiting = self.wait()
+        self.server.fail()
+        self.assertIs(Code.TOKEN_UNVERIFIABLE, self.result(waiting))
+        self.ask({"error": "unsupported_token_type"}, 400)
+        self.assertEqual("", self.check.state().error)
+
     def test_another_certificate(self) -> None:
         """A cached token is introspected again with another certificate, and rejected.
 
@@ -384,11 +407,19 @@ class Down(IntrospectionTestCase):
             (GOOD, 302),
             (GOOD, 401),
             (GOOD, 500),
+            (GOOD, 400),
+            (b"<html>secret", 400),
+            ({"error": "invalid_client"}, 400),
+            ({"error": "invalid_request"}, 400),
+            ({"error": "invalid_request", "error_description": "Malformed form"}, 400),
+            ({"error": "invalid_request", "error_description": "Missing token parameter"}, 400),
+            ({"error": "invalid_request", "error_description": "Token not provided"}, 400),
+            ({"error": "unsupported_token_type"}, 401),
             (b'{"active":true,"a":NaN}', 200),
         ):
             self.assertIs(Code.TOKEN_UNVERIFIABLE, self.ask(response, status))
             self.assertNotIn("secret", self.check.state().error)
-        self.assertEqual(10, self.check.state().failures)
+        self.assertEqual(18, self.check.state().failures)
 
     def test_unexpected(self) -> None:
         """An unexpected error is passed on to the relay, which responds with 502."""
