@@ -5,6 +5,8 @@ Facts
 * Nothing is followed: a redirect is a response like any other, and none that is wanted here.
 * The bound counts each byte of the connection, head included: Twisted's parser bounds a header
   line, and not the number of lines.
+* A body may end with its connection (Jetty, HTTP/1.0). What is read here is a JSON object, and the
+  beginning of one is none. So a body that was cut is rejected by its parser.
 * A connection is for one request. The contents of a token are remembered, so requests are rare.
 """
 
@@ -23,6 +25,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -131,12 +134,13 @@ class _Endpoints:
     def end(self, result: Any) -> Any:
         """Cut the connection: Twisted leaves it open when a body's reading is cancelled (26.10).
 
-        :raises FetchError: the failure's cause is the size of the response.
+        :raises FetchError: the response is too large.
         """
         is_too_large = any(connection.left < 0 for connection in self._made)
         while self._made:
             self._made.pop().transport.abortConnection()
-        if is_too_large and isinstance(result, Failure):
+        if is_too_large:
+            # A body that ends with its connection looks whole after the cut.
             most = self._files.settings.max_response_bytes
             raise FetchError(
                 f"found a response of more than {most} bytes, expected max-response-bytes or less"
@@ -211,8 +215,7 @@ class _Body(Protocol):
         self._pieces.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if reason.check(ResponseDone) is None:
-            # A body that ends with its connection may have been cut.
+        if reason.check(ResponseDone, PotentialDataLoss) is None:
             self.whole.errback(reason)
         else:
             self.whole.callback(b"".join(self._pieces))

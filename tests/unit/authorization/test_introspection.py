@@ -400,6 +400,7 @@ class Down(IntrospectionTestCase):
         for response, status in (
             (b"<html>secret", 200),
             (b"", 200),
+            (b'{"active":true', 200),
             ([GOOD], 200),
             (b'{"active":false,"active":true}', 200),
             (b"\xff", 200),
@@ -419,7 +420,7 @@ class Down(IntrospectionTestCase):
         ):
             self.assertIs(Code.TOKEN_UNVERIFIABLE, self.ask(response, status))
             self.assertNotIn("secret", self.check.state().error)
-        self.assertEqual(18, self.check.state().failures)
+        self.assertEqual(19, self.check.state().failures)
 
     def test_unexpected(self) -> None:
         """An unexpected error is passed on to the relay, which responds with 502."""
