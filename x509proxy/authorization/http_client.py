@@ -37,6 +37,8 @@ from x509proxy.upstream.endpoints import backend_endpoint
 
 __all__ = ["FetchError", "Fetched", "HttpClient"]
 
+# RFC 7517 section 8.5 has a type for key sets, and some servers send nothing else.
+_DOCUMENTS = "application/json, application/jwk-set+json"
 _MAX_AGE = re.compile(rb"(?:\A|[,\s])max-age=\"?([0-9]{1,9})", re.IGNORECASE)
 
 
@@ -183,7 +185,7 @@ class HttpClient:
 
     def get(self, url: str) -> Deferred[Fetched]:
         """Fetch a URL; :raises FetchError: there is no response in time, or it is too large."""
-        return self._request(b"GET", url, {})
+        return self._request(b"GET", url, {"Accept": _DOCUMENTS})
 
     def post(self, url: str, form: bytes, fields: Mapping[str, str]) -> Deferred[Fetched]:
         """Send a form, with these header fields; :raises FetchError: as for :meth:`get`."""

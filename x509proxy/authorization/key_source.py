@@ -115,7 +115,8 @@ class Metadata:
         found = self._client.get(first)
 
         def tried(fetched: Fetched) -> Fetched | Deferred[Fetched]:
-            return self._client.get(second) if fetched.status == 404 else fetched
+            # A server without RFC 8414 may answer anything here: a login page, 401, 403, 405.
+            return self._client.get(second) if 300 <= fetched.status < 500 else fetched
 
         tried_both: Deferred[Fetched] = found.addCallback(tried)
         return tried_both.addCallback(self._read, member, preferred)

@@ -153,7 +153,8 @@ class Good(ClientTestCase):
         self.assertEqual(Fetched(200, b"{}"), await self.client().get(self.url("/a?b=c")))
         (request,) = server.requests
         self.assertTrue(request.startswith(b"GET /a?b=c HTTP/1.1\r\n"))
-        self.assertIn(b"\r\nAccept: application/json\r\n", request)
+        accepted = b"application/json, application/jwk-set+json"
+        self.assertIn(b"\r\nAccept: " + accepted + b"\r\n", request)
         self.assertIn(b"\r\nConnection: close\r\n", request)
 
     async def test_framing(self) -> None:
@@ -162,7 +163,6 @@ class Good(ClientTestCase):
         self.assertEqual(b"{}", (await self.fetch(send(chunked))).require_ok())
         for head in (b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"):
             self.assertEqual(b"{}", (await self.fetch(send(head + b"{}"))).require_ok())
-
 
     async def test_post(self) -> None:
         """A form is sent whole, with its header fields."""
@@ -174,6 +174,7 @@ class Good(ClientTestCase):
         self.assertTrue(head.startswith(b"POST / HTTP/1.1\r\n"))
         self.assertEqual(b"token=a", body)
         for field in (
+            b"Accept: application/json",
             b"Content-Length: 7",
             b"Authorization: Basic eA==",
             b"Content-Type: application/x-www-form-urlencoded",
@@ -305,7 +306,7 @@ class Tls(ClientTestCase):
     async def test_no_closure(self) -> None:
         """A body that ends with its connection is read without the ``close_notify`` of TLS, too.
 
-        RFC 9112 section 9.8 has such a body incomplete; a JSON object that was cut does not parse.
+        RFC 9112 section 9.8 calls the body incomplete; a JSON object that was cut does not parse.
         """
 
         def act(transport: Any) -> None:

@@ -279,13 +279,23 @@ class Metadata(ServerTestCase):
         self.assertIsNotNone(self.successResultOf(self.waiting))
 
     def test_discovery(self) -> None:
-        """Without it, the metadata of OpenID Connect Discovery does."""
-        self.server.answer(b"", 404)
-        self.assertEqual(
-            "https://as.example/.well-known/openid-configuration", self.server.urls[-1]
-        )
-        self.server.answer({"issuer": ISSUER, "jwks_uri": JWKS})
-        self.assertEqual(JWKS, self.server.urls[-1])
+        """Without it, the metadata of OpenID Connect Discovery does, whatever 3xx or 4xx it is."""
+        for status in (300, 302, 307, 401, 403, 404, 405, 499):
+            self.setUp()
+            self.server.answer(b"", status)
+            self.assertEqual(
+                "https://as.example/.well-known/openid-configuration", self.server.urls[-1]
+            )
+            self.server.answer({"issuer": ISSUER, "jwks_uri": JWKS})
+            self.assertEqual(JWKS, self.server.urls[-1])
+
+    def test_server_error(self) -> None:
+        """A server that fails is not asked for other metadata at once."""
+        for status in (204, 500, 503):
+            self.setUp()
+            self.server.answer(b"", status)
+            self.assertEqual([self.METADATA], self.server.urls)
+            self.expect_failure(f"found status {status}, expected 200")
 
     def test_path(self) -> None:
         """An issuer's path is placed as each of the two specifications requires."""
