@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from x509proxy.authorization.token_check import TokenChecker
 from x509proxy.downstream.base_request import RequestConsumer
 from x509proxy.exchange import TokenVerdict
+from x509proxy.forwarding.bound_tokens import name_scheme
 from x509proxy.forwarding.client import Client
 from x509proxy.forwarding.decision import Decision, decide
 from x509proxy.forwarding.header_rules import HeaderRules
@@ -172,7 +173,7 @@ class Relay:
 
     def _reject(self, error: ErrorResponse) -> None:
         self._request.consumer = None
-        self._request.answer(error)
+        self._request.answer(name_scheme(error, self._request.head))
 
     # Acquire.
 

@@ -964,7 +964,13 @@ class Tokens(RelayTestCase):
         sent = self.expect_rejected(
             self.proxy.tls_client(certificate(), request()), 401, Code.TOKEN_MISSING
         )
-        self.assertIn(b"\r\nWWW-Authenticate: Bearer\r\n", sent)
+        self.assertIn(b'\r\nWWW-Authenticate: Bearer realm="api"\r\n', sent)
+
+    def test_dpop(self) -> None:
+        """A rejected DPoP token gets a challenge of its scheme (RFC 9449 section 7.1)."""
+        client = self.proxy.tls_client(certificate("CN=other"), request(b"DPoP " + bound()))
+        sent = self.expect_rejected(client, 401, Code.TOKEN_MISMATCH)
+        self.assertIn(b'\r\nWWW-Authenticate: DPoP error="invalid_token", ', sent)
 
     def test_elsewhere(self) -> None:
         """Without a rule nothing is checked, and nothing is recorded."""

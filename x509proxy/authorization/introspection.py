@@ -29,7 +29,7 @@ from x509proxy.authorization.key_source import KeyStatus, Metadata, unverifiable
 from x509proxy.authorization.shared_call import SharedCall
 from x509proxy.authorization.token_contents import TokenContents
 from x509proxy.config.token_files import TokenFiles
-from x509proxy.forwarding.bound_tokens import parse_object, read_binding
+from x509proxy.forwarding.bound_tokens import no_match, parse_object, read_binding
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.settings import TokenSettings
 
@@ -112,7 +112,8 @@ class Introspector:
     def _read(self, fetched: Fetched, now: float) -> TokenContents:
         if _is_about_token(fetched):
             self._status = attrs.evolve(self._status, error="")
-            return _rejected("found status 400, expected 200", self._settings, now)
+            detail = "access token: found status 400 at introspection, expected 200"
+            return _rejected(detail, self._settings, now)
         try:
             body = fetched.require_ok()
             table = parse_object(body)
@@ -162,10 +163,8 @@ def _is_about_token(fetched: Fetched) -> bool:
     )
 
 
-def _rejected(problem: str, settings: TokenSettings, now: float) -> TokenContents:
-    rejection = ErrorResponse(
-        Code.TOKEN_INVALID, f"access token: {problem}", "The access token is not active"
-    )
+def _rejected(detail: str, settings: TokenSettings, now: float) -> TokenContents:
+    rejection = ErrorResponse(Code.TOKEN_INVALID, detail, "The access token is not active")
     return TokenContents(None, now + settings.negative_cache_time, rejection)
 
 
@@ -187,20 +186,26 @@ def _contents(
 
 def _problem(table: Mapping[str, Any], settings: TokenSettings, now: float) -> str | None:
     """Find what keeps a token from being good here; ``None`` if nothing does."""
-    skew = settings.clock_skew or 0.0
-    kind = table.get("token_type", "bearer")
     if table.get("active") is not True:
-        return "inactive"
+        return no_match("active", table.get("active"), "true")
+    kind = table.get("token_type", "bearer")
     if not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES:
-        return "another token_type"
+        return no_match("token_type", kind, "Bearer or DPoP")
     if settings.issuer is not None and table.get("iss", settings.issuer) != settings.issuer:
-        return "another iss"
+        return no_match("iss", table["iss"], settings.issuer, "issuer")
     if settings.audience and not _is_for(table.get("aud"), settings.audience):
-        return "another aud"
-    if not all(_is_time(table[name]) for name in ("exp", "nbf") if name in table):
-        return "malformed exp or nbf"
-    if now >= table.get("exp", math.inf) + skew or now < table.get("nbf", 0.0) - skew:
-        return "not valid now"
+        return no_match("aud", table.get("aud"), ", ".join(settings.audience), "audience")
+    return _time_problem(table, settings.clock_skew or 0.0, now)
+
+
+def _time_problem(table: Mapping[str, Any], skew: float, now: float) -> str | None:
+    for name in ("exp", "nbf"):
+        if name in table and not _is_time(table[name]):
+            return no_match(name, table[name], "a number")
+    if now >= table.get("exp", math.inf) + skew:
+        return no_match("exp", table["exp"], f"a time after {now - skew:.0f}", "clock-skew")
+    if now < table.get("nbf", 0.0) - skew:
+        return no_match("nbf", table["nbf"], f"{now + skew:.0f} or before", "clock-skew")
     return None
 
 

@@ -11,7 +11,7 @@ from x509proxy.authorization.introspection import Introspector
 from x509proxy.authorization.key_source import FileKeys, KeySource, KeyStatus, ServerKeys
 from x509proxy.authorization.token_contents import TokenContents
 from x509proxy.config.token_files import TokenFiles
-from x509proxy.forwarding.bound_tokens import Jws, parse_jws, read_binding, rejected
+from x509proxy.forwarding.bound_tokens import Jws, no_match, parse_jws, read_binding, rejected
 from x509proxy.forwarding.signed_tokens import (
     SigningKey,
     check_claims,
@@ -99,7 +99,8 @@ class JwtVerifier:
         parsed = parse_jws(token)
         if parsed is None:
             text = "The access token is no signed JWT"
-            raise rejected(Code.TOKEN_INVALID, "access token that is no signed JWT", text)
+            detail = "access token: found no signed JWT, expected one (tokens.level)"
+            raise rejected(Code.TOKEN_INVALID, detail, text)
         algorithm, kid = read_algorithm(parsed, self._settings)
         # Before the signature: a token that is not for this API costs no key and no verification.
         expires = check_claims(parsed.claims, self._settings, now)
@@ -121,7 +122,9 @@ def _verified(
 ) -> TokenContents:
     if key is None:
         text = "The access token is signed by a key that its issuer does not have"
-        raise rejected(Code.TOKEN_INVALID, "access token of an unknown key", text)
+        expected = f"that of a key of the issuer for {algorithm.value}"
+        detail = no_match("kid", parsed.header.get("kid"), expected)
+        raise rejected(Code.TOKEN_INVALID, detail, text)
     check_signature(token, key, algorithm)
     binding = read_binding(parsed.claims)
     return TokenContents(binding, min(expires, now + _REMEMBERED), claims=parsed.claims_json)

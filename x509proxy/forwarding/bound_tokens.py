@@ -31,6 +31,7 @@ from x509proxy.exchange import TokenVerdict
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.fields import fold
 from x509proxy.http1.messages import RequestHead
+from x509proxy.redaction import without_secrets
 from x509proxy.settings import TokenRequirement
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "authorization_of",
     "check_binding",
     "check_missing",
+    "name_scheme",
+    "no_match",
     "parse_jws",
     "parse_object",
     "read_binding",
@@ -56,6 +59,8 @@ _MAX_INTEGER_DIGITS = 30
 _CREDENTIALS = re.compile(rb"(bearer|dpop) +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 # The word by itself, wherever it stands; in base64 it has no such neighbours but by chance.
 _NAMES_BEARER = re.compile(rb"(?:\A|[\s,;:\"'])(?:bearer|dpop)(?:\Z|[\s,;:=\"'])", re.IGNORECASE)
+_BEGINS_DPOP = re.compile(rb"dpop(?:\Z|[^A-Za-z0-9])", re.IGNORECASE)
+_MAX_SHOWN = 64
 _PARAMETER_END = re.compile(rb"[&;]")
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
 _LENIENT = bytes.maketrans(b"+/", b"-_")
@@ -111,8 +116,31 @@ UNBOUND = Binding()
 
 
 def rejected(code: Code, detail: str, description: str) -> HttpError:
-    """Make the error for a token; the caller raises it. Neither text may hold any part of it."""
+    """Make the error for a token; the caller raises it.
+
+    Neither text may hold the token. ``detail`` may have one of its claims, from :func:`no_match`.
+    """
     return HttpError(ErrorResponse(code, detail, description))
+
+
+def no_match(name: str, found: object, expected: str, setting: str = "") -> str:
+    """Return the sentence about a member of a token, for ``detail`` alone; ``None``: it is absent.
+
+    The client has chosen the value. So it is one short line of ASCII, without secrets (L4).
+    """
+    text = ascii(found)
+    shown = text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
+    value = f"no {name}" if found is None else f"{name} {shown}"
+    where = f" (tokens.{setting})" if setting else ""
+    return without_secrets(f"access token: found {value}, expected {expected}{where}")
+
+
+def name_scheme(response: ErrorResponse, head: RequestHead) -> ErrorResponse:
+    """Return the response to a request, with the scheme of its token (RFC 9449 section 7.1)."""
+    for name, value in head.pairs:
+        if name.lower() == b"authorization" and _BEGINS_DPOP.match(value):
+            return attrs.evolve(response, scheme="DPoP")
+    return response
 
 
 def _malformed(detail: str) -> HttpError:
@@ -326,25 +354,35 @@ def check_binding(
     if binding is None:
         if requirement is _BOUND:
             text = "The access token is no signed JWT, so its certificate binding cannot be checked"
-            raise rejected(Code.TOKEN_INVALID, "access token that is no signed JWT", text)
+            detail = "access token: found no signed JWT, expected one, or another tokens.level"
+            raise rejected(Code.TOKEN_INVALID, detail, text)
         return TokenVerdict.UNBOUND
     if binding.thumbprint is not None:
         return _check_thumbprint(binding.thumbprint, certificate)
     if binding.is_dpop and scheme is _DPOP:
         return TokenVerdict.DPOP
     if requirement is _BOUND:
-        text = "The access token is not bound to a client certificate"
-        if binding.is_dpop:
-            text = "The access token is bound to a DPoP key and needs the scheme DPoP"
-        raise rejected(Code.TOKEN_NOT_BOUND, "access token without a certificate binding", text)
+        raise _not_bound(binding)
     return TokenVerdict.DPOP if binding.is_dpop else TokenVerdict.UNBOUND
+
+
+def _not_bound(binding: Binding) -> HttpError:
+    if not binding.is_dpop:
+        text = "The access token is not bound to a client certificate"
+        return rejected(Code.TOKEN_NOT_BOUND, no_match("x5t#S256", None, "one in cnf"), text)
+    detail = no_match("scheme", "Bearer", "DPoP, since cnf has jkt alone")
+    text = "The access token is bound to a DPoP key and needs the scheme DPoP"
+    return HttpError(ErrorResponse(Code.TOKEN_NOT_BOUND, detail, text, scheme="DPoP"))
 
 
 def _check_thumbprint(thumbprint: str, certificate: ClientCertificate | None) -> TokenVerdict:
     if certificate is None:
         text = "The access token is bound to a client certificate, and none was sent"
-        raise rejected(Code.TOKEN_MISMATCH, "bound access token without a certificate", text)
+        detail = "access token: found no client certificate, expected that of x5t#S256"
+        raise rejected(Code.TOKEN_MISMATCH, detail, text)
     if thumbprint != certificate.thumbprint:
         text = "The access token is bound to another client certificate"
-        raise rejected(Code.TOKEN_MISMATCH, "access token of another certificate", text)
+        # Not the token's own value: it is as random as a secret name.
+        detail = f"access token: found another x5t#S256, expected {certificate.thumbprint}"
+        raise rejected(Code.TOKEN_MISMATCH, detail, text)
     return TokenVerdict.BOUND

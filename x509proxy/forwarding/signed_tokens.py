@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from x509proxy.forwarding.bound_tokens import Jws, rejected
+from x509proxy.forwarding.bound_tokens import Jws, no_match, rejected
 from x509proxy.http1.errors import Code, HttpError
 from x509proxy.settings import SettingsError, TokenAlgorithm, TokenSettings
 
@@ -172,15 +172,21 @@ def read_algorithm(jws: Jws, settings: TokenSettings) -> tuple[TokenAlgorithm, s
     """
     algorithm = next((one for one in settings.algorithms if one.value == jws.header["alg"]), None)
     if algorithm is None:
+        expected = ", ".join(one.value for one in settings.algorithms)
         raise _invalid(
-            "algorithm that is not allowed", "is signed by an algorithm that is not allowed"
+            no_match("alg", jws.header["alg"], expected, "algorithms"),
+            "is signed by an algorithm that is not allowed",
         )
     kind = jws.header.get("typ")
     if kind is not None and not _is_allowed_type(kind, settings.types):
-        raise _invalid("typ that is not allowed", "has a typ that is not allowed")
+        raise _invalid(
+            no_match("typ", kind, ", ".join(settings.types), "types"),
+            "has a typ that is not allowed",
+        )
     kid = jws.header.get("kid")
     if kid is not None and not (isinstance(kid, str) and len(kid) <= _MAX_KID_CHARS):
-        raise _invalid("kid that is no short string", "has a malformed kid")
+        expected = f"a string of {_MAX_KID_CHARS} characters or less"
+        raise _invalid(no_match("kid", kid, expected), "has a malformed kid")
     return algorithm, kid
 
 
@@ -202,7 +208,10 @@ def check_signature(token: bytes, key: SigningKey, algorithm: TokenAlgorithm) ->
     try:
         jws.deserialize_compact(token, key.key, registry=_registry(algorithm))
     except (JoseError, ValueError, TypeError):
-        raise _invalid("bad signature", "has a signature that cannot be verified") from None
+        detail = (
+            f"access token: found a bad signature, expected one of {algorithm.value} by its key"
+        )
+        raise _invalid(detail, "has a signature that cannot be verified") from None
 
 
 @cache
@@ -226,24 +235,32 @@ def check_claims(claims: Mapping[str, Any], settings: TokenSettings, now: float)
     :raises HttpError: 401, it is not for this API, or not for this time.
     """
     if claims.get("iss") != settings.issuer:
-        raise _invalid("another iss", "is of another issuer")
+        raise _invalid(
+            no_match("iss", claims.get("iss"), f"{settings.issuer}", "issuer"),
+            "is of another issuer",
+        )
     audience = claims.get("aud")
     members = audience if isinstance(audience, list) else [audience]
-    if not all(isinstance(member, str) for member in members):
-        raise _invalid("malformed aud", "has no audience, or a malformed one")
-    if not set(members) & set(settings.audience):
-        raise _invalid("another aud", "is for another audience")
+    is_audience = all(isinstance(member, str) for member in members)
+    if not (is_audience and set(members) & set(settings.audience)):
+        raise _invalid(
+            no_match("aud", audience, ", ".join(settings.audience), "audience"),
+            "is for another audience" if is_audience else "has no audience, or a malformed one",
+        )
     skew = settings.clock_skew or 0.0
     expires, not_before = _time(claims, "exp"), _time(claims, "nbf")
     if expires is None:
-        raise _invalid("no exp", "has no exp")
+        raise _invalid(no_match("exp", None, "one"), "has no exp")
     if now >= expires + skew:
-        raise rejected(Code.TOKEN_EXPIRED, "expired access token", "The access token has expired")
+        raise _expired("exp", claims, f"a time after {now - skew:.0f}", "has expired")
     if not_before is not None and now < not_before - skew:
-        raise rejected(
-            Code.TOKEN_EXPIRED, "access token not yet valid", "The access token is not valid yet"
-        )
+        raise _expired("nbf", claims, f"{now + skew:.0f} or before", "is not valid yet")
     return expires + skew
+
+
+def _expired(name: str, claims: Mapping[str, Any], expected: str, description: str) -> HttpError:
+    detail = no_match(name, claims[name], expected, "clock-skew")
+    return rejected(Code.TOKEN_EXPIRED, detail, f"The access token {description}")
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
@@ -252,10 +269,8 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims[name]
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    raise _invalid(f"malformed {name}", f"has a malformed {name}")
+    raise _invalid(no_match(name, value, "a number"), f"has a malformed {name}")
 
 
 def _invalid(detail: str, description: str) -> HttpError:
-    return rejected(
-        Code.TOKEN_INVALID, f"access token: {detail}", f"The access token {description}"
-    )
+    return rejected(Code.TOKEN_INVALID, detail, f"The access token {description}")

@@ -195,13 +195,14 @@ class ErrorResponse:
 
     ``detail``: for the operator's log, without secrets. ``description``: for the client, in ASCII,
     without facts about the back end. ``error``: the error of RFC 6749; the default depends on the
-    status.
+    status. ``scheme``: the one of the challenge, if the code is about an access token.
     """
 
     code: Code
     detail: str
     description: str = ""
     error: str = ""
+    scheme: str = "Bearer"
 
     @property
     def status(self) -> int:
@@ -224,7 +225,7 @@ class ErrorResponse:
         """The header fields, without framing, ``Date`` and ``Connection``."""
         fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
         if self.code.bearer:
-            fields.append((b"WWW-Authenticate", self._bearer_challenge))
+            fields.append((b"WWW-Authenticate", self._token_challenge))
         elif self.status == 401:
             # RFC 9110 section 15.5.2 requires a challenge, and some clients fail without one. None
             # is registered for TLS.
@@ -236,12 +237,16 @@ class ErrorResponse:
         return tuple(fields)
 
     @property
-    def _bearer_challenge(self) -> bytes:
-        """The challenge of RFC 6750 section 3, without an error for a request without a token."""
+    def _token_challenge(self) -> bytes:
+        """The challenge of RFC 6750 section 3, or of RFC 9449 section 7.1.
+
+        A request without a token gets no error (RFC 6750 section 3.1). ``Bearer`` needs a
+        parameter all the same, so there is a realm.
+        """
         if self.code is Code.TOKEN_MISSING:
-            return b"Bearer"
-        challenge = f'Bearer error="{self.code.bearer}", error_description="{self._description}"'
-        return challenge.encode("ascii")
+            return b'Bearer realm="api"'
+        error = f'error="{self.code.bearer}", error_description="{self._description}"'
+        return f"{self.scheme} {error}".encode("ascii")
 
 
 class HttpError(Exception):

@@ -281,6 +281,28 @@ class Contents(IntrospectionTestCase):
         self.arrange()
         self.assertIs(Code.TOKEN_INVALID, self.ask({"cnf": {"x5t#S256": OWN.thumbprint}}))
 
+    def test_details(self) -> None:
+        """A detail for the log names what was found and expected."""
+        expected: dict[str, Any] = {"issuer": ISSUER, "audience": (AUDIENCE,)}
+        for change, detail in (
+            ({"active": False}, "active False, expected true"),
+            ({"token_type": "refresh"}, "token_type 'refresh', expected Bearer or DPoP"),
+            ({"iss": "x"}, f"iss 'x', expected {ISSUER} (tokens.issuer)"),
+            ({"aud": "x"}, f"aud 'x', expected {AUDIENCE} (tokens.audience)"),
+            ({"exp": "1"}, "exp '1', expected a number"),
+            ({"exp": 1}, f"exp 1, expected a time after {NOON:.0f} (tokens.clock-skew)"),
+            (
+                {"nbf": NOON + 9},
+                f"nbf {NOON + 9}, expected {NOON:.0f} or before (tokens.clock-skew)",
+            ),
+        ):
+            self.arrange(**expected)
+            waiting = self.introspector.read(b"opaque", NOON)
+            self.server.answer({**GOOD, "aud": AUDIENCE, **change})
+            rejection = self.successResultOf(waiting).rejection
+            assert rejection is not None
+            self.assertEqual(f"access token: found {detail}", rejection.detail)
+
     def test_good(self) -> None:
         """Token types are compared without case; times within their limits change nothing."""
         for change in (

@@ -19,11 +19,13 @@ from x509proxy.forwarding.bound_tokens import (
     authorization_of,
     check_binding,
     check_missing,
+    name_scheme,
+    no_match,
     parse_jws,
     read_binding,
     read_credentials,
 )
-from x509proxy.http1.errors import Code, HttpError
+from x509proxy.http1.errors import Code, ErrorResponse, HttpError
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.settings import TokenRequirement
 
@@ -381,9 +383,66 @@ class Comparison(TokenTestCase):
         for requirement in (BOUND, WHEN_BOUND):
             self.assertIs(TokenVerdict.DPOP, check_binding(binding, Scheme.DPOP, None, requirement))
         self.expect(Code.TOKEN_NOT_BOUND, check_binding, binding, Scheme.BEARER, OWN, BOUND)
+        error: HttpError = self.assertRaises(
+            HttpError, check_binding, binding, Scheme.BEARER, OWN, BOUND
+        )
+        self.assertEqual("DPoP", error.response.scheme)
         self.assertIs(TokenVerdict.DPOP, check_binding(binding, Scheme.BEARER, OWN, WHEN_BOUND))
+
+    def test_details(self) -> None:
+        """A detail for the log names what was found and expected, and not the token's value."""
+        other = f"access token: found another x5t#S256, expected {OWN.thumbprint}"
+        for binding, shown, code, detail in (
+            (Binding("A" * 43), OWN, Code.TOKEN_MISMATCH, other),
+            (
+                Binding("A" * 43),
+                None,
+                Code.TOKEN_MISMATCH,
+                "access token: found no client certificate, expected that of x5t#S256",
+            ),
+            (
+                UNBOUND,
+                OWN,
+                Code.TOKEN_NOT_BOUND,
+                "access token: found no x5t#S256, expected one in cnf",
+            ),
+        ):
+            found = self.expect(code, check_binding, binding, Scheme.BEARER, shown, BOUND)
+            self.assertEqual(detail, found)
 
     def test_missing(self) -> None:
         """A request without a token is 401 where one is needed."""
         self.expect(Code.TOKEN_MISSING, check_missing, BOUND)
         self.assertIs(TokenVerdict.ABSENT, check_missing(WHEN_BOUND))
+
+
+class Texts(SynchronousTestCase):
+    def test_no_match(self) -> None:
+        """A client's value is one short line of ASCII in the log, without secret names (L4)."""
+        for value, shown in (
+            ("JWT", "typ 'JWT'"),
+            (None, "no typ"),
+            (["a", 1], "typ ['a', 1]"),
+            ("a\nb\u2028\xe9\ud800", r"typ 'a\nb\u2028\xe9\ud800'"),
+            ("x" * 64, f"typ '{'x' * 63}..."),
+            ("X-Client-Cert-7f3k9q2m8w4z6t1v5y0bxx", "typ '…'"),
+        ):
+            self.assertEqual(
+                f"access token: found {shown}, expected at+jwt (tokens.types)",
+                no_match("typ", value, "at+jwt", "types"),
+            )
+        self.assertEqual("access token: found b 1, expected c", no_match("b", 1, "c"))
+
+    def test_scheme(self) -> None:
+        """The challenge has the scheme of the request's token, in any case."""
+        response = ErrorResponse(Code.TOKEN_INVALID, "")
+        for credentials, scheme in (
+            ((b"DPoP a",), "DPoP"),
+            ((b"dpop",), "DPoP"),
+            ((b"DPOP,a",), "DPoP"),
+            ((b"Bearer a",), "Bearer"),
+            ((b"dpops a",), "Bearer"),
+            ((b"a dpop",), "Bearer"),
+            ((), "Bearer"),
+        ):
+            self.assertEqual(scheme, name_scheme(response, head(*credentials)).scheme)

@@ -293,6 +293,20 @@ class Signatures(TokenTestCase):
         )
         self.verify(signed(typ="jwt"), settings=more)
 
+    def test_details(self) -> None:
+        """A detail for the log names what was found and expected."""
+        for header, detail in (
+            ({"typ": "JWT"}, "found typ 'JWT', expected at+jwt (tokens.types)"),
+            ({"kid": 1}, "found kid 1, expected a string of 256 characters or less"),
+            (
+                {"alg": "HS256"},
+                "found alg 'HS256', expected RS256, PS256, ES256, EdDSA (tokens.algorithms)",
+            ),
+        ):
+            parsed = parse_jws(b".".join((part({"alg": "ES256", **header}), part({}), b"AAAA")))
+            found = self.expect(Code.TOKEN_INVALID, read_algorithm, parsed, SETTINGS)
+            self.assertEqual(f"access token: {detail}", found)
+
 
 class Claims(TokenTestCase):
     def check(
@@ -321,13 +335,28 @@ class Claims(TokenTestCase):
         for value in bad:
             self.expect(Code.TOKEN_INVALID, lambda found=value: self.check(aud=found))
 
+    def test_details(self) -> None:
+        """A detail for the log names what was found and expected."""
+        for claim, value, detail in (
+            ("iss", "x", "found iss 'x', expected https://as.example (tokens.issuer)"),
+            (
+                "aud",
+                ["x"],
+                "found aud ['x'], expected https://api.example, other (tokens.audience)",
+            ),
+            ("exp", None, "found no exp, expected one"),
+            ("exp", "1", "found exp '1', expected a number"),
+        ):
+            change = {claim: value}
+            found = self.expect(Code.TOKEN_INVALID, lambda given=change: self.check(**given))
+            self.assertEqual(f"access token: {detail}", found)
+
     def test_expired(self) -> None:
         """A token is expired from its last second on (RFC 7519 section 4.1.4)."""
         self.check(NOON + 59.999)
         for now in (NOON + 60, NOON + 61, NOON + 1e9):
-            self.assertEqual(
-                "expired access token", self.expect(Code.TOKEN_EXPIRED, self.check, now)
-            )
+            found = f"found exp {NOON + 60}, expected a time after {now:.0f} (tokens.clock-skew)"
+            self.assertIn(found, self.expect(Code.TOKEN_EXPIRED, self.check, now))
 
     def test_not_yet(self) -> None:
         """A token is not valid before ``nbf``."""

@@ -157,9 +157,20 @@ class Fields(SynchronousTestCase):
             self.assertEqual(challenge % description.encode(), found)
 
     def test_no_token(self) -> None:
-        """A request without a token gets no error in the challenge."""
+        """A request without a token gets no error in the challenge (RFC 6750 section 3.1).
+
+        The challenge has a parameter all the same (section 3).
+        """
         found = dict(ErrorResponse(Code.TOKEN_MISSING, "detail").pairs)[b"WWW-Authenticate"]
-        self.assertEqual(b"Bearer", found)
+        self.assertEqual(b'Bearer realm="api"', found)
+
+    def test_dpop(self) -> None:
+        """The challenge for a DPoP token has the scheme ``DPoP`` (RFC 9449 section 7.1)."""
+        response = ErrorResponse(Code.TOKEN_INVALID, "detail", "text", scheme="DPoP")
+        self.assertEqual(
+            b'DPoP error="invalid_token", error_description="text"',
+            dict(response.pairs)[b"WWW-Authenticate"],
+        )
 
     def test_allow(self) -> None:
         """405, and only 405, lists the methods (RFC 9110 section 15.5.6)."""
