@@ -54,6 +54,7 @@ def x509_endpoint(
     from x509proxy.certificates.trust_store import TrustStore
     from x509proxy.config.endpoint_strings import endpoint_string
     from x509proxy.settings import ClientAuth, SettingsError
+    from x509proxy.transport.adopted_sockets import keeping_files
     from x509proxy.transport.tls_context import ServerConnections, make_context, require_certificate
 
     try:
@@ -73,7 +74,7 @@ def x509_endpoint(
         require_certificate(context)
     description = endpoint_string(nested, others)
     try:
-        within = serverFromString(reactor, description)
+        within = keeping_files(serverFromString(reactor, description))
     except Exception as error:  # the parsers of endpoints have no common exception
         raise SettingsError(
             f"x509: found {description!r}, expected a Twisted server endpoint: {error}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
+import stat
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -190,46 +193,53 @@ class Serving(Real):
         await until(lambda: not any(map(is_running, (daemon.pid, *pids))), pause=0.05)
 
     async def test_systemd(self) -> None:
-        """Workers serve a socket that systemd has bound."""
-        daemon = self.prepare()
-        words = [
-            TWISTD[1],
-            "-n",
-            "--pidfile",
-            str(daemon.pid_file),
-            *daemon.arguments("--workers", "2"),
-        ]
-        words[words.index("--listen") + 1] = "systemd:domain=INET:index=0"
-        held = (
-            "import os, socket, sys; held = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
-            "os.dup2(held.fileno(), 3); os.set_inheritable(3, True)\n"
-            "os.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='a', LISTEN_PID=str(os.getpid()))\n"
-            "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
-        )
-        daemon.spawn([sys.executable, "-c", held, str(daemon.port), *words])
-        self.addCleanup(self.end_all, daemon)
-        await self.ready(daemon)
-        await self.serves(daemon)
-        os.kill(daemon.pid, signal.SIGTERM)
-        await self.ends(daemon, -signal.SIGTERM)
+        """One process and workers serve sockets that systemd has bound.
+
+        A unix socket keeps its file and mode, during the run and after it.
+        """
+        for workers in ("1", "2"):
+            daemon = self.prepare()
+            path = self.socket_path()
+            words = [*TWISTD[1:], "-n", "--pidfile", str(daemon.pid_file)]
+            words += daemon.arguments("--workers", workers)
+            words[words.index("--listen") + 1] = "systemd:domain=INET:index=0"
+            words += ["--listen", "systemd:domain=UNIX:index=1"]
+            daemon.spawn([sys.executable, "-c", _AS_SYSTEMD, str(daemon.port), str(path), *words])
+            self.addCleanup(self.end_all, daemon)
+            if workers == "2":
+                await self.ready(daemon)
+            await until(lambda: f"starting on '{path}'" in daemon.log, pause=0.05)  # noqa: B023
+            await self.serves(daemon)
+            self.assertEqual(0o640, stat.S_IMODE(path.stat().st_mode))
+            os.kill(daemon.pid, signal.SIGTERM)
+            await self.ends(daemon, -signal.SIGTERM)
+            self.assertEqual(0o640, stat.S_IMODE(path.stat().st_mode))
+
+    def socket_path(self) -> Path:
+        """Return a path of at most 107 bytes, as the name of a unix socket has."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        return Path(folder, "a")
 
     async def test_unix_socket(self) -> None:
-        """A dead worker leaves the file of a unix socket in place.
+        """Workers leave a unix socket's file and mode as they are, also when they die.
 
         The parent removes it at the end.
         """
-        path = Path("/tmp") / f"x509proxy-{os.getpid()}.sock"  # noqa: S108 - a longer name would be none of a socket
-        self.addCleanup(path.unlink, missing_ok=True)
-        daemon = await self.two_workers("--listen", f"unix:{path}")
+        own, shared = self.socket_path(), self.socket_path()
+        modes = {own: 0o600, shared: 0o660}
+        daemon = await self.two_workers(
+            "--listen", f"unix:{own}", "--listen", f"unix:{shared}:mode=660"
+        )
         first, second = workers_of(daemon.pid)
         os.kill(first, signal.SIGTERM)
         os.kill(second, signal.SIGKILL)
         await until(lambda: not is_running(first) and not is_running(second), pause=0.05)
-        self.assertTrue(path.exists())
+        self.assertEqual(modes, {path: stat.S_IMODE(path.stat().st_mode) for path in modes})
         await until(lambda: len(workers_of(daemon.pid)) == 2, pause=0.05)
         os.kill(daemon.pid, signal.SIGTERM)
         await self.ends(daemon, -signal.SIGTERM)
-        self.assertFalse(path.exists())
+        self.assertFalse(own.exists() or shared.exists())
 
     async def test_user(self) -> None:
         """Started by root with ``-u``, workers have that user's rights, and write to root's log."""
@@ -247,6 +257,22 @@ class Serving(Real):
         self.assertEqual(1, len(daemon.access_log.read_text().splitlines()))
 
 
+# A process that binds two sockets and passes them as systemd does.
+_AS_SYSTEMD = """
+import os, socket, sys
+path = sys.argv[2]
+over_tcp = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+local = socket.socket(socket.AF_UNIX)
+local.bind(path)
+os.chmod(path, 0o640)
+local.listen()
+for number, held in ((20, over_tcp), (21, local)):
+    os.dup2(held.fileno(), number, inheritable=False)
+for number in (3, 4):
+    os.dup2(17 + number, number)
+names = {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b", "LISTEN_PID": str(os.getpid())}
+os.execve(sys.executable, [sys.executable, *sys.argv[3:]], {**os.environ, **names})
+"""
 # twistd with a parent that checks its workers every 0.4 s, not every second. It takes ten checks to
 # detect a hung worker, which reports once a second.
 _CHECKS_OFTEN = """

@@ -32,6 +32,7 @@ from x509proxy.config.endpoint_strings import (
 )
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import ProxySettings, SettingsError
+from x509proxy.transport.adopted_sockets import keeping_files
 
 __all__ = ["BACKLOG", "ListenError", "ListeningEndpoint", "check_free", "check_kinds", "url_of"]
 
@@ -120,8 +121,8 @@ def _check_kind(key: str, description: str) -> None:
 def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint:
     _check_kind(key, description)
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(
-            reactor, _with_backlog(private_socket(description))
+        endpoint: IStreamServerEndpoint = keeping_files(
+            serverFromString(reactor, _with_backlog(private_socket(description)))
         )
     except Exception as error:
         # Each type of endpoint raises other errors: OSError, SSL.Error, IndexError …

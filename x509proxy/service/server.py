@@ -26,6 +26,7 @@ from x509proxy.service.access_log import AccessLog, LogFile
 from x509proxy.service.handshake_log import HandshakeLog
 from x509proxy.service.listening import BACKLOG, ListeningEndpoint
 from x509proxy.settings import ClientSettings, ListenerSettings
+from x509proxy.transport.adopted_sockets import adopt_port
 
 __all__ = ["ProxyServer", "contexts_for"]
 
@@ -106,7 +107,7 @@ class ProxyServer:
         They are pairs of descriptor and address family. The descriptors are duplicated.
         """
         for (number, family), listener in zip(sockets, self.listeners, strict=True):
-            port = self._reactor.adoptStreamPort(number, family, listener.factory)
+            port = adopt_port(self._reactor, number, family, listener.factory)
             # One, so that workers share the connections evenly.
             self._adopted.append(_accepting(port, 1))
         self._start()
@@ -196,7 +197,7 @@ class ProxyServer:
         ports, self._ports = self._ports, []
         for port in self._adopted:
             _accept_queue(port)
-            # stopListening would remove the file of a unix socket, on which other workers accept.
+            # Other workers accept on it.
             port.stopReading()  # type: ignore[attr-defined]
         stopped = DeferredList([_close(port) for port in ports])
         return stopped.addCallback(lambda _: self.factory.drain()).addCallback(

@@ -261,7 +261,7 @@ class Parts(InMemory):
 
 class Adopting(PkiTestCase):
     async def test_unix(self) -> None:
-        """It serves at a unix socket that it was given, and leaves the file at the end."""
+        """It serves at a unix socket that it was given, and leaves its file and mode."""
         self.start()
         running = ProxyServer(
             load_configuration(load_settings(str(self.folder / "proxy.toml"))), reactor
@@ -270,6 +270,7 @@ class Adopting(PkiTestCase):
         self.addCleanup(path.unlink, missing_ok=True)
         with socket.socket(socket.AF_UNIX) as held:
             held.bind(str(path))
+            path.chmod(0o640)
             held.listen()
             held.setblocking(False)
             running.adopt([(held.fileno(), socket.AF_UNIX)])
@@ -283,7 +284,7 @@ class Adopting(PkiTestCase):
 
             self.assertEqual(401, await deferToThread(ask))
             await running.stop()
-        self.assertTrue(stat.S_ISSOCK(path.stat().st_mode))
+        self.assertEqual(stat.S_IFSOCK | 0o640, path.stat().st_mode)
 
     async def test_accept_queue(self) -> None:
         """At the end it accepts the whole queue, though connections came one by one before."""
