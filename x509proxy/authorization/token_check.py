@@ -66,7 +66,8 @@ class _Known:
     @property
     def size(self) -> int:
         """The octets that it keeps beside a fixed number."""
-        return len(self.contents.claims)
+        rejection = self.contents.rejection
+        return len(self.contents.claims) + (0 if rejection is None else len(rejection.detail))
 
     def check(
         self, certificate: ClientCertificate | None, requirement: TokenRequirement

@@ -65,6 +65,7 @@ _PARAMETER_END = re.compile(rb"[&;]")
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
 _LENIENT = bytes.maketrans(b"+/", b"-_")
 _NOT_BASE64 = re.sub(rb"[A-Za-z0-9+/_-]", b"", bytes(range(256)))
+_THUMBPRINT_CHARS = 43
 _JWS_SEGMENTS, _JWE_SEGMENTS = 3, 5
 
 
@@ -325,7 +326,9 @@ def read_binding(claims: _Object) -> Binding:
     thumbprint = None
     if "x5t#S256" in confirmation:
         found = confirmation["x5t#S256"]
-        thumbprint = found if isinstance(found, str) else ""
+        # The length bounds what a cache keeps of each token (L7).
+        is_thumbprint = isinstance(found, str) and len(found) == _THUMBPRINT_CHARS
+        thumbprint = found if is_thumbprint else ""
     return Binding(thumbprint, "jkt" in confirmation)
 
 

@@ -26,7 +26,8 @@ from x509proxy.settings import TokenLevel, TokenRequirement, TokenSettings
 BOUND, WHEN_BOUND = TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND
 URL = "https://as.example/introspect"
 SECRET = "s e:cret"
-GOOD = {"active": True, "cnf": {"x5t#S256": OWN.thumbprint}}
+ACTIVE: dict[str, object] = {"active": True, "token_type": "Bearer"}
+GOOD = {**ACTIVE, "cnf": {"x5t#S256": OWN.thumbprint}}
 
 
 class IntrospectionTestCase(SynchronousTestCase):
@@ -226,15 +227,16 @@ class Claims(IntrospectionTestCase):
     def test_response(self) -> None:
         """The claims are the bytes that the server sent."""
         for body in (
-            b'{"active":true,"sub":"\xc3\xa9"}',
-            b'{ "active": true,\r\n"cnf": {"x5t#S256": "%b"} }' % OWN.thumbprint.encode(),
+            b'{"active":true,"token_type":"Bearer","sub":"\xc3\xa9"}',
+            b'{ "active": true,\r\n"token_type": "Bearer", "cnf": {"x5t#S256": "%b"} }'
+            % OWN.thumbprint.encode(),
         ):
             self.arrange()
             self.assertEqual(body, self.checked(body).claims)
 
     def test_dpop(self) -> None:
         """Claims of a DPoP-bound token are not forwarded: the back end must verify the proof."""
-        found = self.checked({"active": True, "cnf": {"jkt": "a"}})
+        found = self.checked({**ACTIVE, "cnf": {"jkt": "a"}})
         self.assertEqual(CheckedToken(TokenVerdict.DPOP), found)
 
 
@@ -244,12 +246,12 @@ class Contents(IntrospectionTestCase):
         for response, needed, allowed in (
             (GOOD, TokenVerdict.BOUND, TokenVerdict.BOUND),
             (
-                {"active": True, "cnf": {"x5t#S256": OTHER.thumbprint}},
+                {**ACTIVE, "cnf": {"x5t#S256": OTHER.thumbprint}},
                 Code.TOKEN_MISMATCH,
                 Code.TOKEN_MISMATCH,
             ),
-            ({"active": True}, Code.TOKEN_NOT_BOUND, TokenVerdict.UNBOUND),
-            ({"active": True, "cnf": "x"}, Code.TOKEN_MALFORMED, Code.TOKEN_MALFORMED),
+            (ACTIVE, Code.TOKEN_NOT_BOUND, TokenVerdict.UNBOUND),
+            ({**ACTIVE, "cnf": "x"}, Code.TOKEN_MALFORMED, Code.TOKEN_MALFORMED),
             ({"active": False}, Code.TOKEN_INVALID, Code.TOKEN_INVALID),
         ):
             self.arrange()
@@ -280,6 +282,24 @@ class Contents(IntrospectionTestCase):
             self.assertIs(Code.TOKEN_INVALID, self.judge(requirement=WHEN_BOUND), change)
         self.arrange()
         self.assertIs(Code.TOKEN_INVALID, self.ask({"cnf": {"x5t#S256": OWN.thumbprint}}))
+
+    def test_refresh_token(self) -> None:
+        """An active token without ``token_type`` and ``aud`` may be a refresh token, and is 401.
+
+        RFC 7662 requires neither. Where an audience is configured, ``aud`` decides.
+        """
+        untyped = {name: value for name, value in GOOD.items() if name != "token_type"}
+        for audience, response, verdict in (
+            ((), untyped, Code.TOKEN_INVALID),
+            ((), {**untyped, "aud": AUDIENCE}, Code.TOKEN_INVALID),
+            ((), {**untyped, "token_type": None}, Code.TOKEN_INVALID),
+            ((), {**untyped, "token_type": "access_token"}, TokenVerdict.BOUND),
+            ((AUDIENCE,), untyped, Code.TOKEN_INVALID),
+            ((AUDIENCE,), {**untyped, "aud": AUDIENCE}, TokenVerdict.BOUND),
+            ((AUDIENCE,), {**GOOD, "aud": AUDIENCE, "token_type": "refresh"}, Code.TOKEN_INVALID),
+        ):
+            self.arrange(audience=audience)
+            self.assertIs(verdict, self.ask(response), (audience, response))
 
     def test_details(self) -> None:
         """A detail for the log names what was found and expected."""
@@ -351,7 +371,7 @@ class Remembering(IntrospectionTestCase):
 
     def test_bad(self) -> None:
         """A bad response is cached for a shorter time."""
-        for response in ({"active": False}, {"active": True, "cnf": 1}):
+        for response in ({"active": False}, {**ACTIVE, "cnf": 1}):
             self.arrange()
             self.ask(response)
             self.assertIsInstance(self.judge(now=NOON + 4.9), Code)

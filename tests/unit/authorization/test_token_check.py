@@ -30,13 +30,13 @@ from tests.support.tokens import (
 from x509proxy.authorization import verifiers
 from x509proxy.authorization.http_client import HttpClient
 from x509proxy.authorization.key_source import ServerKeys
-from x509proxy.authorization.token_check import TokenCheck
+from x509proxy.authorization.token_check import TokenCheck, _Known
 from x509proxy.authorization.token_contents import TokenContents
 from x509proxy.authorization.verifiers import JwtVerifier
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.config.token_files import TokenFiles
 from x509proxy.exchange import TokenVerdict
-from x509proxy.forwarding.bound_tokens import parse_jws
+from x509proxy.forwarding.bound_tokens import Scheme, parse_jws
 from x509proxy.forwarding.signed_tokens import check_signature
 from x509proxy.forwarding.token_claims import CheckedToken
 from x509proxy.http1.errors import Code, ErrorResponse, HttpError
@@ -50,6 +50,29 @@ BOUND, WHEN_BOUND = TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND
 def head(*credentials: bytes) -> RequestHead:
     pairs = [(b"Authorization", value) for value in credentials]
     return RequestHead(b"GET", b"/api", "1.1", pairs, b"as.example", Framing.NONE)
+
+
+class Sizes(SynchronousTestCase):
+    def test_size(self) -> None:
+        """The size of what is kept counts the claims, and the detail of a rejection (L7)."""
+        rejection = ErrorResponse(Code.TOKEN_INVALID, "four")
+        for contents, size in (
+            (TokenContents(None, NOON), 0),
+            (TokenContents(None, NOON, claims=b"{}"), 2),
+            (TokenContents(None, NOON, rejection), 4),
+        ):
+            self.assertEqual(size, _Known(contents, Scheme.BEARER, NOON).size)
+
+    def test_thumbprint(self) -> None:
+        """No thumbprint of another length is kept: it would not count."""
+        settings = TokenSettings(level=TokenLevel.UNVERIFIED)
+        check = TokenCheck.from_files(TokenFiles(settings), Clock())
+        request = head(b"Bearer " + bound("a" * 5000))
+        with self.assertRaises(HttpError):
+            check.check(request, OWN, BOUND, NOON)
+        (known,) = check._cache._values.values()
+        assert known.contents.binding is not None
+        self.assertEqual("", known.contents.binding.thumbprint)
 
 
 class Unverified(SynchronousTestCase):

@@ -299,15 +299,19 @@ class Bindings(TokenTestCase):
             ({}, UNBOUND),
             ({"cnf": {}}, UNBOUND),
             ({"cnf": {"kid": "a"}}, UNBOUND),
-            ({"cnf": {"x5t#S256": "a"}}, Binding("a")),
+            ({"cnf": {"x5t#S256": "a" * 43}}, Binding("a" * 43)),
             ({"cnf": {"jkt": "b"}}, Binding(None, True)),
-            ({"cnf": {"jkt": "b", "x5t#S256": "a"}}, Binding("a", True)),
+            ({"cnf": {"jkt": "b", "x5t#S256": "a" * 43}}, Binding("a" * 43, True)),
         ):  # fmt: skip
             self.assertEqual(binding, read_binding(claims))
 
     def test_odd_thumbprints(self) -> None:
-        """A thumbprint that is no string is one that no certificate has."""
-        for value in (None, 1, [OWN.thumbprint], {"a": OWN.thumbprint}, True, ""):
+        """A thumbprint that is no string of 43 characters is one that no certificate has.
+
+        So no cache keeps a long one (L7).
+        """
+        odd = ("", "a", OWN.thumbprint[1:], OWN.thumbprint + "=", "a" * 6000, ["a"] * 43)
+        for value in (None, 1, [OWN.thumbprint], {"a": OWN.thumbprint}, True, *odd):
             self.assertEqual(Binding(""), read_binding({"cnf": {"x5t#S256": value}}), value)
 
     def test_no_object(self) -> None:
