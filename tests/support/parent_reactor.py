@@ -71,6 +71,8 @@ class FakePort:
         self.number = number
         self.factory = factory
         self.reading = self.listening = True
+        self.shut_down = False
+        self.socket = self
         self.numberAccepts = 100
         self.accepts: list[int] = []
 
@@ -85,6 +87,10 @@ class FakePort:
 
     def stopReading(self) -> None:
         self.reading = False
+
+    def shutdown(self, how: int) -> None:
+        assert how == socket.SHUT_RDWR
+        self.shut_down = True
 
     def doRead(self) -> None:
         self.accepts.append(self.numberAccepts)

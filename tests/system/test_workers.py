@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -64,6 +65,16 @@ def command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def queued(port: int) -> int:
+    """Return the number of connections to a port that no process has accepted.
+
+    In the table, the sixth word of a socket that listens (0A) has the length of its queue.
+    """
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    [line] = [x for x in lines if x[1].endswith(f":{port:04X}") and x[3] == "0A"]
+    return int(line[4].partition(":")[2], 16)
 
 
 class Real(DaemonTestCase):
@@ -337,7 +348,10 @@ class Deaths(Real):
         self.assertEqual(before, await deferToThread(shown))
 
     async def test_parent_killed(self) -> None:
-        """When the parent is killed, the workers complete the requests in progress and end."""
+        """When the parent is killed, the workers complete the requests in progress and end.
+
+        Meanwhile new connections are refused, and another proxy can listen on the port.
+        """
         held: list[Any] = []
         daemon = await self.two_workers()
         daemon.back_end.answers.append(held.append)
@@ -348,10 +362,33 @@ class Deaths(Real):
         pids = workers_of(daemon.pid)
         os.kill(daemon.pid, signal.SIGKILL)
         await until(lambda: sum(map(is_running, pids)) == 1, pause=0.05)
+        with socket.socket() as probe:
+            self.assertEqual(
+                errno.ECONNREFUSED, probe.connect_ex(("127.0.0.1", daemon.port)), daemon.log
+            )
+        socket.create_server(("127.0.0.1", daemon.port)).close()
         held[0].write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
         reply = await deferToThread(read_reply, connection)
         self.assertEqual((200, b"late"), (reply.status, reply.body))
         connection.close()
+        await until(lambda: not any(map(is_running, pids)), pause=0.05)
+
+    async def test_parent_killed_with_queue(self) -> None:
+        """Connections that are queued when the parent is killed are served."""
+        daemon = await self.two_workers()
+        pids = workers_of(daemon.pid)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        connecting = [deferToThread(daemon.connect) for _ in range(2)]
+        await until(lambda: queued(daemon.port) == 2, pause=0.05)
+        os.kill(daemon.pid, signal.SIGKILL)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        for one in connecting:
+            connection = await one
+            self.addCleanup(connection.close)
+            connection.sendall(get())
+            self.assertEqual(200, (await deferToThread(read_reply, connection)).status)
         await until(lambda: not any(map(is_running, pids)), pause=0.05)
 
     async def test_in_flight(self) -> None:

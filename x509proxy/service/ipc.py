@@ -40,6 +40,7 @@ __all__ = [
     "ReopenLog",
     "Serving",
     "SnapshotReport",
+    "Stop",
     "Task",
     "Used",
     "VersionError",
@@ -106,7 +107,11 @@ class ReopenLog(_Message, frozen=True, tag="reopen log"):
     """A request to continue in the access log's new file."""
 
 
-ParentMessage = Task | NewConfiguration | ReopenLog
+class Stop(_Message, frozen=True, tag="stop"):
+    """The last message: the pipe is closed by a parent that stops, not by its death."""
+
+
+ParentMessage = Task | NewConfiguration | ReopenLog | Stop
 
 
 # From a worker to the parent.

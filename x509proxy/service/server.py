@@ -6,8 +6,10 @@ its own TLS context.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import resource as limits
+import socket
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
+from x509proxy.config.endpoint_strings import endpoint_type
 from x509proxy.config.loader import Configuration
 from x509proxy.exchange import Exchange
 from x509proxy.monitoring.counters import NULL_METRICS, Counters, MetricsObserver
@@ -204,6 +207,21 @@ class ProxyServer:
             lambda _: self._close()
         )
 
+    def abandon_sockets(self) -> None:
+        """Accept the queues of inherited sockets a last time, and shut the sockets down.
+
+        The process that bound them has died. Without the shutdown, new connections would wait in a
+        queue, and a new proxy could not bind the address. Those of systemd go on listening, for
+        that proxy.
+        """
+        listeners = self.configuration.settings.all_listeners
+        for port, listener in zip(self._adopted, listeners, strict=False):
+            _accept_queue(port)
+            port.stopReading()  # type: ignore[attr-defined]
+            if endpoint_type(listener.description) != "systemd":
+                _shut_down(port)
+        self._adopted = []
+
     def observe(self, exchange: Exchange) -> None:
         """Count and log a finished exchange."""
         self._watch.exchange(exchange)
@@ -283,6 +301,12 @@ def _close(port: IListeningPort) -> Deferred[Any]:
     _accept_queue(port)
     closed: Deferred[Any] = maybeDeferred(port.stopListening)
     return closed
+
+
+def _shut_down(port: IListeningPort) -> None:
+    """End listening on a socket, in all processes that have inherited it."""
+    with contextlib.suppress(OSError):  # another worker has done it, where that is an error
+        port.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
 
 
 def _accept_queue(port: IListeningPort) -> None:

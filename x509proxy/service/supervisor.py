@@ -44,6 +44,7 @@ from x509proxy.service.ipc import (
     ReopenLog,
     Serving,
     SnapshotReport,
+    Stop,
     Task,
     Used,
     WorkerMessage,
@@ -377,6 +378,7 @@ class _Worker(ProcessProtocol):
         if not self.pid:
             self._stopped.callback(None)
         else:
+            self.send(encode_parent_message(Stop()))
             self._pipe_open = False
             self.transport.closeChildFD(FROM_PARENT)
             self._call = self._clock.callLater(seconds, self._kill)

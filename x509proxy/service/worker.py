@@ -2,7 +2,8 @@
 
 Only :mod:`x509proxy.service.supervisor` starts it. It does not open the files that the
 configuration names: settings and the contents of the files come through a pipe. When the parent
-closes the pipe or dies, the worker stops accepting, finishes its requests and ends.
+closes the pipe or dies, the worker stops accepting, finishes its requests and ends. Without a
+parent the worker shuts the sockets down too, since no other process accepts on them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from x509proxy.service.ipc import (
     ParentMessage,
     Serving,
     SnapshotReport,
+    Stop,
     Task,
     Used,
     VersionError,
@@ -74,6 +76,7 @@ class Worker(Protocol):
         self._closed = False
         self._flushed: Deferred[None] | None = None
         self._ending = False
+        self._told_to_stop = False
         reactor.addSystemEventTrigger("before", "shutdown", self._drain)
 
     def send(self, message: WorkerMessage) -> None:
@@ -139,6 +142,9 @@ class Worker(Protocol):
             self.end(1)
 
     def readConnectionLost(self) -> None:
+        if not self._told_to_stop and self.running is not None:
+            # The parent has died.
+            self.running.abandon_sockets()
         self.end()
 
     def writeConnectionLost(self) -> None:
@@ -167,6 +173,9 @@ class Worker(Protocol):
                 self._begin(message)
             case NewConfiguration():
                 self._use(message)
+            case Stop():
+                self._told_to_stop = True
+                self.end()
             case _:
                 # ReopenLog.
                 assert self.running is not None

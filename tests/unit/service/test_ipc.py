@@ -37,6 +37,7 @@ from x509proxy.service.ipc import (
     ReopenLog,
     Serving,
     SnapshotReport,
+    Stop,
     Task,
     Used,
     VersionError,
@@ -204,7 +205,8 @@ class Configurations(SynchronousTestCase):
         message = arrived(task(self.configuration(), access_log=5))
         assert isinstance(message, Task)
         self.assertEqual((((6, 2), (7, 1)), 5), (message.sockets, message.access_log))
-        self.assertIsInstance(arrived(ReopenLog()), ReopenLog)
+        for message in (ReopenLog(), Stop()):
+            self.assertEqual(message, arrived(message))
 
     def test_repr(self) -> None:
         """No message shows a key, a secret name or a file in a traceback."""

@@ -202,6 +202,20 @@ class InMemory(SynchronousTestCase):
             [(False, True)], [(port.reading, port.listening) for port in self.reactor.ports]
         )
 
+    def test_abandoned(self) -> None:
+        """It shuts down sockets that its dead parent bound, once, and leaves those of systemd."""
+        running = ProxyServer(
+            self.configuration("--listen", "systemd:domain=INET:index=0"), self.reactor
+        )
+        running.adopt([(6, 2), (7, 2)])
+        running.abandon_sockets()
+        self.assertEqual(
+            [(False, True), (False, False)],
+            [(port.reading, port.shut_down) for port in self.reactor.ports],
+        )
+        running.abandon_sockets()
+        self.successResultOf(running.stop())
+
 
 class Parts(InMemory):
     def test_addresses(self) -> None:

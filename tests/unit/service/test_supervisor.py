@@ -18,6 +18,7 @@ from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.monitoring.snapshot import WorkerState
 from x509proxy.service.ipc import (
     ReopenLog,
+    Stop,
     Task,
     frame,
 )
@@ -429,6 +430,7 @@ class Parent(WorkersTestCase):
         first, second = self.start()
         stopped = self.service.stopService()
         self.assertEqual([True, True], [one.closed for one in (first, second)])
+        self.assertEqual([Stop()] * 2, [one.received[-1] for one in (first, second)])
         first.sends({"kind": "draining"})
         self.assertEqual({True}, {port.listening for port in self.reactor.ports})
         second.sends({"kind": "draining"})

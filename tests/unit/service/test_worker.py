@@ -24,6 +24,7 @@ from x509proxy.service.ipc import (
     Frames,
     NewConfiguration,
     ReopenLog,
+    Stop,
     Task,
     Used,
     decode_worker_message,
@@ -95,7 +96,8 @@ class Child(WorkersTestCase):
         log = None
         if configuration.settings.access_log is not None:
             log = os.dup(LogFile(configuration.settings.access_log).fileno())
-        self.receive(Task(NewConfiguration.of(configuration), ((6, 2), (7, 2)), log))
+        sockets = tuple((6 + n, 2) for n, _ in enumerate(configuration.settings.all_listeners))
+        self.receive(Task(NewConfiguration.of(configuration), sockets, log))
         self.assertEqual({"kind": "serving"}, self.said()[0])
 
     def test_task(self) -> None:
@@ -308,6 +310,34 @@ class Child(WorkersTestCase):
         )
         self.assertEqual(1, self.reactor.stops)
         self.assertIn({"kind": "draining"}, self.said())
+
+    def shut_down(self) -> list[bool]:
+        """Return for each port whether it was shut down for all processes."""
+        return [port.shut_down for port in self.reactor.ports]
+
+    def test_stop(self) -> None:
+        """A parent that stops says so, and closes the sockets itself."""
+        self.begin()
+        self.receive(Stop())
+        self.assertEqual(1, self.reactor.stops)
+        self.successResultOf(self.end())
+        self.assertEqual([False, False], self.shut_down())
+
+    def test_orphan(self) -> None:
+        """When the parent has died, it shuts the sockets down, but not those of systemd."""
+        self.begin("--listen", "systemd:domain=INET:index=0")
+        self.successResultOf(self.end())
+        self.assertEqual([True, True, False], self.shut_down())
+
+    def test_orphan_that_drains(self) -> None:
+        """It shuts them down also if the parent dies while the last requests are served."""
+        self.begin()
+        ended = self.reactor.shutdown()
+        self.assertEqual([False, False], self.shut_down())
+        self.worker.readConnectionLost()
+        self.assertEqual([True, True], self.shut_down())
+        self.worker.connectionLost()
+        self.successResultOf(ended)
 
     def test_end_before_the_task(self) -> None:
         """It can end before it has begun."""
