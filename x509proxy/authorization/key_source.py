@@ -2,8 +2,11 @@
 
 Facts
 -----
-* A key that is known is used at once, whatever its age: old keys are fetched again beside that. So
-  a server that is down stops no request whose key is known, and the last good set is kept.
+* A key that is known is used at once: old keys are fetched again beside that. Nothing is fetched
+  without requests, so a set can be of any age. One that is older than twice ``key-lifetime`` is
+  fetched before it is used, since its keys may have been withdrawn.
+* A server that is down stops no request whose key is known: the last good set is kept. After a
+  fetch that failed, requests do not wait for the next one.
 * A reload keeps the keys of the same place: its server may be down at that moment. They are old
   from then on.
 * A key that is not known is fetched, but not more often than ``min-refresh-interval`` allows.
@@ -160,6 +163,7 @@ class ServerKeys:
         self._keys: SigningKeys | None = None
         self._status = KeyStatus()
         self._good_until = 0.0
+        self._usable_until = 0.0
         self._next_try = 0.0
         self._fetching: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
@@ -181,6 +185,7 @@ class ServerKeys:
         is_same_place = (mine.issuer, mine.jwks_url) == (others.issuer, others.jwks_url)
         if is_same_place and self._client.trusts_as(other._client):
             self._keys, self._status = other._keys, other._status
+            self._usable_until = min(other._usable_until, self._longest_use())
 
     def probe(self) -> Deferred[None]:
         waited: Deferred[None] = Deferred()
@@ -192,10 +197,10 @@ class ServerKeys:
         self, kid: str | None, algorithm: TokenAlgorithm, now: float
     ) -> SigningKey | Deferred[SigningKey | None] | None:
         found = self._known(kid, algorithm)
-        is_old = self._clock.seconds() >= self._good_until
-        if is_old or found is None:
+        now_here = self._clock.seconds()
+        if found is None or now_here >= self._good_until:
             self._fetch()
-        if found is not None:
+        if found is not None and now_here < self._usable_until:
             return found
         if self._fetching is None:
             return self._fetched(kid, algorithm)
@@ -211,11 +216,18 @@ class ServerKeys:
         return None if self._keys is None else self._keys.find(kid, algorithm)
 
     def _fetched(self, kid: str | None, algorithm: TokenAlgorithm) -> SigningKey | None:
-        """Return a key after a fetch. One that does not exist differs from one not fetched."""
+        """Return a key after a fetch, of the old set if that failed.
+
+        A key that does not exist differs from one that was not fetched.
+        """
         found = self._known(kid, algorithm)
         if found is None and (self._status.error or self._keys is None):
             raise unverifiable("access token: no keys of the issuer")
         return found
+
+    def _longest_use(self) -> float:
+        now: float = self._clock.seconds()
+        return now + 2 * self._settings.key_lifetime
 
     def _fetch(self) -> None:
         """Begin to fetch, unless that is under way, or was tried a moment ago."""
@@ -238,12 +250,17 @@ class ServerKeys:
         if fetched.max_age is not None:
             lifetime = min(lifetime, max(fetched.max_age, self._settings.min_refresh_interval))
         self._good_until = self._clock.seconds() + lifetime
+        self._usable_until = self._longest_use()
         self._keys = keys
         self._status = attrs.evolve(
             self._status, count=len(keys.keys), fetched=time.time(), error=""
         )
 
     def _failed(self, failure: Failure) -> None:
+        # Until the next fetch has ended: it has three requests at the most.
+        settings = self._settings
+        pause = settings.min_refresh_interval + 3 * settings.timeout
+        self._usable_until = max(self._usable_until, self._clock.seconds() + pause)
         error = failure.value
         known = isinstance(error, FetchError | ValueError)
         sentence = str(error) if known else f"found an error of the kind {type(error).__name__}"

@@ -168,13 +168,35 @@ class Refreshing(ServerTestCase):
         # The old key has been withdrawn.
         self.assertIsNone(self.find("one"))
 
+    def test_too_old(self) -> None:
+        """Keys older than twice ``key-lifetime`` are fetched before they are used.
+
+        A key that was withdrawn in a pause without requests is not used after it.
+        """
+        self.clock.advance(199)
+        self.assertIsInstance(self.find(), SigningKey)
+        self.server.answer(key_set())
+        self.clock.advance(200)
+        waiting = self.wait()
+        self.server.answer(key_set(*public(key("ES256", "two"))))
+        self.assertIsNone(self.successResultOf(waiting))
+        self.assertIsInstance(self.find("two"), SigningKey)
+
+    def test_too_old_by_max_age(self) -> None:
+        """A shorter ``max-age`` leaves that limit as it is: it is about the next fetch."""
+        self.clock.advance(100)
+        self.find()
+        self.server.answer(key_set(), max_age=10.0)
+        self.clock.advance(199)
+        self.assertIsInstance(self.find(), SigningKey)
+
     def test_max_age(self) -> None:
         """``max-age`` makes the next fetch earlier, within the configured interval.
 
         It is never immediate, and never later than configured.
         """
         for max_age, lifetime in ((50.0, 50), (0.0, 10), (1000.0, 100)):
-            self.clock.advance(1000)
+            self.clock.advance(100)
             self.find()
             self.server.answer(key_set(), max_age=max_age)
             count = len(self.server.urls)
@@ -209,8 +231,8 @@ class Down(ServerTestCase):
         """The last good set stays in use; an unknown key is 503, since it may be a new one."""
         self.wait()
         self.server.answer(key_set())
-        for _ in range(5):
-            self.clock.advance(100)
+        for seconds in (100, 20, 20, 20, 20):
+            self.clock.advance(seconds)
             self.assertIsInstance(self.find(), SigningKey)
             self.server.fail()
             self.assertIsInstance(self.find(), SigningKey)
@@ -219,6 +241,28 @@ class Down(ServerTestCase):
         self.assertEqual(
             (1, 5, "found no response in time"), (status.count, status.failures, status.error)
         )
+
+    def test_too_old(self) -> None:
+        """Where the server does not respond, keys of any age stay in use.
+
+        One request waits for that. Those that follow do not, until the next fetch has ended.
+        """
+        self.wait()
+        self.server.answer(key_set())
+        self.clock.advance(1000)
+        waiting = self.wait()
+        self.server.fail()
+        self.assertIsInstance(self.successResultOf(waiting), SigningKey)
+        self.assertEqual("found no response in time", self.keys.status().error)
+        # The interval, and three requests of timeout each.
+        for seconds in (0, 10, 14.9):
+            self.clock.advance(seconds)
+            self.assertIsInstance(self.find(), SigningKey)
+        self.server.fail()
+        self.clock.advance(25)
+        waiting = self.wait()
+        self.server.answer(key_set(*public(key("ES256", "two"))))
+        self.assertIsNone(self.successResultOf(waiting))
 
     def test_lies(self) -> None:
         """A response without keys replaces nothing.
@@ -234,7 +278,7 @@ class Down(ServerTestCase):
             (302, key_set(*public(key("ES256", "evil"))), "found status 302, expected 200"),
             (500, TWO, "found status 500, expected 200"),
         ):
-            self.clock.advance(100)
+            self.clock.advance(100 if not self.keys.status().error else 20)
             self.find()
             self.server.answer(body, status)
             self.assertIsInstance(self.find(), SigningKey)
@@ -339,17 +383,17 @@ class Metadata(ServerTestCase):
 class Adopting(ServerTestCase):
     is_same_trust = True
 
-    def fetched(self) -> ServerKeys:
+    def fetched(self, **changes: Any) -> ServerKeys:
         """Return the keys that a former configuration fetched."""
-        self.arrange(jwks_url=JWKS)
+        self.arrange(jwks_url=JWKS, **changes)
         self.server.trusts_as = lambda _: self.is_same_trust  # type: ignore[attr-defined]
         self.keys.start()
         self.server.answer(key_set())
         return self.keys
 
-    def adopt(self, before: ServerKeys, url: str = JWKS) -> int:
+    def adopt(self, before: ServerKeys, url: str = JWKS, **changes: Any) -> int:
         """Return the number of keys after a new configuration has adopted the former's."""
-        self.arrange(jwks_url=url)
+        self.arrange(jwks_url=url, **changes)
         self.server.trusts_as = lambda _: self.is_same_trust  # type: ignore[attr-defined]
         self.keys.adopt(before)
         return self.keys.status().count
@@ -357,6 +401,16 @@ class Adopting(ServerTestCase):
     def test_same_server(self) -> None:
         """Keys from the same URL with the same trust stay in use until the next fetch."""
         self.assertEqual(1, self.adopt(self.fetched()))
+
+    def test_age(self) -> None:
+        """They are not used longer than by the former configuration, or by the new one."""
+        for old, new in ((7200, 10), (10, 7200)):
+            before = self.fetched(key_lifetime=old)
+            self.adopt(before, key_lifetime=new)
+            self.clock.advance(19)
+            self.assertIsInstance(self.find(), SigningKey)
+            self.clock.advance(1)
+            self.assertIsInstance(self.find(), Deferred)
 
     def test_other_server(self) -> None:
         """Keys from another URL, or from a server no longer trusted, are not adopted."""
