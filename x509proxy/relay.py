@@ -225,10 +225,17 @@ class Relay:
     def not_connected(self, error: ErrorResponse) -> None:
         """Try another back end: nothing has been sent. If there is none, reject the request."""
         self._pool = None
-        if pool := next(self._candidates, None):
-            self._acquire(pool)
-        else:
-            self._reject(error)
+        try:
+            if self._connection is None and (pool := next(self._candidates, None)):
+                self._acquire(pool)
+            else:
+                self._reject(error)
+        except Exception:
+            # Fail closed (L3), and take no connection any more.
+            self._log.failure("a request could not be sent")
+            if self._pool is not None:
+                self._pool.cancel(self)
+            self.response_failed(_INTERNAL_ERROR)
 
     # Send.
 

@@ -704,6 +704,25 @@ class Failing(RelayTestCase):
         self.assertEqual((True, True), (client.aborted, self.back.aborted))
         self.expect_logged()
 
+    def test_next_back_end(self) -> None:
+        """If the next back end cannot be asked, the request is rejected, and waits for none."""
+        self.arrange(urls=TWO, at_once=False)
+        client = self.proxy.client(GET)
+        with patch.object(Connection, "open", side_effect=ZeroDivisionError):
+            self.proxy.back_ends[0].attempts[0].fail()
+        self.expect_status(502, client)
+        self.assertEqual([0, 0], [pool.load for pool in self.proxy.pools])
+        self.expect_logged()
+
+    def test_no_next_back_end(self) -> None:
+        """If the request cannot be rejected either, the client is cut."""
+        self.arrange(at_once=False)
+        client = self.proxy.client(GET)
+        self.patch(Request, "answer", broken)
+        self.proxy.back_end.attempts[0].fail()
+        self.assertTrue(client.aborted)
+        self.assertEqual(2, len(self.flushLoggedErrors(ZeroDivisionError)))
+
     def test_refusing(self) -> None:
         """If not even the error response can be sent, the client is cut."""
         client = self.proxy.client(GET)

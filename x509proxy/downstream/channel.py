@@ -320,11 +320,11 @@ class Channel(Protocol):
         self._owner.serves_request(self)
         self._served += 1
         self._blocked_for, self._read_before = 0.0, 0
-        if request.error is not None:
-            request.answer(request.error)
-            return
         try:
-            self._owner.serves.serve(request)
+            if request.error is not None:
+                request.answer(request.error)
+            else:
+                self._owner.serves.serve(request)
         except Exception:
             self._fail_closed(request)
 

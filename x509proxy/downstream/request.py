@@ -227,4 +227,9 @@ class Request(BaseRequest):
             # The connection reports a large response when the client has it.
             is_large = outcome is Outcome.COMPLETED and self.bytes_out > FIRST_FLIGHT
             self.record(outcome, self._channel.confirm if is_large else None)
-            self._channel.answered()
+            try:
+                self._channel.answered()
+            except Exception:
+                # What follows this response must not reach its back end's connection.
+                self._log.failure("a connection could not go on with its next request")
+                self._channel.cut()

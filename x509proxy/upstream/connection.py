@@ -58,6 +58,7 @@ __all__ = ["Connection", "ConnectionOwner"]
 _SHORTAGES = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
+_INTERNAL_ERROR = ErrorResponse(Code.INTERNAL_ERROR, "internal error")
 _CONNECT_TIMEOUT = ErrorResponse(Code.CONNECT_TIMEOUT, "timed out connecting to the back end")
 # Octets that the back end sent, and that were not read, while a body was written.
 _MAX_UNREAD = 262144
@@ -130,7 +131,7 @@ class Connection(Protocol):
         self._pool.deadlines.watch(self)
         self._attempt = attempt = maybeDeferred(connect, self._endpoint, self)
         # Its result would be this connection: a reference cycle.
-        attempt.addCallbacks(lambda _: None, self._connect_failed)
+        attempt.addCallbacks(lambda _: None, self._connect_failed).addErrback(self._not_reported)
 
     def mark_idle(self) -> None:
         """Wait for the next exchange."""
@@ -262,10 +263,16 @@ class Connection(Protocol):
             parser = self._parser
         self._mark_closed()
         self._pool.deadlines.forget(self)
-        if parser is not None:
-            is_clean = reason.check(ConnectionDone) is not None
-            self._handle(parser, parser.end_of_stream(clean=is_clean))
+        try:
+            if parser is not None:
+                is_clean = reason.check(ConnectionDone) is not None
+                self._handle(parser, parser.end_of_stream(clean=is_clean))
+        finally:
             self._parser = None
+            handler, self._handler = self._handler, None
+            if handler is not None:
+                # An exception: there is no other end that the handler could be told (L3).
+                handler.response_failed(_INTERNAL_ERROR)
 
     def pauseProducing(self) -> None:
         if self._handler is not None:
@@ -323,7 +330,7 @@ class Connection(Protocol):
                 if self._handler in (None, handler):
                     self._handler = None
                     self._abort()
-                handler.response_failed(ErrorResponse(Code.INTERNAL_ERROR, "internal error"))
+                handler.response_failed(_INTERNAL_ERROR)
                 return
         if parser is self._parser and self._handler is not None:
             if self._state is ANSWERING:
@@ -390,12 +397,17 @@ class Connection(Protocol):
         code = Code.OUT_OF_RESOURCES if is_local else Code.CONNECT_FAILED
         self._fail_opening(ErrorResponse(code, reason))
 
+    def _not_reported(self, failure: Failure) -> None:
+        # The deadline of the attempt is still to come, and reports again.
+        self._log.failure("a failed connection could not be reported", failure)
+
     def _fail_opening(self, error: ErrorResponse) -> None:
+        # First: if it raises, the attempt must not count as reported.
+        self._pool.failed(self, error)
         self._state = CLOSED
         self._pool.deadlines.forget(self)
         if self.transport is not None:
             self.transport.abortConnection()
-        self._pool.failed(self, error)
 
     def _abort(self) -> None:
         self._mark_closed()

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import attrs
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
 
 from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.monitoring.backend_status import HealthState, PoolStatus
@@ -30,6 +31,7 @@ __all__ = ["ConnectionWaiter", "Pool", "Step", "plan"]
 # seconds between two searches for clients that do not read.
 _UNREAD_GRACE = 1.0
 _CHECK_INTERVAL = 0.5
+_INTERNAL_ERROR = ErrorResponse(Code.INTERNAL_ERROR, "internal error")
 _SLOW_CLIENT = ErrorResponse(
     Code.SLOW_CLIENT, "the client does not read while other requests wait for a connection"
 )
@@ -87,6 +89,9 @@ class _QueueEntry:
 class Pool:
     """The connections to one back end, and its health.
 
+    A request leaves the queue, and a connection leaves its set, in the call that puts it elsewhere.
+    So an exception loses neither: what was not done is done when a deadline passes.
+
     ``exchanges``: the number of good exchanges. ``turn``: the number of its last turn
     among several pools. ``name``: its address, for the record of exchanges. ``health``: the
     settings of its checks, which begin with :meth:`start`.
@@ -123,6 +128,8 @@ class Pool:
         self._checks = (
             None if health is None else Checks(backend, endpoint, deadlines, health, self._checked)
         )
+
+    _log = Logger()
 
     def __repr__(self) -> str:
         return (
@@ -162,7 +169,7 @@ class Pool:
             return
         while self._idle:
             if self._idle[-1].is_open():
-                self._lend(self._idle.pop(), waiter)
+                self._lend(self._idle[-1], waiter)
                 return
             self._idle[-1].close()
         count = len(self._busy) + len(self._opening)
@@ -196,23 +203,26 @@ class Pool:
 
     def opened(self, connection: Connection) -> None:
         """Lend the new connection, or keep it."""
-        waiter = self._opening.pop(connection)
+        waiter = self._opening[connection]
         if waiter is not None:
             self._lend(connection, waiter)
-        elif connection.expires > self.deadlines.clock.seconds():
+            return
+        del self._opening[connection]
+        if connection.expires > self.deadlines.clock.seconds():
             self.release(connection)
         else:
             connection.close()
 
     def failed(self, connection: Connection, error: ErrorResponse) -> None:
         """Report the error to the waiter; not one byte of its request has been sent."""
-        waiter = self._opening.pop(connection)
+        waiter = self._opening.get(connection)
         if error.code is not Code.OUT_OF_RESOURCES:
             self._update_health(self.record.failed, connection.begun_at, error.detail)
-        self._uploads.discard(connection)
-        self._serve_queue()
         if waiter is not None:
             waiter.not_connected(error)
+        self._opening.pop(connection, None)
+        self._uploads.discard(connection)
+        self._serve_queue()
 
     def served(self, connection: Connection) -> None:
         """Record a good exchange."""
@@ -229,18 +239,12 @@ class Pool:
         self._busy.discard(connection)
         if self._uploads:
             self._uploads.discard(connection)
-        entry = self._next_entry() if self._waiting else None
-        if entry is not None and not connection.is_open():
-            # After the response there are unrequested octets, or the connection's end.
-            connection.close()
-        elif entry is not None:
-            self._leave_queue(entry)
-            self._lend(connection, entry.waiter)
-        elif self._closed:
-            connection.close()
-        else:
-            connection.mark_idle()
-            self._idle.append(connection)
+        connection.mark_idle()
+        self._idle.append(connection)
+        if self._waiting:
+            self._serve_queue()
+        if self._closed:
+            self._close_idle()
 
     def lost(self, connection: Connection) -> None:
         """Remove a connection that has ended."""
@@ -279,17 +283,31 @@ class Pool:
             self._idle[-1].close()
 
     def _lend(self, connection: Connection, waiter: ConnectionWaiter) -> None:
+        """Lend an idle, new or released connection; an exception ends both (L3)."""
+        self._opening.pop(connection, None)
+        if self._idle and self._idle[-1] is connection:
+            self._idle.pop()
         self._busy.add(connection)
-        if waiter.streams:
-            self._uploads.add(connection)
-        waiter.connected(connection)
+        try:
+            if waiter.streams:
+                self._uploads.add(connection)
+            waiter.connected(connection)
+        except Exception:
+            self._log.failure("a connection could not be lent")
+            connection.cancel()
+            waiter.not_connected(_INTERNAL_ERROR)
 
     def _open(self, waiter: ConnectionWaiter) -> None:
         connection = Connection(self, self._endpoint)
         self._opening[connection] = waiter
         if waiter.streams:
             self._uploads.add(connection)
-        connection.open()
+        try:
+            connection.open()
+        except Exception:
+            del self._opening[connection]
+            self._uploads.discard(connection)
+            raise
 
     def _queue_upload(self, waiter: ConnectionWaiter) -> None:
         """Queue an upload until another one ends; uploads may fill half of the queue."""
@@ -344,10 +362,19 @@ class Pool:
         self._serving = True
         try:
             while (entry := self._next_entry()) is not None and (self._idle or self._may_open()):
-                self._leave_queue(entry)
-                self.acquire(entry.waiter)
+                self._serve_entry(entry)
         finally:
             self._serving = False
+
+    def _serve_entry(self, entry: _QueueEntry) -> None:
+        """Take an entry from the queue and serve it, or report an exception to it (L3)."""
+        self._leave_queue(entry)
+        try:
+            self.acquire(entry.waiter)
+        except Exception:
+            self._log.failure("a request in the queue could not be served")
+            self.cancel(entry.waiter)
+            entry.waiter.not_connected(_INTERNAL_ERROR)
 
     def _may_upload(self, waiter: ConnectionWaiter) -> bool:
         return not waiter.streams or len(self._uploads) < self._max_uploads
@@ -367,7 +394,10 @@ class Pool:
         self.deadlines.forget(entry)
 
     def _time_out(self, entry: _QueueEntry) -> None:
-        self._leave_queue(entry)
+        """Reject an entry. Its deadline is checked until that is done, and it is never served."""
+        if entry in self._waiting:
+            self._waiting.remove(entry)
         entry.waiter.not_connected(
             ErrorResponse(Code.QUEUE_TIMEOUT, "no connection to the back end became free in time")
         )
+        self.deadlines.forget(entry)

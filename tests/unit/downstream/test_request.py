@@ -87,6 +87,18 @@ class RequestTestCase(SynchronousTestCase):
         return exchange
 
 
+class GoingOn(RequestTestCase):
+    def test_exception(self) -> None:
+        """An exception in what follows a response ends the client's connection alone."""
+        request = self.request()
+        self.patch(self.line, "answered", lambda: 1 / 0)
+        request.begin(200, b"", (), Framing.LENGTH, 0)
+        request.finish()
+        self.assertEqual(["cut"], self.line.told)
+        self.assertIs(Outcome.COMPLETED, self.exchange.outcome)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+
 class BodyFraming(RequestTestCase):
     """The proxy frames each response itself, whatever framing the back end used."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
+from unittest.mock import patch
 
 from twisted.internet.error import ConnectError, ConnectionLost, TCPTimedOutError
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -351,6 +352,26 @@ class Exchanging(UpstreamTestCase):
         self.wire.deliver(OK)
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
         self.expect_aborted()
+
+    def test_end_that_cannot_be_forwarded(self) -> None:
+        """A connection that ends tells its exchange, even if the parser raises."""
+        borrower = self.ask()
+        with patch.object(ResponseParser, "end_of_stream", side_effect=ZeroDivisionError):
+            self.assertRaises(ZeroDivisionError, self.wire.lose)
+        self.assertEqual([502], borrower.statuses)
+        self.expect()
+
+    def test_failure_that_cannot_be_reported(self) -> None:
+        """A failed attempt that could not be reported is reported at its deadline."""
+        self.back_end.at_once = False
+        waiter = self.acquire()
+        with patch.object(Pool, "failed", side_effect=ZeroDivisionError):
+            self.back_end.attempts[0].fail()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.expect(opening=1)
+        self.wait(SETTINGS.connect_timeout + 1)
+        self.assertEqual([504], waiter.statuses)
+        self.expect()
 
     def test_retired(self) -> None:
         """A retired connection completes its exchange, and is not lent again."""

@@ -6,6 +6,7 @@ import errno
 import socket
 import time
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectError
@@ -14,10 +15,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import CUT, OK, BackEnd, RecordingWaiter
-from x509proxy.http1.errors import Code
+from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.monitoring.backend_status import HealthState
 from x509proxy.settings import Backend, HealthSettings, UpstreamSettings
 from x509proxy.transport.deadlines import Deadlines
+from x509proxy.upstream.connection import Connection
 from x509proxy.upstream.endpoints import PendingInput
 from x509proxy.upstream.pool import Pool, Step, plan
 
@@ -718,3 +720,85 @@ class Checked(PoolTestCase):
         self.pool.start()
         self.clock.advance(60)
         self.assertEqual([], self.back_end.attempts)
+
+
+class _Broken(RecordingWaiter):
+    """A waiter that raises in its first call of a kind."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        self.raises = {call}
+
+    def fail(self, call: str) -> None:
+        if call in self.raises:
+            self.raises.clear()
+            raise ZeroDivisionError
+
+    def connected(self, connection: Connection) -> None:
+        self.fail("connected")
+        super().connected(connection)
+
+    def not_connected(self, refusal: ErrorResponse) -> None:
+        self.fail("not_connected")
+        super().not_connected(refusal)
+
+
+class Exceptions(PoolTestCase):
+    """After an exception each waiter is told once, and no place is lost (invariant L3)."""
+
+    def expect_logged(self) -> None:
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_lending(self) -> None:
+        """A connection whose waiter raises is closed, and the waiter is told."""
+        waiter = _Broken("connected")
+        self.pool.acquire(waiter)
+        self.assertEqual(([502], True), (waiter.statuses, self.back_end.wire.aborted))
+        self.expect()
+        self.expect_logged()
+
+    def test_opening(self) -> None:
+        """A connection that cannot be opened takes no place."""
+        for streams in (False, True):
+            with patch.object(Connection, "open", side_effect=ZeroDivisionError):
+                waiter = RecordingWaiter(streams=streams)
+                self.assertRaises(ZeroDivisionError, self.pool.acquire, waiter)
+            self.expect()
+            self.assertTrue(self.pool.has_room(waiter))
+
+    def test_queue(self) -> None:
+        """A waiter in the queue is told if its connection cannot be opened."""
+        first, _ = self.request(), self.request()
+        third = self.request()
+        with patch.object(Connection, "open", side_effect=ZeroDivisionError):
+            first.connection.transport.lose()
+        self.assertEqual([502], third.statuses)
+        self.expect(busy=1)
+        self.expect_logged()
+
+    def test_time_out(self) -> None:
+        """A waiter that raises when its time is up is told again, and is not served any more."""
+        first, _ = self.request(), self.request()
+        waiter = _Broken("not_connected")
+        self.pool.acquire(waiter)
+        self.clock.advance(5)
+        self.clock.advance(0)
+        self.expect(busy=2)
+        first.connection.transport.deliver(OK)
+        self.assertEqual(([], []), (waiter.statuses, waiter.connections))
+        self.clock.pump([0.25] * 4)
+        self.assertEqual([503], waiter.statuses)
+        self.expect_logged()
+
+    def test_failed(self) -> None:
+        """A waiter that raises when no connection can be made is told at the deadline."""
+        self.back_end.at_once = False
+        waiter = _Broken("not_connected")
+        self.pool.acquire(waiter)
+        self.back_end.attempts[0].fail()
+        self.assertEqual([], waiter.statuses)
+        self.expect_logged()
+        self.clock.advance(5)
+        self.clock.pump([0.25] * 4)
+        self.assertEqual([504], waiter.statuses)
+        self.expect()
