@@ -66,6 +66,8 @@ _CONSTANTS = (
     ("transport/tls_context.py", "10", "10 issuers"),
     ("transport/tls_stream.py", "64", "64 TLS records more"),
     ("transport/tls_stream.py", "128", "128 TLS records of one connection"),
+    ("downstream/channel.py", "8 << 20", "8 MiB from a client"),
+    ("transport/tls_stream.py", "1 << 20", "1 MiB from a client"),
     ("http1/request_target.py", "256", "256 percent signs in a path"),
     ("http1/request_parser.py", "1024", "1024 chunks in the body of a request"),
     ("http1/body.py", "64", "one more for each 64 bytes of it"),

@@ -270,9 +270,9 @@ class Sizes(LimitTestCase):
         await self.edge(chunked + b"0\r\n\r\n", chunked + b"1\r\nx", 413)
 
     async def test_body_whose_rest_goes_nowhere(self) -> None:
-        """A client that sends its 4 MiB nevertheless reads the whole 413 afterwards."""
+        """A client that sends its 6 MB nevertheless reads the whole 413 afterwards."""
         self.limited(max_body_bytes=100)
-        size = 4 << 20
+        size = 6_000_000
 
         def step(connection: ssl.SSLSocket) -> Reply:
             connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % size)

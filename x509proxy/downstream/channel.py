@@ -44,6 +44,8 @@ __all__ = ["Channel", "write_and_close"]
 _UNKNOWN = Client(Hop(""))
 # Seconds for a client that has only the connection's end to read, or that connects during a drain.
 _LINGER = 2.0
+# Octets behind the last response. A client may send a whole body before it reads its 413.
+_MAX_DISCARDED = 8 << 20
 
 
 class _Phase(enum.Enum):
@@ -89,6 +91,7 @@ class Channel(Protocol):
         self._progress: ClientProgress | None = None
         self._reading = True
         self.blocked = self._advancing = False
+        self._discarded = 0
 
     # Twisted calls: the connection.
 
@@ -109,6 +112,7 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self._phase is _CLOSING:
+            self._discard(len(data))
             return
         if not self.client.hop.peer:
             self.client = client_of(self.transport)
@@ -283,6 +287,12 @@ class Channel(Protocol):
                 self.deadline = min(self.deadline, self.now() + _LINGER)
 
     # Inside.
+
+    def _discard(self, count: int) -> None:
+        """Read on, so that the client can read its last response, but not without end."""
+        self._discarded += count
+        if self._discarded > _MAX_DISCARDED:
+            self.cut()
 
     def _lose(self, code: Code, detail: str) -> None:
         """Record that the request that is being served gets no response."""

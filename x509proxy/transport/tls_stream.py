@@ -48,6 +48,7 @@ __all__ = ["TlsStream"]
 _MAX_RECORD = 16384  # octets of a record's content (RFC 8446 section 5.1)
 _READ_SIZE = 131072  # octets; twice what Twisted reads, since each read has a fixed cost here
 _RECORDS_PER_TURN = 128  # 1.3 ms of KeyUpdates; one read in records of 1400 octets has 94
+_MAX_DISCARDED = 1 << 20  # octets behind a rejected handshake: what a client sends with it
 _MAX_EMPTY = 64  # records without data, beyond the number of records with data
 # Octets of a handshake whose chain is not counted: a ClientHello and 20 small certificates, which
 # take 60 KiB when parsed.
@@ -104,6 +105,7 @@ class TlsStream(Protocol):
         self._scheduled: IDelayedCall | None = None
         self._first_octets = b""
         self._handshake_done = self._acknowledges_early = False
+        self._discarded = 0
         self._ended = self._paused = self._advancing = self._producing = False
         self._receiving = True
 
@@ -129,6 +131,7 @@ class TlsStream(Protocol):
         The protocol may pause, close or abort the connection meanwhile.
         """
         if self._ended:
+            self._discard(len(data))
             return
         if data and not self._receiving:
             self._incoming.waiting += data
@@ -291,6 +294,12 @@ class TlsStream(Protocol):
         self._receiving = wanted
         step = self.transport.resumeProducing if wanted else self.transport.pauseProducing
         step()
+
+    def _discard(self, count: int) -> None:
+        """Read on, so that the client can read an alert, but not without end."""
+        self._discarded += count
+        if self._discarded > _MAX_DISCARDED:
+            self.abortConnection()
 
     def _continue(self) -> None:
         self._scheduled = None

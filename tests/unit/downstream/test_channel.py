@@ -236,6 +236,13 @@ class AfterAnError(ChannelTestCase):
         self.handler.exchanges.clear()
         return exchange.status, exchange.outcome, exchange.method, exchange.target, exchange.version
 
+    def test_discarded(self) -> None:
+        """8 MiB behind it are dropped, so that a client can read it; with more it is cut."""
+        wire = self.connect(BAD, *[bytes(1 << 20)] * 8)
+        self.expect_closing(wire)
+        wire.deliver(b"x")
+        self.assertTrue(wire.aborted)
+
     def test_record(self) -> None:
         """A rejected head leaves a record with its request line, without the query."""
         post_to = b"POST /token?code=SECRET HTTP/1.0\r\n"

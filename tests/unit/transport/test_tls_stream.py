@@ -816,6 +816,15 @@ class Handshakes(StreamTestCase):
         self.turn()
         self.assertEqual(({"too_large": 1}, True), (self.failures(), self.wire.reading))
 
+    def test_endless(self) -> None:
+        """One MiB of later input is dropped; with more the connection is cut."""
+        self.wire.deliver(b"no handshake")
+        self.assertEqual(({"not_tls": 1}, False), (self.failures(), self.wire.aborted))
+        self.wire.deliver(*[bytes(1 << 19)] * 2)
+        self.assertFalse(self.wire.aborted)
+        self.wire.deliver(b"x")
+        self.assertTrue(self.wire.aborted)
+
     def test_drops(self) -> None:
         """Later input is dropped, and the end is detected."""
         self.test_endless_hello()
