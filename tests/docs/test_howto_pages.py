@@ -290,7 +290,7 @@ class OpenBanking(Running):
             headers = self.ask("qwac")["headers"]
         assert isinstance(headers, list)
         self.assertIn(
-            ["x-client-subject", subject], [[name.lower(), value] for name, value in headers]
+            ["x-client-cert-subject", subject], [[name.lower(), value] for name, value in headers]
         )
 
 

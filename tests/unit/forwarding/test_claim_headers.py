@@ -29,12 +29,32 @@ class KnownClaims(SynchronousTestCase):
         for name in (b"Client-Cert", b"X-Forwarded-Client-Cert", b"Sec-Client-X509-Cert"):
             self.assertIn(name, known)
 
+    def test_families(self) -> None:
+        """So are fields of the same products whose names are not in the lists."""
+        for name in (
+            b"OIDC-Claim-Preferred-Username",
+            b"X-Forwarded-Script-Name",
+            b"X-ProxyContextPathPrefix",
+            b"X-Pomerium-Claim-Groups",
+            b"X-MS-Token-Facebook-Access-Token",
+            b"Shib-Authentication-Instant",
+            b"X-Amzn-Request-Context-Userinfo",
+        ):
+            self.assertTrue(is_claim(name), name)
+
     def test_absent_on_purpose(self) -> None:
         """Fields that clients have reason to send are not among them."""
         for name in (
             b"TPP-Signature-Certificate",
             b"PSU-IP-Address",
             b"X-FAPI-Customer-IP-Address",
+            b"X-FAPI-Interaction-Id",
+            b"X-Auth-User",
+            b"X-User-Agent",
+            b"X-Proxy-Cache-Control",
+            b"X-HTTP-Method-Override",
+            b"Ship-To",
+            b"X-JWT",
         ):
             self.assertFalse(is_claim(name), name)
 

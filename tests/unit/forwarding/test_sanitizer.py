@@ -332,7 +332,6 @@ class Spoofs(SynchronousTestCase):
             b"X-Client-Version",
             b"X-Client-Data", b"X-Platform-Tls", b"X-Client-Info", b"X-Client-Serial",
             b"X-Client-Fingerprint",
-            b"X-Client-Subject",
             b"Sec-CH-UA", b"Sec-Fetch-Site", b"X-Api-Key", b"X-Auth-Token", b"X-CSRF-Token",
             b"X-Requested-With",
             b"TPP-Signature-Certificate", b"PSU-IP-Address", b"PSU-User-Agent",
