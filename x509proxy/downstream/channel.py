@@ -73,6 +73,7 @@ class Channel(Protocol):
 
     def __init__(self, owner: ProxyFactory) -> None:
         self._owner = owner
+        self._waiting = owner.waiting
         self.observe = owner.serves.observe
         self.deadline = NEVER
         self.client = _UNKNOWN
@@ -107,7 +108,7 @@ class Channel(Protocol):
             self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:
-        self._owner.waits(self)
+        self._owner.handshaken(self)
         self._update()
 
     def dataReceived(self, data: bytes) -> None:
@@ -258,7 +259,7 @@ class Channel(Protocol):
         self._current = None
         if self._phase is _CLOSING:
             return
-        self._owner.waits(self)
+        self._waiting[self] = None
         if self._phase is not _SENDING:
             # The next wait begins now.
             self._phase = _NEW
@@ -327,7 +328,8 @@ class Channel(Protocol):
             self._fail_closed(request)
 
     def _serve(self, request: Request) -> None:
-        self._owner.serves_request(self)
+        # It has waited since its handshake, or since its last response.
+        del self._waiting[self]
         self._served += 1
         self._blocked_for, self._read_before = 0.0, 0
         try:

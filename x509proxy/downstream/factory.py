@@ -55,7 +55,8 @@ class ProxyFactory(NamedFactory):
     ``serves`` responds to the requests, such as :class:`x509proxy.resource.X509ProxyResource`. Its
     ``deadlines`` are shared with the factory. ``settings``: the limits of connections and requests.
     ``watch`` counts connections that a limit cuts or rejects. ``most_connections``: the number that
-    the file descriptors of this process permit.
+    the file descriptors of this process permit. ``waiting``: the connections that wait for a
+    request, those that have waited longest first. A channel enters and leaves it by itself.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ProxyFactory(NamedFactory):
         self._connections: dict[TrackedConnection, str | None] = {}
         # Those that serve no request, the oldest first: dicts, since sets have no order.
         self._in_handshake: dict[TrackedConnection, None] = {}
-        self._waiting: dict[TrackedConnection, None] = {}
+        self.waiting: dict[TrackedConnection, None] = {}
         self._closing: dict[TrackedConnection, None] = {}
         self._limits = AddressLimits(settings, deadlines.clock.seconds)
         self._drained: list[Deferred[None]] = []
@@ -124,7 +125,7 @@ class ProxyFactory(NamedFactory):
     def _make_room(self) -> bool:
         """Cut the oldest connection that serves no request; return false if there is none."""
         self._watch.limited("client.max-connections")
-        for group in (self._in_handshake, self._waiting, self._closing):
+        for group in (self._in_handshake, self.waiting, self._closing):
             if oldest := next(iter(group), None):
                 oldest.make_room()
                 # The connection ends in a later reactor turn, and more may be accepted in this one.
@@ -146,18 +147,14 @@ class ProxyFactory(NamedFactory):
 
     # The connections' calls.
 
-    def waits(self, connection: TrackedConnection) -> None:
-        """Note that a connection waits for a request: its handshake or its response is complete."""
+    def handshaken(self, connection: TrackedConnection) -> None:
+        """Note that a connection waits for its first request."""
         self._in_handshake.pop(connection, None)
-        self._waiting[connection] = None
-
-    def serves_request(self, connection: TrackedConnection) -> None:
-        """Note that a connection serves a request, and is not cut for a new one."""
-        self._waiting.pop(connection, None)
+        self.waiting[connection] = None
 
     def closes(self, connection: TrackedConnection) -> None:
         """Note that a connection only has a response to read."""
-        self._waiting.pop(connection, None)
+        self.waiting.pop(connection, None)
         self._closing[connection] = None
 
     def hand_over(self, connection: TrackedConnection, connect: Callable[[], object]) -> None:
@@ -180,7 +177,7 @@ class ProxyFactory(NamedFactory):
         host = self._connections.pop(connection, None)
         if host is not None:
             self._limits.leave(host)
-        for group in (self._in_handshake, self._waiting, self._closing):
+        for group in (self._in_handshake, self.waiting, self._closing):
             group.pop(connection, None)
         self.deadlines.forget(connection)
         self._end_if_empty()

@@ -283,9 +283,10 @@ class Pool:
             self._idle[-1].close()
 
     def _lend(self, connection: Connection, waiter: ConnectionWaiter) -> None:
-        """Lend an idle, new or released connection; an exception ends both (L3)."""
-        self._opening.pop(connection, None)
-        if self._idle and self._idle[-1] is connection:
+        """Lend a new connection, or the last idle one; an exception ends both (L3)."""
+        if connection in self._opening:
+            del self._opening[connection]
+        else:
             self._idle.pop()
         self._busy.add(connection)
         try:
