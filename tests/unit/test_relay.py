@@ -938,7 +938,7 @@ class Tokens(RelayTestCase):
         """
         for shown, reason in (
             (certificate("CN=other"), b"The access token is bound to another client certificate"),
-            (None, b"The access token is bound to a client certificate, and none was sent"),
+            (None, b"The access token must be bound to a client certificate, and none was sent"),
         ):
             self.arrange_tokens()
             client = self.proxy.tls_client(shown, request(b"bearer " + bound()), GET)

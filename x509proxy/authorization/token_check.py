@@ -18,6 +18,7 @@ from x509proxy.forwarding.bound_tokens import (
     Scheme,
     authorization_of,
     check_binding,
+    check_certificate,
     check_missing,
     read_credentials,
     rejected,
@@ -32,6 +33,8 @@ from x509proxy.settings import TokenRequirement, TokenSettings
 __all__ = ["TokenCheck", "TokenChecker"]
 
 _DPOP = TokenVerdict.DPOP
+_REJECTED_SHARE = 8
+_MAX_REJECTED_BYTES = 1 << 20
 
 
 class TokenChecker(Protocol):
@@ -82,12 +85,19 @@ class _Known:
 
 
 class TokenCheck:
-    """The check of a proxy's access tokens, with a cache of their contents."""
+    """The check of a proxy's access tokens, with a cache of their contents.
+
+    Rejected tokens have a smaller cache of their own: anyone can send any number of them, and they
+    must not evict the good ones.
+    """
 
     def __init__(self, settings: TokenSettings, verifier: Verifier) -> None:
         self._settings = settings
         self._verifier = verifier
         self._cache: TokenCache[_Known] = TokenCache(settings.cache_entries)
+        self._rejected: TokenCache[_Known] = TokenCache(
+            max(1, settings.cache_entries // _REJECTED_SHARE), _MAX_REJECTED_BYTES
+        )
         self.pending = 0
 
     @classmethod
@@ -115,6 +125,7 @@ class TokenCheck:
     def forget(self) -> None:
         """Empty the cache, so that each token is read again."""
         self._cache.clear()
+        self._rejected.clear()
 
     def state(self) -> TokenState:
         """Return the state, for the status page and the metrics."""
@@ -142,21 +153,34 @@ class TokenCheck:
             return CheckedToken(check_missing(requirement))
         thumbprint = None if certificate is None else certificate.thumbprint
         key = sha256(value).digest(), thumbprint
-        known = self._cache.get(key, now)
-        if known is None:
-            presented = read_credentials(value, self._settings.max_token_bytes)
-            if presented is None:
-                return CheckedToken(check_missing(requirement))
-            read = self._verifier.read(presented.token, now)
-            if isinstance(read, Deferred):
-                return self._wait(read, key, presented.scheme, certificate, requirement, now)
-            known = self._remember(key, _Known(read, presented.scheme, now))
-        # For every request, whatever is remembered: this is about the token alone.
-        return known.check(certificate, requirement)
+        known = self._cache.get(key, now) or self._rejected.get(key, now)
+        if known is not None:
+            # For every request, whatever is remembered: this is about the token alone.
+            return known.check(certificate, requirement)
+        presented = read_credentials(value, self._settings.max_token_bytes)
+        if presented is None:
+            return CheckedToken(check_missing(requirement))
+        check_certificate(presented.scheme, certificate, requirement)
+        read = self._verifier.read(presented.token, now)
+        if isinstance(read, Deferred):
+            return self._wait(read, key, presented.scheme, certificate, requirement, now)
+        return self._judge(key, _Known(read, presented.scheme, now), certificate, requirement)
 
-    def _remember(self, key: Key, known: _Known) -> _Known:
+    def _judge(
+        self,
+        key: Key,
+        known: _Known,
+        certificate: ClientCertificate | None,
+        requirement: TokenRequirement,
+    ) -> CheckedToken:
+        """Judge a request with a token that was read for it, and remember the token."""
+        try:
+            checked = known.check(certificate, requirement)
+        except HttpError:
+            self._rejected.put(key, known)
+            raise
         self._cache.put(key, known)
-        return known
+        return checked
 
     def _wait(
         self,
@@ -178,9 +202,7 @@ class TokenCheck:
         self.pending += 1
 
         def judge(contents: TokenContents) -> CheckedToken:
-            return self._remember(key, _Known(contents, scheme, now)).check(
-                certificate, requirement
-            )
+            return self._judge(key, _Known(contents, scheme, now), certificate, requirement)
 
         def ended(result: Any) -> Any:
             self.pending -= 1

@@ -42,6 +42,7 @@ __all__ = [
     "Scheme",
     "authorization_of",
     "check_binding",
+    "check_certificate",
     "check_missing",
     "name_scheme",
     "no_match",
@@ -65,6 +66,7 @@ _PARAMETER_END = re.compile(rb"[&;]")
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
 _LENIENT = bytes.maketrans(b"+/", b"-_")
 _NOT_BASE64 = re.sub(rb"[A-Za-z0-9+/_-]", b"", bytes(range(256)))
+_NO_CERTIFICATE = "access token: found no client certificate, expected that of x5t#S256"
 _THUMBPRINT_CHARS = 43
 _JWS_SEGMENTS, _JWE_SEGMENTS = 3, 5
 
@@ -344,6 +346,18 @@ def check_missing(requirement: TokenRequirement) -> TokenVerdict:
     return TokenVerdict.ABSENT
 
 
+def check_certificate(
+    scheme: Scheme, certificate: ClientCertificate | None, requirement: TokenRequirement
+) -> None:
+    """Judge a request by what it has beside its token, before that is read.
+
+    :raises HttpError: 401, no token can be bound to the certificate that is missing.
+    """
+    if requirement is _BOUND and scheme is _BEARER and certificate is None:
+        text = "The access token must be bound to a client certificate, and none was sent"
+        raise rejected(Code.TOKEN_MISMATCH, _NO_CERTIFICATE, text)
+
+
 def check_binding(
     binding: Binding | None,
     scheme: Scheme,
@@ -381,8 +395,7 @@ def _not_bound(binding: Binding) -> HttpError:
 def _check_thumbprint(thumbprint: str, certificate: ClientCertificate | None) -> TokenVerdict:
     if certificate is None:
         text = "The access token is bound to a client certificate, and none was sent"
-        detail = "access token: found no client certificate, expected that of x5t#S256"
-        raise rejected(Code.TOKEN_MISMATCH, detail, text)
+        raise rejected(Code.TOKEN_MISMATCH, _NO_CERTIFICATE, text)
     if thumbprint != certificate.thumbprint:
         text = "The access token is bound to another client certificate"
         # Not the token's own value: it is as random as a secret name.

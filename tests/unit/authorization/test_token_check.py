@@ -70,7 +70,7 @@ class Sizes(SynchronousTestCase):
         request = head(b"Bearer " + bound("a" * 5000))
         with self.assertRaises(HttpError):
             check.check(request, OWN, BOUND, NOON)
-        (known,) = check._cache._values.values()
+        (known,) = check._rejected._values.values()
         assert known.contents.binding is not None
         self.assertEqual("", known.contents.binding.thumbprint)
 
@@ -133,6 +133,23 @@ class Unverified(SynchronousTestCase):
         token = b"Bearer " + bound()
         self.assertIs(Code.TOKEN_MISMATCH, self.judge(token, certificate=OTHER))
         self.assertIs(TokenVerdict.BOUND, self.judge(token))
+
+    def test_rejected_tokens(self) -> None:
+        """Rejected tokens are cached, and do not evict accepted ones."""
+        good = b"Bearer " + bound()
+        with patch.object(verifiers, "parse_jws", wraps=parse_jws) as parse:
+            self.assertIs(TokenVerdict.BOUND, self.judge(good))
+            for number in range(9000):
+                self.assertIs(Code.TOKEN_INVALID, self.judge(b"Bearer opaque-%d" % number))
+            self.assertEqual(9001, parse.call_count)
+            self.judge(good)
+            self.judge(b"Bearer opaque-8999")
+            self.assertEqual(9001, parse.call_count)
+            self.judge(b"Bearer opaque-0")
+            self.assertEqual(9002, parse.call_count)
+            self.check.forget()
+            self.judge(b"Bearer opaque-8999")
+            self.assertEqual(9003, parse.call_count)
 
     def test_requirement(self) -> None:
         """A token accepted without a binding is rejected where a binding is required."""
@@ -237,12 +254,13 @@ class Signed(SynchronousTestCase):
         self.assertEqual(0, unverified.state().keys)
 
     def test_rejected_by_the_verifier(self) -> None:
-        """Contents that make a token invalid reject it with every certificate."""
+        """Contents that make a token invalid reject it with every certificate, and with none."""
         response = ErrorResponse(Code.TOKEN_EXPIRED, "expired")
         contents = TokenContents(None, NOON + 60, response)
         self.patch(JwtVerifier, "read", lambda *_: contents)
         for certificate in (OWN, OTHER, None):
-            self.assertIs(Code.TOKEN_EXPIRED, self.judge(b"a.b.c", certificate))
+            found = self.judge(b"a.b.c", certificate, WHEN_BOUND)
+            self.assertIs(Code.TOKEN_EXPIRED, found)
 
     def test_waiting_in_vain(self) -> None:
         """After the wait for keys, an invalid signature is rejected; without keys it is 503."""
@@ -254,6 +272,19 @@ class Signed(SynchronousTestCase):
         self.server.fail()
         self.assertIs(Code.TOKEN_UNVERIFIABLE, self.code(waiting))
         self.assertEqual(0, self.check.pending)
+
+    def test_no_certificate(self) -> None:
+        """A bearer token without a certificate is 401 where a binding is required, unread.
+
+        Other requests are read: a DPoP token is bound to another key.
+        """
+        for token in (signed(), b"opaque", signed(claims(cnf=None))):
+            self.assertIs(Code.TOKEN_MISMATCH, self.judge(token, None))
+        self.assertEqual([], self.server.urls)
+        self.judge(signed(), None, WHEN_BOUND)
+        self.assertEqual(1, len(self.server.urls))
+        found = self.check.check(head(b"DPoP " + signed()), None, BOUND, NOON)
+        self.assertIsInstance(found, Deferred)
 
     def test_left(self) -> None:
         """A cancelled request makes room."""

@@ -18,6 +18,7 @@ from x509proxy.forwarding.bound_tokens import (
     Scheme,
     authorization_of,
     check_binding,
+    check_certificate,
     check_missing,
     name_scheme,
     no_match,
@@ -413,6 +414,13 @@ class Comparison(TokenTestCase):
         ):
             found = self.expect(code, check_binding, binding, Scheme.BEARER, shown, BOUND)
             self.assertEqual(detail, found)
+
+    def test_no_certificate(self) -> None:
+        """Without a certificate no bearer token can be bound to it."""
+        self.expect(Code.TOKEN_MISMATCH, check_certificate, Scheme.BEARER, None, BOUND)
+        check_certificate(Scheme.BEARER, OWN, BOUND)
+        check_certificate(Scheme.BEARER, None, WHEN_BOUND)
+        check_certificate(Scheme.DPOP, None, BOUND)
 
     def test_missing(self) -> None:
         """A request without a token is 401 where one is needed."""
