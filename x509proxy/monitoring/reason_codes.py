@@ -29,6 +29,7 @@ _HANDSHAKE_LABELS = (
     ("http", "not_tls"),
     ("packet length", "not_tls"),
     ("no shared cipher", "no_shared_parameters"),
+    ("no application protocol", "no_application_protocol"),
     ("no suitable", "no_shared_parameters"),
     ("no shared", "no_shared_parameters"),
     ("alert", "client_alert"),

@@ -149,10 +149,16 @@ def _record_except_usage(
 _RECORDERS = {Usage.ENFORCE: _record, Usage.IGNORE: _record_except_usage}
 
 
-def _choose_http_1_1(_connection: SSL.Connection, offered: list[bytes]) -> bytes | Any:
-    # Without an overlap the handshake continues without ALPN, which RFC 7301 section 3.2 allows.
-    # Twisted's default sends alert 80.
-    return _HTTP_1_1 if _HTTP_1_1 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+def _choose_http_1_1(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
+    """Return ``http/1.1``, or end the handshake with ``no_application_protocol``.
+
+    RFC 7301 section 3.2 demands that alert, which OpenSSL sends after an exception.
+
+    :raises OpenSSL.SSL.Error: as OpenSSL itself would report it.
+    """
+    if _HTTP_1_1 in offered:
+        return _HTTP_1_1
+    raise SSL.Error([("SSL routines", "", "no application protocol")])
 
 
 def make_context(

@@ -33,6 +33,7 @@ class Handshakes(SynchronousTestCase):
             ("unsupported protocol", "protocol_version"),
             ("tlsv1 alert protocol version", "protocol_version"),
             ("no shared cipher", "no_shared_parameters"),
+            ("no application protocol", "no_application_protocol"),
             ("http request", "not_tls"),
             ("wrong version number", "not_tls"),
             ("tlsv1 alert unknown ca", "client_alert"),

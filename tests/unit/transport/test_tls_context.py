@@ -1180,10 +1180,18 @@ class Alpn(TlsTestCase):
         self.assertEqual(b"http/1.1", self.negotiated(server_context(), b"http/1.1"))
         self.assertEqual(b"http/1.1", self.negotiated(server_context(), b"h2", b"http/1.1"))
 
-    def test_others(self) -> None:
-        """A client that offers only HTTP/2, or nothing, goes on without ALPN."""
-        self.assertEqual(b"", self.negotiated(server_context(), b"h2"))
+    def test_nothing(self) -> None:
+        """A client that offers nothing goes on without ALPN."""
         self.assertEqual(b"", self.negotiated(server_context()))
+
+    def test_others(self) -> None:
+        """A client that offers only other protocols gets an alert (RFC 7301 section 3.2)."""
+        for version in VERSIONS:
+            client = self.client_context(version=version)
+            client.set_alpn_protos([b"h2", b"grpc-exp"])
+            done = self.shake(server_context(), client)
+            self.assertIn("no application protocol", done.server_error)
+            self.assertIn("no application protocol", done.client_error)
 
     def test_not_http(self) -> None:
         """A server of something else settles on nothing."""

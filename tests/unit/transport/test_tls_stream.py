@@ -544,6 +544,16 @@ class Faults(StreamTestCase):
         self.turn()
         self.assertEqual(["timeout"], [failure.reason for failure in self.logged])
 
+    def test_no_application_protocol(self) -> None:
+        """A client that speaks only HTTP/2 has a reason of its own, and gets the alert for it."""
+        self.client.set_alpn_protos([b"h2"])
+        error = self.assertRaises(SSL.Error, self.exchange)
+        self.assertIn("no application protocol", str(error))
+        [failure] = self.logged
+        self.assertEqual(
+            ("no_application_protocol", "no application protocol"), (failure.reason, failure.detail)
+        )
+
     def test_counted(self) -> None:
         """A connection that a limit has counted is not a failed handshake."""
         self.stream.is_counted()
