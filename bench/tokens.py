@@ -155,7 +155,7 @@ def _cost(check: TokenCheck, samples: _Samples, heads: Sequence[RequestHead]) ->
     now, need = time.time(), TokenRequirement.BOUND
     before = time.process_time_ns()
     for head in heads:
-        judge(head, certificate, need, now)
+        judge(head, certificate, need, now, "192.0.2.1")
     return (time.process_time_ns() - before) / 1e3 / len(heads)
 
 

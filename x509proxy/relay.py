@@ -134,7 +134,9 @@ class Relay:
         self._request.token = TokenVerdict.REJECTED
         assert self._tokens is not None
         try:
-            checked = self._tokens.check(head, decision.certificate, decision.token, now)
+            checked = self._tokens.check(
+                head, decision.certificate, decision.token, now, self._request.client.hop.peer
+            )
             if not isinstance(checked, Deferred):
                 self._use_token(checked)
         except HttpError as rejected:

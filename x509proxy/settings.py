@@ -1160,6 +1160,10 @@ class TokenSettings(Settings, frozen=True):
         int,
         Key("The requests that wait for the issuer's server; others are rejected with 503."),
     ] = 256
+    max_pending_checks_per_address: Annotated[
+        int,
+        Key("Those of one client address; others of this address are rejected with 503."),
+    ] = 64
     cache_entries: Annotated[
         int, Key("The number of cached results, stored by the tokens' hashes.", most=1 << 20)
     ] = 4096

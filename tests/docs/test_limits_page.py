@@ -8,7 +8,14 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.pages import ROOT, read_page
-from x509proxy.settings import ClientSettings, ProxySettings, Settings, UpstreamSettings
+from x509proxy.settings import (
+    ClientSettings,
+    ProxySettings,
+    Settings,
+    TokenLevel,
+    TokenSettings,
+    UpstreamSettings,
+)
 
 PAGE = read_page("limits")
 _ROW = re.compile(r"^   \* - ``([a-z-]+)``\n     - (\d+(?: \w+)?)$", re.MULTILINE)
@@ -46,6 +53,11 @@ class Tables(SynchronousTestCase):
         """The same holds for the first level, without the number of workers, which is no limit."""
         self.assertEqual(numbers(ProxySettings()), table("first level") | {"workers": 1})
 
+    def test_tokens(self) -> None:
+        """The same holds for ``[tokens]``."""
+        defaults = TokenSettings(level=TokenLevel.UNVERIFIED)
+        self.assertEqual(numbers(defaults), table("``[tokens]``"))
+
     def test_unset(self) -> None:
         """The limits that are off by default are named, and they are."""
         settings = ClientSettings()
@@ -74,6 +86,8 @@ _CONSTANTS = (
     ("http1/body.py", "1024", "1024 bytes in the line"),
     ("http1/body.py", "4096", "4096 bytes of trailer fields"),
     ("http1/response_parser.py", "16", "16 interim responses"),
+    ("authorization/token_cache.py", "16 << 20", "16 MiB of accepted access tokens"),
+    ("authorization/token_check.py", "1 << 20", "1 MiB of rejected ones"),
     ("transport/proxy_protocol.py", "2048", "2048 bytes of addresses and TLVs"),
     ("certificates/config_files.py", "4 << 20", "4 MiB in a file of certificates"),
     ("certificates/pem_files.py", "16 << 20", "16 MiB in one of revocation lists"),

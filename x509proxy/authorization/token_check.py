@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from x509proxy.http1.messages import RequestHead
 from x509proxy.monitoring.snapshot import TokenState
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import TokenRequirement, TokenSettings
+from x509proxy.transport.ip_address import UNKNOWN, subscriber
 
 __all__ = ["TokenCheck", "TokenChecker"]
 
@@ -46,8 +48,11 @@ class TokenChecker(Protocol):
         certificate: ClientCertificate | None,
         requirement: TokenRequirement,
         now: float,
+        peer: str,
     ) -> CheckedToken | Deferred[CheckedToken]:
         """Judge the token of a request; ``certificate``: the one that its client has shown.
+
+        ``peer``: the client's address, as in :class:`~x509proxy.forwarding.client.Hop`.
 
         :raises HttpError: the request must not reach a back end. A Deferred fails with it.
         """
@@ -99,6 +104,7 @@ class TokenCheck:
             max(1, settings.cache_entries // _REJECTED_SHARE), _MAX_REJECTED_BYTES
         )
         self.pending = 0
+        self._pending_of: Counter[str] = Counter()
 
     @classmethod
     def from_files(cls, files: TokenFiles, reactor: Any) -> TokenCheck:
@@ -146,6 +152,7 @@ class TokenCheck:
         certificate: ClientCertificate | None,
         requirement: TokenRequirement,
         now: float,
+        peer: str,
     ) -> CheckedToken | Deferred[CheckedToken]:
         """Judge the token of a request, as in :class:`TokenChecker`."""
         value = authorization_of(head)
@@ -163,7 +170,12 @@ class TokenCheck:
         check_certificate(presented.scheme, certificate, requirement)
         read = self._verifier.read(presented.token, now)
         if isinstance(read, Deferred):
-            return self._wait(read, key, presented.scheme, certificate, requirement, now)
+            self._pend(read, peer)
+            return read.addCallback(
+                lambda contents: self._judge(
+                    key, _Known(contents, presented.scheme, now), certificate, requirement
+                )
+            )
         return self._judge(key, _Known(read, presented.scheme, now), certificate, requirement)
 
     def _judge(
@@ -182,30 +194,37 @@ class TokenCheck:
         self._cache.put(key, known)
         return checked
 
-    def _wait(
-        self,
-        read: Deferred[TokenContents],
-        key: Key,
-        scheme: Scheme,
-        certificate: ClientCertificate | None,
-        requirement: TokenRequirement,
-        now: float,
-    ) -> Deferred[CheckedToken]:
-        if self.pending >= self._settings.max_pending_checks:
+    def _pend(self, read: Deferred[TokenContents], peer: str) -> None:
+        """Count a request that waits for the authorization server, until it does no more.
+
+        :raises HttpError: 503, too many wait, in all or of this address.
+        """
+        address = subscriber(peer)
+        try:
+            self._check_room(address)
+        except HttpError:
             read.addErrback(lambda _: None)
             read.cancel()
-            raise rejected(
-                Code.TOKEN_CHECKS_FULL,
-                f"{self.pending} requests wait for the authorization server",
-                "Too many access tokens are being verified",
-            )
+            raise
         self.pending += 1
-
-        def judge(contents: TokenContents) -> CheckedToken:
-            return self._judge(key, _Known(contents, scheme, now), certificate, requirement)
+        self._pending_of[address] += 1
 
         def ended(result: Any) -> Any:
             self.pending -= 1
+            self._pending_of[address] -= 1
+            if not self._pending_of[address]:
+                del self._pending_of[address]
             return result
 
-        return read.addBoth(ended).addCallback(judge)
+        read.addBoth(ended)
+
+    def _check_room(self, address: str) -> None:
+        settings, text = self._settings, "Too many access tokens are being verified"
+        if self.pending >= settings.max_pending_checks:
+            detail = f"{self.pending} requests wait for the authorization server"
+            raise rejected(Code.TOKEN_CHECKS_FULL, detail, text)
+        # Behind a unix socket, clients have no address of their own.
+        own = 0 if address == UNKNOWN else self._pending_of[address]
+        if own >= settings.max_pending_checks_per_address:
+            detail = f"{own} requests of this address wait for the authorization server"
+            raise rejected(Code.TOKEN_ADDRESS_FULL, detail, text)

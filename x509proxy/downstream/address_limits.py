@@ -5,17 +5,15 @@ They are off unless configured: behind a NAT or a load balancer, many clients sh
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 
 from x509proxy.settings import ClientSettings
-from x509proxy.transport.ip_address import plain_address
+from x509proxy.transport.ip_address import subscriber
 
 __all__ = ["AddressLimits"]
 
 _BURST_SECONDS = 2.0
 _MAX_ENTRIES = 65536
-_IPV6_PREFIX = 64  # The network of one subscriber (RFC 6177).
 
 
 class AddressLimits:
@@ -40,7 +38,7 @@ class AddressLimits:
 
     def admit(self, host: str) -> bool:
         """Return true, and count a connection, if ``host`` may have one more."""
-        key = _subscriber(host)
+        key = subscriber(host)
         limit = self._max_connections
         if limit is not None and self._connections.get(key, 0) >= limit:
             self.exceeded_limit = "client.max-connections-per-address"
@@ -53,7 +51,7 @@ class AddressLimits:
 
     def leave(self, host: str) -> None:
         """Count the end of a connection that was admitted."""
-        key = _subscriber(host)
+        key = subscriber(host)
         left = self._connections[key] - 1
         if left:
             self._connections[key] = left
@@ -81,17 +79,3 @@ class AddressLimits:
         }
         if len(self._tokens) >= _MAX_ENTRIES:
             self._tokens.clear()
-
-
-def _subscriber(host: str) -> str:
-    """Return the IPv4 address, or the IPv6 network of one subscriber.
-
-    An IPv4 client of a dual-stack socket counts by its IPv4 address.
-    """
-    plain = plain_address(host)
-    if ":" not in plain:
-        return plain
-    try:
-        return str(ipaddress.IPv6Network((plain, _IPV6_PREFIX), strict=False))
-    except ValueError:
-        return plain

@@ -141,6 +141,11 @@ class Code(enum.Enum):
         "As many requests wait for the authorization server as are allowed.",
         "tokens.max-pending-checks",
     )
+    TOKEN_ADDRESS_FULL = _Facts(
+        503,
+        "As many requests of this address wait for the authorization server as are allowed.",
+        "tokens.max-pending-checks-per-address",
+    )
     CONNECT_TIMEOUT = _Facts(
         504, "The connection to the back end took too long.", "upstream.connect-timeout"
     )

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import ipaddress
 
-__all__ = ["Address", "plain_address", "unmapped"]
+__all__ = ["UNKNOWN", "Address", "plain_address", "subscriber", "unmapped"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+UNKNOWN = "unknown"
+"""The address of a client on a unix socket."""
+_IPV6_PREFIX = 64  # The network of one subscriber (RFC 6177).
 
 
 def plain_address(host: str) -> str:
@@ -33,3 +36,17 @@ def unmapped(address: Address) -> Address:
     """Return the IPv4 address of an IPv4-mapped one, and other addresses unchanged."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return address if mapped is None else mapped
+
+
+def subscriber(host: str) -> str:
+    """Return the IPv4 address, or the IPv6 network of one subscriber.
+
+    An IPv4 client of a dual-stack socket counts by its IPv4 address.
+    """
+    plain = plain_address(host)
+    if ":" not in plain:
+        return plain
+    try:
+        return str(ipaddress.IPv6Network((plain, _IPV6_PREFIX), strict=False))
+    except ValueError:
+        return plain

@@ -8,7 +8,7 @@ from typing import Any
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.forwarding.client import Client, Hop
 from x509proxy.settings import ClientAuth
-from x509proxy.transport.ip_address import plain_address
+from x509proxy.transport.ip_address import UNKNOWN, plain_address
 from x509proxy.transport.tls_context import (
     client_auth_of,
     connection_of,
@@ -21,7 +21,7 @@ __all__ = ["client_of", "peer_of"]
 
 def peer_of(transport: Any) -> str:
     """Return the client's address (:mod:`.ip_address`), or ``unknown`` for a unix socket."""
-    return plain_address(getattr(transport.getPeer(), "host", "unknown"))
+    return plain_address(getattr(transport.getPeer(), "host", UNKNOWN))
 
 
 def client_of(transport: Any) -> Client:

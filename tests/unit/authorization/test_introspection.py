@@ -23,6 +23,7 @@ from x509proxy.http1.errors import Code, HttpError
 from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.settings import TokenLevel, TokenRequirement, TokenSettings
 
+PEER = "192.0.2.1"
 BOUND, WHEN_BOUND = TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND
 URL = "https://as.example/introspect"
 SECRET = "s e:cret"
@@ -60,7 +61,7 @@ class IntrospectionTestCase(SynchronousTestCase):
         pairs = [(b"Authorization", b"Bearer " + token)]
         head = RequestHead(b"GET", b"/api", "1.1", pairs, b"as.example", Framing.NONE)
         try:
-            return verdict_of(self.check.check(head, certificate, requirement, now))
+            return verdict_of(self.check.check(head, certificate, requirement, now, PEER))
         except HttpError as error:
             return error.response.code
 
@@ -218,11 +219,11 @@ class Claims(IntrospectionTestCase):
         """Return the result of a token's first check, and check that the second one is the same."""
         pairs = [(b"Authorization", b"Bearer opaque")]
         head = RequestHead(b"GET", b"/api", "1.1", pairs, b"as.example", Framing.NONE)
-        waiting = self.check.check(head, OWN, WHEN_BOUND, NOON)
+        waiting = self.check.check(head, OWN, WHEN_BOUND, NOON, PEER)
         assert isinstance(waiting, Deferred)
         self.server.answer(response)
         found: CheckedToken = self.successResultOf(waiting)
-        self.assertEqual(found, self.check.check(head, OWN, WHEN_BOUND, NOON))
+        self.assertEqual(found, self.check.check(head, OWN, WHEN_BOUND, NOON, PEER))
         return found
 
     def test_response(self) -> None:

@@ -44,6 +44,7 @@ from x509proxy.http1.messages import Framing, RequestHead
 from x509proxy.monitoring.snapshot import TokenState
 from x509proxy.settings import TokenLevel, TokenRequirement, TokenSettings
 
+PEER = "192.0.2.1"
 BOUND, WHEN_BOUND = TokenRequirement.BOUND, TokenRequirement.WHEN_BOUND
 
 
@@ -69,7 +70,7 @@ class Sizes(SynchronousTestCase):
         check = TokenCheck.from_files(TokenFiles(settings), Clock())
         request = head(b"Bearer " + bound("a" * 5000))
         with self.assertRaises(HttpError):
-            check.check(request, OWN, BOUND, NOON)
+            check.check(request, OWN, BOUND, NOON, PEER)
         (known,) = check._rejected._values.values()
         assert known.contents.binding is not None
         self.assertEqual("", known.contents.binding.thumbprint)
@@ -93,7 +94,9 @@ class Unverified(SynchronousTestCase):
     ) -> TokenVerdict | Deferred[TokenVerdict] | Code:
         """Return the verdict, or the code of the rejection."""
         try:
-            return verdict_of(self.check.check(head(*credentials), certificate, requirement, now))
+            return verdict_of(
+                self.check.check(head(*credentials), certificate, requirement, now, PEER)
+            )
         except HttpError as error:
             return error.response.code
 
@@ -171,7 +174,7 @@ class Unverified(SynchronousTestCase):
 
     def test_claims(self) -> None:
         """Unverified claims are not forwarded."""
-        found = self.check.check(head(b"Bearer " + bound()), OWN, BOUND, NOON)
+        found = self.check.check(head(b"Bearer " + bound()), OWN, BOUND, NOON, PEER)
         self.assertEqual(CheckedToken(TokenVerdict.BOUND, b""), found)
 
     def test_status(self) -> None:
@@ -204,15 +207,18 @@ class Signed(SynchronousTestCase):
         certificate: ClientCertificate | None = OWN,
         requirement: TokenRequirement = BOUND,
         now: float = NOON,
+        peer: str = PEER,
     ) -> TokenVerdict | Deferred[TokenVerdict] | Code:
         try:
-            found = self.check.check(head(b"Bearer " + token), certificate, requirement, now)
+            found = self.check.check(head(b"Bearer " + token), certificate, requirement, now, peer)
             return verdict_of(found)
         except HttpError as error:
             return error.response.code
 
-    def wait(self, token: bytes, certificate: ClientCertificate = OWN) -> Deferred[TokenVerdict]:
-        found = self.judge(token, certificate)
+    def wait(
+        self, token: bytes, certificate: ClientCertificate = OWN, peer: str = PEER
+    ) -> Deferred[TokenVerdict]:
+        found = self.judge(token, certificate, peer=peer)
         assert isinstance(found, Deferred)
         return found
 
@@ -283,7 +289,7 @@ class Signed(SynchronousTestCase):
         self.assertEqual([], self.server.urls)
         self.judge(signed(), None, WHEN_BOUND)
         self.assertEqual(1, len(self.server.urls))
-        found = self.check.check(head(b"DPoP " + signed()), None, BOUND, NOON)
+        found = self.check.check(head(b"DPoP " + signed()), None, BOUND, NOON, PEER)
         self.assertIsInstance(found, Deferred)
 
     def test_left(self) -> None:
@@ -302,6 +308,30 @@ class Signed(SynchronousTestCase):
         self.server.answer(key_set())
         for one in waiting:
             self.assertIs(TokenVerdict.BOUND, self.successResultOf(one))
+
+    def test_address(self) -> None:
+        """One address has a share of the waiting requests: its next one is 503, others go on.
+
+        A share that has ended is free again. An IPv6 network of a subscriber counts as one.
+        """
+        self.arrange(max_pending_checks_per_address=2)
+        for peers in ((PEER, PEER), ("2001:db8::1", "2001:db8::2")):
+            first, _ = [self.wait(signed(), peer=peer) for peer in peers]
+            self.assertIs(Code.TOKEN_ADDRESS_FULL, self.judge(signed(), peer=peers[0]))
+            first.cancel()
+            self.failureResultOf(first, CancelledError)
+            self.wait(signed(), peer=peers[0])
+        self.assertEqual(4, self.check.pending)
+        self.wait(signed(), peer="192.0.2.2")
+        self.server.answer(key_set())
+        self.assertEqual((0, {}), (self.check.pending, dict(self.check._pending_of)))
+
+    def test_no_address(self) -> None:
+        """Clients on a unix socket have no address, and so no share."""
+        self.arrange(max_pending_checks_per_address=1)
+        for _ in range(3):
+            self.wait(signed(), peer="unknown")
+        self.assertEqual(3, self.check.pending)
 
     def test_verdicts(self) -> None:
         """Each hostile token gets its code, on the first check and on the second."""

@@ -51,7 +51,7 @@ class Codes(SynchronousTestCase):
                 502: ["connect_failed", "invalid_response", "response_too_large", "internal_error"],
                 503: [
                     "queue_full", "out_of_resources", "uploads_full", "queue_timeout",
-                    "token_unverifiable", "token_checks_full",
+                    "token_unverifiable", "token_checks_full", "token_address_full",
                 ],
                 504: ["connect_timeout", "backend_timeout"],
             },

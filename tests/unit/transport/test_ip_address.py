@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from x509proxy.transport.ip_address import plain_address
+from x509proxy.transport.ip_address import plain_address, subscriber
 
 
 class Plain(SynchronousTestCase):
@@ -45,3 +45,20 @@ class Plain(SynchronousTestCase):
     def test_once(self, address: object) -> None:
         """A plain address stays plain."""
         self.assertEqual(plain_address(str(address)), plain_address(plain_address(str(address))))
+
+
+class Subscriber(SynchronousTestCase):
+    def test_ipv4(self) -> None:
+        """An IPv4 client counts by its address, on any socket."""
+        for host in ("192.0.2.1", "::ffff:192.0.2.1"):
+            self.assertEqual("192.0.2.1", subscriber(host))
+
+    def test_ipv6(self) -> None:
+        """An IPv6 client counts by the network of its subscriber (RFC 6177)."""
+        for host in ("2001:db8::1", "2001:db8::ffff%eth0"):
+            self.assertEqual("2001:db8::/64", subscriber(host))
+
+    def test_others(self) -> None:
+        """Text that is no address counts as it is."""
+        for host in ("unknown", "", "a:b"):
+            self.assertEqual(host, subscriber(host))
