@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -41,3 +42,17 @@ def make_crl(
 
 def crl_pem(*crls: x509.CertificateRevocationList) -> bytes:
     return b"".join(crl.public_bytes(Encoding.PEM) for crl in crls)
+
+
+def scope(**parts: Any) -> x509.IssuingDistributionPoint:
+    """Return the extension that limits a list (RFC 5280 section 5.2.5), with these parts."""
+    nothing: dict[str, Any] = {
+        "full_name": None,
+        "relative_name": None,
+        "only_contains_user_certs": False,
+        "only_contains_ca_certs": False,
+        "only_some_reasons": None,
+        "indirect_crl": False,
+        "only_contains_attribute_certs": False,
+    }
+    return x509.IssuingDistributionPoint(**(nothing | parts))

@@ -10,7 +10,8 @@ Facts
   that its authority did not sign would reject all of that authority's clients, so it is an error at
   start.
 * OpenSSL ignores delta lists (RFC 5280 section 5.2.4), and lists of an authority whose key usage
-  has no ``cRLSign``.
+  has no ``cRLSign``. It ignores lists for some reasons, for attribute certificates, and indirect
+  ones too (section 5.2.5): with ``trust = "any"`` a revoked client would be accepted.
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ def _problem(crl: _Crl, issuers: list[x509.Certificate]) -> str:
     if not signers:
         return "a list with an invalid signature, expected that of its authority in ca"
     try:
-        if _is_delta(crl):
-            return "a delta list, expected a complete one"
+        if kind := _partial_kind(crl):
+            return f"{kind}, expected a complete one"
         if not any(map(_may_sign, signers)):
             return (
                 "a list of an authority whose key usage excludes it, expected cRLSign "
@@ -113,8 +114,25 @@ def _has_signed(issuer: x509.Certificate, crl: _Crl) -> bool:
         return False
 
 
-def _is_delta(crl: _Crl) -> bool:
-    return any(isinstance(extension.value, x509.DeltaCRLIndicator) for extension in crl.extensions)
+def _partial_kind(crl: _Crl) -> str:
+    """Return the kind of a list that OpenSSL ignores, or ``""``."""
+    if any(isinstance(extension.value, x509.DeltaCRLIndicator) for extension in crl.extensions):
+        return "a delta list"
+    scope = _scope(crl)
+    if scope is None:
+        return ""
+    if scope.indirect_crl:
+        return "an indirect list"
+    if scope.only_some_reasons:
+        return "a list for some reasons only"
+    return "a list for attribute certificates" if scope.only_contains_attribute_certs else ""
+
+
+def _scope(crl: _Crl) -> x509.IssuingDistributionPoint | None:
+    try:
+        return crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _may_sign(authority: x509.Certificate) -> bool:
@@ -127,10 +145,14 @@ def _may_sign(authority: x509.Certificate) -> bool:
 def crl_warnings(trusted: TrustStore, now: float) -> Iterator[str]:
     """Yield a warning for each authority without a valid list: all its clients are rejected.
 
-    ``now`` is in seconds since the epoch.
+    Others are about lists that cover some certificates only. ``now``: seconds since the epoch.
     """
     if not trusted.crls:
         return
+    for crl in trusted.crls:
+        if limit := _limit(crl):
+            name = without_secrets(repr(crl.issuer.rfc4514_string()))
+            yield f"crl: the list of {name} {limit}"
     for subject in dict.fromkeys(authority.subject for authority in trusted.authorities):
         problems = [_validity_problem(crl, now) for crl in trusted.crls if crl.issuer == subject]
         if all(problems):
@@ -145,4 +167,18 @@ def _validity_problem(crl: _Crl, now: float) -> str:
         return f"is not valid before {date(begin)}"
     if end is not None and now > end.timestamp():
         return f"expired at {date(end.timestamp())}"
+    return ""
+
+
+def _limit(crl: _Crl) -> str:
+    """Return what keeps OpenSSL from using a list for each certificate of its issuer, or ``""``."""
+    scope = _scope(crl)
+    if scope is not None and scope.only_contains_ca_certs:
+        return "is for certificates of authorities; no client of that authority is trusted"
+    if scope is not None and (scope.full_name or scope.relative_name):
+        return "has a distribution point; certificates that do not name it are not trusted"
+    for extension in crl.extensions:
+        if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
+            oid = extension.oid.dotted_string
+            return f"has the critical extension {oid}; no certificate of that authority is trusted"
     return ""

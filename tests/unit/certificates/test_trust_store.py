@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support import certificates as samples
 from tests.support.certificates import pair
-from tests.support.crls import crl_pem, make_crl
+from tests.support.crls import crl_pem, make_crl, scope
 from tests.support.files import FileTestCase
 from tests.support.names import NAME
 from x509proxy.certificates.trust_store import EMPTY, TrustStore, crl_warnings, read_trusted
@@ -31,6 +31,7 @@ class TrustedTests(FileTestCase):
             b"".join(one.certificate.public_bytes(Encoding.PEM) for one in (CA, OTHER)),
             name="ca.pem",
         )
+        self.only = self.write(CA.certificate.public_bytes(Encoding.PEM), name="only.pem")
 
     def read(self, *crls: str, **more: object) -> TrustStore:
         return read_trusted(ProxySettings(**{"trust": Trust.CA, "ca": self.ca, "crl": crls} | more))  # type: ignore[arg-type]
@@ -163,6 +164,19 @@ class Refusals(TrustedTests):
             "crl: FILE: found a delta list, expected a complete one", self.refusal(crl_pem(delta))
         )
 
+    def test_partial(self) -> None:
+        """So would a list that OpenSSL does not use (RFC 5280 section 5.2.5)."""
+        for kind, extension in (
+            ("an indirect list", scope(indirect_crl=True)),
+            (
+                "a list for some reasons only",
+                scope(only_some_reasons=frozenset({x509.ReasonFlags.key_compromise})),
+            ),
+            ("a list for attribute certificates", scope(only_contains_attribute_certs=True)),
+        ):
+            found = self.refusal(crl_pem(make_crl(CA, extension=extension)))
+            self.assertEqual(f"crl: FILE: found {kind}, expected a complete one", found)
+
     def usage(self, sign_lists: bool) -> bytes:
         """Make the authority's certificate with a key usage."""
         old = CA.certificate
@@ -255,6 +269,30 @@ class Warnings(TrustedTests):
             [x509.load_der_x509_crl(der), make_crl(OTHER, now=NOW, days=(0, 9999))],
             now=NOW + 9999 * DAY,
         )
+
+    def test_limited(self) -> None:
+        """A list that covers a part of the certificates is read, with a warning."""
+        unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+        place = [x509.UniformResourceIdentifier("http://ca.example/1.crl")]
+        for extension, text in (
+            (
+                scope(only_contains_ca_certs=True),
+                "is for certificates of authorities; no client of that authority is trusted",
+            ),
+            (
+                scope(full_name=place),
+                "has a distribution point; certificates that do not name it are not trusted",
+            ),
+            (
+                unknown,
+                "has the critical extension 1.2.3.4; no certificate of that authority is trusted",
+            ),
+            (scope(only_contains_user_certs=True), ""),
+        ):
+            crl = make_crl(CA, now=NOW, extension=extension)
+            trusted = self.read(self.write(crl_pem(crl)), ca=self.only)
+            expected = [f"crl: the list of 'CN=authority' {text}"] if text else []
+            self.assertEqual(expected, list(crl_warnings(trusted, NOW)))
 
     def test_secret(self) -> None:
         """An authority whose name looks like the secret one is not named."""
