@@ -203,7 +203,9 @@ class Relay:
         target = request.head.target
         base = b"" if target == b"*" else pool.backend.base
         line = b"%b %b%b HTTP/1.1" % (request.head.method, base, target)
-        own = ((REQUEST_ID, request.request_id),)
+        own = [(REQUEST_ID, request.request_id)]
+        if not pool.settings.keep_alive:
+            own.append((b"Connection", b"close"))
         self._head = write_head(line, own, *self._body, self._fields)
         pool.acquire(self)
 
@@ -211,8 +213,8 @@ class Relay:
         """Send the request on a connection that a pool lends."""
         self._connection = connection
         try:
-            request = self._request
-            if request.head.binds_connection:
+            request, pool = self._request, self._pool
+            if request.head.binds_connection or (pool and not pool.settings.keep_alive):
                 connection.retire()
             if self.streams:
                 self._send_streamed(connection)

@@ -603,7 +603,7 @@ class ClientSettings(Settings, frozen=True):
     max_connections: Annotated[
         int,
         Key(
-            "The number of connections at a time; others are closed before their handshake.",
+            "The number of connections at a time; above it, idle ones make room.",
             most=1_000_000,
             old=("connections",),
         ),
@@ -807,6 +807,13 @@ class UpstreamSettings(Settings, frozen=True):
             old=("lifetime",),
         ),
     ] = 300.0
+    keep_alive: Annotated[
+        bool,
+        Key(
+            "Whether a connection serves more than one request. With false, a back end that "
+            "leaves a request's body unread cannot take it for the next request.",
+        ),
+    ] = True
     failure_threshold: Annotated[
         int,
         Key(

@@ -576,6 +576,18 @@ class Answers(RelayTestCase):
         self.assertIn(b"Negotiate", first.sent())
         self.assertNotIn(b"Negotiate", second.sent())
 
+    def test_connection_of_its_own(self) -> None:
+        """Without ``keep_alive`` each request has a connection of its own, and says so."""
+        self.arrange(upstream=UpstreamSettings(keep_alive=False))
+        for count in (1, 2):
+            client = self.proxy.client(GET)
+            self.assertIn(b"\r\nConnection: close\r\n", self.back.sent())
+            self.back.deliver(OK)
+            self.assertIn(b"200 OK", client.sent())
+            self.assertNotIn(b"Connection", client.sent())
+            self.assertEqual(count, len(self.proxy.back_end.attempts))
+            self.assertTrue(self.back.disconnecting)
+
     def test_queued(self) -> None:
         """Clients that wait for the only connection get their own responses, in turn."""
         self.arrange(upstream=UpstreamSettings(max_connections=1))

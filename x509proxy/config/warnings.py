@@ -135,6 +135,7 @@ def advice_for(found: Configuration) -> Iterator[str]:
     """Yield advice for a person who checks a configuration. All of it may be intended."""
     yield from _secret_elsewhere(found)
     yield from _public_names(found)
+    yield from _kept_connections(found)
     yield from _larger_than_the_server(found)
     if found.settings.tokens is not None:
         yield from _accepted_tokens(found.settings.tokens)
@@ -195,6 +196,15 @@ def _public_names(found: Configuration) -> Iterator[str]:
                     "reach it can impersonate any client, unless it requires this proxy's "
                     "upstream.certificate"
                 )
+
+
+def _kept_connections(found: Configuration) -> Iterator[str]:
+    """Yield advice about a public name and back ends that may leave a body unread (CL.0)."""
+    if not found.rules.secrets and found.settings.upstream.keep_alive:
+        yield (
+            "upstream.keep-alive: true, and the header's name is public; if a back end leaves the "
+            "body of a POST unread, a client can forge the header of the next request in it"
+        )
 
 
 # DER bytes of a self-signed certificate: 3982, 5511 and 7469 from `x509proxy client-certificate

@@ -96,9 +96,18 @@ class Advice(FileTestCase):
             )
             self.assertNotIn(self.name.lower(), sentence.lower())
 
+    def test_kept_connections(self) -> None:
+        """A public name that is sent on kept connections is worth a note."""
+        notes = self.advice(preset="rfc9440", header_file=None)
+        self.assertIn("upstream.keep-alive: true, and the header's name is public", str(notes))
+        own = {"keep-alive": False}
+        quiet = self.advice(preset="rfc9440", header_file=None, upstream=own)
+        self.assertNotIn("keep-alive", str([*quiet, *self.advice()]))
+
     def test_public_names(self) -> None:
         """A public name that is sent over a network to a server is worth a note."""
-        known: dict[str, Any] = {"preset": "rfc9440", "header_file": None}
+        own: dict[str, Any] = {"keep-alive": False}
+        known: dict[str, Any] = {"preset": "rfc9440", "header_file": None, "upstream": own}
         far = "https://192.0.2.1"
         (sentence,) = self.advice(
             **known, backend=[far, "http://127.0.0.1:1", "https://localhost", "unix:/run/as.sock"]
@@ -107,7 +116,8 @@ class Advice(FileTestCase):
             sentence.startswith(f"backend: {far} trusts a header whose name is public"), sentence
         )
         self.assertEqual(
-            [], self.advice(**known, backend=[far], upstream={"certificate": self.pair})
+            [],
+            self.advice(**known | {"upstream": own | {"certificate": self.pair}}, backend=[far]),
         )
         self.assertEqual([], self.advice(backend=[far]))
 
@@ -134,7 +144,10 @@ class Advice(FileTestCase):
         ):
             header = None if preset == "janssen" else self.header
             (sentence,) = self.advice(
-                client={"max-head-bytes": 32768}, preset=preset, header_file=header
+                client={"max-head-bytes": 32768},
+                upstream={"keep-alive": False},
+                preset=preset,
+                header_file=header,
             )
             self.assertIn(f" rejects more with {status}, unless {setting} is ", sentence)
             self.assertTrue(sentence.endswith(f"(docs/servers/{preset}.rst)"), sentence)
