@@ -279,7 +279,9 @@ def _places() -> Iterator[Case]:
     yield Case("``Bearer`` without a token", (b"Authorization: Bearer",))
     yield Case("in the query", (), b"/api?access_token=" + good)
     yield Case("in the query beside the field", _bearer(good), b"/api?access%5Ftoken=x")
-    yield Case("under ``Basic``", (b"Authorization: Basic " + b64encode(b"a:" + good),))
+    yield Case("under another scheme", _bearer(good, b"Token"))
+    yield Case("without a scheme", (b"Authorization: " + good,))
+    yield Case("under ``Basic``, in base64", (b"Authorization: Basic " + b64encode(b"a:" + good),))
 
 
 def table() -> str:

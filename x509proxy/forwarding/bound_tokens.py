@@ -8,6 +8,8 @@ Facts
   can change is all around them: white space, padding, case, further segments. A reader that skips
   what it does not like could see no token, or no binding, where the back end sees one. So
   everything that looks like a JWT has to be one, byte for byte, or is rejected.
+* Some back ends take a JWT from under any scheme, or from the field without one. A thief cannot
+  change the header of a JWT, so its beginning is recognized there. An opaque token is not.
 * JSON with a name twice is read differently by different parsers (RFC 8259 section 4).
 * ``x5t#S256`` is compared as text with this connection's own: base64url of 32 octets without
   padding has one spelling (RFC 7515 section 2). Hexadecimal, as in WSO2 docs #11801, never fits.
@@ -60,6 +62,9 @@ _MAX_INTEGER_DIGITS = 30
 _CREDENTIALS = re.compile(rb"(bearer|dpop) +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 # The word by itself, wherever it stands; in base64 it has no such neighbours but by chance.
 _NAMES_BEARER = re.compile(rb"(?:\A|[\s,;:\"'])(?:bearer|dpop)(?:\Z|[\s,;:=\"'])", re.IGNORECASE)
+_WORD_END = re.compile(rb"[^A-Za-z0-9_+/.-]+")
+# Not "{" alone: "eyes.example.com" begins with it.
+_JSON_HEADER = re.compile(rb"[ \t\r\n\xef\xbb\xbf]*\{[ \t\r\n]*\"")
 _BEGINS_DPOP = re.compile(rb"dpop(?:\Z|[^A-Za-z0-9])", re.IGNORECASE)
 _MAX_SHOWN = 64
 _PARAMETER_END = re.compile(rb"[&;]")
@@ -171,18 +176,36 @@ def authorization_of(head: RequestHead) -> bytes | None:
 def read_credentials(value: bytes, max_bytes: int) -> PresentedToken | None:
     """Take the access token from the value of ``Authorization``; ``None`` if it has none.
 
-    :raises HttpError: 400, it is malformed, too large, or not the only one.
+    :raises HttpError: 400, it is malformed, too large, not the only one, or a JWT without a scheme
+        for it.
     """
     found = _CREDENTIALS.fullmatch(value)
     if found is None:
         if _NAMES_BEARER.search(value):
             raise _malformed("malformed credentials in authorization")
+        if _has_jwt(value):
+            text = "An access token in Authorization needs the scheme Bearer or DPoP"
+            raise rejected(Code.TOKEN_MALFORMED, "JWT under another scheme in authorization", text)
         return None
     scheme, token = found.groups()
     if len(token) > max_bytes:
         text = f"The access token is too large: {len(token)} bytes, {max_bytes} allowed"
         raise rejected(Code.TOKEN_TOO_LARGE, f"access token of {len(token)} bytes", text)
     return PresentedToken(token, _BEARER if len(scheme) == 6 else _DPOP)
+
+
+def _has_jwt(value: bytes) -> bool:
+    """Look for a JWT in other credentials. An equals sign is padding, or before a value."""
+    if value.count(b".") < _JWS_SEGMENTS - 1:
+        return False
+    words = {word for text in (value, value.replace(b"=", b"")) for word in _WORD_END.split(text)}
+    return any(map(_is_jwt, words))
+
+
+def _is_jwt(word: bytes) -> bool:
+    """Decide whether a word of other credentials is a JWS or JWE, with or without more segments."""
+    start, *others = word.split(b".", _JWS_SEGMENTS)
+    return len(others) >= _JWS_SEGMENTS - 1 and bool(_JSON_HEADER.match(_decode_start(start)))
 
 
 def _has_token(query: bytes) -> bool:
@@ -218,11 +241,15 @@ def parse_jws(token: bytes) -> Jws | None:
 
 def _begins_object(segment: bytes) -> bool:
     """Decide whether any reader, the most lenient one included, could see JSON in it."""
+    return _decode_start(segment).lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{")
+
+
+def _decode_start(segment: bytes) -> bytes:
+    """Decode the beginning of a segment as leniently as any reader does."""
     start = segment.translate(_LENIENT, _NOT_BASE64)[:64]
     if len(start) % 4 == 1:
         start = start[:-1]
-    decoded = urlsafe_b64decode(start + b"=" * (-len(start) % 4))
-    return decoded.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{")
+    return urlsafe_b64decode(start + b"=" * (-len(start) % 4))
 
 
 def _check_header(header: _Object) -> None:

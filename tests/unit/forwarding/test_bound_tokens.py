@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +90,36 @@ class Extraction(TokenTestCase):
             b"DPoP", b"x, dpop y",
         ):  # fmt: skip
             self.expect(Code.TOKEN_MALFORMED, self.read, value)
+
+    def test_jwt_without_scheme(self) -> None:
+        """A JWT under another scheme, or without one, is 400: some back ends take it from there."""
+        jws, jwe = (
+            bound(),
+            b".".join((part({"alg": "dir", "enc": "A256GCM"}), b"", b"a", b"b", b"c")),
+        )
+        for token in (jws, jwe, jws + b".more", raw(b' {\n "alg":"ES256"}') + b".e30.AAAA"):
+            for form in (
+                b"%b", b"Token %b", b"JWT %b", b"Basic %b", b"Digest %b", b"Token\t%b",
+                b'Token token="%b"', b"Token token=%b, other=1", b"Custom a,%b", b"JWT:%b",
+                b"JWT <%b>", b"SD-JWT %b~e30~",
+            ):  # fmt: skip
+                value = form % token
+                self.assertIn("another scheme", self.expect(Code.TOKEN_MALFORMED, self.read, value))
+        padded = jws.replace(b".", b"==.")
+        self.expect(Code.TOKEN_MALFORMED, self.read, b"Token " + padded)
+
+    def test_other_credentials(self) -> None:
+        """Other credentials pass, with dots in them, too."""
+        for value in (
+            b"Basic " + b64encode(b"a:" + bound()),
+            b'Digest username="a", realm="eyes.example.com", uri="/eyJ.html", response="0a1b"',
+            b"Negotiate YIIJvwYGKwYBBQUCoIIJszCCCa+gMDAuBgkqhkiC9xIBAgI=",
+            b"AWS4-HMAC-SHA256 Credential=AKIA/20261204/eu/s3/aws4_request, "
+            b"SignedHeaders=host;x-amz-date, Signature=fe5f80f77d5fa3beca038a248ff027",
+            b"Token a.b.c", b"Token eyJhbGciOiJub25lIn0", b"Token eyJhbGciOiJub25lIn0.x",
+            b"Custom 192.0.2.1", b"Custom ey.ex.am.ple",
+        ):  # fmt: skip
+            self.assertIsNone(self.read(value), value)
 
     def test_large(self) -> None:
         """A token above the limit is 400 before it is parsed.
