@@ -4,7 +4,8 @@ Facts
 -----
 * A response of "active" is for the token alone: the certificate is compared here, for each request.
 * A refresh token can be active too, and bound. ``token_type``, where there is one, is that of an
-  access token. Without it, ``aud`` has to name this API: RFC 7662 requires neither.
+  access token. Without it, ``aud`` has to name this API: RFC 7662 requires neither. Keycloak has
+  had no ``token_type``, but the token's own ``typ``: ``Bearer``, ``Refresh`` or ``ID``.
 * While the server does not respond, nothing is known about a token: 503, and nothing remembered.
 * Some servers reject a token that they cannot introspect with 400 (oidc-provider each JWT). That is
   a response about the token: clients choose it, so it must not count as the server's failure.
@@ -189,7 +190,7 @@ def _problem(table: Mapping[str, Any], settings: TokenSettings, now: float) -> s
     """Find what keeps a token from being good here; ``None`` if nothing does."""
     if table.get("active") is not True:
         return no_match("active", table.get("active"), "true")
-    kind = table.get("token_type", "bearer" if settings.audience else None)
+    kind = table.get("token_type", "bearer" if settings.audience else table.get("typ"))
     if not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES:
         either = "" if settings.audience else ", or an aud that tokens.audience has"
         return no_match("token_type", kind, f"Bearer or DPoP{either}")

@@ -288,13 +288,19 @@ class Contents(IntrospectionTestCase):
     def test_refresh_token(self) -> None:
         """An active token without ``token_type`` and ``aud`` may be a refresh token, and is 401.
 
-        RFC 7662 requires neither. Where an audience is configured, ``aud`` decides.
+        RFC 7662 requires neither. Where an audience is configured, ``aud`` decides. Keycloak
+        sends its ``typ`` in place of ``token_type``.
         """
         untyped = {name: value for name, value in GOOD.items() if name != "token_type"}
         for audience, response, verdict in (
             ((), untyped, Code.TOKEN_INVALID),
             ((), {**untyped, "aud": AUDIENCE}, Code.TOKEN_INVALID),
             ((), {**untyped, "token_type": None}, Code.TOKEN_INVALID),
+            ((), {**untyped, "typ": "Refresh"}, Code.TOKEN_INVALID),
+            ((), {**GOOD, "typ": "Refresh", "token_type": "Refresh"}, Code.TOKEN_INVALID),
+            ((), {**untyped, "typ": "Bearer", "token_type": None}, Code.TOKEN_INVALID),
+            ((), {**untyped, "typ": "Bearer"}, TokenVerdict.BOUND),
+            ((AUDIENCE,), {**untyped, "aud": AUDIENCE, "typ": "JWT"}, TokenVerdict.BOUND),
             ((), {**untyped, "token_type": "access_token"}, TokenVerdict.BOUND),
             ((AUDIENCE,), untyped, Code.TOKEN_INVALID),
             ((AUDIENCE,), {**untyped, "aud": AUDIENCE}, TokenVerdict.BOUND),
