@@ -161,6 +161,32 @@ class Steps(InstallTestCase):
         self.assertIn("the configuration is good", self.run_shell(block("check")))
 
 
+class Removal(InstallTestCase):
+    def test_sockets(self) -> None:
+        """The removal ends the sockets before the service, and leaves no file of a unit."""
+        units = self.folder / "units"
+        (units / "x509proxy.service.d").mkdir(parents=True)
+        for name in ("x509proxy.service", "x509proxy.socket", "x509proxy-v6.socket", "other"):
+            (units / name).touch()
+        (units / "x509proxy.service.d" / "key.conf").touch()
+        commands = block("removal").partition("rm -r /opt")[0]
+        called = self.folder / "bin" / "systemctl"
+        called.parent.mkdir()
+        called.write_text('#!/bin/sh\necho "$@"\n')
+        called.chmod(0o755)
+        for folder in ("/etc/systemd/system", "/etc/logrotate.d"):
+            commands = commands.replace(folder, str(units))
+        shown = self.run_shell(f"PATH={called.parent}:$PATH\n{commands}").replace(f"{units}/", "")
+        first, *others = shown.splitlines()
+        self.assertEqual(
+            ["--now", "disable", "x509proxy-v6.socket", "x509proxy.socket"], sorted(first.split())
+        )
+        self.assertEqual(
+            ["disable --now x509proxy", "daemon-reload", "reset-failed x509proxy*"], others
+        )
+        self.assertEqual(["other"], [path.name for path in units.iterdir()])
+
+
 class RunningTestCase(InstallTestCase):
     def start(self, **environment: str) -> None:
         """Start the command of the unit, as systemd does it."""

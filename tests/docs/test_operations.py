@@ -50,6 +50,17 @@ class Blocks(SynchronousTestCase):
             load_settings(str(path))
 
 
+class Socket(SynchronousTestCase):
+    def test_order(self) -> None:
+        """The socket is not started while the service runs: the restart starts it."""
+        page = (HANDBOOK / "drain-and-restart.rst").read_text(encoding="utf-8")
+        self.assertEqual(
+            ["systemctl daemon-reload", "systemctl enable x509proxy.socket"],
+            re.findall(r"^    (systemctl .*)$", page, re.MULTILINE)[:2],
+        )
+        self.assertNotIn("enable --now", page)
+
+
 class Fields(SynchronousTestCase):
     def test_all(self) -> None:
         """The table has every field of both formats, in their order, and no other."""

@@ -55,6 +55,8 @@ class Unit(SynchronousTestCase):
         [description] = re.findall(r'^#   listen = "(.*)"$', text, re.MULTILINE)
         self.assertEqual(f"systemd:domain=INET:name={settings['FileDescriptorName']}", description)
         self.assertEqual(UNIT.name, settings["Service"])
+        # A start of the service starts a socket that has failed with it.
+        self.assertEqual(UNIT.name, settings["RequiredBy"])
         parser = _SystemdParser()
         self.patch(parser, "_sddaemon", ListenFDs([7], [settings["FileDescriptorName"]]))
         endpoint = parser.parseStreamServer(

@@ -128,9 +128,17 @@ def _endpoint(reactor: Any, description: str, key: str) -> IStreamServerEndpoint
         # Each type of endpoint raises other errors: OSError, SSL.Error, IndexError …
         expected = f"expected a Twisted endpoint: {error}"
         if endpoint_type(description) == "systemd":
-            expected = "which systemd has not passed, expected one of LISTEN_FDS or LISTEN_FDNAMES"
+            expected = _not_passed()
         raise SettingsError(without_secrets(f"{key}: found {description!r}, {expected}")) from None
     return endpoint
+
+
+def _not_passed() -> str:
+    """Return the end of the sentence about a socket that systemd has not passed."""
+    if names := os.environ.get("LISTEN_FDNAMES"):
+        return f"which systemd has not passed, expected one of {names.split(':')}"
+    command = "systemctl start x509proxy.socket, then systemctl restart x509proxy"
+    return f"but systemd has passed no socket, expected one of a socket unit ({command})"
 
 
 def _with_backlog(description: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import tempfile
@@ -80,6 +81,24 @@ class Kinds(SynchronousTestCase):
             )
             self.assertNotIn(NAME, str(start))
             self.assertIn("…", str(start))
+
+
+class Passed(SynchronousTestCase):
+    def refusal(self, names: dict[str, str]) -> str:
+        self.patch(os, "environ", names)
+        description = "systemd:domain=INET:name=https"
+        error = self.assertRaises(
+            SettingsError, ListeningEndpoint, MemoryReactorClock(), description
+        )
+        return str(error)
+
+    def test_none(self) -> None:
+        """If systemd has passed no socket, the sentence has the commands that start one."""
+        self.assertIn("(systemctl start x509proxy.socket, then ", self.refusal({}))
+
+    def test_others(self) -> None:
+        """If systemd has passed others, the sentence has their names."""
+        self.assertIn("expected one of ['a', 'b']", self.refusal({"LISTEN_FDNAMES": "a:b"}))
 
 
 class Backlogs(SynchronousTestCase):

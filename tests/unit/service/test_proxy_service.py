@@ -193,11 +193,25 @@ class InMemory(ServiceInMemoryTestCase):
             )
 
     def test_no_systemd_socket(self) -> None:
-        """A socket that systemd has not handed over is one sentence, without Twisted's words."""
+        """A socket that systemd has not passed is one sentence, with the next command."""
+        self.patch(os, "environ", {})
         for text in ("systemd:domain=INET:name=https", "systemd:domain=INET:index=7"):
             sentence = self.expect_sentence(lambda text=text: self.make("--listen", text))  # type: ignore[misc]
-            expected = "which systemd has not passed, expected one of LISTEN_FDS or LISTEN_FDNAMES"
+            expected = (
+                "but systemd has passed no socket, expected one of a socket unit "
+                "(systemctl start x509proxy.socket, then systemctl restart x509proxy)"
+            )
             self.assertEqual(f"x509proxy: listen: found {text!r}, {expected}", sentence)
+
+    def test_other_systemd_socket(self) -> None:
+        """A name that no socket has is one sentence, with the names that there are."""
+        self.patch(os, "environ", {"LISTEN_FDNAMES": "https:https-v6"})
+        text = "systemd:domain=INET:name=http"
+        expected = "which systemd has not passed, expected one of ['https', 'https-v6']"
+        self.assertEqual(
+            f"x509proxy: listen: found {text!r}, {expected}",
+            self.expect_sentence(lambda: self.make("--listen", text)),
+        )
 
     def test_bad_access_log(self) -> None:
         """An access log that cannot be opened ends the start with one sentence."""
