@@ -323,7 +323,10 @@ class _Abrupt(_Early):
 
 
 class EarlyAnswer(ProxyTestCase):
-    """A back end that responds before the client has sent the whole body."""
+    """A back end that responds before the client has sent the whole body.
+
+    The body is shorter than the 8 MiB that a connection may send after its last response.
+    """
 
     async def early(self, handler: type[_Early], times: int) -> list[tuple[int, bytes, list[str]]]:
         server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)
@@ -340,8 +343,8 @@ class EarlyAnswer(ProxyTestCase):
         self.addCleanup(self.proxy.stop)
 
         def step(connection: ssl.SSLSocket) -> tuple[int, bytes, list[str]]:
-            connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % (10 << 20))
-            for _ in range(160):
+            connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % (6 << 20))
+            for _ in range(96):
                 connection.sendall(b"x" * 65536)
             reply = read_reply(connection)
             return reply.status, reply.body, reply.get("Connection")
@@ -349,7 +352,7 @@ class EarlyAnswer(ProxyTestCase):
         return [await self.dialogue(step) for _ in range(times)]
 
     async def test_back_end_that_reads_on(self) -> None:
-        """An early 413 reaches a client that sends its 10 MiB, if the back end reads on."""
+        """An early 413 reaches a client that sends its 6 MiB, if the back end reads on."""
         self.assertEqual([(413, _Early.answer, ["close"])], await self.early(_Lingering, 1))
 
     async def test_back_end_that_hangs_up(self) -> None:
