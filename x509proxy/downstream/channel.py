@@ -222,7 +222,7 @@ class Channel(Protocol):
             not is_last
             and request.body_complete
             and request.head.keep_alive
-            and not self._owner.draining
+            and (not self._owner.draining or self._queue.has_unserved)
             and self._served < self._settings.max_requests_per_connection
             and self.now() < self._max_age_at
         )
@@ -280,8 +280,15 @@ class Channel(Protocol):
         self.cut()
 
     def drain(self) -> None:
-        """Serve only requests that have arrived; a new connection may still send its first one."""
-        if self._current is None and not self._queue.has_unserved and self._phase is not _CLOSING:
+        """Serve only requests that have arrived; a new connection may still send its first one.
+
+        A client that has its last response to read has as little time as in :meth:`send_last`.
+        """
+        if self._phase is _CLOSING:
+            if not self.blocked and self.deadline is not NEVER:
+                self._timeout = _LINGER
+                self.deadline = min(self.deadline, self.now() + _LINGER)
+        elif self._current is None and not self._queue.has_unserved:
             if self._served and self._queue.parser.stage is IDLE:
                 self._close(self._settings.send_timeout if self.blocked else _LINGER)
             else:

@@ -910,11 +910,36 @@ class Draining(ChannelTestCase):
         wire.lose()
         self.assertEqual(["ended"], ended)
 
+    def test_pipelined(self) -> None:
+        """Each request that has arrived gets its response; the last closes the connection."""
+        self.handler.then = self.accept
+        wire = self.connect(GET * 3)
+        self.drain()
+        for number, expected in enumerate([OK, OK, OK_CLOSE]):
+            reply(self.handler.requests[number])
+            self.assertEqual(expected, undated(wire.sent()))
+        self.expect_closing(wire)
+
     def test_already_closing(self) -> None:
-        """A connection that is closing is left alone."""
+        """A connection that is closing has two seconds left, as in :meth:`test_idle`."""
         wire = self.connect(BAD)
         self.drain()
+        self.clock.advance(1.75)
         self.expect_closing(wire)
+        self.clock.advance(0.25)
+        self.assertTrue(wire.aborted)
+
+    def test_already_closing_and_still_reading(self) -> None:
+        """A client that cannot yet have read its last response keeps ``send_timeout``."""
+        self.handler.then = self.accept
+        wire = self.connect(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        wire.fill()
+        reply(self.handler.requests[0])
+        self.drain()
+        self.clock.advance(29)
+        self.assertFalse(wire.aborted)
+        self.clock.advance(1)
+        self.expect_cut(wire)
 
     def test_answer_had_begun(self) -> None:
         """A connection whose response had begun before the drain is closed after that response."""
