@@ -171,7 +171,8 @@ class Behind(SynchronousTestCase):
             self.assertNotIn(b"\r\nConnection: close\r\n", self.hear())
         self.proxy.back_end.wire.deliver(OK)
         self.assertIn(b"\r\nConnection: close\r\n", self.hear())
-        self.say(get(b"/4"))
+        self.client.send(get(b"/4"))
+        self.exchange()
         self.assertEqual(3, self.asked().count(b"GET "))
 
     def upload(self, settings: ClientSettings) -> None:

@@ -302,6 +302,16 @@ class AfterAnError(ChannelTestCase):
         self.assertEqual(1, len(self.handler.requests))
         self.expect_closing(wire)
 
+    def test_second_of_two_comes_later(self) -> None:
+        """A malformed request does not take the place of a response that is awaited."""
+        wire = self.connect(GET)
+        wire.deliver(BAD)
+        self.assertEqual(b"", wire.sent())
+        reply(self.handler.requests[0])
+        first, _, second = undated(wire.sent()).partition(b"ok")
+        self.assertEqual((OK[:-2], b"400"), (first, status(second)))
+        self.expect_closing(wire)
+
     def test_second_body_of_two(self) -> None:
         """A request whose body is found malformed while it waits is never served."""
         wire = self.connect(GET + post(b"3\r\nabcX", length=-1))
@@ -1226,8 +1236,17 @@ class OverTls(StreamTestCase):
         handler = RecordingHandler()
         handler.then = reply
         settings = ClientSettings(send_timeout=10)
+        self.handler = handler
         self.connect(ProxyFactory(handler, Deadlines(self.channel_clock), settings))
         self.exchange()
+
+    def test_large_end(self) -> None:
+        """The end of a large last response is sent once."""
+        self.handler.then = lambda request: reply(request, b"~" * 20000)
+        self.client.send(GET[:-2] + b"Connection: close\r\n\r\n")
+        received = self.exchange()
+        body = received.partition(b"\r\n\r\n")[2]
+        self.assertEqual(b"~" * 20000 + b"<close_notify>", body)
 
     def test_one_packet(self) -> None:
         """The last response and close_notify are one write."""
