@@ -242,6 +242,24 @@ class Hostile(ClientTestCase):
             # The kernel's buffers hold the rest.
             self.assertLess(floods[0].sent, 32 << 20)
 
+    async def test_size(self) -> None:
+        """A response of exactly the permitted size is read, and one of a byte more is not.
+
+        Heads count. It makes no difference what ends the body.
+        """
+        for head in (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
+            b"HTTP/1.0 200 OK\r\n\r\n",
+        ):
+            size = len(head) + 1000
+            fetched = await self.fetch(send(head, b"x" * 1000), max_response_bytes=size)
+            self.assertEqual(b"x" * 1000, fetched.body)
+            self.assertEqual(
+                f"found a response of more than {size - 1} bytes, "
+                "expected max-response-bytes or less",
+                await self.reason(send(head, b"x" * 1000), max_response_bytes=size - 1),
+            )
+
     async def test_end(self) -> None:
         """A server that closes the connection early is not taken for one without TLS."""
         for response in (

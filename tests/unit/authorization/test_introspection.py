@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -471,6 +472,23 @@ class Down(IntrospectionTestCase):
             self.assertIs(Code.TOKEN_UNVERIFIABLE, self.ask(response, status))
             self.assertNotIn("secret", self.check.state().error)
         self.assertEqual(19, self.check.state().failures)
+
+    def test_warning(self) -> None:
+        """The log says once why the server fails, and again when it fails for another reason."""
+        with capturedLogs() as events:
+            for status in (500, 500, 401, 200):
+                self.ask(b"", status)
+        self.assertEqual(
+            [
+                (LogLevel.warn, f"tokens: introspection: {sentence}")
+                for sentence in (
+                    "found status 500, expected 200",
+                    "found status 401, expected 200",
+                    "response is not strict JSON",
+                )
+            ],
+            [(event["log_level"], formatEvent(event)) for event in events],
+        )
 
     def test_unexpected(self) -> None:
         """An unexpected error is passed on to the relay, which responds with 502."""

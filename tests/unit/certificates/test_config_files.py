@@ -124,7 +124,7 @@ class Private(FilesTestCase):
 
     def test_root_owned(self) -> None:
         """A file of root is as good as one of the user's own."""
-        ConfigFile("private-key: x", b"", 0o400, 0).require_private()
+        ConfigFile("private-key: x", b"", 0o400, 0, user=1).require_private()
 
     def test_other_owner(self) -> None:
         """A file of another user is rejected, also by a check in another process."""

@@ -280,6 +280,16 @@ class Closing(StreamTestCase):
             self.assertEqual((b"", was_closing), (self.wire.sent(), self.wire.disconnecting))
             self.assertEqual(not was_closing, bool(sent))
 
+    def test_end_after_the_end(self) -> None:
+        """Once TCP is ended, the connection does not look complete by a late close_notify."""
+        for end in ("abortConnection", "finish"):
+            self.setUp()
+            self.shake()
+            getattr(self.stream, end)()
+            self.wire.sent()
+            self.stream.loseConnection()
+            self.assertEqual(b"", self.wire.sent())
+
     def test_client_closes(self) -> None:
         """A client's close_notify is answered, and TCP is closed."""
         self.shake()
