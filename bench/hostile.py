@@ -2,7 +2,7 @@
 
 ``python -m bench.hostile`` starts a back end and the proxy, runs each load for a bounded time in a
 process of its own, and prints one table. ``--root DIR`` runs the proxy of another checkout, for
-figures from before and after a change.
+figures from before and after a change. ``--subject nginx`` runs nginx, which has no ``/readyz``.
 
 Facts
 -----
@@ -36,7 +36,7 @@ from OpenSSL import SSL
 from bench.held import KINDS, kib_each
 from bench.measure import resident_kib
 from bench.stage import ROOT, BenchError, Files, Stage, make_files
-from bench.subjects import start_back_end
+from bench.subjects import NAMES, start_back_end, start_subject
 from tests.support.ports import free_port
 from tests.support.tls13 import RecordClient
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
@@ -53,7 +53,7 @@ _SETTLED = 1.0
 
 @attrs.frozen
 class Target:
-    """The proxy under load: its ports for clients and admin, its process, the client's files."""
+    """The proxy under load: its ports, its process, the client's files. ``admin``: 0 if none."""
 
     port: int
     admin: int
@@ -355,7 +355,8 @@ def honest(target: Target, seconds: float) -> Honest:
             time.sleep(_PAUSE)
 
     threads = [threading.Thread(target=client, daemon=True) for _ in range(_CLIENTS)]
-    threads.append(threading.Thread(target=admin, daemon=True))
+    if target.admin:
+        threads.append(threading.Thread(target=admin, daemon=True))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -402,6 +403,20 @@ def running(files: Files, root: Path, back_end: int, further: str) -> Iterator[T
         ]  # fmt: skip
         pid = stage.start("x509proxy", command, port, {"PYTHONPATH": str(root)})
         yield Target(port, admin, pid, files.client, files.client_key)
+
+
+@contextmanager
+def _other(files: Files, name: str, back_end: int) -> Iterator[Target]:
+    """Run another subject of the benchmarks."""
+    with Stage() as stage:
+        subject = start_subject(stage, name, files, back_end)
+        yield Target(subject.port, 0, _serving(subject.pid), files.client, files.client_key)
+
+
+def _serving(pid: int) -> int:
+    """Return the process that serves: the child, if there is one."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else pid
 
 
 class _Peak(threading.Thread):
@@ -502,6 +517,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", metavar="NAMES", help=f"some of none,{','.join(LOADS)},drain")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each load (default 8)")
     parser.add_argument("--root", type=Path, default=ROOT, help="checkout of the proxy to run")
+    parser.add_argument(
+        "--subject", choices=NAMES, default="x509proxy", help="what to run (default x509proxy)"
+    )
     parser.add_argument("--memory", action="store_true", help="memory of each kind of connection")
     parser.add_argument("--attack", nargs=7, help=argparse.SUPPRESS)
     return parser.parse_args(words)
@@ -530,7 +548,12 @@ def main(words: Sequence[str] | None = None) -> int:
             print(_HEAD, flush=True)
             for name in names:
                 further = LOADS[name].settings if name in LOADS else ""
-                with running(files, arguments.root, back_end, further) as target:
+                subject = (
+                    running(files, arguments.root, back_end, further)
+                    if arguments.subject == "x509proxy"
+                    else _other(files, arguments.subject, back_end)
+                )
+                with subject as target:
                     step = drain if name == "drain" else lambda *given: measure(name, *given)  # noqa: B023
                     print(step(target, arguments.seconds), flush=True)
     except BenchError as error:

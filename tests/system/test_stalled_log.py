@@ -22,14 +22,15 @@ _REQUEST = f"GET {_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 class Stalled(DaemonTestCase):
     timeout = 90
 
-    async def serve(self, runner: Sequence[str], *lines: str) -> Daemon:
-        """Start a proxy whose standard output is a pipe without a reader."""
+    async def serve(self, runner: Sequence[str], *lines: str, writer: int | None = None) -> Daemon:
+        """Start a proxy whose standard output is ``writer``, or a pipe without a reader."""
         daemon = self.prepare()
         admin = daemon.files.folder / "a"
         text = "\n".join([*lines, "[admin]", f'listen = "unix:{admin}"', ""])
         config = daemon.files.write("proxy.toml", text.encode())
-        self.reader, writer = os.pipe()
-        self.addCleanup(os.close, self.reader)
+        if writer is None:
+            reader, writer = os.pipe()
+            self.addCleanup(os.close, reader)
         with (daemon.files.folder / "stderr").open("wb") as err:
             daemon.process = subprocess.Popen(
                 [*runner, *daemon.arguments("--config", str(config), "--access-log", "-")],
@@ -79,6 +80,14 @@ class Stalled(DaemonTestCase):
         daemon = await self.serve([*TWISTD, "-n", "--pidfile="])
         await self.flood(daemon)
         await until(lambda: self.dropped(daemon)["access"] > 0, pause=0.05)
+        await self.expect_end(daemon)
+
+    async def test_full_disk(self) -> None:
+        """Lines of the service log that a full disk rejects are counted; the proxy serves."""
+        full = os.open("/dev/full", os.O_WRONLY)
+        daemon = await self.serve([*TWISTD, "-n", "--pidfile="], writer=full)
+        await until(lambda: self.dropped(daemon)["service"] > 0, pause=0.05)
+        await self.dialogue(daemon, self.ask_often)
         await self.expect_end(daemon)
 
     async def test_twist(self) -> None:

@@ -431,6 +431,16 @@ class Deaths(Real):
             over.sendall(get())
             return read_reply(over).status
 
+    def queued(self, port: int) -> int:
+        """Return the number of connections in the accept queue of a port (proc_net_tcp)."""
+        lines = Path("/proc/net/tcp").read_text().splitlines()
+        [queue] = [
+            words[4]
+            for words in map(str.split, lines[1:])
+            if words[1].endswith(f":{port:04X}") and words[3] == "0A"
+        ]
+        return int(queue.partition(":")[2], 16)
+
     async def test_accept_queue_at_the_end(self) -> None:
         """Connections queued when the proxy is stopped are served before it ends."""
         daemon = await self.two_workers()
@@ -438,13 +448,13 @@ class Deaths(Real):
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         waiting = [socket.create_connection(("127.0.0.1", daemon.port), 10) for _ in range(4)]
+        served = [deferToThread(self.served, daemon, one) for one in waiting]
+        await until(lambda: self.queued(daemon.port) == 4, pause=0.05)
         os.kill(daemon.pid, signal.SIGTERM)
         await until(lambda: "Received SIGTERM" in daemon.log, pause=0.05)
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-        self.assertEqual(
-            [200] * 4, [await deferToThread(self.served, daemon, one) for one in waiting]
-        )
+        self.assertEqual([200] * 4, [await one for one in served])
         await self.ends(daemon, -signal.SIGTERM)
 
     async def test_stopped(self) -> None:

@@ -106,8 +106,12 @@ class LogFile:
         """
         if self.path != "-":
             descriptor = os.open(self.path, _FLAGS, 0o600)
+            # Without a rotation, the path is still the file in which a line may be open.
+            same = os.path.sameopenfile(descriptor, self._descriptor)
+            is_line_open = same and self._is_line_open
             self._close_descriptor()
             self._use(descriptor)
+            self._is_line_open = is_line_open
 
     def close(self) -> None:
         """Write the pending lines, for at most a second, and close all but standard output."""

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpointStringParser,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
@@ -42,6 +43,7 @@ _BUILT_IN = {"tcp", "ssl", "unix"}
 # unit sets it (Backlog=).
 BACKLOG = 4096
 """Length of the accept queue of a listener."""
+_DEFER_ACCEPT: int | None = getattr(socket, "TCP_DEFER_ACCEPT", None)
 
 
 def url_of(address: IAddress) -> str:
@@ -65,6 +67,7 @@ class ListeningEndpoint:
 
     def __init__(self, reactor: Any, description: str, key: str = "listen") -> None:
         self._where = f"{key}: {description}"
+        self._is_tcp = endpoint_type(description) in ("tcp", "tcp6")
         self._endpoint = _endpoint(reactor, description, key)
 
     def bind(self, factory: Factory) -> IListeningPort:
@@ -84,6 +87,8 @@ class ListeningEndpoint:
             listening.addCallback(lambda _: [port.stopListening() for port in ports])
             found = "found an endpoint that listens later, expected one that listens at once"
             raise ListenError(without_secrets(f"{self._where}: {found}"))
+        if self._is_tcp:
+            _defer_accept(ports[0])
         return ports[0]
 
 
@@ -139,6 +144,16 @@ def _not_passed() -> str:
         return f"which systemd has not passed, expected one of {names.split(':')}"
     command = "systemctl start x509proxy.socket, then systemctl restart x509proxy"
     return f"but systemd has passed no socket, expected one of a socket unit ({command})"
+
+
+def _defer_accept(port: IListeningPort) -> None:
+    """Let the kernel keep a connection back until its first octet, for about a second.
+
+    Clients speak first in TLS and in HTTP. So a connection that is reset before it has sent
+    anything costs the proxy nothing.
+    """
+    if _DEFER_ACCEPT is not None and isinstance(port, Port):
+        port.socket.setsockopt(socket.IPPROTO_TCP, _DEFER_ACCEPT, 1)
 
 
 def _with_backlog(description: str) -> str:

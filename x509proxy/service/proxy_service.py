@@ -12,7 +12,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
+from twisted.logger import LogEvent, Logger, globalLogPublisher
 
 from x509proxy.config.credentials import original_files
 from x509proxy.config.file_paths import named_files
@@ -88,6 +88,7 @@ class ProxyService(Service):
 
     def startService(self) -> None:
         super().startService()
+        globalLogPublisher.addObserver(self._count_lost)  # type: ignore[arg-type]  # a method is an observer too
         if not self._listening:
             # twist does not call privilegedStartService.
             self._listen()
@@ -114,6 +115,7 @@ class ProxyService(Service):
             lambda _: self.admin.stop() if self.admin is not None else None
         )
         stopped.addCallback(lambda _: self._notifier.end())
+        stopped.addBoth(self._stop_counting)
         # The last step: the default handlers would end the process, and cut its exchanges.
         return stopped.addBoth(self._release_signals)
 
@@ -138,6 +140,19 @@ class ProxyService(Service):
         # A path may be in any alphabet, and may have the secret name in it by mistake.
         text = without_secrets(line).encode("ascii", "backslashreplace").decode("ascii")
         self._log.info("started: {words}", words=redact(text, configuration.rules))
+
+    def _count_lost(self, event: LogEvent) -> None:
+        """Count a line that the program's own log could not write, on a full disk for example.
+
+        Twisted reports an observer that failed, with its error, to the other observers.
+        """
+        failure = event.get("log_failure")
+        if "observer" in event and failure is not None and failure.check(OSError):
+            self.serving.counters.log_lines_dropped("service", 1)
+
+    def _stop_counting(self, result: Any) -> Any:
+        globalLogPublisher.removeObserver(self._count_lost)  # type: ignore[arg-type]
+        return result
 
     def _catch_signals(self) -> None:
         for number, call in ((signal.SIGHUP, self.reload), (signal.SIGUSR1, self.reopen_log)):

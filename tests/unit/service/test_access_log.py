@@ -131,6 +131,24 @@ class Files(FileTestCase):
         file.write("more")
         self.assertEqual(["a l", "another", "more"], self.lines)
 
+    def test_torn_and_reopened(self) -> None:
+        """A reopened log begins a new line only in a file that has a part of one."""
+        real, limit = os.write, [3]
+        self.patch(os, "write", lambda descriptor, data: real(descriptor, data[: limit[0]]))
+        file = self.open()
+        file.write("a line")
+        limit[0] = 99
+        file.reopen()
+        file.write("another")
+        self.assertEqual(["a l", "another"], self.lines)
+        limit[0] = 3
+        file.write("a third")
+        limit[0] = 99
+        self.path.rename(f"{self.path}.1")
+        file.reopen()
+        file.write("a new file")
+        self.assertEqual(["a new file"], self.lines)
+
     def test_pipe(self) -> None:
         """Lines to a FIFO do not wait for its reader; dropped ones are counted."""
         os.mkfifo(self.path)

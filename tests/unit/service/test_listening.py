@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from twisted.internet import reactor
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.lockfile import FilesystemLock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.names import NAME
+from tests.support.raw_tls import until
 from x509proxy.downstream.factory import NamedFactory
 from x509proxy.service.listening import (
     ListenError,
@@ -124,6 +129,29 @@ class Backlogs(SynchronousTestCase):
         """An endpoint's own backlog is used, given by name or by position."""
         for description in ("tcp:1:backlog=7", "tcp:1:127.0.0.1:7", "unix:/a:600:7"):
             self.assertEqual([7], self.backlogs(description), description)
+
+
+class Deferring(TestCase):
+    async def test_reset(self) -> None:
+        """A connection that is reset before its first octet does not reach the proxy."""
+        accepted: list[Any] = []
+
+        class Recording(NamedFactory):
+            def buildProtocol(self, addr: IAddress | None) -> Protocol:
+                accepted.append(addr)
+                return Protocol()
+
+        port = ListeningEndpoint(reactor, "tcp:0:interface=127.0.0.1").bind(Recording())
+        self.addCleanup(port.stopListening)
+        address = ("127.0.0.1", cast(IPv4Address, port.getHost()).port)
+        for _ in range(3):
+            with socket.create_connection(address, 10) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with socket.create_connection(address, 10) as client:
+            client.sendall(b"\x16")
+            await until(lambda: len(accepted) > 0)
+            ours = client.getsockname()[1]
+        self.assertEqual([ours], [one.port for one in accepted])
 
 
 class Free(SynchronousTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
@@ -15,7 +16,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tests.support.parent_reactor import ParentReactor
@@ -63,6 +64,36 @@ class InMemory(ServiceInMemoryTestCase):
         )
         self.assertNotIn(HEADER.lower(), line.lower())
         self.successResultOf(service.stopService())
+
+    def test_lost_lines(self) -> None:
+        """Lines that the log's observer cannot write are counted while the service runs."""
+
+        def full(_: LogEvent) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def broken(event: LogEvent) -> None:
+            raise ValueError(event)
+
+        service = self.make()
+        service.startService()
+        for observer in (full, broken):
+            self.log_to(observer)
+        self.assertEqual(1, self.lost(service))
+        self.successResultOf(service.stopService())
+        self.log_to(full)
+        self.assertEqual(1, self.lost(service))
+        self.assertEqual(2, len(self.flushLoggedErrors(OSError)))
+        self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
+
+    def log_to(self, observer: Any) -> None:
+        """Write a line to the log with one more observer."""
+        globalLogPublisher.addObserver(observer)
+        Logger().info("a line")
+        globalLogPublisher.removeObserver(observer)
+
+    def lost(self, service: ProxyService) -> int:
+        """Return the number of lines that the service log has lost."""
+        return service.serving.counters.counts().log_lines_dropped["service"]
 
     def test_plain_start(self) -> None:
         """``twist`` knows no privileged start: the ports are bound all the same."""

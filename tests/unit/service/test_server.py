@@ -311,6 +311,8 @@ class Adopting(PkiTestCase):
         def connect() -> None:
             client = socket.create_connection((address.host, address.port), 10)
             self.addCleanup(client.close)
+            # The kernel keeps a connection back until its first octet.
+            client.sendall(b"\x16")
 
         connect()
         await until(lambda: running.factory.connections == 1)
