@@ -34,6 +34,7 @@ from x509proxy.redaction import without_secrets
 __all__ = [
     "LOOPBACK",
     "MAX_SOCKET_PATH",
+    "RULE_METHODS",
     "AdminSettings",
     "Backend",
     "CertificateRequirement",
@@ -452,6 +453,10 @@ _RULE_PATH = re.compile(
 )
 
 
+RULE_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""The methods that a rule may name."""
+
+
 class RuleSettings(Settings, frozen=True):
     """Requirements for requests below a path (:mod:`x509proxy.forwarding.path_rules`).
 
@@ -469,6 +474,9 @@ class RuleSettings(Settings, frozen=True):
     server_name: Annotated[
         str | None, Key("The host name in requests that the rule applies to; any if absent.")
     ] = None
+    methods: Annotated[
+        tuple[str, ...], Key("The methods that the rule applies to; all if absent.")
+    ] = ()
 
     def contradictions(self) -> Iterator[str]:
         if not _RULE_PATH.fullmatch(self.path):
@@ -479,6 +487,12 @@ class RuleSettings(Settings, frozen=True):
             )
         if self.server_name is not None:
             yield from _host_problems("server-name", self.server_name)
+        for method in self.methods:
+            if method not in RULE_METHODS:
+                yield (
+                    f"methods: found {without_secrets(repr(method))}, "
+                    f"expected some of {', '.join(RULE_METHODS)}"
+                )
         if self.client_certificate is None and self.token is None:
             yield (
                 "client-certificate: found nothing, "
@@ -534,9 +548,13 @@ class PolicySettings(Settings, frozen=True):
         if not self.key_types:
             known = ", ".join(kind.value for kind in KeyType)
             yield f"key-types: found none, expected one or more of {known}"
-        rules = [(rule.path.lower(), rule.server_name) for rule in self.rules]
+        rules = [
+            (rule.path.lower(), rule.server_name, method)
+            for rule in self.rules
+            for method in rule.methods or (None,)
+        ]
         if len(set(rules)) < len(rules):
-            yield "rules: found two for the same path and server name, expected one"
+            yield "rules: found two for the same path, server name and method, expected one"
 
 
 class ClientSettings(Settings, frozen=True):

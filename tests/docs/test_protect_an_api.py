@@ -16,8 +16,10 @@ from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.self_signed import KeyKind, make_self_signed
 from x509proxy.config.loader import load_configuration, override
 from x509proxy.forwarding.bound_tokens import Binding, parse_jws, read_binding
+from x509proxy.forwarding.path_rules import requirement_for
 from x509proxy.forwarding.secret_name import new_header_name
-from x509proxy.settings import Format, TokenLevel
+from x509proxy.http1.messages import Framing, RequestHead
+from x509proxy.settings import CertificateRequirement, Format, PolicySettings, TokenLevel
 
 PAGE = Path(__file__).parents[2] / "docs/protect-an-api.rst"
 _BLOCK = re.compile(
@@ -76,6 +78,19 @@ class Blocks(TomlTestCase):
         self.assertEqual((), found.warnings)
         plan = found.rules.plans[-1]
         self.assertEqual((Format.TOKEN_CLAIMS, 4096), (plan.form, plan.maximum))
+
+    def test_preflight(self) -> None:
+        """A preflight passes without a certificate; the request that follows needs one."""
+        policy = self.load(self.blocks["preflight"])
+        self.assertEqual(
+            [CertificateRequirement.OPTIONAL, CertificateRequirement.REQUIRED],
+            [self.required(method, policy) for method in (b"OPTIONS", b"GET")],
+        )
+
+    def required(self, method: bytes, policy: PolicySettings) -> CertificateRequirement:
+        """Return the requirement of a request for the API."""
+        head = RequestHead(method, b"/api/orders", "1.1", (), b"localhost", Framing.NONE)
+        return requirement_for(head, policy)
 
     def test_trial(self) -> None:
         """The token for trials is bound to the certificate of the file."""

@@ -431,7 +431,7 @@ CONTRADICTIONS: tuple[tuple[type[Any], dict[str, Any], tuple[str, ...]], ...] = 
     (
         PolicySettings,
         {"rules": (RuleSettings(client_certificate=_IGNORED),) * 2},
-        ("rules: found two for the same path and server name",),
+        ("rules: found two for the same path, server name and method",),
     ),
     (
         ClientSettings,

@@ -19,6 +19,7 @@ from x509proxy.forwarding.header_rules import contains_secret, header_fields
 from x509proxy.forwarding.presets import HeaderPlan, find_preset
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import (
+    RULE_METHODS,
     Backend,
     CertificateRequirement,
     ClientAuth,
@@ -136,6 +137,7 @@ def advice_for(found: Configuration) -> Iterator[str]:
     yield from _secret_elsewhere(found)
     yield from _public_names(found)
     yield from _kept_connections(found)
+    yield from _uncovered_methods(found.settings)
     yield from _larger_than_the_server(found)
     if found.settings.tokens is not None:
         yield from _accepted_tokens(found.settings.tokens)
@@ -205,6 +207,22 @@ def _kept_connections(found: Configuration) -> Iterator[str]:
             "upstream.keep-alive: true, and the header's name is public; if a back end leaves the "
             "body of a POST unread, a client can forge the header of the next request in it"
         )
+
+
+def _uncovered_methods(settings: ProxySettings) -> Iterator[str]:
+    """Yield advice about rules that require something for some methods, and not for others."""
+    for index, rule in enumerate(settings.rules):
+        missing = {*RULE_METHODS} - {"HEAD", "OPTIONS", *rule.methods} if rule.methods else {}
+        requires = rule.client_certificate is CertificateRequirement.REQUIRED or rule.token in (
+            TokenRequirement.BOUND,
+            TokenRequirement.WHEN_BOUND,
+        )
+        if requires and missing:
+            yield (
+                f"rules[{index}].methods: does not hold for {', '.join(sorted(missing))}, and "
+                "some servers take the method from a form (_method); a rule for all methods is "
+                'safer, with one for ["OPTIONS"] that opens preflights'
+            )
 
 
 # DER bytes of a self-signed certificate: 3982, 5511 and 7469 from `x509proxy client-certificate

@@ -545,10 +545,10 @@ class LoadConfigurationTests(FileTestCase):
         error = self.assertRaises(
             SettingsError, ProxySettings, rules=(rule, msgspec.structs.replace(rule))
         )
-        self.assert_sentence(error, "rules: found two for the same path and server name")
+        self.assert_sentence(error, "rules: found two for the same path, server name and method")
         capitals = RuleSettings(client_certificate=CertificateRequirement.REQUIRED, path="/A")
         error = self.assertRaises(SettingsError, ProxySettings, rules=(rule, capitals))
-        self.assert_sentence(error, "rules: found two for the same path and server name")
+        self.assert_sentence(error, "rules: found two for the same path, server name and method")
 
     def test_unknown_preset(self) -> None:
         """A preset that there is not is named, unless it is the header's name."""

@@ -104,6 +104,17 @@ class Advice(FileTestCase):
         quiet = self.advice(preset="rfc9440", header_file=None, upstream=own)
         self.assertNotIn("keep-alive", str([*quiet, *self.advice()]))
 
+    def test_uncovered_methods(self) -> None:
+        """A requirement for some methods is worth a note; opened preflights are not."""
+        some = {"methods": ["GET", "POST"], "client-certificate": "required"}
+        (note,) = self.advice(rules=[some])
+        self.assertIn("rules[0].methods: does not hold for DELETE, PATCH, PUT, and", note)
+        opened = {"methods": ["OPTIONS"], "client-certificate": "optional"}
+        whole = {"client-certificate": "required"}
+        every = {"methods": ["GET", "POST", "PUT", "PATCH", "DELETE"], **whole}
+        for rules in ([whole, opened], [every]):
+            self.assertEqual([], self.advice(rules=rules))
+
     def test_public_names(self) -> None:
         """A public name that is sent over a network to a server is worth a note."""
         own: dict[str, Any] = {"keep-alive": False}

@@ -131,6 +131,104 @@ class Rules(SynchronousTestCase):
         )
 
 
+CLOSED = RuleSettings(
+    path="/api",
+    client_certificate=CertificateRequirement.REQUIRED,
+    token=TokenRequirement.BOUND,
+)
+PREFLIGHT = RuleSettings(
+    path="/api",
+    methods=("OPTIONS",),
+    client_certificate=CertificateRequirement.OPTIONAL,
+    token=TokenRequirement.IGNORED,
+)
+
+
+class Methods(SynchronousTestCase):
+    """Rules with methods, which open preflights and nothing else."""
+
+    def need(
+        self,
+        method: str,
+        *rules: RuleSettings,
+        target: str = "/api/x",
+        fields: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> tuple[CertificateRequirement, TokenRequirement]:
+        request = RequestHead(
+            method.encode(), target.encode(), "1.1", fields, b"as.example.com", Framing.NONE
+        )
+        policy = PolicySettings(rules=rules)
+        return requirement_for(request, policy), token_requirement_for(request, policy)
+
+    def assert_open(self, method: str, **more: Any) -> None:
+        for rules in ((CLOSED, PREFLIGHT), (PREFLIGHT, CLOSED)):
+            self.assertEqual(
+                (CertificateRequirement.OPTIONAL, TokenRequirement.IGNORED),
+                self.need(method, *rules, **more),
+            )
+
+    def assert_closed(self, method: str, **more: Any) -> None:
+        for rules in ((CLOSED, PREFLIGHT), (PREFLIGHT, CLOSED)):
+            self.assertEqual(
+                (CertificateRequirement.REQUIRED, TokenRequirement.BOUND),
+                self.need(method, *rules, **more),
+                (method, more),
+            )
+
+    def test_preflight(self) -> None:
+        """The method of the rule is open, and each other one has the rule for all methods."""
+        self.assert_open("OPTIONS", fields=((b"Access-Control-Request-Method", b"POST"),))
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "options", "OPTION"):
+            self.assert_closed(method)
+
+    def test_spellings(self) -> None:
+        """Another spelling of the path is not opened."""
+        for target in ("/API/x", "/%61pi/x", "/api;x", "/api.json"):
+            self.assert_closed("OPTIONS", target=target)
+
+    def test_overrides(self) -> None:
+        """A request that a server may take for one with another method is not opened."""
+        for name in (
+            b"X-HTTP-Method-Override",
+            b"x-http-method",
+            b"X-Method-Override",
+            b"X_HTTP_Method_Override",
+        ):
+            self.assert_closed("OPTIONS", fields=((name, b"POST"),))
+        for query in ("_method=POST", "a=1&_method=put", "%5Fmethod=POST", "_METHOD=POST"):
+            self.assert_closed("OPTIONS", target=f"/api/x?{query}")
+        self.assert_open("OPTIONS", target="/api/x?method=POST")
+
+    def test_required_for_some(self) -> None:
+        """A requirement for some methods holds for them, for HEAD beside GET, and for unknown."""
+        rule = RuleSettings(
+            path="/api",
+            methods=("GET", "DELETE"),
+            client_certificate=CertificateRequirement.REQUIRED,
+        )
+        for method in ("GET", "HEAD", "DELETE", "get", "FOO", "PROPFIND"):
+            self.assertIs(CertificateRequirement.REQUIRED, self.need(method, rule)[0], method)
+        for method in ("POST", "PUT", "OPTIONS"):
+            self.assertIs(CertificateRequirement.OPTIONAL, self.need(method, rule)[0], method)
+        fields = ((b"X-HTTP-Method-Override", b"DELETE"),)
+        found = self.need("POST", rule, fields=fields)[0]
+        self.assertIs(CertificateRequirement.REQUIRED, found)
+
+    def test_mistakes(self) -> None:
+        """A method that cannot be in a rule is named; overlapping rules are an error."""
+        for method in ("get", "TRACE", "*", ""):
+            error = self.assertRaises(
+                SettingsError,
+                RuleSettings,
+                methods=(method,),
+                client_certificate=CertificateRequirement.REQUIRED,
+            )
+            self.assertIn(f"methods: found {method!r}, expected some of GET, ", str(error))
+        again = RuleSettings(path="/api", methods=("GET", "OPTIONS"), token=TokenRequirement.BOUND)
+        error = self.assertRaises(SettingsError, PolicySettings, rules=(PREFLIGHT, again))
+        self.assertIn("rules: found two for the same path, server name and method", str(error))
+
+
 class Spellings(SynchronousTestCase):
     def test_lenient(self) -> None:
         """A path needs what its rule requires in every spelling of it."""
