@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from http.client import HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +76,10 @@ class InstallTestCase(SynchronousTestCase):
         self.addCleanup(self.back_end.stop)
         (self.folder / "files").mkdir(parents=True)
         self.user = self.service_user()
+        # RuntimeDirectory= of systemd; a short name, since the path of a socket has 107 bytes.
+        self.runtime = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.runtime)
+        shutil.chown(self.runtime, self.user)
         self.renew()
 
     def service_user(self) -> str:
@@ -104,6 +109,7 @@ class InstallTestCase(SynchronousTestCase):
         for there, folder in (
             ("/etc/x509proxy", self.folder / "files"),
             ("/var/log/x509proxy", self.folder / "log"),
+            ("/run/x509proxy", self.runtime),
             ("/opt/x509proxy/bin", Path(sys.executable).parent),
         ):
             text = re.sub(rf"(?<![\w/]){there}(?=[/\s]|$)", str(folder), text)
@@ -256,6 +262,14 @@ class Rotation(RunningTestCase):
         fields = self.get(certificate)
         return [name for name in names if name.lower() in fields]
 
+    def test_admin(self) -> None:
+        """The admin listener reports that the proxy is ready, and has the metrics."""
+        self.install()
+        self.start()
+        shown = self.run_shell(block("admin"))
+        self.assertTrue(shown.startswith("ready\n"), shown[:80])
+        self.assertIn("x509proxy_ready 1", shown)
+
     def test_rotation(self) -> None:
         """A reload uses a new key, a deploy hook's too, both secret header names, and then one."""
         self.install()
@@ -321,7 +335,7 @@ class Unit(SynchronousTestCase):
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         unit = folder / "x509proxy.service"
-        unit.write_text(UNIT.replace("/opt/x509proxy/bin/twistd", shutil.which("true") or ""))
+        unit.write_text(re.sub(r"/opt/x509proxy/bin/\w+", shutil.which("true") or "", UNIT))
         done = subprocess.run(
             [analyze, "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False
         )

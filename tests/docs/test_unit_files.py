@@ -13,6 +13,7 @@ from twisted.internet.testing import MemoryReactor
 from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from x509proxy.service import journal
 from x509proxy.service.options import Options
 from x509proxy.settings import ClientSettings
 
@@ -28,11 +29,20 @@ class Unit(SynchronousTestCase):
     def test_command(self) -> None:
         """The command is the proxy's, in the foreground, without a pid file; its options exist."""
         _, *arguments = shlex.split(self.settings["ExecStart"])
-        self.assertEqual(["--nodaemon", "--pidfile=", "x509proxy"], arguments[:3])
+        observer = f"{journal.__name__}.{journal.observer.__name__}"
+        expected = ["--nodaemon", "--pidfile=", "--logger", observer, "x509proxy"]
+        self.assertEqual(expected, arguments[:5])
         self.assertLessEqual(
-            {argument[2:] for argument in arguments[3:] if argument.startswith("--")}, {"config"}
+            {argument[2:] for argument in arguments[5:] if argument.startswith("--")}, {"config"}
         )
         self.assertIn("config=", Options().longOpt)
+
+    def test_reload(self) -> None:
+        """A reload checks the file of the command first, and sends the signal after that."""
+        commands = re.findall(r"^ExecReload=(.*)$", UNIT.read_text("ascii"), re.MULTILINE)
+        program, _, arguments = self.settings["ExecStart"].partition(" ")
+        check = f"{program.removesuffix('twistd')}x509proxy check {arguments.split()[-1]}"
+        self.assertEqual([check, "/bin/kill -HUP $MAINPID"], commands)
 
     def test_patience(self) -> None:
         """Systemd waits longer for the end than the proxy does for what is in flight."""

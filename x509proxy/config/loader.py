@@ -20,6 +20,7 @@ from x509proxy.config.document import decode, read_document
 from x509proxy.config.endpoint_strings import check_endpoints
 from x509proxy.config.file_paths import check_log_apart, with_files
 from x509proxy.config.token_files import read_token_files
+from x509proxy.config.toml_lines import Lines
 from x509proxy.config.warnings import warnings_for
 from x509proxy.forwarding.header_rules import read_rules
 from x509proxy.forwarding.token_claims import check_claims_header
@@ -33,6 +34,7 @@ __all__ = [
     "override",
     "read_configuration",
     "resolve",
+    "with_lines",
 ]
 
 _NAME_KEYS = ("header", "header-file")
@@ -112,6 +114,17 @@ def load_configuration(
         warnings=tuple(warnings_for(found, time.time() if now is None else now)),
         files=recorder.files if settings.workers > 1 else RecordedFiles(),
     )
+
+
+def with_lines(error: SettingsError, config: str) -> SettingsError:
+    """Return the error with file and line in each sentence about a key of the TOML file."""
+    try:
+        lines = Lines(Path(config).read_text("utf-8"))
+    except (OSError, ValueError):
+        return error
+    where = without_secrets(config)
+    placed = ((lines.find(one.partition(":")[0]), one) for one in error.sentences)
+    return SettingsError(*(f"{where}: line {line}: {one}" if line else one for line, one in placed))
 
 
 def read_configuration(settings: ProxySettings, read: FileReader) -> Configuration:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService
+from twisted.logger import LogLevel
 from twisted.python import usage
 
 from x509proxy.certificates.client_certificate import ignore_name_lengths
@@ -23,9 +24,11 @@ from x509proxy.config.loader import (
     load_settings,
     override,
     resolve,
+    with_lines,
 )
 from x509proxy.monitoring.snapshot_builder import installed_version
 from x509proxy.service.background_writer import unblock_log
+from x509proxy.service.journal import prefix
 from x509proxy.service.listening import ListenError, check_free
 from x509proxy.service.proxy_service import ProxyService
 from x509proxy.settings import ProxySettings, SettingsError
@@ -143,7 +146,13 @@ class Options(usage.Options):
 
         :raises SettingsError: one of them has a fault.
         """
-        return load_configuration(self._read_settings(), config=self.config)
+        return self._load_files(self._read_settings())
+
+    def _load_files(self, settings: ProxySettings) -> Configuration:
+        try:
+            return load_configuration(settings, config=self.config)
+        except SettingsError as error:
+            raise error if self.config is None else with_lines(error, self.config) from None
 
     def _load(self) -> None:
         self.settings = self._read_settings()
@@ -153,7 +162,7 @@ class Options(usage.Options):
                 "expected a file, or twistd -n"
             )
         if not self.settings.demo:
-            self.configuration = load_configuration(self.settings, config=self.config)
+            self.configuration = self._load_files(self.settings)
 
     @property
     def is_daemon(self) -> bool:
@@ -194,14 +203,15 @@ def _without_traceback(kind: type[BaseException], error: BaseException, tracebac
     It is an exception because ``twistd`` removes its pid file on one alone.
     """
     if isinstance(error, ListenError):
-        print(f"x509proxy: {error}", file=sys.__stderr__)
+        print(f"{prefix(LogLevel.error)}x509proxy: {error}", file=sys.__stderr__)
     else:
         sys.__excepthook__(kind, error, traceback)
 
 
 def _end(error: SettingsError) -> SystemExit:
     """Return the end of the process, with a line for each mistake."""
-    return SystemExit("\n".join(f"x509proxy: {sentence}" for sentence in error.sentences))
+    begin = prefix(LogLevel.error)
+    return SystemExit("\n".join(f"{begin}x509proxy: {sentence}" for sentence in error.sentences))
 
 
 def _make_service(options: Options, reactor: Any) -> IService:
@@ -210,7 +220,7 @@ def _make_service(options: Options, reactor: Any) -> IService:
 
         return DemoService(options.settings, reactor, sys.stdout)
     for warning in options.configuration.warnings:
-        sys.stderr.write(f"x509proxy: warning: {warning}\n")
+        sys.stderr.write(f"{prefix(LogLevel.warn)}x509proxy: warning: {warning}\n")
     if options.is_daemon:
         check_free(options.settings)
     service = ProxyService(options.configuration, reactor, options.read, options.config)

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.python.usage import UsageError
 
+import x509proxy.service.options as options_module
 from tests.support.raw_tls import HEADER
 from tests.support.services import (
     ServiceInMemoryTestCase,
@@ -147,6 +148,27 @@ class CommandLine(ServiceTestCase):
             (self.files.arguments("--header", "X-Cert"), ["header"]),
         ):
             self.expect_sentence(lambda arguments=arguments: parse_options(*arguments), *words)  # type: ignore[misc]
+
+    def test_lines(self) -> None:
+        """A fault of a file has the TOML file and the line of its key, at the start and later."""
+        config = self.files.write("proxy.toml", self.toml())
+        options = parse_options("--config", str(config))
+        self.files.header.chmod(0o644)
+        sentence = f"{config}: line 5: header-file: {self.files.header}: found mode 0644"
+        self.expect_sentence(lambda: parse_options("--config", str(config)), sentence)
+        self.expect_sentence(options.read, sentence)
+        self.files.header.chmod(0o600)
+        # An option has no line.
+        self.expect_sentence(
+            lambda: parse_options("--config", str(config), "--ca", "/nowhere.pem"),
+            "x509proxy: ca: /nowhere.pem",
+        )
+
+    def test_journal(self) -> None:
+        """In the journal each line about a start has a priority."""
+        self.patch(options_module, "prefix", lambda level: f"<{level.name}>")
+        error = self.assertRaises(SystemExit, parse_options)
+        self.assertEqual({"<error>x509proxy: "}, {line[:18] for line in error.code.splitlines()})
 
     def test_all_errors(self) -> None:
         """Several mistakes are as many lines."""
