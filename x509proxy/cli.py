@@ -237,6 +237,8 @@ def _secret(preset: str, write: Path | None) -> None:
 def _check(path: str, json: bool, strict: bool, unit: str | None, online: bool) -> int:
     from x509proxy.service.config_check import Severity, review
 
+    if os.geteuid() == 0:
+        _become_service(path, unit)
     findings = review(path, unit)
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     is_good = all(finding.severity not in bad for finding in findings)
@@ -254,6 +256,22 @@ def _check(path: str, json: bool, strict: bool, unit: str | None, online: bool) 
     if is_good:
         print(f"{path}: the configuration is good")
     return 0 if is_good else 1
+
+
+def _become_service(path: str, unit: str | None) -> None:
+    """Go on with the rights of the user whose service runs the configuration, if there is one."""
+    from x509proxy.config.accounts import act_as
+    from x509proxy.config.systemd_units import service_of
+
+    service = service_of(path, unit)
+    if service is not None and service.user not in ("", "root"):
+        problem = act_as(service.user, __file__)
+        sentence = (
+            f"warning: {service.name}: {problem}"
+            if problem
+            else (f"note: checked as {service.user}, the user of {service.name}")
+        )
+        print(sentence, file=sys.stderr)
 
 
 def _print_findings(path: str, findings: Sequence[Finding], is_good: bool) -> None:

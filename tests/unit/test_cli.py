@@ -38,7 +38,7 @@ from x509proxy.audit import command as audit_command
 from x509proxy.certificates.client_certificate import ClientCertificate
 from x509proxy.certificates.pem_files import read_identity
 from x509proxy.certificates.self_signed import KeyKind, jwk_set, make_self_signed
-from x509proxy.config import credentials
+from x509proxy.config import accounts, credentials
 from x509proxy.config.endpoint_strings import expected_for
 from x509proxy.export.command import RENDERERS, export
 from x509proxy.forwarding import presets
@@ -296,6 +296,24 @@ class Check(Case):
         self.assertIn("header-file: restart needed: the service runs with a copy of ", result.err)
         copy.write_bytes((self.folder / "header.txt").read_bytes())
         self.assertNotIn("restart needed", run("check", "--unit", unit, path).err)
+
+    def test_as_root(self) -> None:
+        """Root checks with the rights of the service's user, and is told so; others do not."""
+        path = self.configuration(more=self.THOUGHTFUL)
+        unit = self.path("a.service", b"[Service]\nUser=nobody\n")
+        for user, problem, expected in (
+            (0, "", "note: checked as nobody, the user of a.service\n"),
+            (0, "found no user", "warning: a.service: found no user\n"),
+            (1, "", ""),
+        ):
+            with (
+                patch.object(os, "geteuid", return_value=user),
+                patch.object(accounts, "act_as", return_value=problem) as become,
+                patch.object(config_check, "review", return_value=()),
+            ):
+                result = run("check", "--unit", unit, path)
+            self.assertEqual((0, expected), (result.code, result.err))
+            self.assertEqual(user == 0, become.called)
 
     def test_online(self) -> None:
         """``--online`` sends a request to the authorization server; no response is an error."""

@@ -176,9 +176,9 @@ class ConfigFile:
                 "expected 0600: no access for group and others"
             )
         if self.owner not in (0, self.user):
+            expected = f"user {self.user} or of root" if self.user else "root"
             raise SettingsError(
-                f"{self.where}: found a file of user {self.owner}, "
-                f"expected one of user {self.user} or of root"
+                f"{self.where}: found a file of user {self.owner}, expected one of {expected}"
             )
 
 

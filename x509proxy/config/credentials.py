@@ -7,8 +7,7 @@ Facts
 -----
 * ``LoadCredential=NAME:PATH`` copies a file, ``SetCredential=NAME:TEXT`` holds the text itself. The
   ``…Encrypted`` forms and ``ImportCredential=`` need systemd to be read (systemd.exec(5)).
-* A drop-in in ``UNIT.d`` adds to the unit; an empty assignment takes back all earlier ones. A line
-  that ends with a backslash goes on in the next one (systemd.syntax(7)).
+* An empty assignment takes back all earlier ones.
 * The copies are made at the start, and never again. From systemd 260 on, a reload replaces them
   with ``RefreshOnReload=credentials``; each copy is another file then (systemd.service(5)).
 """
@@ -22,24 +21,15 @@ from pathlib import Path
 
 import attrs
 
+from x509proxy.config.accounts import as_root
 from x509proxy.config.file_paths import Stamp, files_read, stamp, with_files
+from x509proxy.config.systemd_units import joined_lines, unit_files
 from x509proxy.redaction import without_secrets
 from x509proxy.settings import ProxySettings, SettingsError
 
 __all__ = ["CredentialCopies", "as_in_unit", "original_files", "outdated_copies"]
 
 _CREDENTIALS = Path("/run/credentials")
-# In the order of systemd.unit(5): the first unit file wins.
-_UNITS = tuple(
-    Path(folder)
-    for folder in (
-        "/etc/systemd/system",
-        "/run/systemd/system",
-        "/usr/local/lib/systemd/system",
-        "/usr/lib/systemd/system",
-        "/lib/systemd/system",
-    )
-)
 _ASSIGNMENT = re.compile(
     r"[ \t]*(LoadCredential|SetCredential)(Encrypted)?[ \t]*=[ \t]*(.*?)[ \t]*"
 )
@@ -180,7 +170,7 @@ def _is_inside(path: str) -> bool:
 
 def _content(path: str) -> bytes | None:
     try:
-        return Path(path).read_bytes()
+        return as_root(Path(path).read_bytes)
     except OSError:
         return None
 
@@ -189,7 +179,7 @@ def _original(path: str, unit: str | None = None) -> tuple[str, str]:
     """Return the file that systemd copies to ``path``, or ``""`` and the reason."""
     folder = next(folder for folder in _folders() if Path(path).is_relative_to(folder))
     name = "".join(Path(path).relative_to(folder).parts[:1])
-    files = [Path(unit)] if unit is not None else [*_unit_files(name)]
+    files = [Path(unit)] if unit is not None else [*unit_files(name)]
     if not files:
         return "", f"found no unit {name}, expected an installed one, or --unit FILE"
     try:
@@ -208,24 +198,11 @@ def _original(path: str, unit: str | None = None) -> tuple[str, str]:
     return source, ""
 
 
-def _unit_files(name: str) -> Iterator[Path]:
-    main = next((folder / name for folder in _UNITS if (folder / name).is_file()), None)
-    if main is not None:
-        yield main
-        drop_ins = {
-            path.name: path
-            for folder in reversed(_UNITS)
-            for path in (folder / f"{name}.d").glob("*.conf")
-        }
-        yield from (drop_ins[one] for one in sorted(drop_ins))
-
-
 def _credentials(files: list[Path]) -> dict[str, str]:
     """Return each credential's file; ``""`` for one that cannot be read without systemd."""
     found: dict[str, str] = {}
     for file in files:
-        text = re.sub(r"\\\n", " ", file.read_text("utf-8", "replace"))
-        for assignment in filter(None, map(_ASSIGNMENT.fullmatch, text.splitlines())):
+        for assignment in filter(None, map(_ASSIGNMENT.fullmatch, joined_lines(file))):
             name, _, source = assignment[3].partition(":")
             if not name:
                 found.clear()

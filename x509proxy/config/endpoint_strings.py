@@ -19,7 +19,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -348,10 +348,11 @@ def socket_paths(settings: ProxySettings) -> Iterator[tuple[str, str]]:
             yield key, path
 
 
-def endpoint_warnings(settings: ProxySettings) -> Iterator[str]:
-    """Yield a warning for each unix socket whose path is relative or whose folder is missing.
+def endpoint_warnings(settings: ProxySettings, made: Collection[str] = ()) -> Iterator[str]:
+    """Yield a warning for each unix socket whose path is relative, or that cannot be created.
 
-    They are not errors: systemd may create the folder at the start.
+    They are not errors: another program may create the folder at the start. ``made``: folders that
+    systemd makes at the start.
     """
     for key, path in socket_paths(settings):
         folder = os.path.dirname(path)  # noqa: PTH120 - splits as the system does
@@ -360,10 +361,17 @@ def endpoint_warnings(settings: ProxySettings) -> Iterator[str]:
                 f"{key}: found a path relative to the folder that the proxy starts in, "
                 "expected an absolute one"
             )
+        elif folder in made:
+            continue
         elif not os.path.isdir(folder):  # noqa: PTH112 - False if the path cannot be examined
             yield (
                 f"{key}: found no folder {without_secrets(folder)}, expected it at the start, "
                 "for example from RuntimeDirectory="
+            )
+        elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+            yield (
+                f"{key}: found no right to create a socket in {without_secrets(folder)}, "
+                "expected a folder of this user"
             )
 
 

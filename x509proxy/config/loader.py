@@ -11,7 +11,7 @@ import attrs
 import msgspec
 from cryptography import x509
 
-from x509proxy.certificates.config_files import FileReader, RecordedFiles, Recorder
+from x509proxy.certificates.config_files import FileReader, RecordedFiles, Recorder, read_file
 from x509proxy.certificates.pem_files import Identity, read_authorities, read_identity
 from x509proxy.certificates.sni import ServerNames
 from x509proxy.certificates.trust_store import read_trusted
@@ -91,7 +91,10 @@ def override(settings: ProxySettings, changes: Mapping[str, object]) -> ProxySet
 
 
 def load_configuration(
-    settings: ProxySettings, now: float | None = None, config: str | None = None
+    settings: ProxySettings,
+    now: float | None = None,
+    config: str | None = None,
+    read: FileReader = read_file,
 ) -> Configuration:
     """Read all files that the settings name from the disk, and check them together.
 
@@ -101,7 +104,7 @@ def load_configuration(
     :raises SettingsError: with a sentence for each missing, invalid or contradictory setting or
         file.
     """
-    recorder = Recorder()
+    recorder = Recorder(read)
     mistakes = _Mistakes()
     mistakes.of(_check_listens, settings)
     mistakes.of(check_endpoints, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 
 from x509proxy.authorization.token_check import TokenCheck
+from x509proxy.certificates.config_files import FileContents, FileReader, read_file
+from x509proxy.config.accounts import as_root
 from x509proxy.config.credentials import as_in_unit, outdated_copies
 from x509proxy.config.document import Document, DocumentError, read_document
 from x509proxy.config.endpoint_strings import endpoint_warnings
-from x509proxy.config.file_paths import check_log_place
+from x509proxy.config.file_paths import check_log_place, named_files
 from x509proxy.config.loader import Configuration, load_configuration, load_settings, resolve
+from x509proxy.config.systemd_units import service_of
 from x509proxy.config.warnings import advice_for, validity_errors
 from x509proxy.monitoring.snapshot import TokenState
 from x509proxy.redaction import without_secrets
@@ -78,14 +81,19 @@ _ORDER = [*Severity]
 def _review_settings(
     document: Document, settings: ProxySettings, unit: str | None, now: float
 ) -> Iterator[Finding]:
-    whole, missing = as_in_unit(resolve(settings, Path(document.path).absolute().parent), unit)
-    configuration, sentences = _load(whole, document.path, now)
+    copies = resolve(settings, Path(document.path).absolute().parent)
+    whole, missing = as_in_unit(copies, unit)
+    originals = {*named_files(whole)} - {*named_files(copies)}
+    configuration, sentences = _load(whole, document.path, now, _reader(originals))
     # A key without a value of its own is no second mistake; nor is a credential already reported.
     reported = {problem.key for problem in document.problems}
     reported |= {sentence.partition(":")[0] for sentence in missing}
     fresh = [one for one in sentences if one.partition(":")[0] not in reported]
     yield from _findings(Severity.ERROR, (*missing, *fresh))
-    yield from _findings(Severity.WARNING, _warnings(whole, configuration))
+    if configuration is not None:
+        service = service_of(document.path, unit)
+        made = () if service is None else service.runtime_folders
+        yield from _findings(Severity.WARNING, endpoint_warnings(whole, made))
     if configuration is not None:
         expired = [*validity_errors(configuration, now)]
         warnings = [one for one in configuration.warnings if one not in expired]
@@ -100,13 +108,20 @@ def _findings(severity: Severity, sentences: Iterable[str]) -> Iterator[Finding]
     yield from (Finding(severity, sentence) for sentence in sentences)
 
 
-def _warnings(settings: ProxySettings, configuration: Configuration | None) -> Iterator[str]:
-    """Yield the warnings about endpoints, unless the configuration has errors."""
-    if configuration is not None:
-        yield from endpoint_warnings(settings)
+def _reader(originals: Collection[str]) -> FileReader:
+    """Return a reader that reads the originals of credentials as systemd does."""
+
+    def read(path: str, max_bytes: int) -> FileContents:
+        return (
+            as_root(read_file, path, max_bytes) if path in originals else read_file(path, max_bytes)
+        )
+
+    return read
 
 
-def _load(settings: ProxySettings, path: str, now: float) -> tuple[Configuration | None, list[str]]:
+def _load(
+    settings: ProxySettings, path: str, now: float, read: FileReader
+) -> tuple[Configuration | None, list[str]]:
     """Do what the start does, without its effects; return the configuration and all errors."""
     sentences: list[str] = []
 
@@ -117,7 +132,7 @@ def _load(settings: ProxySettings, path: str, now: float) -> tuple[Configuration
             sentences.extend(one for one in error.sentences if one not in sentences)
 
     loaded: list[Configuration] = []
-    attempt(lambda: loaded.append(load_configuration(settings, now, path)))
+    attempt(lambda: loaded.append(load_configuration(settings, now, path, read)))
     attempt(lambda: check_log_place(settings))
     attempt(lambda: check_kinds(settings))
     for configuration in loaded:

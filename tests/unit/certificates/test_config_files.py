@@ -136,6 +136,10 @@ class Private(FilesTestCase):
             str(error),
         )
         ConfigFile("k: x", b"", 0o400, 1, user=1).require_private()
+        error = self.assertRaises(
+            SettingsError, ConfigFile("k: x", b"", 0o400, OTHER_USER, user=0).require_private
+        )
+        self.assertTrue(str(error).endswith("expected one of root"), error)
 
     def test_credential_of_systemd(self) -> None:
         """LoadCredential= shows mode 0440 of root and root's group.

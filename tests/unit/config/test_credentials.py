@@ -9,7 +9,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.names import NAME
-from x509proxy.config import credentials
+from x509proxy.config import credentials, systemd_units
 from x509proxy.config.credentials import (
     CredentialCopies,
     as_in_unit,
@@ -28,7 +28,7 @@ class UnitTestCase(SynchronousTestCase):
         self.running = self.folder / "run"
         for folder in (*self.units, self.running):
             folder.mkdir(parents=True)
-        self.patch(credentials, "_UNITS", tuple(self.units))
+        self.patch(systemd_units, "UNITS", tuple(self.units))
         self.patch(credentials, "_CREDENTIALS", self.running)
         self.be_inside("")
 

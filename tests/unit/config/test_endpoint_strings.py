@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,17 @@ class Sentences(SynchronousTestCase):
         path.write_text("0\n")
         for pair in (("tcp:1", "tcp6:1"), ("tcp6:1", "tcp:1:interface=127.0.0.1")):
             self.assertIn("expected another address", self.refusal(*pair))
+
+    def test_made_folder(self) -> None:
+        """A folder that systemd makes may be missing; one of another user is worth a warning."""
+        settings = ProxySettings(listen=("unix:/run/x509proxy-no/a",))
+        self.assertEqual([], [*endpoint_warnings(settings, ("/run/x509proxy-no",))])
+        self.patch(os, "access", lambda *_, **__: False)
+        [warning] = endpoint_warnings(ProxySettings(listen=("unix:/run/a",)))
+        self.assertEqual(
+            "listen: found no right to create a socket in /run, expected a folder of this user",
+            warning,
+        )
 
     def test_missing_folder(self) -> None:
         """A missing folder of a socket is a warning, since it may be created before the start."""
