@@ -418,6 +418,11 @@ CONTRADICTIONS: tuple[tuple[type[Any], dict[str, Any], tuple[str, ...]], ...] = 
     (RuleSettings, {"client_certificate": _IGNORED, "path": "/a*"}, ("path: found '/a*'",)),
     (
         RuleSettings,
+        {"client_certificate": _IGNORED, "methods": ("GET", "get")},
+        ("methods: found 'get', expected some of GET, ",),
+    ),
+    (
+        RuleSettings,
         {"client_certificate": _IGNORED, "server_name": "A"},
         ("server-name: found 'A'",),
     ),

@@ -31,6 +31,7 @@ from x509proxy.config.loader import (
     load_settings,
     override,
     read_configuration,
+    with_lines,
 )
 from x509proxy.http1.fields import fold
 from x509proxy.settings import (
@@ -314,6 +315,24 @@ class LoadSettingsTests(TomlTestCase):
             self.assertNotIn(name, self.refusal(text))
         error = self.assertRaises(SettingsError, load_settings, f"/nowhere/{name}")
         self.assertNotIn(name, str(error))
+
+
+class Lines(FileTestCase):
+    def placed(self, path: str, *sentences: str) -> list[str]:
+        return [*with_lines(SettingsError(*sentences), path).sentences]
+
+    def test_known(self) -> None:
+        """A sentence about a key of the file begins with the file and the key's line."""
+        path = self.write('preset = "xfcc"\n[tls]\nciphers = ""\n', name="proxy.toml")
+        self.assertEqual(
+            [f"{path}: line 3: tls.ciphers: found", "workers: found", "one of two"],
+            self.placed(path, "tls.ciphers: found", "workers: found", "one of two"),
+        )
+
+    def test_unreadable(self) -> None:
+        """A file that is gone or is not UTF-8 leaves the sentences as they are."""
+        for path in ("/nowhere/proxy.toml", self.write(b"\xff", name="proxy.toml")):
+            self.assertEqual(["preset: found"], self.placed(path, "preset: found"))
 
 
 class OverrideTests(FileTestCase):

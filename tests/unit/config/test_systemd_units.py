@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from x509proxy.config import systemd_units
-from x509proxy.config.systemd_units import Service, service_of
+from x509proxy.config.systemd_units import Service, service_of, unit_files
 
 SHIPPED = Path(__file__).parents[3] / "contrib/x509proxy.service"
 CONFIG = "/etc/x509proxy/x509proxy.toml"
@@ -53,3 +53,8 @@ class Services(SynchronousTestCase):
         path = self.unit("ExecStart=/x\nUser=a\n", "other/mine.service")
         self.assertEqual(Service("mine.service", "a"), service_of("/a.toml", str(path)))
         self.assertEqual(Service("none"), service_of("/a.toml", "/nowhere/none"))
+
+    def test_not_installed(self) -> None:
+        """A unit that is not installed has no files, not even its drop-ins."""
+        self.unit("User=b\n", "x509proxy.service.d/1.conf")
+        self.assertEqual([], [*unit_files("x509proxy.service")])
