@@ -38,6 +38,7 @@ from x509proxy.settings import (
 __all__ = ["advice_for", "validity_errors", "warnings_for"]
 
 _EXPIRES_SOON = 14 * 24 * 3600.0  # seconds
+_DEFAULTS = ProxySettings()
 
 
 def warnings_for(found: Configuration, now: float) -> Iterator[str]:
@@ -232,12 +233,17 @@ _OTHER_FIELDS_BYTES = 512  # request line and fields of a token request without 
 
 
 def _larger_than_the_server(found: Configuration) -> Iterator[str]:
+    """Yield heads that the proxy accepts and the server rejects, where a setting asks for them.
+
+    The defaults fit the largest server, so with them there is nothing for most people to do.
+    """
     settings, preset = found.settings, find_preset(found.settings.preset)
     limit = preset.max_head_bytes
     header = _header_bytes(found.rules.plans, settings.max_certificate_bytes)
     claims = sum(p.maximum for p in found.rules.plans if p.form is Format.TOKEN_CLAIMS)
     largest = settings.client.max_head_bytes + header + claims
-    if 0 < limit < largest:
+    default = settings.client.max_head_bytes == _DEFAULTS.client.max_head_bytes
+    if 0 < limit < largest and not default:
         yield (
             f"client.max-head-bytes: found heads of up to {largest} bytes with the certificate, "
             f"expected {limit}: {preset.title} rejects more with {preset.head_status}, unless "
@@ -246,7 +252,8 @@ def _larger_than_the_server(found: Configuration) -> Iterator[str]:
     too_large = [
         key_type.value
         for key_type, size in _ML_DSA_BYTES.items()
-        if key_type in settings.key_types
+        if settings.key_types != _DEFAULTS.key_types
+        and key_type in settings.key_types
         and size <= settings.max_certificate_bytes
         and not _fits(found.rules.plans, size, limit)
     ]

@@ -25,7 +25,7 @@ from typing import Any
 
 from cryptography import x509
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, combinedLogFormatter, datetimeToLogString
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
@@ -206,4 +206,14 @@ def echo_site(
 
     Without a ``reactor`` Twisted takes, or installs, the global one.
     """
-    return EchoSite(EchoResource(names, secrets), reactor=reactor)
+    return EchoSite(EchoResource(names, secrets), reactor=reactor, logFormatter=_log_line)
+
+
+def _log_line(_: str, request: EchoRequest) -> str:
+    """Return a line for the log, with the time of day: the site's own is from the reactor.
+
+    The clock of a reactor may be monotonic (:mod:`x509proxy.transport.monotonic`), with years
+    near 1970.
+    """
+    line: str = combinedLogFormatter(datetimeToLogString(), request)
+    return line

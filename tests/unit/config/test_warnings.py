@@ -144,6 +144,7 @@ class Advice(FileTestCase):
             sentence,
         )
         self.assertEqual([], self.advice(client={"max-head-bytes": 8192}, preset="aspnet"))
+        self.assertEqual([], self.advice(client={}), "a default asks for nothing")
 
     def test_status_of_the_server(self) -> None:
         """The note has the response and the page of each server, such as 431 for Node.js."""
@@ -166,7 +167,10 @@ class Advice(FileTestCase):
     def too_large(self, preset: str, **settings: Any) -> str:
         """Return the key types that ``check`` warns of, with the rest of the sentence."""
         header = self.header if preset in ("connect2id", "tomcat-sslvalve") else None
-        needed = {"max_certificate_bytes": 8192, "header_file": header, "preset": preset}
+        needed = {
+            "max_certificate_bytes": 8192, "header_file": header, "preset": preset,
+            "key_types": ["ec", "ml-dsa-44", "ml-dsa-65", "ml-dsa-87"],
+        }  # fmt: skip
         found = [
             sentence.removeprefix("key-types: certificates of ")
             for sentence in self.advice(**{**needed, **settings})
@@ -199,6 +203,8 @@ class Advice(FileTestCase):
             self.assertEqual("", self.too_large(preset), preset)
         self.assertEqual("", self.too_large("connect2id", key_types=["ec", "ml-dsa-65"]))
         self.assertEqual("", self.too_large("connect2id", max_certificate_bytes=6144))
+        default = [key_type.value for key_type in ProxySettings().key_types]
+        self.assertEqual("", self.too_large("connect2id", key_types=default))
         thumbprint = {"format": "thumbprint", "name": "X-Client-Thumbprint"}
         self.assertEqual("", self.too_large("none", headers=[thumbprint]))
         literal = {"format": "literal", "name": "X-Proxy", "value": "here"}

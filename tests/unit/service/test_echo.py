@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -45,9 +47,11 @@ def ask(
     body: bytes = b"",
     names: tuple[bytes, ...] = (),
     secrets: Secrets = Secrets.SHOWN,
+    log: io.StringIO | None = None,
 ) -> tuple[bytes, bytes]:
     """Return head and body of the response to one request, by Twisted's own server."""
     site: Any = echo_site(names, Clock(), secrets)
+    site.logFile = log
     protocol = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
     assert protocol is not None
     transport = StringTransport()
@@ -315,6 +319,13 @@ class Answers(SynchronousTestCase):
         self.assertEqual(b"", body)
         expected = len(json.dumps({**length, "method": "HEAD"}, indent=2)) + 1
         self.assertIn(b"Content-Length: %d" % expected, head.split(b"\r\n"))
+
+    def test_log(self) -> None:
+        """A line of the log has the time of day, whatever the clock of the reactor."""
+        log = io.StringIO()
+        ask(log=log)
+        year = time.gmtime().tm_year
+        self.assertRegex(log.getvalue(), rf'\[\d\d/\w+/{year}:.* "GET /token\?a=%2F HTTP/1.1" 200')
 
     def test_any_method(self) -> None:
         """A request with any method gets a response, so that users see each method that arrives."""
