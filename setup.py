@@ -81,7 +81,6 @@ setup(
         ],
         # The auditor's own parsers (docs/audit.rst).
         "audit": ["h11", "h2>=4.3"],
-        "http2": ["h2>=4.3"],
         "bench": ["matplotlib"],
         "docs": ["sphinx>=8", "furo"],
         # From h11 on: other implementations, which read what the proxy sends and what the

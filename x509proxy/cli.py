@@ -410,7 +410,7 @@ def _audit(**arguments: object) -> int:
     try:
         from x509proxy.audit.command import audit
     except ImportError as error:
-        _fail(f"audit: found no module {error.name}, expected it: pip install 'x509proxy[audit]'")
+        _fail(f"audit: found no module {error.name}, expected it: pip install h11 h2")
         return 2
     return audit(**arguments)
 

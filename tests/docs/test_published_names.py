@@ -1,4 +1,4 @@
-"""Promises about names in this repository: they are public, so none is accepted as a secret."""
+"""Promises about names in this repository: none is a secret, and none is a package."""
 
 from __future__ import annotations
 
@@ -12,6 +12,27 @@ from x509proxy.settings import SettingsError
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"Sec-Client-X509-Cert-[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*", re.IGNORECASE)
+
+
+# What pip takes for a package of the index: the name without a path before it.
+INSTALLS = re.compile(r"pip3? install[^\n`\"]*?[\s'\"]x509proxy\b(?!-)")
+
+
+class Packages(SynchronousTestCase):
+    def test_not_on_the_index(self) -> None:
+        """No page or message installs the name of this project, which anyone may register."""
+        found = [
+            f"{path.relative_to(ROOT)}: {match[0]}"
+            for folder in ("docs", "contrib", "x509proxy", "changelog.d", "tests", "interop", ".ci")
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and path.suffix != ".pyc"
+            for match in INSTALLS.finditer(path.read_bytes().decode("utf-8", "replace"))
+        ]
+        for name in ("README.rst", "CONTRIBUTING.rst", "CHANGELOG.rst", "SECURITY.md"):
+            found += INSTALLS.findall((ROOT / name).read_text("utf-8"))
+        self.assertEqual([], found)
+        self.assertTrue(INSTALLS.search("pip install 'x" + "509proxy[jwt]'"))
+        self.assertFalse(INSTALLS.search("/opt/x509proxy/bin/pip install '.[jwt]'"))
 
 
 class Published(SynchronousTestCase):

@@ -66,8 +66,7 @@ def require_joserfc(level: str) -> None:
         import joserfc  # noqa: F401
     except ImportError:
         raise SettingsError(
-            f"tokens.level: found {level} without joserfc, expected it: "
-            "pip install 'x509proxy[jwt]'"
+            f"tokens.level: found {level} without joserfc, expected it: pip install joserfc"
         ) from None
 
 

@@ -38,7 +38,7 @@ def exposition(snapshot: Snapshot) -> tuple[str, bytes]:
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
     except ImportError:
         raise SettingsError(
-            "metrics: found no prometheus-client, expected it: pip install 'x509proxy[metrics]'"
+            "metrics: found no prometheus-client, expected it: pip install prometheus-client"
         ) from None
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))

@@ -273,7 +273,7 @@ class CommandLine(AuditCase):
         err = io.StringIO()
         with redirect_stderr(err):
             self.assertEqual(2, cli.main(["audit", "--list"]))
-        self.assertIn("pip install 'x509proxy[audit]'", err.getvalue())
+        self.assertIn("pip install h11 h2", err.getvalue())
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -391,6 +391,6 @@ class Library(SynchronousTestCase):
         with patch.dict(sys.modules, {"joserfc": None}):
             error = self.assertRaises(SettingsError, require_joserfc, "jwt")
         self.assertEqual(
-            "tokens.level: found jwt without joserfc, expected it: pip install 'x509proxy[jwt]'",
+            "tokens.level: found jwt without joserfc, expected it: pip install joserfc",
             str(error),
         )

@@ -196,4 +196,4 @@ class Names(SynchronousTestCase):
         self.addCleanup(modules.update, {"prometheus_client": modules["prometheus_client"]})
         modules["prometheus_client"] = None
         error = self.assertRaises(SettingsError, exposition, snapshot())
-        self.assertIn("pip install 'x509proxy[metrics]'", str(error))
+        self.assertIn("pip install prometheus-client", str(error))

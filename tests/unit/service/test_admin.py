@@ -164,7 +164,7 @@ class Answers(SynchronousTestCase):
         modules["prometheus_client"] = None
         found = self.page("/metrics")
         self.assertEqual(501, found.status)
-        self.assertIn(b"pip install 'x509proxy[metrics]'", found.body)
+        self.assertIn(b"pip install prometheus-client", found.body)
         self.assertEqual(200, self.page("/").status)
 
     def test_health(self) -> None:

@@ -33,11 +33,7 @@ client-secret-file = "secret.txt"
 
 DAY = 86400.0
 # Every recommended setting, so that there is no note.
-RECOMMENDED = """\
-access-log = "-"
-max-certificate-bytes = 2048
-client.max-head-bytes = 4096
-"""
+RECOMMENDED = 'access-log = "-"\n'
 
 
 class Findings(TomlTestCase):
@@ -210,11 +206,8 @@ class Lesser(ReviewTestCase):
 
     def test_notes(self) -> None:
         """A good configuration has a note for each missing recommended setting."""
-        found = self.review()
-        self.assertEqual({Severity.NOTE}, {one.severity for one in found})
-        self.assertEqual(
-            ["client.max-head-bytes", "key-types", "access-log"], [one.key for one in found]
-        )
+        (note,) = self.review()
+        self.assertEqual((Severity.NOTE, "access-log"), (note.severity, note.key))
 
     def test_no_notes(self) -> None:
         """A configuration with an error has no notes, even if it can be loaded without that key."""

@@ -76,7 +76,7 @@ def _library() -> H2Connection:
         from h2.config import H2Configuration
         from h2.connection import H2Connection
     except ImportError:
-        raise NotApplicable("h2 is not installed: pip install 'x509proxy[http2]'") from None
+        raise NotApplicable("h2 is not installed: pip install h2") from None
     # Without checks of sent fields, because the probes send fields that h2 would reject.
     return H2Connection(
         H2Configuration(
