@@ -68,6 +68,7 @@ setup(
         "interop": [
             "authlib",
             "bandit",
+            "check-jsonschema",
             "cyclonedx-python-lib[json-validation]>=11.2",
             "flask",
             "gunicorn",

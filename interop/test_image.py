@@ -1,5 +1,7 @@
 """Promises of ``contrib/Containerfile``: it passes hadolint and a few rules, builds and runs.
 
+The Compose file and the Quadlet unit are read by the programs that they are for.
+
 No registry of images is needed. The base is made of Debian's packages here, under the name that
 the file requests.
 """
@@ -105,6 +107,52 @@ class File(Stage):
         self.assertEqual(
             ["twistd", "--nodaemon", "--pidfile=", "x509proxy", "--config", config], command
         )
+
+
+class Files(Stage):
+    """The files that run the image."""
+
+    timeout = 200
+
+    def test_compose(self) -> None:
+        """The Compose file is valid by the schema of the Compose specification."""
+        program = str(Path(sys.executable).parent / "check-jsonschema")
+        self.require(program)
+        path = str(ROOT / "contrib" / "compose.yaml")
+        said = self.run_program(program, "--builtin-schema", "vendor.compose-spec", path)
+        self.assertEqual("ok -- validation done\n", said)
+
+    def test_quadlet(self) -> None:
+        """Podman's generator makes a service of the Quadlet unit, with the same options."""
+        if os.geteuid() != 0:
+            self.skipTest("running Debian's podman here needs root")
+        self.require("mmdebstrap")
+        # Debian 12 has Podman 4.3, without the generator.
+        root = self.folder / "root"
+        self.run_program(
+            "mmdebstrap", "--quiet", "--variant=extract", "--include=podman", "trixie", str(root),
+            seconds=150,
+        )  # fmt: skip
+        for name in ("lib", "lib64"):
+            if (root / "usr" / name).exists() and not (root / name).exists():
+                (root / name).symlink_to(f"usr/{name}")
+        units = root / "etc" / "containers" / "systemd"
+        units.mkdir(parents=True, exist_ok=True)
+        (units / "x509proxy.container").write_bytes(
+            (ROOT / "contrib" / "x509proxy.container").read_bytes()
+        )
+        made = self.run_program("chroot", str(root), "/usr/libexec/podman/quadlet", "-dryrun")
+        [start] = re.findall(r"^ExecStart=.*podman run .*$", made, re.MULTILINE)
+        for option in (
+            "--read-only ",
+            "--cap-drop all ",
+            "--security-opt=no-new-privileges ",
+            "--publish 443:8443 ",
+            "-v /etc/x509proxy:/etc/x509proxy:ro ",
+            "--stop-timeout=40 ",
+        ):
+            self.assertIn(option, start)
+        self.assertTrue(start.endswith(" localhost/x509proxy"), start)
 
 
 # As a container's runtime does it: the image is read-only, and /etc/x509proxy is from outside.

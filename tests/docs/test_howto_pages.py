@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -314,6 +315,43 @@ class Container(SynchronousTestCase):
         """The stop waits longer than the proxy does for what is in flight."""
         [seconds] = re.findall(r"podman stop --time (\d+)", read_page("container"))
         self.assertGreater(int(seconds), ProxySettings().client.drain_timeout)
+
+    def test_compose(self) -> None:
+        """The Compose file has the options of the page's command."""
+        document = yaml.safe_load((ROOT / "contrib" / "compose.yaml").read_text())
+        service = document["services"]["x509proxy"]
+        run = block("container", "run")
+        options = re.findall(r"--(?:publish|volume) (\S+)", run)
+        self.assertEqual(options, service["ports"] + service["volumes"])
+        self.assertIn("--read-only --cap-drop=all", run)
+        self.assertEqual((True, ["ALL"]), (service["read_only"], service["cap_drop"]))
+        self.assertEqual(["no-new-privileges:true"], service["security_opt"])
+        self.assertTrue((ROOT / "contrib" / service["build"]["context"] / "setup.py").exists())
+        self.assertEqual("contrib/Containerfile", service["build"]["dockerfile"])
+        patience = int(service["stop_grace_period"].removesuffix("s"))
+        self.assertGreater(patience, ProxySettings().client.drain_timeout)
+        self.assertIn("--file contrib/compose.yaml", block("container", "compose"))
+
+    def test_quadlet(self) -> None:
+        """The Quadlet unit has the options of the page's command, and checks before a reload."""
+        unit = (ROOT / "contrib" / "x509proxy.container").read_text()
+        run = block("container", "run")
+        pairs = re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE)
+        for option, key in (("publish", "PublishPort"), ("volume", "Volume")):
+            self.assertEqual(
+                re.findall(rf"--{option} (\S+)", run),
+                [value for name, value in pairs if name == key],
+            )
+        safe = {("ReadOnly", "true"), ("DropCapability", "all"), ("NoNewPrivileges", "true")}
+        self.assertLessEqual(safe, set(pairs))
+        check, signal = [value for name, value in pairs if name == "ExecReload"]
+        self.assertTrue(check.endswith(" x509proxy check /etc/x509proxy/x509proxy.toml"))
+        self.assertTrue(signal.endswith(" kill --signal HUP x509proxy"))
+        drain = ProxySettings().client.drain_timeout
+        patience = int(dict(pairs)["PodmanArgs"].removeprefix("--stop-timeout="))
+        self.assertGreater(patience, drain)
+        self.assertGreater(int(dict(pairs)["TimeoutStopSec"]), patience)
+        self.assertIn("contrib/x509proxy.container", block("container", "quadlet"))
 
 
 class Every(SynchronousTestCase):

@@ -223,7 +223,7 @@ class Rotation(DaemonTestCase):
         await until(daemon.listens, pause=0.05)
         await self.ask(daemon, get("/before"))
         await self.lines(daemon, daemon.access_log, ["/before"])
-        self.rotate(program, daemon)
+        self.rotate(program, daemon, f"kill -USR1 {daemon.pid}")
         await self.ask(daemon, get("/after"))
         await self.lines(daemon, daemon.access_log, ["/after"])
         [old] = daemon.files.folder.glob("access.log-*")
@@ -232,16 +232,24 @@ class Rotation(DaemonTestCase):
             [0o600, 0o600], [path.stat().st_mode & 0o777 for path in (daemon.access_log, old)]
         )
 
-    def rotate(self, program: str, daemon: Daemon) -> None:
-        """Run the recipe's steps, with this daemon's file, and its process for systemd's."""
+    def test_stopped(self) -> None:
+        """Rotation succeeds while the service is stopped, and systemctl fails."""
+        daemon = self.prepare()
+        daemon.access_log.write_text("{}\n")
+        program = shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin")
+        if program is None:
+            self.skipTest("logrotate is not here")
+        self.rotate(program, daemon, "false")
+        self.assertEqual(1, len([*daemon.files.folder.glob("access.log-*")]))
+
+    def rotate(self, program: str, daemon: Daemon, instead: str) -> None:
+        """Run the recipe's steps, with this daemon's file, and another command for systemctl's."""
         text = RECIPE.read_text("ascii").replace(
             "/var/log/x509proxy/access.log", str(daemon.access_log)
         )
         command = "systemctl kill --kill-whom=main --signal=USR1 x509proxy.service"
         self.assertIn(command, text)
-        recipe = daemon.files.write(
-            "logrotate.conf", text.replace(command, f"kill -USR1 {daemon.pid}").encode()
-        )
+        recipe = daemon.files.write("logrotate.conf", text.replace(command, instead).encode())
         state = daemon.files.folder / "state"
         done = subprocess.run(
             [program, "--force", "--state", state, recipe],
