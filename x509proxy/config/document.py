@@ -22,6 +22,7 @@ from msgspec import inspect
 
 from x509proxy.certificates.config_files import ConfigFile
 from x509proxy.config.toml_lines import Lines
+from x509proxy.config.toml_quotes import bare_text
 from x509proxy.redaction import contains_secret, without_secrets
 from x509proxy.settings import (
     KeyField,
@@ -116,7 +117,10 @@ def _parse(text: str, where: str, lines: Lines) -> dict[str, object]:
         line, reason = text.count("\n") + 1, "found too many nested brackets"
     except tomli.TOMLDecodeError as error:
         line = min(error.lineno, len(text.splitlines()))
-        reason = lines.reason_at(line) or without_secrets(error.msg)
+        reason = lines.reason_at(line)
+        if not reason and (mistake := bare_text(text, line)):
+            raise DocumentError(where, mistake.line, mistake.reason) from None
+        reason = reason or without_secrets(error.msg)
     except ValueError:
         # Python's own limit on the digits of an integer.
         line, reason = text.count("\n") + 1, "found a number with too many digits"
@@ -208,10 +212,14 @@ class _Decoder:
             return kind(**good)
         except SettingsError as error:
             found = [Problem(*_split(sentence, prefix)) for sentence in error.sentences]
-            # A key with a mistake of its own was replaced by its default, and a contradiction to
-            # that default is no mistake of the document.
-            reported = {problem.key for problem in self.problems[before:]}
-            self.problems += [problem for problem in found if problem.key not in reported]
+            # A key with a mistake, of its own or of a key in its table, was replaced by its
+            # default, and a contradiction to that default is no mistake of the document.
+            reported = [problem.key for problem in self.problems[before:]]
+            self.problems += [
+                problem
+                for problem in found
+                if not any(_within(key, problem.key) for key in reported)
+            ]
             return _BAD
 
     def _is_known(self, name: str, known: Mapping[str, KeyField], path: str) -> bool:
@@ -285,7 +293,9 @@ class _Decoder:
         single = isinstance(kind.item_type, inspect.StrType) and isinstance(value, str)
         members = [value] if single else value
         if not isinstance(members, list | tuple):
-            return self._wrong(key, value, f"an array{_written(key)}")
+            is_text = isinstance(kind.item_type, inspect.StrType)
+            expected = _strings(key) if is_text else f"an array{_written(key)}"
+            return self._wrong(key, value, expected)
         found = [
             self._value(member, kind.item_type, f"{key}[{index}]")
             for index, member in enumerate(members)
@@ -382,6 +392,18 @@ def _brackets(table: str) -> str:
     """Return the TOML header of a top-level table."""
     is_list = get_origin(keys(ProxySettings)[table].type) is tuple
     return f"[[{table}]]" if is_list else f"[{table}]"
+
+
+def _within(inner: str, key: str) -> bool:
+    """Return True for a key itself, and for one inside its table or list."""
+    return inner == key or inner.startswith((f"{key}.", f"{key}["))
+
+
+def _strings(key: str) -> str:
+    """Return the type of a list of strings, with the example that a top-level key has."""
+    field = keys(ProxySettings).get(key)
+    example = f": {field.key.expected}" if field is not None and field.key.expected else ""
+    return f"a string or an array of strings{example}"
 
 
 def _written(key: str) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 import attrs
 
 from x509proxy.redaction import without_secrets
-from x509proxy.settings import MAX_SOCKET_PATH, ProxySettings, SettingsError
+from x509proxy.settings import MAX_SOCKET_PATH, Backend, ProxySettings, Scheme, SettingsError
 
 __all__ = [
     "KINDS",
@@ -103,10 +103,7 @@ class Description:
         """Return True for a unix socket or a loopback address, which other hosts cannot reach."""
         if self.kind == "unix":
             return True
-        try:
-            return ipaddress.ip_address(self.arguments.get("interface", "")).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.arguments.get("interface", ""))
 
     @property
     def address(self) -> tuple[str, ...]:
@@ -267,6 +264,7 @@ def check_endpoints(settings: ProxySettings) -> None:
             sentences += _problems(listener, settings)
             sentences += _duplicates(listener, listeners)
             listeners.append(listener)
+    sentences += _own_addresses(settings, listeners)
     if sentences:
         raise SettingsError(*sentences)
 
@@ -337,6 +335,34 @@ def _duplicates(listener: _Listener, others: list[_Listener]) -> Iterator[str]:
             return
 
 
+def _own_addresses(settings: ProxySettings, listeners: list[_Listener]) -> Iterator[str]:
+    """Yield a sentence for each back end that is a listener of this proxy: a loop."""
+    for url in settings.backend:
+        try:
+            address = _address_of(Backend.parse(url))
+        except SettingsError:
+            continue  # reported when the back ends are read
+        for listener in listeners:
+            if _leads_to(address, listener.found.address):
+                found = f"{without_secrets(url)!r}, which is {listener.key} of this proxy"
+                yield f"backend: found {found}, expected the address of another server"
+
+
+def _address_of(backend: Backend) -> tuple[str, ...]:
+    """Return a back end's address, as :attr:`Description.address`."""
+    if backend.scheme is Scheme.UNIX:
+        return ("unix", os.path.abspath(backend.path))  # noqa: PTH100 - as for the listener
+    host = "127.0.0.1" if backend.host == "localhost" else backend.host
+    return ("tcp", str(backend.port), host)
+
+
+def _leads_to(address: tuple[str, ...], listener: tuple[str, ...]) -> bool:
+    """Return True for a listener's own address, or a loopback address that a wildcard covers."""
+    if address[0] != "tcp" or not _is_loopback(address[2]):
+        return address == listener
+    return _overlap(address, listener)
+
+
 def socket_paths(settings: ProxySettings) -> Iterator[tuple[str, str]]:
     """Yield the key and the path of each unix socket that a listener creates."""
     for key, _, description in _endpoints(settings):
@@ -385,6 +411,13 @@ def _covers(wildcard: str, interface: str) -> bool:
     if wildcard == "::":
         return ":" in interface or _accepts_ipv4_on_ipv6()
     return wildcard == _ANY_IPV4 and not _is_ipv6(interface)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_ipv6(interface: str) -> bool:

@@ -207,7 +207,11 @@ def _backends(settings: ProxySettings) -> tuple[Backend, ...]:
     backends = [mistakes.of(Backend.parse, url) for url in settings.backend]
     if mistakes.sentences:
         raise SettingsError(*map(without_secrets, mistakes.sentences))
-    return tuple(backend for backend in backends if backend is not None)
+    good = tuple(backend for backend in backends if backend is not None)
+    for backend in dict.fromkeys(good):
+        if good.count(backend) > 1:
+            raise SettingsError(f"backend: found {str(backend)!r} twice, expected it once")
+    return good
 
 
 def _upstream_authorities(

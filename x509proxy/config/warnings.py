@@ -32,12 +32,15 @@ from x509proxy.settings import (
     TokenRequirement,
     TokenSettings,
     Trust,
+    Unit,
     Usage,
+    keys,
 )
 
 __all__ = ["advice_for", "validity_errors", "warnings_for"]
 
 _EXPIRES_SOON = 14 * 24 * 3600.0  # seconds
+_HOUR = 3600  # seconds
 _DEFAULTS = ProxySettings()
 
 
@@ -45,6 +48,7 @@ def warnings_for(found: Configuration, now: float) -> Iterator[str]:
     """Yield the warnings of a start. ``now`` is in seconds since the epoch."""
     settings = found.settings
     yield from _settings_warnings(settings)
+    yield from _long_times(settings)
     yield from _unreachable_rules(settings)
     yield from _token_warnings(settings)
     for backend in found.backends:
@@ -83,6 +87,25 @@ def _settings_warnings(settings: ProxySettings) -> Iterator[str]:
             "usage: ignore accepts certificates that an authority in ca has issued for servers; "
             "each of those servers can authenticate as a client"
         )
+
+
+def _long_times(table: Settings, prefix: str = "") -> Iterator[str]:
+    """Yield times above an hour that may be milliseconds: of keys with a shorter default."""
+    for name, field in keys(type(table)).items():
+        value = getattr(table, field.field)
+        match value:
+            case Settings():
+                yield from _long_times(value, f"{prefix}{name}.")
+            case (Settings(), *_):
+                for index, member in enumerate(value):
+                    yield from _long_times(member, f"{prefix}{name}[{index}].")
+            case int() | float() if field.key.unit is Unit.SECONDS:
+                default = field.default
+                if isinstance(default, int | float) and default < _HOUR < value:
+                    yield (
+                        f"{prefix}{name}: found {value:.10g} seconds, expected an hour or less; "
+                        f"{value:.10g} milliseconds are {value / 1000:.10g}"
+                    )
 
 
 def _certificate_warnings(found: Configuration, now: float) -> Iterator[str]:

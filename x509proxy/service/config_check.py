@@ -66,7 +66,9 @@ def review(path: str, unit: str | None = None, now: float | None = None) -> tupl
     except DocumentError as error:
         return (Finding(Severity.ERROR, error.reason, error.line),)
     except SettingsError as error:
-        return (Finding(Severity.ERROR, str(error)),)
+        # The finding has the file's name already.
+        reason = str(error).replace(f" {without_secrets(path)}:", "", 1)
+        return (Finding(Severity.ERROR, reason),)
     moment = time.time() if now is None else now
     found = [Finding(Severity.ERROR, str(problem)) for problem in document.problems]
     if document.settings is not None:

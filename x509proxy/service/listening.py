@@ -27,6 +27,7 @@ from twisted.python.lockfile import FilesystemLock
 from x509proxy.config.endpoint_strings import (
     KINDS,
     Description,
+    EndpointSyntaxError,
     endpoint_type,
     expected_for,
     private_socket,
@@ -95,12 +96,17 @@ class ListeningEndpoint:
 def check_kinds(settings: ProxySettings) -> None:
     """Check that Twisted or one of its plug-ins has each type of endpoint, without opening one.
 
+    A string without a type is the error of :func:`.check_endpoints`, and not checked here.
+
     :raises SettingsError: with a sentence for each unknown type.
     """
     sentences: list[str] = []
     for key, description in _endpoint_strings(settings):
         try:
+            Description.parse(description)
             _check_kind(key, description)
+        except EndpointSyntaxError:
+            continue
         except SettingsError as error:
             sentences += error.sentences
     if sentences:

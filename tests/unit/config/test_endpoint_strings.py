@@ -43,11 +43,17 @@ FOREIGN = (
 
 class Sentences(SynchronousTestCase):
     def refusal(
-        self, *listen: str, admin: str | None = None, listeners: tuple[str, ...] = ()
+        self,
+        *listen: str,
+        admin: str | None = None,
+        listeners: tuple[str, ...] = (),
+        backend: tuple[str, ...] = (),
     ) -> str:
         others = tuple(ListenerSettings(endpoint=one) for one in listeners)
         admin_settings = None if admin is None else AdminSettings(listen=admin, allow_remote=True)
-        settings = ProxySettings(listen=listen, listeners=others, admin=admin_settings)
+        settings = ProxySettings(
+            listen=listen, listeners=others, admin=admin_settings, backend=backend
+        )
         sentence = str(self.assertRaises(SettingsError, check_endpoints, settings))
         self.assertNotIn("\n", sentence)
         return sentence
@@ -232,6 +238,44 @@ class Sentences(SynchronousTestCase):
         path.write_text("0\n")
         for pair in (("tcp:1", "tcp6:1"), ("tcp6:1", "tcp:1:interface=127.0.0.1")):
             self.assertIn("expected another address", self.refusal(*pair))
+
+    def test_own_address(self) -> None:
+        """A back end that is a listener of the proxy would be a loop."""
+        for listen, backend in (
+            ("tcp:1", "http://127.0.0.1:1"),
+            ("tcp:1", "https://localhost:1"),
+            ("tcp:1:interface=127.0.0.1", "http://127.0.0.1:1/base"),
+            ("tcp:1:interface=192.0.2.1", "http://192.0.2.1:1"),
+            ("tcp6:1", "http://[::1]:1"),
+            ("unix:/a", "unix:/b/../a"),
+        ):
+            settings = ProxySettings(listen=(listen,), backend=("http://other", backend))
+            error = self.assertRaises(SettingsError, check_endpoints, settings)
+            self.assertEqual(
+                f"backend: found {backend!r}, which is listen of this proxy, "
+                "expected the address of another server",
+                str(error),
+            )
+        self.assertIn(
+            "which is admin.listen of this proxy",
+            self.refusal("tcp:1", admin="tcp:2", backend=("http://127.0.0.1:2",)),
+        )
+
+    def test_other_address(self) -> None:
+        """Another port, address or socket is no loop, and an invalid URL is no error here."""
+        for listen, backend in (
+            ("tcp:1", "http://127.0.0.1:2"),
+            ("tcp:1", "http://192.0.2.1:1"),
+            ("tcp:1", "http://name.example:1"),
+            ("tcp:1:interface=127.0.0.1", "http://127.0.0.2:1"),
+            ("tcp:0", "http://127.0.0.1:1"),
+            ("onion:1", "http://127.0.0.1:1"),
+            ("unix:/a", "unix:/b"),
+            ("unix:/a", "http://127.0.0.1:1"),
+            ("tcp:1", "unix:/a"),
+            ("tcp:1", "nothing"),
+        ):
+            check_endpoints(ProxySettings(listen=(listen,), backend=(backend,)))
 
     def test_made_folder(self) -> None:
         """A folder that systemd makes may be missing; one of another user is worth a warning."""

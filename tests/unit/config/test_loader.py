@@ -203,6 +203,7 @@ class LoadSettingsTests(TomlTestCase):
 
     def test_wrong_type(self) -> None:
         """A value of another type is named by its dotted key, in the words of TOML."""
+        strings = "expected a string or an array of strings: at least one endpoint such as tcp:8443"
         for text, sentence in (
             (
                 "client.max-requests-per-connection = 'x'",
@@ -213,7 +214,8 @@ class LoadSettingsTests(TomlTestCase):
                 "client.head-timeout: found true or false, expected a number",
             ),
             ("listen = [1]", "listen[0]: found an integer, expected a string"),
-            ("listen = 1", "listen: found an integer, expected an array"),
+            ("listen = 1", f"listen: found an integer, {strings}"),
+            ("crl = 1", "crl: found an integer, expected a string or an array of strings"),
             ("client = 1", "client: found an integer, expected a table, written [client]"),
             ("[[client]]\nx = 1", "client: found an array, expected a table, written [client]"),
             ("[rules]\npath = '/a'", "rules: found a table, expected an array, written [[rules]]"),
@@ -221,12 +223,12 @@ class LoadSettingsTests(TomlTestCase):
                 "[[admin]]\nlisten = 'unix:/a'",
                 "admin: found an array, expected a table, written [admin]",
             ),
-            ("listen = {}", "listen: found a table, expected an array"),
+            ("listen = {}", f"listen: found a table, {strings}"),
             ("demo = 'yes'", "demo: found a string, expected true or false"),
             ("ca = 2026-01-01", "ca: found a date, expected a string"),
             ("header = 1", "header: found an integer, expected a string"),
             ("listen = [[]]", "listen[0]: found an array, expected a string"),
-            ("listen.x = 1", "listen: found a table, expected an array"),
+            ("listen.x = 1", f"listen: found a table, {strings}"),
         ):
             self.assertEqual(self.mistake(text), f"FILE: {sentence}")
 
@@ -815,6 +817,13 @@ class LoadConfigurationTests(FileTestCase):
         self.assertIn("header: the process list shows a name from the command line", warning)
         self.assertNotIn(NAME, warning)
 
+    def test_back_end_twice(self) -> None:
+        """The same back end twice is an error, also in two spellings."""
+        error = self.assertRaises(
+            SettingsError, self.load, backend=("http://a.example", "http://a.example:80/")
+        )
+        self.assertEqual("backend: found 'http://a.example' twice, expected it once", str(error))
+
     def test_warns_of_open_network(self) -> None:
         """Each http back end that is not this host is warned of.
 
@@ -823,7 +832,7 @@ class LoadConfigurationTests(FileTestCase):
         quiet = (
             "https://a.example",
             "unix:/run/a",
-            "http://localhost:1",
+            "http://localhost:2",
             "http://127.1.2.3",
             "http://[::1]:8080",
         )

@@ -392,6 +392,25 @@ class AtStart(Advice):
         [warning] = self.warnings(listeners=[listener])
         self.assertTrue(warning.startswith("listeners.trusted-proxies: tcp:1 "), warning)
 
+    def test_long_times(self) -> None:
+        """More than an hour, where the default is less, is taken for milliseconds."""
+        listener = {"endpoint": "tcp:1"}
+        self.assertEqual(
+            [
+                "client.idle-timeout: found 60000 seconds, expected an hour or less; "
+                "60000 milliseconds are 60",
+                "upstream.read-timeout: found 3600.5 seconds, expected an hour or less; "
+                "3600.5 milliseconds are 3.6005",
+            ],
+            sorted(
+                self.warnings(
+                    client={"idle-timeout": 60000, "max-connection-age": 86400},
+                    upstream={"read-timeout": 3600.5, "connect-timeout": 3600},
+                    listeners=[listener],
+                )
+            ),
+        )
+
     def test_dates(self) -> None:
         """A certificate that is not valid yet, that has expired or expires soon is named."""
         for begin, end, expected in (

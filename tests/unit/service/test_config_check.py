@@ -75,7 +75,7 @@ class ReviewTestCase(TomlTestCase):
     ) -> tuple[Finding, ...]:
         """Review a configuration whose first three lines are the settings that it needs."""
         text = f'certificate = {certificate}\nheader-file = "{header}"\n'
-        path = self.write(f'{text}backend = "http://127.0.0.1:1"\n{more}', 0o600, "proxy.toml")
+        path = self.write(f'{text}backend = "http://127.0.0.1:9"\n{more}', 0o600, "proxy.toml")
         return review(path, unit, now)
 
     def expect(self, found: tuple[Finding, ...], *expected: tuple[Severity, int, str]) -> None:
@@ -153,6 +153,18 @@ class Starts(ReviewTestCase):
         """A bad address that is listed twice is one error."""
         found = self.review('listen = ["fd:3", "fd:3"]\n')
         self.expect(found, (Severity.ERROR, 4, "listen: found 'fd:3', an unknown endpoint type"))
+
+    def test_no_type(self) -> None:
+        """An address without the type of endpoint is one error."""
+        found = self.review('listen = "127.0.0.1:8443"\n')
+        text = "listen: found '127.0.0.1:8443' without the type of endpoint"
+        self.expect(found, (Severity.ERROR, 4, text))
+
+    def test_missing_file(self) -> None:
+        """The name of a configuration that does not exist stands once in its error."""
+        [found] = review("nowhere.toml")
+        start = "nowhere.toml: config: found a file that cannot be read"
+        self.assertEqual(start, found.text("nowhere.toml")[: len(start)])
 
     def test_log_in_its_own_file(self) -> None:
         """The configuration file cannot be the access log."""
@@ -259,7 +271,7 @@ class Online(TomlTestCase):
         self.write(new_header_name(), 0o600, "header.txt")
         self.write("secret", 0o600, "secret.txt")
         self.write(key_set(), 0o600, "jwks.json")
-        text = 'certificate = "server.pem"\nheader-file = "header.txt"\nbackend = "http://127.0.0.1:1"\n'
+        text = 'certificate = "server.pem"\nheader-file = "header.txt"\nbackend = "http://127.0.0.1:9"\n'
         path = self.write(text + (f"[tokens]\n{tokens}" if tokens else ""), 0o600, "proxy.toml")
         self.server = AskedServer()
         with patch.object(verifiers, "HttpClient", return_value=self.server):

@@ -91,7 +91,7 @@ class Configurations(SynchronousTestCase):
             trust = "either"
             ca = "ca.pem"
             crl = "crl.pem"
-            backend = ["http://127.0.0.1:1", "https://back.example/base", "unix:/run/back"]
+            backend = ["http://127.0.0.1:9", "https://back.example/base", "unix:/run/back"]
             [[headers]]
             name-file = "name"
             format = "verdict"

@@ -75,7 +75,7 @@ class Kinds(SynchronousTestCase):
 
     def test_silent(self) -> None:
         """No error repeats a secret name that was pasted into an endpoint."""
-        self.assertNotIn(NAME, self.refusal(ProxySettings(listen=(NAME,))))
+        self.assertNotIn(NAME, self.refusal(ProxySettings(listen=(f"nothing:{NAME}",))))
         for description in (
             NAME,
             f"tcp:1:interface={NAME}:{NAME}:{NAME}",

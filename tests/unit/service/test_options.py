@@ -110,7 +110,7 @@ class CommandLine(ServiceTestCase):
             certificate = "server.pem"
             private-key = "server.key"
             header-file = "header.txt"
-            backend = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+            backend = ["http://127.0.0.1:9", "http://127.0.0.1:2"]
             client-certificate = "required"
             client.max-requests-per-connection = 7
         """

@@ -108,10 +108,10 @@ class InMemory(ServiceInMemoryTestCase):
 
         The last to be closed.
         """
-        config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
+        config = self.files.write("admin.toml", b'admin.listen = "tcp:19:interface=127.0.0.1"\n')
         service = self.make("--listen", "tcp:1", "--config", str(config))
         service.privilegedStartService()
-        self.assertEqual([1, 9], [server[0] for server in self.reactor.tcpServers])
+        self.assertEqual([1, 19], [server[0] for server in self.reactor.tcpServers])
         service.startService()
         self.successResultOf(service.stopService())
 

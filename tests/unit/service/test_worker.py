@@ -369,7 +369,7 @@ class Child(WorkersTestCase):
 
         And the parent shows all of it.
         """
-        config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
+        config = self.files.write("admin.toml", b'admin.listen = "tcp:19:interface=127.0.0.1"\n')
         self.begin("--config", str(config))
         self.reactor.pump([1.0, 1.0])
         messages = self.said()[1:]
@@ -388,7 +388,7 @@ class Child(WorkersTestCase):
 
     def test_no_snapshot(self) -> None:
         """A snapshot that cannot be made is left out: the next one is sent."""
-        config = self.files.write("admin.toml", b'admin.listen = "tcp:9:interface=127.0.0.1"\n')
+        config = self.files.write("admin.toml", b'admin.listen = "tcp:19:interface=127.0.0.1"\n')
         self.begin("--config", str(config))
         assert self.worker.running is not None
         broken = self.patch(self.worker.running, "snapshot", lambda: 1 / 0)
