@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
@@ -37,6 +37,7 @@ _PLACEHOLDER = "<the secret name>"
 # {"iss":"https://as.example.com",...}
 _EXAMPLE_CLAIMS = "eyJpc3MiOiJodHRwczovL2FzLmV4YW1wbGUuY29tIi…fQ"
 _LISTEN = "tcp:8080:interface=127.0.0.1"
+_PROXY = "twistd -n x509proxy --config FILE"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,10 +76,19 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that names the proxy's own command to those who look for it here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and leave with status 2."""
+        hint = f"; the proxy itself is {_PROXY}" if "COMMAND" in message else ""
+        super().error(f"{message}{hint}")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser; the options of each command are the arguments of its function."""
-    parser = argparse.ArgumentParser(
-        prog="x509proxy", description="Tools of the proxy. The proxy itself: twistd x509proxy"
+    parser = _Parser(
+        prog="x509proxy", description=f"Tools of the proxy. The proxy itself: {_PROXY}"
     )
     parser.add_argument(
         "--version",
@@ -87,7 +97,9 @@ def make_parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="print the version and leave",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser
+    )
 
     command = commands.add_parser("secret", help="make a new secret header name")
     command.add_argument(
@@ -190,8 +202,14 @@ def _create(*files: _File) -> None:
     """Create all of them, or none.
 
     :raises OSError: one of them exists, or cannot be written.
+    :raises SettingsError: the folder of one does not exist.
     """
     for file in files:
+        folder = file.path.parent
+        if not folder.exists():
+            raise SettingsError(
+                f"{file.path}: found no folder {folder}, expected one: mkdir -p {folder}"
+            )
         if os.path.lexists(file.path):
             raise FileExistsError(
                 errno.EEXIST, "exists already, and nothing is overwritten", str(file.path)
@@ -464,8 +482,10 @@ def _endpoint(reactor: IReactorCore, listen: str) -> IStreamServerEndpoint:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, listen)
     except Exception as error:
         # Each kind of endpoint has errors of its own for a description that it cannot read.
+        example = f"tcp:{listen}:interface=127.0.0.1" if listen.isdecimal() else _LISTEN
         raise SettingsError(
-            f"listen: found {listen!r}, expected a Twisted server endpoint: {error}"
+            f"listen: found {listen!r}, expected a Twisted server endpoint such as {example}: "
+            f"{error}"
         ) from None
     return endpoint
 

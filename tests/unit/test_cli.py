@@ -133,6 +133,16 @@ class CommandLine(Case):
             self.assertEqual((2, ""), (result.code, result.out))
             self.assertTrue(result.err.startswith("usage: x509proxy"))
 
+    def test_the_proxy_itself(self) -> None:
+        """Who looks for the proxy among these commands finds its own command."""
+        for arguments in (["run"], ["--config", "a.toml"], []):
+            self.assertTrue(
+                run(*arguments).err.endswith(
+                    "; the proxy itself is twistd -n x509proxy --config FILE\n"
+                )
+            )
+        self.assertNotIn("the proxy itself", run("check").err)
+
     def test_help(self) -> None:
         """The help names every command."""
         result = run("--help")
@@ -224,9 +234,14 @@ class Secret(Case):
         self.assertEqual(["header.txt", "link"], self.files())
 
     def test_unwritable(self) -> None:
-        """A missing folder is reported in one sentence."""
-        path = self.path("no/header.txt")
-        self.refuse(f"{path}: No such file or directory", "secret", "--write", path)
+        """A missing folder is reported with the command that makes it."""
+        for first, *arguments in (
+            ["no/header.txt", "secret", "--write", self.path("no/header.txt")],
+            ["no/me.key", "client-certificate", "--out", self.path("no/me")],
+        ):
+            folder = self.path("no")
+            sentence = f"{self.path(first)}: found no folder {folder}"
+            self.refuse(f"{sentence}, expected one: mkdir -p {folder}", *arguments)
 
     def test_no_secret_needed(self) -> None:
         """A preset with fixed header names rejects a secret one."""
@@ -772,11 +787,16 @@ class Echo(Case):
         """An invalid endpoint is reported in one sentence, and the reactor is not started."""
         reactor = MemoryReactorClock()
         self.patch(twisted.internet, "reactor", reactor)
-        for text, reason in (
-            ("brew:1", "Unknown endpoint type: 'brew'"),
-            ("tcp:x", "invalid literal for int() with base 10: 'x'"),
+        address = "tcp:8080:interface=127.0.0.1"
+        for text, example, reason in (
+            ("brew:1", address, "Unknown endpoint type: 'brew'"),
+            ("tcp:x", address, "invalid literal for int() with base 10: 'x'"),
+            ("9090", "tcp:9090:interface=127.0.0.1", "Unknown endpoint type: '9090'"),
         ):
-            sentence = f"listen: found {text!r}, expected a Twisted server endpoint: {reason}"
+            sentence = (
+                f"listen: found {text!r}, expected a Twisted server endpoint such as {example}: "
+                f"{reason}"
+            )
             self.refuse(sentence, "echo", "--listen", text)
         self.assertFalse(reactor.hasRun)
 

@@ -7,8 +7,11 @@ on standard error and a non-zero exit status.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -27,6 +30,7 @@ from x509proxy.config.loader import (
     with_lines,
 )
 from x509proxy.monitoring.snapshot_builder import installed_version
+from x509proxy.redaction import without_secrets
 from x509proxy.service.background_writer import unblock_log
 from x509proxy.service.journal import prefix
 from x509proxy.service.listening import ListenError, check_free
@@ -129,11 +133,31 @@ class Options(usage.Options):
         """Send requests to http://host:port, https://host:port or unix:/path. Repeatable."""
         self["backend"].append(url)
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse the command line.
+
+        :raises SystemExit: with one sentence for an option that does not exist, or lacks its value.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            # twistd prints its help first, which moves the sentence out of sight.
+            raise _end(SettingsError(without_secrets(self._reason(str(error))))) from None
+
+    def _reason(self, message: str) -> str:
+        """Return Twisted's message, with the nearest option for one that does not exist."""
+        unknown = re.fullmatch(r"option (--?\S+) not recognized", message)
+        if unknown is None:
+            return f"{message.rstrip('.')}; see twistd x509proxy --help"
+        known = [f"--{name.rstrip('=')}" for name in self.longOpt]
+        near = difflib.get_close_matches(unknown[1], known, 1)
+        expected = near[0] if near else "one of twistd x509proxy --help"
+        return f"found the unknown option {unknown[1]}, expected {expected}"
+
     def postOptions(self) -> None:
         try:
             self._load()
         except SettingsError as error:
-            # Not a UsageError: twistd prints two screens of help before its sentence.
             raise _end(error) from None
 
     @property

@@ -10,9 +10,8 @@ import warnings
 from contextlib import redirect_stdout
 from typing import Any
 
-from twisted.python.usage import UsageError
-
 import x509proxy.service.options as options_module
+from tests.support.names import secret_name
 from tests.support.raw_tls import HEADER
 from tests.support.services import (
     ServiceInMemoryTestCase,
@@ -216,8 +215,21 @@ class CommandLine(ServiceTestCase):
             )
 
     def test_unknown(self) -> None:
-        """An unknown option is the usual error of Twisted's."""
-        self.assertRaises(UsageError, parse_options, "--resume")
+        """A mistake in the options is one sentence with the nearest option, and no help text."""
+        for arguments, sentence in (
+            (["--confg", "a"], "found the unknown option --confg, expected --config"),
+            (["--xyz"], "found the unknown option --xyz, expected one of twistd x509proxy --help"),
+            (["--config"], "option --config requires argument; see twistd x509proxy --help"),
+            (["a.toml"], "Wrong number of arguments; see twistd x509proxy --help"),
+        ):
+            error = self.assertRaises(SystemExit, parse_options, *arguments)
+            self.assertEqual(f"x509proxy: {sentence}", error.code)
+
+    def test_unknown_secret(self) -> None:
+        """A secret name in the place of an option is not repeated."""
+        name = secret_name("options")
+        error = self.assertRaises(SystemExit, parse_options, f"--{name}")
+        self.assertNotIn(name.lower(), str(error.code).lower())
 
 
 class MakeService(ServiceInMemoryTestCase):
