@@ -134,7 +134,7 @@ class CommandLine(Case):
             self.assertTrue(result.err.startswith("usage: x509proxy"))
 
     def test_the_proxy_itself(self) -> None:
-        """Who looks for the proxy among these commands finds its own command."""
+        """The hint for a wrong command is the command of the proxy itself."""
         for arguments in (["run"], ["--config", "a.toml"], []):
             self.assertTrue(
                 run(*arguments).err.endswith(
