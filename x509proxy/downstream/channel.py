@@ -33,6 +33,7 @@ from x509proxy.http1.errors import Code, ErrorResponse
 from x509proxy.http1.request_parser import HEAD, IDLE
 from x509proxy.transport.deadlines import NEVER
 from x509proxy.transport.delivery import Delivery
+from x509proxy.transport.own_connections import is_own
 from x509proxy.transport.peer import client_of, peer_of
 from x509proxy.transport.tls_stream import TlsStream
 
@@ -93,6 +94,7 @@ class Channel(Protocol):
         self._reading = True
         self.blocked = self._advancing = False
         self._discarded = 0
+        self._is_own = False
 
     # Twisted calls: the connection.
 
@@ -340,8 +342,12 @@ class Channel(Protocol):
         self._served += 1
         self._blocked_for, self._read_before = 0.0, 0
         try:
+            if self._served == 1:
+                self._is_own = is_own(self.transport)
             if request.error is not None:
                 request.answer(request.error)
+            elif self._is_own:
+                request.answer(ErrorResponse(Code.LOOP, "the client is this proxy"))
             else:
                 self._owner.serves.serve(request)
         except Exception:

@@ -152,6 +152,7 @@ class Code(enum.Enum):
     BACKEND_TIMEOUT = _Facts(
         504, "The back end did not respond in time.", "upstream.response-timeout"
     )
+    LOOP = _Facts(508, "The request comes from the proxy itself, which is its own back end.")
     SEND_TIMEOUT = _Facts(
         0, "The client stopped reading its response, or read too slowly.", "client.send-timeout"
     )
@@ -191,6 +192,7 @@ _ERRORS = {
     502: "server_error",
     503: "temporarily_unavailable",
     504: "server_error",
+    508: "server_error",
 }
 
 

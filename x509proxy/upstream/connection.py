@@ -39,6 +39,7 @@ from x509proxy.http1.messages import END, ResponseHead
 from x509proxy.http1.response_parser import ResponseEvent, ResponseHandler, ResponseParser
 from x509proxy.monitoring.reason_codes import connect_reason
 from x509proxy.settings import UpstreamSettings
+from x509proxy.transport import own_connections
 from x509proxy.transport.deadlines import NEVER, Deadlines
 from x509proxy.transport.direct_writer import DirectWriter
 from x509proxy.upstream.endpoints import PendingInput, UnreadInput, connect
@@ -112,6 +113,7 @@ class Connection(Protocol):
         self.expires = self.begun_at + age
         self._state = OPENING
         self._attempt: Deferred[Any] | None = None
+        self._local: tuple[str, int] | None = None
         self._handler: ResponseHandler | None = None
         self._parser: ResponseParser | None = None
         self._request_ended = self._request_paused = self._was_paused = False
@@ -232,6 +234,7 @@ class Connection(Protocol):
     # Twisted calls.
 
     def connectionMade(self) -> None:
+        self._local = own_connections.opened(self.transport)
         self._writer = DirectWriter(self.transport)
         self._input = PendingInput(self.transport)
         if self._state is CLOSED:
@@ -254,6 +257,7 @@ class Connection(Protocol):
         self._handle(self._parser, self._parser.feed(data))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        own_connections.closed(self._local)
         if self._state is OPENING:
             self._connect_failed(reason)
             return

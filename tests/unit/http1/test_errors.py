@@ -54,6 +54,7 @@ class Codes(SynchronousTestCase):
                     "token_unverifiable", "token_checks_full", "token_address_full",
                 ],
                 504: ["connect_timeout", "backend_timeout"],
+                508: ["loop"],
             },
             statuses,
         )  # fmt: skip
@@ -83,7 +84,7 @@ class Body(SynchronousTestCase):
     def test_every_status(self) -> None:
         """Every status that the proxy sends has an OAuth error and a description."""
         special = {401: "invalid_client", 503: "temporarily_unavailable"}
-        special |= {502: "server_error", 504: "server_error"}
+        special |= dict.fromkeys((502, 504, 508), "server_error")
         for response in SENT:
             body = json.loads(response.body)
             expected = response.code.bearer or special.get(response.status, "invalid_request")
