@@ -62,4 +62,4 @@ class Loop(ProxyTestCase):
         self.start()
         for _ in range(2):
             self.assertEqual(200, (await self.ask(get())).status)
-        self.assertTrue(own_connections._local)
+        self.assertTrue(own_connections._open)

@@ -113,7 +113,7 @@ class Connection(Protocol):
         self.expires = self.begun_at + age
         self._state = OPENING
         self._attempt: Deferred[Any] | None = None
-        self._local: tuple[str, int] | None = None
+        self._key: tuple[str, int, str, int] | None = None
         self._handler: ResponseHandler | None = None
         self._parser: ResponseParser | None = None
         self._request_ended = self._request_paused = self._was_paused = False
@@ -234,7 +234,7 @@ class Connection(Protocol):
     # Twisted calls.
 
     def connectionMade(self) -> None:
-        self._local = own_connections.opened(self.transport)
+        self._key = own_connections.opened(self.transport)
         self._writer = DirectWriter(self.transport)
         self._input = PendingInput(self.transport)
         if self._state is CLOSED:
@@ -257,7 +257,7 @@ class Connection(Protocol):
         self._handle(self._parser, self._parser.feed(data))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        own_connections.closed(self._local)
+        own_connections.closed(self._key)
         if self._state is OPENING:
             self._connect_failed(reason)
             return
