@@ -253,7 +253,10 @@ def _secret(preset: str, write: Path | None) -> None:
 
 
 def _check(path: str, json: bool, strict: bool, unit: str | None, online: bool) -> int:
+    from twisted.logger import LogLevel
+
     from x509proxy.service.config_check import Severity, review
+    from x509proxy.service.journal import prefix
 
     if os.geteuid() == 0:
         _become_service(path, unit)
@@ -267,10 +270,13 @@ def _check(path: str, json: bool, strict: bool, unit: str | None, online: bool) 
     if json:
         _print_findings(path, findings, is_good)
         return 0 if is_good else 1
+    # The journal reads the output of ExecReload=.
+    levels = {Severity.ERROR: LogLevel.error, Severity.WARNING: LogLevel.warn}
     for finding in findings:
         # An error begins as those of the start do.
         kind = "x509proxy" if finding.severity is Severity.ERROR else finding.severity.value
-        print(f"{kind}: {finding.text(path)}", file=sys.stderr)
+        begin = prefix(levels.get(finding.severity, LogLevel.info))
+        print(f"{begin}{kind}: {finding.text(path)}", file=sys.stderr)
     if is_good:
         print(f"{path}: the configuration is good")
     return 0 if is_good else 1

@@ -413,6 +413,17 @@ class Check(Case):
         )
         self.refuse(f"{path}: {found}", "check", path)
 
+    def test_journal(self) -> None:
+        """In the journal, an error and a warning have their priorities."""
+        status = os.fstat(2)
+        stream = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        path = self.configuration(more='preset = "connect3id"\n')
+        with patch.dict(os.environ, stream):
+            self.assertTrue(run("check", path).err.startswith("<3>x509proxy: "))
+        path = self.configuration(more="client.idle-timeout = 60000\n")
+        with patch.dict(os.environ, stream):
+            self.assertTrue(run("check", path).err.startswith("<4>warning: "))
+
     def test_all_at_once(self) -> None:
         """All mistakes are reported together.
 
