@@ -320,8 +320,6 @@ class Key:
     """An example, for the error sentence if the key is missing."""
     file: File = File.NO
     change: Change = Change.RELOAD
-    old: tuple[str, ...] = ()
-    """Earlier names, for which the error sentence suggests this key."""
 
     def problem_with(self, value: object) -> str:
         """Return ``found X, expected Y`` for a value out of bounds, or ``""``."""
@@ -529,7 +527,6 @@ class PolicySettings(Settings, frozen=True):
             "The size of a client's certificate in DER; a larger one is rejected with 400.",
             Unit.BYTES,
             most=16384,
-            old=("maximum-der",),
         ),
     ] = 8192
     minimum_rsa_bits: Annotated[
@@ -575,7 +572,6 @@ class ClientSettings(Settings, frozen=True):
         Key(
             "The average rate of a request's body, once body-timeout has passed; below it, 408.",
             Unit.BYTES_PER_SECOND,
-            old=("body-rate",),
         ),
     ] = 240
     idle_timeout: Annotated[
@@ -591,7 +587,6 @@ class ClientSettings(Settings, frozen=True):
         Key(
             "The time for requests in progress after SIGTERM.",
             Unit.SECONDS,
-            old=("stop-timeout",),
         ),
     ] = 30.0
     min_response_rate: Annotated[
@@ -606,7 +601,6 @@ class ClientSettings(Settings, frozen=True):
         int,
         Key(
             "The number of requests on a connection; the last response closes it.",
-            old=("requests",),
         ),
     ] = 1000
     max_connection_age: Annotated[
@@ -615,7 +609,6 @@ class ClientSettings(Settings, frozen=True):
             "The age after which a connection is closed with its next response, "
             "so that a revoked certificate stops working.",
             Unit.SECONDS,
-            old=("lifetime",),
         ),
     ] = 3600.0
     max_connections: Annotated[
@@ -623,7 +616,6 @@ class ClientSettings(Settings, frozen=True):
         Key(
             "The number of connections at a time; above it, idle ones make room.",
             most=1_000_000,
-            old=("connections",),
         ),
     ] = 4096
     max_connections_per_address: Annotated[
@@ -631,7 +623,6 @@ class ClientSettings(Settings, frozen=True):
         Key(
             "The number of connections of one address at a time; no limit if absent.",
             most=1_000_000,
-            old=("connections-per-address",),
         ),
     ] = None
     handshake_rate_per_address: Annotated[
@@ -640,7 +631,6 @@ class ClientSettings(Settings, frozen=True):
             "The rate of handshakes of one address, with a burst of two seconds' worth; "
             "no limit if absent.",
             Unit.PER_SECOND,
-            old=("handshakes-per-address",),
         ),
     ] = None
     max_handshake_bytes: Annotated[
@@ -660,7 +650,6 @@ class ClientSettings(Settings, frozen=True):
             Unit.BYTES,
             least=64,
             most=1 << 20,
-            old=("head-bytes",),
         ),
     ] = 16384
     max_line_bytes: Annotated[
@@ -670,7 +659,6 @@ class ClientSettings(Settings, frozen=True):
             Unit.BYTES,
             least=16,
             most=1 << 20,
-            old=("line-bytes",),
         ),
     ] = 8192
     max_target_bytes: Annotated[
@@ -679,7 +667,6 @@ class ClientSettings(Settings, frozen=True):
             "The size of a request's target; a longer one is rejected with 414.",
             Unit.BYTES,
             most=1 << 20,
-            old=("target-bytes",),
         ),
     ] = 8192
     max_header_fields: Annotated[
@@ -687,7 +674,6 @@ class ClientSettings(Settings, frozen=True):
         Key(
             "The number of fields in a request's head; more are rejected with 431.",
             most=10_000,
-            old=("fields",),
         ),
     ] = 100
     max_body_bytes: Annotated[
@@ -696,7 +682,6 @@ class ClientSettings(Settings, frozen=True):
             "The size of a request's body; a larger one is rejected with 413.",
             Unit.BYTES,
             most=1 << 40,
-            old=("body-bytes",),
         ),
     ] = 1048576
     request_buffer_bytes: Annotated[
@@ -706,12 +691,11 @@ class ClientSettings(Settings, frozen=True):
             "A malformed body within it never reaches the back end.",
             Unit.BYTES,
             most=1 << 30,
-            old=("hold-bytes",),
         ),
     ] = 65536
     invalid_header_names: Annotated[
         InvalidNames,
-        Key("The treatment of header names outside [A-Za-z0-9-].", old=("odd-names",)),
+        Key("The treatment of header names outside [A-Za-z0-9-]."),
     ] = InvalidNames.DROP
     request_id: Annotated[RequestIds, Key("The origin of a request's identifier in the logs.")] = (
         RequestIds.GENERATE
@@ -721,7 +705,6 @@ class ClientSettings(Settings, frozen=True):
         Key(
             "The host names that are served, without a port; any if empty. Requests to other "
             "hosts are rejected with 421.",
-            old=("hosts",),
         ),
     ] = ()
 
@@ -786,7 +769,6 @@ class UpstreamSettings(Settings, frozen=True):
             "The number of connections to each back end, at most half of them for streamed bodies; "
             "further requests are queued.",
             most=1_000_000,
-            old=("connections",),
         ),
     ] = 64
     max_queued_requests: Annotated[
@@ -794,7 +776,6 @@ class UpstreamSettings(Settings, frozen=True):
         Key(
             "The number of requests in the queue of each back end; more are rejected with 503.",
             most=1_000_000,
-            old=("queue",),
         ),
     ] = 256
     max_head_bytes: Annotated[
@@ -805,7 +786,6 @@ class UpstreamSettings(Settings, frozen=True):
             Unit.BYTES,
             least=64,
             most=1 << 20,
-            old=("head-bytes",),
         ),
     ] = 32768
     max_header_fields: Annotated[
@@ -813,7 +793,6 @@ class UpstreamSettings(Settings, frozen=True):
         Key(
             "The number of fields in a response's head; more become 502.",
             most=10_000,
-            old=("fields",),
         ),
     ] = 200
     max_connection_age: Annotated[
@@ -822,7 +801,6 @@ class UpstreamSettings(Settings, frozen=True):
             "The age after which a connection is not reused, so that a changed DNS entry takes "
             "effect.",
             Unit.SECONDS,
-            old=("lifetime",),
         ),
     ] = 300.0
     keep_alive: Annotated[
@@ -836,7 +814,6 @@ class UpstreamSettings(Settings, frozen=True):
         int,
         Key(
             "The number of failed exchanges in a row after which a back end is skipped.",
-            old=("faults",),
         ),
     ] = 3
     retry_delay: Annotated[
@@ -845,7 +822,6 @@ class UpstreamSettings(Settings, frozen=True):
             "The time for which a failed back end is skipped at first.",
             Unit.SECONDS,
             most=300,
-            old=("hold-off",),
         ),
     ] = 1.0
     max_retry_delay: Annotated[
@@ -854,7 +830,6 @@ class UpstreamSettings(Settings, frozen=True):
             "The longest time for which a failed back end is skipped.",
             Unit.SECONDS,
             most=300,
-            old=("longest-hold-off",),
         ),
     ] = 30.0
     slow_start: Annotated[
@@ -891,7 +866,6 @@ class HeaderSettings(Settings, frozen=True):
         int,
         Key(
             "The number of the certificate: 1 is the client's own, 2 and on those of its chain.",
-            old=("place",),
         ),
     ] = 1
     max_value_bytes: Annotated[
@@ -900,7 +874,6 @@ class HeaderSettings(Settings, frozen=True):
             "The size of the value; larger ones (certificates or claims) are rejected with 400. "
             "If absent: 8192 for token-claims, no limit for other formats.",
             Unit.BYTES,
-            old=("maximum",),
         ),
     ] = None
     value: Annotated[str | None, Key("The value of format literal.")] = None
@@ -951,7 +924,6 @@ class ListenerSettings(Settings, frozen=True):
         tuple[str, ...],
         Key(
             "The networks whose PROXY headers are trusted; other connections are closed.",
-            old=("trusted",),
         ),
     ] = LOOPBACK
     proxy_hops: Annotated[
@@ -1039,7 +1011,6 @@ class DiscoverySettings(Settings, frozen=True):
             "The size of a metadata document; a larger one is forwarded unchanged.",
             Unit.BYTES,
             most=16 << 20,
-            old=("body-bytes", "maximum"),
         ),
     ] = 65536
 
@@ -1277,7 +1248,6 @@ class AdminSettings(Settings, frozen=True):
         bool,
         Key(
             "Permission to listen where other hosts can connect.",
-            old=("open",),
             change=Change.RESTART,
         ),
     ] = False
@@ -1285,7 +1255,6 @@ class AdminSettings(Settings, frozen=True):
         tuple[str, ...],
         Key(
             "The host names that are served, besides localhost and addresses.",
-            old=("hosts",),
             change=Change.RESTART,
         ),
     ] = ()
@@ -1361,7 +1330,6 @@ class ProxySettings(PolicySettings, frozen=True):
             "The rate of rejected and aborted requests, and of failed handshakes, that are logged; "
             "others are only counted.",
             Unit.PER_SECOND,
-            old=("log-refusals",),
         ),
     ] = 50
     workers: Annotated[
@@ -1372,7 +1340,6 @@ class ProxySettings(PolicySettings, frozen=True):
         Key(
             "The time between two checks of the files for changes; none if absent.",
             Unit.SECONDS,
-            old=("reload-on-change",),
         ),
     ] = None
     demo: Annotated[

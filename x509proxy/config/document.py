@@ -227,10 +227,6 @@ class _Decoder:
             return True
         prefix = f"{path}." if path else ""
         key = without_secrets(prefix + name)
-        for new, field in known.items():
-            if name in field.key.old:
-                self._add(key, f"found an old name, expected {prefix}{new}")
-                return False
         expected = _elsewhere(name, path) or _near(name, known, prefix)
         self._add(key, f"found an unknown key, expected {expected}")
         return False
@@ -285,9 +281,7 @@ class _Decoder:
         expected = _or([*members])
         if not isinstance(value, str):
             return self._wrong(key, value, expected)
-        new = _OLD_WORDS.get((kind.cls.__name__, value))
-        found = f"the old word {value!r}" if new else without_secrets(repr(value))
-        return self._add(key, f"found {found}, expected {new or expected}")
+        return self._add(key, f"found {without_secrets(repr(value))}, expected {expected}")
 
     def _list(self, value: object, kind: inspect.VarTupleType, key: str) -> object:
         single = isinstance(kind.item_type, inspect.StrType) and isinstance(value, str)
@@ -314,8 +308,6 @@ class _Decoder:
         return _BAD
 
 
-# Values that were renamed.
-_OLD_WORDS = {("RequestIds", "own"): "generate", ("RequestIds", "keep"): "trust"}
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),
     (str, "a string"),

@@ -13,7 +13,6 @@ from x509proxy.config.document import decode, read_document
 from x509proxy.settings import (
     ClientSettings,
     ProxySettings,
-    RequestIds,
     Settings,
     keys,
     table_of,
@@ -126,37 +125,17 @@ class Hints(DocumentTests):
         for text in ("client.idle-timeout = 'soon'", "workers = '2'"):
             self.assertIn("found a string, expected", self.problems(text)[0])
 
-    def test_old_names(self) -> None:
-        """A key of an earlier version is answered with its new name, wherever it stands."""
-        for text, old, new in (
-            ("maximum-der = 1", "maximum-der", "max-certificate-bytes"),
-            ("log-refusals = 1", "log-refusals", "max-logged-errors-per-second"),
-            ("reload-on-change = 1", "reload-on-change", "reload-poll-interval"),
-            ("client.body-bytes = 1", "client.body-bytes", "client.max-body-bytes"),
-            ("client.stop-timeout = 1", "client.stop-timeout", "client.drain-timeout"),
-            ("upstream.faults = 1", "upstream.faults", "upstream.failure-threshold"),
-            (
-                "[admin]\nlisten = 'unix:/a'\nopen = true",
-                "admin.open",
-                "admin.allow-remote",
-            ),
+    def test_lists(self) -> None:
+        """A list of strings in another type has its example."""
+        expected = "expected a string or an array of strings"
+        example = "at least one endpoint such as tcp:8443"
+        for text, sentence in (
+            ("listen = 8443", f"listen: found an integer, {expected}: {example}"),
+            ("crl = 1", f"crl: found an integer, {expected}"),
+            ("[client]\nallowed-hosts = 1", f"client.allowed-hosts: found an integer, {expected}"),
         ):
             [found] = self.problems(text)
-            self.assertTrue(found.endswith(f" {old}: found an old name, expected {new}"), found)
-
-    def test_old_names_are_free(self) -> None:
-        """No old name is the name of a key of the same table."""
-        for kind in (ProxySettings, *tables().values()):
-            known = keys(kind)
-            old = [name for field in known.values() for name in field.key.old]
-            self.assertEqual(set(), set(old) & set(known), kind)
-            self.assertEqual(len(old), len(set(old)), kind)
-
-    def test_old_words(self) -> None:
-        """So is a word."""
-        [found] = self.problems("client.request-id = 'keep'")
-        self.assertIn("client.request-id: found the old word 'keep', expected trust", found)
-        self.assertEqual(RequestIds.TRUST.value, "trust")
+            self.assertTrue(found.endswith(sentence), found)
 
     def test_tilde(self) -> None:
         """No shell replaces ``~`` in a file's name."""
@@ -327,6 +306,13 @@ class Syntax(TomlTestCase):
             (2, "rules = []\n[[rules]]\npath = '/a'"),
         ):
             self.assertRegex(self.refusal(text), f"^FILE: line {line}: .+, expected TOML$")
+
+    def test_bare_text(self) -> None:
+        """A mistake in the quotes has its own sentence, with its line and without "TOML"."""
+        for text in ("demo = true\nlisten = tcp:8443", "demo = true\nca = 'a"):
+            self.assertRegex(
+                self.refusal(text), "^FILE: line 2: found text .+ straight double quotes, such as "
+            )
 
     def test_byte_order_mark(self) -> None:
         """An editor's mark at the beginning is named, since it is invisible."""

@@ -100,6 +100,14 @@ class KeepAlive(ChannelTestCase):
         self.assertEqual(OK + OK, undated(wire.sent()))
         self.expect_open(wire)
 
+    def test_itself(self) -> None:
+        """Each request of the proxy to itself gets 508, and reaches no back end."""
+        self.patch(channel, "is_own", lambda _: True)
+        wire = self.connect(GET, GET)
+        answers = wire.sent()
+        self.assertEqual(2, answers.count(b"HTTP/1.1 508 Loop Detected\r\n"))
+        self.assertEqual([], self.handler.requests)
+
     def test_byte_by_byte(self) -> None:
         """The number of pieces in which a request arrives makes no difference."""
         self.handler.then = lambda request: accept(request, lambda: reply(request))

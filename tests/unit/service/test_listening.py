@@ -73,6 +73,10 @@ class Kinds(SynchronousTestCase):
         start = self.assertRaises(SettingsError, ListeningEndpoint, MemoryReactorClock(), "tpc:2")
         self.assertEqual(sentence, str(start))
 
+    def test_no_type(self) -> None:
+        """A string without a type is reported once, by another check."""
+        check_kinds(ProxySettings(listen=("127.0.0.1:8443",)))
+
     def test_silent(self) -> None:
         """No error repeats a secret name that was pasted into an endpoint."""
         self.assertNotIn(NAME, self.refusal(ProxySettings(listen=(f"nothing:{NAME}",))))
